@@ -1,0 +1,157 @@
+"""Writes a drawn field guide: JPEG files, a split file and the aspect questions.
+
+    python -m fgvr.demo.field_guide OUT --train-per-class 10 --test-per-class 20 --difficulty 1.5 --seed 0
+
+OUT may be a folder or any fsspec address (``s3://bucket/birds``). It gets ``images/<split>/<thousand>/<index>.jpg``,
+``samples.csv`` (``uri,split,class_id,class_name``, uris relative to the file's own folder) and ``questions.txt``, one
+question a line. File names say nothing about the class.
+"""
+
+import argparse
+import csv
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import fsspec
+
+from fgvr.demo.questions import QUESTIONS
+from fgvr.demo.samples import DEMO_DIFFICULTY, class_of, sample
+from fgvr.demo.species import SPECIES
+
+SHARD = 1000
+"""Drawings in one sub-folder, and in one task of a worker process."""
+
+DEFAULT_PER_CLASS: Mapping[str, int] = {"train": 10, "test": 20}
+
+
+def write_field_guide(
+    folder: str | os.PathLike[str],
+    *,
+    per_class: Mapping[str, int] = DEFAULT_PER_CLASS,
+    difficulty: float = DEMO_DIFFICULTY,
+    seed: int = 0,
+    workers: int = 1,
+) -> str:
+    """Draw and write a whole field guide; existing files are overwritten with the same bytes.
+
+    Args:
+        folder: a path or an fsspec address.
+        per_class: drawings of every species, by split name.
+        difficulty: strength of pose, light, occlusion and noise (0: none; the models are trained at 1).
+        seed: another seed gives other drawings; the same one gives the same bytes.
+        workers: processes that draw; 1 draws in this one.
+
+    Returns:
+        Address of the split file, ``<folder>/samples.csv``.
+
+    Raises:
+        ValueError: a split name is empty or holds "/", or a count or the difficulty is negative.
+    """
+    _check(per_class, difficulty)
+    root = os.fspath(folder).rstrip("/")
+    tasks = [
+        (root, seed, split, start, min(start + SHARD, count * len(SPECIES)), difficulty)
+        for split, count in per_class.items()
+        for start in range(0, count * len(SPECIES), SHARD)
+    ]
+    if workers == 1:
+        for task in tasks:
+            write_shard(*task)
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for done in [pool.submit(write_shard, *task) for task in tasks]:
+                done.result()
+    _write(f"{root}/questions.txt", "".join(f"{question.text}\n" for question in QUESTIONS).encode())
+    table = io.StringIO(newline="")
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(("uri", "split", "class_id", "class_name"))
+    rows.writerows(_rows(per_class, seed))
+    _write(
+        f"{root}/samples.csv", table.getvalue().encode()
+    )  # last: a split file means that the images are there
+    return f"{root}/samples.csv"
+
+
+def write_shard(folder: str, seed: int, split: str, start: int, stop: int, difficulty: float) -> None:
+    """Draw and write the samples ``start`` … ``stop − 1`` of a split."""
+    filesystem, root = fsspec.core.url_to_fs(folder)
+    for parent in {image_uri(split, index).rpartition("/")[0] for index in range(start, stop)}:
+        filesystem.makedirs(f"{root}/{parent}", exist_ok=True)
+    for index in range(start, stop):
+        jpeg = sample(seed, split, index, difficulty=difficulty).jpeg()
+        filesystem.pipe_file(f"{root}/{image_uri(split, index)}", jpeg)
+
+
+def image_uri(split: str, index: int) -> str:
+    """Where a drawing lies, relative to the field guide's folder."""
+    return f"images/{split}/{index // SHARD:04d}/{index:07d}.jpg"
+
+
+def _rows(per_class: Mapping[str, int], seed: int) -> Iterator[tuple[str, str, int, str]]:
+    for split, count in per_class.items():
+        for index in range(count * len(SPECIES)):
+            class_id = class_of(seed, split, index)
+            yield image_uri(split, index), split, class_id, SPECIES[class_id].name
+
+
+def _write(address: str, data: bytes) -> None:
+    filesystem, path = fsspec.core.url_to_fs(address)
+    filesystem.pipe_file(path, data)
+
+
+def _check(per_class: Mapping[str, int], difficulty: float) -> None:
+    for split, count in per_class.items():
+        if not split or "/" in split:
+            raise ValueError(
+                f"the split name {split!r} becomes a folder: it needs at least one character and no '/'"
+            )
+        if count < 0:
+            raise ValueError(f"{count} drawings a class of split {split!r}: the count cannot be negative")
+    if difficulty < 0:
+        raise ValueError(
+            f"difficulty {difficulty} is negative; 0 is a plain studio picture, 1 the training setting"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("out", help="folder or fsspec address, e.g. birds/ or s3://bucket/birds")
+    parser.add_argument(
+        "--train-per-class",
+        type=int,
+        default=DEFAULT_PER_CLASS["train"],
+        help="training drawings of a species (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test-per-class",
+        type=int,
+        default=DEFAULT_PER_CLASS["test"],
+        help="test drawings of a species (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--difficulty",
+        type=float,
+        default=DEMO_DIFFICULTY,
+        help="strength of pose, light, occlusion and noise (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other drawings (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    per_class = {"train": args.train_per_class, "test": args.test_per_class}
+    started = time.perf_counter()
+    path = write_field_guide(
+        args.out, per_class=per_class, difficulty=args.difficulty, seed=args.seed, workers=args.workers
+    )
+    count, seconds = len(SPECIES) * sum(per_class.values()), time.perf_counter() - started
+    print(f"{path}: {count} drawings of {len(SPECIES)} species in {seconds:.1f} s ({count / seconds:.0f}/s)")
+
+
+if __name__ == "__main__":
+    main()
