@@ -54,7 +54,7 @@ def define_missing_schemas(package: Path) -> list[str]:
 
     for library in sorted(package.glob("_C*.so")) + sorted(package.glob("_C*.pyd")):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]  # torch has no types here
         except OSError:
             continue  # a CUDA build beside a CPU torch: its libraries are not here
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]

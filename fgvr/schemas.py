@@ -1,0 +1,150 @@
+"""Arrow schemas of the tables through which stages talk. A failed row is a row: its `error` says why.
+
+Change a schema's meaning and `SCHEMA_VERSION` must rise: it is part of every fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+class Reason(StrEnum):
+    """Why a row failed; the report counts by these."""
+
+    NOT_FOUND = "not_found"  # nothing at the URI
+    UNREADABLE = "unreadable"  # permission, network, a directory where a file should be
+    EMPTY_FILE = "empty_file"  # zero bytes
+    TOO_MANY_BYTES = "too_many_bytes"  # above the byte limit, not read
+    TOO_MANY_PIXELS = "too_many_pixels"  # above the pixel limit (a decompression bomb), not decoded
+    CORRUPT = "corrupt"  # an image format, but truncated or damaged
+    NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
+    REFUSED = "refused"  # the model answered that it cannot or will not say
+    EMPTY_ANSWER = "empty_answer"  # nothing left of the answer after cleaning
+    NO_LABEL_MASS = "no_label_mass"  # neither yes nor no had a measurable probability
+    REQUEST_REJECTED = "request_rejected"  # the engine did not take the request (too long, not supported)
+    ENGINE_ERROR = "engine_error"  # the engine or server failed on this request, after retries
+    NO_INPUT = "no_input"  # an earlier stage failed on this row
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed row's reason code and a detail for people; `as_row` is what the `error` column holds."""
+
+    reason: Reason
+    detail: str
+
+    def as_row(self) -> dict[str, str]:
+        """The value of the `error` column; details are cut, since a hostile file can make them long."""
+        return {"reason": self.reason.value, "detail": self.detail[:500]}
+
+
+IMAGE_ID = pa.field("image_id", pa.int64(), nullable=False)
+ERROR = pa.field("error", pa.struct([("reason", pa.string()), ("detail", pa.string())]))
+
+SAMPLES = pa.schema(
+    [
+        IMAGE_ID,  # dense, 0..n-1 in the order of the sorted URIs: an array index and the FAISS id
+        pa.field("uri", pa.string(), nullable=False),  # absolute path or URL; bytes that are not UTF-8 percent-encoded
+        pa.field("split", pa.string(), nullable=False),  # "train" where the source names none
+        ("class_id", pa.int32()),  # true class; null where unknown
+        ("class_name", pa.string()),  # its name
+        ("metadata", pa.string()),  # other columns of the source as a JSON object
+    ]
+)
+
+ANSWERS = pa.schema(
+    [
+        IMAGE_ID,
+        ("raw", pa.string()),  # text as the model gave it, kept for ever
+        ("logprob", pa.float32()),  # mean log-probability of the answer's tokens, nats
+        ("prompt_tokens", pa.int32()),  # image tokens included
+        ("output_tokens", pa.int32()),
+        ERROR,
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        IMAGE_ID,
+        ("raw", pa.string()),  # as in ANSWERS
+        ("label", pa.string()),  # canonical name in the label space; null when the row failed
+        ("label_id", pa.int32()),  # its index in label_space.json
+        ("logprob", pa.float32()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ERROR,
+    ]
+)
+
+
+def embeddings(dim: int) -> pa.Schema:
+    """L2-normalised vectors as little-endian fp16 bytes, `dim` of them a row; null when the row failed."""
+    fields = [IMAGE_ID, pa.field("vector", pa.binary(2 * dim)), ERROR]
+    return pa.schema(fields, metadata={"dim": str(dim), "dtype": "float16"})
+
+
+CANDIDATES = pa.schema(
+    [
+        IMAGE_ID,
+        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, the image itself at the front
+        ("neighbour_scores", pa.list_(pa.float32())),  # cosine similarities
+        ("label_ids", pa.list_(pa.int32())),  # distinct labels of the neighbours
+        ("weights", pa.list_(pa.float32())),  # initial weights, sum 1
+    ]
+)
+
+DISAMBIGUATED = pa.schema(
+    [
+        IMAGE_ID,
+        ("label_ids", pa.list_(pa.int32())),  # the candidate set
+        ("weights", pa.list_(pa.float32())),  # its weights after training, sum 1
+        ("label_id", pa.int32()),  # the heaviest candidate
+    ]
+)
+
+QUESTIONS = pa.schema(
+    [
+        pa.field("question_id", pa.int32(), nullable=False),  # dense, in the order of the ranks
+        pa.field("text", pa.string(), nullable=False),
+        ("rank", pa.int32()),  # 1 = most useful
+        ("source", pa.string()),  # file name or model
+    ]
+)
+
+
+def aspects(questions: int) -> pa.Schema:
+    """Probabilities of "yes" for all `questions` of an image, in the order of `question_id`; null when the row failed."""
+    vector = pa.list_(pa.float32(), questions)
+    return pa.schema(
+        [
+            IMAGE_ID,
+            ("p_yes", vector),  # softmax over the (Yes, No) log-probabilities of the first reply token
+            (
+                "label_mass",
+                vector,
+            ),  # p(Yes) + p(No): far below 1 means the model wanted to say something else
+            ("prompt_tokens", pa.int32()),  # over all questions
+            ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
+            ERROR,
+        ]
+    )
+
+
+PREDICTIONS = pa.schema(
+    [
+        IMAGE_ID,
+        ("label", pa.string()),  # null when the row failed
+        ("label_id", pa.int32()),  # index in the model's label list
+        ("score", pa.float32()),  # softmax probability of `label`
+        ("top_labels", pa.list_(pa.string())),  # up to five, best first
+        ("top_scores", pa.list_(pa.float32())),
+        ("abstained", pa.bool_()),  # score below the configured threshold
+        ("p_yes", pa.list_(pa.float32())),  # the student's aspect outputs; null for models without
+        ERROR,
+    ]
+)

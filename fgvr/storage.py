@@ -1,0 +1,159 @@
+"""Files on local disks and object stores, addressed alike: plain paths, `file://`, `s3://` and whatever else fsspec knows.
+
+Object stores have no rename, and a PUT is atomic there; on a local disk a rename is atomic and a write is not.
+`write_bytes` hides the difference: a reader sees the whole new file or none of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fsspec
+from fsspec.core import url_to_fs
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
+
+
+def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of `uri` and the path inside it.
+
+    Credentials and endpoints come from the environment as for every AWS tool (`AWS_ACCESS_KEY_ID`,
+    `AWS_ENDPOINT_URL` …), so that they never stand in a config.
+    """
+    fs, path = url_to_fs(str(uri))
+    return fs, path
+
+
+def is_local(uri: str | Path) -> bool:
+    """Whether `uri` is a plain path or `file://`."""
+    text = str(uri)
+    return "://" not in text or text.startswith("file://")
+
+
+def local_path(uri: str | Path) -> Path:
+    """The path of a local `uri`; raises ValueError for a remote one."""
+    if not is_local(uri):
+        raise ValueError(f"{uri} is not on this machine's file system")
+    return Path(str(uri).removeprefix("file://"))
+
+
+def join(uri: str | Path, *parts: str) -> str:
+    """`uri` extended by path segments, with `/` between them."""
+    return "/".join([str(uri).rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def absolute(uri: str | Path) -> str:
+    """A local path made absolute (workers have other working directories); a remote one unchanged."""
+    return str(local_path(uri).expanduser().absolute()) if is_local(uri) else str(uri).rstrip("/")
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = resolve(uri)
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """The whole file; raises FileNotFoundError."""
+    fs, path = resolve(uri)
+    return bytes(fs.cat_file(path))
+
+
+def write_bytes(uri: str | Path, data: bytes) -> None:
+    """Write a whole file atomically, its folders included; replaces what was there."""
+    if is_local(uri):
+        target = local_path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Hidden and unique: a killed writer leaves nothing that a listing would take for data.
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    fs, path = resolve(uri)
+    fs.pipe_file(path, data)
+
+
+def remove(uri: str | Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens when it is not there."""
+    fs, path = resolve(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def list_files(folder: str | Path, suffix: str = "") -> list[str]:
+    """Names (not paths) of the files directly in `folder` that end in `suffix`, sorted; empty when there is none."""
+    fs, path = resolve(folder)
+    fs.invalidate_cache(path)  # another process may have written since the last listing
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    names = [Path(entry["name"]).name for entry in entries if entry["type"] == "file"]
+    return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+
+
+def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+    """The same place for pyarrow and Ray, which want a `pyarrow.fs.FileSystem`."""
+    import pyarrow.fs as pafs
+
+    fs, path = resolve(uri)
+    if is_local(uri):
+        return pafs.LocalFileSystem(), path
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
+
+
+def fetch_folder(uri: str | Path) -> Path:
+    """A local copy of a folder (a model, a checkpoint): the folder itself if it is local, else a cached download.
+
+    The cache key holds names, sizes and time stamps, so a changed remote folder is fetched again.
+    Raises FileNotFoundError when nothing is there.
+    """
+    if is_local(uri):
+        folder = local_path(uri)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder")
+        return folder
+    fs, path = resolve(uri)
+    files = fs.find(path, detail=True)
+    if not files:
+        raise FileNotFoundError(f"there is nothing at {uri}")
+    state = [(name, info["size"], str(info.get("ETag") or info.get("LastModified"))) for name, info in files.items()]
+    key = hashlib.sha256(repr([str(uri), sorted(state)]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("FGVR_CACHE", Path.home() / ".cache" / "fgvr")) / "folders" / key
+    if not cache.is_dir():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+            fetched = Path(temporary) / "folder"
+            for name in files:
+                inside = fetched / name.removeprefix(path).lstrip("/")
+                inside.parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(name, str(inside))
+            try:
+                fetched.rename(cache)
+            except OSError:
+                if not cache.is_dir():  # another process was quicker: its copy serves as well
+                    raise
+    return cache
+
+
+def put_folder(local: Path, uri: str | Path) -> None:
+    """Copy the files of a local folder to `uri`, replacing files of the same names."""
+    for file in sorted(local.rglob("*")):
+        if file.is_file():
+            target = join(uri, file.relative_to(local).as_posix())
+            if is_local(uri):
+                local_path(target).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, local_path(target))
+            else:
+                fs, path = resolve(target)
+                fs.put_file(str(file), path)

@@ -1,0 +1,139 @@
+"""A finished stage's output: Parquet parts in a folder, with a manifest that is written last.
+
+Part p holds the rows of positions [p·R, (p+1)·R) of the stage's ids, so the number of a part says what it must
+hold: resuming is doing the parts that are not there, and a part written twice is the same part.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fgvr import storage
+
+MANIFEST = "manifest.json"
+
+
+def part_name(number: int) -> str:
+    """File name of a part; sorts in the order of the numbers up to 100 million parts."""
+    return f"part-{number:08d}.parquet"
+
+
+def write_part(folder: str, number: int, rows: pa.Table) -> int:
+    """Write one part atomically; returns its size in bytes."""
+    sink = io.BytesIO()
+    # fp16 vectors do not compress: plain pages keep them readable without a copy.
+    vectors = [name for name in rows.schema.names if pa.types.is_fixed_size_binary(rows.schema.field(name).type)]
+    pq.write_table(rows, sink, compression={n: "NONE" if n in vectors else "ZSTD" for n in rows.schema.names})
+    storage.write_bytes(storage.join(folder, part_name(number)), sink.getvalue())
+    return sink.tell()
+
+
+def finished_parts(folder: str) -> set[int]:
+    """Numbers of the parts that are there."""
+    return {int(name[5:-8]) for name in storage.list_files(folder, ".parquet") if name.startswith("part-")}
+
+
+def read_part(folder: str, number: int, columns: list[str] | None = None) -> pa.Table:
+    """One part; raises FileNotFoundError."""
+    data = storage.read_bytes(storage.join(folder, part_name(number)))
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A complete stage output.
+
+    Attributes:
+        uri: the folder.
+        name: the stage's table, e.g. "labels".
+        fingerprint: of everything that decided the content.
+        rows: number of rows, failed ones included.
+        failed: rows with `error` set.
+        failures: failed rows by reason code.
+        parts: number of part files.
+        rows_per_part: R; the last part may be shorter.
+        seconds: wall time it took, all sessions together where it was resumed.
+        extra: small facts for later stages and the report (JSON types only).
+    """
+
+    uri: str
+    name: str
+    fingerprint: str
+    rows: int
+    failed: int
+    parts: int
+    rows_per_part: int
+    seconds: float
+    failures: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, uri: str) -> Table:
+        """Read the manifest of a finished folder; raises FileNotFoundError where the stage has not finished."""
+        facts = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        return cls(**{**facts, "uri": uri})  # a run folder may have been moved or copied
+
+    def commit(self) -> None:
+        """Write the manifest: from here on the table is complete."""
+        text = json.dumps(asdict(self), indent=1, sort_keys=True)
+        storage.write_bytes(storage.join(self.uri, MANIFEST), text.encode())
+
+    def path(self, *names: str) -> str:
+        """URI of a file beside the parts."""
+        return storage.join(self.uri, *names)
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows, in the order in which they were written (ascending ids)."""
+        return pa.concat_tables([read_part(self.uri, number, columns) for number in range(self.parts)])
+
+    def batches(self, columns: list[str] | None = None) -> Any:
+        """The parts one after the other, for tables that should not be held whole."""
+        for number in range(self.parts):
+            yield read_part(self.uri, number, columns)
+
+    def take(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Rows of *dense* ids (row i of the table has image_id i), in the order of `ids`; reads only their parts.
+
+        Raises IndexError for ids outside the table.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
+            raise IndexError(f"table {self.name} has rows 0..{self.rows - 1}; asked for {ids.min()}..{ids.max()}")
+        numbers = np.unique(ids // self.rows_per_part)
+        if not numbers.size:
+            return read_part(self.uri, 0, columns).slice(0, 0)
+        rows = pa.concat_tables([read_part(self.uri, int(number), columns) for number in numbers])
+        starts = np.searchsorted(numbers, ids // self.rows_per_part) * self.rows_per_part
+        # Every part but the last is full, so a part's rows start at a multiple of R among those read.
+        return rows.take(pa.array(starts + ids % self.rows_per_part))
+
+    def good(self, columns: list[str] | None = None) -> pa.Table:
+        """Rows without an error."""
+        wanted = None if columns is None else [*columns, *([] if "error" in columns else ["error"])]
+        rows = self.read(wanted)
+        rows = rows.filter(pc.is_null(rows["error"]))
+        return rows if columns is None else rows.select(columns)
+
+
+def vectors(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:
+    """A fixed-size-binary fp16 column without nulls as an array [N, dim], a view of Arrow's memory where possible."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # an empty column combines to no chunk
+        array = array.chunk(0) if array.num_chunks else pa.array([], type=column.type)
+    width = array.type.byte_width
+    if array.null_count:
+        raise ValueError("the column holds failed rows: filter them out first")
+    data = array.buffers()[1]
+    if data is None:
+        return np.zeros((0, width // 2), dtype="<f2")
+    flat = np.frombuffer(data, dtype="<f2", offset=array.offset * width, count=len(array) * width // 2)
+    return flat.reshape(len(array), width // 2)
