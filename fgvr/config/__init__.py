@@ -1,0 +1,33 @@
+"""One tree of pydantic models that decides what a run computes, and how it is read."""
+
+from fgvr.config.data import Discovery, ImageLimits, Ingest
+from fgvr.config.load import ConfigError, build, exit_with, load_config, to_yaml
+from fgvr.config.makd import Aspects, Makd, Questions
+from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
+from fgvr.config.near import Candidates, Embed, Label, Near
+from fgvr.config.run import Config, Evaluate, Infer
+
+__all__ = [
+    "Aspects",
+    "Candidates",
+    "Clip",
+    "Config",
+    "ConfigError",
+    "Discovery",
+    "Embed",
+    "Evaluate",
+    "ImageLimits",
+    "Infer",
+    "Ingest",
+    "Label",
+    "Makd",
+    "Mllm",
+    "Near",
+    "OpenAIBackend",
+    "Questions",
+    "VllmBackend",
+    "build",
+    "exit_with",
+    "load_config",
+    "to_yaml",
+]

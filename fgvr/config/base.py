@@ -1,0 +1,43 @@
+"""The base of all config parts: unknown fields are errors, values are checked, objects are immutable."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """A part of the config tree; every field carries its own docstring, which `--help` prints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Workers(Part):
+    """Workers of a row-parallel stage: Ray actors that hold a model and take one part of the rows at a time."""
+
+    min_workers: int = Field(default=1, ge=1)
+    """Actors kept running."""
+    max_workers: int = Field(default=1, ge=1)
+    """Actors started at most while parts are waiting."""
+    num_cpus: float = Field(default=1, gt=0)
+    """CPU cores an actor reserves; it also limits its threads to this number."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs an actor reserves; a fraction shares one GPU between actors."""
+    accelerator_type: str | None = None
+    """Only on nodes with this accelerator, as Ray names it (A100, H100, L4 …); null: any."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory an actor reserves, GiB, so that Ray does not put too many on a node; null: none reserved."""
+    rows_per_part: int = Field(default=1024, ge=1)
+    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress."""
+
+
+class TrainWorkers(Part):
+    """Workers of a training stage under Ray Train."""
+
+    num_workers: int = Field(default=1, ge=1)
+    """Data-parallel processes."""
+    num_cpus: float = Field(default=2, gt=0)
+    """CPU cores a worker reserves; it also limits its threads to this number."""
+    use_gpu: bool = False
+    """One GPU a worker, with nccl instead of gloo."""
+    max_failures: int = Field(default=3, ge=-1)
+    """Restarts from the last checkpoint after a worker died; -1: without limit."""

@@ -1,0 +1,99 @@
+"""Where the photos come from, and which of them are used for what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fgvr.config.base import Part
+
+
+class ImageLimits(Part):
+    """What an image may cost to read; beyond it the row fails with a reason and nothing is decoded."""
+
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Size of the file, bytes."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """Width times height as the header says (a decompression bomb lies in a few kilobytes)."""
+
+
+class FolderSource(Part):
+    """A folder of images, searched recursively."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    """The folder: a local path or an URL such as s3://bucket/photos."""
+    class_from: Literal["none", "parent"] = "none"
+    """`parent`: the name of an image's folder is its true class (for evaluation); `none`: unlabelled."""
+    extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    """File name endings that count as images, in any case."""
+
+
+class TableSource(Part):
+    """A CSV or Parquet file with a URI a row; relative URIs start at the file's folder."""
+
+    kind: Literal["table"] = "table"
+    path: str
+    """The .csv or .parquet file."""
+    uri_column: str = "uri"
+    """Column with the image's path or URL."""
+    split_column: str | None = "split"
+    """Column with the split; null or absent in the file: all rows are `train`."""
+    class_column: str | None = "class_name"
+    """Column with the true class name, for evaluation; null or absent in the file: unlabelled."""
+    metadata_columns: tuple[str, ...] = ()
+    """Columns kept as metadata (price, brand, place …)."""
+
+
+class LayoutSource(Part):
+    """The official download of a public data set, unpacked."""
+
+    kind: Literal["layout"] = "layout"
+    name: Literal["grocery"]
+    """Which data set."""
+    path: str
+    """The folder that the download unpacks to."""
+
+
+class FieldGuideSource(Part):
+    """Drawings of invented birds: the demo and the project's test data. Drawn on first use."""
+
+    kind: Literal["field_guide"] = "field_guide"
+    path: str | None = None
+    """Where to draw; null: `field_guide/` in the run folder."""
+    train_per_class: int = Field(default=30, ge=1)
+    """Training drawings a species."""
+    test_per_class: int = Field(default=20, ge=1)
+    """Test drawings a species."""
+    difficulty: float | None = Field(default=None, gt=0)
+    """Strength of pose, light, clutter and noise; null: the demo's setting, for which its models were measured."""
+    seed: int = Field(default=0, ge=0)
+    """Other seeds give other drawings of the same species."""
+
+
+Source = Annotated[FolderSource | TableSource | LayoutSource | FieldGuideSource, Field(discriminator="kind")]
+
+
+class Ingest(Part):
+    """ingest: a source becomes the samples table."""
+
+    source: Source = FieldGuideSource()
+    """Where the photos come from."""
+    rows_per_part: int = Field(default=65536, ge=1)
+    """Rows a part file of the samples table holds."""
+    limits: ImageLimits = ImageLimits()
+    """Limits of every later read of an image."""
+
+
+class Discovery(Part):
+    """Which images the multimodal LLM labels: the discovery set on which NeaR learns."""
+
+    split: str = "train"
+    """Drawn from this split."""
+    per_class: int | None = Field(default=None, ge=1)
+    """m-shot benchmark protocol: so many a true class (needs true classes); null: `max_images` at random."""
+    max_images: int | None = Field(default=1000, ge=1)
+    """So many at random; null: all of the split. Without effect where `per_class` is set."""
+    seed: int = Field(default=0, ge=0)
+    """Other seeds draw other images."""

@@ -1,0 +1,71 @@
+"""The models: multimodal LLMs and CLIP, and how to reach them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fgvr.config.base import Part
+
+DEMO_MODEL = "demo"
+
+
+class VllmBackend(Part):
+    """An open model that vLLM runs inside the worker."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str = DEMO_MODEL
+    """`demo` (the tiny model shipped here), a folder (local or s3://), or a hub name (OpenGVLab/InternVL3_5-8B-HF)."""
+    revision: str | None = None
+    """Revision of a hub model; null: the newest."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of the weights; auto: as in the checkpoint."""
+    max_model_len: int | None = Field(default=None, ge=16)
+    """Longest prompt plus answer, tokens; null: what the model allows."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share one model."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory that the engine takes; without effect on a CPU."""
+    cpu_kv_cache_gb: float = Field(default=1, gt=0)
+    """Memory for the key-value cache on a CPU, GiB; without effect on a GPU."""
+    max_num_seqs: int = Field(default=256, ge=1)
+    """Requests the engine works on at once."""
+    images_in_flight: int = Field(default=16, ge=1)
+    """Images decoded and queued ahead of the engine; bounds memory."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's engine, by its own names."""
+
+
+class OpenAIBackend(Part):
+    """A model behind an OpenAI-compatible server: proprietary models, or `vllm serve` elsewhere."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str = "https://api.openai.com/v1"
+    """The server's address, up to and with /v1."""
+    model: str
+    """The model's name at that server."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a config."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests open at once, a worker."""
+    timeout_seconds: float = Field(default=60, gt=0)
+    """Limit of one request."""
+    max_retries: int = Field(default=6, ge=0)
+    """Tries after the first, with growing pauses, for rate limits, server errors and broken connections."""
+    image_detail: Literal["auto", "low", "high"] = "auto"
+    """What the server is asked to look at, where it offers the choice."""
+
+
+Mllm = Annotated[VllmBackend | OpenAIBackend, Field(discriminator="kind")]
+
+
+class Clip(Part):
+    """The CLIP model of embeddings, zero-shot classification and prompt learning (open_clip)."""
+
+    model: str = DEMO_MODEL
+    """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), or a local-dir folder."""
+    pretrained: str | None = None
+    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file; null for `demo` and folders."""
+    template: str = "a photo of a {}."
+    """Prompt of zero-shot classification; {} is the name."""

@@ -1,0 +1,89 @@
+"""Labels, embeddings, candidate sets and prompt learning (NeaR)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.data import Discovery
+
+LABEL_PROMPT = "Provide a best fine-grained class label for this image."
+
+
+class Label(Part):
+    """label: the multimodal LLM names the images of the discovery set; answers become a label space."""
+
+    images: Discovery = Discovery()
+    """The discovery set."""
+    prompt: str = LABEL_PROMPT
+    """What the model is asked, beside the image (default: the paper's prompt)."""
+    max_tokens: int = Field(default=32, ge=1)
+    """Longest answer, tokens."""
+    temperature: float = Field(default=0, ge=0)
+    """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every image."""
+    aliases: str | None = None
+    """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run."""
+    batch_images: int = Field(default=64, ge=1)
+    """Images given to the engine at once."""
+    workers: Workers = Workers(rows_per_part=256)
+
+
+class Embed(Part):
+    """embed: CLIP image vectors of all samples."""
+
+    splits: tuple[str, ...] | None = None
+    """Only these splits; null: all."""
+    batch_images: int = Field(default=64, ge=1)
+    """Images in a forward pass."""
+    workers: Workers = Workers(rows_per_part=4096)
+
+
+class Candidates(Part):
+    """candidates: the labels of an image's nearest neighbours become its candidate set."""
+
+    k: int = Field(default=3, ge=1)
+    """Nearest images, the image itself included (paper: 3)."""
+    method: Literal["neighbours", "random", "single"] = "neighbours"
+    """`random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`: only its own."""
+    weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
+    """Initial weights: the paper's uniform ones, by how many neighbours say so, or by their cosine similarity."""
+    seed: int = Field(default=0, ge=0)
+    """Of the random sets."""
+
+
+class Near(Part):
+    """near: prompt learning on candidate sets, CoOp with PRODEN."""
+
+    loss: Literal["proden", "ce", "cc", "rc", "gce"] = "proden"
+    """Partial-label loss; `ce`: plain cross entropy on the MLLM's own label, the lower baseline."""
+    context_length: int = Field(default=16, ge=1, le=64)
+    """Learned context tokens."""
+    context_init: str | None = None
+    """Phrase whose token embeddings start the context, e.g. "a photo of a"; null: N(0, 0.02)."""
+    class_specific: bool = False
+    """A context of its own for every name, instead of a shared one."""
+    epochs: int = Field(default=100, ge=1)
+    """Passes over the discovery set."""
+    batch_size: int = Field(default=32, ge=1)
+    """Images a step; one pass of all names through the text tower serves the whole batch."""
+    lr: float = Field(default=0.002, gt=0)
+    """Learning rate of SGD at its peak."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Of SGD."""
+    warmup_epochs: int = Field(default=1, ge=0)
+    """Epochs at a rate of 1e-5 before the cosine schedule."""
+    frozen_epochs: int = Field(default=0, ge=0)
+    """Epochs before candidate weights are updated; a prompt that starts badly can lock in wrong candidates."""
+    views: int = Field(default=1, ge=1)
+    """Cached augmented views of an image; 1: the plain embedding only."""
+    text_chunk: int = Field(default=256, ge=1)
+    """Names in the text tower at once; bounds memory at any size of the label space."""
+    gce_q: float = Field(default=0.7, gt=0, le=1)
+    """q of the generalised cross entropy."""
+    seed: int = Field(default=0, ge=0)
+    """Of context, order and views."""
+    workers: TrainWorkers = TrainWorkers()

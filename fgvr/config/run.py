@@ -1,0 +1,109 @@
+"""The whole config tree, and the parts that say where a run happens and what comes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fgvr.config.base import Part, Workers
+from fgvr.config.data import Ingest
+from fgvr.config.makd import Aspects, Makd, Questions
+from fgvr.config.models import Clip, Mllm, VllmBackend
+from fgvr.config.near import Candidates, Embed, Label, Near
+
+
+class Run(Part):
+    """A run: one folder with everything that belongs to it."""
+
+    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and of its folder."""
+    folder: str = "runs"
+    """Where run folders are: a local path or an URL such as s3://bucket/runs (must be shared by all nodes)."""
+    max_error_share: float = Field(default=0.01, ge=0, le=1)
+    """A stage stops when more than this share of its rows has failed."""
+    retry_failed: bool = False
+    """Finished stages try their failed rows once more."""
+
+
+class Cluster(Part):
+    """The Ray session."""
+
+    address: str | None = None
+    """`auto` or host:port of a running cluster; null: inside a Ray job that cluster, else one on this machine."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Cores that a session on this machine may use; null: all."""
+    num_gpus: int | None = Field(default=None, ge=0)
+    """GPUs that a session on this machine may use; null: all."""
+    object_store_gb: float | None = Field(default=0.5, gt=0)
+    """Object store of a session on this machine, GiB (only names and numbers go through it); null: Ray's default."""
+
+
+class Tracking(Part):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking server or store; null: MLFLOW_TRACKING_URI, else SQLite in the run folder."""
+    experiment: str = "fgvr"
+    """Experiment that the runs belong to."""
+    log_models: bool = True
+    """Log NeaR and the student as pyfunc models."""
+
+
+Method = Literal["mllm", "zs_clip", "near", "base", "makd"]
+
+
+class Evaluate(Part):
+    """evaluate: how good each method is on the evaluation images, and what it cost."""
+
+    split: str = "test"
+    """Images that are evaluated on; never trained on."""
+    max_images: int | None = Field(default=None, ge=1)
+    """So many at random; null: all."""
+    methods: tuple[Method, ...] = ("mllm", "zs_clip", "near", "base", "makd")
+    """Methods compared; `mllm` asks the large model about every evaluation image."""
+    sentence_model: str = "all-MiniLM-L6-v2"
+    """Sentence-BERT of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of two do not compare."""
+    hyphen_to_space: bool = False
+    """sIoU: `Black-footed` as two words, instead of the public code's `blackfooted`."""
+    bootstrap: int = Field(default=1000, ge=0)
+    """Resamples behind the 95% confidence intervals; 0: none."""
+    report_images: int = Field(default=24, ge=0)
+    """Example images in the report."""
+    seed: int = Field(default=0, ge=0)
+    """Of samples and resamples."""
+
+
+class Infer(Part):
+    """infer: a trained model classifies samples."""
+
+    model: str | None = None
+    """Folder of a trained model; null: this run's student (with aspects)."""
+    split: str | None = None
+    """Only this split; null: all samples."""
+    abstain_below: float = Field(default=0, ge=0, le=1)
+    """Predictions with a lower score are marked as abstained."""
+    batch_images: int = Field(default=64, ge=1)
+    """Images in a forward pass."""
+    workers: Workers = Workers(rows_per_part=4096)
+
+
+class Config(Part):
+    """Everything that decides what a run computes and where."""
+
+    run: Run = Run()
+    cluster: Cluster = Cluster()
+    tracking: Tracking = Tracking()
+    ingest: Ingest = Ingest()
+    mllm: Mllm = VllmBackend()
+    """The multimodal LLM of label and aspects: `kind: vllm` or `kind: openai`."""
+    clip: Clip = Clip()
+    label: Label = Label()
+    embed: Embed = Embed()
+    candidates: Candidates = Candidates()
+    near: Near = Near()
+    questions: Questions = Questions()
+    aspects: Aspects = Aspects()
+    makd: Makd = Makd()
+    evaluate: Evaluate = Evaluate()
+    infer: Infer = Infer()
