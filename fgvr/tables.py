@@ -44,8 +44,17 @@ def finished_parts(folder: str) -> set[int]:
 
 def read_part(folder: str, number: int, columns: list[str] | None = None) -> pa.Table:
     """One part; raises FileNotFoundError."""
-    data = storage.read_bytes(storage.join(folder, part_name(number)))
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    place = storage.join(folder, part_name(number))
+    if columns is None:
+        return pq.read_table(pa.BufferReader(storage.read_bytes(place)))
+    filesystem, path = storage.arrow_filesystem(place)  # reads only the columns' pages
+    return pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None)
+
+
+def part_metadata(folder: str, number: int) -> dict[bytes, bytes]:
+    """Key-value metadata in a part's footer, read without its rows."""
+    filesystem, path = storage.arrow_filesystem(storage.join(folder, part_name(number)))
+    return dict(pq.read_schema(path, filesystem=filesystem).metadata or {})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""Row-parallel stages: parts of the rows go to a pool of Ray Data actors, each part comes back as one file.
+
+A part is a fixed range of the stage's ids and exactly one file, which the actor that computed it writes
+atomically. So resuming means doing the parts whose file is missing, a task that Ray retries after a death
+overwrites the same file with the same rows, and neither can lose or double a row. Only file names, ids and a
+summary row a part travel through the object store; images are read where they are used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.progress import Progress
+from fgvr import tables
+from fgvr.config.base import Workers
+from fgvr.part_worker import PartWorker, WorkerLost
+from fgvr.tables import Table
+
+log = logging.getLogger(__name__)
+
+SUMMARY = b"fgvr.summary"
+
+
+class TooManyFailures(RuntimeError):
+    """More rows failed than `run.max_error_share` allows."""
+
+
+@dataclass
+class PartSummary:
+    """Totals over all parts, those of earlier sessions included."""
+
+    rows: int = 0
+    failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)  # sums of the integer columns *_tokens
+    parts: int = 0
+
+
+class _PartActor:
+    """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
+
+    def __init__(
+        self,
+        worker: type[PartWorker],
+        arguments: Mapping[str, Any],
+        folder: str,
+        samples: Table,
+        columns: list[str],
+        schema: pa.Schema,
+        threads: int,
+    ) -> None:
+        _limit_threads(threads)
+        self.worker = worker(**arguments)
+        self.folder, self.samples, self.columns, self.schema = folder, samples, columns, schema
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        summaries = [self._part(int(n), ids) for n, ids in zip(batch["part"], batch["ids"], strict=True)]
+        return {"summary": [json.dumps(summary) for summary in summaries]}
+
+    def _part(self, number: int, ids: npt.NDArray[np.int64]) -> dict[str, Any]:
+        before = tables.read_part(self.folder, number) if number in tables.finished_parts(self.folder) else None
+        wanted = np.asarray(ids, dtype=np.int64)
+        if before is not None:  # a retry: only its failed rows are computed again
+            wanted = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
+        try:
+            rows = self.worker.process(self.samples.take(wanted, self.columns)) if len(wanted) else None
+        except WorkerLost as error:
+            # Leaving the process is what makes Ray start another one and give it this part again.
+            log.error("%s; this worker stops and is replaced", error)
+            os._exit(1)
+        done = _merged(before, rows, ids, self.schema)
+        summary = _summary(done)
+        # In the file's footer the summary is read back without the rows when a run is resumed.
+        facts = {**(done.schema.metadata or {}), SUMMARY: json.dumps(summary).encode()}
+        tables.write_part(self.folder, number, done.replace_schema_metadata(facts))
+        return summary
+
+
+def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
+    """The part's rows in the order of `ids`; checks that each id is there exactly once."""
+    if before is not None:
+        kept = before.filter(pc.is_null(before["error"]))
+        rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
+    if rows is None:
+        raise ValueError("a part without rows")
+    rows = rows.cast(schema).sort_by("image_id")
+    if not np.array_equal(rows["image_id"].to_numpy(), np.sort(np.asarray(ids))):
+        raise ValueError("the worker did not return exactly one row for each image_id it was given")
+    return rows
+
+
+def _summary(rows: pa.Table) -> dict[str, Any]:
+    errors = rows["error"].combine_chunks()
+    reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
+    tokens = {n: int(pc.sum(rows[n]).as_py() or 0) for n in rows.schema.names if n.endswith("_tokens")}
+    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tokens}
+
+
+def _read_summary(folder: str, number: int) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(tables.part_metadata(folder, number)[SUMMARY])
+    return facts
+
+
+def _limit_threads(threads: int) -> None:
+    """Keep a worker to the cores that it reserved; libraries read these before their first use."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def run_parts(
+    folder: str,
+    name: str,
+    ids: npt.NDArray[np.int64],
+    worker: type[PartWorker],
+    arguments: Mapping[str, Any],
+    *,
+    schema: pa.Schema,
+    samples: Table,
+    workers: Workers,
+    columns: list[str] | None = None,
+    max_error_share: float = 1.0,
+    retry_failed: bool = False,
+) -> PartSummary:
+    """Compute all parts of `ids` that are missing in `folder` (with `retry_failed` also those with failed rows).
+
+    Args:
+        folder: the stage's folder.
+        name: the stage's name, for the console.
+        ids: int64 [n], ascending image ids of the samples table.
+        worker: the PartWorker class, created in each actor with `arguments`.
+        arguments: keyword arguments of the worker; must pickle.
+        schema: Arrow schema of the stage's rows.
+        samples: the samples table.
+        workers: size of the pool and what an actor reserves.
+        columns: sample columns that the worker needs.
+        max_error_share: stop above this share of failed rows.
+        retry_failed: compute failed rows of finished parts again.
+
+    Raises:
+        TooManyFailures: the share was exceeded; names the most frequent reason.
+    """
+    size = workers.rows_per_part
+    chunks = {number: ids[first : first + size] for number, first in enumerate(range(0, len(ids), size))}
+    summary = PartSummary(parts=len(chunks))
+    pending: list[int] = []
+    done: list[int] = []
+    finished = tables.finished_parts(folder)
+    for number in chunks:
+        if number in finished:
+            done.append(number)
+        else:
+            pending.append(number)
+    with ThreadPoolExecutor(16) as pool:
+        for number, facts in zip(done, pool.map(lambda n: _read_summary(folder, n), done), strict=True):
+            if retry_failed and facts["failures"]:
+                pending.append(number)
+            else:
+                _add(summary, facts)
+    pending.sort()
+    limit = max_error_share * len(ids)
+    progress = Progress(name, total=len(ids), done=summary.rows)
+    for facts in _stream(folder, pending, chunks, worker, arguments, schema, samples, workers, columns):
+        _add(summary, facts)
+        progress.update(facts["rows"], summary.failed)
+        _check(summary, limit, name)
+    progress.close()
+    _check(summary, limit, name)
+    return summary
+
+
+def _stream(
+    folder: str,
+    pending: list[int],
+    chunks: dict[int, npt.NDArray[np.int64]],
+    worker: type[PartWorker],
+    arguments: Mapping[str, Any],
+    schema: pa.Schema,
+    samples: Table,
+    workers: Workers,
+    columns: list[str] | None,
+) -> Iterator[dict[str, Any]]:
+    """Summaries of the pending parts as Ray Data's actor pool finishes them."""
+    if not pending:
+        return
+    import ray.data
+
+    columns = columns or ["image_id", "uri"]
+    specs = pa.table({"part": pa.array(pending), "ids": pa.array([chunks[n] for n in pending], pa.list_(pa.int64()))})
+    # One block a part: Ray schedules, retries and balances whole parts.
+    blocks = [specs.slice(row, 1) for row in range(len(pending))]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        _PartActor,
+        fn_constructor_kwargs={
+            "worker": worker,
+            "arguments": dict(arguments),
+            "folder": folder,
+            "samples": samples,
+            "columns": columns,
+            "schema": schema,
+            "threads": max(1, int(workers.num_cpus)),
+        },
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(workers.min_workers, len(pending)),
+            max_size=max(1, min(workers.max_workers, len(pending))),
+            max_tasks_in_flight_per_actor=2,
+        ),
+        num_cpus=workers.num_cpus,
+        num_gpus=workers.num_gpus or None,
+        accelerator_type=workers.accelerator_type,
+        memory=None if workers.memory_gb is None else int(workers.memory_gb * 2**30),
+    )
+    for row in dataset.iter_rows():
+        yield json.loads(row["summary"])
+
+
+def _add(summary: PartSummary, facts: dict[str, Any]) -> None:
+    summary.rows += facts["rows"]
+    summary.failed += sum(facts["failures"].values())
+    summary.failures.update(facts["failures"])
+    summary.totals.update(facts["totals"])
+
+
+def _check(summary: PartSummary, limit: float, name: str) -> None:
+    if summary.failed > limit:
+        reason, count = summary.failures.most_common(1)[0]
+        raise TooManyFailures(
+            f"{name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
+            f"({limit:.0f} rows). Most frequent reason: {reason} ({count}). Rows done are kept; mend the cause and run "
+            "again with --run.retry_failed true, or raise run.max_error_share."
+        )

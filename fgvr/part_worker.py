@@ -1,0 +1,26 @@
+"""What a row-parallel stage asks of the class that computes its rows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class WorkerLost(RuntimeError):
+    """The model behind a worker is dead and cannot be used again: the process must be replaced."""
+
+
+class PartWorker(Protocol):
+    """Loads its model once, in the constructor, and then computes one part of the rows after the other."""
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """One row of the stage's schema for each row of `rows`; what cannot be computed is a row with `error` set.
+
+        Args:
+            rows: columns `image_id` and `uri` of the samples table, and others that the stage asked for.
+
+        Raises:
+            WorkerLost: nothing more can be computed in this process; the rows are given to another one.
+        """
+        ...
