@@ -1,0 +1,49 @@
+"""Top-1 accuracy of free-form names, and how much of the truth a label space or a candidate set can express.
+
+The rule by which a predicted name counts as a class: both names are equal after `fold_name`. No meaning, no
+synonyms: "rock dove" is wrong for "Rock Pigeon", "rock pigeon" and "Rock-Pigeon" are right.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def fold_name(name: str) -> str:
+    """A name for comparison: NFKC, case folded, apostrophes dropped, everything but letters, digits and marks a blank.
+
+    "Brewer's  Black-Bird" → "brewers black bird".
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold().replace("'", "").replace("’", "")
+    # Combining marks belong to letters in many scripts (Hindi, Thai); they are not word boundaries.
+    kept = (char if char.isalnum() or unicodedata.category(char).startswith("M") else " " for char in folded)
+    return " ".join("".join(kept).split())
+
+
+def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Bool [N]: the predicted name is the true class's name by the rule above; an empty one never is."""
+    if len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
+    folded = {name: fold_name(name) for name in {*predicted, *true}}
+    pairs = zip(predicted, true, strict=True)
+    return np.array([bool(folded[g]) and folded[g] == folded[t] for g, t in pairs], dtype=bool)
+
+
+def mapped_share(predicted: Sequence[str], classes: Iterable[str]) -> float:
+    """Share (0–1) of predictions that name any of the true classes, right or wrong; 0 without predictions."""
+    known = {fold_name(name) for name in classes} - {""}
+    return float(np.mean([fold_name(name) in known for name in predicted])) if predicted else 0.0
+
+
+def candidate_coverage(candidates: Sequence[Sequence[str]], true: Sequence[str]) -> float:
+    """Share (0–1) of images whose candidate set holds the true name: an upper bound of disambiguation."""
+    if len(candidates) != len(true):
+        raise ValueError(f"{len(candidates)} candidate sets for {len(true)} true names")
+    hits = [
+        fold_name(truth) in {fold_name(name) for name in names} for names, truth in zip(candidates, true, strict=True)
+    ]
+    return float(np.mean(hits)) if hits else 0.0

