@@ -1,0 +1,122 @@
+"""What every trained model offers, whichever kind it is: images in, class probabilities out.
+
+A model is a folder with `model.json` (its `kind`, its labels and all that is needed to build it again) and
+`model.safetensors`. Loading one never runs code from the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says about N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q]."""
+
+    scores: Floats
+    p_yes: Floats | None = None
+
+
+class ImageClassifier(Protocol):
+    """A trained model on a device.
+
+    `prepare` is apart from `predict` so that threads can run it as images are read: a decoded photo may have a
+    hundred megapixels, what `prepare` makes of it has a fixed, small size.
+    """
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the C classes, by label id."""
+        ...
+
+    @property
+    def questions(self) -> list[str]:
+        """The Q aspect questions; empty for a model without aspect outputs."""
+        ...
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """One RGB image as the model takes it, on the CPU and without a batch axis."""
+        ...
+
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """A stacked batch of prepared images [N, …] through the model."""
+        ...
+
+    def scores(self, images: Sequence[Image.Image]) -> Floats:
+        """Softmax probabilities of the classes, float32 [N, C]."""
+        ...
+
+    def aspects(self, images: Sequence[Image.Image]) -> Floats | None:
+        """p(yes) of the aspect questions, float32 [N, Q]; None for a model without aspect outputs."""
+        ...
+
+
+class PreparedClassifier:
+    """`scores` and `aspects` for classes that implement `prepare` and `predict`; inherit from it."""
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def scores(self, images: Sequence[Image.Image]) -> Floats:
+        """See ImageClassifier."""
+        return self._outputs(images).scores
+
+    def aspects(self, images: Sequence[Image.Image]) -> Floats | None:
+        """See ImageClassifier."""
+        return self._outputs(images).p_yes
+
+    def _outputs(self, images: Sequence[Image.Image]) -> Outputs:
+        if not images:
+            raise ValueError("no images were given")
+        return self.predict(torch.stack([self.prepare(image) for image in images]))
+
+
+def read_model_file(folder: Path) -> dict[str, Any]:
+    """The content of a model folder's `model.json`; raises ValueError where the folder holds no model."""
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a trained model: it has no {MODEL_FILE}")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(facts, dict) or "kind" not in facts:
+        raise ValueError(f"{path} does not say which kind of model it is")
+    return facts
+
+
+def load_classifier(folder: Path, device: str | torch.device = "cpu") -> ImageClassifier:
+    """The model in a local folder, ready on `device` (for URLs see `fgvr.storage.fetch_folder`).
+
+    Raises:
+        ValueError: no model is there, its files are damaged, or its kind is unknown.
+    """
+    kind = read_model_file(folder)["kind"]
+    if kind == "student":
+        from fgvr.students.classifier import StudentClassifier
+
+        return StudentClassifier.load(folder, device)
+    if kind == "near":
+        from fgvr.clip.classifier import NearClassifier
+
+        return NearClassifier.load(folder, device)
+    raise ValueError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")
