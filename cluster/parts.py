@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,43 +48,59 @@ class PartSummary:
     parts: int = 0
 
 
+@dataclass(frozen=True)
+class PartJob:
+    """What the workers of a stage need to know; travels to each of them.
+
+    Attributes:
+        name: the stage's name, for the console.
+        folder: the stage's folder.
+        worker: the PartWorker class, created once in each actor.
+        arguments: its keyword arguments; must pickle.
+        schema: Arrow schema of the stage's rows.
+        samples: the samples table.
+        workers: size of the pool and what an actor reserves.
+        columns: sample columns that the worker needs.
+    """
+
+    name: str
+    folder: str
+    worker: Callable[..., PartWorker]
+    arguments: Mapping[str, Any]
+    schema: pa.Schema
+    samples: Table
+    workers: Workers
+    columns: tuple[str, ...] = ("image_id", "uri")
+
+
 class _PartActor:
     """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
 
-    def __init__(
-        self,
-        worker: type[PartWorker],
-        arguments: Mapping[str, Any],
-        folder: str,
-        samples: Table,
-        columns: list[str],
-        schema: pa.Schema,
-        threads: int,
-    ) -> None:
-        _limit_threads(threads)
-        self.worker = worker(**arguments)
-        self.folder, self.samples, self.columns, self.schema = folder, samples, columns, schema
+    def __init__(self, job: PartJob) -> None:
+        _limit_threads(max(1, int(job.workers.num_cpus)))
+        self.job = job
+        self.worker = job.worker(**job.arguments)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         summaries = [self._part(int(n), ids) for n, ids in zip(batch["part"], batch["ids"], strict=True)]
         return {"summary": [json.dumps(summary) for summary in summaries]}
 
     def _part(self, number: int, ids: npt.NDArray[np.int64]) -> dict[str, Any]:
-        before = tables.read_part(self.folder, number) if number in tables.finished_parts(self.folder) else None
+        before = tables.read_part(self.job.folder, number) if number in tables.finished_parts(self.job.folder) else None
         wanted = np.asarray(ids, dtype=np.int64)
         if before is not None:  # a retry: only its failed rows are computed again
             wanted = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
         try:
-            rows = self.worker.process(self.samples.take(wanted, self.columns)) if len(wanted) else None
+            rows = self.worker.process(self.job.samples.take(wanted, list(self.job.columns))) if len(wanted) else None
         except WorkerLost as error:
             # Leaving the process is what makes Ray start another one and give it this part again.
-            log.error("%s; this worker stops and is replaced", error)
+            log.critical("%s; this worker stops and is replaced", error)
             os._exit(1)
-        done = _merged(before, rows, ids, self.schema)
+        done = _merged(before, rows, ids, self.job.schema)
         summary = _summary(done)
         # In the file's footer the summary is read back without the rows when a run is resumed.
         facts = {**(done.schema.metadata or {}), SUMMARY: json.dumps(summary).encode()}
-        tables.write_part(self.folder, number, done.replace_schema_metadata(facts))
+        tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         return summary
 
 
@@ -123,97 +139,61 @@ def _limit_threads(threads: int) -> None:
 
 
 def run_parts(
-    folder: str,
-    name: str,
-    ids: npt.NDArray[np.int64],
-    worker: type[PartWorker],
-    arguments: Mapping[str, Any],
-    *,
-    schema: pa.Schema,
-    samples: Table,
-    workers: Workers,
-    columns: list[str] | None = None,
-    max_error_share: float = 1.0,
-    retry_failed: bool = False,
+    job: PartJob, ids: npt.NDArray[np.int64], *, max_error_share: float = 1.0, retry_failed: bool = False
 ) -> PartSummary:
-    """Compute all parts of `ids` that are missing in `folder` (with `retry_failed` also those with failed rows).
+    """Compute all parts of `ids` that are missing in the job's folder.
 
     Args:
-        folder: the stage's folder.
-        name: the stage's name, for the console.
+        job: what to compute, and where.
         ids: int64 [n], ascending image ids of the samples table.
-        worker: the PartWorker class, created in each actor with `arguments`.
-        arguments: keyword arguments of the worker; must pickle.
-        schema: Arrow schema of the stage's rows.
-        samples: the samples table.
-        workers: size of the pool and what an actor reserves.
-        columns: sample columns that the worker needs.
         max_error_share: stop above this share of failed rows.
-        retry_failed: compute failed rows of finished parts again.
+        retry_failed: compute failed rows of finished parts again, too.
 
     Raises:
         TooManyFailures: the share was exceeded; names the most frequent reason.
     """
-    size = workers.rows_per_part
+    size = job.workers.rows_per_part
     chunks = {number: ids[first : first + size] for number, first in enumerate(range(0, len(ids), size))}
     summary = PartSummary(parts=len(chunks))
     pending: list[int] = []
     done: list[int] = []
-    finished = tables.finished_parts(folder)
+    finished = tables.finished_parts(job.folder)
     for number in chunks:
         if number in finished:
             done.append(number)
         else:
             pending.append(number)
     with ThreadPoolExecutor(16) as pool:
-        for number, facts in zip(done, pool.map(lambda n: _read_summary(folder, n), done), strict=True):
+        for number, facts in zip(done, pool.map(lambda n: _read_summary(job.folder, n), done), strict=True):
             if retry_failed and facts["failures"]:
                 pending.append(number)
             else:
                 _add(summary, facts)
     pending.sort()
     limit = max_error_share * len(ids)
-    progress = Progress(name, total=len(ids), done=summary.rows)
-    for facts in _stream(folder, pending, chunks, worker, arguments, schema, samples, workers, columns):
+    progress = Progress(job.name, total=len(ids), done=summary.rows)
+    for facts in _stream(job, pending, chunks):
         _add(summary, facts)
         progress.update(facts["rows"], summary.failed)
-        _check(summary, limit, name)
+        _check(summary, limit, job.name)
     progress.close()
-    _check(summary, limit, name)
+    _check(summary, limit, job.name)
     return summary
 
 
-def _stream(
-    folder: str,
-    pending: list[int],
-    chunks: dict[int, npt.NDArray[np.int64]],
-    worker: type[PartWorker],
-    arguments: Mapping[str, Any],
-    schema: pa.Schema,
-    samples: Table,
-    workers: Workers,
-    columns: list[str] | None,
-) -> Iterator[dict[str, Any]]:
+def _stream(job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
     """Summaries of the pending parts as Ray Data's actor pool finishes them."""
     if not pending:
         return
     import ray.data
 
-    columns = columns or ["image_id", "uri"]
+    workers = job.workers
     specs = pa.table({"part": pa.array(pending), "ids": pa.array([chunks[n] for n in pending], pa.list_(pa.int64()))})
     # One block a part: Ray schedules, retries and balances whole parts.
     blocks = [specs.slice(row, 1) for row in range(len(pending))]
     dataset = ray.data.from_arrow(blocks).map_batches(
         _PartActor,
-        fn_constructor_kwargs={
-            "worker": worker,
-            "arguments": dict(arguments),
-            "folder": folder,
-            "samples": samples,
-            "columns": columns,
-            "schema": schema,
-            "threads": max(1, int(workers.num_cpus)),
-        },
+        fn_constructor_args=(job,),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(

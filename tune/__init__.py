@@ -1,0 +1,1 @@
+"""Sweeps over the training stages with Ray Tune."""
