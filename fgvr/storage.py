@@ -1,4 +1,4 @@
-"""Files on local disks and object stores, addressed alike: plain paths, `file://`, `s3://` and whatever else fsspec knows.
+"""Files on local disks and object stores, addressed alike: paths, `file://`, `s3://` and whatever else fsspec knows.
 
 Object stores have no rename, and a PUT is atomic there; on a local disk a rename is atomic and a write is not.
 `write_bytes` hides the difference: a reader sees the whole new file or none of it.
@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -27,6 +28,8 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     Credentials and endpoints come from the environment as for every AWS tool (`AWS_ACCESS_KEY_ID`,
     `AWS_ENDPOINT_URL` …), so that they never stand in a config.
     """
+    if is_local(uri):  # not through url_to_fs, to which "::" in a name is a chain of file systems
+        return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
     fs, path = url_to_fs(str(uri))
     return fs, path
 
@@ -38,10 +41,26 @@ def is_local(uri: str | Path) -> bool:
 
 
 def local_path(uri: str | Path) -> Path:
-    """The path of a local `uri`; raises ValueError for a remote one."""
+    """The path of a local `uri`: a plain path literally, `file://` with percent-encoded bytes decoded.
+
+    So a name that is not UTF-8 has a URI too: file:///photos/caf%E9.jpg. Raises ValueError for a remote `uri`.
+    """
+    text = str(uri)
     if not is_local(uri):
-        raise ValueError(f"{uri} is not on this machine's file system")
-    return Path(str(uri).removeprefix("file://"))
+        raise ValueError(f"{text} is not on this machine's file system")
+    if not text.startswith("file://"):
+        return Path(text)
+    return Path(os.fsdecode(unquote_to_bytes(text.removeprefix("file://").removeprefix("localhost"))))
+
+
+def file_uri(path: Path) -> str:
+    """The absolute path itself as text or, where its bytes are not UTF-8, a `file://` URI with these percent-encoded."""
+    try:
+        text = str(path.absolute())
+        text.encode()
+    except UnicodeEncodeError:
+        return path.absolute().as_uri()
+    return text
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -157,3 +176,22 @@ def put_folder(local: Path, uri: str | Path) -> None:
             else:
                 fs, path = resolve(target)
                 fs.put_file(str(file), path)
+
+
+def folder_fingerprint(uri: str | Path) -> str:
+    """A short hash of a folder's file names, sizes and the first and last megabyte of each file.
+
+    Cheap for models of many gigabytes, and the same for every copy of the folder. Raises FileNotFoundError.
+    """
+    fs, path = resolve(uri)
+    files = fs.find(path, detail=True)
+    if not files:
+        raise FileNotFoundError(f"there is nothing at {uri}")
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        size = int(files[name]["size"])
+        digest.update(f"{name.removeprefix(path)}:{size}".encode())
+        digest.update(fs.cat_file(name, start=0, end=min(size, 2**20)))
+        if size > 2**20:
+            digest.update(fs.cat_file(name, start=max(size - 2**20, 0), end=size))
+    return digest.hexdigest()[:16]

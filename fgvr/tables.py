@@ -70,7 +70,8 @@ class Table:
         failures: failed rows by reason code.
         parts: number of part files.
         rows_per_part: R; the last part may be shorter.
-        seconds: wall time it took, all sessions together where it was resumed.
+        seconds: wall time of the session that finished it.
+        revision: rises when failed rows were tried again; with the fingerprint it names the content.
         extra: small facts for later stages and the report (JSON types only).
     """
 
@@ -82,6 +83,7 @@ class Table:
     parts: int
     rows_per_part: int
     seconds: float
+    revision: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -90,6 +92,11 @@ class Table:
         """Read the manifest of a finished folder; raises FileNotFoundError where the stage has not finished."""
         facts = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
         return cls(**{**facts, "uri": uri})  # a run folder may have been moved or copied
+
+    @property
+    def version(self) -> str:
+        """What later stages put into their own fingerprint."""
+        return f"{self.fingerprint}.{self.revision}"
 
     def commit(self) -> None:
         """Write the manifest: from here on the table is complete."""

@@ -1,0 +1,68 @@
+"""A run from its command line: config, Ray session, MLflow run, log file, and clear errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.parts import TooManyFailures
+from cluster.session import SessionError, ray_session
+from cluster.stage import RunContext
+from cluster.tracking import tracked_run
+from fgvr import storage
+from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
+
+log = logging.getLogger(__name__)
+
+
+class UserError(RuntimeError):
+    """Something that the person who started the run can mend; the message says how. Shown without a traceback."""
+
+
+@contextmanager
+def open_run(config: Config) -> Iterator[RunContext]:
+    """Everything that a stage needs, closed again at the end."""
+    folder = storage.join(storage.absolute(config.run.folder), config.run.name)
+    storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
+    with ray_session(config.cluster), tracked_run(config, folder) as tracker:
+        yield RunContext(config, folder, tracker)
+
+
+def run_main(
+    doc: str | None,
+    presets: Path,
+    work: Callable[[RunContext], object],
+    *,
+    check: Callable[[Config], None] | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """The body of every script in pipelines/.
+
+    Args:
+        doc: the script's docstring, first thing in `--help`.
+        presets: folder of the shipped presets.
+        work: what to do inside the run.
+        check: looks for what cannot work before anything is started; raises ConfigError.
+        argv: arguments; null: the command line's.
+
+    Raises:
+        SystemExit: 2 for a wrong config, 1 for an error that the user can mend.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        config = load_config(sys.argv[1:] if argv is None else argv, presets, doc or "")
+        if check is not None:
+            check(config)
+    except ConfigError as error:
+        exit_with(error)
+    try:
+        with open_run(config) as context:
+            work(context)
+    except ConfigError as error:
+        exit_with(error)
+    except (UserError, SessionError, TooManyFailures) as error:
+        sys.stderr.write(f"stopped: {error}\n")
+        raise SystemExit(1) from None

@@ -1,0 +1,200 @@
+"""A stage's life: skip it when done, resume it when interrupted, count its failures, commit it last.
+
+A stage's folder is named by a fingerprint of everything that decides its content: its part of the config, the
+tables it reads, models, prompts, and the schema version. Another config is another folder; nothing is mixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel
+
+from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
+from cluster.progress import duration
+from cluster.tracking import Tracker
+from fgvr import storage, tables
+from fgvr.config import Config
+from fgvr.config.base import TrainWorkers, Workers
+from fgvr.schemas import SCHEMA_VERSION
+from fgvr.tables import Table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StageSummary:
+    """What a stage says about its output; goes into the manifest, MLflow and the report.
+
+    Attributes:
+        rows: rows of the table, failed ones included.
+        failed: of these, failed ones.
+        parts: part files.
+        rows_per_part: rows of every part but the last.
+        failures: failed rows by reason.
+        metrics: numbers for MLflow and the report (token counts, losses, accuracies).
+        extra: facts for later stages, JSON types.
+    """
+
+    rows: int
+    failed: int = 0
+    parts: int = 1
+    rows_per_part: int = 1
+    failures: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Where a stage writes; parts and files that a reader sees only after the manifest."""
+
+    uri: str
+    name: str
+    context: RunContext
+    retry_failed: bool = False
+
+    def path(self, *names: str) -> str:
+        """URI of a file or folder inside."""
+        return storage.join(self.uri, *names)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """A file beside the parts."""
+        storage.write_bytes(self.path(name), data)
+
+    def write_table(self, rows: pa.Table, rows_per_part: int | None = None) -> StageSummary:
+        """The whole table of a stage that runs in one process; counts the failed rows."""
+        size = max(1, rows_per_part or rows.num_rows)
+        starts = range(0, max(rows.num_rows, 1), size)
+        for number, start in enumerate(starts):
+            tables.write_part(self.uri, number, rows.slice(start, size))
+        failures: dict[str, int] = {}
+        for error in rows["error"].to_pylist() if "error" in rows.schema.names else []:
+            if error is not None:
+                failures[error["reason"]] = failures.get(error["reason"], 0) + 1
+        return StageSummary(rows.num_rows, sum(failures.values()), len(starts), size, failures)
+
+    def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64]) -> StageSummary:
+        """The table of a row-parallel stage; see cluster.parts."""
+        done: PartSummary = run_parts(
+            job,
+            ids,
+            max_error_share=self.context.config.run.max_error_share,
+            retry_failed=self.retry_failed,
+        )
+        return StageSummary(
+            rows=done.rows,
+            failed=done.failed,
+            parts=done.parts,
+            rows_per_part=job.workers.rows_per_part,
+            failures=dict(done.failures),
+            metrics={name: float(value) for name, value in done.totals.items()},
+        )
+
+
+@dataclass
+class RunContext:
+    """A run: its config, its folder, its MLflow run, and the stages finished so far."""
+
+    config: Config
+    folder: str
+    tracker: Tracker
+    tables: list[Table] = field(default_factory=list)
+
+    def stage(
+        self,
+        name: str,
+        *,
+        decides: Any,
+        inputs: Sequence[Table],
+        compute: Callable[[StageFolder], StageSummary],
+    ) -> Table:
+        """The stage's table: found finished, or computed by `compute` and committed.
+
+        Args:
+            name: of the table and its folder.
+            decides: everything besides the inputs that decides the content: config parts and plain values. Sizes
+                of worker pools do not count.
+            inputs: tables that the stage reads.
+            compute: writes parts and files into the folder and says what it wrote.
+
+        Raises:
+            TooManyFailures: more rows failed than run.max_error_share allows.
+        """
+        fingerprint = fingerprint_of(name, decides, inputs)
+        uri = storage.join(self.folder, "tables", name, fingerprint)
+        before = _finished(uri)
+        retry = before is not None and before.failed > 0 and self.config.run.retry_failed
+        if before is not None and not retry:
+            log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
+            self.tables.append(before)
+            return before
+        log.info("%s: %s", name, "trying failed rows again" if retry else "started")
+        start = time.monotonic()
+        with self.tracker.stage(name, decides) as tracked:
+            summary = compute(StageFolder(uri, name, self, retry))
+            self._check_failures(name, summary)
+            table = Table(
+                uri=uri,
+                name=name,
+                fingerprint=fingerprint,
+                rows=summary.rows,
+                failed=summary.failed,
+                parts=summary.parts,
+                rows_per_part=summary.rows_per_part,
+                seconds=time.monotonic() - start,
+                revision=0 if before is None else before.revision + int(before.failed != summary.failed),
+                failures=summary.failures,
+                extra={**summary.extra, "metrics": summary.metrics},
+            )
+            table.commit()
+            tracked.finish(table)
+        log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
+        self.tables.append(table)
+        return table
+
+    def _check_failures(self, name: str, summary: StageSummary) -> None:
+        if summary.failed > self.config.run.max_error_share * summary.rows:
+            raise TooManyFailures(
+                f"{name}: {summary.failed} of {summary.rows} rows failed ({summary.failures}), more than "
+                f"run.max_error_share = {self.config.run.max_error_share} allows"
+            )
+
+
+def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:
+    """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits."""
+    text = json.dumps(
+        [name, SCHEMA_VERSION, plain(decides), [[table.name, table.version] for table in inputs]], sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """Config parts as JSON types, without what only says where and how wide a stage runs."""
+    if isinstance(value, Workers):
+        return {"rows_per_part": value.rows_per_part}  # decides which rows are in which file
+    if isinstance(value, TrainWorkers):
+        return {}
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def _finished(uri: str) -> Table | None:
+    try:
+        return Table.load(uri)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,142 @@
+"""MLflow: a parent run for the pipeline, a nested run a stage, artifacts and models."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fgvr import storage
+from fgvr.config import Config, to_yaml
+from fgvr.tables import Table
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "mlflow_run.json"
+
+
+@dataclass
+class StageRun:
+    """The nested run of a stage that is being computed."""
+
+    run_id: str
+
+    def finish(self, table: Table) -> None:
+        """Log what the stage produced: rows, failures by reason, duration and the stage's own metrics."""
+        import mlflow
+
+        numbers = {"rows": table.rows, "failed": table.failed, "seconds": table.seconds}
+        numbers |= {f"failed.{reason}": count for reason, count in table.failures.items()}
+        numbers |= table.extra.get("metrics", {})
+        mlflow.log_metrics({name: float(value) for name, value in numbers.items()}, run_id=self.run_id)
+        mlflow.set_tags({"table": table.uri, "fingerprint": table.version})
+
+
+class Tracker:
+    """The parent run of a pipeline; a run that is continued keeps its MLflow run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the parent run."""
+        return str(self.run.info.run_id)
+
+    @contextmanager
+    def stage(self, name: str, decides: Any) -> Iterator[StageRun]:
+        """A nested run that fails with the stage and carries what decides its content as parameters."""
+        import mlflow
+
+        from cluster.stage import plain
+
+        with mlflow.start_run(run_name=name, nested=True) as run:
+            mlflow.log_params(_flat(plain(decides)))
+            yield StageRun(run.info.run_id)
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Numbers of the whole pipeline."""
+        import mlflow
+
+        mlflow.log_metrics(metrics, run_id=self.run_id)
+
+    def log_file(self, uri: str, folder: str | None = None) -> None:
+        """A file of the run folder as an artifact of the parent run."""
+        import tempfile
+
+        import mlflow
+
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Path(temporary) / Path(uri).name
+            copy.write_bytes(storage.read_bytes(uri))
+            mlflow.log_artifact(str(copy), folder, run_id=self.run_id)
+
+
+@contextmanager
+def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
+    """Open the pipeline's MLflow run, new or continued; it ends as FINISHED or FAILED with the block.
+
+    Args:
+        config: the resolved config; logged as `config.yaml`.
+        folder: the run folder; holds the SQLite store unless the config or MLFLOW_TRACKING_URI names another.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    import mlflow
+
+    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(config, folder)
+    mlflow.set_tracking_uri(uri)
+    experiment = mlflow.get_experiment_by_name(config.tracking.experiment)
+    if experiment is None:
+        own_store = uri.startswith("sqlite:")
+        place = storage.join(folder, "mlartifacts") if own_store else None
+        mlflow.create_experiment(config.tracking.experiment, artifact_location=place)
+    mlflow.set_experiment(config.tracking.experiment)
+    run_id = _earlier_run(folder, uri)
+    with mlflow.start_run(run_id=run_id, run_name=config.run.name) as run:
+        facts = json.dumps({"tracking_uri": uri, "run_id": run.info.run_id})
+        storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
+        mlflow.log_text(to_yaml(config), "config.yaml")
+        yield Tracker(run)
+
+
+def _sqlite_uri(config: Config, folder: str) -> str:
+    """SQLite needs a local file: beside the run folder's files, or under ./runs where that is an object store."""
+    local = storage.local_path(folder) if storage.is_local(folder) else Path("runs") / config.run.name
+    local.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{local.absolute()}/mlflow.db"
+
+
+def _earlier_run(folder: str, tracking_uri: str) -> str | None:
+    """The run that an earlier session of the same run folder used, if it is in this store."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
+    except FileNotFoundError:
+        return None
+    if facts["tracking_uri"] != tracking_uri:
+        return None
+    try:
+        return str(mlflow.get_run(facts["run_id"]).info.run_id)
+    except MlflowException:
+        log.warning("MLflow run %s of an earlier session is gone; starting a new one", facts["run_id"])
+        return None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested values with dotted names; MLflow cuts parameters at 6,000 characters."""
+    if isinstance(value, dict):
+        pairs = [_flat(item, f"{prefix}{key}.") for key, item in value.items()]
+        return {name: text for found in pairs for name, text in found.items()}
+    return {prefix.rstrip(".") or "value": str(value)[:500]}

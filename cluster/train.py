@@ -1,0 +1,107 @@
+"""Training under Ray Train: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvr import storage
+from fgvr.config.base import TrainWorkers
+from fgvr.training.reporter import Reporter
+
+Loop = Callable[[Any, Reporter], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished training left: the metrics of its last report and the folder of its last checkpoint."""
+
+    metrics: dict[str, float]
+    checkpoint: str
+
+
+class RayReporter:
+    """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank = int(context.get_world_rank())
+        self.world_size = int(context.get_world_size())
+        self.device = ray.train.torch.get_device()
+
+    def resume_folder(self) -> Path | None:
+        """The last checkpoint of an interrupted training, as a local folder."""
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        return None if checkpoint is None else Path(checkpoint.to_directory())
+
+    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
+        """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint."""
+        import ray.train
+
+        if save is None or self.rank != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            save(Path(temporary))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(temporary))
+
+
+def _worker(job: dict[str, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    job["loop"](job["config"], RayReporter())
+
+
+def train(loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWorkers) -> TrainResult:
+    """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
+
+    Args:
+        loop: a module-level function of fgvr.training.
+        config: its argument; must pickle.
+        name: of the training, a folder under `folder`.
+        folder: where checkpoints go, local (shared by all nodes) or an object store.
+        workers: how many, and what each reserves.
+
+    Raises:
+        RuntimeError: the loop failed more often than workers.max_failures; carries the loop's error.
+    """
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    filesystem, path = storage.arrow_filesystem(folder)
+    threads = max(1, int(workers.num_cpus))
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"loop": loop, "config": config, "threads": threads},
+        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    result = trainer.fit()
+    if result.error is not None:
+        raise RuntimeError(f"training {name} failed: {result.error}") from result.error
+    if result.checkpoint is None:
+        raise RuntimeError(f"training {name} ended without a checkpoint")
+    inside = Path(result.checkpoint.path).name
+    return TrainResult(dict(result.metrics or {}), storage.join(folder, name, inside))

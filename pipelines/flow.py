@@ -1,0 +1,102 @@
+"""Which stage reads which tables. Every stage is computed once, when something first asks for its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from cluster.run import run_main
+from cluster.stage import RunContext
+from fgvr.tables import Table
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+class Flow:
+    """The tables of a run; finished stages are found, missing ones are computed on the way."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+
+    @cached_property
+    def samples(self) -> Table:
+        """All images."""
+        from pipelines import ingest
+
+        return ingest.run(self.context)
+
+    @cached_property
+    def labels(self) -> Table:
+        """The MLLM's labels of the discovery images."""
+        from pipelines import label
+
+        return label.run(self.context, self.samples)
+
+    @cached_property
+    def embeddings(self) -> Table:
+        """CLIP vectors of all images."""
+        from pipelines import embed
+
+        return embed.run(self.context, self.samples)
+
+    @cached_property
+    def candidates(self) -> Table:
+        """Candidate sets of the discovery images."""
+        from pipelines import candidates
+
+        return candidates.run(self.context, self.samples, self.labels, self.embeddings)
+
+    @cached_property
+    def near(self) -> Table:
+        """Disambiguated labels of the discovery images, and the model that gave them."""
+        from pipelines import near
+
+        return near.run(self.context, self.samples, self.labels, self.embeddings, self.candidates)
+
+    @cached_property
+    def questions(self) -> Table:
+        """Aspect questions."""
+        from pipelines import questions
+
+        return questions.run(self.context, self.samples)
+
+    @cached_property
+    def aspects(self) -> Table:
+        """p(yes) of the student's training images."""
+        from pipelines import aspects
+
+        return aspects.run(self.context, self.samples, self.questions)
+
+    @cached_property
+    def makd(self) -> Table:
+        """The student with aspects: its training history and its model."""
+        from pipelines import makd
+
+        return makd.run(self.context, self, variant="makd")
+
+    @cached_property
+    def base(self) -> Table:
+        """The same student without aspects."""
+        from pipelines import makd
+
+        return makd.run(self.context, self, variant="base")
+
+    @cached_property
+    def predictions(self) -> Table:
+        """The configured model's predictions for the configured samples."""
+        from pipelines import infer
+
+        return infer.run(self.context, self)
+
+    @cached_property
+    def report(self) -> Table:
+        """Metrics of all methods, report.html and metrics.json."""
+        from pipelines import evaluate
+
+        return evaluate.run(self.context, self)
+
+
+def stage_main(doc: str | None, work: Callable[[Flow], object]) -> None:
+    """The command line of one stage's script: computes what the stage needs, then the stage."""
+    run_main(doc, PRESETS, lambda context: work(Flow(context)))
