@@ -1,0 +1,46 @@
+"""A trained student as an `ImageClassifier`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from fgvr.classifier import Outputs, PreparedClassifier
+from fgvr.students.architecture import StudentSpec
+from fgvr.students.folder import load_student
+
+
+class StudentClassifier(PreparedClassifier):
+    """A student on a device; bf16 on CUDA, float32 elsewhere."""
+
+    def __init__(self, spec: StudentSpec, model: nn.Module, device: str | torch.device = "cpu") -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+        self.labels = list(spec.labels)
+        self.questions = list(spec.questions)
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> StudentClassifier:
+        """From a model folder; raises ValueError where it is damaged."""
+        spec, model = load_student(folder, device)
+        return cls(spec, model, device)
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image's centre crop, uint8 [S, S, 3]."""
+        return torch.from_numpy(self.spec.preprocess.prepare(image))
+
+    @torch.inference_mode()
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """Probabilities for uint8 [N, S, S, 3]."""
+        inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs = self.model(inputs)
+        classes, aspects = self.spec.split(outputs.float())
+        return Outputs(
+            scores=classes.softmax(dim=1).cpu().numpy(),
+            p_yes=aspects.sigmoid().cpu().numpy() if self.questions else None,
+        )
