@@ -1,0 +1,144 @@
+"""open_clip's text tower run from token *embeddings*, so that prompts can hold learned vectors.
+
+Three exact savings over open_clip's own `encode_text`, all due to causal attention with pooling at the end-of-text
+token: tokens behind it are never computed; the prefix that all prompts share (start token and context) is computed
+once instead of once a name; the last norm and projection see the pooled token only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+KeysValues = tuple[Tensor, Tensor]  # of one layer, [P, heads, width/heads] each
+
+
+class UnsupportedTextTowerError(ValueError):
+    """Prompts cannot be learned for this model; the message says what its text tower does differently."""
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The parts of a causal open_clip text tower; it shares its (frozen) weights with the model.
+
+    Attributes:
+        token_embedding: vocabulary × width.
+        positional_embedding: context length × width.
+        blocks: residual attention blocks, first to last.
+        final_norm: norm before the projection.
+        projection: width × dim matrix, a linear layer, or None.
+        pool: `argmax` (end of text has the highest id) or `eos` (first occurrence of `eos_id`).
+        eos_id: end-of-text token; without meaning for `argmax`.
+    """
+
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor
+    blocks: Sequence[Any]
+    final_norm: nn.Module
+    projection: Tensor | nn.Linear | None
+    pool: Literal["argmax", "eos"]
+    eos_id: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> TextTower:
+        """The text tower of an open_clip `CLIP` or `CustomTextCLIP`; raises UnsupportedTextTowerError."""
+        tower: Any = getattr(model, "text", model)
+        for attribute in ("token_embedding", "positional_embedding", "transformer", "ln_final"):
+            if not hasattr(tower, attribute):
+                raise UnsupportedTextTowerError(f"{type(tower).__name__} is no open_clip text transformer")
+        pool = getattr(tower, "text_pool_type", None) or tower.pool_type
+        if pool not in ("argmax", "eos"):
+            raise UnsupportedTextTowerError(f"its text is pooled by {pool!r}, not at the end-of-text token")
+        if tower.attn_mask is None or getattr(tower, "cls_emb", None) is not None:
+            raise UnsupportedTextTowerError("its text attention is not plainly causal")
+        blocks = list(tower.transformer.resblocks)
+        if not all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention) for block in blocks):
+            raise UnsupportedTextTowerError("its text blocks are not open_clip's standard attention blocks")
+        return cls(
+            token_embedding=tower.token_embedding,
+            positional_embedding=tower.positional_embedding,
+            blocks=blocks,
+            final_norm=tower.ln_final,
+            projection=tower.text_projection,
+            pool=pool,
+            eos_id=int(getattr(tower, "text_eos_id", getattr(tower, "eos_id", 0))),
+        )
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of a prompt."""
+        return int(self.positional_embedding.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Length of a token's embedding."""
+        return int(self.positional_embedding.shape[1])
+
+    def end_of_text(self, ids: Tensor) -> Tensor:
+        """Position of the pooled token in rows of token ids int64 [C, L]: int64 [C]."""
+        return ids.argmax(dim=1) if self.pool == "argmax" else (ids == self.eos_id).int().argmax(dim=1)
+
+    def encode(self, tokens: Tensor, end: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Text features of embedded prompts, not normalised: [C, dim].
+
+        Args:
+            tokens: embeddings without positions, float [C, S, width]; what follows the end-of-text token is ignored.
+            end: position of the end-of-text token in `tokens`, int64 [C].
+            prefix: embeddings [P, width] that come before `tokens` in every prompt.
+        """
+        length = int(end.max()) + 1
+        past = self._prefix_keys_values(prefix) if prefix is not None else [None] * len(self.blocks)
+        offset = 0 if prefix is None else len(prefix)
+        x = tokens[:, :length] + self.positional_embedding[offset : offset + length]
+        for block, keys_values in zip(self.blocks, past, strict=True):
+            x, _ = _run_block(block, x, keys_values)
+        pooled: Tensor = self.final_norm(x[torch.arange(len(x), device=x.device), end])
+        if self.projection is None:
+            return pooled
+        if isinstance(self.projection, nn.Linear):
+            return F.linear(pooled, self.projection.weight, self.projection.bias)
+        return pooled @ self.projection
+
+    def _prefix_keys_values(self, prefix: Tensor) -> list[KeysValues | None]:
+        """Keys and values of the shared prefix in every block: under causal attention no later token changes them."""
+        x = (prefix + self.positional_embedding[: len(prefix)])[None]
+        past: list[KeysValues | None] = []
+        for block in self.blocks:
+            x, (keys, values) = _run_block(block, x, None)
+            past.append((keys[0], values[0]))
+        return past
+
+
+def _run_block(block: Any, x: Tensor, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+    """open_clip's ResidualAttentionBlock on [C, S, width], attending to a past as well; also its keys and values."""
+    attention, (rows, length, width) = block.attn, x.shape
+    heads = attention.num_heads
+    projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    queries, keys, values = projected.view(rows, length, 3, heads, width // heads).unbind(dim=2)
+    attended = _causal_attention(queries, keys, values, past).reshape(rows, length, width)
+    x = x + block.ls_1(attention.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x))), (keys, values)
+
+
+def _causal_attention(queries: Tensor, keys: Tensor, values: Tensor, past: KeysValues | None) -> Tensor:
+    """Softmax attention of [C, S, heads, d] tensors; `past` is seen by all queries. Result [C, S, heads, d].
+
+    Written out, since the past then stays one matrix for all C prompts instead of C copies of it.
+    """
+    length, scale = queries.shape[1], 1.0 / math.sqrt(queries.shape[-1])
+    scores = torch.einsum("cshd,cthd->chst", queries * scale, keys)
+    future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+    scores = scores.masked_fill(future, -torch.inf)
+    if past is None:
+        return torch.einsum("chst,cthd->cshd", scores.float().softmax(dim=-1).to(values.dtype), values)
+    past_keys, past_values = past
+    past_scores = torch.einsum("cshd,phd->chsp", queries * scale, past_keys)
+    share = torch.cat([past_scores, scores], dim=-1).float().softmax(dim=-1).to(values.dtype)
+    own = torch.einsum("chst,cthd->cshd", share[..., len(past_keys) :], values)
+    return own + torch.einsum("chsp,phd->cshd", share[..., : len(past_keys)], past_values)
