@@ -43,8 +43,9 @@ class StageRun:
 class Tracker:
     """The parent run of a pipeline; a run that is continued keeps its MLflow run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, uri: str) -> None:
         self.run = run
+        self.uri = uri
 
     @property
     def run_id(self) -> str:
@@ -106,7 +107,7 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
         facts = json.dumps({"tracking_uri": uri, "run_id": run.info.run_id})
         storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
         mlflow.log_text(to_yaml(config), "config.yaml")
-        yield Tracker(run)
+        yield Tracker(run, uri)
 
 
 def _sqlite_uri(config: Config, folder: str) -> str:

@@ -1,0 +1,45 @@
+"""The whole job: photos without labels in, a vocabulary, a small classifier, predictions and a report out.
+
+    python pipelines/full.py                                   # the demo: drawn birds, tiny models, two CPU cores
+    python pipelines/full.py --config my.yaml --run.name birds # your own photos and models
+
+In: `ingest.source`. Out, in runs/<run.name>/: tables/<stage>/ (Parquet), report/report.html, report/metrics.json, the
+trained models in tables/near and tables/makd, and the MLflow store. Running it again does what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cluster.stage import RunContext
+from fgvr import storage
+from fgvr.report.console import results_table
+from pipelines.flow import Flow, stage_main
+
+
+def run(flow: Flow) -> None:
+    """All stages in the order in which a person would look at them; each is skipped when it is done."""
+    flow.samples  # noqa: B018  # asking for a table computes it
+    flow.labels  # noqa: B018
+    flow.embeddings  # noqa: B018
+    flow.candidates  # noqa: B018
+    flow.near  # noqa: B018
+    flow.questions  # noqa: B018
+    flow.aspects  # noqa: B018
+    if flow.context.config.makd.base:
+        flow.base  # noqa: B018
+    flow.makd  # noqa: B018
+    flow.predictions  # noqa: B018
+    flow.report  # noqa: B018
+    _show(flow.context)
+
+
+def _show(context: RunContext) -> None:
+    report = storage.join(context.folder, "report")
+    sys.stdout.write(results_table(storage.read_bytes(storage.join(report, "metrics.json")).decode()))
+    sys.stdout.write(f"\nreport: {storage.join(report, 'report.html')}\n")
+    sys.stdout.write(f"MLflow: mlflow ui --backend-store-uri {context.tracker.uri}\n")
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, run)
