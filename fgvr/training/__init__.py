@@ -1,0 +1,1 @@
+"""Training loops in plain PyTorch; Ray Train only calls them."""

@@ -1,0 +1,69 @@
+"""How a training loop meets the world: where it runs, where it continues, and whom it tells."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+
+class Reporter(Protocol):
+    """What a loop of fgvr.training is given; cluster.train implements it on Ray Train.
+
+    Attributes:
+        rank: of this process, 0 … world_size − 1.
+        world_size: processes that train together; above 1 torch.distributed is already initialised.
+        device: of this process.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def resume_folder(self) -> Path | None:
+        """The last checkpoint of an interrupted training, as a local folder; None at a fresh start."""
+        ...
+
+    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
+        """Tell how training goes. All ranks call it at the same points.
+
+        Args:
+            metrics: numbers by name.
+            save: writes a checkpoint into the folder it is given; called on rank 0 only.
+        """
+        ...
+
+
+class LocalReporter:
+    """A reporter for one process without Ray: keeps all metrics, and the last checkpoint in a folder."""
+
+    def __init__(self, folder: Path, device: str | torch.device = "cpu") -> None:
+        self.folder = folder
+        self.rank = 0
+        self.world_size = 1
+        self.device = torch.device(device)
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies."""
+        return self.folder / "checkpoint"
+
+    def resume_folder(self) -> Path | None:
+        """The checkpoint that an earlier training left in the folder."""
+        return self.checkpoint if self.checkpoint.is_dir() else None
+
+    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
+        """Keep the metrics and replace the checkpoint; a crash while it is written leaves the one before."""
+        self.history.append(dict(metrics))
+        if save is None:
+            return
+        fresh = self.folder / "checkpoint.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        save(fresh)
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        fresh.rename(self.checkpoint)
