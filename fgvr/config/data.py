@@ -26,6 +26,10 @@ class FolderSource(Part):
     """The folder: a local path or an URL such as s3://bucket/photos."""
     class_from: Literal["none", "parent"] = "none"
     """`parent`: the name of an image's folder is its true class (for evaluation); `none`: unlabelled."""
+    split_from: Literal["none", "top"] = "none"
+    """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
+    snapshot: str = "1"
+    """The listing is made once and kept, so that a long run is not disturbed by new files; another text lists again."""
     extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
     """File name endings that count as images, in any case."""
 

@@ -1,0 +1,166 @@
+"""Reading one image: bytes of unknown origin become RGB pixels, or an `ImageError` that says why not.
+
+Every file ends in one of two ways, and none takes the process with it: limits are checked before bytes are read and
+before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript, no plug-ins).
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+from typing import Final
+
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from fgvr import storage
+from fgvr.config.data import ImageLimits
+from fgvr.pixels import orientation, to_rgb, upright
+from fgvr.schemas import Failure, Reason
+
+FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
+"""Formats that are tried. Pillow hands EPS to Ghostscript, which is no place for a stranger's file."""
+
+MAX_SIDE_RATIO: Final = 200
+"""A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
+
+
+class ImageError(Exception):
+    """An image that cannot be had; `failure` is what the row's `error` column holds."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def failure(self) -> Failure:
+        """As the value of an `error` column."""
+        return Failure(self.reason, self.detail)
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:
+        return ImageError, (self.reason, self.detail)  # exceptions with two arguments do not pickle by themselves
+
+
+def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
+    """The image at a URI, as `decode_image` gives it; raises ImageError."""
+    return decode_image(read_image_bytes(uri, limits), limits, short_side=short_side)
+
+
+def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
+    """The file at a URI: a path (taken literally), `file://` (percent-encoded), `s3://` or what else fsspec knows.
+
+    Never reads more than `limits.max_bytes` + 1 bytes.
+
+    Raises:
+        ImageError: NOT_FOUND, UNREADABLE (network, permission, a folder, a device), EMPTY_FILE or TOO_MANY_BYTES.
+    """
+    try:
+        data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {uri}") from error
+    except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
+        raise ImageError(Reason.UNREADABLE, f"{uri}: {type(error).__name__}: {error}") from error
+    if len(data) > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has more than {limits.max_bytes:,} bytes")
+    if not data:
+        raise ImageError(Reason.EMPTY_FILE, f"{uri} has no bytes")
+    return data
+
+
+def _read_local(uri: str, limits: ImageLimits) -> bytes:
+    path = storage.local_path(uri)
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe or a device can wait for ever
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+        raise ImageError(Reason.UNREADABLE, f"{uri} is {kind}")
+    if facts.st_size > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
+    with path.open("rb") as file:
+        return file.read(limits.max_bytes + 1)
+
+
+def _read_remote(uri: str, limits: ImageLimits) -> bytes:
+    fs, path = storage.resolve(uri)
+    wanted = limits.max_bytes + 1
+    if uri.startswith(("http://", "https://")):
+        # A web server may ignore a range and send gigabytes: stream, and stop at the limit.
+        chunks = bytearray()
+        with fs.open(path, "rb", block_size=0) as stream:
+            while len(chunks) < wanted and (chunk := stream.read(wanted - len(chunks))):
+                chunks += chunk
+        return bytes(chunks)
+    try:
+        return bytes(fs.cat_file(path, start=0, end=wanted))  # one request, where a size check would make two
+    except OSError as error:
+        if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object
+            return b""
+        raise
+
+
+def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
+    """The first frame as upright RGB; transparency over white, 16-bit values scaled.
+
+    Args:
+        data: a whole image file.
+        limits: pixels are counted from the header, before decoding.
+        short_side: pixels that the shorter side needs at least; a JPEG is then decoded at a fraction of its size
+            (simplejpeg's scaled DCT), several times quicker. Other formats come in full size.
+
+    Raises:
+        ImageError: EMPTY_FILE, NOT_AN_IMAGE, TOO_MANY_BYTES, TOO_MANY_PIXELS or CORRUPT.
+    """
+    if not data:
+        raise ImageError(Reason.EMPTY_FILE, "no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, limits)
+            if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
+                scaled = _scaled_jpeg(data, short_side)
+                if scaled is not None:
+                    return upright(scaled, orientation(image))
+            image.load()
+            return upright(to_rgb(image), orientation(image))
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(Reason.NOT_AN_IMAGE, _what_it_is(data)) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
+        raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS, f"{width} × {height} pixels, the limit is {limits.max_pixels:,} in all"
+        )
+    if max(size) > MAX_SIDE_RATIO * min(size):
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS,
+            f"{width} × {height} pixels: a strip thinner than 1:{MAX_SIDE_RATIO} grows without bound when resized",
+        )
+
+
+def _scaled_jpeg(data: bytes, short_side: int) -> Image.Image | None:
+    """The JPEG at the smallest fraction (n/8) whose sides are ≥ `short_side`; None where Pillow must decide."""
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=short_side, min_width=short_side, strict=True)
+    except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
+        return None
+    return Image.fromarray(pixels)
+
+
+def _what_it_is(data: bytes) -> str:
+    start = data[:256].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page (an error page of a web server?)"
+    if start.startswith((b"<?xml", b"<svg", b"<error")):
+        return "an XML document"
+    return f"no known image format; it starts with {data[:16]!r}"
