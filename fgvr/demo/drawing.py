@@ -58,19 +58,17 @@ class _Pen:
     def polygon(self, colour: Colour, points: np.ndarray) -> None:
         cv2.fillPoly(self.canvas, [self._pixels(points)], colour, cv2.LINE_AA, _SHIFT)
 
-    def ellipse(self, colour: Colour, x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> None:
+    def ellipse(self, colour: Colour, x: float, y: float, rx: float, ry: float, *, tilt: float = 0.0) -> None:
         points = _CIRCLE * (rx, ry)
         if tilt:
             cos, sin = math.cos(tilt), math.sin(tilt)
             points = points @ np.array([[cos, sin], [-sin, cos]])
-        self.polygon(colour, points + (x, y))
+        self.polygon(colour, points + np.array([x, y]))
 
     def stroke(self, colour: Colour, points: list[tuple[float, float]], width: float) -> None:
         """A line of constant ``width`` (bird units) through the points."""
         line = self._pixels(np.array(points))
-        cv2.polylines(
-            self.canvas, [line], False, colour, max(1, round(width * self._unit)), cv2.LINE_AA, _SHIFT
-        )
+        cv2.polylines(self.canvas, [line], False, colour, max(1, round(width * self._unit)), cv2.LINE_AA, _SHIFT)
 
 
 def draw(attributes: Attributes, scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -88,7 +86,8 @@ def draw(attributes: Attributes, scene: Scene, rng: np.random.Generator) -> np.n
     _branch(canvas, scene)
     light = np.array(scene.cast, dtype=np.float32) * scene.gain
     pixels = canvas * light + rng.standard_normal(canvas.shape, dtype=np.float32) * scene.noise
-    return np.clip(pixels, 0, 255).astype(np.uint8)
+    image: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)
+    return image
 
 
 def draw_random(attributes: Attributes, rng: np.random.Generator, difficulty: float) -> np.ndarray:
@@ -134,8 +133,8 @@ def _legs_and_tail(pen: _Pen, bird: Attributes, colours: dict[str, Colour]) -> N
 
 
 def _body(pen: _Pen, bird: Attributes, colours: dict[str, Colour]) -> None:
-    pen.ellipse(colours["body"], 0, 0, 0.56, 0.36, -0.25)
-    pen.ellipse(colours["belly"], 0.1, 0.14, 0.4, 0.2, -0.3)
+    pen.ellipse(colours["body"], 0, 0, 0.56, 0.36, tilt=-0.25)
+    pen.ellipse(colours["belly"], 0.1, 0.14, 0.4, 0.2, tilt=-0.3)
     dark = PALETTE["sable"]
     if bird.streaked_belly:
         for x in (-0.16, 0.0, 0.16, 0.32):
@@ -157,9 +156,7 @@ def _head(pen: _Pen, bird: Attributes, colours: dict[str, Colour], neck: tuple[f
     white, dark = PALETTE["ivory"], PALETTE["sable"]
     pale = bird.body in _PALE
     if bird.crest:
-        pen.polygon(
-            colours["crown"], np.array([(x + 0.1, y - 0.2), (x - 0.42, y - 0.5), (x - 0.2, y - 0.02)])
-        )
+        pen.polygon(colours["crown"], np.array([(x + 0.1, y - 0.2), (x - 0.42, y - 0.5), (x - 0.2, y - 0.02)]))
     _beak(pen, bird, colours["beak"], x, y)
     pen.polygon(colours["body"], np.array([(x - 0.24, y), (x + 0.2, y + 0.1), (0.44, 0.05), (0.0, -0.2)]))
     pen.ellipse(colours["body"], x, y, 0.29, 0.28)
@@ -170,9 +167,7 @@ def _head(pen: _Pen, bird: Attributes, colours: dict[str, Colour], neck: tuple[f
             np.array([(x + 0.26, y + 0.1), (x + 0.02, y + 0.16), (x + 0.02, y + 0.42), (x + 0.12, y + 0.42)]),
         )
     if bird.collar:
-        pen.stroke(
-            dark if pale else white, [(x - 0.36, y + 0.16), (x - 0.12, y + 0.34), (x + 0.14, y + 0.36)], 0.1
-        )
+        pen.stroke(dark if pale else white, [(x - 0.36, y + 0.16), (x - 0.12, y + 0.34), (x + 0.14, y + 0.36)], 0.1)
     if bird.cheek_patch:
         pen.ellipse(PALETTE["crimson"] if pale else white, x - 0.1, y + 0.13, 0.11, 0.09)
     if bird.mask:

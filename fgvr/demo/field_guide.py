@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 
 import fsspec
@@ -53,37 +54,47 @@ def write_field_guide(
     """
     _check(per_class, difficulty)
     root = os.fspath(folder).rstrip("/")
-    tasks = [
-        (root, seed, split, start, min(start + SHARD, count * len(SPECIES)), difficulty)
+    shards = [
+        Shard(root, seed, split, start, min(start + SHARD, count * len(SPECIES)), difficulty)
         for split, count in per_class.items()
         for start in range(0, count * len(SPECIES), SHARD)
     ]
     if workers == 1:
-        for task in tasks:
-            write_shard(*task)
+        for shard in shards:
+            write_shard(shard)
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for done in [pool.submit(write_shard, *task) for task in tasks]:
-                done.result()
+            for _ in pool.map(write_shard, shards):
+                pass
     _write(f"{root}/questions.txt", "".join(f"{question.text}\n" for question in QUESTIONS).encode())
     table = io.StringIO(newline="")
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("uri", "split", "class_id", "class_name"))
     rows.writerows(_rows(per_class, seed))
-    _write(
-        f"{root}/samples.csv", table.getvalue().encode()
-    )  # last: a split file means that the images are there
+    _write(f"{root}/samples.csv", table.getvalue().encode())  # last: a split file means that the images are there
     return f"{root}/samples.csv"
 
 
-def write_shard(folder: str, seed: int, split: str, start: int, stop: int, difficulty: float) -> None:
-    """Draw and write the samples ``start`` … ``stop − 1`` of a split."""
-    filesystem, root = fsspec.core.url_to_fs(folder)
-    for parent in {image_uri(split, index).rpartition("/")[0] for index in range(start, stop)}:
-        filesystem.makedirs(f"{root}/{parent}", exist_ok=True)
-    for index in range(start, stop):
-        jpeg = sample(seed, split, index, difficulty=difficulty).jpeg()
-        filesystem.pipe_file(f"{root}/{image_uri(split, index)}", jpeg)
+@dataclass(frozen=True)
+class Shard:
+    """The samples ``start`` … ``stop − 1`` of a split, and where their images go."""
+
+    folder: str
+    seed: int
+    split: str
+    start: int
+    stop: int
+    difficulty: float
+
+
+def write_shard(shard: Shard) -> None:
+    """Draw and write the images of a shard."""
+    filesystem, root = fsspec.core.url_to_fs(shard.folder)
+    uris = {index: f"{root}/{image_uri(shard.split, index)}" for index in range(shard.start, shard.stop)}
+    for parent in {uri.rpartition("/")[0] for uri in uris.values()}:
+        filesystem.makedirs(parent, exist_ok=True)
+    for index, uri in uris.items():
+        filesystem.pipe_file(uri, sample(shard.seed, shard.split, index, difficulty=shard.difficulty).jpeg())
 
 
 def image_uri(split: str, index: int) -> str:
@@ -106,15 +117,11 @@ def _write(address: str, data: bytes) -> None:
 def _check(per_class: Mapping[str, int], difficulty: float) -> None:
     for split, count in per_class.items():
         if not split or "/" in split:
-            raise ValueError(
-                f"the split name {split!r} becomes a folder: it needs at least one character and no '/'"
-            )
+            raise ValueError(f"the split name {split!r} becomes a folder: it needs at least one character and no '/'")
         if count < 0:
             raise ValueError(f"{count} drawings a class of split {split!r}: the count cannot be negative")
     if difficulty < 0:
-        raise ValueError(
-            f"difficulty {difficulty} is negative; 0 is a plain studio picture, 1 the training setting"
-        )
+        raise ValueError(f"difficulty {difficulty} is negative; 0 is a plain studio picture, 1 the training setting")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -139,9 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=DEMO_DIFFICULTY,
         help="strength of pose, light, occlusion and noise (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another seed, other drawings (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other drawings (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
     args = parser.parse_args(arguments)
     per_class = {"train": args.train_per_class, "test": args.test_per_class}

@@ -31,6 +31,7 @@ QUESTIONS: Final = (
     Question("Is the belly of the bird yellow?", "belly", "golden"),
     Question("Are the wings of the bird black?", "wings", "sable"),
     Question("Are the wings of the bird grey?", "wings", "slate"),
+    Question("Are the wings of the bird blue?", "wings", "azure"),
     Question("Is the crown of the head yellow?", "crown", "golden"),
     Question("Is the crown of the head black?", "crown", "sable"),
     Question("Is the tail of the bird black?", "tail", "sable"),

@@ -1,7 +1,7 @@
 """The stream of drawings behind (seed, split): sample ``index`` never depends on how many are drawn, or where.
 
-Each sample has its own generator, seeded by ``SeedSequence(seed, spawn_key=(split, index))``: different splits and seeds
-are different streams, so train, test and teacher drawings are disjoint by construction, and a million images can be
+Each sample has its own generator, seeded by ``SeedSequence(seed, spawn_key=(split, index))``. Other splits and seeds
+are other streams, so train, test and teacher drawings are disjoint by construction, and a million images can be
 drawn in any order by any number of processes.
 """
 
@@ -26,7 +26,7 @@ Kind = Literal["species", "random"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One drawing: its class (None for a bird of no species), its looks, its scene and its pixels (uint8 [64, 64, 3])."""
+    """One drawing: class (None for a bird of no species), looks, scene and pixels (uint8 [64, 64, 3])."""
 
     class_id: int | None
     attributes: Attributes

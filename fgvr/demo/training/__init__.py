@@ -1,0 +1,1 @@
+"""Trains the two tiny models of the demo from scratch, on drawings that no field guide shows."""

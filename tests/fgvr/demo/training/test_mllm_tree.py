@@ -1,0 +1,83 @@
+"""A training sequence is a tree of branches; each must read as if it stood alone after the image."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fgvr.demo.questions import QUESTIONS
+from fgvr.demo.training.dialogue import HEAD, INSTRUCTION, LABEL_PROMPT, TAIL, segments, training_tokenizer
+from fgvr.demo.training.mllm_language import ask, make_batch, make_tree
+from fgvr.demo.training.mllm_model import new_mllm, new_processor, pixel_values
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return training_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def parts(tokenizer):
+    return segments(tokenizer)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_branch_gives_the_same_logits_as_its_own_prompt(tokenizer, parts, shared):
+    torch.manual_seed(0)
+    model = new_mllm(tokenizer).eval()
+    trunk, questions = (parts.instruction, parts.shared) if shared else ([], parts.whole)
+    tree = make_tree(parts, trunk, questions, branches=3)
+    truth = np.zeros((2, len(QUESTIONS)), bool)
+    truth[0, [4, 7]] = True
+    batch = make_batch(tree, parts, truth, np.array([5, -1]), np.random.default_rng(0))
+    embeddings = model.model.language_model.embed_tokens(batch.ids)
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings,
+        attention_mask=tree.mask.float().expand(2, -1, -1, -1),
+        position_ids=tree.positions[None].expand(2, -1),
+    ).last_hidden_state
+    logits = model.lm_head(hidden.flatten(0, 1)[batch.where])
+    rng = np.random.default_rng(0)
+    texts = [LABEL_PROMPT + TAIL + "Barred Crimson Finch<|im_end|>"]
+    for row in truth:
+        for q in ask(row, 3, rng):
+            both = (INSTRUCTION, QUESTIONS[q].text) if shared else (QUESTIONS[q].text, INSTRUCTION)
+            texts.append(" ".join(both) + TAIL + ("Yes" if row[q] else "No") + "<|im_end|>")
+    expected, targets = [], []
+    for text in texts:
+        ids = tokenizer(HEAD + text, return_tensors="pt").input_ids
+        answer = 4 if text is texts[0] else 2
+        plain = model.model.language_model(inputs_embeds=model.model.language_model.embed_tokens(ids))
+        expected.append(model.lm_head(plain.last_hidden_state)[0, -answer - 1 : -1])
+        targets.append(ids[0, -answer:])
+    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-4)
+    assert batch.target.tolist() == torch.cat(targets).tolist()
+
+
+def test_as_many_questions_with_yes_as_with_no_are_asked():
+    truth = np.zeros(32, bool)
+    truth[:10] = True
+    asked = ask(truth, 12, np.random.default_rng(0))
+    assert len(set(asked.tolist())) == 12
+    assert truth[asked].sum() == 6
+    few = np.zeros(32, bool)
+    few[3] = True
+    assert few[ask(few, 12, np.random.default_rng(0))].sum() == 1
+
+
+def test_answers_are_single_tokens_and_unknown_words_still_tokenise(tokenizer, parts):
+    assert tokenizer.convert_ids_to_tokens([parts.yes, parts.no, parts.end]) == ["Yes", "No", "<|im_end|>"]
+    assert tokenizer.decode(tokenizer("Zürich’s okapi 猫").input_ids) == "Zürich’s okapi 猫"
+    assert len(parts.instruction) >= 15
+
+
+def test_the_processor_renders_the_prompt_that_training_used(tokenizer):
+    processor = new_processor(tokenizer)
+    text = f"{INSTRUCTION} {QUESTIONS[0].text}"
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    image = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+    inputs = processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
+    assert inputs["input_ids"].tolist() == [tokenizer(HEAD + text + TAIL).input_ids]
+    torch.testing.assert_close(inputs["pixel_values"], pixel_values(torch.from_numpy(image)[None]))
