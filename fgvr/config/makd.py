@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Aspects(Part):
     """Said once, beside the question (paper's words)."""
     order: Literal["shared_prefix", "paper"] = "shared_prefix"
     """`shared_prefix`: instruction before the question, so that questions share a longer prefix; `paper`: after it."""
+    words: tuple[str, str] = ("Yes", "No")
+    """The two replies whose probabilities are compared; each must be one token of the model."""
     min_label_mass: float = Field(default=1e-4, ge=0, le=1)
     """An image whose mean p(Yes) + p(No) is below this failed: the model wanted to say something else."""
     seed: int = Field(default=0, ge=0)
@@ -52,6 +54,10 @@ class Makd(Part):
     """Any timm model, trained from scratch (paper: resnet18, resnet34, mobilenetv1_100, efficientnet_b0)."""
     image_size: int = Field(default=224, ge=16)
     """Side of the student's square input, pixels."""
+    resize: int | None = Field(default=None, ge=16)
+    """Shorter side before the centre crop of validation and inference, pixels; null: `image_size` (ImageNet: 256)."""
+    backbone_args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of timm's model, by its own names (drop_rate, drop_path_rate …)."""
     target: Literal["auto", "true", "near"] = "auto"
     """Class targets: true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)
@@ -78,8 +84,10 @@ class Makd(Part):
     """Smallest share of the image that a random crop keeps."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the best epoch; 0: the last epoch is taken."""
-    cache_gb: float = Field(default=4, gt=0)
-    """Memory for decoded training images; larger sets go to a memory-mapped file."""
+    checkpoint_epochs: int = Field(default=1, ge=1)
+    """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
+    cache_gb: float = Field(default=16, gt=0)
+    """Disk for decoded training images under FGVR_CACHE, memory-mapped; what is beyond it is decoded in every epoch."""
     compile: bool = False
     """torch.compile the student."""
     seed: int = Field(default=0, ge=0)

@@ -1,0 +1,246 @@
+"""MaKD training: a student from scratch on class targets and the MLLM's aspect probabilities, in plain PyTorch.
+
+One process or many (torch.distributed): weights, order and augmentation follow from the seed, the batch size counts
+over all workers, and losses are averaged over the whole step. So a step on n workers is the step of one worker, except
+for batch normalisation, whose statistics are each worker's own. Checkpoints stand at the ends of epochs; a resumed
+training goes on with the same batches and rates (bit-equal on a CPU with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fgvr.config import ImageLimits, Makd
+from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms, mean
+from fgvr.schemas import Failure
+from fgvr.students.architecture import StudentSpec, build_student
+from fgvr.training.batches import Batch, Loader, Positions, steps_per_epoch
+from fgvr.training.checkpoint import Checkpoint, EpochMetrics
+from fgvr.training.examples import Examples
+from fgvr.training.image_store import StoreSettings, open_store
+from fgvr.training.reporter import Reporter
+from fgvr.training.schedule import learning_rate
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StudentJob:
+    """What a training is about; pickles, and travels to each worker.
+
+    Attributes:
+        examples: URI of the examples file.
+        spec: the student; without questions the aspects of the examples are ignored (the base student).
+        settings: the recipe. `alpha` weighs the aspects.
+        limits: of reading an image.
+        cache: folder for decoded images on the worker's machine.
+        max_error_share: stop when more than this share of the images cannot be read.
+    """
+
+    examples: str
+    spec: StudentSpec
+    settings: Makd
+    limits: ImageLimits
+    cache: str
+    max_error_share: float = 1.0
+
+
+def train_student(job: StudentJob, reporter: Reporter) -> None:
+    """Train to the last epoch, from the reporter's checkpoint if it has one.
+
+    Every epoch's metrics are reported; see `fgvr.training.checkpoint` for what a checkpoint holds.
+
+    Raises:
+        ValueError: too few images for the batch size and workers, or too many that cannot be read.
+    """
+    training = _Training(job, reporter)
+    for epoch in range(training.first_epoch, job.settings.epochs):
+        training.epoch(epoch)
+
+
+class _Training:
+    """One worker's side of a training."""
+
+    def __init__(self, job: StudentJob, reporter: Reporter) -> None:
+        self.job, self.reporter, self.device = job, reporter, reporter.device
+        self.settings = job.settings
+        examples = Examples.read(job.examples)
+        self.examples = examples if job.spec.questions else examples.without_aspects()
+        self.cells = (~np.isnan(self.examples.p_yes)).sum(axis=1)
+        self.loader, self.left_out = _open_images(job, self.examples, reporter)
+        self.train_positions, self.validation_positions = _split(self.examples, self.left_out)
+        _check_sizes(len(self.train_positions), self.settings, reporter)
+        torch.manual_seed(self.settings.seed)
+        self.student = build_student(job.spec).to(self.device)
+        self.optimiser = torch.optim.SGD(
+            self.student.parameters(),
+            lr=self.settings.lr,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.checkpoint = Checkpoint(job.spec, self.left_out)
+        resumed = reporter.resume_folder()
+        if resumed is not None:
+            self.checkpoint.restore(resumed, self.student, self.optimiser)
+        self.first_epoch = len(self.checkpoint.history)
+        self.model = _wrapped(self.student, self.settings, reporter)
+
+    def epoch(self, epoch: int) -> None:
+        """Train one pass, validate, report."""
+        torch.manual_seed(hash((self.settings.seed, epoch, self.reporter.rank)))  # dropout and the like
+        start = time.monotonic()
+        sums = self._train(epoch)
+        seconds = time.monotonic() - start
+        class_loss, aspect_loss = sums[0] / max(sums[1], 1), sums[2] / max(sums[3], 1)
+        metrics = EpochMetrics(
+            epoch=epoch + 1,
+            loss=class_loss + self.settings.alpha * aspect_loss,
+            class_loss=class_loss,
+            aspect_loss=aspect_loss,
+            train_top1=sums[4] / max(sums[1], 1),
+            validation_top1=self._validate(),
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            images_per_second=len(self.train_positions) / seconds,
+        )
+        # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
+        self.checkpoint.finish_epoch(metrics, self.student.state_dict(), keep=self.reporter.rank == 0)
+        last = epoch + 1 == self.settings.epochs
+        due = last or (epoch + 1) % self.settings.checkpoint_epochs == 0
+        self.reporter.report(metrics.plain(), self._save if due else None)
+
+    def _save(self, folder: Path) -> None:
+        self.checkpoint.save(folder, self.student, self.optimiser)
+
+    def _train(self, epoch: int) -> list[float]:
+        """One pass; returns (class loss, its count, aspect loss, its count, right answers) summed over all workers."""
+        self.model.train()
+        steps = steps_per_epoch(len(self.train_positions), self.settings.batch_size)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        batches = self.loader.training(self.train_positions, self.settings.batch_size, self.settings.seed, epoch)
+        for number, batch in enumerate(batches):
+            rate = learning_rate(self.settings, epoch * steps + number, steps)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            sums += self._step(batch)
+        return self._over_workers(sums)
+
+    def _step(self, batch: Batch) -> Tensor:
+        classes, p_yes = self._targets(batch)
+        outputs = self._forward(self.model, batch)
+        terms = makd_terms(outputs, classes, p_yes, ~p_yes.isnan())
+        # The mean over the whole step, whose targets every worker knows. DDP averages the workers' gradients, so
+        # each worker's part is multiplied by their number.
+        step_classes = int((self.examples.classes[batch.step_positions] != UNKNOWN_CLASS).sum())
+        step_cells = int(self.cells[batch.step_positions].sum())
+        loss = mean(terms.class_sum, torch.tensor(step_classes)) + self.settings.alpha * mean(
+            terms.aspect_sum, torch.tensor(step_cells)
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss * self.reporter.world_size)
+        self.optimiser.step()
+        right = (self.job.spec.predicted(outputs.detach()) == classes).sum()
+        parts = (terms.class_sum, terms.class_count, terms.aspect_sum, terms.aspect_count, right)
+        return torch.stack([part.detach().double() for part in parts])
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        """Share of the held-out images whose class is right; nan where none are held out."""
+        if not len(self.validation_positions):
+            return float("nan")
+        self._share_buffers()
+        self.student.eval()
+        counts = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in self.loader.validation(self.validation_positions, 4 * self.settings.batch_size):
+            if not len(batch.positions):  # fewer images than workers in the last batch
+                continue
+            classes, _ = self._targets(batch)
+            right = self.job.spec.predicted(self._forward(self.student, batch)) == classes
+            counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
+        right_count, count = self._over_workers(counts)
+        return right_count / max(count, 1)
+
+    def _forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            outputs: Tensor = model(self.job.spec.preprocess.normalise(pixels))
+        return outputs.float()
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Class targets [n] and p(yes) [n, Q] on the device; none for images that could not be read after all."""
+        classes = np.where(batch.readable, self.examples.classes[batch.positions], UNKNOWN_CLASS)
+        p_yes = np.where(batch.readable[:, None], self.examples.p_yes[batch.positions], np.float32(np.nan))
+        return torch.from_numpy(classes).to(self.device), torch.from_numpy(p_yes).to(self.device)
+
+    def _over_workers(self, sums: Tensor) -> list[float]:
+        if self.reporter.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        return [float(value) for value in sums.tolist()]
+
+    def _share_buffers(self) -> None:
+        """Running statistics of batch normalisation are each worker's own: validation and checkpoints take rank 0's."""
+        if self.reporter.world_size > 1:
+            for buffer in self.student.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+
+def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tuple[Loader, dict[int, Failure]]:
+    """The loader, and the failures by position of the images that cannot be read."""
+    cuda = reporter.device.type == "cuda"
+    threads = torch.get_num_threads()
+    settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
+    store = open_store(Path(job.cache), examples.identity, examples.uris, settings)
+    if len(store.failures) > job.max_error_share * len(examples):
+        reasons = Counter(failure.reason.value for failure in store.failures.values())
+        raise ValueError(
+            f"{len(store.failures)} of {len(examples)} training images cannot be read ({dict(reasons)}), "
+            f"more than run.max_error_share = {job.max_error_share} allows"
+        )
+    loader = Loader(
+        store=store,
+        preprocess=job.spec.preprocess,
+        min_crop=job.settings.min_crop,
+        rank=reporter.rank,
+        world_size=reporter.world_size,
+        threads=threads if cuda else 1,  # on a CPU the model needs the cores
+        pin=cuda,
+    )
+    return loader, store.failures
+
+
+def _split(examples: Examples, left_out: dict[int, Failure]) -> tuple[Positions, Positions]:
+    """Positions of the images to train on, and of those to validate on."""
+    readable = np.ones(len(examples), dtype=bool)
+    readable[list(left_out)] = False
+    return np.flatnonzero(readable & ~examples.held_out), np.flatnonzero(readable & examples.held_out)
+
+
+def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
+    """Batch normalisation needs two images a worker in every step."""
+    smallest = images // steps_per_epoch(images, settings.batch_size)
+    if smallest < 2 * reporter.world_size:
+        raise ValueError(
+            f"{images} training images in batches of makd.batch_size = {settings.batch_size} leave fewer than two "
+            f"images in a step for each of {reporter.world_size} workers"
+        )
+
+
+def _wrapped(student: nn.Module, settings: Makd, reporter: Reporter) -> nn.Module:
+    """The student as it is called in training: compiled and data-parallel where asked for; the weights stay its own."""
+    model = student
+    if reporter.world_size > 1:
+        on_gpu = [reporter.device.index] if reporter.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=on_gpu)
+    if settings.compile:
+        model = torch.compile(model)  # type: ignore[assignment]
+    return model

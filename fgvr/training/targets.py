@@ -1,0 +1,141 @@
+"""What a student learns of each image: its class, from people or from NeaR, and which images validate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr.losses.makd import UNKNOWN_CLASS
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """Class targets of N images.
+
+    Attributes:
+        classes: int64 [N], index into `labels`; −1 where the image has no target.
+        labels: names of the classes.
+        source: where they come from.
+    """
+
+    classes: Ids
+    labels: tuple[str, ...]
+    source: Literal["true", "near"]
+
+
+@dataclass(frozen=True)
+class TrueClasses:
+    """True classes of N images as the samples table has them: class ids (−1 where unknown) and names."""
+
+    ids: Ids
+    names: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class NearLabels:
+    """What NeaR says about N images, as label ids of its label space; −1 where it says nothing.
+
+    Attributes:
+        disambiguated: the heaviest candidate of images that the MLLM labelled and NeaR trained on.
+        predicted: NeaR's prediction.
+        labels: the label space.
+    """
+
+    disambiguated: Ids
+    predicted: Ids
+    labels: tuple[str, ...]
+
+
+def wants_near(target: Literal["auto", "true", "near"], classes: Ids) -> bool:
+    """Whether the class targets of these images come from NeaR.
+
+    `auto` takes true classes only where every image has one: a name of the label space and a true class may be the
+    same species, so that a mixture would teach the student two classes for it.
+    """
+    if target == "auto":
+        return classes.size == 0 or bool((classes == UNKNOWN_CLASS).any())
+    return target == "near"
+
+
+def true_targets(true: TrueClasses) -> ClassTargets:
+    """Targets from true classes. Classes without an image are no output; images without a class have no target.
+
+    Raises:
+        ValueError: no image has a true class, or one class id has two names.
+    """
+    known = true.ids != UNKNOWN_CLASS
+    if not known.any():
+        raise ValueError("makd.target is true, but no training image has a true class (use near, or auto)")
+    used, dense = np.unique(true.ids[known], return_inverse=True)
+    names: dict[int, str] = {}
+    for number in np.flatnonzero(known):
+        class_id = int(true.ids[number])
+        name = true.names[number] or f"class {class_id}"
+        if names.setdefault(class_id, name) != name:
+            raise ValueError(f"class id {class_id} has two names in the samples: {names[class_id]!r} and {name!r}")
+    classes = np.full(len(true.ids), UNKNOWN_CLASS, dtype=np.int64)
+    classes[known] = dense
+    return ClassTargets(classes, tuple(names[int(class_id)] for class_id in used), "true")
+
+
+def near_targets(near: NearLabels) -> ClassTargets:
+    """Targets from NeaR: the disambiguated label where there is one, else NeaR's prediction.
+
+    Raises:
+        ValueError: NeaR says nothing about any image.
+    """
+    classes = np.where(near.disambiguated != UNKNOWN_CLASS, near.disambiguated, near.predicted).astype(np.int64)
+    if not (classes != UNKNOWN_CLASS).any():
+        raise ValueError("no training image has a label from NeaR: the student has nothing to learn")
+    return ClassTargets(classes, near.labels, "near")
+
+
+def spread(ids: Ids, rows: Ids, values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:
+    """Values of a table's `rows` (image ids) put beside the images `ids`; `fill` for images the table does not hold.
+
+    Args:
+        ids: int64 [N], ascending.
+        rows: int64 [M], image ids of the values.
+        values: [M, …].
+        fill: value for ids without a row.
+    """
+    spread_values = np.full((len(ids), *values.shape[1:]), fill, dtype=values.dtype)
+    if len(ids) == 0 or len(rows) == 0:
+        return spread_values
+    places = np.minimum(np.searchsorted(ids, rows), len(ids) - 1)
+    found = ids[places] == rows
+    spread_values[places[found]] = values[found]
+    return spread_values
+
+
+def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which training images validate instead: bool [N], stratified by class.
+
+    `share` of all images that have a class, by largest remainders: every class gives what its size asks for within
+    one image, and always keeps one for training. The images of a class are drawn at random, by `seed`.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(classes), dtype=bool)
+    known = np.flatnonzero(classes != UNKNOWN_CLASS)
+    if share <= 0 or not known.size:
+        return chosen
+    _, inverse, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
+    quotas = counts * share
+    takes = np.minimum(np.floor(quotas).astype(np.int64), counts - 1)
+    missing = round(float(quotas.sum())) - int(takes.sum())
+    # Largest remainders first; equal ones in random order, or the first classes would always be the ones that give.
+    order = np.lexsort((rng.random(len(counts)), takes - quotas))
+    able = [number for number in order if takes[number] < counts[number] - 1][: max(missing, 0)]
+    takes[able] += 1
+    shuffled = rng.permutation(len(known))
+    by_class = shuffled[np.argsort(inverse[shuffled], kind="stable")]
+    starts = np.cumsum(counts) - counts
+    for start, take in zip(starts, takes, strict=True):
+        chosen[known[by_class[start : start + take]]] = True
+    return chosen
