@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
+from functools import cache
 from typing import Final
 
 import simplejpeg
@@ -18,8 +19,10 @@ from fgvr.config.data import ImageLimits
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
 
-FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
 """Formats that are tried. Pillow hands EPS to Ghostscript, which is no place for a stranger's file."""
+
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*", b"RIFF")
 
 MAX_SIDE_RATIO: Final = 200
 """A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
@@ -83,21 +86,34 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
 
 
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
-    fs, path = storage.resolve(uri)
-    wanted = limits.max_bytes + 1
     if uri.startswith(("http://", "https://")):
-        # A web server may ignore a range and send gigabytes: stream, and stop at the limit.
-        chunks = bytearray()
-        with fs.open(path, "rb", block_size=0) as stream:
-            while len(chunks) < wanted and (chunk := stream.read(wanted - len(chunks))):
-                chunks += chunk
-        return bytes(chunks)
+        return _read_web(uri, limits)
+    fs, path = storage.resolve(uri)
     try:
-        return bytes(fs.cat_file(path, start=0, end=wanted))  # one request, where a size check would make two
+        return bytes(
+            fs.cat_file(path, start=0, end=limits.max_bytes + 1)
+        )  # one request, where a size check would make two
     except OSError as error:
         if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object
             return b""
         raise
+
+
+def _read_web(uri: str, limits: ImageLimits) -> bytes:
+    """A web server may ignore a range and send gigabytes: the answer is streamed, and left at the limit."""
+    fs, path = storage.resolve(uri)
+    wanted = limits.max_bytes + 1
+    data = bytearray()
+    try:
+        with fs.open(path, "rb", block_size=0) as stream:
+            while len(data) < wanted and (piece := stream.read(wanted - len(data))):
+                data += piece
+    except FileNotFoundError as error:  # fsspec's word for whatever went wrong, a refused connection included
+        cause = error.__cause__
+        if cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in {404, 410}:
+            raise
+        raise OSError(f"{type(cause).__name__}: {cause}") from cause
+    return bytes(data)
 
 
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
@@ -117,7 +133,7 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     if len(data) > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image.size, limits)
             if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
                 scaled = _scaled_jpeg(data, short_side)
@@ -128,11 +144,20 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        if data.startswith(_SIGNATURES):
+            raise ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}") from error
         raise ImageError(Reason.NOT_AN_IMAGE, _what_it_is(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
         raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has (AVIF may be missing)."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
@@ -149,9 +174,10 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 def _scaled_jpeg(data: bytes, short_side: int) -> Image.Image | None:
-    """The JPEG at the smallest fraction (n/8) whose sides are ≥ `short_side`; None where Pillow must decide."""
+    """The JPEG at the smallest of n/8, n ≤ 4, whose sides are ≥ `short_side`, or whole; None: Pillow must decide."""
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=short_side, min_width=short_side, strict=True)
+        # A factor below 2 costs more than it saves, and blurs: then the whole image is decoded.
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=short_side, min_width=short_side, min_factor=2)
     except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
         return None
     return Image.fromarray(pixels)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
+from fgvr import storage
 from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Source, TableSource
 from fgvr.datasets.rows import SampleRows, SourceError, collect
 
-__all__ = ["SampleRows", "SourceError", "read_source"]
+__all__ = ["SampleRows", "SourceError", "read_source", "source_state"]
 
 
 def read_source(source: Source, run_folder: str) -> SampleRows:
@@ -35,3 +39,39 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             from fgvr.datasets.field_guide import read_field_guide
 
             return collect(read_field_guide(source, run_folder), where=source.path or run_folder)
+
+
+def source_state(source: Source) -> dict[str, Any]:
+    """What decides the samples besides the config: the content of the files that list them.
+
+    A folder has none: its listing is kept until `snapshot` changes, since a photo that arrives in the middle of a long
+    run would give all others new ids. Raises SourceError when a file is not there.
+    """
+    match source:
+        case FolderSource():
+            return {}
+        case TableSource():
+            files = [source.path]
+        case LayoutSource(name="grocery"):
+            from fgvr.datasets.grocery import listing_files
+
+            files = listing_files(source.path)
+        case FieldGuideSource():
+            from fgvr.datasets.field_guide import settings
+
+            return settings(source)
+    try:
+        return {file: _content(storage.absolute(file)) for file in files}
+    except FileNotFoundError as error:
+        raise SourceError(f"ingest.source.path = {source.path}: {error}") from error
+
+
+def _content(uri: str) -> str:
+    """What tells a file from its next version: a hash on this machine, the store's own tag elsewhere."""
+    fs, path = storage.resolve(uri)
+    if storage.is_local(uri):
+        with storage.local_path(uri).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    fs.invalidate_cache(path)
+    facts = fs.info(path)
+    return f"{facts.get('ETag') or facts.get('LastModified')}:{facts['size']}"

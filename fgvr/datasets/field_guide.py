@@ -22,7 +22,7 @@ def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
     """Where the drawings lie: `source.path`, else a folder in the run named after the settings."""
     if source.path is not None:
         return storage.absolute(source.path)
-    digest = hashlib.sha256(json.dumps(_settings(source), sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(settings(source), sort_keys=True).encode()).hexdigest()[:8]
     return storage.join(run_folder, "field_guide", digest)
 
 
@@ -38,19 +38,19 @@ def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.T
         SourceError: the folder holds a field guide that was drawn with other settings.
     """
     folder = field_guide_folder(source, run_folder)
-    settings = _settings(source)
+    wanted = settings(source)
     if storage.exists(storage.join(folder, "samples.csv")):
-        _check_settings(folder, settings)
+        _check_settings(folder, wanted)
     else:
-        _draw(source, folder, settings)
+        _draw(source, folder, wanted)
     yield from read_table_file(TableSource(path=storage.join(folder, "samples.csv")), class_id_column="class_id")
 
 
-def _draw(source: FieldGuideSource, folder: str, settings: dict[str, object]) -> None:
+def _draw(source: FieldGuideSource, folder: str, wanted: dict[str, object]) -> None:
     from fgvr.demo.field_guide import write_field_guide
 
     # The settings first, the split file last: a drawing that was cut short is seen as not there, and drawn again.
-    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(settings, indent=1).encode())
+    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(wanted, indent=1).encode())
     difficulty = {} if source.difficulty is None else {"difficulty": source.difficulty}
     write_field_guide(
         folder,
@@ -61,13 +61,12 @@ def _draw(source: FieldGuideSource, folder: str, settings: dict[str, object]) ->
     )
 
 
-def _settings(source: FieldGuideSource) -> dict[str, object]:
+def settings(source: FieldGuideSource) -> dict[str, object]:
     """All that decides the drawings; the demo's difficulty is resolved, so that its change draws anew."""
     from fgvr.demo.samples import DEMO_DIFFICULTY
 
-    settings = source.model_dump(mode="json", exclude={"kind", "path"})
-    settings["difficulty"] = source.difficulty or DEMO_DIFFICULTY
-    return settings
+    values = source.model_dump(mode="json", exclude={"kind", "path"})
+    return {**values, "difficulty": source.difficulty or DEMO_DIFFICULTY}
 
 
 def _check_settings(folder: str, wanted: dict[str, object]) -> None:

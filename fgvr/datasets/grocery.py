@@ -28,9 +28,7 @@ def read_grocery(path: str) -> Iterator[pa.Table]:
     Raises:
         SourceError: a file of the official layout is missing or not as published.
     """
-    root = storage.absolute(path)
-    if not storage.exists(storage.join(root, "classes.csv")):
-        root = storage.join(root, "dataset")
+    root = _root(path)
     names, coarse_names = _classes(root, path)
     for split in SPLITS:
         uris, class_ids, metadata = [], [], []
@@ -48,6 +46,16 @@ def read_grocery(path: str) -> Iterator[pa.Table]:
             metadata.append(json.dumps({"coarse": coarse_names[int(fields[1])]}))
         class_names = [names[class_id] for class_id in class_ids]
         yield chunk(uri=uris, split=[split] * len(uris), class_id=class_ids, class_name=class_names, metadata=metadata)
+
+
+def listing_files(path: str) -> list[str]:
+    """The files that decide what is listed."""
+    return [storage.join(_root(path), name) for name in ("classes.csv", *(f"{split}.txt" for split in SPLITS))]
+
+
+def _root(path: str) -> str:
+    given = storage.absolute(path)
+    return given if storage.exists(storage.join(given, "classes.csv")) else storage.join(given, "dataset")
 
 
 def _classes(root: str, path: str) -> tuple[dict[int, str], dict[int, str]]:

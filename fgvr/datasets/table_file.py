@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -106,4 +107,5 @@ def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
 def _one_spelling(uri: str) -> str:
     if not storage.is_local(uri):
         return uri  # an object's key is taken literally: `a//b` and `a/b` are two objects
-    return storage.file_uri(storage.local_path(os.path.normpath(storage.local_path(uri))))
+    # normpath leaves two leading slashes alone
+    return storage.file_uri(Path("/" + os.path.normpath(storage.local_path(uri)).lstrip("/")))

@@ -1,0 +1,58 @@
+"""ingest: where photos are listed. In: `ingest.source`. Out: the samples table (image_id, uri, split, class, metadata).
+
+    python pipelines/ingest.py --ingest.source.kind folder --ingest.source.path ~/photos
+
+Ids are dense, in the order of the sorted URIs. Images are not opened here: one that cannot be read fails in the stage
+that reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow.compute as pc
+
+from cluster.run import UserError
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr.datasets import SourceError, read_source, source_state
+from fgvr.tables import Table
+from pipelines.flow import stage_main
+
+log = logging.getLogger(__name__)
+
+
+def run(context: RunContext) -> Table:
+    """The samples table; raises UserError for a source that cannot be listed."""
+    config = context.config.ingest
+
+    def compute(folder: StageFolder) -> StageSummary:
+        listed = read_source(config.source, context.folder)
+        summary = folder.write_table(listed.rows, config.rows_per_part)
+        left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
+        for what, count in left_out.items():
+            if count:
+                log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
+        splits = pc.value_counts(listed.rows["split"]).to_pylist()
+        classes = pc.count_distinct(listed.rows["class_name"], mode="only_valid").as_py()
+        summary.metrics = {"classes": float(classes), **{name: float(count) for name, count in left_out.items()}}
+        summary.extra = {
+            "splits": {item["values"]: item["counts"] for item in splits},
+            "classes": classes,
+            "source": config.source.kind,
+            **left_out,
+        }
+        return summary
+
+    try:
+        decides = {
+            "source": config.source,
+            "state": source_state(config.source),
+            "rows_per_part": config.rows_per_part,
+        }
+        return context.stage("samples", decides=decides, inputs=[], compute=compute)
+    except SourceError as error:
+        raise UserError(f"ingest: {error}") from error
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.samples)

@@ -1,0 +1,74 @@
+import pytest
+
+from fgvr.config.data import FolderSource
+from fgvr.datasets import SourceError, read_source, source_state
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def rows(source, columns=("uri", "split", "class_name"), root=""):
+    table = read_source(source, "").rows
+    return [
+        tuple(str(value).removeprefix(str(root)) for value in row.values()) for row in table.select(columns).to_pylist()
+    ]
+
+
+def test_recursive_any_case_other_files_left_out(tmp_path):
+    touch(tmp_path, "a.jpg", "sub/deep/b.PNG", "c.txt", ".d.jpg", ".cache/e.jpg")
+    assert rows(FolderSource(path=str(tmp_path)), root=tmp_path) == [
+        ("/a.jpg", "train", "None"),
+        ("/sub/deep/b.PNG", "train", "None"),
+    ]
+
+
+def test_classes_and_splits_from_folders(tmp_path):
+    touch(tmp_path, "train/Azure Finch/1.jpg", "test/Azure Finch/1.jpg", "test/Gull/2.jpg", "test/3.jpg", "4.jpg")
+    by_both = FolderSource(path=str(tmp_path), class_from="parent", split_from="top")
+    assert rows(by_both, root=tmp_path) == [
+        ("/4.jpg", "train", "None"),
+        ("/test/3.jpg", "test", "None"),
+        ("/test/Azure Finch/1.jpg", "test", "Azure Finch"),
+        ("/test/Gull/2.jpg", "test", "Gull"),
+        ("/train/Azure Finch/1.jpg", "train", "Azure Finch"),
+    ]
+    by_class = FolderSource(path=str(tmp_path), class_from="parent")
+    assert [row[2] for row in rows(by_class)] == ["None", "test", "Azure Finch", "Gull", "Azure Finch"]
+
+
+def test_links_are_followed_once(tmp_path):
+    touch(tmp_path, "photos/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "photos/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "photos")
+    names = [row[0] for row in rows(FolderSource(path=str(tmp_path / "photos")), root=tmp_path)]
+    assert len(names) == 2
+    assert "/photos/a.jpg" in names
+
+
+@pytest.mark.parametrize("path", ["photos", "file://{root}/photos", "{root}/photos/"])
+def test_spellings_of_the_same_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "photos/a.jpg")
+    assert rows(FolderSource(path=path.format(root=tmp_path))) == [(f"{tmp_path}/photos/a.jpg", "train", "None")]
+
+
+def test_messages(tmp_path):
+    touch(tmp_path, "notes.txt", "a.heic", "b.heic")
+    with pytest.raises(SourceError, match=r"ingest.source.path = .*no file ends in .jpg.*found: 2 .heic, 1 .txt"):
+        read_source(FolderSource(path=str(tmp_path)), "")
+    with pytest.raises(SourceError, match="is a file; `kind: table` reads lists"):
+        read_source(FolderSource(path=str(tmp_path / "notes.txt")), "")
+    with pytest.raises(SourceError, match="is not there"):
+        read_source(FolderSource(path=str(tmp_path / "nowhere")), "")
+
+
+def test_a_new_photo_does_not_renumber_a_run(tmp_path):
+    touch(tmp_path, "b.jpg")
+    before = source_state(FolderSource(path=str(tmp_path)))
+    touch(tmp_path, "a.jpg")
+    assert source_state(FolderSource(path=str(tmp_path))) == before

@@ -1,0 +1,64 @@
+"""Photos in a bucket, against a local S3 server."""
+
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from fgvr.config.data import FieldGuideSource, FolderSource, ImageLimits, TableSource
+from fgvr.datasets import read_source, source_state
+from fgvr.images import ImageError, read_image
+from fgvr.schemas import Reason
+
+LIMITS = ImageLimits()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").clear_instance_cache()
+    s3 = fsspec.filesystem("s3")
+    s3.mkdir("photos")
+    yield s3
+    fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+def test_a_bucket_as_a_source(bucket, tmp_path):
+    guide = FieldGuideSource(path="s3://photos/birds", train_per_class=1, test_per_class=1)
+    drawn = read_source(guide, str(tmp_path)).rows
+    assert drawn["uri"][0].as_py().startswith("s3://photos/birds/images/")
+    assert read_image(drawn["uri"][0].as_py(), LIMITS).size == (64, 64)
+
+    bucket.pipe_file("photos/birds/images/zero 100%41.jpg", b"")
+    bucket.pipe_file("photos/birds/.hidden/x.jpg", b"x")
+    listed = read_source(FolderSource(path="s3://photos/birds/images", split_from="top"), str(tmp_path)).rows
+    assert listed.num_rows == drawn.num_rows + 1
+    by_uri = dict(zip(listed["uri"].to_pylist(), listed["split"].to_pylist(), strict=True))
+    assert by_uri.pop("s3://photos/birds/images/zero 100%41.jpg") == "train"
+    assert by_uri == dict(zip(drawn["uri"].to_pylist(), drawn["split"].to_pylist(), strict=True))
+
+    table = TableSource(path="s3://photos/birds/samples.csv")
+    assert read_source(table, str(tmp_path)).rows["uri"].equals(drawn["uri"])
+    before = source_state(table)
+    bucket.pipe_file("photos/birds/samples.csv", b"uri\na.jpg\n")
+    assert source_state(table) != before
+
+    for uri, limits, reason in [
+        ("s3://photos/birds/images/zero 100%41.jpg", LIMITS, Reason.EMPTY_FILE),
+        ("s3://photos/birds/gone.jpg", LIMITS, Reason.NOT_FOUND),
+        ("s3://photos/birds/images", LIMITS, Reason.NOT_FOUND),  # a prefix is no object
+        ("s3://elsewhere/x.jpg", LIMITS, Reason.NOT_FOUND),
+        (drawn["uri"][0].as_py(), ImageLimits(max_bytes=50), Reason.TOO_MANY_BYTES),
+    ]:
+        with pytest.raises(ImageError) as caught:
+            read_image(uri, limits)
+        assert (uri, caught.value.reason) == (uri, reason)
