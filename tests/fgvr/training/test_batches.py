@@ -1,0 +1,117 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from fgvr.config import ImageLimits
+from fgvr.students.preprocess import Preprocess
+from fgvr.training.batches import TRIES, Loader, crop_box, epoch_steps
+from fgvr.training.image_store import StoreSettings, open_store
+
+PREPROCESS = Preprocess(input_size=8, resize=8, stored_side=12, mean=(0, 0, 0), std=(1, 1, 1))
+COUNT = 11
+
+
+def loader(tmp_path: Path, **more) -> Loader:
+    """Image n is a plain colour (n, n, n)."""
+    uris = [str(tmp_path / f"{n}.png") for n in range(COUNT)]
+    for n, uri in enumerate(uris):
+        Image.new("RGB", (12, 10), (n, n, n)).save(uri)
+    settings = StoreSettings(PREPROCESS, ImageLimits(), more.pop("max_bytes", 10**9))
+    store = open_store(tmp_path / "cache", "v1", uris, settings)
+    return Loader(store, PREPROCESS, min_crop=0.3, **more)
+
+
+def test_every_image_once_an_epoch_in_batches_of_nearly_equal_size():
+    steps = epoch_steps(np.arange(100, 121), batch_size=5, seed=0, epoch=0)
+    assert sorted(np.concatenate(steps)) == list(range(100, 121))
+    assert [len(step) for step in steps] == [5, 4, 4, 4, 4]
+    assert np.concatenate(epoch_steps(np.arange(100, 121), 5, 0, 1)).tolist() != np.concatenate(steps).tolist()
+
+
+def test_a_batch_holds_the_images_it_says(tmp_path):
+    batches = list(loader(tmp_path).training(np.arange(COUNT), 4, seed=1, epoch=2))
+    for batch in batches:
+        assert batch.pixels.shape == (len(batch.positions), 8, 8, 3)
+        assert (batch.pixels == torch.from_numpy(batch.positions)[:, None, None, None]).all()
+        assert batch.readable.all()
+    assert sorted(np.concatenate([batch.positions for batch in batches])) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_workers_share_the_steps_of_one(tmp_path, threads):
+    rng = np.random.default_rng(0)
+    alone = loader(tmp_path)
+    for n in range(COUNT):  # pictures on which another crop is another picture
+        Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(tmp_path / f"{n}.png")
+    store = open_store(tmp_path / "cache", "v2", alone.store.uris, alone.store.settings)
+    whole = list(Loader(store, PREPROCESS, 0.3).training(np.arange(COUNT), 4, 0, 0))
+    shares = [
+        list(
+            Loader(store, PREPROCESS, 0.3, rank=rank, world_size=2, threads=threads).training(np.arange(COUNT), 4, 0, 0)
+        )
+        for rank in range(2)
+    ]
+    for step, batch in enumerate(whole):
+        for rank in range(2):
+            share = shares[rank][step]
+            assert share.positions.tolist() == batch.positions[rank::2].tolist()
+            assert share.step_positions.tolist() == batch.positions.tolist()
+            assert torch.equal(share.pixels, batch.pixels[rank::2])
+
+
+def test_validation_takes_all_in_order(tmp_path):
+    batches = list(loader(tmp_path).validation(np.array([5, 2, 9]), 2))
+    assert [batch.positions.tolist() for batch in batches] == [[5, 2], [9]]
+    assert batches[1].pixels.unique().tolist() == [9]
+
+
+def test_an_image_that_fails_after_all_is_marked(tmp_path):
+    late = loader(tmp_path, max_bytes=0)  # nothing is stored: every image is read when its turn comes
+    Path(late.store.uris[3]).unlink()
+    (batch,) = late.validation(np.array([2, 3, 4]), 8)
+    assert batch.readable.tolist() == [True, False, True]
+    assert (batch.pixels[1] == 0).all()
+
+
+def test_crop_boxes_are_distributed_as_torchvisions():
+    rng = np.random.default_rng(0)
+    height, width, draws = 60, 100, 4000
+    ours = np.array([crop_box(height, width, 0.08, rng.random(2 * TRIES + 2)) for _ in range(draws)])
+    torch.manual_seed(0)
+    transform = v2.RandomResizedCrop(32, scale=(0.08, 1))
+    image = torch.zeros(3, height, width)
+    theirs = [transform.make_params([image]) for _ in range(draws)]
+    theirs = np.array([[p["top"], p["left"], p["height"], p["width"]] for p in theirs])
+    for column, scale in enumerate((height, width, height, width)):
+        # Means of 4000 draws each: their difference has a standard error of about 0.5% of the side.
+        assert abs(ours[:, column].mean() - theirs[:, column].mean()) < 0.02 * scale
+        assert abs(ours[:, column].std() - theirs[:, column].std()) < 0.02 * scale
+
+
+def test_crop_boxes_stay_inside_and_hand_worked():
+    draw = np.zeros(2 * TRIES + 2)
+    draw[0], draw[1] = 0.0, 0.5  # smallest area, ratio exp(0) = 1
+    draw[-2:] = 0.999
+    # 25% of 20 × 20 at ratio 1 is 10 × 10; 11 places each way, the last of them is 10.
+    assert crop_box(20, 20, 0.25, draw) == (10, 10, 10, 10)
+    rng = np.random.default_rng(1)
+    for height, width in [(1, 300), (300, 1), (1, 1), (2, 3), (50, 51)]:
+        for _ in range(50):
+            top, left, h, w = crop_box(height, width, 0.08, rng.random(2 * TRIES + 2))
+            assert 0 <= top <= top + h <= height
+            assert 0 <= left <= left + w <= width
+            assert h > 0
+            assert w > 0
+
+
+def test_no_crop_of_an_allowed_ratio_falls_back_to_the_centre():
+    draw = np.full(2 * TRIES + 2, 0.5)
+    draw[: 2 * TRIES : 2] = 1.0  # the whole area, which no box of ratio 1 holds in a strip
+    assert crop_box(30, 300, 0.5, draw) == (0, (300 - 40) // 2, 30, 40)  # 4/3 · 30
+    assert crop_box(300, 30, 0.5, draw) == ((300 - 40) // 2, 0, 40, 30)  # 30 / (3/4)
+    assert math.isclose(40 / 30, 4 / 3)
