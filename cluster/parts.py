@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.capacity import check_capacity
 from cluster.progress import Progress
 from fgvr import tables
 from fgvr.config.base import Workers
@@ -188,6 +189,7 @@ def _stream(job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.i
     import ray.data
 
     workers = job.workers
+    check_capacity(f"{job.name}.workers", workers)
     specs = pa.table({"part": pa.array(pending), "ids": pa.array([chunks[n] for n in pending], pa.list_(pa.int64()))})
     # One block a part: Ray schedules, retries and balances whole parts.
     blocks = [specs.slice(row, 1) for row in range(len(pending))]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
+from cluster.console import quiet_before_start, quiet_ray_data
 from fgvr.config.run import Cluster
 
 PROJECT = Path(__file__).resolve().parents[1]
+CONNECT_SECONDS = 5.0
+
+_own = False  # whether this process started the Ray that it uses; Ray has no public question for it
 
 
 class SessionError(RuntimeError):
-    """No Ray session could be had; the message says what to change."""
+    """No Ray session could be had, or it is too small for the config; the message says what to change."""
 
 
 @contextmanager
@@ -29,36 +35,81 @@ def ray_session(config: Cluster) -> Iterator[None]:
     Raises:
         SessionError: no cluster answers at the address, or Ray cannot start here.
     """
+    global _own  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
+    quiet_before_start()
     if ray.is_initialized():
+        quiet_ray_data()
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    # Workers are separate processes with other working directories: they import the project from where it stands.
-    # In a submitted job Ray has put the working directory on their path already.
-    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}}
+    if address:
+        check_address(address)
     try:
-        if address:
-            ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING)
-        else:
-            os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-            ray.init(
-                num_cpus=config.num_cpus,
-                num_gpus=config.num_gpus,
-                object_store_memory=None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
-                include_dashboard=False,
-                runtime_env=environment,
-                logging_level=logging.WARNING,
-                log_to_driver=True,
-            )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        ray.init(**(_joined(address) if address else _started(config)))
+    # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
+    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
         place = f"at cluster.address = {address}" if address else "on this machine"
         raise SessionError(
             f"no Ray session {place}: {error}\n"
-            "Is the head node running and reachable, with the same Ray version, and is RAY_AUTH_MODE=token set "
-            "with its token (`ray get-auth-token`)?"
+            "Is the head node running and reachable, with the same versions of Ray and Python, and does this machine "
+            "have its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token)? See docs/cluster.md."
         ) from error
+    quiet_ray_data()
+    _own = not address
     try:
         yield
     finally:
+        _own = False
         ray.shutdown()
+
+
+def is_own() -> bool:
+    """Whether the session is one that `ray_session` started on this machine: it has one node and never grows."""
+    return _own
+
+
+def _environment() -> dict[str, Any]:
+    """Of every worker. They have other working directories: they import the project from where it stands.
+
+    In a submitted job Ray has put the uploaded working directory on their path already.
+    """
+    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}}
+
+
+def _joined(address: str) -> dict[str, Any]:
+    return {"address": address, "runtime_env": _environment(), "logging_level": logging.WARNING}
+
+
+def _started(config: Cluster) -> dict[str, Any]:
+    return {
+        "address": "local",  # without it Ray would join any other Ray that it finds on this machine
+        "num_cpus": config.num_cpus,
+        "num_gpus": config.num_gpus,
+        "object_store_memory": None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
+        "include_dashboard": False,
+        "runtime_env": _environment(),
+        "logging_level": logging.WARNING,
+        "log_to_driver": True,
+    }
+
+
+def check_address(address: str) -> None:
+    """Raise SessionError in seconds where `address` cannot be a head node; Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    if "://" in address:
+        raise SessionError(
+            f"cluster.address = {address}: Ray Client and web addresses cannot drive a run. Name the head node's "
+            "host:port (6379 by default), or hand the run to the cluster with `ray job submit` (docs/cluster.md)"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise SessionError(f"cluster.address = {address}: expected `auto` or host:port, such as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise SessionError(
+            f"cluster.address = {address}: nothing answers there ({error}). Is the head node up, is this its GCS port "
+            "(`ray start --head --port`, 6379 by default, not the dashboard's 8265), and may this machine reach it?"
+        ) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.console import quiet_before_start
 from fgvr import storage
 from fgvr.config import Config, to_yaml
 from fgvr.tables import Table
@@ -89,9 +90,7 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
         config: the resolved config; logged as `config.yaml`.
         folder: the run folder; holds the SQLite store unless the config or MLFLOW_TRACKING_URI names another.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    quiet_before_start()
     import mlflow
 
     uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(config, folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.capacity import check_capacity
 from fgvr import storage
 from fgvr.config.base import TrainWorkers
 from fgvr.training.reporter import Reporter
@@ -73,11 +74,13 @@ def train(loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWork
         workers: how many, and what each reserves.
 
     Raises:
+        SessionError: the workers can never start, they ask for more than there is.
         RuntimeError: the loop failed more often than workers.max_failures; carries the loop's error.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    check_capacity(f"{name}.workers", workers)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     filesystem, path = storage.arrow_filesystem(folder)
     threads = max(1, int(workers.num_cpus))

@@ -1,0 +1,112 @@
+"""Do the workers of a stage fit on the cluster? Ray would wait for a missing core for ever, and say little."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from cluster import session
+from cluster.session import SessionError
+from fgvr.config import Config
+from fgvr.config.base import TrainWorkers, Workers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of the cluster offers: cores, GPUs, GiB of memory, and its accelerator types."""
+
+    cpus: float
+    gpus: float
+    memory_gb: float
+    accelerators: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What each of a stage's workers reserves; `count` of them must be there at once."""
+
+    count: int
+    cpus: float
+    gpus: float
+    memory_gb: float = 0
+    accelerator: str | None = None
+
+
+def demand_of(workers: Workers | TrainWorkers) -> Demand:
+    """Row-parallel stages can begin with one worker; training needs all of its workers at once."""
+    if isinstance(workers, TrainWorkers):
+        return Demand(workers.num_workers, workers.num_cpus, 1 if workers.use_gpu else 0)
+    return Demand(1, workers.num_cpus, workers.num_gpus, workers.memory_gb or 0, workers.accelerator_type)
+
+
+def shortage(demand: Demand, nodes: list[Node]) -> str | None:
+    """Why `demand` cannot be met, beginning with the field that asks for too much; None where it can."""
+    if demand.accelerator is not None:
+        nodes = [node for node in nodes if demand.accelerator in node.accelerators]
+        if not nodes:
+            return f"accelerator_type = {demand.accelerator}: no node has one"
+    most_gpus, most_cpus = max(node.gpus for node in nodes), max(node.cpus for node in nodes)
+    if demand.gpus > most_gpus:
+        return f"num_gpus = {demand.gpus:g}: no node has more than {most_gpus:g} GPUs"
+    if demand.cpus > most_cpus:
+        return f"num_cpus = {demand.cpus:g}: no node has more than {most_cpus:g} CPU cores"
+    if demand.memory_gb > (most := max(node.memory_gb for node in nodes)):
+        return f"memory_gb = {demand.memory_gb:g}: no node has more than {most:.1f} GiB for workers"
+    places = sum(_places(demand, node) for node in nodes)
+    if demand.count > places:
+        return f"num_workers = {demand.count}: there is room for {places} with what each reserves"
+    return None
+
+
+def _places(demand: Demand, node: Node) -> int:
+    asked = ((demand.cpus, node.cpus), (demand.gpus, node.gpus), (demand.memory_gb, node.memory_gb))
+    return min(int(has / wanted + 1e-9) for wanted, has in asked if wanted > 0)
+
+
+def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
+    """Raise SessionError where the workers configured at `field` can never start.
+
+    A session on this machine never grows. A cluster with an autoscaler does, and nothing tells from outside whether
+    there is one: there it is a warning, so that a run which waits says what for.
+    """
+    nodes = cluster_nodes()
+    problem = shortage(demand_of(workers), nodes)
+    if problem is None:
+        return
+    if session.is_own():
+        raise SessionError(f"{field}.{problem}. Lower it, or raise cluster.num_cpus / cluster.num_gpus")
+    log.warning("%s.%s now; waiting for the cluster to grow", field, problem)
+
+
+def check_all(config: Config) -> None:
+    """`check_capacity` of every stage, so that a whole run does not stop half-way. Raises SessionError."""
+    for field, workers in worker_fields(config):
+        check_capacity(field, workers)
+
+
+def worker_fields(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Workers | TrainWorkers]]:
+    """Dotted names of all worker settings below a config part."""
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Workers | TrainWorkers):
+            yield prefix + name, value
+        elif isinstance(value, BaseModel):
+            yield from worker_fields(value, f"{prefix}{name}.")
+
+
+def cluster_nodes() -> list[Node]:
+    """The machines that are up now."""
+    import ray
+
+    nodes = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            kinds = frozenset(name.split(":", 1)[1] for name in has if name.startswith("accelerator_type:"))
+            nodes.append(Node(has.get("CPU", 0), has.get("GPU", 0), has.get("memory", 0) / 2**30, kinds))
+    return nodes

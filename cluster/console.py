@@ -1,0 +1,51 @@
+"""What libraries may say on the console: warnings and errors, so that a run's own progress stays readable.
+
+Everything else still goes to Ray's log files (under /tmp/ray/session_latest/logs unless Ray was told otherwise).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+# Libraries and the level from which they are shown.
+LEVELS = {
+    "alembic": logging.WARNING,
+    "mlflow": logging.WARNING,
+    "mlflow.store.db.utils": logging.WARNING,
+    "httpx": logging.WARNING,
+    "botocore": logging.WARNING,
+    "aiobotocore": logging.WARNING,
+    "py4j": logging.WARNING,
+    "faiss.loader": logging.WARNING,
+    "ray.train": logging.WARNING,
+    "ray.tune": logging.WARNING,
+    # Says at every start that token authentication is on, which docs/cluster.md explains.
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+}
+
+
+def quiet_before_start() -> None:
+    """Settings that Ray and MLflow read when they are imported or started; what the user has set stays."""
+    if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
+        # Ray Data's actors always draw an E line from the C++ core of the driver (their constructor arguments lie in
+        # the object store, where the driver keeps them as long as the run lasts); its log level is the only switch.
+        # putenv instead of os.environ: the driver alone, while Ray's other processes go on logging to their files.
+        os.putenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks for git's revision; a container has no git
+    for name, level in LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def quiet_ray_data() -> None:
+    """No plans and progress bars of Ray Data: stages show rows done, rate and time left themselves."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
+    for handler in logging.getLogger("ray.data").handlers:
+        if type(handler).__name__ == "PlainRayHandler":  # its console handler; the other one writes the log file
+            handler.setLevel(logging.WARNING)
