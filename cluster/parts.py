@@ -26,6 +26,7 @@ from cluster.capacity import check_capacity
 from cluster.progress import Progress
 from fgvr import tables
 from fgvr.config.base import Workers
+from fgvr.errors import UserError
 from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 SUMMARY = b"fgvr.summary"
 
 
-class TooManyFailures(RuntimeError):
+class TooManyFailures(UserError):
     """More rows failed than `run.max_error_share` allows."""
 
 

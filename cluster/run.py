@@ -8,25 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.parts import TooManyFailures
-from cluster.session import SessionError, ray_session
+from cluster.session import ray_session
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
 from fgvr import storage
 from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
+from fgvr.errors import UserError, user_error_in
 
 log = logging.getLogger(__name__)
 
-
-class UserError(RuntimeError):
-    """Something that the person who started the run can mend; the message says how. Shown without a traceback."""
+__all__ = ["UserError", "open_run", "run_main"]
 
 
 @contextmanager
 def open_run(config: Config) -> Iterator[RunContext]:
     """Everything that a stage needs, closed again at the end."""
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
-    storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
+    try:
+        storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
+    except OSError as error:
+        raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
     with ray_session(config.cluster), tracked_run(config, folder) as tracker:
         yield RunContext(config, folder, tracker)
 
@@ -56,13 +57,14 @@ def run_main(
         config = load_config(sys.argv[1:] if argv is None else argv, presets, doc or "")
         if check is not None:
             check(config)
-    except ConfigError as error:
-        exit_with(error)
-    try:
         with open_run(config) as context:
             work(context)
     except ConfigError as error:
         exit_with(error)
-    except (UserError, SessionError, TooManyFailures) as error:
-        sys.stderr.write(f"stopped: {error}\n")
+    except Exception as error:  # whatever happened: was there a cause that the user can mend?
+        known = user_error_in(error)
+        if known is None:
+            raise
+        log.debug("the whole error", exc_info=error)
+        sys.stderr.write(f"stopped: {known}\n")
         raise SystemExit(1) from None

@@ -14,6 +14,7 @@ import ray
 
 from cluster.console import quiet_before_start, quiet_ray_data
 from fgvr.config.run import Cluster
+from fgvr.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONNECT_SECONDS = 5.0
@@ -21,7 +22,7 @@ CONNECT_SECONDS = 5.0
 _own = False  # whether this process started the Ray that it uses; Ray has no public question for it
 
 
-class SessionError(RuntimeError):
+class SessionError(UserError):
     """No Ray session could be had, or it is too small for the config; the message says what to change."""
 
 

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from fgvr import storage
 from fgvr.config.run import Config
+from fgvr.errors import UserError
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A config that cannot be used; the message names the field, the value and what is allowed."""
 
 

@@ -1,0 +1,33 @@
+"""Errors that the person who started a run can mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class UserError(Exception):
+    """A wrong value, a missing file, too little memory: the message says what, where, and what to do.
+
+    Command lines show the message without a traceback.
+    """
+
+
+def user_error_in(error: BaseException) -> BaseException | None:
+    """The UserError in an error's chain of causes: Ray wraps what its workers raise; None where there is none."""
+    return next((cause for cause in _chain(error) if isinstance(cause, UserError)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        # Ray's RayTaskError keeps the worker's own exception as `cause`, Ray Train its workers' as a dict.
+        inner = getattr(error, "cause", None)
+        if isinstance(inner, BaseException):
+            yield from _chain(inner)
+        workers = getattr(error, "worker_failures", None)
+        if isinstance(workers, dict):
+            for failure in workers.values():
+                yield from _chain(failure)
+        error = error.__cause__ or error.__context__
