@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fgvr.errors import UserError
+
 KeysValues = tuple[Tensor, Tensor]  # of one layer, [P, heads, width/heads] each
 
 
-class UnsupportedTextTowerError(ValueError):
+class UnsupportedTextTowerError(UserError, ValueError):
     """Prompts cannot be learned for this model; the message says what its text tower does differently."""
 
 

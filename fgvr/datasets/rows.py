@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.errors import UserError
 from fgvr.schemas import SAMPLES
 
 CHUNK = 65_536
@@ -30,7 +31,7 @@ LISTING = pa.schema(
 """What a source yields: chunks of this schema, absent columns meaning null."""
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A source that cannot be listed; the message names the config field or the file, and what was expected there."""
 
 

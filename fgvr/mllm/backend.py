@@ -11,28 +11,30 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fgvr.errors import UserError
 from fgvr.mllm.prompts import AspectOrder, Conversation
+from fgvr.part_worker import WorkerLost
 from fgvr.schemas import Failure
 
 
-class EngineDead(RuntimeError):  # noqa: N818 - a state of the engine, raised where its process must be replaced
-    """The engine behind a worker is gone and cannot be used again: the process that holds it must be replaced."""
+class EngineDead(WorkerLost):
+    """The engine in this process is gone and cannot be used again."""
 
 
-class BackendRefused(RuntimeError):  # noqa: N818 - the backend's answer to the job as a whole
-    """The backend will not do any of this job's requests: wrong key, unknown model, no such server."""
+class BackendRefused(UserError, RuntimeError):  # noqa: N818 - what the backend says to the whole job
+    """The backend will do none of this job's requests: wrong key, unknown model, no such server."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image and the name of its content, under which an engine caches what it computed from it."""
+    """A decoded image and the name of its content, under which an engine keeps what it computed from it."""
 
     image: Image.Image
     content_id: str
 
     @classmethod
     def of(cls, image: Image.Image) -> Picture:
-        """Name an RGB image by the hash of its pixels: one name can never stand for two contents."""
+        """Name an image by the hash of its pixels: one name can never stand for two contents."""
         digest = hashlib.blake2b(f"{image.size}{image.mode}".encode(), digest_size=16)
         digest.update(image.tobytes())
         return cls(image, digest.hexdigest())
@@ -45,6 +47,15 @@ class Sampling:
     max_tokens: int = 32
     temperature: float = 0.0
     seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One prompt about one image."""
+
+    picture: Picture
+    conversation: Conversation
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True)
@@ -105,16 +116,18 @@ class AspectTask:
     order: AspectOrder = "shared_prefix"
     words: tuple[str, str] = ("Yes", "No")
 
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise ValueError("an aspect task needs at least one question")
+
 
 class Labeler(Protocol):
-    """Answers one prompt about each of many images."""
+    """Answers questions about images in words."""
 
-    def label(
-        self, pictures: Iterable[Picture], conversation: Conversation, samplings: Sampling | Sequence[Sampling]
-    ) -> list[Answer]:
-        """One answer a picture, in their order; a request that fails is an answer with a failure.
+    def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
+        """One answer a request, in their order; a request that fails is an answer with a failure.
 
-        Pictures are drawn from the iterable only as fast as they can be worked on.
+        Requests are drawn from the iterable only as fast as they can be worked on, which bounds decoded images.
 
         Raises:
             EngineDead: the engine is gone.
@@ -127,7 +140,7 @@ class AspectScorer(Protocol):
     """Gives p(yes) of every question for each of many images."""
 
     def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
-        """One answer a picture, in their order; raises as `Labeler.label`."""
+        """One answer a picture, in their order; draws and raises as `Labeler.label`."""
         ...
 
 
