@@ -1,0 +1,75 @@
+"""The table of results that a run prints at its end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fgvr.metrics.scores import METRICS
+from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES, METRIC_TITLES
+
+
+def results_table(metrics: str) -> str:
+    """Text for a terminal of 100 columns from the text of metrics.json."""
+    facts = json.loads(metrics)
+    evaluation = facts["evaluation"]
+    lines = [_headline(evaluation), ""]
+    lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
+    lines += ["", *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    return "\n".join(_clean(line) for line in lines) + "\n"
+
+
+def _headline(evaluation: dict[str, Any]) -> str:
+    where = f"{evaluation['images']:,} images of split {evaluation['split']!r}"
+    if not evaluation["scored"]:
+        return f"Evaluation on {where}; no true classes are known, so only agreement is shown."
+    warning = "; THESE WERE TRAINED ON, there is no other split" if evaluation["trained_on"] else ""
+    return f"Evaluation on {where}, {evaluation['classes']} classes{warning}. 0-100, more is better."
+
+
+def _scores(methods: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
+    titles = {metric: METRIC_TITLES[metric] for metric in METRICS}
+    lines = [f"{'':18}" + "".join(f"{title:>14}" for title in titles.values()) + f"{'names':>8}"]
+    for name, scores in methods.items():
+        cells = "".join(f"{_with_interval(scores, metric):>14}" for metric in titles)
+        lines.append(f"{METHOD_TITLES.get(name, name):18}{cells}{scores['names']:>8,}")
+    width = max(len(METHOD_TITLES.get(name, name)) for name in methods) if methods else 0
+    lines += ["", f"(± half of the 95% bootstrap interval; sACC with {evaluation['sacc_model']})"]
+    lines += [f"  {METHOD_TITLES.get(name, name):{width}}  {METHOD_MEANINGS.get(name, '')}" for name in methods]
+    return lines
+
+
+def _with_interval(scores: dict[str, Any], metric: str) -> str:
+    interval = scores["intervals"].get(metric)
+    half = "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:4.1f}"
+    return f"{scores[metric]:.1f}{half}"
+
+
+def _agreement(facts: dict[str, Any]) -> list[str]:
+    names = facts["agreement"]["methods"]
+    lines = ["Share of images with the same name from both methods:"]
+    lines += [f"{'':18}" + "".join(f"{METHOD_TITLES.get(name, name):>19}" for name in names)]
+    for name, row in zip(names, facts["agreement"]["share"], strict=True):
+        lines.append(f"{METHOD_TITLES.get(name, name):18}" + "".join(f"{100 * share:>18.1f}%" for share in row))
+    return lines
+
+
+def _stages(stages: dict[str, Any]) -> list[str]:
+    lines = [f"{'stage':18}{'rows':>12}{'failed':>10}{'seconds':>12}"]
+    lines += [
+        f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
+        for name, stage in stages.items()
+    ]
+    return lines
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    return (
+        f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
+        f"{cost['output_tokens']:,} out; {cost['seconds']:,.0f} s in all"
+    )
+
+
+def _clean(line: str) -> str:
+    """Names may come from a model or a file: control characters must not reach a terminal."""
+    return "".join(char if char.isprintable() else "�" for char in line).rstrip()

@@ -1,0 +1,89 @@
+"""report.html: one self-contained page without scripts and without anything from outside.
+
+Labels come from a model and file names from strangers: Jinja2 escapes all of them, and the page's own
+Content-Security-Policy allows no script, should an escape ever be missing.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import jinja2
+
+from fgvr.metrics.classification import fold_name
+from fgvr.metrics.scores import METRICS
+from fgvr.report import methods
+from fgvr.report.content import ReportContent
+from fgvr.report.results import MethodResult, StageResult, cost
+
+SHOWN_LABELS = 30
+
+
+def render(content: ReportContent) -> str:
+    """The page as text."""
+    results = content.results
+    label_space = results.label_space
+    counts = label_space.counts if label_space is not None else []
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            content=content,
+            results=results,
+            metrics=METRICS,
+            words=methods,
+            shown_labels=counts[:SHOWN_LABELS],
+            hidden_labels=counts[SHOWN_LABELS:],
+            most_frequent=max((count for _, count in counts), default=1),
+            longest=max((stage.seconds for stage in results.stages), default=1.0) or 1.0,
+            best=_best(results.methods),
+            same_name=lambda one, other: fold_name(one) == fold_name(other),
+            failures=_failures(results.stages),
+            cost=cost(results.stages),
+        )
+    )
+
+
+def _best(results: dict[str, MethodResult]) -> dict[str, float]:
+    """The highest value of each metric; the MLLM itself, which is a reference and not a rival, apart."""
+    scores = [result.scores for name, result in results.items() if result.scores is not None and name != "mllm"]
+    return {metric: max((getattr(found, metric) for found in scores), default=math.inf) for metric in METRICS}
+
+
+def _failures(stages: list[StageResult]) -> list[tuple[str, str, int, str]]:
+    """(stage, reason, rows, meaning), most frequent first."""
+    rows = [
+        (stage.name, reason, count, methods.FAILURE_MEANINGS.get(reason, ""))
+        for stage in stages
+        for reason, count in stage.failures.items()
+    ]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fgvr", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "count": lambda value: f"{value:,}", "percent": percent}
+    return environment
+
+
+def percent(share: float | None) -> str:
+    """A share (0–1) in words."""
+    return "unknown" if share is None or math.isnan(share) else f"{100 * share:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 0.4 s, 42 s, 7 min 5 s, 3 h 12 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,171 @@
+"""The content of metrics.json: how good each method is, what each stage did, what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fgvr.metrics.label_space import LabelSpaceStatistics
+from fgvr.metrics.scores import METRICS, MethodScores
+from fgvr.tables import Table
+
+TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Which images the methods were compared on.
+
+    Attributes:
+        split: the split they are of.
+        images: their number.
+        scored: of these, with a known class; 0 means that no accuracy can be computed.
+        classes: distinct classes among them.
+        trained_on: whether discovery or training images may be among them (no other split was there).
+        sacc_model: Sentence-BERT model of sACC.
+        class_targets: what the students learned: `true` labels, `near` (disambiguated ones), or "" without students.
+    """
+
+    split: str
+    images: int
+    scored: int
+    classes: int
+    trained_on: bool
+    sacc_model: str
+    class_targets: str = ""
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on the evaluation images; `scores` is None where no truth is known."""
+
+    images: int
+    unnamed: int
+    names: int
+    scores: MethodScores | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The metrics side by side with the counts; null where there is no truth."""
+        if self.scores is None:
+            return {**dict.fromkeys(METRICS), **asdict(self)}
+        return asdict(self.scores)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did; `seconds` is the wall time of all sessions together."""
+
+    name: str
+    seconds: float
+    rows: int
+    failed: int
+    failures: dict[str, int] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The vocabulary that the MLLM's answers became, on the discovery images.
+
+    Attributes:
+        statistics: its shape.
+        counts: (name, images), most frequent first.
+        merged: answers that were given another spelling or name.
+    """
+
+    statistics: LabelSpaceStatistics
+    counts: list[tuple[str, int]]
+    merged: int = 0
+
+
+@dataclass(frozen=True)
+class CandidateFacts:
+    """How good the candidate sets are.
+
+    Attributes:
+        mean_size: labels in a set.
+        coverage: share (0–1) of sets that hold the true name; None where no truth is known.
+        label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; None: unknown.
+        neighbour_precision: share of neighbours of the same class, estimated likewise.
+        expected_to_help: whether the neighbourhoods are purer than the labels are right; None: unknown.
+    """
+
+    mean_size: float
+    coverage: float | None = None
+    label_accuracy: float | None = None
+    neighbour_precision: float | None = None
+    expected_to_help: bool | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of metrics.json."""
+
+    run: str
+    evaluation: EvaluationSet
+    methods: dict[str, MethodResult]
+    stages: list[StageResult]
+    agreement: list[list[float]] = field(default_factory=list)
+    label_space: LabelSpace | None = None
+    candidates: CandidateFacts | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON types; the keys that programs read are `methods`, `stages` and `cost`."""
+        return {
+            "run": self.run,
+            "evaluation": asdict(self.evaluation),
+            "methods": {
+                name: {**result.as_json(), "sacc_model": self.evaluation.sacc_model}
+                for name, result in self.methods.items()
+            },
+            "agreement": {"methods": list(self.methods), "share": self.agreement},
+            "label_space": None if self.label_space is None else asdict(self.label_space.statistics),
+            "candidates": None if self.candidates is None else asdict(self.candidates),
+            "stages": {
+                stage.name: {key: value for key, value in asdict(stage).items() if key != "name"}
+                for stage in self.stages
+            },
+            "cost": cost(self.stages),
+        }
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(self.as_json(), indent=1, ensure_ascii=False)
+
+
+def stage_results(tables: Sequence[Table]) -> list[StageResult]:
+    """One result a stage name, in the order in which the stages ran; tables of the same name are added up."""
+    found: dict[str, StageResult] = {}
+    for table in tables:
+        metrics = table.extra.get("metrics", {})
+        tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
+        earlier = found.get(table.name)
+        if earlier is None:
+            found[table.name] = StageResult(
+                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens
+            )
+        else:
+            found[table.name] = StageResult(
+                table.name,
+                earlier.seconds + table.seconds,
+                earlier.rows + table.rows,
+                earlier.failed + table.failed,
+                _sum(earlier.failures, table.failures),
+                _sum(earlier.tokens, tokens),
+            )
+    return list(found.values())
+
+
+def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
+    """Tokens and wall time, in all; seconds are those of stages one after the other."""
+    totals: dict[str, float] = dict.fromkeys(TOKENS, 0)
+    for stage in stages:
+        for name, count in stage.tokens.items():
+            totals[name] += count
+    return {**{name: int(count) for name, count in totals.items()}, "seconds": sum(stage.seconds for stage in stages)}
+
+
+def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}

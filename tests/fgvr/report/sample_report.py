@@ -1,0 +1,81 @@
+"""A report's content as a run would fill it, with names that nobody should trust."""
+
+from fgvr.metrics.label_space import statistics
+from fgvr.metrics.scores import MethodScores
+from fgvr.report.content import Candidate, ImageCard, Prediction, ReportContent
+from fgvr.report.results import (
+    CandidateFacts,
+    EvaluationSet,
+    LabelSpace,
+    MethodResult,
+    Results,
+    StageResult,
+)
+
+SCRIPT = "<script>document.title='owned'</script>"
+HOSTILE_FILE = '"><img src=x onerror=alert(1)>.jpg'
+RED_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+
+
+def method(base: float) -> MethodResult:
+    scores = MethodScores(
+        sacc=base + 8,
+        cacc=base + 3,
+        siou=base + 5.5,
+        top1=base,
+        images=540,
+        unnamed=3,
+        names=41,
+        mapped=0.9,
+        intervals={"sacc": (base + 6, base + 10), "top1": (base - 3.5, base + 3.5)},
+    )
+    return MethodResult(images=540, unnamed=3, names=41, scores=scores)
+
+
+def results(*, scored: bool = True) -> Results:
+    names = (
+        ["Crested Azure Finch"] * 31 + ["Marsh Tern"] * 22 + [f"Rare {n} Gull" for n in range(40)] + [SCRIPT] * 5 + [""]
+    )
+    counts = sorted({name: names.count(name) for name in names if name}.items(), key=lambda item: -item[1])
+    methods = {name: method(50.0 + 5 * n) for n, name in enumerate(["mllm", "zs_clip", "near", "base", "makd"])}
+    if not scored:
+        methods = {name: MethodResult(found.images, found.unnamed, found.names) for name, found in methods.items()}
+    return Results(
+        run="demo",
+        evaluation=EvaluationSet(
+            "test", 540, 540 if scored else 0, 36 if scored else 0, False, "all-MiniLM-L6-v2", "near"
+        ),
+        methods=methods,
+        stages=[
+            StageResult("samples", 3.2, 1620, 0),
+            StageResult(
+                "labels", 41.0, 360, 4, {"corrupt": 3, "refused": 1}, {"prompt_tokens": 13_000, "output_tokens": 2_000}
+            ),
+            StageResult("makd", 95.0, 20, 0),
+        ],
+        agreement=[[1.0 if a == b else 0.6 for a in range(5)] for b in range(5)],
+        label_space=LabelSpace(statistics(names), counts, merged=12),
+        candidates=CandidateFacts(2.3, 0.91 if scored else None, 0.64, 0.88, True),
+    )
+
+
+def content(*, scored: bool = True) -> ReportContent:
+    candidates = [Candidate("Crested Azure Finch", 1 / 3, 0.92), Candidate(SCRIPT, 2 / 3, 0.08)]
+    predictions = [
+        Prediction("near", "Crested Azure Finch", 0.71),
+        Prediction("makd", SCRIPT, 0.4),
+        Prediction("base", ""),
+    ]
+    good = ImageCard(
+        "0000012.jpg",
+        RED_DOT,
+        "",
+        "A crested azure finch.",
+        "Crested Azure Finch",
+        "Crested Azure Finch",
+        candidates,
+        predictions,
+    )
+    bad = ImageCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, SCRIPT, "")
+    facts = [("MLLM", "demo"), ("CLIP", "demo"), ("Photos", "1,620 drawings"), ("File", HOSTILE_FILE)]
+    return ReportContent(results(scored=scored), facts, [good, bad] * 6, "2026-01-02 03:04")

@@ -1,0 +1,27 @@
+from sample_report import SCRIPT, results
+
+from fgvr.report.console import results_table
+
+
+def test_table():
+    text = results_table(results().to_json())
+    rows = {line[:18].strip(): line for line in reversed(text.splitlines())}
+    assert rows["NeaR"].split() == ["NeaR", "68.0", "±", "2.0", "63.0", "65.5", "60.0", "±", "3.5", "41"]
+    assert "540 images of split 'test', 36 classes" in text
+    assert "all-MiniLM-L6-v2" in text
+    assert rows["labels"].split() == ["labels", "360", "4", "41.0"]
+    assert "MLLM tokens: 13,000 in (0 of them from the prefix cache), 2,000 out; 139 s in all" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_without_truth():
+    text = results_table(results(scored=False).to_json())
+    assert "no true classes are known" in text
+    assert "60.0%" in text
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    found = results()
+    evil = found.to_json().replace('"labels"', '"lab\\u001b[2Jels"')
+    assert "\x1b" not in results_table(evil)
+    assert SCRIPT not in results_table(evil)  # no label stands in the table at all

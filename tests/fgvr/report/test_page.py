@@ -1,0 +1,86 @@
+import html.parser
+from collections import Counter
+
+import pytest
+from sample_report import HOSTILE_FILE, RED_DOT, SCRIPT, content
+
+from fgvr.report.page import duration, render
+
+
+class Elements(html.parser.HTMLParser):
+    """Tags, attributes and text as a browser would see them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        self.text += " " if tag in {"td", "th", "dd", "dt"} else ""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_hostile_names_stay_text(scored):
+    page = Elements(render(content(scored=scored)))
+    assert page.tags["script"] == 0
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert SCRIPT in page.text  # shown, letter by letter
+    assert HOSTILE_FILE in page.text
+    assert page.open == []  # every element is closed
+
+
+def test_nothing_comes_from_outside():
+    page = render(content())
+    elements = Elements(page)
+    links = [value for name, value in elements.attributes if name in {"src", "href", "srcset", "data", "action"}]
+    assert set(links) == {RED_DOT}
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+
+
+def test_what_a_reader_looks_for():
+    text = " ".join(Elements(render(content())).text.split())
+    for expected in [
+        "540 images of split “test”, 36 classes",
+        "Student + aspects",
+        "78.0 ±2.0",  # sACC of makd, 70 + 8
+        "model all-MiniLM-L6-v2",
+        "43 names on 98 images",
+        "The true name is in 91.0% of the sets",
+        "0.33 → 0.92",
+        "no human label was used",
+        "labels corrupt 3 an image, but truncated or damaged",
+        "13,000 tokens",
+        "and 13 more names on 13 images",
+    ]:
+        assert expected in text
+
+
+def test_without_truth_there_are_no_scores():
+    text = " ".join(Elements(render(content(scored=False))).text.split())
+    assert "No true classes are known" in text
+    assert "The true name is in" not in text
+    assert "sACC" not in text
+    assert "Agreement" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 0 s"), (425, "7 min 5 s"), (11_520, "3 h 12 min")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

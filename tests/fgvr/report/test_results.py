@@ -1,0 +1,38 @@
+import json
+
+from sample_report import results
+
+from fgvr.report.results import stage_results
+from fgvr.tables import Table
+
+
+def test_keys_that_programs_read():
+    facts = json.loads(results().to_json())
+    assert facts["methods"]["near"]["sacc"] == 68.0
+    assert facts["methods"]["near"]["sacc_model"] == "all-MiniLM-L6-v2"
+    assert {"sacc", "cacc", "siou", "top1", "intervals", "unnamed"} <= facts["methods"]["makd"].keys()
+    assert facts["stages"]["labels"] == {
+        "seconds": 41.0,
+        "rows": 360,
+        "failed": 4,
+        "failures": {"corrupt": 3, "refused": 1},
+        "tokens": {"prompt_tokens": 13_000, "output_tokens": 2_000},
+    }
+    assert facts["cost"] == {"prompt_tokens": 13_000, "cached_tokens": 0, "output_tokens": 2_000, "seconds": 139.2}
+
+
+def test_without_truth_the_metrics_are_null():
+    methods = json.loads(results(scored=False).to_json())["methods"]
+    assert methods["near"]["sacc"] is None
+    assert methods["near"]["unnamed"] == 3
+
+
+def test_tables_of_one_stage_are_added_up():
+    def table(seconds: float, rows: int, reason: str) -> Table:
+        facts = {"metrics": {"prompt_tokens": 5.0, "accuracy": 0.5}}
+        return Table("x", "predictions", "f", rows, 1, 1, 9, seconds, failures={reason: 1}, extra=facts)
+
+    (found,) = stage_results([table(1, 10, "corrupt"), table(2, 20, "not_found")])
+    assert (found.seconds, found.rows, found.failed) == (3, 30, 2)
+    assert found.failures == {"corrupt": 1, "not_found": 1}
+    assert found.tokens == {"prompt_tokens": 10}
