@@ -17,10 +17,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from fgvr.errors import UserError
+
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Floats = npt.NDArray[np.float32]
+
+
+class ModelFolderError(UserError, ValueError):
+    """A folder that holds no trained model, or a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +97,16 @@ class PreparedClassifier:
 
 
 def read_model_file(folder: Path) -> dict[str, Any]:
-    """The content of a model folder's `model.json`; raises ValueError where the folder holds no model."""
+    """The content of a model folder's `model.json`; raises ModelFolderError where the folder holds no model."""
     path = folder / MODEL_FILE
     if not path.is_file():
-        raise ValueError(f"{folder} is not a trained model: it has no {MODEL_FILE}")
+        raise ModelFolderError(f"{folder} is not a trained model: it has no {MODEL_FILE}")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ModelFolderError(f"{path} is damaged: {error}") from None
     if not isinstance(facts, dict) or "kind" not in facts:
-        raise ValueError(f"{path} does not say which kind of model it is")
+        raise ModelFolderError(f"{path} does not say which kind of model it is")
     return facts
 
 
@@ -108,7 +114,7 @@ def load_classifier(folder: Path, device: str | torch.device = "cpu") -> ImageCl
     """The model in a local folder, ready on `device` (for URLs see `fgvr.storage.fetch_folder`).
 
     Raises:
-        ValueError: no model is there, its files are damaged, or its kind is unknown.
+        ModelFolderError: no model is there, its files are damaged, or its kind is unknown.
     """
     kind = read_model_file(folder)["kind"]
     if kind == "student":
@@ -119,4 +125,4 @@ def load_classifier(folder: Path, device: str | torch.device = "cpu") -> ImageCl
         from fgvr.clip.classifier import NearClassifier
 
         return NearClassifier.load(folder, device)
-    raise ValueError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")
+    raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")

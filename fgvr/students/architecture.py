@@ -11,7 +11,12 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from fgvr.errors import UserError
 from fgvr.students.preprocess import STORED_PER_INPUT, Preprocess
+
+
+class StudentError(UserError, ValueError):
+    """A student that cannot be built; the message names the config field and what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class StudentSpec:
 
 
 def check_backbone(name: str) -> None:
-    """Raise ValueError, with names that are close, where timm has no such architecture.
+    """Raise StudentError, with names that are close, where timm has no such architecture.
 
     Only names in timm's own registry pass: an `hf-hub:` name would be fetched, and students start from scratch.
     """
@@ -52,7 +57,7 @@ def check_backbone(name: str) -> None:
     known = timm.list_models()
     close = difflib.get_close_matches(architecture, known, n=4, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists all"
-    raise ValueError(f"makd.backbone {name!r}: timm has no such model; {hint}")
+    raise StudentError(f"makd.backbone {name!r}: timm has no such model; {hint}")
 
 
 def timm_preprocess(backbone: str, input_size: int, resize: int | None = None) -> Preprocess:
@@ -74,11 +79,11 @@ def build_student(spec: StudentSpec) -> nn.Module:
     """A student with random weights: float32 [N, 3, S, S] → logits [N, C + Q], channels-last.
 
     Raises:
-        ValueError: timm has no such model, or it cannot be built with this input size and these arguments.
+        StudentError: timm has no such model, or it cannot be built with this input size and these arguments.
     """
     check_backbone(spec.backbone)
     if not spec.labels:
-        raise ValueError("a student needs at least one class")
+        raise StudentError("a student needs at least one class")
     outputs = len(spec.labels) + len(spec.questions)
     arguments = dict(spec.backbone_args)
     facts = timm.get_pretrained_cfg(spec.backbone.partition(".")[0])
@@ -91,9 +96,9 @@ def build_student(spec: StudentSpec) -> nn.Module:
             model.eval()
             shape = tuple(model(torch.zeros(1, 3, side, side)).shape)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise StudentError(
             f"makd.backbone {spec.backbone!r} cannot be built for {side} px with arguments {arguments}: {error}"
         ) from error
     if shape != (1, outputs):
-        raise ValueError(f"makd.backbone {spec.backbone!r} gives outputs {shape} where (1, {outputs}) are needed")
+        raise StudentError(f"makd.backbone {spec.backbone!r} gives outputs {shape} where (1, {outputs}) are needed")
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -25,7 +25,7 @@ class StudentClassifier(PreparedClassifier):
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> StudentClassifier:
-        """From a model folder; raises ValueError where it is damaged."""
+        """From a model folder; raises ModelFolderError where it is damaged."""
         spec, model = load_student(folder, device)
         return cls(spec, model, device)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import fgvr
-from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, read_model_file
+from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.students.preprocess import Preprocess
 
@@ -53,10 +53,10 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
 
 
 def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[StudentSpec, nn.Module]:
-    """The student in a folder, in eval mode; raises ValueError where it is damaged or of another kind."""
+    """The student in a folder, in eval mode; raises ModelFolderError where it is damaged or of another kind."""
     content = read_model_file(folder)
     if content["kind"] != KIND or content.get("format") != FORMAT:
-        raise ValueError(
+        raise ModelFolderError(
             f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
             f"expected a {KIND} of format {FORMAT}"
         )
@@ -70,10 +70,10 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[Stud
             preprocess=Preprocess(**{**sizes, "mean": tuple(sizes["mean"]), "std": tuple(sizes["std"])}),
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None
+        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None
     model = build_student(spec)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error}") from None
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error}") from None
     return spec, model.eval().to(device)

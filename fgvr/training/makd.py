@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fgvr.config import ImageLimits, Makd
+from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms, mean
 from fgvr.schemas import Failure
 from fgvr.students.architecture import StudentSpec, build_student
@@ -33,6 +34,10 @@ from fgvr.training.schedule import learning_rate
 log = logging.getLogger(__name__)
 
 GIB = 2**30
+
+
+class StudentTrainingError(UserError, ValueError):
+    """A student that cannot be trained on these images; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def train_student(job: StudentJob, reporter: Reporter) -> None:
     Every epoch's metrics are reported; see `fgvr.training.checkpoint` for what a checkpoint holds.
 
     Raises:
-        ValueError: too few images for the batch size and workers, or too many that cannot be read.
+        StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
     training = _Training(job, reporter)
     for epoch in range(training.first_epoch, job.settings.epochs):
@@ -202,7 +207,7 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
     store = open_store(Path(job.cache), examples.identity, examples.uris, settings)
     if len(store.failures) > job.max_error_share * len(examples):
         reasons = Counter(failure.reason.value for failure in store.failures.values())
-        raise ValueError(
+        raise StudentTrainingError(
             f"{len(store.failures)} of {len(examples)} training images cannot be read ({dict(reasons)}), "
             f"more than run.max_error_share = {job.max_error_share} allows"
         )
@@ -229,7 +234,7 @@ def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
     """Batch normalisation needs two images a worker in every step."""
     smallest = images // steps_per_epoch(images, settings.batch_size)
     if smallest < 2 * reporter.world_size:
-        raise ValueError(
+        raise StudentTrainingError(
             f"{images} training images in batches of makd.batch_size = {settings.batch_size} leave fewer than two "
             f"images in a step for each of {reporter.world_size} workers"
         )

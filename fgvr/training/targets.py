@@ -9,9 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS
 
 Ids = npt.NDArray[np.int64]
+
+
+class TargetError(UserError, ValueError):
+    """Images without anything to learn; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,18 @@ def true_targets(true: TrueClasses) -> ClassTargets:
     """Targets from true classes. Classes without an image are no output; images without a class have no target.
 
     Raises:
-        ValueError: no image has a true class, or one class id has two names.
+        TargetError: no image has a true class, or one class id has two names.
     """
     known = true.ids != UNKNOWN_CLASS
     if not known.any():
-        raise ValueError("makd.target is true, but no training image has a true class (use near, or auto)")
+        raise TargetError("makd.target is true, but no training image has a true class (use near, or auto)")
     used, dense = np.unique(true.ids[known], return_inverse=True)
     names: dict[int, str] = {}
     for number in np.flatnonzero(known):
         class_id = int(true.ids[number])
         name = true.names[number] or f"class {class_id}"
         if names.setdefault(class_id, name) != name:
-            raise ValueError(f"class id {class_id} has two names in the samples: {names[class_id]!r} and {name!r}")
+            raise TargetError(f"class id {class_id} has two names in the samples: {names[class_id]!r} and {name!r}")
     classes = np.full(len(true.ids), UNKNOWN_CLASS, dtype=np.int64)
     classes[known] = dense
     return ClassTargets(classes, tuple(names[int(class_id)] for class_id in used), "true")
@@ -88,11 +93,11 @@ def near_targets(near: NearLabels) -> ClassTargets:
     """Targets from NeaR: the disambiguated label where there is one, else NeaR's prediction.
 
     Raises:
-        ValueError: NeaR says nothing about any image.
+        TargetError: NeaR says nothing about any image.
     """
     classes = np.where(near.disambiguated != UNKNOWN_CLASS, near.disambiguated, near.predicted).astype(np.int64)
     if not (classes != UNKNOWN_CLASS).any():
-        raise ValueError("no training image has a label from NeaR: the student has nothing to learn")
+        raise TargetError("no training image has a label from NeaR: the student has nothing to learn")
     return ClassTargets(classes, near.labels, "near")
 
 

@@ -1,0 +1,114 @@
+"""infer: any trained model over any samples, one row of predictions for each image.
+
+Threads read and prepare images a few batches ahead of the model. They keep only what the model takes: a batch of
+decoded photos may have gigabytes, a batch of inputs has megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fgvr import schemas
+from fgvr.classifier import ImageClassifier, Outputs, load_classifier
+from fgvr.config import ImageLimits
+from fgvr.images import ImageError, read_image
+from fgvr.read_ahead import read_ahead
+from fgvr.schemas import Failure
+from fgvr.storage import fetch_folder
+
+TOP = 5
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """What the workers of infer need; pickles.
+
+    Attributes:
+        model: URI of a model folder.
+        limits: of reading an image.
+        abstain_below: predictions with a lower score are marked as abstained.
+        batch_images: images in a forward pass.
+        device: where the model runs; None: a GPU where there is one.
+        threads: that read and prepare images.
+    """
+
+    model: str
+    limits: ImageLimits
+    abstain_below: float = 0.0
+    batch_images: int = 64
+    device: str | None = None
+    threads: int = 4
+
+
+class InferWorker:
+    """The PartWorker of infer; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: InferSettings) -> None:
+        self.settings = settings
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`."""
+        ids, uris = rows["image_id"].to_pylist(), rows["uri"].to_pylist()
+        size = self.settings.batch_images
+        predicted: list[Row] = []
+        waiting: list[tuple[int, torch.Tensor]] = []
+        images = read_ahead(self._prepared, uris, threads=self.settings.threads, ahead=2 * size)
+        for image_id, image in zip(ids, images, strict=True):
+            if isinstance(image, Failure):
+                predicted.append({"image_id": image_id, "error": image.as_row()})
+                continue
+            waiting.append((image_id, image))
+            if len(waiting) == size:
+                predicted += self._predict(waiting)
+                waiting = []
+        if waiting:
+            predicted += self._predict(waiting)
+        return pa.Table.from_pylist(predicted, schema=schemas.PREDICTIONS)
+
+    def _prepared(self, uri: str) -> torch.Tensor | Failure:
+        try:
+            return self.classifier.prepare(read_image(uri, self.settings.limits))
+        except ImageError as error:
+            return error.failure
+
+    def _predict(self, images: Sequence[tuple[int, torch.Tensor]]) -> list[Row]:
+        outputs = self.classifier.predict(torch.stack([image for _, image in images]))
+        ids = [image_id for image_id, _ in images]
+        return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below)
+
+
+def prediction_rows(ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float) -> list[Row]:
+    """Rows of the predictions table: the best label, its score, and the best five.
+
+    Args:
+        ids: image ids of the N rows of `outputs`.
+        outputs: of the model.
+        labels: names of its classes.
+        abstain_below: a row whose best score is lower keeps its label and is marked as abstained.
+    """
+    # A stable sort of the negated scores: of equal scores the lower label id comes first, as arg max has it.
+    best = np.argsort(-outputs.scores, axis=1, kind="stable")[:, :TOP]
+    scores = np.take_along_axis(outputs.scores, best, axis=1)
+    return [
+        {
+            "image_id": image_id,
+            "label": labels[best[row, 0]],
+            "label_id": int(best[row, 0]),
+            "score": float(scores[row, 0]),
+            "top_labels": [labels[label_id] for label_id in best[row]],
+            "top_scores": scores[row].tolist(),
+            "abstained": bool(scores[row, 0] < abstain_below),
+            "p_yes": None if outputs.p_yes is None else outputs.p_yes[row].tolist(),
+            "error": None,
+        }
+        for row, image_id in enumerate(ids)
+    ]

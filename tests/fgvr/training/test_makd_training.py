@@ -1,0 +1,219 @@
+import logging
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fgvr.classifier import load_classifier
+from fgvr.config import ImageLimits, Makd
+from fgvr.students.architecture import StudentSpec, timm_preprocess
+from fgvr.training.checkpoint import read_history
+from fgvr.training.examples import Examples
+from fgvr.training.makd import StudentJob, train_student
+from fgvr.training.reporter import LocalReporter
+
+QUESTIONS = ("Is it red?", "Is it light?")
+TRUTH = np.array(
+    [[1, 0], [1, 1], [0, 0], [0, 1]], dtype=np.float32
+)  # classes: dark red, light red, dark blue, light blue
+COLOURS = np.array([[140, 20, 20], [230, 120, 120], [20, 20, 140], [120, 120, 230]])
+
+
+def photos(folder: Path, count: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """Noisy plain colours: `count` images of four classes."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    classes = np.arange(count) % 4
+    uris = [str(folder / f"{n}.png") for n in range(count)]
+    for uri, label in zip(uris, classes, strict=True):
+        pixels = COLOURS[label] + rng.normal(0, 25, (16, 16, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(uri)
+    return uris, classes
+
+
+def job(tmp_path: Path, count: int = 48, share: float = 0.0, questions=QUESTIONS, **settings) -> StudentJob:
+    values = {"backbone": "test_vit", "image_size": 16, "epochs": 4, "batch_size": 8, "lr": 0.02, "min_crop": 0.5}
+    recipe = Makd(**{**values, "schedule": "cosine", **settings})
+    uris, classes = photos(tmp_path / "photos", count, seed=0)
+    p_yes = TRUTH[classes] * 0.8 + 0.1
+    p_yes[::5] = np.nan  # images whose aspects failed
+    held = np.arange(count) >= count * (1 - share)
+    examples = Examples(np.arange(count), uris, classes.astype(np.int64), p_yes, held, "v1")
+    examples.write(str(tmp_path / "examples.parquet"))
+    spec = StudentSpec(recipe.backbone, ("a", "b", "c", "d"), questions, timm_preprocess(recipe.backbone, 16))
+    return StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), str(tmp_path / "cache"))
+
+
+def weights(reporter: LocalReporter) -> dict[str, torch.Tensor]:
+    return load_file(reporter.checkpoint / "last" / "model.safetensors")
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_byobnet"])
+def test_learns_classes_and_aspects(tmp_path, backbone):
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(job(tmp_path, 64, backbone=backbone, epochs=8, lr=0.05), reporter)
+    uris, classes = photos(tmp_path / "fresh", 40, seed=1)
+    images = [Image.open(uri) for uri in uris]
+    student = load_classifier(reporter.checkpoint / "last")
+    assert (student.scores(images).argmax(1) == classes).mean() >= 0.95
+    p_yes = student.aspects(images)
+    assert p_yes is not None
+    assert ((p_yes > 0.5) == (TRUTH[classes] > 0.5)).mean() >= 0.95
+    assert reporter.history[-1]["loss"] < reporter.history[0]["loss"] / 2
+
+
+def test_resumed_training_is_bit_equal(tmp_path):
+    whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
+    task = job(tmp_path, share=0.25, backbone="test_byobnet", backbone_args={"drop_rate": 0.2})
+    train_student(task, whole)
+
+    class Killed(Exception):
+        """Stands for a worker that dies after its second epoch."""
+
+    class DiesAfterTwo(LocalReporter):
+        def report(self, metrics, save=None):
+            super().report(metrics, save)
+            if metrics["epoch"] == 2:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_student(task, DiesAfterTwo(tmp_path / "parts"))
+    torch.manual_seed(99)  # nothing may depend on the state that the dead process left
+    train_student(task, parts)
+    assert [epoch["epoch"] for epoch in parts.history] == [3, 4]
+    assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
+    whole_history, parts_history = read_history(whole.checkpoint), read_history(parts.checkpoint)
+    assert [replace(e, images_per_second=0) for e in whole_history] == [
+        replace(e, images_per_second=0) for e in parts_history
+    ]
+    for name in ("best", "last"):
+        a, b = (reporter.checkpoint / name / "model.safetensors" for reporter in (whole, parts))
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_training_that_was_finished_does_nothing(tmp_path):
+    task = job(tmp_path, epochs=1)
+    train_student(task, LocalReporter(tmp_path / "run"))
+    again = LocalReporter(tmp_path / "run")
+    train_student(task, again)
+    assert again.history == []
+
+
+def test_best_is_the_last_of_the_best_on_validation(tmp_path):
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(job(tmp_path, share=0.25), reporter)
+    history = read_history(reporter.checkpoint)
+    best = max(history, key=lambda epoch: (epoch.validation_top1, epoch.epoch))
+    student = load_classifier(reporter.checkpoint / "best")
+    examples = Examples.read(str(tmp_path / "examples.parquet"))
+    held = np.flatnonzero(examples.held_out)
+    scores = student.scores([Image.open(examples.uris[n]) for n in held])
+    assert (scores.argmax(1) == examples.classes[held]).mean() == pytest.approx(best.validation_top1)
+
+
+def test_without_validation_there_is_no_best(tmp_path):
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(job(tmp_path, epochs=1), reporter)
+    assert sorted(path.name for path in reporter.checkpoint.iterdir() if path.is_dir()) == ["last"]
+    assert "validation_top1" not in reporter.history[0]
+
+
+def test_checkpoints_as_often_as_asked_and_at_the_end(tmp_path):
+    saved = []
+
+    class Notes(LocalReporter):
+        def report(self, metrics, save=None):
+            super().report(metrics, save)
+            saved.append(save is not None)
+
+    train_student(job(tmp_path, epochs=5, checkpoint_epochs=2), Notes(tmp_path / "run"))
+    assert saved == [False, True, False, True, True]
+
+
+def test_the_base_student_ignores_the_aspects(tmp_path):
+    task = job(tmp_path, epochs=2, questions=())
+    train_student(task, LocalReporter(tmp_path / "base"))
+    examples = Examples.read(task.examples)
+    replace(examples, p_yes=1 - examples.p_yes).write(task.examples)
+    train_student(task, LocalReporter(tmp_path / "other"))
+    first, second = (weights(LocalReporter(tmp_path / name)) for name in ("base", "other"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert load_classifier(tmp_path / "base/checkpoint/last").aspects([Image.new("RGB", (16, 16))]) is None
+
+
+def test_another_seed_is_another_student(tmp_path):
+    train_student(job(tmp_path / "a", epochs=1, seed=0), LocalReporter(tmp_path / "run0"))
+    train_student(job(tmp_path / "b", epochs=1, seed=1), LocalReporter(tmp_path / "run1"))
+    first, second = (weights(LocalReporter(tmp_path / name)) for name in ("run0", "run1"))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_unreadable_images_are_left_out_and_listed(tmp_path):
+    task = job(tmp_path, epochs=1)
+    Path(Examples.read(task.examples).uris[7]).write_bytes(b"no image")
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    assert '"7": ["not_an_image"' in (reporter.checkpoint / "left_out.json").read_text()
+    with pytest.raises(ValueError, match=r"1 of 48 training images cannot be read \(\{'not_an_image': 1\}\)"):
+        train_student(replace(task, max_error_share=0.01), LocalReporter(tmp_path / "strict"))
+
+
+def test_all_aspects_masked_trains_on_classes_alone(tmp_path):
+    task = job(tmp_path, epochs=1)
+    examples = Examples.read(task.examples)
+    replace(examples, p_yes=np.full_like(examples.p_yes, np.nan)).write(task.examples)
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    assert reporter.history[0]["aspect_loss"] == 0
+    assert np.isfinite(reporter.history[0]["loss"])
+    assert all(value.isfinite().all() for value in weights(reporter).values())
+
+
+def test_too_few_images_for_a_step_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"1 training images in batches of makd\.batch_size = 8"):
+        train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))
+
+
+class _GlooReporter(LocalReporter):
+    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
+        super().__init__(folder)
+        self.rank, self.world_size = rank, world_size
+
+    def report(self, metrics, save=None):
+        super().report(metrics, save if self.rank == 0 else None)
+
+
+def _worker(rank: int, task: StudentJob, folder: Path, port_file: Path) -> None:
+    torch.set_num_threads(1)
+    logging.disable()
+    torch.distributed.init_process_group("gloo", f"file://{port_file}", rank=rank, world_size=2)
+    train_student(task, _GlooReporter(folder / f"rank{rank}", rank, 2))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    # Layer normalisation only: batch statistics would be each process's own. 49 images: batches of unequal shares.
+    task = job(tmp_path, count=49, share=0.2, epochs=2, backbone="test_vit", batch_size=10)
+    one = LocalReporter(tmp_path / "one")
+    train_student(task, one)
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_worker, args=(rank, task, tmp_path, tmp_path / "rendezvous")) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
+    two = LocalReporter(tmp_path / "rank0")
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, atol=2e-5, rtol=1e-3)
+    for a, b in zip(read_history(one.checkpoint), read_history(two.checkpoint), strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert a.validation_top1 == b.validation_top1
