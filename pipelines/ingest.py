@@ -12,9 +12,8 @@ import logging
 
 import pyarrow.compute as pc
 
-from cluster.run import UserError
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.datasets import SourceError, read_source, source_state
+from fgvr.datasets import read_source, source_state
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run(context: RunContext) -> Table:
-    """The samples table; raises UserError for a source that cannot be listed."""
+    """The samples table; raises SourceError for a source that cannot be listed."""
     config = context.config.ingest
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -43,15 +42,8 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    try:
-        decides = {
-            "source": config.source,
-            "state": source_state(config.source),
-            "rows_per_part": config.rows_per_part,
-        }
-        return context.stage("samples", decides=decides, inputs=[], compute=compute)
-    except SourceError as error:
-        raise UserError(f"ingest: {error}") from error
+    decides = {"source": config.source, "state": source_state(config.source), "rows_per_part": config.rows_per_part}
+    return context.stage("samples", decides=decides, inputs=[], compute=compute)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def source_state(source: Source) -> dict[str, Any]:
     try:
         return {file: _content(storage.absolute(file)) for file in files}
     except FileNotFoundError as error:
-        raise SourceError(f"ingest.source.path = {source.path}: {error}") from error
+        raise SourceError(f"ingest.source.path = {source.path}: there is no such file") from error
 
 
 def _content(uri: str) -> str:

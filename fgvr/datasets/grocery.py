@@ -49,8 +49,13 @@ def read_grocery(path: str) -> Iterator[pa.Table]:
 
 
 def listing_files(path: str) -> list[str]:
-    """The files that decide what is listed."""
-    return [storage.join(_root(path), name) for name in ("classes.csv", *(f"{split}.txt" for split in SPLITS))]
+    """URIs of the files that decide what is listed; raises SourceError where one is missing."""
+    names = ["classes.csv", *(f"{split}.txt" for split in SPLITS)]
+    uris = [storage.join(_root(path), name) for name in names]
+    for name, uri in zip(names, uris, strict=True):
+        if not storage.exists(uri):
+            raise _missing(name, path)
+    return uris
 
 
 def _root(path: str) -> str:
@@ -75,7 +80,11 @@ def _read(root: str, name: str, path: str) -> str:
     try:
         return storage.read_bytes(storage.join(root, name)).decode()
     except FileNotFoundError:
-        raise SourceError(
-            f"ingest.source.path = {path}: {name} is missing; the official download (github.com/marcusklasson/"
-            f"GroceryStoreDataset) holds {HOLDS}"
-        ) from None
+        raise _missing(name, path) from None
+
+
+def _missing(name: str, path: str) -> SourceError:
+    return SourceError(
+        f"ingest.source.path = {path}: {name} is missing; the official download (github.com/marcusklasson/"
+        f"GroceryStoreDataset) holds {HOLDS}"
+    )

@@ -48,6 +48,8 @@ def test_messages(tmp_path):
         SourceError, match=r"classes.csv is missing; the official download .* holds dataset/classes.csv"
     ):
         read_source(LayoutSource(name="grocery", path=str(tmp_path)), "")
+    with pytest.raises(SourceError, match=r"classes.csv is missing"):
+        source_state(LayoutSource(name="grocery", path=str(tmp_path)))
     layout(tmp_path, **{"val.txt": "val/a.jpg, 99, 0\n"})
     with pytest.raises(SourceError, match=r"val.txt, line 1: 'val/a.jpg, 99, 0' is not `path, fine class id"):
         read_source(LayoutSource(name="grocery", path=str(tmp_path)), "")

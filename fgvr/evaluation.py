@@ -1,0 +1,125 @@
+"""Which images methods are compared on, and the comparison of their predicted names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fgvr.metrics.label_space import agreement_matrix
+from fgvr.metrics.scores import score
+from fgvr.metrics.semantic import NameEncoder
+from fgvr.report.results import MethodResult
+
+UNLABELLED_IMAGES = 1000
+"""Without truth, methods can only be compared with each other; more images would cost MLLM calls and say no more."""
+
+
+@dataclass(frozen=True)
+class EvaluationImages:
+    """The images that every method names.
+
+    Attributes:
+        ids: int64 [n], ascending.
+        split: the split they are of.
+        trained_on: there was no such split, and discovery images stand in for it.
+    """
+
+    ids: npt.NDArray[np.int64]
+    split: str
+    trained_on: bool
+
+
+def choose_images(
+    samples: pa.Table, discovery: npt.NDArray[np.int64], *, split: str, max_images: int | None, seed: int
+) -> EvaluationImages:
+    """The images of `split`; where there are none, the discovery images, which the MLLM has named already.
+
+    Args:
+        samples: columns image_id, split, class_name.
+        discovery: int64 [m], ids that the MLLM labelled.
+        split: evaluation split.
+        max_images: so many at random; None: all, but at most UNLABELLED_IMAGES where no class is known.
+        seed: of the sample.
+    """
+    of_split = samples.filter(pc.equal(samples["split"], split))
+    if of_split.num_rows:
+        ids = of_split["image_id"].to_numpy()
+        labelled = of_split["class_name"].null_count < of_split.num_rows
+        trained_on = False
+    else:
+        ids = np.sort(np.asarray(discovery, dtype=np.int64))
+        labelled = True  # they cost nothing more
+        found = pc.unique(samples.filter(pc.is_in(samples["image_id"], pa.array(ids)))["split"]).to_pylist()
+        split, trained_on = " and ".join(sorted(found)), True
+    limit = max_images if max_images is not None else (None if labelled else UNLABELLED_IMAGES)
+    if limit is not None and limit < len(ids):
+        ids = np.sort(np.random.default_rng(seed).choice(ids, size=limit, replace=False))
+    return EvaluationImages(ids, split, trained_on)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side; `agreement` is [M, M] in the order of `methods`."""
+
+    methods: dict[str, MethodResult]
+    agreement: list[list[float]]
+    scored: int
+    classes: int
+
+
+def compare(
+    predicted: Mapping[str, Sequence[str]],
+    true: Sequence[str | None],
+    encoder: NameEncoder,
+    *,
+    hyphen_to_space: bool,
+    resamples: int,
+    seed: int,
+) -> Comparison:
+    """Score each method's names on the images whose class is known, and count how far the methods agree on all.
+
+    Args:
+        predicted: method → one name an image, "" where it failed or abstained.
+        true: the class's name an image; None or "" where unknown.
+        encoder: Sentence-BERT of sACC.
+        hyphen_to_space: of sIoU.
+        resamples: bootstrap resamples.
+        seed: of the resamples.
+    """
+    known = [place for place, name in enumerate(true) if name]
+    truth = [name for name in true if name]
+    methods = {}
+    for method, names in predicted.items():
+        scores = None
+        if known:
+            scores = score(
+                [names[place] for place in known],
+                truth,
+                encoder,
+                hyphen_to_space=hyphen_to_space,
+                resamples=resamples,
+                seed=seed,
+            )
+        methods[method] = MethodResult(
+            images=len(names),
+            unnamed=sum(not name for name in names),
+            names=len(set(names) - {""}),
+            scores=scores,
+        )
+    agreement = agreement_matrix(dict(predicted)).tolist()
+    return Comparison(methods, agreement, scored=len(known), classes=len(set(truth)))
+
+
+def names_of(predictions: pa.Table, ids: npt.NDArray[np.int64]) -> list[str]:
+    """One name for each of `ids` from a predictions or labels table; "" where it failed, abstained or is not there."""
+    rows = predictions.filter(pc.is_in(predictions["image_id"], pa.array(ids)))
+    said = dict(zip(rows["image_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+    if "abstained" in rows.column_names:
+        abstained = rows.filter(rows["abstained"].fill_null(False))
+        said |= dict.fromkeys(abstained["image_id"].to_pylist())
+    return [said.get(image) or "" for image in ids.tolist()]

@@ -1,0 +1,68 @@
+from contextlib import contextmanager
+
+import pytest
+
+from cluster.stage import RunContext
+from fgvr.config import build
+from fgvr.datasets import SourceError
+from pipelines import ingest
+
+
+class NoTracking:
+    """In place of MLflow: stages run, nothing is recorded."""
+
+    @contextmanager
+    def stage(self, name, decides):
+        yield self
+
+    def finish(self, table):
+        pass
+
+
+def context(folder, **source) -> RunContext:
+    config = build({"ingest": {"source": source, "rows_per_part": 2}})
+    return RunContext(config, str(folder / "run"), NoTracking())
+
+
+def test_samples_in_parts_and_facts_beside_them(tmp_path):
+    (tmp_path / "list.csv").write_text(
+        "uri,split,class_name\nc.jpg,test,Tern\na.jpg,,Gull\nb.jpg,train,\n,train,Gull\na.jpg,test,Gull\nd.jpg,,\n"
+    )
+    table = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    rows = table.read().to_pylist()
+    assert [(row["image_id"], row["uri"][-5:], row["split"], row["class_id"]) for row in rows] == [
+        (0, "a.jpg", "train", 0),
+        (1, "b.jpg", "train", None),
+        (2, "c.jpg", "test", 1),
+        (3, "d.jpg", "train", None),
+    ]
+    assert (table.rows, table.parts, table.failed) == (4, 2, 0)
+    assert table.extra["splits"] == {"train": 3, "test": 1}
+    assert (table.extra["duplicates"], table.extra["conflicts"], table.extra["without_uri"]) == (1, 1, 1)
+    assert table.take(table.read()["image_id"].to_numpy()[[3, 0]], ["image_id"])["image_id"].to_pylist() == [3, 0]
+
+
+def test_again_is_the_same_table_an_edited_file_another(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text("uri\na.jpg\n")
+    options = {"kind": "table", "path": str(file)}
+    first, again = ingest.run(context(tmp_path, **options)), ingest.run(context(tmp_path, **options))
+    assert first.uri == again.uri
+    file.write_text("uri\nb.jpg\n")
+    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+
+
+def test_a_folder_is_listed_again_when_asked(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "b.jpg").write_bytes(b"")
+    options = {"kind": "folder", "path": str(photos)}
+    assert ingest.run(context(tmp_path, **options)).rows == 1
+    (photos / "a.jpg").write_bytes(b"")
+    assert ingest.run(context(tmp_path, **options)).rows == 1
+    assert ingest.run(context(tmp_path, **options, snapshot="monday")).rows == 2
+
+
+def test_a_source_that_is_not_there(tmp_path):
+    with pytest.raises(SourceError, match="there is no such file"):
+        ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "gone.csv")))
