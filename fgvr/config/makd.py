@@ -58,6 +58,8 @@ class Makd(Part):
     """Shorter side before the centre crop of validation and inference, pixels; null: `image_size` (ImageNet: 256)."""
     backbone_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's model, by its own names (drop_rate, drop_path_rate …)."""
+    split: str = "train"
+    """Images trained on; the evaluation split cannot be it."""
     target: Literal["auto", "true", "near"] = "auto"
     """Class targets: true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)

@@ -31,8 +31,19 @@ class VllmBackend(Part):
     """Memory for the key-value cache on a CPU, GiB; without effect on a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
     """Requests the engine works on at once."""
-    images_in_flight: int = Field(default=16, ge=1)
-    """Images decoded and queued ahead of the engine; bounds memory."""
+    images_in_flight: int = Field(default=64, ge=1)
+    """Images whose answers are being computed at once; with `image_cache_gb` it bounds the memory of pixels."""
+    image_cache_gb: float = Field(default=1, gt=0)
+    """Preprocessed images kept for further questions about them, GiB."""
+    share_rendering: bool = True
+    """Preprocess and expand an image once for all its questions; turned off by itself where a model does not allow
+    it."""
+    enforce_eager: bool | None = None
+    """No compilation and no CUDA graphs: starts sooner, runs slower on a GPU; null: only on a CPU."""
+    separate_process: bool = False
+    """The engine in a process of its own, so that preprocessing and a GPU work at the same time."""
+    seed: int = Field(default=0, ge=0)
+    """Of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine, by its own names."""
 

@@ -21,7 +21,7 @@ class EngineDead(WorkerLost):
     """The engine in this process is gone and cannot be used again."""
 
 
-class BackendRefused(UserError, RuntimeError):  # noqa: N818 - what the backend says to the whole job
+class BackendRefused(UserError, RuntimeError):
     """The backend will do none of this job's requests: wrong key, unknown model, no such server."""
 
 

@@ -23,9 +23,7 @@ AspectOrder: TypeAlias = Literal["shared_prefix", "paper"]
 class ChatTemplate(Protocol):
     """An HF processor or tokenizer."""
 
-    def apply_chat_template(
-        self, conversation: Conversation, *, add_generation_prompt: bool, tokenize: bool
-    ) -> str:
+    def apply_chat_template(self, conversation: Conversation, *, add_generation_prompt: bool, tokenize: bool) -> str:
         """The prompt's text."""
         ...
 

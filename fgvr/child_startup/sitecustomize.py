@@ -1,0 +1,32 @@
+"""Runs first in Python processes that libraries start (vLLM inspects models in one), see `fgvr/mllm/environment.py`.
+
+Such a process never imports fgvr, so without this the import hook for torchvision would be missing in it.
+"""
+
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+
+def _install_torchvision_hook() -> None:
+    # By path: a process started elsewhere may not find the package fgvr.
+    spec = importlib.util.spec_from_file_location("fgvr_torchvision_cpu", _HERE.parent / "torchvision_cpu.py")
+    if spec is not None and spec.loader is not None:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.install_import_hook()
+
+
+def _run_hidden_sitecustomize() -> None:
+    """Run the sitecustomize that this file hides, where the Python installation has one."""
+    others = [place for place in sys.path if Path(place).resolve() != _HERE]
+    spec = PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+_install_torchvision_hook()
+_run_hidden_sitecustomize()

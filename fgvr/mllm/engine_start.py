@@ -1,0 +1,78 @@
+"""Starts vLLM's synchronous engine in this process, after everything that can be checked beforehand was checked."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fgvr.config.models import VllmBackend
+from fgvr.mllm import environment
+from fgvr.mllm.memory import GIB, available_bytes, check_engine_fits
+from fgvr.mllm.model_files import ModelError, ModelFiles, find
+
+log = logging.getLogger(__name__)
+
+CPU_BLOCK_SIZE = 32
+"""Tokens in a block of the key-value cache: CPU attention wants a multiple of 32, prefixes share whole blocks."""
+
+
+def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]:
+    """Load the model; returns `vllm.LLM` and the model's files.
+
+    Args:
+        config: the engine's part of the config.
+        vision: whether images will be asked about.
+
+    Raises:
+        ModelError: no such model, not a vision model, or vLLM cannot load it.
+        NotEnoughMemory: on a CPU, when weights and cache do not fit.
+    """
+    files = find(config)
+    on_cpu = environment.runs_on_cpu()
+    if on_cpu:
+        check_engine_fits(files.weight_bytes(config.dtype), int(config.cpu_kv_cache_gb * GIB), available_bytes())
+    arguments = engine_arguments(config, files, on_cpu=on_cpu, vision=vision)
+    environment.prepare(separate_process=config.separate_process, eager=arguments["enforce_eager"])
+    from vllm import LLM
+    from vllm.model_executor.models import registry
+
+    if vision:
+        files.check_vision(registry._MULTIMODAL_MODELS)
+    log.info("loading %s", files.folder)
+    try:
+        engine = LLM(**arguments)
+    except (ValueError, TypeError, RuntimeError, OSError, NotImplementedError) as error:
+        # vLLM's own errors are of all these kinds, many lines long, and name none of our fields.
+        raise ModelError(f"mllm.model: vLLM cannot run {files.folder} ({files.architecture}): {error}") from error
+    if vision and not engine.model_config.is_multimodal_model:
+        raise ModelError(f"mllm.model: {files.folder} ({files.architecture}) reads no images")
+    return engine, files
+
+
+def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vision: bool) -> dict[str, Any]:
+    """Arguments of `vllm.LLM`; `engine_args` of the config overrule all others."""
+    arguments: dict[str, Any] = {
+        "model": str(files.folder),
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "max_num_seqs": config.max_num_seqs,
+        "seed": config.seed,
+        "enforce_eager": on_cpu if config.enforce_eager is None else config.enforce_eager,
+        "enable_prefix_caching": True,
+    }
+    if vision:
+        arguments |= {
+            "limit_mm_per_prompt": {"image": 1, "video": 0, "audio": 0},
+            "mm_processor_cache_gb": config.image_cache_gb,
+        }
+    if on_cpu:
+        arguments |= {
+            "block_size": CPU_BLOCK_SIZE,
+            "kv_cache_memory_bytes": int(config.cpu_kv_cache_gb * GIB),
+            # Its measuring run with the largest possible image serves the sizing of GPU memory only.
+            "skip_mm_profiling": True,
+        }
+    else:
+        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    return arguments | config.engine_args

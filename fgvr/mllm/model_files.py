@@ -1,0 +1,128 @@
+"""A model's files: found, told apart from what is no vision model, measured and fingerprinted before it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvr import storage
+from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.errors import UserError
+
+_VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_SAMPLE = 1 << 16
+
+
+class ModelError(UserError, ValueError):
+    """A model that cannot be used; the message names the config field and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model folder on this machine."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """The class that the checkpoint names."""
+        return str((self.config.get("architectures") or ["an unnamed architecture"])[0])
+
+    def check_vision(self, multimodal: Container[str]) -> None:
+        """Raise ModelError for a model that reads no images.
+
+        Args:
+            multimodal: architectures that the engine knows as multimodal; some name no vision part in their config.
+        """
+        if self.architecture not in multimodal and not any(key in self.config for key in _VISION_KEYS):
+            raise ModelError(
+                f"mllm.model: {self.folder} holds {self.architecture}, which reads no images; name a multimodal model"
+                " (InternVL, LLaVA, Qwen-VL …)"
+            )
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Memory that the weights take in `dtype` ("auto": as stored); an estimate from the sizes of the files."""
+        files: list[Path] = next((found for p in _WEIGHTS if (found := list(self.folder.glob(p)))), [])
+        stored = sum(file.stat().st_size for file in files)
+        text = self.config.get("text_config") or {}
+        saved = str(self.config.get("dtype") or self.config.get("torch_dtype") or text.get("dtype") or "bfloat16")
+        return int(stored * _BYTES.get(dtype, _BYTES.get(saved, 2)) / _BYTES.get(saved, 2))
+
+    def fingerprint(self) -> str:
+        """Hash of all files' names and sizes and of samples of their content: 16 hex digits, quick at any size.
+
+        Copies of a folder agree; an exchange of weights of the same size is noticed.
+        """
+        digest = hashlib.sha256()
+        for file in sorted(file for file in self.folder.rglob("*") if file.is_file()):
+            size = file.stat().st_size
+            digest.update(f"{file.relative_to(self.folder).as_posix()} {size}\n".encode())
+            with file.open("rb") as stream:
+                for start in sorted({0, *range(0, size, max(_SAMPLE, size // 16))}):
+                    stream.seek(start)
+                    digest.update(stream.read(_SAMPLE))
+        return digest.hexdigest()[:16]
+
+
+def find(config: VllmBackend) -> ModelFiles:
+    """The model's folder: the demo's, a local one, a download from an object store or from the Hugging Face hub.
+
+    Raises:
+        ModelError: there is no such folder or hub model, or it has no readable config.json.
+    """
+    folder = _folder(config)
+    try:
+        facts = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise ModelError(f"mllm.model: {folder} has no config.json; expected a Hugging Face checkpoint") from None
+    except ValueError as error:
+        raise ModelError(f"mllm.model: {folder / 'config.json'} is not JSON: {error}") from None
+    return ModelFiles(folder, facts)
+
+
+def identity(config: VllmBackend) -> dict[str, str | None]:
+    """What tells this model from others in a fingerprint of results, independent of where its folder lies."""
+    return {"revision": config.revision, "files": find(config).fingerprint()}
+
+
+def _folder(config: VllmBackend) -> Path:
+    if config.model == DEMO_MODEL:
+        from fgvr.demo.paths import MLLM_PATH
+
+        if not (MLLM_PATH / "config.json").exists():
+            raise ModelError(f"mllm.model: the demo's model is missing at {MLLM_PATH}; is the installation whole?")
+        return MLLM_PATH
+    local = Path(config.model).expanduser()
+    if local.is_dir():
+        return local.absolute()
+    if not storage.is_local(config.model):
+        try:
+            return storage.fetch_folder(config.model)
+        except FileNotFoundError:
+            raise ModelError(f"mllm.model: there is nothing at {config.model}") from None
+    if config.model.startswith(("/", ".", "~", "file:")) or config.model.count("/") != 1:
+        raise ModelError(f"mllm.model: there is no folder {config.model}")
+    return _from_hub(config)
+
+
+def _from_hub(config: VllmBackend) -> Path:
+    """A name like `owner/name`: first asked for its config alone, so that a slip is noticed at once."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        hf_hub_download(config.model, "config.json", revision=config.revision)
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.bin"]
+        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"mllm.model: {config.model} is no folder here, and the Hugging Face hub did not give it: {reason}"
+        ) from error

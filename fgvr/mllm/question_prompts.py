@@ -1,0 +1,130 @@
+"""All questions about one image as engine inputs: rendered once and spliced, or rendered one by one.
+
+Decoding, the HF processor, placeholder expansion and tokenising cost more than the engine's work on a question once
+the image's prefix is shared. Between the questions of an image only the ids after the image differ, so the first
+question is rendered and the others take its head and their own tail.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from fgvr.mllm.backend import Picture
+from fgvr.mllm.vllm_prompts import VllmPrompts
+
+log = logging.getLogger(__name__)
+
+
+class QuestionPrompts(Protocol):
+    """Engine inputs of the questions about a picture."""
+
+    def inputs(self, picture: Picture) -> Iterator[Any]:
+        """One input a question, in order. The first brings the pixels: submit it before taking the second."""
+        ...
+
+    def whole(self, picture: Picture, question: int) -> Any:
+        """One question's input with the pixels, for an engine that has lost them."""
+        ...
+
+
+class PlainPrompts:
+    """Every question rendered on its own; vLLM's own cache spares the preprocessing of the image."""
+
+    def __init__(self, prompts: VllmPrompts, questions: Sequence[list[int]]) -> None:
+        """`questions`: token ids of the whole prompts, placeholders unexpanded."""
+        self._prompts, self._questions = prompts, questions
+
+    def inputs(self, picture: Picture) -> Iterator[Any]:
+        """See QuestionPrompts."""
+        for ids in self._questions:
+            yield self._prompts.with_picture(ids, picture)
+
+    def whole(self, picture: Picture, question: int) -> Any:
+        """See QuestionPrompts."""
+        return self._prompts.with_picture(self._questions[question], picture, whole=True)
+
+
+class CannotSplice(ValueError):
+    """The model's expansion does more than replace the placeholder, so heads and tails cannot be joined."""
+
+
+class SplicedPrompts(PlainPrompts):
+    """The first question rendered, the others spliced; checked against full renders on a probe at construction."""
+
+    def __init__(self, prompts: VllmPrompts, questions: Sequence[list[int]], probe: Picture) -> None:
+        """Raises CannotSplice where a spliced prompt differs from its full render."""
+        super().__init__(prompts, questions)
+        # Whole: the engine never sees the probe, so its cache must not be believed to hold it.
+        rendered = prompts.with_picture(questions[0], probe, whole=True)
+        self._tails = tails(questions, after_image(rendered))
+        for ids, spliced in zip(questions, self._splice(rendered), strict=True):
+            full = prompts.with_picture(ids, probe, whole=True)
+            if spliced["prompt_token_ids"] != full["prompt_token_ids"] or _places(spliced) != _places(full):
+                raise CannotSplice("a spliced prompt differs from its full render")
+
+    def inputs(self, picture: Picture) -> Iterator[Any]:
+        """See QuestionPrompts."""
+        return self._splice(self._prompts.with_picture(self._questions[0], picture))
+
+    def _splice(self, rendered: Any) -> Iterator[Any]:
+        yield rendered
+        ids = rendered["prompt_token_ids"]
+        head = ids[: len(ids) - len(self._tails[0])]
+        # Items None: "you have these pixels, under this hash". The container must keep its type.
+        kwargs = rendered["mm_kwargs"]
+        known = type(kwargs)({modality: [None] * len(items) for modality, items in kwargs.items()})
+        for tail in self._tails[1:]:
+            yield {
+                "type": "multimodal",
+                "prompt_token_ids": head + tail,
+                "mm_kwargs": known,
+                "mm_hashes": rendered["mm_hashes"],
+                "mm_placeholders": rendered["mm_placeholders"],
+            }
+
+
+def question_prompts(
+    prompts: VllmPrompts, questions: Sequence[list[int]], probe: Picture, *, share_rendering: bool
+) -> QuestionPrompts:
+    """Spliced prompts where asked for and possible, else plain ones."""
+    if share_rendering and len(questions) > 1:
+        try:
+            return SplicedPrompts(prompts, questions, probe)
+        except CannotSplice as reason:
+            log.warning("this model's images are rendered once a question, not once an image: %s", reason)
+    return PlainPrompts(prompts, questions)
+
+
+def after_image(rendered: Any) -> list[int]:
+    """Ids of a rendered prompt after the last token of its image."""
+    ends = [place.offset + place.length for places in rendered["mm_placeholders"].values() for place in places]
+    return list(rendered["prompt_token_ids"][max(ends) :])
+
+
+def tails(questions: Sequence[list[int]], first_tail: list[int]) -> list[list[int]]:
+    """What follows the image in each prompt.
+
+    Args:
+        questions: ids of the whole prompts, placeholders unexpanded.
+        first_tail: ids after the image in the first question's *rendered* prompt.
+
+    Raises:
+        CannotSplice: the first prompt does not end in `first_tail`, or another begins differently.
+    """
+    start = len(questions[0]) - len(first_tail)
+    if not first_tail or start <= 0 or questions[0][start:] != first_tail:
+        raise CannotSplice("expansion changes the text after the image")
+    head = questions[0][:start]
+    if any(ids[:start] != head or len(ids) == start for ids in questions):
+        raise CannotSplice("the prompts differ before the image")
+    return [ids[start:] for ids in questions]
+
+
+def _places(rendered: Any) -> list[tuple[str, int, int]]:
+    return [
+        (modality, place.offset, place.length)
+        for modality, places in rendered["mm_placeholders"].items()
+        for place in places
+    ]

@@ -1,0 +1,169 @@
+"""The multimodal LLM inside this process: vLLM's synchronous engine behind the backend protocols."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from fgvr.config.models import VllmBackend
+from fgvr.mllm.aspect_loop import AspectLoop
+from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
+from fgvr.mllm.engine_start import start_engine
+from fgvr.mllm.model_files import ModelError
+from fgvr.mllm.prompts import Conversation, aspect_conversation
+from fgvr.mllm.question_prompts import question_prompts
+from fgvr.mllm.request_loop import RequestLoop
+from fgvr.mllm.vllm_prompts import VllmPrompts
+from fgvr.mllm.yes_no import AnswerTokens
+from fgvr.schemas import Failure, Reason
+
+log = logging.getLogger(__name__)
+
+_PROBE = Picture.of(Image.new("RGB", (96, 64), (120, 130, 140)))
+
+
+class QuestionRejected(ValueError):
+    """A question that cannot be asked about any image."""
+
+
+class VllmEngine:
+    """Implements `MllmBackend`. One engine a process; not safe for several threads."""
+
+    def __init__(self, config: VllmBackend, *, vision: bool = True) -> None:
+        """Load the model.
+
+        Args:
+            config: which model and how.
+            vision: whether images will be asked about; False loads a plain language model, too.
+
+        Raises:
+            ModelError: the model cannot be found or run.
+            NotEnoughMemory: it would not fit.
+        """
+        self._config = config
+        self._llm, files = start_engine(config, vision=vision)
+        trust = bool(config.engine_args.get("trust_remote_code", False))
+        self._prompts = VllmPrompts(self._llm, str(files.folder), trust_remote_code=trust)
+        self._loop = RequestLoop(self._llm.llm_engine)
+        self._tasks: dict[AspectTask, AspectLoop] = {}
+        self._proven = False
+
+    def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
+        """See `Labeler`."""
+        answers: list[Answer] = []
+        for request in requests:
+            place = len(answers)
+            answers.append(Answer(None))
+            try:
+                prompt = self._prompts.with_picture(self._prompts.ids(request.conversation), request.picture)
+                self._submit_answer(prompt, request.sampling, answers, place)
+            except Exception as error:
+                # engine has not seen it, so only this row fails. Errors of the engine itself come out of `wait`.
+                answers[place] = Answer(None, failure=rejected(error))
+            self._loop.wait(self._config.images_in_flight - 1)
+        self._loop.wait()
+        return answers
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        """See `TextGenerator`."""
+        answers = [Answer(None)] * len(conversations)
+        for place, conversation in enumerate(conversations):
+            try:
+                prompt = self._prompts.without_picture(self._prompts.ids(conversation))
+                self._submit_answer(prompt, sampling, answers, place)
+            except client_errors() as error:
+                answers[place] = Answer(None, failure=rejected(error))
+        self._loop.wait()
+        return answers
+
+    def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
+        """See `AspectScorer`.
+
+        Raises:
+            AnswerWordError: a word of the task is not one token of this model.
+            QuestionRejected: a question is too long for the model.
+        """
+        if task not in self._tasks:
+            self._tasks[task] = self._prepare(task)
+        self._prove()
+        return self._tasks[task].run(pictures)
+
+    def close(self) -> None:
+        """Shut the engine down and free its memory."""
+        self._llm.llm_engine.engine_core.shutdown()
+
+    def _prepare(self, task: AspectTask) -> AspectLoop:
+        conversations = [aspect_conversation(text, task.order, task.instruction) for text in task.questions]
+        tokens = AnswerTokens.resolve(self._prompts.tokenizer, self._prompts.text(conversations[0]), task.words)
+        ids = [self._prompts.ids(conversation) for conversation in conversations]
+        longest = max(range(len(ids)), key=lambda question: len(ids[question]))
+        try:
+            self._prompts.with_picture(ids[longest], _PROBE, whole=True)
+        except client_errors() as error:
+            raise QuestionRejected(
+                f"the engine rejects the question {task.questions[longest][:100]!r}: {error}; shorten or drop it, or"
+                " raise mllm.max_model_len"
+            ) from error
+        prompts = question_prompts(self._prompts, ids, _PROBE, share_rendering=self._config.share_rendering)
+        return AspectLoop(self._loop, prompts, tokens, questions=len(task.questions))
+
+    def _submit_answer(self, prompt: Any, sampling: Sampling, answers: list[Answer], place: int) -> None:
+        self._prove()
+
+        def done(output: Any) -> None:
+            answers[place] = answer_of(output)
+
+        self._loop.submit(prompt, answer_params(sampling), done)
+
+    def _prove(self) -> None:
+        """Compute one text token once: what fails here fails for every row, and another process would not help."""
+        if self._proven:
+            return
+        conversation = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+        try:
+            prompt = self._prompts.without_picture(self._prompts.ids(conversation))
+            self._loop.submit(prompt, answer_params(Sampling(max_tokens=1)), lambda _: None)
+            self._loop.wait()
+        except EngineDead as error:
+            raise ModelError(f"mllm.model: the engine starts but cannot compute with this model: {error}") from error
+        self._proven = True
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """What vLLM raises about a request that it will not take."""
+    from vllm.exceptions import VLLMClientError
+
+    return VLLMClientError, ValueError
+
+
+def answer_params(sampling: Sampling) -> Any:
+    """VLLM's parameters of a reply in words; log-probabilities of its own tokens only."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        seed=sampling.seed if sampling.temperature > 0 else None,
+        logprobs=0,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def answer_of(output: Any) -> Answer:
+    """A finished `vllm.RequestOutput` as an answer."""
+    reply = output.outputs[0]
+    if reply.finish_reason in {"error", "abort"}:
+        return Answer(None, failure=Failure(Reason.ENGINE_ERROR, f"vLLM ended the request: {reply.stop_reason}"))
+    tokens = len(reply.token_ids)
+    total = reply.cumulative_logprob
+    mean = None if total is None or tokens == 0 else float(total) / tokens
+    return Answer(reply.text, mean, len(output.prompt_token_ids or []), tokens)
+
+
+def rejected(error: Exception) -> Failure:
+    """A request that never reached the model."""
+    return Failure(Reason.REQUEST_REJECTED, f"{type(error).__name__}: {error}")

@@ -1,0 +1,74 @@
+"""Which tokens stand for "Yes" and "No" at the start of a reply, and the probability they give."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fgvr.errors import UserError
+
+
+class AnswerWordError(UserError, ValueError):
+    """A word that is not one token of this model at the start of a reply."""
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a rendered prompt; a BOS token is added where the model wants one and the template wrote none."""
+    bos = getattr(tokenizer, "bos_token", None)
+    has_bos = bos is not None and text.startswith(bos)
+    return list(tokenizer(text, add_special_tokens=not has_bos)["input_ids"])
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The two token ids whose log-probabilities are compared."""
+
+    yes: int
+    no: int
+
+    @classmethod
+    def resolve(cls, tokenizer: Any, prompt: str, words: tuple[str, str] = ("Yes", "No")) -> AnswerTokens:
+        """Find the tokens that a reply to `prompt` would start with.
+
+        After a line break or a special token a reply starts with the word itself; after other text ("ASSISTANT:")
+        with a blank before it. The likelier form is tried first, and must be one token for both words.
+
+        Args:
+            tokenizer: the model's own.
+            prompt: a rendered prompt, up to where the reply begins.
+            words: what stands for yes and for no.
+
+        Raises:
+            AnswerWordError: a word takes several tokens, or both are the same token.
+        """
+        before = token_ids(tokenizer, prompt)
+        direct = prompt[-1:].isspace() or before[-1] in set(getattr(tokenizer, "all_special_ids", []))
+        for blank in ("", " ") if direct else (" ", ""):
+            found = [_one_token(tokenizer, prompt, before, blank + word) for word in words]
+            if found[0] is not None and found[1] is not None and found[0] != found[1]:
+                return cls(found[0], found[1])
+        pieces = {word: tokenizer.convert_ids_to_tokens(token_ids(tokenizer, prompt + word)[-3:]) for word in words}
+        raise AnswerWordError(
+            f"aspects.words: at the start of a reply this model's tokenizer does not write {words[0]!r} and"
+            f" {words[1]!r} as one token each (the prompt with each ends in {pieces}); name two words that are one"
+            " token, in the model's language, or take another model"
+        )
+
+
+def _one_token(tokenizer: Any, prompt: str, before: list[int], word: str) -> int | None:
+    """The single token that `word` adds to the prompt, or None."""
+    ids = token_ids(tokenizer, prompt + word)
+    return ids[-1] if len(ids) == len(before) + 1 and ids[:-1] == before else None
+
+
+def probability_of_yes(yes: float, no: float) -> tuple[float, float]:
+    """p(yes) = softmax over the two log-probabilities (MaKD, equation 1), and their mass e^yes + e^no.
+
+    Both −inf: (NaN, 0), since there is nothing to compare.
+    """
+    if yes == -math.inf and no == -math.inf:
+        return math.nan, 0.0
+    difference = no - yes
+    p_yes = 1 / (1 + math.exp(difference)) if difference < 700 else 0.0  # e^710 overflows a double
+    return p_yes, min(1.0, math.exp(yes) + math.exp(no))
