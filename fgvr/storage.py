@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 
+# What object stores say of a file's version, by the names that fsspec's implementations give it.
+_CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+
+
 def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path inside it.
 
@@ -146,7 +150,7 @@ def fetch_folder(uri: str | Path) -> Path:
     files = fs.find(path, detail=True)
     if not files:
         raise FileNotFoundError(f"there is nothing at {uri}")
-    state = [(name, info["size"], str(info.get("ETag") or info.get("LastModified"))) for name, info in files.items()]
+    state = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
     key = hashlib.sha256(repr([str(uri), sorted(state)]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("FGVR_CACHE", Path.home() / ".cache" / "fgvr")) / "folders" / key
     if not cache.is_dir():

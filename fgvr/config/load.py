@@ -6,18 +6,18 @@ backend or source, the fields that lower layers gave to the old kind are dropped
 
 from __future__ import annotations
 
-import difflib
 import sys
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, NoReturn, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from fgvr import storage
+from fgvr.config.explain import explain
 from fgvr.config.run import Config
+from fgvr.config.tree import default_kinds, leaves, merge, nested, options, type_name
 from fgvr.errors import UserError
 
 
@@ -42,17 +42,17 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
         raise SystemExit(0)
     name, overrides = _parse_flags(argv)
     layer = read_preset(name or default, presets)
-    for path, value in overrides:
-        layer = _merge(layer, _nested(path, value))
+    for path, text in overrides:
+        layer = merge(layer, nested(path, _value(path, text)))
     return build(layer)
 
 
 def build(values: dict[str, Any]) -> Config:
     """A checked config of a plain tree; raises ConfigError with one line for each thing that is wrong."""
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(merge(default_kinds(Config), values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError("\n".join(explain(problem) for problem in error.errors())) from None
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:
@@ -76,9 +76,9 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, Any]]]:
+def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]:
     config: str | None = None
-    overrides: list[tuple[str, Any]] = []
+    overrides: list[tuple[str, str]] = []
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
@@ -92,80 +92,35 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, Any]]
         if name == "config":
             config = value
         else:
-            try:
-                overrides.append((name.replace("-", "_"), yaml.safe_load(value)))
-            except yaml.YAMLError:
-                overrides.append((name.replace("-", "_"), value))  # text that YAML takes for something else
+            overrides.append((name.replace("-", "_"), value))
     return config, overrides
 
 
-def _nested(path: str, value: Any) -> dict[str, Any]:
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
+def _value(name: str, text: str) -> Any:
+    """A flag's value: literally for fields of text (a run may be named 123), else as YAML has it.
 
-
-def _merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """`lower` overruled by `upper`, deeply; another `kind` starts afresh."""
-    if "kind" in upper and upper["kind"] != lower.get("kind"):
-        return upper
-    merged = dict(lower)
-    for key, value in upper.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged
-
-
-def _explain(problem: Any) -> str:
-    # pydantic names the alternative of a union in the path; to the user it is the value of `kind`.
-    tags = {default for name, _, _, default in fields(Config) if name.endswith(".kind")}
-    place = ".".join(str(part) for part in problem["loc"] if part not in tags)
-    if problem["type"] == "extra_forbidden":
-        known = sorted(name for name, *_ in fields(Config))
-        close = difflib.get_close_matches(place, known, n=1, cutoff=0.6)
-        hint = f"; did you mean {close[0]}?" if close else " (see --help)"
-        return f"{place}: there is no such field{hint}"
-    value = problem.get("input")
-    shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
-    return f"{place}{shown}: {problem['msg']}"
-
-
-def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str, Any]]:
-    """(dotted name, annotation, docstring, default) of every leaf field, unions of parts one after the other."""
-    for name, info in model.model_fields.items():
-        place = f"{prefix}{name}"
-        options = [option for option in _options(info.annotation) if _is_part(option)]
-        if not options:
-            yield place, info.annotation, info.description or "", info.get_default(call_default_factory=True)
-        for option in options:
-            yield from fields(option, f"{place}.")
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a union; the annotation alone where it is none."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(found for option in get_args(annotation) for found in _options(option))
-    return (_options(get_args(annotation)[0])) if hasattr(annotation, "__metadata__") else (annotation,)
-
-
-def _is_part(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return "|".join(str(value) for value in get_args(annotation))
-    names = [option.__name__ if isinstance(option, type) else str(option) for option in _options(annotation)]
-    return " or ".join("null" if name == "NoneType" else name.replace("typing.", "") for name in names)
+    `null` is none where the field may be; a list of one may be given without brackets.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # text that YAML takes for something else
+    types = {kind for leaf in leaves(Config) if leaf.name == name for kind in options(leaf.annotation)}
+    if str in types and not (value is None and type(None) in types):
+        return text
+    if any(get_origin(kind) is tuple for kind in types) and isinstance(value, str | int | float):
+        return [value]
+    return value
 
 
 def help_text(description: str, presets: Path) -> str:
     """Every field with its type, default and meaning."""
     lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--FIELD VALUE …]", ""]
     lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), "", "Fields:"]
-    for name, annotation, meaning, default in fields(Config):
-        shown = "required" if repr(default) == "PydanticUndefined" else f"default {_yaml_value(default)}"
-        lines += [f"  --{name}  ({_type_name(annotation)}; {shown})", f"      {' '.join(meaning.split())}"]
+    for leaf in leaves(Config):
+        shown = "required" if repr(leaf.default) == "PydanticUndefined" else f"default {_yaml_value(leaf.default)}"
+        lines += [f"  --{leaf.name}  ({type_name(leaf.annotation)}; {shown})"]
+        lines += [f"      {' '.join(leaf.meaning.split())}"]
     return "\n".join(lines) + "\n"
 
 

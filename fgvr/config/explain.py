@@ -1,0 +1,49 @@
+"""What is wrong with a config, in a line that names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel
+
+from fgvr.config.run import Config
+from fgvr.config.tree import leaves
+
+
+def explain(problem: Any) -> str:
+    """One of pydantic's `ValidationError.errors()` in words."""
+    # pydantic names the alternative of a union in the path; to the user it is the value of `kind`.
+    tags = {leaf.default for leaf in leaves(Config) if leaf.name.endswith(".kind")}
+    place = ".".join(str(part) for part in problem["loc"] if part not in tags)
+    value = problem.get("input")
+    context = problem.get("ctx") or {}
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{place}: there is no such field{_suggestion(place)}"
+        case "union_tag_invalid":
+            return f"{place}.kind = {context['tag']!r}: should be {context['expected_tags'].replace(', ', ' or ')}"
+        case "union_tag_not_found":
+            kinds = [leaf.default for leaf in leaves(Config) if leaf.name == f"{place}.kind"]
+            return f"{place}.kind: required, {' or '.join(map(repr, kinds))}"
+        case "model_type" | "model_attributes_type":
+            below = [leaf.name for leaf in leaves(Config) if leaf.name.startswith(f"{place}.")]
+            return f"{place} = {value!r}: this part has fields of its own ({', '.join(below[:3])} …)"
+        case "missing":
+            return f"{place}: required, and nobody gave it"
+    shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
+    return f"{place}{shown}: {problem['msg'].replace('Input should', 'should').replace('String should', 'should')}"
+
+
+def _suggestion(place: str) -> str:
+    """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
+    known = list(dict.fromkeys(leaf.name for leaf in leaves(Config)))
+    known += list(dict.fromkeys(name.split(".", 1)[0] for name in known))
+    part, _, field = place.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}
+    if close := difflib.get_close_matches(field, list(beside), n=1, cutoff=0.7):
+        return f"; did you mean {beside[close[0]]}?"
+    if same := [name for name in known if name.rpartition(".")[2] == field][:3]:
+        return f"; did you mean {' or '.join(same)}?"
+    close = difflib.get_close_matches(place, known, n=1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else " (--help lists all)"

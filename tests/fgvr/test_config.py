@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+
+from fgvr.config import Config, ConfigError, build, load_config, to_yaml
+from fgvr.config.tree import leaves
+
+PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+def load(*argv: str) -> Config:
+    return load_config(argv, PRESETS)
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("near: {epochs: 7, lr: 0.5}\ncandidates: {k: 5}\n")
+    config = load("--config", str(file), "--near.epochs", "9", "--near.epochs=11")
+    assert (config.near.epochs, config.near.lr, config.candidates.k) == (11, 0.5, 5)
+    assert config.near.momentum == 0.9  # the default
+
+
+def test_another_kind_drops_the_fields_of_the_old_one() -> None:
+    # demo.yaml gives field_guide its train_per_class, which a folder does not know.
+    config = load("--ingest.source.kind", "folder", "--ingest.source.path", "/photos")
+    assert config.ingest.source.model_dump(include={"kind", "path"}) == {"kind": "folder", "path": "/photos"}
+
+
+def test_the_default_kind_need_not_be_named() -> None:
+    config = load("--mllm.model", "OpenGVLab/InternVL3_5-8B-HF")
+    assert (config.mllm.kind, config.mllm.model) == ("vllm", "OpenGVLab/InternVL3_5-8B-HF")
+
+
+def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
+    config = load("--run.name", "2026", "--label.prompt", "What: this, or [that]?", "--embed.splits", "train")
+    assert (config.run.name, config.label.prompt) == ("2026", "What: this, or [that]?")
+    assert config.embed.splits == ("train",)
+    assert load("--embed.splits", "[train, test]").embed.splits == ("train", "test")
+    assert load("--label.images.per_class", "null").label.images.per_class is None
+    assert load("--tracking.uri", "null").tracking.uri is None
+    assert load("--run.max-error-share=5e-1").run.max_error_share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--near.k", "5"], r"near\.k: there is no such field; did you mean candidates\.k\?"),
+        (["--near.epoch", "5"], r"near\.epoch: .*did you mean near\.epochs\?"),
+        (["--neer.lr", "5"], r"neer: .*did you mean near\?"),
+        (["--near.loss", "prodn"], r"near\.loss = 'prodn': should be 'proden', 'ce', 'cc', 'rc' or 'gce'"),
+        (["--near.epochs", "-1"], r"near\.epochs = -1: should be greater than or equal to 1"),
+        (["--near.epochs", "many"], r"near\.epochs = 'many': should be a valid integer"),
+        (["--near", "5"], r"near = 5: this part has fields of its own \(near\.loss"),
+        (["--mllm.kind", "opnai"], r"mllm\.kind = 'opnai': should be 'vllm' or 'openai'"),
+        (["--mllm.modle", "x"], r"mllm\.modle: .*did you mean mllm\.model\?"),
+        (["--mllm.kind", "openai"], r"mllm\.model: required"),
+        (["--questions.llm.model", "x"], r"questions\.llm\.kind: required, 'vllm' or 'openai'"),
+        (["--run.name", "../up"], r"run\.name = '\.\./up': should match pattern"),
+        (["--config", "nope"], r"--config nope: no such file, and no such preset \(there are: .*demo"),
+        (["near.lr", "5"], r"'near\.lr': expected --field\.name VALUE"),
+        (["--near.lr"], r"--near\.lr: a value is missing"),
+    ],
+)
+def test_a_mistake_is_named_with_what_is_allowed(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(*argv)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build({"near": {"lr": -1}, "label": {"batch_images": 0}})
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == ["label.batch_images", "near.lr"]
+
+
+@pytest.mark.parametrize("content", [b"- a\n- list\n", b"near: [", b"\xff\xfe"])
+def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"--config .*bad\.yaml: (expected fields|not a YAML file)"):
+        load("--config", str(tmp_path / "bad.yaml"))
+
+
+def test_help_lists_every_field_with_its_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load_config(["--help"], PRESETS, "What the script does.")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("What the script does.")
+    for leaf in leaves(Config):
+        assert f"--{leaf.name}  (" in text
+    assert "--candidates.k  (int; default 3)\n      Nearest images, the image itself included (paper: 3)." in text
+
+
+def test_the_written_config_is_read_back_as_the_same(tmp_path: Path) -> None:
+    config = load("--near.lr", "0.25", "--ingest.source.kind", "folder", "--ingest.source.path", "/photos")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load("--config", str(tmp_path / "config.yaml")) == config

@@ -1,0 +1,127 @@
+import os
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fgvr import storage
+
+
+@pytest.fixture
+def memory() -> str:
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_join_keeps_the_scheme_and_one_slash() -> None:
+    assert (
+        storage.join("s3://bucket/runs/", "demo", "/tables/", "x.parquet") == "s3://bucket/runs/demo/tables/x.parquet"
+    )
+    assert storage.join(Path("/data"), "a") == "/data/a"
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "with space.jpg", "a::b.jpg", "percent%41.jpg", "#hash?.jpg"])
+def test_a_plain_path_is_taken_literally(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert storage.read_bytes(str(tmp_path / name)) == b"x"
+
+
+def test_a_name_that_is_not_utf8_has_a_uri(tmp_path: Path) -> None:
+    place = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    Path(os.fsdecode(place)).write_bytes(b"latin-1")
+    uri = storage.file_uri(Path(os.fsdecode(place)))
+    assert uri == f"file://{tmp_path}/caf%E9.jpg"
+    uri.encode()  # the point: it fits into a Parquet string
+    assert storage.read_bytes(uri) == b"latin-1"
+
+
+def test_absolute_changes_local_paths_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("runs") == f"{tmp_path}/runs"
+    assert storage.absolute("s3://bucket/runs/") == "s3://bucket/runs"
+
+
+def test_a_write_that_dies_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "new" / "folder" / "file.json"
+    storage.write_bytes(target, b"old")
+
+    def full_disk(self: Path, data: bytes) -> int:
+        with self.open("wb") as stream:
+            stream.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_bytes(target, b"new content")
+    monkeypatch.undo()
+    assert target.read_bytes() == b"old"
+    assert [file.name for file in target.parent.iterdir()] == ["file.json"]
+
+
+def test_listings_leave_out_folders_hidden_files_and_other_endings(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", ".a.parquet", "a.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.parquet").mkdir()
+    assert storage.list_files(tmp_path, ".parquet") == ["a.parquet", "b.parquet"]
+    assert storage.list_files(tmp_path / "missing") == []
+
+
+def test_an_object_store_serves_like_a_folder(memory: str) -> None:
+    place = storage.join(memory, "deep", "x.bin")
+    assert not storage.exists(place)
+    storage.write_bytes(place, b"1")
+    storage.write_bytes(place, b"22")
+    assert storage.read_bytes(place) == b"22"
+    assert storage.list_files(storage.join(memory, "deep")) == ["x.bin"]
+    storage.remove(memory)
+    assert not storage.exists(place)
+    storage.remove(memory)  # nothing there: nothing happens
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(place)
+
+
+def test_pyarrow_reads_through_the_arrow_filesystem(memory: str) -> None:
+    rows = pa.table({"x": [1, 2, 3]})
+    filesystem, path = storage.arrow_filesystem(storage.join(memory, "t.parquet"))
+    pq.write_table(rows, path, filesystem=filesystem)
+    assert pq.read_table(path, filesystem=filesystem).equals(rows)
+
+
+def test_a_remote_folder_is_fetched_once_and_again_when_it_changed(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "cache"))
+    local = tmp_path / "model"
+    (local / "deep").mkdir(parents=True)
+    (local / "config.json").write_bytes(b"{}")
+    (local / "deep" / "weights").write_bytes(b"abc")
+    storage.put_folder(local, memory)
+
+    first = storage.fetch_folder(memory)
+    assert (first / "deep" / "weights").read_bytes() == b"abc"
+    assert storage.fetch_folder(memory) == first
+    storage.write_bytes(storage.join(memory, "deep", "weights"), b"xyz")  # the same name and size
+    assert (storage.fetch_folder(memory) / "deep" / "weights").read_bytes() == b"xyz"
+
+
+def test_a_local_folder_is_not_copied(tmp_path: Path) -> None:
+    assert storage.fetch_folder(tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        storage.fetch_folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="nothing at memory://nowhere"):
+        storage.fetch_folder("memory://nowhere")
+
+
+def test_a_folder_fingerprint_is_of_the_content_not_of_the_place(memory: str, tmp_path: Path) -> None:
+    big = bytes(range(256)) * 8192 + b"tail"  # above two megabytes: only its ends are read
+    for copy in ("a", "b"):
+        storage.write_bytes(tmp_path / copy / "weights", big)
+    storage.put_folder(tmp_path / "a", memory)
+    prints = {storage.folder_fingerprint(uri) for uri in (tmp_path / "a", tmp_path / "b", memory)}
+    assert len(prints) == 1
+    storage.write_bytes(tmp_path / "b" / "weights", big[:-1] + b"L")
+    assert storage.folder_fingerprint(tmp_path / "b") not in prints
+    storage.write_bytes(tmp_path / "b" / "weights", big)
+    (tmp_path / "b" / "weights").rename(tmp_path / "b" / "renamed")
+    assert storage.folder_fingerprint(tmp_path / "b") not in prints
