@@ -1,0 +1,45 @@
+# `make help` lists the targets. Everything happens in .venv; nothing needs to be installed by hand.
+SHELL := bash
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.fgvr-setup
+PY := $(VENV)/bin/python
+# After set-up nothing comes from the network; a hub name in a test would be an error, not a download.
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+CODE := fgvr cluster pipelines tune tests
+
+.PHONY: help demo test test-fast lint format setup setup-gpu clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## the whole job on drawn birds: prints the results and where the report is
+	$(OFFLINE) $(PY) pipelines/full.py --config demo
+
+test: $(STAMP) ## all tests
+	$(OFFLINE) $(PY) -m pytest
+
+test-fast: $(STAMP) ## the tests that take less than five seconds each
+	$(OFFLINE) $(PY) -m pytest -m "not slow"
+
+lint: $(STAMP) ## ruff and mypy
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy
+
+format: $(STAMP) ## let ruff format and mend what it can
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+setup: $(STAMP) ## .venv with CPU builds, or again with what it was made for (PYTHON=python3.12 chooses)
+
+setup-gpu: ## .venv with CUDA builds
+	cluster/setup.sh gpu $(VENV) $(PYTHON)
+
+# The stamp is the last thing that set-up writes, so that what was interrupted is done again.
+$(STAMP): pyproject.toml cluster/setup.sh
+	cluster/setup.sh same $(VENV) $(PYTHON)
+
+clean: ## remove .venv, caches and the demo's run
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info runs/demo
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
