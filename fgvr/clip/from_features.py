@@ -1,0 +1,41 @@
+"""Predictions of CLIP classifiers from vectors that were computed before: no image is read again."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fgvr import schemas
+from fgvr.classifier import Outputs
+from fgvr.clip.classifier import ClassFeatures
+from fgvr.embeddings import read_vectors
+from fgvr.infer_worker import Row, prediction_rows
+from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table
+
+IMAGES_AT_ONCE = 4096
+
+
+def predictions_from_features(
+    embeddings: Table, ids: npt.NDArray[np.int64], classes: ClassFeatures, abstain_below: float = 0.0
+) -> pa.Table:
+    """Rows of the predictions table for `ids`, in their order; images without a vector are rows with an error.
+
+    Args:
+        embeddings: the embeddings table of the CLIP that the classes belong to.
+        ids: int64 [n].
+        classes: the text side of the classifier.
+        abstain_below: as in infer.
+    """
+    vectors, found = read_vectors(embeddings, ids)
+    missing = Failure(Reason.NO_INPUT, "the image has no CLIP vector; the embeddings table says why").as_row()
+    parts = []
+    for start in range(0, len(ids), IMAGES_AT_ONCE):
+        here = slice(start, start + IMAGES_AT_ONCE)
+        scores = classes.scores(vectors[here])
+        rows: list[Row] = prediction_rows(ids[here].tolist(), Outputs(scores), classes.labels, abstain_below)
+        for place in np.flatnonzero(~found[here]):
+            rows[place] = {"image_id": int(ids[here][place]), "error": missing}
+        parts.append(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
+    return pa.concat_tables([schemas.PREDICTIONS.empty_table(), *parts])
