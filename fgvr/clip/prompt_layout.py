@@ -13,6 +13,7 @@ from torch import Tensor
 from fgvr.clip.text_tower import TextTower
 
 CONTEXT = -1  # stands for a learned vector among token ids
+LEAD = "a"
 Tokenizer = Callable[..., Tensor]  # open_clip's: (texts, context_length=…) -> int64 [N, context_length]
 NamePosition = Literal["end", "middle", "front"]
 _log = logging.getLogger(__name__)
@@ -48,14 +49,15 @@ def prompt_layout(
     there become the same prompt. Raises ValueError when the context leaves no room for a name.
     """
     longest = 2 * tower.context_length  # enough of a name to see that it does not fit
-    tokens = tokenizer([f"{name}." for name in names], context_length=longest)
-    name_tokens = tokenizer(list(names), context_length=longest)
-    start = int(tower.end_of_text(tokenizer([""], context_length=longest))[0])  # tokens before any text
+    # Behind a word, since byte-level tokenizers have other tokens for a name at the start of a text.
+    tokens = tokenizer([f"{LEAD} {name}." for name in names], context_length=longest)
+    name_tokens = tokenizer([f"{LEAD} {name}" for name in names], context_length=longest)
+    start, lead = tower.end_of_text(tokenizer(["", LEAD], context_length=longest)).tolist()
     ends, name_ends = tower.end_of_text(tokens).tolist(), tower.end_of_text(name_tokens).tolist()
     rows, shortened = [], []
     for index, row in enumerate(tokens.tolist()):
         end = ends[index]
-        head, name, stop = row[:start], row[start : name_ends[index]], row[name_ends[index] : end]
+        head, name, stop = row[:start], row[lead : name_ends[index]], row[name_ends[index] : end]
         room = tower.context_length - start - context_tokens - len(stop) - 1
         if room < 1:
             raise ValueError(

@@ -11,9 +11,9 @@ from fgvr.clip.text_tower import TextTower
 
 NAMES = ["Crested Azure Finch", "Dusky Wren", "Long-billed Crimson Dipper", "Teal", "Great Black-backed Gull"]
 VISION = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
-WORDS = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", ".", "a", "photo", "of", "-", "blue"] + sorted(
-    {word for name in NAMES for word in name.replace("-", " ").split()}
-)
+SPECIAL = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
+PARTS = sorted({word for name in NAMES for word in name.replace("-", " ").split()})
+WORDS = [*SPECIAL, ".", "a", "photo", "of", "-", "blue", *PARTS]
 
 
 def build_openai_clip() -> torch.nn.Module:

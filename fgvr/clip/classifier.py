@@ -1,0 +1,178 @@
+"""Classifiers made of CLIP features: images against the features of class names, learned prompts or plain ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import fgvr
+from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.clip.model import ClipModel, load_clip, load_source
+from fgvr.clip.source import LOCAL, ClipSource, find_clip
+from fgvr.config.models import Clip
+
+Floats = npt.NDArray[np.float32]
+FORMAT = 1
+KIND = "near"
+CLIP_FOLDER = "clip"
+
+
+@dataclass(frozen=True)
+class ClassFeatures:
+    """The text side of a classifier; all that is needed where image features are cached.
+
+    Attributes:
+        labels: names of the C classes, by label id.
+        features: L2-normalised, float32 [C, d].
+        logit_scale: of the CLIP that they belong to.
+    """
+
+    labels: tuple[str, ...]
+    features: Floats
+    logit_scale: float
+
+    def scores(self, image_features: npt.NDArray[Any]) -> Floats:
+        """Softmax probabilities float32 [N, C] of L2-normalised image features [N, d] of any float type."""
+        images = torch.from_numpy(np.asarray(image_features, dtype=np.float32))
+        logits = self.logit_scale * images @ torch.from_numpy(self.features).T
+        return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
+
+
+class ClipClassifier(PreparedClassifier):
+    """CLIP's image tower and the features of class names."""
+
+    def __init__(self, clip: ClipModel, classes: ClassFeatures) -> None:
+        self.clip, self.classes = clip, classes
+        self.labels = list(classes.labels)
+        self.questions: list[str] = []
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image as CLIP takes it, float32 [3, H, W]."""
+        return self.clip.preprocess(image)
+
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """Probabilities for float32 [N, 3, H, W]."""
+        return Outputs(self.scores_from_features(self.clip.encode_pixels(prepared).cpu().numpy()))
+
+    def scores_from_features(self, image_features: npt.NDArray[Any]) -> Floats:
+        """Probabilities float32 [N, C] of image features that were computed before, L2-normalised [N, d]."""
+        return self.classes.scores(image_features)
+
+
+class ZeroShotClassifier(ClipClassifier):
+    """CLIP with the plain names of the classes, nothing learned."""
+
+    @classmethod
+    def of(cls, clip: ClipModel, labels: Sequence[str], template: str) -> ZeroShotClassifier:
+        """Names are put into the template, e.g. "a photo of a {}."; `clip` may be on any device."""
+        return cls(clip, zero_shot_classes(clip, labels, template))
+
+
+def zero_shot_classes(clip: ClipModel, labels: Sequence[str], template: str) -> ClassFeatures:
+    """The features of plain names in a template."""
+    return ClassFeatures(tuple(labels), clip.encode_names(labels, template), clip.logit_scale)
+
+
+class NearClassifier(ClipClassifier):
+    """CLIP with prompts learned from candidate sets."""
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> NearClassifier:
+        """From a model folder.
+
+        Raises:
+            ModelFolderError: the folder is damaged or of another kind.
+            ClipError: the CLIP that it refers to cannot be had.
+        """
+        content = read_near_file(folder)
+        reference = content["clip"]
+        if reference["bundled"]:
+            clip = load_clip(Clip(model=f"{LOCAL}{folder / CLIP_FOLDER}"), device)
+        else:
+            clip = load_source(find_clip(Clip(model=reference["name"], pretrained=reference["pretrained"])), device)
+        return cls(clip, load_classes(folder))
+
+
+@dataclass(frozen=True)
+class NearModel:
+    """What a NeaR model folder holds.
+
+    Attributes:
+        classes: features of the learned prompts.
+        context: the learned vectors, float32 [M, width] or [C, M, width].
+        clip: the CLIP that they were learned for.
+        facts: what else is worth knowing (recipe, losses); JSON types only.
+    """
+
+    classes: ClassFeatures
+    context: torch.Tensor
+    clip: ClipSource
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, `model.json` last.
+
+        A CLIP that came from a folder is copied into it: the folder may be gone where the model is used.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.clip.folder is not None:
+            shutil.copytree(self.clip.folder, folder / CLIP_FOLDER, dirs_exist_ok=True)
+        tensors = {
+            "class_features": torch.from_numpy(self.classes.features).contiguous(),
+            "context": self.context.detach().float().cpu().contiguous(),
+        }
+        save_file(tensors, folder / WEIGHTS_FILE)
+        bundled = self.clip.folder is not None
+        content = {
+            "format": FORMAT,
+            "kind": KIND,
+            "labels": self.classes.labels,
+            "questions": [],
+            "logit_scale": self.classes.logit_scale,
+            "clip": {
+                "bundled": bundled,
+                "name": None if bundled else self.clip.name,
+                "pretrained": self.clip.pretrained,
+                "identity": self.clip.identity(),
+            },
+            "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},
+            "facts": self.facts,
+        }
+        (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_near_file(folder: Path) -> dict[str, Any]:
+    """The `model.json` of a NeaR model; raises ModelFolderError where it is damaged or of another kind."""
+    content = read_model_file(folder)
+    if content["kind"] != KIND or content.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
+            f"expected {KIND} of format {FORMAT}"
+        )
+    missing = [name for name in ("labels", "logit_scale", "clip") if name not in content]
+    if missing:
+        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: it has no {missing[0]}")
+    return content
+
+
+def load_classes(folder: Path) -> ClassFeatures:
+    """The text side of a NeaR model, without its CLIP; raises ModelFolderError where it is damaged."""
+    content = read_near_file(folder)
+    try:
+        features = load_file(folder / WEIGHTS_FILE)["class_features"].numpy()
+    except (SafetensorError, FileNotFoundError, KeyError) as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error!r}") from None
+    if len(features) != len(content["labels"]):
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE}: {len(features)} classes for {len(content['labels'])} labels")
+    return ClassFeatures(tuple(content["labels"]), features, float(content["logit_scale"]))

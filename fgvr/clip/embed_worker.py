@@ -1,0 +1,91 @@
+"""The worker of the embed stage: images in, CLIP vectors out; threads read and decode while the model works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from fgvr.clip.model import load_clip
+from fgvr.clip.views import random_view
+from fgvr.config import Clip, ImageLimits
+from fgvr.embeddings import embedding_rows
+from fgvr.images import ImageError, read_image
+from fgvr.read_ahead import read_ahead
+from fgvr.schemas import Failure, Reason
+
+Row = tuple[int, str]  # image_id, uri
+
+
+class EmbedWorker:
+    """A PartWorker that computes the embeddings schema.
+
+    Args:
+        clip: the model.
+        limits: of reading an image.
+        batch_images: images in a forward pass.
+        device: where the model runs; None: the GPU if there is one.
+        views: 0: one vector of the whole image, with the model's own preprocessing. Above 0: vectors of so many
+            augmented views, one behind the other in a row's vector.
+        seed: of the views; with it and the image id a view is always the same.
+        threads: that read and decode; None: one more than the model has.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: Clip,
+        limits: ImageLimits,
+        batch_images: int,
+        device: str | None = None,
+        views: int = 0,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        self.clip = load_clip(clip, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.limits, self.batch_images = limits, batch_images
+        self.views, self.seed = views, seed
+        self.threads = torch.get_num_threads() + 1 if threads is None else threads
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """One embeddings row for each row of `image_id`, `uri`; images that cannot be read are rows with an error."""
+        ids = rows["image_id"].to_numpy()
+        inputs = list(zip(ids.tolist(), rows["uri"].to_pylist(), strict=True))
+        width = self.clip.dim * max(self.views, 1)
+        features = np.zeros((len(inputs), width), np.float32)
+        failures: list[Failure | None] = [None] * len(inputs)
+        # Two batches ahead: one waits complete while the model works on the other.
+        prepared = read_ahead(self._prepare, inputs, threads=self.threads, ahead=2 * self.batch_images)
+        for start, batch in self._batches(prepared):
+            good = [place for place, item in enumerate(batch, start) if isinstance(item, Tensor)]
+            for place, item in enumerate(batch, start):
+                if isinstance(item, Failure):
+                    failures[place] = item
+            if good:
+                pixels = torch.cat([item for item in batch if isinstance(item, Tensor)])
+                features[good] = self.clip.encode_pixels(pixels).cpu().numpy().reshape(len(good), width)
+        for place in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+            failures[place] = Failure(Reason.ENGINE_ERROR, "the model's features are not finite numbers")
+        return embedding_rows(ids, features, failures)
+
+    def _batches(self, prepared: Iterator[Tensor | Failure]) -> Iterator[tuple[int, list[Tensor | Failure]]]:
+        start = 0
+        while batch := list(islice(prepared, self.batch_images)):
+            yield start, batch
+            start += len(batch)
+
+    def _prepare(self, row: Row) -> Tensor | Failure:
+        """The model's input of one image, float32 [views, 3, H, W], or why there is none."""
+        image_id, uri = row
+        size = self.clip.image_size
+        try:
+            # Crops of views enlarge: they need the image in full.
+            image = read_image(uri, self.limits, short_side=None if self.views else 2 * size)
+        except ImageError as error:
+            return error.failure
+        images = [random_view(image, size, (self.seed, image_id, view)) for view in range(self.views)] or [image]
+        return torch.stack([self.clip.preprocess(picture) for picture in images])

@@ -1,0 +1,134 @@
+"""CLIP's image and text features through open_clip, with the model's own preprocessing and tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from fgvr.clip.prompt_layout import Tokenizer
+from fgvr.clip.source import ClipError, ClipSource, find_clip
+from fgvr.config.models import Clip
+
+TEXTS_AT_ONCE = 256
+_log = logging.getLogger(__name__)
+
+
+def low_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 autocast on CUDA; nothing on a CPU, where it is slower than fp32 without special instructions."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """A frozen CLIP on a device.
+
+    Attributes:
+        network: open_clip's model, in evaluation mode, without gradients for its weights.
+        tokenizer: its own.
+        preprocess: its own; a PIL image to a float32 tensor [3, H, W] on the CPU.
+        device: where it runs.
+        source: what it was loaded from.
+    """
+
+    network: nn.Module
+    tokenizer: Tokenizer
+    preprocess: Callable[[Image.Image], Tensor]
+    device: torch.device
+    source: ClipSource
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosine similarities are multiplied with before the softmax; about 100 for the public models."""
+        network: Any = self.network
+        return float(network.logit_scale.detach().exp())
+
+    @property
+    def image_size(self) -> int:
+        """The longer side of the input, pixels: decoding an image to less would lose detail."""
+        visual: Any = self.network.visual
+        size = visual.image_size
+        return int(max(size) if isinstance(size, tuple | list) else size)
+
+    @cached_property
+    def dim(self) -> int:
+        """Length of the features."""
+        network: Any = self.network
+        with torch.no_grad():
+            return int(network.encode_text(self.tokenizer(["a"]).to(self.device)).shape[1])
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim] on the device."""
+        network: Any = self.network
+        with low_precision(self.device):
+            features = network.encode_image(pixels.to(self.device, non_blocking=True))
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """Features of RGB images: L2-normalised float32 [N, dim]."""
+        if not images:
+            return np.zeros((0, self.dim), np.float32)
+        pixels = torch.stack([self.preprocess(image) for image in images])
+        return np.asarray(self.encode_pixels(pixels).cpu().numpy(), dtype=np.float32)
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Features of texts: L2-normalised float32 [N, dim]. Texts too long for the model are cut, with a warning."""
+        network: Any = self.network
+        self._warn_of_long(texts)
+        features = [torch.zeros(0, self.dim)]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            ids = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
+            with low_precision(self.device):
+                encoded = network.encode_text(ids)
+            features.append(F.normalize(encoded.float(), dim=-1).cpu())
+        return np.asarray(torch.cat(features).numpy(), dtype=np.float32)
+
+    def encode_names(self, names: Sequence[str], template: str) -> npt.NDArray[np.float32]:
+        """Features of class names put into a template such as "a photo of a {}."; float32 [C, dim]."""
+        return self.encode_texts([template.replace("{}", name) for name in names])
+
+    def _warn_of_long(self, texts: Sequence[str]) -> None:
+        length = self.tokenizer([""]).shape[1]
+        long = 0
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            ids = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE]), context_length=2 * length)
+            # What fits is followed by padding only, and then all ids from `length` on are equal.
+            long += int((ids[:, length:] != ids[:, -1:]).any(dim=1).sum())
+        if long:
+            _log.warning("%d of %d texts are too long for the text tower and were cut", long, len(texts))
+
+
+def load_clip(config: Clip, device: str | torch.device = "cpu") -> ClipModel:
+    """Load the configured CLIP; raises ClipError when it cannot be found, fetched or used."""
+    return load_source(find_clip(config), device)
+
+
+def load_source(source: ClipSource, device: str | torch.device = "cpu") -> ClipModel:
+    """Load a CLIP that was found before; raises ClipError when its files do not make a model."""
+    import open_clip
+    from open_clip.transformer import QuickGELU
+
+    device = torch.device(device)
+    try:
+        network, preprocess = open_clip.create_model_from_pretrained(source.name, source.pretrained, device=device)
+        tokenizer = open_clip.get_tokenizer(source.name)
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged or unfit files raise anything, AssertionError included
+        raise ClipError(f"clip.model: {source.name} ({source.pretrained}) cannot be loaded: {error}") from error
+    if source.quick_gelu and not any(isinstance(module, QuickGELU) for module in network.modules()):
+        raise ClipError(f"clip.model: {source.name} was loaded without the QuickGELU that its weights need")
+    network.eval().requires_grad_(False)
+    return ClipModel(network, tokenizer, preprocess, device, source)

@@ -1,0 +1,112 @@
+"""Which CLIP a config means, found and checked before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgvr import storage
+from fgvr.config.models import DEMO_MODEL, Clip
+from fgvr.errors import UserError
+from fgvr.mllm.model_files import ModelFiles
+
+LOCAL = "local-dir:"
+HUB = "hf-hub:"
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+
+
+class ClipError(UserError, ValueError):
+    """A CLIP that cannot be used; the message names the config field and what to do."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """What open_clip is asked for.
+
+    Attributes:
+        name: open_clip's model name, with its `local-dir:` or `hf-hub:` where it has one.
+        pretrained: weights tag or file; None where the name says it all.
+        folder: local copy of a `local-dir:` model.
+        quick_gelu: the weights were trained with QuickGELU: another activation silently costs accuracy.
+    """
+
+    name: str
+    pretrained: str | None = None
+    folder: Path | None = None
+    quick_gelu: bool = False
+
+    def identity(self) -> dict[str, str | None]:
+        """What tells this model from others in a fingerprint of results, wherever its files lie."""
+        if self.folder is not None:
+            return {"files": ModelFiles(self.folder, {}).fingerprint()}
+        weights = self.pretrained
+        if weights is not None and Path(weights).is_file():
+            stat = Path(weights).stat()
+            weights = f"{Path(weights).name} {stat.st_size} {stat.st_mtime_ns}"
+        return {"name": self.name, "pretrained": weights}
+
+
+def find_clip(config: Clip) -> ClipSource:
+    """The model that the config names: `demo`, a folder (local or on an object store), a hub or an open_clip name.
+
+    Raises:
+        ClipError: there is no such folder, name, tag or file, or name and weights do not fit together.
+    """
+    if config.model == DEMO_MODEL:
+        from fgvr.demo.paths import CLIP_PATH
+
+        return _folder(str(CLIP_PATH))
+    if config.model.startswith(HUB):
+        return ClipSource(config.model)
+    place = config.model.removeprefix(LOCAL)
+    if config.model.startswith((LOCAL, "/", ".", "~", "file:")) or "://" in place or Path(place).is_dir():
+        return _folder(place)
+    return _builtin(config.model, config.pretrained)
+
+
+def _folder(place: str) -> ClipSource:
+    try:
+        folder = storage.fetch_folder(Path(place).expanduser() if storage.is_local(place) else place)
+    except FileNotFoundError as error:
+        raise ClipError(f"clip.model: {error}") from None
+    folder = folder.absolute()
+    try:
+        facts = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ClipError(f"clip.model: {folder} has no {CONFIG_FILE}; expected an open_clip model folder") from None
+    except ValueError as error:
+        raise ClipError(f"clip.model: {folder / CONFIG_FILE} is not JSON: {error}") from None
+    if not isinstance(facts, dict) or "model_cfg" not in facts:
+        raise ClipError(f"clip.model: {folder / CONFIG_FILE} has no `model_cfg`")
+    # open_clip only warns of this, and goes on with random weights.
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        raise ClipError(f"clip.model: {folder} holds no weights ({', '.join(WEIGHTS)})")
+    return ClipSource(f"{LOCAL}{folder}", folder=folder)
+
+
+def _builtin(name: str, pretrained: str | None) -> ClipSource:
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    architecture = open_clip.get_model_config(name.replace("/", "-"))
+    if architecture is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ClipError(f"clip.model: {name!r} is neither a folder nor a model that open_clip knows{hint}")
+    tags = open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))
+    known = f"a file or one of {', '.join(tags) or '(none)'}"
+    if pretrained is None:
+        raise ClipError(f"clip.pretrained: {name} without weights is random; name {known}")
+    weights = get_pretrained_cfg(name.replace("/", "-"), pretrained)
+    if not weights and not Path(pretrained).expanduser().is_file():
+        raise ClipError(f"clip.pretrained: {pretrained!r} is no file and no tag of {name}; name {known}")
+    quick = bool(weights.get("quick_gelu", False)) if weights else bool(architecture.get("quick_gelu", False))
+    if quick and not architecture.get("quick_gelu", False):
+        raise ClipError(
+            f"clip.model: the {pretrained} weights were trained with QuickGELU, and {name} has another activation "
+            f"(4 points less on ImageNet); use {name}-quickgelu"
+        )
+    return ClipSource(name, str(Path(pretrained).expanduser()) if not weights else pretrained, quick_gelu=quick)

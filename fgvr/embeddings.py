@@ -1,0 +1,64 @@
+"""The embeddings table as arrays: written from vectors, read back for the images that a stage works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fgvr import schemas
+from fgvr.schemas import Failure
+from fgvr.tables import Table, vectors
+
+Halfs = npt.NDArray[np.float16]
+Ids = npt.NDArray[np.int64]
+
+
+def embedding_rows(ids: Ids, features: npt.NDArray[np.float32], failures: Sequence[Failure | None]) -> pa.Table:
+    """Rows of the embeddings schema.
+
+    Args:
+        ids: image ids, int64 [N].
+        features: L2-normalised, float32 [N, d]; rows of failed images are ignored.
+        failures: why an image has no vector; None where it has one.
+    """
+    dim = features.shape[1]
+    halfs = features.astype("<f2")
+    cells = [None if failure else row.tobytes() for row, failure in zip(halfs, failures, strict=True)]
+    return pa.table(
+        {
+            "image_id": pa.array(ids, pa.int64()),
+            "vector": pa.array(cells, pa.binary(2 * dim)),
+            "error": pa.array([failure.as_row() if failure else None for failure in failures], schemas.ERROR.type),
+        },
+        schema=schemas.embeddings(dim),
+    )
+
+
+def read_vectors(embeddings: Table, ids: Ids) -> tuple[Halfs, npt.NDArray[np.bool_]]:
+    """Vectors of the images `ids` and whether each has one: fp16 [N, d] (zeros where not) and bool [N].
+
+    Reads one part after the other, so memory is that of the result and one part. Parts without any of the images
+    are not kept; images that the table does not have count as without a vector.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    order = np.argsort(ids, kind="stable")
+    ascending = ids[order]
+    found = np.zeros(len(ids), dtype=bool)
+    result: Halfs | None = None
+    for rows in embeddings.batches(["image_id", "vector"]):
+        if result is None:
+            result = np.zeros((len(ids), rows.schema.field("vector").type.byte_width // 2), np.float16)
+        good = rows.filter(rows["vector"].is_valid())
+        here = good["image_id"].to_numpy()
+        # Both are ascending: ids of this part stand in one stretch of `ascending`.
+        first, last = np.searchsorted(ascending, [here[0], here[-1] + 1]) if len(here) else (0, 0)
+        wanted = ascending[first:last]
+        at = np.searchsorted(here, wanted)
+        hit = here[np.minimum(at, len(here) - 1)] == wanted if len(here) else np.zeros(0, bool)
+        places = order[first:last][hit]
+        result[places] = vectors(good["vector"])[at[hit]]
+        found[places] = True
+    return (result if result is not None else np.zeros((len(ids), 0), np.float16)), found
