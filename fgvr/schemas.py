@@ -118,7 +118,7 @@ QUESTIONS = pa.schema(
 
 
 def aspects(questions: int) -> pa.Schema:
-    """Probabilities of "yes" for all `questions` of an image, in the order of `question_id`; null when the row failed."""
+    """Probabilities of "yes" for all `questions` of an image, in `question_id` order; null when the row failed."""
     vector = pa.list_(pa.float32(), questions)
     return pa.schema(
         [
@@ -134,6 +134,16 @@ def aspects(questions: int) -> pa.Schema:
         ]
     )
 
+
+STUDENT_TARGETS = pa.schema(
+    [
+        IMAGE_ID,
+        ("label_id", pa.int32()),  # class target, index in the student's label list; null when the row failed
+        ("held_out", pa.bool_()),  # validated on instead of trained on
+        ("aspects", pa.bool_()),  # p(yes) was there; without it only the class was learned
+        ERROR,
+    ]
+)
 
 PREDICTIONS = pa.schema(
     [

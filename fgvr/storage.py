@@ -135,6 +135,11 @@ def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
 
 
+def cache_folder(name: str) -> Path:
+    """Where this machine keeps what can be fetched or computed again: FGVR_CACHE, or ~/.cache/fgvr."""
+    return Path(os.environ.get("FGVR_CACHE", Path.home() / ".cache" / "fgvr")) / name
+
+
 def fetch_folder(uri: str | Path) -> Path:
     """A local copy of a folder (a model, a checkpoint): the folder itself if it is local, else a cached download.
 
@@ -152,7 +157,7 @@ def fetch_folder(uri: str | Path) -> Path:
         raise FileNotFoundError(f"there is nothing at {uri}")
     state = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
     key = hashlib.sha256(repr([str(uri), sorted(state)]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("FGVR_CACHE", Path.home() / ".cache" / "fgvr")) / "folders" / key
+    cache = cache_folder("folders") / key
     if not cache.is_dir():
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fgvr import storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms, mean
@@ -34,6 +35,7 @@ from fgvr.training.schedule import learning_rate
 log = logging.getLogger(__name__)
 
 GIB = 2**30
+LOG_EVERY_SECONDS = 15.0
 
 
 class StudentTrainingError(UserError, ValueError):
@@ -49,16 +51,16 @@ class StudentJob:
         spec: the student; without questions the aspects of the examples are ignored (the base student).
         settings: the recipe. `alpha` weighs the aspects.
         limits: of reading an image.
-        cache: folder for decoded images on the worker's machine.
         max_error_share: stop when more than this share of the images cannot be read.
+        cache: folder for decoded images on the worker's machine; None: `fgvr.storage.cache_folder("images")`.
     """
 
     examples: str
     spec: StudentSpec
     settings: Makd
     limits: ImageLimits
-    cache: str
     max_error_share: float = 1.0
+    cache: str | None = None
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> None:
@@ -70,6 +72,8 @@ def train_student(job: StudentJob, reporter: Reporter) -> None:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
     training = _Training(job, reporter)
+    if training.first_epoch >= job.settings.epochs:  # it died after its last checkpoint: only the report is missing
+        training.report(checkpoint=True)
     for epoch in range(training.first_epoch, job.settings.epochs):
         training.epoch(epoch)
 
@@ -100,6 +104,7 @@ class _Training:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
         self.first_epoch = len(self.checkpoint.history)
         self.model = _wrapped(self.student, self.settings, reporter)
+        self.logged = time.monotonic()
 
     def epoch(self, epoch: int) -> None:
         """Train one pass, validate, report."""
@@ -121,8 +126,24 @@ class _Training:
         # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
         self.checkpoint.finish_epoch(metrics, self.student.state_dict(), keep=self.reporter.rank == 0)
         last = epoch + 1 == self.settings.epochs
-        due = last or (epoch + 1) % self.settings.checkpoint_epochs == 0
-        self.reporter.report(metrics.plain(), self._save if due else None)
+        self._log(metrics, last=last)
+        self.report(checkpoint=last or (epoch + 1) % self.settings.checkpoint_epochs == 0)
+
+    def report(self, *, checkpoint: bool) -> None:
+        """Report the last epoch, with a checkpoint or without."""
+        self.reporter.report(self.checkpoint.history[-1].plain(), self._save if checkpoint else None)
+
+    def _log(self, metrics: EpochMetrics, *, last: bool) -> None:
+        """A line on the console now and then."""
+        if self.reporter.rank != 0 or not (last or time.monotonic() - self.logged > LOG_EVERY_SECONDS):
+            return
+        self.logged = time.monotonic()
+        left = (self.settings.epochs - metrics.epoch) * len(self.train_positions) / metrics.images_per_second
+        log.info(
+            "student: epoch %d of %d, loss %.3f, top-1 %.3f, %.0f images/s, %.0f s left",
+            *(metrics.epoch, self.settings.epochs, metrics.loss, metrics.train_top1),
+            *(metrics.images_per_second, left),
+        )
 
     def _save(self, folder: Path) -> None:
         self.checkpoint.save(folder, self.student, self.optimiser)
@@ -203,8 +224,9 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
     """The loader, and the failures by position of the images that cannot be read."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
+    root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
-    store = open_store(Path(job.cache), examples.identity, examples.uris, settings)
+    store = open_store(root, examples.identity, examples.uris, settings)
     if len(store.failures) > job.max_error_share * len(examples):
         reasons = Counter(failure.reason.value for failure in store.failures.values())
         raise StudentTrainingError(

@@ -46,7 +46,7 @@ def job(tmp_path: Path, count: int = 48, share: float = 0.0, questions=QUESTIONS
     examples = Examples(np.arange(count), uris, classes.astype(np.int64), p_yes, held, "v1")
     examples.write(str(tmp_path / "examples.parquet"))
     spec = StudentSpec(recipe.backbone, ("a", "b", "c", "d"), questions, timm_preprocess(recipe.backbone, 16))
-    return StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), str(tmp_path / "cache"))
+    return StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(tmp_path / "cache"))
 
 
 def weights(reporter: LocalReporter) -> dict[str, torch.Tensor]:
@@ -96,12 +96,14 @@ def test_resumed_training_is_bit_equal(tmp_path):
         assert a.read_bytes() == b.read_bytes()
 
 
-def test_training_that_was_finished_does_nothing(tmp_path):
+def test_training_that_was_finished_only_reports_again(tmp_path):
     task = job(tmp_path, epochs=1)
-    train_student(task, LocalReporter(tmp_path / "run"))
-    again = LocalReporter(tmp_path / "run")
+    first, again = LocalReporter(tmp_path / "run"), LocalReporter(tmp_path / "run")
+    train_student(task, first)
+    before = weights(first)
     train_student(task, again)
-    assert again.history == []
+    assert again.history == first.history
+    assert all(torch.equal(value, weights(again)[name]) for name, value in before.items())
 
 
 def test_best_is_the_last_of_the_best_on_validation(tmp_path):

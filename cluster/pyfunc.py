@@ -1,0 +1,91 @@
+"""Trained models as MLflow models that classify image bytes wherever `mlflow.pyfunc.load_model` runs.
+
+    model = mlflow.pyfunc.load_model("runs:/<run id>/makd")
+    model.predict(pandas.DataFrame({"image": [Path("bird.jpg").read_bytes()]}))  # columns label, score
+
+The model folder is an artifact; the code is this project's `fgvr` and `cluster/pyfunc_model.py`. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+import fgvr
+from fgvr.classifier import read_model_file
+
+REQUIREMENTS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pillow",
+    "simplejpeg",
+    "opencv-python-headless",
+    "fsspec",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+)
+NEAR_REQUIREMENTS = ("open_clip_torch", "transformers")
+# Parts of fgvr that no classifier needs: the demo's models, the MLLM's backends, the report.
+LEFT_OUT = ("__pycache__", "demo", "report", "datasets", "metrics", "child_startup")
+
+
+def log_classifier(folder: Path, name: str) -> str:
+    """Log a model folder to the active MLflow run.
+
+    Args:
+        folder: as `fgvr.classifier.load_classifier` takes it.
+        name: of the logged model.
+
+    Returns:
+        URI for `mlflow.pyfunc.load_model`.
+
+    Raises:
+        ModelFolderError: there is no model in the folder.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    kind = read_model_file(folder)["kind"]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema([ColSpec(DataType.string, "label", required=False), ColSpec(DataType.float, "score")]),
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        code = Path(temporary) / "fgvr"
+        shutil.copytree(Path(fgvr.__file__).parent, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        logged = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(folder)},
+            code_paths=[str(code)],
+            signature=signature,
+            input_example=example(),
+            pip_requirements=requirements(kind),
+        )
+    return str(logged.model_uri)
+
+
+def example() -> pd.DataFrame:
+    """An input: one small grey PNG file."""
+    sink = io.BytesIO()
+    Image.new("RGB", (8, 8), (128, 128, 128)).save(sink, "PNG")
+    return pd.DataFrame({"image": [sink.getvalue()]})
+
+
+def requirements(kind: str) -> list[str]:
+    """What has to be installed to load a model of this kind, pinned to what is installed here."""
+    names = (*REQUIREMENTS, *(NEAR_REQUIREMENTS if kind == "near" else ()))
+    # A local part (+cpu, +cu130) names one package index: elsewhere the plain version is the same release.
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]

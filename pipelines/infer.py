@@ -1,0 +1,110 @@
+"""infer: a trained model classifies photos. In: samples, a model folder. Out: the predictions table.
+
+    python pipelines/infer.py --infer.model runs/birds/tables/makd/<fingerprint>/model --infer.split test
+
+One row an image: label, score, the best five, whether the score is below `infer.abstain_below`, and p(yes) of the
+aspect questions if the model answers them. `infer.model` null means this run's student with aspects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from cluster.parts import PartJob
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr import storage
+from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
+from fgvr.config import ConfigError
+from fgvr.infer_worker import InferSettings, InferWorker
+from fgvr.schemas import PREDICTIONS
+from fgvr.tables import Table
+from pipelines.flow import Flow, stage_main
+
+MODEL_FOLDER = "model"
+
+
+def run(context: RunContext, flow: Flow) -> Table:
+    """Predictions of the configured model for the configured samples."""
+    config = context.config.infer
+    ids = split_ids(flow.samples, config.split)
+    if config.model is not None:
+        return classify(context, "predictions", flow.samples, ids, model=storage.absolute(config.model))
+    return classify(context, "predictions", flow.samples, ids, trained=flow.makd)
+
+
+def classify(
+    context: RunContext,
+    name: str,
+    samples: Table,
+    ids: npt.NDArray[np.int64],
+    *,
+    trained: Table | None = None,
+    model: str = "",
+) -> Table:
+    """Predictions of one model for some samples; evaluation uses it for each method.
+
+    Args:
+        context: the run.
+        name: of the table.
+        samples: the samples table.
+        ids: int64 [n], ascending, images to classify.
+        trained: table of the stage that trained the model …
+        model: … or the URI of a model folder.
+    """
+    config = context.config.infer
+    settings = InferSettings(
+        model=model if trained is None else trained.path(MODEL_FOLDER),
+        limits=context.config.ingest.limits,
+        abstain_below=config.abstain_below,
+        batch_images=config.batch_images,
+        device="cuda" if config.workers.num_gpus else "cpu",
+        threads=max(1, int(config.workers.num_cpus)),
+    )
+
+    def compute(folder: StageFolder) -> StageSummary:
+        job = PartJob(name, folder.uri, InferWorker, {"settings": settings}, PREDICTIONS, samples, config.workers)
+        summary = folder.run_parts(job, ids)
+        summary.extra = {"model": settings.model}
+        return summary
+
+    decides: dict[str, Any] = {
+        "limits": settings.limits,
+        "abstain_below": settings.abstain_below,
+        "workers": config.workers,
+        "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+    }
+    if trained is None:
+        return context.stage(name, decides={**decides, "model": identity_of(model)}, inputs=[samples], compute=compute)
+    return context.stage(name, decides=decides, inputs=[samples, trained], compute=compute)
+
+
+def split_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
+    """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
+    if split is None:
+        return np.arange(samples.rows, dtype=np.int64)
+    rows = samples.read(["image_id", "split"])
+    ids = rows.filter(pc.equal(rows["split"], split))["image_id"].to_numpy()
+    if not len(ids):
+        known = ", ".join(sorted(pc.unique(rows["split"]).to_pylist()))
+        raise ConfigError(f"infer.split = {split}: no image is in this split (there are: {known})")
+    return np.asarray(ids, dtype=np.int64)
+
+
+def identity_of(model: str) -> str:
+    """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
+    digest = hashlib.sha256()
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        try:
+            digest.update(storage.read_bytes(storage.join(model, name)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise ConfigError(f"infer.model = {model}: it has no {name}, so it is not a trained model") from None
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.predictions)
