@@ -132,6 +132,13 @@ class Table:
         # Every part but the last is full, so a part's rows start at a multiple of R among those read.
         return rows.take(pa.array(starts + ids % self.rows_per_part))
 
+    def find(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""
+        wanted = pa.array(np.unique(np.asarray(ids, dtype=np.int64)))
+        columns = columns if columns is None or "image_id" in columns else ["image_id", *columns]
+        parts = [part.filter(pc.is_in(part["image_id"], wanted)) for part in self.batches(columns)]
+        return pa.concat_tables(parts)
+
     def good(self, columns: list[str] | None = None) -> pa.Table:
         """Rows without an error."""
         wanted = None if columns is None else [*columns, *([] if "error" in columns else ["error"])]

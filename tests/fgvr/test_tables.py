@@ -103,3 +103,13 @@ def test_a_table_lives_on_an_object_store_too() -> None:
     assert Table.load(uri) == table
     assert table.take(np.array([4, 1]), ["label"])["label"].to_pylist() == ["e", "b"]
     assert [part.num_rows for part in table.batches()] == [2, 2, 1]
+
+
+def test_rows_of_a_table_that_is_not_dense_are_found_by_id(tmp_path: Path) -> None:
+    rows = pa.table({"image_id": pa.array([2, 5, 9], pa.int64()), "label": ["a", "b", "c"]})
+    table = write(str(tmp_path), rows, 2)
+    assert table.find(np.array([9, 2, 4]), ["label"]).to_pylist() == [
+        {"image_id": 2, "label": "a"},
+        {"image_id": 9, "label": "c"},
+    ]
+    assert table.find(np.array([], dtype=np.int64)).num_rows == 0

@@ -1,0 +1,117 @@
+"""Example images of the report: which ones, and what happened to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fgvr.config.data import ImageLimits
+from fgvr.report.content import Candidate, ImageCard, Prediction
+from fgvr.report.thumbnails import thumbnail
+
+Ids = npt.NDArray[np.int64]
+Row = dict[str, Any]
+
+
+def choose_examples(labels: pa.Table, disambiguated: pa.Table, count: int, seed: int) -> Ids:
+    """Ids of `count` discovery images: half at random, half among those whose label training has changed.
+
+    Args:
+        labels: columns image_id, label_id.
+        disambiguated: columns image_id, label_id.
+        count: images wanted; fewer where there are fewer.
+        seed: of the draw.
+
+    Returns:
+        int64, ascending.
+    """
+    ids = labels["image_id"].to_numpy()
+    settled = dict(zip(disambiguated["image_id"].to_pylist(), disambiguated["label_id"].to_pylist(), strict=True))
+    pairs = zip(labels["image_id"].to_pylist(), labels["label_id"].to_pylist(), strict=True)
+    changed = np.array([i for i, label in pairs if settled.get(i) is not None and settled[i] != label], dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(changed)[: count // 2]
+    others = rng.permutation(np.setdiff1d(ids, chosen))[: count - len(chosen)]
+    return np.sort(np.concatenate([chosen, others]).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class ExampleRows:
+    """Rows of the example images from the stages' tables; images that a table does not have are shown without.
+
+    Attributes:
+        samples: image_id, uri, class_name.
+        labels: image_id, raw, label.
+        candidates: image_id, label_ids, weights.
+        disambiguated: image_id, label_ids, weights.
+        predictions: method → image_id, label, score.
+    """
+
+    samples: pa.Table
+    labels: pa.Table
+    candidates: pa.Table
+    disambiguated: pa.Table
+    predictions: Mapping[str, pa.Table]
+
+
+def build_cards(rows: ExampleRows, names: Sequence[str], limits: ImageLimits) -> list[ImageCard]:
+    """A card for each row of `rows.samples`; thumbnails are read on threads.
+
+    Args:
+        rows: of the example images.
+        names: the label space, by label id.
+        limits: of reading an image.
+    """
+    labels, before, after = (_by_id(table) for table in (rows.labels, rows.candidates, rows.disambiguated))
+    said = {method: _by_id(table) for method, table in rows.predictions.items()}
+    samples = rows.samples.to_pylist()
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda sample: thumbnail(sample["uri"], limits), samples))
+    cards = []
+    for sample, (picture, problem) in zip(samples, pictures, strict=True):
+        image = sample["image_id"]
+        label = labels.get(image, {})
+        cards.append(
+            ImageCard(
+                title=_file_name(sample["uri"]),
+                thumbnail=picture,
+                problem=problem,
+                answer=label.get("raw") or "",
+                label=label.get("label") or "",
+                true_name=sample["class_name"] or "",
+                candidates=_candidates(before.get(image), after.get(image), names),
+                predictions=[_prediction(method, table.get(image)) for method, table in said.items()],
+            )
+        )
+    return cards
+
+
+def _by_id(table: pa.Table) -> dict[int, Row]:
+    return {row["image_id"]: row for row in table.to_pylist()}
+
+
+def _candidates(before: Row | None, after: Row | None, names: Sequence[str]) -> list[Candidate]:
+    if before is None or not before["label_ids"]:
+        return []
+    final: dict[int, float] = {}
+    if after is not None and after["label_ids"]:
+        final = dict(zip(after["label_ids"], after["weights"], strict=True))
+    pairs = zip(before["label_ids"], before["weights"], strict=True)
+    found = [Candidate(names[label], weight, final.get(label)) for label, weight in pairs]
+    return sorted(found, key=lambda candidate: -(candidate.before if candidate.after is None else candidate.after))
+
+
+def _prediction(method: str, row: Row | None) -> Prediction:
+    return Prediction(method, "") if row is None else Prediction(method, row["label"] or "", row["score"])
+
+
+def _file_name(uri: str) -> str:
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    return unquote(name, errors="replace") if uri.startswith("file://") else name
