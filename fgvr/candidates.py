@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Weighting = Literal["uniform", "multiplicity", "similarity"]
 
 NONE = -1  # no neighbour, no label, or an unused place
+BLOCK = 65_536  # images compared at once: k² numbers each
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,25 @@ def neighbour_sets(neighbour_labels: Labels, scores: Floats, weighting: Weightin
             similarities (negative ones count as 0).
     """
     labels = np.asarray(neighbour_labels, dtype=np.int32)
+    blocks = [slice(at, at + BLOCK) for at in range(0, len(labels), BLOCK)]
+    votes = [_votes(labels[rows], scores[rows], weighting) for rows in blocks]
+    merged = np.concatenate([np.zeros((0, labels.shape[1]), np.float32), *votes])
+    return _packed(np.where(merged < 0, NONE, labels), np.maximum(merged, 0.0))
+
+
+def _votes(labels: Labels, scores: Floats, weighting: Weighting) -> Floats:
+    """Votes for the label of each place, at the place where it first appears; −1 at all others: float32 [N, k]."""
     known = labels != NONE
-    # first[i, a]: no earlier neighbour of i says the same.  says[i, a, b]: neighbours a and b of i say the same.
+    # says[i, a, b]: neighbours a and b of image i say the same.
     says = (labels[:, :, None] == labels[:, None, :]) & known[:, :, None] & known[:, None, :]
     first = known & ~np.tril(says, k=-1).any(axis=2)
-    votes = {
-        "uniform": first.astype(np.float32),
-        "multiplicity": says.sum(axis=2, dtype=np.float32),
-        "similarity": np.where(says, np.clip(scores, 0.0, None)[:, None, :], 0.0).sum(axis=2, dtype=np.float32),
-    }[weighting]
-    return _packed(np.where(first, labels, NONE), np.where(first, votes, 0.0))
+    if weighting == "uniform":
+        votes = first.astype(np.float32)
+    elif weighting == "multiplicity":
+        votes = says.sum(axis=2, dtype=np.float32)
+    else:
+        votes = np.where(says, np.clip(scores, 0.0, None)[:, None, :], 0.0).sum(axis=2, dtype=np.float32)
+    return np.where(first, votes, -1.0).astype(np.float32)
 
 
 def random_sets(own: Labels, labels_in_space: int, k: int, seed: int) -> CandidateSets:

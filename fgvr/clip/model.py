@@ -126,7 +126,7 @@ def load_source(source: ClipSource, device: str | torch.device = "cpu") -> ClipM
         tokenizer = open_clip.get_tokenizer(source.name)
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - damaged or unfit files raise anything, AssertionError included
+    except Exception as error:  # damaged or unfit files raise anything, AssertionError too
         raise ClipError(f"clip.model: {source.name} ({source.pretrained}) cannot be loaded: {error}") from error
     if source.quick_gelu and not any(isinstance(module, QuickGELU) for module in network.modules()):
         raise ClipError(f"clip.model: {source.name} was loaded without the QuickGELU that its weights need")

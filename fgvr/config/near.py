@@ -25,8 +25,8 @@ class Label(Part):
     """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every image."""
     aliases: str | None = None
     """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run."""
-    batch_images: int = Field(default=64, ge=1)
-    """Images given to the engine at once."""
+    seed: int = Field(default=0, ge=0)
+    """Of sampled answers."""
     workers: Workers = Workers(rows_per_part=256)
 
 
@@ -64,6 +64,8 @@ class Near(Part):
     """Phrase whose token embeddings start the context, e.g. "a photo of a"; null: N(0, 0.02)."""
     class_specific: bool = False
     """A context of its own for every name, instead of a shared one."""
+    name_position: Literal["end", "middle", "front"] = "end"
+    """Where the name stands; at the end the context is a prefix that all names share, which is much quicker."""
     epochs: int = Field(default=100, ge=1)
     """Passes over the discovery set."""
     batch_size: int = Field(default=32, ge=1)
@@ -82,6 +84,10 @@ class Near(Part):
     """Cached augmented views of an image; 1: the plain embedding only."""
     text_chunk: int = Field(default=256, ge=1)
     """Names in the text tower at once; bounds memory at any size of the label space."""
+    validation_share: float = Field(default=0, ge=0, lt=1)
+    """Share of the images held out to choose the best epoch by their candidate sets; 0: the last epoch is taken."""
+    checkpoint_steps: int = Field(default=500, ge=1)
+    """Steps between checkpoints: what is lost at most when a worker dies."""
     gce_q: float = Field(default=0.7, gt=0, le=1)
     """q of the generalised cross entropy."""
     seed: int = Field(default=0, ge=0)

@@ -1,0 +1,85 @@
+"""embed: CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row an image).
+
+    python pipelines/embed.py --clip.model ViT-B-16-quickgelu --clip.pretrained openai --embed.workers.num_gpus 1
+
+Images that cannot be read are rows with a reason. `views` computes augmented views of the discovery images, if
+`near.views` asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.parts import PartJob
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr import schemas
+from fgvr.clip.embed_worker import EmbedWorker
+from fgvr.clip.model import load_clip
+from fgvr.clip.source import find_clip
+from fgvr.config import ConfigError
+from fgvr.tables import Table
+from pipelines.flow import stage_main
+
+Ids = npt.NDArray[np.int64]
+
+
+def run(context: RunContext, samples: Table) -> Table:
+    """Vectors of all images, or of those of `embed.splits`; raises ClipError for a CLIP that is not there."""
+    splits = context.config.embed.splits
+    return _vectors(context, "embeddings", samples, _ids(samples, splits), {"splits": splits}, views=0)
+
+
+def run_views(context: RunContext, samples: Table, ids: Ids) -> Table:
+    """Vectors of `near.views` − 1 augmented views of the images `ids`, one behind the other in a row's vector."""
+    settings = context.config.near
+    decides = {"ids": hashlib.sha256(ids.tobytes()).hexdigest(), "views": settings.views - 1, "seed": settings.seed}
+    return _vectors(context, "views", samples, ids, decides, views=settings.views - 1)
+
+
+def _vectors(context: RunContext, name: str, samples: Table, ids: Ids, decides: dict[str, Any], *, views: int) -> Table:
+    config = context.config
+    source = find_clip(config.clip)
+
+    def compute(folder: StageFolder) -> StageSummary:
+        dim = load_clip(config.clip).dim * max(views, 1)
+        arguments = {
+            "clip": config.clip,
+            "limits": config.ingest.limits,
+            "batch_images": config.embed.batch_images,
+            "device": "cuda" if config.embed.workers.num_gpus else "cpu",
+            "views": views,
+            "seed": config.near.seed,
+        }
+        schema = schemas.embeddings(dim)
+        job = PartJob(name, folder.uri, EmbedWorker, arguments, schema, samples, config.embed.workers)
+        summary = folder.run_parts(job, ids)
+        summary.extra = {"dim": dim, "dtype": "float16", "clip": source.identity()}
+        return summary
+
+    decides = decides | {
+        "clip": source.identity(),
+        "limits": config.ingest.limits,
+        "workers": config.embed.workers,
+    }
+    return context.stage(name, decides=decides, inputs=[samples], compute=compute)
+
+
+def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:
+    rows = samples.read(["image_id", "split"])
+    known = pc.unique(rows["split"]).to_pylist()
+    unknown = sorted(set(splits or ()) - set(known))
+    if unknown:
+        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {', '.join(sorted(known))})")
+    if splits is not None:
+        rows = rows.filter(pc.is_in(rows["split"], pa.array(splits)))
+    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64)
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.embeddings)
