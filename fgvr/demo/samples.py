@@ -16,7 +16,7 @@ from fgvr.demo.drawing import draw
 from fgvr.demo.scene import Scene, sample_scene
 from fgvr.demo.species import SPECIES, Attributes, random_attributes
 
-DEMO_DIFFICULTY: Final = 1.5
+DEMO_DIFFICULTY: Final = 2.0
 """Difficulty of the demo's data: the shipped models are trained at ``TRAINING_DIFFICULTY`` and measured at both."""
 TRAINING_DIFFICULTY: Final = 1.0
 JPEG_QUALITY: Final = 90

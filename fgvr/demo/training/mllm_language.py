@@ -1,8 +1,9 @@
 """Second stage of the tiny MLLM: projector and language model learn to answer about images.
 
-The vision tower is frozen and its features are computed once. One training sequence is a tree: an image, then branches
-that do not see each other (the name; a dozen yes/no questions), written one after the other with a 4-D attention mask
-and positions that restart at the fork, so that each branch reads as if it were alone after the image.
+The vision tower is frozen and its features are computed once. One training example is a tree: an image, then branches
+that do not see each other (the name; a dozen yes/no questions). The language model reads the trunk once and keeps its
+keys and values, as an engine with a prefix cache does; every branch then continues from them, and gradients flow back
+through them into the trunk.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import InternVLForConditionalGeneration
+from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import OPTIONS
@@ -20,65 +21,67 @@ from fgvr.demo.training.drawings import Drawings
 from fgvr.demo.training.mllm_model import image_features, pixel_values
 from fgvr.demo.training.schedule import Progress, adamw, take_step, warm_cosine
 
-BATCH = 48
+BATCH = 64
 SHARED_QUESTIONS, WHOLE_QUESTIONS = 12, 5
 """Questions asked about one image in the shared layout and in the paper's order (longer, so fewer)."""
 WHOLE_EVERY = 4
 """Every fourth batch uses the paper's order."""
+LABEL_WEIGHT = 0.5
+"""Weight of the names' loss beside the questions' loss."""
+
+Trunk = list[tuple[Tensor, Tensor]]
+"""Keys and values [B, heads, length, width] of each layer for B trunks."""
 
 
 @dataclass(frozen=True)
-class Tree:
-    """The shape of a training sequence, the same for all of a batch.
+class Layout:
+    """One order of a prompt's parts: what all questions of an image share, and what is a question's own.
 
     Attributes:
-        trunk: ids that all branches see after the image (empty in the paper's order).
-        questions: for each question what its branch says, up to the answer.
-        branches: number of question branches.
-        width: tokens of a question branch, padded.
-        positions: int64 [L].
-        mask: float [1, 1, L, L], 0 where a token sees another, −inf elsewhere.
-        label_start: where the label branch begins; the question branches follow it.
+        trunk: ids between the image and the questions (empty in the paper's order).
+        branches: for each question what follows the trunk, up to the answer.
+        asked: number of questions asked about one image.
     """
 
     trunk: list[int]
-    questions: list[list[int]]
-    branches: int
-    width: int
-    positions: Tensor
-    mask: Tensor
-    label_start: int
-
-
-def make_tree(parts: Segments, trunk: list[int], questions: list[list[int]], branches: int) -> Tree:
-    """Lay out head, trunk, label branch (sees the head only) and question branches (see head and trunk)."""
-    head, fork = len(parts.head), len(parts.head) + len(trunk)
-    label, width = label_width(parts), max(map(len, questions)) + 1  # and the answer
-    length = fork + label + branches * width
-    owner = np.repeat(np.arange(branches + 2), [fork, label, *[width] * branches])
-    seen = np.tril(np.ones((length, length), bool)) & ((owner[:, None] == owner[None]) | (owner[None] == 0))
-    seen[fork : fork + label, head:fork] = False
-    starts = [0, head, *[fork] * branches]
-    lengths = [fork, label, *[width] * branches]
-    positions = np.concatenate([np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
-    mask = torch.zeros(1, 1, length, length, dtype=torch.bfloat16)
-    mask.masked_fill_(~torch.from_numpy(seen), float("-inf"))
-    return Tree(trunk, questions, branches, width, torch.from_numpy(positions), mask, fork)
-
-
-def label_width(parts: Segments) -> int:
-    """Tokens of the label branch: the prompt and the longest name, whose end token is only a target."""
-    return len(parts.label) + max(map(len, parts.names)) - 1
+    branches: list[list[int]]
+    asked: int
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Token ids int64 [B, L]; flat positions (into B·L) whose next token is learned, those tokens, and weights."""
+class Branches:
+    """Continuations of trunks, padded on the right.
 
+    Attributes:
+        owner: int64 [M], the trunk (row of the batch) that each branch continues.
+        ids: int64 [M, L].
+        where: int64 [T], positions in the flattened ``ids`` whose next token is learned.
+        target, weight: those tokens, int64 [T], and their weights in the loss, float [T].
+    """
+
+    owner: Tensor
     ids: Tensor
     where: Tensor
     target: Tensor
     weight: Tensor
+
+
+def collect(rows: list[tuple[int, list[int], list[int], list[float]]], pad: int) -> Branches:
+    """Branches of (owner, prompt ids, answer ids, weights of the answer's tokens)."""
+    width = max(len(prompt) + len(answer) for _, prompt, answer, _ in rows)
+    ids = np.full((len(rows), width), pad)
+    where: list[int] = []
+    for place, (_, prompt, answer, _) in enumerate(rows):
+        ids[place, : len(prompt) + len(answer)] = prompt + answer
+        first = place * width + len(prompt) - 1
+        where += range(first, first + len(answer))
+    return Branches(
+        torch.tensor([owner for owner, *_ in rows]),
+        torch.from_numpy(ids),
+        torch.tensor(where),
+        torch.tensor([token for *_, answer, _ in rows for token in answer]),
+        torch.tensor([weight for *_, weights in rows for weight in weights]),
+    )
 
 
 def truth_table(looks: np.ndarray) -> np.ndarray:
@@ -95,42 +98,24 @@ def ask(truth: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([yes[:wanted], no[: count - wanted]])
 
 
-def make_batch(
-    tree: Tree,
-    parts: Segments,
-    truth: np.ndarray,
-    names: np.ndarray,
-    rng: np.random.Generator,
-) -> Batch:
-    """Fill a tree for B birds: ``truth`` bool [B, Q], ``names`` int [B] (−1: no name is learned)."""
-    length = len(tree.positions)
-    ids = np.full((len(truth), length), parts.end)
-    where: list[int] = []
-    target: list[int] = []
-    weight: list[float] = []
-    prefix = parts.head + tree.trunk
-    for row in range(len(truth)):
-        ids[row, : len(prefix)] = prefix
-        base = row * length
-        start = tree.label_start
-        name = parts.names[names[row]] if names[row] >= 0 else []
-        branch = parts.label + name[:-1]
-        ids[row, start : start + len(branch)] = branch
-        first = base + start + len(parts.label) - 1
-        where += range(first, first + len(name))
-        target += name
-        weight += [1.0] * len(name)
-        start += label_width(parts)
-        for question in ask(truth[row], tree.branches, rng):
-            answer = parts.yes if truth[row, question] else parts.no
-            branch = [*tree.questions[question], answer]
-            ids[row, start : start + len(branch)] = branch
-            last = base + start + len(branch) - 1
-            where += [last - 1, last]
-            target += [answer, parts.end]
-            weight += [1.0, 0.05]
-            start += tree.width
-    return Batch(torch.from_numpy(ids), torch.tensor(where), torch.tensor(target), torch.tensor(weight))
+def question_branches(layout: Layout, parts: Segments, truth: np.ndarray, rng: np.random.Generator) -> Branches:
+    """Questions about each of B birds and their true answers: ``truth`` bool [B, Q]."""
+    rows = []
+    for owner, answers in enumerate(truth):
+        for question in ask(answers, layout.asked, rng):
+            answer = parts.yes if answers[question] else parts.no
+            rows.append((owner, layout.branches[question], [answer, parts.end], [1.0, 0.05]))
+    return collect(rows, parts.end)
+
+
+def label_branches(parts: Segments, names: np.ndarray) -> Branches | None:
+    """The label prompt and the name of each bird that has one (class id; −1: none). None if no bird has one."""
+    rows = [
+        (owner, parts.label, parts.names[name], [1.0] * len(parts.names[name]))
+        for owner, name in enumerate(names)
+        if name >= 0
+    ]
+    return collect(rows, parts.end) if rows else None
 
 
 @torch.no_grad()
@@ -154,8 +139,8 @@ def train_language(
         [annotated_name(s, h) if s >= 0 else -1 for s, h in zip(drawings.species, drawings.habitat, strict=True)]
     )
     layouts = (
-        make_tree(parts, parts.instruction, parts.shared, SHARED_QUESTIONS),
-        make_tree(parts, [], parts.whole, WHOLE_QUESTIONS),
+        Layout(parts.instruction, parts.shared, SHARED_QUESTIONS),
+        Layout([], parts.whole, WHOLE_QUESTIONS),
     )
     projector, language = model.model.multi_modal_projector, model.model.language_model
     optimiser = adamw((projector, language), 2e-3, decay=0.02)
@@ -166,25 +151,45 @@ def train_language(
         if len(order) < BATCH:
             order = rng.permutation(len(drawings))
         rows, order = order[:BATCH], order[BATCH:]
-        tree = layouts[step % WHOLE_EVERY == WHOLE_EVERY - 1]
-        batch = make_batch(tree, parts, truth[rows], named[rows], rng)
+        layout = layouts[step % WHOLE_EVERY == WHOLE_EVERY - 1]
+        questions = question_branches(layout, parts, truth[rows], rng)
+        names = label_branches(parts, named[rows])
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(model, tree, batch, features[rows])
+            trunk = read_trunk(model, parts.head + layout.trunk, features[rows])
+            loss = branch_loss(model, trunk, questions)
+            if names is not None:
+                loss = loss + LABEL_WEIGHT * branch_loss(model, cut(trunk, len(parts.head)), names)
         take_step(loss, optimiser, schedule)
         progress.update(step, loss.item())
 
 
-def _loss(model: InternVLForConditionalGeneration, tree: Tree, batch: Batch, features: Tensor) -> Tensor:
+def read_trunk(model: InternVLForConditionalGeneration, ids: list[int], features: Tensor) -> Trunk:
+    """Keys and values of the common beginning of B prompts: its ids, and image features [B, 16, 512]."""
     inner = model.model
-    embeddings = inner.language_model.embed_tokens(batch.ids)
+    tokens = torch.tensor(ids).expand(len(features), -1)
+    embeddings = inner.language_model.embed_tokens(tokens)
     images = inner.multi_modal_projector(features).to(embeddings.dtype)
-    embeddings = embeddings.masked_scatter((batch.ids == model.config.image_token_id)[..., None], images)
-    hidden = inner.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=tree.mask.expand(len(embeddings), -1, -1, -1),
-        position_ids=tree.positions[None].expand(len(embeddings), -1),
-        use_cache=False,
-    ).last_hidden_state
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.where]).float()
-    losses = nn.functional.cross_entropy(logits, batch.target, reduction="none")
-    return (losses * batch.weight).sum() / batch.weight.sum()
+    embeddings = embeddings.masked_scatter((tokens == model.config.image_token_id)[..., None], images)
+    cache = inner.language_model(inputs_embeds=embeddings, use_cache=True).past_key_values
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def cut(trunk: Trunk, length: int) -> Trunk:
+    """The first ``length`` tokens of a trunk."""
+    return [(keys[:, :, :length], values[:, :, :length]) for keys, values in trunk]
+
+
+def branch_logits(model: InternVLForConditionalGeneration, trunk: Trunk, branches: Branches) -> Tensor:
+    """Logits of the learned tokens, each branch continuing its own trunk: float [T, vocabulary]."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(trunk):
+        cache.update(keys[branches.owner], values[branches.owner], layer)
+    hidden = model.model.language_model(input_ids=branches.ids, past_key_values=cache).last_hidden_state
+    logits: Tensor = model.lm_head(hidden.flatten(0, 1)[branches.where]).float()
+    return logits
+
+
+def branch_loss(model: InternVLForConditionalGeneration, trunk: Trunk, branches: Branches) -> Tensor:
+    """Weighted mean cross-entropy of the learned tokens."""
+    losses = nn.functional.cross_entropy(branch_logits(model, trunk, branches), branches.target, reduction="none")
+    return (losses * branches.weight).sum() / branches.weight.sum()

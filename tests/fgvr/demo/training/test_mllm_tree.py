@@ -7,7 +7,15 @@ from PIL import Image
 
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.training.dialogue import HEAD, INSTRUCTION, LABEL_PROMPT, TAIL, segments, training_tokenizer
-from fgvr.demo.training.mllm_language import ask, make_batch, make_tree
+from fgvr.demo.training.mllm_language import (
+    Layout,
+    ask,
+    branch_logits,
+    cut,
+    label_branches,
+    question_branches,
+    read_trunk,
+)
 from fgvr.demo.training.mllm_model import new_mllm, new_processor, pixel_values
 
 
@@ -26,33 +34,44 @@ def parts(tokenizer):
 def test_a_branch_gives_the_same_logits_as_its_own_prompt(tokenizer, parts, shared):
     torch.manual_seed(0)
     model = new_mllm(tokenizer).eval()
-    trunk, questions = (parts.instruction, parts.shared) if shared else ([], parts.whole)
-    tree = make_tree(parts, trunk, questions, branches=3)
+    layout = Layout(parts.instruction, parts.shared, 3) if shared else Layout([], parts.whole, 3)
     truth = np.zeros((2, len(QUESTIONS)), bool)
     truth[0, [4, 7]] = True
-    batch = make_batch(tree, parts, truth, np.array([5, -1]), np.random.default_rng(0))
-    embeddings = model.model.language_model.embed_tokens(batch.ids)
-    hidden = model.model.language_model(
-        inputs_embeds=embeddings,
-        attention_mask=tree.mask.float().expand(2, -1, -1, -1),
-        position_ids=tree.positions[None].expand(2, -1),
-    ).last_hidden_state
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.where])
+    features = torch.randn(2, 16, 512)
+    trunk = read_trunk(model, parts.head + layout.trunk, features)
+    questions = question_branches(layout, parts, truth, np.random.default_rng(0))
+    names = label_branches(parts, np.array([-1, 5]))
     rng = np.random.default_rng(0)
-    texts = [LABEL_PROMPT + TAIL + "Barred Crimson Finch<|im_end|>"]
-    for row in truth:
+    texts = []
+    for owner, row in enumerate(truth):
         for q in ask(row, 3, rng):
             both = (INSTRUCTION, QUESTIONS[q].text) if shared else (QUESTIONS[q].text, INSTRUCTION)
-            texts.append(" ".join(both) + TAIL + ("Yes" if row[q] else "No") + "<|im_end|>")
-    expected, targets = [], []
-    for text in texts:
+            texts.append((owner, " ".join(both) + TAIL + ("Yes" if row[q] else "No") + "<|im_end|>"))
+    expected, targets = plain_logits(model, tokenizer, features, texts, answer=2)
+    torch.testing.assert_close(branch_logits(model, trunk, questions), expected, atol=1e-5, rtol=1e-4)
+    assert questions.target.tolist() == targets
+    named = [(1, LABEL_PROMPT + TAIL + "Barred Crimson Finch<|im_end|>")]
+    expected, targets = plain_logits(model, tokenizer, features, named, answer=4)
+    actual = branch_logits(model, cut(trunk, len(parts.head)), names)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
+    assert names.target.tolist() == targets
+
+
+def plain_logits(model, tokenizer, features, texts, answer):
+    """One whole prompt a forward, nothing shared: logits and targets of the last ``answer`` tokens."""
+    logits, targets = [], []
+    for owner, text in texts:
         ids = tokenizer(HEAD + text, return_tensors="pt").input_ids
-        answer = 4 if text is texts[0] else 2
-        plain = model.model.language_model(inputs_embeds=model.model.language_model.embed_tokens(ids))
-        expected.append(model.lm_head(plain.last_hidden_state)[0, -answer - 1 : -1])
-        targets.append(ids[0, -answer:])
-    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=1e-4)
-    assert batch.target.tolist() == torch.cat(targets).tolist()
+        embeddings = model.model.language_model.embed_tokens(ids)
+        embeddings[ids == model.config.image_token_id] = model.model.multi_modal_projector(features[owner])
+        hidden = model.model.language_model(inputs_embeds=embeddings).last_hidden_state
+        logits.append(model.lm_head(hidden)[0, -answer - 1 : -1])
+        targets += ids[0, -answer:].tolist()
+    return torch.cat(logits), targets
+
+
+def test_birds_without_a_name_have_no_label_branch(parts):
+    assert label_branches(parts, np.array([-1, -1])) is None
 
 
 def test_as_many_questions_with_yes_as_with_no_are_asked():
