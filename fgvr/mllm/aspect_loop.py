@@ -90,7 +90,7 @@ class AspectLoop:
         for question in range(self._questions):
             try:
                 self._submit(picture, question, next(inputs), tally)
-            except Exception as error:  # noqa: BLE001 - processors and vLLM raise anything on an odd image; the
+            except Exception as error:  # processors and vLLM raise anything on an odd image; the
                 # engine has not taken it, so only this row fails. Errors of the engine itself come out of `wait`.
                 tally.fail(Reason.REQUEST_REJECTED, f"question {question}: {type(error).__name__}: {error}")
             if tally.failure is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from fgvr.config.models import VllmBackend
+from fgvr.errors import UserError
 from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
 from fgvr.mllm.engine_start import start_engine
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 _PROBE = Picture.of(Image.new("RGB", (96, 64), (120, 130, 140)))
 
 
-class QuestionRejected(ValueError):
+class QuestionRejected(UserError, ValueError):
     """A question that cannot be asked about any image."""
 
 

@@ -68,8 +68,8 @@ def test_a_mistake_is_named_with_what_is_allowed(argv: list[str], message: str) 
 
 def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        build({"near": {"lr": -1}, "label": {"batch_images": 0}})
-    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == ["label.batch_images", "near.lr"]
+        build({"near": {"lr": -1}, "label": {"max_tokens": 0}})
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == ["label.max_tokens", "near.lr"]
 
 
 @pytest.mark.parametrize("content", [b"- a\n- list\n", b"near: [", b"\xff\xfe"])

@@ -1,0 +1,114 @@
+"""From all answers to the label space: the set of distinct names, each with an id that all later stages use."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fgvr.mllm.aliases import Alias, AliasTable
+from fgvr.mllm.answers import clean_answer, spelling_key
+from fgvr.schemas import Failure, Reason
+
+Merge = Callable[[Mapping[str, int]], Mapping[str, str]]
+"""Given names with their counts, says which name is another way to say which (a name left out stays itself)."""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Distinct names in alphabetical order: a name's place is its label id.
+
+    Attributes:
+        labels: canonical names.
+        counts: images that each name was given to.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    def to_json(self) -> bytes:
+        """As `label_space.json`."""
+        return json.dumps({"labels": self.labels, "counts": self.counts}, ensure_ascii=False, indent=0).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> LabelSpace:
+        """Read what `to_json` wrote."""
+        facts = json.loads(data)
+        return cls(tuple(facts["labels"]), tuple(facts["counts"]))
+
+
+@dataclass(frozen=True)
+class NamedAnswers:
+    """What every distinct raw answer means.
+
+    Attributes:
+        space: the label space.
+        meanings: raw answer → canonical name, or why it has none.
+        aliases: the alias table, for people.
+    """
+
+    space: LabelSpace
+    meanings: Mapping[str, str | Failure]
+    aliases: tuple[Alias, ...]
+
+
+def build_label_space(
+    answers: Mapping[str, int], aliases: AliasTable | None = None, merge: Merge | None = None
+) -> NamedAnswers:
+    """Clean all answers and unite those that mean the same name.
+
+    Spellings that differ in case, accents or punctuation only are one name; the most frequent spelling is the
+    canonical one, among equally frequent ones the first in alphabetical order. A label that a person chose overrules
+    both, and keeps the spelling that the person gave it.
+
+    Args:
+        answers: raw answer → number of images that gave it.
+        aliases: labels chosen by a person.
+        merge: unites names of different spelling, after the clean-up.
+    """
+    chosen = aliases or AliasTable()
+    read = {raw: _read(raw, chosen) for raw in answers}
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for raw, (_, name) in read.items():
+        if isinstance(name, str):
+            spellings[spelling_key(name)][name] += answers[raw]
+    canonical = _canonical(spellings, chosen)
+    if merge is not None:
+        merged = merge({name: spellings[key].total() for key, name in canonical.items()})
+        canonical = {key: merged.get(name, name) for key, name in canonical.items()}
+    meanings = {raw: canonical[spelling_key(n)] if isinstance(n, str) else n for raw, (_, n) in read.items()}
+    counts: Counter[str] = Counter()
+    table: Counter[tuple[str, str]] = Counter()
+    for raw, (spelling, _) in read.items():
+        meaning = meanings[raw]
+        if isinstance(meaning, str):
+            counts[meaning] += answers[raw]
+        if spelling is not None:
+            table[spelling, meaning if isinstance(meaning, str) else ""] += answers[raw]
+    labels = tuple(sorted(counts))
+    rows = tuple(Alias(answer, label, count) for (answer, label), count in sorted(table.items()))
+    return NamedAnswers(LabelSpace(labels, tuple(counts[name] for name in labels)), meanings, rows)
+
+
+def _read(raw: str, chosen: AliasTable) -> tuple[str | None, str | Failure]:
+    """The spelling under which the alias table lists an answer (None: not at all), and the name it means."""
+    cleaned = clean_answer(raw)
+    spelling = cleaned if isinstance(cleaned, str) else None
+    label = chosen.label(raw)
+    if label is not None:
+        spelling = spelling or raw
+    elif spelling is not None:
+        label = chosen.label(spelling)
+    if label is None:
+        return spelling, cleaned
+    return spelling, label or Failure(Reason.REFUSED, "dropped by label.aliases")
+
+
+def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dict[str, str]:
+    """Key → the spelling that stands for all of it."""
+    by_person = {spelling_key(label): label for label in sorted(chosen.labels.values()) if label}
+    return {
+        key: by_person.get(key) or min(counts, key=lambda name: (-counts[name], name))
+        for key, counts in spellings.items()
+    }

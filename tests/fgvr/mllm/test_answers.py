@@ -1,0 +1,131 @@
+"""The clean-up of answers on hand-worked cases, in the manner in which real models answer."""
+
+import pytest
+
+from fgvr.mllm.answers import clean_answer, spelling_key
+from fgvr.schemas import Failure, Reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("Crested Azure Finch", "Crested Azure Finch"),
+        ("  crested azure finch.\n", "crested azure finch"),
+        ("A Crested Azure Finch", "Crested Azure Finch"),
+        ("An Audi A4.", "Audi A4"),
+        ("**Crested Azure Finch**", "Crested Azure Finch"),
+        ('"Crested Azure Finch"', "Crested Azure Finch"),
+        ("`Crested_Azure_Finch`", "Crested_Azure_Finch"),
+        ("# Snapdragon", "Snapdragon"),
+        ("Label: Snapdragon", "Snapdragon"),
+        ("Fine-grained class label: **Snapdragon**", "Snapdragon"),
+        ("Answer = Snapdragon", "Snapdragon"),
+        ("1. House Sparrow\n2. Tree Sparrow", "House Sparrow"),
+        ("- House Sparrow", "House Sparrow"),
+        ("a photo of a House Sparrow", "House Sparrow"),
+        ("A close-up photo of the Anna's Hummingbird.", "Anna's Hummingbird"),
+        ("House Sparrow (Passer domesticus)", "House Sparrow"),
+        ("House Sparrow. It has a brown back and a black bib.", "House Sparrow"),
+        ("House Sparrow\nThe bird has a brown back.", "House Sparrow"),
+        ("St. Bernard", "St. Bernard"),
+        ("Black\u2011footed\u00a0Albatross", "Black‐footed Albatross"),  # NFKC: no-break hyphen and blank
+        ("ｶﾜｾﾐ", "カワセミ"),
+        ("翠鸟", "翠鸟"),
+        ("<think>Blue back, so…</think>Common Kingfisher", "Common Kingfisher"),
+        ("```\nCommon Kingfisher\n```", "Common Kingfisher"),
+        ("Common Kingfisher<|im_end|>", "Common Kingfisher"),
+        ("2012 BMW 1 Series Convertible", "2012 BMW 1 Series Convertible"),
+    ],
+)
+def test_a_short_answer_is_the_name_without_its_wrapping(raw: str, name: str) -> None:
+    assert clean_answer(raw) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("This is a House Sparrow.", "House Sparrow"),
+        ("It's a House Sparrow.", "House Sparrow"),
+        ("The bird in the image is a **House Sparrow** (*Passer domesticus*). It is common.", "House Sparrow"),
+        ("The bird in the provided image appears to be an Indigo Bunting, which is blue.", "Indigo Bunting"),
+        ("The image shows a Volvo 240 from the second generation. It was built for long.", "Volvo 240"),
+        ("The car in the image is most likely a Buick Enclave based on its grille.", "Buick Enclave"),
+        (
+            "The flower in the image is a *Hibiscus syriacus*, commonly known as the Rose of Sharon. It blooms late.",
+            "Rose of Sharon",
+        ),
+        (
+            "To identify the bird, I look at its features:\n\n1. **Beak**: long and thin.\n\n2. **Tail**: short.\n\n"
+            "Given this, the bird in the image is most likely a **Tree Pipit**. However, I cannot be certain.",
+            "Tree Pipit",
+        ),
+        (
+            "1. **Colour**: orange petals.\n2. **Leaves**: broad.\n\nEverything taken together: **Mexican Sunflower**.",
+            "Mexican Sunflower",
+        ),
+        (
+            "The bird in the image appears to be a Herring Gull. However, without more details I cannot be certain.",
+            "Herring Gull",
+        ),
+    ],
+)
+def test_the_name_is_found_in_prose(raw: str, name: str) -> None:
+    assert clean_answer(raw) == name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I am not sure.",
+        "I don’t know",
+        "Unknown",
+        "unknown species",
+        "N/A",
+        "None.",
+        "As an AI, I don't have the ability to view images directly. Could you describe it?",
+        "The image is too blurry to identify the bird.",
+        "It is not possible to identify the species from this image.",
+        "Unable to determine",
+        "**Not sure**",
+    ],
+)
+def test_a_refusal_is_no_name(raw: str) -> None:
+    answer = clean_answer(raw)
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.REFUSED
+
+
+@pytest.mark.parametrize("raw", [None, "", "  \n ", "...", "\u200b", "***", "<|im_end|>", "?!"])
+def test_nothing_left_is_an_empty_answer(raw: str | None) -> None:
+    answer = clean_answer(raw)
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.EMPTY_ANSWER
+
+
+def test_an_endless_answer_is_no_name() -> None:
+    answer = clean_answer("finch " * 5000)
+    assert isinstance(answer, Failure)
+    assert len(answer.as_row()["detail"]) <= 500
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Black-footed  Albatross.", "black footed albatross"),
+        ("Anna's Hummingbird", "Annas hummingbird"),
+        ("Anna’s Hummingbird", "ANNA'S HUMMINGBIRD"),
+        ("Pâté", "pate"),
+        ("STRASSE", "straße"),
+        ("Town & Country", "town country"),
+    ],
+)
+def test_spellings_that_share_a_key(one: str, other: str) -> None:
+    assert spelling_key(one) == spelling_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Audi 80", "Audi 90"), ("й", "и"), ("カ", "ガ"), ("C#", "D#"), ("नी", "न")]
+)
+def test_spellings_that_do_not_share_a_key(one: str, other: str) -> None:
+    assert spelling_key(one) != spelling_key(other)

@@ -1,0 +1,107 @@
+"""The label space over all answers, and the alias table that a person can edit."""
+
+from pathlib import Path
+
+import pytest
+
+from fgvr.mllm.aliases import AliasError, AliasTable, read_aliases, write_aliases
+from fgvr.mllm.label_space import LabelSpace, build_label_space
+from fgvr.schemas import Failure, Reason
+
+ANSWERS = {
+    "House Sparrow": 3,
+    "house sparrow.": 2,
+    "A HOUSE-SPARROW": 1,
+    "Tree Pipit": 1,
+    "tree pipit": 1,
+    "I don't know": 4,
+    "": 1,
+}
+
+
+def test_the_most_frequent_spelling_stands_for_all() -> None:
+    named = build_label_space(ANSWERS)
+    assert named.space == LabelSpace(("House Sparrow", "Tree Pipit"), (6, 2))
+    assert named.meanings["house sparrow."] == "House Sparrow"
+    assert named.meanings["tree pipit"] == "Tree Pipit"  # a tie: the first in alphabetical order
+    refused, empty = named.meanings["I don't know"], named.meanings[""]
+    assert isinstance(refused, Failure)
+    assert refused.reason is Reason.REFUSED
+    assert isinstance(empty, Failure)
+    assert empty.reason is Reason.EMPTY_ANSWER
+
+
+def test_the_order_of_the_answers_does_not_matter() -> None:
+    backwards = build_label_space(dict(reversed(ANSWERS.items())))
+    assert backwards.space == build_label_space(ANSWERS).space
+    assert write_aliases(backwards.aliases) == write_aliases(build_label_space(ANSWERS).aliases)
+
+
+def test_the_label_space_survives_its_file() -> None:
+    space = LabelSpace(("Ñandú", "翠鸟"), (2, 1))
+    assert LabelSpace.from_json(space.to_json()) == space
+
+
+def test_no_answer_with_a_name_is_an_empty_label_space() -> None:
+    assert build_label_space({"I am not sure": 5}).space == LabelSpace((), ())
+
+
+def test_the_written_table_read_back_changes_nothing(tmp_path: Path) -> None:
+    named = build_label_space(ANSWERS)
+    file = tmp_path / "aliases.csv"
+    file.write_bytes(write_aliases(named.aliases))
+    assert file.read_text().splitlines() == [
+        "answer,label,count",
+        "House Sparrow,House Sparrow,3",
+        "house sparrow,House Sparrow,2",
+        "HOUSE-SPARROW,House Sparrow,1",
+        "Tree Pipit,Tree Pipit,1",
+        "tree pipit,Tree Pipit,1",
+    ]
+    assert build_label_space(ANSWERS, read_aliases(str(file))) == named
+
+
+def test_an_edited_table_overrules_the_clean_up(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text("\ufeffanswer,label\ntree pipit,HOUSE SPARROW\nI don't know,Mystery Bird\n", encoding="utf-8")
+    named = build_label_space(ANSWERS, read_aliases(str(file)))
+    assert named.space == LabelSpace(("HOUSE SPARROW", "Mystery Bird"), (8, 4))  # spelt as the person did
+    file.write_text("answer,label\nTree Pipit,\n")
+    dropped = build_label_space(ANSWERS, read_aliases(str(file))).meanings["Tree Pipit"]
+    assert isinstance(dropped, Failure)
+    assert dropped.reason is Reason.REFUSED
+
+
+def test_chains_are_followed(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text("answer,label\na,b\nb,c\nc,C\n")
+    assert read_aliases(str(file)).labels == {"a": "C", "b": "C", "c": "C"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("answer,label\na,b\nb,a\n", "circle"),
+        ("answer,label\na,b\nA.,c\n", "line 3: 'A.' stands for 'b' and for 'c'"),
+        ("raw,name\na,b\n", "needs columns answer and label"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text(text)
+    with pytest.raises(AliasError, match=message):
+        read_aliases(str(file))
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AliasError, match=r"label\.aliases: there is no file .*missing\.csv"):
+        read_aliases(str(tmp_path / "missing.csv"))
+
+
+def test_a_later_merge_unites_names_of_different_spelling() -> None:
+    merged = build_label_space(
+        {"House Sparrow": 3, "english sparrow": 1, "Tree Pipit": 1},
+        AliasTable(),
+        merge=lambda counts: {"english sparrow": max(counts, key=lambda name: counts[name])},
+    )
+    assert merged.space == LabelSpace(("House Sparrow", "Tree Pipit"), (4, 1))
