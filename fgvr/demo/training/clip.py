@@ -1,4 +1,4 @@
-"""Trains the demo's tiny CLIP from scratch: about 35 minutes on one core.
+"""Trains the demo's tiny CLIP from scratch: about 20 minutes on one core.
 
 python -m fgvr.demo.training.clip --output fgvr/demo/models/clip
 """
@@ -18,8 +18,8 @@ from fgvr.demo.training.clip_names import train_names
 from fgvr.demo.training.drawings import Drawings, draw_many
 from fgvr.demo.training.tokenizers import clip_tokenizer
 
-DIFFICULTY = (0.5, 2.0)
-LOOKS_STEPS, LOOKS_DRAWINGS = 4000, 60_000
+DIFFICULTY = (0.5, 1.5)
+LOOKS_STEPS, LOOKS_DRAWINGS = 2000, 60_000
 NAMES_STEPS, NAMES_DRAWINGS = 400, 20_000
 
 

@@ -1,4 +1,4 @@
-"""A training sequence is a tree of branches; each must read as if it stood alone after the image."""
+"""A training example is a tree of branches; each must read as if it stood alone after the image."""
 
 import numpy as np
 import pytest
