@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.attempts import Attempts, forget_attempts
 from cluster.capacity import check_capacity
 from cluster.progress import Progress
 from fgvr import tables
@@ -84,16 +85,19 @@ class _PartActor:
         self.worker = job.worker(**job.arguments)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        summaries = [self._part(int(n), ids) for n, ids in zip(batch["part"], batch["ids"], strict=True)]
+        parts = zip(batch["part"], batch["ids"], batch["again"], strict=True)
+        summaries = [self._part(int(number), ids, bool(again)) for number, ids, again in parts]
         return {"summary": [json.dumps(summary) for summary in summaries]}
 
-    def _part(self, number: int, ids: npt.NDArray[np.int64]) -> dict[str, Any]:
-        before = tables.read_part(self.job.folder, number) if number in tables.finished_parts(self.job.folder) else None
+    def _part(self, number: int, ids: npt.NDArray[np.int64], again: bool) -> dict[str, Any]:
         wanted = np.asarray(ids, dtype=np.int64)
-        if before is not None:  # a retry: only its failed rows are computed again
+        before = tables.read_part(self.job.folder, number) if again else None
+        if before is not None:  # only its failed rows are computed again
             wanted = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
+        attempts = Attempts(self.job.folder, number)
         try:
-            rows = self.worker.process(self.job.samples.take(wanted, list(self.job.columns))) if len(wanted) else None
+            asked = self.job.samples.take(wanted, list(self.job.columns)) if len(wanted) else None
+            rows = None if asked is None else attempts.process(asked, self.worker.process, self.job.schema)
         except WorkerLost as error:
             # Leaving the process is what makes Ray start another one and give it this part again.
             log.critical("%s; this worker stops and is replaced", error)
@@ -103,6 +107,7 @@ class _PartActor:
         # In the file's footer the summary is read back without the rows when a run is resumed.
         facts = {**(done.schema.metadata or {}), SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
+        attempts.finished()
         return summary
 
 
@@ -153,6 +158,7 @@ def run_parts(
 
     Raises:
         TooManyFailures: the share was exceeded; names the most frequent reason.
+        PartGivenUp: a part ended one worker after the other.
     """
     size = job.workers.rows_per_part
     chunks = {number: ids[first : first + size] for number, first in enumerate(range(0, len(ids), size))}
@@ -174,7 +180,8 @@ def run_parts(
     pending.sort()
     limit = max_error_share * len(ids)
     progress = Progress(job.name, total=len(ids), done=summary.rows)
-    for facts in _stream(job, pending, chunks):
+    forget_attempts(job.folder)
+    for facts in _stream(job, pending, chunks, finished):
         _add(summary, facts)
         progress.update(facts["rows"], summary.failed)
         _check(summary, limit, job.name)
@@ -183,7 +190,9 @@ def run_parts(
     return summary
 
 
-def _stream(job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+def _stream(
+    job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.int64]], finished: set[int]
+) -> Iterator[dict[str, Any]]:
     """Summaries of the pending parts as Ray Data's actor pool finishes them."""
     if not pending:
         return
@@ -191,7 +200,13 @@ def _stream(job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.i
 
     workers = job.workers
     check_capacity(f"{job.name}.workers", workers)
-    specs = pa.table({"part": pa.array(pending), "ids": pa.array([chunks[n] for n in pending], pa.list_(pa.int64()))})
+    specs = pa.table(
+        {
+            "part": pa.array(pending),
+            "ids": pa.array([chunks[number] for number in pending], pa.list_(pa.int64())),
+            "again": pa.array([number in finished for number in pending]),
+        }
+    )
     # One block a part: Ray schedules, retries and balances whole parts.
     blocks = [specs.slice(row, 1) for row in range(len(pending))]
     dataset = ray.data.from_arrow(blocks).map_batches(

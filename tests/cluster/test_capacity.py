@@ -1,0 +1,47 @@
+import pytest
+
+from cluster.capacity import Demand, Node, demand_of, shortage, worker_fields
+from fgvr.config import Config
+from fgvr.config.base import TrainWorkers, Workers
+
+LAPTOP = [Node(cpus=2, gpus=0, memory_gb=16)]
+CLUSTER = [Node(16, 0, 64), Node(8, 1, 32, frozenset({"L4"})), Node(8, 1, 32, frozenset({"L4"}))]
+
+
+@pytest.mark.parametrize(
+    ("demand", "nodes", "problem"),
+    [
+        (Demand(1, 2, 0), LAPTOP, None),
+        (Demand(1, 4, 0), LAPTOP, "num_cpus = 4: no node has more than 2 CPU cores"),
+        (Demand(1, 1, 1), LAPTOP, "num_gpus = 1: no node has more than 0 GPUs"),
+        (Demand(1, 1, 0, memory_gb=20), LAPTOP, "memory_gb = 20: no node has more than 16.0 GiB for workers"),
+        (Demand(2, 2, 0), LAPTOP, "num_workers = 2: there is room for 1 with what each reserves"),
+        (Demand(2, 8, 1), CLUSTER, None),
+        (Demand(3, 8, 1), CLUSTER, "num_workers = 3: there is room for 2 with what each reserves"),
+        # 16 cores and a GPU exist, but not in one machine.
+        (Demand(1, 16, 1), CLUSTER, "num_workers = 1: there is room for 0 with what each reserves"),
+        (Demand(1, 10, 1, accelerator="L4"), CLUSTER, "num_cpus = 10: no node has more than 8 CPU cores"),
+        (Demand(1, 1, 1, accelerator="H100"), CLUSTER, "accelerator_type = H100: no node has one"),
+        (Demand(4, 2, 0.5), CLUSTER, None),  # two halves of each GPU
+        (Demand(5, 2, 0.5), CLUSTER, "num_workers = 5: there is room for 4 with what each reserves"),
+    ],
+)
+def test_what_is_missing_is_named(demand: Demand, nodes: list[Node], problem: str | None) -> None:
+    assert shortage(demand, nodes) == problem
+
+
+def test_a_pool_can_begin_with_one_worker_and_a_training_only_with_all() -> None:
+    assert demand_of(Workers(min_workers=8, num_cpus=1)).count == 1
+    assert demand_of(TrainWorkers(num_workers=8, use_gpu=True)) == Demand(8, 2, 1)
+
+
+def test_every_stage_with_workers_is_known() -> None:
+    fields = dict(worker_fields(Config()))
+    assert {
+        "label.workers",
+        "embed.workers",
+        "near.workers",
+        "aspects.workers",
+        "makd.workers",
+        "infer.workers",
+    } <= set(fields)
