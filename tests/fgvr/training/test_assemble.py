@@ -1,0 +1,109 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fgvr import schemas
+from fgvr.clip.classifier import ClassFeatures
+from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table, write_part
+from fgvr.training.assemble import HeldOut, assemble, near_labels, p_yes_of, split_rows, true_classes
+from fgvr.training.targets import TargetError, near_targets, true_targets
+
+ERROR = {"reason": "corrupt", "detail": "x"}
+NO_ASPECTS = np.zeros((4, 0), dtype=np.float32)
+
+
+def committed(folder, rows: pa.Table, rows_per_part: int) -> Table:
+    starts = range(0, rows.num_rows, rows_per_part)
+    for number, start in enumerate(starts):
+        write_part(str(folder), number, rows.slice(start, rows_per_part))
+    table = Table(str(folder), "t", "f", rows.num_rows, 0, len(starts), rows_per_part, 0.0)
+    table.commit()
+    return table
+
+
+@pytest.fixture
+def samples() -> pa.Table:
+    return pa.table(
+        {
+            "image_id": [0, 2, 3, 5],
+            "uri": ["a", "b", "c", "d"],
+            "class_id": pa.array([4, None, 1, 4], pa.int32()),
+            "class_name": ["finch", None, "robin", "finch"],
+        }
+    )
+
+
+def test_split_rows_reads_one_split(tmp_path):
+    rows = pa.table({"image_id": [0, 1, 2], "uri": ["a", "b", "c"], "split": ["train", "test", "train"]})
+    assert split_rows(committed(tmp_path, rows, 2), "train", [])["uri"].to_pylist() == ["a", "c"]
+
+
+def test_true_targets_leave_images_without_class_out(samples):
+    targets = true_targets(true_classes(samples))
+    training_set = assemble(samples, targets, NO_ASPECTS, HeldOut(0, 0), "v1")
+    assert training_set.examples.uris == ["a", "c", "d"]
+    assert training_set.examples.classes.tolist() == [1, 0, 1]
+    assert targets.labels == ("robin", "finch")
+    table = training_set.table({1: Failure(Reason.CORRUPT, "x")})
+    assert table.schema.equals(schemas.STUDENT_TARGETS)
+    assert table["image_id"].to_pylist() == [0, 3, 5]  # nobody asked for image 2
+    assert table["label_id"].to_pylist() == [1, None, 1]
+    assert table["error"].to_pylist() == [None, ERROR, None]
+
+
+def test_near_labels_from_cached_embeddings(tmp_path):
+    # Two classes along the axes of a plane; image 1 fails, image 3 is not asked for.
+    vectors = np.array([[1, 0], [0, 0], [0, 1], [1, 0], [0.6, 0.8]], dtype="<f2")
+    rows = pa.table(
+        [
+            pa.array(range(5), pa.int64()),
+            pa.array([None if n == 1 else vectors[n].tobytes() for n in range(5)], pa.binary(4)),
+            pa.array([ERROR if n == 1 else None for n in range(5)], schemas.ERROR.type),
+        ],
+        schema=schemas.embeddings(2),
+    )
+    classes = ClassFeatures(("x", "y"), np.eye(2, dtype=np.float32), 10.0)
+    disambiguated = pa.Table.from_pylist(
+        [{"image_id": 0, "label_id": 1}, {"image_id": 4, "label_id": None}], schemas.DISAMBIGUATED
+    )
+    image_ids = np.array([0, 1, 2, 4])
+    near = near_labels(image_ids, disambiguated, committed(tmp_path, rows, 2), classes)
+    assert near.predicted.tolist() == [0, -1, 1, 1]
+    assert near.disambiguated.tolist() == [1, -1, -1, -1]
+    targets = near_targets(near)
+    assert targets.classes.tolist() == [1, -1, 1, 1]
+    samples = pa.table({"image_id": image_ids, "uri": ["a", "b", "c", "d"]})
+    table = assemble(samples, targets, NO_ASPECTS, HeldOut(0, 0), "v1").table({})
+    assert table["image_id"].to_pylist() == [0, 1, 2, 4]
+    assert table["error"].to_pylist()[1]["reason"] == "no_input"
+
+
+def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples):
+    aspects = pa.Table.from_pylist(
+        [
+            {"image_id": 5, "p_yes": [0.25, 1.0]},
+            {"image_id": 0, "p_yes": None, "error": ERROR},
+            {"image_id": 3, "p_yes": [0.5, 0.0]},
+        ],
+        schemas.aspects(2),
+    )
+    p_yes = p_yes_of(samples["image_id"].to_numpy(), aspects, 2)
+    assert np.isnan(p_yes[:2]).all()
+    assert p_yes[2:].tolist() == [[0.5, 0.0], [0.25, 1.0]]
+    with pytest.raises(ValueError, match="other questions"):
+        p_yes_of(samples["image_id"].to_numpy(), aspects, 3)
+    training_set = assemble(samples, true_targets(true_classes(samples)), p_yes, HeldOut(0, 0), "v1")
+    assert training_set.table({})["aspects"].to_pylist() == [False, True, True]
+
+
+def test_the_validation_share_is_held_out(samples):
+    training_set = assemble(samples, true_targets(true_classes(samples)), NO_ASPECTS, HeldOut(0.3, 0), "v1")
+    assert training_set.examples.held_out.sum() == 1
+    assert training_set.examples.classes[training_set.examples.held_out].tolist() == [1]  # robin has one image only
+
+
+def test_nothing_to_learn_is_an_error(samples):
+    unlabelled = samples.set_column(2, "class_id", pa.array([None] * 4, pa.int32()))
+    with pytest.raises(TargetError, match="no training image has a true class"):
+        true_targets(true_classes(unlabelled))
