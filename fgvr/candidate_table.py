@@ -37,15 +37,26 @@ def candidate_rows(image_ids: Ids, neighbour_ids: Ids, neighbour_scores: Floats,
     )
 
 
-def disambiguated_rows(image_ids: Ids, sets: CandidateSets, label_ids: npt.NDArray[np.int32]) -> pa.Table:
-    """Rows of the disambiguated schema; `label_ids` int32 [N] is `NONE` for an image without candidates."""
-    candidates = sets.label_ids != NONE
+def disambiguate(candidates: pa.Table, weights: Floats) -> pa.Table:
+    """Rows of the disambiguated schema; an image without candidates has empty lists and no label.
+
+    Args:
+        candidates: rows of the candidates schema.
+        weights: float32 [n, K], the final weights of those rows that have candidates, in their order.
+    """
+    sets = read_sets(candidates)
+    learned = np.flatnonzero(sets.sizes > 0)
+    final = np.zeros_like(sets.weights)
+    final[learned] = weights
+    heaviest = np.full(len(sets), NONE, np.int32)
+    heaviest[learned] = sets.label_ids[learned, final[learned].argmax(axis=1)]
+    used = sets.label_ids != NONE
     return pa.table(
         [
-            pa.array(image_ids, pa.int64()),
-            _lists(sets.label_ids, candidates, pa.int32()),
-            _lists(sets.weights, candidates, pa.float32()),
-            pa.array(label_ids, pa.int32(), mask=label_ids == NONE),
+            candidates["image_id"],
+            _lists(sets.label_ids, used, pa.int32()),
+            _lists(final, used, pa.float32()),
+            pa.array(heaviest, pa.int32(), mask=heaviest == NONE),
         ],
         schema=schemas.DISAMBIGUATED,
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 
 from fgvr import schemas
-from fgvr.candidate_table import candidate_rows, disambiguated_rows, read_sets
+from fgvr.candidate_table import candidate_rows, disambiguate, read_sets
 from fgvr.candidates import CandidateSets
 
 SETS = CandidateSets(
@@ -32,9 +32,7 @@ def test_rows_by_hand():
 
 
 def test_sets_survive_the_table_in_parts_too():
-    rows = disambiguated_rows(np.array([3, 5, 9]), SETS, np.array([7, -1, 2], np.int32))
-    assert rows.schema.equals(schemas.DISAMBIGUATED)
-    assert rows["label_id"].to_pylist() == [7, None, 2]
+    rows = candidate_rows(np.array([3, 5, 9]), np.array([[3], [5], [9]]), np.ones((3, 1), np.float32), SETS)
     for table in (rows, pa.concat_tables([rows.slice(0, 1), rows.slice(1, 2)])):
         found = read_sets(table)
         np.testing.assert_array_equal(found.label_ids, SETS.label_ids)
@@ -42,3 +40,14 @@ def test_sets_survive_the_table_in_parts_too():
     tail = read_sets(rows.slice(1, 2))  # offsets of a slice do not start at 0
     np.testing.assert_array_equal(tail.label_ids, [[-1], [2]])
     assert len(read_sets(rows.slice(0, 0))) == 0
+
+
+def test_the_heaviest_candidate_is_the_label():
+    rows = candidate_rows(np.array([3, 5, 9]), np.array([[3], [5], [9]]), np.ones((3, 1), np.float32), SETS)
+    found = disambiguate(rows, np.array([[0.875, 0.125], [1, 0]], np.float32))
+    assert found.schema.equals(schemas.DISAMBIGUATED)
+    assert found.to_pylist() == [
+        {"image_id": 3, "label_ids": [4, 7], "weights": [0.875, 0.125], "label_id": 4},
+        {"image_id": 5, "label_ids": [], "weights": [], "label_id": None},
+        {"image_id": 9, "label_ids": [2], "weights": [1.0], "label_id": 2},
+    ]

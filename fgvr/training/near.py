@@ -1,0 +1,256 @@
+"""NeaR: context vectors learned on candidate sets, in plain PyTorch (CoOp with PRODEN or another partial-label loss).
+
+The image tower is frozen, so its features are read from the embeddings table and a step costs one pass of the names
+through the text tower, whatever the number of images. Workers share both sides: each holds a stretch of the images
+and encodes a stretch of the names; a step on n workers is the step of one worker up to rounding. Order and views
+follow from (seed, epoch) alone, so training resumes exactly from any step (bit-equal on a CPU with the same threads).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgvr.clip.classifier import ClassFeatures, NearModel
+from fgvr.clip.model import load_clip, low_precision
+from fgvr.clip.prompt import PromptLearner, phrase_context, random_context
+from fgvr.clip.prompt_layout import prompt_layout
+from fgvr.clip.text_tower import TextTower
+from fgvr.training import near_objective as objective
+from fgvr.training.collective import joined_rows, share, sum_over_workers
+from fgvr.training.near_data import NearData, NearJob, NearTrainingError, read_near_data
+from fgvr.training.near_schedule import (
+    Positions,
+    epoch_steps,
+    epoch_views,
+    held_out,
+    learning_rate,
+    steps_per_epoch,
+)
+from fgvr.training.near_state import NearState, Outcome
+from fgvr.training.reporter import Reporter
+
+log = logging.getLogger(__name__)
+
+LOGITS_AT_ONCE = 2**24  # images × names: what a step holds of them is bounded, whatever the batch
+REPORTS = 50  # at most about so many in a training
+
+
+def train_near(job: NearJob, reporter: Reporter) -> None:
+    """Train to the last epoch, from the reporter's checkpoint if it has one; see `near_state` for what that holds.
+
+    Raises:
+        NearTrainingError: nothing to learn from, or the loss is not a number any more.
+        ClipError, UnsupportedTextTowerError: the CLIP cannot be had, or not be prompted.
+    """
+    training = _Training(job, read_near_data(job, reporter.rank, reporter.world_size), reporter)
+    for step in range(training.state.step, training.last_step):
+        training.step(step)
+    training.finish()
+
+
+class _Training:
+    """One worker's side of a training."""
+
+    def __init__(self, job: NearJob, data: NearData, reporter: Reporter) -> None:
+        self.settings, self.reporter, self.device = job.settings, reporter, reporter.device
+        self.data = data.to(self.device)
+        self.clip = load_clip(job.clip, self.device)
+        self.learner = self._learner().to(self.device)
+        self.my_names = share(len(data.names), reporter.rank, reporter.world_size)
+        self.optimiser = torch.optim.SGD(
+            [self.learner.context],
+            lr=job.settings.lr,
+            momentum=job.settings.momentum,
+            weight_decay=job.settings.weight_decay,
+        )
+        self.weights = self.data.weights.clone()
+        self.held_out = held_out(job.settings, data.total)
+        self.learned = np.flatnonzero(~self.held_out)
+        self.steps_per_epoch = steps_per_epoch(job.settings, len(self.learned))
+        self.last_step = self.steps_per_epoch * job.settings.epochs
+        self.state = NearState.start(self.learner.context)
+        self._resume()
+        self._plan: tuple[int, list[Positions], Tensor] | None = None
+        self._started, self._steps_here = time.monotonic(), 0
+
+    def _learner(self) -> PromptLearner:
+        settings, tower, tokenizer = self.settings, TextTower.of(self.clip.network), self.clip.tokenizer
+        if settings.context_init is None:
+            start = random_context(tower, settings.context_length, settings.seed)
+        else:
+            start = phrase_context(tower, tokenizer, settings.context_init)
+        layout = prompt_layout(tokenizer, tower, self.data.names, len(start), settings.name_position)
+        return PromptLearner(tower, layout, start, settings.class_specific)
+
+    def _resume(self) -> None:
+        folder = self.reporter.resume_folder()
+        if folder is None:
+            return
+        self.state, weights = NearState.load(folder, self.optimiser)
+        with torch.no_grad():
+            self.learner.context.copy_(self.state.context)
+        self.weights = weights[self.data.first : self.data.first + len(self.data)].to(self.device)
+
+    def step(self, step: int) -> None:
+        """One update of the context, and what is due after it: held-out loss, report, checkpoint."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.settings, epoch)
+        steps, views = self._epoch_plan(epoch)
+        positions = steps[batch]
+        mine = positions[(positions >= self.data.first) & (positions < self.data.first + len(self.data))]
+        rows = torch.from_numpy(mine - self.data.first).to(self.device)
+        loss = self._update(rows, views, len(positions), learn_weights=epoch >= self.settings.frozen_epochs)
+        self.state.add_loss(loss)
+        self.state.step, self._steps_here = step + 1, self._steps_here + 1
+        if batch + 1 == self.steps_per_epoch:
+            self._end_epoch(epoch)
+        self._report(step, epoch)
+
+    def _epoch_plan(self, epoch: int) -> tuple[list[Positions], Tensor]:
+        """The epoch's steps over all workers, and the view of each of this worker's images."""
+        if self._plan is None or self._plan[0] != epoch:
+            views = epoch_views(self.settings, self.data.total, self.data.features.shape[1], epoch)
+            mine = views[self.data.first : self.data.first + len(self.data)]
+            steps = epoch_steps(self.settings, self.learned, epoch)
+            self._plan = epoch, steps, torch.from_numpy(mine).to(self.device)
+        return self._plan[1:]
+
+    def _update(self, rows: Tensor, views: Tensor, step_images: int, *, learn_weights: bool) -> Tensor:
+        """Gradient step on this worker's `rows` of a step of `step_images`; returns its part of the mean loss.
+
+        The gradient goes through the names in three parts, so that neither images × names nor the activations of
+        all names are ever held: features of the names; loss and its gradient with respect to them, a few images at
+        a time; from there back through the text tower, a chunk of names at a time.
+        """
+        world = self.reporter.world_size
+        self.optimiser.zero_grad(set_to_none=True)
+        with low_precision(self.device):
+            my_features = self.learner.features(self.settings.text_chunk, self.my_names)
+        names = joined_rows(my_features, self.my_names.start, len(self.learner), world).clone().requires_grad_()
+        total = torch.zeros((), device=self.device)
+        for part in self._parts(rows):
+            logits = self._logits(part, names, views)
+            targets = objective.Targets(self.data.label_ids[part], self.weights[part], self.data.own[part])
+            loss = objective.loss(self.settings, logits, targets) * (len(part) / step_images)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+            if learn_weights and self.settings.loss == "proden":
+                self.weights[part] = objective.disambiguated(logits, targets.label_ids)
+        gradient = torch.zeros_like(names) if names.grad is None else names.grad
+        sum_over_workers(gradient, world)
+        torch.autograd.backward(my_features, gradient[self.my_names])
+        if self.learner.context.grad is not None:
+            sum_over_workers(self.learner.context.grad, world)
+        self.optimiser.step()
+        return total
+
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """Few enough rows at a time that their logits over all names stay small; no empty part."""
+        size = max(1, LOGITS_AT_ONCE // len(self.learner))
+        return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+    def _logits(self, rows: Tensor, names: Tensor, views: Tensor | None = None) -> Tensor:
+        """fp32 [n, C]: scaled cosines of images (a view of each, or the plain one) and names."""
+        images = self.data.features[rows, 0 if views is None else views[rows]].float()
+        return self.clip.logit_scale * images @ names.T
+
+    @torch.no_grad()
+    def _names(self) -> Tensor:
+        """Features of all names with the present context, float32 [C, d]."""
+        with low_precision(self.device):
+            mine = self.learner.features(self.settings.text_chunk, self.my_names)
+        return joined_rows(mine, self.my_names.start, len(self.learner), self.reporter.world_size)
+
+    @torch.no_grad()
+    def _weights_under(self, names: Tensor) -> Tensor:
+        """PRODEN's weights of all of this worker's images: float32 [n, K]."""
+        weights = torch.empty_like(self.weights)
+        for part in self._parts(torch.arange(len(self.data), device=self.device)):
+            weights[part] = objective.disambiguated(self._logits(part, names), self.data.label_ids[part])
+        return weights
+
+    def _end_epoch(self, epoch: int) -> None:
+        refresh = self.settings.loss == "rc" and epoch >= self.settings.frozen_epochs
+        if not refresh and not self.held_out.any():
+            return
+        names = self._names()
+        if refresh:
+            self.weights = self._weights_under(names)
+        if self.held_out.any():
+            self.state.validated(self._held_out_loss(names), self.learner.context)
+
+    @torch.no_grad()
+    def _held_out_loss(self, names: Tensor) -> float:
+        here = np.flatnonzero(self.held_out[self.data.first : self.data.first + len(self.data)])
+        total = torch.zeros((), device=self.device)
+        for part in self._parts(torch.from_numpy(here).to(self.device)):
+            total += objective.candidate_loss(self._logits(part, names), self.data.label_ids[part]) * len(part)
+        return float(sum_over_workers(total, self.reporter.world_size)) / int(self.held_out.sum())
+
+    def _report(self, step: int, epoch: int) -> None:
+        """Metrics about `REPORTS` times a training, a checkpoint every `checkpoint_steps`; all workers agree when."""
+        done = step + 1
+        save = done % self.settings.checkpoint_steps == 0
+        # `finish` reports the last step.
+        if done == self.last_step or not (save or done % max(1, self.last_step // REPORTS) == 0):
+            return
+        metrics = self._metrics(epoch)
+        weights = self._all_weights(self.weights) if save else None
+        self.reporter.report(metrics, None if weights is None else lambda folder: self._save(folder, weights))
+
+    def _metrics(self, epoch: int) -> dict[str, float]:
+        loss = self.state.take_loss(lambda total: sum_over_workers(total, self.reporter.world_size))
+        if not math.isfinite(loss):
+            raise NearTrainingError(f"near: the loss is {loss} after epoch {epoch + 1}; lower near.lr or near.momentum")
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        metrics = {
+            "epoch": float(epoch + 1),
+            "step": float(self.state.step),
+            "loss": loss,
+            "learning_rate": learning_rate(self.settings, epoch),
+            "steps_per_second": self._steps_here / seconds,
+        }
+        if self.state.held_out_loss is not None:
+            metrics["held_out_loss"] = self.state.held_out_loss
+        self.state.history.append(metrics)
+        return metrics
+
+    def _all_weights(self, mine: Tensor) -> Tensor:
+        return joined_rows(mine, self.data.first, self.data.total, self.reporter.world_size)
+
+    def _save(self, folder: Path, weights: Tensor) -> None:
+        self.state.save(folder, self.learner.context, self.optimiser, weights)
+
+    def finish(self) -> None:
+        """Report the chosen context (best on held-out images, else the last) as a model with its weights."""
+        metrics = self._metrics(self.settings.epochs - 1)
+        training_weights = self._all_weights(self.weights)
+        last = self.learner.context.detach().clone()
+        with torch.no_grad():
+            self.learner.context.copy_(self.state.chosen(last))
+        names = self._names()
+        outcome = Outcome(
+            model=NearModel(
+                classes=ClassFeatures(self.data.names, names.cpu().numpy(), self.clip.logit_scale),
+                context=self.learner.context,
+                clip=self.clip.source,
+                facts={"recipe": self.settings.model_dump(mode="json"), "metrics": metrics},
+            ),
+            weights=self._all_weights(self._weights_under(names)).cpu(),
+        )
+        with torch.no_grad():
+            self.learner.context.copy_(last)
+
+        def save(folder: Path) -> None:
+            self._save(folder, training_weights)
+            outcome.save(folder)
+
+        self.reporter.report(metrics, save)

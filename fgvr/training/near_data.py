@@ -1,0 +1,132 @@
+"""What prompt learning reads: cached image features and candidate sets, one worker's share of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fgvr import storage
+from fgvr.candidate_table import read_sets
+from fgvr.candidates import NONE
+from fgvr.config import Clip, Near
+from fgvr.embeddings import read_vectors
+from fgvr.errors import UserError
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.tables import Table
+from fgvr.training.collective import share
+
+Ids = npt.NDArray[np.int64]
+
+
+class NearTrainingError(UserError, ValueError):
+    """Prompts that cannot be learned from these tables; the message says why."""
+
+
+@dataclass(frozen=True)
+class NearJob:
+    """What a training is about; pickles, and travels to each worker.
+
+    Attributes:
+        settings: the recipe.
+        clip: the model whose prompts are learned.
+        labels: folder of the labels table.
+        embeddings: folder of the embeddings table.
+        candidates: folder of the candidates table.
+        views: folder of the table of augmented views; None: plain embeddings only.
+    """
+
+    settings: Near
+    clip: Clip
+    labels: str
+    embeddings: str
+    candidates: str
+    views: str | None = None
+
+
+@dataclass(frozen=True)
+class NearData:
+    """The images with candidates, of which a worker holds the rows `first` … `first` + n − 1; all on its device.
+
+    Attributes:
+        names: the label space, C names.
+        total: images over all workers.
+        first: position of the worker's first image.
+        features: fp16 [n, V, d]: the plain embedding, then augmented views, L2-normalised.
+        label_ids: candidates int64 [n, K]; `NONE` in unused places. K is the same for all workers.
+        weights: initial weights float32 [n, K].
+        own: the MLLM's own label int64 [n]; `NONE` where it failed.
+    """
+
+    names: tuple[str, ...]
+    total: int
+    first: int
+    features: Tensor
+    label_ids: Tensor
+    weights: Tensor
+    own: Tensor
+
+    def __len__(self) -> int:
+        """Images of this worker."""
+        return len(self.features)
+
+    def to(self, device: torch.device) -> NearData:
+        """A copy on a device."""
+        tensors = (self.features, self.label_ids, self.weights, self.own)
+        features, label_ids, weights, own = (tensor.to(device) for tensor in tensors)
+        return NearData(self.names, self.total, self.first, features, label_ids, weights, own)
+
+
+def read_near_data(job: NearJob, rank: int, world_size: int) -> NearData:
+    """Read one worker's share.
+
+    Raises:
+        NearTrainingError: no image has candidates, or there are fewer images or names than workers.
+    """
+    labels, candidates = Table.load(job.labels), Table.load(job.candidates)
+    space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json")))
+    rows = candidates.read(["image_id", "label_ids", "weights"])
+    sets = read_sets(rows)
+    positions = np.flatnonzero(sets.sizes > 0)
+    if min(len(positions), len(space.labels)) < world_size:
+        raise NearTrainingError(
+            f"near: {len(positions)} images have candidates and the label space has {len(space.labels)} names: too few "
+            f"for {world_size} workers; look at the failures of the stages label and embed"
+        )
+    here = share(len(positions), rank, world_size)
+    mine = positions[here]
+    ids = rows["image_id"].to_numpy()[mine]
+    return NearData(
+        names=space.labels,
+        total=len(positions),
+        first=here.start,
+        features=torch.from_numpy(_features(job, ids)),
+        label_ids=torch.from_numpy(sets.label_ids[mine].astype(np.int64)),
+        weights=torch.from_numpy(sets.weights[mine]),
+        own=torch.from_numpy(_own_labels(labels, ids)),
+    )
+
+
+def _features(job: NearJob, ids: Ids) -> npt.NDArray[np.float16]:
+    """fp16 [n, V, d]; an image whose views failed gets its plain embedding in their place."""
+    plain, found = read_vectors(Table.load(job.embeddings), ids)
+    if not found.all():
+        missing = ids[~found]
+        raise NearTrainingError(f"near: {len(missing)} images have candidates but no vector, the first is {missing[0]}")
+    if job.views is None:
+        return plain[:, None]
+    views, seen = read_vectors(Table.load(job.views), ids)
+    stacked = views.reshape(len(ids), -1, plain.shape[1])
+    stacked = np.where(seen[:, None, None], stacked, plain[:, None])
+    return np.concatenate([plain[:, None], stacked], axis=1)
+
+
+def _own_labels(labels: Table, ids: Ids) -> npt.NDArray[np.int64]:
+    rows = labels.read(["image_id", "label_id"])
+    known = rows["image_id"].to_numpy()
+    own = rows["label_id"].fill_null(NONE).to_numpy().astype(np.int64)
+    at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+    return np.where(known[at] == ids, own[at], NONE) if len(known) else np.full(len(ids), NONE, np.int64)

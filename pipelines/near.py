@@ -1,0 +1,83 @@
+"""near: prompts learned on candidate sets. In: labels, embeddings, candidates. Out: disambiguated labels, a model.
+
+    python pipelines/near.py --near.loss proden --near.epochs 200 --near.workers.num_workers 2
+
+The table has a row for each discovery image: its candidates, what the trained model makes of them, and the heaviest
+one. Beside it: `model/` (classifies any image into the label space; fgvr.classifier), `history.json`. The best epoch
+on held-out images is kept where `near.validation_share` holds some out, else the last one.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from cluster.pyfunc import log_classifier
+from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.train import train
+from fgvr import storage
+from fgvr.candidate_table import disambiguate
+from fgvr.candidates import NONE
+from fgvr.clip.source import find_clip
+from fgvr.config import Near
+from fgvr.label_truth import true_label_ids
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.tables import Table
+from fgvr.training.near import train_near
+from fgvr.training.near_data import NearJob
+from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
+from pipelines import embed
+from pipelines.flow import stage_main
+
+ROWS_PER_PART = 65_536
+# What changes only how a training runs, not what comes out.
+NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
+
+
+def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, candidates: Table) -> Table:
+    """The disambiguated labels of the discovery images, with the model that gave them."""
+    config = context.config
+    views = None
+    if config.near.views > 1:
+        views = embed.run_views(context, samples, candidates.read(["image_id"])["image_id"].to_numpy())
+    inputs = [samples, labels, embeddings, candidates, *([] if views is None else [views])]
+
+    def compute(folder: StageFolder) -> StageSummary:
+        job = NearJob(
+            settings=config.near,
+            clip=config.clip,
+            labels=labels.uri,
+            embeddings=embeddings.uri,
+            candidates=candidates.uri,
+            views=None if views is None else views.uri,
+        )
+        trained = train(train_near, job, name="training", folder=folder.uri, workers=config.near.workers, field="near.workers")
+        checkpoint = storage.fetch_folder(trained.checkpoint)
+        storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))
+        folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
+        if config.tracking.log_models:
+            log_classifier(checkpoint / MODEL_FOLDER, name="near")
+        rows = disambiguate(candidates.read(), read_weights(checkpoint))
+        summary = folder.write_table(rows, ROWS_PER_PART)
+        summary.metrics = trained.metrics | _against_truth(samples, labels, rows)
+        summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
+        return summary
+
+    decides = {
+        "recipe": {name: getattr(config.near, name) for name in Near.model_fields if name not in NOT_DECIDING},
+        "clip": find_clip(config.clip).identity(),
+    }
+    return context.stage("near", decides=decides, inputs=inputs, compute=compute)
+
+
+def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
+    """Share of right labels after training among images whose true name is known; empty where none is."""
+    space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
+    names = samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
+    truth = true_label_ids(names, space)
+    found = rows["label_id"].fill_null(NONE).to_numpy()
+    known = (truth != NONE) & (found != NONE)
+    return {"true_disambiguated_accuracy": float((found == truth)[known].mean())} if known.any() else {}
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.near)
