@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,7 @@ class Comparison:
 def compare(
     predicted: Mapping[str, Sequence[str]],
     true: Sequence[str | None],
-    encoder: NameEncoder,
+    load_encoder: Callable[[], NameEncoder],
     *,
     hyphen_to_space: bool,
     resamples: int,
@@ -86,17 +86,18 @@ def compare(
     Args:
         predicted: method → one name an image, "" where it failed or abstained.
         true: the class's name an image; None or "" where unknown.
-        encoder: Sentence-BERT of sACC.
+        load_encoder: of Sentence-BERT for sACC; called only where there is truth.
         hyphen_to_space: of sIoU.
         resamples: bootstrap resamples.
         seed: of the resamples.
     """
     known = [place for place, name in enumerate(true) if name]
     truth = [name for name in true if name]
+    encoder = load_encoder() if known else None
     methods = {}
     for method, names in predicted.items():
         scores = None
-        if known:
+        if encoder is not None:
             scores = score(
                 [names[place] for place in known],
                 truth,

@@ -78,7 +78,9 @@ class SentenceBert:
     def __init__(self, model: str = BUNDLED_NAMES[0], device: str = "cpu") -> None:
         """Load the model; raises SentenceModelError when there is none of that name."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # a bar for a hundred small tensors tells nothing
         location, self.name = find_sentence_model(model)
         try:
             self._model = SentenceTransformer(location, device=device)

@@ -11,6 +11,8 @@ from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
 from fgvr.tables import Table
 
+EVALUATION = "eval_"
+"""Names of stages that predict for the evaluation only begin with this."""
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 
 
@@ -136,9 +138,12 @@ class Results:
 
 
 def stage_results(tables: Sequence[Table]) -> list[StageResult]:
-    """One result a stage name, in the order in which the stages ran; tables of the same name are added up."""
+    """One result a stage name, in the order in which the stages ran; tables of the same name are added up.
+
+    A table that was asked for twice counts once.
+    """
     found: dict[str, StageResult] = {}
-    for table in tables:
+    for table in {table.uri: table for table in tables}.values():
         metrics = table.extra.get("metrics", {})
         tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
         earlier = found.get(table.name)
@@ -159,12 +164,14 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
 
 
 def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
-    """Tokens and wall time, in all; seconds are those of stages one after the other."""
-    totals: dict[str, float] = dict.fromkeys(TOKENS, 0)
-    for stage in stages:
-        for name, count in stage.tokens.items():
-            totals[name] += count
-    return {**{name: int(count) for name, count in totals.items()}, "seconds": sum(stage.seconds for stage in stages)}
+    """Tokens and wall time (stages one after the other) in all; and, of these, what only the evaluation took."""
+    evaluation = [stage for stage in stages if stage.name.startswith(EVALUATION)]
+    return {**_totals(stages), "evaluation": _totals(evaluation)}
+
+
+def _totals(stages: Sequence[StageResult]) -> dict[str, float]:
+    tokens = {name: sum(stage.tokens.get(name, 0) for stage in stages) for name in TOKENS}
+    return {**tokens, "seconds": sum(stage.seconds for stage in stages)}
 
 
 def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:

@@ -48,7 +48,7 @@ def test_without_truth_not_every_image_is_asked_about():
 
 def test_compare_scores_only_known_images():
     predicted = {"one": ["a", "b", "", "x"], "two": ["a", "a", "c", "x"]}
-    found = compare(predicted, ["a", "b", "c", None], OneHot(), hyphen_to_space=False, resamples=0, seed=0)
+    found = compare(predicted, ["a", "b", "c", None], OneHot, hyphen_to_space=False, resamples=0, seed=0)
     assert (found.scored, found.classes) == (3, 3)
     assert found.methods["one"].scores.top1 == found.methods["two"].scores.top1 == 200 / 3
     assert (found.methods["one"].images, found.methods["one"].unnamed, found.methods["one"].names) == (4, 1, 3)
@@ -56,7 +56,7 @@ def test_compare_scores_only_known_images():
 
 
 def test_compare_without_truth():
-    found = compare({"one": ["a", ""]}, [None, None], OneHot(), hyphen_to_space=False, resamples=0, seed=0)
+    found = compare({"one": ["a", ""]}, [None, None], OneHot, hyphen_to_space=False, resamples=0, seed=0)
     assert found.scored == 0
     assert found.methods["one"].scores is None
 

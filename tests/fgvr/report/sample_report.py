@@ -52,6 +52,7 @@ def results(*, scored: bool = True) -> Results:
                 "labels", 41.0, 360, 4, {"corrupt": 3, "refused": 1}, {"prompt_tokens": 13_000, "output_tokens": 2_000}
             ),
             StageResult("makd", 95.0, 20, 0),
+            StageResult("eval_mllm_answers", 2.0, 540, 0, {}, {"prompt_tokens": 900, "output_tokens": 100}),
         ],
         agreement=[[1.0 if a == b else 0.6 for a in range(5)] for b in range(5)],
         label_space=LabelSpace(statistics(names), counts, merged=12),

@@ -10,7 +10,7 @@ def test_table():
     assert "540 images of split 'test', 36 classes" in text
     assert "all-MiniLM-L6-v2" in text
     assert rows["labels"].split() == ["labels", "360", "4", "41.0"]
-    assert "MLLM tokens: 13,000 in (0 of them from the prefix cache), 2,000 out; 139 s in all" in text
+    assert "MLLM tokens: 13,900 in (0 of them from the prefix cache), 2,100 out; 141 s in all" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

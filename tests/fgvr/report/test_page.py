@@ -64,7 +64,7 @@ def test_what_a_reader_looks_for():
         "0.33 → 0.92",
         "no human label was used",
         "labels corrupt 3 an image, but truncated or damaged",
-        "13,000 tokens",
+        "13,900 tokens",
         "and 13 more names on 13 images",
     ]:
         assert expected in text

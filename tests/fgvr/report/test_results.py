@@ -18,7 +18,13 @@ def test_keys_that_programs_read():
         "failures": {"corrupt": 3, "refused": 1},
         "tokens": {"prompt_tokens": 13_000, "output_tokens": 2_000},
     }
-    assert facts["cost"] == {"prompt_tokens": 13_000, "cached_tokens": 0, "output_tokens": 2_000, "seconds": 139.2}
+    assert facts["cost"] == {
+        "prompt_tokens": 13_900,
+        "cached_tokens": 0,
+        "output_tokens": 2_100,
+        "seconds": 141.2,
+        "evaluation": {"prompt_tokens": 900, "cached_tokens": 0, "output_tokens": 100, "seconds": 2.0},
+    }
 
 
 def test_without_truth_the_metrics_are_null():
@@ -30,9 +36,10 @@ def test_without_truth_the_metrics_are_null():
 def test_tables_of_one_stage_are_added_up():
     def table(seconds: float, rows: int, reason: str) -> Table:
         facts = {"metrics": {"prompt_tokens": 5.0, "accuracy": 0.5}}
-        return Table("x", "predictions", "f", rows, 1, 1, 9, seconds, failures={reason: 1}, extra=facts)
+        return Table(reason, "predictions", "f", rows, 1, 1, 9, seconds, failures={reason: 1}, extra=facts)
 
-    (found,) = stage_results([table(1, 10, "corrupt"), table(2, 20, "not_found")])
+    first, second = table(1, 10, "corrupt"), table(2, 20, "not_found")
+    (found,) = stage_results([first, second, first])  # asked for twice, it took its time once
     assert (found.seconds, found.rows, found.failed) == (3, 30, 2)
     assert found.failures == {"corrupt": 1, "not_found": 1}
     assert found.tokens == {"prompt_tokens": 10}

@@ -1,0 +1,154 @@
+"""evaluate: how good every method is, and what the run cost. Out: report/metrics.json, report/report.html, a table.
+
+    python pipelines/evaluate.py --evaluate.methods "[zs_clip, near, makd]" --evaluate.max_images 500
+
+Methods name the images of `evaluate.split`; the names are compared with the true classes where the data has some, and
+with each other. Where no image is in that split, as with a plain folder of photos, the discovery images stand in.
+The table has a row for each image, with its true name and a column for each method's name.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr import storage
+from fgvr.config import ConfigError
+from fgvr.config.run import Method
+from fgvr.evaluation import Comparison, choose_images, compare, names_of
+from fgvr.metrics.scores import METRICS
+from fgvr.metrics.semantic import SentenceBert, find_sentence_model
+from fgvr.report.cards import choose_examples
+from fgvr.report.page import render
+from fgvr.report.results import EvaluationSet, Results, stage_results
+from fgvr.tables import Table
+from pipelines import report_content
+from pipelines.flow import Flow, stage_main
+from pipelines.methods import predict
+from pipelines.report_content import Compared
+
+log = logging.getLogger(__name__)
+
+FILES = ("metrics.json", "report.html")
+
+
+def run(context: RunContext, flow: Flow) -> Table:
+    """Evaluate all methods and write the report.
+
+    Raises:
+        SentenceModelError: there are true classes, and no Sentence-BERT model to compare names with.
+    """
+    config = context.config.evaluate
+    compared = _compared(context, flow)
+    true = flow.samples.take(compared.images.ids, ["class_name"])["class_name"].to_pylist()
+    # Raised before minutes are spent; without truth no model is needed.
+    sentence_model = find_sentence_model(config.sentence_model)[1] if any(true) else ""
+    tables = {method: predict(context, flow, method, compared.ids_for(method)) for method in _methods(context)}
+    computed: list[Results] = []
+
+    def compute(folder: StageFolder) -> StageSummary:
+        names = {str(method): names_of(table.read(), compared.images.ids) for method, table in tables.items()}
+        comparison = compare(
+            names,
+            true,
+            lambda: SentenceBert(config.sentence_model),
+            hyphen_to_space=config.hyphen_to_space,
+            resamples=config.bootstrap,
+            seed=config.seed,
+        )
+        results = _results(context, flow, compared, comparison, sentence_model)
+        folder.write_bytes("metrics.json", results.to_json().encode())
+        page = render(report_content.content(context.config, flow, compared, tables, results))
+        folder.write_bytes("report.html", page.encode())
+        computed.append(results)
+        columns = {"image_id": compared.images.ids, "true": pa.array(true, pa.string()), **names}
+        summary = folder.write_table(pa.table(columns))
+        summary.metrics = _numbers(results)
+        return summary
+
+    decides = {"evaluate": config, "sentence_model": sentence_model, "run": context.config.run.name}
+    # The page shows what every stage took, so each of them is an input.
+    inputs = list({found.uri: found for found in context.tables if found.name != "report"}.values())
+    table = context.stage("report", decides=decides, inputs=inputs, compute=compute)
+    for name in FILES:  # one place that does not change with the config, and holds what was asked for last
+        storage.write_bytes(storage.join(context.folder, "report", name), storage.read_bytes(table.path(name)))
+    for results in computed:
+        _track(context, flow, table, results)
+    return table
+
+
+def _compared(context: RunContext, flow: Flow) -> Compared:
+    """Which images the methods name."""
+    config = context.config.evaluate
+    methods = _methods(context)
+    labelled = flow.labels.read(["image_id", "label_id"])
+    images = choose_images(
+        flow.samples.read(["image_id", "split", "class_name"]),
+        labelled["image_id"].to_numpy(),
+        split=config.split,
+        max_images=config.max_images,
+        seed=config.seed,
+    )
+    if images.trained_on:
+        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", config.split)
+    settled = flow.near.read(["image_id", "label_id"]) if "near" in methods else labelled
+    return Compared(images, choose_examples(labelled, settled, config.report_images, config.seed), methods)
+
+
+def _methods(context: RunContext) -> list[Method]:
+    """The configured methods; raises ConfigError for `base` where `makd.base` says not to train it."""
+    methods = list(dict.fromkeys(context.config.evaluate.methods))
+    if not methods:
+        raise ConfigError("evaluate.methods is empty: name at least one method")
+    if "base" in methods and not context.config.makd.base:
+        log.info("evaluate: makd.base is false, so the student without aspects is left out")
+        methods.remove("base")
+    return methods
+
+
+def _results(
+    context: RunContext, flow: Flow, compared: Compared, comparison: Comparison, sentence_model: str
+) -> Results:
+    trained = flow.makd if "makd" in compared.methods else flow.base if "base" in compared.methods else None
+    images = compared.images
+    return Results(
+        run=context.config.run.name,
+        evaluation=EvaluationSet(
+            split=images.split,
+            images=len(images.ids),
+            scored=comparison.scored,
+            classes=comparison.classes,
+            trained_on=images.trained_on,
+            sacc_model=sentence_model,
+            class_targets="" if trained is None else str(trained.extra.get("class_targets", "")),
+        ),
+        methods=comparison.methods,
+        stages=stage_results(context.tables),
+        agreement=comparison.agreement,
+        label_space=report_content.label_space(flow.labels),
+        candidates=report_content.candidate_facts(flow.candidates) if compared.with_near else None,
+    )
+
+
+def _numbers(results: Results) -> dict[str, float]:
+    """`near.sacc` and so on, for MLflow."""
+    return {
+        f"{method}.{metric}": getattr(result.scores, metric)
+        for method, result in results.methods.items()
+        if result.scores is not None
+        for metric in METRICS
+    }
+
+
+def _track(context: RunContext, flow: Flow, table: Table, results: Results) -> None:
+    """Numbers and files of the report, and the alias table, at the pipeline's own MLflow run."""
+    context.tracker.log_metrics(_numbers(results))
+    for name in FILES:
+        context.tracker.log_file(table.path(name), "report")
+    context.tracker.log_file(flow.labels.path("aliases.csv"), "labels")
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.report)

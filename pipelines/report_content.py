@@ -1,0 +1,122 @@
+"""What the report shows, gathered from the tables of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr import storage
+from fgvr.config import Config
+from fgvr.config.run import Method
+from fgvr.evaluation import EvaluationImages
+from fgvr.metrics.label_space import statistics
+from fgvr.mllm.label_space import LabelSpace as Names
+from fgvr.report.cards import ExampleRows, build_cards
+from fgvr.report.content import ImageCard, ReportContent
+from fgvr.report.results import CandidateFacts, LabelSpace, Results
+from fgvr.tables import Table
+from pipelines.flow import Flow
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was evaluated, for the report.
+
+    Attributes:
+        images: that all methods name.
+        examples: int64, ascending: discovery images that are shown.
+        methods: in the order of the rows.
+    """
+
+    images: EvaluationImages
+    examples: Ids
+    methods: Sequence[Method]
+
+    def ids_for(self, method: Method) -> Ids:
+        """What a method predicts; the MLLM has labelled the examples already, and asking it again would cost."""
+        return self.images.ids if method == "mllm" else np.union1d(self.images.ids, self.examples)
+
+    @property
+    def with_near(self) -> bool:
+        """Whether NeaR was evaluated; else its table is not asked for, since asking would train it."""
+        return "near" in self.methods
+
+
+def label_space(labels: Table) -> LabelSpace:
+    """The vocabulary of a labels table, and how many answers were given another spelling or name."""
+    names = labels.read(["label"])["label"].fill_null("").to_pylist()
+    space = Names.from_json(storage.read_bytes(labels.path("label_space.json")))
+    counts = sorted(zip(space.labels, space.counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    aliases = csv.DictReader(io.StringIO(storage.read_bytes(labels.path("aliases.csv")).decode()))
+    merged = sum(row["answer"] != row["label"] for row in aliases)
+    return LabelSpace(statistics(names), counts, merged)
+
+
+def candidate_facts(candidates: Table) -> CandidateFacts:
+    """How good the candidate sets are, as the candidates stage estimated and measured it."""
+    metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
+    agreement: Mapping[str, float | None] = candidates.extra.get("agreement", {})
+    accuracy, precision = agreement.get("label_accuracy"), agreement.get("neighbour_precision")
+    return CandidateFacts(
+        mean_size=metrics.get("mean_candidates", 0.0),
+        coverage=metrics.get("coverage"),
+        label_accuracy=accuracy,
+        neighbour_precision=precision,
+        expected_to_help=None if accuracy is None or precision is None else precision > accuracy,
+    )
+
+
+def content(
+    config: Config, flow: Flow, compared: Compared, tables: Mapping[Method, Table], results: Results
+) -> ReportContent:
+    """All that the page shows; `tables` are the methods' predictions."""
+    cards = _cards(config, flow, compared, tables) if len(compared.examples) else []
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return ReportContent(results, _facts(config, flow, results), cards, created)
+
+
+def _cards(config: Config, flow: Flow, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
+    ids = compared.examples
+    none = flow.labels.find(ids[:0], [])
+    rows = ExampleRows(
+        samples=flow.samples.take(ids, ["image_id", "uri", "class_name"]),
+        labels=flow.labels.find(ids, ["raw", "label"]),
+        candidates=flow.candidates.find(ids, ["label_ids", "weights"]) if compared.with_near else none,
+        disambiguated=flow.near.find(ids, ["label_ids", "weights"]) if compared.with_near else none,
+        predictions={
+            method: table.find(ids, ["label", "score"]) for method, table in tables.items() if method != "mllm"
+        },
+    )
+    space = Names.from_json(storage.read_bytes(flow.labels.path("label_space.json")))
+    return build_cards(rows, space.labels, config.ingest.limits)
+
+
+def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]]:
+    splits: dict[str, Any] = flow.samples.extra.get("splits", {})
+    facts = [
+        (
+            "Photos",
+            f"{flow.samples.rows:,} ({', '.join(f'{name} {count:,}' for name, count in sorted(splits.items()))})",
+        ),
+        ("Labelled by the MLLM", f"{flow.labels.rows:,}"),
+        ("MLLM", config.mllm.model),
+        ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
+    ]
+    if "near" in results.methods:
+        near = config.near
+        facts.append(("Candidates", f"{config.candidates.method}, k = {config.candidates.k}"))
+        facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
+    if {"base", "makd"} & results.methods.keys():
+        facts.append(("Student", f"{config.makd.backbone}, {config.makd.epochs} epochs, α = {config.makd.alpha:g}"))
+    if "makd" in results.methods:
+        facts.append(("Aspect questions", f"{flow.questions.rows:,}"))
+    return facts

@@ -1,0 +1,189 @@
+"""evaluate without Ray: tables of a small run written by hand, CLIP's own predictions, the report for real."""
+
+import json
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cluster.stage import RunContext
+from fgvr import schemas, storage, tables
+from fgvr.clip.classifier import NearModel, zero_shot_classes
+from fgvr.clip.embed_worker import EmbedWorker
+from fgvr.clip.model import load_clip
+from fgvr.config import Clip, ImageLimits, build
+from fgvr.demo.field_guide import write_field_guide
+from fgvr.metrics.semantic import SentenceModelError
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.tables import Table
+from pipelines import candidates, evaluate, ingest
+
+SCRIPT = "<script>alert('label')</script>"
+
+
+class NoTracking:
+    """In place of MLflow; remembers what was logged."""
+
+    def __init__(self):
+        self.metrics, self.files = {}, []
+
+    @contextmanager
+    def stage(self, name, decides):
+        yield self
+
+    def finish(self, table):
+        pass
+
+    def log_metrics(self, metrics):
+        self.metrics |= metrics
+
+    def log_file(self, uri, folder=None):
+        self.files.append(Path(uri).name)
+
+
+class SmallFlow:
+    """The tables that evaluate asks for, without Ray, an MLLM or training."""
+
+    def __init__(self, context: RunContext):
+        self.context = context
+        self.folder = Path(context.folder)
+
+    def write(self, name: str, rows: pa.Table, **facts) -> Table:
+        table = Table(str(self.folder / name), name, "f", rows.num_rows, 0, 1, max(rows.num_rows, 1), 1.0, **facts)
+        tables.write_part(table.uri, 0, rows)
+        table.commit()
+        self.context.tables.append(table)
+        return table
+
+    @cached_property
+    def samples(self) -> Table:
+        return ingest.run(self.context)
+
+    @cached_property
+    def labels(self) -> Table:
+        """True names where there are some, but every fifth is hostile and every seventh failed."""
+        rows = self.samples.read().to_pylist()
+        names = [row["class_name"] or f"Bird {row['image_id'] % 9}" for row in rows if row["split"] != "test"]
+        names = [SCRIPT if n % 5 == 0 else None if n % 7 == 0 else name for n, name in enumerate(names)]
+        space = sorted({name for name in names if name})
+        ids = [row["image_id"] for row in rows if row["split"] != "test"]
+        failed = {"reason": "refused", "detail": "x"}
+        columns = {
+            "image_id": ids,
+            "raw": [name and f"A {name}." for name in names],
+            "label": names,
+            "label_id": [None if name is None else space.index(name) for name in names],
+            "error": [failed if name is None else None for name in names],
+        }
+        found = pa.Table.from_pylist(
+            [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], schema=schemas.LABELS
+        )
+        counts = tuple(names.count(name) for name in space)
+        storage.write_bytes(
+            str(self.folder / "labels" / "label_space.json"), LabelSpace(tuple(space), counts).to_json()
+        )
+        storage.write_bytes(
+            str(self.folder / "labels" / "aliases.csv"), b"answer,label,count\nbird 0,Bird 0,3\nGull,Gull,1\n"
+        )
+        return self.write("labels", found, extra={"metrics": {"prompt_tokens": 900.0, "output_tokens": 50.0}})
+
+    @cached_property
+    def embeddings(self) -> Table:
+        worker = EmbedWorker(clip=Clip(), limits=ImageLimits(), batch_images=64, device="cpu")
+        return self.write("embeddings", worker.process(self.samples.read(["image_id", "uri"])))
+
+    @cached_property
+    def candidates(self) -> Table:
+        return candidates.run(self.context, self.samples, self.labels, self.embeddings)
+
+    @cached_property
+    def near(self) -> Table:
+        """As if training had changed nothing but the first candidates' order."""
+        sets = self.candidates.read(["image_id", "label_ids", "weights"])
+        first = [ids[-1] if ids else None for ids in sets["label_ids"].to_pylist()]
+        rows = pa.table([*sets.columns, pa.array(first, pa.int32())], schema=schemas.DISAMBIGUATED)
+        clip = load_clip(Clip())
+        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
+        classes = zero_shot_classes(clip, space.labels, "{}")
+        NearModel(classes, torch.zeros(1, 4), clip.source).save(self.folder / "near" / "model")
+        return self.write("near", rows)
+
+
+def small_run(folder: Path, source: dict, **options) -> SmallFlow:
+    config = build({"ingest": {"source": source}, "evaluate": {"bootstrap": 50, "report_images": 6, **options}})
+    return SmallFlow(RunContext(config, str(folder / "run"), NoTracking()))
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("birds")
+    write_field_guide(folder, per_class={"train": 2, "test": 1})
+    return folder
+
+
+@pytest.mark.slow
+def test_with_truth(birds, tmp_path):
+    flow = small_run(tmp_path, {"kind": "table", "path": f"{birds}/samples.csv"}, methods=["zs_clip", "near"])
+    table = evaluate.run(flow.context, flow)
+    facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    page = (tmp_path / "run/report/report.html").read_text()
+
+    rows = table.read().to_pylist()
+    truth = flow.samples.take(np.array([row["image_id"] for row in rows]), ["class_name", "split"]).to_pylist()
+    assert {row["split"] for row in truth} == {"test"}
+    for method in ("zs_clip", "near"):  # top-1 counted again from the table
+        hits = np.mean(
+            [row[method].lower() == true["class_name"].lower() for row, true in zip(rows, truth, strict=True)]
+        )
+        assert facts["methods"][method]["top1"] == pytest.approx(100 * hits)
+        assert facts["methods"][method]["sacc_model"] == "all-MiniLM-L6-v2"
+        low, high = facts["methods"][method]["intervals"]["sacc"]
+        assert low <= facts["methods"][method]["sacc"] <= high
+    assert facts["evaluation"]["scored"] == len(rows)
+    assert facts["cost"]["prompt_tokens"] == 900
+    assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
+    assert facts["candidates"]["coverage"] == flow.candidates.extra["metrics"]["coverage"]
+    assert page.count("data:image/jpeg;base64,") == 6
+    assert SCRIPT not in page
+    assert "&lt;script&gt;alert(" in page
+    tracker = flow.context.tracker
+    assert tracker.metrics["near.sacc"] == facts["methods"]["near"]["sacc"]
+    assert tracker.files == ["metrics.json", "report.html", "aliases.csv"]
+
+    again = evaluate.run(flow.context, flow)  # nothing left to do
+    assert again.uri == table.uri
+    assert len(tracker.files) == 3
+
+
+@pytest.mark.slow
+def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.evaluate.SentenceBert", None)  # not needed, so not asked for
+    source = {"kind": "folder", "path": f"{birds}/images/train"}
+    flow = small_run(tmp_path, source, methods=["mllm", "zs_clip", "near"], sentence_model="/nowhere")
+    table = evaluate.run(flow.context, flow)
+    facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    assert facts["evaluation"]["trained_on"]
+    assert facts["evaluation"]["scored"] == 0
+    assert facts["methods"]["near"]["sacc"] is None
+    assert facts["methods"]["mllm"]["unnamed"] == flow.labels.read(["error"])["error"].drop_null().length()
+    shares = np.array(facts["agreement"]["share"])
+    names = table.read()
+    same = np.mean([a == b for a, b in zip(names["zs_clip"].to_pylist(), names["near"].to_pylist(), strict=True)])
+    assert shares[1, 2] == pytest.approx(same, abs=0.02)
+    assert shares[0, 0] == pytest.approx(
+        1 - facts["methods"]["mllm"]["unnamed"] / table.rows
+    )  # no name agrees with none
+    assert facts["label_space"]["names"] > 5
+    assert "No true classes are known" in (tmp_path / "run/report/report.html").read_text()
+
+
+def test_a_sentence_model_that_is_not_there_is_named_at_once(birds, tmp_path):
+    flow = small_run(
+        tmp_path, {"kind": "table", "path": f"{birds}/samples.csv"}, methods=["mllm"], sentence_model="/nowhere"
+    )
+    with pytest.raises(SentenceModelError, match=r"evaluate\.sentence_model = /nowhere"):
+        evaluate.run(flow.context, flow)
