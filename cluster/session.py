@@ -18,6 +18,9 @@ from fgvr.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONNECT_SECONDS = 5.0
+START_ATTEMPTS = 3
+
+log = logging.getLogger(__name__)
 
 _own = False  # whether this process started the Ray that it uses; Ray has no public question for it
 
@@ -46,7 +49,10 @@ def ray_session(config: Cluster) -> Iterator[None]:
     if address:
         check_address(address)
     try:
-        ray.init(**(_joined(address) if address else _started(config)))
+        if address:
+            ray.init(**_joined(address))
+        else:
+            _start(config)
     # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
         place = f"at cluster.address = {address}" if address else "on this machine"
@@ -80,6 +86,22 @@ def _environment() -> dict[str, Any]:
 
 def _joined(address: str) -> dict[str, Any]:
     return {"address": address, "runtime_env": _environment(), "logging_level": logging.WARNING}
+
+
+def _start(config: Cluster) -> None:
+    """Start Ray here. Its own processes wait 30 s for each other, which a busy machine can miss: so it is tried again."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(**_started(config))
+        except Exception as error:  # Ray raises a bare Exception for this
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise TimeoutError(f"{error} (tried {attempt} times; is the machine very busy?)") from error
+            log.warning("Ray did not start in time; trying again (%d of %d)", attempt + 1, START_ATTEMPTS)
+        else:
+            return
 
 
 def _started(config: Cluster) -> dict[str, Any]:
