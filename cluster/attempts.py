@@ -55,8 +55,8 @@ class Attempts:
         if self.deaths >= MOST:
             raise PartGivenUp(
                 f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has ended {self.deaths} workers; their last words "
-                "are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and .memory_gb say how "
-                "many share a machine), or does the model's engine not run here?"
+                "are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and .memory_gb say "
+                "how many share a machine), or does the model's engine not run here?"
             )
         self._write(None)
         if self.deaths < WHOLE:

@@ -80,7 +80,7 @@ class _PartActor:
     """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
 
     def __init__(self, job: PartJob) -> None:
-        _limit_threads(max(1, int(job.workers.num_cpus)))
+        limit_threads(max(1, int(job.workers.num_cpus)))
         self.job = job
         self.worker = job.worker(**job.arguments)
 
@@ -136,7 +136,7 @@ def _read_summary(folder: str, number: int) -> dict[str, Any]:
     return facts
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
     """Keep a worker to the cores that it reserved; libraries read these before their first use."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -146,7 +146,12 @@ def _limit_threads(threads: int) -> None:
 
 
 def run_parts(
-    job: PartJob, ids: npt.NDArray[np.int64], *, max_error_share: float = 1.0, retry_failed: bool = False
+    job: PartJob,
+    ids: npt.NDArray[np.int64],
+    *,
+    max_error_share: float = 1.0,
+    retry_failed: bool = False,
+    field: str = "workers",
 ) -> PartSummary:
     """Compute all parts of `ids` that are missing in the job's folder.
 
@@ -155,9 +160,11 @@ def run_parts(
         ids: int64 [n], ascending image ids of the samples table.
         max_error_share: stop above this share of failed rows.
         retry_failed: compute failed rows of finished parts again, too.
+        field: where the config has the job's workers, for messages.
 
     Raises:
         TooManyFailures: the share was exceeded; names the most frequent reason.
+        SessionError: the workers ask for more than there is.
         PartGivenUp: a part ended one worker after the other.
     """
     size = job.workers.rows_per_part
@@ -180,6 +187,8 @@ def run_parts(
     pending.sort()
     limit = max_error_share * len(ids)
     progress = Progress(job.name, total=len(ids), done=summary.rows)
+    if pending:
+        check_capacity(field, job.workers)
     forget_attempts(job.folder)
     for facts in _stream(job, pending, chunks, finished):
         _add(summary, facts)
@@ -199,7 +208,6 @@ def _stream(
     import ray.data
 
     workers = job.workers
-    check_capacity(f"{job.name}.workers", workers)
     specs = pa.table(
         {
             "part": pa.array(pending),

@@ -25,6 +25,13 @@ log = logging.getLogger(__name__)
 _own = False  # whether this process started the Ray that it uses; Ray has no public question for it
 
 
+REMOTE_HINT = (
+    "Is the head node running and reachable, with the same versions of Ray and Python, and does this machine have its "
+    "token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token)? See docs/cluster.md."
+)
+LOCAL_HINT = "Is there memory and disk for it (cluster.object_store_gb, /tmp)? Ray's log files are under /tmp/ray."
+
+
 class SessionError(UserError):
     """No Ray session could be had, or it is too small for the config; the message says what to change."""
 
@@ -56,11 +63,7 @@ def ray_session(config: Cluster) -> Iterator[None]:
     # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
         place = f"at cluster.address = {address}" if address else "on this machine"
-        raise SessionError(
-            f"no Ray session {place}: {error}\n"
-            "Is the head node running and reachable, with the same versions of Ray and Python, and does this machine "
-            "have its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token)? See docs/cluster.md."
-        ) from error
+        raise SessionError(f"no Ray session {place}: {error}\n{REMOTE_HINT if address else LOCAL_HINT}") from error
     quiet_ray_data()
     _own = not address
     try:

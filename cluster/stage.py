@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.tracking import Tracker
@@ -85,11 +86,14 @@ class StageFolder:
 
     def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64]) -> StageSummary:
         """The table of a row-parallel stage; see cluster.parts."""
+        config = self.context.config
+        fields = [field for field, workers in worker_fields(config) if workers is job.workers]
         done: PartSummary = run_parts(
             job,
             ids,
-            max_error_share=self.context.config.run.max_error_share,
+            max_error_share=config.run.max_error_share,
             retry_failed=self.retry_failed,
+            field=fields[0] if fields else f"{job.name}.workers",
         )
         return StageSummary(
             rows=done.rows,

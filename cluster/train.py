@@ -63,7 +63,9 @@ def _worker(job: dict[str, Any]) -> None:
     job["loop"](job["config"], RayReporter())
 
 
-def train(loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWorkers) -> TrainResult:
+def train(
+    loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWorkers, field: str = "workers"
+) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
 
     Args:
@@ -72,6 +74,7 @@ def train(loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWork
         name: of the training, a folder under `folder`.
         folder: where checkpoints go, local (shared by all nodes) or an object store.
         workers: how many, and what each reserves.
+        field: where the config has them, for messages (near.workers).
 
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
@@ -80,7 +83,7 @@ def train(loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWork
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    check_capacity(f"{name}.workers", workers)
+    check_capacity(field, workers)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     filesystem, path = storage.arrow_filesystem(folder)
     threads = max(1, int(workers.num_cpus))

@@ -135,5 +135,5 @@ def test_a_worker_that_loses_a_row_is_found_out(samples: Table, tmp_path: Path) 
 
 def test_a_worker_larger_than_the_session_is_refused_instead_of_waited_for(job: PartJob) -> None:
     large = PartJob(**{**job.__dict__, "workers": Workers(num_cpus=4)})
-    with pytest.raises(SessionError, match=r"square\.workers\.num_cpus = 4: no node has more than 2 CPU cores"):
-        run_parts(large, IDS)
+    with pytest.raises(SessionError, match=r"label\.workers\.num_cpus = 4: no node has more than 2 CPU cores"):
+        run_parts(large, IDS, field="label.workers")

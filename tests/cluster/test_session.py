@@ -1,0 +1,102 @@
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.session import SessionError, check_address
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_port_where_nothing_listens_is_named_in_seconds() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    start = time.monotonic()
+    with pytest.raises(SessionError, match=rf"cluster\.address = {address}: nothing answers there .*6379"):
+        check_address(address)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://10.0.0.5:10001", "ray job submit"),
+        ("http://127.0.0.1:8265", "host:port"),
+        ("10.0.0.5", "expected `auto` or host:port"),
+        ("head:port", "expected `auto` or host:port"),
+        ("head:99999", "expected `auto` or host:port"),
+    ],
+)
+def test_what_cannot_be_a_head_node_is_refused_at_once(address: str, message: str) -> None:
+    with pytest.raises(SessionError, match=message):
+        check_address(address)
+
+
+def test_a_port_that_answers_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_address(f"127.0.0.1:{server.getsockname()[1]}")
+    check_address("auto")
+
+
+SESSION = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+import ray, ray.data
+from cluster import session
+from fgvr.config.run import Cluster
+
+class Doubler:
+    def __init__(self, factor):
+        self.factor = factor
+    def __call__(self, batch):
+        return {"x": batch["id"] * self.factor}
+
+with session.ray_session(Cluster(num_cpus=2)):
+    assert session.is_own()
+    pool = ray.data.ActorPoolStrategy(size=1)
+    rows = ray.data.range(4).map_batches(Doubler, fn_constructor_args=(2,), compute=pool, num_cpus=2).take_all()
+    print(sorted(row["x"] for row in rows), ray.cluster_resources()["CPU"])
+    with session.ray_session(Cluster()):  # one inside the other: the session that is up is used, and stays up
+        pass
+    assert ray.is_initialized()
+assert not ray.is_initialized() and not session.is_own()
+"""
+
+
+@pytest.mark.slow
+def test_a_session_works_and_says_nothing_of_its_own() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[0, 2, 4, 6] 2.0\n"
+    # Ray's core says that it was told to be quiet, once; no plans, progress, token notices and E lines.
+    lines = [line for line in done.stderr.splitlines() if "Set ray log level from environment variable" not in line]
+    assert lines == []
+
+
+def test_libraries_are_quiet_and_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster.console import quiet_before_start
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "debug")
+    quiet_before_start()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "debug"
+    assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)

@@ -1,0 +1,138 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cluster.parts import TooManyFailures
+from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from fgvr.config import Config, build
+from fgvr.config.base import TrainWorkers, Workers
+from fgvr.schemas import ANSWERS
+from fgvr.tables import Table
+
+
+class NoTracking:
+    """Stands for MLflow, which test_tracking.py tests; keeps what stages report."""
+
+    def __init__(self) -> None:
+        self.finished: list[Table] = []
+
+    @contextmanager
+    def stage(self, name: str, decides: Any) -> Iterator["NoTracking"]:
+        yield self
+
+    def finish(self, table: Table) -> None:
+        self.finished.append(table)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    return context_in(tmp_path)
+
+
+def context_in(folder: Path, **run: Any) -> RunContext:
+    return RunContext(build({"run": run}), str(folder), NoTracking())  # type: ignore[arg-type]
+
+
+def three_rows(folder: StageFolder) -> StageSummary:
+    return folder.write_table(pa.table({"image_id": [0, 1, 2], "label": ["a", "b", "a"]}), rows_per_part=2)
+
+
+def explode(folder: StageFolder) -> StageSummary:
+    raise AssertionError("computed although it was finished")
+
+
+def answers(*bad: int) -> pa.Table:
+    rows = [
+        {"image_id": n, "error": {"reason": "corrupt", "detail": "cut"} if n in bad else None, "raw": "x"}
+        for n in range(10)
+    ]
+    return pa.Table.from_pylist(rows, schema=ANSWERS)
+
+
+def test_a_finished_stage_is_found_and_not_computed(context: RunContext, tmp_path: Path) -> None:
+    first = context.stage("label", decides={"k": 3}, inputs=[], compute=three_rows)
+    assert (first.rows, first.parts, first.rows_per_part) == (3, 2, 2)
+    assert first.read()["label"].to_pylist() == ["a", "b", "a"]
+    again = context_in(tmp_path).stage("label", decides={"k": 3}, inputs=[], compute=explode)
+    assert again == first
+
+
+def test_another_config_is_another_folder(context: RunContext) -> None:
+    one = context.stage("label", decides={"k": 3}, inputs=[], compute=three_rows)
+    two = context.stage("label", decides={"k": 4}, inputs=[], compute=three_rows)
+    assert one.uri != two.uri
+
+
+def test_a_stage_that_stopped_before_its_end_is_not_finished(context: RunContext) -> None:
+    def stops(folder: StageFolder) -> StageSummary:
+        three_rows(folder)
+        raise OSError("the machine went away")
+
+    with pytest.raises(OSError, match="went away"):
+        context.stage("label", decides={}, inputs=[], compute=stops)
+    assert context.stage("label", decides={}, inputs=[], compute=three_rows).rows == 3
+
+
+def test_more_failures_than_allowed_stop_the_stage_uncommitted(tmp_path: Path) -> None:
+    context = context_in(tmp_path, max_error_share=0.1)
+    with pytest.raises(TooManyFailures, match=r"label: 2 of 10 rows failed .*corrupt.* run\.max_error_share = 0\.1"):
+        context.stage("label", decides={}, inputs=[], compute=lambda folder: folder.write_table(answers(3, 4)))
+    done = context.stage("label", decides={}, inputs=[], compute=lambda folder: folder.write_table(answers(3)))
+    assert (done.failed, done.failures) == (1, {"corrupt": 1})
+
+
+def test_failed_rows_are_tried_again_when_asked_and_the_version_tells(tmp_path: Path) -> None:
+    share = {"max_error_share": 0.5}
+    first = context_in(tmp_path, **share).stage(
+        "label", decides={}, inputs=[], compute=lambda f: f.write_table(answers(3))
+    )
+    seen = []
+
+    def mended(folder: StageFolder) -> StageSummary:
+        seen.append(folder.retry_failed)
+        return folder.write_table(answers())
+
+    asked = context_in(tmp_path, retry_failed=True, **share)
+    second = asked.stage("label", decides={}, inputs=[], compute=mended)
+    assert seen == [True]
+    assert (second.failed, second.uri) == (0, first.uri)
+    assert second.version != first.version  # later stages are computed anew
+    assert asked.stage("label", decides={}, inputs=[], compute=explode).version == second.version
+
+
+def fingerprint(name: str = "label", decides: Any = None, inputs: tuple[Table, ...] = ()) -> str:
+    return fingerprint_of(name, decides, inputs)
+
+
+def test_a_fingerprint_changes_with_what_decides_the_content() -> None:
+    base = Config().label
+    table = Table("here", "samples", "aa", 3, 0, 1, 3, 1.0)
+    prints = [
+        fingerprint(decides=base, inputs=(table,)),
+        fingerprint("embed", base, (table,)),
+        fingerprint(decides=base.model_copy(update={"prompt": "What is it?"}), inputs=(table,)),
+        fingerprint(decides=[base, "model-revision"], inputs=(table,)),
+        fingerprint(decides=base),
+        fingerprint(decides=base, inputs=(Table("here", "samples", "bb", 3, 0, 1, 3, 1.0),)),
+        fingerprint(decides=base, inputs=(Table("here", "samples", "aa", 3, 0, 1, 3, 1.0, revision=1),)),
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_a_fingerprint_does_not_change_with_where_and_how_wide_a_stage_runs() -> None:
+    config = Config()
+    wide = config.label.workers.model_copy(update={"max_workers": 64, "num_gpus": 1.0, "num_cpus": 8})
+    assert fingerprint(decides=config.label.model_copy(update={"workers": wide})) == fingerprint(decides=config.label)
+    many = config.near.model_copy(update={"workers": TrainWorkers(num_workers=8, use_gpu=True)})
+    assert fingerprint(decides=many) == fingerprint(decides=config.near)
+    moved = Table("s3://elsewhere", "samples", "aa", 3, 0, 1, 3, 9.0)
+    assert fingerprint(inputs=(moved,)) == fingerprint(inputs=(Table("here", "samples", "aa", 3, 0, 1, 3, 1.0),))
+
+
+def test_a_fingerprint_changes_with_the_size_of_parts() -> None:
+    # Parts of a resumed stage must be cut alike: part 3 of 100 rows is not part 3 of 200.
+    assert fingerprint(decides=Workers(rows_per_part=100)) != fingerprint(decides=Workers(rows_per_part=200))

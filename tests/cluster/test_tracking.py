@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from cluster.tracking import RUN_FILE, Tracker, tracked_run
+from fgvr.config import Config, build
+from fgvr.tables import Table
+
+pytestmark = pytest.mark.slow  # the first SQLite store takes MLflow some seconds
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+class Stopped(RuntimeError):
+    """Something went wrong within a run."""
+
+
+def labels(folder: Path) -> Table:
+    return Table(
+        str(folder),
+        "labels",
+        "ab12",
+        100,
+        3,
+        1,
+        100,
+        2.5,
+        failures={"corrupt": 3},
+        extra={"metrics": {"prompt_tokens": 7}},
+    )
+
+
+def test_a_stage_is_a_nested_run_with_parameters_and_metrics_in_the_run_folder(tmp_path: Path) -> None:
+    config = build({"run": {"name": "birds"}})
+    with tracked_run(config, str(tmp_path)) as tracker, tracker.stage("label", config.label) as stage:
+        stage.finish(labels(tmp_path))
+    assert (tmp_path / "mlflow.db").exists()
+    client = mlflow.MlflowClient(tracker.uri)
+    nested = client.get_run(stage.run_id)
+    assert nested.data.tags["mlflow.parentRunId"] == tracker.run_id
+    assert nested.data.params["images.split"] == "train"
+    assert nested.data.metrics == {"rows": 100, "failed": 3, "seconds": 2.5, "failed.corrupt": 3, "prompt_tokens": 7}
+    assert nested.data.tags["fingerprint"] == "ab12.0"
+    parent = client.get_run(tracker.run_id)
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "birds")
+    assert "config.yaml" in [file.path for file in client.list_artifacts(tracker.run_id)]
+
+
+def test_a_run_that_is_continued_keeps_its_mlflow_run(tmp_path: Path) -> None:
+    def stopped(folder: Path) -> str:
+        with tracked_run(Config(), str(folder)) as tracker:
+            raise Stopped(tracker.run_id)
+
+    with pytest.raises(Stopped) as caught:
+        stopped(tmp_path)
+    first = str(caught.value)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert client.get_run(first).info.status == "FAILED"
+    with tracked_run(Config(), str(tmp_path)) as tracker:
+        assert tracker.run_id == first
+    assert client.get_run(first).info.status == "FINISHED"
+
+
+def test_a_lost_store_starts_a_new_run(tmp_path: Path) -> None:
+    facts = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "run_id": "0" * 32}
+    (tmp_path / RUN_FILE).write_text(json.dumps(facts))
+    with tracked_run(Config(), str(tmp_path)) as tracker:
+        assert tracker.run_id != "0" * 32
+
+
+def test_the_tracking_uri_of_the_environment_and_of_the_config_are_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/environment.db")
+    with tracked_run(Config(), str(tmp_path / "run")) as tracker:
+        assert tracker.uri == f"sqlite:///{tmp_path}/environment.db"
+    chosen = build({"tracking": {"uri": f"sqlite:///{tmp_path}/config.db"}})
+    with tracked_run(chosen, str(tmp_path / "run")) as tracker:
+        assert tracker.uri == f"sqlite:///{tmp_path}/config.db"
+
+
+def test_files_and_numbers_of_the_whole_run(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>")
+    tracker: Tracker
+    with tracked_run(Config(), str(tmp_path)) as tracker:
+        tracker.log_metrics({"near.siou": 0.5})
+        tracker.log_file(str(tmp_path / "report.html"), "report")
+    client = mlflow.MlflowClient(tracker.uri)
+    assert client.get_run(tracker.run_id).data.metrics == {"near.siou": 0.5}
+    assert [file.path for file in client.list_artifacts(tracker.run_id, "report")] == ["report/report.html"]

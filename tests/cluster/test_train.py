@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from cluster.session import SessionError
+from cluster.train import train
+from fgvr.config.base import TrainWorkers
+from tests.cluster.workers import sum_of_ranks
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
+
+
+def test_two_workers_train_together(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=2, num_cpus=1)
+    result = train(sum_of_ranks, {"epochs": 3}, name="sum", folder=str(tmp_path), workers=workers)
+    assert result.metrics["total"] == 9  # (1 + 2) in each of three epochs
+    assert torch.load(Path(result.checkpoint) / "state.pt") == (3, 9.0)
+
+
+def test_a_worker_that_dies_continues_from_its_last_checkpoint(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=1, num_cpus=2, max_failures=1)
+    result = train(sum_of_ranks, {"epochs": 4, "dies_at": 2}, name="sum", folder=str(tmp_path), workers=workers)
+    assert (result.metrics["total"], result.metrics["resumed"]) == (4, 2)
+
+
+def test_an_error_of_the_loop_is_told(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=1, num_cpus=1, max_failures=0)
+    with pytest.raises(RuntimeError, match="out of luck in the loop"):
+        train(sum_of_ranks, {"epochs": 4, "dies_at": 2}, name="sum", folder=str(tmp_path), workers=workers)
+    # The next session of the run continues where this one stopped.
+    result = train(sum_of_ranks, {"epochs": 4, "dies_at": 2}, name="sum", folder=str(tmp_path), workers=workers)
+    assert (result.metrics["total"], result.metrics["resumed"]) == (4, 2)
+
+
+def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=3, num_cpus=1)
+    with pytest.raises(SessionError, match=r"near\.workers\.num_workers = 3: there is room for 2"):
+        train(sum_of_ranks, {}, name="sum", folder=str(tmp_path), workers=workers, field="near.workers")
