@@ -92,7 +92,7 @@ def _joined(address: str) -> dict[str, Any]:
 
 
 def _start(config: Cluster) -> None:
-    """Start Ray here. Its own processes wait 30 s for each other, which a busy machine can miss: so it is tried again."""
+    """Start Ray here; again where its processes missed their half minute for each other, as on a busy machine."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**_started(config))
