@@ -57,7 +57,7 @@ def ray_session(config: Cluster) -> Iterator[None]:
         check_address(address)
     try:
         if address:
-            ray.init(**_joined(address))
+            ray.init(**_joined(config, address))
         else:
             _start(config)
     # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
@@ -87,8 +87,13 @@ def _environment() -> dict[str, Any]:
     return {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}}
 
 
-def _joined(address: str) -> dict[str, Any]:
-    return {"address": address, "runtime_env": _environment(), "logging_level": logging.WARNING}
+def _joined(config: Cluster, address: str) -> dict[str, Any]:
+    return {
+        "address": address,
+        "runtime_env": _environment(),
+        "logging_level": logging.WARNING,
+        "log_to_driver": config.worker_logs,
+    }
 
 
 def _start(config: Cluster) -> None:
@@ -116,7 +121,7 @@ def _started(config: Cluster) -> dict[str, Any]:
         "include_dashboard": False,
         "runtime_env": _environment(),
         "logging_level": logging.WARNING,
-        "log_to_driver": True,
+        "log_to_driver": config.worker_logs,
     }
 
 

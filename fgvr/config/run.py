@@ -37,6 +37,8 @@ class Cluster(Part):
     """GPUs that a session on this machine may use; null: all."""
     object_store_gb: float | None = Field(default=0.5, gt=0)
     """Object store of a session on this machine, GiB (only names and numbers go through it); null: Ray's default."""
+    worker_logs: bool = False
+    """Show what workers write on the console, too; it is always in Ray's own log folder."""
 
 
 class Tracking(Part):
