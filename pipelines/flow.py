@@ -59,7 +59,7 @@ class Flow:
         """Aspect questions."""
         from pipelines import questions
 
-        return questions.run(self.context, self.samples)
+        return questions.run(self.context, self)
 
     @cached_property
     def aspects(self) -> Table:

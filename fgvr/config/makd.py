@@ -25,6 +25,8 @@ class Questions(Part):
     """Q, the questions kept by rank (paper: 10 to 50)."""
     subject: str = "the main object of the photo"
     """What the classes are, in words for the prompt: "birds", "grocery products"."""
+    workers: Workers = Workers()
+    """Where `llm` runs (one worker)."""
 
 
 class Aspects(Part):
@@ -64,6 +66,8 @@ class Makd(Part):
     """Class targets: true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)
     """Weight of the aspect loss (paper: 4, its code 50 hurts)."""
+    questions: int | None = Field(default=None, ge=1)
+    """Q, the aspects that are learned: so many questions, the first by rank; null: all that were asked."""
     base: bool = True
     """Also train the same student without aspects, for comparison."""
     epochs: int = Field(default=240, ge=1)

@@ -57,7 +57,7 @@ class OpenAIBackend(Part):
     model: str
     """The model's name at that server."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; the key itself never stands in a config."""
+    """Environment variable that holds the key; the key itself never stands in a config. `http://` may need none."""
     concurrency: int = Field(default=16, ge=1)
     """Requests open at once, a worker."""
     timeout_seconds: float = Field(default=60, gt=0)
@@ -66,6 +66,12 @@ class OpenAIBackend(Part):
     """Tries after the first, with growing pauses, for rate limits, server errors and broken connections."""
     image_detail: Literal["auto", "low", "high"] = "auto"
     """What the server is asked to look at, where it offers the choice."""
+    max_image_side: int = Field(default=2048, ge=32)
+    """Larger images are scaled down before they are sent; pixels."""
+    answer_logprobs: bool = False
+    """Ask for the log-probability of answers; not every server gives it."""
+    top_logprobs: int = Field(default=20, ge=2, le=20)
+    """Most probable first tokens asked for in aspects; a server may allow fewer (5)."""
 
 
 Mllm = Annotated[VllmBackend | OpenAIBackend, Field(discriminator="kind")]

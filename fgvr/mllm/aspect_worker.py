@@ -1,0 +1,83 @@
+"""aspects: p(yes) of every question for each image, one row of the aspects table an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fgvr import schemas
+from fgvr.config.data import ImageLimits
+from fgvr.config.models import OpenAIBackend, VllmBackend
+from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask
+from fgvr.mllm.backends import make_backend
+from fgvr.mllm.pictures import PictureReader
+from fgvr.schemas import Failure, Reason
+
+
+@dataclass(frozen=True)
+class AspectSettings:
+    """What the workers of aspects need; pickles.
+
+    Attributes:
+        mllm: the model.
+        task: the questions and how they are asked.
+        min_label_mass: an image whose mean label mass is below it fails.
+        limits: of reading an image.
+        threads: that read images.
+    """
+
+    mllm: VllmBackend | OpenAIBackend
+    task: AspectTask
+    min_label_mass: float
+    limits: ImageLimits
+    threads: int = 4
+
+
+class AspectWorker:
+    """The PartWorker of aspects; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: AspectSettings, backend: AspectScorer | None = None) -> None:
+        """Load the model, or take a backend that runs already."""
+        self.settings = settings
+        self.backend: AspectScorer = backend or make_backend(settings.mllm)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Probabilities for rows with `image_id` and `uri`: one row of `aspects(Q)` each, in order."""
+        ids = rows["image_id"].to_pylist()
+        reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
+        given = self.backend.aspects((picture for _, picture in reader), self.settings.task)
+        answers = {place: AspectAnswer(failure=failure) for place, failure in reader.failures.items()}
+        answers |= {place: self._judged(answer) for place, answer in zip(reader.places, given, strict=True)}
+        return aspect_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.questions))
+
+    def _judged(self, answer: AspectAnswer) -> AspectAnswer:
+        """The answer, or a failure where the model plainly meant to say something else than yes or no."""
+        if answer.failure is not None or float(answer.label_mass.mean()) >= self.settings.min_label_mass:
+            return answer
+        mass, words = float(answer.label_mass.mean()), " + ".join(self.settings.task.words)
+        detail = f"mean p({words}) = {mass:.2g} is below aspects.min_label_mass"
+        return AspectAnswer(failure=Failure(Reason.NO_LABEL_MASS, detail))
+
+
+def aspect_rows(ids: Sequence[int], answers: Sequence[AspectAnswer], questions: int) -> pa.Table:
+    """Rows of the aspects table for Q = `questions`, one an id."""
+    schema = schemas.aspects(questions)
+    good = [answer.failure is None for answer in answers]
+    return pa.table(
+        {
+            "image_id": ids,
+            "p_yes": _vectors([a.p_yes for a in answers], good, schema.field("p_yes").type),
+            "label_mass": _vectors([a.label_mass for a in answers], good, schema.field("label_mass").type),
+            "prompt_tokens": [answer.prompt_tokens for answer in answers],
+            "cached_tokens": [answer.cached_tokens for answer in answers],
+            "error": [None if answer.failure is None else answer.failure.as_row() for answer in answers],
+        },
+        schema=schema,
+    )
+
+
+def _vectors(values: Sequence[np.ndarray], good: Sequence[bool], kind: pa.DataType) -> pa.Array:
+    return pa.array([value if known else None for value, known in zip(values, good, strict=True)], type=kind)

@@ -1,0 +1,45 @@
+"""From the config to a backend that answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fgvr.config.models import OpenAIBackend, VllmBackend
+from fgvr.mllm.backend import MllmBackend
+from fgvr.mllm.model_files import identity
+
+
+def make_backend(config: VllmBackend | OpenAIBackend, *, vision: bool = True) -> MllmBackend:
+    """Start the engine, or connect to the server, that the config names.
+
+    Args:
+        config: the backend's part of the config.
+        vision: whether images will be asked about.
+
+    Raises:
+        UserError: of many kinds, each naming the field that is wrong.
+    """
+    if isinstance(config, OpenAIBackend):
+        from fgvr.mllm.openai_backend import OpenAIClient
+
+        return OpenAIClient(config)
+    from fgvr.mllm.vllm_backend import VllmEngine
+
+    return VllmEngine(config, vision=vision)
+
+
+def backend_identity(config: VllmBackend | OpenAIBackend) -> dict[str, Any]:
+    """What decides a backend's answers, for the fingerprints of stages; how fast it runs is left out.
+
+    Raises ModelError for a model that cannot be found, so a slip shows before anything starts.
+    """
+    if isinstance(config, OpenAIBackend):
+        return {"kind": config.kind, "server": config.base_url, "model": config.model, "detail": config.image_detail}
+    return {
+        "kind": config.kind,
+        "model": identity(config),
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "seed": config.seed,
+        "engine_args": config.engine_args,
+    }

@@ -1,0 +1,97 @@
+"""questions: yes/no questions about visible aspects. In: a file, or class names and a language model. Out: questions.
+
+    python pipelines/questions.py --questions.file my_questions.txt
+    python pipelines/questions.py --questions.llm.kind openai --questions.llm.model gpt-4o
+
+The drawn field guide brings its own. A model is told the true class names where the data has them, else the label
+space. Beside the table lies `questions.csv` (rank, text, source), which can be edited and given back as the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.compute as pc
+
+from cluster.once import run_once
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr import storage
+from fgvr.config import ConfigError, Mllm
+from fgvr.config.data import FieldGuideSource
+from fgvr.demo.questions import QUESTIONS
+from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.questions import (
+    AspectQuestion,
+    generate_questions,
+    question_rows,
+    read_questions,
+    write_questions,
+)
+from fgvr.tables import Table
+from pipelines.flow import Flow, stage_main
+
+QUESTIONS_FILE = "questions.csv"
+
+
+def run(context: RunContext, flow: Flow) -> Table:
+    """The questions table; raises UserError when there is no way to get questions."""
+    config = context.config.questions
+    given = _given(context)
+    if given is not None:
+        kept = given[: config.keep]
+        return _write(context, lambda: kept, decides=[[q.text, q.rank, q.source] for q in kept], inputs=[])
+    llm = config.llm
+    if llm is None:
+        raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
+    names, inputs = _class_names(flow)
+
+    wanted = {"generate": config.generate, "keep": config.keep, "subject": config.subject}
+
+    def generate() -> list[AspectQuestion]:
+        # Where the workers are: the driver may have neither the memory nor a GPU.
+        return run_once(_generate, llm, names, wanted, workers=config.workers)
+
+    return _write(context, generate, decides={"llm": backend_identity(llm), **wanted}, inputs=inputs)
+
+
+def _generate(llm: Mllm, names: list[str], wanted: dict[str, Any]) -> list[AspectQuestion]:
+    return generate_questions(make_backend(llm, vision=False), names, source=llm.model, **wanted)
+
+
+def _given(context: RunContext) -> list[AspectQuestion] | None:
+    """Questions that need no model: the configured file's, or the field guide's own."""
+    config = context.config
+    if config.questions.file is not None:
+        return read_questions(config.questions.file)
+    if config.questions.llm is None and isinstance(config.ingest.source, FieldGuideSource):
+        return [AspectQuestion(q.text, rank, "field guide") for rank, q in enumerate(QUESTIONS, start=1)]
+    return None
+
+
+def _class_names(flow: Flow) -> tuple[list[str], list[Table]]:
+    """What the images may show, and the tables that say so."""
+    if flow.context.config.makd.target != "near":
+        true = pc.unique(flow.samples.read(["class_name"])["class_name"].drop_null()).to_pylist()
+        if true:
+            return sorted(true), [flow.samples]
+    space = LabelSpace.from_json(storage.read_bytes(flow.labels.path("label_space.json")))
+    return list(space.labels), [flow.labels]
+
+
+def _write(
+    context: RunContext, questions: Callable[[], list[AspectQuestion]], *, decides: Any, inputs: list[Table]
+) -> Table:
+    def compute(folder: StageFolder) -> StageSummary:
+        found = questions()
+        folder.write_bytes(QUESTIONS_FILE, write_questions(found))
+        summary = folder.write_table(question_rows(found))
+        summary.extra = {"sources": sorted({question.source for question in found})}
+        return summary
+
+    return context.stage("questions", decides=decides, inputs=inputs, compute=compute)
+
+
+if __name__ == "__main__":
+    stage_main(__doc__, lambda flow: flow.questions)

@@ -1,0 +1,161 @@
+"""Reading question files, and parsing what a language model writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fgvr.mllm.backend import Answer, Sampling
+from fgvr.mllm.prompts import Conversation
+from fgvr.mllm.questions import (
+    MAX_CLASS_NAMES,
+    AspectQuestion,
+    QuestionsError,
+    generate_questions,
+    generation_prompt,
+    listed,
+    parse_questions,
+    question_rows,
+    read_questions,
+    write_questions,
+)
+
+CHATTY = """Sure! Here are some questions for your dataset:
+
+1. Is the body blue?
+2) **Does the bird have a long beak?**
+(3) Are the legs *black*?
+- Is there a crest on its head?
+* "Is the tail forked?"
+Q6: Has it a ring around the eye?
+7. Colour: is the crown yellow?
+8. What colour is the belly?
+9. Is the beak long? Is it curved?
+10. The bird has long legs.
+11. Which wing is longer?
+12. is the body blue?
+Would you like me to add more?
+I hope these help! Let me know if you need others.
+"""
+
+
+def test_only_single_yes_no_questions_survive() -> None:
+    assert parse_questions(CHATTY) == [
+        "Is the body blue?",
+        "Does the bird have a long beak?",
+        "Are the legs black?",
+        "Is there a crest on its head?",
+        "Is the tail forked?",
+        "Has it a ring around the eye?",
+        "Is the crown yellow?",
+    ]
+
+
+@pytest.mark.parametrize("reply", ["", "I cannot do that.", "¿Es azul el cuerpo?", "What colour? Which size?", "?"])
+def test_a_reply_without_questions_gives_none(reply: str) -> None:
+    assert parse_questions(reply) == []
+
+
+class Script:
+    """A language model that says what it was given, and keeps what it was asked."""
+
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
+        self.prompts: list[str] = []
+        self.systems: list[str] = []
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        (conversation,) = conversations
+        self.systems.append(conversation[0]["content"][0]["text"])
+        self.prompts.append(conversation[-1]["content"][0]["text"])
+        return [Answer(self.replies.pop(0))]
+
+
+def generate(llm: Script, count: int, keep: int) -> list[str]:
+    found = generate_questions(llm, ["Finch", "Pipit"], subject="birds", generate=count, keep=keep, source="m")
+    assert [question.rank for question in found] == list(range(1, len(found) + 1))
+    return [question.text for question in found]
+
+
+def test_questions_are_written_then_ranked() -> None:
+    llm = Script("1. Is it a?\n2. Is it b?\n3. Is it c?", "Sure:\n1. Is it C?\n2. Is it z?\n3. **Is it a?**")
+    assert generate(llm, 3, 2) == ["Is it c?", "Is it a?"]
+    assert llm.systems == ["You are a good question maker."] * 2
+    assert "2 classes and images of birds. The class list is as follows: Finch, Pipit." in llm.prompts[0]
+    assert "Generate 3 feature-specific Yes or No questions" in llm.prompts[0]
+    assert llm.prompts[1].startswith("Select 2 of the most relevant")
+    assert llm.prompts[1].endswith("Is it a?\nIs it b?\nIs it c?")
+
+
+def test_a_model_that_writes_too_few_is_asked_for_others() -> None:
+    llm = Script("Is it a?\nIs it b?", "Is it b?\nIs it c?")
+    assert generate(llm, 3, 3) == ["Is it a?", "Is it b?", "Is it c?"]
+    assert "Generate 1 feature-specific" in llm.prompts[1]
+    assert "Do not repeat any of these:\nIs it a?\nIs it b?" in llm.prompts[1]
+
+
+def test_a_model_that_has_no_more_is_left_alone() -> None:
+    assert generate(Script("Is it a?", "Is it a?"), 3, 3) == ["Is it a?"]
+
+
+def test_a_ranking_without_questions_keeps_the_order_of_writing() -> None:
+    assert generate(Script("Is it a?\nIs it b?\nIs it c?", "No."), 3, 2) == ["Is it a?", "Is it b?"]
+
+
+def test_no_question_at_all_shows_the_reply() -> None:
+    with pytest.raises(QuestionsError, match=r"no yes/no question in the model's reply, which was 'No can do'"):
+        generate(Script("No can do"), 3, 2)
+
+
+def test_a_long_class_list_is_thinned_evenly() -> None:
+    names = [f"n{number:05d}" for number in range(10_000)]
+    assert len(listed(names)) <= MAX_CLASS_NAMES
+    assert listed(names)[:2] == ["n00000", "n00034"]  # ceil(10000 / 300) = 34
+    assert listed(names[:5]) == names[:5]
+    assert "10000 classes" in generation_prompt(names, "things", 10)
+
+
+def test_a_text_file_with_comments_blanks_and_repetitions(tmp_path: Path) -> None:
+    file = tmp_path / "q.txt"
+    file.write_text("\ufeff# aspects\nIs it a?\n\n  Is it b?  \nis it A\nIst es blau?\n", encoding="utf-8")
+    assert [(q.text, q.rank, q.source) for q in read_questions(str(file))] == [
+        ("Is it a?", 1, "q.txt"),
+        ("Is it b?", 2, "q.txt"),
+        ("Ist es blau?", 3, "q.txt"),
+    ]
+
+
+def test_a_csv_is_read_by_rank_and_written_back(tmp_path: Path) -> None:
+    file = tmp_path / "q.csv"
+    file.write_text('text,rank,source\n"Is it b, or so?",2,gpt\nIs it a?,1,\n')
+    found = read_questions(str(file))
+    assert found == [AspectQuestion("Is it a?", 1, "q.csv"), AspectQuestion("Is it b, or so?", 2, "gpt")]
+    file.write_bytes(write_questions(found))
+    assert read_questions(str(file)) == found
+    assert question_rows(found).to_pylist()[1] == {
+        "question_id": 1,
+        "text": "Is it b, or so?",
+        "rank": 2,
+        "source": "gpt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.txt", b"# only a comment\n\n", "there is no question in"),
+        ("q.txt", b"\xff\xfe", "is not UTF-8 text"),
+        ("q.csv", b"question\nIs it a?\n", "needs a column text"),
+        ("q.csv", b"text,rank\nIs it a?,first\n", "a rank is not a whole number"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(QuestionsError, match=message):
+        read_questions(str(file))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(QuestionsError, match=r"questions\.file: there is no file"):
+        read_questions(str(tmp_path / "none.txt"))
