@@ -39,16 +39,16 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
     config = context.config.candidates
 
     def compute(folder: StageFolder) -> StageSummary:
-        ids, own = _labels(labels)
+        ids, own = own_labels(labels)
         space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
         vectors, embedded = read_vectors(embeddings, ids)
-        found = _neighbours(vectors, embedded, own, max(config.k, 1 + label_agreement.NEIGHBOURS))
-        sets = _sets(config, found, own, embedded, len(space))
+        found = labelled_neighbours(vectors, embedded, own, max(config.k, 1 + label_agreement.NEIGHBOURS))
+        sets = candidate_sets(config, found, own, embedded, len(space))
         near = found.ids[:, : config.k]
         near_ids = np.where(near == NONE, NONE, ids[near])
         summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, : config.k], sets), ROWS_PER_PART)
         labelled = embedded & (own != NONE)
-        agreement = label_agreement.estimate(_labels_of(found.ids[labelled], own), config.k)
+        agreement = label_agreement.estimate(labels_of(found.ids[labelled], own), config.k)
         names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
         truth = true_label_ids(names, space)
         summary.metrics = {
@@ -64,14 +64,16 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
     return context.stage("candidates", decides=config, inputs=[samples, labels, embeddings], compute=compute)
 
 
-def _labels(labels: Table) -> tuple[Ids, Labels]:
+def own_labels(labels: Table) -> tuple[Ids, Labels]:
     """Ids of the discovery images and their labels, `NONE` where the label failed."""
     rows = labels.read(["image_id", "label_id"])
     own = rows["label_id"].fill_null(NONE).to_numpy().astype(np.int32)
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), own
 
 
-def _neighbours(vectors: npt.NDArray[np.float16], embedded: npt.NDArray[np.bool_], own: Labels, k: int) -> Neighbours:
+def labelled_neighbours(
+    vectors: npt.NDArray[np.float16], embedded: npt.NDArray[np.bool_], own: Labels, k: int
+) -> Neighbours:
     """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label."""
     database = np.flatnonzero(embedded & (own != NONE))
     queries = np.flatnonzero(embedded)
@@ -86,7 +88,8 @@ def _neighbours(vectors: npt.NDArray[np.float16], embedded: npt.NDArray[np.bool_
     return Neighbours(ids, scores, found.method, found.recall)
 
 
-def _labels_of(neighbours: Ids, own: Labels) -> Labels:
+def labels_of(neighbours: Ids, own: Labels) -> Labels:
+    """The labels of neighbours given by row number, `NONE` where there is none."""
     return np.where(neighbours == NONE, NONE, own[neighbours]).astype(np.int32)
 
 
@@ -104,13 +107,13 @@ def _against_truth(own: Labels, near: Ids, sets: CandidateSets, truth: Labels, k
     }
 
 
-def _sets(
+def candidate_sets(
     config: Candidates, found: Neighbours, own: Labels, embedded: npt.NDArray[np.bool_], space: int
 ) -> CandidateSets:
     """The candidate sets of all discovery images; empty for images without a vector, which cannot be learned from."""
     near, scores = found.ids[:, : config.k], found.scores[:, : config.k]
     make: dict[str, Callable[[], CandidateSets]] = {
-        "neighbours": lambda: neighbour_sets(_labels_of(near, own), scores, config.weights),
+        "neighbours": lambda: neighbour_sets(labels_of(near, own), scores, config.weights),
         "random": lambda: random_sets(own, space, config.k, config.seed),
         "single": lambda: single_sets(own),
     }

@@ -11,9 +11,11 @@ variant `base` is the same student without aspects; it is another table.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
@@ -39,35 +41,75 @@ NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers"}
 def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
     """The student with aspects or without."""
     config = context.config
-    settings = config.makd if variant == "makd" else config.makd.model_copy(update={"alpha": 0.0})
+    settings = config.makd if variant == "makd" else config.makd.model_copy(update={"alpha": 0.0, "questions": None})
     if settings.split == config.evaluate.split:
         raise ConfigError(f"makd.split = {settings.split}: the students would train on the images of evaluate.split")
     build_student(_spec(settings, ("a",), ()))  # a name that timm does not know shows before hours of aspects
-    with_aspects = settings.alpha > 0
+    task = student_task(flow, settings)
+
+    def compute(folder: StageFolder) -> StageSummary:
+        training_set = assembled(flow, task)
+        return _train(folder, training_set, student_spec(flow, task, training_set), settings)
+
+    decides = {
+        "recipe": {name: getattr(settings, name) for name in Makd.model_fields if name not in NOT_DECIDING},
+        "limits": config.ingest.limits,
+    }
+    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute)
+
+
+@dataclass(frozen=True)
+class StudentTask:
+    """What a student is to learn, and from which tables.
+
+    Attributes:
+        settings: the recipe.
+        rows: of the samples that are learned from.
+        near: whether NeaR gives the class targets.
+        inputs: tables that decide the outcome.
+    """
+
+    settings: Makd
+    rows: pa.Table
+    near: bool
+    inputs: tuple[Table, ...]
+
+    @property
+    def with_aspects(self) -> bool:
+        """Whether it learns aspects, too."""
+        return self.settings.alpha > 0
+
+
+def student_task(flow: Flow, settings: Makd) -> StudentTask:
+    """Computes the tables that a student needs; raises ConfigError for a split without images."""
     rows = split_rows(flow.samples, settings.split, ["class_id", "class_name"])
     if not rows.num_rows:
         raise ConfigError(f"makd.split = {settings.split}: no image is in this split")
     near = wants_near(settings.target, true_classes(rows).ids)
     inputs = [flow.samples]
     inputs += [flow.near, flow.embeddings] if near else []
-    inputs += [flow.questions, flow.aspects] if with_aspects else []
+    inputs += [flow.questions, flow.aspects] if settings.alpha > 0 else []
+    return StudentTask(settings, rows, near, tuple(inputs))
 
-    def compute(folder: StageFolder) -> StageSummary:
-        image_ids = rows["image_id"].to_numpy()
-        questions = flow.questions.read(["text"])["text"].to_pylist() if with_aspects else []
-        p_yes = np.zeros((len(image_ids), 0), dtype=np.float32)
-        if with_aspects:
-            p_yes = p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), len(questions))
-        targets = _near_targets(flow, image_ids) if near else true_targets(true_classes(rows))
-        held = HeldOut(settings.validation_share, settings.seed)
-        training_set = assemble(rows, targets, p_yes, held, flow.samples.version)
-        return _train(folder, training_set, _spec(settings, targets.labels, tuple(questions)), settings)
 
-    decides = {
-        "recipe": {name: getattr(settings, name) for name in Makd.model_fields if name not in NOT_DECIDING},
-        "limits": config.ingest.limits,
-    }
-    return context.stage(variant, decides=decides, inputs=inputs, compute=compute)
+def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
+    """The student's training set, with the answers to all questions that were asked."""
+    image_ids = task.rows["image_id"].to_numpy()
+    p_yes = np.zeros((len(image_ids), 0), dtype=np.float32)
+    if task.with_aspects:
+        p_yes = p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), flow.questions.rows)
+    targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
+    held = HeldOut(task.settings.validation_share, task.settings.seed)
+    return assemble(task.rows, targets, p_yes, held, flow.samples.version)
+
+
+def student_spec(flow: Flow, task: StudentTask, training_set: TrainingSet) -> StudentSpec:
+    """The student itself; raises ConfigError when it is to learn more aspects than were asked about."""
+    settings = task.settings
+    questions = flow.questions.read(["text"])["text"].to_pylist() if task.with_aspects else []
+    if settings.questions is not None and settings.questions > len(questions) > 0:
+        raise ConfigError(f"makd.questions = {settings.questions}: only {len(questions)} questions were asked")
+    return _spec(settings, training_set.targets.labels, tuple(questions[: settings.questions]))
 
 
 def _spec(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:
@@ -91,7 +133,9 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, se
         max_error_share=config.run.max_error_share,
     )
     training_set.examples.write(job.examples)
-    trained = train(train_student, job, name="training", folder=folder.uri, workers=settings.workers)
+    trained = train(
+        train_student, job, name="training", folder=folder.uri, workers=settings.workers, field="makd.workers"
+    )
     checkpoint = storage.fetch_folder(trained.checkpoint)
     best = checkpoint / BEST
     chosen = best if best.is_dir() else checkpoint / LAST

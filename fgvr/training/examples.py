@@ -50,10 +50,15 @@ class Examples:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def without_aspects(self) -> Examples:
-        """The same for a student without aspect outputs (Q = 0)."""
-        empty = np.zeros((len(self), 0), dtype=np.float32)
-        return Examples(self.image_ids, self.uris, self.classes, empty, self.held_out, self.identity)
+    def first_aspects(self, count: int) -> Examples:
+        """The same for a student with `count` aspect outputs, the questions of the lowest ranks; 0: without aspects.
+
+        Raises ValueError where fewer questions were asked.
+        """
+        if count > self.p_yes.shape[1]:
+            raise ValueError(f"a student of {count} questions on examples with answers to {self.p_yes.shape[1]}")
+        first = self.p_yes[:, :count]
+        return Examples(self.image_ids, self.uris, self.classes, first, self.held_out, self.identity)
 
     def write(self, uri: str) -> None:
         """As a Parquet file."""

@@ -48,7 +48,7 @@ class StudentJob:
 
     Attributes:
         examples: URI of the examples file.
-        spec: the student; without questions the aspects of the examples are ignored (the base student).
+        spec: the student; its questions are the first of those in the examples, none for the base student.
         settings: the recipe. `alpha` weighs the aspects.
         limits: of reading an image.
         max_error_share: stop when more than this share of the images cannot be read.
@@ -84,8 +84,7 @@ class _Training:
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
-        examples = Examples.read(job.examples)
-        self.examples = examples if job.spec.questions else examples.without_aspects()
+        self.examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
         self.cells = (~np.isnan(self.examples.p_yes)).sum(axis=1)
         self.loader, self.left_out = _open_images(job, self.examples, reporter)
         self.train_positions, self.validation_positions = _split(self.examples, self.left_out)

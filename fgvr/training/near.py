@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,22 @@ LOGITS_AT_ONCE = 2**24  # images × names: what a step holds of them is bounded,
 REPORTS = 50  # at most about so many in a training
 
 
-def train_near(job: NearJob, reporter: Reporter) -> None:
+Judge = Callable[[ClassFeatures], dict[str, float]]
+
+
+def train_near(job: NearJob, reporter: Reporter, judge: Judge | None = None) -> None:
     """Train to the last epoch, from the reporter's checkpoint if it has one; see `near_state` for what that holds.
+
+    Args:
+        job: what to train, and on what.
+        reporter: whom to tell.
+        judge: measures the classes as they are at every report; its numbers are reported with the others.
 
     Raises:
         NearTrainingError: nothing to learn from, or the loss is not a number any more.
         ClipError, UnsupportedTextTowerError: the CLIP cannot be had, or not be prompted.
     """
-    training = _Training(job, read_near_data(job, reporter.rank, reporter.world_size), reporter)
+    training = _Training(job, read_near_data(job, reporter.rank, reporter.world_size), reporter, judge)
     for step in range(training.state.step, training.last_step):
         training.step(step)
     training.finish()
@@ -58,7 +67,8 @@ def train_near(job: NearJob, reporter: Reporter) -> None:
 class _Training:
     """One worker's side of a training."""
 
-    def __init__(self, job: NearJob, data: NearData, reporter: Reporter) -> None:
+    def __init__(self, job: NearJob, data: NearData, reporter: Reporter, judge: Judge | None) -> None:
+        self.judge = judge
         self.settings, self.reporter, self.device = job.settings, reporter, reporter.device
         self.data = data.to(self.device)
         self.clip = load_clip(job.clip, self.device)
@@ -212,7 +222,7 @@ class _Training:
             raise NearTrainingError(f"near: the loss is {loss} after epoch {epoch + 1}; lower near.lr or near.momentum")
         seconds = max(time.monotonic() - self._started, 1e-9)
         metrics = {
-            "epoch": float(epoch + 1),
+            "epoch": self.state.step / self.steps_per_epoch,  # done, whole only at the end of one
             "step": float(self.state.step),
             "loss": loss,
             "learning_rate": learning_rate(self.settings, epoch),
@@ -220,6 +230,8 @@ class _Training:
         }
         if self.state.held_out_loss is not None:
             metrics["held_out_loss"] = self.state.held_out_loss
+        if self.judge is not None:
+            metrics |= self.judge(ClassFeatures(self.data.names, self._names().cpu().numpy(), self.clip.logit_scale))
         self.state.history.append(metrics)
         return metrics
 

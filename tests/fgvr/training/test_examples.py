@@ -30,10 +30,13 @@ def test_comes_back_from_a_file(tmp_path, width):
     np.testing.assert_allclose(read.p_yes, written.p_yes, atol=2.5e-4)  # half a step of fp16 below 1
 
 
-def test_without_aspects_keeps_everything_else():
-    base = examples().without_aspects()
+def test_the_first_aspects_keep_everything_else():
+    base = examples().first_aspects(0)
     assert base.p_yes.shape == (2, 0)
     assert base.uris == examples().uris
+    np.testing.assert_array_equal(examples().first_aspects(2).p_yes, np.float32([[0.25, 1.0], [0.1, 0.0]]))
+    with pytest.raises(ValueError, match="a student of 4 questions on examples with answers to 3"):
+        examples().first_aspects(4)
 
 
 def test_values_that_cannot_be_are_refused():
