@@ -25,7 +25,7 @@ from fgvr.schemas import LABELS
 from fgvr.tables import Table
 from fgvr.training.near import train_near
 from fgvr.training.near_data import NearJob, read_near_data
-from fgvr.training.near_state import read_weights
+from fgvr.training.near_state import NearState, read_weights
 from fgvr.training.reporter import LocalReporter
 
 FIRST_ID = 100
@@ -84,7 +84,7 @@ class Discovery:
         Table(str(self.folder / name), name, "x", len(rows), 0, len(parts), half, 0.0).commit()
 
     def job(self, views: str | None = None, **settings) -> NearJob:
-        values = {"context_length": 4, "epochs": 10, "batch_size": 16, "lr": 0.05, "warmup_epochs": 0} | settings
+        values = {"context_length": 4, "epochs": 10, "batch_size": 16, "lr": 0.01, "warmup_epochs": 0} | settings
         uris = {name: str(self.folder / name) for name in ("labels", "embeddings", "candidates")}
         return NearJob(settings=Near(**values), clip=self.clip, views=views, **uris)
 
@@ -142,7 +142,7 @@ def test_full_batch_training_is_the_method_written_out(discovery, tmp_path):
 
 
 def test_learns_the_classes_and_sets_wrong_labels_right(discovery, tmp_path):
-    job = discovery.job(epochs=80, lr=0.5, batch_size=1000)
+    job = discovery.job(epochs=80, batch_size=1000)
     reporter = run(job, tmp_path / "run")
     classes = load_classifier(reporter.checkpoint / "model")
     predicted = classes.scores_from_features(discovery.features).argmax(axis=1)
@@ -150,9 +150,9 @@ def test_learns_the_classes_and_sets_wrong_labels_right(discovery, tmp_path):
     zero_shot = (discovery.features @ start.T).argmax(axis=1)
     table = disambiguate(Table.load(job.candidates).read(), read_weights(reporter.checkpoint))
     settled = (table["label_id"].to_numpy() == discovery.truth).mean()
-    assert (predicted == discovery.truth).mean() > (zero_shot == discovery.truth).mean() + 0.2
-    assert (predicted == discovery.truth).mean() > 0.85
-    assert settled > (discovery.own == discovery.truth).mean() + 0.1
+    assert (predicted == discovery.truth).mean() > (zero_shot == discovery.truth).mean() + 0.15
+    assert (predicted == discovery.truth).mean() > 0.95
+    assert settled > (discovery.own == discovery.truth).mean() + 0.2
     for labels, weights in zip(table["label_ids"].to_pylist(), table["weights"].to_pylist(), strict=True):
         assert len(labels) == len(weights)
         assert sum(weights) == pytest.approx(1.0, abs=1e-5)
@@ -213,21 +213,21 @@ def test_frozen_epochs_keep_the_initial_weights(discovery, tmp_path):
     "settings", [{"class_specific": True}, {"name_position": "middle"}, {"context_init": "a photo of a"}]
 )
 def test_other_contexts_learn_too(discovery, tmp_path, settings):
-    reporter = run(discovery.job(epochs=6, lr=0.2, **settings), tmp_path / "run")
+    reporter = run(discovery.job(epochs=10, batch_size=1000, **settings), tmp_path / "run")
     assert reporter.history[-1]["loss"] < reporter.history[0]["loss"]
     assert len(state(reporter)["context"]) == (5 if "class_specific" in settings else 4)
 
 
 @pytest.mark.parametrize("loss", ["ce", "cc", "rc", "gce"])
 def test_other_losses_learn_too(discovery, tmp_path, loss):
-    reporter = run(discovery.job(epochs=6, lr=0.2, loss=loss), tmp_path / "run")
+    reporter = run(discovery.job(epochs=10, batch_size=1000, loss=loss), tmp_path / "run")
     assert reporter.history[-1]["loss"] < reporter.history[0]["loss"]
 
 
 def test_the_best_epoch_on_held_out_images_is_kept(discovery, tmp_path):
-    reporter = run(discovery.job(epochs=8, lr=2.0, validation_share=0.3), tmp_path / "run")
+    reporter = run(discovery.job(epochs=8, lr=0.3, validation_share=0.3), tmp_path / "run")
     saved = state(reporter)
-    losses = [metrics["held_out_loss"] for metrics in reporter.history]
+    losses = [metrics["held_out_loss"] for metrics in reporter.history if "held_out_loss" in metrics]
     assert saved["best_loss"] == pytest.approx(min(losses))
     from safetensors.torch import load_file
 
@@ -235,9 +235,18 @@ def test_the_best_epoch_on_held_out_images_is_kept(discovery, tmp_path):
     assert torch.equal(exported, saved["best_context"])
 
 
+def test_the_lowest_held_out_loss_chooses():
+    progress = NearState.start(torch.zeros(1))
+    for loss, value in ((2.0, 1.0), (1.0, 2.0), (1.5, 3.0)):
+        progress.validated(loss, torch.tensor([value]))
+    assert (progress.best_loss, progress.held_out_loss) == (1.0, 1.5)
+    assert progress.chosen(torch.tensor([9.0])) == torch.tensor([2.0])
+    assert NearState.start(torch.zeros(1)).chosen(torch.tensor([9.0])) == torch.tensor([9.0])
+
+
 def test_views_are_shown_and_missing_ones_replaced(discovery, tmp_path):
-    views = np.repeat(discovery.features, 2, axis=1)[:, ::1].reshape(len(discovery.ids), -1)
-    rows = embedding_rows(discovery.ids, np.hstack([discovery.features[::-1], discovery.features]), [None] * len(views))
+    views = np.hstack([discovery.features[::-1], discovery.features])
+    rows = embedding_rows(discovery.ids, views, [None] * len(views))
     discovery.table("views", rows.slice(1))  # the first image's views failed
     job = discovery.job(views=str(discovery.folder / "views"), epochs=2)
     data = read_near_data(job, rank=0, world_size=1)
@@ -250,8 +259,8 @@ def test_views_are_shown_and_missing_ones_replaced(discovery, tmp_path):
 
 def test_shares_of_workers_make_the_whole(discovery):
     whole = read_near_data(discovery.job(), rank=0, world_size=1)
-    shares = [read_near_data(discovery.job(), rank, 7) for rank in range(7)]
-    assert [share.first for share in shares] == [0, 8, 17, 25, 34, 42, 51]
+    shares = [read_near_data(discovery.job(), rank, 4) for rank in range(4)]
+    assert [share.first for share in shares] == [0, 15, 30, 45]
     for name in ("features", "label_ids", "weights", "own"):
         assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(whole, name))
 
