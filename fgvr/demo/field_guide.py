@@ -1,6 +1,6 @@
 """Writes a drawn field guide: JPEG files, a split file and the aspect questions.
 
-    python -m fgvr.demo.field_guide OUT --train-per-class 10 --test-per-class 20 --difficulty 1.5 --seed 0
+    python -m fgvr.demo.field_guide OUT --train-per-class 10 --test-per-class 20 --difficulty 2 --seed 0
 
 OUT may be a folder or any fsspec address (``s3://bucket/birds``). It gets ``images/<split>/<thousand>/<index>.jpg``,
 ``samples.csv`` (``uri,split,class_id,class_name``, uris relative to the file's own folder) and ``questions.txt``, one

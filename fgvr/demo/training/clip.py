@@ -20,7 +20,7 @@ from fgvr.demo.training.tokenizers import clip_tokenizer
 
 DIFFICULTY = (0.5, 1.5)
 LOOKS_STEPS, LOOKS_DRAWINGS = 2000, 60_000
-NAMES_STEPS, NAMES_DRAWINGS = 400, 20_000
+NAMES_STEPS, NAMES_DRAWINGS = 75, 20_000
 
 
 def training_tokenizer(drawings: Drawings, seed: int) -> PreTrainedTokenizerFast:
