@@ -119,20 +119,16 @@ QUESTIONS = pa.schema(
 
 def aspects(questions: int) -> pa.Schema:
     """Probabilities of "yes" for all `questions` of an image, in `question_id` order; null when the row failed."""
-    vector = pa.list_(pa.float32(), questions)
-    return pa.schema(
-        [
-            IMAGE_ID,
-            ("p_yes", vector),  # softmax over the (Yes, No) log-probabilities of the first reply token
-            (
-                "label_mass",
-                vector,
-            ),  # p(Yes) + p(No): far below 1 means the model wanted to say something else
-            ("prompt_tokens", pa.int32()),  # over all questions
-            ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
-            ERROR,
-        ]
-    )
+    vector = pa.list_(pa.float32())  # Parquet cannot give null rows of a fixed-size list back (Arrow 25)
+    fields = [
+        IMAGE_ID,
+        ("p_yes", vector),  # softmax over the (Yes, No) log-probabilities of the first reply token
+        ("label_mass", vector),  # p(Yes) + p(No): far below 1 means the model wanted to say something else
+        ("prompt_tokens", pa.int32()),  # over all questions
+        ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
+        ERROR,
+    ]
+    return pa.schema(fields, metadata={"questions": str(questions)})
 
 
 STUDENT_TARGETS = pa.schema(

@@ -79,7 +79,7 @@ def test_near_labels_from_cached_embeddings(tmp_path):
     assert table["error"].to_pylist()[1]["reason"] == "no_input"
 
 
-def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples):
+def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples, tmp_path):
     aspects = pa.Table.from_pylist(
         [
             {"image_id": 5, "p_yes": [0.25, 1.0]},
@@ -88,6 +88,7 @@ def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples):
         ],
         schemas.aspects(2),
     )
+    aspects = committed(tmp_path, aspects, 3).read()  # Parquet must give rows without values back
     p_yes = p_yes_of(samples["image_id"].to_numpy(), aspects, 2)
     assert np.isnan(p_yes[:2]).all()
     assert p_yes[2:].tolist() == [[0.5, 0.0], [0.25, 1.0]]
