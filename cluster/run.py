@@ -14,6 +14,7 @@ from cluster.tracking import tracked_run
 from fgvr import storage
 from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
+from fgvr.installation import check_installation
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def run_main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         config = load_config(sys.argv[1:] if argv is None else argv, presets, doc or "")
+        check_installation()
         if check is not None:
             check(config)
         with open_run(config) as context:

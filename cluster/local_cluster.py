@@ -1,0 +1,170 @@
+"""A cluster of several Ray nodes on this machine: for tests and for trying out what a real one would do.
+
+    python cluster/local_cluster.py --workers 2 --cpus 2          # until Ctrl-C; prints how to submit a run to it
+
+A head without cores and `--workers` nodes, each a raylet of its own with its own object store, all on the loopback
+interface, on ports that are free, with token authentication on and a token made for this cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A running cluster: where it is, and what a process needs to be let in."""
+
+    address: str
+    dashboard: str
+    token_file: Path
+    log_file: Path
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with what Ray's commands and drivers need for this cluster."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
+
+
+@contextmanager
+def local_cluster(workers: int = 0, cpus: int = 2, head_cpus: int = 0) -> Iterator[LocalCluster]:
+    """Start head and workers, and stop them at the end of the block.
+
+    Args:
+        workers: nodes besides the head.
+        cpus: cores that each of them offers (offers: they share this machine's).
+        head_cpus: cores that the head offers.
+
+    Raises:
+        RuntimeError: a node did not start; carries the end of its log.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fgvr-ray-")))
+        token = folder / "auth_token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        gcs, dashboard = free_port(), free_port()
+        cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", token, folder / "nodes.log")
+        head = ["--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        head += ["--ray-client-server-port=0", f"--num-cpus={head_cpus}", f"--temp-dir={folder}"]
+        nodes = [stack.enter_context(_node(cluster, head))]
+        _wait_for(cluster, nodes)
+        for _ in range(workers):
+            worker = [f"--address={cluster.address}", f"--num-cpus={cpus}"]
+            nodes.append(stack.enter_context(_node(cluster, worker)))
+        _wait_for_nodes(cluster, nodes)
+        yield cluster
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _node(cluster: LocalCluster, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start --block` in a process group of its own, which ends as a whole."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
+    command += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", *arguments]
+    with cluster.log_file.open("ab") as log:
+        node = subprocess.Popen(  # noqa: S603  # arguments of this module
+            command, env=cluster.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    try:
+        yield node
+    finally:
+        _stop(node)
+
+
+def _stop(node: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(node.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            node.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _wait_for(cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
+    """Until the dashboard answers that the job server is up."""
+    headers = {"Authorization": f"Bearer {cluster.token_file.read_text()}"}
+    request = urllib.request.Request(f"{cluster.dashboard}/api/version", headers=headers)  # noqa: S310  # loopback
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  # loopback
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    _until(answers, cluster, nodes)
+
+
+def _wait_for_nodes(cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "list", "nodes", "--filter", "state=ALIVE", "--format=json"]
+    command += [f"--address={cluster.dashboard}"]
+
+    def all_alive() -> bool:
+        done = subprocess.run(command, env=cluster.environment(), capture_output=True, check=False)  # noqa: S603
+        return done.stdout.count(b'"node_id"') >= len(nodes)
+
+    if len(nodes) > 1:
+        _until(all_alive, cluster, nodes)
+
+
+def _until(ready: Callable[[], bool], cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if ready():
+            return
+        if any(node.poll() is not None for node in nodes):
+            break
+        time.sleep(0.5)
+    text = cluster.log_file.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"a Ray node did not start within {START_SECONDS:.0f} s. The end of its output:\n{text}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--workers", type=int, default=2, help="nodes besides the head")
+    parser.add_argument("--cpus", type=int, default=1, help="cores that each worker offers")
+    options = parser.parse_args()
+    with local_cluster(options.workers, options.cpus) as cluster:
+        sys.stdout.write(
+            f"head and {options.workers} workers are up. Hand a run to them:\n\n"
+            f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={cluster.token_file}\n"
+            f"ray job submit --address {cluster.dashboard} --working-dir . -- python pipelines/full.py "
+            f"--run.folder {Path('runs').absolute()}\n\nCtrl-C stops them.\n"
+        )
+        sys.stdout.flush()
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.stdout.write("\nstopping\n")
+
+
+if __name__ == "__main__":
+    main()
