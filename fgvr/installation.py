@@ -1,4 +1,4 @@
-"""Is what is installed fit to be used together? Two builds of one package overwrite each other's files without a word."""
+"""Does what is installed go together? Two builds of one package overwrite each other's files without a word."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def check_installation() -> None:
     for cpu, gpu, module in RIVALS:
         if is_installed(cpu) and is_installed(gpu):
             raise InstallationError(
-                f"both {cpu} and {gpu} are installed, and both own `import {module}`: whichever came last has overwritten "
-                "parts of the other. Make a new environment with one of them: `make setup` or `make setup-gpu` after "
+                f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one that came last has "
+                "overwritten parts of the other. Make a new environment with one of them: `make setup` or `make setup-gpu` after "
                 "`make clean`, or pip install with one of the extras `cpu` and `gpu`, not both"
             )
 
