@@ -58,7 +58,7 @@ def local_path(uri: str | Path) -> Path:
 
 
 def file_uri(path: Path) -> str:
-    """The absolute path itself as text or, where its bytes are not UTF-8, a `file://` URI with these percent-encoded."""
+    """The absolute path itself as text or, where it is not UTF-8, a `file://` URI with those bytes percent-encoded."""
     try:
         text = str(path.absolute())
         text.encode()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 
+from cluster.capacity import check_all
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.report.console import results_table
@@ -19,6 +20,7 @@ from pipelines.flow import Flow, stage_main
 
 def run(flow: Flow) -> None:
     """All stages in the order in which a person would look at them; each is skipped when it is done."""
+    check_all(flow.context.config)  # a stage that cannot start shows now, not after the hours of the ones before it
     flow.samples  # noqa: B018  # asking for a table computes it
     flow.labels  # noqa: B018
     flow.embeddings  # noqa: B018

@@ -50,7 +50,9 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
             candidates=candidates.uri,
             views=None if views is None else views.uri,
         )
-        trained = train(train_near, job, name="training", folder=folder.uri, workers=config.near.workers, field="near.workers")
+        trained = train(
+            train_near, job, name="training", folder=folder.uri, workers=config.near.workers, field="near.workers"
+        )
         checkpoint = storage.fetch_folder(trained.checkpoint)
         storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))
         folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
