@@ -11,8 +11,6 @@ import os
 # Libraries and the level from which they are shown.
 LEVELS = {
     "alembic": logging.WARNING,
-    "mlflow": logging.WARNING,
-    "mlflow.store.db.utils": logging.WARNING,
     "httpx": logging.WARNING,
     "botocore": logging.WARNING,
     "aiobotocore": logging.WARNING,
@@ -33,6 +31,7 @@ def quiet_before_start() -> None:
         # putenv instead of os.environ: the driver alone, while Ray's other processes go on logging to their files.
         os.putenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow sets its logger anew when it is imported
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks for git's revision; a container has no git
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
