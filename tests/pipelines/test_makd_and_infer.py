@@ -1,0 +1,164 @@
+"""The stages makd and infer on drawn birds, under Ray, with the guide's true answers in place of the MLLM's."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from cluster.stage import RunContext
+from fgvr import schemas
+from fgvr.classifier import load_classifier
+from fgvr.config import ConfigError, build
+from fgvr.demo.questions import QUESTIONS, truths
+from fgvr.demo.species import SPECIES
+from fgvr.tables import Table, write_part
+from pipelines import infer, makd
+from pipelines.flow import Flow
+
+pytestmark = pytest.mark.slow
+
+
+class NoTracking:
+    """In place of MLflow: stages run, nothing is recorded."""
+
+    @contextmanager
+    def stage(self, name, decides):
+        yield self
+
+    def finish(self, table):
+        pass
+
+
+class Guide(Flow):
+    """A flow whose aspects are the truth about each species; training image 40 has none."""
+
+    @property
+    def questions(self) -> Table:
+        rows = [{"question_id": n, "text": q.text, "rank": n + 1, "source": "guide"} for n, q in enumerate(QUESTIONS)]
+        return self._committed("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
+
+    @property
+    def aspects(self) -> Table:
+        rows = []
+        for sample in self.samples.read().to_pylist():
+            answers = truths(SPECIES[sample["class_id"]].attributes).astype(float).tolist()
+            failed = sample["image_id"] == 40
+            error = {"reason": "no_label_mass", "detail": ""} if failed else None
+            rows.append({"image_id": sample["image_id"], "p_yes": None if failed else answers, "error": error})
+        return self._committed("aspects", pa.Table.from_pylist(rows, schemas.aspects(len(QUESTIONS))))
+
+    def _committed(self, name: str, rows: pa.Table) -> Table:
+        folder = f"{self.context.folder}/{name}"
+        write_part(folder, 0, rows)
+        return Table(folder, name, "f", rows.num_rows, 0, 1, rows.num_rows, 0.0)
+
+
+def context(folder: Path, **more) -> RunContext:
+    recipe = {"backbone": "test_byobnet", "image_size": 32, "epochs": 2, "batch_size": 16, "lr": 0.1}
+    config = build(
+        {
+            "ingest": {"source": {"kind": "field_guide", "train_per_class": 2, "test_per_class": 1}},
+            "makd": {**recipe, "schedule": "cosine", "workers": {"num_cpus": 1}, **more},
+            "infer": {"split": "test", "workers": {"rows_per_part": 20}},
+            "run": {"max_error_share": 0.05},
+            "tracking": {"log_models": False},
+        }
+    )
+    return RunContext(config, str(folder / "run"), NoTracking())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, ray_session_of_two):
+    """Samples with one damaged training image, both students, and the predictions of the one with aspects."""
+    folder = tmp_path_factory.mktemp("makd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FGVR_CACHE", str(folder / "cache"))
+        flow = Guide(context(folder))
+        rows = flow.samples.read().to_pylist()
+        broken = [row for row in rows if row["split"] == "train"][5]
+        Path(broken["uri"]).write_bytes(b"\xff\xd8\xff damaged")
+        return flow, flow.base, flow.makd, flow.predictions, broken["image_id"]
+
+
+def test_rows_are_the_training_images_with_what_was_learned_of_each(trained):
+    flow, base, student, _, broken = trained
+    for table in (base, student):
+        rows = table.read()
+        assert rows.schema.equals(schemas.STUDENT_TARGETS)
+        assert (table.rows, table.failed) == (72, 1)
+        samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+        labels = json.loads(Path(table.path("model", "model.json")).read_text())["labels"]
+        for row in rows.to_pylist():
+            if row["image_id"] == broken:
+                assert row["label_id"] is None
+                assert row["error"]["reason"] in {"corrupt", "not_an_image"}
+            else:
+                assert labels[row["label_id"]] == samples[row["image_id"]]["class_name"]
+        assert table.extra["class_targets"] == "true"
+        assert table.extra["images"] == 71
+        assert table.extra["held_out"] == pytest.approx(7, abs=1)
+        assert len(json.loads(Path(table.path("history.json")).read_text())) == 2
+    asked = {row["image_id"]: row["aspects"] for row in student.read().to_pylist()}
+    assert asked == {image_id: image_id != 40 for image_id in asked}
+    assert not any(base.read()["aspects"].to_pylist())
+    assert (base.extra["questions"], student.extra["questions"]) == (0, len(QUESTIONS))
+
+
+def test_predictions_are_those_of_the_model_in_the_folder(trained):
+    flow, _, student, predictions, _ = trained
+    classifier = load_classifier(Path(student.path("model")))
+    assert classifier.questions == [question.text for question in QUESTIONS]
+    rows = predictions.read().to_pylist()
+    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    assert [row["image_id"] for row in rows] == [n for n, row in samples.items() if row["split"] == "test"]
+    images = [Image.open(samples[row["image_id"]]["uri"]) for row in rows]
+    scores = classifier.scores(images)
+    np.testing.assert_allclose([row["score"] for row in rows], scores.max(1), atol=1e-5)
+    np.testing.assert_allclose([row["p_yes"] for row in rows], classifier.aspects(images), atol=1e-5)
+    assert predictions.parts == 2
+
+
+def test_running_again_finds_what_is_there(trained):
+    flow, base, student, predictions, _ = trained
+    again = Guide(flow.context)
+    assert (again.base, again.makd, again.predictions) == (base, student, predictions)
+
+
+def test_a_training_whose_stage_was_killed_after_it_is_not_repeated(trained):
+    flow, base, _, _, _ = trained
+    before = Path(base.path("model", "model.safetensors")).read_bytes()
+    Path(base.path("manifest.json")).unlink()
+    again = makd.run(flow.context, Guide(flow.context), "base")
+    assert Path(again.path("model", "model.safetensors")).read_bytes() == before
+    assert again.seconds < base.seconds + 60
+
+
+def test_a_model_given_by_its_folder_is_used(trained):
+    flow, base, _, _, _ = trained
+    config = flow.context.config.model_copy(
+        update={"infer": flow.context.config.infer.model_copy(update={"model": base.path("model")})}
+    )
+    predictions = infer.run(RunContext(config, flow.context.folder, flow.context.tracker), flow)
+    assert predictions.rows == 36
+    assert all(p_yes is None for p_yes in predictions.read()["p_yes"].to_pylist())
+
+
+def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
+    flow = trained[0]
+    for change, message in [
+        ({"split": "test"}, r"makd\.split = test.*evaluate\.split"),
+        ({"split": "nowhere"}, r"makd\.split = nowhere: no image"),
+        ({"backbone": "resnet19"}, "did you mean"),
+    ]:
+        wrong = context(tmp_path, **change)
+        wrong.folder = flow.context.folder
+        with pytest.raises(ValueError, match=message):
+            makd.run(wrong, Guide(wrong), "base")
+    with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
+        infer.split_ids(flow.samples, "x")
+    with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):
+        infer.identity_of("/nothing")
