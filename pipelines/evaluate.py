@@ -49,7 +49,8 @@ def run(context: RunContext, flow: Flow) -> Table:
     computed: list[Results] = []
 
     def compute(folder: StageFolder) -> StageSummary:
-        names = {str(method): names_of(table.read(), compared.images.ids) for method, table in tables.items()}
+        ids = compared.images.ids
+        names = {str(method): names_of(table.find(ids), ids) for method, table in tables.items()}
         comparison = compare(
             names,
             true,
@@ -63,7 +64,7 @@ def run(context: RunContext, flow: Flow) -> Table:
         page = render(report_content.content(context.config, flow, compared, tables, results))
         folder.write_bytes("report.html", page.encode())
         computed.append(results)
-        columns = {"image_id": compared.images.ids, "true": pa.array(true, pa.string()), **names}
+        columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
         summary = folder.write_table(pa.table(columns))
         summary.metrics = _numbers(results)
         return summary
