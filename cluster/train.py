@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,14 @@ def _worker(job: dict[str, Any]) -> None:
 
 
 def train(
-    loop: Loop, config: Any, *, name: str, folder: str, workers: TrainWorkers, field: str = "workers"
+    loop: Loop,
+    config: Any,
+    *,
+    name: str,
+    folder: str,
+    workers: TrainWorkers,
+    field: str = "workers",
+    callbacks: Sequence[Any] = (),
 ) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
 
@@ -75,6 +82,7 @@ def train(
         folder: where checkpoints go, local (shared by all nodes) or an object store.
         workers: how many, and what each reserves.
         field: where the config has them, for messages (near.workers).
+        callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
 
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
@@ -102,6 +110,7 @@ def train(
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks) or None,
         ),
     )
     result = trainer.fit()

@@ -1,0 +1,124 @@
+"""The sweep of makd: learning rate, weight of the aspects, number of questions.
+
+**Objective.** Share of right classes among the training images that makd itself holds out (`makd.validation_share`)
+to choose the best epoch, at that epoch; the evaluation split has no part in it. It is measured on the class outputs
+alone, so no setting of the aspects is better by what it weighs. The targets are those of the stage: true classes
+where the data has them, else NeaR's labels, and then the objective is agreement with NeaR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fgvr import storage
+from fgvr.config import Config, ConfigError, Makd
+from fgvr.config.base import TrainWorkers
+from fgvr.students.architecture import StudentSpec
+from fgvr.tables import Table
+from fgvr.training.assemble import TrainingSet
+from fgvr.training.makd import StudentJob, train_student
+from pipelines import makd
+from pipelines.flow import Flow
+from tune.spaces import Space, makd_space
+from tune.stage_sweep import Objective, Training
+
+OBJECTIVE = Objective(
+    metric="validation_top1",
+    meaning="share of right classes among training images held out by makd.validation_share, at the best epoch; "
+    "the evaluation split has no part in it",
+    of="best",
+)
+EXAMPLES_FILE = "examples.parquet"
+
+
+@dataclass(frozen=True)
+class MakdSweep:
+    """Sweeps the student with aspects; see `tune.stage_sweep.StageSweep`.
+
+    Attributes:
+        spec: the student with all questions that were asked.
+        examples: its training set; None in the copies that travel to the trials.
+        inputs: tables that it was made of.
+    """
+
+    config: Config
+    spec: StudentSpec
+    examples: TrainingSet | None
+    inputs: Sequence[Table]
+    stage: str = "makd"
+    objective: Objective = OBJECTIVE
+
+    @classmethod
+    def of(cls, flow: Flow) -> MakdSweep:
+        """From the tables of a run; missing ones are computed.
+
+        Raises:
+            ConfigError: the config leaves nothing to sweep, or no image to measure on.
+        """
+        config = flow.context.config
+        check(config)
+        task = makd.student_task(flow, config.makd.model_copy(update={"questions": None}))
+        training_set = makd.assembled(flow, task)
+        if not training_set.examples.held_out.any():
+            raise ConfigError(
+                f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
+                "none to measure on: raise it"
+            )
+        return cls(config, makd.student_spec(flow, task, training_set), training_set, task.inputs)
+
+    @property
+    def workers(self) -> TrainWorkers:
+        """Of a training, as configured."""
+        return self.config.makd.workers
+
+    @property
+    def epochs(self) -> int:
+        """Of a whole training."""
+        return self.config.makd.epochs
+
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """The recipe apart from the swept fields, which the space replaces, and how images are read."""
+        swept = {field.partition(".")[2] for field in self.space()}
+        fields = set(Makd.model_fields) - swept - makd.NOT_DECIDING
+        return {
+            "recipe": {name: getattr(self.config.makd, name) for name in sorted(fields)},
+            "limits": self.config.ingest.limits,
+        }
+
+    def space(self) -> Space:
+        """Learning rate, alpha, Q."""
+        return makd_space(self.config, len(self.spec.questions))
+
+    def prepare(self, folder: str) -> MakdSweep:
+        """Write the training set once for all trials."""
+        if self.examples is not None:
+            self.examples.examples.write(storage.join(folder, EXAMPLES_FILE))
+        return MakdSweep(self.config, self.spec, None, self.inputs)
+
+    def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
+        """A student that learns the first questions by rank."""
+        questions = self.spec.questions[: config.makd.questions]
+        spec = StudentSpec(
+            self.spec.backbone, self.spec.labels, questions, self.spec.preprocess, self.spec.backbone_args
+        )
+        job = StudentJob(
+            examples=storage.join(sweep_folder, EXAMPLES_FILE),
+            spec=spec,
+            settings=config.makd,
+            limits=config.ingest.limits,
+            max_error_share=config.run.max_error_share,
+        )
+        return Training(train_student, job)
+
+
+def check(config: Config) -> None:
+    """What can be seen before anything is computed; raises ConfigError."""
+    if config.makd.alpha == 0:
+        raise ConfigError("makd.alpha = 0: a student without aspects has neither alpha nor questions to sweep")
+    if config.makd.validation_share == 0:
+        raise ConfigError(
+            "makd.validation_share = 0: the sweep measures on held-out training images; set it to 0.1, say"
+        )

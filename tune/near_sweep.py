@@ -1,0 +1,167 @@
+"""The sweep of near: learning rate, k, loss, context length. Its objective needs no true label; see `tune.held_out`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ray.tune.search.sample import Categorical
+
+from fgvr import storage, tables
+from fgvr.candidate_table import candidate_rows
+from fgvr.candidates import NONE
+from fgvr.clip.source import find_clip
+from fgvr.config import Candidates, Config, ConfigError, Near
+from fgvr.config.base import TrainWorkers
+from fgvr.embeddings import read_vectors
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.neighbours import Neighbours
+from fgvr.tables import Table
+from fgvr.training.near_data import NearJob
+from pipelines import candidates, embed, near
+from pipelines.flow import Flow
+from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
+from tune.spaces import Space, near_space
+from tune.stage_sweep import Objective, Training
+
+OBJECTIVE = Objective(metric=METRIC, meaning=MEANING, of="last")
+HELD_OUT_FILE, LEARNED_FILE = "held_out.npz", "learned.npz"
+FEWEST = 10  # images; a score on one or two says nothing
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The discovery images that trials learn from.
+
+    Attributes:
+        rows: bool [N], which of all discovery images these are.
+        neighbours: row numbers int64 [N, k] of the nearest among them for the largest k; `NONE` where there is none.
+        scores: cosine similarities of the neighbours, float32 [N, k].
+    """
+
+    rows: npt.NDArray[np.bool_]
+    neighbours: Ids
+    scores: npt.NDArray[np.float32]
+
+    def write(self, uri: str) -> None:
+        """As a file."""
+        content = io.BytesIO()
+        np.savez(content, rows=self.rows, neighbours=self.neighbours, scores=self.scores)
+        storage.write_bytes(uri, content.getvalue())
+
+    @classmethod
+    def read(cls, uri: str) -> Learned:
+        """As `write` left it."""
+        with np.load(io.BytesIO(storage.read_bytes(uri))) as content:
+            return cls(content["rows"], content["neighbours"], content["scores"])
+
+
+@dataclass(frozen=True)
+class NearSweep:
+    """Sweeps prompt learning; see `tune.stage_sweep.StageSweep`.
+
+    Attributes:
+        labels: table of the discovery images' labels.
+        embeddings: table of their vectors.
+        views: table of augmented views; None where `near.views` is 1.
+        images: that are learned from.
+    """
+
+    config: Config
+    labels: Table
+    embeddings: Table
+    views: Table | None
+    images: int
+    stage: str = "near"
+    objective: Objective = OBJECTIVE
+
+    @classmethod
+    def of(cls, flow: Flow) -> NearSweep:
+        """From the tables of a run; missing ones are computed.
+
+        Raises:
+            ConfigError: too few images have a label and a vector.
+        """
+        config, labels, embeddings = flow.context.config, flow.labels, flow.embeddings
+        ids, own = candidates.own_labels(labels)
+        known = read_vectors(embeddings, ids)[1] & (own != NONE)
+        images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
+        if int(known.sum()) < FEWEST:
+            raise ConfigError(
+                f"a sweep of near holds images out, but only {known.sum()} have a label and a vector, and "
+                f"{FEWEST} are needed: raise label.images.max_images or label.images.per_class"
+            )
+        views = embed.run_views(flow.context, flow.samples, ids) if config.near.views > 1 else None
+        return cls(config, labels, embeddings, views, images)
+
+    @property
+    def workers(self) -> TrainWorkers:
+        """Of a training, as configured."""
+        return self.config.near.workers
+
+    @property
+    def epochs(self) -> int:
+        """Of a whole training."""
+        return self.config.near.epochs
+
+    @property
+    def inputs(self) -> Sequence[Table]:
+        """Tables that the trials read."""
+        return [self.labels, self.embeddings, *([] if self.views is None else [self.views])]
+
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """The recipes of candidates and near apart from the swept fields, which the space replaces, and the CLIP."""
+        swept = set(self.space())
+        near_fields = {f"near.{name}" for name in Near.model_fields if name not in near.NOT_DECIDING}
+        fields = (near_fields | {f"candidates.{name}" for name in Candidates.model_fields}) - swept
+        parts = {"near": self.config.near, "candidates": self.config.candidates}
+        recipe = {field: getattr(parts[field.partition(".")[0]], field.partition(".")[2]) for field in sorted(fields)}
+        return {"recipe": recipe, "clip": find_clip(self.config.clip).identity(), "objective": MEANING}
+
+    def space(self) -> Space:
+        """Learning rate, k, loss, context length."""
+        return near_space(self.config, self.images)
+
+    def prepare(self, folder: str) -> NearSweep:
+        """Write the images that every trial is measured on, and the neighbours among the others for the largest k."""
+        ids, own = candidates.own_labels(self.labels)
+        vectors, embedded = read_vectors(self.embeddings, ids)
+        held = draw_held_out(embedded & (own != NONE), self.config.near.seed)
+        among_all = candidates.labelled_neighbours(vectors, embedded, own, 1 + VOTERS)
+        votes = candidates.labels_of(among_all.ids[held], own)
+        HeldOut(vectors[held], votes).write(storage.join(folder, HELD_OUT_FILE))
+        learned = embedded.copy()
+        learned[held] = False
+        domain = self.space().get("candidates.k")
+        largest = max(domain.categories) if isinstance(domain, Categorical) else self.config.candidates.k
+        found = candidates.labelled_neighbours(vectors, learned, own, largest)
+        Learned(learned, found.ids, found.scores).write(storage.join(folder, LEARNED_FILE))
+        return self
+
+    def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
+        """Candidate sets for the trial's k, from the neighbours found before, and a training on them."""
+        ids, own = candidates.own_labels(self.labels)
+        learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
+        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
+        k = config.candidates.k
+        found = Neighbours(learned.neighbours[:, :k], learned.scores[:, :k], "", 1.0)
+        sets = candidates.candidate_sets(config.candidates, found, own, learned.rows, len(space.labels))
+        near_ids = np.where(found.ids == NONE, NONE, ids[found.ids])
+        folder = storage.join(trial_folder, "candidates")
+        tables.write_part(folder, 0, candidate_rows(ids, near_ids, found.scores, sets))
+        Table(folder, "candidates", "", len(ids), 0, 1, len(ids), 0.0).commit()
+        job = NearJob(
+            settings=config.near,
+            clip=config.clip,
+            labels=self.labels.uri,
+            embeddings=self.embeddings.uri,
+            candidates=folder,
+            views=None if self.views is None else self.views.uri,
+        )
+        return Training(train_judged, JudgedJob(job, storage.join(sweep_folder, HELD_OUT_FILE)))

@@ -1,0 +1,144 @@
+"""The search itself, in Ray Tune: Optuna proposes values, ASHA stops trials that are behind, a killed sweep goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from fgvr import storage
+from fgvr.errors import UserError
+from tune.room import TRIAL_CPUS
+from tune.stage_sweep import EPOCH, Objective
+from tune.trial import TrialPlan, run_trial
+from tune.trial_outcomes import TrialOutcome, epochs_of, score_of
+from tune.trial_runs import TrialRuns, cause
+
+log = logging.getLogger(__name__)
+
+NAME = "tune"  # Ray's folder inside the sweep's
+REDUCTION = 3  # a third of the trials goes on at each of ASHA's rungs
+GRACE_SHARE = 9  # no trial is stopped in the first ninth of its epochs
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the values are searched.
+
+    Attributes:
+        trials: in all.
+        concurrent: at once.
+        seed: of what is proposed; with several trials at once their order decides, too.
+        start: values of the first trial, those of the config.
+        retry_failed: try failed trials of an earlier session again.
+    """
+
+    trials: int
+    concurrent: int
+    seed: int
+    start: Mapping[str, Any]
+    retry_failed: bool = False
+
+
+def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
+    """Run what is missing of the sweep in `plan.folder`, and say how all trials went.
+
+    Raises:
+        UserError: Ray's record of an earlier session in the folder cannot be read.
+    """
+    tuner = _restored(plan, how) or _fresh(plan, how, runs)
+    tuner.fit()
+    filesystem, path = storage.arrow_filesystem(storage.join(plan.folder, NAME))
+    record = tune.ExperimentAnalysis(path, storage_filesystem=filesystem)
+    return outcomes(record, plan.sweep.objective, plan.sweep.epochs)
+
+
+def _trainable(plan: TrialPlan) -> Any:
+    return tune.with_resources(tune.with_parameters(run_trial, plan=plan), {"CPU": TRIAL_CPUS})
+
+
+def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
+    import optuna
+
+    objective, epochs = plan.sweep.objective, plan.sweep.epochs
+    filesystem, path = storage.arrow_filesystem(plan.folder)
+    # Optuna's default of ten random trials would leave nothing to learn from in a small sweep. The constant liar
+    # keeps trials that run at the same time apart.
+    sampler = optuna.samplers.TPESampler(
+        seed=how.seed, n_startup_trials=max(2, min(10, how.trials // 3)), constant_liar=how.concurrent > 1
+    )
+    return tune.Tuner(
+        _trainable(plan),
+        param_space=plan.sweep.space(),
+        tune_config=tune.TuneConfig(
+            metric=objective.metric,
+            mode="max",
+            num_samples=how.trials,
+            max_concurrent_trials=how.concurrent,
+            search_alg=OptunaSearch(sampler=sampler, points_to_evaluate=[dict(how.start)]),
+            scheduler=ASHAScheduler(
+                time_attr=EPOCH,
+                max_t=epochs,
+                grace_period=max(1, epochs // GRACE_SHARE),
+                reduction_factor=REDUCTION,
+            ),
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=tune.RunConfig(
+            name=NAME, storage_path=path, storage_filesystem=filesystem, callbacks=[runs], verbose=0
+        ),
+    )
+
+
+def _folder_name(trial: Trial) -> str:
+    return str(trial.trial_id)  # the default puts all values into the name
+
+
+def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
+    """The search of an earlier session, where there was one that got far enough to be continued."""
+    record = storage.join(plan.folder, NAME)
+    if not any(name.startswith("experiment_state") for name in storage.list_files(record)):
+        storage.remove(record)  # killed before its first record: nothing to continue
+        return None
+    filesystem, path = storage.arrow_filesystem(record)
+    log.info("%s: continuing the sweep in %s", plan.sweep.stage, plan.folder)
+    try:
+        return tune.Tuner.restore(
+            path, _trainable(plan), storage_filesystem=filesystem, restart_errored=how.retry_failed
+        )
+    except (ValueError, OSError, EOFError, AttributeError, ImportError) as error:  # what unpickling half a file raises
+        raise UserError(
+            f"the sweep in {plan.folder} cannot be continued: {error}. Remove that folder to start it afresh"
+        ) from error
+
+
+def outcomes(record: tune.ExperimentAnalysis, objective: Objective, epochs: int) -> list[TrialOutcome]:
+    """How the trials went, from Ray's record of them."""
+    return [_outcome(trial, record.trial_dataframes.get(trial.trial_id), objective, epochs) for trial in record.trials]
+
+
+def _outcome(trial: Trial, reports: Any, objective: Objective, epochs: int) -> TrialOutcome:
+    """`reports`: Ray's data frame with a row a report; None where there was none."""
+    history = [] if reports is None else reports.to_dict("records")
+    done = epochs_of(history)
+    if trial.status == Trial.ERROR:
+        state = "failed"
+    elif trial.status != Trial.TERMINATED:
+        state = "interrupted"
+    else:
+        state = "finished" if done >= epochs else "stopped early"
+    return TrialOutcome(
+        trial_id=trial.trial_id,
+        values=dict(trial.config),
+        score=score_of(history, objective),
+        epochs=done,
+        state=state,
+        seconds=float(trial.last_result.get("time_total_s") or 0.0),
+        error=cause(trial) if state == "failed" else "",
+    )

@@ -1,0 +1,120 @@
+"""How many trials run at once without waiting for each other's cores.
+
+A trial is an actor of its own that starts the training's workers and waits for them. Were all cores taken by such
+actors, no worker could ever start; so what fits is counted before anything starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+from cluster import session
+from cluster.capacity import Node, cluster_nodes
+from cluster.session import SessionError
+from fgvr.config.base import TrainWorkers
+
+log = logging.getLogger(__name__)
+
+TRIAL_CPUS = 0.5  # reserved by a trial beside its workers, all of which do the computing
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Room:
+    """How the sweep's trials run.
+
+    Attributes:
+        trials: at once.
+        workers: of each; what a machine of its own offers may be less than the config asks for.
+    """
+
+    trials: int
+    workers: TrainWorkers
+
+
+def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
+    """How trials with these workers fit on the cluster as it is now.
+
+    On a machine of its own the workers get fewer cores if they would not fit beside their trial: that changes how
+    long a trial takes, not what comes out. A cluster may still grow, so nothing is changed there.
+
+    Args:
+        field: of the workers in the config, for messages.
+        workers: as configured.
+        asked: trials at once that the user wants; null: as many as fit.
+
+    Raises:
+        SessionError: not a single trial can ever run.
+    """
+    nodes = cluster_nodes()
+    if session.is_own():
+        workers = _shrunk(field, workers, nodes)
+    fitting = count_trials(nodes, workers)
+    if fitting == 0 and session.is_own():
+        raise SessionError(_too_small(field, workers, nodes))
+    if fitting == 0:
+        log.warning("%s; waiting for the cluster to grow", _too_small(field, workers, nodes))
+    if asked is None:
+        return Room(max(fitting, 1), workers)
+    allowed = max(fitting, 1) if session.is_own() else max(most_waiting(nodes, workers), 1)
+    if asked > allowed:
+        log.warning(
+            "--max-concurrent %d: %d at once, more would take the cores that their workers need", asked, allowed
+        )
+    return Room(min(asked, allowed), workers)
+
+
+def count_trials(nodes: list[Node], workers: TrainWorkers) -> int:
+    """Trials that fit at once, each with its actor and all its workers; counted by placing them one by one."""
+    free = [[node.cpus, node.gpus] for node in nodes]
+    gpus = 1.0 if workers.use_gpu else 0.0
+    bundles = [(workers.num_cpus, gpus)] * workers.num_workers + [(TRIAL_CPUS, 0.0)]
+    count = 0
+    while all(_place(free, cpus, gpus) for cpus, gpus in bundles):
+        count += 1
+    return count
+
+
+def most_waiting(nodes: list[Node], workers: TrainWorkers) -> int:
+    """Trials that may be started at once such that the workers of at least one still find room."""
+    cpus = sum(node.cpus for node in nodes) - workers.num_workers * workers.num_cpus
+    return max(0, math.floor(cpus / TRIAL_CPUS + EPSILON))
+
+
+def _place(free: list[list[float]], cpus: float, gpus: float) -> bool:
+    """Take room on the node where the least is left over, as Ray's placement by default packs."""
+    fits = [node for node in free if node[0] + EPSILON >= cpus and node[1] + EPSILON >= gpus]
+    if not fits:
+        return False
+    best = min(fits, key=lambda node: (node[1], node[0]))
+    best[0] -= cpus
+    best[1] -= gpus
+    return True
+
+
+def _shrunk(field: str, workers: TrainWorkers, nodes: list[Node]) -> TrainWorkers:
+    """Workers with as many cores as one trial leaves them."""
+    left = (max(node.cpus for node in nodes) - TRIAL_CPUS) / workers.num_workers
+    if left >= workers.num_cpus or left <= 0:
+        return workers
+    cores = float(math.floor(left)) if left >= 1 else left
+    log.info(
+        "%s.num_cpus = %g for the trials, instead of %g: a trial itself takes %g",
+        field,
+        cores,
+        workers.num_cpus,
+        TRIAL_CPUS,
+    )
+    return workers.model_copy(update={"num_cpus": cores})
+
+
+def _too_small(field: str, workers: TrainWorkers, nodes: list[Node]) -> str:
+    gpus = f" and {workers.num_workers} GPUs" if workers.use_gpu else ""
+    has_gpus = f" and {sum(node.gpus for node in nodes):g} GPUs" if workers.use_gpu else ""
+    return (
+        f"a trial needs {workers.num_workers * workers.num_cpus + TRIAL_CPUS:g} CPU cores{gpus} ({field}.num_workers = "
+        f"{workers.num_workers} of {workers.num_cpus:g} cores, and {TRIAL_CPUS:g} for itself), but there are "
+        f"{sum(node.cpus for node in nodes):g} cores{has_gpus}"
+    )

@@ -1,0 +1,167 @@
+"""Sweep: which values are best for prompt learning (near) or for the student (makd).
+
+    python tune/sweep.py --stage near --trials 8
+    python tune/sweep.py --stage makd --trials 16 --config my.yaml --run.name birds --makd.epochs 40
+
+In: the tables of a run; what it does not have yet is computed first, and nothing is asked of a model twice. Out, in
+runs/<run.name>/sweeps/<stage>/: best.yaml (the whole config with the best values, for pipelines/full.py --config) and
+trials.csv; in MLflow a run for every trial below the run's own. Interrupted, the same command continues the sweep.
+What is maximised, without a true label (near) or the test split, stands in docs/tuning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cluster.run import UserError, run_main
+from cluster.stage import fingerprint_of
+from fgvr import storage
+from fgvr.config import Config
+from fgvr.config.load import help_text
+from pipelines.flow import PRESETS, Flow
+from tune import makd_sweep
+from tune.makd_sweep import MakdSweep
+from tune.near_sweep import NearSweep
+from tune.ray_search import Search, search
+from tune.room import find_room
+from tune.spaces import describe, start_of
+from tune.stage_sweep import StageSweep
+from tune.trial import TrialPlan
+from tune.trial_outcomes import BEST_FILE, TRIALS_FILE, TrialOutcome, best_of, best_yaml, trials_csv, trials_text
+from tune.trial_runs import TrialRuns
+
+log = logging.getLogger(__name__)
+
+STAGES: dict[str, Callable[[Flow], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides the config.
+
+    Attributes:
+        stage: that is swept.
+        trials: in all.
+        max_concurrent: trials at once; None: as many as fit.
+        seed: of the search.
+    """
+
+    stage: str
+    trials: int = 8
+    max_concurrent: int | None = None
+    seed: int = 0
+
+
+def run(flow: Flow, options: Options) -> list[TrialOutcome]:
+    """The whole sweep; returns how its trials went, best first.
+
+    Raises:
+        UserError: all trials failed, or the sweep was interrupted.
+    """
+    context, stage = flow.context, options.stage
+    workers = context.config.near.workers if stage == "near" else context.config.makd.workers
+    room = find_room(f"{stage}.workers", workers, options.max_concurrent)
+    log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
+    sweep = STAGES[stage](flow)
+    space = sweep.space()
+    decides = {**sweep.decides, "space": describe(space), "trials": options.trials, "seed": options.seed}
+    fingerprint = fingerprint_of(f"sweep/{stage}", decides, sweep.inputs)
+    folder = storage.join(context.folder, "sweeps", stage, fingerprint)
+    log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
+    plan = TrialPlan(sweep.prepare(folder), folder, room.workers)
+    how = Search(
+        trials=options.trials,
+        concurrent=room.trials,
+        seed=options.seed,
+        start=start_of(context.config, space),
+        retry_failed=context.config.run.retry_failed,
+    )
+    runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
+    trials = search(plan, how, runs)
+    _finish(flow, sweep, folder, trials)
+    return trials
+
+
+def _finish(flow: Flow, sweep: StageSweep, folder: str, trials: list[TrialOutcome]) -> None:
+    """Write and show what was found, and complain about what was not."""
+    context, objective = flow.context, sweep.objective
+    place = storage.join(context.folder, "sweeps", sweep.stage)
+    sys.stdout.write(trials_text(trials, objective))
+    best = best_of(trials)
+    if best is None:
+        raise UserError(_nothing_found(sweep.stage, trials))
+    storage.write_bytes(storage.join(place, TRIALS_FILE), trials_csv(trials, objective).encode())
+    storage.write_bytes(storage.join(place, BEST_FILE), best_yaml(context.config, best, trials, objective).encode())
+    for name in (BEST_FILE, TRIALS_FILE):
+        context.tracker.log_file(storage.join(place, name), f"sweeps/{sweep.stage}")
+    context.tracker.log_metrics({f"sweep.{sweep.stage}.{objective.metric}": best.score or 0.0})
+    sys.stdout.write(f"\nbest values: {storage.join(place, BEST_FILE)}\n")
+    unfinished = sum(trial.state == "interrupted" for trial in trials)
+    if unfinished:
+        raise UserError(f"{unfinished} trials of the sweep were interrupted; the same command continues them")
+    storage.remove(storage.join(folder, "trials"))  # checkpoints, of use only to what was interrupted
+
+
+def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
+    failed = [trial for trial in trials if trial.state == "failed"]
+    if len(failed) < len(trials) or not failed:
+        return f"the sweep of {stage} was interrupted before anything was measured; the same command continues it"
+    return (
+        f"all {len(failed)} trials of {stage} failed, the first because of: {failed[0].error}\n"
+        "Mend the cause and give the same command with --run.retry_failed true"
+    )
+
+
+def check(config: Config, options: Options) -> None:
+    """What can be seen before anything starts; raises ConfigError."""
+    if options.stage == "makd":
+        makd_sweep.check(config)
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
+    """The sweep's own flags, and those that are left for the config."""
+    parser = argparse.ArgumentParser(
+        prog="python tune/sweep.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--stage", choices=sorted(STAGES), required=True, help="stage that is swept")
+    parser.add_argument("--trials", type=_count, default=8, help="trainings in all (default: %(default)s)")
+    parser.add_argument("--max-concurrent", type=_count, help="trainings at once (default: as many as fit)")
+    parser.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
+    parser.add_argument("-h", "--help", action="store_true", help="this list, with all fields of the config")
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(parser.format_help() + "\n" + help_text("Further flags, as of every script:", PRESETS))
+        raise SystemExit(0)
+    found, rest = parser.parse_known_args(argv)
+    return Options(found.stage, found.trials, found.max_concurrent, found.seed), rest
+
+
+def _count(text: str) -> int:
+    """A number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: at least 1")
+    return number
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options, rest = parse(sys.argv[1:] if argv is None else argv)
+    run_main(
+        __doc__,
+        PRESETS,
+        lambda context: run(Flow(context), options),
+        check=lambda config: check(config, options),
+        argv=rest,
+    )
+
+
+if __name__ == "__main__":
+    main()

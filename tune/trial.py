@@ -1,0 +1,58 @@
+"""One trial: a training of fgvr with the trial's values, under Ray Train, whose reports Ray Tune sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.train import train
+from fgvr import storage
+from fgvr.config.base import TrainWorkers
+from tune.spaces import with_values
+from tune.stage_sweep import StageSweep
+
+RESTARTS = 1  # after a worker died; what fails twice in the same way is the trial's own fault
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What is the same for all trials.
+
+    Attributes:
+        sweep: the stage that is swept.
+        folder: of the sweep.
+        workers: of a training.
+    """
+
+    sweep: StageSweep
+    folder: str
+    workers: TrainWorkers
+
+
+def trial_folder(sweep_folder: str, trial_id: str) -> str:
+    """Where a trial keeps its checkpoints as long as it runs; a continued sweep finds them by the trial's id."""
+    return storage.join(sweep_folder, "trials", trial_id)
+
+
+def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
+    """The function that Ray Tune calls in an actor of its own for every trial.
+
+    `Tuner(TorchTrainer(...))` is an error since Ray Train v2: the trainer is started in here instead, its workers
+    reserve cores of their own, and a callback hands their reports on. A trial that was interrupted goes on from its
+    training's last checkpoint (Tune itself has none).
+    """
+    import ray.tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    folder = trial_folder(plan.folder, ray.tune.get_context().get_trial_id())
+    training = plan.sweep.training(with_values(plan.sweep.config, values), plan.folder, folder)
+    limit = plan.workers.max_failures
+    workers = plan.workers.model_copy(update={"max_failures": RESTARTS if limit < 0 else min(limit, RESTARTS)})
+    train(
+        training.loop,
+        training.job,
+        name="training",
+        folder=folder,
+        workers=workers,
+        callbacks=[TuneReportCallback()],
+    )
