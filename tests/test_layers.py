@@ -111,3 +111,9 @@ def test_scripts_are_found_by_a_line_in_their_docstring() -> None:
         text = file.read_text()
         if "__main__" in text:
             assert f"python pipelines/{file.name}" in (ast.get_docstring(ast.parse(text)) or ""), file.name
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    # pytest imports them by name: of two with the same one, the second is an error for whoever runs both.
+    names = [file.name for file in (ROOT / "tests").rglob("*.py") if file.name not in {"conftest.py", "__init__.py"}]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
