@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cluster.run import run_main
 from cluster.stage import RunContext
+from fgvr.config import Config
 from fgvr.tables import Table
 
 PRESETS = Path(__file__).parent / "configs"
@@ -97,6 +98,14 @@ class Flow:
         return evaluate.run(self.context, self)
 
 
-def stage_main(doc: str | None, work: Callable[[Flow], object]) -> None:
-    """The command line of one stage's script: computes what the stage needs, then the stage."""
-    run_main(doc, PRESETS, lambda context: work(Flow(context)))
+def stage_main(
+    doc: str | None, work: Callable[[Flow], object], *, check: Callable[[Config], None] | None = None
+) -> None:
+    """The command line of one stage's script: computes what the stage needs, then the stage.
+
+    Args:
+        doc: the script's docstring, first thing in `--help`.
+        work: what to ask of the flow.
+        check: raises a UserError for what cannot work, before anything is started.
+    """
+    run_main(doc, PRESETS, lambda context: work(Flow(context)), check=check)

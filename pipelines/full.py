@@ -16,6 +16,7 @@ from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.report.console import results_table
 from pipelines.flow import Flow, stage_main
+from pipelines.preflight import check
 
 
 def run(flow: Flow) -> None:
@@ -44,4 +45,4 @@ def _show(context: RunContext) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, run)
+    stage_main(__doc__, run, check=check)

@@ -1,0 +1,39 @@
+"""What would stop a run after minutes or hours, looked for in seconds, before Ray or a model is started."""
+
+from __future__ import annotations
+
+from fgvr.clip.source import find_clip
+from fgvr.config import Config, ConfigError
+from fgvr.config.data import FieldGuideSource
+from fgvr.config.models import VllmBackend
+from fgvr.mllm.model_files import find
+from fgvr.mllm.questions import read_questions
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+
+
+def check(config: Config) -> None:
+    """Raise a UserError that names the field: models that are not there, no questions, training on test images."""
+    if isinstance(config.mllm, VllmBackend):
+        find(config.mllm)
+    find_clip(config.clip)
+    _check_questions(config)
+    _check_splits(config)
+    makd = config.makd
+    preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)
+    build_student(StudentSpec(makd.backbone, ("a",), (), preprocess, makd.backbone_args))
+
+
+def _check_questions(config: Config) -> None:
+    if config.questions.file is not None:
+        read_questions(config.questions.file)
+    elif config.questions.llm is None and not isinstance(config.ingest.source, FieldGuideSource):
+        raise ConfigError(
+            "questions: set questions.file (a yes/no question about visible aspects on each line), or questions.llm to "
+            "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"
+        )
+
+
+def _check_splits(config: Config) -> None:
+    for field, split in (("label.images.split", config.label.images.split), ("makd.split", config.makd.split)):
+        if split == config.evaluate.split:
+            raise ConfigError(f"{field} = {split}: that is evaluate.split, on which nothing may be learned")
