@@ -40,7 +40,7 @@ _QUESTION = re.compile(r"[^.!?\n]*\?")
 _STARTS = re.compile(
     r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should)(?:n['’]t)?\s", re.IGNORECASE
 )
-_ALTERNATIVES = re.compile(r"\b(?:what|which|how|why|who|where|when)\b", re.IGNORECASE)
+_TO_THE_READER = re.compile(r"\b(?:you|your|me|i)\b", re.IGNORECASE)
 
 
 class QuestionsError(UserError, ValueError):
@@ -105,7 +105,7 @@ def parse_questions(reply: str) -> list[str]:
         if len(questions) != 1:
             continue
         question = " ".join(questions[0].split(":")[-1].split())
-        if _STARTS.match(question) and not _ALTERNATIVES.match(question):
+        if _STARTS.match(question) and not _TO_THE_READER.search(question):
             kept.setdefault(spelling_key(question), question[0].upper() + question[1:])
     return list(kept.values())
 

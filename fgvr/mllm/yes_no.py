@@ -43,7 +43,8 @@ class AnswerTokens:
             AnswerWordError: a word takes several tokens, or both are the same token.
         """
         before = token_ids(tokenizer, prompt)
-        direct = prompt[-1:].isspace() or before[-1] in set(getattr(tokenizer, "all_special_ids", []))
+        marks = {*getattr(tokenizer, "all_special_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())}
+        direct = prompt[-1:].isspace() or before[-1] in marks
         for blank in ("", " ") if direct else (" ", ""):
             found = [_one_token(tokenizer, prompt, before, blank + word) for word in words]
             if found[0] is not None and found[1] is not None and found[0] != found[1]:

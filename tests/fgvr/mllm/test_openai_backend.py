@@ -118,7 +118,10 @@ def test_a_request_that_the_server_rejects_is_not_repeated() -> None:
 
 def test_retry_after_holds_back_all_threads() -> None:
     def answer(_: dict[str, Any], number: int) -> Reply:
-        return error(429, "slow down", retry_after="0.5") if number == 0 else completion("Finch")
+        if number == 0:
+            return error(429, "slow down", retry_after="0.5")
+        time.sleep(0.1)  # by then the pause has begun
+        return completion("Finch")
 
     with serving(ChatServer(answer)) as server:
         client(server, concurrency=1).generate([text_conversation(str(n)) for n in range(3)], Sampling())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from scenario_inputs import QUESTIONS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AddedToken,
@@ -23,14 +24,6 @@ from transformers import (
 
 from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.config.near import LABEL_PROMPT
-
-QUESTIONS = (
-    "Is the body of the bird blue?",
-    "Does the bird have a long beak?",
-    "Are the legs black?",
-    "Is there a crest on its head?",
-    "Is the tail forked?",
-)
 
 INTERNVL_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

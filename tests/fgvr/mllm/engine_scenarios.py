@@ -1,0 +1,197 @@
+"""Runs in a process of its own: a real vLLM engine does what the tests then judge. Usage: script FOLDER OUT [TEXT].
+
+vLLM changes its process for good (thread settings, process groups), which other tests would notice.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scenario_inputs import QUESTIONS, drawn, small
+
+from fgvr.config.data import ImageLimits
+from fgvr.config.makd import ASPECT_INSTRUCTION
+from fgvr.mllm.aspect_loop import AspectLoop
+from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
+from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker
+from fgvr.mllm.prompts import image_conversation, text_conversation
+from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
+from fgvr.mllm.vllm_backend import QuestionRejected, VllmEngine
+
+TASK = AspectTask(QUESTIONS, ASPECT_INSTRUCTION)
+
+
+class Scenarios:
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self.engine = VllmEngine(small(folder))
+        self.config = small(folder)
+        self.scratch = scratch
+        self.pictures = [Picture.of(drawn(seed)) for seed in range(5)]
+
+    def aspects_in_both_orders(self) -> Any:
+        return {
+            order: [
+                plain(answer)
+                for answer in self.engine.aspects(self.pictures, AspectTask(QUESTIONS, "Yes or No.", order))
+            ]
+            for order in ("shared_prefix", "paper")
+        }
+
+    def aspects_again(self) -> Any:
+        first = self.engine.aspects(self.pictures, TASK)
+        again = self.engine.aspects(self.pictures, TASK)
+        return {"first": [plain(a) for a in first], "again": [plain(a) for a in again]}
+
+    def plain_prompts(self) -> Any:
+        """The same questions, each rendered on its own."""
+        spliced = self.engine._tasks[TASK]
+        assert isinstance(spliced.prompts, SplicedPrompts)
+        whole = PlainPrompts(self.engine._prompts, spliced.prompts._questions)
+        loop = AspectLoop(self.engine._loop, whole, spliced.tokens, questions=len(QUESTIONS))
+        same = [
+            one["prompt_token_ids"] == other["prompt_token_ids"]
+            for one, other in zip(spliced.prompts.inputs(self.pictures[0]), whole.inputs(self.pictures[0]), strict=True)
+        ]
+        return {"same_ids": same, "answers": [plain(a) for a in loop.run(self.pictures)]}
+
+    def pixels_lost_on_the_way(self) -> Any:
+        """The engine forgets all images while their questions go in."""
+        fresh = [Picture.of(drawn(seed)) for seed in range(20, 23)]
+        expected = self.engine.aspects(fresh, TASK)
+        cache = self.engine._llm.llm_engine.engine_core.engine_core.mm_receiver_cache
+        wait = self.engine._loop.wait
+
+        def forgetful(at_most: int = 0) -> None:
+            cache.clear_cache()
+            wait(at_most)
+
+        self.engine._loop.wait = forgetful  # type: ignore[method-assign]
+        found = self.engine.aspects(fresh, TASK)
+        self.engine._loop.wait = wait  # type: ignore[method-assign]
+        return {"expected": [plain(a) for a in expected], "found": [plain(a) for a in found]}
+
+    def labels(self) -> Any:
+        requests = [ImageRequest(picture, image_conversation(), Sampling(6)) for picture in self.pictures]
+        return [asdict(answer) for answer in self.engine.label(requests)]
+
+    def sampled_labels(self) -> Any:
+        """The same seeds give the same answers, in any company."""
+
+        def ask(seeds: list[int]) -> list[str | None]:
+            samplings = [Sampling(8, 1.0, seed) for seed in seeds]
+            requests = [ImageRequest(self.pictures[0], image_conversation(), sampling) for sampling in samplings]
+            return [answer.text for answer in self.engine.label(requests)]
+
+        return {"together": ask([1, 2, 3, 4]), "alone": ask([3])}
+
+    def one_request_too_long(self) -> Any:
+        prompts = ["Name it", "Name it " * 400, "Name it"]
+        requests = [ImageRequest(self.pictures[0], image_conversation(prompt), Sampling(2)) for prompt in prompts]
+        answers = self.engine.label(requests)
+        return {"answers": [asdict(answer) for answer in answers], "unfinished": self.engine._loop.unfinished}
+
+    def one_odd_picture(self) -> Any:
+        """A picture that the processor cannot work with fails alone."""
+        odd = Picture("no image", "odd")  # type: ignore[arg-type]
+        answers = self.engine.aspects([self.pictures[0], odd, self.pictures[1]], TASK)
+        labels = self.engine.label(
+            [ImageRequest(p, image_conversation(), Sampling(2)) for p in (odd, self.pictures[0])]
+        )
+        return {"aspects": [plain(a) for a in answers], "labels": [asdict(a) for a in labels]}
+
+    def question_too_long(self) -> Any:
+        return message_of(
+            QuestionRejected, lambda: self.engine.aspects(self.pictures, AspectTask(("Is it? " * 400,), "i"))
+        )
+
+    def workers_with_a_corrupt_image(self) -> Any:
+        good, corrupt = self.scratch / "good.png", self.scratch / "corrupt.jpg"
+        drawn(0).save(good)
+        drawn(1).save(corrupt, quality=90)
+        corrupt.write_bytes(corrupt.read_bytes()[:600])
+        uris = [str(good), str(corrupt), str(self.scratch / "missing.png"), str(good)]
+        rows = pa.table({"image_id": [3, 5, 8, 9], "uri": uris})
+        settings = LabelSettings(self.config, "Name it", Sampling(3), ImageLimits())
+        labelled = LabelWorker(settings, self.engine).process(rows)
+        asked = AspectSettings(self.config, TASK, 0.0, ImageLimits())
+        strict = AspectSettings(self.config, TASK, 0.9, ImageLimits())
+        return {
+            "labels": labelled.to_pylist(),
+            "aspects": AspectWorker(asked, self.engine).process(rows).to_pylist(),
+            "no_mass": AspectWorker(strict, self.engine).process(rows).to_pylist(),
+        }
+
+    def text_only(self) -> Any:
+        answers = self.engine.generate([text_conversation("Hello"), text_conversation("Hello " * 900)], Sampling(4))
+        return [asdict(answer) for answer in answers]
+
+    def bounded_pictures(self) -> Any:
+        """Pictures are drawn from the iterable only as the engine gets on."""
+        drawn_at: list[int] = []
+        config = self.engine._config
+        self.engine._config = config.model_copy(update={"images_in_flight": 2})
+
+        def requests() -> Iterator[ImageRequest]:
+            for seed in range(6):
+                drawn_at.append(self.engine._loop.unfinished)
+                yield ImageRequest(Picture.of(drawn(100 + seed)), image_conversation(), Sampling(2))
+
+        self.engine.label(requests())
+        self.engine._config = config
+        return drawn_at
+
+    def dead_engine(self) -> Any:
+        """Last: a step fails."""
+
+        def step() -> None:
+            raise RuntimeError("out of memory")
+
+        self.engine._llm.llm_engine.step = step
+        return message_of(EngineDead, lambda: self.engine.aspects(self.pictures, TASK))
+
+
+def plain(answer: AspectAnswer) -> dict[str, Any]:
+    failure = None if answer.failure is None else answer.failure.as_row()
+    return {
+        **asdict(answer),
+        "p_yes": answer.p_yes.tolist(),
+        "label_mass": answer.label_mass.tolist(),
+        "failure": failure,
+    }
+
+
+def message_of(kind: type[Exception], work: Callable[[], object]) -> str:
+    try:
+        work()
+    except kind as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def text_model(folder: Path) -> list[Any]:
+    engine = VllmEngine(small(folder), vision=False)
+    answers: list[Answer] = engine.generate([text_conversation("Hello", "Be brief")] * 2, Sampling(5))
+    return [asdict(answer) for answer in answers]
+
+
+def main() -> None:
+    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    scenarios = Scenarios(folder, out.parent)
+    names = [name for name in vars(Scenarios) if not name.startswith("_")]
+    results = {name: getattr(scenarios, name)() for name in names}
+    if len(sys.argv) > 3:
+        scenarios.engine.close()
+        results["text_model"] = text_model(Path(sys.argv[3]))
+    out.write_text(
+        json.dumps(results, default=lambda value: value.item() if isinstance(value, np.generic) else str(value))
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What the process with the engine and the process that judges it must agree on; imports no engine."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fgvr.config.models import VllmBackend
+
+QUESTIONS = (
+    "Is the body of the bird blue?",
+    "Does the bird have a long beak?",
+    "Are the legs black?",
+    "Is there a crest on its head?",
+    "Is the tail forked?",
+)
+
+
+def drawn(seed: int) -> Image.Image:
+    """Coloured patches that no two seeds share; sizes and shapes differ."""
+    patches = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((60 + 7 * (seed % 9), 50 + 5 * (seed % 7)), Image.Resampling.BICUBIC)
+
+
+def small(folder: Path) -> VllmBackend:
+    """Engine settings of the tests: fp32, so that rounding stays far below mistakes."""
+    return VllmBackend(model=str(folder), dtype="float32", max_model_len=256, cpu_kv_cache_gb=0.125)

@@ -1,0 +1,99 @@
+"""Model folders are judged before anything is loaded."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fgvr.config.models import VllmBackend
+from fgvr.mllm.backends import backend_identity
+from fgvr.mllm.engine_start import engine_arguments, start_engine
+from fgvr.mllm.memory import NotEnoughMemory
+from fgvr.mllm.model_files import ModelError, ModelFiles, find
+
+
+def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any) -> Path:
+    made = tmp_path / name
+    made.mkdir()
+    (made / "config.json").write_text(json.dumps({"architectures": ["SomeForConditionalGeneration"], **config}))
+    (made / "model.safetensors").write_bytes(bytes(size))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("/no/such/folder", r"mllm\.model: there is no folder /no/such/folder"),
+        ("./models/none", r"mllm\.model: there is no folder \./models/none"),
+        ("none", r"mllm\.model: there is no folder none"),
+        ("owner/none", r"mllm\.model: owner/none is no folder here, and the Hugging Face hub did not give it: "),
+    ],
+)
+def test_a_model_that_is_not_there(model: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        find(VllmBackend(model=model))
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        find(VllmBackend(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="is not JSON"):
+        find(VllmBackend(model=str(tmp_path)))
+
+
+def test_a_text_model_reads_no_images(tmp_path: Path) -> None:
+    files = find(VllmBackend(model=str(folder(tmp_path, architectures=["LlamaForCausalLM"]))))
+    with pytest.raises(ModelError, match="LlamaForCausalLM, which reads no images"):
+        files.check_vision({"MolmoForCausalLM"})
+    files.check_vision({"LlamaForCausalLM"})  # known to the engine under a text-like name
+    ModelFiles(tmp_path, {"architectures": ["X"], "vision_config": {}}).check_vision(set())
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "expected"),
+    [
+        ({"dtype": "bfloat16"}, "auto", 1000),
+        ({"dtype": "bfloat16"}, "float32", 2000),
+        ({"torch_dtype": "float32"}, "bfloat16", 500),
+        ({"text_config": {"dtype": "float32"}}, "float16", 500),
+        ({}, "float32", 2000),
+    ],
+)
+def test_memory_of_the_weights(tmp_path: Path, config: dict[str, Any], dtype: str, expected: int) -> None:
+    assert find(VllmBackend(model=str(folder(tmp_path, **config)))).weight_bytes(dtype) == expected
+
+
+def test_too_little_memory_is_said_before_vllm_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = folder(tmp_path, vision_config={})
+    with (model / "model.safetensors").open("r+b") as file:
+        file.truncate(900 * 2**30)  # a sparse file
+    monkeypatch.setattr("fgvr.mllm.engine_start.environment.runs_on_cpu", lambda: True)
+    monkeypatch.setattr("fgvr.mllm.engine_start.environment.prepare", lambda **_: pytest.fail("too late"))
+    with pytest.raises(NotEnoughMemory, match=r"weights 900\.0"):
+        start_engine(VllmBackend(model=str(model)), vision=True)
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    one = folder(tmp_path, size=3_000_000)
+    shutil.copytree(one, tmp_path / "copy")
+    before = backend_identity(VllmBackend(model=str(one)))
+    assert backend_identity(VllmBackend(model=str(tmp_path / "copy"))) == before
+    weights = tmp_path / "copy" / "model.safetensors"
+    weights.write_bytes(b"\1" + weights.read_bytes()[1:])
+    assert backend_identity(VllmBackend(model=str(tmp_path / "copy"))) != before
+    # How wide the engine runs does not change what it answers.
+    assert backend_identity(VllmBackend(model=str(one), max_num_seqs=1, images_in_flight=1)) == before
+
+
+def test_engine_arguments_of_cpu_and_gpu(tmp_path: Path) -> None:
+    files = find(VllmBackend(model=str(folder(tmp_path))))
+    config = VllmBackend(cpu_kv_cache_gb=0.5, engine_args={"max_num_batched_tokens": 99, "seed": 3})
+    cpu = engine_arguments(config, files, on_cpu=True, vision=True)
+    assert (cpu["kv_cache_memory_bytes"], cpu["block_size"], cpu["enforce_eager"]) == (2**29, 32, True)
+    assert (cpu["max_num_batched_tokens"], cpu["seed"]) == (99, 3)
+    gpu = engine_arguments(config, files, on_cpu=False, vision=False)
+    assert (gpu["gpu_memory_utilization"], gpu["enforce_eager"]) == (0.9, False)
+    assert not {"kv_cache_memory_bytes", "limit_mm_per_prompt"} & set(gpu)

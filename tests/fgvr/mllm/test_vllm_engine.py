@@ -1,0 +1,200 @@
+"""The real engine with tiny random models of two architectures, against a plain transformers forward.
+
+Tolerance: both compute in fp32; p(yes) differs by rounding only, 1e-3 is stated and about 1e-6 was seen.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scenario_inputs import QUESTIONS, drawn
+from tiny_checkpoints import build_internvl, build_llava, build_text_model
+
+from fgvr.config.near import LABEL_PROMPT
+from fgvr.mllm.prompts import AspectOrder, aspect_conversation, image_conversation, render
+from fgvr.mllm.yes_no import AnswerTokens
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-3
+HERE = Path(__file__).parent
+
+
+class Reference:
+    """A plain transformers forward in fp32."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def inputs(self, conversation: Any, seed: int) -> Any:
+        text = render(self.processor, conversation)
+        return self.processor(images=drawn(seed), text=text, return_tensors="pt")
+
+    def aspect(self, question: str, order: AspectOrder, instruction: str, seed: int) -> tuple[float, float]:
+        conversation = aspect_conversation(question, order, instruction)
+        text = render(self.processor, conversation)
+        tokens = AnswerTokens.resolve(self.processor.tokenizer, text)
+        with torch.inference_mode():
+            logits = self.model(**self.inputs(conversation, seed)).logits[0, -1].double()
+        two = torch.softmax(logits[[tokens.yes, tokens.no]], -1)
+        return float(two[0]), float(torch.softmax(logits, -1)[[tokens.yes, tokens.no]].sum())
+
+    def label(self, seed: int, tokens: int) -> tuple[str, float, int]:
+        inputs = self.inputs(image_conversation(LABEL_PROMPT), seed)
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, max_new_tokens=tokens, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+        prompt = inputs["input_ids"].shape[1]
+        new = out.sequences[0, prompt:]
+        lps = [
+            float(torch.log_softmax(step[0].double(), -1)[token]) for step, token in zip(out.logits, new, strict=True)
+        ]
+        return self.processor.tokenizer.decode(new, skip_special_tokens=True), float(np.mean(lps)), prompt
+
+
+class Checked:
+    """One architecture: what the engine did, and what transformers says."""
+
+    def __init__(self, folder: Path, out: Path, text: Path | None = None) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, str(HERE / "engine_scenarios.py"), str(folder), str(out)]
+        done = subprocess.run(
+            command + ([] if text is None else [str(text)]),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        self.results: dict[str, Any] = json.loads(out.read_text())
+        self.reference = Reference(folder)
+
+
+@pytest.fixture(scope="module", params=["internvl", "llava"])
+def checked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checked:
+    build: Callable[[Path], Path] = {"internvl": build_internvl, "llava": build_llava}[request.param]
+    scratch = tmp_path_factory.mktemp(request.param)
+    text = build_text_model(scratch / "text") if request.param == "internvl" else None
+    return Checked(build(scratch / "model"), scratch / "out.json", text)
+
+
+@pytest.fixture
+def results(checked: Checked) -> dict[str, Any]:
+    return checked.results
+
+
+def p_yes(answers: list[dict[str, Any]]) -> np.ndarray:
+    assert [answer["failure"] for answer in answers] == [None] * len(answers)
+    return np.array([answer["p_yes"] for answer in answers])
+
+
+@pytest.mark.parametrize("order", ["shared_prefix", "paper"])
+def test_probabilities_are_those_of_transformers(checked: Checked, order: AspectOrder) -> None:
+    answers = checked.results["aspects_in_both_orders"][order]
+    expected = [
+        [checked.reference.aspect(question, order, "Yes or No.", seed) for question in QUESTIONS] for seed in range(5)
+    ]
+    assert p_yes(answers) == pytest.approx(np.array(expected)[..., 0], abs=TOLERANCE)
+    mass = np.array([answer["label_mass"] for answer in answers])
+    assert mass == pytest.approx(np.array(expected)[..., 1], rel=0.01, abs=1e-6)
+    assert p_yes(answers).std(axis=0).min() > 10 * TOLERANCE  # images matter: agreement is not by chance
+
+
+def test_cached_and_cold_probabilities_agree(results: dict[str, Any]) -> None:
+    first, again = results["aspects_again"]["first"], results["aspects_again"]["again"]
+    assert p_yes(first) == pytest.approx(p_yes(again), abs=TOLERANCE)
+    assert min(answer["cached_tokens"] for answer in again) > 0
+    assert [a["prompt_tokens"] for a in first] == [a["prompt_tokens"] for a in again]
+
+
+def test_spliced_questions_equal_full_renders(results: dict[str, Any]) -> None:
+    plain = results["plain_prompts"]
+    assert plain["same_ids"] == [True] * len(QUESTIONS)
+    assert p_yes(plain["answers"]) == pytest.approx(p_yes(results["aspects_again"]["first"]), abs=TOLERANCE)
+
+
+def test_lost_pixels_are_sent_again(results: dict[str, Any]) -> None:
+    lost = results["pixels_lost_on_the_way"]
+    assert p_yes(lost["found"]) == pytest.approx(p_yes(lost["expected"]), abs=TOLERANCE)
+
+
+def test_labels_are_those_of_transformers(checked: Checked) -> None:
+    for seed, answer in enumerate(checked.results["labels"]):
+        text, logprob, prompt_tokens = checked.reference.label(seed, 6)
+        assert answer["text"] == text
+        assert answer["logprob"] == pytest.approx(logprob, abs=1e-3)
+        assert answer["prompt_tokens"] == prompt_tokens
+        assert 1 <= answer["output_tokens"] <= 6
+
+
+def test_a_sampled_answer_depends_on_its_seed_alone(results: dict[str, Any]) -> None:
+    sampled = results["sampled_labels"]
+    assert sampled["alone"] == [sampled["together"][2]]
+    assert len(set(sampled["together"])) > 1
+
+
+def test_a_refused_request_is_a_failed_row(results: dict[str, Any]) -> None:
+    refused = results["one_request_too_long"]
+    first, long, last = refused["answers"]
+    assert first["text"] == last["text"] is not None
+    assert long["failure"]["reason"] == "request_rejected"
+    assert "256" in long["failure"]["detail"]
+    assert refused["unfinished"] == 0
+
+
+def test_a_picture_that_cannot_be_processed_fails_alone(results: dict[str, Any]) -> None:
+    aspects = results["one_odd_picture"]["aspects"]
+    assert aspects[1]["failure"]["reason"] == "request_rejected"
+    good = [aspects[0], aspects[2]]
+    assert p_yes(good) == pytest.approx(p_yes(results["aspects_again"]["first"])[:2], abs=TOLERANCE)
+    odd, label = results["one_odd_picture"]["labels"]
+    assert odd["failure"]["reason"] == "request_rejected"
+    assert label["failure"] is None
+
+
+def test_a_question_that_fits_nowhere_is_named(results: dict[str, Any]) -> None:
+    assert results["question_too_long"].startswith("the engine rejects the question 'Is it? Is it?")
+    assert "mllm.max_model_len" in results["question_too_long"]
+
+
+def test_a_corrupt_image_among_good_ones(results: dict[str, Any]) -> None:
+    tables = results["workers_with_a_corrupt_image"]
+    for rows in (tables["labels"], tables["aspects"]):
+        assert [row["image_id"] for row in rows] == [3, 5, 8, 9]
+        assert [row["error"] and row["error"]["reason"] for row in rows] == [None, "corrupt", "not_found", None]
+    assert tables["labels"][0] == {**tables["labels"][3], "image_id": 3}
+    assert tables["labels"][1]["raw"] is None
+    assert tables["aspects"][0]["p_yes"] == pytest.approx(tables["aspects"][3]["p_yes"], abs=TOLERANCE)
+    assert len(tables["aspects"][0]["p_yes"]) == len(QUESTIONS)
+    assert tables["aspects"][1]["p_yes"] is None
+    reasons = [row["error"]["reason"] for row in tables["no_mass"]]
+    assert reasons == ["no_label_mass", "corrupt", "not_found", "no_label_mass"]
+
+
+def test_text_without_an_image(results: dict[str, Any]) -> None:
+    short, long = results["text_only"]
+    assert short["output_tokens"] == 4
+    assert long["failure"]["reason"] == "request_rejected"
+    if "text_model" in results:
+        one, other = results["text_model"]
+        assert one == other
+        assert one["failure"] is None
+
+
+def test_pictures_wait_for_the_engine(results: dict[str, Any]) -> None:
+    assert max(results["bounded_pictures"]) == 1  # two in flight: one unfinished when the next is drawn
+
+
+def test_a_failed_step_is_a_dead_engine(results: dict[str, Any]) -> None:
+    assert results["dead_engine"] == "the engine failed while computing (RuntimeError: out of memory)"

@@ -1,0 +1,52 @@
+"""The discovery set."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fgvr.config.data import Discovery
+from fgvr.discovery import DiscoveryError, discovery_ids
+
+
+def samples(classes: bool = True) -> pa.Table:
+    """Images 0..59: the last ten are `test`, class = id mod 5, class 4 only once in `train`."""
+    ids = np.arange(60)
+    class_ids = [int(i % 5) if i % 5 != 4 or i == 4 else 3 for i in ids]
+    return pa.table(
+        {
+            "image_id": ids,
+            "split": ["train"] * 50 + ["test"] * 10,
+            "class_id": pa.array(class_ids if classes else [None] * 60, pa.int32()),
+        }
+    )
+
+
+def test_so_many_of_every_class(caplog: pytest.LogCaptureFixture) -> None:
+    ids = discovery_ids(samples(), Discovery(per_class=3, seed=1))
+    assert (np.diff(ids) > 0).all()
+    assert ids.max() < 50
+    counts = np.bincount(np.array(samples()["class_id"].to_pylist())[ids])
+    assert counts.tolist() == [3, 3, 3, 3, 1]
+    assert "1 classes have fewer" in caplog.text
+
+
+def test_seeds_draw_and_repeat() -> None:
+    draws = {seed: discovery_ids(samples(), Discovery(per_class=3, seed=seed)).tolist() for seed in range(5)}
+    assert len({tuple(ids) for ids in draws.values()}) > 1
+    assert discovery_ids(samples(), Discovery(per_class=3, seed=4)).tolist() == draws[4]
+
+
+def test_so_many_of_all_or_all() -> None:
+    assert len(discovery_ids(samples(classes=False), Discovery(max_images=7))) == 7
+    assert discovery_ids(samples(), Discovery(max_images=None)).tolist() == list(range(50))
+    assert discovery_ids(samples(), Discovery(max_images=1000)).tolist() == list(range(50))
+    assert discovery_ids(samples(), Discovery(split="test", max_images=None)).tolist() == list(range(50, 60))
+
+
+def test_what_cannot_be_drawn() -> None:
+    with pytest.raises(DiscoveryError, match=r"label\.images\.split = dev: no image .*\(there are: test, train\)"):
+        discovery_ids(samples(), Discovery(split="dev"))
+    with pytest.raises(DiscoveryError, match=r"per_class needs true classes"):
+        discovery_ids(samples(classes=False), Discovery(per_class=3))
+    with pytest.raises(DiscoveryError, match="there are no samples"):
+        discovery_ids(samples().slice(0, 0), Discovery())
