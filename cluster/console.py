@@ -15,6 +15,7 @@ LEVELS = {
     "botocore": logging.WARNING,
     "aiobotocore": logging.WARNING,
     "py4j": logging.WARNING,
+    "sentence_transformers": logging.WARNING,
     "faiss.loader": logging.WARNING,
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,

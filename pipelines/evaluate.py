@@ -13,6 +13,7 @@ import logging
 
 import pyarrow as pa
 
+import fgvr
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError
@@ -69,10 +70,10 @@ def run(context: RunContext, flow: Flow) -> Table:
         summary.metrics = _numbers(results)
         return summary
 
-    decides = {"evaluate": config, "sentence_model": sentence_model, "run": context.config.run.name}
+    facts = {"sentence_model": sentence_model, "run": context.config.run.name, "version": fgvr.__version__}
     # The page shows what every stage took, so each of them is an input.
     inputs = list({found.uri: found for found in context.tables if found.name != "report"}.values())
-    table = context.stage("report", decides=decides, inputs=inputs, compute=compute)
+    table = context.stage("report", decides={"evaluate": config, **facts}, inputs=inputs, compute=compute)
     for name in FILES:  # one place that does not change with the config, and holds what was asked for last
         storage.write_bytes(storage.join(context.folder, "report", name), storage.read_bytes(table.path(name)))
     for results in computed:

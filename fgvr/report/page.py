@@ -70,8 +70,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "count": lambda value: f"{value:,}", "percent": percent}
+    environment.filters |= {"duration": duration, "count": lambda value: f"{value:,}", "percent": percent, "of": of}
     return environment
+
+
+def of(number: int, thing: str) -> str:
+    """A number of things: 1 image, 2,000 images."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def percent(share: float | None) -> str:
