@@ -18,9 +18,11 @@ from fgvr.config.base import TrainWorkers
 from fgvr.students.architecture import StudentSpec
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.makd import StudentJob, train_student
-from pipelines import makd
+from fgvr.training.makd import train_student
+from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
+from pipelines.makd import NOT_DECIDING
+from pipelines.student_task import assembled, student_spec, student_task
 from tune.spaces import Space, makd_space
 from tune.stage_sweep import Objective, Training
 
@@ -59,14 +61,14 @@ class MakdSweep:
         """
         config = flow.context.config
         check(config)
-        task = makd.student_task(flow, config.makd.model_copy(update={"questions": None}))
-        training_set = makd.assembled(flow, task)
+        task = student_task(flow, config.makd.model_copy(update={"questions": None}))
+        training_set = assembled(flow, task)
         if not training_set.examples.held_out.any():
             raise ConfigError(
                 f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
                 "none to measure on: raise it"
             )
-        return cls(config, makd.student_spec(flow, task, training_set), training_set, task.inputs)
+        return cls(config, student_spec(flow, task, training_set), training_set, task.inputs)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -82,7 +84,7 @@ class MakdSweep:
     def decides(self) -> Mapping[str, Any]:
         """The recipe apart from the swept fields, which the space replaces, and how images are read."""
         swept = {field.partition(".")[2] for field in self.space()}
-        fields = set(Makd.model_fields) - swept - makd.NOT_DECIDING
+        fields = set(Makd.model_fields) - swept - NOT_DECIDING
         return {
             "recipe": {name: getattr(self.config.makd, name) for name in sorted(fields)},
             "limits": self.config.ingest.limits,

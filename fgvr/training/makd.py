@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fgvr import storage
-from fgvr.config import ImageLimits, Makd
-from fgvr.errors import UserError
+from fgvr.config import Makd
 from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms, mean
-from fgvr.schemas import Failure
-from fgvr.students.architecture import StudentSpec, build_student
-from fgvr.training.batches import Batch, Loader, Positions, steps_per_epoch
+from fgvr.students.architecture import build_student
+from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
-from fgvr.training.examples import Examples
-from fgvr.training.image_store import StoreSettings, open_store
+from fgvr.training.collective import sum_over_workers
 from fgvr.training.reporter import Reporter
 from fgvr.training.schedule import learning_rate
+from fgvr.training.student_data import StudentJob, open_student_data
 
 log = logging.getLogger(__name__)
 
-GIB = 2**30
 LOG_EVERY_SECONDS = 15.0
-
-
-class StudentTrainingError(UserError, ValueError):
-    """A student that cannot be trained on these images; the message says why."""
-
-
-@dataclass(frozen=True)
-class StudentJob:
-    """What a training is about; pickles, and travels to each worker.
-
-    Attributes:
-        examples: URI of the examples file.
-        spec: the student; its questions are the first of those in the examples, none for the base student.
-        settings: the recipe. `alpha` weighs the aspects.
-        limits: of reading an image.
-        max_error_share: stop when more than this share of the images cannot be read.
-        cache: folder for decoded images on the worker's machine; None: `fgvr.storage.cache_folder("images")`.
-    """
-
-    examples: str
-    spec: StudentSpec
-    settings: Makd
-    limits: ImageLimits
-    max_error_share: float = 1.0
-    cache: str | None = None
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> None:
@@ -84,11 +53,9 @@ class _Training:
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
-        self.examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
+        self.data = open_student_data(job, reporter)
+        self.examples = self.data.examples
         self.cells = (~np.isnan(self.examples.p_yes)).sum(axis=1)
-        self.loader, self.left_out = _open_images(job, self.examples, reporter)
-        self.train_positions, self.validation_positions = _split(self.examples, self.left_out)
-        _check_sizes(len(self.train_positions), self.settings, reporter)
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
         self.optimiser = torch.optim.SGD(
@@ -97,7 +64,7 @@ class _Training:
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
         )
-        self.checkpoint = Checkpoint(job.spec, self.left_out)
+        self.checkpoint = Checkpoint(job.spec, self.data.left_out)
         resumed = reporter.resume_folder()
         if resumed is not None:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
@@ -120,7 +87,7 @@ class _Training:
             train_top1=sums[4] / max(sums[1], 1),
             validation_top1=self._validate(),
             learning_rate=self.optimiser.param_groups[0]["lr"],
-            images_per_second=len(self.train_positions) / seconds,
+            images_per_second=len(self.data.training) / seconds,
         )
         # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
         self.checkpoint.finish_epoch(metrics, self.student.state_dict(), keep=self.reporter.rank == 0)
@@ -137,7 +104,7 @@ class _Training:
         if self.reporter.rank != 0 or not (last or time.monotonic() - self.logged > LOG_EVERY_SECONDS):
             return
         self.logged = time.monotonic()
-        left = (self.settings.epochs - metrics.epoch) * len(self.train_positions) / metrics.images_per_second
+        left = (self.settings.epochs - metrics.epoch) * len(self.data.training) / metrics.images_per_second
         log.info(
             "student: epoch %d of %d, loss %.3f, top-1 %.3f, %.0f images/s, %.0f s left",
             *(metrics.epoch, self.settings.epochs, metrics.loss, metrics.train_top1),
@@ -150,9 +117,9 @@ class _Training:
     def _train(self, epoch: int) -> list[float]:
         """One pass; returns (class loss, its count, aspect loss, its count, right answers) summed over all workers."""
         self.model.train()
-        steps = steps_per_epoch(len(self.train_positions), self.settings.batch_size)
+        steps = steps_per_epoch(len(self.data.training), self.settings.batch_size)
         sums = torch.zeros(5, dtype=torch.float64, device=self.device)
-        batches = self.loader.training(self.train_positions, self.settings.batch_size, self.settings.seed, epoch)
+        batches = self.data.loader.training(self.data.training, self.settings.batch_size, self.settings.seed, epoch)
         for number, batch in enumerate(batches):
             rate = learning_rate(self.settings, epoch * steps + number, steps)
             for group in self.optimiser.param_groups:
@@ -181,12 +148,12 @@ class _Training:
     @torch.inference_mode()
     def _validate(self) -> float:
         """Share of the held-out images whose class is right; nan where none are held out."""
-        if not len(self.validation_positions):
+        if not len(self.data.validation):
             return float("nan")
         self._share_buffers()
         self.student.eval()
         counts = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for batch in self.loader.validation(self.validation_positions, 4 * self.settings.batch_size):
+        for batch in self.data.loader.validation(self.data.validation, 4 * self.settings.batch_size):
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)
@@ -208,57 +175,13 @@ class _Training:
         return torch.from_numpy(classes).to(self.device), torch.from_numpy(p_yes).to(self.device)
 
     def _over_workers(self, sums: Tensor) -> list[float]:
-        if self.reporter.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        return [float(value) for value in sums.tolist()]
+        return [float(value) for value in sum_over_workers(sums, self.reporter.world_size).tolist()]
 
     def _share_buffers(self) -> None:
         """Running statistics of batch normalisation are each worker's own: validation and checkpoints take rank 0's."""
         if self.reporter.world_size > 1:
             for buffer in self.student.buffers():
                 torch.distributed.broadcast(buffer, 0)
-
-
-def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tuple[Loader, dict[int, Failure]]:
-    """The loader, and the failures by position of the images that cannot be read."""
-    cuda = reporter.device.type == "cuda"
-    threads = torch.get_num_threads()
-    root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
-    settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
-    store = open_store(root, examples.identity, examples.uris, settings)
-    if len(store.failures) > job.max_error_share * len(examples):
-        reasons = Counter(failure.reason.value for failure in store.failures.values())
-        raise StudentTrainingError(
-            f"{len(store.failures)} of {len(examples)} training images cannot be read ({dict(reasons)}), "
-            f"more than run.max_error_share = {job.max_error_share} allows"
-        )
-    loader = Loader(
-        store=store,
-        preprocess=job.spec.preprocess,
-        min_crop=job.settings.min_crop,
-        rank=reporter.rank,
-        world_size=reporter.world_size,
-        threads=threads if cuda else 1,  # on a CPU the model needs the cores
-        pin=cuda,
-    )
-    return loader, store.failures
-
-
-def _split(examples: Examples, left_out: dict[int, Failure]) -> tuple[Positions, Positions]:
-    """Positions of the images to train on, and of those to validate on."""
-    readable = np.ones(len(examples), dtype=bool)
-    readable[list(left_out)] = False
-    return np.flatnonzero(readable & ~examples.held_out), np.flatnonzero(readable & examples.held_out)
-
-
-def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
-    """Batch normalisation needs two images a worker in every step."""
-    smallest = images // steps_per_epoch(images, settings.batch_size)
-    if smallest < 2 * reporter.world_size:
-        raise StudentTrainingError(
-            f"{images} training images in batches of makd.batch_size = {settings.batch_size} leave fewer than two "
-            f"images in a step for each of {reporter.world_size} workers"
-        )
 
 
 def _wrapped(student: nn.Module, settings: Makd, reporter: Reporter) -> nn.Module:

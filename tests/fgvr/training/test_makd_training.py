@@ -14,8 +14,9 @@ from fgvr.config import ImageLimits, Makd
 from fgvr.students.architecture import StudentSpec, timm_preprocess
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
-from fgvr.training.makd import StudentJob, train_student
+from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student_data import StudentJob
 
 QUESTIONS = ("Is it red?", "Is it light?")
 TRUTH = np.array(
