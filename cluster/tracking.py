@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_FILE = "mlflow_run.json"
+MAX_BATCH = 1000  # metrics in one request, MLflow's own limit
 
 
 @dataclass
@@ -80,6 +82,22 @@ class Tracker:
             copy = Path(temporary) / Path(uri).name
             copy.write_bytes(storage.read_bytes(uri))
             mlflow.log_artifact(str(copy), folder, run_id=self.run_id)
+
+
+def log_history(history: Sequence[Mapping[str, float]]) -> None:
+    """Metrics of a training's epochs, each at its `epoch`, at the run that is open; nothing where none is."""
+    import mlflow
+    from mlflow.entities import Metric
+
+    run = mlflow.active_run()
+    if run is None:
+        return
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now, int(row["epoch"])) for row in history for name, value in row.items() if name != "epoch"
+    ]
+    for start in range(0, len(metrics), MAX_BATCH):
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics[start : start + MAX_BATCH])
 
 
 @contextmanager

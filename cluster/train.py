@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.capacity import check_capacity
+from cluster.train_progress import ProgressWriter, shown
 from fgvr import storage
 from fgvr.config.base import TrainWorkers
 from fgvr.training.reporter import Reporter
@@ -28,7 +29,7 @@ class TrainResult:
 class RayReporter:
     """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         import ray.train
         import ray.train.torch
 
@@ -36,6 +37,7 @@ class RayReporter:
         self.rank = int(context.get_world_rank())
         self.world_size = int(context.get_world_size())
         self.device = ray.train.torch.get_device()
+        self.progress = ProgressWriter(folder)
 
     def resume_folder(self) -> Path | None:
         """The last checkpoint of an interrupted training, as a local folder."""
@@ -48,6 +50,8 @@ class RayReporter:
         """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint."""
         import ray.train
 
+        if self.rank == 0:
+            self.progress.write(metrics)
         if save is None or self.rank != 0:
             ray.train.report(metrics)
             return
@@ -60,7 +64,7 @@ def _worker(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(job["threads"])
-    job["loop"](job["config"], RayReporter())
+    job["loop"](job["config"], RayReporter(job["folder"]))
 
 
 def train(
@@ -71,6 +75,8 @@ def train(
     folder: str,
     workers: TrainWorkers,
     field: str = "workers",
+    title: str | None = None,
+    epochs: float | None = None,
     callbacks: Sequence[Any] = (),
 ) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
@@ -82,6 +88,8 @@ def train(
         folder: where checkpoints go, local (shared by all nodes) or an object store.
         workers: how many, and what each reserves.
         field: where the config has them, for messages (near.workers).
+        title: what the console calls the training; None: `name`.
+        epochs: of the whole training, for the time left.
         callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
 
     Raises:
@@ -97,7 +105,7 @@ def train(
     threads = max(1, int(workers.num_cpus))
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"loop": loop, "config": config, "threads": threads},
+        train_loop_config={"loop": loop, "config": config, "threads": threads, "folder": storage.join(folder, name)},
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
@@ -113,7 +121,8 @@ def train(
             callbacks=list(callbacks) or None,
         ),
     )
-    result = trainer.fit()
+    with shown(storage.join(folder, name), title or name, epochs):
+        result = trainer.fit()
     if result.error is not None:
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
     if result.checkpoint is None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage
 from fgvr.config import ConfigError, Makd
@@ -22,7 +23,7 @@ from fgvr.schemas import Failure, Reason
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, LEFT_OUT_FILE
+from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, LEFT_OUT_FILE, read_history
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
@@ -66,7 +67,14 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, se
     )
     training_set.examples.write(job.examples)
     trained = train(
-        train_student, job, name="training", folder=folder.uri, workers=settings.workers, field="makd.workers"
+        train_student,
+        job,
+        name="training",
+        folder=folder.uri,
+        workers=settings.workers,
+        field="makd.workers",
+        title=folder.name,
+        epochs=settings.epochs,
     )
     checkpoint = storage.fetch_folder(trained.checkpoint)
     best = checkpoint / BEST
@@ -74,6 +82,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, se
     storage.put_folder(chosen, folder.path(MODEL_FOLDER))
     storage.put_folder(checkpoint / LAST, folder.path(LAST))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
+    log_history([epoch.plain() for epoch in read_history(checkpoint)])
     if config.tracking.log_models:
         log_classifier(chosen, name=folder.name)
     left_out = json.loads((checkpoint / LEFT_OUT_FILE).read_text())

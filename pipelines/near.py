@@ -51,7 +51,14 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
             views=None if views is None else views.uri,
         )
         trained = train(
-            train_near, job, name="training", folder=folder.uri, workers=config.near.workers, field="near.workers"
+            train_near,
+            job,
+            name="training",
+            folder=folder.uri,
+            workers=config.near.workers,
+            field="near.workers",
+            title="near",
+            epochs=config.near.epochs,
         )
         checkpoint = storage.fetch_folder(trained.checkpoint)
         storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))

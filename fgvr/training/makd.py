@@ -8,7 +8,7 @@ training goes on with the same batches and rates (bit-equal on a CPU with the sa
 
 from __future__ import annotations
 
-import logging
+import math
 import time
 from pathlib import Path
 
@@ -25,11 +25,7 @@ from fgvr.training.checkpoint import Checkpoint, EpochMetrics
 from fgvr.training.collective import sum_over_workers
 from fgvr.training.reporter import Reporter
 from fgvr.training.schedule import learning_rate
-from fgvr.training.student_data import StudentJob, open_student_data
-
-log = logging.getLogger(__name__)
-
-LOG_EVERY_SECONDS = 15.0
+from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> None:
@@ -70,7 +66,6 @@ class _Training:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
         self.first_epoch = len(self.checkpoint.history)
         self.model = _wrapped(self.student, self.settings, reporter)
-        self.logged = time.monotonic()
 
     def epoch(self, epoch: int) -> None:
         """Train one pass, validate, report."""
@@ -79,6 +74,10 @@ class _Training:
         sums = self._train(epoch)
         seconds = time.monotonic() - start
         class_loss, aspect_loss = sums[0] / max(sums[1], 1), sums[2] / max(sums[3], 1)
+        if not math.isfinite(class_loss + aspect_loss):
+            raise StudentTrainingError(
+                f"the loss is not finite after epoch {epoch + 1}: lower makd.lr = {self.settings.lr}"
+            )
         metrics = EpochMetrics(
             epoch=epoch + 1,
             loss=class_loss + self.settings.alpha * aspect_loss,
@@ -92,24 +91,11 @@ class _Training:
         # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
         self.checkpoint.finish_epoch(metrics, self.student.state_dict(), keep=self.reporter.rank == 0)
         last = epoch + 1 == self.settings.epochs
-        self._log(metrics, last=last)
         self.report(checkpoint=last or (epoch + 1) % self.settings.checkpoint_epochs == 0)
 
     def report(self, *, checkpoint: bool) -> None:
         """Report the last epoch, with a checkpoint or without."""
         self.reporter.report(self.checkpoint.history[-1].plain(), self._save if checkpoint else None)
-
-    def _log(self, metrics: EpochMetrics, *, last: bool) -> None:
-        """A line on the console now and then."""
-        if self.reporter.rank != 0 or not (last or time.monotonic() - self.logged > LOG_EVERY_SECONDS):
-            return
-        self.logged = time.monotonic()
-        left = (self.settings.epochs - metrics.epoch) * len(self.data.training) / metrics.images_per_second
-        log.info(
-            "student: epoch %d of %d, loss %.3f, top-1 %.3f, %.0f images/s, %.0f s left",
-            *(metrics.epoch, self.settings.epochs, metrics.loss, metrics.train_top1),
-            *(metrics.images_per_second, left),
-        )
 
     def _save(self, folder: Path) -> None:
         self.checkpoint.save(folder, self.student, self.optimiser)

@@ -4,7 +4,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from cluster.tracking import RUN_FILE, Tracker, tracked_run
+from cluster.tracking import RUN_FILE, Tracker, log_history, tracked_run
 from fgvr.config import Config, build
 from fgvr.tables import Table
 
@@ -49,6 +49,16 @@ def test_a_stage_is_a_nested_run_with_parameters_and_metrics_in_the_run_folder(t
     parent = client.get_run(tracker.run_id)
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "birds")
     assert "config.yaml" in [file.path for file in client.list_artifacts(tracker.run_id)]
+
+
+def test_the_history_of_a_training_is_logged_by_epoch(tmp_path: Path) -> None:
+    log_history([{"epoch": 1, "loss": 5.0}])  # no run is open: nothing happens
+    with tracked_run(Config(), str(tmp_path)) as tracker, tracker.stage("makd", {}) as stage:
+        log_history([{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0, "validation_top1": 0.5}])
+    client = mlflow.MlflowClient(tracker.uri)
+    losses = client.get_metric_history(stage.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in losses] == [(1, 3.0), (2, 2.0)]
+    assert client.get_run(stage.run_id).data.metrics == {"loss": 2.0, "validation_top1": 0.5}
 
 
 def test_a_run_that_is_continued_keeps_its_mlflow_run(tmp_path: Path) -> None:

@@ -177,6 +177,11 @@ def test_all_aspects_masked_trains_on_classes_alone(tmp_path):
     assert all(value.isfinite().all() for value in weights(reporter).values())
 
 
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
+    with pytest.raises(ValueError, match=r"not finite after epoch \d: lower makd\.lr = 1e\+20"):
+        train_student(job(tmp_path, epochs=3, lr=1e20), LocalReporter(tmp_path / "run"))
+
+
 def test_too_few_images_for_a_step_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 training images in batches of makd\.batch_size = 8"):
         train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))
