@@ -54,6 +54,7 @@ def weights(reporter: LocalReporter) -> dict[str, torch.Tensor]:
     return load_file(reporter.checkpoint / "last" / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["test_vit", "test_byobnet"])
 def test_learns_classes_and_aspects(tmp_path, backbone):
     reporter = LocalReporter(tmp_path / "run")
@@ -68,6 +69,7 @@ def test_learns_classes_and_aspects(tmp_path, backbone):
     assert reporter.history[-1]["loss"] < reporter.history[0]["loss"] / 2
 
 
+@pytest.mark.slow
 def test_resumed_training_is_bit_equal(tmp_path):
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
     task = job(tmp_path, share=0.25, backbone="test_byobnet", backbone_args={"drop_rate": 0.2})
@@ -138,6 +140,7 @@ def test_checkpoints_as_often_as_asked_and_at_the_end(tmp_path):
     assert saved == [False, True, False, True, True]
 
 
+@pytest.mark.slow
 def test_the_base_student_ignores_the_aspects(tmp_path):
     task = job(tmp_path, epochs=2, questions=())
     train_student(task, LocalReporter(tmp_path / "base"))
@@ -149,6 +152,7 @@ def test_the_base_student_ignores_the_aspects(tmp_path):
     assert load_classifier(tmp_path / "base/checkpoint/last").aspects([Image.new("RGB", (16, 16))]) is None
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_student(tmp_path):
     train_student(job(tmp_path / "a", epochs=1, seed=0), LocalReporter(tmp_path / "run0"))
     train_student(job(tmp_path / "b", epochs=1, seed=1), LocalReporter(tmp_path / "run1"))
