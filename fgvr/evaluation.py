@@ -14,9 +14,33 @@ from fgvr.metrics.label_space import agreement_matrix
 from fgvr.metrics.scores import score
 from fgvr.metrics.semantic import NameEncoder
 from fgvr.report.results import MethodResult
+from fgvr.schemas import Reason
 
 UNLABELLED_IMAGES = 1000
 """Without truth, methods can only be compared with each other; more images would cost MLLM calls and say no more."""
+
+
+IMAGE_FAILURES = (
+    Reason.NOT_FOUND,
+    Reason.UNREADABLE,
+    Reason.EMPTY_FILE,
+    Reason.TOO_MANY_BYTES,
+    Reason.TOO_MANY_PIXELS,
+    Reason.CORRUPT,
+    Reason.NOT_AN_IMAGE,
+)
+"""Reasons that lie in the image, on which every method fails alike."""
+
+
+def readable(labels: pa.Table) -> pa.Table:
+    """Rows of a labels table whose image could be read; `error` is among the columns.
+
+    A few damaged photos among few evaluated ones would exceed run.max_error_share, and stop a run at its very end
+    over something that all its stages have counted already.
+    """
+    reasons = pc.struct_field(labels["error"], "reason")
+    damaged = pc.is_in(reasons, pa.array([reason.value for reason in IMAGE_FAILURES]))
+    return labels.filter(pc.invert(damaged))
 
 
 @dataclass(frozen=True)

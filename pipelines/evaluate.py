@@ -18,7 +18,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError
 from fgvr.config.run import Method
-from fgvr.evaluation import Comparison, choose_images, compare, names_of
+from fgvr.evaluation import Comparison, choose_images, compare, names_of, readable
 from fgvr.metrics.scores import METRICS
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.report.cards import choose_examples
@@ -85,7 +85,7 @@ def _compared(context: RunContext, flow: Flow) -> Compared:
     """Which images the methods name."""
     config = context.config.evaluate
     methods = _methods(context)
-    labelled = flow.labels.read(["image_id", "label_id"])
+    labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))
     images = choose_images(
         flow.samples.read(["image_id", "split", "class_name"]),
         labelled["image_id"].to_numpy(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
-from fgvr.config.data import FieldGuideSource
+from fgvr.config.data import FieldGuideSource, FolderSource, Source, TableSource
 from fgvr.config.models import VllmBackend
+from fgvr.metrics.semantic import find_sentence_model
 from fgvr.mllm.model_files import find
 from fgvr.mllm.questions import read_questions
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
@@ -18,9 +19,18 @@ def check(config: Config) -> None:
     find_clip(config.clip)
     _check_questions(config)
     _check_splits(config)
+    if _may_have_truth(config.ingest.source):
+        find_sentence_model(config.evaluate.sentence_model)
     makd = config.makd
     preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)
     build_student(StudentSpec(makd.backbone, ("a",), (), preprocess, makd.backbone_args))
+
+
+def _may_have_truth(source: Source) -> bool:
+    """Whether true classes can be among the samples, so that names will be compared with them at the end."""
+    if isinstance(source, FolderSource):
+        return source.class_from != "none"
+    return not isinstance(source, TableSource) or source.class_column is not None
 
 
 def _check_questions(config: Config) -> None:

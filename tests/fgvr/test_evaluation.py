@@ -3,7 +3,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from fgvr.evaluation import UNLABELLED_IMAGES, choose_images, compare, names_of
+from fgvr.evaluation import UNLABELLED_IMAGES, choose_images, compare, names_of, readable
+from fgvr.schemas import ERROR
 
 DISCOVERY = np.array([1, 3])
 
@@ -71,3 +72,9 @@ def test_names_of_failed_abstained_and_absent_rows_are_empty():
     )
     assert names_of(rows, np.array([0, 1, 2, 3])) == ["gull", "", "", ""]
     assert names_of(rows.drop_columns("abstained"), np.array([3, 7])) == ["tern", "finch"]
+
+
+def test_damaged_images_are_left_out_but_not_what_the_model_failed_on():
+    errors = [None, {"reason": "corrupt", "detail": "x"}, {"reason": "refused", "detail": "x"}, None]
+    labels = pa.table({"image_id": range(4), "error": pa.array(errors, ERROR.type)})
+    assert readable(labels)["image_id"].to_pylist() == [0, 2, 3]

@@ -23,6 +23,7 @@ def test_the_demo_passes() -> None:
         ({"questions": {"file": "/no/such/file.txt"}}, "questions.file"),
         ({"evaluate": {"split": "train"}}, "label.images.split"),
         ({"makd": {"split": "test"}}, "makd.split"),
+        ({"evaluate": {"sentence_model": "/no/such/bert"}}, "evaluate.sentence_model"),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_field_s_name(values: dict[str, object], named: str) -> None:
