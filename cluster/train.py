@@ -122,7 +122,10 @@ def train(
         ),
     )
     with shown(storage.join(folder, name), title or name, epochs):
+        try:
         result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RuntimeError(f"training {name} failed: {error}") from error
     if result.error is not None:
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
     if result.checkpoint is None:

@@ -64,7 +64,7 @@ class Doubler:
 with session.ray_session(Cluster(num_cpus=2)):
     assert session.is_own()
     pool = ray.data.ActorPoolStrategy(size=1)
-    rows = ray.data.range(4).map_batches(Doubler, fn_constructor_args=(2,), compute=pool, num_cpus=2).take_all()
+    rows = ray.data.range(4).map_batches(Doubler, fn_constructor_args=(2,), compute=pool, num_cpus=1).take_all()
     print(sorted(row["x"] for row in rows), ray.cluster_resources()["CPU"])
     with session.ray_session(Cluster()):  # one inside the other: the session that is up is used, and stays up
         pass

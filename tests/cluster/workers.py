@@ -39,7 +39,8 @@ class SquareWorker:
             os._exit(9)
         with (self.diary / "processed").open("a") as stream:
             stream.write(f"{ids[0]}-{ids[-1]}:{len(ids)}\n")
-        bad = [n < self.fails and not Path(self.mended).exists() for n in ids]
+        mended = bool(self.mended) and Path(self.mended).exists()
+        bad = [n < self.fails and not mended for n in ids]
         failure = Failure(Reason.CORRUPT, "cut off").as_row()
         return pa.table(
             {
