@@ -121,9 +121,9 @@ def train(
             callbacks=list(callbacks) or None,
         ),
     )
-    with shown(storage.join(folder, name), title or name, epochs):
-        try:
-        result = trainer.fit()
+    try:
+        with shown(storage.join(folder, name), title or name, epochs):
+            result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise RuntimeError(f"training {name} failed: {error}") from error
     if result.error is not None:
