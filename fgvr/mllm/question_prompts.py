@@ -66,7 +66,7 @@ class SplicedPrompts(PlainPrompts):
 
     def inputs(self, picture: Picture) -> Iterator[Any]:
         """See QuestionPrompts."""
-        return self._splice(self._prompts.with_picture(self._questions[0], picture))
+        yield from self._splice(self._prompts.with_picture(self._questions[0], picture))
 
     def _splice(self, rendered: Any) -> Iterator[Any]:
         yield rendered

@@ -1,0 +1,191 @@
+"""The stages label, questions and aspects under Ray, with a server in place of the engine."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import storage
+from fgvr.config import ConfigError, build
+from fgvr.mllm.label_space import LabelSpace
+from pipelines import label
+from pipelines.flow import Flow
+
+sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
+from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
+
+pytestmark = pytest.mark.slow
+
+ANSWERS = ["Azure Finch", "azure finch.", "A Crimson Wren", "I don't know."]
+
+
+class NoTracking:
+    """In place of MLflow: stages run, nothing is recorded."""
+
+    @contextmanager
+    def stage(self, name: str, decides: Any) -> Iterator[Any]:
+        yield self
+
+    def finish(self, table: Any) -> None:
+        pass
+
+
+def image_of(body: dict[str, Any]) -> int:
+    """A number that the pixels decide."""
+    url = body["messages"][-1]["content"][0]["image_url"]["url"]
+    return hashlib.sha256(url.encode()).digest()[0]
+
+
+def model(body: dict[str, Any], _: int) -> Reply:
+    """Names, refuses and answers yes or no by the pixels; writes questions when asked in text only."""
+    if isinstance(body["messages"][-1]["content"], str):
+        return completion("1. Is it blue?\n2. Is it red?\n3. Is it long?")
+    if "Yes or No" in prompt_of(body):
+        return completion("Yes", tops={"Yes": -0.1 - image_of(body) / 256, "No": -2.0})
+    return completion(ANSWERS[image_of(body) % 4])
+
+
+def flow(folder: Path, server: ChatServer, **more: Any) -> Flow:
+    mllm = {"kind": "openai", "base_url": server.url, "model": "m", "max_retries": 0}
+    source = {"kind": "field_guide", "train_per_class": 2, "test_per_class": 1}
+    tree: dict[str, Any] = {
+        "ingest": {"source": source},
+        "mllm": mllm,
+        "run": {"max_error_share": 0.5},
+        "label": {"images": {"per_class": 1}, "workers": {"rows_per_part": 10}, **more.pop("label", {})},
+        "aspects": {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per_part": 5}},
+        **more,
+    }
+    return Flow(RunContext(build(tree), str(folder / "run"), NoTracking()))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ChatServer]:
+    with serving(ChatServer(model)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, server: ChatServer, ray_session_of_two: None) -> Flow:
+    """A run whose labels are there."""
+    made = flow(tmp_path_factory.mktemp("mllm"), server)
+    made.labels  # noqa: B018  # asking for it computes it
+    return made
+
+
+def folder_of(first: Flow) -> Path:
+    return Path(first.context.folder).parent
+
+
+def test_answers_become_a_label_space(first: Flow) -> None:
+    rows = first.labels.read().to_pylist()
+    assert len(rows) == first.labels.rows == 36  # one image of each of 36 species
+    space = LabelSpace.from_json(storage.read_bytes(first.labels.path("label_space.json")))
+    assert space.labels == ("Azure Finch", "Crimson Wren")
+    for row in rows:
+        if row["raw"] == "I don't know.":
+            assert row["error"]["reason"] == "refused"
+            assert row["label"] is None is row["label_id"]
+        else:
+            assert row["label"] == ("Crimson Wren" if "Wren" in row["raw"] else "Azure Finch")
+            assert space.labels[row["label_id"]] == row["label"]
+    named = [row["label"] for row in rows if row["label"]]
+    assert space.counts == (named.count("Azure Finch"), named.count("Crimson Wren"))
+    assert first.labels.failures == {"refused": 36 - len(named)}
+    assert first.labels.parts == 4
+
+
+def test_edited_aliases_rename_without_asking_again(first: Flow, server: ChatServer) -> None:
+    edited = folder_of(first) / "aliases.csv"
+    text = storage.read_bytes(first.labels.path("aliases.csv")).decode()
+    edited.write_text(text.replace(",Crimson Wren,", ",Azure Finch,") + "I don't know,Mystery Bird,0\n")
+    asked = len(server.asked)
+    again = flow(folder_of(first), server, label={"aliases": str(edited)})
+    space = LabelSpace.from_json(storage.read_bytes(again.labels.path("label_space.json")))
+    assert space.labels == ("Azure Finch", "Mystery Bird")
+    assert sum(space.counts) == 36
+    assert len(server.asked) == asked
+    assert again.labels.uri != first.labels.uri
+
+
+def test_other_images_are_named_alike(first: Flow) -> None:
+    samples = first.samples.read(["image_id", "split"])
+    ids = samples.filter(samples["split"].to_numpy() == "test")["image_id"].to_numpy()
+    table = label.name_images(first.context, first.samples, ids, first.labels, name="eval_mllm")
+    rows = table.read(["image_id", "label", "error"]).to_pylist()
+    assert [row["image_id"] for row in rows] == ids.tolist()
+    assert {row["label"] for row in rows} <= {"Azure Finch", "Crimson Wren", None}
+
+
+def test_a_second_run_finds_everything(first: Flow, server: ChatServer) -> None:
+    asked = len(server.asked)
+    assert flow(folder_of(first), server).labels == first.labels
+    assert len(server.asked) == asked
+
+
+def test_the_field_guide_brings_its_own_questions(first: Flow) -> None:
+    rows = first.questions.read().to_pylist()
+    assert rows[0] == {
+        "question_id": 0,
+        "text": "Is the body of the bird blue?",
+        "rank": 1,
+        "source": "field guide",
+    }
+
+
+def test_generated_questions_and_their_aspects(first: Flow, server: ChatServer) -> None:
+    llm = {"kind": "openai", "base_url": server.url, "model": "writer"}
+    made = flow(folder_of(first), server, questions={"llm": llm, "generate": 3, "keep": 2, "subject": "birds"})
+    assert made.questions.read(["text", "source"]).to_pylist() == [
+        {"text": "Is it blue?", "source": "writer"},
+        {"text": "Is it red?", "source": "writer"},
+    ]
+    text_prompts = [body for body in server.asked if isinstance(body["messages"][-1]["content"], str)]
+    assert "36 classes and images of birds" in text_prompts[0]["messages"][-1]["content"]
+    rows = made.aspects.read().to_pylist()
+    assert (len(rows), made.aspects.parts) == (12, 3)
+    assert all(len(row["p_yes"]) == 2 and 0.5 < row["p_yes"][0] < 1 for row in rows)
+    assert made.aspects.extra["metrics"]["cached_share"] == pytest.approx(16 / 20)
+    assert (folder_of(first) / "run").exists()
+    assert b"1,Is it blue?,writer" in storage.read_bytes(made.questions.path("questions.csv"))
+
+
+def test_a_file_of_questions_needs_no_model(first: Flow, server: ChatServer) -> None:
+    file = folder_of(first) / "q.txt"
+    file.write_text("Is it old?\nIs it new?\n")
+    made = flow(folder_of(first), server, questions={"file": str(file), "keep": 1})
+    assert made.questions.read(["text"]).to_pylist() == [{"text": "Is it old?"}]
+
+
+def test_without_any_source_of_questions_the_field_is_named(first: Flow, server: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    source = {"kind": "folder", "path": str(tmp_path / "photos")}
+    with pytest.raises(ConfigError, match=r"set questions\.file, or questions\.llm"):
+        _ = flow(tmp_path, server, ingest={"source": source}).questions
+
+
+def test_a_failing_server_fails_rows_and_a_retry_mends_them(tmp_path: Path, ray_session_of_two: None) -> None:
+    """Every second request fails in the first run; the second run asks for these only."""
+    failing = True
+
+    def moody(body: dict[str, Any], number: int) -> Reply:
+        return error(400, "not today") if failing and image_of(body) % 4 == 2 else model(body, number)
+
+    with serving(ChatServer(moody)) as server:
+        before = flow(tmp_path, server).labels
+        assert before.failures["request_rejected"] > 0
+        asked = len(server.asked)
+        failing = False
+        after = flow(tmp_path, server, run={"max_error_share": 0.5, "retry_failed": True}).labels
+        assert "request_rejected" not in after.failures
+        assert len(server.asked) == asked + before.failures["request_rejected"]
+    good = {row["image_id"]: row for row in before.read().to_pylist() if row["error"] is None}
+    assert json.dumps([row["raw"] for row in after.read().to_pylist() if row["image_id"] in good]) == json.dumps(
+        [row["raw"] for row in good.values()]
+    )
