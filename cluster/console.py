@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 # Libraries and the level from which they are shown.
 LEVELS = {
@@ -24,6 +25,13 @@ LEVELS = {
 }
 
 
+def show_progress() -> None:
+    """Messages of the project on stderr, with the time; of libraries only warnings (some log to the root logger)."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for package in ("fgvr", "cluster", "pipelines", "tune", "__main__"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def quiet_before_start() -> None:
     """Settings that Ray and MLflow read when they are imported or started; what the user has set stays."""
     if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
@@ -33,6 +41,7 @@ def quiet_before_start() -> None:
         os.putenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow sets its logger anew when it is imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks for git's revision; a container has no git
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)

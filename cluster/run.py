@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cluster.console import show_progress
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
@@ -53,7 +54,7 @@ def run_main(
     Raises:
         SystemExit: 2 for a wrong config, 1 for an error that the user can mend.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    show_progress()
     try:
         config = load_config(sys.argv[1:] if argv is None else argv, presets, doc or "")
         check_installation()
