@@ -1,0 +1,133 @@
+"""embed, candidates and near one after the other, with Ray and the demo's CLIP; the MLLM's labels written by hand."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import storage, tables
+from fgvr.classifier import load_classifier
+from fgvr.config import ConfigError, build
+from fgvr.images import read_image
+from fgvr.schemas import LABELS
+from fgvr.tables import Table
+from pipelines import candidates, embed, ingest, near
+
+pytestmark = pytest.mark.slow
+
+
+class NoTracking:
+    """In place of MLflow."""
+
+    @contextmanager
+    def stage(self, name, decides):
+        yield self
+
+    def finish(self, table):
+        pass
+
+
+def context_of(folder: Path, **parts) -> RunContext:
+    workers = {"num_cpus": 1, "rows_per_part": 100}
+    values = {
+        "run": {"folder": str(folder), "max_error_share": 0.1},
+        "tracking": {"log_models": False},
+        "ingest": {"source": {"kind": "field_guide", "train_per_class": 4, "test_per_class": 1}},
+        "embed": {"workers": workers},
+        "near": {"epochs": 6, "batch_size": 512, "lr": 0.02, "workers": {"num_cpus": 1}},
+    }
+    return RunContext(build(values | parts), str(folder), NoTracking())
+
+
+def write_labels(folder: Path, samples: Table) -> Table:
+    """Three of four labels are right, the others a sibling's; every tenth answer was a refusal."""
+    rows = [row for row in samples.read().to_pylist() if row["split"] == "train"]
+    space = sorted({row["class_name"] for row in rows})
+    content = []
+    for place, row in enumerate(rows):
+        right = space.index(row["class_name"])
+        label = None if place % 10 == 9 else right if place % 4 else (right + 1) % len(space)
+        error = {"reason": "refused", "detail": "no"} if label is None else None
+        name = None if label is None else space[label]
+        content.append({"image_id": row["image_id"], "raw": "x", "label": name, "label_id": label, "error": error})
+    table = Table(str(folder / "labels"), "labels", "f", len(content), 0, 1, len(content), 0.0)
+    tables.write_part(table.uri, 0, pa.Table.from_pylist(content, schema=LABELS))
+    space_file = {"labels": space, "counts": [1] * len(space)}
+    storage.write_bytes(table.path("label_space.json"), json.dumps(space_file).encode())
+    table.commit()
+    return table
+
+
+def test_from_images_to_a_model(tmp_path, ray_session_of_two):
+    context = context_of(tmp_path / "run")
+    samples = ingest.run(context)
+    broken = samples.read(["uri"])["uri"].to_pylist()[60]
+    Path(broken).write_bytes(b"not an image")
+    embeddings = embed.run(context, samples)
+    assert (embeddings.rows, embeddings.failed, embeddings.failures) == (180, 1, {"not_an_image": 1})
+    assert embeddings.extra["dim"] == 128
+    labels = write_labels(tmp_path, samples)
+    sets = candidates.run(context, samples, labels, embeddings)
+    check_candidates(sets, labels, broken_id=60)
+    model = near.run(context, samples, labels, embeddings, sets)
+    check_model(model, sets, samples)
+    assert near.run(context, samples, labels, embeddings, sets).seconds == model.seconds  # found, not computed
+
+
+def check_candidates(sets: Table, labels: Table, broken_id: int) -> None:
+    own = {row["image_id"]: row["label_id"] for row in labels.read().to_pylist()}
+    facts = sets.extra["metrics"]
+    for row in sets.read().to_pylist():
+        near_ids, label_ids = row["neighbour_ids"], row["label_ids"]
+        if row["image_id"] == broken_id:
+            assert near_ids == label_ids == row["weights"] == []
+            continue
+        assert len(near_ids) == len(set(near_ids)) == 3
+        assert broken_id not in near_ids
+        if own[row["image_id"]] is not None:
+            assert near_ids[0] == row["image_id"]
+        assert None not in (found := [own[i] for i in near_ids])  # images without a label are nobody's neighbour
+        assert label_ids == list(dict.fromkeys(found))
+        assert row["weights"] == pytest.approx([1 / len(label_ids)] * len(label_ids))
+    assert facts["without_candidates"] == 1
+    assert facts["recall"] == 1
+    assert facts["coverage"] > facts["true_label_accuracy"] == pytest.approx(0.75, abs=0.05)
+    assert facts["true_neighbour_precision"] > 0.8
+
+
+def check_model(model: Table, sets: Table, samples: Table) -> None:
+    rows, candidate_rows = model.read().to_pylist(), sets.read().to_pylist()
+    for row, before in zip(rows, candidate_rows, strict=True):
+        assert (row["image_id"], row["label_ids"]) == (before["image_id"], before["label_ids"])
+        if row["label_ids"]:
+            assert row["label_id"] == row["label_ids"][int(np.argmax(row["weights"]))]
+            assert sum(row["weights"]) == pytest.approx(1, abs=1e-5)
+        else:
+            assert row["label_id"] is None
+    assert json.loads(storage.read_bytes(model.path("history.json")))[-1]["step"] == 6
+    classifier = load_classifier(storage.fetch_folder(model.path("model")))
+    images = [read_image(uri, build({}).ingest.limits) for uri in samples.read(["uri"])["uri"].to_pylist()[:3]]
+    scores = classifier.scores(images)
+    assert scores.shape == (3, 36)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+
+
+def test_views_are_a_table_of_their_own(tmp_path, ray_session_of_two):
+    settings = {"epochs": 2, "batch_size": 512, "views": 3, "workers": {"num_cpus": 1}}
+    context = context_of(tmp_path / "run", near=settings)
+    samples = ingest.run(context)
+    embeddings, labels = embed.run(context, samples), write_labels(tmp_path, samples)
+    sets = candidates.run(context, samples, labels, embeddings)
+    near.run(context, samples, labels, embeddings, sets)
+    views = next(table for table in context.tables if table.name == "views")
+    assert (views.rows, views.extra["dim"]) == (144, 256)
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    context = context_of(tmp_path / "run", embed={"splits": ["train", "tset"]})
+    with pytest.raises(ConfigError, match=r"embed.splits: no image is in tset \(there are: test, train\)"):
+        embed.run(context, ingest.run(context))
