@@ -7,7 +7,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.data import FieldGuideSource, FolderSource, Source, TableSource
 from fgvr.config.models import VllmBackend
 from fgvr.metrics.semantic import find_sentence_model
-from fgvr.mllm.model_files import find
+from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 
@@ -15,7 +15,7 @@ from fgvr.students.architecture import StudentSpec, build_student, timm_preproce
 def check(config: Config) -> None:
     """Raise a UserError that names the field: models that are not there, no questions, training on test images."""
     if isinstance(config.mllm, VllmBackend):
-        find(config.mllm)
+        identity(config.mllm)  # finds the model without fetching its weights
     find_clip(config.clip)
     _check_questions(config)
     _check_splits(config)

@@ -90,24 +90,19 @@ class AspectLoop:
         for question in range(self._questions):
             try:
                 self._submit(picture, question, next(inputs), tally)
-            except Exception as error:  # processors and vLLM raise anything on an odd image; the
-                # engine has not taken it, so only this row fails. Errors of the engine itself come out of `wait`.
+            except Exception as error:
+                # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
+                # fails; errors of the engine itself come out of `wait`.
                 tally.fail(Reason.REQUEST_REJECTED, f"question {question}: {type(error).__name__}: {error}")
             if tally.failure is not None:
                 return
             self.loop.wait(self._requests_under_way)
 
     def _submit(self, picture: Picture, question: int, prompt: Any, tally: ImageTally) -> None:
-        from vllm.multimodal.cache import MultiModalCacheMissError
-
         def done(output: Any) -> None:
             tally.add(question, output, self.tokens)
 
-        try:
-            self.loop.submit(prompt, self._params, done)
-        except MultiModalCacheMissError:
-            # The engine dropped the pixels while the questions of other images went in: send them again.
-            self.loop.submit(self.prompts.whole(picture, question), self._params, done)
+        self.loop.submit(prompt, self._params, done, whole=lambda: self.prompts.whole(picture, question))
 
 
 def aspect_params(tokens: AnswerTokens) -> Any:

@@ -58,10 +58,10 @@ class ModelFiles:
     def fingerprint(self) -> str:
         """Hash of all files' names and sizes and of samples of their content: 16 hex digits, quick at any size.
 
-        Copies of a folder agree; an exchange of weights of the same size is noticed.
+        Copies of a folder agree; an exchange of weights of the same size is noticed. Texts for people do not count.
         """
         digest = hashlib.sha256()
-        for file in sorted(file for file in self.folder.rglob("*") if file.is_file()):
+        for file in sorted(file for file in self.folder.rglob("*") if file.is_file() and file.suffix != ".md"):
             size = file.stat().st_size
             digest.update(f"{file.relative_to(self.folder).as_posix()} {size}\n".encode())
             with file.open("rb") as stream:
@@ -77,52 +77,83 @@ def find(config: VllmBackend) -> ModelFiles:
     Raises:
         ModelError: there is no such folder or hub model, or it has no readable config.json.
     """
-    folder = _folder(config)
-    try:
-        facts = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise ModelError(f"mllm.model: {folder} has no config.json; expected a Hugging Face checkpoint") from None
-    except ValueError as error:
-        raise ModelError(f"mllm.model: {folder / 'config.json'} is not JSON: {error}") from None
-    return ModelFiles(folder, facts)
+    folder = _local_folder(config)
+    if folder is None:
+        try:
+            folder = _from_hub(config) if storage.is_local(config.model) else storage.fetch_folder(config.model)
+        except FileNotFoundError:
+            raise ModelError(f"mllm.model: there is nothing at {config.model}") from None
+    return ModelFiles(folder, _read_config(str(folder)))
 
 
 def identity(config: VllmBackend) -> dict[str, str | None]:
-    """What tells this model from others in a fingerprint of results, independent of where its folder lies."""
-    return {"revision": config.revision, "files": find(config).fingerprint()}
+    """What tells this model from others in a fingerprint of results, wherever its folder lies; fetches no weights.
+
+    Also what can be checked before a run: raises ModelError as `find` does.
+    """
+    folder = _local_folder(config)
+    if folder is not None:
+        return {"files": ModelFiles(folder, _read_config(str(folder))).fingerprint()}
+    if not storage.is_local(config.model):
+        _read_config(config.model)
+        fs, path = storage.resolve(config.model)
+        files = [
+            (name.removeprefix(path), facts["size"], str(facts.get("ETag") or facts.get("LastModified")))
+            for name, facts in sorted(fs.find(path, detail=True).items())
+        ]
+        return {"files": hashlib.sha256(repr(files).encode()).hexdigest()[:16]}
+    # The hub's cache has a folder a commit.
+    return {"name": config.model, "commit": _hub_config(config).parent.name}
 
 
-def _folder(config: VllmBackend) -> Path:
+def _read_config(place: str) -> dict[str, Any]:
+    """The config.json of a folder anywhere."""
+    uri = storage.join(place, "config.json")
+    try:
+        facts: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        raise ModelError(f"mllm.model: {place} has no config.json; expected a Hugging Face checkpoint") from None
+    except ValueError as error:
+        raise ModelError(f"mllm.model: {uri} is not JSON: {error}") from None
+    return facts
+
+
+def _local_folder(config: VllmBackend) -> Path | None:
+    """The folder on this machine that the config names; None for object stores and names of the hub's form."""
     if config.model == DEMO_MODEL:
         from fgvr.demo.paths import MLLM_PATH
 
         if not (MLLM_PATH / "config.json").exists():
             raise ModelError(f"mllm.model: the demo's model is missing at {MLLM_PATH}; is the installation whole?")
         return MLLM_PATH
-    local = Path(config.model).expanduser()
-    if local.is_dir():
-        return local.absolute()
     if not storage.is_local(config.model):
-        try:
-            return storage.fetch_folder(config.model)
-        except FileNotFoundError:
-            raise ModelError(f"mllm.model: there is nothing at {config.model}") from None
+        return None
+    folder = storage.local_path(config.model).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
     if config.model.startswith(("/", ".", "~", "file:")) or config.model.count("/") != 1:
         raise ModelError(f"mllm.model: there is no folder {config.model}")
-    return _from_hub(config)
+    return None
 
 
-def _from_hub(config: VllmBackend) -> Path:
-    """A name like `owner/name`: first asked for its config alone, so that a slip is noticed at once."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+def _hub_config(config: VllmBackend) -> Path:
+    """The config.json of a hub model, in the hub's local cache: fetched alone, so that a slip is noticed at once."""
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        hf_hub_download(config.model, "config.json", revision=config.revision)
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.bin"]
-        return Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
+        return Path(hf_hub_download(config.model, "config.json", revision=config.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"mllm.model: {config.model} is no folder here, and the Hugging Face hub did not give it: {reason}"
         ) from error
+
+
+def _from_hub(config: VllmBackend) -> Path:
+    """All that vLLM needs of a hub model."""
+    from huggingface_hub import snapshot_download
+
+    commit = _hub_config(config).parent.name
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.bin"]
+    return Path(snapshot_download(config.model, revision=commit, allow_patterns=patterns))

@@ -24,12 +24,28 @@ class RequestLoop:
         self._waiting: dict[str, Done] = {}
         self._number = 0
 
-    def submit(self, prompt: Any, params: Any, done: Done) -> None:
+    def submit(self, prompt: Any, params: Any, done: Done, *, whole: Callable[[], Any] | None = None) -> None:
         """Queue one rendered prompt.
 
-        Raises whatever the engine raises about this prompt (too long, not supported, image data gone from the
-        cache); the engine is left as if it had never been submitted.
+        Args:
+            prompt: an engine input; it may lack the pixels of an image that the engine is believed to have.
+            params: `vllm.SamplingParams`.
+            done: called with the finished output.
+            whole: renders the prompt with the pixels, in case that the engine has dropped them meanwhile.
+
+        Raises whatever the engine raises about this prompt (too long, not supported); the engine is left as if it
+        had never been submitted.
         """
+        from vllm.multimodal.cache import MultiModalCacheMissError
+
+        try:
+            self._submit(prompt, params, done)
+        except MultiModalCacheMissError:
+            if whole is None:
+                raise
+            self._submit(whole(), params, done)
+
+    def _submit(self, prompt: Any, params: Any, done: Done) -> None:
         self._number += 1
         name = str(self._number)
         try:

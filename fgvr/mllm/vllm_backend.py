@@ -10,13 +10,13 @@ from PIL import Image
 
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
-from fgvr.mllm.aspect_loop import AspectLoop
+from fgvr.mllm.aspect_loop import REQUESTS_UNDER_WAY, AspectLoop
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
 from fgvr.mllm.engine_start import start_engine
 from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.prompts import Conversation, aspect_conversation
 from fgvr.mllm.question_prompts import question_prompts
-from fgvr.mllm.request_loop import RequestLoop
+from fgvr.mllm.request_loop import Done, RequestLoop
 from fgvr.mllm.vllm_prompts import VllmPrompts
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
@@ -54,15 +54,16 @@ class VllmEngine:
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
         """See `Labeler`."""
+        self._prove()
         answers: list[Answer] = []
         for request in requests:
             place = len(answers)
             answers.append(Answer(None))
             try:
-                prompt = self._prompts.with_picture(self._prompts.ids(request.conversation), request.picture)
-                self._submit_answer(prompt, request.sampling, answers, place)
+                self._ask(request, answers, place)
             except Exception as error:
-                # engine has not seen it, so only this row fails. Errors of the engine itself come out of `wait`.
+                # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
+                # fails; errors of the engine itself come out of `wait`.
                 answers[place] = Answer(None, failure=rejected(error))
             self._loop.wait(self._config.images_in_flight - 1)
         self._loop.wait()
@@ -70,11 +71,12 @@ class VllmEngine:
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         """See `TextGenerator`."""
+        self._prove()
         answers = [Answer(None)] * len(conversations)
         for place, conversation in enumerate(conversations):
             try:
                 prompt = self._prompts.without_picture(self._prompts.ids(conversation))
-                self._submit_answer(prompt, sampling, answers, place)
+                self._loop.submit(prompt, answer_params(sampling), _keeper(answers, place))
             except client_errors() as error:
                 answers[place] = Answer(None, failure=rejected(error))
         self._loop.wait()
@@ -87,9 +89,9 @@ class VllmEngine:
             AnswerWordError: a word of the task is not one token of this model.
             QuestionRejected: a question is too long for the model.
         """
+        self._prove()
         if task not in self._tasks:
             self._tasks[task] = self._prepare(task)
-        self._prove()
         return self._tasks[task].run(pictures)
 
     def close(self) -> None:
@@ -109,15 +111,17 @@ class VllmEngine:
                 " raise mllm.max_model_len"
             ) from error
         prompts = question_prompts(self._prompts, ids, _PROBE, share_rendering=self._config.share_rendering)
-        return AspectLoop(self._loop, prompts, tokens, questions=len(task.questions))
+        under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
+        return AspectLoop(self._loop, prompts, tokens, questions=len(ids), requests_under_way=under_way)
 
-    def _submit_answer(self, prompt: Any, sampling: Sampling, answers: list[Answer], place: int) -> None:
-        self._prove()
-
-        def done(output: Any) -> None:
-            answers[place] = answer_of(output)
-
-        self._loop.submit(prompt, answer_params(sampling), done)
+    def _ask(self, request: ImageRequest, answers: list[Answer], place: int) -> None:
+        ids = self._prompts.ids(request.conversation)
+        self._loop.submit(
+            self._prompts.with_picture(ids, request.picture),
+            answer_params(request.sampling),
+            _keeper(answers, place),
+            whole=lambda: self._prompts.with_picture(ids, request.picture, whole=True),
+        )
 
     def _prove(self) -> None:
         """Compute one text token once: what fails here fails for every row, and another process would not help."""
@@ -131,6 +135,15 @@ class VllmEngine:
         except EngineDead as error:
             raise ModelError(f"mllm.model: the engine starts but cannot compute with this model: {error}") from error
         self._proven = True
+
+
+def _keeper(answers: list[Answer], place: int) -> Done:
+    """Puts a finished output where its answer belongs."""
+
+    def keep(output: Any) -> None:
+        answers[place] = answer_of(output)
+
+    return keep
 
 
 def client_errors() -> tuple[type[Exception], ...]:

@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fgvr import storage
 from fgvr.config.models import VllmBackend
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.engine_start import engine_arguments, start_engine
 from fgvr.mllm.memory import NotEnoughMemory
-from fgvr.mllm.model_files import ModelError, ModelFiles, find
+from fgvr.mllm.model_files import ModelError, ModelFiles, find, identity
 
 
 def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any) -> Path:
@@ -31,9 +33,26 @@ def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any)
         ("owner/none", r"mllm\.model: owner/none is no folder here, and the Hugging Face hub did not give it: "),
     ],
 )
-def test_a_model_that_is_not_there(model: str, message: str) -> None:
+@pytest.mark.parametrize("look", [find, identity])
+def test_a_model_that_is_not_there(model: str, message: str, look: Callable[[VllmBackend], object]) -> None:
     with pytest.raises(ModelError, match=message):
-        find(VllmBackend(model=model))
+        look(VllmBackend(model=model))
+
+
+def test_a_model_in_an_object_store_is_identified_without_its_weights(tmp_path: Path) -> None:
+    uri = "memory://models/tiny"
+    for name, data in {"config.json": b'{"vision_config": {}}', "model.safetensors": b"12345"}.items():
+        storage.write_bytes(storage.join(uri, name), data)
+    before = identity(VllmBackend(model=uri))
+    storage.write_bytes(storage.join(uri, "model.safetensors"), b"1234567")
+    assert identity(VllmBackend(model=uri)) != before
+    with pytest.raises(ModelError, match=r"memory://models/none has no config\.json"):
+        identity(VllmBackend(model="memory://models/none"))
+
+
+def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
+    made = folder(tmp_path)
+    assert find(VllmBackend(model=f"file://{made}")).folder == made
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
