@@ -1,5 +1,6 @@
 """`ray job submit` of the whole job to a head that is already running, with token authentication on; images and run
-folder lie on an object store: a local S3 server, reached as every AWS tool reaches one."""
+folder lie on an object store: a local S3 server, reached as every AWS tool reaches one.
+"""
 
 import subprocess
 import sys
