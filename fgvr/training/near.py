@@ -19,12 +19,9 @@ import torch
 from torch import Tensor
 
 from fgvr.clip.classifier import ClassFeatures, NearModel
-from fgvr.clip.model import load_clip, low_precision
-from fgvr.clip.prompt import PromptLearner, phrase_context, random_context
-from fgvr.clip.prompt_layout import prompt_layout
-from fgvr.clip.text_tower import TextTower
+from fgvr.clip.model import load_clip
 from fgvr.training import near_objective as objective
-from fgvr.training.collective import joined_rows, share, sum_over_workers
+from fgvr.training.collective import sum_over_workers
 from fgvr.training.near_data import NearData, NearJob, NearTrainingError, read_near_data
 from fgvr.training.near_schedule import (
     Positions,
@@ -34,12 +31,12 @@ from fgvr.training.near_schedule import (
     learning_rate,
     steps_per_epoch,
 )
+from fgvr.training.near_scores import NearScores
 from fgvr.training.near_state import NearState, Outcome
 from fgvr.training.reporter import Reporter
 
 log = logging.getLogger(__name__)
 
-LOGITS_AT_ONCE = 2**24  # images × names: what a step holds of them is bounded, whatever the batch
 REPORTS = 50  # at most about so many in a training
 
 
@@ -71,9 +68,9 @@ class _Training:
         self.judge = judge
         self.settings, self.reporter, self.device = job.settings, reporter, reporter.device
         self.data = data.to(self.device)
-        self.clip = load_clip(job.clip, self.device)
-        self.learner = self._learner().to(self.device)
-        self.my_names = share(len(data.names), reporter.rank, reporter.world_size)
+        clip = load_clip(job.clip, self.device)
+        self.scores = NearScores(job.settings, clip, self.data, reporter.rank, reporter.world_size)
+        self.learner = self.scores.learner
         self.optimiser = torch.optim.SGD(
             [self.learner.context],
             lr=job.settings.lr,
@@ -89,15 +86,6 @@ class _Training:
         self._resume()
         self._plan: tuple[int, list[Positions], Tensor] | None = None
         self._started, self._steps_here = time.monotonic(), 0
-
-    def _learner(self) -> PromptLearner:
-        settings, tower, tokenizer = self.settings, TextTower.of(self.clip.network), self.clip.tokenizer
-        if settings.context_init is None:
-            start = random_context(tower, settings.context_length, settings.seed)
-        else:
-            start = phrase_context(tower, tokenizer, settings.context_init)
-        layout = prompt_layout(tokenizer, tower, self.data.names, len(start), settings.name_position)
-        return PromptLearner(tower, layout, start, settings.class_specific)
 
     def _resume(self) -> None:
         folder = self.reporter.resume_folder()
@@ -142,12 +130,11 @@ class _Training:
         """
         world = self.reporter.world_size
         self.optimiser.zero_grad(set_to_none=True)
-        with low_precision(self.device):
-            my_features = self.learner.features(self.settings.text_chunk, self.my_names)
-        names = joined_rows(my_features, self.my_names.start, len(self.learner), world).clone().requires_grad_()
+        mine = self.scores.my_names()
+        names = self.scores.all_names(mine).clone().requires_grad_()
         total = torch.zeros((), device=self.device)
-        for part in self._parts(rows):
-            logits = self._logits(part, names, views)
+        for part in self.scores.parts(rows):
+            logits = self.scores.logits(part, names, views)
             targets = objective.Targets(self.data.label_ids[part], self.weights[part], self.data.own[part])
             loss = objective.loss(self.settings, logits, targets) * (len(part) / step_images)
             torch.autograd.backward(loss)
@@ -156,54 +143,21 @@ class _Training:
                 self.weights[part] = objective.disambiguated(logits, targets.label_ids)
         gradient = torch.zeros_like(names) if names.grad is None else names.grad
         sum_over_workers(gradient, world)
-        torch.autograd.backward(my_features, gradient[self.my_names])
+        torch.autograd.backward(mine, gradient[self.scores.mine])
         if self.learner.context.grad is not None:
             sum_over_workers(self.learner.context.grad, world)
         self.optimiser.step()
         return total
 
-    def _parts(self, rows: Tensor) -> list[Tensor]:
-        """Few enough rows at a time that their logits over all names stay small; no empty part."""
-        size = max(1, LOGITS_AT_ONCE // len(self.learner))
-        return [rows[at : at + size] for at in range(0, len(rows), size)]
-
-    def _logits(self, rows: Tensor, names: Tensor, views: Tensor | None = None) -> Tensor:
-        """fp32 [n, C]: scaled cosines of images (a view of each, or the plain one) and names."""
-        images = self.data.features[rows, 0 if views is None else views[rows]].float()
-        return self.clip.logit_scale * images @ names.T
-
-    @torch.no_grad()
-    def _names(self) -> Tensor:
-        """Features of all names with the present context, float32 [C, d]."""
-        with low_precision(self.device):
-            mine = self.learner.features(self.settings.text_chunk, self.my_names)
-        return joined_rows(mine, self.my_names.start, len(self.learner), self.reporter.world_size)
-
-    @torch.no_grad()
-    def _weights_under(self, names: Tensor) -> Tensor:
-        """PRODEN's weights of all of this worker's images: float32 [n, K]."""
-        weights = torch.empty_like(self.weights)
-        for part in self._parts(torch.arange(len(self.data), device=self.device)):
-            weights[part] = objective.disambiguated(self._logits(part, names), self.data.label_ids[part])
-        return weights
-
     def _end_epoch(self, epoch: int) -> None:
         refresh = self.settings.loss == "rc" and epoch >= self.settings.frozen_epochs
         if not refresh and not self.held_out.any():
             return
-        names = self._names()
+        names = self.scores.names()
         if refresh:
-            self.weights = self._weights_under(names)
+            self.weights = self.scores.weights(names)
         if self.held_out.any():
-            self.state.validated(self._held_out_loss(names), self.learner.context)
-
-    @torch.no_grad()
-    def _held_out_loss(self, names: Tensor) -> float:
-        here = np.flatnonzero(self.held_out[self.data.first : self.data.first + len(self.data)])
-        total = torch.zeros((), device=self.device)
-        for part in self._parts(torch.from_numpy(here).to(self.device)):
-            total += objective.candidate_loss(self._logits(part, names), self.data.label_ids[part]) * len(part)
-        return float(sum_over_workers(total, self.reporter.world_size)) / int(self.held_out.sum())
+            self.state.validated(self.scores.candidate_loss(self.held_out, names), self.learner.context)
 
     def _report(self, step: int, epoch: int) -> None:
         """Metrics about `REPORTS` times a training, a checkpoint every `checkpoint_steps`; all workers agree when."""
@@ -213,7 +167,7 @@ class _Training:
         if done == self.last_step or not (save or done % max(1, self.last_step // REPORTS) == 0):
             return
         metrics = self._metrics(epoch)
-        weights = self._all_weights(self.weights) if save else None
+        weights = self.scores.all_weights(self.weights) if save else None
         self.reporter.report(metrics, None if weights is None else lambda folder: self._save(folder, weights))
 
     def _metrics(self, epoch: int) -> dict[str, float]:
@@ -231,32 +185,30 @@ class _Training:
         if self.state.held_out_loss is not None:
             metrics["held_out_loss"] = self.state.held_out_loss
         if self.judge is not None:
-            metrics |= self.judge(ClassFeatures(self.data.names, self._names().cpu().numpy(), self.clip.logit_scale))
+            metrics |= self.judge(self.scores.classes(self.scores.names()))
         self.state.history.append(metrics)
         return metrics
-
-    def _all_weights(self, mine: Tensor) -> Tensor:
-        return joined_rows(mine, self.data.first, self.data.total, self.reporter.world_size)
 
     def _save(self, folder: Path, weights: Tensor) -> None:
         self.state.save(folder, self.learner.context, self.optimiser, weights)
 
     def finish(self) -> None:
         """Report the chosen context (best on held-out images, else the last) as a model with its weights."""
-        metrics = self._metrics(self.settings.epochs - 1)
-        training_weights = self._all_weights(self.weights)
+        # A training that was finished before has no step to report.
+        metrics = self._metrics(self.settings.epochs - 1) if self._steps_here else self.state.history[-1]
+        training_weights = self.scores.all_weights(self.weights)
         last = self.learner.context.detach().clone()
         with torch.no_grad():
             self.learner.context.copy_(self.state.chosen(last))
-        names = self._names()
+        names = self.scores.names()
         outcome = Outcome(
             model=NearModel(
-                classes=ClassFeatures(self.data.names, names.cpu().numpy(), self.clip.logit_scale),
+                classes=self.scores.classes(names),
                 context=self.learner.context,
-                clip=self.clip.source,
+                clip=self.scores.clip.source,
                 facts={"recipe": self.settings.model_dump(mode="json"), "metrics": metrics},
             ),
-            weights=self._all_weights(self._weights_under(names)).cpu(),
+            weights=self.scores.all_weights(self.scores.weights(names)).cpu(),
         )
         with torch.no_grad():
             self.learner.context.copy_(last)
