@@ -16,9 +16,9 @@ What it is not, and why:
   which a small k learns; neighbours that see other backgrounds and poses outvote them.
 - The own label has a vote, too. Neighbours alone would reward whatever smooths over CLIP's space, as a large k does.
 
-Measured on the drawn field guide (MLLM right for two thirds, three seeds of drawings, two kinds of label noise, 30
-settings of loss, k and learning rate each), its rank correlation with the true test accuracy and the test accuracy of
-the setting that it picks are MEASURED.
+Measured on drawn birds (six sets of labels of which a third is wrong, 30 settings of loss, k and learning rate each), the
+mean rank correlation with the true test accuracy is 0.92, and the setting that it picks is 0.2 points below the best one;
+true labels of the same images lose 0.8 points, own labels alone 1.7, their likelihood 4.2 (docs/tuning.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MEANING = (
     "MLLM label and those of its 10 nearest images have a vote each; no true label has a part in it"
 )
 VOTERS = 10  # nearest other images, as in fgvr.label_agreement
-SHARE = 0.2  # of the labelled images is held out …
+SHARE = 0.25  # of the labelled images is held out …
 MOST = 5000  # … but no more than make the score's standard error 0.007
 AT_ONCE = 2**24  # images × names scored at once
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +25,9 @@ from tune.trial_runs import TrialRuns, cause
 log = logging.getLogger(__name__)
 
 NAME = "tune"  # Ray's folder inside the sweep's
+STARTED_FILE = "started.json"
 REDUCTION = 3  # a third of the trials goes on at each of ASHA's rungs
-GRACE_SHARE = 9  # no trial is stopped in the first ninth of its epochs
+GRACE_SHARE = 6  # no trial is stopped in the first sixth of its epochs: low rates start slowly
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Search:
         seed: of what is proposed; with several trials at once their order decides, too.
         start: values of the first trial, those of the config.
         retry_failed: try failed trials of an earlier session again.
+        stop_early: stop trials that are behind; needs `can_stop_trials`.
     """
 
     trials: int
@@ -44,19 +48,46 @@ class Search:
     seed: int
     start: Mapping[str, Any]
     retry_failed: bool = False
+    stop_early: bool = True
 
 
 def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
     """Run what is missing of the sweep in `plan.folder`, and say how all trials went.
 
     Raises:
-        UserError: Ray's record of an earlier session in the folder cannot be read.
+        UserError: an earlier session's sweep in the folder cannot be continued.
     """
+    _quiet()
     tuner = _restored(plan, how) or _fresh(plan, how, runs)
     tuner.fit()
     filesystem, path = storage.arrow_filesystem(storage.join(plan.folder, NAME))
     record = tune.ExperimentAnalysis(path, storage_filesystem=filesystem)
     return outcomes(record, plan.sweep.objective, plan.sweep.epochs)
+
+
+def can_stop_trials() -> bool:
+    """Whether Ray can tell which of its actors are alive, which its dashboard does.
+
+    A stopped trial leaves its training's placement group behind; Ray Train frees it when it sees that the training's
+    controller is dead. Where it cannot see that, the cores would stay taken and the next trial would wait for ever.
+    """
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        list_nodes(limit=1, timeout=30)
+    except (RayStateApiException, ValueError):  # no answer; no address of a dashboard
+        return False
+    return True
+
+
+def _quiet() -> None:
+    """The sweep says itself what happens; Tune's tables and the times of its steps stay out of the console."""
+    import optuna
+
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints a box whatever `verbose` says
+    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def _trainable(plan: TrialPlan) -> Any:
@@ -67,6 +98,8 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
     import optuna
 
     objective, epochs = plan.sweep.objective, plan.sweep.epochs
+    started = {"concurrent": how.concurrent, "stop_early": how.stop_early}
+    storage.write_bytes(storage.join(plan.folder, STARTED_FILE), json.dumps(started).encode())
     filesystem, path = storage.arrow_filesystem(plan.folder)
     # Optuna's default of ten random trials would leave nothing to learn from in a small sweep. The constant liar
     # keeps trials that run at the same time apart.
@@ -82,17 +115,22 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
             num_samples=how.trials,
             max_concurrent_trials=how.concurrent,
             search_alg=OptunaSearch(sampler=sampler, points_to_evaluate=[dict(how.start)]),
-            scheduler=ASHAScheduler(
-                time_attr=EPOCH,
-                max_t=epochs,
-                grace_period=max(1, epochs // GRACE_SHARE),
-                reduction_factor=REDUCTION,
-            ),
+            scheduler=_asha(epochs) if how.stop_early else None,
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
             name=NAME, storage_path=path, storage_filesystem=filesystem, callbacks=[runs], verbose=0
         ),
+    )
+
+
+def _asha(epochs: int) -> ASHAScheduler:
+    return ASHAScheduler(
+        time_attr=EPOCH,
+        max_t=epochs,
+        grace_period=max(1, epochs // GRACE_SHARE),
+        reduction_factor=REDUCTION,
+        stop_last_trials=False,  # they end by themselves; with it a late report counts at early rungs, too
     )
 
 
@@ -108,6 +146,15 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
         return None
     filesystem, path = storage.arrow_filesystem(record)
     log.info("%s: continuing the sweep in %s", plan.sweep.stage, plan.folder)
+    before = json.loads(storage.read_bytes(storage.join(plan.folder, STARTED_FILE)))
+    if before["concurrent"] > how.concurrent or before["stop_early"] > how.stop_early:
+        # Ray goes on as before: trials would wait for each other's cores for ever.
+        raise UserError(
+            f"the sweep in {plan.folder} was started with {before['concurrent']} trials at once"
+            f"{' and a Ray dashboard' if before['stop_early'] else ''}; here is room for {how.concurrent}"
+            f"{'' if how.stop_early else ' and no dashboard'}. Continue it where it was started, or remove that folder "
+            "to start it afresh"
+        )
     try:
         return tune.Tuner.restore(
             path, _trainable(plan), storage_filesystem=filesystem, restart_errored=how.retry_failed

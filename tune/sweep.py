@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.run import UserError, run_main
-from cluster.stage import fingerprint_of
+from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.config.load import help_text
@@ -26,12 +26,21 @@ from pipelines.flow import PRESETS, Flow
 from tune import makd_sweep
 from tune.makd_sweep import MakdSweep
 from tune.near_sweep import NearSweep
-from tune.ray_search import Search, search
+from tune.ray_search import Search, can_stop_trials, search
 from tune.room import find_room
 from tune.spaces import describe, start_of
 from tune.stage_sweep import StageSweep
 from tune.trial import TrialPlan
-from tune.trial_outcomes import BEST_FILE, TRIALS_FILE, TrialOutcome, best_of, best_yaml, trials_csv, trials_text
+from tune.trial_outcomes import (
+    BEST_FILE,
+    TRIALS_FILE,
+    TrialOutcome,
+    best_of,
+    best_yaml,
+    ranked,
+    trials_csv,
+    trials_text,
+)
 from tune.trial_runs import TrialRuns
 
 log = logging.getLogger(__name__)
@@ -68,7 +77,14 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
     sweep = STAGES[stage](flow)
     space = sweep.space()
-    decides = {**sweep.decides, "space": describe(space), "trials": options.trials, "seed": options.seed}
+    start = start_of(context.config, space)
+    decides = {
+        **sweep.decides,
+        "space": describe(space),
+        "start": start,
+        "trials": options.trials,
+        "seed": options.seed,
+    }
     fingerprint = fingerprint_of(f"sweep/{stage}", decides, sweep.inputs)
     folder = storage.join(context.folder, "sweeps", stage, fingerprint)
     log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
@@ -77,38 +93,41 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
         trials=options.trials,
         concurrent=room.trials,
         seed=options.seed,
-        start=start_of(context.config, space),
+        start=start,
         retry_failed=context.config.run.retry_failed,
+        stop_early=can_stop_trials(),
     )
+    if not how.stop_early:
+        log.warning("sweep of %s: this Ray session has no dashboard, so no trial is stopped early", stage)
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
     trials = search(plan, how, runs)
-    _finish(flow, sweep, folder, trials)
-    return trials
+    _finish(context, sweep, trials)
+    unfinished = options.trials - sum(trial.state in ("finished", "stopped early", "failed") for trial in trials)
+    if unfinished:
+        raise UserError(f"{unfinished} trials of the sweep are not finished; the same command continues them")
+    storage.remove(storage.join(folder, "trials"))  # checkpoints, of use only to what is interrupted
+    return ranked(trials)
 
 
-def _finish(flow: Flow, sweep: StageSweep, folder: str, trials: list[TrialOutcome]) -> None:
-    """Write and show what was found, and complain about what was not."""
-    context, objective = flow.context, sweep.objective
+def _finish(context: RunContext, sweep: StageSweep, trials: Sequence[TrialOutcome]) -> None:
+    """Write and show what was found; raises UserError when that is nothing."""
+    objective = sweep.objective
     place = storage.join(context.folder, "sweeps", sweep.stage)
     sys.stdout.write(trials_text(trials, objective))
+    storage.write_bytes(storage.join(place, TRIALS_FILE), trials_csv(trials, objective).encode())
     best = best_of(trials)
     if best is None:
         raise UserError(_nothing_found(sweep.stage, trials))
-    storage.write_bytes(storage.join(place, TRIALS_FILE), trials_csv(trials, objective).encode())
     storage.write_bytes(storage.join(place, BEST_FILE), best_yaml(context.config, best, trials, objective).encode())
     for name in (BEST_FILE, TRIALS_FILE):
         context.tracker.log_file(storage.join(place, name), f"sweeps/{sweep.stage}")
     context.tracker.log_metrics({f"sweep.{sweep.stage}.{objective.metric}": best.score or 0.0})
     sys.stdout.write(f"\nbest values: {storage.join(place, BEST_FILE)}\n")
-    unfinished = sum(trial.state == "interrupted" for trial in trials)
-    if unfinished:
-        raise UserError(f"{unfinished} trials of the sweep were interrupted; the same command continues them")
-    storage.remove(storage.join(folder, "trials"))  # checkpoints, of use only to what was interrupted
 
 
 def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
     failed = [trial for trial in trials if trial.state == "failed"]
-    if len(failed) < len(trials) or not failed:
+    if not failed or len(failed) < len(trials):
         return f"the sweep of {stage} was interrupted before anything was measured; the same command continues it"
     return (
         f"all {len(failed)} trials of {stage} failed, the first because of: {failed[0].error}\n"
@@ -160,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lambda context: run(Flow(context), options),
         check=lambda config: check(config, options),
         argv=rest,
+        dashboard=True,
     )
 
 

@@ -1,6 +1,7 @@
 """A small run whose upstream tables are there: drawn birds, labels of which a third is wrong, vectors, aspects."""
 
 import json
+import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -85,3 +86,25 @@ def small_config(folder: Path, **more) -> Config:
     for part, values in more.items():
         tree[part] = tree.get(part, {}) | values
     return build(tree)
+
+
+def main() -> None:
+    """A sweep of near in a process of its own, in which all trials but the first one learn nothing."""
+    import logging
+
+    from ray import tune
+
+    from cluster.run import open_run
+    from tune import near_sweep
+    from tune.sweep import Options, run
+
+    logging.basicConfig(level=logging.INFO)
+    near_sweep.near_space = lambda *_: {"near.lr": tune.choice([0.05, 1e-9, 2e-9, 3e-9, 4e-9])}
+    near = {"epochs": 12, "lr": 0.05, "batch_size": 8}
+    config = small_config(Path(sys.argv[1]), near=near, cluster={"num_cpus": 2})
+    with open_run(config, dashboard=True) as context:
+        run(DrawnRun(context), Options("near", trials=3))
+
+
+if __name__ == "__main__":
+    main()
