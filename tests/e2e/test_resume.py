@@ -24,7 +24,7 @@ def arguments(folder: Path) -> list[str]:
 
 def answers_folder(folder: Path) -> Path | None:
     """The folder in which the stage that asks the model writes its parts."""
-    found = list((folder / "tiny" / "tables" / "label_answers").glob("*"))
+    found = list((folder / "tiny" / "tables" / "answers").glob("*"))
     return found[0] if found else None
 
 
@@ -74,7 +74,7 @@ def test_a_killed_run_finishes_only_what_is_missing_with_the_same_rows(tmp_path:
     assert len(after) == PARTS
     assert {name: after[name] for name in before} == before  # not one of the finished parts was written again
 
-    assert runs.rows(str(killed), "label_answers").equals(runs.rows(str(whole), "label_answers"))
+    assert runs.rows(str(killed), "answers").equals(runs.rows(str(whole), "answers"))
     assert runs.rows(str(killed), "labels").equals(runs.rows(str(whole), "labels"))
     assert json.loads(Path(runs.table(str(killed), "labels").path("label_space.json")).read_bytes()) == json.loads(
         Path(runs.table(str(whole), "labels").path("label_space.json")).read_bytes()
@@ -82,5 +82,5 @@ def test_a_killed_run_finishes_only_what_is_missing_with_the_same_rows(tmp_path:
 
     # And a third time nothing is left to do.
     log = runs.run("label", arguments(killed))
-    assert "label_answers: done before" in log
+    assert "answers: done before" in log
     assert parts_in(killed) == after
