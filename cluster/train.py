@@ -29,7 +29,7 @@ class TrainResult:
 class RayReporter:
     """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, every_report: bool) -> None:
         import ray.train
         import ray.train.torch
 
@@ -38,6 +38,7 @@ class RayReporter:
         self.world_size = int(context.get_world_size())
         self.device = ray.train.torch.get_device()
         self.progress = ProgressWriter(folder)
+        self.every_report = every_report
 
     def resume_folder(self) -> Path | None:
         """The last checkpoint of an interrupted training, as a local folder."""
@@ -47,11 +48,17 @@ class RayReporter:
         return None if checkpoint is None else Path(checkpoint.to_directory())
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
-        """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint."""
+        """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint.
+
+        Ray hears of checkpoints only, unless somebody listens to every report: a report costs about a third of a
+        second, which is more than an epoch of a small training.
+        """
         import ray.train
 
         if self.rank == 0:
             self.progress.write(metrics)
+        if save is None and not self.every_report:
+            return
         if save is None or self.rank != 0:
             ray.train.report(metrics)
             return
@@ -64,7 +71,7 @@ def _worker(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(job["threads"])
-    job["loop"](job["config"], RayReporter(job["folder"]))
+    job["loop"](job["config"], RayReporter(job["folder"], every_report=job["every_report"]))
 
 
 def train(
@@ -105,7 +112,13 @@ def train(
     threads = max(1, int(workers.num_cpus))
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"loop": loop, "config": config, "threads": threads, "folder": storage.join(folder, name)},
+        train_loop_config={
+            "loop": loop,
+            "config": config,
+            "threads": threads,
+            "folder": storage.join(folder, name),
+            "every_report": bool(callbacks),
+        },
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
