@@ -50,8 +50,8 @@ class RayReporter:
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
         """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint.
 
-        Ray hears of checkpoints only, unless somebody listens to every report: a report costs about a third of a
-        second, which is more than an epoch of a small training.
+        Ray hears of checkpoints only, unless somebody listens to every report: its controller takes one report at a
+        time and looks every two seconds, which is more than an epoch of a small training.
         """
         import ray.train
 
