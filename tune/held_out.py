@@ -16,9 +16,9 @@ What it is not, and why:
   which a small k learns; neighbours that see other backgrounds and poses outvote them.
 - The own label has a vote, too. Neighbours alone would reward whatever smooths over CLIP's space, as a large k does.
 
-Measured on drawn birds (six sets of labels of which a third is wrong, 30 settings of loss, k and learning rate each), the
-mean rank correlation with the true test accuracy is 0.92, and the setting that it picks is 0.2 points below the best one;
-true labels of the same images lose 0.8 points, own labels alone 1.7, their likelihood 4.2 (docs/tuning.md).
+Measured on drawn birds (six sets of labels of which a third is wrong, 30 settings of loss, k and learning rate each),
+the mean rank correlation with the true test accuracy is 0.92, and the setting that it picks is 0.2 points below the
+best one; true labels of the same images lose 0.8 points, own labels alone 1.7, their likelihood 4.2 (docs/tuning.md).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def small_config(folder: Path, **more) -> Config:
     """Trainings of two epochs with workers of one core."""
     tree = {
         "run": {"name": "small", "folder": str(folder)},
-        "ingest": {"source": {"kind": "field_guide", "train_per_class": 2, "test_per_class": 1}},
+        "ingest": {"source": {"kind": "field_guide", "train_per_class": 6, "test_per_class": 1}},
         "near": {"epochs": 2, "lr": 0.01, "workers": {"num_cpus": 1}},
         "makd": {
             "backbone": "test_byobnet",
@@ -99,8 +99,8 @@ def main() -> None:
     from tune.sweep import Options, run
 
     logging.basicConfig(level=logging.INFO)
-    near_sweep.near_space = lambda *_: {"near.lr": tune.choice([0.05, 1e-9, 2e-9, 3e-9, 4e-9])}
-    near = {"epochs": 12, "lr": 0.05, "batch_size": 8}
+    near_sweep.near_space = lambda *_: {"near.lr": tune.choice([0.01, 1e-9, 2e-9, 3e-9, 4e-9])}
+    near = {"epochs": 12, "lr": 0.01, "batch_size": 8}
     config = small_config(Path(sys.argv[1]), near=near, cluster={"num_cpus": 2})
     with open_run(config, dashboard=True) as context:
         run(DrawnRun(context), Options("near", trials=3))
