@@ -22,7 +22,7 @@ from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
 
 pytestmark = pytest.mark.slow
 
-ANSWERS = ["Azure Finch", "azure finch.", "A Crimson Wren", "I don't know."]
+ANSWERS = [*["Azure Finch"] * 4, "azure finch.", *["A Crimson Wren"] * 2, "I don't know."]
 
 
 class NoTracking:
@@ -48,7 +48,7 @@ def model(body: dict[str, Any], _: int) -> Reply:
         return completion("1. Is it blue?\n2. Is it red?\n3. Is it long?")
     if "Yes or No" in prompt_of(body):
         return completion("Yes", tops={"Yes": -0.1 - image_of(body) / 256, "No": -2.0})
-    return completion(ANSWERS[image_of(body) % 4])
+    return completion(ANSWERS[image_of(body) % 8])
 
 
 def flow(folder: Path, server: ChatServer, **more: Any) -> Flow:
