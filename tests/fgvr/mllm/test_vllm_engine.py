@@ -132,7 +132,8 @@ def test_lost_pixels_are_sent_again(results: dict[str, Any]) -> None:
 def test_labels_are_those_of_transformers(checked: Checked) -> None:
     for seed, answer in enumerate(checked.results["labels"]):
         text, logprob, prompt_tokens = checked.reference.label(seed, 6)
-        assert answer["text"] == text
+        # Random models speak in random bytes: vLLM holds an unfinished character back, transformers shows its mark.
+        assert answer["text"].rstrip("\ufffd") == text.rstrip("\ufffd")
         assert answer["logprob"] == pytest.approx(logprob, abs=1e-3)
         assert answer["prompt_tokens"] == prompt_tokens
         assert 1 <= answer["output_tokens"] <= 6
