@@ -20,8 +20,8 @@ def check_installation() -> None:
         if is_installed(cpu) and is_installed(gpu):
             raise InstallationError(
                 f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one that came last has "
-                "overwritten parts of the other. Make a new environment with one of them: `make clean`, then `make setup`"
-                " or `make setup-gpu` (by hand: pip install with one of the extras `cpu` and `gpu`, not both)"
+                "overwritten parts of the other. Make a new environment for one of them: `make clean`, then "
+                "`make setup` or `make setup-gpu` (by hand: pip install with one of the extras `cpu` and `gpu`, not both)"
             )
 
 
