@@ -21,7 +21,7 @@ def check_installation() -> None:
             raise InstallationError(
                 f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one that came last has "
                 "overwritten parts of the other. Make a new environment for one of them: `make clean`, then "
-                "`make setup` or `make setup-gpu` (by hand: pip install with one of the extras `cpu` and `gpu`, not both)"
+                "`make setup` or `make setup-gpu` (by hand: pip install with the extra `cpu` or `gpu`, not both)"
             )
 
 

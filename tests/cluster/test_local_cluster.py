@@ -20,7 +20,8 @@ def where():
 
 nodes = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("CPU")]
 on = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-print(len(set(ray.get([where.options(scheduling_strategy=each).remote() for each in on]))), ray.cluster_resources()["CPU"])
+found = ray.get([where.options(scheduling_strategy=each).remote() for each in on])
+print(len(set(found)), ray.cluster_resources()["CPU"])
 """
 
 
