@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from fgvr import storage
 from fgvr.clip.source import ClipError, find_clip
 from fgvr.config import Clip
 
@@ -18,6 +19,16 @@ def test_folders_with_and_without_prefix_are_found_and_told_apart_by_content(cli
     weights = copy / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
     assert find_clip(Clip(model=str(copy))).identity() != plain.identity()
+
+
+def test_a_folder_on_an_object_store_is_fetched(clip_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path))
+    storage.put_folder(clip_folder, "memory://models/clip")
+    found = find_clip(Clip(model="memory://models/clip"))
+    assert found == find_clip(Clip(model="local-dir:memory://models/clip"))
+    assert found.identity() == find_clip(Clip(model=str(clip_folder))).identity()
+    with pytest.raises(ClipError, match="there is nothing at memory://models/other"):
+        find_clip(Clip(model="memory://models/other"))
 
 
 @pytest.mark.parametrize(
