@@ -9,6 +9,7 @@ interface, on ports that are free, with token authentication on and a token made
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import signal
@@ -17,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 180.0
+START_ATTEMPTS = 3
 STOP_SECONDS = 20.0
 
 
@@ -64,12 +65,10 @@ def local_cluster(workers: int = 0, cpus: int = 2, head_cpus: int = 0) -> Iterat
         cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", token, folder / "nodes.log")
         head = ["--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         head += [f"--ray-client-server-port={free_port()}", f"--num-cpus={head_cpus}", f"--temp-dir={folder}"]
-        nodes = [stack.enter_context(_node(cluster, head))]
-        _wait_for(cluster, nodes)
-        for _ in range(workers):
+        _start(stack, cluster, head, wanted=1)
+        for number in range(workers):
             worker = [f"--address={cluster.address}", f"--num-cpus={cpus}"]
-            nodes.append(stack.enter_context(_node(cluster, worker)))
-        _wait_for_nodes(cluster, nodes)
+            _start(stack, cluster, worker, wanted=number + 2)
         yield cluster
 
 
@@ -78,6 +77,34 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _start(stack: ExitStack, cluster: LocalCluster, arguments: list[str], wanted: int) -> None:
+    """Start a node that `stack` stops; again where its processes missed their half minute, as on a busy machine."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        with ExitStack() as trial:
+            node = trial.enter_context(_node(cluster, arguments))
+            end = time.monotonic() + START_SECONDS
+            while node.poll() is None and time.monotonic() < end:
+                if _alive(cluster) >= wanted:
+                    stack.push(trial.pop_all())
+                    return
+                time.sleep(0.5)
+        text = cluster.log_file.read_text(errors="replace")[-2000:]
+        if attempt == START_ATTEMPTS or "timed out during startup" not in text:
+            raise RuntimeError(f"a Ray node did not start. The end of its output:\n{text}")
+
+
+def _alive(cluster: LocalCluster) -> int:
+    """Nodes that the head's dashboard knows as alive; 0 while it does not answer."""
+    headers = {"Authorization": f"Bearer {cluster.token_file.read_text()}"}
+    request = urllib.request.Request(f"{cluster.dashboard}/api/v0/nodes", headers=headers)  # noqa: S310  # loopback
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # loopback
+            nodes = json.load(answer)["data"]["result"]["result"]
+    except OSError:
+        return 0
+    return sum(node["state"] == "ALIVE" for node in nodes)
 
 
 @contextmanager
@@ -107,45 +134,6 @@ def _stop(node: subprocess.Popen[bytes]) -> None:
             node.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-
-
-def _wait_for(cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
-    """Until the dashboard answers that the job server is up."""
-    headers = {"Authorization": f"Bearer {cluster.token_file.read_text()}"}
-    request = urllib.request.Request(f"{cluster.dashboard}/api/version", headers=headers)  # noqa: S310  # loopback
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  # loopback
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False
-
-    _until(answers, cluster, nodes)
-
-
-def _wait_for_nodes(cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
-    command = [sys.executable, "-m", "ray.scripts.scripts", "list", "nodes", "--filter", "state=ALIVE", "--format=json"]
-    command += [f"--address={cluster.dashboard}"]
-
-    def all_alive() -> bool:
-        done = subprocess.run(command, env=cluster.environment(), capture_output=True, check=False)  # noqa: S603
-        return done.stdout.count(b'"node_id"') >= len(nodes)
-
-    if len(nodes) > 1:
-        _until(all_alive, cluster, nodes)
-
-
-def _until(ready: Callable[[], bool], cluster: LocalCluster, nodes: list[subprocess.Popen[bytes]]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if ready():
-            return
-        if any(node.poll() is not None for node in nodes):
-            break
-        time.sleep(0.5)
-    text = cluster.log_file.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"a Ray node did not start. The end of its output:\n{text}")
 
 
 def main() -> None:
