@@ -1,4 +1,4 @@
-"""A run from its command line: config, Ray session, MLflow run, log file, and clear errors."""
+"""A run from its command line: config, Ray session, MLflow run, and clear errors."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
+RETRYING = "retrying.json"
+
 
 @dataclass
 class StageSummary:
@@ -63,6 +65,7 @@ class StageFolder:
     name: str
     context: RunContext
     retry_failed: bool = False
+    attempt: int = 0  # 1 and more: failed rows of a finished table are tried again
 
     def path(self, *names: str) -> str:
         """URI of a file or folder inside."""
@@ -137,15 +140,16 @@ class RunContext:
         fingerprint = fingerprint_of(name, decides, inputs)
         uri = storage.join(self.folder, "tables", name, fingerprint)
         before = _finished(uri)
-        retry = before is not None and before.failed > 0 and self.config.run.retry_failed
-        if before is not None and not retry:
+        retry = self.config.run.retry_failed
+        if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
             self.tables.append(before)
             return before
-        log.info("%s: %s", name, "trying failed rows again" if retry else "started")
+        log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
+        earlier = _reopen(uri, before)
         start = time.monotonic()
         with self.tracker.stage(name, decides) as tracked:
-            summary = compute(StageFolder(uri, name, self, retry))
+            summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
             self._check_failures(name, summary)
             table = Table(
                 uri=uri,
@@ -156,11 +160,12 @@ class RunContext:
                 parts=summary.parts,
                 rows_per_part=summary.rows_per_part,
                 seconds=time.monotonic() - start,
-                revision=0 if before is None else before.revision + int(before.failed != summary.failed),
+                revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
                 extra={**summary.extra, "metrics": summary.metrics},
             )
             table.commit()
+            storage.remove(storage.join(uri, RETRYING))
             tracked.finish(table)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)
@@ -195,6 +200,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _reopen(uri: str, before: Table | None) -> Table | None:
+    """Make a finished table unfinished while its failed rows are tried again; returns what it was.
+
+    Parts change while that goes on, and the process may die: without a manifest the next run goes on with the stage,
+    and from the kept copy it knows that the result is another revision.
+    """
+    if before is None:
+        try:
+            return Table.load(uri, RETRYING)
+        except FileNotFoundError:
+            return None
+    storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
+    storage.remove(storage.join(uri, tables.MANIFEST))
+    return before
 
 
 def _finished(uri: str) -> Table | None:

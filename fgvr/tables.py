@@ -88,9 +88,9 @@ class Table:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, uri: str) -> Table:
+    def load(cls, uri: str, manifest: str = MANIFEST) -> Table:
         """Read the manifest of a finished folder; raises FileNotFoundError where the stage has not finished."""
-        facts = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        facts = json.loads(storage.read_bytes(storage.join(uri, manifest)))
         return cls(**{**facts, "uri": uri})  # a run folder may have been moved or copied
 
     @property

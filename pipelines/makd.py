@@ -69,7 +69,8 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, se
     trained = train(
         train_student,
         job,
-        name="training",
+        # A retry may have more images than the training that is finished there.
+        name=f"training-{folder.attempt}" if folder.attempt else "training",
         folder=folder.uri,
         workers=settings.workers,
         field="makd.workers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgvr import storage
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
 from fgvr.config.data import FieldGuideSource, FolderSource, Source, TableSource
@@ -17,6 +18,7 @@ def check(config: Config) -> None:
     if isinstance(config.mllm, VllmBackend):
         identity(config.mllm)  # finds the model without fetching its weights
     find_clip(config.clip)
+    _check_source(config)
     _check_questions(config)
     _check_splits(config)
     if _may_have_truth(config.ingest.source):
@@ -31,6 +33,18 @@ def _may_have_truth(source: Source) -> bool:
     if isinstance(source, FolderSource):
         return source.class_from != "none"
     return not isinstance(source, TableSource) or source.class_column is not None
+
+
+def _check_source(config: Config) -> None:
+    source = config.ingest.source
+    if not isinstance(source, FieldGuideSource) and not storage.exists(source.path):
+        raise ConfigError(f"ingest.source.path = {source.path}: there is nothing")
+    unlabelled = isinstance(source, FolderSource) and source.class_from == "none"
+    if unlabelled and config.label.images.per_class is not None:
+        raise ConfigError(
+            f"label.images.per_class = {config.label.images.per_class}: the images of a folder have no classes where "
+            "ingest.source.class_from is none; set it to null, and label.images.max_images counts"
+        )
 
 
 def _check_questions(config: Config) -> None:

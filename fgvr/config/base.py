@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Part(BaseModel):
@@ -28,6 +30,12 @@ class Workers(Part):
     """Memory an actor reserves, GiB, so that Ray does not put too many on a node; null: none reserved."""
     rows_per_part: int = Field(default=1024, ge=1)
     """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers = {self.min_workers} is more than max_workers = {self.max_workers}")
+        return self
 
 
 class TrainWorkers(Part):

@@ -116,7 +116,8 @@ def _value(name: str, text: str) -> Any:
 def help_text(description: str, presets: Path) -> str:
     """Every field with its type, default and meaning."""
     lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--FIELD VALUE …]", ""]
-    lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), "", "Fields:"]
+    lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
+    lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]
     for leaf in leaves(Config):
         shown = "required" if repr(leaf.default) == "PydanticUndefined" else f"default {_yaml_value(leaf.default)}"
         lines += [f"  --{leaf.name}  ({type_name(leaf.annotation)}; {shown})"]

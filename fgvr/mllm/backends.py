@@ -34,7 +34,15 @@ def backend_identity(config: VllmBackend | OpenAIBackend) -> dict[str, Any]:
     Raises ModelError for a model that cannot be found, so a slip shows before anything starts.
     """
     if isinstance(config, OpenAIBackend):
-        return {"kind": config.kind, "server": config.base_url, "model": config.model, "detail": config.image_detail}
+        return {
+            "kind": config.kind,
+            "server": config.base_url,
+            "model": config.model,
+            "detail": config.image_detail,
+            "max_image_side": config.max_image_side,
+            "top_logprobs": config.top_logprobs,
+            "answer_logprobs": config.answer_logprobs,
+        }
     return {
         "kind": config.kind,
         "model": identity(config),

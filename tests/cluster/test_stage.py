@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,37 @@ def test_failed_rows_are_tried_again_when_asked_and_the_version_tells(tmp_path: 
     assert (second.failed, second.uri) == (0, first.uri)
     assert second.version != first.version  # later stages are computed anew
     assert asked.stage("label", decides={}, inputs=[], compute=explode).version == second.version
+
+
+def test_a_retry_that_was_cut_short_is_finished_by_the_next_run_as_another_revision(tmp_path: Path) -> None:
+    share = {"max_error_share": 0.5}
+
+    def stage(compute: Callable[[StageFolder], StageSummary], **run: Any) -> Table:
+        return context_in(tmp_path, **share, **run).stage("label", decides={}, inputs=[], compute=compute)
+
+    first = stage(lambda folder: folder.write_table(answers(3)))
+
+    def dies(folder: StageFolder) -> StageSummary:
+        folder.write_table(answers())
+        raise OSError("the machine went away")
+
+    with pytest.raises(OSError, match="went away"):
+        stage(dies, retry_failed=True)
+    second = stage(lambda folder: folder.write_table(answers()))  # without the flag
+    assert (first.revision, second.revision, second.failed) == (0, 1, 0)
+
+
+def test_a_stage_that_stopped_for_its_failures_can_try_them_again(tmp_path: Path) -> None:
+    with pytest.raises(TooManyFailures):
+        context_in(tmp_path).stage("label", decides={}, inputs=[], compute=lambda f: f.write_table(answers(3)))
+    asked = []
+
+    def mended(folder: StageFolder) -> StageSummary:
+        asked.append(folder.retry_failed)
+        return folder.write_table(answers())
+
+    context_in(tmp_path, retry_failed=True).stage("label", decides={}, inputs=[], compute=mended)
+    assert asked == [True]
 
 
 def fingerprint(name: str = "label", decides: Any = None, inputs: tuple[Table, ...] = ()) -> str:

@@ -6,7 +6,7 @@ from fgvr.config import build
 from fgvr.errors import UserError
 from pipelines.preflight import check
 
-FOLDER = {"kind": "folder", "path": "photos"}
+FOLDER = {"kind": "folder", "path": "."}
 
 
 def test_the_demo_passes() -> None:
@@ -20,6 +20,8 @@ def test_the_demo_passes() -> None:
         ({"clip": {"model": "ViT-Z-99"}}, "clip.model"),
         ({"makd": {"backbone": "resnet1"}}, "makd.backbone"),
         ({"ingest": {"source": FOLDER}}, "questions.file"),
+        ({"ingest": {"source": {"kind": "folder", "path": "/no/such/photos"}}}, "ingest.source.path"),
+        ({"ingest": {"source": FOLDER}, "label": {"images": {"per_class": 5}}}, "label.images.per_class"),
         ({"questions": {"file": "/no/such/file.txt"}}, "questions.file"),
         ({"evaluate": {"split": "train"}}, "label.images.split"),
         ({"makd": {"split": "test"}}, "makd.split"),
