@@ -100,7 +100,8 @@ def _read(raw: str, chosen: AliasTable) -> tuple[str | None, str | Failure]:
     spelling = cleaned if isinstance(cleaned, str) else None
     label = chosen.label(raw)
     if label is not None:
-        spelling = spelling or raw
+        # Under its cleaned spelling the table would contradict itself where another answer cleans to the same.
+        spelling = spelling if spelling is not None and chosen.label(spelling) == label else raw
     elif spelling is not None:
         label = chosen.label(spelling)
     if label is None:

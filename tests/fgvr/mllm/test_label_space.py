@@ -72,6 +72,17 @@ def test_an_edited_table_overrules_the_clean_up(tmp_path: Path) -> None:
     assert dropped.reason is Reason.REFUSED
 
 
+def test_a_whole_answer_and_its_cleaned_name_may_mean_different_things(tmp_path: Path) -> None:
+    sentence = "The bird in this image is a Robin."
+    file = tmp_path / "aliases.csv"
+    file.write_text(f"answer,label\n{sentence},American Robin\nRobin,European Robin\n")
+    named = build_label_space({sentence: 1, "Robin": 1}, read_aliases(str(file)))
+    assert named.meanings == {sentence: "American Robin", "Robin": "European Robin"}
+    file.write_bytes(write_aliases(named.aliases))
+    again = build_label_space({sentence: 1, "Robin": 1}, read_aliases(str(file)))
+    assert again.meanings == named.meanings
+
+
 def test_chains_are_followed(tmp_path: Path) -> None:
     file = tmp_path / "aliases.csv"
     file.write_text("answer,label\na,b\nb,c\nc,C\n")
