@@ -159,7 +159,7 @@ class RunContext:
                 failed=summary.failed,
                 parts=summary.parts,
                 rows_per_part=summary.rows_per_part,
-                seconds=time.monotonic() - start,
+                seconds=time.monotonic() - start + (earlier.seconds if earlier else 0.0),
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
                 extra={**summary.extra, "metrics": summary.metrics},

@@ -57,7 +57,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did; `seconds` is the wall time of all sessions together."""
+    """What a stage did; `seconds` is the wall time of the session that finished it, with retries."""
 
     name: str
     seconds: float
