@@ -71,12 +71,14 @@ def can_stop_trials() -> bool:
     A stopped trial leaves its training's placement group behind; Ray Train frees it when it sees that the training's
     controller is dead. Where it cannot see that, the cores would stay taken and the next trial would wait for ever.
     """
+    import ray
     from ray.util.state import list_nodes
     from ray.util.state.exception import RayStateApiException
 
     try:
-        list_nodes(limit=1, timeout=30)
-    except (RayStateApiException, ValueError):  # no answer; no address of a dashboard
+        # By its address: on a machine with several Ray sessions Ray would not know which one is meant.
+        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1, timeout=30)
+    except (RayStateApiException, ValueError, ConnectionError):  # no answer; no address of a dashboard
         return False
     return True
 

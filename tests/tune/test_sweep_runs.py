@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -45,9 +46,10 @@ def start(folder: Path, log: Path) -> subprocess.Popen:
 
 def kill_all(process: subprocess.Popen) -> None:
     """The driver first, as an out-of-memory killer would; then what Ray left of its session."""
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_killed_sweep_of_near_continues(tmp_path):
