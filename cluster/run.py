@@ -23,14 +23,14 @@ __all__ = ["UserError", "open_run", "run_main"]
 
 
 @contextmanager
-def open_run(config: Config, *, dashboard: bool = False) -> Iterator[RunContext]:
-    """Everything that a stage needs, closed again at the end; `dashboard`: see `ray_session`."""
+def open_run(config: Config) -> Iterator[RunContext]:
+    """Everything that a stage needs, closed again at the end."""
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     try:
         storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
-    with ray_session(config.cluster, dashboard=dashboard), tracked_run(config, folder) as tracker:
+    with ray_session(config.cluster), tracked_run(config, folder) as tracker:
         yield RunContext(config, folder, tracker)
 
 
@@ -41,7 +41,6 @@ def run_main(
     *,
     check: Callable[[Config], None] | None = None,
     argv: Sequence[str] | None = None,
-    dashboard: bool = False,
 ) -> None:
     """The body of every script in pipelines/.
 
@@ -51,7 +50,6 @@ def run_main(
         work: what to do inside the run.
         check: looks for what cannot work before anything is started; raises ConfigError.
         argv: arguments; null: the command line's.
-        dashboard: see `ray_session`.
 
     Raises:
         SystemExit: 2 for a wrong config, 1 for an error that the user can mend.
@@ -62,7 +60,7 @@ def run_main(
         check_installation()
         if check is not None:
             check(config)
-        with open_run(config, dashboard=dashboard) as context:
+        with open_run(config) as context:
             work(context)
     except ConfigError as error:
         exit_with(error)

@@ -37,16 +37,11 @@ class SessionError(UserError):
 
 
 @contextmanager
-def ray_session(config: Cluster, *, dashboard: bool = False) -> Iterator[None]:
+def ray_session(config: Cluster) -> Iterator[None]:
     """Connect to Ray, or start it on this machine, and leave it as it was found at the end.
 
     Inside `ray job submit` the job's cluster is used (Ray sets RAY_ADDRESS there). A session that is already up
     in this process (a test, a notebook) is used and stays up.
-
-    Args:
-        config: which session.
-        dashboard: start Ray's dashboard, too, where a session is started. What asks Ray for the state of its actors
-            needs it: Ray Train frees the cores of a training that was stopped from outside that way.
 
     Raises:
         SessionError: no cluster answers at the address, or Ray cannot start here.
@@ -64,7 +59,7 @@ def ray_session(config: Cluster, *, dashboard: bool = False) -> Iterator[None]:
         if address:
             ray.init(**_joined(config, address))
         else:
-            _start(config, dashboard)
+            _start(config)
     # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
         place = f"at cluster.address = {address}" if address else "on this machine"
@@ -101,11 +96,11 @@ def _joined(config: Cluster, address: str) -> dict[str, Any]:
     }
 
 
-def _start(config: Cluster, dashboard: bool) -> None:
+def _start(config: Cluster) -> None:
     """Start Ray here; again where its processes missed their half minute for each other, as on a busy machine."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(**_started(config, dashboard))
+            ray.init(**_started(config))
         except Exception as error:  # Ray raises a bare Exception for this
             if "timed out during startup" not in str(error):
                 raise
@@ -117,13 +112,13 @@ def _start(config: Cluster, dashboard: bool) -> None:
             return
 
 
-def _started(config: Cluster, dashboard: bool) -> dict[str, Any]:
+def _started(config: Cluster) -> dict[str, Any]:
     return {
         "address": "local",  # without it Ray would join any other Ray that it finds on this machine
         "num_cpus": config.num_cpus,
         "num_gpus": config.num_gpus,
         "object_store_memory": None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
-        "include_dashboard": dashboard,
+        "include_dashboard": False,
         "runtime_env": _environment(),
         "logging_level": logging.WARNING,
         "log_to_driver": config.worker_logs,

@@ -26,6 +26,10 @@ class TrainResult:
     checkpoint: str
 
 
+class NoCheckpoint(RuntimeError):
+    """A training ended without leaving a checkpoint."""
+
+
 class RayReporter:
     """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
 
@@ -102,6 +106,7 @@ def train(
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
         RuntimeError: the loop failed more often than workers.max_failures; carries the loop's error.
+        NoCheckpoint: it ended without one.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -142,6 +147,6 @@ def train(
     if result.error is not None:
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
     if result.checkpoint is None:
-        raise RuntimeError(f"training {name} ended without a checkpoint")
+        raise NoCheckpoint(f"training {name} ended without a checkpoint")
     inside = Path(result.checkpoint.path).name
     return TrainResult(dict(result.metrics or {}), storage.join(folder, name, inside))

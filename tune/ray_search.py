@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from fgvr import storage
 from fgvr.errors import UserError
+from tune.early_stop import MarkingAsha
 from tune.room import TRIAL_CPUS
 from tune.stage_sweep import EPOCH, Objective
 from tune.trial import TrialPlan, run_trial
@@ -40,7 +41,6 @@ class Search:
         seed: of what is proposed; with several trials at once their order decides, too.
         start: values of the first trial, those of the config.
         retry_failed: try failed trials of an earlier session again.
-        stop_early: stop trials that are behind; needs `can_stop_trials`.
     """
 
     trials: int
@@ -48,7 +48,6 @@ class Search:
     seed: int
     start: Mapping[str, Any]
     retry_failed: bool = False
-    stop_early: bool = True
 
 
 def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
@@ -65,24 +64,6 @@ def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
     return outcomes(record, plan.sweep.objective, plan.sweep.epochs)
 
 
-def can_stop_trials() -> bool:
-    """Whether Ray can tell which of its actors are alive, which its dashboard does.
-
-    A stopped trial leaves its training's placement group behind; Ray Train frees it when it sees that the training's
-    controller is dead. Where it cannot see that, the cores would stay taken and the next trial would wait for ever.
-    """
-    import ray
-    from ray.util.state import list_nodes
-    from ray.util.state.exception import RayStateApiException
-
-    try:
-        # By its address: on a machine with several Ray sessions Ray would not know which one is meant.
-        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1, timeout=30)
-    except (RayStateApiException, ValueError, ConnectionError):  # no answer; no address of a dashboard
-        return False
-    return True
-
-
 def _quiet() -> None:
     """The sweep says itself what happens; Tune's tables and the times of its steps stay out of the console."""
     import optuna
@@ -90,6 +71,8 @@ def _quiet() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints a box whatever `verbose` says
     logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # A continued trial reports some epochs twice.
+    warnings.filterwarnings("ignore", message="The reported value is ignored")
 
 
 def _trainable(plan: TrialPlan) -> Any:
@@ -99,9 +82,8 @@ def _trainable(plan: TrialPlan) -> Any:
 def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
     import optuna
 
-    objective, epochs = plan.sweep.objective, plan.sweep.epochs
-    started = {"concurrent": how.concurrent, "stop_early": how.stop_early}
-    storage.write_bytes(storage.join(plan.folder, STARTED_FILE), json.dumps(started).encode())
+    objective = plan.sweep.objective
+    storage.write_bytes(storage.join(plan.folder, STARTED_FILE), json.dumps({"concurrent": how.concurrent}).encode())
     filesystem, path = storage.arrow_filesystem(plan.folder)
     # Optuna's default of ten random trials would leave nothing to learn from in a small sweep. The constant liar
     # keeps trials that run at the same time apart.
@@ -117,7 +99,7 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
             num_samples=how.trials,
             max_concurrent_trials=how.concurrent,
             search_alg=OptunaSearch(sampler=sampler, points_to_evaluate=[dict(how.start)]),
-            scheduler=_asha(epochs) if how.stop_early else None,
+            scheduler=_asha(plan),
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
@@ -126,8 +108,10 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
     )
 
 
-def _asha(epochs: int) -> ASHAScheduler:
-    return ASHAScheduler(
+def _asha(plan: TrialPlan) -> MarkingAsha:
+    epochs = plan.sweep.epochs
+    return MarkingAsha(
+        plan.folder,
         time_attr=EPOCH,
         max_t=epochs,
         grace_period=max(1, epochs // GRACE_SHARE),
@@ -148,14 +132,11 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
         return None
     filesystem, path = storage.arrow_filesystem(record)
     log.info("%s: continuing the sweep in %s", plan.sweep.stage, plan.folder)
-    before = json.loads(storage.read_bytes(storage.join(plan.folder, STARTED_FILE)))
-    if before["concurrent"] > how.concurrent or before["stop_early"] > how.stop_early:
-        # Ray goes on as before: trials would wait for each other's cores for ever.
+    before = json.loads(storage.read_bytes(storage.join(plan.folder, STARTED_FILE)))["concurrent"]
+    if before > how.concurrent:  # Ray goes on with as many as before: they would wait for each other's cores for ever
         raise UserError(
-            f"the sweep in {plan.folder} was started with {before['concurrent']} trials at once"
-            f"{' and a Ray dashboard' if before['stop_early'] else ''}; here is room for {how.concurrent}"
-            f"{'' if how.stop_early else ' and no dashboard'}. Continue it where it was started, or remove that folder "
-            "to start it afresh"
+            f"the sweep in {plan.folder} was started with {before} trials at once, and there is room for "
+            f"{how.concurrent} now. Continue it where it was started, or remove that folder to start it afresh"
         )
     try:
         return tune.Tuner.restore(

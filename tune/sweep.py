@@ -26,7 +26,7 @@ from pipelines.flow import PRESETS, Flow
 from tune import makd_sweep
 from tune.makd_sweep import MakdSweep
 from tune.near_sweep import NearSweep
-from tune.ray_search import Search, can_stop_trials, search
+from tune.ray_search import Search, search
 from tune.room import find_room
 from tune.spaces import describe, start_of
 from tune.stage_sweep import StageSweep
@@ -95,10 +95,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
         seed=options.seed,
         start=start,
         retry_failed=context.config.run.retry_failed,
-        stop_early=can_stop_trials(),
     )
-    if not how.stop_early:
-        log.warning("sweep of %s: this Ray session has no dashboard, so no trial is stopped early", stage)
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
     trials = search(plan, how, runs)
     _finish(context, sweep, trials)
@@ -179,7 +176,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         lambda context: run(Flow(context), options),
         check=lambda config: check(config, options),
         argv=rest,
-        dashboard=True,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.train import train
-from fgvr import storage
+from cluster.train import NoCheckpoint, train
 from fgvr.config.base import TrainWorkers
+from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
 from tune.spaces import with_values
 from tune.stage_sweep import StageSweep
 
@@ -29,11 +29,6 @@ class TrialPlan:
     workers: TrainWorkers
 
 
-def trial_folder(sweep_folder: str, trial_id: str) -> str:
-    """Where a trial keeps its checkpoints as long as it runs; a continued sweep finds them by the trial's id."""
-    return storage.join(sweep_folder, "trials", trial_id)
-
-
 def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
     """The function that Ray Tune calls in an actor of its own for every trial.
 
@@ -48,11 +43,17 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
     training = plan.sweep.training(with_values(plan.sweep.config, values), plan.folder, folder)
     limit = plan.workers.max_failures
     workers = plan.workers.model_copy(update={"max_failures": RESTARTS if limit < 0 else min(limit, RESTARTS)})
-    train(
-        training.loop,
-        training.job,
-        name="training",
-        folder=folder,
-        workers=workers,
-        callbacks=[TuneReportCallback()],
-    )
+    job = StoppableJob(training.loop, training.job, folder)
+    try:
+        train(
+            train_stoppable,
+            job,
+            name="training",
+            folder=folder,
+            workers=workers,
+            field=f"{plan.sweep.stage}.workers",
+            callbacks=[TuneReportCallback()],
+        )
+    except NoCheckpoint:
+        if not is_stopped(folder):
+            raise

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from fgvr.errors import user_error_in
 from tune.stage_sweep import EPOCH, Objective
 
 log = logging.getLogger(__name__)
@@ -34,10 +36,23 @@ def measured(result: dict[str, Any]) -> dict[str, float]:
 
 
 def cause(trial: Trial) -> str:
-    """Why a trial failed, in a line: the innermost error that Ray passed on."""
-    error = trial.get_pickled_error() or trial.get_error()
+    """Why a trial failed, in a line: what the user can mend where that is the cause, else the innermost error."""
+    error = _error(trial)
+    known = user_error_in(error) if isinstance(error, BaseException) else None
+    if known is not None:
+        return " ".join(str(known).split())
     lines = [line.strip() for line in str(error or "unknown").splitlines() if line.strip()]
     return lines[-1] if lines else "unknown"
+
+
+def _error(trial: Trial) -> BaseException | str | None:
+    """The error itself, or its text where it did not pickle."""
+    here = trial.pickled_error_file  # on this machine; Ray copies it to the sweep's folder some time later
+    if here is not None and Path(here).is_file():
+        found: BaseException = cloudpickle.loads(Path(here).read_bytes())
+        return found
+    stored: BaseException | str | None = trial.get_pickled_error() or trial.get_error()
+    return stored
 
 
 class TrialRuns(tune.Callback):  # type: ignore[misc]

@@ -31,7 +31,7 @@ def test_what_is_missing_is_named(demand: Demand, nodes: list[Node], problem: st
 
 
 def test_a_pool_can_begin_with_one_worker_and_a_training_only_with_all() -> None:
-    assert demand_of(Workers(min_workers=8, num_cpus=1)).count == 1
+    assert demand_of(Workers(min_workers=8, max_workers=8, num_cpus=1)).count == 1
     assert demand_of(TrainWorkers(num_workers=8, use_gpu=True)) == Demand(8, 2, 1)
 
 

@@ -88,6 +88,11 @@ def small_config(folder: Path, **more) -> Config:
     return build(tree)
 
 
+def swept_config(folder: Path) -> Config:
+    """What `main` sweeps, with enough epochs to be killed in between."""
+    return small_config(folder, near={"epochs": 6, "lr": 0.01, "batch_size": 8}, cluster={"num_cpus": 2})
+
+
 def main() -> None:
     """A sweep of near in a process of its own, in which all trials but the first one learn nothing."""
     import logging
@@ -100,10 +105,8 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO)
     near_sweep.near_space = lambda *_: {"near.lr": tune.choice([0.01, 1e-9, 2e-9, 3e-9, 4e-9])}
-    near = {"epochs": 12, "lr": 0.01, "batch_size": 8}
-    config = small_config(Path(sys.argv[1]), near=near, cluster={"num_cpus": 2})
-    with open_run(config, dashboard=True) as context:
-        run(DrawnRun(context), Options("near", trials=3))
+    with open_run(swept_config(Path(sys.argv[1]))) as context:
+        run(DrawnRun(context), Options("near", trials=2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""Trials that are behind end their training themselves.
+
+Ray Tune stops a trial by killing its actor. The training that the actor started under Ray Train is not told: its
+cores stay reserved until Ray's dashboard finds that its controller is gone, and for ever where there is no dashboard
+(a session on this machine has none) or where two Ray sessions share a machine. The next trial then waits for these
+cores. So the scheduler only leaves a mark in the trial's folder, and the training looks for it after every report,
+ends as if it were done, and gives everything back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from cluster.train import Loop
+from fgvr import storage
+from fgvr.training.reporter import Reporter
+
+MARK = "stop"
+
+
+def trial_folder(sweep_folder: str, trial_id: str) -> str:
+    """Where a trial keeps its checkpoints as long as it runs; a continued sweep finds them by the trial's id."""
+    return storage.join(sweep_folder, "trials", trial_id)
+
+
+def is_stopped(folder: str) -> bool:
+    """Whether the trial in this folder is to end, or ended, before its last epoch."""
+    return storage.exists(storage.join(folder, MARK))
+
+
+class MarkingAsha(ASHAScheduler):  # type: ignore[misc]
+    """ASHA (Li et al. 2020) as Ray Tune has it, with a mark in place of a kill.
+
+    Args:
+        sweep_folder: the sweep's.
+        options: of ASHAScheduler.
+    """
+
+    def __init__(self, sweep_folder: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.sweep_folder = sweep_folder
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Mark a trial that is behind; never ask Ray Tune to stop it."""
+        if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP:
+            storage.write_bytes(storage.join(trial_folder(self.sweep_folder, trial.trial_id), MARK), b"")
+        return str(TrialScheduler.CONTINUE)
+
+
+class StoppedEarly(Exception):
+    """Leaves a training loop at a report."""
+
+
+class StoppableReporter:
+    """A reporter (`fgvr.training.reporter.Reporter`) that leaves the loop, on all ranks at the same report."""
+
+    def __init__(self, reporter: Reporter, folder: str) -> None:
+        self.reporter, self.folder = reporter, folder
+        self.rank, self.world_size, self.device = reporter.rank, reporter.world_size, reporter.device
+
+    def resume_folder(self) -> Path | None:
+        """As the reporter's."""
+        return self.reporter.resume_folder()
+
+    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
+        """As the reporter's; raises StoppedEarly when the trial is to end."""
+        self.reporter.report(metrics, save)
+        stop = torch.tensor([float(self.rank == 0 and is_stopped(self.folder))], device=self.device)
+        if self.world_size > 1:
+            torch.distributed.broadcast(stop, 0)
+        if stop.item():
+            raise StoppedEarly
+
+
+@dataclass(frozen=True)
+class StoppableJob:
+    """A training that may end early: a loop, its argument, and the trial's folder."""
+
+    loop: Loop
+    job: Any
+    folder: str
+
+
+def train_stoppable(job: StoppableJob, reporter: Reporter) -> None:
+    """The training, to its end or to the report at which the trial is behind."""
+    try:
+        job.loop(job.job, StoppableReporter(reporter, job.folder))
+    except StoppedEarly:
+        return
