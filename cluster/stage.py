@@ -164,9 +164,9 @@ class RunContext:
                 failures=summary.failures,
                 extra={**summary.extra, "metrics": summary.metrics},
             )
+            tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             storage.remove(storage.join(uri, RETRYING))
-            tracked.finish(table)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)
         return table

@@ -120,6 +120,8 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
         mlflow.create_experiment(config.tracking.experiment, artifact_location=place)
     mlflow.set_experiment(config.tracking.experiment)
     run_id = _earlier_run(folder, uri)
+    if run_id is not None:
+        _end_killed_stages(run_id)
     with mlflow.start_run(run_id=run_id, run_name=config.run.name) as run:
         facts = json.dumps({"tracking_uri": uri, "run_id": run.info.run_id})
         storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
@@ -150,6 +152,18 @@ def _earlier_run(folder: str, tracking_uri: str) -> str | None:
     except MlflowException:
         log.warning("MLflow run %s of an earlier session is gone; starting a new one", facts["run_id"])
         return None
+
+
+def _end_killed_stages(run_id: str) -> None:
+    """Stages that an earlier session had begun when it was killed are no longer running; trials of sweeps go on."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    begun = f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], begun):
+        if "fgvr.trial" not in run.data.tags:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,8 @@ from cluster.run import run_main
 from cluster.stage import RunContext
 from fgvr.config import Config
 from fgvr.tables import Table
+
+log = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -108,4 +111,10 @@ def stage_main(
         work: what to ask of the flow.
         check: raises a UserError for what cannot work, before anything is started.
     """
-    run_main(doc, PRESETS, lambda context: work(Flow(context)), check=check)
+
+    def run(context: RunContext) -> None:
+        made = work(Flow(context))
+        if isinstance(made, Table):
+            log.info("%s: %s", made.name, made.uri)
+
+    run_main(doc, PRESETS, run, check=check)

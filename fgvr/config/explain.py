@@ -38,7 +38,7 @@ def explain(problem: Any) -> str:
 def _suggestion(place: str) -> str:
     """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
     known = list(dict.fromkeys(leaf.name for leaf in leaves(Config)))
-    known += list(dict.fromkeys(name.split(".", 1)[0] for name in known))
+    known += list(dict.fromkeys(name[:end] for name in known for end, at in enumerate(name) if at == "."))
     part, _, field = place.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}
     if close := difflib.get_close_matches(field, list(beside), n=1, cutoff=0.7):

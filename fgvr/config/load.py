@@ -119,6 +119,9 @@ def help_text(description: str, presets: Path) -> str:
     lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
     lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]
     for leaf in leaves(Config):
+        if leaf.name.endswith(".kind"):
+            lines += ["", f"  --{leaf.name} {leaf.default}, and its fields:"]
+            continue
         shown = "required" if repr(leaf.default) == "PydanticUndefined" else f"default {_yaml_value(leaf.default)}"
         lines += [f"  --{leaf.name}  ({type_name(leaf.annotation)}; {shown})"]
         lines += [f"      {' '.join(leaf.meaning.split())}"]

@@ -138,13 +138,15 @@ def _local_folder(config: VllmBackend) -> Path | None:
 
 def _hub_config(config: VllmBackend) -> Path:
     """The config.json of a hub model, in the hub's local cache: fetched alone, so that a slip is noticed at once."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(hf_hub_download(config.model, "config.json", revision=config.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if constants.HF_HUB_OFFLINE:
+            reason = "HF_HUB_OFFLINE is set, and the hub's cache on this machine does not hold it"
         raise ModelError(
             f"mllm.model: {config.model} is no folder here, and the Hugging Face hub did not give it: {reason}"
         ) from error

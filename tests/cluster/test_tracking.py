@@ -76,6 +76,19 @@ def test_a_run_that_is_continued_keeps_its_mlflow_run(tmp_path: Path) -> None:
     assert client.get_run(first).info.status == "FINISHED"
 
 
+def test_stages_of_a_killed_session_are_no_longer_running(tmp_path: Path) -> None:
+    with tracked_run(Config(), str(tmp_path)) as tracker:
+        client = mlflow.MlflowClient(tracker.uri)
+        experiment = client.get_run(tracker.run_id).info.experiment_id
+        # What a killed process leaves: nested runs that nobody ended. A trial is continued by its sweep.
+        parent = {"mlflow.parentRunId": tracker.run_id}
+        stage = client.create_run(experiment, tags=parent).info.run_id
+        trial = client.create_run(experiment, tags=parent | {"fgvr.trial": "a1"}).info.run_id
+    with tracked_run(Config(), str(tmp_path)):
+        assert client.get_run(stage).info.status == "KILLED"
+        assert client.get_run(trial).info.status == "RUNNING"
+
+
 def test_a_lost_store_starts_a_new_run(tmp_path: Path) -> None:
     facts = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "run_id": "0" * 32}
     (tmp_path / RUN_FILE).write_text(json.dumps(facts))

@@ -45,6 +45,7 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
     ("argv", "message"),
     [
         (["--near.k", "5"], r"near\.k: there is no such field; did you mean candidates\.k\?"),
+        (["--label.imagess", "5"], r"label\.imagess: .*did you mean label\.images\?"),
         (["--near.epoch", "5"], r"near\.epoch: .*did you mean near\.epochs\?"),
         (["--neer.lr", "5"], r"neer: .*did you mean near\?"),
         (["--near.loss", "prodn"], r"near\.loss = 'prodn': should be 'proden', 'ce', 'cc', 'rc' or 'gce'"),
@@ -86,7 +87,8 @@ def test_help_lists_every_field_with_its_default_and_meaning(capsys: pytest.Capt
     text = capsys.readouterr().out
     assert text.startswith("What the script does.")
     for leaf in leaves(Config):
-        assert f"--{leaf.name}  (" in text
+        shown = f" {leaf.default}, and its fields:" if leaf.name.endswith(".kind") else "  ("
+        assert f"--{leaf.name}{shown}" in text
     assert "--candidates.k  (int; default 3)\n      Nearest images, the image itself included (paper: 3)." in text
 
 

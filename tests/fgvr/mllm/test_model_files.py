@@ -30,7 +30,10 @@ def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any)
         ("/no/such/folder", r"mllm\.model: there is no folder /no/such/folder"),
         ("./models/none", r"mllm\.model: there is no folder \./models/none"),
         ("none", r"mllm\.model: there is no folder none"),
-        ("owner/none", r"mllm\.model: owner/none is no folder here, and the Hugging Face hub did not give it: "),
+        (
+            "owner/none",
+            r"mllm\.model: owner/none is no folder here, and the Hugging Face hub did not give it: HF_HUB_OFFLINE is set",
+        ),
     ],
 )
 @pytest.mark.parametrize("look", [find, identity])
