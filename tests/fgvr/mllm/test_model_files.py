@@ -32,7 +32,7 @@ def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any)
         ("none", r"mllm\.model: there is no folder none"),
         (
             "owner/none",
-            r"mllm\.model: owner/none is no folder here, and the Hugging Face hub did not give it: HF_HUB_OFFLINE is set",
+            r"owner/none is no folder here, and the Hugging Face hub did not give it: HF_HUB_OFFLINE is set",
         ),
     ],
 )
