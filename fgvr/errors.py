@@ -21,8 +21,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        yield error
-        # Ray's RayTaskError keeps the worker's own exception as `cause`, Ray Train its workers' as a dict.
+        # Ray's RayTaskError keeps the worker's own exception as `cause`, Ray Train its workers' as a dict. Those come
+        # first: a RayTaskError is an instance of its cause's class, too, but its message is a traceback.
         inner = getattr(error, "cause", None)
         if isinstance(inner, BaseException):
             yield from _chain(inner)
@@ -30,4 +30,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         if isinstance(workers, dict):
             for failure in workers.values():
                 yield from _chain(failure)
+        yield error
         error = error.__cause__ or error.__context__
