@@ -56,8 +56,9 @@ class Candidates(Part):
 class Near(Part):
     """near: prompt learning on candidate sets, CoOp with PRODEN."""
 
-    loss: Literal["proden", "ce", "cc", "rc", "gce"] = "proden"
-    """Partial-label loss; `ce`: plain cross entropy on the MLLM's own label, the lower baseline."""
+    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"] = "proden"
+    """Partial-label loss; `gce` best bears sets without the truth; `ce`: cross entropy on the MLLM's own label, the
+    lower baseline."""
     context_length: int = Field(default=16, ge=1, le=64)
     """Learned context tokens."""
     context_init: str | None = None
@@ -89,7 +90,12 @@ class Near(Part):
     checkpoint_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints: what is lost at most when a worker dies."""
     gce_q: float = Field(default=0.7, gt=0, le=1)
-    """q of the generalised cross entropy."""
+    """q of the generalised cross entropy; 1: mean absolute error."""
+    lws_beta: float = Field(default=1, ge=0)
+    """How much LWS cares for the labels outside the set (paper: 1 or 2)."""
+    own_weight: float = Field(default=0, ge=0, lt=1)
+    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl), since sets of neighbours can miss
+    the truth."""
     seed: int = Field(default=0, ge=0)
     """Of context, order and views."""
     workers: TrainWorkers = TrainWorkers()

@@ -2,7 +2,9 @@
 
 Shapes throughout: `logits` float [N, C] over the whole label space; `weights` float [N, C], zero outside an
 image's candidate set and of sum 1 inside it; `candidate_mask` bool [N, C]. Every loss is the mean over the N
-images, in fp32 whatever the dtype of the logits. A row without candidates counts as zero loss.
+images, in fp32 (fp64 for fp64 logits). A row without candidates counts as zero loss.
+
+A logit that is NaN or +inf in an image with candidates makes the loss NaN: a broken model shows at once.
 """
 
 from __future__ import annotations
@@ -12,22 +14,67 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 
+def _wide(logits: Tensor) -> Tensor:
+    """At least fp32: a softmax over thousands of labels is nothing for half precision."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def proden_weights(logits: Tensor, candidate_mask: Tensor) -> Tensor:
-    """w_ij = p_ij / Σ_{j'∈S_i} p_ij' on the candidate set S_i, zero elsewhere; detached, float32 [N, C].
+    """w_ij = p_ij / Σ_{j'∈S_i} p_ij' on the candidate set S_i, zero elsewhere; detached, [N, C].
 
     Lv et al., "Progressive Identification of True Labels for Partial-Label Learning" (ICML 2020), eq. 8. The
     set comes from the mask, never from earlier weights: a weight that underflowed to zero may rise again.
     """
-    masked = logits.detach().float().masked_fill(~candidate_mask, -torch.inf)
+    masked = _wide(logits.detach()).masked_fill(~candidate_mask, -torch.inf)
     # softmax of a row that is -inf throughout is NaN: rows without candidates get zeros.
-    return torch.nan_to_num(masked.softmax(dim=1), nan=0.0)
+    return masked.softmax(dim=1).masked_fill(~candidate_mask.any(dim=1, keepdim=True), 0.0)
+
+
+def cavl_weights(logits: Tensor, candidate_mask: Tensor) -> Tensor:
+    """1 for the candidate with the highest class activation value |v − 1| · v of its logit v, else 0; detached, [N, C].
+
+    Zhang et al., "Exploiting Class Activation Value for Partial-Label Learning" (ICLR 2022); the value is that of
+    the authors' code. CAVL starts with uniform weights and takes `proden_loss`. Logits above 1, as CLIP's are, have
+    values in their own order: it then trusts the most probable candidate alone, where PRODEN shares between them.
+    """
+    logits = _wide(logits.detach())
+    value = ((logits - 1).abs() * logits).masked_fill(~candidate_mask, -torch.inf)
+    chosen = F.one_hot(value.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+    broken = (logits.isnan() & candidate_mask).any(dim=1, keepdim=True)
+    return chosen.masked_fill(broken, torch.nan).masked_fill(~candidate_mask.any(dim=1, keepdim=True), 0.0)
 
 
 def proden_loss(logits: Tensor, weights: Tensor) -> Tensor:
-    """−mean_i Σ_j w_ij log p_ij with p the softmax over all labels: a scalar (PRODEN, eq. 5; RC uses the same)."""
-    log_p = F.log_softmax(logits.float(), dim=1)
-    # 0 · log 0 is 0 here, not NaN.
+    """−mean_i Σ_j w_ij log p_ij with p the softmax over all labels: a scalar (PRODEN, eq. 5; RC and CAVL, too)."""
+    return _weighted(F.log_softmax(_wide(logits), dim=1), weights)
+
+
+def lws_loss(logits: Tensor, weights: Tensor, candidate_mask: Tensor, beta: float = 1.0) -> Tensor:
+    """−mean_i (Σ_{j∈S_i} w_ij log p_ij + β Σ_{j∉S_i} v_ij log(1 − p_ij)): a scalar.
+
+    Wen et al., "Leveraged Weighted Loss for Partial Label Learning" (ICML 2021), with the cross entropy as binary
+    loss: it does not change when all logits of an image rise alike. The paper's other one, the sigmoid of a single
+    logit, is flat at CLIP's logits of 20 to 30. v are the probabilities of the labels outside the set among
+    themselves, taken from these logits; w is updated as PRODEN's. The paper's β is 1 or 2.
+    """
+    outside = ~candidate_mask & candidate_mask.any(dim=1, keepdim=True)
+    inner = proden_loss(logits, weights)
+    return inner + beta * _weighted(_log_of_the_rest(_wide(logits)), proden_weights(logits, outside))
+
+
+def _weighted(log_p: Tensor, weights: Tensor) -> Tensor:
+    """−mean_i Σ_j w_ij log p_ij, where 0 · log 0 is 0 and not NaN."""
     return -(weights * log_p.masked_fill(weights == 0, 0.0)).sum(dim=1).mean()
+
+
+def _log_of_the_rest(logits: Tensor) -> Tensor:
+    """log(1 − p_ij) of the softmax, [N, C]; exact where p rounds to 1, as it does for CLIP's sharp logits."""
+    log_p = F.log_softmax(logits, dim=1)
+    top = F.one_hot(logits.detach().argmax(dim=1), logits.shape[1]).bool()
+    others = logits.masked_fill(top, -torch.inf).logsumexp(dim=1, keepdim=True)
+    # Only the most probable label can be near 1; the value of the others in its place keeps the gradient finite.
+    rest = torch.log1p(-log_p.masked_fill(top, -torch.inf).exp())
+    return torch.where(top, others - logits.logsumexp(dim=1, keepdim=True), rest)
 
 
 def cc_loss(logits: Tensor, candidate_mask: Tensor) -> Tensor:
@@ -35,7 +82,7 @@ def cc_loss(logits: Tensor, candidate_mask: Tensor) -> Tensor:
 
     It asks that *some* candidate be likely and does not say which: the criterion for held-out images.
     """
-    logits = logits.float()
+    logits = _wide(logits)
     has_candidates = candidate_mask.any(dim=1)
     # Rows without candidates: any finite numerator will do, the result is replaced by zero.
     numerator = logits.masked_fill(~candidate_mask & has_candidates[:, None], -torch.inf).logsumexp(dim=1)
@@ -45,17 +92,17 @@ def cc_loss(logits: Tensor, candidate_mask: Tensor) -> Tensor:
 def gce_loss(logits: Tensor, weights: Tensor, q: float = 0.7) -> Tensor:
     """mean_i Σ_j w_ij (1 − p_ij^q) / q: a scalar; uniform weights make it the average-based ABS-GCE.
 
-    q → 0 is cross-entropy, q = 1 the mean absolute error, which tolerates candidate sets that miss the truth
+    q → 0 is cross-entropy, q = 1 the mean absolute error, which best tolerates candidate sets that miss the truth
     (Zhang & Sabuncu, NeurIPS 2018; Lv et al., "On the Robustness of Average Losses for Partial-Label
     Learning", 2021). Raises ValueError for q outside (0, 1].
     """
     if not 0.0 < q <= 1.0:
         raise ValueError(f"gce_loss: q must be in (0, 1], not {q}")
-    log_p = F.log_softmax(logits.float(), dim=1)
+    log_p = F.log_softmax(_wide(logits), dim=1)
     return (weights * -torch.expm1(q * log_p) / q).sum(dim=1).mean()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy on one label an image, int64 [N]; −1 (no label) counts as zero loss: a scalar."""
-    per_image = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
+    per_image = F.cross_entropy(_wide(logits), labels, ignore_index=-1, reduction="none")
     return per_image.mean()

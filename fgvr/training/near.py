@@ -139,8 +139,8 @@ class _Training:
             loss = objective.loss(self.settings, logits, targets) * (len(part) / step_images)
             torch.autograd.backward(loss)
             total += loss.detach()
-            if learn_weights and self.settings.loss == "proden":
-                self.weights[part] = objective.disambiguated(logits, targets.label_ids)
+            if learn_weights and self.settings.loss in objective.STEPWISE:
+                self.weights[part] = objective.updated_weights(self.settings, logits, targets)
         gradient = torch.zeros_like(names) if names.grad is None else names.grad
         sum_over_workers(gradient, world)
         torch.autograd.backward(mine, gradient[self.scores.mine])
@@ -155,7 +155,7 @@ class _Training:
             return
         names = self.scores.names()
         if refresh:
-            self.weights = self.scores.weights(names)
+            self.weights = self.scores.updated_weights(names)
         if self.held_out.any():
             self.state.validated(self.scores.candidate_loss(self.held_out, names), self.learner.context)
 

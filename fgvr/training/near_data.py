@@ -84,7 +84,8 @@ def read_near_data(job: NearJob, rank: int, world_size: int) -> NearData:
     """Read one worker's share.
 
     Raises:
-        NearTrainingError: no image has candidates, or there are fewer images or names than workers.
+        NearTrainingError: no image has candidates, there are fewer images or names than workers, or a vector holds
+            NaN.
     """
     labels, candidates = Table.load(job.labels), Table.load(job.candidates)
     space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json")))
@@ -116,12 +117,24 @@ def _features(job: NearJob, ids: Ids) -> npt.NDArray[np.float16]:
     if not found.all():
         missing = ids[~found]
         raise NearTrainingError(f"near: {len(missing)} images have candidates but no vector, the first is {missing[0]}")
+    _check_finite(plain, ids, "embeddings")
     if job.views is None:
         return plain[:, None]
     views, seen = read_vectors(Table.load(job.views), ids)
+    _check_finite(views, ids, "views")
     stacked = views.reshape(len(ids), -1, plain.shape[1])
     stacked = np.where(seen[:, None, None], stacked, plain[:, None])
     return np.concatenate([plain[:, None], stacked], axis=1)
+
+
+def _check_finite(vectors: npt.NDArray[np.float16], ids: Ids, table: str) -> None:
+    """The embed stage makes failed rows of such vectors, so a table with one is damaged or was made by others."""
+    broken = ids[~np.isfinite(vectors).all(axis=1)]
+    if len(broken):
+        raise NearTrainingError(
+            f"near: the vectors of {len(broken)} images in the table {table} are no numbers (NaN or infinite), the "
+            f"first is image {broken[0]}; delete the table's folder, and the stage computes it again"
+        )
 
 
 def _own_labels(labels: Table, ids: Ids) -> npt.NDArray[np.int64]:

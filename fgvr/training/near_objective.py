@@ -11,6 +11,9 @@ from fgvr.candidates import NONE
 from fgvr.config import Near
 from fgvr.losses import pll
 
+STEPWISE = ("proden", "lws", "cavl")
+"""Losses whose weights follow every step; RC's follow every epoch, the others keep theirs."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -37,6 +40,8 @@ def loss(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
     weights = _spread(targets.weights, targets.label_ids, names)
     if settings.loss == "gce":
         return pll.gce_loss(logits, weights, settings.gce_q)
+    if settings.loss == "lws":
+        return pll.lws_loss(logits, weights, candidate_mask(targets.label_ids, names), settings.lws_beta)
     return pll.proden_loss(logits, weights)
 
 
@@ -47,13 +52,33 @@ def candidate_loss(logits: Tensor, label_ids: Tensor) -> Tensor:
 
 def disambiguated(logits: Tensor, label_ids: Tensor) -> Tensor:
     """PRODEN's weights, the probabilities of the candidates among themselves: float32 [n, K], detached."""
-    weights = pll.proden_weights(logits, candidate_mask(label_ids, logits.shape[1]))
-    return weights.gather(1, label_ids.clamp(min=0)).masked_fill(label_ids == NONE, 0.0)
+    return _in_places(pll.proden_weights(logits, candidate_mask(label_ids, logits.shape[1])), label_ids)
+
+
+def updated_weights(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
+    """What the next step learns from: the loss's own weights, float32 [n, K], detached.
+
+    CAVL takes the strongest candidate, all others share as PRODEN does. `own_weight` goes to the image's own label
+    first, if it is a candidate: neighbours that all agree on something else cannot take everything from it.
+    """
+    if settings.loss == "cavl":
+        mask = candidate_mask(targets.label_ids, logits.shape[1])
+        weights = _in_places(pll.cavl_weights(logits, mask), targets.label_ids)
+    else:
+        weights = disambiguated(logits, targets.label_ids)
+    own = (targets.label_ids == targets.own[:, None]) & (targets.label_ids != NONE)
+    share = settings.own_weight * own.any(dim=1, keepdim=True)
+    return (1.0 - share) * weights + share * own
 
 
 def candidate_mask(label_ids: Tensor, names: int) -> Tensor:
     """Bool [n, C] of candidates in places [n, K]."""
     return _spread(torch.ones_like(label_ids, dtype=torch.bool), label_ids, names)
+
+
+def _in_places(weights: Tensor, label_ids: Tensor) -> Tensor:
+    """Weights of labels [n, C] as weights of places [n, K]."""
+    return weights.gather(1, label_ids.clamp(min=0)).masked_fill(label_ids == NONE, 0.0)
 
 
 def _spread(values: Tensor, label_ids: Tensor, names: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -64,12 +66,20 @@ class NearScores:
         images = self.data.features[rows, 0 if views is None else views[rows]].float()
         return self.clip.logit_scale * images @ names.T
 
-    @torch.no_grad()
     def weights(self, names: Tensor) -> Tensor:
         """PRODEN's weights of all of this worker's images: float32 [n, K]."""
+        return self._weights(names, lambda logits, targets: objective.disambiguated(logits, targets.label_ids))
+
+    def updated_weights(self, names: Tensor) -> Tensor:
+        """What the configured loss learns from next, of all of this worker's images: float32 [n, K]."""
+        return self._weights(names, lambda logits, targets: objective.updated_weights(self.settings, logits, targets))
+
+    @torch.no_grad()
+    def _weights(self, names: Tensor, rule: Callable[[Tensor, objective.Targets], Tensor]) -> Tensor:
         weights = torch.empty_like(self.data.weights)
         for part in self.parts(torch.arange(len(self.data), device=names.device)):
-            weights[part] = objective.disambiguated(self.logits(part, names), self.data.label_ids[part])
+            targets = objective.Targets(self.data.label_ids[part], self.data.weights[part], self.data.own[part])
+            weights[part] = rule(self.logits(part, names), targets)
         return weights
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -64,20 +65,104 @@ def test_cross_entropy_by_hand_and_without_a_label():
     assert_close(pll.cross_entropy(LOGITS, torch.tensor([2, -1])), torch.tensor(math.log(2) / 2))
 
 
-@pytest.mark.parametrize("loss", ["proden", "cc", "gce", "ce"])
+def test_lws_by_hand():
+    # Image 1: inside ½ ln 6 + ½ ln 3, outside the third label alone: −ln(1 − 3/6). Image 2: ln 4, and −ln(1 − 1/2).
+    inside, outside = (math.log(6) + math.log(3)) / 2 + math.log(4), 2 * math.log(2)
+    for beta in (0.0, 1.0, 2.0):
+        assert_close(pll.lws_loss(LOGITS, UNIFORM, MASK, beta), torch.tensor((inside + beta * outside) / 2))
+    # Two labels outside share by their probabilities, 2/6 : 3/6 = 0.4 : 0.6.
+    mask = torch.tensor([[True, False, False]])
+    expected = math.log(6) - 0.4 * math.log(4 / 6) - 0.6 * math.log(3 / 6)
+    assert_close(pll.lws_loss(LOGITS[:1], mask.float(), mask), torch.tensor(expected))
+
+
+def test_lws_is_finite_where_a_wrong_probability_rounds_to_one():
+    # p of the second label is 1 − e^−40 in truth and 1 in fp32: −log(1 − p) is 40, and its gradient one of logits.
+    logits = torch.tensor([[0.0, 40.0]], requires_grad=True)
+    loss = pll.lws_loss(logits, torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]]))
+    assert_close(loss, torch.tensor(80.0))
+    loss.backward()
+    assert_close(logits.grad, torch.tensor([[-2.0, 2.0]]))
+
+
+def test_lws_without_labels_outside_the_set_is_proden():
+    for labels in (1, 3):
+        logits = torch.randn(2, labels, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        everything = torch.ones(2, labels, dtype=torch.bool)
+        weights = pll.proden_weights(logits, everything)
+        loss = pll.lws_loss(logits, weights, everything)
+        assert_close(loss, pll.proden_loss(logits, weights))
+        loss.backward()
+        assert logits.grad.isfinite().all()
+
+
+def test_cavl_by_hand():
+    # |v − 1| · v: 30 · 29 beats 20 · 19; among −1 and 0.5 it is −2 and 0.25, among 0.5 and 0.9 it is 0.25 and 0.09.
+    logits = torch.tensor([[30.0, 20.0, 99.0], [7.0, -1.0, 0.5], [0.5, 0.9, 3.0]])
+    mask = torch.tensor([[True, True, False], [False, True, True], [True, True, False]])
+    assert pll.cavl_weights(logits, mask).tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert not pll.cavl_weights(logits.requires_grad_(), mask).requires_grad
+
+
+FUNCTIONS = {
+    "proden": lambda x, weights, _mask: pll.proden_loss(x, weights),
+    "cc": lambda x, _weights, mask: pll.cc_loss(x, mask),
+    "gce": lambda x, weights, _mask: pll.gce_loss(x, weights, 0.7),
+    "mae": lambda x, weights, _mask: pll.gce_loss(x, weights, 1.0),
+    "lws": lambda x, weights, mask: pll.lws_loss(x, weights, mask, 2.0),
+    "ce": lambda x, _weights, mask: pll.cross_entropy(x, mask.int().argmax(dim=1)),
+}
+FIVE = torch.tensor([[1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 1, 0]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("loss", FUNCTIONS)
 def test_gradients_against_finite_differences(loss):
     torch.manual_seed(0)
     logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    mask = torch.tensor([[1, 1, 0, 0, 1], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 1, 0]], dtype=torch.bool)
-    weights = pll.proden_weights(torch.randn(4, 5), mask)
-    functions = {
-        "proden": lambda x: pll.proden_loss(x, weights),
-        "cc": lambda x: pll.cc_loss(x, mask),
-        "gce": lambda x: pll.gce_loss(x, weights, 0.7),
-        "ce": lambda x: pll.cross_entropy(x, torch.tensor([0, 1, 2, -1])),
-    }
-    # The losses compute in fp32, so the steps are large and the tolerance is fp32's.
-    assert torch.autograd.gradcheck(functions[loss], logits, eps=1e-2, atol=2e-3, rtol=2e-2)
+    weights = pll.proden_weights(torch.randn(4, 5, dtype=torch.float64), FIVE)
+    if loss == "lws":
+        # Its outer weights are constants: with one label outside they are 1, whatever the logits are.
+        mask = torch.ones(4, 5, dtype=torch.bool)
+        mask[torch.arange(4), torch.tensor([0, 2, 4, 1])] = False
+        weights = pll.proden_weights(torch.randn(4, 5, dtype=torch.float64), mask)
+        assert torch.autograd.gradcheck(lambda x: FUNCTIONS[loss](x, weights, mask), logits)
+        return
+    assert torch.autograd.gradcheck(lambda x: FUNCTIONS[loss](x, weights, FIVE), logits)
+
+
+def test_losses_against_loops_in_numpy():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4, 5)) * 3
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weights, expected = np.zeros((4, 5)), dict.fromkeys(("proden", "cc", "gce", "mae", "lws"), 0.0)
+    for i, inside in enumerate(FIVE.numpy()):
+        weights[i, inside] = random.dirichlet(np.ones(inside.sum()))
+        outside_total = p[i, ~inside].sum()
+        for j in range(5):
+            if inside[j]:
+                expected["proden"] -= weights[i, j] * np.log(p[i, j]) / 4
+                expected["gce"] += weights[i, j] * (1 - p[i, j] ** 0.7) / 0.7 / 4
+                expected["mae"] += weights[i, j] * (1 - p[i, j]) / 4
+                expected["lws"] -= weights[i, j] * np.log(p[i, j]) / 4
+            else:
+                expected["lws"] -= 2 * p[i, j] / outside_total * np.log(1 - p[i, j]) / 4
+        expected["cc"] -= np.log(p[i, inside].sum()) / 4
+    for name, value in expected.items():
+        found = FUNCTIONS[name](torch.from_numpy(logits), torch.from_numpy(weights), FIVE)
+        assert found.item() == pytest.approx(value, rel=1e-12), name
+
+
+@pytest.mark.parametrize("loss", FUNCTIONS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_broken_logit_breaks_the_loss(loss, value):
+    logits = torch.zeros(4, 5)
+    weights = pll.proden_weights(logits, FIVE)
+    assert FUNCTIONS[loss](logits, weights, FIVE).isfinite()
+    logits[1, 1] = value
+    assert FUNCTIONS[loss](logits, weights, FIVE).isnan()
+    assert pll.proden_weights(logits, FIVE)[1].isnan().any()
+    if math.isnan(value):
+        assert pll.cavl_weights(logits, FIVE)[1].isnan().any()
 
 
 def test_the_gradient_of_proden_is_p_minus_w():
@@ -86,14 +171,15 @@ def test_the_gradient_of_proden_is_p_minus_w():
     assert_close(logits.grad, (P - UNIFORM) / 2)
 
 
-@pytest.mark.parametrize("loss", [pll.proden_loss, pll.gce_loss, pll.cc_loss])
+@pytest.mark.parametrize("loss", ["proden", "gce", "cc", "lws"])
 def test_images_without_candidates_add_nothing(loss):
     logits = torch.cat([LOGITS, torch.randn(2, 3)]).requires_grad_()
     mask = torch.cat([MASK, torch.zeros(2, 3, dtype=torch.bool)])
-    targets = mask if loss is pll.cc_loss else pll.proden_weights(logits, mask)
-    assert targets.isfinite().all()
-    found = loss(logits, targets)
-    assert_close(found, loss(LOGITS, targets[:2]) / 2)
+    weights = pll.proden_weights(logits, mask)
+    assert (weights[2:] == 0).all()
+    assert (pll.cavl_weights(logits, mask)[2:] == 0).all()
+    found = FUNCTIONS[loss](logits, weights, mask)
+    assert_close(found, FUNCTIONS[loss](LOGITS, weights[:2], MASK) / 2)
     found.backward()
     assert logits.grad.isfinite().all()
     assert (logits.grad[2:] == 0).all()

@@ -218,7 +218,7 @@ def test_other_contexts_learn_too(discovery, tmp_path, settings):
     assert len(state(reporter)["context"]) == (5 if "class_specific" in settings else 4)
 
 
-@pytest.mark.parametrize("loss", ["ce", "cc", "rc", "gce"])
+@pytest.mark.parametrize("loss", ["ce", "cc", "rc", "gce", "lws", "cavl"])
 def test_other_losses_learn_too(discovery, tmp_path, loss):
     reporter = run(discovery.job(epochs=10, batch_size=1000, loss=loss), tmp_path / "run")
     assert reporter.history[-1]["loss"] < reporter.history[0]["loss"]
@@ -294,6 +294,24 @@ def test_a_label_space_of_one_name_trains(tmp_path, clip_folder):
 def test_a_rate_that_explodes_is_named(discovery, tmp_path):
     with pytest.raises(UserError, match=r"loss is nan.*lower near\.lr"):
         run(discovery.job(epochs=60, lr=1e38, momentum=0.9), tmp_path / "run")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_named(discovery, tmp_path, value):
+    discovery.features[7, 3] = value
+    discovery.table("embeddings", embedding_rows(discovery.ids, discovery.features, [None] * 60))
+    with pytest.raises(UserError, match=r"1 images in the table embeddings are no numbers.*first is image 107"):
+        run(discovery.job(), tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_ends_the_training(discovery, tmp_path, monkeypatch):
+    from fgvr.training.near_scores import NearScores
+
+    plain = NearScores.logits
+    monkeypatch.setattr(NearScores, "logits", lambda self, *args: plain(self, *args) * torch.tensor(float("nan")))
+    with pytest.raises(UserError, match="loss is nan"):
+        run(discovery.job(loss="cavl"), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_no_candidates_at_all_is_named(discovery, tmp_path):
