@@ -9,6 +9,7 @@ from pydantic import Field
 from fgvr.config.base import Part
 
 DEMO_MODEL = "demo"
+RUN_REPLIES = "run"
 
 
 class VllmBackend(Part):
@@ -61,7 +62,7 @@ class OpenAIBackend(Part):
     concurrency: int = Field(default=16, ge=1)
     """Requests open at once, a worker."""
     timeout_seconds: float = Field(default=60, gt=0)
-    """Limit of one request."""
+    """Limit of one request, from its first byte to the reply's last."""
     max_retries: int = Field(default=6, ge=0)
     """Tries after the first, with growing pauses, for rate limits, server errors and broken connections."""
     image_detail: Literal["auto", "low", "high"] = "auto"
@@ -72,6 +73,9 @@ class OpenAIBackend(Part):
     """Ask for the log-probability of answers; not every server gives it."""
     top_logprobs: int = Field(default=20, ge=2, le=20)
     """Most probable first tokens asked for in aspects; a server may allow fewer (5)."""
+    reply_cache: str | None = RUN_REPLIES
+    """Where good replies are kept by the content of their request, so that none is paid for twice: `run` (`replies/` in
+    the run folder), a folder or URL that several runs share, or null: nowhere. Failures are never kept."""
 
 
 Mllm = Annotated[VllmBackend | OpenAIBackend, Field(discriminator="kind")]

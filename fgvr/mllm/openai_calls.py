@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import time
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
-from fgvr.config.models import OpenAIBackend
+from fgvr.config.models import RUN_REPLIES, OpenAIBackend
 from fgvr.mllm.backend import BackendRefused
+from fgvr.mllm.reply_cache import ReplyCache, reply_key
 from fgvr.mllm.retry import Retries, SharedPause, TryAgain, retry_after
 
 _LATER = {408, 409, 425, 429}
+_NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
 
 
 class Rejected(ValueError):
@@ -17,7 +24,7 @@ class Rejected(ValueError):
 
 
 class Calls:
-    """Chat completions with retries; safe for several threads, which share one pause."""
+    """Chat completions with retries and a cache; safe for several threads, which share one pause."""
 
     def __init__(self, config: OpenAIBackend, first_pause: float = 1.0) -> None:
         """Raises BackendRefused where the environment holds no key; see OpenAIClient."""
@@ -34,9 +41,13 @@ class Calls:
         self._client = OpenAI(
             base_url=config.base_url, api_key=key or "none", timeout=config.timeout_seconds, max_retries=0
         )
+        # Read in pieces, so that the limit holds for the whole of a reply and its bytes can be kept as they are.
+        self._create: Any = self._client.chat.completions.with_streaming_response.create
         self._retries = Retries(config.max_retries, first_pause)
         self._pause = SharedPause()
         self._length_field = "max_tokens"
+        # `run` means the run's folder, which only a pipeline knows: on its own a client keeps nothing.
+        self._cache = None if config.reply_cache in {None, RUN_REPLIES} else ReplyCache(str(config.reply_cache))
 
     def check_server(self) -> None:
         """Ask for the list of models, so that a wrong address or key shows at once.
@@ -55,48 +66,58 @@ class Calls:
         except APIStatusError as error:
             if error.status_code in {401, 403}:
                 raise self._refused(error) from error
-        except APIError:
+        except (APIError, ValueError):
             return  # an answer of some kind: the first request will show
 
     def complete(
         self, messages: list[dict[str, Any]], max_tokens: int, temperature: float, extra: dict[str, Any]
     ) -> Any:
-        """A chat completion (`openai.types.chat.ChatCompletion`) with at least one choice.
+        """A chat completion (`openai.types.chat.ChatCompletion`) with at least one choice, perhaps a kept one.
 
         Raises:
             Rejected: the server does not take this request (too long, held for unsafe, malformed).
             GaveUp: it failed in other ways, after all tries.
-            BackendRefused: it will take none.
+            BackendRefused: it will take none, or the cache's folder cannot be written.
         """
-        return self._retries.run(lambda: self._once(messages, max_tokens, temperature, extra), self._pause)
+        request = {"model": self._config.model, "messages": messages, "temperature": temperature, **extra}
+        # A sample without a seed is meant to be another one each time.
+        cache = self._cache if temperature == 0 or "seed" in extra else None
+        key = "" if cache is None else reply_key(self._config.base_url, {**request, "max_tokens": max_tokens})
+        if cache is not None and (kept := _kept(cache, key)) is not None:
+            return kept
+        body = self._retries.run(lambda: self._once(request, max_tokens), self._pause)
+        reply = _reply(body)
+        if cache is not None and _worth_keeping(reply):
+            try:
+                cache.keep(key, body)
+            except OSError as error:
+                raise BackendRefused(f"mllm.reply_cache = {cache.folder}: cannot write there: {error}") from error
+        return reply
 
-    def _once(self, messages: list[dict[str, Any]], max_tokens: int, temperature: float, extra: dict[str, Any]) -> Any:
+    def _once(self, request: dict[str, Any], max_tokens: int) -> bytes:
+        """The body of a reply that `_reply` can read."""
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
+        transport = _transport()
         length_field = self._length_field
-        length: dict[str, Any] = {length_field: max_tokens}
+        slow = TryAgain(f"no answer within {self._config.timeout_seconds:g} s")
+        start = time.monotonic()
         try:
-            reply = self._client.chat.completions.create(
-                model=self._config.model,
-                messages=messages,  # type: ignore[arg-type]  # plain dicts of the right shape
-                temperature=temperature,
-                **length,
-                **extra,
-            )
-        except APITimeoutError:
-            raise TryAgain(f"no answer within {self._config.timeout_seconds:g} s") from None
+            with self._create(**request, **{length_field: max_tokens}) as response:
+                body = b"".join(_before(start + self._config.timeout_seconds, response.iter_bytes(), slow))
+        except (APITimeoutError, transport.TimeoutException):
+            raise slow from None
         except APIConnectionError as error:
             raise TryAgain(f"the connection broke: {error.__cause__ or error}") from error
+        except transport.HTTPError as error:  # while the body was read
+            raise TryAgain(f"the connection broke: {error}") from error
         except APIStatusError as error:
             self._judge(error, length_field)
             raise Rejected(f"HTTP {error.status_code}: {_message(error)}") from error
         except APIError as error:
             raise TryAgain(f"the reply could not be read: {error}") from error
-        except ValueError as error:  # the body was not JSON
-            raise TryAgain(f"the reply could not be read: {error}") from error
-        if not getattr(reply, "choices", None):  # some proxies answer 200 with a page or an error inside
-            raise TryAgain(f"the reply has no choices: {str(reply)[:200]!r}")
-        return reply
+        _reply(body)
+        return body
 
     def _judge(self, error: Any, length_field: str) -> None:
         """Raise TryAgain or BackendRefused where the status calls for it; returns for a rejected request."""
@@ -105,20 +126,70 @@ class Calls:
             raise self._refused(error) from error
         if status in _LATER or status >= 500:
             raise TryAgain(f"HTTP {status}: {text}", retry_after(error.response.headers)) from error
-        if status in {401, 403, 404}:
+        if status in {401, 402, 403, 404} or any(words in text.lower() for words in _NO_SUCH_MODEL):
             raise self._refused(error) from error
         if status == 400 and length_field == "max_tokens" and "max_completion_tokens" in text:
             self._length_field = "max_completion_tokens"  # newer models know only the other name
             raise TryAgain(f"HTTP {status}: {text}", 0.0) from error
 
     def _refused(self, error: Any) -> BackendRefused:
+        no_model = f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url)"
         what = {
             401: f"the key in {self._config.api_key_env} is not accepted (mllm.api_key_env)",
+            402: "the account has no credit left",
             403: f"the key in {self._config.api_key_env} may not do this (mllm.api_key_env)",
-            404: f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url)",
             429: "the account's quota is used up",
-        }[error.status_code]
+        }.get(error.status_code, no_model)
         return BackendRefused(f"{self._config.base_url}: {what}: {_message(error)}")
+
+
+def _transport() -> ModuleType:
+    """The HTTP library below the client, whose errors come through while a body is read: httpx or httpx2."""
+    from openai import DefaultHttpxClient
+
+    return importlib.import_module(DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
+
+
+def _before(deadline: float, chunks: Iterable[bytes], slow: TryAgain) -> Iterator[bytes]:
+    """The chunks of a body; a server that sends a byte now and then never runs into the client's own limit."""
+    for chunk in chunks:
+        if time.monotonic() > deadline:
+            raise slow
+        yield chunk
+
+
+def _reply(body: bytes) -> Any:
+    """A reply's body as the client's type.
+
+    Raises:
+        TryAgain: it is no chat completion; some proxies answer 200 with a page or an error inside.
+    """
+    from openai.types.chat import ChatCompletion
+
+    try:
+        found = json.loads(body)
+    except ValueError:
+        raise TryAgain(f"the reply could not be read: {body[:200]!r}") from None
+    choices = found.get("choices") if isinstance(found, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0].get("message"), dict):
+        raise TryAgain(f"the reply has no choices: {body[:200]!r}")
+    choices[0].setdefault("finish_reason", None)
+    choices[0]["message"].setdefault("content", None)
+    return ChatCompletion.construct(**found)
+
+
+def _kept(cache: ReplyCache, key: str) -> Any | None:
+    body = cache.find(key)
+    try:
+        return None if body is None else _reply(body)
+    except TryAgain:  # the file was damaged: as if it were not there
+        return None
+
+
+def _worth_keeping(reply: Any) -> bool:
+    """Whether a reply says something: what a filter held back, or nothing at all, is asked for again."""
+    choice = reply.choices[0]
+    return choice.finish_reason != "content_filter" and bool(choice.message.content)
 
 
 def _message(error: Any) -> str:

@@ -1,13 +1,14 @@
 """A small OpenAI-compatible server that fails as told."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import IO, Any
 
 Reply = tuple[int, dict[str, str], Any]
 """Status, headers, body (bytes as they are, else JSON)."""
@@ -58,8 +59,23 @@ class ChatServer:
     times: list[float] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     url: str = ""
+    seconds_a_byte: float = 0
+    cut_bodies: int = 0
+    """So many first replies break off in the middle."""
     most_open: int = 0
     open: int = 0
+
+
+def _write(connection: socket.socket, file: IO[bytes], data: bytes, *, seconds_a_byte: float, cut: bool) -> None:
+    if cut:  # as a proxy that dies: half of the body that the header promised
+        file.write(data[: len(data) // 2])
+        connection.shutdown(socket.SHUT_RDWR)
+    elif seconds_a_byte:
+        for byte in data:
+            file.write(bytes([byte]))
+            time.sleep(seconds_a_byte)
+    else:
+        file.write(data)
 
 
 @contextmanager
@@ -93,9 +109,9 @@ def serving(server: ChatServer) -> Iterator[ChatServer]:
                 self.close_connection = True
                 self.connection.close()
                 return
-            self._send(reply)
+            self._send(reply, seconds_a_byte=server.seconds_a_byte, cut=server.cut_bodies > number)
 
-        def _send(self, reply: Reply) -> None:
+        def _send(self, reply: Reply, *, seconds_a_byte: float = 0, cut: bool = False) -> None:
             status, headers, body = reply
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
@@ -103,7 +119,10 @@ def serving(server: ChatServer) -> Iterator[ChatServer]:
                 self.send_header(name, value)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            try:
+                _write(self.connection, self.wfile, data, seconds_a_byte=seconds_a_byte, cut=cut)
+            except OSError:  # the client did not wait
+                self.close_connection = True
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True

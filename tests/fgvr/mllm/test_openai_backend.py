@@ -69,12 +69,18 @@ def test_answers_keep_the_order_and_the_concurrency_is_bounded() -> None:
     "failure",
     [
         error(429, "slow down"),
+        error(429, "slow down", retry_after="0.05"),
         error(500, "oops"),
-        error(503, "starting"),
+        error(502, "bad gateway"),
+        error(503, "starting", retry_after="0"),
         None,  # the connection breaks
         (200, {}, b"<html>a proxy's page</html>"),
         (200, {"content-type": "text/html"}, b"<html>a proxy's page</html>"),
         (200, {}, {"error": "inside a 200"}),
+        (200, {}, b'{"choices": ['),
+        (200, {}, ["no", "object"]),
+        (200, {}, {"id": "1", "choices": []}),
+        (200, {}, {"id": "1", "choices": [{"index": 0}]}),
     ],
 )
 def test_what_may_pass_is_tried_again(failure: Reply | None) -> None:
@@ -92,6 +98,25 @@ def test_a_slow_reply_is_given_up_and_tried_again() -> None:
     with serving(ChatServer(answer)) as server:
         (found,) = client(server, timeout_seconds=0.2).label([request()])
     assert found.text == "Finch"
+
+
+@pytest.mark.parametrize("reply", [completion("Finch"), error(500, "oops")])
+def test_a_reply_that_breaks_off_is_asked_for_again(reply: Reply) -> None:
+    answers = [reply, reply, completion("Finch")]
+    with serving(ChatServer(lambda _, n: answers[n], cut_bodies=2)) as server:
+        (answer,) = client(server).label([request()])
+    assert answer.text == "Finch"
+    assert len(server.asked) == 3
+
+
+def test_the_time_limit_holds_for_a_server_that_sends_a_byte_now_and_then() -> None:
+    # 0.02 s a byte is within any limit between two bytes, and 400 bytes of it are 8 s.
+    with serving(ChatServer(lambda *_: completion("Finch"), seconds_a_byte=0.02)) as server:
+        start = time.monotonic()
+        (answer,) = client(server, timeout_seconds=0.3, max_retries=1).label([request()])
+    assert answer.failure is not None
+    assert "no answer within 0.3 s (after 2 tries)" in answer.failure.detail
+    assert time.monotonic() - start < 3
 
 
 def test_after_the_last_try_the_row_fails_and_the_others_do_not() -> None:
@@ -140,7 +165,9 @@ def test_retry_after_holds_back_all_threads() -> None:
     [
         (401, None, "OPENAI_API_KEY"),
         (403, None, "OPENAI_API_KEY"),
+        (402, None, "credit"),
         (404, None, "model"),
+        (400, "model_not_found", "there is no model m"),
         (429, "insufficient_quota", "quota"),
     ],
 )

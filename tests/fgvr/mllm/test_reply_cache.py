@@ -1,0 +1,139 @@
+"""Replies that are kept: what is asked only once, and what is asked again."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, Reply, completion, error, serving
+from PIL import Image
+
+from fgvr.config import build
+from fgvr.config.models import OpenAIBackend
+from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.mllm.openai_backend import OpenAIClient
+from fgvr.mllm.prompts import image_conversation, text_conversation
+from fgvr.mllm.reply_cache import ReplyCache, reply_key, with_run_replies
+
+
+def client(server: ChatServer, folder: Path | str, **settings: Any) -> OpenAIClient:
+    given = {"model": "m", "reply_cache": str(folder), "max_retries": 1, **settings}
+    return OpenAIClient(OpenAIBackend(base_url=server.url, **given), first_pause=0.01)
+
+
+def request(shade: int = 0, prompt: str = "Name it", **sampling: Any) -> ImageRequest:
+    picture = Picture.of(Image.new("RGB", (8, 6), (shade, 0, 0)))
+    return ImageRequest(picture, image_conversation(prompt), Sampling(**sampling))
+
+
+def test_the_same_question_is_asked_once_also_by_another_client(tmp_path: Path) -> None:
+    with serving(ChatServer(lambda _, n: completion(f"Finch {n}"))) as server:
+        first = client(server, tmp_path).label([request()])
+        again = client(server, tmp_path).label([request()])
+    assert first == again
+    assert first[0].text == "Finch 0"
+    assert (first[0].prompt_tokens, first[0].output_tokens) == (20, 3)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "settings"),
+    [
+        (request(shade=1), {}),  # one grey level of the pixels
+        (request(prompt="Name it!"), {}),
+        (request(max_tokens=9), {}),
+        (request(temperature=0.5, seed=1), {}),
+        (request(), {"model": "n"}),
+        (request(), {"answer_logprobs": True}),
+        (request(), {"image_detail": "low"}),
+    ],
+)
+def test_whatever_decides_the_reply_is_another_question(
+    tmp_path: Path, other: ImageRequest, settings: dict[str, Any]
+) -> None:
+    with serving(ChatServer(lambda *_: completion("Finch"))) as server:
+        client(server, tmp_path).label([request()])
+        client(server, tmp_path, **settings).label([other])
+    assert len(server.asked) == 2
+
+
+def test_another_server_is_another_question() -> None:
+    assert reply_key("http://a/v1", {"model": "m"}) != reply_key("http://b/v1", {"model": "m"})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        error(500, "oops"),
+        error(400, "too long"),
+        (200, {}, b"no JSON"),
+        completion("", finish="content_filter"),
+        completion("half a na", finish="content_filter"),
+        completion(None, refusal="I can't help with that."),
+        completion(""),
+    ],
+)
+def test_failures_are_never_kept(tmp_path: Path, bad: Reply) -> None:
+    healthy = False
+    with serving(ChatServer(lambda *_: completion("Finch") if healthy else bad)) as server:
+        client(server, tmp_path).label([request()])
+        assert not list(tmp_path.rglob("*.json"))
+        healthy = True
+        (answer,) = client(server, tmp_path).label([request()])
+    assert answer.text == "Finch"
+
+
+def test_samples_without_a_seed_are_drawn_anew(tmp_path: Path) -> None:
+    with serving(ChatServer(lambda _, n: completion(str(n)))) as server:
+        asked = [text_conversation("Write")] * 2
+        drawn = client(server, tmp_path, concurrency=1).generate(asked, Sampling(temperature=0.9))
+        seeded = client(server, tmp_path, concurrency=1).generate(asked, Sampling(temperature=0.9, seed=4))
+    assert [answer.text for answer in drawn] == ["0", "1"]
+    assert [answer.text for answer in seeded] == ["2", "2"]
+
+
+def test_aspects_are_kept_too(tmp_path: Path) -> None:
+    task = AspectTask(("A?", "B?"), "Yes or No.")
+    picture = Picture.of(Image.new("RGB", (8, 6)))
+    with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": -0.1, "No": -3.0}))) as server:
+        (first,) = client(server, tmp_path).aspects([picture], task)
+        (again,) = client(server, tmp_path).aspects([picture], task)
+    assert len(server.asked) == 2
+    assert first.p_yes.tolist() == again.p_yes.tolist()
+
+
+def test_a_damaged_file_is_a_question_not_asked(tmp_path: Path) -> None:
+    with serving(ChatServer(lambda *_: completion("Finch"))) as server:
+        client(server, tmp_path).label([request()])
+        (file,) = tmp_path.rglob("*.json")
+        file.write_bytes(file.read_bytes()[:20])
+        (answer,) = client(server, tmp_path).label([request()])
+    assert (answer.text, len(server.asked)) == ("Finch", 2)
+
+
+def test_many_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    cache = ReplyCache(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: cache.keep("ab" * 32, b"x" * 100_000), range(64)))
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["ab" * 32 + ".json"]
+    assert cache.find("ab" * 32) == b"x" * 100_000
+    assert cache.find("cd" * 32) is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        serving(ChatServer(lambda *_: completion("Finch"))) as server,
+        pytest.raises(BackendRefused, match=r"mllm\.reply_cache = .*file/below: cannot write"),
+    ):
+        client(server, tmp_path / "file" / "below").label([request()])
+
+
+def test_run_means_the_runs_own_folder(tmp_path: Path) -> None:
+    openai = {"kind": "openai", "model": "m", "base_url": "http://x/v1"}
+    config = with_run_replies(
+        build({"mllm": openai, "questions": {"llm": {**openai, "reply_cache": None}}}), "s3://bucket/runs/a"
+    )
+    assert config.mllm.reply_cache == "s3://bucket/runs/a/replies"  # type: ignore[union-attr]
+    assert config.questions.llm.reply_cache is None  # type: ignore[union-attr]
+    assert with_run_replies(build({}), "runs/a") == build({})
