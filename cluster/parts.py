@@ -28,6 +28,7 @@ from cluster.progress import Progress
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.errors import UserError
+from fgvr.failure_limit import allowed_failures
 from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
@@ -158,7 +159,7 @@ def run_parts(
     Args:
         job: what to compute, and where.
         ids: int64 [n], ascending image ids of the samples table.
-        max_error_share: stop above this share of failed rows.
+        max_error_share: of failed rows; see `allowed_failures`.
         retry_failed: compute failed rows of finished parts again, too.
         field: where the config has the job's workers, for messages.
 
@@ -185,7 +186,7 @@ def run_parts(
             else:
                 _add(summary, facts)
     pending.sort()
-    limit = max_error_share * len(ids)
+    limit = allowed_failures(max_error_share, len(ids))
     progress = Progress(job.name, total=len(ids), done=summary.rows)
     if pending:
         check_capacity(field, job.workers)
@@ -243,11 +244,11 @@ def _add(summary: PartSummary, facts: dict[str, Any]) -> None:
     summary.totals.update(facts["totals"])
 
 
-def _check(summary: PartSummary, limit: float, name: str) -> None:
+def _check(summary: PartSummary, limit: int, name: str) -> None:
     if summary.failed > limit:
         reason, count = summary.failures.most_common(1)[0]
         raise TooManyFailures(
             f"{name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
-            f"({limit:.0f} rows). Most frequent reason: {reason} ({count}). Rows done are kept; mend the cause and run "
+            f"({limit} rows). Most frequent reason: {reason} ({count}). Rows done are kept; mend the cause and run "
             "again with --run.retry_failed true, or raise run.max_error_share."
         )

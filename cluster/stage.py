@@ -26,6 +26,7 @@ from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
+from fgvr.failure_limit import allowed_failures
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.tables import Table
 
@@ -172,7 +173,7 @@ class RunContext:
         return table
 
     def _check_failures(self, name: str, summary: StageSummary) -> None:
-        if summary.failed > self.config.run.max_error_share * summary.rows:
+        if summary.failed > allowed_failures(self.config.run.max_error_share, summary.rows):
             raise TooManyFailures(
                 f"{name}: {summary.failed} of {summary.rows} rows failed ({summary.failures}), more than "
                 f"run.max_error_share = {self.config.run.max_error_share} allows"

@@ -21,7 +21,7 @@ class Run(Part):
     folder: str = "runs"
     """Where run folders are: a local path or an URL such as s3://bucket/runs (must be shared by all nodes)."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
-    """A stage stops when more than this share of its rows has failed."""
+    """A stage stops when more than this share of its rows has failed (of few rows: more than a tenth, at most five)."""
     retry_failed: bool = False
     """Finished stages try their failed rows once more."""
 

@@ -12,6 +12,7 @@ import torch
 from fgvr import storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
+from fgvr.failure_limit import allowed_failures
 from fgvr.schemas import Failure
 from fgvr.students.architecture import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
@@ -35,7 +36,7 @@ class StudentJob:
         spec: the student; its questions are the first of those in the examples, none for the base student.
         settings: the recipe. `alpha` weighs the aspects.
         limits: of reading an image.
-        max_error_share: stop when more than this share of the images cannot be read.
+        max_error_share: of images that cannot be read; see `allowed_failures`.
         cache: folder for decoded images on the worker's machine; None: `fgvr.storage.cache_folder("images")`.
     """
 
@@ -86,7 +87,7 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
     root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
-    if len(store.failures) > job.max_error_share * len(examples):
+    if len(store.failures) > allowed_failures(job.max_error_share, len(examples)):
         reasons = Counter(failure.reason.value for failure in store.failures.values())
         raise StudentTrainingError(
             f"{len(store.failures)} of {len(examples)} training images cannot be read ({dict(reasons)}), "

@@ -124,7 +124,9 @@ def test_a_retry_that_was_cut_short_is_finished_by_the_next_run_as_another_revis
 
 def test_a_stage_that_stopped_for_its_failures_can_try_them_again(tmp_path: Path) -> None:
     with pytest.raises(TooManyFailures):
-        context_in(tmp_path).stage("label", decides={}, inputs=[], compute=lambda f: f.write_table(answers(3)))
+        context_in(tmp_path, max_error_share=0.0).stage(
+            "label", decides={}, inputs=[], compute=lambda f: f.write_table(answers(3))
+        )
     asked = []
 
     def mended(folder: StageFolder) -> StageSummary:
