@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Reason(StrEnum):
@@ -60,9 +60,9 @@ SAMPLES = pa.schema(
 ANSWERS = pa.schema(
     [
         IMAGE_ID,
-        ("raw", pa.string()),  # text as the model gave it, kept for ever
-        ("logprob", pa.float32()),  # mean log-probability of the answer's tokens, nats
-        ("prompt_tokens", pa.int32()),  # image tokens included
+        ("texts", pa.list_(pa.string())),  # every answer as the model gave it, kept for ever; null where it gave none
+        ("logprobs", pa.list_(pa.float32())),  # mean log-probability of each answer's tokens, nats
+        ("prompt_tokens", pa.int32()),  # of all answers, image tokens included
         ("output_tokens", pa.int32()),
         ERROR,
     ]
@@ -71,11 +71,16 @@ ANSWERS = pa.schema(
 LABELS = pa.schema(
     [
         IMAGE_ID,
-        ("raw", pa.string()),  # as in ANSWERS
-        ("label", pa.string()),  # canonical name in the label space; null when the row failed
+        ("raw", pa.string()),  # the answer that gave the label
+        ("label", pa.string()),  # canonical name in the label space, the heaviest candidate; null when the row failed
         ("label_id", pa.int32()),  # its index in label_space.json
-        ("logprob", pa.float32()),
-        ("prompt_tokens", pa.int32()),
+        (
+            "candidate_ids",
+            pa.list_(pa.int32()),
+        ),  # all names that the model gave, heaviest first: the label is the first
+        ("candidate_weights", pa.list_(pa.float32())),  # their shares of the answers, sum 1
+        ("logprob", pa.float32()),  # of `raw`
+        ("prompt_tokens", pa.int32()),  # as in ANSWERS
         ("output_tokens", pa.int32()),
         ERROR,
     ]

@@ -3,9 +3,10 @@
     python pipelines/label.py --label.images.max_images 500 --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
 Two tables. `answers`: what the model said, one row an image, computed in parallel parts and kept for ever. `labels`:
-what it means, over all answers at once: cleaned names united into a label space. Beside the labels lie
-`label_space.json` (names and counts, a name's place is its label id) and `aliases.csv` (answer, label, count), which
-can be edited and given back with `--label.aliases`: the model is not asked again then.
+what it means, over all answers at once: cleaned names united into a label space. With `label.samples` (several sampled
+answers) or `label.listed` (several labels an answer) an image has weighted candidates of its own; the heaviest is its
+label. Beside the labels lie `label_space.json` (names and counts, a name's place is its label id) and `aliases.csv`
+(answer, label, count), which can be edited and given back with `--label.aliases`: the model is not asked again then.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import numpy.typing as npt
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import schemas, storage, tables
+from fgvr.config import Config
 from fgvr.discovery import discovery_ids
 from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.backends import backend_identity
-from fgvr.mllm.label_space import build_label_space, label_rows
+from fgvr.mllm.label_rows import count_items, label_rows
+from fgvr.mllm.label_space import build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -39,13 +42,14 @@ def run(context: RunContext, samples: Table) -> Table:
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
-    answers = answer(context, "answers", samples, ids)
+    answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
-    return _name(context, "labels", [answers], config.aliases, decides={"aliases": chosen})
+    decides = {"aliases": chosen, "listed": config.listed}
+    return _name(context, "labels", [answers], config.aliases, decides=decides, listed=config.listed)
 
 
 def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64], labels: Table, *, name: str) -> Table:
-    """The labels of other images, asked and cleaned alike; an answer known from `labels` gets the same name.
+    """The labels of other images, asked once and cleaned alike; an answer known from `labels` gets the same name.
 
     Args:
         context: the run.
@@ -58,7 +62,9 @@ def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64],
     return _name(context, name, [answers, labels], labels.path(ALIASES_FILE), decides={})
 
 
-def answer(context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.int64]) -> Table:
+def answer(
+    context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.int64], *, several: bool = False
+) -> Table:
     """The model's words about some images.
 
     Args:
@@ -66,15 +72,11 @@ def answer(context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.
         table: its name.
         samples: the samples table.
         ids: int64 [n], ascending, images asked about.
+        several: ask as often and for as many labels as `label.samples` and `label.listed` say, else for one label once.
     """
     config = context.config.label
-    settings = LabelSettings(
-        mllm=context.config.mllm,
-        prompt=config.prompt,
-        sampling=Sampling(config.max_tokens, config.temperature, config.seed),
-        limits=context.config.ingest.limits,
-        threads=max(2, int(config.workers.num_cpus)),
-    )
+    settings = label_settings(context.config, several=several)
+    sampling = settings.sampling
 
     def compute(folder: StageFolder) -> StageSummary:
         job = PartJob(table, folder.uri, LabelWorker, {"settings": settings}, schemas.ANSWERS, samples, config.workers)
@@ -83,7 +85,8 @@ def answer(context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.
     decides: dict[str, Any] = {
         "mllm": backend_identity(settings.mllm),
         "prompt": settings.prompt,
-        "sampling": [config.max_tokens, config.temperature, config.seed],
+        "sampling": [sampling.max_tokens, sampling.temperature, sampling.seed],
+        "samples": settings.samples,
         "limits": settings.limits,
         "workers": config.workers,
         "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
@@ -91,19 +94,44 @@ def answer(context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.
     return context.stage(table, decides=decides, inputs=[samples], compute=compute)
 
 
+def label_settings(config: Config, *, several: bool) -> LabelSettings:
+    """How the discovery images are asked about (`several`), or others: once, for the one most probable label.
+
+    Where several answers are sampled, a temperature serves their variety; a single answer is better without.
+    """
+    asked = config.label
+    listed, samples = (asked.listed, asked.samples) if several else (1, 1)
+    temperature = asked.temperature if samples == asked.samples else 0.0
+    return LabelSettings(
+        mllm=config.mllm,
+        prompt=asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed)),
+        sampling=Sampling(asked.max_tokens * listed, temperature, asked.seed),
+        limits=config.ingest.limits,
+        samples=samples,
+        threads=max(2, int(asked.workers.num_cpus)),
+    )
+
+
 def _name(
-    context: RunContext, table: str, inputs: list[Table], aliases: str | None, *, decides: dict[str, Any]
+    context: RunContext,
+    table: str,
+    inputs: list[Table],
+    aliases: str | None,
+    *,
+    decides: dict[str, Any],
+    listed: int = 1,
 ) -> Table:
     """What the answers, the first of the inputs, mean: a labels table with its label space and alias table."""
     answers = inputs[0]
 
     def compute(folder: StageFolder) -> StageSummary:
-        named = build_label_space(_distinct(answers), None if aliases is None else read_aliases(aliases))
+        items = count_items(answers.batches(["texts"]), listed)
+        named = build_label_space(items, None if aliases is None else read_aliases(aliases))
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
         failures: Counter[str] = Counter()
         for number, part in enumerate(answers.batches()):
-            rows = label_rows(part, named)
+            rows = label_rows(part, named, listed)
             tables.write_part(folder.uri, number, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
         return StageSummary(
@@ -120,13 +148,6 @@ def _name(
         )
 
     return context.stage(table, decides=decides, inputs=inputs, compute=compute)
-
-
-def _distinct(answers: Table) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for part in answers.batches(["raw"]):
-        counts.update(raw for raw in part["raw"].to_pylist() if raw is not None)
-    return counts
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ def label_space(labels: Table) -> LabelSpace:
     """The vocabulary of a labels table, and how many answers were given another spelling or name."""
     names = labels.read(["label"])["label"].fill_null("").to_pylist()
     space = Names.from_json(storage.read_bytes(labels.path("label_space.json")))
-    counts = sorted(zip(space.labels, space.counts, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    images = Counter(names)  # an image counts for its label; the label space holds its other candidates, too
+    counts = sorted(((name, images[name]) for name in space.labels), key=lambda pair: (-pair[1], pair[0]))
     aliases = csv.DictReader(io.StringIO(storage.read_bytes(labels.path("aliases.csv")).decode()))
     merged = sum(row["answer"] != row["label"] for row in aliases)
     return LabelSpace(statistics(names), counts, merged)

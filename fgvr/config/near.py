@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
+LISTED_PROMPT = (
+    "List the {k} most likely fine-grained class labels for this image, the most likely one first, one label per line, "
+    "without any other text."
+)
 
 
 class Label(Part):
@@ -19,15 +23,31 @@ class Label(Part):
     """The discovery set."""
     prompt: str = LABEL_PROMPT
     """What the model is asked, beside the image (default: the paper's prompt)."""
+    samples: int = Field(default=1, ge=1, le=100)
+    """Answers about each image (self-consistency): the more of them give a name, the heavier it weighs among the
+    image's own candidates. Above 1 they must be sampled: set a temperature, e.g. 0.7."""
+    listed: int = Field(default=1, ge=1, le=50)
+    """Labels asked for in each answer; above 1 with `listed_prompt` (the paper's MLLM-CS asks for 3)."""
+    listed_prompt: str = LISTED_PROMPT
+    """What the model is asked for several labels; {k} becomes `listed`."""
     max_tokens: int = Field(default=32, ge=1)
-    """Longest answer, tokens."""
+    """Longest answer, tokens; `listed` times as long for several labels."""
     temperature: float = Field(default=0, ge=0)
-    """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every image."""
+    """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
     aliases: str | None = None
     """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run."""
     seed: int = Field(default=0, ge=0)
     """Of sampled answers."""
     workers: Workers = Workers(rows_per_part=256)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples = {self.samples} needs a temperature above 0: at 0 all answers about an image are the same; "
+                "set label.temperature, e.g. 0.7"
+            )
+        return self
 
 
 class Embed(Part):

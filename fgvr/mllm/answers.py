@@ -57,7 +57,7 @@ def clean_answer(raw: str | None) -> str | Failure:
         The name as the model spelt it (case kept), or a Failure: EMPTY_ANSWER when nothing is left or no name can be
         found, REFUSED when the model said that it does not know or will not say.
     """
-    text = _normalised(raw or "")
+    text = normalised(raw or "")
     if not re.search(r"\w", text):
         return Failure(Reason.EMPTY_ANSWER, f"the answer was {raw!r}")
     name = _short_answer(text) or name_in_prose(text)
@@ -90,7 +90,8 @@ def _is_latin(letter: str) -> bool:
     return unicodedata.name(letter, "").startswith("LATIN")
 
 
-def _normalised(raw: str) -> str:
+def normalised(raw: str) -> str:
+    """An answer in one Unicode form, without thoughts said first, invisible characters and code fences."""
     text = unicodedata.normalize("NFKC", raw)
     text = _THINKING.sub("", text)  # reasoning models say their thoughts first
     text = _INVISIBLE.sub("", text)

@@ -7,9 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from fgvr import schemas
 from fgvr.mllm.aliases import Alias, AliasTable
 from fgvr.mllm.answers import clean_answer, spelling_key
 from fgvr.schemas import Failure, Reason
@@ -24,7 +21,7 @@ class LabelSpace:
 
     Attributes:
         labels: canonical names.
-        counts: images that each name was given to.
+        counts: images that each name was given to (an image with several answers counts for each spelling).
     """
 
     labels: tuple[str, ...]
@@ -116,21 +113,3 @@ def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dic
         key: by_person.get(key) or min(counts, key=lambda name: (-counts[name], name))
         for key, counts in spellings.items()
     }
-
-
-def label_rows(answers: pa.Table, named: NamedAnswers) -> pa.Table:
-    """Rows of the labels table: answers with their names, or why they have none."""
-    label_ids = {label: label_id for label_id, label in enumerate(named.space.labels)}
-    labels: list[str | None] = []
-    errors: list[dict[str, str] | None] = []
-    for raw, error in zip(answers["raw"].to_pylist(), answers["error"].to_pylist(), strict=True):
-        meaning = Failure(Reason.EMPTY_ANSWER, "no answer") if raw is None else named.meanings[raw]
-        labels.append(meaning if isinstance(meaning, str) and error is None else None)
-        errors.append(error or (meaning.as_row() if isinstance(meaning, Failure) else None))
-    columns = {column: answers[column] for column in ("image_id", "raw", "logprob", "prompt_tokens", "output_tokens")}
-    columns |= {
-        "label": pa.array(labels, pa.string()),
-        "label_id": pa.array([None if label is None else label_ids[label] for label in labels], pa.int32()),
-        "error": pa.array(errors, schemas.ERROR.type),
-    }
-    return pa.table({column: columns[column] for column in schemas.LABELS.names}).cast(schemas.LABELS)

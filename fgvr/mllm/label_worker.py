@@ -1,4 +1,4 @@
-"""label: the model's own words about each image, one row of the answers table an image."""
+"""label: the model's own words about each image, once or several times; one row of the answers table an image."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.mllm.prompts import image_conversation
+from fgvr.schemas import Failure, Reason
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class LabelSettings:
     Attributes:
         mllm: the model.
         prompt: what is asked beside the image.
-        sampling: of the answers; every image gets a seed of its own from its seed.
+        sampling: of the answers; every answer gets a seed of its own from its seed.
         limits: of reading an image.
+        samples: answers about each image.
         threads: that read images.
     """
 
@@ -33,6 +35,7 @@ class LabelSettings:
     prompt: str
     sampling: Sampling
     limits: ImageLimits
+    samples: int = 1
     threads: int = 4
 
 
@@ -48,34 +51,54 @@ class LabelWorker:
         """Answers for rows with `image_id` and `uri`: one row of ANSWERS each, in order."""
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
+        # The answers about an image are asked for one after the other, and of one Picture: it is decoded once, and an
+        # engine computes it once, since it knows it by its content and the prompt by its prefix.
         given = self.backend.label(self._requests(ids, reader))
-        answers = {place: Answer(None, failure=failure) for place, failure in reader.failures.items()}
-        answers |= dict(zip(reader.places, given, strict=True))
+        groups = [given[first : first + self.settings.samples] for first in range(0, len(given), self.settings.samples)]
+        answers = {place: [Answer(None, failure=failure)] for place, failure in reader.failures.items()}
+        answers |= dict(zip(reader.places, groups, strict=True))
         return answer_rows(ids, [answers[place] for place in range(len(ids))])
 
     def _requests(self, ids: Sequence[int], reader: PictureReader) -> Iterator[ImageRequest]:
         conversation = image_conversation(self.settings.prompt)
         sampling = self.settings.sampling
         for place, picture in reader:
-            own = replace(sampling, seed=image_seed(sampling.seed or 0, ids[place]))
-            yield ImageRequest(picture, conversation, own)
+            for number in range(self.settings.samples):
+                own = replace(sampling, seed=answer_seed(sampling.seed or 0, ids[place], number))
+                yield ImageRequest(picture, conversation, own)
 
 
-def image_seed(seed: int, image_id: int) -> int:
-    """A seed for one image, 63 bits: the same whatever part, worker or order the image is answered in."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{image_id}".encode(), digest_size=8).digest()) >> 1
+def answer_seed(seed: int, image_id: int, number: int = 0) -> int:
+    """A seed for one answer about one image, 63 bits: the same whatever part, worker or order it is answered in.
+
+    It does not depend on how many answers there are either: more of them begin with the same ones.
+    """
+    text = f"{seed}:{image_id}" + (f":{number}" if number else "")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def answer_rows(ids: Sequence[int], answers: Sequence[Answer]) -> pa.Table:
-    """Rows of the answers table, one an id."""
+def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.Table:
+    """Rows of the answers table, one an id, of one or more answers about each.
+
+    What a server held back is an answer without words, and the others about the image count. Any other failure
+    fails the row: a retry asks for all its answers again, with the same seeds.
+    """
     return pa.table(
         {
             "image_id": ids,
-            "raw": [answer.text for answer in answers],
-            "logprob": [answer.logprob for answer in answers],
-            "prompt_tokens": [answer.prompt_tokens for answer in answers],
-            "output_tokens": [answer.output_tokens for answer in answers],
-            "error": [None if answer.failure is None else answer.failure.as_row() for answer in answers],
+            "texts": [[answer.text for answer in group] for group in answers],
+            "logprobs": [[answer.logprob for answer in group] for group in answers],
+            "prompt_tokens": [sum(answer.prompt_tokens for answer in group) for group in answers],
+            "output_tokens": [sum(answer.output_tokens for answer in group) for group in answers],
+            "error": [None if (failure := _failure(group)) is None else failure.as_row() for group in answers],
         },
         schema=schemas.ANSWERS,
     )
+
+
+def _failure(group: Sequence[Answer]) -> Failure | None:
+    failures = [answer.failure for answer in group if answer.failure is not None]
+    broken = [failure for failure in failures if failure.reason is not Reason.REFUSED]
+    if not broken and len(failures) < len(group):
+        return None
+    return (broken or failures)[0]

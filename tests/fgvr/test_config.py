@@ -51,6 +51,7 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         (["--near.loss", "prodn"], r"near\.loss = 'prodn': should be 'proden', 'ce', .*'gce', 'lws' or 'cavl'"),
         (["--near.epochs", "-1"], r"near\.epochs = -1: should be greater than or equal to 1"),
         (["--near.epochs", "many"], r"near\.epochs = 'many': should be a valid integer"),
+        (["--label.samples", "3"], r"label: .*samples = 3 needs a temperature above 0.*set label\.temperature"),
         (["--near", "5"], r"near = 5: this part has fields of its own \(near\.loss"),
         (["--mllm.kind", "opnai"], r"mllm\.kind = 'opnai': should be 'vllm' or 'openai'"),
         (["--mllm.modle", "x"], r"mllm\.modle: .*did you mean mllm\.model\?"),

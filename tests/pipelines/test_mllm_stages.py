@@ -14,6 +14,7 @@ from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import ConfigError, build
 from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_worker import answer_seed
 from pipelines import label
 from pipelines.flow import Flow
 
@@ -121,6 +122,41 @@ def test_other_images_are_named_alike(first: Flow) -> None:
     rows = table.read(["image_id", "label", "error"]).to_pylist()
     assert [row["image_id"] for row in rows] == ids.tolist()
     assert {row["label"] for row in rows} <= {"Azure Finch", "Crimson Wren", None}
+
+
+def test_several_answers_become_weighted_candidates_and_evaluation_asks_once(
+    tmp_path: Path, ray_session_of_two: None
+) -> None:
+    """Each answer lists two names; which ones is decided by the answer's seed."""
+
+    def lister(body: dict[str, Any], _: int) -> Reply:
+        if "2 most likely" not in prompt_of(body):
+            assert body["temperature"] == 0
+            return completion("Robin")
+        assert body["temperature"] == 0.7
+        return completion("1. Azure Finch\n2. " + ("crimson wren" if body["seed"] % 2 else "Robin"))
+
+    with serving(ChatServer(lister)) as server:
+        made = flow(tmp_path, server, label={"samples": 3, "listed": 2, "temperature": 0.7})
+        rows = made.labels.read().to_pylist()
+        assert len(server.asked) == 3 * 36
+        assert len({body["seed"] for body in server.asked}) == 3 * 36
+        samples = made.samples.read(["image_id", "split"])
+        ids = samples.filter(samples["split"].to_numpy() == "test")["image_id"].to_numpy()
+        label.name_images(made.context, made.samples, ids, made.labels, name="eval_mllm")
+        assert len(server.asked) == 4 * 36
+    space = LabelSpace.from_json(storage.read_bytes(made.labels.path("label_space.json"))).labels
+    assert space == ("Azure Finch", "Robin", "crimson wren")
+    for row in rows:
+        assert row["label"] == "Azure Finch"
+        weights = dict(zip(row["candidate_ids"], row["candidate_weights"], strict=True))
+        wrens = sum(label_seed % 2 for label_seed in seeds_of(row["image_id"]))
+        expected = {0: 1 / 2, 2: wrens / 6, 1: (3 - wrens) / 6}
+        assert weights == pytest.approx({name: weight for name, weight in expected.items() if weight})
+
+
+def seeds_of(image_id: int) -> list[int]:
+    return [answer_seed(0, image_id, number) for number in range(3)]
 
 
 def test_a_second_run_finds_everything(first: Flow, server: ChatServer) -> None:

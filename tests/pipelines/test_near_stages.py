@@ -53,7 +53,9 @@ def write_labels(folder: Path, samples: Table) -> Table:
         label = None if place % 10 == 9 else right if place % 4 else (right + 1) % len(space)
         error = {"reason": "refused", "detail": "no"} if label is None else None
         name = None if label is None else space[label]
-        content.append({"image_id": row["image_id"], "raw": "x", "label": name, "label_id": label, "error": error})
+        own = {"candidate_ids": [] if label is None else [label], "candidate_weights": [] if label is None else [1.0]}
+        facts = {"image_id": row["image_id"], "raw": "x", "label": name, "label_id": label, "error": error}
+        content.append(facts | own)
     table = Table(str(folder / "labels"), "labels", "f", len(content), 0, 1, len(content), 0.0)
     tables.write_part(table.uri, 0, pa.Table.from_pylist(content, schema=LABELS))
     space_file = {"labels": space, "counts": [1] * len(space)}

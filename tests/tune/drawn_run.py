@@ -30,7 +30,8 @@ class DrawnRun(Flow):
         rows = []
         for sample in self._train():
             named = NAMES.index(sample["class_name"]) if random.random() > 1 / 3 else int(random.integers(len(NAMES)))
-            rows.append({"image_id": sample["image_id"], "label": NAMES[named], "label_id": named})
+            own = {"candidate_ids": [named], "candidate_weights": [1.0]}
+            rows.append({"image_id": sample["image_id"], "label": NAMES[named], "label_id": named} | own)
         table = self._committed("labels", pa.Table.from_pylist(rows, schemas.LABELS))
         storage.write_bytes(table.path("label_space.json"), json.dumps({"labels": NAMES, "counts": [1] * 36}).encode())
         return table

@@ -175,7 +175,7 @@ def test_a_corrupt_image_among_good_ones(results: dict[str, Any]) -> None:
         assert [row["image_id"] for row in rows] == [3, 5, 8, 9]
         assert [row["error"] and row["error"]["reason"] for row in rows] == [None, "corrupt", "not_found", None]
     assert tables["labels"][0] == {**tables["labels"][3], "image_id": 3}
-    assert tables["labels"][1]["raw"] is None
+    assert tables["labels"][1]["texts"] == [None]
     assert tables["aspects"][0]["p_yes"] == pytest.approx(tables["aspects"][3]["p_yes"], abs=TOLERANCE)
     assert len(tables["aspects"][0]["p_yes"]) == len(QUESTIONS)
     assert tables["aspects"][1]["p_yes"] is None

@@ -1,0 +1,85 @@
+"""Answers that list several labels, as models write them."""
+
+import pytest
+
+from fgvr.mllm.answers import clean_answer
+from fgvr.mllm.listed import answer_items, listed_names
+from fgvr.schemas import Failure, Reason
+
+THREE = ["House Sparrow", "Tree Pipit", "Robin"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "1. House Sparrow\n2. Tree Pipit\n3. Robin",
+        "1) House Sparrow\n2) Tree Pipit\n3) Robin",
+        "(1) House Sparrow (2) Tree Pipit (3) Robin",
+        "1. House Sparrow 2. Tree Pipit 3. Robin",
+        "1. House Sparrow, 2. Tree Pipit, 3. Robin",
+        "**1. House Sparrow**\n**2. Tree Pipit**\n**3. Robin**",
+        "Label 1: House Sparrow\nLabel 2: Tree Pipit\nLabel 3: Robin",
+        "A. House Sparrow\nB. Tree Pipit\nC. Robin",
+        "- House Sparrow\n- Tree Pipit\n- Robin",
+        "* **House Sparrow**\n* **Tree Pipit**\n* **Robin**",
+        "House Sparrow\nTree Pipit\nRobin\n",
+        "House Sparrow, Tree Pipit, Robin",
+        "House Sparrow, Tree Pipit, and Robin.",
+        "House Sparrow, Tree Pipit and Robin",
+        "House Sparrow; Tree Pipit; Robin",
+        "House Sparrow | Tree Pipit | Robin",
+        '["House Sparrow", "Tree Pipit", "Robin"]',
+        "['House Sparrow', 'Tree Pipit', 'Robin']",
+        '```json\n["House Sparrow", "Tree Pipit", "Robin"]\n```',
+        'Sure! {"labels": ["House Sparrow", "Tree Pipit", "Robin"]}',
+        '[{"label": "House Sparrow", "p": 0.7}, {"label": "Tree Pipit", "p": 0.2}, {"label": "Robin", "p": 0.1}]',
+        '{"House Sparrow": 0.7, "Tree Pipit": 0.2, "Robin": 0.1}',
+        '{"1": "House Sparrow", "2": "Tree Pipit", "3": "Robin"}',
+        '["House Sparrow", "Tree Pipit", "Robin", "Bar-tailed God',  # cut at max_tokens
+        "Here are the three most likely labels:\n1. House Sparrow\n2. Tree Pipit\n3. Robin\nI hope this helps!",
+        "The most likely labels are House Sparrow, Tree Pipit and Robin.",
+        "Here are some labels:\n\nHouse Sparrow\nTree Pipit\nRobin\n\nNote: these are guesses.",
+        "1. **House Sparrow** - a small bird, brown\n2. **Tree Pipit** (20%)\n3. Robin: a red breast",
+        "- House Sparrow (Passer domesticus)\n  - brown\n  - small\n- Tree Pipit\n  - streaked\n- Robin",
+        "<think>1. Is it a wren?</think>House Sparrow\nTree Pipit\nRobin",
+        "1. House Sparrow\n2. house sparrow.\n3. Tree Pipit\n4. Robin\n5. Wren",  # one twice, and more than asked for
+    ],
+)
+def test_three_names_in_any_dress(raw: str) -> None:
+    assert [clean_answer(item) for item in listed_names(raw, 3)] == THREE
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        ("House Sparrow", ["House Sparrow"]),
+        ("1. House Sparrow", ["House Sparrow"]),
+        ("This is a House Sparrow.", ["House Sparrow"]),
+        ("House Sparrow or Tree Pipit", ["House Sparrow", "Tree Pipit"]),
+        ("Wren, Robin, Black and White Warbler", ["Wren", "Robin", "Black and White Warbler"]),
+        ("1) BMW 3 Series Sedan 2012, 2) Audi A4 2011", ["BMW 3 Series Sedan 2012", "Audi A4 2011"]),
+        ("St. Bernard, Great Dane", ["St. Bernard", "Great Dane"]),
+        ("Boeing 737-800\nAirbus A320", ["Boeing 737-800", "Airbus A320"]),
+        ('["Anna\'s Hummingbird"]', ["Anna's Hummingbird"]),
+        ("翠鸟、麻雀", ["翠鸟", "麻雀"]),
+    ],
+)
+def test_fewer_names_than_asked_for(raw: str, names: list[str]) -> None:
+    assert [clean_answer(item) for item in listed_names(raw, 3)] == names
+
+
+@pytest.mark.parametrize("raw", ["I'm sorry, I can't identify the bird, the image is blurry.", "", "1.\n2.\n3.", "[]"])
+def test_no_name_stays_no_name(raw: str) -> None:
+    (item,) = listed_names(raw, 3)
+    assert isinstance(clean_answer(item), Failure)
+
+
+def test_a_placeholder_beside_a_name_is_no_name() -> None:
+    found = [clean_answer(item) for item in listed_names("1. House Sparrow\n2. Unknown\n3. N/A", 3)]
+    assert found[0] == "House Sparrow"
+    assert [failure.reason for failure in found[1:] if isinstance(failure, Failure)] == [Reason.REFUSED] * 2
+
+
+def test_answers_for_one_label_are_not_taken_apart() -> None:
+    assert answer_items(["Wren, Robin", None], 1) == [["Wren, Robin"], []]
+    assert answer_items(["Wren, Robin", None], 2) == [["Wren", "Robin"], []]
