@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,17 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fgvr.clip.precision import low_precision
 from fgvr.clip.prompt_layout import Tokenizer
 from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.config.models import Clip
 
 TEXTS_AT_ONCE = 256
 _log = logging.getLogger(__name__)
-
-
-def low_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast on CUDA; nothing on a CPU, where it is slower than fp32 without special instructions."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.utils.checkpoint import checkpoint
 
+from fgvr.clip.packing import Packing
 from fgvr.clip.prompt_layout import CONTEXT, PromptLayout, Tokenizer
 from fgvr.clip.text_tower import TextTower
 
@@ -33,9 +34,8 @@ class PromptLearner(nn.Module):
         self.context = nn.Parameter(start.float().expand(names, -1, -1).clone() if class_specific else start.float())
         self.shared_prefix = 0 if class_specific else layout.shared
         self.register_buffer("ids", layout.ids, persistent=False)
-        self.register_buffer("end", layout.end, persistent=False)
         self.ids: Tensor
-        self.end: Tensor
+        self.lengths = layout.end + 1  # on the CPU, wherever the module is
 
     def __len__(self) -> int:
         """Number of names."""
@@ -43,35 +43,36 @@ class PromptLearner(nn.Module):
 
     def forward(self, rows: slice = slice(None)) -> Tensor:
         """Features of the names in `rows`, L2-normalised float32 [c, dim]."""
-        ids, end = self.ids[rows], self.end[rows]
+        packing = Packing.of(self.lengths[rows] - self.shared_prefix, self.ids.device)
+        begin = self.shared_prefix
+        ids = packing.pack(self.ids[rows, begin : begin + packing.longest])
         prefix = None
         if self.shared_prefix:
-            prefix = self._embed(ids[:1, : self.shared_prefix], self.context[None])[0]
-            ids, end = ids[:, self.shared_prefix :], end - self.shared_prefix
+            prefix = self._embed(self.ids[0, : self.shared_prefix], self.context)
             tokens = self.tower.token_embedding(ids)
         else:
             context = self.context if self.context.ndim == 2 else self.context[rows]
-            tokens = self._embed(ids, context.expand(len(ids), -1, -1))
-        return F.normalize(self.tower.encode(tokens, end, prefix).float(), dim=-1)
+            tokens = self._embed(ids, context.expand(packing.rows, -1, -1))
+        return F.normalize(self.tower.encode(tokens, packing, prefix).float(), dim=-1)
 
     def features(self, chunk: int, rows: slice = slice(None)) -> Tensor:
         """As `forward`, with at most `chunk` names in the tower at once, in the backward pass too.
 
-        Activations are not kept: the backward pass runs a chunk's forward again and adds its share of the gradient
-        before it goes to the next (a two-pass gradient cache, Gao et al. 2021). Memory is that of one chunk at any
-        number of names, and the gradient is that of the plain computation up to rounding.
+        Activations are kept of the last chunk only: the backward pass begins there, and then runs a chunk's forward
+        again and adds its share of the gradient before it goes to the next (a two-pass gradient cache, Gao et al.
+        2021). Memory is that of one chunk at any number of names, and the gradient is that of the plain computation
+        up to rounding.
         """
         first, last, _ = rows.indices(len(self))
-        if last - first <= chunk:
-            return torch.as_tensor(self(slice(first, last)))
-        parts = [slice(at, min(at + chunk, last)) for at in range(first, last, chunk)]
-        return torch.cat([checkpoint(self, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+        *before, final = [slice(at, min(at + chunk, last)) for at in range(first, last, chunk)]
+        features = [checkpoint(self, part, use_reentrant=False, preserve_rng_state=False) for part in before]
+        return torch.cat([*features, self(final)])
 
     def _embed(self, ids: Tensor, context: Tensor) -> Tensor:
-        """Token embeddings [c, L, width] with the vectors of `context` [c, M, width] in their places."""
+        """Embeddings [T, width] of token ids [T] with the vectors of `context` […, width] in their places, in order."""
         learned = ids == CONTEXT
         tokens: Tensor = self.tower.token_embedding(ids.masked_fill(learned, 0))
-        return tokens.masked_scatter(learned[..., None].expand_as(tokens), context.to(tokens.dtype))
+        return tokens.masked_scatter(learned[:, None].expand_as(tokens), context.to(tokens.dtype))
 
 
 def random_context(tower: TextTower, tokens: int, seed: int) -> Tensor:

@@ -1,8 +1,8 @@
 """open_clip's text tower run from token *embeddings*, so that prompts can hold learned vectors.
 
-Three exact savings over open_clip's own `encode_text`, all due to causal attention with pooling at the end-of-text
-token: tokens behind it are never computed; the prefix that all prompts share (start token and context) is computed
-once instead of once a name; the last norm and projection see the pooled token only.
+Exact savings over open_clip's own `encode_text`, all due to causal attention with pooling at the end-of-text token:
+tokens behind it are never computed, in no prompt; the prefix that all prompts share (start token and context) is
+computed once instead of once a name; what follows the last attention sees the pooled token only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fgvr.clip.packing import Packing
 from fgvr.errors import UserError
 
 KeysValues = tuple[Tensor, Tensor]  # of one layer, [P, heads, width/heads] each
@@ -86,21 +87,20 @@ class TextTower:
         """Position of the pooled token in rows of token ids int64 [C, L]: int64 [C]."""
         return ids.argmax(dim=1) if self.pool == "argmax" else (ids == self.eos_id).int().argmax(dim=1)
 
-    def encode(self, tokens: Tensor, end: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, packing: Packing, prefix: Tensor | None = None) -> Tensor:
         """Text features of embedded prompts, not normalised: [C, dim].
 
         Args:
-            tokens: embeddings without positions, float [C, S, width]; what follows the end-of-text token is ignored.
-            end: position of the end-of-text token in `tokens`, int64 [C].
-            prefix: embeddings [P, width] that come before `tokens` in every prompt.
+            tokens: embeddings without positions, packed float [T, width]; each prompt ends with its end-of-text token.
+            packing: which tokens are which prompt's.
+            prefix: embeddings [P, width] that come before the tokens of every prompt.
         """
-        length = int(end.max()) + 1
         past = self._prefix_keys_values(prefix) if prefix is not None else [None] * len(self.blocks)
         offset = 0 if prefix is None else len(prefix)
-        x = tokens[:, :length] + self.positional_embedding[offset : offset + length]
-        for block, keys_values in zip(self.blocks, past, strict=True):
-            x, _ = _run_block(block, x, keys_values)
-        pooled: Tensor = self.final_norm(x[torch.arange(len(x), device=x.device), end])
+        x = tokens + self.positional_embedding[offset + packing.position]
+        for number, (block, keys_values) in enumerate(zip(self.blocks, past, strict=True), 1):
+            x, _ = _run_block(block, x, packing, keys_values, pooled=number == len(self.blocks))
+        pooled: Tensor = self.final_norm(x)
         if self.projection is None:
             return pooled
         if isinstance(self.projection, nn.Linear):
@@ -109,23 +109,33 @@ class TextTower:
 
     def _prefix_keys_values(self, prefix: Tensor) -> list[KeysValues | None]:
         """Keys and values of the shared prefix in every block: under causal attention no later token changes them."""
-        x = (prefix + self.positional_embedding[: len(prefix)])[None]
+        x = prefix + self.positional_embedding[: len(prefix)]
+        packing = Packing.of(torch.tensor([len(prefix)]), prefix.device)
         past: list[KeysValues | None] = []
         for block in self.blocks:
-            x, (keys, values) = _run_block(block, x, None)
-            past.append((keys[0], values[0]))
+            x, keys_values = _run_block(block, x, packing, None)
+            past.append(keys_values)
         return past
 
 
-def _run_block(block: Any, x: Tensor, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
-    """open_clip's ResidualAttentionBlock on [C, S, width], attending to a past as well; also its keys and values."""
-    attention, (rows, length, width) = block.attn, x.shape
+def _run_block(
+    block: Any, x: Tensor, packing: Packing, past: KeysValues | None, *, pooled: bool = False
+) -> tuple[Tensor, KeysValues]:
+    """open_clip's ResidualAttentionBlock on packed tokens [T, width] that see a past as well.
+
+    Returns:
+        The block's output, [T, width] or, `pooled`, of each prompt's last token only: [C, width].
+        Keys and values of the first prompt.
+    """
+    attention, width = block.attn, x.shape[1]
     heads = attention.num_heads
     projected = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    queries, keys, values = projected.view(rows, length, 3, heads, width // heads).unbind(dim=2)
-    attended = _causal_attention(queries, keys, values, past).reshape(rows, length, width)
+    queries, keys, values = packing.pad(projected.view(len(x), 3, heads, width // heads)).unbind(dim=2)
+    attended = packing.pack(_causal_attention(queries, keys, values, past)).reshape(len(x), width)
+    if pooled:
+        x, attended = x.index_select(0, packing.last), attended.index_select(0, packing.last)
     x = x + block.ls_1(attention.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x))), (keys, values)
+    return x + block.ls_2(block.mlp(block.ln_2(x))), (keys[0], values[0])
 
 
 def _causal_attention(queries: Tensor, keys: Tensor, values: Tensor, past: KeysValues | None) -> Tensor:

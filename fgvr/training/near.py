@@ -33,6 +33,7 @@ from fgvr.training.near_schedule import (
 )
 from fgvr.training.near_scores import NearScores
 from fgvr.training.near_state import NearState, Outcome
+from fgvr.training.near_step import backward_through_names
 from fgvr.training.reporter import Reporter
 
 log = logging.getLogger(__name__)
@@ -122,30 +123,25 @@ class _Training:
         return self._plan[1:]
 
     def _update(self, rows: Tensor, views: Tensor, step_images: int, *, learn_weights: bool) -> Tensor:
-        """Gradient step on this worker's `rows` of a step of `step_images`; returns its part of the mean loss.
-
-        The gradient goes through the names in three parts, so that neither images × names nor the activations of
-        all names are ever held: features of the names; loss and its gradient with respect to them, a few images at
-        a time; from there back through the text tower, a chunk of names at a time.
-        """
-        world = self.reporter.world_size
+        """Gradient step on this worker's `rows` of a step of `step_images`; returns its part of the mean loss."""
         self.optimiser.zero_grad(set_to_none=True)
-        mine = self.scores.my_names()
-        names = self.scores.all_names(mine).clone().requires_grad_()
-        total = torch.zeros((), device=self.device)
-        for part in self.scores.parts(rows):
+
+        def loss(part: Tensor, names: Tensor) -> Tensor:
             logits = self.scores.logits(part, names, views)
             targets = objective.Targets(self.data.label_ids[part], self.weights[part], self.data.own[part])
-            loss = objective.loss(self.settings, logits, targets) * (len(part) / step_images)
-            torch.autograd.backward(loss)
-            total += loss.detach()
+            term = objective.loss(self.settings, logits, targets) * (len(part) / step_images)
             if learn_weights and self.settings.loss in objective.STEPWISE:
                 self.weights[part] = objective.updated_weights(self.settings, logits, targets)
-        gradient = torch.zeros_like(names) if names.grad is None else names.grad
-        sum_over_workers(gradient, world)
-        torch.autograd.backward(mine, gradient[self.scores.mine])
-        if self.learner.context.grad is not None:
-            sum_over_workers(self.learner.context.grad, world)
+            return term
+
+        total = backward_through_names(
+            self.learner,
+            self.scores.my_names(),
+            self.scores.parts(rows),
+            loss,
+            rank=self.reporter.rank,
+            world_size=self.reporter.world_size,
+        )
         self.optimiser.step()
         return total
 
@@ -206,7 +202,11 @@ class _Training:
                 classes=self.scores.classes(names),
                 context=self.learner.context,
                 clip=self.scores.clip.source,
-                facts={"recipe": self.settings.model_dump(mode="json"), "metrics": metrics},
+                facts={
+                    "recipe": self.settings.model_dump(mode="json"),
+                    "metrics": metrics,
+                    "shortened_names": self.scores.shortened,
+                },
             ),
             weights=self.scores.all_weights(self.scores.weights(names)).cpu(),
         )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fgvr.clip.classifier import ClassFeatures
-from fgvr.clip.model import ClipModel, low_precision
+from fgvr.clip.model import ClipModel
+from fgvr.clip.precision import low_precision
 from fgvr.clip.prompt import PromptLearner, phrase_context, random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower
@@ -31,11 +32,16 @@ class NearScores:
         data: the worker's images, on the device.
         rank: the worker.
         world_size: all workers.
+
+    `learner` are the prompts; `shortened` the names that lost tokens because they did not fit.
     """
 
     def __init__(self, settings: Near, clip: ClipModel, data: NearData, rank: int, world_size: int) -> None:
         self.settings, self.clip, self.data, self.world_size = settings, clip, data, world_size
-        self.learner = _learner(settings, clip, data.names).to(clip.device)
+        tower, start = TextTower.of(clip.network), _start(settings, clip)
+        layout = prompt_layout(clip.tokenizer, tower, data.names, len(start), settings.name_position)
+        self.shortened = [data.names[index] for index in layout.shortened]
+        self.learner = PromptLearner(tower, layout, start, settings.class_specific).to(clip.device)
         self.mine = share(len(data.names), rank, world_size)
 
     def my_names(self) -> Tensor:
@@ -96,11 +102,8 @@ class NearScores:
         return joined_rows(mine, self.data.first, self.data.total, self.world_size)
 
 
-def _learner(settings: Near, clip: ClipModel, names: tuple[str, ...]) -> PromptLearner:
-    tower, tokenizer = TextTower.of(clip.network), clip.tokenizer
+def _start(settings: Near, clip: ClipModel) -> Tensor:
+    tower = TextTower.of(clip.network)
     if settings.context_init is None:
-        start = random_context(tower, settings.context_length, settings.seed)
-    else:
-        start = phrase_context(tower, tokenizer, settings.context_init)
-    layout = prompt_layout(tokenizer, tower, names, len(start), settings.name_position)
-    return PromptLearner(tower, layout, start, settings.class_specific)
+        return random_context(tower, settings.context_length, settings.seed)
+    return phrase_context(tower, clip.tokenizer, settings.context_init)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.torch import load_file
 
 from cluster.stage import RunContext
 from fgvr import storage, tables
 from fgvr.classifier import load_classifier
 from fgvr.config import ConfigError, build
+from fgvr.config.base import TrainWorkers
 from fgvr.images import read_image
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
@@ -78,6 +80,9 @@ def test_from_images_to_a_model(tmp_path, ray_session_of_two):
     model = near.run(context, samples, labels, embeddings, sets)
     check_model(model, sets, samples)
     assert near.run(context, samples, labels, embeddings, sets).seconds == model.seconds  # found, not computed
+    shared = context.config.near.model_copy(update={"workers": TrainWorkers(num_cpus=1, num_workers=2)})
+    elsewhere = context_of(tmp_path / "two", near=shared.model_dump())
+    check_two_workers(model, near.run(elsewhere, samples, labels, embeddings, sets))
 
 
 def check_candidates(sets: Table, labels: Table, broken_id: int) -> None:
@@ -116,6 +121,15 @@ def check_model(model: Table, sets: Table, samples: Table) -> None:
     scores = classifier.scores(images)
     assert scores.shape == (3, 36)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+
+
+def check_two_workers(one: Table, two: Table) -> None:
+    """Two workers share images and names; what they learn together is the same up to rounding."""
+    folders = [storage.fetch_folder(model.path("model")) for model in (one, two)]
+    first, second = (load_file(folder / "model.safetensors")["context"].numpy() for folder in folders)
+    assert np.linalg.norm(second - first) < 1e-4 * np.linalg.norm(first)
+    for row, other in zip(one.read().to_pylist(), two.read().to_pylist(), strict=True):
+        assert other["weights"] == pytest.approx(row["weights"], abs=1e-4)
 
 
 def test_views_are_a_table_of_their_own(tmp_path, ray_session_of_two):

@@ -2,28 +2,42 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fgvr.clip.packing import Packing
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 
 TEXTS = ["a photo of a Teal.", "Great Black-backed Gull", "a", "a photo of a Crested Azure Finch."]
 
 
+def encoded(tower, ids, skipped=0, prefix=None):
+    """Token ids [C, L] without the first `skipped` of each row and what follows its end."""
+    packing = Packing.of(tower.end_of_text(ids) + 1 - skipped)
+    return tower.encode(
+        tower.token_embedding(packing.pack(ids[:, skipped : skipped + packing.longest])), packing, prefix
+    )
+
+
 def test_text_cut_behind_its_end_is_encoded_as_open_clip_encodes_all_of_it(clip, tower):
     model, tokenizer = clip
     ids = tokenizer(TEXTS)
-    end = tower.end_of_text(ids)
-    cut = ids[:, : int(end.max()) + 1]
-    assert cut.shape[1] < ids.shape[1]
-    assert_close(tower.encode(tower.token_embedding(cut), end), model.encode_text(ids), rtol=1e-5, atol=1e-6)
+    assert len(set(tower.end_of_text(ids).tolist())) == len(TEXTS)
+    assert_close(encoded(tower, ids), model.encode_text(ids), rtol=1e-5, atol=1e-6)
 
 
 def test_a_shared_prefix_computed_once_changes_nothing(clip, tower):
     model, tokenizer = clip
     ids = tokenizer(["a photo of a Teal", "a photo of a Dusky Wren."])
-    end = tower.end_of_text(ids)
-    shared = 5  # start, a, photo, of, a
-    prefix = tower.token_embedding(ids[0, :shared])
-    features = tower.encode(tower.token_embedding(ids[:, shared:]), end - shared, prefix)
-    assert_close(features, model.encode_text(ids), rtol=1e-5, atol=1e-6)
+    prefix = tower.token_embedding(ids[0, :5])  # start, a, photo, of, a
+    assert_close(encoded(tower, ids, skipped=5, prefix=prefix), model.encode_text(ids), rtol=1e-5, atol=1e-6)
+
+
+def test_packing_by_hand():
+    packing = Packing.of(torch.tensor([2, 1, 3]))
+    assert packing.position.tolist() == [0, 1, 0, 0, 1, 2]
+    assert packing.last.tolist() == [1, 2, 5]
+    packed = torch.arange(1.0, 7.0)[:, None]
+    padded = packing.pad(packed)
+    assert padded[..., 0].tolist() == [[1, 2, 0], [3, 0, 0], [4, 5, 6]]
+    assert torch.equal(packing.pack(padded), packed)
 
 
 def test_the_linear_projection_with_bias_is_applied():
@@ -35,7 +49,7 @@ def test_the_linear_projection_with_bias_is_applied():
     torch.nn.init.normal_(model.text.text_projection.bias)
     ids = torch.tensor([[3, 7, 19, 0, 0, 0, 0, 0]])
     tower = TextTower.of(model)
-    assert_close(tower.encode(tower.token_embedding(ids), tower.end_of_text(ids)), model.encode_text(ids))
+    assert_close(encoded(tower, ids), model.encode_text(ids))
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,10 @@ def naive_training(discovery, settings):
         optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
         tokens = tower.token_embedding(layout.ids.clamp(min=0))
         tokens = torch.cat([tokens[:, :1], context.expand(len(tokens), -1, -1), tokens[:, 5:]], dim=1)
-        logits = clip.logit_scale * images @ F.normalize(tower.encode(tokens, layout.end), dim=-1).T
+        text, length = clip.network.text, tokens.shape[1]
+        x = text.transformer(tokens + text.positional_embedding[:length], attn_mask=text.attn_mask[:length, :length])
+        names = text.ln_final(x)[torch.arange(len(x)), layout.end] @ text.text_projection
+        logits = clip.logit_scale * images @ F.normalize(names, dim=-1).T
         loss = -(weights * logits.log_softmax(dim=1)).sum(dim=1).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -289,6 +292,16 @@ def test_a_label_space_of_one_name_trains(tmp_path, clip_folder):
     reporter = run(discovery.job(epochs=2), tmp_path / "run")
     assert reporter.history[-1]["loss"] == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_array_equal(read_weights(reporter.checkpoint), 1.0)
+
+
+def test_names_that_do_not_fit_are_recorded_in_the_model(tmp_path, clip_folder, caplog):
+    long = " ".join(["Teal"] * 200)
+    discovery = Discovery(tmp_path / "tables", clip_folder, ["Dusky Wren", long])
+    reporter = run(discovery.job(epochs=1), tmp_path / "run")
+    content = json.loads((reporter.checkpoint / "model" / "model.json").read_text())
+    assert content["facts"]["shortened_names"] == [long]
+    assert content["labels"] == ["Dusky Wren", long]
+    assert "1 names are too long for the text tower and were shortened" in caplog.text
 
 
 def test_a_rate_that_explodes_is_named(discovery, tmp_path):
