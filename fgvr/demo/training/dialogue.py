@@ -1,5 +1,6 @@
 """The texts that the tiny MLLM is trained on: prompts in both orders, the chat template's pieces, a tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,15 +17,19 @@ HEAD: Final = "<|im_start|>user\n<img>" + "<IMG_CONTEXT>" * IMAGE_TOKENS + "</im
 TAIL: Final = "<|im_end|>\n<|im_start|>assistant\n"
 END: Final = "<|im_end|>"
 VOCABULARY: Final = 640
+SPECIES_NAMES: Final = tuple(species.name for species in SPECIES)
+QUESTION_TEXTS: Final = tuple(question.text for question in QUESTIONS)
 
 
-def training_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the tiny MLLM: its merges make one token of every word of the prompts and names."""
+def training_tokenizer(
+    names: Sequence[str] = SPECIES_NAMES, questions: Sequence[str] = QUESTION_TEXTS
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of a tiny MLLM: its merges make one token of every word of the prompts and names."""
     answers = ["Yes", "No", " Yes", " No", "user\n", "assistant\n", "\n", "system\n"] * 50
-    prompts = [LABEL_PROMPT, INSTRUCTION] * 20 + [question.text for question in QUESTIONS] * 5
-    names = [species.name for species in SPECIES] * 10
-    spaced = [f" {text}" for text in prompts + names]
-    return mllm_tokenizer(answers + prompts + names + spaced, vocabulary=VOCABULARY)
+    prompts = [LABEL_PROMPT, INSTRUCTION] * 20 + list(questions) * 5
+    repeated = list(names) * 10
+    spaced = [f" {text}" for text in prompts + repeated]
+    return mllm_tokenizer(answers + prompts + repeated + spaced, vocabulary=VOCABULARY)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Segments:
         shared: for each question what follows the instruction, up to the answer.
         whole: for each question the paper's order, question then instruction, up to the answer.
         label: the label prompt up to the answer.
-        names: for each species its name and the end token.
+        names: for each class its name and the end token.
         yes, no, end: single tokens.
     """
 
@@ -52,7 +57,11 @@ class Segments:
     end: int
 
 
-def segments(tokenizer: PreTrainedTokenizerFast) -> Segments:
+def segments(
+    tokenizer: PreTrainedTokenizerFast,
+    names: Sequence[str] = SPECIES_NAMES,
+    questions: Sequence[str] = QUESTION_TEXTS,
+) -> Segments:
     """Tokenise every text once; checks that cutting whole prompts at the seams gives the same tokens.
 
     Raises:
@@ -63,12 +72,12 @@ def segments(tokenizer: PreTrainedTokenizerFast) -> Segments:
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
     head, instruction = ids(HEAD), ids(INSTRUCTION)
-    shared = [ids(f" {question.text}{TAIL}") for question in QUESTIONS]
-    whole = [ids(f"{question.text} {INSTRUCTION}{TAIL}") for question in QUESTIONS]
+    shared = [ids(f" {question}{TAIL}") for question in questions]
+    whole = [ids(f"{question} {INSTRUCTION}{TAIL}") for question in questions]
     yes, no, end = ids("Yes"), ids("No"), ids(END)
-    for question, tail in zip(QUESTIONS, shared, strict=True):
-        full = ids(f"{HEAD}{INSTRUCTION} {question.text}{TAIL}Yes{END}")
+    for question, tail in zip(questions, shared, strict=True):
+        full = ids(f"{HEAD}{INSTRUCTION} {question}{TAIL}Yes{END}")
         if full != head + instruction + tail + yes + end or len(yes + no + end) != 3:
-            raise ValueError(f"the tokenizer joins the pieces of the prompt for {question.text!r}")
-    names = [ids(species.name + END) for species in SPECIES]
-    return Segments(head, instruction, shared, whole, ids(LABEL_PROMPT + TAIL), names, yes[0], no[0], end[0])
+            raise ValueError(f"the tokenizer joins the pieces of the prompt for {question!r}")
+    endings = [ids(name + END) for name in names]
+    return Segments(head, instruction, shared, whole, ids(LABEL_PROMPT + TAIL), endings, yes[0], no[0], end[0])

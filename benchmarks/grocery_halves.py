@@ -1,0 +1,59 @@
+"""The Grocery Store benchmark as a config: tiny models of its own, `test` split in a discovery and an evaluation half.
+
+A photo is of the discovery half (split `train` in the written CSV) where the SHA-256 of its path in the data set, e.g.
+`test/Fruit/Lemon/Lemon_003.jpg`, is even, else of the evaluation half (split `test`). No seed: the halves are fixed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from fgvr.datasets.grocery import read_grocery
+from fgvr.errors import UserError
+
+
+def is_discovery(path: str) -> bool:
+    """Whether a photo, by its path in the data set, is one to discover names with."""
+    return hashlib.sha256(path.encode()).digest()[-1] % 2 == 0
+
+
+def write_halves(data: Path, file: Path) -> None:
+    """Write the CSV (uri, split, class_name) of the `test` photos."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["uri", "split", "class_name"])
+        for rows in read_grocery(str(data)):
+            for row in rows.filter(pc.equal(rows["split"], "test")).to_pylist():
+                path = row["uri"].rsplit("/dataset/", 1)[1]
+                writer.writerow([row["uri"], "train" if is_discovery(path) else "test", row["class_name"]])
+
+
+def grocery_tree(data: Path, models: Path, file: Path) -> dict[str, Any]:
+    """The benchmark's config; writes `file` when it is not there.
+
+    Raises:
+        UserError: the tiny models have not been trained yet.
+    """
+    for name in ("mllm", "clip"):
+        if not (models / name).exists():
+            raise UserError(
+                f"--config grocery: there is no model at {models / name}; train it:"
+                f" python benchmarks/grocery_models.py --model {name} --out {models}"
+            )
+    if not file.exists():
+        write_halves(data, file)
+    return {
+        "ingest": {"source": {"kind": "table", "path": str(file)}},
+        "label": {"images": {"max_images": None}},
+        "mllm": {"kind": "vllm", "model": str(models / "mllm")},
+        "clip": {"model": f"local-dir:{models / 'clip'}"},
+        # As the demo's (docs/demo.md), whole batches.
+        "near": {"batch_size": 2048, "epochs": 250, "lr": 0.02, "warmup_epochs": 0, "workers": {"num_cpus": 1}},
+        "cluster": {"num_cpus": 2},
+    }

@@ -1,0 +1,141 @@
+"""The NeaR paper's tables, computed by the pipeline: mean ± standard deviation over seeds, with the paper's numbers.
+
+    python benchmarks/near_tables.py --table 2                       # the drawn field guide, seeds 0 1 2
+    python benchmarks/near_tables.py --table fig2 --shots 1 3 10
+    python benchmarks/near_tables.py --table 2 --config grocery      # after benchmarks/grocery_models.py
+    python benchmarks/near_tables.py --table 2 --config cub --set ingest.source.path=/data/CUB_200_2011
+
+`--table 1` hours for 10,000 images, `2` all methods, `3` Random-CS against nearest neighbours, `4` sets that the MLLM
+lists, `fig2` the number of shots. A config is `demo`, `grocery` (this folder's tiny models on real photos), a preset of
+pipelines/configs or a YAML file; of several, their average comes last. Everything lies in `--out`, a run folder each:
+what is there is not computed again, so an interrupted table goes on, and a row that differs from another in NeaR's
+settings asks the MLLM nothing. A method that cannot run on a data set says why in its row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from grocery_halves import grocery_tree
+from grocery_models import DEFAULT_OUT
+from grocery_photos import data_folder
+from near_cost import cost_table
+from near_figure import draw
+from near_print import FIVE, average, scores_table
+from near_rows import TABLES, Row
+from near_runs import DataSetRuns, Measured, open_data_set
+
+from cluster.console import show_progress
+from cluster.session import ray_session
+from fgvr.config import build
+from fgvr.config.data import LayoutSource
+from fgvr.config.load import read_preset
+from fgvr.config.tree import merge, nested
+from fgvr.errors import UserError
+from pipelines.flow import PRESETS
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A config of the command line.
+
+    Attributes:
+        name: of its run folder and in titles.
+        tree: the config.
+        known_as: the data set's name in the paper's tables; "" where it is none of theirs.
+    """
+
+    name: str
+    tree: dict[str, Any]
+    known_as: str
+
+
+def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) -> DataSet:
+    """Read a config; raises UserError where there is none, or `grocery` has no models."""
+    if name == "grocery":
+        tree = grocery_tree(data_folder(), models, out / "grocery-halves.csv")
+    else:
+        tree = read_preset(name, PRESETS)
+    for change in changes:
+        field, _, value = change.partition("=")
+        tree = merge(tree, nested(field, yaml.safe_load(value)))
+    source = build(tree).ingest.source
+    return DataSet(Path(name).stem, tree, source.name if isinstance(source, LayoutSource) else "")
+
+
+def measure(
+    runs: DataSetRuns, rows: Sequence[Row], seeds: Sequence[int], shots: int | None = None
+) -> list[list[Measured]]:
+    """Each row at each seed. Seed by seed, since what the rows of a seed share is computed once."""
+    changes = {} if shots is None else {"label": {"images": {"per_class": shots}}}
+    by_seed = [[runs.measure(row, seed, changes) for row in rows] for seed in seeds]
+    return [list(of_row) for of_row in zip(*by_seed, strict=True)]
+
+
+def tables(sets: Sequence[DataSet], table: str, seeds: Sequence[int], out: Path) -> Iterator[str]:
+    """The table of each data set, then of their average."""
+    rows = TABLES[table]
+    found: list[list[list[Measured]]] = []
+    for data_set in sets:
+        with open_data_set(data_set.tree, data_set.name, str(out)) as runs:
+            found.append(measure(runs, rows, seeds))
+        title = f"Table {table}, {data_set.name}"
+        if table == "1":
+            yield cost_table(title, rows, found[-1])
+        else:
+            yield scores_table(title, table, rows, found[-1], data_set.known_as)
+    if len(sets) > 1 and table != "1":
+        means = [average([of_set[place] for of_set in found]) for place in range(len(rows))]
+        known_as = "average" if {data_set.known_as for data_set in sets} == FIVE else ""
+        yield scores_table(f"Table {table}, average", table, rows, means, known_as)
+
+
+def figures(sets: Sequence[DataSet], shots: Sequence[int], seeds: Sequence[int], out: Path) -> Iterator[str]:
+    """Figure 2 of each data set: a table for each number of shots, and all of them drawn."""
+    rows = TABLES["fig2"]
+    for data_set in sets:
+        found = {}
+        with open_data_set(data_set.tree, data_set.name, str(out)) as runs:
+            for count in shots:
+                found[count] = measure(runs, rows, seeds, count)
+                yield scores_table(f"m = {count}, {data_set.name}", "2", rows, found[count], "")
+        file = out / f"fig2-{data_set.name}.svg"
+        draw(file, data_set.name, rows, found)
+        yield f"figure: {file}\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", choices=list(TABLES), required=True, help="which table or figure of the paper")
+    parser.add_argument("--config", nargs="+", default=["demo"], help="data sets (default: demo)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--shots", nargs="+", type=int, default=list(range(1, 11)), help="of fig2; default: 1 to 10")
+    parser.add_argument("--out", type=Path, default=Path("runs/near_tables"), help="default: %(default)s")
+    parser.add_argument("--models", type=Path, default=DEFAULT_OUT, help="of grocery; default: %(default)s")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="config fields of all data sets")
+    args = parser.parse_args(arguments)
+    show_progress()
+    out = args.out.expanduser().absolute()
+    try:
+        sets = [find_data_set(name, out, args.models.expanduser(), args.set) for name in args.config]
+        with ray_session(build(sets[0].tree).cluster):
+            fig2 = args.table == "fig2"
+            for text in (
+                figures(sets, args.shots, args.seeds, out) if fig2 else tables(sets, args.table, args.seeds, out)
+            ):
+                sys.stdout.write(f"{text}\n")
+                sys.stdout.flush()
+    except UserError as error:
+        sys.stderr.write(f"stopped: {error}\n")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
