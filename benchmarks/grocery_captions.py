@@ -46,11 +46,12 @@ def _filled(name: str, rng: np.random.Generator) -> str:
 
 
 def siblings(photos: Photos, fine: int) -> np.ndarray:
-    """Other classes that a careless writer takes for this one: of the same coarse class, else of the department."""
+    """Other classes that a careless writer takes for this one: of its coarse class, else department, else itself."""
     ids = np.arange(len(photos.names))
     same = ids[(photos.coarse == photos.coarse[fine]) & (ids != fine)]
     of_department = np.array([department == photos.departments[fine] for department in photos.departments])
-    return same if len(same) else ids[of_department & (ids != fine)]
+    others = same if len(same) else ids[of_department & (ids != fine)]
+    return others if len(others) else ids[ids == fine]
 
 
 def written_names(photos: Photos, rng: np.random.Generator) -> np.ndarray:

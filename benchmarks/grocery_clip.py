@@ -101,7 +101,7 @@ def train_names(
     schedule = warm_cosine(optimiser, steps, steps // 10)
     progress = Progress("grocery clip names", steps)
     for step in range(steps):
-        rows = rng.choice(len(photos), NAMES_BATCH, replace=False)
+        rows = rng.choice(len(photos), min(NAMES_BATCH, len(photos)), replace=False)
         texts, columns = [], []
         for row in rows[:NAMES_CAPTIONS]:
             about = written if rng.random() < NAME_SHARE else photos.classes

@@ -116,7 +116,7 @@ def train_language(
     schedule = warm_cosine(optimiser, steps, steps // 8)
     progress = Progress("grocery mllm language", steps)
     for step in range(steps):
-        rows = rng.choice(len(photos), LANGUAGE_BATCH, replace=False)
+        rows = rng.choice(len(photos), min(LANGUAGE_BATCH, len(photos)), replace=False)
         view = views[step % VIEWS][rows]
         names = label_branches(parts, photos.classes[rows])
         assert names is not None  # every photo has a class  # noqa: S101
