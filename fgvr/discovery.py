@@ -29,12 +29,18 @@ def discovery_ids(samples: pa.Table, config: Discovery) -> npt.NDArray[np.int64]
     Raises:
         DiscoveryError: the split is empty, or `per_class` is asked for without true classes.
     """
-    rows = samples.filter(pc.equal(samples["split"], config.split))
+    rows = samples.filter(pc.equal(samples["split"], config.drawn_from))
     ids = np.sort(rows["image_id"].to_numpy())
     if not len(ids):
         known = ", ".join(sorted(pc.unique(samples["split"]).to_pylist())) or "none, there are no samples"
-        raise DiscoveryError(f"label.images.split = {config.split}: no image is in this split (there are: {known})")
+        field = "legacy_discovery_split" if config.legacy_discovery_split else "split"
+        raise DiscoveryError(
+            f"label.images.{field}: no image is in the split {config.drawn_from!r} (there are: {known})"
+        )
     if config.per_class is not None:
+        absent = pc.count_distinct(samples["class_id"]).as_py() - pc.count_distinct(rows["class_id"]).as_py()
+        if absent:
+            log.warning("%d classes have no image in the split %r", absent, config.drawn_from)
         return _per_class(rows.sort_by("image_id"), config.per_class, config.seed)
     if config.max_images is None or config.max_images >= len(ids):
         return ids

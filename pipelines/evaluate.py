@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 
 import fgvr
@@ -95,8 +96,14 @@ def _compared(context: RunContext, flow: Flow) -> Compared:
     )
     if images.trained_on:
         log.warning("evaluate: no image is in split %r; methods are compared on discovery images", config.split)
+    overlap = int(np.isin(images.ids, labelled["image_id"].to_numpy()).sum())
+    if overlap and not images.trained_on:
+        log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
+    for remark in flow.samples.extra.get("remarks", ()):
+        log.warning("evaluate: %s", remark)
     settled = flow.near.read(["image_id", "label_id"]) if "near" in methods else labelled
-    return Compared(images, choose_examples(labelled, settled, config.report_images, config.seed), methods)
+    examples = choose_examples(labelled, settled, config.report_images, config.seed)
+    return Compared(images, examples, methods, overlap)
 
 
 def _methods(context: RunContext) -> list[Method]:
@@ -124,6 +131,8 @@ def _results(
             classes=comparison.classes,
             trained_on=images.trained_on,
             sacc_model=sentence_model,
+            discovery_overlap=compared.discovery_overlap,
+            remarks=tuple(flow.samples.extra.get("remarks", ())),
             class_targets="" if trained is None else str(trained.extra.get("class_targets", "")),
         ),
         methods=comparison.methods,

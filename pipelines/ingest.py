@@ -31,6 +31,8 @@ def run(context: RunContext) -> Table:
         for what, count in left_out.items():
             if count:
                 log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
+        for remark in listed.remarks:
+            log.warning("ingest: %s", remark)
         splits = pc.value_counts(listed.rows["split"]).to_pylist()
         classes = pc.count_distinct(listed.rows["class_name"], mode="only_valid").as_py()
         summary.metrics = {"classes": float(classes), **{name: float(count) for name, count in left_out.items()}}
@@ -39,6 +41,7 @@ def run(context: RunContext) -> Table:
             "classes": classes,
             "source": config.source.kind,
             **left_out,
+            "remarks": list(listed.remarks),
         }
         return summary
 

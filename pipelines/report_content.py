@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
-from fgvr.config import Config
+from fgvr.config import Config, Discovery
 from fgvr.config.run import Method
 from fgvr.evaluation import EvaluationImages
 from fgvr.metrics.label_space import statistics
@@ -36,11 +36,13 @@ class Compared:
         images: that all methods name.
         examples: int64, ascending: discovery images that are shown.
         methods: in the order of the rows.
+        discovery_overlap: of the images, those that are in the discovery set, too.
     """
 
     images: EvaluationImages
     examples: Ids
     methods: Sequence[Method]
+    discovery_overlap: int = 0
 
     def ids_for(self, method: Method) -> Ids:
         """What a method predicts; the MLLM has labelled the examples already, and asking it again would cost."""
@@ -102,6 +104,11 @@ def _cards(config: Config, flow: Flow, compared: Compared, tables: Mapping[Metho
     return build_cards(rows, space.labels, config.ingest.limits)
 
 
+def _discovery(config: Discovery, images: int) -> str:
+    drawn = "" if config.per_class is None else f", {config.per_class} a class"
+    return f"{images:,} of {config.drawn_from}{drawn}, seed {config.seed}"
+
+
 def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]]:
     splits: dict[str, Any] = flow.samples.extra.get("splits", {})
     facts = [
@@ -109,7 +116,7 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
             "Photos",
             f"{flow.samples.rows:,} ({', '.join(f'{name} {count:,}' for name, count in sorted(splits.items()))})",
         ),
-        ("Labelled by the MLLM", f"{flow.labels.rows:,}"),
+        ("Discovery set, labelled by the MLLM", _discovery(config.label.images, flow.labels.rows)),
         ("MLLM", config.mllm.model),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
     ]

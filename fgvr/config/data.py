@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
 
@@ -54,10 +54,18 @@ class LayoutSource(Part):
     """The official download of a public data set, unpacked."""
 
     kind: Literal["layout"] = "layout"
-    name: Literal["grocery"]
-    """Which data set."""
+    name: Literal["cub", "cars", "dogs", "flowers", "pets", "grocery"]
+    """Which data set; docs/datasets.md says what to download."""
     path: str
     """The folder that the download unpacks to."""
+    legacy_cars_offset: bool = False
+    """Stanford Cars with the mistake of FineR and FiNDR, true names off by one class, to compare with their papers."""
+
+    @model_validator(mode="after")
+    def _offset_of_cars(self) -> Self:
+        if self.legacy_cars_offset and self.name != "cars":
+            raise ValueError(f"legacy_cars_offset is a mistake that was made with `name: cars`, not with {self.name}")
+        return self
 
 
 class FieldGuideSource(Part):
@@ -90,14 +98,24 @@ class Ingest(Part):
     """Limits of every later read of an image."""
 
 
+LEGACY_SPLIT = "test"
+
+
 class Discovery(Part):
     """Which images the multimodal LLM labels: the discovery set on which NeaR learns."""
 
     split: str = "train"
     """Drawn from this split."""
+    legacy_discovery_split: bool = False
+    """Drawn from `test` instead, as FineR did with CUB: images learned on are evaluated on. The report counts them."""
     per_class: int | None = Field(default=None, ge=1)
     """m-shot benchmark protocol: so many a true class (needs true classes); null: `max_images` at random."""
     max_images: int | None = Field(default=1000, ge=1)
     """So many at random; null: all of the split. Without effect where `per_class` is set."""
     seed: int = Field(default=0, ge=0)
     """Other seeds draw other images."""
+
+    @property
+    def drawn_from(self) -> str:
+        """The split that counts."""
+        return LEGACY_SPLIT if self.legacy_discovery_split else self.split

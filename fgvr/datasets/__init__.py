@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from fgvr import storage
@@ -31,10 +32,11 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             from fgvr.datasets.table_file import read_table_file
 
             return collect(read_table_file(source), where=source.path)
-        case LayoutSource(name="grocery"):
-            from fgvr.datasets.grocery import read_grocery
+        case LayoutSource():
+            from fgvr.datasets.layouts import open_layout
 
-            return collect(read_grocery(source.path), where=source.path)
+            listed, remarks = open_layout(source).read()
+            return replace(collect([listed], where=source.path), remarks=tuple(remarks))
         case FieldGuideSource():
             from fgvr.datasets.field_guide import read_field_guide
 
@@ -52,10 +54,10 @@ def source_state(source: Source) -> dict[str, Any]:
             return {}
         case TableSource():
             files = [source.path]
-        case LayoutSource(name="grocery"):
-            from fgvr.datasets.grocery import listing_files
+        case LayoutSource():
+            from fgvr.datasets.layouts import open_layout
 
-            files = listing_files(source.path)
+            files = open_layout(source).listing_files()
         case FieldGuideSource():
             from fgvr.datasets.field_guide import settings
 

@@ -44,12 +44,14 @@ class SampleRows:
         duplicates: listed rows left out because an earlier one has the same URI.
         conflicts: of these, with another split or class than the row that was kept.
         without_uri: listed rows left out because they name no image.
+        remarks: what a reader of the results must know about the source.
     """
 
     rows: pa.Table
     duplicates: int
     conflicts: int
     without_uri: int
+    remarks: tuple[str, ...] = ()
 
     def parts(self, rows_per_part: int) -> Iterator[pa.Table]:
         """Consecutive slices, all but the last full."""

@@ -28,6 +28,8 @@ class EvaluationSet:
         trained_on: whether discovery or training images may be among them (no other split was there).
         sacc_model: Sentence-BERT model of sACC.
         class_targets: what the students learned: `true` labels, `near` (disambiguated ones), or "" without students.
+        discovery_overlap: of the images, those that the MLLM labelled for the discovery set, too.
+        remarks: what else a reader must know: true names that are wrong, a part of a data set.
     """
 
     split: str
@@ -37,6 +39,8 @@ class EvaluationSet:
     trained_on: bool
     sacc_model: str
     class_targets: str = ""
+    discovery_overlap: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
