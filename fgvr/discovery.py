@@ -33,10 +33,8 @@ def discovery_ids(samples: pa.Table, config: Discovery) -> npt.NDArray[np.int64]
     ids = np.sort(rows["image_id"].to_numpy())
     if not len(ids):
         known = ", ".join(sorted(pc.unique(samples["split"]).to_pylist())) or "none, there are no samples"
-        field = "legacy_discovery_split" if config.legacy_discovery_split else "split"
-        raise DiscoveryError(
-            f"label.images.{field}: no image is in the split {config.drawn_from!r} (there are: {known})"
-        )
+        field = "legacy_discovery_split: test" if config.legacy_discovery_split else f"split = {config.split}"
+        raise DiscoveryError(f"label.images.{field}: no image is in this split (there are: {known})")
     if config.per_class is not None:
         absent = pc.count_distinct(samples["class_id"]).as_py() - pc.count_distinct(rows["class_id"]).as_py()
         if absent:

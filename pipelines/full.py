@@ -16,14 +16,14 @@ from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.report.console import results_table
 from pipelines.flow import Flow, stage_main
-from pipelines.preflight import check
+from pipelines.preflight import check, check_splits
 
 
 def run(flow: Flow) -> None:
     """All stages in the order in which a person would look at them; each is skipped when it is done."""
     check_all(flow.context.config)  # a stage that cannot start shows now, not after the hours of the ones before it
-    flow.samples  # noqa: B018  # asking for a table computes it
-    flow.labels  # noqa: B018
+    check_splits(flow.context.config, flow.samples.extra["splits"])
+    flow.labels  # noqa: B018  # asking for a table computes it
     flow.embeddings  # noqa: B018
     flow.candidates  # noqa: B018
     flow.near  # noqa: B018

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
 from fgvr import storage
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
-from fgvr.config.data import FieldGuideSource, FolderSource, Source, TableSource
+from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Source, TableSource
 from fgvr.config.models import VllmBackend
+from fgvr.datasets.layouts import open_layout
 from fgvr.metrics.semantic import find_sentence_model
 from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from pipelines.infer import identity_of
+
+log = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
@@ -20,12 +27,47 @@ def check(config: Config) -> None:
     find_clip(config.clip)
     _check_source(config)
     _check_questions(config)
-    _check_splits(config)
+    _check_learning(config)
+    if config.infer.model is not None:
+        identity_of(config.infer.model)  # reads the model's files
     if _may_have_truth(config.ingest.source):
         find_sentence_model(config.evaluate.sentence_model)
     makd = config.makd
     preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)
     build_student(StudentSpec(makd.backbone, ("a",), (), preprocess, makd.backbone_args))
+
+
+def check_splits(config: Config, splits: Collection[str]) -> None:
+    """Raise a ConfigError for every field that names a split that is not there; known as soon as samples are listed.
+
+    `evaluate.split` may be missing, as with a plain folder of photos: the discovery images stand in, with a warning.
+
+    Args:
+        config: of the run.
+        splits: the splits of the samples table.
+    """
+    named = {
+        "label.images.split": (config.label.images.drawn_from,),
+        "embed.splits": config.embed.splits or (),
+        "aspects.split": (config.aspects.split,),
+        "makd.split": (config.makd.split,),
+        "infer.split": () if config.infer.split is None else (config.infer.split,),
+    }
+    known = ", ".join(sorted(splits))
+    wrong = [
+        f"{field} = {split}: no image is in this split (there are: {known})"
+        for field, values in named.items()
+        for split in values
+        if split not in splits
+    ]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    if config.evaluate.split not in splits:
+        log.warning(
+            "evaluate.split = %s: no image is in this split (there are: %s); discovery images will stand in for them",
+            config.evaluate.split,
+            known,
+        )
 
 
 def _may_have_truth(source: Source) -> bool:
@@ -37,7 +79,9 @@ def _may_have_truth(source: Source) -> bool:
 
 def _check_source(config: Config) -> None:
     source = config.ingest.source
-    if not isinstance(source, FieldGuideSource) and not storage.exists(source.path):
+    if isinstance(source, LayoutSource):
+        open_layout(source).listing_files()
+    elif not isinstance(source, FieldGuideSource) and not storage.exists(source.path):
         raise ConfigError(f"ingest.source.path = {source.path}: there is nothing")
     unlabelled = isinstance(source, FolderSource) and source.class_from == "none"
     if unlabelled and config.label.images.per_class is not None:
@@ -57,7 +101,9 @@ def _check_questions(config: Config) -> None:
         )
 
 
-def _check_splits(config: Config) -> None:
-    for field, split in (("label.images.split", config.label.images.split), ("makd.split", config.makd.split)):
-        if split == config.evaluate.split:
+def _check_learning(config: Config) -> None:
+    images = config.label.images
+    for field, split in (("label.images.split", images.drawn_from), ("makd.split", config.makd.split)):
+        asked_for = images.legacy_discovery_split and field == "label.images.split"
+        if split == config.evaluate.split and not asked_for:
             raise ConfigError(f"{field} = {split}: that is evaluate.split, on which nothing may be learned")

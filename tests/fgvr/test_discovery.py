@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from fgvr.config.data import Discovery
@@ -28,6 +29,24 @@ def test_so_many_of_every_class(caplog: pytest.LogCaptureFixture) -> None:
     counts = np.bincount(np.array(samples()["class_id"].to_pylist())[ids])
     assert counts.tolist() == [3, 3, 3, 3, 1]
     assert "1 classes have fewer" in caplog.text
+
+
+def test_a_class_without_an_image_in_the_split_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    rows = samples()
+    without = rows.filter(pc.or_(pc.equal(rows["split"], "test"), pc.not_equal(rows["class_id"], 2)))
+    ids = discovery_ids(without, Discovery(per_class=3))
+    counts = np.bincount(np.array(rows["class_id"].to_pylist())[ids])
+    assert counts.tolist() == [3, 3, 0, 3, 1]
+    assert "1 classes have no image in the split 'train'" in caplog.text
+
+
+def test_the_legacy_split_is_test_whatever_the_split_says() -> None:
+    wanted = discovery_ids(samples(), Discovery(split="test", per_class=2, seed=3))
+    legacy = discovery_ids(samples(), Discovery(legacy_discovery_split=True, per_class=2, seed=3))
+    assert legacy.tolist() == wanted.tolist()
+    assert legacy.min() >= 50
+    with pytest.raises(DiscoveryError, match=r"legacy_discovery_split: test: no image .*\(there are: train\)"):
+        discovery_ids(samples().slice(0, 50), Discovery(legacy_discovery_split=True))
 
 
 def test_seeds_draw_and_repeat() -> None:

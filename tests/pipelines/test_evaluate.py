@@ -1,6 +1,7 @@
 """evaluate without Ray: tables of a small run written by hand, CLIP's own predictions, the report for real."""
 
 import json
+import sys
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ from fgvr.metrics.semantic import SentenceModelError
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines import candidates, evaluate, ingest
+
+sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "datasets"))
+import downloads
 
 SCRIPT = "<script>alert('label')</script>"
 
@@ -48,6 +52,8 @@ class NoTracking:
 class SmallFlow:
     """The tables that evaluate asks for, without Ray, an MLLM or training."""
 
+    discovery: tuple[str, ...] = ("train",)
+
     def __init__(self, context: RunContext):
         self.context = context
         self.folder = Path(context.folder)
@@ -66,11 +72,11 @@ class SmallFlow:
     @cached_property
     def labels(self) -> Table:
         """True names where there are some, but every fifth is hostile and every seventh failed."""
-        rows = self.samples.read().to_pylist()
-        names = [row["class_name"] or f"Bird {row['image_id'] % 9}" for row in rows if row["split"] != "test"]
+        rows = [row for row in self.samples.read().to_pylist() if row["split"] in self.discovery]
+        names = [row["class_name"] or f"Bird {row['image_id'] % 9}" for row in rows]
         names = [SCRIPT if n % 5 == 0 else None if n % 7 == 0 else name for n, name in enumerate(names)]
         space = sorted({name for name in names if name})
-        ids = [row["image_id"] for row in rows if row["split"] != "test"]
+        ids = [row["image_id"] for row in rows]
         failed = {"reason": "refused", "detail": "x"}
         columns = {
             "image_id": ids,
@@ -179,6 +185,27 @@ def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
     )  # no name agrees with none
     assert facts["label_space"]["names"] > 5
     assert "No true classes are known" in (tmp_path / "run/report/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_what_flatters_the_scores_is_counted_and_shown(birds, tmp_path):
+    """The two mistakes of the public protocol: images learned on are evaluated on, and true names are off by one."""
+    photos = sorted((birds / "images").rglob("*.jpg"))
+    root = downloads.cars(tmp_path / "cars")
+    for photo, drawing in zip(sorted(root.rglob("*.jpg")), photos, strict=False):
+        photo.write_bytes(drawing.read_bytes())
+    source = {"kind": "layout", "name": "cars", "path": str(root), "legacy_cars_offset": True}
+    flow = small_run(tmp_path, source, methods=["zs_clip"])
+    flow.discovery = ("test",)
+    evaluate.run(flow.context, flow)
+    evaluation = json.loads((tmp_path / "run/report/metrics.json").read_text())["evaluation"]
+    page = (tmp_path / "run/report/report.html").read_text()
+    assert (evaluation["images"], evaluation["discovery_overlap"]) == (3, 3)
+    assert not evaluation["trained_on"]
+    assert "3 evaluation images are in the discovery set, too" in page
+    assert "Stanford Cars: 2 train + 3 test images of 3 classes" in evaluation["remarks"][0]
+    assert "legacy_cars_offset" in evaluation["remarks"][1]
+    assert "the true names are those of the class before" in page
 
 
 def test_a_sentence_model_that_is_not_there_is_named_at_once(birds, tmp_path):

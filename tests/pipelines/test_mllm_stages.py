@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import ConfigError, build
+from fgvr.discovery import discovery_ids
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.mllm.label_worker import answer_seed
 from pipelines import label
@@ -82,6 +84,16 @@ def first(tmp_path_factory: pytest.TempPathFactory, server: ChatServer, ray_sess
 
 def folder_of(first: Flow) -> Path:
     return Path(first.context.folder).parent
+
+
+def test_the_discovery_set_can_be_read_from_the_run(first: Flow) -> None:
+    samples = first.samples.read(["image_id", "split", "class_id"])
+    images = first.context.config.label.images
+    kept = first.labels.read(["image_id"])["image_id"].to_pylist()
+    assert kept == discovery_ids(samples, images).tolist()
+    rows = first.samples.take(np.array(kept), ["split", "class_id"]).to_pylist()
+    assert {row["split"] for row in rows} == {"train"}
+    assert sorted(row["class_id"] for row in rows) == list(range(36))  # one a species, failed answers included
 
 
 def test_answers_become_a_label_space(first: Flow) -> None:

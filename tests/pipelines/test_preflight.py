@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.config import build
+from fgvr.config import ConfigError, build
 from fgvr.errors import UserError
-from pipelines.preflight import check
+from pipelines.preflight import check, check_splits
 
 FOLDER = {"kind": "folder", "path": "."}
+CUB = {"kind": "layout", "name": "cub", "path": "data/CUB_200_2011"}
 
 
 def test_the_demo_passes() -> None:
@@ -25,6 +26,10 @@ def test_the_demo_passes() -> None:
         ({"questions": {"file": "/no/such/file.txt"}}, "questions.file"),
         ({"evaluate": {"split": "train"}}, "label.images.split"),
         ({"makd": {"split": "test"}}, "makd.split"),
+        ({"label": {"images": {"split": "test"}}}, "label.images.split"),
+        ({"makd": {"split": "test"}, "label": {"images": {"legacy_discovery_split": True}}}, "makd.split"),
+        ({"ingest": {"source": CUB}}, r"ingest.source.path = data/CUB_200_2011: there is no such folder; the official"),
+        ({"infer": {"model": "/no/such/model"}}, r"infer.model = /no/such/model: it has no"),
         ({"evaluate": {"sentence_model": "/no/such/bert"}}, "evaluate.sentence_model"),
     ],
 )
@@ -37,3 +42,35 @@ def test_own_photos_with_own_questions_pass(tmp_path: Path) -> None:
     questions = tmp_path / "questions.txt"
     questions.write_text("Is it red?\nIs it round?\n")
     check(build({"ingest": {"source": FOLDER}, "questions": {"file": str(questions)}}))
+
+
+def test_the_legacy_discovery_set_may_be_of_the_evaluation_split() -> None:
+    check(build({"label": {"images": {"legacy_discovery_split": True}}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong"),
+    [
+        ({"label": {"images": {"split": "trian"}}}, ["label.images.split = trian"]),
+        ({"makd": {"split": "a"}, "aspects": {"split": "b"}}, ["aspects.split = b", "makd.split = a"]),
+        ({"infer": {"split": "c"}, "embed": {"splits": ["train", "d"]}}, ["embed.splits = d", "infer.split = c"]),
+    ],
+)
+def test_a_split_that_is_not_there_is_named_with_those_that_are(values: dict[str, object], wrong: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_splits(build(values), {"train": 9, "test": 5})
+    lines = [f"{field}: no image is in this split (there are: test, train)" for field in wrong]
+    assert str(caught.value).splitlines() == lines
+
+
+def test_evaluation_may_have_no_split_of_its_own_but_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    check_splits(build({}), {"train": 9, "test": 5})
+    assert not caplog.records
+    check_splits(build({"evaluate": {"split": "tset"}}), {"train": 9, "test": 5})
+    assert "evaluate.split = tset: no image is in this split (there are: test, train)" in caplog.text
+
+
+def test_a_download_that_lacks_a_listing_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("1 a.jpg\n")
+    with pytest.raises(UserError, match=r"classes.txt is missing; the official download of CUB-200-2011"):
+        check(build({"ingest": {"source": {**CUB, "path": str(tmp_path)}}}))

@@ -1,11 +1,12 @@
 """Photos in a bucket, against a local S3 server."""
 
+import downloads
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from fgvr.config.data import FieldGuideSource, FolderSource, ImageLimits, TableSource
-from fgvr.datasets import read_source, source_state
+from fgvr.config.data import FieldGuideSource, FolderSource, ImageLimits, LayoutSource, TableSource
+from fgvr.datasets import SourceError, read_source, source_state
 from fgvr.images import ImageError, read_image
 from fgvr.schemas import Reason
 
@@ -26,7 +27,7 @@ def bucket(monkeypatch):
         monkeypatch.setenv(name, value)
     fsspec.filesystem("s3").clear_instance_cache()
     s3 = fsspec.filesystem("s3")
-    s3.mkdir("photos")
+    s3.makedirs("photos", exist_ok=True)  # moto keeps buckets from one server to the next
     yield s3
     fsspec.filesystem("s3").clear_instance_cache()
     server.stop()
@@ -62,3 +63,18 @@ def test_a_bucket_as_a_source(bucket, tmp_path):
         with pytest.raises(ImageError) as caught:
             read_image(uri, limits)
         assert (uri, caught.value.reason) == (uri, reason)
+
+
+def test_official_downloads_in_a_bucket(bucket, tmp_path):
+    for name, write in downloads.WRITERS.items():
+        local = LayoutSource(name=name, path=str(write(tmp_path / name)))
+        bucket.put(f"{tmp_path}/{name}/", f"photos/{name}/", recursive=True)
+        remote = LayoutSource(name=name, path=local.path.replace(str(tmp_path), "s3://photos"))
+        here, there = read_source(local, "").rows, read_source(remote, "").rows
+        moved = [uri.replace(str(tmp_path), "s3://photos") for uri in here["uri"].to_pylist()]
+        assert there.drop(["uri"]).equals(here.drop(["uri"]))
+        assert there["uri"].to_pylist() == moved
+        assert len(source_state(remote)) == len(source_state(local))
+        bucket.rm(moved[0].removeprefix("s3://"))
+        with pytest.raises(SourceError, match=f"1 of {len(moved)} listed photos are not there"):
+            read_source(remote, "")

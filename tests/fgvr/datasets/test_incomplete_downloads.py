@@ -1,0 +1,151 @@
+"""What a wrong or incomplete download is told: what is missing, and what the official one holds."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import downloads
+import pytest
+from scipy.io import savemat
+
+from fgvr import storage
+from fgvr.config.data import LayoutSource
+from fgvr.datasets import SourceError, read_source, source_state
+
+# A listing file of each, a photo of each, and the counts that the official download holds.
+FACTS = {
+    "cub": (
+        "train_test_split.txt",
+        "images/002.Laysan_Albatross/Laysan_Albatross_0003_1033.jpg",
+        "5,994 train + 5,794",
+    ),
+    "cars": ("devkit/cars_train_annos.mat", "cars_test/00003.jpg", "8,144 train + 8,041 test"),
+    "dogs": ("test_list.mat", "Images/n02108000-EntleBucher/n02108000_1.jpg", "12,000 train + 8,580 test"),
+    "flowers": ("setid.mat", "jpg/image_00004.jpg", "1,020 train + 1,020 val + 6,149 test"),
+    "pets": ("annotations/test.txt", "images/shiba_inu_9.jpg", "3,680 train + 3,669 test"),
+    "grocery": ("val.txt", "val/Vegetables/Onion/Yellow-Onion/Yellow-Onion_001.jpg", "2,640 train + 296 val + 2,485"),
+}
+
+
+def layout(name: str, folder: Path) -> tuple[LayoutSource, Path]:
+    root = downloads.WRITERS[name](folder)
+    return LayoutSource(name=name, path=str(root)), root / "dataset" if name == "grocery" else root
+
+
+def message(source: LayoutSource) -> str:
+    with pytest.raises(SourceError) as caught:
+        read_source(source, "")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_listing_file_is_missing(name: str, tmp_path: Path) -> None:
+    file, _, counts = FACTS[name]
+    source, root = layout(name, tmp_path)
+    (root / file).unlink()
+    said = message(source)
+    assert said.startswith(f"ingest.source.path = {source.path}: {file} is missing; the official download of ")
+    assert counts in said
+    with pytest.raises(SourceError, match="is missing; the official download"):
+        source_state(source)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_listed_photos_are_missing(name: str, tmp_path: Path) -> None:
+    _, photo, counts = FACTS[name]
+    source, root = layout(name, tmp_path)
+    total = read_source(source, "").rows.num_rows
+    (root / photo).unlink()
+    said = message(source)
+    assert f"1 of {total} listed photos are not there ({photo});" in said
+    assert counts in said
+    assert "ingest.source.kind: table" in said
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_there_is_no_such_folder(name: str, tmp_path: Path) -> None:
+    said = message(LayoutSource(name=name, path=str(tmp_path / "gone")))
+    assert said.startswith(f"ingest.source.path = {tmp_path}/gone: there is no such folder; the official download of ")
+
+
+def test_a_folder_of_photos_is_missing(tmp_path: Path) -> None:
+    source, root = layout("cars", tmp_path)
+    (root / "cars_train").rename(root / "cars_ttrain")
+    assert "2 of 5 listed photos are not there (cars_train/00001.jpg, cars_train/00002.jpg)" in message(source)
+
+
+def test_photos_are_looked_for_in_one_listing_a_folder(tmp_path: Path) -> None:
+    source, _ = layout("cars", tmp_path)
+    with (
+        patch("fgvr.datasets.layout.os.listdir", wraps=__import__("os").listdir) as listings,
+        patch("fgvr.datasets.layout.storage.exists", wraps=storage.exists) as questions,
+    ):
+        read_source(source, "")
+    assert listings.call_count == 2
+    asked = {str(call.args[0]).rpartition(".")[2] for call in questions.call_args_list}
+    assert asked == {"mat"}
+
+
+def test_counts_that_differ_are_a_remark_and_no_error(tmp_path: Path) -> None:
+    source, _ = layout("pets", tmp_path)
+    (remark,) = read_source(source, "").remarks
+    assert remark == (
+        "Oxford-IIIT Pet: 2 train + 3 test images of 4 classes, where the official download holds 3,680 train + 3,669 "
+        "test images of 37: scores do not compare with published ones"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>Not Found</html>" * 9, None])
+def test_a_matlab_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
+    source, root = layout("flowers", tmp_path)
+    file = root / "imagelabels.mat"
+    file.write_bytes(file.read_bytes()[:150] if content is None else content)
+    assert "imagelabels.mat: not a MATLAB file as it was published" in message(source)
+
+
+def test_a_matlab_file_of_something_else(tmp_path: Path) -> None:
+    source, root = layout("dogs", tmp_path)
+    savemat(root / "test_list.mat", {"files": [1]})
+    assert "test_list.mat: it has no variable 'file_list', so it is not the file of Stanford Dogs" in message(source)
+
+
+def test_test_annotations_without_classes(tmp_path: Path) -> None:
+    source, root = layout("cars", tmp_path)
+    labels = root / "devkit" / "cars_test_annos_withlabels.mat"
+    labels.unlink()
+    said = message(source)
+    assert "cars_test_annos_withlabels.mat is missing" in said
+    assert "devkit/cars_test_annos.mat will not do: it has no classes" in said
+    (root / "devkit" / "cars_test_annos.mat").rename(labels)
+    assert "its annotations have no 'class'" in message(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text", "expected"),
+    [
+        ("cub", "images.txt", "1\n", r"images.txt, line 1: '1' has 1 fields instead of 2"),
+        ("cub", "train_test_split.txt", "1 0\n2 1\n3 1\n", r"train_test_split.txt has no 0 or 1 for image 4"),
+        ("cub", "image_class_labels.txt", "1 1\n2 1\n3 2\n4 5\n", r"no class of classes.txt for image 4"),
+        ("cub", "classes.txt", "1 a\n2 a\n21 b\n", r"class_name 'a' stands for more than one class"),
+        ("pets", "annotations/test.txt", "Abyssinian_1 0 1 1\n", r"test.txt, line 1: expected `name class species"),
+        ("pets", "annotations/test.txt", "Abyssinian_1 1 1\n", r"has 3 fields instead of 4"),
+        ("grocery", "val.txt", "val/a.jpg, 99, 0\n", r"val.txt, line 1: 'val/a.jpg, 99, 0' is not `path, fine class"),
+        ("grocery", "classes.csv", "Name\nApple\n", r"classes.csv: expected the columns Class Name"),
+        ("flowers", "cat_to_name.json", "[]", r'cat_to_name.json: expected \{"1": "pink primrose"'),
+        ("flowers", "cat_to_name.json", '{"1": "x"}', r"is of class \d+, which has no name in cat_to_name.json"),
+    ],
+)
+def test_files_that_are_not_as_published(tmp_path: Path, name: str, file: str, text: str, expected: str) -> None:
+    source, root = layout(name, tmp_path)
+    (root / file).write_text(text)
+    with pytest.raises(SourceError, match=expected):
+        read_source(source, "")
+
+
+def test_numbers_out_of_range(tmp_path: Path) -> None:
+    source, root = layout("cars", tmp_path / "cars")
+    annos = downloads.annotations(("00001.jpg", 4), ("00002.jpg", 0))
+    savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": annos})
+    assert "00001.jpg has class 4, but classes are 1–3" in message(source)
+    source, root = layout("flowers", tmp_path / "flowers")
+    savemat(root / "setid.mat", {"trnid": [1], "valid": [2], "tstid": [8]})
+    assert "image 8, but imagelabels.mat has 7" in message(source)
