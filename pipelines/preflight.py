@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 def check(config: Config) -> None:
     """Raise a UserError that names the field: models that are not there, no questions, training on test images."""
-    if isinstance(config.mllm, VllmBackend):
-        identity(config.mllm)  # finds the model without fetching its weights
-    find_clip(config.clip)
     _check_source(config)
     _check_questions(config)
     _check_learning(config)
+    if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
+        identity(config.mllm)  # finds the model without fetching its weights
+    find_clip(config.clip)
     if config.infer.model is not None:
         identity_of(config.infer.model)  # reads the model's files
     if _may_have_truth(config.ingest.source):
