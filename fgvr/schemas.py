@@ -93,6 +93,16 @@ def embeddings(dim: int) -> pa.Schema:
     return pa.schema(fields, metadata={"dim": str(dim), "dtype": "float16"})
 
 
+def texts(dim: int) -> pa.Schema:
+    """Texts of a vocabulary or a caption database with their L2-normalised vectors, as in `embeddings`."""
+    fields = [
+        pa.field("text_id", pa.int64(), nullable=False),  # dense
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("vector", pa.binary(2 * dim), nullable=False),
+    ]
+    return pa.schema(fields, metadata={"dim": str(dim), "dtype": "float16"})
+
+
 CANDIDATES = pa.schema(
     [
         IMAGE_ID,

@@ -9,6 +9,7 @@ Images that cannot be read are rows with a reason. `views` computes augmented vi
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fgvr import schemas
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip
+from fgvr.clip.views import MIN_CROP
 from fgvr.config import ConfigError
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -32,30 +34,47 @@ Ids = npt.NDArray[np.int64]
 def run(context: RunContext, samples: Table) -> Table:
     """Vectors of all images, or of those of `embed.splits`; raises ClipError for a CLIP that is not there."""
     splits = context.config.embed.splits
-    return _vectors(context, "embeddings", samples, _ids(samples, splits), {"splits": splits}, views=0)
+    return _vectors(context, "embeddings", samples, _ids(samples, splits), decides={"splits": splits})
+
+
+@dataclass(frozen=True)
+class Views:
+    """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed."""
+
+    count: int
+    seed: int
+    min_crop: float = MIN_CROP
 
 
 def run_views(context: RunContext, samples: Table, ids: Ids) -> Table:
     """Vectors of `near.views` − 1 augmented views of the images `ids`, one behind the other in a row's vector."""
-    settings = context.config.near
-    decides = {"ids": hashlib.sha256(ids.tobytes()).hexdigest(), "views": settings.views - 1, "seed": settings.seed}
-    return _vectors(context, "views", samples, ids, decides, views=settings.views - 1)
+    return augmented(context, "views", samples, ids, Views(context.config.near.views - 1, context.config.near.seed))
 
 
-def _vectors(context: RunContext, name: str, samples: Table, ids: Ids, decides: dict[str, Any], *, views: int) -> Table:
+def augmented(context: RunContext, name: str, samples: Table, ids: Ids, views: Views) -> Table:
+    """Vectors of augmented views of the images `ids` as the table `name`, one behind the other in a row's vector."""
+    decides = {"ids": hashlib.sha256(ids.tobytes()).hexdigest(), "views": views.count, "seed": views.seed}
+    if views.min_crop != MIN_CROP:
+        decides["min_crop"] = views.min_crop
+    return _vectors(context, name, samples, ids, decides=decides, views=views)
+
+
+def _vectors(
+    context: RunContext, name: str, samples: Table, ids: Ids, *, decides: dict[str, Any], views: Views | None = None
+) -> Table:
     config = context.config
     source = find_clip(config.clip)
 
     def compute(folder: StageFolder) -> StageSummary:
-        dim = load_clip(config.clip).dim * max(views, 1)
-        arguments = {
+        dim = load_clip(config.clip).dim * (1 if views is None else views.count)
+        arguments: dict[str, Any] = {
             "clip": config.clip,
             "limits": config.ingest.limits,
             "batch_images": config.embed.batch_images,
             "device": "cuda" if config.embed.workers.num_gpus else "cpu",
-            "views": views,
-            "seed": config.near.seed,
         }
+        if views is not None:
+            arguments |= {"views": views.count, "seed": views.seed, "min_crop": views.min_crop}
         schema = schemas.embeddings(dim)
         job = PartJob(name, folder.uri, EmbedWorker, arguments, schema, samples, config.embed.workers)
         summary = folder.run_parts(job, ids)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 
 from fgvr import storage
+from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
 from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Source, TableSource
@@ -16,6 +17,7 @@ from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from pipelines.infer import identity_of
+from pipelines.methods.cased import captions
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ def check(config: Config) -> None:
     _check_source(config)
     _check_questions(config)
     _check_learning(config)
+    _check_methods(config)
     if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
         identity(config.mllm)  # finds the model without fetching its weights
     find_clip(config.clip)
@@ -99,6 +102,15 @@ def _check_questions(config: Config) -> None:
             "questions: set questions.file (a yes/no question about visible aspects on each line), or questions.llm to "
             "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"
         )
+
+
+def _check_methods(config: Config) -> None:
+    """Read what the compared methods need besides models: each of them raises its own error."""
+    methods = config.evaluate.methods
+    if "zs_wordnet" in methods:
+        read_nouns(config.baselines.wordnet.path)
+    if "cased" in methods:
+        captions(config)
 
 
 def _check_learning(config: Config) -> None:

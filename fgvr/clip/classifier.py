@@ -34,7 +34,7 @@ class ClassFeatures:
 
     Attributes:
         labels: names of the C classes, by label id.
-        features: L2-normalised, float32 [C, d].
+        features: float32 [C, d], L2-normalised (those of fgvr.baselines.prototypes nearly so).
         logit_scale: of the CLIP that they belong to.
     """
 

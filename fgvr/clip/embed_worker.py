@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fgvr.clip.model import load_clip
-from fgvr.clip.views import random_view
+from fgvr.clip.views import MIN_CROP, random_view
 from fgvr.config import Clip, ImageLimits
 from fgvr.embeddings import embedding_rows
 from fgvr.images import ImageError, read_image
@@ -32,6 +32,7 @@ class EmbedWorker:
         views: 0: one vector of the whole image, with the model's own preprocessing. Above 0: vectors of so many
             augmented views, one behind the other in a row's vector.
         seed: of the views; with it and the image id a view is always the same.
+        min_crop: smallest share of the image's area that a view shows.
         threads: that read and decode; None: one more than the model has.
     """
 
@@ -44,11 +45,12 @@ class EmbedWorker:
         device: str | None = None,
         views: int = 0,
         seed: int = 0,
+        min_crop: float = MIN_CROP,
         threads: int | None = None,
     ) -> None:
         self.clip = load_clip(clip, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.limits, self.batch_images = limits, batch_images
-        self.views, self.seed = views, seed
+        self.views, self.seed, self.min_crop = views, seed, min_crop
         self.threads = torch.get_num_threads() + 1 if threads is None else threads
 
     def process(self, rows: pa.Table) -> pa.Table:
@@ -87,5 +89,6 @@ class EmbedWorker:
             image = read_image(uri, self.limits, short_side=None if self.views else 2 * size)
         except ImageError as error:
             return error.failure
-        images = [random_view(image, size, (self.seed, image_id, view)) for view in range(self.views)] or [image]
+        views = [random_view(image, size, (self.seed, image_id, n), self.min_crop) for n in range(self.views)]
+        images = views or [image]
         return torch.stack([self.clip.preprocess(picture) for picture in images])

@@ -15,6 +15,8 @@ from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
 IMAGES_AT_ONCE = 4096
+SCORES_AT_ONCE = 2**26
+"""256 MB of them: a vocabulary of 100,000 names takes few images at once."""
 
 
 def predictions_from_features(
@@ -29,13 +31,19 @@ def predictions_from_features(
         abstain_below: as in infer.
     """
     vectors, found = read_vectors(embeddings, ids)
-    missing = Failure(Reason.NO_INPUT, "the image has no CLIP vector; the embeddings table says why").as_row()
+    missing = no_vector().as_row()
     parts = []
-    for start in range(0, len(ids), IMAGES_AT_ONCE):
-        here = slice(start, start + IMAGES_AT_ONCE)
+    at_once = min(IMAGES_AT_ONCE, max(1, SCORES_AT_ONCE // max(1, len(classes.labels))))
+    for start in range(0, len(ids), at_once):
+        here = slice(start, start + at_once)
         scores = classes.scores(vectors[here])
         rows: list[Row] = prediction_rows(ids[here].tolist(), Outputs(scores), classes.labels, abstain_below)
         for place in np.flatnonzero(~found[here]):
             rows[place] = {"image_id": int(ids[here][place]), "error": missing}
         parts.append(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
     return pa.concat_tables([schemas.PREDICTIONS.empty_table(), *parts])
+
+
+def no_vector() -> Failure:
+    """Why an image without a row of the embeddings table, or with a failed one, has no prediction."""
+    return Failure(Reason.NO_INPUT, "the image has no CLIP vector; the embeddings table says why")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fgvr.config.base import Part, Workers
+from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
@@ -52,7 +53,7 @@ class Tracking(Part):
     """Log NeaR and the student as pyfunc models."""
 
 
-Method = Literal["mllm", "zs_clip", "near", "base", "makd"]
+Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "near", "base", "makd"]
 
 
 class Evaluate(Part):
@@ -63,7 +64,7 @@ class Evaluate(Part):
     max_images: int | None = Field(default=None, ge=1)
     """So many at random; null: all."""
     methods: tuple[Method, ...] = ("mllm", "zs_clip", "near", "base", "makd")
-    """Methods compared; `mllm` asks the large model about every evaluation image."""
+    """Methods compared; `mllm` asks the large model about every evaluation image. docs/methods.md describes all."""
     sentence_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of two do not compare."""
     hyphen_to_space: bool = False
@@ -107,5 +108,6 @@ class Config(Part):
     questions: Questions = Questions()
     aspects: Aspects = Aspects()
     makd: Makd = Makd()
+    baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()

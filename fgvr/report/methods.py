@@ -5,6 +5,9 @@ from __future__ import annotations
 METHOD_TITLES = {
     "mllm": "MLLM",
     "zs_clip": "ZS-CLIP",
+    "zs_wordnet": "ZS-CLIP-WordNet",
+    "cased": "CaSED",
+    "prototypes": "Prototypes",
     "near": "NeaR",
     "base": "Student",
     "makd": "Student + aspects",
@@ -12,6 +15,9 @@ METHOD_TITLES = {
 METHOD_MEANINGS = {
     "mllm": "the multimodal LLM names every image itself: the most expensive way",
     "zs_clip": "CLIP without training picks among the names that the MLLM gave",
+    "zs_wordnet": "CLIP without training picks among all nouns of WordNet",
+    "cased": "words from the captions nearest to the image, chosen by image and captions (CaSED)",
+    "prototypes": "70% a name's text and 30% the mean of the images that vote for it, names from the MLLM",
     "near": "CLIP with a prompt learned on candidate sets of neighbours' labels",
     "base": "a small network trained on class targets only",
     "makd": "the same network, taught the answers to aspect questions as well (MaKD)",

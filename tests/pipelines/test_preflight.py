@@ -31,6 +31,23 @@ def test_the_demo_passes() -> None:
         ({"ingest": {"source": CUB}}, r"ingest.source.path = data/CUB_200_2011: there is no such folder; the official"),
         ({"infer": {"model": "/no/such/model"}}, r"infer.model = /no/such/model: it has no"),
         ({"evaluate": {"sentence_model": "/no/such/bert"}}, "evaluate.sentence_model"),
+        (
+            {"evaluate": {"methods": ["zs_wordnet"]}, "baselines": {"wordnet": {"path": "/no/such/index"}}},
+            "baselines.wordnet.path: .*wordnet-base",
+        ),
+        (
+            {"evaluate": {"methods": ["cased"]}, "baselines": {"cased": {"captions": "/no/such.csv"}}},
+            "baselines.cased.captions",
+        ),
+        (
+            {
+                "evaluate": {"methods": ["cased"]},
+                "ingest": {"source": FOLDER},
+                "label": {"images": {"per_class": None}},
+                "questions": {"llm": {"kind": "vllm"}},
+            },
+            "baselines.cased.captions: the method cased needs",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_field_s_name(values: dict[str, object], named: str) -> None:

@@ -1,0 +1,50 @@
+"""The methods that are compared with NeaR and have settings of their own."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fgvr.config.base import Part
+
+
+class WordNet(Part):
+    """`zs_wordnet`: CLIP picks among all nouns of WordNet."""
+
+    path: str = "/usr/share/wordnet/index.noun"
+    """WordNet's index.noun, as Debian's package wordnet-base installs it."""
+
+
+class Cased(Part):
+    """`cased`: names from the captions nearest to an image."""
+
+    captions: str | None = None
+    """Caption database: .csv or .parquet with `column`, or .txt with one a line; null: the field guide's own."""
+    column: str = "caption"
+    """Column of the captions."""
+    retrieved: int = Field(default=10, ge=1)
+    """Captions retrieved for an image (public code: 10)."""
+    image_weight: float = Field(default=0.7, ge=0, le=1)
+    """Weight of the image against the centroid of its captions (public code: 0.7)."""
+
+
+class Prototypes(Part):
+    """The text and image classifier of `prototypes`, `finer` and `findr`."""
+
+    text_weight: float = Field(default=0.7, ge=0, le=1)
+    """Weight of a name's text against the mean of its voters' views (FineR, FiNDR: 0.7)."""
+    views: int = Field(default=10, ge=0)
+    """Augmented views of each discovery image beside the plain one (FineR, FiNDR: 10)."""
+    min_crop: float = Field(default=0.5, gt=0, le=1)
+    """Smallest share of the image's area that a view shows (FineR: 0.5)."""
+    template: str = "{}"
+    """Prompt of a name (FineR, FiNDR: the bare name)."""
+    seed: int = Field(default=0, ge=0)
+    """Of the views."""
+
+
+class Baselines(Part):
+    """Methods of `evaluate.methods` beside NeaR, the students, the MLLM and zero-shot CLIP with its names."""
+
+    wordnet: WordNet = WordNet()
+    cased: Cased = Cased()
+    prototypes: Prototypes = Prototypes()

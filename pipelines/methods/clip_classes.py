@@ -1,0 +1,89 @@
+"""Methods that compare the vectors of the embed stage with vectors of classes: no image is read again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.once import run_once
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr import storage
+from fgvr.clip.classifier import ClassFeatures, load_classes, zero_shot_classes
+from fgvr.clip.from_features import predictions_from_features
+from fgvr.clip.model import load_clip
+from fgvr.clip.source import find_clip
+from fgvr.clip.text_table import TEXTS_A_PART, write_texts
+from fgvr.mllm.label_space import LabelSpace
+from fgvr.tables import Table
+from pipelines.flow import Flow
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClipClasses:
+    """The text side of a CLIP classifier.
+
+    Attributes:
+        load: gives it.
+        made_of: tables that it comes from.
+        decides: what else decides it.
+    """
+
+    load: Callable[[], ClassFeatures]
+    made_of: Sequence[Table]
+    decides: dict[str, Any] = field(default_factory=dict)
+
+
+def from_features(context: RunContext, flow: Flow, name: str, ids: Ids, classes: ClipClasses) -> Table:
+    """Predictions of a CLIP classifier for the images `ids`."""
+    threshold = context.config.infer.abstain_below
+
+    def compute(folder: StageFolder) -> StageSummary:
+        return folder.write_table(predictions_from_features(flow.embeddings, ids, classes.load(), threshold))
+
+    decides = {**classes.decides, "ids": digest(ids), "abstain_below": threshold}
+    return context.stage(name, decides=decides, inputs=[flow.embeddings, *classes.made_of], compute=compute)
+
+
+def mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
+    """ZS-CLIP: the names that the MLLM gave, in the configured template."""
+    clip = context.config.clip
+
+    def load() -> ClassFeatures:
+        return zero_shot_classes(load_clip(clip), label_space(flow.labels).labels, clip.template)
+
+    return ClipClasses(load, [flow.labels], {"clip": find_clip(clip).identity(), "template": clip.template})
+
+
+def learned(flow: Flow) -> ClipClasses:
+    """NeaR: the prompts that it learned."""
+    return ClipClasses(lambda: load_classes(storage.fetch_folder(flow.near.path("model"))), [flow.near])
+
+
+def text_vectors(context: RunContext, name: str, texts: Sequence[str], template: str) -> Table:
+    """CLIP vectors of many texts: the table `name`, found again by its content, computed where the images' are."""
+    clip = context.config.clip
+
+    def compute(folder: StageFolder) -> StageSummary:
+        parts = run_once(write_texts, clip, list(texts), template, folder.uri, workers=context.config.embed.workers)
+        return StageSummary(rows=len(texts), parts=parts, rows_per_part=TEXTS_A_PART)
+
+    content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    decides = {"texts": content, "template": template, "clip": find_clip(clip).identity()}
+    return context.stage(name, decides=decides, inputs=[], compute=compute)
+
+
+def label_space(labels: Table) -> LabelSpace:
+    """The names beside a labels table."""
+    return LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json")))
+
+
+def digest(ids: Ids) -> str:
+    """Names a set of images in a fingerprint."""
+    return hashlib.sha256(ids.tobytes()).hexdigest()

@@ -1,0 +1,110 @@
+"""The compared methods under Ray with the demo's CLIP; a server stands for the MLLM and for a language model."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import storage
+from fgvr.baselines.caption_words import caption_words
+from fgvr.clip.model import load_clip
+from fgvr.config import Clip, build
+from fgvr.demo.captions import field_guide_captions
+from fgvr.demo.species import SPECIES
+from fgvr.embeddings import read_vectors
+from fgvr.tables import Table
+from pipelines.flow import Flow
+from pipelines.methods import predict
+
+sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
+from chat_server import ChatServer, Reply, completion, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
+
+NAMES = [species.name for species in SPECIES[::5]]
+NOUNS = ["azure finch", "golden warbler", "heron", "slate thrush", "tea bag"]
+
+
+class NoTracking:
+    """In place of MLflow: stages run, nothing is recorded."""
+
+    @contextmanager
+    def stage(self, name: str, decides: Any) -> Iterator[Any]:
+        yield self
+
+    def finish(self, table: Any) -> None:
+        pass
+
+
+def model(body: dict[str, Any], _: int) -> Reply:
+    """An MLLM that names by the pixels, wrongly: what is made of names is tested here, not the names."""
+    url = body["messages"][-1]["content"][0]["image_url"]["url"]
+    return completion(NAMES[hashlib.sha256(url.encode()).digest()[0] % len(NAMES)])
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory, ray_session_of_two: None) -> Iterator[Flow]:
+    folder = tmp_path_factory.mktemp("methods")
+    lines = [f"{noun.replace(' ', '_')} n 1 2 @ ~ 1 0 01529672\n" for noun in NOUNS]
+    (folder / "index.noun").write_text("  1 licence\n" + "".join(lines))
+    with serving(ChatServer(model)) as server:
+        config = {
+            "ingest": {"source": {"kind": "field_guide", "train_per_class": 2, "test_per_class": 1}},
+            "mllm": {"kind": "openai", "base_url": server.url, "model": "m", "max_retries": 0},
+            "label": {"images": {"per_class": 1}},
+            "embed": {"workers": {"rows_per_part": 50}},
+            "baselines": {"wordnet": {"path": str(folder / "index.noun")}, "prototypes": {"views": 3}},
+        }
+        context = RunContext(build(config), str(folder / "run"), NoTracking())  # type: ignore[arg-type]
+        yield Flow(context)
+
+
+def images(flow: Flow) -> np.ndarray:
+    rows = flow.samples.read(["image_id", "split"])
+    return rows["image_id"].to_numpy()[np.array(rows["split"].to_pylist()) == "test"]
+
+
+def vectors(flow: Flow, ids: np.ndarray) -> np.ndarray:
+    return read_vectors(flow.embeddings, ids)[0].astype(np.float32)
+
+
+def named(flow: Flow, method: Any) -> tuple[list[str], Table]:
+    table = predict(flow.context, flow, method, images(flow))
+    assert table.name == f"eval_{method}"
+    assert table.failed == 0
+    assert predict(flow.context, flow, method, images(flow)).uri == table.uri
+    return table.read()["label"].to_pylist(), table
+
+
+def test_zs_wordnet_picks_the_noun_whose_text_is_nearest(flow: Flow) -> None:
+    labels, _ = named(flow, "zs_wordnet")
+    texts = load_clip(Clip()).encode_texts([f"a photo of a {noun}." for noun in NOUNS])
+    expected = (vectors(flow, images(flow)) @ texts.T).argmax(axis=1)
+    assert np.mean([NOUNS[best] == label for best, label in zip(expected, labels, strict=True)]) > 0.95  # halfs
+    assert [table.name for table in flow.context.tables].count("wordnet") >= 1
+
+
+def test_cased_names_by_words_of_the_field_guides_web(flow: Flow) -> None:
+    labels, table = named(flow, "cased")
+    assert all(len(label.split()) == 1 for label in labels)
+    said = {word for caption in field_guide_captions() for word in caption_words(caption)}
+    assert set(labels) <= said
+    assert all(0 < score <= 1 for score in table.read()["score"].to_pylist())
+
+
+def test_prototypes_of_the_mllms_names(flow: Flow) -> None:
+    labels, _ = named(flow, "prototypes")
+    space = json.loads(storage.read_bytes(flow.labels.path("label_space.json")))["labels"]
+    discovery = vectors(flow, flow.labels.read()["image_id"].to_numpy())
+    votes = (discovery @ load_clip(Clip()).encode_texts(space).T).argmax(axis=1)
+    winners = {space[vote] for vote in votes}
+    assert set(labels) <= winners <= set(NAMES)
+    views = next(table for table in flow.context.tables if table.name == "prototype_views")
+    assert views.extra["dim"] == 3 * 128
