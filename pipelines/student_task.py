@@ -44,7 +44,8 @@ def student_task(flow: Flow, settings: Makd) -> StudentTask:
     """Computes the tables that a student needs; raises ConfigError for a split without images."""
     rows = split_rows(flow.samples, settings.split, ["class_id", "class_name"])
     if not rows.num_rows:
-        raise ConfigError(f"makd.split = {settings.split}: no image is in this split")
+        known = ", ".join(sorted(flow.samples.extra["splits"]))
+        raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
     near = wants_near(settings.target, true_classes(rows).ids)
     inputs = [flow.samples]
     inputs += [flow.near, flow.embeddings] if near else []

@@ -32,9 +32,15 @@ class Dogs(Layout):
             if len(photos) != len(labels):
                 raise SourceError(f"{self.root}/{file}: {len(photos)} photos, but {len(labels)} labels")
             for photo, label in zip(photos, labels, strict=True):
-                yield Listed(f"Images/{photo}", split, int(label) - 1, breed(str(photo)))
+                name = breed(str(photo))
+                if not name or label < 1:
+                    raise SourceError(
+                        f"{self.root}/{file}: {str(photo)!r} with label {label} is not n…-breed/….jpg with a label "
+                        "from 1 on"
+                    )
+                yield Listed(f"Images/{photo}", split, int(label) - 1, name)
 
 
 def breed(path: str) -> str:
-    """A breed from its folder: "n02088466-black-and-tan_coonhound/x.jpg" → "black-and-tan coonhound"."""
+    """A breed from its folder: "n02088466-black-and-tan_coonhound/x.jpg" → "black-and-tan coonhound"; else ""."""
     return path.partition("/")[0].partition("-")[2].replace("_", " ")

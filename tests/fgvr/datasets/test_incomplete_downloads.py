@@ -1,5 +1,6 @@
 """What a wrong or incomplete download is told: what is missing, and what the official one holds."""
 
+import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -76,7 +77,7 @@ def test_a_folder_of_photos_is_missing(tmp_path: Path) -> None:
 def test_photos_are_looked_for_in_one_listing_a_folder(tmp_path: Path) -> None:
     source, _ = layout("cars", tmp_path)
     with (
-        patch("fgvr.datasets.layout.os.listdir", wraps=__import__("os").listdir) as listings,
+        patch("fgvr.datasets.layout.os.listdir", wraps=os.listdir) as listings,
         patch("fgvr.datasets.layout.storage.exists", wraps=storage.exists) as questions,
     ):
         read_source(source, "")
@@ -106,6 +107,12 @@ def test_a_matlab_file_of_something_else(tmp_path: Path) -> None:
     source, root = layout("dogs", tmp_path)
     savemat(root / "test_list.mat", {"files": [1]})
     assert "test_list.mat: it has no variable 'file_list', so it is not the file of Stanford Dogs" in message(source)
+
+
+def test_a_list_of_dogs_in_other_folders(tmp_path: Path) -> None:
+    source, root = layout("dogs", tmp_path)
+    savemat(root / "test_list.mat", {"file_list": downloads.cells("test/n1_1.jpg"), "labels": [[1]]})
+    assert "test_list.mat: 'test/n1_1.jpg' with label 1 is not n…-breed/….jpg with a label from 1 on" in message(source)
 
 
 def test_test_annotations_without_classes(tmp_path: Path) -> None:
