@@ -21,7 +21,7 @@ from grocery_photos import Photos, data_folder, load_photos
 
 DEFAULT_OUT = Path("~/.cache/fgvr/grocery")
 VISION_STEPS, LANGUAGE_STEPS = 2200, 600
-LOOKS_STEPS, NAMES_STEPS = 1600, 300
+LOOKS_STEPS, NAMES_STEPS = 1600, 150
 
 
 def main(arguments: list[str] | None = None) -> None:
