@@ -54,7 +54,7 @@ def our_line(row: Row, measured: Sequence[Measured]) -> Line:
 
 def published_lines(table: str, row: Row, data_set: str) -> list[Line]:
     """The paper's numbers for a row on a data set (`cub`, …, `average`); none for data sets that it does not have."""
-    models: Mapping[str, Any] = published()[f"table{table}"].get(row.published, {})
+    models: Mapping[str, Any] = published().get(f"table{table}", {}).get(row.published, {})
     lines = []
     for model, sets in models.items():
         if (numbers := sets.get(data_set)) is None:
