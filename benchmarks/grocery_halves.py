@@ -11,9 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
-from fgvr.datasets.grocery import read_grocery
+from fgvr.config.data import LayoutSource
+from fgvr.datasets import read_source
 from fgvr.errors import UserError
 
 
@@ -28,8 +27,8 @@ def write_halves(data: Path, file: Path) -> None:
     with file.open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["uri", "split", "class_name"])
-        for rows in read_grocery(str(data)):
-            for row in rows.filter(pc.equal(rows["split"], "test")).to_pylist():
+        for row in read_source(LayoutSource(name="grocery", path=str(data)), "").rows.to_pylist():
+            if row["split"] == "test":
                 path = row["uri"].rsplit("/dataset/", 1)[1]
                 writer.writerow([row["uri"], "train" if is_discovery(path) else "test", row["class_name"]])
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fgvr.datasets.grocery import read_grocery
+from fgvr.config.data import LayoutSource
+from fgvr.datasets import read_source
 
 SIZE: Final = 64
 """Side of what the models see, pixels."""
@@ -65,16 +66,15 @@ def load_photos(folder: Path, splits: tuple[str, ...]) -> Photos:
     names: dict[int, str] = {}
     coarse: dict[int, str] = {}
     departments: dict[int, str] = {}
-    for rows in read_grocery(str(folder)):
-        for row in rows.to_pylist():
-            names[row["class_id"]] = row["class_name"]
-            coarse[row["class_id"]] = json.loads(row["metadata"])["coarse"]
-            departments[row["class_id"]] = row["uri"].split(f"/{row['split']}/", 1)[1].split("/", 1)[0].lower()
-            if row["split"] in splits:
-                with Image.open(row["uri"]) as photo:
-                    square = photo.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
-                images.append(np.asarray(square))
-                classes.append(row["class_id"])
+    for row in read_source(LayoutSource(name="grocery", path=str(folder)), "").rows.to_pylist():
+        names[row["class_id"]] = row["class_name"]
+        coarse[row["class_id"]] = json.loads(row["metadata"])["coarse"]
+        departments[row["class_id"]] = row["uri"].split(f"/{row['split']}/", 1)[1].split("/", 1)[0].lower()
+        if row["split"] in splits:
+            with Image.open(row["uri"]) as photo:
+                square = photo.convert("RGB").resize((STORED, STORED), Image.Resampling.BICUBIC)
+            images.append(np.asarray(square))
+            classes.append(row["class_id"])
     order = sorted(names)
     groups = sorted(set(coarse.values()))
     return Photos(

@@ -9,7 +9,7 @@
 lists, `fig2` the number of shots, `ours` other candidate sets and losses. A config is `demo`, `grocery` (this folder's
 tiny models on real photos), a preset of pipelines/configs or a YAML file; of several, their average comes last.
 Everything lies in `--out`, a run folder each: what is there is not computed again, so an interrupted table goes on, and
-a row that differs from another in NeaR's settings asks the MLLM nothing. A method that cannot run on a data set says why
+a row that differs in NeaR's settings alone asks the MLLM nothing. A method that cannot run on a data set says why
 in its row.
 """
 

@@ -135,11 +135,15 @@ def test_grocery_without_its_models_says_how_to_train_them(tmp_path):
 
 def test_the_halves_hold_every_test_photo_once_by_the_hash_of_its_path(tmp_path):
     root = tmp_path / "dataset"
-    root.mkdir()
+    for split in ("train", "val", "test"):
+        (root / split / "Fruit/Lemon").mkdir(parents=True)
     (root / "classes.csv").write_text("Class Name,Class ID,Coarse Class Name,Coarse Class ID\nLemon,0,Lemon,0\n")
     photos = [f"test/Fruit/Lemon/Lemon_{number:03d}.jpg" for number in range(20)]
     for split in ("train", "val"):
         (root / f"{split}.txt").write_text(f"{split}/Fruit/Lemon/Lemon_001.jpg, 0, 0\n")
+        (root / split / "Fruit/Lemon/Lemon_001.jpg").touch()
+    for path in photos:
+        (root / path).touch()
     (root / "test.txt").write_text("".join(f"{path}, 0, 0\n" for path in photos))
     write_halves(tmp_path, tmp_path / "halves.csv")
     with (tmp_path / "halves.csv").open() as file:
