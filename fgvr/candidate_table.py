@@ -11,6 +11,8 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.candidates import NONE, CandidateSets
 
+OWN_COLUMNS = ("candidate_ids", "candidate_weights")
+
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -62,9 +64,9 @@ def disambiguate(candidates: pa.Table, weights: Floats) -> pa.Table:
     )
 
 
-def read_sets(rows: pa.Table) -> CandidateSets:
-    """The sets in the columns `label_ids` and `weights` of either table."""
-    labels, weights = (rows[name].combine_chunks() for name in ("label_ids", "weights"))
+def read_sets(rows: pa.Table, columns: tuple[str, str] = ("label_ids", "weights")) -> CandidateSets:
+    """The sets in two columns of lists: of either table, or own names in `OWN_COLUMNS` of the labels table."""
+    labels, weights = (rows[name].combine_chunks() for name in columns)
     sizes = np.diff(labels.offsets.to_numpy()) if len(labels) else np.zeros(0, np.int64)
     places = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
     padded_labels = np.full(places.shape, NONE, np.int32)

@@ -1,6 +1,7 @@
 """Candidate sets: the labels of an image's nearest neighbours, one of which is likely to be true.
 
-NeaR, section 3.2: S_i holds the MLLM labels of the k nearest images of i in CLIP's space, i itself included.
+NeaR, section 3.2: S_i holds the MLLM labels of the k nearest images of i in CLIP's space, i itself included. Where the
+MLLM gave an image several weighted names, each of them is a candidate of its neighbours with its share of the vote.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 Weighting = Literal["uniform", "multiplicity", "similarity"]
 
 NONE = -1  # no neighbour, no label, or an unused place
-BLOCK = 65_536  # images compared at once: k² numbers each
+BLOCK = 2**23  # pairs of names compared at once
 
 
 @dataclass(frozen=True)
@@ -41,36 +42,76 @@ class CandidateSets:
         """Candidates of each image, int64 [N]."""
         return np.asarray((self.label_ids != NONE).sum(axis=1), dtype=np.int64)
 
+    @property
+    def first(self) -> Labels:
+        """The first candidate of each image, int32 [N]; `NONE` where there is none."""
+        return self.label_ids[:, 0]
 
-def neighbour_sets(neighbour_labels: Labels, scores: Floats, weighting: Weighting = "uniform") -> CandidateSets:
-    """The distinct labels of each image's neighbours, in the order in which they first appear.
+    def only(self, rows: npt.NDArray[np.bool_]) -> CandidateSets:
+        """The same sets, empty for all but `rows` (bool [N])."""
+        labels = np.where(rows[:, None], self.label_ids, NONE).astype(np.int32)
+        return CandidateSets(labels, np.where(rows[:, None], self.weights, 0.0).astype(np.float32))
+
+    def of(self, neighbours: Ids) -> CandidateSets:
+        """The candidates of several images side by side.
+
+        Args:
+            neighbours: row numbers int64 [N, k]; `NONE` for none.
+
+        Returns:
+            Places [N, k · K], those of the first neighbour first; not packed, and with weights that sum to the
+            number of neighbours that have candidates.
+        """
+        there = (neighbours != NONE)[:, :, None]
+        labels = np.where(there, self.label_ids[neighbours], NONE).reshape(len(neighbours), -1)
+        weights = np.where(there, self.weights[neighbours], 0.0).reshape(len(neighbours), -1)
+        return CandidateSets(labels.astype(np.int32), weights.astype(np.float32))
+
+
+def neighbour_sets(names: CandidateSets, near: Ids, scores: Floats, weighting: Weighting = "uniform") -> CandidateSets:
+    """The distinct names of each image's neighbours, in the order in which they first appear.
 
     Args:
-        neighbour_labels: int32 [N, k], nearest first; `NONE` where a neighbour is missing or has no label.
+        names: of all M images; rows are weighted names that the MLLM gave an image.
+        near: row numbers of the neighbours, int64 [N, k], nearest first; `NONE` where one is missing.
         scores: cosine similarities of the neighbours, float32 [N, k].
-        weighting: of the labels in a set: the same for all, by number of neighbours, or by the sum of their
-            similarities (negative ones count as 0).
+        weighting: of the names in a set: the same for all; by number of neighbours, each of which divides its vote
+            among its names by their weights; or the same with similarities for numbers (negative ones count as 0).
     """
-    labels = np.asarray(neighbour_labels, dtype=np.int32)
-    blocks = [slice(at, at + BLOCK) for at in range(0, len(labels), BLOCK)]
-    votes = [_votes(labels[rows], scores[rows], weighting) for rows in blocks]
-    merged = np.concatenate([np.zeros((0, labels.shape[1]), np.float32), *votes])
-    return _packed(np.where(merged < 0, NONE, labels), np.maximum(merged, 0.0))
+    factors = np.clip(scores, 0.0, None) if weighting == "similarity" else np.ones_like(scores)
+    sets = summed_votes(names, near, factors)
+    if weighting == "uniform":
+        return packed(sets.label_ids, (sets.label_ids != NONE).astype(np.float32))
+    return packed(sets.label_ids, sets.weights)
 
 
-def _votes(labels: Labels, scores: Floats, weighting: Weighting) -> Floats:
-    """Votes for the label of each place, at the place where it first appears; −1 at all others: float32 [N, k]."""
+def summed_votes(names: CandidateSets, near: Ids, factors: Floats) -> CandidateSets:
+    """The distinct names of each image's neighbours with the sums of their votes, not scaled; places as in `of`.
+
+    Args:
+        names: of all images.
+        near: row numbers int64 [N, k]; `NONE` where one is missing.
+        factors: that a neighbour's vote is multiplied with, ≥ 0, float32 [N, k].
+    """
+    width = near.shape[1] * names.label_ids.shape[1]
+    step = max(1, BLOCK // max(width, 1) ** 2)
+    labels, votes = np.full((len(near), width), NONE, np.int32), np.zeros((len(near), width), np.float32)
+    for at in range(0, len(near), step):
+        rows = slice(at, at + step)
+        given = names.of(near[rows])
+        weights = given.weights * np.repeat(factors[rows], names.label_ids.shape[1], axis=1)
+        labels[rows], votes[rows] = _summed(given.label_ids, np.where(given.label_ids != NONE, weights, 0.0))
+    return CandidateSets(labels, votes)
+
+
+def _summed(labels: Labels, weights: Floats) -> tuple[Labels, Floats]:
+    """Each name only where it first appears, with the sum of its weights."""
     known = labels != NONE
-    # says[i, a, b]: neighbours a and b of image i say the same.
+    # says[i, a, b]: places a and b of image i hold the same name.
     says = (labels[:, :, None] == labels[:, None, :]) & known[:, :, None] & known[:, None, :]
     first = known & ~np.tril(says, k=-1).any(axis=2)
-    if weighting == "uniform":
-        votes = first.astype(np.float32)
-    elif weighting == "multiplicity":
-        votes = says.sum(axis=2, dtype=np.float32)
-    else:
-        votes = np.where(says, np.clip(scores, 0.0, None)[:, None, :], 0.0).sum(axis=2, dtype=np.float32)
-    return np.where(first, votes, -1.0).astype(np.float32)
+    votes = np.where(says, weights[:, None, :], 0.0).sum(axis=2, dtype=np.float32)
+    return np.where(first, labels, NONE).astype(np.int32), np.where(first, votes, 0.0).astype(np.float32)
 
 
 def random_sets(own: Labels, labels_in_space: int, k: int, seed: int) -> CandidateSets:
@@ -87,17 +128,22 @@ def random_sets(own: Labels, labels_in_space: int, k: int, seed: int) -> Candida
         if label != NONE:
             drawn = np.concatenate([[label], drawn[drawn != label]])[:k]
         sets[row] = drawn
-    return _packed(sets, np.where(sets != NONE, 1.0, 0.0).astype(np.float32))
+    return packed(sets, np.where(sets != NONE, 1.0, 0.0).astype(np.float32))
 
 
 def single_sets(own: Labels) -> CandidateSets:
     """Only the image's own label; no candidate for an image without one."""
     sets = np.asarray(own, dtype=np.int32)[:, None]
-    return _packed(sets, (sets != NONE).astype(np.float32))
+    return CandidateSets(sets, (sets != NONE).astype(np.float32))
 
 
-def _packed(labels: Labels, votes: Floats) -> CandidateSets:
-    """Labels moved to the first places of their rows, votes scaled to sum 1."""
+def packed(labels: Labels, votes: Floats) -> CandidateSets:
+    """Labels moved to the first places of their rows, votes scaled to sum 1.
+
+    Args:
+        labels: int32 [N, K]; `NONE` in unused places, wherever they are.
+        votes: ≥ 0, float32 [N, K], 0 in unused places; a row of zeros weighs its labels alike.
+    """
     order = np.argsort(labels == NONE, axis=1, kind="stable")
     labels, votes = np.take_along_axis(labels, order, axis=1), np.take_along_axis(votes, order, axis=1)
     used = max(1, int((labels != NONE).sum(axis=1).max(initial=0)))

@@ -1,17 +1,17 @@
-"""candidates: labels of the nearest images become candidate sets. In: samples, labels, embeddings. Out: candidates.
+"""candidates: names that each image may have, with weights. In: samples, labels, embeddings. Out: candidates.
 
     python pipelines/candidates.py --candidates.k 5 --candidates.weights multiplicity
+    python pipelines/candidates.py --candidates.method adaptive
 
-One row a discovery image: its nearest labelled images by CLIP similarity, itself first, and their distinct labels
-with initial weights. An image whose own label failed gets its neighbours' labels; one without a vector has no
-neighbours and no candidates. Also estimated, without any true label: how many labels are right, and how pure the
+One row a discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set: by
+default the distinct labels of these. An image whose own label failed gets its neighbours' labels; one without a vector
+has no neighbours and no candidates. Also estimated, without any true label: how many labels are right, and how pure the
 neighbourhoods are, which says whether candidate sets can help.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import logging
 from dataclasses import asdict
 
 import numpy as np
@@ -19,18 +19,20 @@ import numpy.typing as npt
 
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import label_agreement, storage
-from fgvr.candidate_table import candidate_rows
-from fgvr.candidates import NONE, CandidateSets, coverage, neighbour_sets, random_sets, single_sets
-from fgvr.config import Candidates
-from fgvr.embeddings import read_vectors
+from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
+from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
+from fgvr.candidates import NONE, CandidateSets, coverage
+from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
+from fgvr.label_agreement import Agreement
 from fgvr.label_truth import NOT_IN_SPACE, true_label_ids
 from fgvr.mllm.label_space import LabelSpace
-from fgvr.neighbours import Neighbours, nearest
+from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
 Ids = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int32]
+log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536
 
 
@@ -39,24 +41,25 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
     config = context.config.candidates
 
     def compute(folder: StageFolder) -> StageSummary:
-        ids, own = own_labels(labels)
+        ids, own = own_names(labels)
         space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
-        vectors, embedded = read_vectors(embeddings, ids)
-        found = labelled_neighbours(vectors, embedded, own, max(config.k, 1 + label_agreement.NEIGHBOURS))
-        sets = candidate_sets(config, found, own, embedded, len(space))
-        near = found.ids[:, : config.k]
-        near_ids = np.where(near == NONE, NONE, ids[near])
-        summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, : config.k], sets), ROWS_PER_PART)
-        labelled = embedded & (own != NONE)
-        agreement = label_agreement.estimate(labels_of(found.ids[labelled], own), config.k)
+        vectors, embedded = discovery_vectors(embeddings, ids)
+        voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
+        found = labelled_neighbours(vectors, embedded, own.first != NONE, voters)
+        agreement = agreement_of(found, own.first, config.k)
+        log.info("candidates: %s", agreement.in_words())
+        k = used_neighbours(config, agreement)
+        sets = candidate_sets(config, found, own, embedded=embedded, space=len(space), agreement=agreement)
+        near_ids = np.where(found.ids[:, :k] == NONE, NONE, ids[found.ids[:, :k]])
+        summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], sets), ROWS_PER_PART)
         names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
-        truth = true_label_ids(names, space)
         summary.metrics = {
             "mean_candidates": float(sets.sizes[sets.sizes > 0].mean()) if sets.sizes.any() else 0.0,
             "without_candidates": float((sets.sizes == 0).sum()),
+            "images_a_set": float(k),
             "recall": found.recall,
-            **{name: value for name, value in asdict(agreement).items() if value is not None},
-            **_against_truth(own, found.ids, sets, truth, config.k),
+            **{name: value for name, value in asdict(agreement).items() if isinstance(value, float)},
+            **_against_truth(own.first, found.ids, sets, true_label_ids(names, space), config.k),
         }
         summary.extra = {"labels": len(space), "search": found.method, "agreement": asdict(agreement)}
         return summary
@@ -64,28 +67,16 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
     return context.stage("candidates", decides=config, inputs=[samples, labels, embeddings], compute=compute)
 
 
-def own_labels(labels: Table) -> tuple[Ids, Labels]:
-    """Ids of the discovery images and their labels, `NONE` where the label failed."""
-    rows = labels.read(["image_id", "label_id"])
-    own = rows["label_id"].fill_null(NONE).to_numpy().astype(np.int32)
-    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), own
+def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
+    """Ids of the discovery images, and the weighted names that the MLLM gave each; no names where the label failed."""
+    rows = labels.read(["image_id", *OWN_COLUMNS])
+    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
-def labelled_neighbours(
-    vectors: npt.NDArray[np.float16], embedded: npt.NDArray[np.bool_], own: Labels, k: int
-) -> Neighbours:
-    """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label."""
-    database = np.flatnonzero(embedded & (own != NONE))
-    queries = np.flatnonzero(embedded)
-    place = np.full(len(own), NONE, np.int64)
-    place[database] = np.arange(len(database))
-    threads = len(os.sched_getaffinity(0))
-    found = nearest(vectors[queries], vectors[database], k, own=place[queries], threads=threads)
-    ids = np.full((len(own), k), NONE, np.int64)
-    scores = np.full((len(own), k), -np.inf, np.float32)
-    ids[queries] = np.where(found.ids == NONE, NONE, database[found.ids] if len(database) else NONE)
-    scores[queries] = found.scores
-    return Neighbours(ids, scores, found.method, found.recall)
+def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
+    """Estimates from the labels of the nearest images, for sets of k; images with a label and a vector count."""
+    itself = found.ids[:, 0] == np.arange(len(own))
+    return label_agreement.estimate(labels_of(found.ids[itself, : 1 + label_agreement.NEIGHBOURS], own), k)
 
 
 def labels_of(neighbours: Ids, own: Labels) -> Labels:
@@ -98,30 +89,21 @@ def _against_truth(own: Labels, near: Ids, sets: CandidateSets, truth: Labels, k
     known = (truth != NONE) & (near[:, 0] != NONE)
     if not known.any():
         return {}
-    others = near[known][:, 1:k]
+    others = near[known][:, 1 : max(k, 2)]
     same = (truth[others] == truth[known, None])[(others != NONE) & (truth[known, None] != NOT_IN_SPACE)]
+    chosen = known & (sets.sizes > 0)
     return {
         "coverage": coverage(sets, np.where(known, truth, NONE)),
         "true_label_accuracy": float((own == truth)[known & (own != NONE)].mean()),
+        **({"true_candidate_accuracy": _heaviest_right(sets, truth, chosen)} if chosen.any() else {}),
         **({"true_neighbour_precision": float(same.mean())} if same.size else {}),
     }
 
 
-def candidate_sets(
-    config: Candidates, found: Neighbours, own: Labels, embedded: npt.NDArray[np.bool_], space: int
-) -> CandidateSets:
-    """The candidate sets of all discovery images; empty for images without a vector, which cannot be learned from."""
-    near, scores = found.ids[:, : config.k], found.scores[:, : config.k]
-    make: dict[str, Callable[[], CandidateSets]] = {
-        "neighbours": lambda: neighbour_sets(labels_of(near, own), scores, config.weights),
-        "random": lambda: random_sets(own, space, config.k, config.seed),
-        "single": lambda: single_sets(own),
-    }
-    sets = make[config.method]()
-    return CandidateSets(
-        np.where(embedded[:, None], sets.label_ids, NONE).astype(np.int32),
-        np.where(embedded[:, None], sets.weights, 0.0).astype(np.float32),
-    )
+def _heaviest_right(sets: CandidateSets, truth: Labels, rows: npt.NDArray[np.bool_]) -> float:
+    """Share of images whose heaviest candidate, the first of equal ones, is the true name."""
+    heaviest = sets.label_ids[np.arange(len(sets)), sets.weights.argmax(axis=1)]
+    return float((heaviest == truth)[rows].mean())
 
 
 if __name__ == "__main__":

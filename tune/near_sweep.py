@@ -12,12 +12,13 @@ import numpy.typing as npt
 from ray.tune.search.sample import Categorical
 
 from fgvr import storage, tables
+from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
 from fgvr.candidate_table import candidate_rows
 from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip
 from fgvr.config import Candidates, Config, ConfigError, Near
 from fgvr.config.base import TrainWorkers
-from fgvr.embeddings import read_vectors
+from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
@@ -88,8 +89,8 @@ class NearSweep:
             ConfigError: too few images have a label and a vector.
         """
         config, labels, embeddings = flow.context.config, flow.labels, flow.embeddings
-        ids, own = candidates.own_labels(labels)
-        known = read_vectors(embeddings, ids)[1] & (own != NONE)
+        ids, own = candidates.own_names(labels)
+        known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
         if int(known.sum()) < FEWEST:
             raise ConfigError(
@@ -130,31 +131,36 @@ class NearSweep:
 
     def prepare(self, folder: str) -> NearSweep:
         """Write the images that every trial is measured on, and the neighbours among the others for the largest k."""
-        ids, own = candidates.own_labels(self.labels)
-        vectors, embedded = read_vectors(self.embeddings, ids)
-        held = draw_held_out(embedded & (own != NONE), self.config.near.seed)
-        among_all = candidates.labelled_neighbours(vectors, embedded, own, 1 + VOTERS)
-        votes = candidates.labels_of(among_all.ids[held], own)
+        ids, own = candidates.own_names(self.labels)
+        vectors, embedded = discovery_vectors(self.embeddings, ids)
+        labelled = own.first != NONE
+        held = draw_held_out(embedded & labelled, self.config.near.seed)
+        among_all = labelled_neighbours(vectors, embedded, labelled, 1 + VOTERS)
+        votes = candidates.labels_of(among_all.ids[held], own.first)
         HeldOut(vectors[held], votes).write(storage.join(folder, HELD_OUT_FILE))
         learned = embedded.copy()
         learned[held] = False
         domain = self.space().get("candidates.k")
-        largest = max(domain.categories) if isinstance(domain, Categorical) else self.config.candidates.k
-        found = candidates.labelled_neighbours(vectors, learned, own, largest)
+        largest = max(domain.categories) if isinstance(domain, Categorical) else most_neighbours(self.config.candidates)
+        found = labelled_neighbours(vectors, learned, labelled, largest)
         Learned(learned, found.ids, found.scores).write(storage.join(folder, LEARNED_FILE))
         return self
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """Candidate sets for the trial's k, from the neighbours found before, and a training on them."""
-        ids, own = candidates.own_labels(self.labels)
+        ids, own = candidates.own_names(self.labels)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
         space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
-        k = config.candidates.k
-        found = Neighbours(learned.neighbours[:, :k], learned.scores[:, :k], "", 1.0)
-        sets = candidates.candidate_sets(config.candidates, found, own, learned.rows, len(space.labels))
-        near_ids = np.where(found.ids == NONE, NONE, ids[found.ids])
+        found = Neighbours(learned.neighbours, learned.scores, "", 1.0)
+        agreement = candidates.agreement_of(found, own.first, config.candidates.k)
+        sets = candidate_sets(
+            config.candidates, found, own, embedded=learned.rows, space=len(space.labels), agreement=agreement
+        )
+        k = used_neighbours(config.candidates, agreement)
+        near, scores = found.ids[:, :k], found.scores[:, :k]
+        near_ids = np.where(near == NONE, NONE, ids[near])
         folder = storage.join(trial_folder, "candidates")
-        tables.write_part(folder, 0, candidate_rows(ids, near_ids, found.scores, sets))
+        tables.write_part(folder, 0, candidate_rows(ids, near_ids, scores, sets))
         Table(folder, "candidates", "", len(ids), 0, 1, len(ids), 0.0).commit()
         job = NearJob(
             settings=config.near,

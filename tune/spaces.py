@@ -34,7 +34,7 @@ def near_space(config: Config, images: int) -> Space:
         "near.lr": _log_range(5e-4, 0.5, config.near.lr),
         "near.loss": _choice(LOSSES, config.near.loss),
     }
-    if config.candidates.method != "single":
+    if config.candidates.method in {"neighbours", "random"}:
         space["candidates.k"] = _choice([k for k in K if k <= images], config.candidates.k)
     if config.near.context_init is None:
         space["near.context_length"] = _choice(CONTEXT_LENGTHS, config.near.context_length)

@@ -64,11 +64,15 @@ class Candidates(Part):
     """candidates: the labels of an image's nearest neighbours become its candidate set."""
 
     k: int = Field(default=3, ge=1)
-    """Nearest images, the image itself included (paper: 3)."""
-    method: Literal["neighbours", "random", "single"] = "neighbours"
-    """`random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`: only its own."""
+    """Nearest images, the image itself included (paper: 3). `adaptive` chooses it."""
+    method: Literal["neighbours", "adaptive", "mllm", "random", "single"] = "neighbours"
+    """`neighbours`: all their names; `adaptive`: the likely ones of up to 11 images, weighted by what each vote is
+    worth, as estimated without truth; `mllm`: the image's own names (`label.listed`, the paper's MLLM-CS, or
+    `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`:
+    only its own."""
     weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
-    """Initial weights: the paper's uniform ones, by how many neighbours say so, or by their cosine similarity."""
+    """Initial weights of `neighbours` and `mllm`: the paper's uniform ones, by how many images (or answers) say so, or
+    by the neighbours' cosine similarity."""
     seed: int = Field(default=0, ge=0)
     """Of the random sets."""
 

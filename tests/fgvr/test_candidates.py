@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fgvr.candidates import CandidateSets, coverage, neighbour_sets, random_sets, single_sets
+from fgvr import candidates
+from fgvr.candidates import CandidateSets, coverage, neighbour_sets, packed, random_sets, single_sets
 
 LABELS = np.array([[4, 7, 4], [2, 2, 2], [-1, 9, 1], [-1, -1, -1]], np.int32)
 SCORES = np.array([[1.0, 0.8, 0.5], [1.0, 0.9, 0.9], [1.0, 0.6, 0.2], [1.0, 0.5, 0.5]], np.float32)
@@ -12,6 +13,11 @@ def as_dicts(sets):
         {int(label): float(weight) for label, weight in zip(labels, weights, strict=True) if label >= 0}
         for labels, weights in zip(sets.label_ids, sets.weights, strict=True)
     ]
+
+
+def sets_of(labels, scores, weighting):
+    """The sets where the labels [N, k] are those of N · k images, k of which are near to each of N images."""
+    return neighbour_sets(single_sets(labels.ravel()), np.arange(labels.size).reshape(labels.shape), scores, weighting)
 
 
 def brute_force(labels, scores, weighting):
@@ -37,7 +43,7 @@ def brute_force(labels, scores, weighting):
     ],
 )
 def test_weights_by_hand(weighting, first):
-    found = as_dicts(neighbour_sets(LABELS, SCORES, weighting))
+    found = as_dicts(sets_of(LABELS, SCORES, weighting))
     assert found[0] == pytest.approx(first)
     assert found[1] == pytest.approx({2: 1.0})
     assert set(found[2]) == {9, 1}  # its own label failed: the neighbours' count
@@ -45,14 +51,41 @@ def test_weights_by_hand(weighting, first):
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "multiplicity", "similarity"])
-def test_sets_are_those_of_the_definition(weighting):
+def test_sets_are_those_of_the_definition(weighting, monkeypatch):
     random = np.random.default_rng(0)
     labels = random.integers(-1, 6, (300, 7)).astype(np.int32)
     scores = random.uniform(-0.5, 1, (300, 7)).astype(np.float32)
-    found = as_dicts(neighbour_sets(labels, scores, weighting))
+    monkeypatch.setattr(candidates, "BLOCK", 5000)  # several blocks
+    found = as_dicts(sets_of(labels, scores, weighting))
     for ours, expected in zip(found, brute_force(labels, scores, weighting), strict=True):
         assert list(ours) == list(expected)  # in order of first appearance
         assert ours == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [
+        ("uniform", {4: 1 / 3, 7: 1 / 3, 2: 1 / 3}),
+        ("multiplicity", {4: 0.75 / 2, 7: 0.25 / 2 + 0.5 / 2, 2: 0.5 / 2}),
+        ("similarity", {4: 0.75 / 1.6, 7: (0.25 + 0.6 / 2) / 1.6, 2: 0.3 / 1.6}),
+    ],
+)
+def test_a_neighbour_with_several_names_divides_its_vote(weighting, expected):
+    names = CandidateSets(
+        np.array([[4, 7], [7, 2], [-1, -1]], np.int32), np.array([[0.75, 0.25], [0.5, 0.5], [0, 0]], np.float32)
+    )
+    near, scores = np.array([[0, 1, 2, -1]]), np.array([[1.0, 0.6, 0.9, -np.inf]], np.float32)
+    assert as_dicts(neighbour_sets(names, near, scores, weighting)) == [pytest.approx(expected)]
+
+
+def test_places_are_packed_and_rows_without_votes_are_even():
+    found = packed(np.array([[-1, 3, -1, 5], [-1, -1, -1, -1]], np.int32), np.zeros((2, 4), np.float32))
+    assert found.label_ids.tolist() == [[3, 5], [-1, -1]]
+    assert found.weights.tolist() == [[0.5, 0.5], [0, 0]]
+
+
+def test_sets_of_some_rows_only():
+    assert as_dicts(single_sets(np.array([5, 6], np.int32)).only(np.array([False, True]))) == [{}, {6: 1.0}]
 
 
 def test_random_sets_hold_the_own_label_and_k_distinct_ones():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvr.label_agreement import estimate
+from fgvr.label_agreement import Agreement, estimate
 
 
 def simulate(accuracy, precision, classes=40, images=4000, neighbours=10):
@@ -35,6 +35,40 @@ def test_clean_labels_in_pure_neighbourhoods_are_perfect():
     labels = np.repeat(np.arange(30, dtype=np.int32)[:, None], 11, axis=1)
     found = estimate(labels, k=3)
     assert (found.agreement, found.label_accuracy, found.neighbour_precision) == (1.0, 1.0, 1.0)
+
+
+def test_evidence_falls_with_the_rank_where_neighbours_do():
+    """Three images a class: the third nearest other image is always a stranger."""
+    labels = simulate(0.75, 0.95)
+    labels[:, 3:] = np.random.default_rng(1).integers(0, 40, labels[:, 3:].shape)
+    found = estimate(labels, k=3)
+    assert found.label_accuracy == pytest.approx(0.75, abs=0.05)
+    assert found.neighbour_precision == pytest.approx(0.95, abs=0.08)
+    assert (found.evidence[:3] > 1).all()
+    assert (found.evidence[3:] < 0.1).all()
+
+
+def test_more_images_than_are_needed_are_sampled():
+    few, many = (estimate(np.tile(simulate(0.75, 0.95), (times, 1)), k=3) for times in (1, 6))
+    assert many.label_accuracy == pytest.approx(few.label_accuracy, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "words"),
+    [
+        (
+            Agreement(0.6, 0.64, 0.93),
+            "expected: neighbourhoods (0.93) purer than labels (0.64): candidate sets should help",
+        ),
+        (
+            Agreement(0.6, 0.95, 0.71),
+            "expected: neighbourhoods (0.71) no purer than labels (0.95): candidate sets should not help",
+        ),
+        (Agreement(0.6), "too few labels agree to tell how noisy labels and neighbourhoods are"),
+    ],
+)
+def test_the_expectation_in_words(agreement, words):
+    assert agreement.in_words() == words
 
 
 def test_nothing_to_compare_with_gives_nothing():

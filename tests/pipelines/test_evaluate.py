@@ -83,6 +83,8 @@ class SmallFlow:
             "raw": [name and f"A {name}." for name in names],
             "label": names,
             "label_id": [None if name is None else space.index(name) for name in names],
+            "candidate_ids": [[] if name is None else [space.index(name)] for name in names],
+            "candidate_weights": [[] if name is None else [1.0] for name in names],
             "error": [failed if name is None else None for name in names],
         }
         found = pa.Table.from_pylist(

@@ -36,7 +36,11 @@ def sweep(tmp_path_factory):
     own = np.where(random.random(N) < 0.3, random.integers(0, 4, N), truth).astype(np.int32)
     own[UNLABELLED] = NONE
     ids = np.arange(N) + FIRST_ID
-    rows = [{"image_id": int(i), "label_id": None if o == NONE else int(o)} for i, o in zip(ids, own, strict=True)]
+    named = [[] if o == NONE else [int(o)] for o in own]
+    rows = [
+        {"image_id": int(i), "candidate_ids": own_ids, "candidate_weights": [1.0] * len(own_ids)}
+        for i, own_ids in zip(ids, named, strict=True)
+    ]
     failures = [None] * N
     failures[UNEMBEDDED] = schemas.Failure(schemas.Reason.CORRUPT, "")
     labels = committed(folder, "labels", pa.Table.from_pylist(rows, schemas.LABELS))
