@@ -77,6 +77,16 @@ class Agreement:
         return _evidence(np.array(self.reliability), self.collision or 0.0)
 
 
+def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precision: float) -> str:
+    """What the truth, where it is known, says of the expectation; the shares are the true ones."""
+    purer = neighbour_precision > label_accuracy
+    than = "purer than" if purer else "no purer than"
+    words = f"true: neighbourhoods ({neighbour_precision:.2f}) {than} labels ({label_accuracy:.2f})"
+    if estimated.expected_to_help is None:
+        return words
+    return f"{words}: the expectation {'holds' if purer == estimated.expected_to_help else 'does not hold'}"
+
+
 def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:
     """Estimate label accuracy and neighbour precision.
 

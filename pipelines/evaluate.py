@@ -139,7 +139,7 @@ def _results(
         stages=stage_results(context.tables),
         agreement=comparison.agreement,
         label_space=report_content.label_space(flow.labels),
-        candidates=report_content.candidate_facts(flow.candidates) if compared.with_near else None,
+        candidates=report_content.candidate_facts(flow.candidates, flow.near) if compared.with_near else None,
     )
 
 

@@ -17,6 +17,7 @@ from fgvr import storage
 from fgvr.config import Config, Discovery
 from fgvr.config.run import Method
 from fgvr.evaluation import EvaluationImages
+from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.mllm.label_space import LabelSpace as Names
 from fgvr.report.cards import ExampleRows, build_cards
@@ -65,17 +66,22 @@ def label_space(labels: Table) -> LabelSpace:
     return LabelSpace(statistics(names), counts, merged)
 
 
-def candidate_facts(candidates: Table) -> CandidateFacts:
-    """How good the candidate sets are, as the candidates stage estimated and measured it."""
+def candidate_facts(candidates: Table, near: Table) -> CandidateFacts:
+    """How good the candidate sets are, as the stages candidates and near estimated and measured it."""
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
-    agreement: Mapping[str, float | None] = candidates.extra.get("agreement", {})
-    accuracy, precision = agreement.get("label_accuracy"), agreement.get("neighbour_precision")
+    agreement = Agreement(**candidates.extra.get("agreement", {}))
+    accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
         coverage=metrics.get("coverage"),
-        label_accuracy=accuracy,
-        neighbour_precision=precision,
-        expected_to_help=None if accuracy is None or precision is None else precision > accuracy,
+        label_accuracy=agreement.label_accuracy,
+        neighbour_precision=agreement.neighbour_precision,
+        expected_to_help=agreement.expected_to_help,
+        expectation=agreement.in_words(),
+        truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
+        true_label_accuracy=accuracy,
+        candidate_accuracy=metrics.get("true_candidate_accuracy"),
+        disambiguated_accuracy=near.extra.get("metrics", {}).get("true_disambiguated_accuracy"),
     )
 
 

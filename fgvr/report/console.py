@@ -15,7 +15,7 @@ def results_table(metrics: str) -> str:
     evaluation = facts["evaluation"]
     lines = [_headline(evaluation), ""]
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
-    lines += ["", *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
     return "\n".join(_clean(line) for line in lines) + "\n"
 
 
@@ -52,6 +52,12 @@ def _agreement(facts: dict[str, Any]) -> list[str]:
     for name, row in zip(names, facts["agreement"]["share"], strict=True):
         lines.append(f"{METHOD_TITLES.get(name, name):18}" + "".join(f"{100 * share:>18.1f}%" for share in row))
     return lines
+
+
+def _candidates(sets: dict[str, Any] | None) -> list[str]:
+    if sets is None:
+        return []
+    return ["Candidate sets:", *(f"  {sets[what]}" for what in ("expectation", "truth") if sets[what]), ""]
 
 
 def _stages(stages: dict[str, Any]) -> list[str]:

@@ -96,6 +96,11 @@ class CandidateFacts:
         label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; None: unknown.
         neighbour_precision: share of neighbours of the same class, estimated likewise.
         expected_to_help: whether the neighbourhoods are purer than the labels are right; None: unknown.
+        expectation: that in words, with its numbers.
+        truth: the same with the true numbers, and whether the expectation holds; "" where no truth is known.
+        true_label_accuracy: share of MLLM labels that are right; this and the next two None where no truth is known.
+        candidate_accuracy: share of images whose heaviest candidate is right before training.
+        disambiguated_accuracy: the same after it.
     """
 
     mean_size: float
@@ -103,6 +108,11 @@ class CandidateFacts:
     label_accuracy: float | None = None
     neighbour_precision: float | None = None
     expected_to_help: bool | None = None
+    expectation: str = ""
+    truth: str = ""
+    true_label_accuracy: float | None = None
+    candidate_accuracy: float | None = None
+    disambiguated_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

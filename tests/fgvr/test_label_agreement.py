@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvr.label_agreement import Agreement, estimate
+from fgvr.label_agreement import Agreement, estimate, truth_in_words
 
 
 def simulate(accuracy, precision, classes=40, images=4000, neighbours=10):
@@ -69,6 +69,18 @@ def test_more_images_than_are_needed_are_sampled():
 )
 def test_the_expectation_in_words(agreement, words):
     assert agreement.in_words() == words
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "precision", "words"),
+    [
+        (0.65, 0.96, "true: neighbourhoods (0.96) purer than labels (0.65): the expectation holds"),
+        (0.9, 0.8, "true: neighbourhoods (0.80) no purer than labels (0.90): the expectation does not hold"),
+    ],
+)
+def test_the_truth_beside_the_expectation(accuracy, precision, words):
+    assert truth_in_words(Agreement(0.6, 0.64, 0.93), accuracy, precision) == words
+    assert truth_in_words(Agreement(0.6), accuracy, precision) == words.partition(": the")[0]
 
 
 def test_nothing_to_compare_with_gives_nothing():
