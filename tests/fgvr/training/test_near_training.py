@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fgvr import storage, tables
 from fgvr.candidate_table import candidate_rows, disambiguate
-from fgvr.candidates import CandidateSets, neighbour_sets
+from fgvr.candidates import CandidateSets, neighbour_sets, single_sets
 from fgvr.classifier import load_classifier
 from fgvr.clip.model import load_clip
 from fgvr.clip.prompt import PromptLearner, random_context
@@ -53,7 +53,7 @@ class Discovery:
         other = (self.truth + random.integers(1, len(names), len(self.truth))) % len(names)
         self.own = np.where(wrong, other, self.truth).astype(np.int32)
         found = nearest(self.features, self.features, 3, own=np.arange(len(self.truth)))
-        self.sets = neighbour_sets(self.own[found.ids], found.scores)
+        self.sets = neighbour_sets(single_sets(self.own), found.ids, found.scores)
         self.ids = np.arange(len(self.truth)) + FIRST_ID
         self._write(candidate_rows(self.ids, self.ids[found.ids], found.scores, self.sets))
 
@@ -287,7 +287,7 @@ def test_a_label_space_of_one_name_trains(tmp_path, clip_folder):
     discovery = Discovery(tmp_path / "tables", clip_folder, ["Teal", "Dusky Wren"])
     discovery.own[:] = 0
     discovery.names = ["Teal"]
-    sets = neighbour_sets(np.zeros((24, 1), np.int32), np.ones((24, 1), np.float32))
+    sets = single_sets(np.zeros(24, np.int32))
     discovery._write(candidate_rows(discovery.ids, discovery.ids[:, None], np.ones((24, 1), np.float32), sets))
     reporter = run(discovery.job(epochs=2), tmp_path / "run")
     assert reporter.history[-1]["loss"] == pytest.approx(0.0, abs=1e-6)
