@@ -11,6 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fgvr.config.data import LayoutSource
 from fgvr.datasets import read_source
 from fgvr.errors import UserError
@@ -27,10 +29,24 @@ def write_halves(data: Path, file: Path) -> None:
     with file.open("w", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["uri", "split", "class_name"])
-        for row in read_source(LayoutSource(name="grocery", path=str(data)), "").rows.to_pylist():
-            if row["split"] == "test":
-                path = row["uri"].rsplit("/dataset/", 1)[1]
-                writer.writerow([row["uri"], "train" if is_discovery(path) else "test", row["class_name"]])
+        for row in photos_of_test(data):
+            writer.writerow([row["uri"], "train" if is_discovery(path_of(row)) else "test", row["class_name"]])
+
+
+def discovery_rows(data: Path) -> np.ndarray:
+    """Which of the `test` photos, in the order of `load_photos`, are of the discovery half: bool [N]."""
+    return np.array([is_discovery(path_of(row)) for row in photos_of_test(data)])
+
+
+def photos_of_test(data: Path) -> list[dict[str, Any]]:
+    """Rows of the samples table, `test` alone."""
+    rows = read_source(LayoutSource(name="grocery", path=str(data)), "").rows.to_pylist()
+    return [row for row in rows if row["split"] == "test"]
+
+
+def path_of(row: dict[str, Any]) -> str:
+    """A photo's path in the data set."""
+    return str(row["uri"]).rsplit("/dataset/", 1)[1]
 
 
 def grocery_tree(data: Path, models: Path, file: Path) -> dict[str, Any]:
