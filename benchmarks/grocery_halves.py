@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,20 @@ def path_of(row: dict[str, Any]) -> str:
     return str(row["uri"]).rsplit("/dataset/", 1)[1]
 
 
-def grocery_tree(data: Path, models: Path, file: Path) -> dict[str, Any]:
-    """The benchmark's config; writes `file` when it is not there.
+def write_captions(data: Path, file: Path) -> None:
+    """Write CaSED's caption database: for each sentence of a product's description its name and that sentence."""
+    root = data / "dataset" if (data / "dataset").is_dir() else data
+    with (root / "classes.csv").open(newline="") as listed:
+        classes = list(csv.reader(listed))[1:]
+    lines = []
+    for name, *_, description in classes:
+        text = " ".join((root / description.lstrip("/")).read_text(errors="replace").split())
+        lines += [f"{name.replace('-', ' ')}. {sentence}" for sentence in re.split(r"(?<=[.!?]) ", text) if sentence]
+    file.write_text("\n".join(lines) + "\n")
+
+
+def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
+    """The benchmark's config; writes the halves and the captions into `folder` when they are not there.
 
     Raises:
         UserError: the tiny models have not been trained yet.
@@ -61,10 +74,14 @@ def grocery_tree(data: Path, models: Path, file: Path) -> dict[str, Any]:
                 f"--config grocery: there is no model at {models / name}; train it:"
                 f" python benchmarks/grocery_models.py --model {name} --out {models}"
             )
-    if not file.exists():
-        write_halves(data, file)
+    halves, captions = folder / "grocery-halves.csv", folder / "grocery-captions.txt"
+    if not halves.exists():
+        write_halves(data, halves)
+    if not captions.exists():
+        write_captions(data, captions)
     return {
-        "ingest": {"source": {"kind": "table", "path": str(file)}},
+        "ingest": {"source": {"kind": "table", "path": str(halves)}},
+        "baselines": {"cased": {"captions": str(captions)}},
         "label": {"images": {"max_images": None}},
         "mllm": {"kind": "vllm", "model": str(models / "mllm")},
         "clip": {"model": f"local-dir:{models / 'clip'}"},

@@ -59,10 +59,7 @@ class DataSet:
 
 def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) -> DataSet:
     """Read a config; raises UserError where there is none, or `grocery` has no models."""
-    if name == "grocery":
-        tree = grocery_tree(data_folder(), models, out / "grocery-halves.csv")
-    else:
-        tree = read_preset(name, PRESETS)
+    tree = grocery_tree(data_folder(), models, out) if name == "grocery" else read_preset(name, PRESETS)
     for change in changes:
         field, _, value = change.partition("=")
         tree = merge(tree, nested(field, yaml.safe_load(value)))

@@ -4,7 +4,7 @@ import csv
 import hashlib
 
 import pytest
-from grocery_halves import write_halves
+from grocery_halves import write_captions, write_halves
 from near_cost import cost_table, hours
 from near_figure import draw
 from near_print import average, mean_and_deviation, published, scores_table
@@ -152,3 +152,12 @@ def test_the_halves_hold_every_test_photo_once_by_the_hash_of_its_path(tmp_path)
     even = [int(hashlib.sha256(path.encode()).hexdigest(), 16) % 2 == 0 for path in photos]
     assert [row["split"] == "train" for row in rows] == even
     assert 0 < sum(even) < 20
+
+
+def test_captions_are_the_sentences_of_the_descriptions_with_the_name(tmp_path):
+    (tmp_path / "classes.csv").write_text("Class,ID,Coarse,ID,Icon,Text\nPink-Lady,2,Apple,0,/icon.jpg,/texts/2.txt\n")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/2.txt").write_text("Crisp and sweet.\nFrom Italy, ca 2.5 kg!")
+    write_captions(tmp_path, tmp_path / "captions.txt")
+    lines = (tmp_path / "captions.txt").read_text().splitlines()
+    assert lines == ["Pink Lady. Crisp and sweet.", "Pink Lady. From Italy, ca 2.5 kg!"]
