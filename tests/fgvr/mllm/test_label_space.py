@@ -1,10 +1,12 @@
 """The label space over all answers, and the alias table that a person can edit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from fgvr.mllm.aliases import AliasError, AliasTable, read_aliases, write_aliases
+from fgvr.mllm.alias_pairs import NameUse
+from fgvr.mllm.aliases import Alias, AliasError, read_aliases, write_aliases
 from fgvr.mllm.label_space import LabelSpace, build_label_space
 from fgvr.schemas import Failure, Reason
 
@@ -109,10 +111,59 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_aliases(str(tmp_path / "missing.csv"))
 
 
+def english_is_house(names: Sequence[NameUse]) -> dict[str, str]:
+    return {use.name: "House Sparrow" for use in names if use.name == "english sparrow"}
+
+
+SPARROWS = {"House Sparrow (Passer domesticus)": 3, "The bird is an english sparrow.": 1, "Tree Pipit": 1}
+
+
 def test_a_later_merge_unites_names_of_different_spelling() -> None:
-    merged = build_label_space(
-        {"House Sparrow": 3, "english sparrow": 1, "Tree Pipit": 1},
-        AliasTable(),
-        merge=lambda counts: {"english sparrow": max(counts, key=lambda name: counts[name])},
-    )
+    merged = build_label_space(SPARROWS, merge=english_is_house)
     assert merged.space == LabelSpace(("House Sparrow", "Tree Pipit"), (4, 1))
+    assert Alias("english sparrow", "House Sparrow", 1) in merged.aliases  # for a person to see and to change
+
+
+def test_a_merge_is_told_counts_and_scientific_names() -> None:
+    seen: list[NameUse] = []
+    build_label_space(SPARROWS, merge=lambda names: seen.extend(names) or {})  # type: ignore[func-returns-value]
+    assert sorted(seen, key=lambda use: use.name) == [
+        NameUse("House Sparrow", 3, "Passer domesticus"),
+        NameUse("Tree Pipit", 1),
+        NameUse("english sparrow", 1),
+    ]
+
+
+def test_a_merge_that_a_person_takes_back_stays_back(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_bytes(write_aliases(build_label_space(SPARROWS, merge=english_is_house).aliases))
+    assert build_label_space(SPARROWS, read_aliases(str(file)), english_is_house).space.counts == (4, 1)
+    file.write_text(file.read_text().replace("english sparrow,House Sparrow", "english sparrow,english sparrow"))
+    edited = build_label_space(SPARROWS, read_aliases(str(file)), english_is_house)
+    assert edited.space == LabelSpace(("House Sparrow", "Tree Pipit", "english sparrow"), (3, 1, 1))
+
+
+def test_one_name_and_all_distinct_names() -> None:
+    assert build_label_space({"finch": 7}, merge=english_is_house).space == LabelSpace(("finch",), (7,))
+    distinct = {f"Finch {number}": 1 for number in range(500)}
+    assert build_label_space(distinct, merge=english_is_house).space == LabelSpace(tuple(sorted(distinct)), (1,) * 500)
+
+
+def test_an_answer_of_200_words_is_no_name_and_the_others_are_not_touched() -> None:
+    named = build_label_space({"azure " * 199 + "finch": 1, "Tree Pipit": 1})
+    assert named.space.labels == ("Tree Pipit",)
+    long = next(iter(named.meanings.values()))
+    assert isinstance(long, Failure)
+    assert long.reason is Reason.EMPTY_ANSWER
+
+
+def test_a_person_may_choose_a_label_of_200_words(tmp_path: Path) -> None:
+    label = "azure " * 199 + "finch"
+    file = tmp_path / "aliases.csv"
+    file.write_text(f"answer,label\nTree Pipit,{label}\n")
+    assert build_label_space({"Tree Pipit": 2}, read_aliases(str(file))).space == LabelSpace((label,), (2,))
+
+
+def test_names_in_other_scripts_are_labels() -> None:
+    named = build_label_space({"翠鸟": 2, "翠鸟。": 1, "Зимородок": 1, "зимородок": 1, "किंगफ़िशर": 1})
+    assert named.space == LabelSpace(("Зимородок", "किंगफ़िशर", "翠鸟"), (2, 1, 3))

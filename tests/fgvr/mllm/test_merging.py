@@ -1,0 +1,132 @@
+"""Which aliases become one label, with embeddings set by hand."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fgvr.metrics.semantic import SentenceBert
+from fgvr.mllm.alias_pairs import NameUse
+from fgvr.mllm.merging import merge_aliases
+
+
+class Angles:
+    """Names are unit vectors at given angles (degrees), those not given at 0."""
+
+    name = "by hand"
+
+    def __init__(self, **angles: float) -> None:
+        self.angles = {name.replace("_", " "): angle for name, angle in angles.items()}
+        self.loaded = 0
+
+    def __call__(self) -> "Angles":
+        self.loaded += 1
+        return self
+
+    def encode(self, names: Sequence[str]) -> np.ndarray:
+        radians = np.radians([self.angles.get(name, 0.0) for name in names])
+        return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_the_more_frequent_name_stands_for_both() -> None:
+    names = [NameUse("Mallard duck", 5), NameUse("Mallard", 3), NameUse("Gull", 9)]
+    assert merge_aliases(names, Angles(), 0.9) == {"Mallard": "Mallard duck"}
+
+
+def test_of_equally_frequent_names_the_first_in_the_alphabet() -> None:
+    assert merge_aliases([NameUse("b a finch", 1), NameUse("a b finch", 1)], Angles(), 0.9) == {
+        "b a finch": "a b finch"
+    }
+
+
+def test_the_cosine_decides_among_pairs_that_may_merge() -> None:
+    names = [NameUse("Mallard", 3), NameUse("Mallard duck", 1)]
+    assert merge_aliases(names, Angles(mallard_duck=25), 0.9)  # cos 25° = 0.906
+    assert not merge_aliases(names, Angles(mallard_duck=26), 0.9)  # 0.899
+
+
+def test_near_embeddings_alone_merge_nothing_and_no_model_is_loaded() -> None:
+    model = Angles()  # all names at one place
+    names = [NameUse("Eastern Meadowlark", 3), NameUse("Western Meadowlark", 1), NameUse("BMW 3 Series", 3)]
+    assert merge_aliases([*names, NameUse("BMW 5 Series", 1), NameUse("rock dove", 1)], model, 0.0) == {}
+    assert model.loaded == 0
+
+
+def test_spellings_and_latin_names_need_no_embedding() -> None:
+    model = Angles()
+    names = [
+        NameUse("Sweet Peas", 1),
+        NameUse("sweet pea", 4),
+        NameUse("sweetpea", 2),
+        NameUse("Lotus", 3, "Nelumbo nucifera"),
+        NameUse("Nelumbo nucifera", 1),
+    ]
+    assert merge_aliases(names, model, 1.0) == {
+        "Sweet Peas": "sweet pea",
+        "sweetpea": "sweet pea",
+        "Nelumbo nucifera": "Lotus",
+    }
+    assert model.loaded == 0
+
+
+def test_a_star_not_a_chain() -> None:
+    # "azurre finch" is a slip away from "azure finch", "azurree finch" a slip away from that, but two from the first.
+    names = [
+        NameUse("azure finch", 4),
+        NameUse("azurre finch", 3),
+        NameUse("azurree finch", 2),
+        NameUse("finch azure", 1),
+    ]
+    assert merge_aliases(names, Angles(), 0.9) == {"azurre finch": "azure finch", "finch azure": "azure finch"}
+
+
+def test_a_spelling_of_an_alias_goes_where_the_alias_goes() -> None:
+    names = [NameUse("Dickcissel", 5), NameUse("Dicksissel", 2), NameUse("Dicksissels", 1)]
+    assert merge_aliases(names, Angles(), 0.9) == {"Dicksissel": "Dickcissel", "Dicksissels": "Dickcissel"}
+
+
+def test_an_alias_of_two_joins_the_nearer() -> None:
+    names = [NameUse("Azured Finch", 9), NameUse("Azurea Finch", 8), NameUse("Azure Finch", 1)]
+    near_second = Angles(azured_finch=20, azurea_finch=5)
+    # Azured and Azurea differ by a letter, too; at 15° they are one name, at 40° two.
+    assert merge_aliases(names, near_second, 0.9)["Azurea Finch"] == "Azured Finch"
+    apart = Angles(azured_finch=-25, azurea_finch=15)
+    assert merge_aliases(names, apart, 0.9) == {"Azure Finch": "Azurea Finch"}
+
+
+def test_the_order_of_the_names_does_not_matter() -> None:
+    draw = random.Random(0)
+    parts = ["azure", "azurre", "golden", "goldan", "finch", "finches", "tern", "m3"]
+    names = sorted({" ".join(draw.choices(parts, k=draw.randint(1, 3))) for _ in range(200)})
+    uses = [NameUse(name, draw.randint(1, 5)) for name in names]
+    first = merge_aliases(uses, Angles(), 0.5)
+    assert first
+    assert merge_aliases(draw.sample(uses, len(uses)), Angles(), 0.5) == first
+    assert not set(first) & set(first.values())  # nothing is merged into an alias
+
+
+def test_nothing_and_one_name() -> None:
+    assert merge_aliases([], Angles(), 0.9) == {}
+    assert merge_aliases([NameUse("finch", 1)], Angles(), 0.9) == {}
+
+
+def test_twenty_thousand_names_take_seconds() -> None:
+    letters = "bcdfghklmp"  # words of doubled letters, so that none is a slip away from another
+    words = ["".join(2 * letters[int(digit)] for digit in f"{number:03}") for number in range(300)]
+    names = [f"{a} {b}" for a in words[:200] for b in words[200:]]
+    aliases = [f"{b} {a}" for a, b in (name.split() for name in names[:500])]
+    uses = [*(NameUse(name, 2) for name in names), *(NameUse(name, 1) for name in aliases)]
+    assert set(merge_aliases(uses, Angles(), 0.9)) == set(aliases)
+
+
+@pytest.mark.slow
+def test_with_a_real_model() -> None:
+    names = [NameUse("Lotus flower", 2), NameUse("Lotus", 1), NameUse("Volvo 240", 1), NameUse("Volvo 240 series", 3)]
+    assert merge_aliases(names, SentenceBert, 0.8) == {"Lotus": "Lotus flower", "Volvo 240": "Volvo 240 series"}
+    assert merge_aliases(names, SentenceBert, 0.9) == {"Volvo 240": "Volvo 240 series"}
+
+
+@pytest.mark.parametrize("names", [["翠鸟", "翠鳥"], ["Зимородок", "Зимородки"], ["a " * 199 + "b", "a " * 199 + "c"]])
+def test_other_scripts_and_long_names_are_left_alone(names: list[str]) -> None:
+    assert merge_aliases([NameUse(name, 1) for name in names], Angles(), 0.0) == {}
