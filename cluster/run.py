@@ -16,7 +16,6 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
-from fgvr.mllm.reply_cache import with_run_replies
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
     with ray_session(config.cluster), tracked_run(config, folder) as tracker:
-        yield RunContext(with_run_replies(config, folder), folder, tracker)
+        yield RunContext(config, folder, tracker)
 
 
 def run_main(

@@ -27,6 +27,7 @@ from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.failure_limit import allowed_failures
+from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.tables import Table
 
@@ -117,6 +118,9 @@ class RunContext:
     folder: str
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config = with_run_replies(self.config, self.folder)
 
     def stage(
         self,

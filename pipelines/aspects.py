@@ -29,8 +29,12 @@ from pipelines.flow import stage_main
 
 def run(context: RunContext, samples: Table, questions: Table) -> Table:
     """The aspects of the configured images."""
+    return ask(context, "aspects", samples, questions, image_ids(samples, context.config.aspects))
+
+
+def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: npt.NDArray[np.int64]) -> Table:
+    """The aspects of the images `ids` (int64, ascending) as the table `table`."""
     config = context.config.aspects
-    ids = image_ids(samples, config)
     texts = tuple(questions.read(["text"])["text"].to_pylist())
     settings = AspectSettings(
         mllm=context.config.mllm,
@@ -42,7 +46,7 @@ def run(context: RunContext, samples: Table, questions: Table) -> Table:
 
     def compute(folder: StageFolder) -> StageSummary:
         schema = schemas.aspects(len(texts))
-        job = PartJob("aspects", folder.uri, AspectWorker, {"settings": settings}, schema, samples, config.workers)
+        job = PartJob(table, folder.uri, AspectWorker, {"settings": settings}, schema, samples, config.workers)
         summary = folder.run_parts(job, ids)
         prompt, cached = (summary.metrics.get(f"{kind}_tokens", 0.0) for kind in ("prompt", "cached"))
         summary.metrics["cached_share"] = cached / prompt if prompt else 0.0
@@ -59,7 +63,7 @@ def run(context: RunContext, samples: Table, questions: Table) -> Table:
         "workers": config.workers,
         "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
     }
-    return context.stage("aspects", decides=decides, inputs=[samples, questions], compute=compute)
+    return context.stage(table, decides=decides, inputs=[samples, questions], compute=compute)
 
 
 def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def run(context: RunContext, samples: Table) -> Table:
     answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
     decides = {"aliases": chosen, "listed": config.listed, "merge": _merge_identity(config)}
-    return _name(
+    return name_answers(
         context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=_merge(config)
     )
 
@@ -64,11 +65,17 @@ def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64],
         name: of the new table.
     """
     answers = answer(context, f"{name}_answers", samples, ids)
-    return _name(context, name, [answers, labels], labels.path(ALIASES_FILE), decides={})
+    return name_answers(context, name, [answers, labels], labels.path(ALIASES_FILE), decides={})
 
 
 def answer(
-    context: RunContext, table: str, samples: Table, ids: npt.NDArray[np.int64], *, several: bool = False
+    context: RunContext,
+    table: str,
+    samples: Table,
+    ids: npt.NDArray[np.int64],
+    *,
+    several: bool = False,
+    prompt: str | None = None,
 ) -> Table:
     """The model's words about some images.
 
@@ -78,9 +85,12 @@ def answer(
         samples: the samples table.
         ids: int64 [n], ascending, images asked about.
         several: ask as often and for as many labels as `label.samples` and `label.listed` say, else for one label once.
+        prompt: what is asked; None: what the config says.
     """
     config = context.config.label
     settings = label_settings(context.config, several=several)
+    if prompt is not None:
+        settings = replace(settings, prompt=prompt)
     sampling = settings.sampling
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -133,7 +143,7 @@ def _merge_identity(config: Label) -> list[Any] | None:
     return [config.merge_similarity, find_sentence_model(config.merge_model, "label.merge_model")[1]]
 
 
-def _name(
+def name_answers(
     context: RunContext,
     table: str,
     inputs: list[Table],

@@ -13,11 +13,13 @@ from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Sourc
 from fgvr.config.models import VllmBackend
 from fgvr.datasets.layouts import open_layout
 from fgvr.metrics.semantic import find_sentence_model
+from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from pipelines.infer import identity_of
 from pipelines.methods.cased import captions
+from pipelines.methods.finer import language_model
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,8 @@ def _check_methods(config: Config) -> None:
         read_nouns(config.baselines.wordnet.path)
     if "cased" in methods:
         captions(config)
+    if "finer" in methods:
+        backend_identity(language_model(config))
 
 
 def _check_learning(config: Config) -> None:

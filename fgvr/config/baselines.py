@@ -5,6 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from fgvr.config.base import Part
+from fgvr.config.models import Mllm
+
+FINDR_PROMPT = (
+    "You are a professional {expert} and can tell any {unit} of {category} from all others. Which {category} {unit} is"
+    " shown in this image? Answer with its full name and nothing else."
+)
 
 
 class WordNet(Part):
@@ -42,9 +48,41 @@ class Prototypes(Part):
     """Of the views."""
 
 
+class Finer(Part):
+    """`finer`: a language model names what the MLLM's answers to the aspect questions describe."""
+
+    llm: Mllm | None = None
+    """Language model that proposes names; null: `questions.llm`."""
+    names: int = Field(default=3, ge=1)
+    """Names asked for an image (FineR: 3)."""
+    max_tokens: int = Field(default=128, ge=1)
+    """Longest reply, tokens."""
+    temperature: float = Field(default=0.9, ge=0)
+    """Of the replies (FineR: 0.9)."""
+    seed: int = Field(default=0, ge=0)
+    """Of the replies."""
+
+
+class Findr(Part):
+    """`findr`: the MLLM is told what kind of thing it sees and whose eyes to use."""
+
+    category: str | None = None
+    """What the images show, in the singular ("bird"); null: the MLLM is asked, over a few images."""
+    unit: str | None = None
+    """What kinds of it are called ("species", "breed", "model"); null: the MLLM is asked."""
+    expert: str | None = None
+    """Who knows them ("ornithologist"); null: the MLLM is asked."""
+    images: int = Field(default=3, ge=1)
+    """Images, side by side in one, that the MLLM is asked over (FiNDR: 3)."""
+    prompt: str = FINDR_PROMPT
+    """What is asked about each discovery image; {category}, {unit} and {expert} are filled in."""
+
+
 class Baselines(Part):
     """Methods of `evaluate.methods` beside NeaR, the students, the MLLM and zero-shot CLIP with its names."""
 
     wordnet: WordNet = WordNet()
     cased: Cased = Cased()
     prototypes: Prototypes = Prototypes()
+    finer: Finer = Finer()
+    findr: Findr = Findr()

@@ -53,7 +53,7 @@ class Tracking(Part):
     """Log NeaR and the student as pyfunc models."""
 
 
-Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "near", "base", "makd"]
+Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer", "findr", "near", "base", "makd"]
 
 
 class Evaluate(Part):

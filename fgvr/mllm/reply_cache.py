@@ -51,6 +51,13 @@ def with_run_replies(config: Config, folder: str) -> Config:
             return backend.model_copy(update={"reply_cache": storage.join(folder, "replies")})
         return backend
 
-    llm = config.questions.llm
-    questions = config.questions.model_copy(update={"llm": None if llm is None else told(llm)})
-    return config.model_copy(update={"mllm": told(config.mllm), "questions": questions})
+    llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
+    kept = {name: None if llm is None else told(llm) for name, llm in llms.items()}
+    finer = config.baselines.finer.model_copy(update={"llm": kept["finer"]})
+    return config.model_copy(
+        update={
+            "mllm": told(config.mllm),
+            "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
+            "baselines": config.baselines.model_copy(update={"finer": finer}),
+        }
+    )

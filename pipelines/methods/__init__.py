@@ -14,7 +14,7 @@ from fgvr.report.results import EVALUATION
 from fgvr.tables import Table
 from pipelines import infer, label
 from pipelines.flow import Flow
-from pipelines.methods import cased, clip_classes, prototypes, wordnet
+from pipelines.methods import cased, clip_classes, findr, finer, prototypes, wordnet
 from pipelines.methods.clip_classes import ClipClasses, Ids, from_features
 
 
@@ -48,6 +48,8 @@ def _classes(context: RunContext, flow: Flow, method: Method) -> ClipClasses:
         "zs_clip": lambda: clip_classes.mllm_names(context, flow),
         "zs_wordnet": lambda: wordnet.classes(context),
         "prototypes": lambda: prototypes.of_mllm_names(context, flow),
+        "finer": lambda: finer.classes(context, flow),
+        "findr": lambda: findr.classes(context, flow),
         "near": lambda: clip_classes.learned(flow),
     }
     return classes[method]()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.baselines.caption_words import caption_words
@@ -24,11 +25,13 @@ from pipelines.flow import Flow
 from pipelines.methods import predict
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
-from chat_server import ChatServer, Reply, completion, serving
+from chat_server import ChatServer, Reply, completion, prompt_of, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
 
 NAMES = [species.name for species in SPECIES[::5]]
+LLM_NAMES = [SPECIES[1].name, SPECIES[20].name]
+EXPERT_NAMES = [species.name for species in SPECIES[2::7]]
 NOUNS = ["azure finch", "golden warbler", "heron", "slate thrush", "tea bag"]
 
 
@@ -44,9 +47,17 @@ class NoTracking:
 
 
 def model(body: dict[str, Any], _: int) -> Reply:
-    """An MLLM that names by the pixels, wrongly: what is made of names is tested here, not the names."""
+    """Names by the pixels, wrongly: what is made of names is tested here, not the names."""
+    prompt = prompt_of(body)
+    if "answered questions about it" in prompt:  # the language model of finer; it always says what it knows best
+        return completion(f"1. {LLM_NAMES[0]}\n2. {LLM_NAMES[1]} (less likely)" if "body" in prompt else "Sorry!")
+    if "JSON" in prompt:
+        return completion('```json\n{"category": "bird", "unit": "species", "expert": "ornithologist"}\n```')
+    if "logprobs" in body:
+        return completion("Yes", tops={"Yes": -0.1, "No": -3.0} if "body" in prompt else {"Yes": -2.0, "No": -2.0})
     url = body["messages"][-1]["content"][0]["image_url"]["url"]
-    return completion(NAMES[hashlib.sha256(url.encode()).digest()[0] % len(NAMES)])
+    names = EXPERT_NAMES if "professional ornithologist" in prompt else NAMES
+    return completion(names[hashlib.sha256(url.encode()).digest()[0] % len(names)])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +71,14 @@ def flow(tmp_path_factory: pytest.TempPathFactory, ray_session_of_two: None) -> 
             "mllm": {"kind": "openai", "base_url": server.url, "model": "m", "max_retries": 0},
             "label": {"images": {"per_class": 1}},
             "embed": {"workers": {"rows_per_part": 50}},
-            "baselines": {"wordnet": {"path": str(folder / "index.noun")}, "prototypes": {"views": 3}},
+            "baselines": {
+                "wordnet": {"path": str(folder / "index.noun")},
+                "prototypes": {"views": 3},
+                "finer": {
+                    "llm": {"kind": "openai", "base_url": server.url, "model": "llm", "max_retries": 0},
+                    "names": 2,
+                },
+            },
         }
         context = RunContext(build(config), str(folder / "run"), NoTracking())  # type: ignore[arg-type]
         yield Flow(context)
@@ -108,3 +126,38 @@ def test_prototypes_of_the_mllms_names(flow: Flow) -> None:
     assert set(labels) <= winners <= set(NAMES)
     views = next(table for table in flow.context.tables if table.name == "prototype_views")
     assert views.extra["dim"] == 3 * 128
+
+
+def test_finer_takes_the_language_models_names_for_the_answers(flow: Flow) -> None:
+    labels, _ = named(flow, "finer")
+    assert set(labels) <= set(LLM_NAMES)
+    answers = next(table for table in flow.context.tables if table.name == "finer_answers")
+    assert answers.rows == flow.labels.rows
+    assert answers.extra["metrics"] == {"prompt_tokens": 20.0 * answers.rows, "output_tokens": 3.0 * answers.rows}
+    assert answers.failed == 0
+
+
+def test_findr_asks_as_the_expert_that_the_model_named(flow: Flow) -> None:
+    labels, _ = named(flow, "findr")
+    assert set(labels) <= set(EXPERT_NAMES)
+    meta = next(table for table in flow.context.tables if table.name == "findr_meta")
+    assert meta.read().to_pylist() == [{"category": "bird", "unit": "species", "expert": "ornithologist"}]
+
+
+def test_replies_are_kept_with_the_run(flow: Flow) -> None:
+    named(flow, "findr")
+    assert list(Path(flow.context.folder, "replies").rglob("*.json"))
+
+
+def test_a_language_model_that_names_nothing_ends_the_method(flow: Flow) -> None:
+    config = flow.context.config
+    file = Path(flow.context.folder, "q.txt")
+    file.write_text("Is it round?\n")
+    questions = config.questions.model_copy(update={"file": str(file)})
+    other = RunContext(
+        config.model_copy(update={"questions": questions}),
+        flow.context.folder,
+        NoTracking(),  # type: ignore[arg-type]
+    )
+    with pytest.raises(TooManyFailures, match=r"finer_labels: 36 of 36 rows failed \(\{'refused': 36\}\)"):
+        predict(other, Flow(other), "finer", images(flow))

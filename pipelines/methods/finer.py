@@ -1,0 +1,82 @@
+"""finer: the MLLM answers the aspect questions, a language model names what they describe, images vote, prototypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.once import run_once
+from cluster.stage import RunContext, StageFolder, StageSummary
+from fgvr.baselines import BaselineError
+from fgvr.baselines.attributes import described, naming_prompt
+from fgvr.config import Config, Mllm
+from fgvr.mllm.backend import Answer, Sampling
+from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.label_worker import answer_rows
+from fgvr.mllm.prompts import text_conversation
+from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table
+from pipelines import aspects, label
+from pipelines.flow import Flow
+from pipelines.methods.clip_classes import ClipClasses, Ids, label_space
+from pipelines.methods.prototypes import of_names
+
+
+def classes(context: RunContext, flow: Flow) -> ClipClasses:
+    """Prototypes of the language model's names; raises BaselineError where the config has no language model."""
+    ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
+    attributes = aspects.ask(context, "finer_aspects", flow.samples, flow.questions, ids)
+    proposed = _propose(context, flow.questions, attributes)
+    count = context.config.baselines.finer.names
+    named = label.name_answers(context, "finer_labels", [proposed], None, decides={"listed": count}, listed=count)
+    return of_names(context, flow, label_space(named).labels, named)
+
+
+def language_model(config: Config) -> Mllm:
+    """The model that proposes names."""
+    llm = config.baselines.finer.llm or config.questions.llm
+    if llm is None:
+        raise BaselineError(
+            "baselines.finer.llm: the method finer needs a language model, e.g. --baselines.finer.llm.kind openai "
+            "--baselines.finer.llm.model gpt-4o; or take finer out of evaluate.methods"
+        )
+    return llm
+
+
+def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
+    """The language model's words about each image, as an answers table."""
+    config = context.config
+    settings, subject = config.baselines.finer, config.questions.subject
+    llm = language_model(config)
+    sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
+
+    def compute(folder: StageFolder) -> StageSummary:
+        texts = questions.read(["text"])["text"].to_pylist()
+        rows = attributes.read(["image_id", "p_yes", "error"]).sort_by("image_id").to_pylist()
+        prompts = [
+            naming_prompt(described(texts, np.array(row["p_yes"], np.float32)), subject, settings.names)
+            for row in rows
+            if row["error"] is None
+        ]
+        # Where the workers are: the driver may have neither the memory nor a GPU.
+        replies = iter(run_once(_ask, llm, prompts, sampling, workers=config.questions.workers))
+        answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
+        table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
+        summary = folder.write_table(table)
+        summary.metrics = {
+            f"{kind}_tokens": float(sum(table[f"{kind}_tokens"].to_pylist())) for kind in ("prompt", "output")
+        }
+        return summary
+
+    decides = {"llm": backend_identity(llm), "finer": settings.model_copy(update={"llm": None}), "subject": subject}
+    return context.stage("finer_answers", decides=decides, inputs=[questions, attributes], compute=compute)
+
+
+def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> list[Answer]:
+    return make_backend(llm, vision=False).generate([text_conversation(prompt) for prompt in prompts], sampling)
+
+
+def _undescribed(error: dict[str, Any]) -> Answer:
+    return Answer(None, failure=Failure(Reason(error["reason"]), error["detail"]))
