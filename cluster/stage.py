@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from pydantic import BaseModel
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
+from cluster.stage_clock import StageClock
 from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
@@ -152,10 +152,10 @@ class RunContext:
             return before
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
         earlier = _reopen(uri, before)
-        start = time.monotonic()
         with self.tracker.stage(name, decides) as tracked:
-            summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
-            self._check_failures(name, summary)
+            with StageClock(uri) as clock:
+                summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
+                self._check_failures(name, summary)
             table = Table(
                 uri=uri,
                 name=name,
@@ -164,13 +164,14 @@ class RunContext:
                 failed=summary.failed,
                 parts=summary.parts,
                 rows_per_part=summary.rows_per_part,
-                seconds=time.monotonic() - start + (earlier.seconds if earlier else 0.0),
+                seconds=clock.seconds + (earlier.seconds if earlier else 0.0),
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
                 extra={**summary.extra, "metrics": summary.metrics},
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
+            clock.forget()
             storage.remove(storage.join(uri, RETRYING))
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)

@@ -70,7 +70,7 @@ class Table:
         failures: failed rows by reason code.
         parts: number of part files.
         rows_per_part: R; the last part may be shorter.
-        seconds: wall time of the session that finished it, retries of failed rows added.
+        seconds: wall time of all sessions that worked on it, retries of failed rows included.
         revision: rises when failed rows were tried again; with the fingerprint it names the content.
         extra: small facts for later stages and the report (JSON types only).
     """

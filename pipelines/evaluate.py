@@ -23,10 +23,12 @@ from fgvr.evaluation import Comparison, choose_images, compare, names_of, readab
 from fgvr.metrics.scores import METRICS
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.report.cards import choose_examples
+from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
 from fgvr.report.results import EvaluationSet, Results, stage_results
 from fgvr.tables import Table
 from pipelines import report_content
+from pipelines.billing import billing
 from pipelines.flow import Flow, stage_main
 from pipelines.methods import predict
 from pipelines.report_content import Compared
@@ -43,6 +45,7 @@ def run(context: RunContext, flow: Flow) -> Table:
         SentenceModelError: there are true classes, and no Sentence-BERT model to compare names with.
     """
     config = context.config.evaluate
+    bills = billing(context.config)  # a slip in the price file shows before hours are spent
     compared = _compared(context, flow)
     true = flow.samples.take(compared.images.ids, ["class_name"])["class_name"].to_pylist()
     # Raised before minutes are spent; without truth no model is needed.
@@ -61,7 +64,7 @@ def run(context: RunContext, flow: Flow) -> Table:
             resamples=config.bootstrap,
             seed=config.seed,
         )
-        results = _results(context, flow, compared, comparison, sentence_model)
+        results = _results(context, flow, compared, comparison, sentence_model=sentence_model, bills=bills)
         folder.write_bytes("metrics.json", results.to_json().encode())
         page = render(report_content.content(context.config, flow, compared, tables, results))
         folder.write_bytes("report.html", page.encode())
@@ -71,7 +74,12 @@ def run(context: RunContext, flow: Flow) -> Table:
         summary.metrics = _numbers(results)
         return summary
 
-    facts = {"sentence_model": sentence_model, "run": context.config.run.name, "version": fgvr.__version__}
+    facts = {
+        "prices": None if bills.prices is None else bills.prices.model_dump(mode="json"),
+        "sentence_model": sentence_model,
+        "run": context.config.run.name,
+        "version": fgvr.__version__,
+    }
     # The page shows what every stage took, so each of them is an input.
     inputs = list({found.uri: found for found in context.tables if found.name != "report"}.values())
     table = context.stage("report", decides={"evaluate": config, **facts}, inputs=inputs, compute=compute)
@@ -118,9 +126,11 @@ def _methods(context: RunContext) -> list[Method]:
 
 
 def _results(
-    context: RunContext, flow: Flow, compared: Compared, comparison: Comparison, sentence_model: str
+    context: RunContext, flow: Flow, compared: Compared, comparison: Comparison, *, sentence_model: str, bills: Billing
 ) -> Results:
     trained = flow.makd if "makd" in compared.methods else flow.base if "base" in compared.methods else None
+    class_targets = "" if trained is None else str(trained.extra.get("class_targets", ""))
+    stages = stage_results(context.tables)
     images = compared.images
     return Results(
         run=context.config.run.name,
@@ -133,13 +143,14 @@ def _results(
             sacc_model=sentence_model,
             discovery_overlap=compared.discovery_overlap,
             remarks=tuple(flow.samples.extra.get("remarks", ())),
-            class_targets="" if trained is None else str(trained.extra.get("class_targets", "")),
+            class_targets=class_targets,
         ),
         methods=comparison.methods,
-        stages=stage_results(context.tables),
+        stages=stages,
         agreement=comparison.agreement,
         label_space=report_content.label_space(flow.labels),
         candidates=report_content.candidate_facts(flow.candidates, flow.near) if compared.with_near else None,
+        costs=method_costs(compared.methods, stages, bills, class_targets=class_targets),
     )
 
 

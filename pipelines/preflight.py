@@ -16,6 +16,7 @@ from fgvr.metrics.semantic import find_sentence_model
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
+from fgvr.report.prices import read_prices
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from pipelines.infer import identity_of
 from pipelines.methods.cased import captions
@@ -115,6 +116,8 @@ def _check_methods(config: Config) -> None:
         read_nouns(config.baselines.wordnet.path)
     if "cased" in methods:
         captions(config)
+    if config.evaluate.prices is not None:
+        read_prices(config.evaluate.prices)
     if "finer" in methods:
         backend_identity(language_model(config))
 

@@ -13,8 +13,8 @@ from fgvr.baselines import BaselineError
 
 META_PROMPT = (
     "These photos show things of one category. Say which category that is, what its kinds are called (species, breed,"
-    " model, variety …), and what a person is called who knows them by profession. Answer with a JSON object and nothing"
-    ' else: {"category": "…", "unit": "…", "expert": "…"}'
+    " model, variety …), and what a person is called who knows them by profession. Answer with a JSON object and"
+    ' nothing else: {"category": "…", "unit": "…", "expert": "…"}'
 )
 SIDE = 448
 """Pixels of each image in the row of images."""

@@ -67,6 +67,8 @@ class Evaluate(Part):
     """Methods compared; `mllm` asks the large model about every evaluation image. docs/methods.md describes all."""
     sentence_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of two do not compare."""
+    prices: str | None = None
+    """YAML file with the prices of tokens and machine hours (docs/prices.yaml is one); null: US$ are unknown."""
     hyphen_to_space: bool = False
     """sIoU: `Black-footed` as two words, instead of the public code's `blackfooted`."""
     bootstrap: int = Field(default=1000, ge=0)

@@ -16,6 +16,8 @@ def results_table(metrics: str) -> str:
     lines = [_headline(evaluation), ""]
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
     lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    if facts.get("costs"):
+        lines += ["", *_costs(facts["costs"])]
     return "\n".join(_clean(line) for line in lines) + "\n"
 
 
@@ -74,6 +76,17 @@ def _cost(cost: dict[str, Any]) -> str:
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
         f"{cost['output_tokens']:,} out; {cost['seconds']:,.0f} s in all"
     )
+
+
+def _costs(costs: dict[str, Any]) -> list[str]:
+    images = f"{costs['images']:,} images"
+    lines = [f"{'hours and US$':18}{'naming':>12}{'training':>12}{images:>16}{'US$':>12}"]
+    for name, cost in costs["methods"].items():
+        hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{cost['inference_hours']:>16.3f}"
+        usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
+        lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}{usd:>12}")
+    missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})
+    return [*lines, f"(prices: {costs['prices'] or 'none'}{'; unknown: ' if missing else ''}{', '.join(missing)})"]
 
 
 def _clean(line: str) -> str:

@@ -61,7 +61,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did; `seconds` is the wall time of the session that finished it, with retries."""
+    """What a stage did; `seconds` is its wall time over all sessions, retries included."""
 
     name: str
     seconds: float
@@ -69,6 +69,34 @@ class StageResult:
     failed: int
     failures: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """What a method takes, once and for `Costs.images` images.
+
+    Attributes:
+        preparation_hours: wall hours of naming, questions and other things done once before it learns.
+        training_hours: wall hours of its training.
+        inference_hours: wall hours for so many images at the measured rate.
+        usd: of all three together; None where a price is not known.
+        unpriced: models and machines without a price.
+    """
+
+    preparation_hours: float
+    training_hours: float
+    inference_hours: float
+    usd: float | None
+    unpriced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The paper's table 1: what each method takes, inference extrapolated to `images`; `prices`: date and source."""
+
+    images: int
+    methods: dict[str, MethodCost]
+    prices: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,9 +154,10 @@ class Results:
     agreement: list[list[float]] = field(default_factory=list)
     label_space: LabelSpace | None = None
     candidates: CandidateFacts | None = None
+    costs: Costs | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types; the keys that programs read are `methods`, `stages` and `cost`."""
+        """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
         return {
             "run": self.run,
             "evaluation": asdict(self.evaluation),
@@ -144,6 +173,7 @@ class Results:
                 for stage in self.stages
             },
             "cost": cost(self.stages),
+            "costs": None if self.costs is None else asdict(self.costs),
         }
 
     def to_json(self) -> str:

@@ -26,6 +26,7 @@ from pipelines import candidates, evaluate, ingest
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "datasets"))
 import downloads
 
+PRICES = Path(__file__).parents[2] / "docs" / "prices.yaml"
 SCRIPT = "<script>alert('label')</script>"
 
 
@@ -135,7 +136,8 @@ def birds(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_with_truth(birds, tmp_path):
-    flow = small_run(tmp_path, {"kind": "table", "path": f"{birds}/samples.csv"}, methods=["zs_clip", "near"])
+    source = {"kind": "table", "path": f"{birds}/samples.csv"}
+    flow = small_run(tmp_path, source, methods=["zs_clip", "near"], prices=str(PRICES))
     table = evaluate.run(flow.context, flow)
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
     page = (tmp_path / "run/report/report.html").read_text()
@@ -155,6 +157,11 @@ def test_with_truth(birds, tmp_path):
     assert facts["cost"]["prompt_tokens"] == 900
     assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
     assert facts["candidates"]["coverage"] == flow.candidates.extra["metrics"]["coverage"]
+    rate = facts["stages"]["embeddings"]["seconds"] / facts["stages"]["embeddings"]["rows"]
+    near, own = facts["costs"]["methods"]["near"], facts["stages"]["eval_near"]
+    assert near["inference_hours"] == pytest.approx(10_000 / 3600 * (rate + own["seconds"] / own["rows"]))
+    assert near["usd"] > 0
+    assert "Time and money" in page
     assert page.count("data:image/jpeg;base64,") == 6
     assert SCRIPT not in page
     assert "&lt;script&gt;alert(" in page

@@ -5,8 +5,10 @@ from fgvr.metrics.scores import MethodScores
 from fgvr.report.content import Candidate, ImageCard, Prediction, ReportContent
 from fgvr.report.results import (
     CandidateFacts,
+    Costs,
     EvaluationSet,
     LabelSpace,
+    MethodCost,
     MethodResult,
     Results,
     StageResult,
@@ -67,6 +69,14 @@ def results(*, scored: bool = True) -> Results:
             true_label_accuracy=0.65 if scored else None,
             candidate_accuracy=0.83 if scored else None,
             disambiguated_accuracy=0.9 if scored else None,
+        ),
+        costs=Costs(
+            10_000,
+            {
+                "mllm": MethodCost(0, 0, 17.5, 104.2),
+                "near": MethodCost(0.05, 0.6, 0.03, None, ("gpt-9", "gpu_hour")),
+            },
+            "2026-01-01, a list",
         ),
     )
 

@@ -30,3 +30,12 @@ def test_control_characters_do_not_reach_the_terminal():
     evil = found.to_json().replace('"labels"', '"lab\\u001b[2Jels"')
     assert "\x1b" not in results_table(evil)
     assert SCRIPT not in results_table(evil)  # no label stands in the table at all
+
+
+def test_hours_and_money_with_what_is_unknown() -> None:
+    lines = results_table(results().to_json()).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("hours and US$"))
+    assert lines[start].split() == ["hours", "and", "US$", "naming", "training", "10,000", "images", "US$"]
+    assert lines[start + 1].split() == ["MLLM", "0.000", "0.000", "17.500", "104.20"]
+    assert lines[start + 2].split() == ["NeaR", "0.050", "0.600", "0.030", "unknown"]
+    assert lines[start + 3].startswith("(prices: 2026-01-01, a list; unknown: gpt-9, gpu_hour)")

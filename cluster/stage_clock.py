@@ -1,0 +1,69 @@
+"""The seconds of a stage over all its sessions: a run may be killed and go on a day later."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from fgvr import storage
+
+CLOCK = "clock.json"
+BEAT = 30.0
+"""Seconds between two writings: what is lost at most when a session is killed."""
+
+
+class StageClock:
+    """Counts while a stage is computed, and writes down in its folder how long it has taken so far.
+
+    After an error, or a kill, the next session goes on from there; the idle time between them is not counted.
+    """
+
+    def __init__(self, folder: str, beat: float = BEAT) -> None:
+        self._file = storage.join(folder, CLOCK)
+        self._beat = beat
+        self._earlier = _read(self._file)
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        self._written = self._earlier > 0
+        self._thread = threading.Thread(target=self._beats, daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """Of this session and those before it."""
+        return self._earlier + time.monotonic() - self._start
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if kind is not None:
+            self._write()
+
+    def forget(self) -> None:
+        """The stage is finished: its manifest has the seconds."""
+        if self._written:
+            storage.remove(self._file)
+
+    def _beats(self) -> None:
+        while not self._stop.wait(self._beat):
+            self._write()
+
+    def _write(self) -> None:
+        storage.write_bytes(self._file, json.dumps({"seconds": self.seconds}).encode())
+        self._written = True
+
+
+def _read(file: str) -> float:
+    try:
+        return float(json.loads(storage.read_bytes(file))["seconds"])
+    except FileNotFoundError:
+        return 0.0

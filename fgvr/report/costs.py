@@ -1,0 +1,132 @@
+"""Hours and US$ of every method: the NeaR paper's table 1, from the seconds and tokens that its stages recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fgvr.report.prices import Prices
+from fgvr.report.results import EVALUATION, Costs, MethodCost, StageResult
+
+IMAGES = 10_000
+"""Images that inference is extrapolated to, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What all workers of a stage reserve together."""
+
+    cpus: float = 1
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Billing:
+    """Who is paid for what.
+
+    Attributes:
+        prices: None where no price file was given.
+        models: stage → name of the model behind a server that it pays by the token.
+        machines: stage → what it runs on; a stage that is not there takes one core.
+    """
+
+    prices: Prices | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Paid:
+    """Stages that a method pays for; of the inference stages only what IMAGES images take."""
+
+    preparation: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
+    inference: tuple[str, ...] = ()
+
+
+_NAMED = ("answers", "labels")
+_VECTORS = ("embeddings",)
+_NEAR = ("candidates", "views", "near")
+_PAID = {
+    "mllm": _Paid(inference=("eval_mllm_answers", "eval_mllm")),
+    "zs_clip": _Paid(_NAMED, inference=_VECTORS),
+    "zs_wordnet": _Paid(("wordnet",), inference=_VECTORS),
+    "cased": _Paid(("captions",), inference=_VECTORS),
+    "prototypes": _Paid((*_NAMED, "prototype_views"), inference=_VECTORS),
+    "finer": _Paid(
+        ("questions", "finer_aspects", "finer_answers", "finer_labels", "prototype_views"), inference=_VECTORS
+    ),
+    "findr": _Paid(("findr_meta", "findr_answers", "findr_labels", "prototype_views"), inference=_VECTORS),
+    "near": _Paid(_NAMED, _NEAR, _VECTORS),
+    "base": _Paid(training=("base",)),
+    "makd": _Paid(("questions", "aspects"), ("makd",)),
+}
+
+
+def method_costs(
+    methods: Sequence[str], stages: Sequence[StageResult], billing: Billing, *, class_targets: str = ""
+) -> Costs:
+    """The cost of each method.
+
+    Args:
+        methods: names; one that is not known here costs its own evaluation stage.
+        stages: of the run; a stage that it does not have costs nothing.
+        billing: prices and what they are for.
+        class_targets: of the students; `near`: they pay for NeaR's labels, too.
+    """
+    found = {stage.name: stage for stage in stages}
+    costs = {method: _cost(_paid(method, found, class_targets), found, billing) for method in methods}
+    prices = billing.prices
+    return Costs(IMAGES, costs, "" if prices is None else f"{prices.date}, {prices.source}")
+
+
+def _paid(method: str, found: Mapping[str, StageResult], class_targets: str) -> _Paid:
+    paid = _PAID.get(method, _Paid())
+    if method == "mllm" and not any(name in found for name in paid.inference):
+        return _Paid(inference=_NAMED)  # the discovery images were evaluated: no other was named
+    if method in {"base", "makd"} and class_targets == "near":
+        paid = _Paid((*_NAMED, *_VECTORS, *paid.preparation), (*_NEAR, *paid.training))
+    own = f"{EVALUATION}{method}"
+    return _Paid(paid.preparation, paid.training, tuple(dict.fromkeys((*paid.inference, own))))
+
+
+def _cost(paid: _Paid, found: Mapping[str, StageResult], billing: Billing) -> MethodCost:
+    once = [found[name] for name in (*paid.preparation, *paid.training) if name in found]
+    rated = [found[name] for name in paid.inference if name in found and found[name].rows]
+    unpriced: set[str] = set()
+    usd = sum(_usd(stage, billing, unpriced) for stage in once)
+    usd += sum(_usd(stage, billing, unpriced) * IMAGES / stage.rows for stage in rated)
+
+    def hours(names: Sequence[str]) -> float:
+        return sum(found[name].seconds for name in names if name in found) / 3600
+
+    return MethodCost(
+        preparation_hours=hours(paid.preparation),
+        training_hours=hours(paid.training),
+        inference_hours=sum(stage.seconds / stage.rows for stage in rated) / 3600 * IMAGES,
+        usd=None if unpriced else usd,
+        unpriced=tuple(sorted(unpriced)),
+    )
+
+
+def _usd(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
+    """What a stage cost; adds what has no price to `unpriced`."""
+    prices = billing.prices
+    if prices is None:
+        unpriced.add("no price file (evaluate.prices)")
+        return 0.0
+    usd = 0.0
+    model = billing.models.get(stage.name)
+    if model is not None and model in prices.models:
+        tokens = [float(stage.tokens.get(f"{kind}_tokens", 0)) for kind in ("prompt", "cached", "output")]
+        usd += prices.models[model].usd(*tokens)
+    elif model is not None:
+        unpriced.add(model)
+    machine = billing.machines.get(stage.name, Machine())
+    # The price of a GPU's hour is that of the machine around it.
+    what, units = ("gpu_hour", machine.gpus) if machine.gpus else ("cpu_hour", machine.cpus)
+    rate = getattr(prices, what)
+    if rate is None:
+        unpriced.add(what)
+        return usd
+    return usd + stage.seconds / 3600 * units * float(rate)

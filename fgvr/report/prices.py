@@ -1,0 +1,62 @@
+"""What tokens and machine hours cost, from a file that says when and where its prices were read."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import yaml
+from pydantic import Field, ValidationError
+
+from fgvr import storage
+from fgvr.config.base import Part
+from fgvr.errors import UserError
+
+
+class PricesError(UserError, ValueError):
+    """A price file that cannot be read; the message names the file and the field."""
+
+
+class ModelPrice(Part):
+    """US$ for a million tokens."""
+
+    input: float = Field(ge=0)
+    """Tokens of prompts, images included."""
+    cached: float | None = Field(default=None, ge=0)
+    """Of these, those that the server had in its cache; null: as `input`."""
+    output: float = Field(ge=0)
+    """Tokens of answers."""
+
+    def usd(self, prompt_tokens: float, cached_tokens: float, output_tokens: float) -> float:
+        """What so many tokens cost; `cached_tokens` are among `prompt_tokens`."""
+        cached = self.input if self.cached is None else self.cached
+        paid = (prompt_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output
+        return paid / 1e6
+
+
+class Prices(Part):
+    """A price file."""
+
+    date: dt.date
+    """When the prices were read."""
+    source: str
+    """Where."""
+    models: dict[str, ModelPrice] = Field(default_factory=dict)
+    """By the model's name at its server."""
+    gpu_hour: float | None = Field(default=None, ge=0)
+    """US$ for an hour of one GPU with the cores and the memory around it; null: unknown."""
+    cpu_hour: float | None = Field(default=None, ge=0)
+    """US$ for an hour of one CPU core; null: unknown."""
+
+
+def read_prices(uri: str) -> Prices:
+    """The prices of a YAML file; raises PricesError naming what is wrong in it."""
+    try:
+        content = yaml.safe_load(storage.read_bytes(uri))
+        return Prices.model_validate(content)
+    except (FileNotFoundError, IsADirectoryError):
+        raise PricesError(f"evaluate.prices: there is no file {uri}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PricesError(f"evaluate.prices: {uri} is no YAML file: {error}") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors())
+        raise PricesError(f"evaluate.prices: {uri}: {problems}") from None

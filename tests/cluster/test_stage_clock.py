@@ -1,0 +1,55 @@
+"""Seconds of a stage over sessions that ended in an error, by a kill, or well."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.stage_clock import CLOCK, StageClock
+
+
+def kept(folder: Path) -> float:
+    return float(json.loads((folder / CLOCK).read_text())["seconds"])
+
+
+def fail_after(seconds: float) -> None:
+    time.sleep(seconds)
+    raise ValueError("oops")
+
+
+def test_a_session_that_failed_counts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="oops"), StageClock(str(tmp_path)):
+        fail_after(0.1)
+    first = kept(tmp_path)
+    assert 0.1 <= first < 2
+    time.sleep(0.2)  # nobody worked on it
+    with StageClock(str(tmp_path)) as clock:
+        assert first <= clock.seconds < first + 0.15
+        time.sleep(0.1)
+    assert first + 0.1 <= clock.seconds
+    clock.forget()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_that_ends_well_at_once_writes_nothing(tmp_path: Path) -> None:
+    with StageClock(str(tmp_path)) as clock:
+        pass
+    assert not list(tmp_path.iterdir())
+    clock.forget()
+
+
+def test_a_killed_session_loses_a_beat_at_most(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom cluster.stage_clock import StageClock\n"
+        "with StageClock(sys.argv[1], beat=0.05):\n    print('up', flush=True)\n    time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.6)
+    process.kill()
+    process.wait()
+    assert 0.3 < kept(tmp_path) < 3

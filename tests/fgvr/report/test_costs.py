@@ -1,0 +1,96 @@
+"""Hours and US$ of methods, by hand."""
+
+import datetime as dt
+
+import pytest
+
+from fgvr.report.costs import IMAGES, Billing, Machine, method_costs
+from fgvr.report.prices import ModelPrice, Prices
+from fgvr.report.results import StageResult
+
+
+def tokens(prompt: int, output: int, cached: int = 0) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "output_tokens": output, "cached_tokens": cached}
+
+
+STAGES = [
+    StageResult("samples", 5, 1000, 0),
+    StageResult("answers", 360, 100, 0, tokens=tokens(100_000, 1_000)),
+    StageResult("labels", 0, 100, 0),
+    StageResult("embeddings", 100, 1000, 0),  # 0.1 s an image
+    StageResult("near", 720, 100, 0),
+    StageResult("eval_near", 2, 200, 0),  # 0.01 s an image
+    StageResult("eval_zs_clip", 4, 200, 0),
+    StageResult("eval_mllm_answers", 720, 200, 0, tokens=tokens(200_000, 2_000, cached=50_000)),
+    StageResult("aspects", 1800, 100, 0, tokens=tokens(1_000_000, 0)),
+    StageResult("makd", 3600, 20, 0),
+    StageResult("base", 1800, 20, 0),
+    StageResult("eval_makd", 20, 200, 0),
+]
+PRICES = Prices(
+    date=dt.date(2026, 1, 1),
+    source="a list",
+    models={"gpt": ModelPrice(input=2, cached=1, output=10)},
+    gpu_hour=3,
+    cpu_hour=0.1,
+)
+SERVER = {"answers": "gpt", "eval_mllm_answers": "gpt", "aspects": "gpt"}
+MACHINES = {"near": Machine(cpus=8, gpus=2), "embeddings": Machine(cpus=4)}
+
+
+def test_by_hand() -> None:
+    costs = method_costs(["mllm", "zs_clip", "near"], STAGES, Billing(PRICES, SERVER, MACHINES))
+    assert (costs.images, costs.prices) == (10_000, "2026-01-01, a list")
+
+    # 3.6 s an image; 200 images: 150,000 · 2 + 50,000 · 1 + 2,000 · 10 millionths = 0.37 and 0.2 h of a core.
+    mllm = costs.methods["mllm"]
+    assert (mllm.preparation_hours, mllm.training_hours, mllm.inference_hours) == pytest.approx((0, 0, 10))
+    assert mllm.usd == pytest.approx(50 * (0.37 + 0.2 * 0.1))
+
+    # Names: 0.1 h, 100,000 · 2 + 1,000 · 10 = 0.21 and 0.01 for the core. 10,000 images: 1,000 s on four cores + 200 s.
+    zero_shot = costs.methods["zs_clip"]
+    assert zero_shot.preparation_hours == pytest.approx(0.1)
+    assert zero_shot.training_hours == 0
+    assert zero_shot.inference_hours == pytest.approx(1200 / 3600)
+    clip = 1000 / 3600 * 4 * 0.1
+    assert zero_shot.usd == pytest.approx(0.22 + clip + 200 / 3600 * 0.1)
+
+    near = costs.methods["near"]
+    assert near.training_hours == pytest.approx(0.2)
+    assert near.usd == pytest.approx(0.22 + 0.2 * 2 * 3 + clip + 100 / 3600 * 0.1)
+
+
+def test_students_pay_for_near_where_they_learned_its_labels() -> None:
+    own = method_costs(["makd"], STAGES, Billing(), class_targets="true").methods["makd"]
+    near = method_costs(["makd"], STAGES, Billing(), class_targets="near").methods["makd"]
+    assert (own.preparation_hours, own.training_hours) == pytest.approx((0.5, 1.0))
+    assert (near.preparation_hours, near.training_hours) == pytest.approx((0.6 + 100 / 3600, 1.2))
+    assert own.inference_hours == near.inference_hours == pytest.approx(20 / 200 / 3600 * IMAGES)
+
+
+def test_what_has_no_price_is_unknown_and_named_never_free() -> None:
+    server = {**SERVER, "answers": "another-model"}
+    costs = method_costs(["mllm", "zs_clip"], STAGES, Billing(PRICES, server)).methods
+    assert costs["mllm"].usd is not None
+    assert (costs["zs_clip"].usd, costs["zs_clip"].unpriced) == (None, ("another-model",))
+    no_gpu = PRICES.model_copy(update={"gpu_hour": None})
+    assert method_costs(["near"], STAGES, Billing(no_gpu, SERVER, MACHINES)).methods["near"].unpriced == ("gpu_hour",)
+    none = method_costs(["zs_clip"], STAGES, Billing()).methods["zs_clip"]
+    assert (none.usd, none.unpriced) == (None, ("no price file (evaluate.prices)",))
+
+
+def test_the_mllm_on_the_images_that_it_has_named_already() -> None:
+    stages = [stage for stage in STAGES if stage.name != "eval_mllm_answers"]
+    mllm = method_costs(["mllm"], stages, Billing(PRICES, SERVER)).methods["mllm"]
+    assert mllm.inference_hours == pytest.approx(10)
+    assert mllm.usd == pytest.approx(100 * 0.22)
+
+
+def test_every_method_of_the_config_has_a_title_and_its_stages() -> None:
+    from typing import get_args
+
+    from fgvr.config.run import Method
+    from fgvr.report.costs import _PAID
+    from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES
+
+    assert set(get_args(Method)) == set(METHOD_TITLES) == set(METHOD_MEANINGS) == set(_PAID)
