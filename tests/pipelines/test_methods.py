@@ -1,7 +1,11 @@
-"""The compared methods under Ray with the demo's CLIP; a server stands for the MLLM and for a language model."""
+"""The compared methods with the demo's CLIP; a server stands for the MLLM and for a language model.
+
+What Ray does with parts and with single calls is tested elsewhere: here both run in this process, after pickling.
+"""
 
 import hashlib
 import json
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,23 +15,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.parts import TooManyFailures
-from cluster.stage import RunContext
+from cluster.parts import PartJob, TooManyFailures
+from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.baselines.caption_words import caption_words
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, build
+from fgvr.config.base import Workers
 from fgvr.demo.captions import field_guide_captions
 from fgvr.demo.species import SPECIES
 from fgvr.embeddings import read_vectors
 from fgvr.tables import Table
 from pipelines.flow import Flow
-from pipelines.methods import predict
+from pipelines.methods import clip_classes, findr, finer, predict
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
 from chat_server import ChatServer, Reply, completion, prompt_of, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
+pytestmark = pytest.mark.slow
 
 NAMES = [species.name for species in SPECIES[::5]]
 LLM_NAMES = [SPECIES[1].name, SPECIES[20].name]
@@ -50,18 +55,44 @@ def model(body: dict[str, Any], _: int) -> Reply:
     """Names by the pixels, wrongly: what is made of names is tested here, not the names."""
     prompt = prompt_of(body)
     if "answered questions about it" in prompt:  # the language model of finer; it always says what it knows best
-        return completion(f"1. {LLM_NAMES[0]}\n2. {LLM_NAMES[1]} (less likely)" if "body" in prompt else "Sorry!")
+        return completion(f"1. {LLM_NAMES[0]}\n2. {LLM_NAMES[1]} (less likely)" if "belly" in prompt else "Sorry!")
     if "JSON" in prompt:
         return completion('```json\n{"category": "bird", "unit": "species", "expert": "ornithologist"}\n```')
     if "logprobs" in body:
-        return completion("Yes", tops={"Yes": -0.1, "No": -3.0} if "body" in prompt else {"Yes": -2.0, "No": -2.0})
+        return completion("Yes", tops={"Yes": -0.1, "No": -3.0} if "belly" in prompt else {"Yes": -2.0, "No": -2.0})
     url = body["messages"][-1]["content"][0]["image_url"]["url"]
     names = EXPERT_NAMES if "professional ornithologist" in prompt else NAMES
     return completion(names[hashlib.sha256(url.encode()).digest()[0] % len(names)])
 
 
+def run_parts_here(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
+    """In place of Ray Data: one worker, one part after the other."""
+    job = pickle.loads(pickle.dumps(job))  # noqa: S301
+    worker = job.worker(**job.arguments)
+    rows = worker.process(job.samples.take(ids, list(job.columns)))
+    summary = folder.write_table(rows, job.workers.rows_per_part)
+    summary.metrics = {n: float(sum(rows[n].to_pylist())) for n in rows.schema.names if n.endswith("_tokens")}
+    return summary
+
+
+def run_once_here(function: Any, *arguments: Any, workers: Workers) -> Any:
+    """In place of a Ray task."""
+    assert isinstance(workers, Workers)
+    function, arguments = pickle.loads(pickle.dumps((function, arguments)))  # noqa: S301
+    return function(*arguments)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_ray() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StageFolder, "run_parts", run_parts_here)
+        for module in (clip_classes, finer, findr):
+            patch.setattr(module, "run_once", run_once_here)
+        yield
+
+
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory, ray_session_of_two: None) -> Iterator[Flow]:
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
     folder = tmp_path_factory.mktemp("methods")
     lines = [f"{noun.replace(' ', '_')} n 1 2 @ ~ 1 0 01529672\n" for noun in NOUNS]
     (folder / "index.noun").write_text("  1 licence\n" + "".join(lines))
