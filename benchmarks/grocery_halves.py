@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fgvr.config.data import LayoutSource
+from fgvr.config.near import LABEL_PROMPT
 from fgvr.datasets import read_source
 from fgvr.errors import UserError
 
@@ -81,7 +82,11 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
         write_captions(data, captions)
     return {
         "ingest": {"source": {"kind": "table", "path": str(halves)}},
-        "baselines": {"cased": {"captions": str(captions)}},
+        "baselines": {
+            "cased": {"captions": str(captions)},
+            # The tiny MLLM knows one prompt: no question about the subject, and the plain prompt.
+            "findr": {"category": "grocery", "unit": "product", "expert": "grocer", "prompt": LABEL_PROMPT},
+        },
         "label": {"images": {"max_images": None}},
         "mllm": {"kind": "vllm", "model": str(models / "mllm")},
         "clip": {"model": f"local-dir:{models / 'clip'}"},

@@ -20,7 +20,9 @@ from fgvr.errors import user_error_in
 from fgvr.evaluation import choose_images, names_of, readable
 from fgvr.metrics.scores import METRICS, score
 from fgvr.metrics.semantic import SentenceBert
-from fgvr.tables import Table
+from fgvr.report.costs import method_costs
+from fgvr.report.results import MethodCost, stage_results
+from pipelines.billing import billing
 from pipelines.flow import Flow
 from pipelines.methods import predict
 
@@ -33,14 +35,12 @@ class Measured:
 
     Attributes:
         values: metric → percent; empty where the row could not be computed.
-        tables: every table that went into it, with seconds and tokens in the manifests.
-        images: evaluated images.
+        cost: hours and US$, from what the tables that went into it have recorded.
         reason: why there are no values.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
-    tables: tuple[Table, ...] = ()
-    images: int = 0
+    cost: MethodCost | None = None
     reason: str = ""
 
 
@@ -106,7 +106,8 @@ class DataSetRuns:
             resamples=0,
         )
         values = {name: float(getattr(scores, name)) for name in METRICS}
-        return Measured(values, tuple(context.tables), len(ids))
+        costs = method_costs([row.method], stage_results(context.tables), billing(config))
+        return Measured(values, costs.methods[row.method])
 
     def _sentences(self, config: Config) -> SentenceBert:
         if self._encoder is None:

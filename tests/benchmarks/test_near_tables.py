@@ -5,15 +5,15 @@ import hashlib
 
 import pytest
 from grocery_halves import write_captions, write_halves
-from near_cost import cost_table, hours
+from near_cost import cost_table
 from near_figure import draw
 from near_print import average, mean_and_deviation, published, scores_table
 from near_rows import MLLM, NEAR, TABLES, ZERO_SHOT, Row
 from near_runs import DataSetRuns, Measured
-from near_tables import find_data_set
+from near_tables import find_data_set, with_ornithologist
 
 from fgvr.errors import UserError
-from fgvr.tables import Table
+from fgvr.report.results import MethodCost
 
 
 def measured(sacc, cacc=50.0, siou=25.0, top1=12.5):
@@ -76,31 +76,18 @@ def test_the_papers_averages_are_the_means_of_its_columns():
     assert found == inconsistent
 
 
-def table(name, rows, seconds):
-    return Table(f"file:///{name}", name, "f", rows, 0, 1, rows, seconds)
+def test_the_table_of_costs_is_a_mean_over_seeds_with_the_papers_below():
+    costs = [MethodCost(1.0, 0.5, 2.0, 3.0), MethodCost(2.0, 0.5, 4.0, 5.0)]
+    lines = cells(cost_table("Table 1", (NEAR,), [[Measured({"sacc": 1.0}, cost) for cost in costs]]))
+    assert lines[0] == ["Table 1", "learning h", "h for 10,000 images", "US$"]
+    assert lines[1] == ["NeaR", "2.000", "3.000", "4.000"]
+    assert lines[2] == ["· paper, GPT-4o", "0.6", "0.03", "1"]
 
 
-def test_hours_split_the_embeddings_by_images_and_leave_the_listing_out():
-    tables = (
-        table("samples", 300, 7.0),
-        table("embeddings", 300, 30.0),
-        table("answers", 200, 40.0),
-        table("near", 200, 60.0),
-        table("eval_near", 100, 1.0),
-    )
-    taken = hours(Measured({"sacc": 1.0}, tables, images=100), "near")
-    assert taken.training == pytest.approx((30 * 2 / 3 + 40 + 60) / 3600)
-    assert taken.inference == pytest.approx((30 / 3 + 1) / 3600 * 100)
-    asked = (table("answers", 200, 40.0), table("eval_mllm_answers", 100, 18.0))
-    only = hours(Measured({"sacc": 1.0}, asked, images=100), "mllm")
-    assert (only.training, only.inference) == (0.0, pytest.approx(0.5))
-
-
-def test_the_table_of_hours_has_the_papers_below():
-    asked = Measured({"sacc": 1.0}, (table("eval_mllm_answers", 100, 18.0),), images=100)
-    lines = cells(cost_table("Table 1", (MLLM,), [[asked]]))
-    assert lines[1] == ["MLLM, each image", "0.000", "0.500"]
-    assert lines[2] == ["· paper, GPT-4o", "-", "17.5"]
+def test_a_cost_without_a_price_is_unknown():
+    asked = Measured({"sacc": 1.0}, MethodCost(0.0, 0.0, 2.0, None))
+    lines = cells(cost_table("Table 1", (MLLM,), [[asked, Measured({"sacc": 1.0}, MethodCost(0.0, 0.0, 2.0, 1.0))]]))
+    assert lines[1] == ["MLLM, each image", "0.000", "2.000", "unknown"]
 
 
 class FlowlessRuns(DataSetRuns):
@@ -161,3 +148,11 @@ def test_captions_are_the_sentences_of_the_descriptions_with_the_name(tmp_path):
     write_captions(tmp_path, tmp_path / "captions.txt")
     lines = (tmp_path / "captions.txt").read_text().splitlines()
     assert lines == ["Pink Lady. Crisp and sweet.", "Pink Lady. From Italy, ca 2.5 kg!"]
+
+
+def test_the_field_guide_alone_gets_the_ornithologist():
+    demo, photos = {}, {"ingest": {"source": {"kind": "folder", "path": "photos"}}}
+    assert with_ornithologist(demo, "http://here")["baselines"]["finer"]["llm"]["base_url"] == "http://here"
+    assert with_ornithologist(photos, "http://here") == photos
+    own = {"questions": {"llm": {"kind": "openai", "model": "gpt-4o"}}}
+    assert with_ornithologist(own, "http://here") == own
