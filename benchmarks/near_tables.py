@@ -5,11 +5,11 @@
     python benchmarks/near_tables.py --table 2 --config grocery      # after benchmarks/grocery_models.py
     python benchmarks/near_tables.py --table 2 --config cub --set ingest.source.path=/data/CUB_200_2011
 
-`--table 1` hours and US$ of 10,000 images, `2` all methods, `3` Random-CS against nearest neighbours, `4` sets that the
-MLLM lists, `fig2` the number of shots, `ours` other candidate sets and losses. A config is `demo`, `grocery` (tiny models
-of its own on real photos), a preset of pipelines/configs or a YAML file; of several, their average comes last. Everything
-lies in `--out`, a run folder each: what is there is not computed again, so an interrupted table goes on, and a row that
-differs in NeaR's settings alone asks the MLLM nothing. A method that cannot run on a data set says why in its row.
+`--table 1` hours and US$ of 10,000 images, `2` all methods, `3` Random-CS against nearest neighbours, `4` sets that
+the MLLM lists, `fig2` the number of shots, `ours` other candidate sets and losses. A config is `demo`, `grocery` (tiny
+models of its own on real photos), a preset of pipelines/configs or a YAML file; of several, their average comes last.
+Everything lies in `--out`, a run folder each: what is there is not computed again, so an interrupted table goes on, and
+a row that differs in NeaR's settings alone asks the MLLM nothing. A method that cannot run on a data set says why.
 """
 
 from __future__ import annotations
