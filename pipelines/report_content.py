@@ -128,7 +128,8 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
     ]
     if "near" in results.methods:
         near = config.near
-        facts.append(("Candidates", f"{config.candidates.method}, k = {config.candidates.k}"))
+        k = flow.candidates.extra["metrics"]["images_a_set"]
+        facts.append(("Candidates", f"{config.candidates.method}, k = {k:.0f}"))
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
         facts.append(("Student", f"{config.makd.backbone}, {config.makd.epochs} epochs, α = {config.makd.alpha:g}"))

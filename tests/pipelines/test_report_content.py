@@ -1,0 +1,52 @@
+"""What the report says about candidate sets, from the manifests of two stages."""
+
+from dataclasses import asdict
+
+import pytest
+
+from fgvr.label_agreement import Agreement
+from fgvr.tables import Table
+from pipelines.report_content import candidate_facts
+
+
+def table(name, metrics, **extra):
+    return Table(name, name, "f", 9, 0, 1, 9, 1.0, extra={"metrics": metrics, **extra})
+
+
+@pytest.mark.parametrize(
+    ("estimated", "true", "helps", "expectation", "truth"),
+    [
+        ((0.64, 0.93), (0.65, 0.96), True, "(0.93) purer than labels (0.64): candidate sets should help", "holds"),
+        ((0.91, 0.58), (0.95, 0.54), False, "(0.58) no purer than labels (0.91): candidate sets should not", "holds"),
+        ((0.74, 0.86), (0.80, 0.76), True, "(0.86) purer than labels (0.74): candidate sets should", "does not hold"),
+    ],
+)
+def test_expectation_and_truth_in_both_regimes(estimated, true, helps, expectation, truth):
+    agreement = asdict(Agreement(0.5, *estimated, (estimated[0], 0.5), 0.2))
+    metrics = {"mean_candidates": 1.6, "coverage": 0.97, "true_candidate_accuracy": 0.9}
+    metrics |= {"true_label_accuracy": true[0], "true_neighbour_precision": true[1]}
+    near = table("near", {"true_disambiguated_accuracy": 0.92})
+    facts = candidate_facts(table("candidates", metrics, agreement=agreement), near)
+    assert facts.expected_to_help is helps
+    assert expectation in facts.expectation
+    assert facts.truth.endswith(f"the expectation {truth}")
+    assert f"({true[1]:.2f})" in facts.truth
+    assert (facts.true_label_accuracy, facts.candidate_accuracy, facts.disambiguated_accuracy) == (true[0], 0.9, 0.92)
+
+
+def test_without_truth_only_the_estimate_is_told():
+    agreement = asdict(Agreement(0.5, 0.64, 0.93, (0.64, 0.6), 0.2))
+    facts = candidate_facts(table("candidates", {"mean_candidates": 1.6}, agreement=agreement), table("near", {}))
+    assert facts.expectation.startswith("expected: neighbourhoods (0.93) purer")
+    assert (facts.truth, facts.coverage, facts.true_label_accuracy, facts.disambiguated_accuracy) == (
+        "",
+        None,
+        None,
+        None,
+    )
+
+
+def test_nothing_estimated_is_said_to_be_so():
+    facts = candidate_facts(table("candidates", {}, agreement=asdict(Agreement())), table("near", {}))
+    assert facts.expected_to_help is None
+    assert facts.expectation == "too few labels agree to tell how noisy labels and neighbourhoods are"
