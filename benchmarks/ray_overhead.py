@@ -1,0 +1,152 @@
+"""What Ray adds to embedding: the embed stage of the pipeline beside a plain loop over the same worker.
+
+    OMP_NUM_THREADS=1 python benchmarks/ray_overhead.py --images 5000
+
+Drawn birds and the demo's CLIP: hardly any model shows overhead more. One worker with one core, parts of 512 rows; both
+ways read the same samples table and write the same part files, each in a process of its own; they take turns, medians
+of `--repeat`. Counted are
+
+- `steady`: seconds a thousand images between the first finished part and the last one: reading, decoding, model,
+  writing, and Ray's scheduling, but not what is done once;
+- `stage`: seconds of the whole stage: also the worker's process with its imports (Ray), the model, the manifest;
+- `process`: seconds of the whole process: also interpreter, imports, and the start and end of the Ray session;
+- `CPU`: CPU seconds of the process and all that it started, Ray's own servers too. Other work on the machine disturbs
+  it least, and where cores are idle it overstates what Ray costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster.parts import limit_threads
+from cluster.session import ray_session
+from cluster.stage import RunContext
+from fgvr import tables
+from fgvr.clip.embed_worker import EmbedWorker
+from fgvr.config import build
+from fgvr.tables import Table
+from pipelines import embed, ingest
+
+WAYS, ROWS_PER_PART = ("loop", "ray"), 512
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """See the module's docstring."""
+
+    steady: float
+    stage: float
+    cpu: float
+    process: float = 0.0
+
+
+class NoTracking:
+    """In place of MLflow."""
+
+    @contextmanager
+    def stage(self, _name: str, _decides: object) -> Iterator[NoTracking]:
+        yield self
+
+    def finish(self, table: Table) -> None:
+        """Nobody is told."""
+
+
+def context_of(folder: Path, images: int) -> Any:
+    values = {
+        "run": {"folder": str(folder)},
+        "ingest": {"source": {"kind": "field_guide", "train_per_class": -(-images // 36), "test_per_class": 1}},
+        "embed": {"splits": ["train"], "workers": {"num_cpus": 1, "rows_per_part": ROWS_PER_PART}},
+        "cluster": {"num_cpus": 2},
+    }
+    return RunContext(build(values), str(folder), NoTracking())
+
+
+def loop(context: Any, samples: Table, folder: Path) -> Path:
+    """The stage without Ray."""
+    config = context.config
+    limit_threads(1)
+    worker = EmbedWorker(
+        clip=config.clip, limits=config.ingest.limits, batch_images=config.embed.batch_images, device="cpu"
+    )
+    rows = samples.read(["image_id", "uri", "split"])
+    rows = rows.filter([split == "train" for split in rows["split"].to_pylist()])
+    for number, start in enumerate(range(0, len(rows), ROWS_PER_PART)):
+        tables.write_part(str(folder / "loop"), number, worker.process(rows.slice(start, ROWS_PER_PART)))
+    return folder / "loop"
+
+
+def measure(way: str, samples: Table, images: int, folder: Path) -> Seconds:
+    context = context_of(folder, images)
+    with ray_session(context.config.cluster) if way == "ray" else nullcontext():
+        started, before = time.monotonic(), cpu_seconds()
+        written = Path(embed.run(context, samples).uri) if way == "ray" else loop(context, samples, folder)
+        stage, cpu = time.monotonic() - started, cpu_seconds() - before
+    times = sorted(part.stat().st_mtime for part in written.glob("*.parquet"))
+    return Seconds((times[-1] - times[0]) / (len(times) - 1) / ROWS_PER_PART * 1000, stage, cpu)
+
+
+def cpu_seconds() -> float:
+    """Of this process and all below it, those that ended included."""
+    this = psutil.Process()
+    return sum(sum(process.cpu_times()[:4]) for process in [this, *this.children(recursive=True)])
+
+
+def in_own_process(way: str, samples: Table, images: int, folder: Path) -> Seconds:
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    command = [sys.executable, __file__, "--measure", way, "--samples", samples.uri]
+    command += ["--images", str(images), "--folder", str(folder)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    return Seconds(**(found | {"process": time.monotonic() - started}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--samples", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    if args.measure:
+        print(json.dumps(asdict(measure(args.measure, Table.load(args.samples), args.images, args.folder))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = ingest.run(context_of(Path(scratch) / "samples", args.images))
+        found: dict[str, list[Seconds]] = {way: [] for way in WAYS}
+        for _ in range(args.repeat):
+            for way in WAYS:
+                found[way].append(in_own_process(way, samples, args.images, Path(scratch) / "run"))
+                print(way, found[way][-1], file=sys.stderr, flush=True)
+    print(f"{args.images:,} drawn images, demo CLIP, one worker with one core, medians of {args.repeat}")
+    print(f"{'':<10}{'steady s/1000':>15}{'stage s':>10}{'process s':>11}{'CPU s':>8}")
+    medians = {way: [statistics.median(row) for row in zip(*map(columns, found[way]), strict=True)] for way in WAYS}
+    for way, row in medians.items():
+        print(f"{way:<10}{row[0]:>15.2f}{row[1]:>10.1f}{row[2]:>11.1f}{row[3]:>8.1f}")
+    more = [ray / plain - 1 for ray, plain in zip(medians["ray"], medians["loop"], strict=True)]
+    print(f"{'Ray adds':<10}{more[0]:>15.1%}{more[1]:>10.1%}{more[2]:>11.1%}{more[3]:>8.1%}")
+
+
+def columns(seconds: Seconds) -> tuple[float, float, float, float]:
+    return seconds.steady, seconds.stage, seconds.process, seconds.cpu
+
+
+if __name__ == "__main__":
+    main()
