@@ -5,10 +5,11 @@ Zhou et al., "Learning to Prompt for Vision-Language Models" (IJCV 2022); defaul
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
-from torch.utils.checkpoint import checkpoint
 
 from fgvr.clip.packing import Packing
 from fgvr.clip.prompt_layout import CONTEXT, PromptLayout, Tokenizer
@@ -43,15 +44,18 @@ class PromptLearner(nn.Module):
 
     def forward(self, rows: slice = slice(None)) -> Tensor:
         """Features of the names in `rows`, L2-normalised float32 [c, dim]."""
-        packing = Packing.of(self.lengths[rows] - self.shared_prefix, self.ids.device)
+        return self.encode(rows, self.context if self.context.ndim == 2 else self.context[rows])
+
+    def encode(self, rows: slice, context: Tensor) -> Tensor:
+        """As `forward` with another context, [M, width] or [c, M, width]."""
         begin = self.shared_prefix
+        packing = Packing.of(self.lengths[rows] - begin, self.ids.device)
         ids = packing.pack(self.ids[rows, begin : begin + packing.longest])
         prefix = None
-        if self.shared_prefix:
-            prefix = self._embed(self.ids[0, : self.shared_prefix], self.context)
+        if begin:
+            prefix = self._embed(self.ids[0, :begin], context)
             tokens = self.tower.token_embedding(ids)
         else:
-            context = self.context if self.context.ndim == 2 else self.context[rows]
             tokens = self._embed(ids, context.expand(packing.rows, -1, -1))
         return F.normalize(self.tower.encode(tokens, packing, prefix).float(), dim=-1)
 
@@ -65,14 +69,44 @@ class PromptLearner(nn.Module):
         """
         first, last, _ = rows.indices(len(self))
         *before, final = [slice(at, min(at + chunk, last)) for at in range(first, last, chunk)]
-        features = [checkpoint(self, part, use_reentrant=False, preserve_rng_state=False) for part in before]
-        return torch.cat([*features, self(final)])
+        if not before:
+            return torch.as_tensor(self(final))
+        return torch.cat([_Chunks.apply(self, before, self.context), self(final)])  # type: ignore[no-untyped-call]
 
     def _embed(self, ids: Tensor, context: Tensor) -> Tensor:
         """Embeddings [T, width] of token ids [T] with the vectors of `context` […, width] in their places, in order."""
         learned = ids == CONTEXT
         tokens: Tensor = self.tower.token_embedding(ids.masked_fill(learned, 0))
         return tokens.masked_scatter(learned[:, None].expand_as(tokens), context.to(tokens.dtype))
+
+
+class _Chunks(torch.autograd.Function):
+    """Features of names, chunk by chunk; no graph is held between the two passes.
+
+    torch.utils.checkpoint would hold one of small objects, among which the C library's heap cannot reuse what the
+    activations leave: 20,000 names took more than 11 GB of it, of which one was in use.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, learner: PromptLearner, chunks: list[slice], context: Tensor) -> Tensor:
+        device = context.device.type
+        ctx.learner, ctx.chunks = learner, chunks
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        ctx.save_for_backward(context)
+        return torch.cat([learner(rows) for rows in chunks])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        (context,), device, (dtype, enabled) = ctx.saved_tensors, ctx.autocast[0], ctx.autocast[1:]
+        total = torch.zeros_like(context)
+        parts = torch.split(gradients[0], [rows.stop - rows.start for rows in ctx.chunks])
+        for rows, gradient in zip(ctx.chunks, parts, strict=True):
+            mine = slice(None) if context.ndim == 2 else rows
+            with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
+                here = context.detach()[mine].requires_grad_()
+                features = ctx.learner.encode(rows, here)
+            total[mine] += torch.autograd.grad(features, here, gradient)[0]
+        return None, None, total
 
 
 def random_context(tower: TextTower, tokens: int, seed: int) -> Tensor:
