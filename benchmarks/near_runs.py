@@ -73,7 +73,9 @@ class DataSetRuns:
 
     def _layers(self, row: Row, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
         seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near")}
-        seeds["label"] = {"seed": seed, "images": {"seed": seed}}
+        seeds["label"] = {"images": {"seed": seed}}
+        if merge(self._tree, row.changes).get("label", {}).get("temperature"):
+            seeds["label"]["seed"] = seed  # without a temperature every seed gives the same answers: asked once
         if isinstance(build(self._tree).ingest.source, FieldGuideSource):
             seeds["ingest"] = {"source": {"seed": seed}}
         tree = self._tree

@@ -94,13 +94,26 @@ class FlowlessRuns(DataSetRuns):
     """Stops before any stage is computed."""
 
     def _measure(self, config, row):
-        return Measured({"seed": config.near.seed, "shots": config.label.images.per_class, "loss": config.near.loss})
+        return Measured(
+            {
+                "seed": config.near.seed,
+                "label": config.label.seed,
+                "shots": config.label.images.per_class,
+                "loss": config.near.loss,
+            }
+        )
 
 
 def test_a_row_lays_its_changes_over_seed_and_shots():
     runs = FlowlessRuns({"label": {"images": {"per_class": 10}}, "near": {"lr": 0.5}}, None)
     shots = {"label": {"images": {"per_class": 3}}}
-    assert runs.measure(TABLES["fig2"][2], 7, shots).values == {"seed": 7, "shots": 3, "loss": "ce"}
+    assert runs.measure(TABLES["fig2"][2], 7, shots).values == {"seed": 7, "label": 0, "shots": 3, "loss": "ce"}
+
+
+def test_only_sampled_answers_have_a_seed():
+    listed, sampled, _ = TABLES["4"]
+    runs = FlowlessRuns({}, None)
+    assert [runs.measure(row, 7).values["label"] for row in (listed, sampled)] == [0, 7]
 
 
 def test_a_method_that_this_version_does_not_know_is_a_reason():
