@@ -49,6 +49,7 @@ _OURS: Final = (
     NEAR,
     _near("CE on the single label", candidates={"method": "single"}, near={"loss": "ce"}),
     _near("NeaR, weights kept", near=_KEPT),
+    _near("NeaR, a context for each name", near={"class_specific": True}),
     # Weights that say what a vote is worth are to be kept, not learned anew.
     _near("NeaR, adaptive sets, weights kept", candidates={"method": "adaptive"}, near=_KEPT),
     *(_near(f"NeaR, {loss.upper()}", near={"loss": loss}) for loss in ("cc", "rc", "lws", "cavl", "gce")),
