@@ -130,7 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shots", nargs="+", type=int, default=list(range(1, 11)), help="of fig2; default: 1 to 10")
     parser.add_argument("--out", type=Path, default=Path("runs/near_tables"), help="default: %(default)s")
     parser.add_argument("--models", type=Path, default=DEFAULT_OUT, help="of grocery; default: %(default)s")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="config fields of all data sets")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="config fields of all data sets"
+    )
     args = parser.parse_args(arguments)
     show_progress()
     out = args.out.expanduser().absolute()
