@@ -39,6 +39,7 @@ def test_the_demo_passes() -> None:
             {"evaluate": {"methods": ["cased"]}, "baselines": {"cased": {"captions": "/no/such.csv"}}},
             "baselines.cased.captions",
         ),
+        ({"evaluate": {"prices": "/no/such/prices.yaml"}}, "evaluate.prices"),
         ({"evaluate": {"methods": ["finer"]}}, "baselines.finer.llm: the method finer needs"),
         (
             {"evaluate": {"methods": ["finer"]}, "baselines": {"finer": {"llm": {"kind": "vllm", "model": "/no/llm"}}}},
