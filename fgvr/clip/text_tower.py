@@ -87,6 +87,11 @@ class TextTower:
         """Position of the pooled token in rows of token ids int64 [C, L]: int64 [C]."""
         return ids.argmax(dim=1) if self.pool == "argmax" else (ids == self.eos_id).int().argmax(dim=1)
 
+    def encode_ids(self, ids: Tensor) -> Tensor:
+        """Text features of tokenised texts int64 [C, L], not normalised: [C, dim]; as open_clip's `encode_text`."""
+        packing = Packing.of(self.end_of_text(ids).cpu() + 1, ids.device)
+        return self.encode(self.token_embedding(packing.pack(ids[:, : packing.longest])), packing)
+
     def encode(self, tokens: Tensor, packing: Packing, prefix: Tensor | None = None) -> Tensor:
         """Text features of embedded prompts, not normalised: [C, dim].
 

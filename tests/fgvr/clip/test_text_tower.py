@@ -23,6 +23,12 @@ def test_text_cut_behind_its_end_is_encoded_as_open_clip_encodes_all_of_it(clip,
     assert_close(encoded(tower, ids), model.encode_text(ids), rtol=1e-5, atol=1e-6)
 
 
+def test_tokenised_texts_are_encoded_as_open_clip_encodes_them(clip, tower):
+    model, tokenizer = clip
+    ids = tokenizer([*TEXTS, "one of the longest names that anybody has ever given to a bird " * 9])
+    assert_close(tower.encode_ids(ids), model.encode_text(ids), rtol=1e-5, atol=1e-6)
+
+
 def test_a_shared_prefix_computed_once_changes_nothing(clip, tower):
     model, tokenizer = clip
     ids = tokenizer(["a photo of a Teal", "a photo of a Dusky Wren."])
