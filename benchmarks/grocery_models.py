@@ -1,4 +1,4 @@
-"""Trains the Grocery Store benchmark's tiny MLLM and tiny CLIP on the `train` and `val` photos: 10 to 15 minutes of a core each.
+"""Trains the Grocery Store benchmark's tiny MLLM and CLIP on the `train` and `val` photos: 10 to 15 CPU-minutes each.
 
     python benchmarks/grocery_models.py --model mllm --out ~/.cache/fgvr/grocery &
     python benchmarks/grocery_models.py --model clip --out ~/.cache/fgvr/grocery
