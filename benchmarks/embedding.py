@@ -10,7 +10,7 @@ turns, medians of `--repeat` rounds. The cosine is that of the two features of a
 to it the mean one of different photos, since a CLIP with random weights tells photos apart less than a trained one.
 
 Towers: image features of random pixels with random weights, bf16 autocast on CUDA, fp32 on a CPU; images a second.
-The photos of `benchmarks/ray_overhead.py` measure the stage around all this.
+`benchmarks/ray_overhead.py` measures the stage around all this.
 """
 
 from __future__ import annotations
