@@ -12,6 +12,7 @@ neighbourhoods are, which says whether candidate sets can help.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -24,7 +25,7 @@ from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
 from fgvr.candidates import NONE, CandidateSets, coverage
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.label_agreement import Agreement
-from fgvr.label_truth import NOT_IN_SPACE, true_label_ids
+from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
@@ -59,7 +60,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
             "images_a_set": float(k),
             "recall": found.recall,
             **{name: value for name, value in asdict(agreement).items() if isinstance(value, float)},
-            **_against_truth(own.first, found.ids, sets, true_label_ids(names, space), config.k),
+            **against_truth(own.first, found.ids, sets, names=names, space=space, k=config.k),
         }
         summary.extra = {"labels": len(space), "search": found.method, "agreement": asdict(agreement)}
         return summary
@@ -84,13 +85,25 @@ def labels_of(neighbours: Ids, own: Labels) -> Labels:
     return np.where(neighbours == NONE, NONE, own[neighbours]).astype(np.int32)
 
 
-def _against_truth(own: Labels, near: Ids, sets: CandidateSets, truth: Labels, k: int) -> dict[str, float]:
-    """What the estimates should have said, for data whose true names are known; empty for other data."""
+def against_truth(
+    own: Labels, near: Ids, sets: CandidateSets, *, names: Sequence[str | None], space: Sequence[str], k: int
+) -> dict[str, float]:
+    """What the estimates should have said, for data whose true names are known; empty for other data.
+
+    Args:
+        own: label id of each image, int32 [N]; `NONE` without one.
+        near: row numbers of the nearest images, itself first, int64 [N, n]; `NONE` where one is missing.
+        sets: candidate sets of the N images.
+        names: their true names, None where unknown. Neighbours are of one class whether or not a label names it.
+        space: the label space.
+        k: size of the candidate sets, the image included.
+    """
+    truth, classes = true_label_ids(names, space), true_label_ids(names, sorted({*names} - {None}))
     known = (truth != NONE) & (near[:, 0] != NONE)
     if not known.any():
         return {}
     others = near[known][:, 1 : max(k, 2)]
-    same = (truth[others] == truth[known, None])[(others != NONE) & (truth[known, None] != NOT_IN_SPACE)]
+    same = (classes[others] == classes[known, None])[(others != NONE) & (classes[others] != NONE)]
     chosen = known & (sets.sizes > 0)
     return {
         "coverage": coverage(sets, np.where(known, truth, NONE)),

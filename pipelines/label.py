@@ -157,7 +157,7 @@ def name_answers(
     answers = inputs[0]
 
     def compute(folder: StageFolder) -> StageSummary:
-        items = count_items(answers.batches(["texts"]), listed)
+        items = count_items(answers.batches(["texts", "error"]), listed)
         named = build_label_space(items, None if aliases is None else read_aliases(aliases), merge)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))

@@ -146,7 +146,7 @@ class Layout(ABC):
         uri = storage.join(self.root, name)
         try:
             found = loadmat(io.BytesIO(self._bytes(name)), squeeze_me=True)
-        except (MatReadError, ValueError, TypeError, OSError, NotImplementedError, zlib.error) as error:
+        except (MatReadError, ValueError, TypeError, LookupError, OSError, NotImplementedError, zlib.error) as error:
             raise SourceError(f"{uri}: not a MATLAB file as it was published: {error}; download it again") from error
         for variable in variables:
             if variable not in found:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fgvr import schemas
 from fgvr.mllm.label_space import NamedAnswers
@@ -43,13 +44,15 @@ class Candidates:
 def count_items(parts: Iterable[pa.Table], listed: int) -> Counter[str]:
     """Items of all answers → images that gave them: what the label space is made of.
 
+    Answers about an image whose row failed (one of its requests did) count no more than the row does.
+
     Args:
-        parts: of the answers table, column `texts`.
+        parts: of the answers table, columns `texts` and `error`.
         listed: names that each answer was asked for.
     """
     counts: Counter[str] = Counter()
     for part in parts:
-        for texts in part["texts"].to_pylist():
+        for texts in part.filter(pc.is_null(part["error"]))["texts"].to_pylist():
             counts.update({item for items in answer_items(texts or (), listed) for item in items})
     return counts
 

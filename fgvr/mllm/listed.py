@@ -69,8 +69,10 @@ def _from_json(text: str) -> list[str]:
     for start in re.finditer(r"[\[{]", text):
         try:
             value, _ = decoder.raw_decode(text, start.start())
-        except json.JSONDecodeError:
+        except ValueError:  # also for a number of thousands of digits
             continue
+        except RecursionError:  # brackets without end; from the next one on there are hardly fewer
+            break
         if names := _names_in(value):
             return names
     begin = text.find("[")

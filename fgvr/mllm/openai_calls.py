@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from fgvr.config.models import RUN_REPLIES, OpenAIBackend
 from fgvr.mllm.backend import BackendRefused
+from fgvr.mllm.openai_replies import read_reply
 from fgvr.mllm.reply_cache import ReplyCache, reply_key
 from fgvr.mllm.retry import Retries, SharedPause, TryAgain, retry_after
 
@@ -86,7 +86,7 @@ class Calls:
         if cache is not None and (kept := _kept(cache, key)) is not None:
             return kept
         body = self._retries.run(lambda: self._once(request, max_tokens), self._pause)
-        reply = _reply(body)
+        reply = read_reply(body)
         if cache is not None and _worth_keeping(reply):
             try:
                 cache.keep(key, body)
@@ -95,7 +95,7 @@ class Calls:
         return reply
 
     def _once(self, request: dict[str, Any], max_tokens: int) -> bytes:
-        """The body of a reply that `_reply` can read."""
+        """The body of a reply that `read_reply` can read."""
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
         transport = _transport()
@@ -116,7 +116,7 @@ class Calls:
             raise Rejected(f"HTTP {error.status_code}: {_message(error)}") from error
         except APIError as error:
             raise TryAgain(f"the reply could not be read: {error}") from error
-        _reply(body)
+        read_reply(body)
         return body
 
     def _judge(self, error: Any, length_field: str) -> None:
@@ -158,30 +158,10 @@ def _before(deadline: float, chunks: Iterable[bytes], slow: TryAgain) -> Iterato
         yield chunk
 
 
-def _reply(body: bytes) -> Any:
-    """A reply's body as the client's type.
-
-    Raises:
-        TryAgain: it is no chat completion; some proxies answer 200 with a page or an error inside.
-    """
-    from openai.types.chat import ChatCompletion
-
-    try:
-        found = json.loads(body)
-    except ValueError:
-        raise TryAgain(f"the reply could not be read: {body[:200]!r}") from None
-    choices = found.get("choices") if isinstance(found, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0].get("message"), dict):
-        raise TryAgain(f"the reply has no choices: {body[:200]!r}")
-    choices[0].setdefault("finish_reason", None)
-    choices[0]["message"].setdefault("content", None)
-    return ChatCompletion.construct(**found)
-
-
 def _kept(cache: ReplyCache, key: str) -> Any | None:
     body = cache.find(key)
     try:
-        return None if body is None else _reply(body)
+        return None if body is None else read_reply(body)
     except TryAgain:  # the file was damaged: as if it were not there
         return None
 

@@ -18,6 +18,8 @@ from fgvr.mllm.yes_no import probability_of_yes
 from fgvr.schemas import Failure, Reason
 
 _LOSSLESS_PIXELS = 512 * 512
+MOST_TOKENS = 10_000_000
+"""A server that counts more for one request is wrong; no model's context is as long."""
 
 
 def data_url(image: Image.Image, max_side: int) -> str:
@@ -49,15 +51,16 @@ def answer_of(reply: Any) -> Answer:
     """A chat completion as an answer; what a content filter held back counts as refused."""
     choice = reply.choices[0]
     usage = getattr(reply, "usage", None)
-    prompt_tokens = int(getattr(usage, "prompt_tokens", 0) or 0)
-    output_tokens = int(getattr(usage, "completion_tokens", 0) or 0)
+    prompt_tokens = _count(usage, "prompt_tokens") or 0
+    output_tokens = _count(usage, "completion_tokens") or 0
     if choice.finish_reason == "content_filter":
         failure = Failure(Reason.REFUSED, "the server's content filter held the answer back")
         return Answer(None, None, prompt_tokens, output_tokens, failure)
     text = choice.message.content or getattr(choice.message, "refusal", None) or ""
     tokens = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(token.logprob for token in tokens) / len(tokens) if tokens else None
-    return Answer(text, mean, prompt_tokens, output_tokens)
+    whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
+    return Answer(whole, mean, prompt_tokens, output_tokens)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def score_of(reply: Any, words: tuple[str, str]) -> Score:
     return Score(
         p_yes=probability_of_yes(max(yes, floor), max(no, floor))[0] if found else math.nan,
         label_mass=probability_of_yes(yes, no)[1],
-        prompt_tokens=int(getattr(reply.usage, "prompt_tokens", 0) or 0),
+        prompt_tokens=_count(reply.usage, "prompt_tokens") or 0,
         cached_tokens=_cached_tokens(reply),
     )
 
@@ -116,8 +119,13 @@ def joined(scores: Sequence[Score]) -> AspectAnswer:
 
 def _cached_tokens(reply: Any) -> int | None:
     details = getattr(reply.usage, "prompt_tokens_details", None)
-    found = getattr(details, "cached_tokens", None)
-    return None if found is None else int(found)
+    return _count(details, "cached_tokens")
+
+
+def _count(facts: Any, name: str) -> int | None:
+    """A number of tokens that a server states; None where it states none, or what cannot be one."""
+    found = getattr(facts, name, None)
+    return found if isinstance(found, int) and 0 <= found <= MOST_TOKENS else None
 
 
 def _total(values: Iterable[float]) -> float:

@@ -103,6 +103,14 @@ def test_a_matlab_file_that_is_none(tmp_path: Path, content: bytes | None) -> No
     assert "imagelabels.mat: not a MATLAB file as it was published" in message(source)
 
 
+def test_a_matlab_file_that_breaks_off_anywhere(tmp_path: Path) -> None:
+    source, root = layout("dogs", tmp_path)
+    whole = (root / "test_list.mat").read_bytes()
+    for length in range(0, len(whole) - 1, 16):
+        (root / "test_list.mat").write_bytes(whole[:length])
+        assert "test_list.mat: " in message(source)
+
+
 def test_a_matlab_file_of_something_else(tmp_path: Path) -> None:
     source, root = layout("dogs", tmp_path)
     savemat(root / "test_list.mat", {"files": [1]})

@@ -14,7 +14,7 @@ ANSWERS = [
     {"image_id": 3, "texts": ["a Wren.", "Robin", "wren", None], "logprobs": [-1.0, -0.5, -2.0, None]},
     {"image_id": 5, "texts": ["I don't know", "Robin", "Finch", "Finch"], "logprobs": [-1.0, -3.0, -4.0, -5.0]},
     {"image_id": 8, "texts": ["", "I am not sure"], "logprobs": [None, -1.0]},
-    {"image_id": 9, "texts": ["Robin", None], "logprobs": [-1.0, None], "error": {"reason": "engine_error"}},
+    {"image_id": 9, "texts": ["Stork", None], "logprobs": [-1.0, None], "error": {"reason": "engine_error"}},
 ]
 
 
@@ -71,6 +71,6 @@ def test_no_answer_at_all() -> None:
 
 
 def test_an_item_counts_once_an_image() -> None:
-    table = pa.table({"texts": [["Wren", "Wren", None], ["Wren, Robin"], None, []]})
+    table = pa.table({"texts": [["Wren", "Wren", None], ["Wren, Robin"], None, []], "error": pa.nulls(4)})
     assert count_items([table], 1) == {"Wren": 1, "Wren, Robin": 1}
     assert count_items([table], 2) == {"Wren": 2, "Robin": 1}

@@ -74,6 +74,12 @@ def test_no_name_stays_no_name(raw: str) -> None:
     assert isinstance(clean_answer(item), Failure)
 
 
+@pytest.mark.parametrize("noise", ["[" * 5000, '{"a": ' * 5000, "[" + "1" * 5000 + "]"])
+def test_a_model_that_repeats_itself_without_end_does_not_stop_the_others(noise: str) -> None:
+    assert len(listed_names(noise, 3)) == 1
+    assert listed_names(f'{noise}\n["Wren", "Robin"]', 3)[-1] == "Robin"
+
+
 def test_a_placeholder_beside_a_name_is_no_name() -> None:
     found = [clean_answer(item) for item in listed_names("1. House Sparrow\n2. Unknown\n3. N/A", 3)]
     assert found[0] == "House Sparrow"

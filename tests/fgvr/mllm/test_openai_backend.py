@@ -13,6 +13,7 @@ from PIL import Image
 
 from fgvr.config.models import OpenAIBackend
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.openai_backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.schemas import Reason
@@ -81,6 +82,12 @@ def test_answers_keep_the_order_and_the_concurrency_is_bounded() -> None:
         (200, {}, ["no", "object"]),
         (200, {}, {"id": "1", "choices": []}),
         (200, {}, {"id": "1", "choices": [{"index": 0}]}),
+        (200, {}, {"id": "1", "choices": ["Finch"]}),
+        (200, {}, b"[" * 100_000),
+        completion([{"type": "text", "text": "Finch"}]),  # type: ignore[arg-type]
+        completion(None, refusal=["no"]),
+        completion("Finch", tops={"Finch": None}),  # type: ignore[dict-item]
+        completion("Finch", tops={"Finch": math.nan}),
     ],
 )
 def test_what_may_pass_is_tried_again(failure: Reply | None) -> None:
@@ -211,6 +218,22 @@ def test_models_that_know_only_the_new_length_field_get_it() -> None:
     assert [a.text for a in answers] == ["Finch", "Finch"]
     assert len(server.asked) == 3
     assert server.asked[-1]["max_completion_tokens"] == 7
+
+
+@pytest.mark.parametrize("tokens", ["many", -1, 10**12, math.nan, None, [3]])
+def test_a_count_of_tokens_that_is_none_does_not_cost_the_answer(tokens: Any) -> None:
+    status, headers, body = completion("Finch")
+    reply = status, headers, {**body, "usage": {"prompt_tokens": tokens, "completion_tokens": 3}}
+    with serving(ChatServer(lambda *_: reply)) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.prompt_tokens, answer.output_tokens) == ("Finch", 0, 3)
+
+
+def test_half_a_character_does_not_stop_the_table() -> None:
+    with serving(ChatServer(lambda *_: completion("Finch \ud83d"))) as server:
+        (answer,) = client(server).label([request()])
+    rows = answer_rows([4], [[answer]])
+    assert rows["texts"].to_pylist() == [["Finch ?"]]
 
 
 def test_refusals_and_filters() -> None:
