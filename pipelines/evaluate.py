@@ -10,6 +10,7 @@ The table has a row for each image, with its true name and a column for each met
 from __future__ import annotations
 
 import logging
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     sentence_model = find_sentence_model(config.sentence_model)[1] if any(true) else ""
     tables = {method: predict(context, flow, method, compared.ids_for(method)) for method in _methods(context)}
     computed: list[Results] = []
+    load_encoder = cache(lambda: SentenceBert(config.sentence_model))
 
     def compute(folder: StageFolder) -> StageSummary:
         ids = compared.images.ids
@@ -59,12 +61,15 @@ def run(context: RunContext, flow: Flow) -> Table:
         comparison = compare(
             names,
             true,
-            lambda: SentenceBert(config.sentence_model),
+            load_encoder,
             hyphen_to_space=config.hyphen_to_space,
             resamples=config.bootstrap,
             seed=config.seed,
         )
-        results = _results(context, flow, compared, comparison, sentence_model=sentence_model, bills=bills)
+        nearest = report_content.nearest_coverage(flow, load_encoder) if compared.with_near else None
+        results = _results(
+            context, flow, compared, comparison, sentence_model=sentence_model, bills=bills, nearest_coverage=nearest
+        )
         folder.write_bytes("metrics.json", results.to_json().encode())
         page = render(report_content.content(context.config, flow, compared, tables, results))
         folder.write_bytes("report.html", page.encode())
@@ -126,10 +131,20 @@ def _methods(context: RunContext) -> list[Method]:
 
 
 def _results(
-    context: RunContext, flow: Flow, compared: Compared, comparison: Comparison, *, sentence_model: str, bills: Billing
+    context: RunContext,
+    flow: Flow,
+    compared: Compared,
+    comparison: Comparison,
+    *,
+    sentence_model: str,
+    bills: Billing,
+    nearest_coverage: float | None,
 ) -> Results:
     trained = flow.makd if "makd" in compared.methods else flow.base if "base" in compared.methods else None
     class_targets = "" if trained is None else str(trained.extra.get("class_targets", ""))
+    candidates = None
+    if compared.with_near:
+        candidates = report_content.candidate_facts(flow.candidates, flow.near, nearest_coverage)
     stages = stage_results(context.tables)
     images = compared.images
     return Results(
@@ -149,7 +164,7 @@ def _results(
         stages=stages,
         agreement=comparison.agreement,
         label_space=report_content.label_space(flow.labels),
-        candidates=report_content.candidate_facts(flow.candidates, flow.near) if compared.with_near else None,
+        candidates=candidates,
         costs=method_costs(compared.methods, stages, bills, class_targets=class_targets),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
+from fgvr.candidate_table import read_sets
+from fgvr.candidates import NONE, coverage
 from fgvr.config import Config, Discovery
 from fgvr.config.run import Method
 from fgvr.evaluation import EvaluationImages
 from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
+from fgvr.metrics.semantic import NameEncoder, nearest_names
 from fgvr.mllm.label_space import LabelSpace as Names
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.content import ImageCard, ReportContent
@@ -66,14 +69,37 @@ def label_space(labels: Table) -> LabelSpace:
     return LabelSpace(statistics(names), counts, merged)
 
 
-def candidate_facts(candidates: Table, near: Table) -> CandidateFacts:
-    """How good the candidate sets are, as the stages candidates and near estimated and measured it."""
+def nearest_coverage(flow: Flow, load_encoder: Callable[[], NameEncoder]) -> float | None:
+    """Share of candidate sets that hold the name nearest in meaning to the true class; None where none is known.
+
+    The model is loaded only where a class is known.
+    """
+    names = Names.from_json(storage.read_bytes(flow.labels.path("label_space.json"))).labels
+    rows = flow.candidates.read(["image_id", "label_ids", "weights"])
+    classes = flow.samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
+    known = np.array([bool(name) for name in classes], dtype=bool)
+    if not names or not known.any():
+        return None
+    truth = np.full(len(classes), NONE, dtype=np.int32)
+    truth[known] = nearest_names([name for name in classes if name], names, load_encoder())
+    return coverage(read_sets(rows), truth)
+
+
+def candidate_facts(candidates: Table, near: Table, nearest: float | None = None) -> CandidateFacts:
+    """How good the candidate sets are, as the stages candidates and near estimated and measured it.
+
+    Args:
+        candidates: the candidates table.
+        near: the table of disambiguated labels.
+        nearest: as `nearest_coverage` found.
+    """
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
         coverage=metrics.get("coverage"),
+        nearest_coverage=nearest,
         label_accuracy=agreement.label_accuracy,
         neighbour_precision=agreement.neighbour_precision,
         expected_to_help=agreement.expected_to_help,

@@ -33,6 +33,17 @@ def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.b
     return np.array([bool(folded[g]) and folded[g] == folded[t] for g, t in pairs], dtype=bool)
 
 
+def inclusion_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Bool [N]: the predicted name holds the true one, case and outer blanks apart (altndrr/lmms-owc, after vic).
+
+    Letters count, not words, as there: "Red-winged Gull" holds "gull", and so does "seagull".
+    """
+    if len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
+    pairs = zip(predicted, true, strict=True)
+    return np.array([bool(t.strip()) and t.strip().lower() in g.strip().lower() for g, t in pairs], dtype=bool)
+
+
 def mapped_share(predicted: Sequence[str], classes: Iterable[str]) -> float:
     """Share (0–1) of predictions that name any of the true classes, right or wrong; 0 without predictions."""
     known = {fold_name(name) for name in classes} - {""}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fgvr.metrics.bootstrap import interval
-from fgvr.metrics.classification import mapped_share, top1_hits
+from fgvr.metrics.classification import inclusion_hits, mapped_share, top1_hits
 from fgvr.metrics.clustering import match_clusters
 from fgvr.metrics.semantic import NameEncoder, sacc_scores, siou_scores
 
@@ -29,6 +29,7 @@ class MethodScores:
         unnamed: of these, without a predicted name; each scores 0.
         names: distinct predicted names.
         mapped: share (0–1) of predictions that name any true class.
+        inclusion: images whose predicted name holds the true one (0–100).
         intervals: metric → (low, high), 95% bootstrap interval; empty without resamples.
     """
 
@@ -40,6 +41,7 @@ class MethodScores:
     unnamed: int
     names: int
     mapped: float
+    inclusion: float = 0.0
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -73,5 +75,6 @@ def score(
         unnamed=sum(not name for name in predicted),
         names=len(set(predicted) - {""}),
         mapped=mapped_share(predicted, set(true)),
+        inclusion=100 * float(np.mean(inclusion_hits(predicted, true))) if true else 0.0,
         intervals={name: found for name, found in intervals.items() if found is not None},
     )

@@ -121,6 +121,24 @@ def sacc_scores(predicted: Sequence[str], true: Sequence[str], encoder: NameEnco
     return np.array([100 * cosine[pair] for pair in zip(predicted, true, strict=True)], dtype=np.float64)
 
 
+def nearest_names(true: Sequence[str], names: Sequence[str], encoder: NameEncoder) -> npt.NDArray[np.int64]:
+    """For each true name the place of the nearest one in meaning among `names`, int64 [N]; of equals the first.
+
+    That is the best that a method which can only say `names` could say, by sACC.
+
+    Raises:
+        ValueError: there are no names.
+    """
+    if not names:
+        raise ValueError("no names to choose the nearest from")
+    classes = sorted(set(true))
+    if not classes:
+        return np.zeros(0, dtype=np.int64)
+    nearest = (encoder.encode(classes) @ encoder.encode(names).T).argmax(axis=1)
+    place = dict(zip(classes, nearest.tolist(), strict=True))
+    return np.array([place[name] for name in true], dtype=np.int64)
+
+
 def words(name: str, *, hyphen_to_space: bool = False) -> frozenset[str]:
     """The words of a name as altndrr/vic's `SentenceIOU` cuts them: letters, digits and blanks, lower case.
 

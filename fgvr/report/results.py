@@ -129,6 +129,8 @@ class CandidateFacts:
         true_label_accuracy: share of MLLM labels that are right; this and the next two None where no truth is known.
         candidate_accuracy: share of images whose heaviest candidate is right before training.
         disambiguated_accuracy: the same after it.
+        nearest_coverage: share of sets that hold the name nearest to the true one in meaning, of all names; None where
+            no truth is known.
     """
 
     mean_size: float
@@ -141,6 +143,7 @@ class CandidateFacts:
     true_label_accuracy: float | None = None
     candidate_accuracy: float | None = None
     disambiguated_accuracy: float | None = None
+    nearest_coverage: float | None = None
 
 
 @dataclass(frozen=True)

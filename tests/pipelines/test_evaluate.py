@@ -18,7 +18,7 @@ from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
-from fgvr.metrics.semantic import SentenceModelError
+from fgvr.metrics.semantic import SentenceBert, SentenceModelError
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines import candidates, evaluate, ingest
@@ -134,6 +134,18 @@ def birds(tmp_path_factory) -> Path:
     return folder
 
 
+def nearest_coverage_again(flow) -> float:
+    """Share of candidate sets with the name nearest to the truth, one image after the other."""
+    names = json.loads(Path(flow.labels.path("label_space.json")).read_text())["labels"]
+    encoder, held = SentenceBert(), []
+    vectors = [encoder.encode([name])[0] for name in names]
+    for row in flow.candidates.read(["image_id", "label_ids"]).to_pylist():
+        truth = flow.samples.take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
+        cosines = [float(encoder.encode([truth])[0] @ vector) for vector in vectors]
+        held.append(int(np.argmax(cosines)) in row["label_ids"])
+    return float(np.mean(held))
+
+
 @pytest.mark.slow
 def test_with_truth(birds, tmp_path):
     source = {"kind": "table", "path": f"{birds}/samples.csv"}
@@ -157,6 +169,7 @@ def test_with_truth(birds, tmp_path):
     assert facts["cost"]["prompt_tokens"] == 900
     assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
     assert facts["candidates"]["coverage"] == flow.candidates.extra["metrics"]["coverage"]
+    assert facts["candidates"]["nearest_coverage"] == pytest.approx(nearest_coverage_again(flow))
     rate = facts["stages"]["embeddings"]["seconds"] / facts["stages"]["embeddings"]["rows"]
     near, own = facts["costs"]["methods"]["near"], facts["stages"]["eval_near"]
     assert near["inference_hours"] == pytest.approx(10_000 / 3600 * (rate + own["seconds"] / own["rows"]))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvr.metrics.classification import candidate_coverage, fold_name, mapped_share, top1_hits
+from fgvr.metrics.classification import candidate_coverage, fold_name, inclusion_hits, mapped_share, top1_hits
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_candidate_coverage():
     candidates = [["a", "B b"], ["a"], []]
     assert candidate_coverage(candidates, ["b-b", "c", "a"]) == pytest.approx(1 / 3)
     assert not np.isnan(candidate_coverage([], []))
+
+
+def test_text_inclusion():
+    predicted = ["A Herring Gull ", "herring gull", "gull", "Seagull", "", "Herring  Gull"]
+    true = ["Herring Gull", " Herring Gull", "Herring Gull", "gull", "gull", "Herring Gull"]
+    assert inclusion_hits(predicted, true).tolist() == [True, True, False, True, False, False]
+    with pytest.raises(ValueError, match="1 predictions for 2 true names"):
+        inclusion_hits(["a"], ["a", "b"])

@@ -22,6 +22,7 @@ def test_by_hand():
     assert found.siou == pytest.approx((100 + 100 + 50 + 0) / 4)
     assert found.top1 == pytest.approx(50)  # both spellings
     assert (found.images, found.unnamed, found.names, found.mapped) == (4, 1, 3, 0.5)
+    assert found.inclusion == pytest.approx(50)  # "tern" does not hold "Red Tern"
     for metric, (low, high) in found.intervals.items():
         assert low <= getattr(found, metric) <= high
 

@@ -10,6 +10,7 @@ from fgvr.metrics.semantic import (
     SentenceBert,
     SentenceModelError,
     find_sentence_model,
+    nearest_names,
     sacc_scores,
     siou_scores,
     words,
@@ -48,6 +49,16 @@ def test_sacc_embeds_raw_names_and_each_once():
 
 def test_sacc_of_nothing_predicted():
     np.testing.assert_array_equal(sacc_scores(["", ""], ["finch", "gull"], TwoDimensions()), [0, 0])
+
+
+def test_the_nearest_name_in_meaning():
+    # angles: finch 0, Finch 60, azure finch 90, gull 180
+    places = nearest_names(["finch", "gull", "finch", "azure finch"], ["gull", "Finch"], TwoDimensions())
+    assert places.tolist() == [1, 0, 1, 1]
+    assert nearest_names(["finch"], ["azure finch", "azure finch"], TwoDimensions()).tolist() == [0]
+    assert nearest_names([], ["gull"], TwoDimensions()).tolist() == []
+    with pytest.raises(ValueError, match="no names"):
+        nearest_names(["finch"], [], TwoDimensions())
 
 
 def test_words_delete_hyphens_by_default():
