@@ -45,10 +45,11 @@ def run(context: RunContext, samples: Table) -> Table:
     config = context.config.label
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
+    merged = _merge_identity(config)  # and one in label.merge_model
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
     answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
-    decides = {"aliases": chosen, "listed": config.listed, "merge": _merge_identity(config)}
+    decides = {"aliases": chosen, "listed": config.listed, "merge": merged}
     return name_answers(
         context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=_merge(config)
     )

@@ -1,0 +1,37 @@
+"""What is wrong with the label stage's settings shows before the model is asked."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.stage import RunContext
+from fgvr.config import build
+from fgvr.errors import UserError
+from pipelines import label
+from pipelines.flow import Flow
+
+
+class NoTracking:
+    """In place of MLflow: stages run, nothing is recorded."""
+
+    def stage(self, name: str, decides: Any) -> Any:
+        return nullcontext(SimpleNamespace(finish=lambda _: None))
+
+
+@pytest.mark.parametrize("field", ["aliases", "merge_model"])
+def test_a_slip_shows_before_the_model_is_asked(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(label, "answer", lambda *args, **_: asked.append(args[1]))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    tree = {
+        "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos")}},
+        "label": {field: str(tmp_path / "gone")},
+    }
+    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"label.{field}"):
+        flow.labels  # noqa: B018
+    assert asked == []
