@@ -170,9 +170,10 @@ def _results(
 
 
 def _numbers(results: Results) -> dict[str, float]:
-    """`near.sacc` and so on, for MLflow."""
+    """`near.top1`, `near.sacc.all-MiniLM-L6-v2` and so on, for MLflow: sACC of two models does not compare."""
+    model = results.evaluation.sacc_model.rstrip("/").rsplit("/", 1)[-1]
     return {
-        f"{method}.{metric}": getattr(result.scores, metric)
+        f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
         for method, result in results.methods.items()
         if result.scores is not None
         for metric in METRICS

@@ -138,9 +138,9 @@ def _merge(config: Label) -> Merge | None:
     )
 
 
-def _merge_identity(config: Label) -> list[Any] | None:
-    if config.merge_similarity is None:
-        return None
+def _merge_identity(config: Label) -> Any:
+    if config.merge_similarity is None or config.merge_similarity == 1:
+        return config.merge_similarity
     return [config.merge_similarity, find_sentence_model(config.merge_model, "label.merge_model")[1]]
 
 

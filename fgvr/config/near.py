@@ -36,9 +36,10 @@ class Label(Part):
     """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
     aliases: str | None = None
     """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run."""
-    merge_similarity: float | None = Field(default=0.95, ge=0, le=1)
+    merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are one label
-    ("Mallard duck"); plurals and names with one Latin name always are. null: only case and punctuation are forgiven."""
+    ("Mallard duck"); plurals and names with one Latin name always are, and at 1 nothing else. Lower, products that
+    differ in a word may be united: look through aliases.csv. null: only case and punctuation are forgiven."""
     merge_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
     seed: int = Field(default=0, ge=0)

@@ -39,7 +39,7 @@ def merge_aliases(
     Args:
         names: distinct names.
         load_encoder: of the text embeddings; called only where a pair needs one.
-        similarity: least cosine of order, slip and more words.
+        similarity: least cosine of order, slip and more words; at 1 they are not looked at.
 
     Returns:
         alias → the more frequent name (of equally frequent ones the first in alphabetical order) that stands for it.
@@ -48,9 +48,9 @@ def merge_aliases(
     uses = [group[0] for group in groups]
     nearness = dict.fromkeys(of_one_species(uses), _STATED)
     words = [name_words(use.name) for use in uses]
-    alike = sorted({*in_other_order(words), *with_a_slip(words), *with_more_words(words)} - nearness.keys())
-    if alike:
-        nearness |= _near(uses, alike, load_encoder(), similarity)
+    alike = {*in_other_order(words), *with_a_slip(words), *with_more_words(words)} - nearness.keys()
+    if alike and similarity < 1:
+        nearness |= _near(uses, sorted(alike), load_encoder(), similarity)
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for (one, other), near in nearness.items():
         partners[other].append((near, -one))

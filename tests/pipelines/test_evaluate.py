@@ -179,7 +179,7 @@ def test_with_truth(birds, tmp_path):
     assert SCRIPT not in page
     assert "&lt;script&gt;alert(" in page
     tracker = flow.context.tracker
-    assert tracker.metrics["near.sacc"] == facts["methods"]["near"]["sacc"]
+    assert tracker.metrics["near.sacc.all-MiniLM-L6-v2"] == facts["methods"]["near"]["sacc"]
     assert tracker.files == ["metrics.json", "report.html", "aliases.csv"]
 
     again = evaluate.run(flow.context, flow)  # nothing left to do

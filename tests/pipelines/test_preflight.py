@@ -54,7 +54,7 @@ def test_the_demo_passes() -> None:
             },
             "baselines.cased.captions: the method cased needs",
         ),
-        ({"label": {"merge_model": "/no/such/bert"}}, "label.merge_model"),
+        ({"label": {"merge_model": "/no/such/bert", "merge_similarity": 0.9}}, "label.merge_model"),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_field_s_name(values: dict[str, object], named: str) -> None:
@@ -64,6 +64,7 @@ def test_what_cannot_work_is_refused_by_the_field_s_name(values: dict[str, objec
 
 def test_without_merging_no_text_model_is_needed() -> None:
     check(build({"label": {"merge_model": "/no/such/bert", "merge_similarity": None}}))
+    check(build({"label": {"merge_model": "/no/such/bert"}}))
 
 
 def test_own_photos_with_own_questions_pass(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def vit_b_16():
     return CLIP(512, vision, text, quick_gelu=True).eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("class_specific", "position"), [(False, "end"), (True, "end"), (False, "middle"), (True, "front")]
 )
