@@ -32,6 +32,7 @@ from pipelines import report_content
 from pipelines.billing import billing
 from pipelines.flow import Flow, stage_main
 from pipelines.methods import predict
+from pipelines.preflight import check_methods
 from pipelines.report_content import Compared
 
 log = logging.getLogger(__name__)
@@ -189,4 +190,4 @@ def _track(context: RunContext, flow: Flow, table: Table, results: Results) -> N
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.report)
+    stage_main(__doc__, lambda flow: flow.report, check=check_methods)

@@ -30,7 +30,7 @@ def check(config: Config) -> None:
     _check_source(config)
     _check_questions(config)
     _check_learning(config)
-    _check_methods(config)
+    check_methods(config)
     if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
         identity(config.mllm)  # finds the model without fetching its weights
     find_clip(config.clip)
@@ -109,9 +109,11 @@ def _check_questions(config: Config) -> None:
         )
 
 
-def _check_methods(config: Config) -> None:
+def check_methods(config: Config) -> None:
     """Read what the compared methods need besides models: each of them raises its own error."""
     methods = config.evaluate.methods
+    if {"finer", "makd"} & set(methods):
+        _check_questions(config)
     if "zs_wordnet" in methods:
         read_nouns(config.baselines.wordnet.path)
     if "cased" in methods:

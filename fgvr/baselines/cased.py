@@ -45,7 +45,7 @@ def predict(
 
     Args:
         images: L2-normalised, [N, d].
-        database: to retrieve from, exactly.
+        database: to retrieve from.
         encode: L2-normalised vectors float32 [W, d] of words.
         settings: of the method.
     """

@@ -78,3 +78,16 @@ def test_rows_hand_worked():
     assert first["top_labels"] == ["y", "z", "x"]  # fewer classes than five
     assert (second["label"], second["abstained"]) == ("x", True)  # of equals the lower id, as arg max
     assert second["p_yes"] is None
+
+
+@pytest.mark.parametrize("labels", [3, 5, 6, 2000])
+def test_the_best_five_are_the_first_of_a_stable_sort(labels):
+    scores = np.random.default_rng(labels).integers(0, 40, (50, labels)).astype(np.float32) / 40  # many are equal
+    scores[7] = 0.0  # underflow: all equal
+    scores[8, ::2] = np.nan
+    scores[9] = np.nan
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    names = [str(label) for label in range(labels)]
+    rows = prediction_rows(range(50), Outputs(scores), names, abstain_below=0.0)
+    assert [row["top_labels"] for row in rows] == [[names[label] for label in row] for row in expected]
+    assert [row["label_id"] for row in rows] == expected[:, 0].tolist()

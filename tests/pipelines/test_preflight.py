@@ -1,10 +1,12 @@
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
 from fgvr.config import ConfigError, build
 from fgvr.errors import UserError
-from pipelines.preflight import check, check_splits
+from pipelines.preflight import check, check_methods, check_splits
 
 FOLDER = {"kind": "folder", "path": "."}
 CUB = {"kind": "layout", "name": "cub", "path": "data/CUB_200_2011"}
@@ -103,3 +105,25 @@ def test_a_download_that_lacks_a_listing_file_is_refused_before_anything_starts(
     (tmp_path / "images.txt").write_text("1 a.jpg\n")
     with pytest.raises(UserError, match=r"classes.txt is missing; the official download of CUB-200-2011"):
         check(build({"ingest": {"source": {**CUB, "path": str(tmp_path)}}}))
+
+
+def test_the_script_of_evaluate_refuses_a_method_before_the_run_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(_config: object) -> None:
+        raise AssertionError("the run was opened")
+
+    monkeypatch.setattr("cluster.run.open_run", opened)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--evaluate.methods", "[finer]"])
+    script = Path(__file__).parents[2] / "pipelines" / "evaluate.py"
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 1
+    assert "baselines.finer.llm" in capsys.readouterr().err
+
+
+def test_methods_that_ask_questions_need_some() -> None:
+    of_folder = {"ingest": {"source": FOLDER}}
+    check_methods(build({**of_folder, "evaluate": {"methods": ["zs_clip", "near", "base"]}}))
+    with pytest.raises(ConfigError, match=r"questions\.file"):
+        check_methods(build({**of_folder, "evaluate": {"methods": ["near", "makd"]}}))
