@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
-from cluster.stage_clock import StageClock
+from cluster.stage_clock import CLOCK, StageClock
 from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
@@ -219,6 +219,8 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
             return Table.load(uri, RETRYING)
         except FileNotFoundError:
             return None
+    # Left by a session that ended between the manifest and the clock's removal: the manifest has its seconds.
+    storage.remove(storage.join(uri, CLOCK))
     storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
     storage.remove(storage.join(uri, tables.MANIFEST))
     return before

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from cluster.stage_clock import CLOCK
 from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.schemas import ANSWERS
@@ -120,6 +121,19 @@ def test_a_retry_that_was_cut_short_is_finished_by_the_next_run_as_another_revis
         stage(dies, retry_failed=True)
     second = stage(lambda folder: folder.write_table(answers()))  # without the flag
     assert (first.revision, second.revision, second.failed) == (0, 1, 0)
+
+
+def test_seconds_that_the_manifest_has_are_not_counted_again_by_a_retry(tmp_path: Path) -> None:
+    def failing(folder: StageFolder) -> StageSummary:
+        return folder.write_table(answers(4))
+
+    first = context_in(tmp_path, max_error_share=0.5).stage("answers", decides={}, inputs=[], compute=failing)
+    # As where the session was killed between the two: the table is finished, and its clock still there.
+    Path(first.uri, CLOCK).write_text('{"seconds": 100.0}')
+    retrying = context_in(tmp_path, max_error_share=0.5, retry_failed=True)
+    again = retrying.stage("answers", decides={}, inputs=[], compute=failing)
+    assert first.seconds <= again.seconds < 50
+    assert not Path(first.uri, CLOCK).exists()
 
 
 def test_a_stage_that_stopped_for_its_failures_can_try_them_again(tmp_path: Path) -> None:
