@@ -79,14 +79,17 @@ def _cost(cost: dict[str, Any]) -> str:
 
 
 def _costs(costs: dict[str, Any]) -> list[str]:
+    priced = bool(costs["prices"])
     images = f"{costs['images']:,} images"
-    lines = [f"{'hours and US$':18}{'naming':>12}{'training':>12}{images:>16}{'US$':>12}"]
+    lines = [f"{'hours':18}{'naming':>12}{'training':>12}{images:>16}" + (f"{'US$':>12}" if priced else "")]
     for name, cost in costs["methods"].items():
         hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{cost['inference_hours']:>16.3f}"
         usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
-        lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}{usd:>12}")
+        lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
+    if not priced:
+        return [*lines, "(for US$ give a price file: --evaluate.prices docs/prices.yaml)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})
-    return [*lines, f"(prices: {costs['prices'] or 'none'}{'; unknown: ' if missing else ''}{', '.join(missing)})"]
+    return [*lines, f"(prices: {costs['prices']}{'; unknown: ' if missing else ''}{', '.join(missing)})"]
 
 
 def _clean(line: str) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from sample_report import SCRIPT, results
 
 from fgvr.report.console import results_table
@@ -34,8 +36,18 @@ def test_control_characters_do_not_reach_the_terminal():
 
 def test_hours_and_money_with_what_is_unknown() -> None:
     lines = results_table(results().to_json()).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("hours and US$"))
-    assert lines[start].split() == ["hours", "and", "US$", "naming", "training", "10,000", "images", "US$"]
+    start = next(number for number, line in enumerate(lines) if line.startswith("hours "))
+    assert lines[start].split() == ["hours", "naming", "training", "10,000", "images", "US$"]
     assert lines[start + 1].split() == ["MLLM", "0.000", "0.000", "17.500", "104.20"]
     assert lines[start + 2].split() == ["NeaR", "0.050", "0.600", "0.030", "unknown"]
     assert lines[start + 3].startswith("(prices: 2026-01-01, a list; unknown: gpt-9, gpu_hour)")
+
+
+def test_without_prices_there_are_hours_and_how_to_get_money() -> None:
+    found = results()
+    assert found.costs is not None
+    lines = results_table(replace(found, costs=replace(found.costs, prices="")).to_json()).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("hours "))
+    assert lines[start].split() == ["hours", "naming", "training", "10,000", "images"]
+    assert lines[start + 1].split() == ["MLLM", "0.000", "0.000", "17.500"]
+    assert "--evaluate.prices" in lines[start + 3]
