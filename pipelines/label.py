@@ -45,18 +45,16 @@ def run(context: RunContext, samples: Table) -> Table:
     config = context.config.label
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
-    merged = _merge_identity(config)  # and one in label.merge_model
+    _merge_identity(config)  # and one in label.merge_model
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
     answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
-    decides = {"aliases": chosen, "listed": config.listed, "merge": merged}
-    return name_answers(
-        context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=_merge(config)
-    )
+    decides = {"aliases": chosen}
+    return name_answers(context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=True)
 
 
 def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64], labels: Table, *, name: str) -> Table:
-    """The labels of other images, asked once and cleaned alike; an answer known from `labels` gets the same name.
+    """The labels of other images, asked once; an answer known from `labels` gets the same name, and others are cleaned.
 
     Args:
         context: the run.
@@ -66,7 +64,7 @@ def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64],
         name: of the new table.
     """
     answers = answer(context, f"{name}_answers", samples, ids)
-    return name_answers(context, name, [answers, labels], labels.path(ALIASES_FILE), decides={})
+    return name_answers(context, name, [answers, labels], labels.path(ALIASES_FILE))
 
 
 def answer(
@@ -150,16 +148,28 @@ def name_answers(
     inputs: list[Table],
     aliases: str | None,
     *,
-    decides: dict[str, Any],
+    decides: dict[str, Any] | None = None,
     listed: int = 1,
-    merge: Merge | None = None,
+    merge: bool = False,
 ) -> Table:
-    """What the answers, the first of the inputs, mean: a labels table with its label space and alias table."""
-    answers = inputs[0]
+    """A labels table with its label space and alias table.
+
+    Args:
+        context: the run.
+        table: its name.
+        inputs: tables that it is made of; the first one has the answers.
+        aliases: file of labels chosen before; None: there are none.
+        decides: what else decides the content.
+        listed: names that each answer was asked for.
+        merge: unite aliases of one name, as the config says.
+    """
+    answers, config = inputs[0], context.config.label
+    decides = (decides or {}) | {"listed": listed, "merge": _merge_identity(config) if merge else None}
 
     def compute(folder: StageFolder) -> StageSummary:
         items = count_items(answers.batches(["texts", "error"]), listed)
-        named = build_label_space(items, None if aliases is None else read_aliases(aliases), merge)
+        chosen = None if aliases is None else read_aliases(aliases)
+        named = build_label_space(items, chosen, _merge(config) if merge else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
         failures: Counter[str] = Counter()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 UNSURE = 0.1
 """Answers whose p(yes) is nearer to ½ than this are left out: they would say as often the wrong thing."""
 
-_PROMPT = """Somebody looked at a photo of {subject} and answered questions about it:
+PROMPT = """Somebody looked at a photo of {subject} and answered questions about it:
 {answers}
 Which {count} kinds could it be? Name them as exactly as you can (the species, breed or model, not the family), the \
 most likely one first, one name a line and nothing else."""
@@ -32,4 +32,4 @@ def described(questions: Sequence[str], p_yes: npt.NDArray[np.float32]) -> list[
 
 def naming_prompt(answers: Sequence[str], subject: str, count: int) -> str:
     """What the language model is asked about one image (the idea is FineR's, its questions are open ones)."""
-    return _PROMPT.format(subject=subject, answers="\n".join(answers), count=count)
+    return PROMPT.format(subject=subject, answers="\n".join(answers), count=count)

@@ -30,7 +30,7 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
     prompt = _subject(context, flow.samples, ids).fill(context.config.baselines.findr.prompt)
     answers = label.answer(context, "findr_answers", flow.samples, ids, prompt=prompt)
-    named = label.name_answers(context, "findr_labels", [answers], None, decides={})
+    named = label.name_answers(context, "findr_labels", [answers], None, merge=True)
     return of_names(context, flow, label_space(named).labels, named)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.baselines import BaselineError
-from fgvr.baselines.attributes import described, naming_prompt
+from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
 from fgvr.mllm.backend import Answer, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
@@ -30,7 +30,7 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     attributes = aspects.ask(context, "finer_aspects", flow.samples, flow.questions, ids)
     proposed = _propose(context, flow.questions, attributes)
     count = context.config.baselines.finer.names
-    named = label.name_answers(context, "finer_labels", [proposed], None, decides={"listed": count}, listed=count)
+    named = label.name_answers(context, "finer_labels", [proposed], None, listed=count, merge=True)
     return of_names(context, flow, label_space(named).labels, named)
 
 
@@ -70,7 +70,13 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         }
         return summary
 
-    decides = {"llm": backend_identity(llm), "finer": settings.model_copy(update={"llm": None}), "subject": subject}
+    decides = {
+        "llm": backend_identity(llm),
+        "finer": settings.model_copy(update={"llm": None}),
+        "subject": subject,
+        "prompt": PROMPT,
+        "unsure": UNSURE,
+    }
     return context.stage("finer_answers", decides=decides, inputs=[questions, attributes], compute=compute)
 
 
