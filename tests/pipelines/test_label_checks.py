@@ -29,7 +29,7 @@ def test_a_slip_shows_before_the_model_is_asked(field: str, tmp_path: Path, monk
     (tmp_path / "photos" / "a.jpg").touch()
     tree = {
         "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos")}},
-        "label": {field: str(tmp_path / "gone")},
+        "label": {"merge_similarity": 0.9, field: str(tmp_path / "gone")},
     }
     flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"label.{field}"):
