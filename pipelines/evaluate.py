@@ -10,7 +10,9 @@ The table has a row for each image, with its true name and a column for each met
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from fgvr.evaluation import Comparison, choose_images, compare, names_of, readab
 from fgvr.metrics.scores import METRICS
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.report.cards import choose_examples
+from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
 from fgvr.report.results import EvaluationSet, Results, stage_results
@@ -189,5 +192,15 @@ def _track(context: RunContext, flow: Flow, table: Table, results: Results) -> N
     context.tracker.log_file(flow.labels.path("aliases.csv"), "labels")
 
 
+def show(flow: Flow) -> None:
+    """The results on the console, and where the report and the MLflow runs are."""
+    context, folder = flow.context, storage.join(flow.context.folder, "report")
+    flow.report  # noqa: B018  # asking for a table computes it
+    sys.stdout.write(results_table(storage.read_bytes(storage.join(folder, "metrics.json")).decode()))
+    sys.stdout.write(f"\nreport: {storage.join(folder, 'report.html')}\n")
+    mlflow = Path(sys.executable).with_name("mlflow")
+    sys.stdout.write(f"MLflow: {mlflow} ui --backend-store-uri {context.tracker.uri}\n")
+
+
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.report, check=check_methods)
+    stage_main(__doc__, show, check=check_methods)

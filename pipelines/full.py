@@ -9,12 +9,8 @@ trained models in tables/near and tables/makd, and the MLflow store. Running it 
 
 from __future__ import annotations
 
-import sys
-
 from cluster.capacity import check_all
-from cluster.stage import RunContext
-from fgvr import storage
-from fgvr.report.console import results_table
+from pipelines import evaluate
 from pipelines.flow import Flow, stage_main
 from pipelines.preflight import check, check_splits
 
@@ -33,15 +29,7 @@ def run(flow: Flow) -> None:
         flow.base  # noqa: B018
     flow.makd  # noqa: B018
     flow.predictions  # noqa: B018
-    flow.report  # noqa: B018
-    _show(flow.context)
-
-
-def _show(context: RunContext) -> None:
-    report = storage.join(context.folder, "report")
-    sys.stdout.write(results_table(storage.read_bytes(storage.join(report, "metrics.json")).decode()))
-    sys.stdout.write(f"\nreport: {storage.join(report, 'report.html')}\n")
-    sys.stdout.write(f"MLflow: mlflow ui --backend-store-uri {context.tracker.uri}\n")
+    evaluate.show(flow)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def results_table(metrics: str) -> str:
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
     lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
     if facts.get("costs"):
-        lines += ["", *_costs(facts["costs"])]
+        lines += ["", *_costs(facts["costs"], facts["stages"])]
     return "\n".join(_clean(line) for line in lines) + "\n"
 
 
@@ -78,7 +78,7 @@ def _cost(cost: dict[str, Any]) -> str:
     )
 
 
-def _costs(costs: dict[str, Any]) -> list[str]:
+def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     priced = bool(costs["prices"])
     images = f"{costs['images']:,} images"
     lines = [f"{'hours':18}{'naming':>12}{'training':>12}{images:>16}" + (f"{'US$':>12}" if priced else "")]
@@ -86,6 +86,8 @@ def _costs(costs: dict[str, Any]) -> list[str]:
         hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{cost['inference_hours']:>16.3f}"
         usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
         lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
+    if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
+        lines.append("(at the measured rates, in which starting the workers counts: with few images it is most of it)")
     if not priced:
         return [*lines, "(for US$ give a price file: --evaluate.prices docs/prices.yaml)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})
