@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TRACKING_URI = "MLFLOW_TRACKING_URI"
 RUN_FILE = "mlflow_run.json"
 MAX_BATCH = 1000  # metrics in one request, MLflow's own limit
 
@@ -111,8 +112,9 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
     quiet_before_start()
     import mlflow
 
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(config, folder)
-    mlflow.set_tracking_uri(uri)
+    given = os.environ.get(TRACKING_URI)
+    uri = config.tracking.uri or given or _sqlite_uri(config, folder)
+    mlflow.set_tracking_uri(uri)  # also sets the environment variable, for child processes
     experiment = mlflow.get_experiment_by_name(config.tracking.experiment)
     if experiment is None:
         own_store = uri.startswith("sqlite:")
@@ -126,7 +128,13 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
         facts = json.dumps({"tracking_uri": uri, "run_id": run.info.run_id})
         storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
         mlflow.log_text(to_yaml(config), "config.yaml")
-        yield Tracker(run, uri)
+        try:
+            yield Tracker(run, uri)
+        finally:
+            # Left there, the next run of this process would take this run's store for the one that the user chose.
+            os.environ.pop(TRACKING_URI, None)
+            if given is not None:
+                os.environ[TRACKING_URI] = given
 
 
 def _sqlite_uri(config: Config, folder: str) -> str:

@@ -11,6 +11,12 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
 
 
+@pytest.fixture(autouse=True)
+def _no_tracking_store() -> None:
+    """`mlflow.set_tracking_uri` sets an environment variable that the next test's run would obey."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(scope="session")
 def ray_session_of_two() -> Iterator[None]:
     """One Ray session of two cores for all tests that need one in their own process."""

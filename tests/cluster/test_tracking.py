@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import mlflow
@@ -87,6 +88,14 @@ def test_stages_of_a_killed_session_are_no_longer_running(tmp_path: Path) -> Non
     with tracked_run(Config(), str(tmp_path)):
         assert client.get_run(stage).info.status == "KILLED"
         assert client.get_run(trial).info.status == "RUNNING"
+
+
+def test_two_runs_of_one_process_have_a_store_each(tmp_path: Path) -> None:
+    with tracked_run(Config(), str(tmp_path / "first")) as first:
+        assert os.environ["MLFLOW_TRACKING_URI"] == first.uri  # for child processes
+    with tracked_run(Config(), str(tmp_path / "second")) as second:
+        assert second.uri != first.uri
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_a_lost_store_starts_a_new_run(tmp_path: Path) -> None:
