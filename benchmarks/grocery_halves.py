@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from grocery_questions import SUBJECT, read_table
 
 from fgvr.config.data import LayoutSource
-from fgvr.config.near import LABEL_PROMPT
 from fgvr.datasets import read_source
 from fgvr.errors import UserError
 
@@ -64,12 +65,12 @@ def write_captions(data: Path, file: Path) -> None:
 
 
 def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
-    """The benchmark's config; writes the halves and the captions into `folder` when they are not there.
+    """The benchmark's config; writes halves, captions and questions into `folder`.
 
     Raises:
         UserError: the tiny models have not been trained yet.
     """
-    for name in ("mllm", "clip"):
+    for name in ("mllm", "clip", "vqa"):
         if not (models / name).exists():
             raise UserError(
                 f"--config grocery: there is no model at {models / name}; train it:"
@@ -80,13 +81,15 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
         write_halves(data, halves)
     if not captions.exists():
         write_captions(data, captions)
+    questions = folder / "grocery-questions.txt"
+    questions.write_text("".join(f"{text}\n" for text in read_table().texts))
     return {
         "ingest": {"source": {"kind": "table", "path": str(halves)}},
         "baselines": {
             "cased": {"captions": str(captions)},
-            # The tiny MLLM knows one prompt: no question about the subject, and the plain prompt.
-            "findr": {"category": "grocery", "unit": "product", "expert": "grocer", "prompt": LABEL_PROMPT},
+            "findr": asdict(SUBJECT),  # no tiny MLLM knows the question about it
         },
+        "questions": {"file": str(questions), "subject": "groceries"},
         "label": {"images": {"max_images": None}},
         "mllm": {"kind": "vllm", "model": str(models / "mllm")},
         "clip": {"model": f"local-dir:{models / 'clip'}"},
@@ -94,3 +97,8 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
         "near": {"batch_size": 2048, "epochs": 250, "lr": 0.02, "warmup_epochs": 0, "workers": {"num_cpus": 1}},
         "cluster": {"num_cpus": 2},
     }
+
+
+def own_trees(models: Path) -> dict[str, dict[str, Any]]:
+    """What is laid over the config for single methods: the naming MLLM knows neither questions nor FiNDR's prompt."""
+    return {method: {"mllm": {"model": str(models / "vqa")}} for method in ("finer", "findr")}

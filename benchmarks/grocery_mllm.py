@@ -1,8 +1,8 @@
 """The Grocery Store benchmark's tiny MLLM: InternVL's architecture, trained on the data set's own photos.
 
 Two stages, as for the drawn field guide's: the vision tower learns to tell the classes apart; then it is frozen, and
-projector and language model learn to say the name when asked the label prompt. Answers to yes/no questions would be
-further branches of the same trunk (`fgvr.demo.training.mllm_language`); this data set has no questions yet.
+projector and language model learn to say the name when asked the label prompt. `grocery_vqa` makes a second model of
+the same vision tower, which answers yes/no questions, too.
 """
 
 from __future__ import annotations

@@ -50,10 +50,13 @@ class DataSetRuns:
     Args:
         tree: the config of the table, as read from a preset or file.
         context: the run that is open.
+        own: for some methods what is laid over that config.
     """
 
-    def __init__(self, tree: dict[str, Any], context: RunContext) -> None:
-        self._tree, self._context = tree, context
+    def __init__(
+        self, tree: dict[str, Any], context: RunContext, own: Mapping[str, dict[str, Any]] | None = None
+    ) -> None:
+        self._tree, self._context, self._own = tree, context, own or {}
         self._encoder: SentenceBert | None = None
 
     def measure(self, row: Row, seed: int, changes: Mapping[str, Any] | None = None) -> Measured:
@@ -79,7 +82,8 @@ class DataSetRuns:
         if isinstance(build(self._tree).ingest.source, FieldGuideSource):
             seeds["ingest"] = {"source": {"seed": seed}}
         tree = self._tree
-        for layer in (seeds, dict(changes), row.changes, {"evaluate": {"methods": [row.method]}}):
+        own = self._own.get(row.method, {})
+        for layer in (seeds, dict(changes), own, row.changes, {"evaluate": {"methods": [row.method]}}):
             tree = merge(tree, layer)
         return tree
 
@@ -118,8 +122,17 @@ class DataSetRuns:
 
 
 @contextmanager
-def open_data_set(tree: dict[str, Any], name: str, folder: str) -> Iterator[DataSetRuns]:
-    """Open the run `name` in `folder`; the Ray session that is up in this process is used, or one is started."""
+def open_data_set(
+    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, dict[str, Any]] | None = None
+) -> Iterator[DataSetRuns]:
+    """Open the run `name` in `folder`; the Ray session that is up in this process is used, or one is started.
+
+    Args:
+        tree: the config.
+        name: of the run.
+        folder: of all runs.
+        own: for some methods what is laid over the config.
+    """
     tree = merge(tree, {"run": {"name": name, "folder": folder}, "tracking": {"log_models": False}})
     with open_run(build(tree)) as context:
-        yield DataSetRuns(tree, context)
+        yield DataSetRuns(tree, context, own)

@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from grocery_halves import grocery_tree
+from experts import answering
+from grocery_halves import grocery_tree, own_trees
 from grocery_models import DEFAULT_OUT
 from grocery_photos import data_folder
 from near_cost import cost_table
@@ -30,7 +31,6 @@ from near_figure import draw
 from near_print import FIVE, average, scores_table
 from near_rows import TABLES, Row
 from near_runs import DataSetRuns, Measured, open_data_set
-from ornithologist import answering
 
 from cluster.console import show_progress
 from cluster.session import ray_session
@@ -41,7 +41,7 @@ from fgvr.config.tree import merge, nested
 from fgvr.errors import UserError
 from pipelines.flow import PRESETS
 
-ORNITHOLOGIST_PORT = 8123
+EXPERTS_PORT = 8123
 """Always the same: a server's address is part of what its answers are known by."""
 
 
@@ -53,31 +53,37 @@ class DataSet:
         name: of its run folder and in titles.
         tree: the config.
         known_as: the data set's name in the paper's tables; "" where it is none of theirs.
+        expert: the stand-in for FineR's language model; "" where there is none.
+        own: for some methods what is laid over the tree.
     """
 
     name: str
     tree: dict[str, Any]
     known_as: str
+    expert: str = ""
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) -> DataSet:
     """Read a config; raises UserError where there is none, or `grocery` has no models."""
     tree = grocery_tree(data_folder(), models, out) if name == "grocery" else read_preset(name, PRESETS)
     for change in changes:
-        field, _, value = change.partition("=")
-        tree = merge(tree, nested(field, yaml.safe_load(value)))
+        name_of, _, value = change.partition("=")
+        tree = merge(tree, nested(name_of, yaml.safe_load(value)))
+    if name == "grocery":
+        return DataSet(name, tree, "", "grocer", own_trees(models))
     source = build(tree).ingest.source
-    return DataSet(Path(name).stem, tree, source.name if isinstance(source, LayoutSource) else "")
+    known_as = source.name if isinstance(source, LayoutSource) else ""
+    return DataSet(Path(name).stem, tree, known_as, "ornithologist" if isinstance(source, FieldGuideSource) else "")
 
 
-def with_ornithologist(tree: dict[str, Any], address: str) -> dict[str, Any]:
-    """The stand-in for FineR's language model where the field guide's config names none; other trees as they are."""
-    config = build(tree)
-    missing = config.baselines.finer.llm is None and config.questions.llm is None
-    if not missing or not isinstance(config.ingest.source, FieldGuideSource):
-        return tree
-    llm = {"kind": "openai", "model": "ornithologist", "base_url": address}
-    return merge(tree, {"baselines": {"finer": {"llm": llm}}})
+def with_expert(data_set: DataSet, address: str) -> DataSet:
+    """With the stand-in for FineR's language model where the config names none; others as they are."""
+    config = build(data_set.tree)
+    if not data_set.expert or config.baselines.finer.llm is not None or config.questions.llm is not None:
+        return data_set
+    llm = {"kind": "openai", "model": data_set.expert, "base_url": address}
+    return replace(data_set, tree=merge(data_set.tree, {"baselines": {"finer": {"llm": llm}}}))
 
 
 def measure(
@@ -94,7 +100,7 @@ def tables(sets: Sequence[DataSet], table: str, seeds: Sequence[int], out: Path)
     rows = TABLES[table]
     found: list[list[list[Measured]]] = []
     for data_set in sets:
-        with open_data_set(data_set.tree, data_set.name, str(out)) as runs:
+        with open_data_set(data_set.tree, data_set.name, str(out), data_set.own) as runs:
             found.append(measure(runs, rows, seeds))
         title = f"Table {table}, {data_set.name}"
         if table == "1":
@@ -112,7 +118,7 @@ def figures(sets: Sequence[DataSet], shots: Sequence[int], seeds: Sequence[int],
     rows = TABLES["fig2"]
     for data_set in sets:
         found = {}
-        with open_data_set(data_set.tree, data_set.name, str(out)) as runs:
+        with open_data_set(data_set.tree, data_set.name, str(out), data_set.own) as runs:
             for count in shots:
                 found[count] = measure(runs, rows, seeds, count)
                 yield scores_table(f"m = {count}, {data_set.name}", "2", rows, found[count], "")
@@ -138,8 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     out = args.out.expanduser().absolute()
     try:
         sets = [find_data_set(name, out, args.models.expanduser(), args.set) for name in args.config]
-        with ray_session(build(sets[0].tree).cluster), answering(ORNITHOLOGIST_PORT) as address:
-            sets = [replace(one, tree=with_ornithologist(one.tree, address)) for one in sets]
+        with ray_session(build(sets[0].tree).cluster), answering(EXPERTS_PORT) as address:
+            sets = [with_expert(one, address) for one in sets]
             fig2 = args.table == "fig2"
             for text in (
                 figures(sets, args.shots, args.seeds, out) if fig2 else tables(sets, args.table, args.seeds, out)

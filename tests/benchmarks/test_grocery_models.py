@@ -8,6 +8,8 @@ from grocery_clip import train_clip
 from grocery_mllm import train_mllm
 from grocery_models import named_right
 from grocery_photos import Photos, augment, load_photos, normalised, plain
+from grocery_questions import read_table
+from grocery_vqa import EXPERT_PROMPT, answered_right, train_vqa
 from PIL import Image
 
 
@@ -79,6 +81,40 @@ def test_augmentation_keeps_hue_and_range():
     assert normalised(plain(some[:1])).mean(dim=(2, 3))[0].tolist() == pytest.approx(
         [(colour / 255 - 0.5) / 0.25 for colour in (199.5, 29.5, 29.5)], abs=0.05
     )
+
+
+def test_every_product_is_a_fruit_a_vegetable_or_in_a_carton_and_most_differ_in_some_answer():
+    table = read_table()
+    assert table.truth.shape == (81, len(table.texts))
+    kinds = [table.texts.index(text) for text in ("Is it a fruit?", "Is it a vegetable?", "Is it packed in a carton?")]
+    assert table.truth[:, kinds].sum(axis=0).tolist() == [28, 22, 31]  # as in the data set's folders
+    assert (table.truth[:, kinds].sum(axis=1) == 1).all()
+    assert len(np.unique(table.truth, axis=0)) == 76  # four pairs or threes look alike to all questions
+    assert table.truth.any(axis=0).all()
+
+
+def test_the_truth_about_products_comes_in_their_order():
+    table = read_table()
+    lemon, milk = table.about(("Lemon", "Arla Standard Milk"))
+    assert {text for text, yes in zip(table.texts, lemon, strict=True) if yes} == {
+        "Is it a fruit?",
+        "Is it yellow?",
+        "Is it a citrus fruit?",
+        "Is it smaller than a tennis ball?",
+    }
+    assert milk[table.texts.index("Is it made of milk?")]
+    with pytest.raises(KeyError, match="Brioche"):
+        table.about(("Brioche",))
+
+
+@pytest.mark.slow
+def test_the_asked_model_answers_questions_and_names_after_both_prompts(tmp_path):
+    some, table = photos(80), read_table()
+    train_mllm(some, None, tmp_path / "mllm", vision_steps=12, language_steps=1, seed=1)
+    train_vqa(some, table, tmp_path / "mllm", tmp_path / "vqa", steps=60, seed=1)
+    assert answered_right(tmp_path / "vqa", some.take(np.arange(8)), table) > 0.9
+    assert named_right(tmp_path / "vqa", some) > 0.9
+    assert named_right(tmp_path / "vqa", some, EXPERT_PROMPT) > 0.9
 
 
 @pytest.mark.slow

@@ -2,15 +2,17 @@
 
 import csv
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from grocery_halves import write_captions, write_halves
+from grocery_halves import own_trees, write_captions, write_halves
 from near_cost import cost_table
 from near_figure import draw
 from near_print import average, mean_and_deviation, published, scores_table
 from near_rows import MLLM, NEAR, TABLES, ZERO_SHOT, Row
 from near_runs import DataSetRuns, Measured
-from near_tables import find_data_set, with_ornithologist
+from near_tables import DataSet, find_data_set, with_expert
 
 from fgvr.errors import UserError
 from fgvr.report.results import MethodCost
@@ -163,9 +165,23 @@ def test_captions_are_the_sentences_of_the_descriptions_with_the_name(tmp_path):
     assert lines == ["Pink Lady. Crisp and sweet.", "Pink Lady. From Italy, ca 2.5 kg!"]
 
 
-def test_the_field_guide_alone_gets_the_ornithologist():
-    demo, photos = {}, {"ingest": {"source": {"kind": "folder", "path": "photos"}}}
-    assert with_ornithologist(demo, "http://here")["baselines"]["finer"]["llm"]["base_url"] == "http://here"
-    assert with_ornithologist(photos, "http://here") == photos
-    own = {"questions": {"llm": {"kind": "openai", "model": "gpt-4o"}}}
-    assert with_ornithologist(own, "http://here") == own
+def test_data_sets_with_an_expert_get_it_unless_a_language_model_is_named():
+    demo = DataSet("demo", {}, "", "ornithologist")
+    photos = DataSet("mine", {"ingest": {"source": {"kind": "folder", "path": "photos"}}}, "")
+    llm = with_expert(demo, "http://here").tree["baselines"]["finer"]["llm"]
+    assert (llm["model"], llm["base_url"]) == ("ornithologist", "http://here")
+    assert with_expert(photos, "http://here") == photos
+    own = replace(demo, tree={"questions": {"llm": {"kind": "openai", "model": "gpt-4o"}}})
+    assert with_expert(own, "http://here") == own
+
+
+def test_a_method_can_have_a_model_of_its_own():
+    class Models(DataSetRuns):
+        def _measure(self, config, row):
+            return Measured({"vqa": config.mllm.model.endswith("/vqa")})
+
+    runs = Models({"mllm": {"kind": "vllm", "model": "/tiny/mllm"}}, None, own_trees(Path("/tiny")))
+    assert {row.method: runs.measure(row, 0).values["vqa"] for row in TABLES["2"]} == {
+        **dict.fromkeys(("mllm", "cased", "zs_wordnet", "zs_clip", "prototypes", "near"), False),
+        **dict.fromkeys(("finer", "findr"), True),
+    }

@@ -1,12 +1,14 @@
-"""A stand-in for the language model of `finer` on the drawn field guide: it knows the guide's species by heart.
+"""Stand-ins for the language model of `finer`: an ornithologist who knows the drawn field guide, and a grocer.
 
-    python benchmarks/ornithologist.py --port 8123 &
+    python benchmarks/experts.py --port 8123 &
     python benchmarks/near_tables.py --table 2 --set baselines.finer.llm.kind=openai \
         baselines.finer.llm.model=ornithologist baselines.finer.llm.base_url=http://127.0.0.1:8123/v1
 
-No real language model knows invented birds. This OpenAI-compatible server reads the answered questions from the prompt
-and says the species whose looks contradict the fewest of them. FineR's row on the field guide is thus what the method
-gives with a perfect language model behind an erring MLLM; it says nothing about any real one.
+No real language model knows invented birds, and none is at hand for groceries. This OpenAI-compatible server reads the
+answered questions from the prompt and says the kinds that contradict the fewest of them. It knows by heart which kinds
+there are: the field guide's species (model `ornithologist`), the products of `grocery_questions.csv` (model `grocer`).
+FineR's row is thus what the method gives with a perfect language model behind an erring MLLM; it says nothing about any
+real one.
 """
 
 from __future__ import annotations
@@ -16,43 +18,64 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, Final
 
-from fgvr.demo.questions import QUESTIONS
+import numpy as np
+from grocery_questions import read_table
+
+from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
 
 _ANSWERED = re.compile(r"^(?P<question>.+\?) (?P<answer>Yes|No)$", re.MULTILINE)
 _COUNT = re.compile(r"^Which (\d+) kinds", re.MULTILINE)
-_KNOWN = {question.text: question for question in QUESTIONS}
 
 
-def nearest_species(prompt: str) -> list[str]:
-    """As many names as the prompt asks for, fewest contradictions first; empty where it answers no known question."""
-    answered = [
-        (_KNOWN[found["question"]], found["answer"] == "Yes")
-        for found in _ANSWERED.finditer(prompt)
-        if found["question"] in _KNOWN
-    ]
-    if not answered:
-        return []
-    wrong = {
-        species.name: sum(question.truth(species.attributes) != yes for question, yes in answered)
-        for species in SPECIES
+@dataclass(frozen=True)
+class Expert:
+    """What a stand-in knows: Q questions, C kinds, and the answers, bool [C, Q]."""
+
+    questions: tuple[str, ...]
+    names: tuple[str, ...]
+    truth: np.ndarray
+
+    def nearest(self, prompt: str) -> list[str]:
+        """As many names as the prompt asks for, fewest contradictions first; none without a known question."""
+        said = {found["question"]: found["answer"] == "Yes" for found in _ANSWERED.finditer(prompt)}
+        known = [place for place, question in enumerate(self.questions) if question in said]
+        if not known:
+            return []
+        answers = np.array([said[self.questions[place]] for place in known])
+        wrong = (self.truth[:, known] != answers).sum(axis=1)
+        count = _COUNT.search(prompt)
+        return [self.names[row] for row in np.argsort(wrong, kind="stable")[: int(count[1]) if count else 3]]
+
+
+def experts() -> dict[str, Expert]:
+    """The stand-ins by the name of their model."""
+    products = read_table()
+    return {
+        "ornithologist": Expert(
+            tuple(question.text for question in QUESTIONS),
+            tuple(species.name for species in SPECIES),
+            np.stack([truths(species.attributes) for species in SPECIES]),
+        ),
+        "grocer": Expert(products.texts, products.names, products.truth),
     }
-    count = _COUNT.search(prompt)
-    return sorted(wrong, key=lambda name: wrong[name])[: int(count[1]) if count else 3]
+
+
+EXPERTS: Final = experts()
 
 
 def reply_to(request: dict[str, Any]) -> dict[str, Any]:
     """A chat completion; words stand for tokens."""
-    prompt = str(request["messages"][-1]["content"])
-    text = "\n".join(nearest_species(prompt)) or "I do not know this bird."
+    prompt, model = str(request["messages"][-1]["content"]), str(request["model"])
+    text = "\n".join(EXPERTS[model].nearest(prompt)) or "I do not know this one."
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": None}
     spent = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
     usage = {**spent, "total_tokens": sum(spent.values())}
-    model = str(request["model"])
     return {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": usage}
 
 
@@ -64,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The list of models."""
-        self._send({"object": "list", "data": [{"id": "ornithologist", "object": "model"}]})
+        self._send({"object": "list", "data": [{"id": name, "object": "model"} for name in EXPERTS]})
 
     def do_POST(self) -> None:
         """A chat completion."""

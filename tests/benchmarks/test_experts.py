@@ -1,8 +1,9 @@
-"""The stand-in of finer's language model."""
+"""The stand-ins of finer's language model."""
 
 import numpy as np
 import pytest
-from ornithologist import answering, nearest_species
+from experts import EXPERTS, answering
+from grocery_questions import read_table
 
 from fgvr.baselines.attributes import described, naming_prompt
 from fgvr.config.models import OpenAIBackend
@@ -22,14 +23,14 @@ def prompt(p_yes: np.ndarray, count: int = 3) -> str:
 @pytest.mark.parametrize("species", SPECIES[::6], ids=lambda species: species.name)
 def test_true_answers_name_the_species_first(species) -> None:
     right = truths(species.attributes).astype(float)
-    assert nearest_species(prompt(right, 4))[0] == species.name
-    assert len(nearest_species(prompt(right, 4))) == 4
+    assert EXPERTS["ornithologist"].nearest(prompt(right, 4))[0] == species.name
+    assert len(EXPERTS["ornithologist"].nearest(prompt(right, 4))) == 4
     unsure = np.where(np.arange(len(right)) % 5 == 0, 0.5, right)  # what is left out contradicts nothing
-    assert species.name in nearest_species(prompt(unsure))
+    assert species.name in EXPERTS["ornithologist"].nearest(prompt(unsure))
 
 
 def test_without_a_known_question_it_names_nothing() -> None:
-    assert nearest_species("Which 3 kinds could it be? Is it round? Yes") == []
+    assert EXPERTS["ornithologist"].nearest("Which 3 kinds could it be? Is it round? Yes") == []
 
 
 def test_it_speaks_the_servers_language() -> None:
@@ -40,4 +41,16 @@ def test_it_speaks_the_servers_language() -> None:
     assert known.text is not None
     assert known.text.splitlines()[0] == SPECIES[7].name
     assert known.prompt_tokens > 100
-    assert unknown.text == "I do not know this bird."
+    assert unknown.text == "I do not know this one."
+
+
+def test_the_grocer_names_a_product_from_answers_of_which_one_is_wrong() -> None:
+    table = read_table()
+    said = table.about(("Lemon",))[0].astype(float)
+    assert EXPERTS["grocer"].nearest(prompt_about(table.texts, said))[0] == "Lemon"
+    said[table.texts.index("Does it grow in the ground?")] = 1.0  # no other product is as near
+    assert EXPERTS["grocer"].nearest(prompt_about(table.texts, said))[0] == "Lemon"
+
+
+def prompt_about(texts, p_yes: np.ndarray) -> str:
+    return naming_prompt(described(texts, p_yes.astype(np.float32)), "groceries", 3)
