@@ -1,10 +1,11 @@
 """What Ray adds to embedding: the embed stage of the pipeline beside a plain loop over the same worker.
 
+    OMP_NUM_THREADS=1 python benchmarks/ray_overhead.py --images 5000 --model ViT-B-32
     OMP_NUM_THREADS=1 python benchmarks/ray_overhead.py --images 5000
 
-Drawn birds and the demo's CLIP: hardly any model shows overhead more. One worker with one core, parts of 512 rows; both
-ways read the same samples table and write the same part files, each in a process of its own; they take turns, medians
-of `--repeat`. Counted are
+Drawn birds, and an open_clip architecture with random weights or the demo's CLIP, which is so small that hardly any
+model shows overhead more. One worker with one core, parts of 512 rows; both ways read the same samples table and write
+the same part files, each in a process of its own; they take turns, medians of `--repeat`. Counted are
 
 - `steady`: seconds a thousand images between the first finished part and the last one: reading, decoding, model,
   writing, and Ray's scheduling, but not what is done once;
@@ -32,13 +33,17 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
+from safetensors.torch import save_file
 
 from cluster.parts import limit_threads
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.clip.embed_worker import EmbedWorker
+from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
+from fgvr.config.models import DEMO_MODEL
 from fgvr.tables import Table
 from pipelines import embed, ingest
 
@@ -66,8 +71,24 @@ class NoTracking:
         """Nobody is told."""
 
 
-def context_of(folder: Path, images: int) -> Any:
+def random_clip(name: str, folder: Path) -> str:
+    """An open_clip architecture with random weights, as a model folder; `demo` is itself."""
+    if name == DEMO_MODEL:
+        return name
+    import open_clip  # after fgvr, which prepares torchvision beside a CPU torch
+
+    network = open_clip.create_model(name)
+    folder.mkdir()
+    size = network.visual.image_size[0]
+    facts = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {"size": size}}
+    (folder / CONFIG_FILE).write_text(json.dumps(facts))
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    return str(folder)
+
+
+def context_of(folder: Path, images: int, clip: str = DEMO_MODEL) -> Any:
     values = {
+        "clip": {"model": clip},
         "run": {"folder": str(folder)},
         "ingest": {"source": {"kind": "field_guide", "train_per_class": -(-images // 36), "test_per_class": 1}},
         "embed": {"splits": ["train"], "workers": {"num_cpus": 1, "rows_per_part": ROWS_PER_PART}},
@@ -90,14 +111,15 @@ def loop(context: Any, samples: Table, folder: Path) -> Path:
     return folder / "loop"
 
 
-def measure(way: str, samples: Table, images: int, folder: Path) -> Seconds:
-    context = context_of(folder, images)
+def measure(way: str, samples: Table, args: argparse.Namespace) -> Seconds:
+    folder, context = args.folder, context_of(args.folder, args.images, args.model)
     with ray_session(context.config.cluster) if way == "ray" else nullcontext():
         started, before = time.monotonic(), cpu_seconds()
         written = Path(embed.run(context, samples).uri) if way == "ray" else loop(context, samples, folder)
         stage, cpu = time.monotonic() - started, cpu_seconds() - before
-    times = sorted(part.stat().st_mtime for part in written.glob("*.parquet"))
-    return Seconds((times[-1] - times[0]) / (len(times) - 1) / ROWS_PER_PART * 1000, stage, cpu)
+    parts = sorted(written.glob("*.parquet"), key=lambda part: part.stat().st_mtime)
+    rows = sum(pq.read_metadata(part).num_rows for part in parts[1:])
+    return Seconds((parts[-1].stat().st_mtime - parts[0].stat().st_mtime) / rows * 1000, stage, cpu)
 
 
 def cpu_seconds() -> float:
@@ -106,11 +128,11 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:4]) for process in [this, *this.children(recursive=True)])
 
 
-def in_own_process(way: str, samples: Table, images: int, folder: Path) -> Seconds:
+def in_own_process(way: str, samples: Table, images: int, model: str, folder: Path) -> Seconds:
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     command = [sys.executable, __file__, "--measure", way, "--samples", samples.uri]
-    command += ["--images", str(images), "--folder", str(folder)]
+    command += ["--images", str(images), "--model", model, "--folder", str(folder)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found = json.loads(output.splitlines()[-1])
     return Seconds(**(found | {"process": time.monotonic() - started}))
@@ -120,22 +142,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--model", default=DEMO_MODEL, help="open_clip architecture; default: the demo's CLIP")
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--samples", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     if args.measure:
-        print(json.dumps(asdict(measure(args.measure, Table.load(args.samples), args.images, args.folder))))
+        print(json.dumps(asdict(measure(args.measure, Table.load(args.samples), args))))
         return
     with tempfile.TemporaryDirectory() as scratch:
         samples = ingest.run(context_of(Path(scratch) / "samples", args.images))
+        model = random_clip(args.model, Path(scratch) / "clip")
         found: dict[str, list[Seconds]] = {way: [] for way in WAYS}
         for _ in range(args.repeat):
             for way in WAYS:
-                found[way].append(in_own_process(way, samples, args.images, Path(scratch) / "run"))
+                found[way].append(in_own_process(way, samples, args.images, model, Path(scratch) / "run"))
                 print(way, found[way][-1], file=sys.stderr, flush=True)
-    print(f"{args.images:,} drawn images, demo CLIP, one worker with one core, medians of {args.repeat}")
+    print(f"{args.images:,} drawn images, CLIP {args.model}, one worker with one core, medians of {args.repeat}")
     print(f"{'':<10}{'steady s/1000':>15}{'stage s':>10}{'process s':>11}{'CPU s':>8}")
     medians = {way: [statistics.median(row) for row in zip(*map(columns, found[way]), strict=True)] for way in WAYS}
     for way, row in medians.items():
