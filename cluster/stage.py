@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 RETRYING = "retrying.json"
 
 
+def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
+    """Names a set of images, int64 [n] ascending, in a fingerprint."""
+    return hashlib.sha256(ids.tobytes()).hexdigest()
+
+
 @dataclass
 class StageSummary:
     """What a stage says about its output; goes into the manifest, MLflow and the report.

@@ -9,7 +9,6 @@ questions; its prompt's prefix is computed once.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.config import Aspects, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
@@ -61,7 +60,7 @@ def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: 
         "min_label_mass": config.min_label_mass,
         "limits": settings.limits,
         "workers": config.workers,
-        "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+        "ids": digest_of_ids(ids),
     }
     return context.stage(table, decides=decides, inputs=[samples, questions], compute=compute)
 

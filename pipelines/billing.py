@@ -7,6 +7,7 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.models import Mllm, OpenAIBackend
 from fgvr.report.costs import Billing, Machine
 from fgvr.report.prices import read_prices
+from pipelines.methods.finer import configured_model
 
 
 def billing(config: Config) -> Billing:
@@ -16,7 +17,7 @@ def billing(config: Config) -> Billing:
         ("answers", "eval_mllm_answers", "findr_meta", "findr_answers", "aspects", "finer_aspects"), config.mllm
     )
     backends["questions"] = config.questions.llm
-    backends["finer_answers"] = config.baselines.finer.llm or config.questions.llm
+    backends["finer_answers"] = configured_model(config)
     models = {stage: backend.model for stage, backend in backends.items() if isinstance(backend, OpenAIBackend)}
     return Billing(None if prices is None else read_prices(prices), models, _machines(config))
 

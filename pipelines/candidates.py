@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr import label_agreement, storage
+from fgvr import label_agreement
 from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
 from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
 from fgvr.candidates import NONE, CandidateSets, coverage
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.label_agreement import Agreement
 from fgvr.label_truth import true_label_ids
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -43,7 +43,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
 
     def compute(folder: StageFolder) -> StageSummary:
         ids, own = own_names(labels)
-        space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
+        space = read_label_space(labels).labels
         vectors, embedded = discovery_vectors(embeddings, ids)
         voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
         found = labelled_neighbours(vectors, embedded, own.first != NONE, voters)

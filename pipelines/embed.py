@@ -8,7 +8,6 @@ Images that cannot be read are rows with a reason. `views` computes augmented vi
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
@@ -53,7 +52,7 @@ def run_views(context: RunContext, samples: Table, ids: Ids) -> Table:
 
 def augmented(context: RunContext, name: str, samples: Table, ids: Ids, views: Views) -> Table:
     """Vectors of augmented views of the images `ids` as the table `name`, one behind the other in a row's vector."""
-    decides = {"ids": hashlib.sha256(ids.tobytes()).hexdigest(), "views": views.count, "seed": views.seed}
+    decides = {"ids": digest_of_ids(ids), "views": views.count, "seed": views.seed}
     if views.min_crop != MIN_CROP:
         decides["min_crop"] = views.min_crop
     return _vectors(context, name, samples, ids, decides=decides, views=views)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
 from fgvr.config import ConfigError
@@ -76,7 +76,7 @@ def classify(
         "limits": settings.limits,
         "abstain_below": settings.abstain_below,
         "workers": config.workers,
-        "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+        "ids": digest_of_ids(ids),
     }
     if trained is None:
         return context.stage(name, decides={**decides, "model": identity_of(model)}, inputs=[samples], compute=compute)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas, storage, tables
 from fgvr.config import Config, Label
 from fgvr.discovery import discovery_ids
@@ -30,13 +30,12 @@ from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.label_rows import count_items, label_rows
-from fgvr.mllm.label_space import Merge, build_label_space
+from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.merging import merge_aliases
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
-LABEL_SPACE_FILE = "label_space.json"
 ALIASES_FILE = "aliases.csv"
 
 
@@ -45,7 +44,8 @@ def run(context: RunContext, samples: Table) -> Table:
     config = context.config.label
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
-    _merge_identity(config)  # and one in label.merge_model
+    if config.merges_by_meaning:
+        find_sentence_model(config.merge_model, "label.merge_model")  # and a slip in this
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
     answers = answer(context, "answers", samples, ids, several=True)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
@@ -103,7 +103,7 @@ def answer(
         "samples": settings.samples,
         "limits": settings.limits,
         "workers": config.workers,
-        "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+        "ids": digest_of_ids(ids),
     }
     return context.stage(table, decides=decides, inputs=[samples], compute=compute)
 
@@ -137,7 +137,7 @@ def _merge(config: Label) -> Merge | None:
 
 
 def _merge_identity(config: Label) -> Any:
-    if config.merge_similarity is None or config.merge_similarity == 1:
+    if not config.merges_by_meaning:
         return config.merge_similarity
     return [config.merge_similarity, find_sentence_model(config.merge_model, "label.merge_model")[1]]
 

@@ -20,7 +20,7 @@ from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip
 from fgvr.config import Near
 from fgvr.label_truth import true_label_ids
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
 from fgvr.training.near import train_near
 from fgvr.training.near_data import NearJob
@@ -80,7 +80,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
     """Share of right labels after training among images whose true name is known; empty where none is."""
-    space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
+    space = read_label_space(labels).labels
     names = samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
     truth = true_label_ids(names, space)
     found = rows["label_id"].fill_null(NONE).to_numpy()

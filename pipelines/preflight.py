@@ -38,7 +38,7 @@ def check(config: Config) -> None:
         identity_of(config.infer.model)  # reads the model's files
     if _may_have_truth(config.ingest.source):
         find_sentence_model(config.evaluate.sentence_model)
-    if config.label.merge_similarity is not None and config.label.merge_similarity < 1:
+    if config.label.merges_by_meaning:
         find_sentence_model(config.label.merge_model, "label.merge_model")
     makd = config.makd
     preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)

@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr import storage
 from fgvr.config import ConfigError, Mllm
 from fgvr.config.data import FieldGuideSource
 from fgvr.demo.questions import QUESTIONS
 from fgvr.mllm.backends import backend_identity, make_backend
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.questions import (
     AspectQuestion,
     generate_questions,
@@ -76,7 +75,7 @@ def _class_names(flow: Flow) -> tuple[list[str], list[Table]]:
         true = pc.unique(flow.samples.read(["class_name"])["class_name"].drop_null()).to_pylist()
         if true:
             return sorted(true), [flow.samples]
-    space = LabelSpace.from_json(storage.read_bytes(flow.labels.path("label_space.json")))
+    space = read_label_space(flow.labels)
     return list(space.labels), [flow.labels]
 
 

@@ -22,7 +22,7 @@ from fgvr.evaluation import EvaluationImages
 from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import NameEncoder, nearest_names
-from fgvr.mllm.label_space import LabelSpace as Names
+from fgvr.mllm.label_space import read_label_space
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.content import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
@@ -61,7 +61,7 @@ class Compared:
 def label_space(labels: Table) -> LabelSpace:
     """The vocabulary of a labels table, and how many answers were given another spelling or name."""
     names = labels.read(["label"])["label"].fill_null("").to_pylist()
-    space = Names.from_json(storage.read_bytes(labels.path("label_space.json")))
+    space = read_label_space(labels)
     images = Counter(names)  # an image counts for its label; the label space holds its other candidates, too
     counts = sorted(((name, images[name]) for name in space.labels), key=lambda pair: (-pair[1], pair[0]))
     aliases = csv.DictReader(io.StringIO(storage.read_bytes(labels.path("aliases.csv")).decode()))
@@ -74,7 +74,7 @@ def nearest_coverage(flow: Flow, load_encoder: Callable[[], NameEncoder]) -> flo
 
     The model is loaded only where a class is known.
     """
-    names = Names.from_json(storage.read_bytes(flow.labels.path("label_space.json"))).labels
+    names = read_label_space(flow.labels).labels
     rows = flow.candidates.read(["image_id", "label_ids", "weights"])
     classes = flow.samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
     known = np.array([bool(name) for name in classes], dtype=bool)
@@ -132,7 +132,7 @@ def _cards(config: Config, flow: Flow, compared: Compared, tables: Mapping[Metho
             method: table.find(ids, ["label", "score"]) for method, table in tables.items() if method != "mllm"
         },
     )
-    space = Names.from_json(storage.read_bytes(flow.labels.path("label_space.json")))
+    space = read_label_space(flow.labels)
     return build_cards(rows, space.labels, config.ingest.limits)
 
 

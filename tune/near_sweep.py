@@ -19,7 +19,7 @@ from fgvr.clip.source import find_clip
 from fgvr.config import Candidates, Config, ConfigError, Near
 from fgvr.config.base import TrainWorkers
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
 from fgvr.training.near_data import NearJob
@@ -150,7 +150,7 @@ class NearSweep:
         """Candidate sets for the trial's k, from the neighbours found before, and a training on them."""
         ids, own = candidates.own_names(self.labels)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
-        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
+        space = read_label_space(self.labels)
         found = Neighbours(learned.neighbours, learned.scores, "", 1.0)
         agreement = candidates.agreement_of(found, own.first, config.candidates.k)
         sets = candidate_sets(

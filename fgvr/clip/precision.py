@@ -11,6 +11,6 @@ import torch
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bf16 autocast on CUDA; nothing on a CPU: many have no instructions for it, and results would differ.
 
-    On a CPU that has them, `benchmarks/coop.py --autocast` measures what it would bring.
+    On a CPU that has them, `benchmarks/coop.py --precision bf16` measures what it would bring.
     """
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -46,6 +46,11 @@ class Label(Part):
     """Of sampled answers."""
     workers: Workers = Workers(rows_per_part=256)
 
+    @property
+    def merges_by_meaning(self) -> bool:
+        """Whether text embeddings are asked which names are one: `merge_model` is needed then."""
+        return self.merge_similarity is not None and self.merge_similarity < 1
+
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
         if self.samples > 1 and self.temperature == 0:

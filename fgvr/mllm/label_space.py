@@ -7,11 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fgvr import storage
 from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
 from fgvr.mllm.answers import clean_answer, spelling_key
 from fgvr.mllm.latin import scientific_name
 from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table
+
+LABEL_SPACE_FILE = "label_space.json"
 
 Merge = Callable[[Sequence[NameUse]], Mapping[str, str]]
 """Says which name is an alias of which (a name left out stays itself), as `fgvr.mllm.merging.merge_aliases` does."""
@@ -38,6 +42,11 @@ class LabelSpace:
         """Read what `to_json` wrote."""
         facts = json.loads(data)
         return cls(tuple(facts["labels"]), tuple(facts["counts"]))
+
+
+def read_label_space(labels: Table) -> LabelSpace:
+    """The names beside a labels table."""
+    return LabelSpace.from_json(storage.read_bytes(labels.path(LABEL_SPACE_FILE)))
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr import storage
 from fgvr.candidate_table import read_sets
 from fgvr.candidates import NONE
 from fgvr.config import Clip, Near
 from fgvr.embeddings import read_vectors
 from fgvr.errors import UserError
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
 from fgvr.training.collective import share
 
@@ -88,7 +87,7 @@ def read_near_data(job: NearJob, rank: int, world_size: int) -> NearData:
             NaN.
     """
     labels, candidates = Table.load(job.labels), Table.load(job.candidates)
-    space = LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json")))
+    space = read_label_space(labels)
     rows = candidates.read(["image_id", "label_ids", "weights"])
     sets = read_sets(rows)
     positions = np.flatnonzero(sets.sizes > 0)

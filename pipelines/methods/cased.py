@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.baselines import BaselineError
 from fgvr.baselines.captions import read_captions
@@ -19,7 +19,7 @@ from fgvr.demo.captions import field_guide_captions
 from fgvr.embeddings import read_vectors
 from fgvr.tables import Table
 from pipelines.flow import Flow
-from pipelines.methods.clip_classes import Ids, digest, text_vectors
+from pipelines.methods.clip_classes import Ids, text_vectors
 
 
 def predict(context: RunContext, flow: Flow, name: str, ids: Ids) -> Table:
@@ -40,7 +40,7 @@ def predict(context: RunContext, flow: Flow, name: str, ids: Ids) -> Table:
         ]
         return folder.write_table(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
 
-    decides = {"ids": digest(ids), "retrieved": config.retrieved, "image_weight": config.image_weight}
+    decides = {"ids": digest_of_ids(ids), "retrieved": config.retrieved, "image_weight": config.image_weight}
     return context.stage(name, decides=decides, inputs=[flow.embeddings, database], compute=compute)
 
 

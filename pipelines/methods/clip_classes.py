@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes, zero_shot_classes
 from fgvr.clip.from_features import predictions_from_features
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip
 from fgvr.clip.text_table import TEXTS_A_PART, write_texts
-from fgvr.mllm.label_space import LabelSpace
+from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
 from pipelines.flow import Flow
 
@@ -47,7 +47,7 @@ def from_features(context: RunContext, flow: Flow, name: str, ids: Ids, classes:
     def compute(folder: StageFolder) -> StageSummary:
         return folder.write_table(predictions_from_features(flow.embeddings, ids, classes.load(), threshold))
 
-    decides = {**classes.decides, "ids": digest(ids), "abstain_below": threshold}
+    decides = {**classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
     return context.stage(name, decides=decides, inputs=[flow.embeddings, *classes.made_of], compute=compute)
 
 
@@ -56,7 +56,7 @@ def mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
     clip = context.config.clip
 
     def load() -> ClassFeatures:
-        return zero_shot_classes(load_clip(clip), label_space(flow.labels).labels, clip.template)
+        return zero_shot_classes(load_clip(clip), read_label_space(flow.labels).labels, clip.template)
 
     return ClipClasses(load, [flow.labels], {"clip": find_clip(clip).identity(), "template": clip.template})
 
@@ -77,13 +77,3 @@ def text_vectors(context: RunContext, name: str, texts: Sequence[str], template:
     content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     decides = {"texts": content, "template": template, "clip": find_clip(clip).identity()}
     return context.stage(name, decides=decides, inputs=[], compute=compute)
-
-
-def label_space(labels: Table) -> LabelSpace:
-    """The names beside a labels table."""
-    return LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json")))
-
-
-def digest(ids: Ids) -> str:
-    """Names a set of images in a fingerprint."""
-    return hashlib.sha256(ids.tobytes()).hexdigest()

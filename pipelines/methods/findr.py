@@ -8,18 +8,19 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr.baselines import BaselineError
 from fgvr.baselines.expert import META_PROMPT, Subject, read_subject, side_by_side
 from fgvr.config import ImageLimits, Mllm
 from fgvr.images import ImageError, read_image
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.prompts import image_conversation
 from fgvr.tables import Table
 from pipelines import label
 from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids, digest, label_space
+from pipelines.methods.clip_classes import ClipClasses, Ids
 from pipelines.methods.prototypes import of_names
 
 REPLY_TOKENS = 256
@@ -31,7 +32,7 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     prompt = _subject(context, flow.samples, ids).fill(context.config.baselines.findr.prompt)
     answers = label.answer(context, "findr_answers", flow.samples, ids, prompt=prompt)
     named = label.name_answers(context, "findr_labels", [answers], None, merge=True)
-    return of_names(context, flow, label_space(named).labels, named)
+    return of_names(context, flow, read_label_space(named).labels, named)
 
 
 def _subject(context: RunContext, samples: Table, ids: Ids) -> Subject:
@@ -65,7 +66,7 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
         }
         return summary
 
-    decides = {"mllm": backend_identity(config.mllm), "ids": digest(chosen), "prompt": META_PROMPT}
+    decides = {"mllm": backend_identity(config.mllm), "ids": digest_of_ids(chosen), "prompt": META_PROMPT}
     return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute)
 
 

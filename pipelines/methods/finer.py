@@ -14,13 +14,14 @@ from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
 from fgvr.mllm.backend import Answer, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import aspects, label
 from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids, label_space
+from pipelines.methods.clip_classes import ClipClasses, Ids
 from pipelines.methods.prototypes import of_names
 
 
@@ -31,12 +32,17 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     proposed = _propose(context, flow.questions, attributes)
     count = context.config.baselines.finer.names
     named = label.name_answers(context, "finer_labels", [proposed], None, listed=count, merge=True)
-    return of_names(context, flow, label_space(named).labels, named)
+    return of_names(context, flow, read_label_space(named).labels, named)
+
+
+def configured_model(config: Config) -> Mllm | None:
+    """The model that proposes names: its own, else the one that writes the questions."""
+    return config.baselines.finer.llm or config.questions.llm
 
 
 def language_model(config: Config) -> Mllm:
-    """The model that proposes names."""
-    llm = config.baselines.finer.llm or config.questions.llm
+    """The same; raises BaselineError where there is none."""
+    llm = configured_model(config)
     if llm is None:
         raise BaselineError(
             "baselines.finer.llm: the method finer needs a language model, e.g. --baselines.finer.llm.kind openai "

@@ -11,16 +11,17 @@ from fgvr.baselines.prototypes import prototypes
 from fgvr.clip.classifier import ClassFeatures, zero_shot_classes
 from fgvr.clip.model import load_clip
 from fgvr.embeddings import read_vectors
+from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
 from pipelines import embed
 from pipelines.embed import Views
 from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids, label_space
+from pipelines.methods.clip_classes import ClipClasses, Ids
 
 
 def of_mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
     """Prototypes of the MLLM's label space."""
-    return of_names(context, flow, label_space(flow.labels).labels, flow.labels)
+    return of_names(context, flow, read_label_space(flow.labels).labels, flow.labels)
 
 
 def of_names(context: RunContext, flow: Flow, names: Sequence[str], named_by: Table) -> ClipClasses:

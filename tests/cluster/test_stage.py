@@ -1,5 +1,4 @@
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,7 @@ from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.schemas import ANSWERS
 from fgvr.tables import Table
-
-
-class NoTracking:
-    """Stands for MLflow, which test_tracking.py tests; keeps what stages report."""
-
-    def __init__(self) -> None:
-        self.finished: list[Table] = []
-
-    @contextmanager
-    def stage(self, name: str, decides: Any) -> Iterator["NoTracking"]:
-        yield self
-
-    def finish(self, table: Table) -> None:
-        self.finished.append(table)
+from tests.untracked import NoTracking
 
 
 @pytest.fixture

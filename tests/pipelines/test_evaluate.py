@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from fgvr.metrics.semantic import SentenceBert, SentenceModelError
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines import candidates, evaluate, ingest
+from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "datasets"))
 import downloads
@@ -30,18 +30,12 @@ PRICES = Path(__file__).parents[2] / "docs" / "prices.yaml"
 SCRIPT = "<script>alert('label')</script>"
 
 
-class NoTracking:
-    """In place of MLflow; remembers what was logged."""
+class NoMlflow(NoTracking):
+    """Remembers what was logged."""
 
     def __init__(self):
+        super().__init__()
         self.metrics, self.files = {}, []
-
-    @contextmanager
-    def stage(self, name, decides):
-        yield self
-
-    def finish(self, table):
-        pass
 
     def log_metrics(self, metrics):
         self.metrics |= metrics
@@ -124,7 +118,7 @@ class SmallFlow:
 
 def small_run(folder: Path, source: dict, **options) -> SmallFlow:
     config = build({"ingest": {"source": source}, "evaluate": {"bootstrap": 50, "report_images": 6, **options}})
-    return SmallFlow(RunContext(config, str(folder / "run"), NoTracking()))
+    return SmallFlow(RunContext(config, str(folder / "run"), NoMlflow()))
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,10 @@
-from contextlib import contextmanager
-
 import pytest
 
 from cluster.stage import RunContext
 from fgvr.config import build
 from fgvr.datasets import SourceError
 from pipelines import ingest
-
-
-class NoTracking:
-    """In place of MLflow: stages run, nothing is recorded."""
-
-    @contextmanager
-    def stage(self, name, decides):
-        yield self
-
-    def finish(self, table):
-        pass
+from tests.untracked import NoTracking
 
 
 def context(folder, **source) -> RunContext:

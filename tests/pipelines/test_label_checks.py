@@ -1,9 +1,6 @@
 """What is wrong with the label stage's settings shows before the model is asked."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -12,13 +9,7 @@ from fgvr.config import build
 from fgvr.errors import UserError
 from pipelines import label
 from pipelines.flow import Flow
-
-
-class NoTracking:
-    """In place of MLflow: stages run, nothing is recorded."""
-
-    def stage(self, name: str, decides: Any) -> Any:
-        return nullcontext(SimpleNamespace(finish=lambda _: None))
+from tests.untracked import NoTracking
 
 
 @pytest.mark.parametrize("field", ["aliases", "merge_model"])

@@ -1,7 +1,6 @@
 """The stages makd and infer on drawn birds, under Ray, with the guide's true answers in place of the MLLM's."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,9 @@ from fgvr.demo.species import SPECIES
 from fgvr.tables import Table, write_part
 from pipelines import infer, makd
 from pipelines.flow import Flow
+from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
-
-
-class NoTracking:
-    """In place of MLflow: stages run, nothing is recorded."""
-
-    @contextmanager
-    def stage(self, name, decides):
-        yield self
-
-    def finish(self, table):
-        pass
 
 
 class Guide(Flow):

@@ -8,7 +8,6 @@ import json
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from fgvr.embeddings import read_vectors
 from fgvr.tables import Table
 from pipelines.flow import Flow
 from pipelines.methods import clip_classes, findr, finer, predict
+from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
 from chat_server import ChatServer, Reply, completion, prompt_of, serving
@@ -38,17 +38,6 @@ NAMES = [species.name for species in SPECIES[::5]]
 LLM_NAMES = [SPECIES[1].name, SPECIES[20].name]
 EXPERT_NAMES = [species.name for species in SPECIES[2::7]]
 NOUNS = ["azure finch", "golden warbler", "heron", "slate thrush", "tea bag"]
-
-
-class NoTracking:
-    """In place of MLflow: stages run, nothing is recorded."""
-
-    @contextmanager
-    def stage(self, name: str, decides: Any) -> Iterator[Any]:
-        yield self
-
-    def finish(self, table: Any) -> None:
-        pass
 
 
 def model(body: dict[str, Any], _: int) -> Reply:

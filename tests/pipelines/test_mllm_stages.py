@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from fgvr.mllm.label_space import LabelSpace
 from fgvr.mllm.label_worker import answer_seed
 from pipelines import label
 from pipelines.flow import Flow
+from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
 from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
@@ -26,17 +26,6 @@ from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
 pytestmark = pytest.mark.slow
 
 ANSWERS = [*["Azure Finch"] * 4, "azure finch.", *["A Crimson Wren"] * 2, "I don't know."]
-
-
-class NoTracking:
-    """In place of MLflow: stages run, nothing is recorded."""
-
-    @contextmanager
-    def stage(self, name: str, decides: Any) -> Iterator[Any]:
-        yield self
-
-    def finish(self, table: Any) -> None:
-        pass
 
 
 def image_of(body: dict[str, Any]) -> int:

@@ -1,7 +1,6 @@
 """embed, candidates and near one after the other, with Ray and the demo's CLIP; the MLLM's labels written by hand."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,9 @@ from fgvr.images import read_image
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
 from pipelines import candidates, embed, ingest, near
+from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
-
-
-class NoTracking:
-    """In place of MLflow."""
-
-    @contextmanager
-    def stage(self, name, decides):
-        yield self
-
-    def finish(self, table):
-        pass
 
 
 def context_of(folder: Path, **parts) -> RunContext:
