@@ -107,6 +107,9 @@ def _check_questions(config: Config) -> None:
             "questions: set questions.file (a yes/no question about visible aspects on each line), or questions.llm to "
             "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"
         )
+    similarity = config.questions.duplicate_similarity
+    if config.questions.file is None and config.questions.llm is not None and similarity is not None and similarity < 1:
+        find_sentence_model(config.questions.duplicate_model, "questions.duplicate_model")
 
 
 def check_methods(config: Config) -> None:

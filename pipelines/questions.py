@@ -10,6 +10,7 @@ space. Beside the table lies `questions.csv` (rank, text, source), which can be 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow.compute as pc
@@ -19,10 +20,12 @@ from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import ConfigError, Mllm
 from fgvr.config.data import FieldGuideSource
 from fgvr.demo.questions import QUESTIONS
+from fgvr.metrics.semantic import SentenceBert
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.questions import (
     AspectQuestion,
+    Wanted,
     generate_questions,
     question_rows,
     read_questions,
@@ -46,17 +49,22 @@ def run(context: RunContext, flow: Flow) -> Table:
         raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
     names, inputs = _class_names(flow)
 
-    wanted = {"generate": config.generate, "keep": config.keep, "subject": config.subject}
+    wanted = Wanted(config.subject, config.generate, config.keep, config.duplicate_similarity)
 
     def generate() -> list[AspectQuestion]:
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        return run_once(_generate, llm, names, wanted, workers=config.workers)
+        return run_once(_generate, llm, names, wanted, config.duplicate_model, workers=config.workers)
 
-    return _write(context, generate, decides={"llm": backend_identity(llm), **wanted}, inputs=inputs)
+    decides = {"llm": backend_identity(llm), **asdict(wanted), "duplicate_model": config.duplicate_model}
+    return _write(context, generate, decides=decides, inputs=inputs)
 
 
-def _generate(llm: Mllm, names: list[str], wanted: dict[str, Any]) -> list[AspectQuestion]:
-    return generate_questions(make_backend(llm, vision=False), names, source=llm.model, **wanted)
+def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> list[AspectQuestion]:
+    def load_encoder() -> SentenceBert:
+        return SentenceBert(duplicate_model, field="questions.duplicate_model")
+
+    backend = make_backend(llm, vision=False)
+    return generate_questions(backend, names, wanted, source=llm.model, load_encoder=load_encoder)
 
 
 def _given(context: RunContext) -> list[AspectQuestion] | None:

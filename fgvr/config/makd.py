@@ -23,6 +23,11 @@ class Questions(Part):
     """Questions asked for before the ranking (paper: 100)."""
     keep: int = Field(default=50, ge=1)
     """Q, the questions kept by rank (paper: 10 to 50)."""
+    duplicate_similarity: float | None = Field(default=0.94, ge=0, le=1)
+    """Cosine of text embeddings from which a written question with all words of a better ranked one and more repeats
+    it; one of the same words always does, and at 1 no other. null: only case and punctuation are forgiven."""
+    duplicate_model: str = "all-MiniLM-L6-v2"
+    """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
     subject: str = "the main object of the photo"
     """What the classes are, in words for the prompt: "birds", "grocery products"."""
     workers: Workers = Workers()

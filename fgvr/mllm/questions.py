@@ -9,16 +9,18 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fgvr import schemas, storage
 from fgvr.errors import UserError
+from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.answers import spelling_key
 from fgvr.mllm.backend import Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
+from fgvr.mllm.question_duplicates import drop_duplicates
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +35,19 @@ _RANKING = (
     " distinguish different class in the dataset. Write the selected questions as they stand, one a line, the most"
     " useful first."
 )
+MAX_WORDS = 40
+"""Words of a question that a language model wrote; a longer one is a story, and costs every image its tokens."""
 _ROUNDS = 4
 _REPLY_TOKENS = 4096
 _LIST_MARK = re.compile(r"^\s*(?:[-*•–>]|\(?\d{1,3}[.):]|Q(?:uestion)?\s*\d{1,3}\s*[.):]?)\s*", re.IGNORECASE)
-_QUESTION = re.compile(r"[^.!?\n]*\?")
+_QUESTION = re.compile(r"(?:[^.!?\n]|[.!](?=\S))*\?")
 _STARTS = re.compile(
     r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should)(?:n['’]t)?\s", re.IGNORECASE
 )
 _TO_THE_READER = re.compile(r"\b(?:you|your|me|i)\b", re.IGNORECASE)
+_SECOND = re.compile(r"\b(?:and|or)\s+(?:is|are|does|do|has|have|can)\s", re.IGNORECASE)
+_HEADING = re.compile(r"^[^?]*(?::|\s[-–—])\s+")
+_THINKING = re.compile(r"^.*?</think>", re.DOTALL)
 
 
 class QuestionsError(UserError, ValueError):
@@ -87,27 +94,42 @@ def read_questions(uri: str) -> list[AspectQuestion]:
         raise QuestionsError(f"questions.file: there is no question in {uri}")
     ordered = [(q, source) for q, source in dict.fromkeys(found) if q and kept[spelling_key(q)] == (q, source)]
     for question, _ in ordered:
+        if len(question.split()) > MAX_WORDS:
+            log.warning("questions.file: %r… is long; every image is asked all of it", question[:100])
         if not question.endswith(("?", "？", "؟")):
             log.warning("questions.file: %r has no question mark; it is asked as it stands", question[:100])
     return [AspectQuestion(question, rank, source) for rank, (question, source) in enumerate(ordered, start=1)]
 
 
 def parse_questions(reply: str) -> list[str]:
-    """The yes/no questions in a language model's reply, without numbering, markdown and chatter.
+    """The yes/no questions in a language model's reply, without its thoughts, numbering, markdown and chatter.
 
-    A line is kept if it holds exactly one question, and that one starts like a yes/no question in English; repeated
-    questions are dropped.
+    A line, or a cell of a markdown table, is kept if it holds exactly one question of at most MAX_WORDS words that
+    starts like a yes/no question in English, the language of the prompts; repeated questions are dropped.
     """
     kept: dict[str, str] = {}
-    for line in reply.splitlines():
-        plain = _LIST_MARK.sub("", re.sub(r"\*{1,3}|`|_{2}|^#+\s*", "", line.strip())).strip(" \"'“”")
-        questions = [question.strip(" \"'“”:-") for question in _QUESTION.findall(plain)]
-        if len(questions) != 1:
-            continue
-        question = " ".join(questions[0].split(":")[-1].split())
-        if _STARTS.match(question) and not _TO_THE_READER.search(question):
-            kept.setdefault(spelling_key(question), question[0].upper() + question[1:])
+    for line in _THINKING.sub("", reply).splitlines():
+        for cell in line.split("|"):
+            question = _question_of(cell)
+            if question is not None:
+                kept.setdefault(spelling_key(question), question[0].upper() + question[1:])
     return list(kept.values())
+
+
+def _question_of(line: str) -> str | None:
+    """The only question of a line, where it is a yes/no question about the photo."""
+    plain = _LIST_MARK.sub("", re.sub(r"\*{1,3}|`|_{2}|^#+\s*", "", line.strip())).strip(" \"'“”,[]")
+    if _STARTS.match(plain) and plain.endswith("?") and plain.count("?") == 1:
+        found = plain  # whole, with the points of "St. Bernard" and "5.0 litres"
+    else:
+        questions = _QUESTION.findall(plain)
+        if len(questions) != 1:
+            return None
+        found = questions[0].strip(" \"'“”:-–—")
+    question = " ".join((found if _STARTS.match(found) else _HEADING.sub("", found)).split())
+    if not _STARTS.match(question) or _TO_THE_READER.search(question) or _SECOND.search(question):
+        return None
+    return question if len(question.split()) <= MAX_WORDS else None
 
 
 def generation_prompt(classes: Sequence[str], subject: str, count: int, known: Sequence[str] = ()) -> str:
@@ -131,38 +153,87 @@ def listed(classes: Sequence[str]) -> list[str]:
     return list(classes[:: max(1, step)])
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a language model is to write.
+
+    Attributes:
+        subject: what the classes are ("birds").
+        generate: questions asked for before the ranking.
+        keep: Q, the questions kept by rank.
+        similarity: cosine from which a question is a near-duplicate (see `fgvr.mllm.question_duplicates`); None: only
+            the same letters are.
+    """
+
+    subject: str
+    generate: int
+    keep: int
+    similarity: float | None = None
+
+
 def generate_questions(
-    llm: TextGenerator, classes: Sequence[str], *, subject: str, generate: int, keep: int, source: str
+    llm: TextGenerator, classes: Sequence[str], wanted: Wanted, *, source: str, load_encoder: Callable[[], NameEncoder]
 ) -> list[AspectQuestion]:
-    """Let a language model write `generate` questions and select `keep`, best first.
+    """Let a language model write questions and select the best; of near-duplicates the better ranked one stays.
 
     A model that writes too few is asked again for others; one that selects too few is filled up in the order of
     writing.
 
+    Args:
+        llm: the model.
+        classes: names of what the photos may show.
+        wanted: how many questions, about what.
+        source: of the questions, for the table.
+        load_encoder: of near-duplicates; called only where two questions may be one.
+
     Raises:
         QuestionsError: no reply held a yes/no question.
     """
+    written = _written(llm, classes, wanted)
+    ranked = _ranked(llm, written, wanted.keep)
+    if wanted.similarity is not None:
+        ranked, repeats = drop_duplicates(ranked, wanted.subject, load_encoder, wanted.similarity)
+        for question, earlier in repeats.items():
+            log.info("questions: %r repeats %r, which ranks higher", question, earlier)
+        log.info(
+            "questions: %d written, %d near-duplicates dropped, %d kept",
+            len(written),
+            len(repeats),
+            min(len(ranked), wanted.keep),
+        )
+    if len(ranked) < wanted.keep:
+        log.warning("questions: %d of questions.keep = %d are left", len(ranked), wanted.keep)
+    return [AspectQuestion(question, rank, source) for rank, question in enumerate(ranked[: wanted.keep], start=1)]
+
+
+def _written(llm: TextGenerator, classes: Sequence[str], wanted: Wanted) -> list[str]:
+    """At most `wanted.generate` questions, in the order of writing."""
     written: dict[str, str] = {}
     reply = ""
     for _ in range(_ROUNDS):
         known = list(written.values())
-        reply = _ask(llm, generation_prompt(classes, subject, generate - len(known), known))
-        before = len(written)
+        reply = _ask(llm, generation_prompt(classes, wanted.subject, wanted.generate - len(known), known))
         for question in parse_questions(reply):
             written.setdefault(spelling_key(question), question)
-        if len(written) >= generate or len(written) == before:
+        if len(written) >= wanted.generate or len(written) == len(known):
             break
     if not written:
-        raise QuestionsError(f"questions.llm: no yes/no question in the model's reply, which was {reply[:500]!r}")
-    questions = list(written.values())[:generate]
+        raise QuestionsError(
+            f"questions.llm: no yes/no question in English in the model's reply, which was {reply[:500]!r}; try another"
+            " model, or write questions of your own and give them as questions.file"
+        )
+    return list(written.values())[: wanted.generate]
+
+
+def _ranked(llm: TextGenerator, questions: Sequence[str], keep: int) -> list[str]:
+    """All questions, those first that the model selects."""
     chosen: dict[str, str] = {}
     if len(questions) > keep:
-        selected = {spelling_key(question) for question in questions}
+        known = {spelling_key(question): question for question in questions}
         for question in parse_questions(_ask(llm, ranking_prompt(questions, keep))):
-            if (key := spelling_key(question)) in selected:
-                chosen[key] = written[key]
-    ranked = list(chosen.values()) + [question for question in questions if spelling_key(question) not in chosen]
-    return [AspectQuestion(question, rank, source) for rank, question in enumerate(ranked[:keep], start=1)]
+            if (key := spelling_key(question)) in known:
+                chosen[key] = known[key]
+    return list(chosen.values()) + [question for question in questions if spelling_key(question) not in chosen]
 
 
 def question_rows(questions: Iterable[AspectQuestion]) -> pa.Table:

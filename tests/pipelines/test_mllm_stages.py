@@ -219,6 +219,18 @@ def test_generated_questions_and_their_aspects(first: Flow, server: ChatServer) 
     assert b"1,Is it blue?,writer" in storage.read_bytes(made.questions.path("questions.csv"))
 
 
+def test_without_true_classes_the_label_space_is_what_a_model_is_told(first: Flow, server: ChatServer) -> None:
+    llm = {"kind": "openai", "base_url": server.url, "model": "writer"}
+    made = flow(folder_of(first), server, questions={"llm": llm, "generate": 3}, makd={"target": "near"})
+    assert made.questions.rows == 3
+    asked = [body for body in server.asked if isinstance(body["messages"][-1]["content"], str)]
+    prompt = asked[-1]["messages"][-1]["content"]
+    assert "2 classes and images of" in prompt
+    assert "The class list is as follows: Azure Finch, Crimson Wren. Generate 3" in prompt
+    assert asked[-1]["messages"][0]["role"] == "system"
+    assert "You are a good question maker." in str(asked[-1]["messages"][0]["content"])
+
+
 def test_a_file_of_questions_needs_no_model(first: Flow, server: ChatServer) -> None:
     file = folder_of(first) / "q.txt"
     file.write_text("Is it old?\nIs it new?\n")

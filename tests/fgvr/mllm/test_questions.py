@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from fgvr.metrics.semantic import SentenceBert
 from fgvr.mllm.backend import Answer, Sampling
 from fgvr.mllm.prompts import Conversation
 from fgvr.mllm.questions import (
     MAX_CLASS_NAMES,
+    MAX_WORDS,
     AspectQuestion,
     QuestionsError,
+    Wanted,
     generate_questions,
     generation_prompt,
     listed,
@@ -34,6 +37,13 @@ Q6: Has it a ring around the eye?
 10. The bird has long legs.
 11. Which wing is longer?
 12. is the body blue?
+13. **Crest** – does it have a crest?
+| 14 | Is the throat spotted? | plumage |
+"Is the bill hooked?",
+15. Is the bird a St. Helena plover?
+16. Is the wingspan above 1.5 m? (A good hint for raptors.)
+17. Is the beak long and is it curved?
+18. Does the bird have wings
 Would you like me to add more?
 I hope these help! Let me know if you need others.
 """
@@ -48,10 +58,30 @@ def test_only_single_yes_no_questions_survive() -> None:
         "Is the tail forked?",
         "Has it a ring around the eye?",
         "Is the crown yellow?",
+        "Does it have a crest?",
+        "Is the throat spotted?",
+        "Is the bill hooked?",
+        "Is the bird a St. Helena plover?",
+        "Is the wingspan above 1.5 m?",
     ]
 
 
-@pytest.mark.parametrize("reply", ["", "I cannot do that.", "¿Es azul el cuerpo?", "What colour? Which size?", "?"])
+def test_thoughts_are_no_questions() -> None:
+    assert parse_questions("<think>Is the list long?\nAre birds animals?</think>\nIs it blue?") == ["Is it blue?"]
+
+
+LONG = "Is the bird " + "very " * 400 + "blue?"
+OTHER_LANGUAGES = "1. Ist der Körper blau?\n2. ¿Es azul el cuerpo?\n3. 身体是蓝色的吗？"
+
+
+def test_a_question_of_400_words_is_left_out() -> None:
+    longest = "Is it " + "very " * (MAX_WORDS - 3) + "blue?"
+    assert parse_questions(f"{LONG}\n{longest}") == [longest]
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "I cannot do that.", OTHER_LANGUAGES, "What colour? Which size?", "?", "Is the body blue", LONG]
+)
 def test_a_reply_without_questions_gives_none(reply: str) -> None:
     assert parse_questions(reply) == []
 
@@ -72,7 +102,8 @@ class Script:
 
 
 def generate(llm: Script, count: int, keep: int) -> list[str]:
-    found = generate_questions(llm, ["Finch", "Pipit"], subject="birds", generate=count, keep=keep, source="m")
+    wanted = Wanted("birds", count, keep)
+    found = generate_questions(llm, ["Finch", "Pipit"], wanted, source="m", load_encoder=SentenceBert)
     assert [question.rank for question in found] == list(range(1, len(found) + 1))
     return [question.text for question in found]
 
@@ -102,9 +133,31 @@ def test_a_ranking_without_questions_keeps_the_order_of_writing() -> None:
     assert generate(Script("Is it a?\nIs it b?\nIs it c?", "No."), 3, 2) == ["Is it a?", "Is it b?"]
 
 
-def test_no_question_at_all_shows_the_reply() -> None:
-    with pytest.raises(QuestionsError, match=r"no yes/no question in the model's reply, which was 'No can do'"):
-        generate(Script("No can do"), 3, 2)
+@pytest.mark.parametrize("reply", ["No can do", OTHER_LANGUAGES, "Is the body blue"])
+def test_no_question_at_all_shows_the_reply_and_a_way_out(reply: str) -> None:
+    with pytest.raises(QuestionsError, match=r"no yes/no question in English .* as questions\.file") as raised:
+        generate(Script(reply), 3, 2)
+    assert repr(reply) in str(raised.value)
+
+
+def test_of_near_duplicates_the_better_ranked_one_stays(caplog: pytest.LogCaptureFixture) -> None:
+    written = "Are the legs yellow?\nIs the tail long?\nIs the tail short?\nDoes the bird have yellow legs?"
+    llm = Script(written, "Does the bird have yellow legs?\nIs the tail short?\nAre the legs yellow?")
+    wanted = Wanted("birds", 4, 3, similarity=1)
+    with caplog.at_level("INFO"):
+        found = generate_questions(llm, ["Finch"], wanted, source="m", load_encoder=SentenceBert)
+    assert [question.text for question in found] == [
+        "Does the bird have yellow legs?",
+        "Is the tail short?",
+        "Is the tail long?",  # not selected, but room was left by the duplicate
+    ]
+    assert "'Are the legs yellow?' repeats 'Does the bird have yellow legs?'" in caplog.text
+    assert "4 written, 1 near-duplicates dropped, 3 kept" in caplog.text
+
+
+def test_fewer_than_wanted_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert generate(Script("Is it a?", "No more."), 3, 3) == ["Is it a?"]
+    assert "1 of questions.keep = 3 are left" in caplog.text
 
 
 def test_a_long_class_list_is_thinned_evenly() -> None:
@@ -123,6 +176,18 @@ def test_a_text_file_with_comments_blanks_and_repetitions(tmp_path: Path) -> Non
         ("Is it b?", 2, "q.txt"),
         ("Ist es blau?", 3, "q.txt"),
     ]
+
+
+def test_odd_questions_of_a_file_are_asked_as_they_stand_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a person wrote is what a person wants; 身体是蓝色的吗？ ends in a question mark, too."""
+    file = tmp_path / "q.txt"
+    file.write_text(f"Is it blue\n{LONG}\n身体是蓝色的吗？\n", encoding="utf-8")
+    assert [q.text for q in read_questions(str(file))] == ["Is it blue", LONG, "身体是蓝色的吗？"]
+    assert "'Is it blue' has no question mark" in caplog.text
+    assert "is long; every image is asked all of it" in caplog.text
+    assert len(caplog.records) == 2
 
 
 def test_a_csv_is_read_by_rank_and_written_back(tmp_path: Path) -> None:

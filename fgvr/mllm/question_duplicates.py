@@ -1,0 +1,106 @@
+"""Near-duplicates among aspect questions: the same question in other words, of which the better ranked one stays.
+
+Text embeddings alone would do harm: with all-MiniLM-L6-v2 "Does the bird have a long beak?" is nearer to "… a short
+beak?" (0.96) than to "Is the beak long?" (0.85). So two questions must first agree in their words, and only then the
+embeddings decide:
+
+- the same words of meaning: always duplicates ("Are the legs yellow?", "Does the bird have yellow legs?");
+- one has all words of the other and more: from a cosine on. Of 48 pairs written by hand the highest cosine of such
+  a pair with two meanings is 0.931 ("a long tail", "a long forked tail"), and those of one meaning that lie above
+  are at 0.95 and more ("Is the car red?", "Is the color of the car red?").
+
+A word in place of another (long, short), another number, a comparison in the other direction and a negation make
+another question, however near the embeddings are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fgvr.metrics.semantic import NameEncoder
+from fgvr.mllm.alias_pairs import name_words
+
+# By the words' forms in name_words: in the singular, with "doe" for does.
+_FUNCTION_WORDS = frozenset(
+    name_words(
+        "a an the is are was were do does did has have had can could will would should be been being there it its this"
+        " that these those of on in at to for by around any some image photo picture photograph visible visibly"
+        " noticeable noticeably clearly clear distinct distinctly primarily mostly mainly predominantly largely"
+    )
+)
+_NAMES_OF_ALL = frozenset(name_words("object subject animal item thing"))
+_RELATIONS = frozenset(
+    name_words(
+        "than above below under over behind before after with without between beneath inside outside not no never or"
+        " more less fewer least most only"
+    )
+)
+
+
+def drop_duplicates(
+    questions: Sequence[str], subject: str, load_encoder: Callable[[], NameEncoder], similarity: float
+) -> tuple[list[str], dict[str, str]]:
+    """The questions that stay, and for each dropped one the earlier one that it repeats.
+
+    Args:
+        questions: distinct, best first.
+        subject: what the classes are ("birds"): its words say nothing in a question about them.
+        load_encoder: of the text embeddings; called only where a pair needs one.
+        similarity: least cosine of a question with all words of another and more; at 1 these are not looked at.
+    """
+    ignored = _NAMES_OF_ALL | frozenset(name_words(subject))
+    words = [_meaning(question, ignored) for question in questions]
+    near = _near(questions, words, load_encoder, similarity) if similarity < 1 else set()
+    kept: list[int] = []
+    repeats: dict[str, str] = {}
+    for place, question in enumerate(questions):
+        earlier = next((k for k in kept if _same(words[k], words[place]) or (k, place) in near), None)
+        if earlier is None:
+            kept.append(place)
+        else:
+            repeats[question] = questions[earlier]
+    return [questions[place] for place in kept], repeats
+
+
+def _meaning(question: str, ignored: frozenset[str]) -> tuple[str, ...]:
+    """The words that tell questions apart, in their order, in the singular."""
+    # spelling_key would join "bird's" to a word of its own.
+    # name_words drops "and", which the order of what it joins makes no other question.
+    words = name_words(question.replace("'s ", " ").replace("’s ", " ").replace("-", " "))
+    return tuple(word for word in words if word not in _FUNCTION_WORDS and word not in ignored)
+
+
+def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """The same words; where one of them relates others to each other, in the same order ("black with white spots")."""
+    if not one or sorted(one) != sorted(other):
+        return False
+    return one == other or not _RELATIONS & set(one)
+
+
+def _near(
+    questions: Sequence[str],
+    words: Sequence[tuple[str, ...]],
+    load_encoder: Callable[[], NameEncoder],
+    similarity: float,
+) -> set[tuple[int, int]]:
+    """Pairs of which one has all words of the other and more, and that are near in meaning."""
+    pairs = [
+        (one, other)
+        for other in range(len(words))
+        for one in range(other)
+        if _with_more_words(words[one], words[other])
+    ]
+    if not pairs:
+        return set()
+    vectors = load_encoder().encode(questions)
+    return {(one, other) for one, other in pairs if float(vectors[one] @ vectors[other]) >= similarity}
+
+
+def _with_more_words(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    short, long = sorted((frozenset(one), frozenset(other)), key=len)
+    added = long - short
+    if not short or not short < long or added & _RELATIONS:
+        return False
+    if _RELATIONS & short:
+        return False  # which of its words are related may have changed
+    return not any(letter.isdigit() for word in added for letter in word)
