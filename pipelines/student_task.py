@@ -60,7 +60,7 @@ def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
     if task.with_aspects:
         p_yes = p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), flow.questions.rows)
     targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
-    held = HeldOut(task.settings.validation_share, task.settings.seed)
+    held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
     return assemble(task.rows, targets, p_yes, held, flow.samples.version)
 
 

@@ -67,6 +67,8 @@ class Makd(Part):
     """Further arguments of timm's model, by its own names (drop_rate, drop_path_rate …)."""
     split: str = "train"
     """Images trained on; the evaluation split cannot be it."""
+    fraction: float = Field(default=1, gt=0, le=1)
+    """Share of these images that is used, of every class, by `seed`; a smaller share is inside a larger one."""
     target: Literal["auto", "true", "near"] = "auto"
     """Class targets: true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)

@@ -14,6 +14,7 @@ from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.tables import Table, vectors
 from fgvr.training.examples import Examples
+from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
 
 
@@ -115,10 +116,11 @@ def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[n
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How many images validate, and by which seed they are drawn."""
+    """How many images validate, by which seed they are drawn, and which share of all images is used at all."""
 
     share: float
     seed: int
+    fraction: float = 1.0
 
 
 def assemble(
@@ -130,11 +132,13 @@ def assemble(
         rows: N rows of the samples table, ascending.
         targets: of these rows.
         p_yes: float32 [N, Q], nan where there is none; Q = 0 for the base student.
-        validation: images held out.
+        validation: images held out; its fraction of the images is taken first.
         identity: see `fgvr.training.image_store`.
     """
     image_ids = rows["image_id"].to_numpy()
     usable = targets.classes != UNKNOWN_CLASS
+    if validation.fraction < 1:
+        usable[usable] = fraction_of(targets.classes[usable], validation.fraction, validation.seed)
     classes = targets.classes[usable]
     examples = Examples(
         image_ids=image_ids[usable],

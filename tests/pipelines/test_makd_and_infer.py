@@ -15,7 +15,7 @@ from fgvr.config import ConfigError, build
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
 from fgvr.tables import Table, write_part
-from pipelines import infer, makd
+from pipelines import aspects, infer, makd
 from pipelines.flow import Flow
 from tests.untracked import NoTracking
 
@@ -134,6 +134,22 @@ def test_a_model_given_by_its_folder_is_used(trained):
     predictions = infer.run(RunContext(config, flow.context.folder, flow.context.tracker), flow)
     assert predictions.rows == 36
     assert all(p_yes is None for p_yes in predictions.read()["p_yes"].to_pylist())
+
+
+def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path, monkeypatch):
+    flow, _, student, _, _ = trained
+    fewer = context(tmp_path, fraction=0.5)
+    fewer.folder = flow.context.folder
+    half = makd.run(fewer, Guide(fewer), "makd")
+    assert half.fingerprint != student.fingerprint
+    assert half.rows == 36  # of 72, one of two a species
+    assert set(half.read()["image_id"].to_pylist()) < set(student.read()["image_id"].to_pylist())
+    asked = []
+    monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: asked.append(decides))
+    for each in (flow.context, fewer):
+        aspects.run(each, flow.samples, flow.questions)
+    assert asked[0] == asked[1]
+    assert len(asked) == 2
 
 
 def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):

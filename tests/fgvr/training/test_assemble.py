@@ -104,6 +104,16 @@ def test_the_validation_share_is_held_out(samples):
     assert training_set.examples.classes[training_set.examples.held_out].tolist() == [1]  # robin has one image only
 
 
+def test_a_fraction_is_drawn_before_the_validation_share_and_is_no_failure(samples):
+    targets = true_targets(true_classes(samples))
+    for seed in range(5):
+        training_set = assemble(samples, targets, NO_ASPECTS, HeldOut(0.4, seed, fraction=0.5), "v1")
+        assert sorted(training_set.examples.classes.tolist()) == [0, 1]  # 1.5 of three images; one of every class
+        assert not training_set.examples.held_out.any()
+        table = training_set.table({})
+        assert (table.num_rows, table["error"].null_count) == (2, 2)
+
+
 def test_nothing_to_learn_is_an_error(samples):
     unlabelled = samples.set_column(2, "class_id", pa.array([None] * 4, pa.int32()))
     with pytest.raises(TargetError, match="no training image has a true class"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -12,11 +13,13 @@ from safetensors.torch import load_file
 from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits, Makd
 from fgvr.students.architecture import StudentSpec, timm_preprocess
+from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
 from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
+from fgvr.training.targets import true_targets
 
 QUESTIONS = ("Is it red?", "Is it light?")
 TRUTH = np.array(
@@ -184,6 +187,29 @@ def test_all_aspects_masked_trains_on_classes_alone(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     with pytest.raises(ValueError, match=r"not finite after epoch \d: lower makd\.lr = 1e\+20"):
         train_student(job(tmp_path, epochs=3, lr=1e20), LocalReporter(tmp_path / "run"))
+
+
+def test_a_class_with_one_image_is_trained_on_and_learned(tmp_path):
+    """However much is held out and however little is used: it has no image to validate with, and is still an output."""
+    uris, classes = photos(tmp_path / "photos", 64, seed=0)
+    kept = np.flatnonzero((classes != 3) | (np.arange(64) == 7))
+    rows = pa.table({"image_id": kept, "uri": [uris[n] for n in kept], "class_id": pa.array(classes[kept], pa.int32())})
+    rows = rows.append_column("class_name", pa.array(["abcd"[n] for n in classes[kept]]))
+    targets = true_targets(true_classes(rows))
+    no_aspects = np.zeros((len(kept), 0), dtype=np.float32)
+    examples = assemble(rows, targets, no_aspects, HeldOut(0.5, 0, fraction=0.8), "v1").examples
+    assert len(examples) == 39  # 80% of 3 · 16 + 1
+    (place,) = np.flatnonzero(examples.classes == 3)
+    assert (int(examples.image_ids[place]), bool(examples.held_out[place])) == (7, False)
+    recipe = job(tmp_path / "recipe", epochs=12, lr=0.05, alpha=0.0, schedule="cosine").settings
+    examples.write(str(tmp_path / "examples.parquet"))
+    spec = StudentSpec(recipe.backbone, targets.labels, (), timm_preprocess(recipe.backbone, 16))
+    task = StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(tmp_path / "cache"))
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    student = load_classifier(reporter.checkpoint / "last")
+    assert student.labels == ["a", "b", "c", "d"]
+    assert student.scores([Image.open(uris[7])]).argmax() == 3
 
 
 def test_too_few_images_for_a_step_are_refused(tmp_path):
