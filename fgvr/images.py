@@ -7,6 +7,7 @@ before pixels are decoded, and only formats are tried that Pillow decodes itself
 from __future__ import annotations
 
 import io
+import math
 import stat
 from functools import cache
 from typing import Final
@@ -117,7 +118,7 @@ def _read_web(uri: str, limits: ImageLimits) -> bytes:
 
 
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
-    """The first frame as upright RGB; transparency over white, 16-bit values scaled.
+    """The first frame as upright RGB without `limits.cut_bottom` rows; transparency over white, 16-bit values scaled.
 
     Args:
         data: a whole image file.
@@ -136,11 +137,12 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image.size, limits)
             if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
-                scaled = _scaled_jpeg(data, short_side)
+                scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
                 if scaled is not None:
-                    return upright(scaled, orientation(image))
+                    shrunk = max(image.size) / max(scaled.size)
+                    return _without_bottom(upright(scaled, orientation(image)), limits.cut_bottom / shrunk)
             image.load()
-            return upright(to_rgb(image), orientation(image))
+            return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -171,6 +173,16 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
             Reason.TOO_MANY_PIXELS,
             f"{width} × {height} pixels: a strip thinner than 1:{MAX_SIDE_RATIO} grows without bound when resized",
         )
+
+
+def _without_bottom(image: Image.Image, rows: float) -> Image.Image:
+    """The image without its last rows; part of a row counts as one, so that nothing of a banner stays."""
+    height = image.height - math.ceil(rows)
+    if height < 1:
+        raise ImageError(
+            Reason.CORRUPT, f"{image.height} rows of pixels, ingest.limits.cut_bottom takes {math.ceil(rows)}"
+        )
+    return image.crop((0, 0, image.width, height)) if rows else image
 
 
 def _scaled_jpeg(data: bytes, short_side: int) -> Image.Image | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,14 @@ from fgvr.config.base import Part
 
 
 class ImageLimits(Part):
-    """What an image may cost to read; beyond it the row fails with a reason and nothing is decoded."""
+    """What of an image is read, and what it may cost; beyond it the row fails with a reason and nothing is decoded."""
 
     max_bytes: int = Field(default=64 * 2**20, ge=1)
     """Size of the file, bytes."""
     max_pixels: int = Field(default=100_000_000, ge=1)
     """Width times height as the header says (a decompression bomb lies in a few kilobytes)."""
+    cut_bottom: int = Field(default=0, ge=0)
+    """Rows of pixels that are cut off the bottom of every image (the banner of FGVC-Aircraft's photos: 20)."""
 
 
 class FolderSource(Part):
@@ -50,21 +52,51 @@ class TableSource(Part):
     """Columns kept as metadata (price, brand, place …)."""
 
 
+DataSet = Literal["cub", "cars", "dogs", "flowers", "pets", "grocery", "dtd", "aircraft", "caltech101", "mini_imagenet"]
+
+ONLY_OF: Final[dict[str, tuple[DataSet, ...]]] = {
+    "legacy_cars_offset": ("cars",),
+    "val_as_train": ("flowers", "grocery", "dtd", "aircraft"),
+    "fold": ("dtd",),
+    "train_per_class": ("caltech101", "mini_imagenet"),
+    "split_seed": ("caltech101", "mini_imagenet"),
+    "class_names": ("mini_imagenet",),
+}
+
+
 class LayoutSource(Part):
     """The official download of a public data set, unpacked."""
 
     kind: Literal["layout"] = "layout"
-    name: Literal["cub", "cars", "dogs", "flowers", "pets", "grocery"]
+    name: DataSet
     """Which data set; docs/datasets.md says what to download."""
     path: str
     """The folder that the download unpacks to."""
     legacy_cars_offset: bool = False
     """Stanford Cars with the mistake of FineR and FiNDR, true names off by one class, to compare with their papers."""
+    val_as_train: bool = False
+    """The official validation images are training images, too (flowers, grocery, dtd, aircraft)."""
+    fold: int = Field(default=1, ge=1, le=10)
+    """Which of the ten official splits of DTD."""
+    train_per_class: int | None = Field(default=None, ge=1)
+    """Training images a class where there is no official split; null: 30 (caltech101), 500 (mini_imagenet)."""
+    split_seed: int = Field(default=0, ge=0)
+    """Other seeds draw other training images where there is no official split."""
+    class_names: str | None = None
+    """mini_imagenet: ImageNet's words.txt or WordNet 3.0's data.noun; null: beside the lists, else in /usr/share."""
 
     @model_validator(mode="after")
-    def _offset_of_cars(self) -> Self:
-        if self.legacy_cars_offset and self.name != "cars":
-            raise ValueError(f"legacy_cars_offset is a mistake that was made with `name: cars`, not with {self.name}")
+    def _fields_of_this_data_set(self) -> Self:
+        for field, names in ONLY_OF.items():
+            if self.name in names or getattr(self, field) == LayoutSource.model_fields[field].default:
+                continue
+            if field == "legacy_cars_offset":
+                raise ValueError(
+                    f"legacy_cars_offset is a mistake that was made with `name: cars`, not with {self.name}"
+                )
+            raise ValueError(
+                f"{field} is a setting of {', '.join(names)}; {self.name} has nothing that it could change"
+            )
         return self
 
 
@@ -96,6 +128,16 @@ class Ingest(Part):
     """Rows a part file of the samples table holds."""
     limits: ImageLimits = ImageLimits()
     """Limits of every later read of an image."""
+
+    @model_validator(mode="after")
+    def _banner_of_aircraft(self) -> Self:
+        aircraft = isinstance(self.source, LayoutSource) and self.source.name == "aircraft"
+        if aircraft and "cut_bottom" not in self.limits.model_fields_set:
+            raise ValueError(
+                "the photos of FGVC-Aircraft have a banner of 20 pixels with their copyright at the bottom: set "
+                "limits.cut_bottom to 20, as the preset `aircraft` does, or to 0 if it is to stay"
+            )
+        return self
 
 
 LEGACY_SPLIT = "test"

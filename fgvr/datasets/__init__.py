@@ -49,6 +49,7 @@ def source_state(source: Source) -> dict[str, Any]:
     A folder has none: its listing is kept until `snapshot` changes, since a photo that arrives in the middle of a long
     run would give all others new ids. Raises SourceError when a file is not there.
     """
+    besides: dict[str, Any] = {}
     match source:
         case FolderSource():
             return {}
@@ -57,13 +58,14 @@ def source_state(source: Source) -> dict[str, Any]:
         case LayoutSource():
             from fgvr.datasets.layouts import open_layout
 
-            files = open_layout(source).listing_files()
+            layout = open_layout(source)
+            files, besides = layout.listing_files(), layout.state()
         case FieldGuideSource():
             from fgvr.datasets.field_guide import settings
 
             return settings(source)
     try:
-        return {file: _content(storage.absolute(file)) for file in files}
+        return {**besides, **{file: _content(storage.absolute(file)) for file in files}}
     except FileNotFoundError as error:
         raise SourceError(f"ingest.source.path = {source.path}: there is no such file") from error
 

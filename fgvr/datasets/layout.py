@@ -24,7 +24,7 @@ from fgvr.config.data import LayoutSource
 from fgvr.datasets.rows import SourceError, chunk
 
 SHOWN = 3
-"""Missing photos that a message names."""
+"""Missing things that a message names."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,14 @@ class Layout(ABC):
     def listed(self) -> Iterator[Listed]:
         """The images in the order of the listing files; raises SourceError for a file that is not as published."""
 
+    def counts(self) -> Mapping[str, int]:
+        """Number of images a split that a whole download gives with these settings, in the download's own splits."""
+        return self.images
+
+    def state(self) -> dict[str, Any]:
+        """What decides the samples besides the settings and the listing files' content."""
+        return {}
+
     def remarks(self) -> list[str]:
         """What a reader of the results must know besides deviating counts."""
         return []
@@ -106,9 +114,10 @@ class Layout(ABC):
         self.listing_files()
         rows = list(self.listed())
         self._check_photos([row.path for row in rows])
+        merged = "val" if self.source.val_as_train else None
         table = chunk(
             uri=[storage.join(self.root, row.path) for row in rows],
-            split=[row.split for row in rows],
+            split=["train" if row.split == merged else row.split for row in rows],
             class_id=[row.class_id for row in rows],
             class_name=[row.class_name for row in rows],
             metadata=[json.dumps(row.metadata, ensure_ascii=False) if row.metadata else None for row in rows],
@@ -165,7 +174,7 @@ class Layout(ABC):
             raise self.missing(name) from None
 
     def _official(self) -> str:
-        return f"the official download of {self.title} ({self.site}) holds {self.holds}: {self._counts(self.images)}"
+        return f"the official download of {self.title} ({self.site}) holds {self.holds}: {self._counts(self.counts())}"
 
     def _counts(self, images: Mapping[str, int]) -> str:
         return " + ".join(f"{count:,} {split}" for split, count in images.items()) + " images"
@@ -174,23 +183,28 @@ class Layout(ABC):
         there = photos_below(self.root, paths)
         absent = [path for path in paths if path not in there]
         if absent:
-            shown = ", ".join(absent[:SHOWN]) + (" …" if len(absent) > SHOWN else "")
             raise SourceError(
                 f"ingest.source.path = {self.source.path}: {len(absent):,} of {len(paths):,} listed photos are not "
-                f"there ({shown}); {self._official()}. Unpack it again; photos that are a sample on purpose are listed "
-                "by a CSV (ingest.source.kind: table)"
+                f"there ({first(absent)}); {self._official()}. Unpack it again; photos that are a sample on "
+                "purpose are listed by a CSV (ingest.source.kind: table)"
             )
 
     def _deviations(self, rows: Sequence[Listed]) -> list[str]:
         found = Counter(row.split for row in rows)
-        counts = {split: found[split] for split in self.images}
+        official = self.counts()
+        counts = {split: found[split] for split in official}
         classes = len({row.class_id for row in rows})
-        if counts == dict(self.images) and classes == self.classes:
+        if counts == dict(official) and classes == self.classes:
             return []
         return [
             f"{self.title}: {self._counts(counts)} of {classes} classes, where the official download holds "
-            f"{self._counts(self.images)} of {self.classes}: scores do not compare with published ones"
+            f"{self._counts(official)} of {self.classes}: scores do not compare with published ones"
         ]
+
+
+def first(names: Sequence[str]) -> str:
+    """The first few names of a list, for a message."""
+    return ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
 
 
 def photos_below(root: str, paths: Iterable[str]) -> set[str]:

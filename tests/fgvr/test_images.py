@@ -56,6 +56,34 @@ def test_scaled_decoding_keeps_the_short_side(size, short_side, expected):
     assert decode_image(jpeg(smooth(*size)), LIMITS, short_side=short_side).size == expected
 
 
+def with_banner(width: int, height: int, rows: int) -> Image.Image:
+    """White, with a black banner at the bottom."""
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    pixels[height - rows :] = 0
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("short_side", [None, 60, 90, 150, 340])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_bottom_is_cut_off_whatever_the_scale(short_side, orientation):
+    """24 rows of 424, upright: JPEG mixes a banner with its neighbours within its blocks of 8 pixels only."""
+    turned = ImageOps.exif_transpose(with_banner(600, 424, 24))
+    stored = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    data = jpeg(turned if stored is None else turned.transpose(stored), exif=with_orientation(orientation))
+    image = decode_image(data, ImageLimits(cut_bottom=24), short_side=short_side)
+    assert image.width / image.height == pytest.approx(600 / 400, rel=0.02)
+    assert image.height >= (short_side or 400)
+    assert np.asarray(image).min() > 245
+    whole = decode_image(data, LIMITS, short_side=short_side)
+    assert np.asarray(whole)[-1].max() < 10
+
+
+def test_an_image_that_is_nothing_but_its_bottom():
+    with pytest.raises(ImageError, match=r"20 rows of pixels, ingest\.limits\.cut_bottom takes 20") as caught:
+        decode_image(jpeg(smooth(40, 20)), ImageLimits(cut_bottom=20))
+    assert caught.value.reason is Reason.CORRUPT
+
+
 def test_scaled_decoding_is_nearly_the_whole_image_resized():
     data = jpeg(smooth(1000, 800))
     box = (224, 179)

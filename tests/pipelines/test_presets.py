@@ -28,6 +28,27 @@ def test_every_data_set_has_the_paper_s_setting(name: str) -> None:
     assert {"mllm", "zs_clip", "near"} <= set(config.evaluate.methods)
 
 
+MAKD_STUDENTS = ("cub", "cars", "flowers", "pets", "dtd", "aircraft", "caltech101", "mini_imagenet")
+
+
+@pytest.mark.parametrize("name", MAKD_STUDENTS)
+def test_students_have_the_schedule_of_makd(name: str) -> None:
+    """Section 4.1 of the paper; Mini-ImageNet as ImageNet in its reference, DKD."""
+    makd = load_config(["--config", name], PRESETS).makd
+    schedule = (makd.epochs, makd.batch_size, makd.lr, makd.milestones, makd.weight_decay, makd.resize)
+    if name == "mini_imagenet":
+        assert schedule == (100, 512, 0.2, (30, 60, 90), 1e-4, 256)
+    else:
+        assert schedule == (240, 16, 0.01, (150, 180, 210), 5e-4, None)
+    assert (makd.schedule, makd.momentum, makd.warmup_epochs, makd.image_size) == ("milestones", 0.9, 0, 224)
+    assert (makd.backbone, makd.alpha, makd.fraction) == ("resnet18", 4, 1)
+    assert "makd:" in (PRESETS / f"{name}.yaml").read_text()
+
+
+def test_the_banner_of_aircraft_is_cut_off() -> None:
+    assert load_config(["--config", "aircraft"], PRESETS).ingest.limits.cut_bottom == 20
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_path_is_given_on_the_command_line(name: str) -> None:
     config = load_config(["--config", name, "--ingest.source.path", "/data/x"], PRESETS)

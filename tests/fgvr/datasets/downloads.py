@@ -142,4 +142,83 @@ def grocery(root: Path) -> Path:
     return root
 
 
-WRITERS = {"cub": cub, "cars": cars, "dogs": dogs, "flowers": flowers, "pets": pets, "grocery": grocery}
+def dtd(root: Path) -> Path:
+    """Three textures, of splits 1 and 2; a photo that no list of these names."""
+    lists = {
+        "train1": ["banded/banded_0002.jpg", "polka-dotted/polka-dotted_0032.jpg"],
+        "val1": ["banded/banded_0004.jpg"],
+        "test1": ["braided/braided_0051.jpg", "banded/banded_0005.jpg"],
+        "train2": ["banded/banded_0005.jpg", "braided/braided_0051.jpg"],
+        "val2": ["polka-dotted/polka-dotted_0032.jpg"],
+        "test2": ["banded/banded_0002.jpg", "banded/banded_0004.jpg"],
+    }
+    write(root, **{f"labels/{name}.txt": "".join(f"{photo}\n" for photo in photos) for name, photos in lists.items()})
+    write(root, **{"labels/labels_joint_anno.txt": "banded/banded_0002.jpg banded lined \n"})
+    photos(root, *(f"images/{photo}" for names in lists.values() for photo in names))
+    photos(root, "images/banded/banded_0009.jpg")
+    return root
+
+
+def aircraft(root: Path) -> Path:
+    """Four variants, with blanks and slashes in their names; numbers with leading zeros."""
+    root = root / "fgvc-aircraft-2013b"
+    lists = {
+        "train": "0034309 F/A-18\n1025794 Beechcraft 1900\n",
+        "val": "0056978 707-320\n",
+        "test": "0062765 F-16A/B\n0900914 Beechcraft 1900\n",
+    }
+    lists["trainval"] = lists["train"] + lists["val"]
+    data = root / "data"
+    write(data, **{f"images_variant_{split}.txt": text for split, text in lists.items()})
+    write(data, **{"variants.txt": "707-320\nBeechcraft 1900\nF-16A/B\nF/A-18\n"})
+    photos(data, *(f"images/{line[:7]}.jpg" for text in lists.values() for line in text.splitlines()))
+    return root
+
+
+def caltech101(root: Path) -> Path:
+    """All classes with two photos, but six faces of either kind and one wrench; clutter, a `tmp` in it."""
+    for folder in CALTECH:
+        count = {"Faces": 6, "Faces_easy": 6, "wrench": 1}.get(folder, 2)
+        photos(root / "101_ObjectCategories" / folder, *(f"image_{n:04d}.jpg" for n in range(1, count + 1)))
+    photos(root / "101_ObjectCategories" / "BACKGROUND_Google", "image_0001.jpg", "tmp")
+    photos(root / "101_ObjectCategories" / "ant", "Thumbs.db", ".image_0003.jpg")
+    return root
+
+
+def mini_imagenet(root: Path) -> Path:
+    """Three classes of three photos, each in a list of its own, and their names in words.txt."""
+    numbers = {"n01532829": (5, 6, 7), "n02110341": (1, 2, 11), "n04146614": (3, 8, 40)}
+    lists = {"train": "n01532829", "val": "n04146614", "test": "n02110341"}
+    for part, label in lists.items():
+        rows = [f"{label}{number:08d}.jpg" for number in numbers[label]]
+        write(root, **{f"{part}.csv": "filename,label\n" + "".join(f"{row},{label}\n" for row in rows)})
+        photos(root / "images", *rows)
+    words = "n00001740\tentity\nn01532829\thouse finch, linnet\nn02110341\tdalmatian, coach dog\n"
+    write(root, **{"words.txt": words + "n04146614\tschool bus\n"})
+    return root
+
+
+_CALTECH = """
+accordion airplanes anchor ant barrel bass beaver binocular bonsai brain brontosaurus buddha butterfly camera cannon
+car_side ceiling_fan cellphone chair chandelier cougar_body cougar_face crab crayfish crocodile crocodile_head cup
+dalmatian dollar_bill dolphin dragonfly electric_guitar elephant emu euphonium ewer Faces Faces_easy ferry flamingo
+flamingo_head garfield gerenuk gramophone grand_piano hawksbill headphone hedgehog helicopter ibis inline_skate
+joshua_tree kangaroo ketch lamp laptop Leopards llama lobster lotus mandolin mayfly menorah metronome minaret Motorbikes
+nautilus octopus okapi pagoda panda pigeon pizza platypus pyramid revolver rhino rooster saxophone schooner scissors
+scorpion sea_horse snoopy soccer_ball stapler starfish stegosaurus stop_sign strawberry sunflower tick trilobite
+umbrella watch water_lilly wheelchair wild_cat windsor_chair wrench yin_yang
+"""
+CALTECH = _CALTECH.split()
+
+WRITERS = {
+    "cub": cub,
+    "cars": cars,
+    "dogs": dogs,
+    "flowers": flowers,
+    "pets": pets,
+    "grocery": grocery,
+    "dtd": dtd,
+    "aircraft": aircraft,
+    "caltech101": caltech101,
+    "mini_imagenet": mini_imagenet,
+}

@@ -1,6 +1,7 @@
 """What a wrong or incomplete download is told: what is missing, and what the official one holds."""
 
 import os
+import shutil
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,12 +25,17 @@ FACTS = {
     "flowers": ("setid.mat", "jpg/image_00004.jpg", "1,020 train + 1,020 val + 6,149 test"),
     "pets": ("annotations/test.txt", "images/shiba_inu_9.jpg", "3,680 train + 3,669 test"),
     "grocery": ("val.txt", "val/Vegetables/Onion/Yellow-Onion/Yellow-Onion_001.jpg", "2,640 train + 296 val + 2,485"),
+    "dtd": ("labels/val1.txt", "images/polka-dotted/polka-dotted_0032.jpg", "1,880 train + 1,880 val + 1,880 test"),
+    "aircraft": ("images_variant_val.txt", "images/0062765.jpg", "3,334 train + 3,333 val + 3,333 test"),
+    "caltech101": (None, "101_ObjectCategories/ant/image_0001.jpg", "3,030 train + 5,647 test"),
+    "mini_imagenet": ("val.csv", "images/n0211034100000011.jpg", "50,000 train + 10,000 test"),
 }
+INSIDE = {"grocery": "dataset", "aircraft": "data"}
 
 
 def layout(name: str, folder: Path) -> tuple[LayoutSource, Path]:
     root = downloads.WRITERS[name](folder)
-    return LayoutSource(name=name, path=str(root)), root / "dataset" if name == "grocery" else root
+    return LayoutSource(name=name, path=str(root)), root / INSIDE.get(name, "")
 
 
 def message(source: LayoutSource) -> str:
@@ -38,7 +44,7 @@ def message(source: LayoutSource) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", [name for name, (file, _, _) in FACTS.items() if file])
 def test_a_listing_file_is_missing(name: str, tmp_path: Path) -> None:
     file, _, counts = FACTS[name]
     source, root = layout(name, tmp_path)
@@ -145,6 +151,22 @@ def test_test_annotations_without_classes(tmp_path: Path) -> None:
         ("pets", "annotations/test.txt", "Abyssinian_1 1 1\n", r"has 3 fields instead of 4"),
         ("grocery", "val.txt", "val/a.jpg, 99, 0\n", r"val.txt, line 1: 'val/a.jpg, 99, 0' is not `path, fine class"),
         ("grocery", "classes.csv", "Name\nApple\n", r"classes.csv: expected the columns Class Name"),
+        ("dtd", "labels/val1.txt", "banded_0004.jpg\n", r"val1.txt, line 1: 'banded_0004.jpg' is not `texture/photo"),
+        ("aircraft", "images_variant_val.txt", "0056978 747\n", r"val.txt, line 1: '747' is not in variants.txt"),
+        ("aircraft", "images_variant_val.txt", "0056978\n", r"val.txt, line 1: '0056978' has 1 fields instead of 2"),
+        (
+            "mini_imagenet",
+            "val.csv",
+            "image,class\n",
+            r"val.csv, line 1: 'image,class' is not the header `filename,lab",
+        ),
+        ("mini_imagenet", "val.csv", "filename,label\na.jpg,bus\n", r"val.csv, line 2: 'a.jpg,bus' is not `photo,Word"),
+        (
+            "mini_imagenet",
+            "words.txt",
+            "n01532829\tfinch\n",
+            r"has no name for 2 of 3 classes \(n02110341, n04146614\)",
+        ),
         ("flowers", "cat_to_name.json", "[]", r'cat_to_name.json: expected \{"1": "pink primrose"'),
         ("flowers", "cat_to_name.json", '{"1": "x"}', r"is of class \d+, which has no name in cat_to_name.json"),
     ],
@@ -164,3 +186,35 @@ def test_numbers_out_of_range(tmp_path: Path) -> None:
     source, root = layout("flowers", tmp_path / "flowers")
     savemat(root / "setid.mat", {"trnid": [1], "valid": [2], "tstid": [8]})
     assert "image 8, but imagelabels.mat has 7" in message(source)
+
+
+def test_classes_of_caltech101_are_missing(tmp_path: Path) -> None:
+    source, root = layout("caltech101", tmp_path)
+    for name in ("wrench", "yin_yang", "ant", "wild_cat"):
+        shutil.rmtree(root / "101_ObjectCategories" / name)
+    said = message(source)
+    assert "every photo of 4 classes (ant, wild_cat, wrench …) is missing; the official download of Caltech101" in said
+    shutil.rmtree(root / "101_ObjectCategories")
+    assert "101_ObjectCategories is missing; the official download" in message(source)
+
+
+def test_last_photos_of_caltech101_that_are_missing_are_a_remark(tmp_path: Path) -> None:
+    """Nothing lists them; the official numbers are known."""
+    source, _ = layout("caltech101", tmp_path)
+    remarks = read_source(source, "").remarks
+    assert (
+        "109 train + 100 test images of 101 classes, where the official download holds 3,030 train + 5,647"
+        in remarks[0]
+    )
+    assert "30 photos of each class train, the others test" in remarks[1]
+    assert "101 classes have other numbers of photos" in remarks[2]
+    assert "accordion 2 of 55, airplanes 2 of 800, anchor 2 of 42 …" in remarks[2]
+
+
+def test_names_of_mini_imagenet_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = layout("mini_imagenet", tmp_path)
+    (root / "words.txt").unlink()
+    monkeypatch.setattr("fgvr.datasets.mini_imagenet.WORDNET", str(tmp_path / "data.noun"))
+    said = message(source)
+    assert said.startswith(f"ingest.source.class_names: there is no file {tmp_path}/data.noun; the classes of Mini-Ima")
+    assert "apt-get install wordnet-base" in said
