@@ -70,7 +70,7 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the tiny models have not been trained yet.
     """
-    for name in ("mllm", "clip", "vqa"):
+    for name in ("mllm", "clip"):
         if not (models / name).exists():
             raise UserError(
                 f"--config grocery: there is no model at {models / name}; train it:"
@@ -97,8 +97,3 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
         "near": {"batch_size": 2048, "epochs": 250, "lr": 0.02, "warmup_epochs": 0, "workers": {"num_cpus": 1}},
         "cluster": {"num_cpus": 2},
     }
-
-
-def own_trees(models: Path) -> dict[str, dict[str, Any]]:
-    """What is laid over the config for single methods: the naming MLLM knows neither questions nor FiNDR's prompt."""
-    return {method: {"mllm": {"model": str(models / "vqa")}} for method in ("finer", "findr")}

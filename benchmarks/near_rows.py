@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from own_models import LISTING
+
 
 @dataclass(frozen=True)
 class Row:
@@ -15,16 +17,18 @@ class Row:
         method: its name in `evaluate.methods`.
         changes: config tree laid over the table's own.
         published: key of the paper's numbers for this row in near_published.yaml; "" where the paper has none.
+        asks: name of the data set's own model (`own_models.py`) that this row asks; "": that of its method, if any.
     """
 
     label: str
     method: str
     changes: dict[str, Any] = field(default_factory=dict)
     published: str = ""
+    asks: str = ""
 
 
-def _near(label: str, /, *, published: str = "", **changes: dict[str, Any]) -> Row:
-    return Row(label, "near", changes, published)
+def _near(label: str, /, *, published: str = "", asks: str = "", **changes: dict[str, Any]) -> Row:
+    return Row(label, "near", changes, published, asks)
 
 
 NEAR: Final = _near("NeaR", published="near")
@@ -60,7 +64,13 @@ TABLES: Final[dict[str, tuple[Row, ...]]] = {
     "2": (*_BASELINES, NEAR),
     "3": (RANDOM, NEAR),
     "4": (
-        _near("MLLM-CS, 3 listed", candidates={"method": "mllm"}, label={"listed": 3}, published="listed"),
+        _near(
+            "MLLM-CS, 3 listed",
+            candidates={"method": "mllm"},
+            label={"listed": 3},
+            published="listed",
+            asks=LISTING,
+        ),
         _near("MLLM-CS, 3 sampled", candidates={"method": "mllm"}, label={"samples": 3, "temperature": 1.0}),
         NEAR,
     ),

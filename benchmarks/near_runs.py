@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from near_rows import Row
+from own_models import OwnModel
 
 from cluster.run import open_run
 from cluster.stage import RunContext
@@ -50,12 +51,10 @@ class DataSetRuns:
     Args:
         tree: the config of the table, as read from a preset or file.
         context: the run that is open.
-        own: for some methods what is laid over that config.
+        own: for some methods or rows the model that they ask instead of the config's.
     """
 
-    def __init__(
-        self, tree: dict[str, Any], context: RunContext, own: Mapping[str, dict[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, tree: dict[str, Any], context: RunContext, own: Mapping[str, OwnModel] | None = None) -> None:
         self._tree, self._context, self._own = tree, context, own or {}
         self._encoder: SentenceBert | None = None
 
@@ -82,8 +81,9 @@ class DataSetRuns:
         if isinstance(build(self._tree).ingest.source, FieldGuideSource):
             seeds["ingest"] = {"source": {"seed": seed}}
         tree = self._tree
-        own = self._own.get(row.method, {})
-        for layer in (seeds, dict(changes), own, row.changes, {"evaluate": {"methods": [row.method]}}):
+        own = self._own.get(row.asks or row.method)
+        asked = own.tree() if own is not None else {}
+        for layer in (seeds, dict(changes), asked, row.changes, {"evaluate": {"methods": [row.method]}}):
             tree = merge(tree, layer)
         return tree
 
@@ -123,7 +123,7 @@ class DataSetRuns:
 
 @contextmanager
 def open_data_set(
-    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, dict[str, Any]] | None = None
+    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, OwnModel] | None = None
 ) -> Iterator[DataSetRuns]:
     """Open the run `name` in `folder`; the Ray session that is up in this process is used, or one is started.
 
@@ -131,7 +131,7 @@ def open_data_set(
         tree: the config.
         name: of the run.
         folder: of all runs.
-        own: for some methods what is laid over the config.
+        own: for some methods or rows the model that they ask instead of the config's.
     """
     tree = merge(tree, {"run": {"name": name, "folder": folder}, "tracking": {"log_models": False}})
     with open_run(build(tree)) as context:

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 from experts import answering
-from grocery_halves import grocery_tree, own_trees
+from grocery_halves import grocery_tree
 from grocery_models import DEFAULT_OUT
 from grocery_photos import data_folder
 from near_cost import cost_table
@@ -31,12 +31,14 @@ from near_figure import draw
 from near_print import FIVE, average, scores_table
 from near_rows import TABLES, Row
 from near_runs import DataSetRuns, Measured, open_data_set
+from own_models import OwnModel, demo_models, grocery_models
 
 from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
 from fgvr.config.data import FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
+from fgvr.config.models import DEMO_MODEL
 from fgvr.config.tree import merge, nested
 from fgvr.errors import UserError
 from pipelines.flow import PRESETS
@@ -54,14 +56,14 @@ class DataSet:
         tree: the config.
         known_as: the data set's name in the paper's tables; "" where it is none of theirs.
         expert: the stand-in for FineR's language model; "" where there is none.
-        own: for some methods what is laid over the tree.
+        own: for some methods or rows the model that they ask instead of the config's.
     """
 
     name: str
     tree: dict[str, Any]
     known_as: str
     expert: str = ""
-    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own: dict[str, OwnModel] = field(default_factory=dict)
 
 
 def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) -> DataSet:
@@ -71,10 +73,13 @@ def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) ->
         name_of, _, value = change.partition("=")
         tree = merge(tree, nested(name_of, yaml.safe_load(value)))
     if name == "grocery":
-        return DataSet(name, tree, "", "grocer", own_trees(models))
-    source = build(tree).ingest.source
-    known_as = source.name if isinstance(source, LayoutSource) else ""
-    return DataSet(Path(name).stem, tree, known_as, "ornithologist" if isinstance(source, FieldGuideSource) else "")
+        return DataSet(name, tree, "", "grocer", grocery_models(models))
+    config = build(tree)
+    source = config.ingest.source
+    if isinstance(source, FieldGuideSource):
+        own = demo_models() if config.mllm.model == DEMO_MODEL else {}
+        return DataSet(Path(name).stem, tree, "", "ornithologist", own)
+    return DataSet(Path(name).stem, tree, source.name if isinstance(source, LayoutSource) else "")
 
 
 def with_expert(data_set: DataSet, address: str) -> DataSet:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from grocery_halves import own_trees, write_captions, write_halves
+from grocery_halves import write_captions, write_halves
 from near_cost import cost_table
 from near_figure import draw
 from near_print import average, mean_and_deviation, published, scores_table
 from near_rows import MLLM, NEAR, TABLES, ZERO_SHOT, Row
 from near_runs import DataSetRuns, Measured
 from near_tables import DataSet, find_data_set, with_expert
+from own_models import grocery_models
 
 from fgvr.errors import UserError
 from fgvr.report.results import MethodCost
@@ -175,13 +176,31 @@ def test_data_sets_with_an_expert_get_it_unless_a_language_model_is_named():
     assert with_expert(own, "http://here") == own
 
 
-def test_a_method_can_have_a_model_of_its_own():
-    class Models(DataSetRuns):
-        def _measure(self, config, row):
-            return Measured({"vqa": config.mllm.model.endswith("/vqa")})
+class AskedRuns(DataSetRuns):
+    """Says which model a row asks."""
 
-    runs = Models({"mllm": {"kind": "vllm", "model": "/tiny/mllm"}}, None, own_trees(Path("/tiny")))
-    assert {row.method: runs.measure(row, 0).values["vqa"] for row in TABLES["2"]} == {
-        **dict.fromkeys(("mllm", "cased", "zs_wordnet", "zs_clip", "prototypes", "near"), False),
-        **dict.fromkeys(("finer", "findr"), True),
+    def _measure(self, config, row):
+        return Measured(reason=Path(config.mllm.model).name)
+
+
+def test_methods_and_rows_can_have_a_model_of_their_own(tmp_path):
+    for name in ("vqa", "list"):
+        (tmp_path / name).mkdir()
+    runs = AskedRuns({"mllm": {"kind": "vllm", "model": "/tiny/mllm"}}, None, grocery_models(tmp_path))
+    assert {row.method: runs.measure(row, 0).reason for row in TABLES["2"]} == {
+        **dict.fromkeys(("mllm", "cased", "zs_wordnet", "zs_clip", "prototypes", "near"), "mllm"),
+        **dict.fromkeys(("finer", "findr"), "vqa"),
     }
+    assert [runs.measure(row, 0).reason for row in TABLES["4"]] == ["list", "mllm", "mllm"]
+
+
+def test_a_row_without_its_model_says_what_trains_it(tmp_path):
+    runs = AskedRuns({"mllm": {"kind": "vllm", "model": "/tiny/mllm"}}, None, grocery_models(tmp_path))
+    listed, _, near = (runs.measure(row, 0) for row in TABLES["4"])
+    assert "python benchmarks/listing_models.py --config grocery" in listed.reason
+    assert near.reason == "mllm"
+
+
+def test_only_the_shipped_mllm_of_the_field_guide_has_one_that_lists(tmp_path):
+    assert "list" in find_data_set("demo", tmp_path, tmp_path, []).own
+    assert not find_data_set("demo", tmp_path, tmp_path, ["mllm.model=OpenGVLab/InternVL3_5-8B-HF"]).own

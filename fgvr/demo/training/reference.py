@@ -27,12 +27,12 @@ class ReferenceMllm:
         return rendered
 
     @torch.inference_mode()
-    def label(self, images: np.ndarray, text: str, batch: int = 120) -> list[str]:
-        """Greedy answers to ``text`` for uint8 [N, 64, 64, 3] images."""
+    def label(self, images: np.ndarray, text: str, batch: int = 120, longest: int = 12) -> list[str]:
+        """Greedy answers to ``text`` for uint8 [N, 64, 64, 3] images, of ``longest`` tokens at most."""
         answers: list[str] = []
         for start in range(0, len(images), batch):
             inputs = self._inputs(images[start : start + batch], text)
-            tokens = self.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+            tokens = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
             tails = tokens[:, inputs["input_ids"].shape[1] :]
             answers += [answer.strip() for answer in self.processor.batch_decode(tails, skip_special_tokens=True)]
         return answers

@@ -1,0 +1,174 @@
+"""A tiny MLLM that lists three names when asked for them, the most likely one first, one a line.
+
+It is the naming model, taught this prompt: the vision tower stays as it is, projector and language half go on from its
+weights. On the field guide the annotator whose names the naming model learned is asked about the bird again as if seen
+in other habitats; on groceries the product is followed by two others of its kind. Both lists hold the truth by
+construction, which a first name alone does not: what the model makes of that on new images is measured, not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from grocery_captions import siblings
+from grocery_mllm import features
+from grocery_photos import Photos, augment
+from torch import Tensor
+from transformers import AutoTokenizer, InternVLForConditionalGeneration
+
+from fgvr.config.near import LISTED_PROMPT
+from fgvr.demo.scene import HABITATS
+from fgvr.demo.training.annotator import annotated_name
+from fgvr.demo.training.dialogue import END, HEAD, SPECIES_NAMES, TAIL
+from fgvr.demo.training.drawings import draw_many
+from fgvr.demo.training.mllm import DIFFICULTY
+from fgvr.demo.training.mllm_language import branch_loss, cache_features, collect, read_trunk
+from fgvr.demo.training.mllm_model import new_processor, save_mllm
+from fgvr.demo.training.reference import ReferenceMllm
+from fgvr.demo.training.schedule import Progress, adamw, take_step, warm_cosine
+from fgvr.mllm.listed import listed_names
+
+LISTED: Final = 3
+PROMPT: Final = LISTED_PROMPT.replace("{k}", str(LISTED))
+BATCH, RATE = 32, 1e-3
+DRAWINGS_SEED = 2000
+"""Of the shipped naming model's training drawings."""
+
+
+class Lessons(Protocol):
+    """What the language half learns from."""
+
+    names: Sequence[str]
+    """Of the classes, by id."""
+
+    def batch(
+        self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator
+    ) -> tuple[Tensor, list[list[int]]]:
+        """Images as the frozen tower sees them, bfloat16 [B, 16, 512], and the class ids that each one's list names."""
+
+
+class BirdLessons:
+    """Drawings of the naming model's own training stream, which no run of the pipeline draws; each is seen once."""
+
+    names = SPECIES_NAMES
+
+    def batch(
+        self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator
+    ) -> tuple[Tensor, list[list[int]]]:
+        """See `Lessons`."""
+        birds = draw_many(
+            DRAWINGS_SEED, "mllm-language", BATCH, difficulty=DIFFICULTY, random_share=0.0, start=step * BATCH
+        )
+        lists = [
+            annotators_list(*seen, rng) for seen in zip(birds.species.tolist(), birds.habitat.tolist(), strict=True)
+        ]
+        return cache_features(model, birds.images), lists
+
+
+@dataclass(frozen=True)
+class GroceryLessons:
+    """Photos, in another view each time."""
+
+    photos: Photos
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the products."""
+        return self.photos.names
+
+    def batch(
+        self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator
+    ) -> tuple[Tensor, list[list[int]]]:
+        """See `Lessons`."""
+        rows = rng.choice(len(self.photos), min(BATCH, len(self.photos)), replace=False)
+        with torch.no_grad():
+            seen = features(model, augment(torch.from_numpy(self.photos.images[rows]), rng))
+        return seen, [siblings_list(self.photos, int(self.photos.classes[row]), rng) for row in rows]
+
+
+def annotators_list(species: int, habitat: int, rng: np.random.Generator) -> list[int]:
+    """Distinct names from one annotator: of the bird where it is, then as if seen in habitats drawn in turn."""
+    seen = [habitat, *rng.permutation(len(HABITATS)).tolist()]
+    return list(dict.fromkeys(annotated_name(species, place) for place in seen))[:LISTED]
+
+
+def siblings_list(photos: Photos, fine: int, rng: np.random.Generator) -> list[int]:
+    """The true name, as the naming model learns it, then products of its coarse class, of its department where few."""
+    of_department = np.array([department == photos.departments[fine] for department in photos.departments])
+    others = [*rng.permutation(siblings(photos, fine)), *rng.permutation(np.flatnonzero(of_department))]
+    return list(dict.fromkeys([fine, *map(int, others)]))[:LISTED]
+
+
+def train_listing(lessons: Lessons, naming: Path, folder: Path, *, steps: int, seed: int) -> None:
+    """Teach the naming model the prompt and write a new checkpoint.
+
+    Args:
+        lessons: to learn from.
+        naming: the naming model's checkpoint.
+        folder: of the new one.
+        steps: of training.
+        seed: of batches, views and lists.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(naming)
+    model = InternVLForConditionalGeneration.from_pretrained(
+        naming, dtype=torch.float32, attn_implementation="eager"
+    )  # on a CPU the backward pass of bf16 SDPA is slow
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    rng = np.random.default_rng([seed, 4])
+    head, asked, end = ids(HEAD), ids(PROMPT + TAIL), ids(END)[0]
+    optimiser = adamw((model.model.multi_modal_projector, model.model.language_model), RATE, decay=0.02)
+    schedule = warm_cosine(optimiser, steps, max(1, steps // 8))
+    progress = Progress("listing", steps, every=50)
+    for step in range(steps):
+        seen, lists = lessons.batch(model, step, rng)
+        answers = [ids(written(lessons.names, listed) + END) for listed in lists]
+        rows = [(owner, asked, answer, [1.0] * len(answer)) for owner, answer in enumerate(answers)]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = branch_loss(model, read_trunk(model, head, seen), collect(rows, end))
+        take_step(loss, optimiser, schedule)
+        progress.update(step, loss.item())
+    save_mllm(model.eval(), new_processor(tokenizer), folder)
+
+
+def written(names: Sequence[str], listed: Sequence[int]) -> str:
+    """A list as the prompt wants it."""
+    return "\n".join(names[one] for one in listed)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Shares of images, 0 to 1.
+
+    Attributes:
+        lists: the answer is a list of three different names of classes.
+        first: the first name is the one wanted.
+        holds: the list holds it.
+    """
+
+    lists: float
+    first: float
+    holds: float
+
+
+def list_names(folder: Path, images: np.ndarray) -> list[list[str]]:
+    """Greedy lists for uint8 [N, 64, 64, 3] images, as the pipeline reads them."""
+    answers = ReferenceMllm(folder).label(images, PROMPT, longest=32 * LISTED)
+    return [listed_names(answer, LISTED) for answer in answers]
+
+
+def quality(found: Sequence[Sequence[str]], names: Sequence[str], wanted: np.ndarray) -> Quality:
+    """Lists against the names wanted, class ids int64 [N]."""
+    targets, known = [names[one] for one in wanted], set(names)
+    return Quality(
+        lists=float(np.mean([len(items) == LISTED and known.issuperset(items) for items in found])),
+        first=float(np.mean([items[0] == target for items, target in zip(found, targets, strict=True)])),
+        holds=float(np.mean([target in items for items, target in zip(found, targets, strict=True)])),
+    )

@@ -1,0 +1,105 @@
+"""The MLLMs that answer with three names: what their lists hold, and that a short training gives such lists."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from grocery_photos import Photos
+from listing_mllm import (
+    BATCH,
+    BirdLessons,
+    GroceryLessons,
+    annotators_list,
+    list_names,
+    quality,
+    siblings_list,
+    train_listing,
+    written,
+)
+from transformers import InternVLForConditionalGeneration
+
+from fgvr.demo.paths import MLLM_PATH
+from fgvr.demo.training.dialogue import LABEL_PROMPT, SPECIES_NAMES
+from fgvr.demo.training.drawings import draw_many
+from fgvr.demo.training.mllm_model import IMAGE_TOKENS
+from fgvr.demo.training.reference import ReferenceMllm
+from fgvr.mllm.listed import listed_names
+
+
+def groceries() -> Photos:
+    """Three apples, a lemon and a milk, a photo each."""
+    names = ("Pink Lady", "Granny Smith", "Golden", "Lemon", "Oat Milk")
+    departments = ("fruit",) * 4 + ("packages",)
+    coarse = np.array([0, 0, 0, 1, 2])
+    images = np.random.default_rng(0).integers(0, 256, (5, 96, 96, 3), np.uint8)
+    return Photos(images, np.arange(5), names, coarse, ("Apple", "Lemon", "Milk"), departments)
+
+
+@pytest.mark.parametrize(
+    ("habitat", "first"),
+    [(1, 0), (0, 1), (3, 3)],  # genus 0: sees 0 as it is; takes the next mark in habitat 0, the other colour in 3
+)
+def test_a_birds_list_is_what_the_annotator_calls_it_anywhere_beginning_here(habitat, first):
+    rng = np.random.default_rng(0)
+    lists = [annotators_list(0, habitat, rng) for _ in range(300)]
+    assert all(sorted(one) == [0, 1, 3] for one in lists)
+    assert {one[0] for one in lists} == {first}
+    # Of the other names the true one is given in 4 habitats of 6, a wrong one in 1: 4 of 5 draws, else even.
+    seconds = Counter(one[1] for one in lists)
+    if first == 0:
+        assert seconds[1] == pytest.approx(150, abs=40)
+    else:
+        assert seconds[0] == pytest.approx(240, abs=35)
+
+
+def test_a_products_list_begins_with_it_and_goes_on_with_its_kind_before_its_department():
+    photos, rng = groceries(), np.random.default_rng(0)
+    drawn = [[tuple(siblings_list(photos, fine, rng)) for _ in range(100)] for fine in range(5)]
+    assert set(drawn[0]) == {(0, 1, 2), (0, 2, 1)}
+    assert {one[0] for one in drawn[3]} == {3}
+    assert {one[1] for one in drawn[3]} == {0, 1, 2}  # no other lemon: other fruit
+    assert all(len(set(one)) == 3 for one in drawn[3])
+    assert set(drawn[4]) == {(4,)}  # alone in its department
+
+
+def test_a_written_list_is_read_back():
+    names = groceries().names
+    assert listed_names(written(names, [3, 0, 4]), 3) == ["Lemon", "Pink Lady", "Oat Milk"]
+
+
+def test_quality_counts_lists_first_names_and_the_name_anywhere():
+    found = [
+        ["Lemon", "Pink Lady", "Golden"],
+        ["Golden", "Lemon", "Lime"],
+        ["Oat Milk"],
+        ["Lemon", "Golden", "Oat Milk"],
+    ]
+    got = quality(
+        found, groceries().names, np.array([3, 3, 4, 0])
+    )  # the second one names no product, the third is short
+    assert (got.lists, got.first, got.holds) == (0.5, 0.5, 0.75)
+
+
+def test_every_drawing_is_seen_once_and_a_photo_in_other_views():
+    model, rng = (
+        InternVLForConditionalGeneration.from_pretrained(MLLM_PATH, dtype=torch.float32),
+        np.random.default_rng(0),
+    )
+    for lessons, count in ((BirdLessons(), BATCH), (GroceryLessons(groceries()), 5)):
+        (one, lists), (other, _) = (lessons.batch(model, step, rng) for step in (0, 1))
+        assert one.shape == (count, IMAGE_TOKENS, 512)
+        assert not one.equal(other)
+        assert len(lists) == count
+
+
+@pytest.mark.slow
+def test_a_short_training_gives_lists_of_three_names_as_right_as_before(tmp_path):
+    train_listing(BirdLessons(), MLLM_PATH, tmp_path, steps=60, seed=1)
+    birds = draw_many(7, "listing-test", 72, difficulty=(1.0, 1.0), random_share=0.0)
+    named = [[name] for name in ReferenceMllm(MLLM_PATH).label(birds.images, LABEL_PROMPT)]
+    got = quality(list_names(tmp_path, birds.images), SPECIES_NAMES, birds.species)
+    alone = quality(named, SPECIES_NAMES, birds.species)
+    assert got.lists > 0.8
+    assert got.first == pytest.approx(alone.first, abs=0.15)
+    assert got.holds > alone.first + 0.1
