@@ -30,7 +30,7 @@ def _machines(config: Config) -> dict[str, Machine]:
         **dict.fromkeys(("aspects", "finer_aspects"), aspects),
         **dict.fromkeys(("embeddings", "views", "prototype_views"), embed),
         **dict.fromkeys(("makd", "base"), makd),
-        **dict.fromkeys(("eval_makd", "eval_base"), infer),
+        **dict.fromkeys(("eval_makd", "eval_base", "eval_aspects"), infer),
         "near": config.near.workers,
     }
     machines = {stage: _reserved(given) for stage, given in workers.items()}

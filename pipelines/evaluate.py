@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,13 +26,14 @@ from fgvr.config.run import Method
 from fgvr.evaluation import Comparison, choose_images, compare, names_of, readable
 from fgvr.metrics.scores import METRICS
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
+from fgvr.report.aspect_pictures import AspectPictures
 from fgvr.report.cards import choose_examples
 from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
 from fgvr.report.results import EvaluationSet, Results, stage_results
 from fgvr.tables import Table
-from pipelines import report_content
+from pipelines import report_aspects, report_content
 from pipelines.billing import billing
 from pipelines.flow import Flow, stage_main
 from pipelines.methods import predict
@@ -56,6 +58,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     # Raised before minutes are spent; without truth no model is needed.
     sentence_model = find_sentence_model(config.sentence_model)[1] if any(true) else ""
     tables = {method: predict(context, flow, method, compared.ids_for(method)) for method in _methods(context)}
+    asked = report_aspects.aspect_images(context, flow) if "makd" in compared.methods else None
     computed: list[Results] = []
     load_encoder = cache(lambda: SentenceBert(config.sentence_model))
 
@@ -74,9 +77,14 @@ def run(context: RunContext, flow: Flow) -> Table:
         results = _results(
             context, flow, compared, comparison, sentence_model=sentence_model, bills=bills, nearest_coverage=nearest
         )
+        pictures = AspectPictures()
+        if asked is not None:
+            with_base = "base" in compared.methods
+            aspects, pictures = report_aspects.aspect_report(flow, asked, with_base=with_base)
+            results = replace(results, aspects=aspects)
         folder.write_bytes("metrics.json", results.to_json().encode())
-        page = render(report_content.content(context.config, flow, compared, tables, results))
-        folder.write_bytes("report.html", page.encode())
+        page = report_content.content(context.config, flow, compared, tables, results)
+        folder.write_bytes("report.html", render(replace(page, aspects=pictures)).encode())
         computed.append(results)
         columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
         summary = folder.write_table(pa.table(columns))

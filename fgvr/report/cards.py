@@ -80,7 +80,7 @@ def build_cards(rows: ExampleRows, names: Sequence[str], limits: ImageLimits) ->
         label = labels.get(image, {})
         cards.append(
             ImageCard(
-                title=_file_name(sample["uri"]),
+                title=file_name(sample["uri"]),
                 thumbnail=picture,
                 problem=problem,
                 answer=label.get("raw") or "",
@@ -112,6 +112,7 @@ def _prediction(method: str, row: Row | None) -> Prediction:
     return Prediction(method, "") if row is None else Prediction(method, row["label"] or "", row["score"])
 
 
-def _file_name(uri: str) -> str:
+def file_name(uri: str) -> str:
+    """The last part of a URI, for people."""
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     return unquote(name, errors="replace") if uri.startswith("file://") else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fgvr.report.aspect_pictures import AspectPictures
 from fgvr.report.results import Results
 
 
@@ -59,9 +60,11 @@ class ReportContent:
         facts: (what, value) pairs for the head of the page: models, data, settings.
         images: example images.
         created: date and time, as text.
+        aspects: drawings of the aspects.
     """
 
     results: Results
     facts: list[tuple[str, str]]
     images: list[ImageCard]
     created: str
+    aspects: AspectPictures = field(default_factory=AspectPictures)

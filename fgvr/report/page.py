@@ -14,10 +14,13 @@ import jinja2
 from fgvr.metrics.classification import fold_name
 from fgvr.metrics.scores import METRICS
 from fgvr.report import methods
+from fgvr.report.aspect_pictures import MAP_SIDE
 from fgvr.report.content import ReportContent
 from fgvr.report.results import MethodResult, StageResult, cost
 
 SHOWN_LABELS = 30
+SHOWN_ASPECTS = 12
+SHOWN_HISTOGRAMS = 6
 
 
 def render(content: ReportContent) -> str:
@@ -41,6 +44,9 @@ def render(content: ReportContent) -> str:
             same_name=lambda one, other: fold_name(one) == fold_name(other),
             failures=_failures(results.stages),
             cost=cost(results.stages),
+            shown_aspects=SHOWN_ASPECTS,
+            shown_histograms=SHOWN_HISTOGRAMS,
+            map_side=MAP_SIDE,
         )
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
+from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
 
 EVALUATION = "eval_"
@@ -158,6 +159,7 @@ class Results:
     label_space: LabelSpace | None = None
     candidates: CandidateFacts | None = None
     costs: Costs | None = None
+    aspects: AspectFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -171,6 +173,7 @@ class Results:
             "agreement": {"methods": list(self.methods), "share": self.agreement},
             "label_space": None if self.label_space is None else asdict(self.label_space.statistics),
             "candidates": None if self.candidates is None else asdict(self.candidates),
+            "aspects": None if self.aspects is None else self.aspects.as_json(),
             "stages": {
                 stage.name: {key: value for key, value in asdict(stage).items() if key != "name"}
                 for stage in self.stages

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from sklearn.metrics import mutual_info_score
 
 from cluster.stage import RunContext
 from fgvr import schemas
@@ -14,8 +15,9 @@ from fgvr.classifier import load_classifier
 from fgvr.config import ConfigError, build
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
+from fgvr.students.folder import load_student
 from fgvr.tables import Table, write_part
-from pipelines import aspects, infer, makd
+from pipelines import aspects, infer, makd, report_aspects
 from pipelines.flow import Flow
 from tests.untracked import NoTracking
 
@@ -43,7 +45,9 @@ class Guide(Flow):
     def _committed(self, name: str, rows: pa.Table) -> Table:
         folder = f"{self.context.folder}/{name}"
         write_part(folder, 0, rows)
-        return Table(folder, name, "f", rows.num_rows, 0, 1, rows.num_rows, 0.0)
+        table = Table(folder, name, "f", rows.num_rows, 0, 1, rows.num_rows, 2.0)
+        self.context.tables.append(table)
+        return table
 
 
 def context(folder: Path, **more) -> RunContext:
@@ -109,6 +113,48 @@ def test_predictions_are_those_of_the_model_in_the_folder(trained):
     np.testing.assert_allclose([row["score"] for row in rows], scores.max(1), atol=1e-5)
     np.testing.assert_allclose([row["p_yes"] for row in rows], classifier.aspects(images), atol=1e-5)
     assert predictions.parts == 2
+
+
+def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
+    flow, base, student, _, broken = trained
+    images = report_aspects.aspect_images(flow.context, flow)
+    rows = student.read().to_pylist()
+    learned = [row for row in rows if row["aspects"] and row["label_id"] is not None]
+    assert images.ids.tolist() == [row["image_id"] for row in learned]  # neither the unasked nor the broken one
+    assert broken not in images.ids
+    assert 40 not in images.ids
+    facts, pictures = report_aspects.aspect_report(flow, images, with_base=True)
+    assert (facts.images, facts.classes, facts.class_targets) == (70, 36, "true")
+    held = [row["image_id"] for row in learned if row["held_out"]]
+    assert (facts.compared, facts.held_out) == (len(held), True)
+    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    truth = {i: truths(SPECIES[samples[i]["class_id"]].attributes) for i in images.ids.tolist()}
+    for line in facts.questions:
+        answers = np.array([truth[i][line.rank - 1] for i in images.ids.tolist()])
+        assert line.mean == pytest.approx(answers.mean())
+        classes = [row["label_id"] for row in learned]
+        assert line.bits == pytest.approx(mutual_info_score(classes, answers) / np.log(2), abs=1e-6)
+    classifier = load_classifier(Path(student.path("model")))
+    outputs = classifier.aspects([Image.open(samples[i]["uri"]) for i in held])
+    answers = np.array([truth[i] for i in held])
+    same = ((outputs >= 0.5) == answers).mean(axis=0)
+    np.testing.assert_allclose([line.same for line in facts.questions], [same[q.rank - 1] for q in facts.questions])
+    assert len(pictures.cards) == min(6, len(held))
+    assert all(card.thumbnail for card in pictures.cards)
+    assert (pictures.images, pictures.held_out) == (70, len(held))
+    # One linear layer: a weight an output and feature, and a bias.
+    features = (facts.overhead.parameters - facts.overhead.parameters_without) / len(QUESTIONS) - 1
+    assert features == load_student(Path(base.path("model")))[1].num_features
+    assert facts.overhead.seconds_per_answer == pytest.approx(2 / (flow.aspects.rows * len(QUESTIONS)))
+
+
+def test_a_student_without_aspects_has_no_aspects_in_its_report(trained):
+    flow, base, _, _, _ = trained
+
+    class Plain:
+        makd = base
+
+    assert report_aspects.aspect_images(flow.context, Plain()) is None
 
 
 def test_running_again_finds_what_is_there(trained):

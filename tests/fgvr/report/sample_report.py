@@ -2,6 +2,8 @@
 
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
+from fgvr.report.aspect_pictures import AnswerPair, AspectCard, AspectPictures, Dots
+from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
 from fgvr.report.content import Candidate, ImageCard, Prediction, ReportContent
 from fgvr.report.results import (
     CandidateFacts,
@@ -34,7 +36,7 @@ def method(base: float) -> MethodResult:
     return MethodResult(images=540, unnamed=3, names=41, scores=scores)
 
 
-def results(*, scored: bool = True) -> Results:
+def results(*, scored: bool = True, with_aspects: bool = True) -> Results:
     names = (
         ["Crested Azure Finch"] * 31 + ["Marsh Tern"] * 22 + [f"Rare {n} Gull" for n in range(40)] + [SCRIPT] * 5 + [""]
     )
@@ -78,10 +80,29 @@ def results(*, scored: bool = True) -> Results:
             },
             "2026-01-01, a list",
         ),
+        aspects=aspects() if with_aspects else None,
     )
 
 
-def content(*, scored: bool = True) -> ReportContent:
+def aspects() -> AspectFacts:
+    """Thirteen questions, one more than are shown at once; the second is hostile."""
+    texts = ["Is the body blue?", SCRIPT, *(f"Is it {n}?" for n in range(11))]
+    ends = (("Crested Azure Finch", 0.97),), ((SCRIPT, 0.02),)
+    lines = [
+        AspectLine(text, n + 1, 0.25, 0.8, 0.023, 0.084, 0.01, 0.98, 0.991, (30, 0, 0, 0, 0, 0, 0, 0, 0, 6), *ends)
+        for n, text in enumerate(texts)
+    ]
+    lines[-1] = AspectLine("Is it dull?", 13, 0.5, 0.0, 0.0, None, None, None, None, (0,) * 10, (), ())
+    cost = Overhead(217_332, 209_108, 500.0, 510.0, 0.00096)
+    return AspectFacts(1080, 36, "near", 5.17, 1080, 0.939, 108, True, tuple(lines), cost)
+
+
+def pictures() -> AspectPictures:
+    card = AspectCard(HOSTILE_FILE, RED_DOT, "", SCRIPT, [AnswerPair(SCRIPT, 0.4, None), AnswerPair("Is it?", 1, 0.52)])
+    return AspectPictures(9, 4, [Dots("", 0, "M1 1h0", "M2 2h0"), Dots(SCRIPT, 1, "M3 3h0", "M4 4h0")], [card])
+
+
+def content(*, scored: bool = True, with_aspects: bool = True) -> ReportContent:
     candidates = [Candidate("Crested Azure Finch", 1 / 3, 0.92), Candidate(SCRIPT, 2 / 3, 0.08)]
     predictions = [
         Prediction("near", "Crested Azure Finch", 0.71),
@@ -100,4 +121,5 @@ def content(*, scored: bool = True) -> ReportContent:
     )
     bad = ImageCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, SCRIPT, "")
     facts = [("MLLM", "demo"), ("CLIP", "demo"), ("Photos", "1,620 drawings"), ("File", HOSTILE_FILE)]
-    return ReportContent(results(scored=scored), facts, [good, bad] * 6, "2026-01-02 03:04")
+    found = results(scored=scored, with_aspects=with_aspects)
+    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures())

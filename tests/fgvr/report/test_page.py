@@ -73,6 +73,36 @@ def test_what_a_reader_looks_for():
         assert expected in text
 
 
+def test_what_a_reader_looks_for_among_aspects():
+    page = render(content())
+    text = " ".join(Elements(page).text.split())
+    for expected in [
+        "13 questions about 1,080 training images of 36 classes (NeaR's labels)",
+        "takes 5.17 bits",
+        "give the right class of 93.9% of 1,080 images",
+        "Is the body blue? 1 0.25 0.80 -8.4 ±2.0 0.98 99.1%",  # 1.96 standard errors of 0.01
+        "1 more question",
+        "Is it dull? 13 0.50 0.00 – –",
+        "0.02 may come from chance",
+        "on 108 images that it never trained on",
+        "9 images (4 of them held out of training)",
+        "0.40 · –",
+        "217,332, 8,224 of them (3.9% more)",
+        "500 images/s in the median epoch, 510 without aspects: +2.0% time",
+        "0.96 ms an image and question",
+    ]:
+        assert expected in text
+    assert page.count('d="M4 4h0"') == 1
+    assert 'height="44.0"' in page  # the tallest bar of a histogram fills it
+    assert 'height="8.8"' in page  # 6 of 30 classes
+
+
+def test_without_aspects_nothing_is_said_of_them():
+    page = render(content(with_aspects=False))
+    assert 'id="aspects"' not in page
+    assert "Is the body blue?" not in page
+
+
 def test_without_truth_there_are_no_scores():
     text = " ".join(Elements(render(content(scored=False))).text.split())
     assert "No true classes are known" in text

@@ -1,0 +1,1 @@
+"""What aspects tell: about classes, about the student that learned them, and what they cost."""
