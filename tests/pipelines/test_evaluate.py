@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.metrics import mutual_info_score
 
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
@@ -17,8 +18,11 @@ from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
+from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.metrics.semantic import SentenceBert, SentenceModelError
 from fgvr.mllm.label_space import LabelSpace
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.students.folder import save_student
 from fgvr.tables import Table
 from pipelines import candidates, evaluate, ingest
 from tests.untracked import NoTracking
@@ -115,6 +119,40 @@ class SmallFlow:
         NearModel(classes, torch.zeros(1, 4), clip.source).save(self.folder / "near" / "model")
         return self.write("near", rows)
 
+    @cached_property
+    def questions(self) -> Table:
+        texts = [SCRIPT, "Is it blue?", "Is it dull?"]
+        rows = [{"question_id": n, "text": text, "rank": n + 1, "source": "x"} for n, text in enumerate(texts)]
+        return self.write("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
+
+    @cached_property
+    def aspects(self) -> Table:
+        """The second question tells even labels from odd ones, the others nothing; every sixth image failed."""
+        labels = self.labels.read(["image_id", "label_id"]).to_pylist()
+        rows = []
+        for n, row in enumerate(labels):
+            answers = [0.5, float((row["label_id"] or 0) % 2), 1.0]
+            error = {"reason": "no_label_mass", "detail": ""} if n % 6 == 0 else None
+            rows.append({"image_id": row["image_id"], "p_yes": None if error else answers, "error": error})
+        return self.write("aspects", pa.Table.from_pylist(rows, schemas.aspects(3)))
+
+    @cached_property
+    def makd(self) -> Table:
+        """A student with random weights, of the labels' classes; every fourth image was held out."""
+        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
+        texts = self.questions.read(["text"])["text"].to_pylist()
+        spec = StudentSpec("test_byobnet", space.labels, tuple(texts), timm_preprocess("test_byobnet", 32))
+        save_student(self.folder / "makd" / "model", spec, build_student(spec).state_dict(), {})
+        storage.write_bytes(str(self.folder / "makd" / "history.json"), b'[{"images_per_second": 80.0}]')
+        answered = {row["image_id"] for row in self.aspects.good(["image_id"]).to_pylist()}
+        rows = [
+            {"image_id": row["image_id"], "label_id": row["label_id"], "held_out": n % 4 == 0}
+            | {"aspects": row["image_id"] in answered, "error": row["error"]}
+            for n, row in enumerate(self.labels.read(["image_id", "label_id", "error"]).to_pylist())
+        ]
+        facts = {"class_targets": "near", "questions": 3}
+        return self.write("makd", pa.Table.from_pylist(rows, schemas.STUDENT_TARGETS), extra=facts)
+
 
 def small_run(folder: Path, source: dict, **options) -> SmallFlow:
     config = build({"ingest": {"source": source}, "evaluate": {"bootstrap": 50, "report_images": 6, **options}})
@@ -201,6 +239,41 @@ def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
     )  # no name agrees with none
     assert facts["label_space"]["names"] > 5
     assert "No true classes are known" in (tmp_path / "run/report/report.html").read_text()
+
+
+def predicted_here(context, name, samples, ids, *, trained):
+    """`infer.classify` in this process; the sixth image cannot be read."""
+    settings = InferSettings(trained.path("model"), ImageLimits(), 0.0, 8, "cpu", 1)
+    rows = InferWorker(settings).process(samples.take(ids, ["image_id", "uri"])).to_pylist()
+    rows[5] |= {"label": None, "p_yes": None, "error": {"reason": "corrupt", "detail": ""}}
+    uri = f"{context.folder}/{name}"
+    tables.write_part(uri, 0, pa.Table.from_pylist(rows, schemas.PREDICTIONS))
+    return Table(uri, name, "f", len(rows), 1, 1, len(rows), 1.0)
+
+
+def test_aspects_of_photos_without_truth(birds, tmp_path, monkeypatch):
+    """Classes are the labels; failed images, hostile questions and names among them."""
+    monkeypatch.setattr("pipelines.infer.classify", predicted_here)
+    flow = small_run(tmp_path, {"kind": "folder", "path": f"{birds}/images/train"}, methods=["mllm", "makd"])
+    evaluate.run(flow.context, flow)
+    facts = json.loads((tmp_path / "run/report/metrics.json").read_text())["aspects"]
+    rows = [row for n, row in enumerate(flow.labels.read().to_pylist()) if n % 6 and row["label"]]
+    assert facts["images"] == len(rows)
+    assert facts["class_targets"] == "near"
+    first = facts["questions"][0]
+    odd = np.array([row["label_id"] % 2 for row in rows])
+    assert first["question"] == "Is it blue?"
+    assert first["bits"] == pytest.approx(mutual_info_score(odd, odd) / np.log(2))  # all that a yes can tell
+    assert [line["bits"] for line in facts["questions"][1:]] == [pytest.approx(0, abs=1e-9)] * 2
+    held = sum(
+        n % 4 == 0 and bool(n % 6) and row["label"] is not None for n, row in enumerate(flow.labels.read().to_pylist())
+    )
+    assert held - 1 <= facts["compared"] <= held  # one may be the image that the student could not read
+    assert facts["overhead"]["images_per_second"] == 80
+    assert facts["overhead"]["time"] is None
+    page = (tmp_path / "run/report/report.html").read_text()
+    assert 'id="aspects"' in page
+    assert SCRIPT not in page
 
 
 @pytest.mark.slow
