@@ -2,19 +2,16 @@
 
 Decoding, the HF processor, placeholder expansion and tokenising cost more than the engine's work on a question once
 the image's prefix is shared. Between the questions of an image only the ids after the image differ, so the first
-question is rendered and the others take its head and their own tail.
+question is rendered and the others take its head and their own tail. `fgvr.mllm.splice_check` chooses.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from fgvr.mllm.backend import Picture
 from fgvr.mllm.vllm_prompts import VllmPrompts
-
-log = logging.getLogger(__name__)
 
 
 class QuestionPrompts(Protocol):
@@ -83,18 +80,6 @@ class SplicedPrompts(PlainPrompts):
                 "mm_hashes": rendered["mm_hashes"],
                 "mm_placeholders": rendered["mm_placeholders"],
             }
-
-
-def question_prompts(
-    prompts: VllmPrompts, questions: Sequence[list[int]], probe: Picture, *, share_rendering: bool
-) -> QuestionPrompts:
-    """Spliced prompts where asked for and possible, else plain ones."""
-    if share_rendering and len(questions) > 1:
-        try:
-            return SplicedPrompts(prompts, questions, probe)
-        except CannotSplice as reason:
-            log.warning("this model's images are rendered once a question, not once an image: %s", reason)
-    return PlainPrompts(prompts, questions)
 
 
 def after_image(rendered: Any) -> list[int]:

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from PIL import Image
-
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
 from fgvr.mllm.aspect_loop import REQUESTS_UNDER_WAY, AspectLoop
@@ -15,15 +13,13 @@ from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, Imag
 from fgvr.mllm.engine_start import start_engine
 from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.prompts import Conversation, aspect_conversation
-from fgvr.mllm.question_prompts import question_prompts
 from fgvr.mllm.request_loop import Done, RequestLoop
-from fgvr.mllm.vllm_prompts import VllmPrompts
+from fgvr.mllm.splice_check import PROBE, question_prompts
+from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
 
 log = logging.getLogger(__name__)
-
-_PROBE = Picture.of(Image.new("RGB", (96, 64), (120, 130, 140)))
 
 
 class QuestionRejected(UserError, ValueError):
@@ -104,13 +100,15 @@ class VllmEngine:
         ids = [self._prompts.ids(conversation) for conversation in conversations]
         longest = max(range(len(ids)), key=lambda question: len(ids[question]))
         try:
-            self._prompts.with_picture(ids[longest], _PROBE, whole=True)
+            self._prompts.with_picture(ids[longest], PROBE, whole=True)
         except client_errors() as error:
             raise QuestionRejected(
                 f"the engine rejects the question {task.questions[longest][:100]!r}: {error}; shorten or drop it, or"
                 " raise mllm.max_model_len"
             ) from error
-        prompts = question_prompts(self._prompts, ids, _PROBE, share_rendering=self._config.share_rendering)
+        prompts = question_prompts(
+            self._prompts, ids, share_rendering=self._config.share_rendering, loop=self._loop, tokens=tokens
+        )
         under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
         return AspectLoop(self._loop, prompts, tokens, questions=len(ids), requests_under_way=under_way)
 
@@ -144,13 +142,6 @@ def _keeper(answers: list[Answer], place: int) -> Done:
         answers[place] = answer_of(output)
 
     return keep
-
-
-def client_errors() -> tuple[type[Exception], ...]:
-    """What vLLM raises about a request that it will not take."""
-    from vllm.exceptions import VLLMClientError
-
-    return VLLMClientError, ValueError
 
 
 def answer_params(sampling: Sampling) -> Any:

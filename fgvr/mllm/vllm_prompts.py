@@ -62,3 +62,10 @@ class VllmPrompts:
         """A text prompt as an engine input."""
         (rendered,) = self._renderer.render_cmpl([{"prompt_token_ids": ids}])
         return rendered
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """What vLLM raises about a request that it will not take."""
+    from vllm.exceptions import VLLMClientError
+
+    return VLLMClientError, ValueError

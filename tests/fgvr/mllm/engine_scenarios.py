@@ -6,7 +6,7 @@ vLLM changes its process for good (thread settings, process groups), which other
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,25 @@ class Scenarios:
             for one, other in zip(spliced.prompts.inputs(self.pictures[0]), whole.inputs(self.pictures[0]), strict=True)
         ]
         return {"same_ids": same, "answers": [plain(a) for a in loop.run(self.pictures)]}
+
+    def splicing_that_goes_wrong(self) -> Any:
+        """The ids are right, but the pixels of another image are meant: only the answers can tell."""
+        task = AspectTask(QUESTIONS, "Yes or No, please.")
+        splice = SplicedPrompts._splice
+
+        def wrong(prompts: SplicedPrompts, rendered: Any) -> Iterator[Any]:
+            yield rendered
+            hashes = self.engine._prompts.with_picture(prompts._questions[0], self.pictures[1])["mm_hashes"]
+            yield from ({**prompt, "mm_hashes": hashes} for prompt in list(splice(prompts, rendered))[1:])
+
+        SplicedPrompts._splice = wrong  # type: ignore[method-assign]
+        try:
+            found = self.engine.aspects(self.pictures, task)
+        finally:
+            SplicedPrompts._splice = splice  # type: ignore[method-assign]
+        expected = self.engine.aspects(self.pictures, replace(task, questions=QUESTIONS[:-1]))
+        kinds = [type(self.engine._tasks[task].prompts).__name__ for task in self.engine._tasks][-2:]
+        return {"kinds": kinds, "found": [plain(a) for a in found], "expected": [plain(a) for a in expected]}
 
     def pixels_lost_on_the_way(self) -> Any:
         """The engine forgets all images while their questions go in."""

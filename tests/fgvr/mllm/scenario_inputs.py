@@ -25,3 +25,9 @@ def drawn(seed: int) -> Image.Image:
 def small(folder: Path) -> VllmBackend:
     """Engine settings of the tests: fp32, so that rounding stays far below mistakes."""
     return VllmBackend(model=str(folder), dtype="float32", max_model_len=256, cpu_kv_cache_gb=0.125)
+
+
+def shaped() -> list[Image.Image]:
+    """Images of five shapes: a model of tiles cuts each into another grid."""
+    sizes = [(60, 50), (200, 60), (70, 190), (128, 128), (97, 64)]
+    return [drawn(30 + seed).resize(size, Image.Resampling.BICUBIC) for seed, size in enumerate(sizes)]

@@ -13,9 +13,10 @@ from fgvr.mllm.question_prompts import (
     PlainPrompts,
     SplicedPrompts,
     after_image,
-    question_prompts,
     tails,
 )
+from fgvr.mllm.splice_check import question_prompts
+from fgvr.mllm.yes_no import AnswerTokens
 
 IMAGE = 7
 PROBE = Picture.of(Image.new("RGB", (2, 2)))
@@ -47,6 +48,8 @@ class FakePrompts:
         }
 
 
+NOT_ASKED: Any = None
+"""An engine is asked only where the ids are right."""
 QUESTIONS = [[1, 7, 2, 3, 9], [1, 7, 2, 4, 9], [1, 7, 5, 6, 6, 9]]
 
 
@@ -75,8 +78,7 @@ def test_after_the_last_image() -> None:
 
 def test_spliced_inputs_equal_full_renders_with_one_rendering_an_image() -> None:
     prompts: Any = FakePrompts()
-    spliced = question_prompts(prompts, QUESTIONS, PROBE, share_rendering=True)
-    assert isinstance(spliced, SplicedPrompts)
+    spliced = SplicedPrompts(prompts, QUESTIONS, PROBE)
     prompts.rendered = 0
     inputs = list(spliced.inputs(PROBE))
     assert prompts.rendered == 1
@@ -87,11 +89,13 @@ def test_spliced_inputs_equal_full_renders_with_one_rendering_an_image() -> None
 
 def test_a_model_that_does_not_allow_it_gets_plain_prompts(caplog: pytest.LogCaptureFixture) -> None:
     prompts: Any = FakePrompts(after=[80])  # something between the image and the text, outside its place
-    plain = question_prompts(prompts, QUESTIONS, PROBE, share_rendering=True)
+    plain = question_prompts(prompts, QUESTIONS, share_rendering=True, loop=NOT_ASKED, tokens=AnswerTokens(1, 2))
     assert type(plain) is PlainPrompts
     assert "rendered once a question" in caplog.text
 
 
 def test_it_can_be_turned_off() -> None:
     prompts: Any = FakePrompts()
-    assert type(question_prompts(prompts, QUESTIONS, PROBE, share_rendering=False)) is PlainPrompts
+    plain = question_prompts(prompts, QUESTIONS, share_rendering=False, loop=NOT_ASKED, tokens=AnswerTokens(1, 2))
+    assert type(plain) is PlainPrompts
+    assert prompts.rendered == 0

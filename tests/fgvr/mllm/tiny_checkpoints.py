@@ -83,7 +83,7 @@ def tokenizer(
     )
 
 
-def _text_config(vocabulary: int, eos: int) -> dict[str, object]:
+def text_config(vocabulary: int, eos: int) -> dict[str, object]:
     return {
         "model_type": "qwen2",
         "vocab_size": vocabulary,
@@ -134,7 +134,7 @@ def build_internvl(folder: Path, *, split_yes: bool = False, dtype: torch.dtype 
             "layer_scale_init_value": 1.0,
             "use_mean_pooling": False,
         },
-        text_config=_text_config(len(words), words.eos_token_id),
+        text_config=text_config(len(words), words.eos_token_id),
         image_token_id=words.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
     )
@@ -176,13 +176,18 @@ def build_llava(folder: Path) -> Path:
             "projection_dim": 64,
             "initializer_range": 0.5,
         },
-        text_config=_text_config(len(words), words.eos_token_id),
+        text_config=text_config(len(words), words.eos_token_id),
         image_token_index=words.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
     )
     LlavaForConditionalGeneration(config).eval().save_pretrained(folder)
-    # transformers 5 dropped a level of names that vLLM 0.32 still expects.
+    llava_names_of_vllm(folder)
+    return folder
+
+
+def llava_names_of_vllm(folder: Path) -> None:
+    """Transformers 5 dropped a level of names that vLLM 0.32 still expects: put it back."""
     file = folder / "model.safetensors"
     tensors = {
         name.replace("vision_tower.", "vision_tower.vision_model.")
@@ -191,7 +196,6 @@ def build_llava(folder: Path) -> Path:
         for name, tensor in load_file(file).items()
     }
     save_file(tensors, file, metadata={"format": "pt"})
-    return folder
 
 
 def build_text_model(folder: Path) -> Path:
@@ -200,6 +204,6 @@ def build_text_model(folder: Path) -> Path:
     words = tokenizer(["<|im_end|>", "<|im_start|>"], eos_token="<|im_end|>", pad_token="<|im_end|>")
     words.chat_template = TEXT_TEMPLATE
     words.save_pretrained(folder)
-    config = Qwen2Config(**_text_config(len(words), words.eos_token_id))
+    config = Qwen2Config(**text_config(len(words), words.eos_token_id))
     Qwen2ForCausalLM(config).eval().save_pretrained(folder)
     return folder

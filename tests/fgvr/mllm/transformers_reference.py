@@ -1,0 +1,54 @@
+"""What transformers' own model and processor say: one whole prompt a forward, no cache, no sharing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fgvr.config.near import LABEL_PROMPT
+from fgvr.mllm.prompts import AspectOrder, aspect_conversation, image_conversation, render
+from fgvr.mllm.yes_no import AnswerTokens
+
+
+class Reference:
+    """A plain transformers forward in fp32."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def inputs(self, conversation: Any, image: Image.Image) -> Any:
+        text = render(self.processor, conversation)
+        return self.processor(images=image, text=text, return_tensors="pt")
+
+    def conversation(self, question: str, order: AspectOrder, instruction: str) -> Any:
+        return aspect_conversation(question, order, instruction)
+
+    def aspect(
+        self, question: str, order: AspectOrder, instruction: str, image: Image.Image, **more: Any
+    ) -> tuple[float, float]:
+        """p(yes) and label mass; `more` goes to the model."""
+        conversation = self.conversation(question, order, instruction)
+        text = render(self.processor, conversation)
+        tokens = AnswerTokens.resolve(self.processor.tokenizer, text)
+        with torch.inference_mode():
+            logits = self.model(**self.inputs(conversation, image), **more).logits[0, -1].double()
+        two = torch.softmax(logits[[tokens.yes, tokens.no]], -1)
+        return float(two[0]), float(torch.softmax(logits, -1)[[tokens.yes, tokens.no]].sum())
+
+    def label(self, image: Image.Image, tokens: int) -> tuple[str, float, int]:
+        inputs = self.inputs(image_conversation(LABEL_PROMPT), image)
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, max_new_tokens=tokens, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+        prompt = inputs["input_ids"].shape[1]
+        new = out.sequences[0, prompt:]
+        lps = [
+            float(torch.log_softmax(step[0].double(), -1)[token]) for step, token in zip(out.logits, new, strict=True)
+        ]
+        return self.processor.tokenizer.decode(new, skip_special_tokens=True), float(np.mean(lps)), prompt
