@@ -5,24 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoConfig,
-    GotOcr2ImageProcessor,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLProcessor,
-    InternVLVideoProcessor,
-    InternVLVisionConfig,
-    PreTrainedTokenizerFast,
-)
 
-from fgvr.demo.training.mllm_model import CHAT_TEMPLATE
+import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch
 
 SIDE, PATCH, IMAGE_TOKENS = 448, 14, 256
 
 
 def build_model(folder: Path, tokenizer_of: Path) -> int:
     """Write the checkpoint in bfloat16 with the tokenizer in `tokenizer_of`; returns its number of parameters."""
+    from transformers import (
+        AutoConfig,
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+        InternVLVisionConfig,
+        PreTrainedTokenizerFast,
+    )
+
+    from fgvr.demo.training.mllm_model import CHAT_TEMPLATE
+
     torch.manual_seed(0)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_of)
     vision = InternVLVisionConfig(
