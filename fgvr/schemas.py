@@ -25,7 +25,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
     REFUSED = "refused"  # the model answered that it cannot or will not say
     EMPTY_ANSWER = "empty_answer"  # nothing left of the answer after cleaning
-    NO_LABEL_MASS = "no_label_mass"  # neither yes nor no had a measurable probability
+    NO_LABEL_MASS = "no_label_mass"  # neither yes nor no, or a class name, had a measurable probability
     REQUEST_REJECTED = "request_rejected"  # the engine did not take the request (too long, not supported)
     ENGINE_ERROR = "engine_error"  # the engine or server failed on this request, after retries
     NO_INPUT = "no_input"  # an earlier stage failed on this row
@@ -144,6 +144,18 @@ def aspects(questions: int) -> pa.Schema:
         ERROR,
     ]
     return pa.schema(fields, metadata={"questions": str(questions)})
+
+
+def class_scores(classes: int) -> pa.Schema:
+    """Scores of all `classes` of an image as the MLLM's answer, in the order of the student's classes."""
+    fields = [
+        IMAGE_ID,
+        ("scores", pa.list_(pa.float32())),  # mean log-probability of the name's tokens, nats; null when the row failed
+        ("prompt_tokens", pa.int32()),  # over all requests
+        ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
+        ERROR,
+    ]
+    return pa.schema(fields, metadata={"classes": str(classes)})
 
 
 STUDENT_TARGETS = pa.schema(

@@ -28,6 +28,7 @@ def _machines(config: Config) -> dict[str, Machine]:
     workers: dict[str, Workers | TrainWorkers] = {
         **dict.fromkeys(("answers", "eval_mllm_answers", "findr_answers"), label),
         **dict.fromkeys(("aspects", "finer_aspects"), aspects),
+        "class_scores": config.class_scores.workers,
         **dict.fromkeys(("embeddings", "views", "prototype_views"), embed),
         **dict.fromkeys(("makd", "base"), makd),
         **dict.fromkeys(("eval_makd", "eval_base", "eval_aspects"), infer),

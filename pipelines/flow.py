@@ -73,6 +73,13 @@ class Flow:
         return aspects.run(self.context, self.samples, self.questions)
 
     @cached_property
+    def class_scores(self) -> Table:
+        """Log-likelihoods of the class names as the MLLM's answer, of the student's training images."""
+        from pipelines import class_scores
+
+        return class_scores.run(self.context, self)
+
+    @cached_property
     def makd(self) -> Table:
         """The student with aspects: its training history and its model."""
         from pipelines import makd

@@ -13,18 +13,25 @@ from cluster.capacity import check_all
 from pipelines import evaluate
 from pipelines.flow import Flow, stage_main
 from pipelines.preflight import check, check_splits
+from pipelines.student_task import check_teacher
+from pipelines.teacher import asks_mllm
 
 
 def run(flow: Flow) -> None:
     """All stages in the order in which a person would look at them; each is skipped when it is done."""
     check_all(flow.context.config)  # a stage that cannot start shows now, not after the hours of the ones before it
     check_splits(flow.context.config, flow.samples.extra["splits"])
+    check_teacher(flow, near_is_there=False)
     flow.labels  # noqa: B018  # asking for a table computes it
     flow.embeddings  # noqa: B018
     flow.candidates  # noqa: B018
     flow.near  # noqa: B018
+    check_teacher(flow, near_is_there=True)
     flow.questions  # noqa: B018
-    flow.aspects  # noqa: B018
+    if flow.context.config.makd.aspect_targets == "mllm":
+        flow.aspects  # noqa: B018
+    if asks_mllm(flow.context.config.makd):
+        flow.class_scores  # noqa: B018
     if flow.context.config.makd.base:
         flow.base  # noqa: B018
     flow.makd  # noqa: B018

@@ -5,7 +5,8 @@
 The table has a row for each training image: its class target, whether it was held out to choose the best epoch, and
 why it was left out if it was. Beside it: `model/` (the best epoch on the held-out images, else the last), `last/`,
 `history.json`. The class target is the true class where the data has one, else NeaR's label (`makd.target`). The
-variant `base` is the same student without aspects; it is another table.
+variant `base` is the same student without aspects; it is another table. `makd.distillation` adds a teacher of the
+class outputs to both: any earlier student, or the MLLM; it lies beside, in `teacher/`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, LEFT_OUT_FILE, re
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
-from pipelines.student_task import assembled, spec_of, student_spec, student_task
+from pipelines.student_task import StudentTask, assembled, spec_of, student_spec, student_task
+from pipelines.teacher import recipe
 
 Variant = Literal["makd", "base"]
 MODEL_FOLDER = "model"
+TEACHER_FOLDER = "teacher"
+# The defaults of what no longer matters: one base student serves all settings of the aspects.
+WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 # What changes only how a training runs, not what comes out.
 NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers"}
 
@@ -38,7 +43,7 @@ NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers"}
 def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
     """The student with aspects or without."""
     config = context.config
-    settings = config.makd if variant == "makd" else config.makd.model_copy(update={"alpha": 0.0, "questions": None})
+    settings = config.makd if variant == "makd" else config.makd.model_copy(update=WITHOUT_ASPECTS)
     if settings.split == config.evaluate.split:
         raise ConfigError(f"makd.split = {settings.split}: the students would train on the images of evaluate.split")
     build_student(spec_of(settings, ("a",), ()))  # a name that timm does not know shows before hours of aspects
@@ -46,26 +51,29 @@ def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
 
     def compute(folder: StageFolder) -> StageSummary:
         training_set = assembled(flow, task)
-        return _train(folder, training_set, student_spec(flow, task, training_set), settings)
+        return _train(folder, training_set, student_spec(flow, task, training_set), task)
 
     decides = {
-        "recipe": {name: getattr(settings, name) for name in Makd.model_fields if name not in NOT_DECIDING},
+        "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
         "limits": config.ingest.limits,
     }
     return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute)
 
 
-def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, settings: Makd) -> StageSummary:
+def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask) -> StageSummary:
     """Train, keep the models, and list the images."""
-    config = folder.context.config
+    config, settings = folder.context.config, task.settings
     job = StudentJob(
         examples=folder.path("examples.parquet"),
         spec=spec,
         settings=settings,
         limits=config.ingest.limits,
         max_error_share=config.run.max_error_share,
+        teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
     )
     training_set.examples.write(job.examples)
+    if task.teacher is not None:
+        task.teacher.put(folder.path(TEACHER_FOLDER), training_set.examples.image_ids)
     trained = train(
         train_student,
         job,

@@ -21,6 +21,7 @@ from fgvr.students.architecture import StudentSpec, build_student, timm_preproce
 from pipelines.infer import identity_of
 from pipelines.methods.cased import captions
 from pipelines.methods.finer import language_model
+from pipelines.teacher import asks_mllm, engine_of, find_teacher
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ def check(config: Config) -> None:
     makd = config.makd
     preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)
     build_student(StudentSpec(makd.backbone, ("a",), (), preprocess, makd.backbone_args))
+    find_teacher(makd)  # reads it as a whole
+    if asks_mllm(makd):
+        engine_of(config)
 
 
 def check_splits(config: Config, splits: Collection[str]) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr import storage
-from fgvr.clip.classifier import load_classes
+from fgvr.clip.classifier import ClassFeatures, load_classes
 from fgvr.config import ConfigError, Makd
 from fgvr.students.architecture import StudentSpec, timm_preprocess
 from fgvr.tables import Table
-from fgvr.training.assemble import HeldOut, TrainingSet, assemble, near_labels, p_yes_of, split_rows, true_classes
-from fgvr.training.targets import ClassTargets, near_targets, true_targets, wants_near
+from fgvr.training.assemble import (
+    HeldOut,
+    TrainingSet,
+    assemble,
+    near_labels,
+    p_yes_of,
+    random_p_yes,
+    split_rows,
+    true_classes,
+)
+from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
 from pipelines.flow import Flow
+from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,14 @@ class StudentTask:
         rows: of the samples that are learned from.
         near: whether NeaR gives the class targets.
         inputs: tables that decide the outcome.
+        teacher: whose class outputs are distilled.
     """
 
     settings: Makd
     rows: pa.Table
     near: bool
     inputs: tuple[Table, ...]
+    teacher: Teacher | None = None
 
     @property
     def with_aspects(self) -> bool:
@@ -41,16 +53,48 @@ class StudentTask:
 
 
 def student_task(flow: Flow, settings: Makd) -> StudentTask:
-    """Computes the tables that a student needs; raises ConfigError for a split without images."""
+    """Computes the tables that a student needs.
+
+    Raises:
+        ConfigError: a split without images, no such teacher, or one with other classes.
+    """
+    student = find_teacher(settings)
+    rows = learned_rows(flow, settings)
+    near = wants_near(settings.target, true_classes(rows).ids)
+    inputs = [flow.samples]
+    inputs += [flow.near, flow.embeddings] if near else []
+    if settings.distillation.kind != "none":  # before the hours of aspects
+        check_classes(student, class_names(flow, settings, rows))
+    teacher: Teacher | None = MllmTeacher(flow.class_scores) if asks_mllm(settings) else student
+    inputs += [teacher.scores] if isinstance(teacher, MllmTeacher) else []
+    if settings.alpha > 0:
+        inputs += [flow.questions] if settings.aspect_targets == "random" else [flow.questions, flow.aspects]
+    return StudentTask(settings, rows, near, tuple(inputs), teacher)
+
+
+def learned_rows(flow: Flow, settings: Makd) -> pa.Table:
+    """Rows of the samples that the student may learn from; raises ConfigError where there are none."""
     rows = split_rows(flow.samples, settings.split, ["class_id", "class_name"])
     if not rows.num_rows:
         known = ", ".join(sorted(flow.samples.extra["splits"]))
         raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
-    near = wants_near(settings.target, true_classes(rows).ids)
-    inputs = [flow.samples]
-    inputs += [flow.near, flow.embeddings] if near else []
-    inputs += [flow.questions, flow.aspects] if settings.alpha > 0 else []
-    return StudentTask(settings, rows, near, tuple(inputs))
+    return rows
+
+
+def class_names(flow: Flow, settings: Makd, rows: pa.Table) -> tuple[str, ...]:
+    """The classes of a student that learns from these rows; asks for NeaR's table where NeaR gives them."""
+    true = true_classes(rows)
+    return near_classes(flow).labels if wants_near(settings.target, true.ids) else true_targets(true).labels
+
+
+def check_teacher(flow: Flow, *, near_is_there: bool) -> None:
+    """Raise ConfigError for a teacher with other classes, as soon as they are known: from the samples, or from NeaR."""
+    settings = flow.context.config.makd
+    if settings.distillation.kind == "none":
+        return
+    rows = learned_rows(flow, settings)
+    if near_is_there or not wants_near(settings.target, true_classes(rows).ids):
+        check_classes(find_teacher(settings), class_names(flow, settings, rows))
 
 
 def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
@@ -58,7 +102,7 @@ def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
     image_ids = task.rows["image_id"].to_numpy()
     p_yes = np.zeros((len(image_ids), 0), dtype=np.float32)
     if task.with_aspects:
-        p_yes = p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), flow.questions.rows)
+        p_yes = _p_yes(flow, task.settings, image_ids)
     targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
     return assemble(task.rows, targets, p_yes, held, flow.samples.version)
@@ -79,6 +123,16 @@ def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...])
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)
 
 
-def _near_targets(flow: Flow, image_ids: np.ndarray[Any, np.dtype[np.int64]]) -> ClassTargets:
-    classes = load_classes(storage.fetch_folder(flow.near.path("model")))
-    return near_targets(near_labels(image_ids, flow.near.read(), flow.embeddings, classes))
+def near_classes(flow: Flow) -> ClassFeatures:
+    """The text side of the run's NeaR model, whose labels are the classes of students without true ones."""
+    return load_classes(storage.fetch_folder(flow.near.path("model")))
+
+
+def _p_yes(flow: Flow, settings: Makd, image_ids: Ids) -> npt.NDArray[np.float32]:
+    if settings.aspect_targets == "random":
+        return random_p_yes(image_ids, flow.questions.rows, settings.seed)
+    return p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), flow.questions.rows)
+
+
+def _near_targets(flow: Flow, image_ids: Ids) -> ClassTargets:
+    return near_targets(near_labels(image_ids, flow.near.read(), flow.embeddings, near_classes(flow)))

@@ -21,8 +21,9 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
-from pipelines.makd import NOT_DECIDING
+from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
 from pipelines.student_task import assembled, student_spec, student_task
+from pipelines.teacher import Teacher, recipe
 from tune.spaces import Space, makd_space
 from tune.stage_sweep import Objective, Training
 
@@ -43,12 +44,14 @@ class MakdSweep:
         spec: the student with all questions that were asked.
         examples: its training set; None in the copies that travel to the trials.
         inputs: tables that it was made of.
+        teacher: whose class outputs all trials distil.
     """
 
     config: Config
     spec: StudentSpec
     examples: TrainingSet | None
     inputs: Sequence[Table]
+    teacher: Teacher | None = None
     stage: str = "makd"
     objective: Objective = OBJECTIVE
 
@@ -68,7 +71,7 @@ class MakdSweep:
                 f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
                 "none to measure on: raise it"
             )
-        return cls(config, student_spec(flow, task, training_set), training_set, task.inputs)
+        return cls(config, student_spec(flow, task, training_set), training_set, task.inputs, task.teacher)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -86,7 +89,7 @@ class MakdSweep:
         swept = {field.partition(".")[2] for field in self.space()}
         fields = set(Makd.model_fields) - swept - NOT_DECIDING
         return {
-            "recipe": {name: getattr(self.config.makd, name) for name in sorted(fields)},
+            "recipe": recipe(self.config.makd, fields, self.teacher),
             "limits": self.config.ingest.limits,
         }
 
@@ -95,10 +98,12 @@ class MakdSweep:
         return makd_space(self.config, len(self.spec.questions))
 
     def prepare(self, folder: str) -> MakdSweep:
-        """Write the training set once for all trials."""
+        """Write the training set and the teacher once for all trials."""
         if self.examples is not None:
             self.examples.examples.write(storage.join(folder, EXAMPLES_FILE))
-        return MakdSweep(self.config, self.spec, None, self.inputs)
+            if self.teacher is not None:
+                self.teacher.put(storage.join(folder, TEACHER_FOLDER), self.examples.examples.image_ids)
+        return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A student that learns the first questions by rank."""
@@ -112,6 +117,7 @@ class MakdSweep:
             settings=config.makd,
             limits=config.ingest.limits,
             max_error_share=config.run.max_error_share,
+            teacher=None if self.teacher is None else storage.join(sweep_folder, TEACHER_FOLDER),
         )
         return Training(train_student, job)
 

@@ -1,6 +1,7 @@
 """One tree of pydantic models that decides what a run computes, and how it is read."""
 
 from fgvr.config.data import Discovery, ImageLimits, Ingest
+from fgvr.config.distillation import MLLM_TEACHER, Dkd, Kd, NoDistillation
 from fgvr.config.load import ConfigError, build, exit_with, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
@@ -8,21 +9,25 @@ from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.run import Config, Evaluate, Infer
 
 __all__ = [
+    "MLLM_TEACHER",
     "Aspects",
     "Candidates",
     "Clip",
     "Config",
     "ConfigError",
     "Discovery",
+    "Dkd",
     "Embed",
     "Evaluate",
     "ImageLimits",
     "Infer",
     "Ingest",
+    "Kd",
     "Label",
     "Makd",
     "Mllm",
     "Near",
+    "NoDistillation",
     "OpenAIBackend",
     "Questions",
     "VllmBackend",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.distillation import Distillation, NoDistillation
 from fgvr.config.models import Mllm
 
 ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide any other response)."
@@ -54,6 +55,14 @@ class Aspects(Part):
     workers: Workers = Workers(rows_per_part=256)
 
 
+class ClassScores(Part):
+    """class_scores: how likely the MLLM finds each class name as its answer, for the teacher `mllm` of distillation."""
+
+    prompt: str | None = None
+    """What is asked beside the image; null: `label.prompt`."""
+    workers: Workers = Workers(rows_per_part=256)
+
+
 class Makd(Part):
     """makd: a small student with class and aspect outputs, CE + alpha · BCE."""
 
@@ -75,6 +84,13 @@ class Makd(Part):
     """Weight of the aspect loss (paper: 4, its code 50 hurts)."""
     questions: int | None = Field(default=None, ge=1)
     """Q, the aspects that are learned: so many questions, the first by rank; null: all that were asked."""
+    aspect_loss: Literal["bce", "kl", "softmax_kl"] = "bce"
+    """`bce`; `kl`: of (p, 1 − p), apart by p's entropy and so with the gradients of `bce`; `softmax_kl`: of an image's
+    p(yes), scaled to sum 1, and a softmax over its aspects."""
+    aspect_targets: Literal["mllm", "random"] = "mllm"
+    """`random`: sigmoid(N(0, 1)) by seed, image and question instead of the MLLM's answers, which are not asked for."""
+    distillation: Distillation = NoDistillation()
+    """A teacher of the class outputs, with aspects and (base) without: `kind: none`, `kd` or `dkd`."""
     base: bool = True
     """Also train the same student without aspects, for comparison."""
     epochs: int = Field(default=240, ge=1)

@@ -9,7 +9,7 @@ from pydantic import Field
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
-from fgvr.config.makd import Aspects, Makd, Questions
+from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 
@@ -101,7 +101,7 @@ class Config(Part):
     tracking: Tracking = Tracking()
     ingest: Ingest = Ingest()
     mllm: Mllm = VllmBackend()
-    """The multimodal LLM of label and aspects: `kind: vllm` or `kind: openai`."""
+    """The multimodal LLM of label, aspects and class_scores: `kind: vllm` or `kind: openai`."""
     clip: Clip = Clip()
     label: Label = Label()
     embed: Embed = Embed()
@@ -109,6 +109,7 @@ class Config(Part):
     near: Near = Near()
     questions: Questions = Questions()
     aspects: Aspects = Aspects()
+    class_scores: ClassScores = ClassScores()
     makd: Makd = Makd()
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()

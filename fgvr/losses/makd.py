@@ -7,10 +7,16 @@ cells without a target are left out of the means instead of being counted as zer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+AspectLoss = Literal["bce", "kl", "softmax_kl"]
+"""`bce`: the paper's. `kl`: KL((p, 1 − p) ‖ (σ(z), 1 − σ(z))) = BCE − H(p), whose gradients are those of `bce`.
+`softmax_kl`: KL(p / Σp ‖ softmax(z)) over the aspects of an image, which does not see how likely a "yes" is, only how
+the aspects of the image compare; the mean is over images."""
 
 UNKNOWN_CLASS = -1
 """Class target of an image that has none."""
@@ -38,8 +44,10 @@ def mean(total: Tensor, count: Tensor) -> Tensor:
     return total / count.clamp(min=1)
 
 
-def makd_terms(outputs: Tensor, classes: Tensor, aspects: Tensor, aspect_mask: Tensor | None = None) -> MakdTerms:
-    """The sums and counts behind `makd_loss`; arguments as there."""
+def makd_terms(
+    outputs: Tensor, classes: Tensor, aspects: Tensor, aspect_mask: Tensor | None = None, kind: AspectLoss = "bce"
+) -> MakdTerms:
+    """The sums and counts behind `makd_loss`; arguments as there, and the kind of the aspect loss."""
     questions = aspects.shape[1] if aspects.dim() == 2 else -1
     class_count = outputs.shape[1] - questions
     if questions < 0 or class_count < 1 or aspects.shape[0] != outputs.shape[0]:
@@ -50,15 +58,45 @@ def makd_terms(outputs: Tensor, classes: Tensor, aspects: Tensor, aspect_mask: T
     outputs = outputs.float()  # under autocast the sums would be bf16
     class_sum = functional.cross_entropy(outputs[:, :class_count], classes, ignore_index=UNKNOWN_CLASS, reduction="sum")
     cells = _cells(aspects, aspect_mask)
-    # Masked cells may hold nan: replaced before the loss, since nan · 0 is nan in its gradient, too.
-    targets = torch.where(cells, aspects.float(), 0.5)
-    cell_losses = functional.binary_cross_entropy_with_logits(outputs[:, class_count:], targets, reduction="none")
     return MakdTerms(
         class_sum=class_sum,
         class_count=(classes != UNKNOWN_CLASS).sum().float(),
-        aspect_sum=torch.where(cells, cell_losses, 0.0).sum(),
-        aspect_count=cells.sum().float(),
+        aspect_sum=_aspect_sum(outputs[:, class_count:], aspects, cells, kind),
+        aspect_count=aspect_counts(aspects, cells, kind).sum().float(),
     )
+
+
+def aspect_counts(aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
+    """What an image weighs in the mean of the aspect loss, int64 [N]: its cells, or 1 where it has any "yes" at all.
+
+    Args:
+        aspects: p(yes), float [N, Q]; anything where masked.
+        cells: bool [N, Q], True where the target counts.
+        kind: of the loss.
+    """
+    if kind == "softmax_kl":
+        return (torch.where(cells, aspects, 0.0).sum(dim=1) > 0).long()
+    return cells.sum(dim=1)
+
+
+def _aspect_sum(logits: Tensor, aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
+    if kind == "softmax_kl":
+        return _softmax_kl_sum(logits, torch.where(cells, aspects.float(), 0.0), cells)
+    # Masked cells may hold nan: replaced before the loss, since nan · 0 is nan in its gradient, too.
+    targets = torch.where(cells, aspects.float(), 0.5)
+    losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if kind == "kl":
+        losses = losses + torch.xlogy(targets, targets) + torch.xlogy(1 - targets, 1 - targets)
+    return torch.where(cells, losses, 0.0).sum()
+
+
+def _softmax_kl_sum(logits: Tensor, p_yes: Tensor, cells: Tensor) -> Tensor:
+    """Σ over images of KL(p / Σp ‖ softmax over its cells); `p_yes` is 0 where masked."""
+    mass = p_yes.sum(dim=1, keepdim=True)
+    learned = cells | (mass == 0)  # a softmax over no cell at all is nan, and its image is left out below
+    log_q = logits.masked_fill(~learned, -torch.inf).log_softmax(dim=1).masked_fill(~learned, 0.0)
+    losses = functional.kl_div(log_q, p_yes / torch.where(mass > 0, mass, 1.0), reduction="none")
+    return torch.where(mass > 0, losses, 0.0).sum()
 
 
 def makd_loss(

@@ -121,6 +121,31 @@ class AspectTask:
             raise ValueError("an aspect task needs at least one question")
 
 
+@dataclass(frozen=True)
+class NameAnswer:
+    """How likely each class name is as the answer about one image, or why that is not known.
+
+    Attributes:
+        scores: float32 [C], mean log-probability of the name's tokens, nats; empty where the image failed.
+        prompt_tokens: over all requests.
+        cached_tokens: of these, served from the prefix cache.
+        failure: why the image has no scores.
+    """
+
+    scores: npt.NDArray[np.float32] = field(default_factory=_nothing)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class NameTask:
+    """Class names that are scored as answers to a prompt; the same for every image of a stage."""
+
+    names: tuple[str, ...]
+    prompt: str
+
+
 class Labeler(Protocol):
     """Answers questions about images in words."""
 
@@ -140,6 +165,14 @@ class AspectScorer(Protocol):
     """Gives p(yes) of every question for each of many images."""
 
     def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
+        """One answer a picture, in their order; draws and raises as `Labeler.label`."""
+        ...
+
+
+class NameScorer(Protocol):
+    """Gives the log-probability of each of many names as the answer about an image; servers' chat has no such thing."""
+
+    def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
         """One answer a picture, in their order; draws and raises as `Labeler.label`."""
         ...
 

@@ -9,10 +9,23 @@ from typing import Any
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
 from fgvr.mllm.aspect_loop import REQUESTS_UNDER_WAY, AspectLoop
-from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
+from fgvr.mllm.backend import (
+    Answer,
+    AspectAnswer,
+    AspectTask,
+    EngineDead,
+    ImageRequest,
+    NameAnswer,
+    NameTask,
+    Picture,
+    Sampling,
+)
 from fgvr.mllm.engine_start import start_engine
 from fgvr.mllm.model_files import ModelError
-from fgvr.mllm.prompts import Conversation, aspect_conversation
+from fgvr.mllm.name_loop import NameLoop
+from fgvr.mllm.name_tree import NameTree, name_ids
+from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversation
+from fgvr.mllm.question_prompts import QuestionPrompts
 from fgvr.mllm.request_loop import Done, RequestLoop
 from fgvr.mllm.splice_check import PROBE, question_prompts
 from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
@@ -46,6 +59,7 @@ class VllmEngine:
         self._prompts = VllmPrompts(self._llm, str(files.folder), trust_remote_code=trust)
         self._loop = RequestLoop(self._llm.llm_engine)
         self._tasks: dict[AspectTask, AspectLoop] = {}
+        self._names: dict[NameTask, NameLoop] = {}
         self._proven = False
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
@@ -90,6 +104,18 @@ class VllmEngine:
             self._tasks[task] = self._prepare(task)
         return self._tasks[task].run(pictures)
 
+    def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
+        """See `NameScorer`.
+
+        Raises:
+            UnanswerableName: a name has no tokens of its own.
+            QuestionRejected: prompt and name are too long for the model.
+        """
+        self._prove()
+        if task not in self._names:
+            self._names[task] = self._prepare_names(task)
+        return self._names[task].run(pictures)
+
     def close(self) -> None:
         """Shut the engine down and free its memory."""
         self._llm.llm_engine.engine_core.shutdown()
@@ -98,19 +124,35 @@ class VllmEngine:
         conversations = [aspect_conversation(text, task.order, task.instruction) for text in task.questions]
         tokens = AnswerTokens.resolve(self._prompts.tokenizer, self._prompts.text(conversations[0]), task.words)
         ids = [self._prompts.ids(conversation) for conversation in conversations]
+        prompts = self._question_prompts(ids, task.questions, tokens)
+        under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
+        return AspectLoop(self._loop, prompts, tokens, questions=len(ids), requests_under_way=under_way)
+
+    def _prepare_names(self, task: NameTask) -> NameLoop:
+        conversation = image_conversation(task.prompt)
+        prompt, text = self._prompts.ids(conversation), self._prompts.text(conversation)
+        tree = NameTree([name_ids(self._prompts.tokenizer, text, name) for name in task.names])
+        ids = [prompt + list(branch.beginning) for branch in tree.branches]
+        # Any two tokens will do to prove that spliced prompts are answered as whole ones.
+        tokens = AnswerTokens(tree.branches[0].following[0], tree.branches[-1].following[-1])
+        prompts = self._question_prompts(ids, [task.prompt] * len(ids), tokens)
+        under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
+        return NameLoop(self._loop, prompts, tree, requests_under_way=under_way)
+
+    def _question_prompts(
+        self, ids: Sequence[list[int]], texts: Sequence[str], tokens: AnswerTokens
+    ) -> QuestionPrompts:
+        """Prompts of these ids about any picture; raises QuestionRejected where the longest is too long."""
         longest = max(range(len(ids)), key=lambda question: len(ids[question]))
         try:
             self._prompts.with_picture(ids[longest], PROBE, whole=True)
         except client_errors() as error:
             raise QuestionRejected(
-                f"the engine rejects the question {task.questions[longest][:100]!r}: {error}; shorten or drop it, or"
+                f"the engine rejects the question {texts[longest][:100]!r}: {error}; shorten or drop it, or"
                 " raise mllm.max_model_len"
             ) from error
-        prompts = question_prompts(
-            self._prompts, ids, share_rendering=self._config.share_rendering, loop=self._loop, tokens=tokens
-        )
-        under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
-        return AspectLoop(self._loop, prompts, tokens, questions=len(ids), requests_under_way=under_way)
+        share = self._config.share_rendering
+        return question_prompts(self._prompts, ids, share_rendering=share, loop=self._loop, tokens=tokens)
 
     def _ask(self, request: ImageRequest, answers: list[Answer], place: int) -> None:
         ids = self._prompts.ids(request.conversation)

@@ -20,6 +20,21 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not has_bos)["input_ids"])
 
 
+def blanks(tokenizer: Any, prompt: str, before: list[int]) -> tuple[str, str]:
+    """What a reply may put before its first word, the likelier first.
+
+    After a line break or a special token a reply starts with the word itself; after other text ("ASSISTANT:") with a
+    blank before it.
+
+    Args:
+        tokenizer: the model's own.
+        prompt: a rendered prompt, up to where the reply begins.
+        before: its token ids.
+    """
+    marks = {*getattr(tokenizer, "all_special_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())}
+    return ("", " ") if prompt[-1:].isspace() or before[-1] in marks else (" ", "")
+
+
 @dataclass(frozen=True)
 class AnswerTokens:
     """The two token ids whose log-probabilities are compared."""
@@ -31,8 +46,7 @@ class AnswerTokens:
     def resolve(cls, tokenizer: Any, prompt: str, words: tuple[str, str] = ("Yes", "No")) -> AnswerTokens:
         """Find the tokens that a reply to `prompt` would start with.
 
-        After a line break or a special token a reply starts with the word itself; after other text ("ASSISTANT:")
-        with a blank before it. The likelier form is tried first, and must be one token for both words.
+        The likelier form of `blanks` is tried first, and must be one token for both words.
 
         Args:
             tokenizer: the model's own.
@@ -43,9 +57,7 @@ class AnswerTokens:
             AnswerWordError: a word takes several tokens, or both are the same token.
         """
         before = token_ids(tokenizer, prompt)
-        marks = {*getattr(tokenizer, "all_special_ids", ()), *getattr(tokenizer, "added_tokens_decoder", ())}
-        direct = prompt[-1:].isspace() or before[-1] in marks
-        for blank in ("", " ") if direct else (" ", ""):
+        for blank in blanks(tokenizer, prompt, before):
             found = [_one_token(tokenizer, prompt, before, blank + word) for word in words]
             if found[0] is not None and found[1] is not None and found[0] != found[1]:
                 return cls(found[0], found[1])

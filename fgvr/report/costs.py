@@ -58,8 +58,8 @@ _PAID = {
     ),
     "findr": _Paid(("findr_meta", "findr_answers", "findr_labels", "prototype_views"), inference=_VECTORS),
     "near": _Paid(_NAMED, _NEAR, _VECTORS),
-    "base": _Paid(training=("base",)),
-    "makd": _Paid(("questions", "aspects"), ("makd",)),
+    "base": _Paid(("class_scores",), ("base",)),
+    "makd": _Paid(("questions", "aspects", "class_scores"), ("makd",)),
 }
 
 

@@ -114,6 +114,16 @@ def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[n
     return spread(image_ids, good["image_id"].to_numpy(), flat.reshape(-1, questions), np.nan)
 
 
+def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.float32]:
+    """sigmoid(N(0, 1)) in place of answers, float32 [N, Q]: targets that say nothing about the image.
+
+    A number follows from seed, image and question alone: other images beside, or more questions, do not change it.
+    """
+    draws = [np.random.default_rng((seed, int(image_id))).standard_normal(questions) for image_id in image_ids]
+    logits = np.array(draws, dtype=np.float64).reshape(len(image_ids), questions)
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """How many images validate, by which seed they are drawn, and which share of all images is used at all."""

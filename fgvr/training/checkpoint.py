@@ -27,13 +27,14 @@ class EpochMetrics:
 
     Attributes:
         epoch: counted from 1.
-        loss: class loss + alpha · aspect loss.
+        loss: class loss + alpha · aspect loss; with a teacher these two and its own by the weights of the epoch.
         class_loss: cross entropy, nats.
-        aspect_loss: binary cross entropy, nats.
+        aspect_loss: as `makd.aspect_loss` says, nats.
         train_top1: share of right classes on augmented training images, before each step.
         validation_top1: share of right classes on held-out images, after the epoch; nan where none are held out.
         learning_rate: of the last step.
         images_per_second: in training, over all workers.
+        distillation_loss: what the teacher says, T² included; nan without a teacher.
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class EpochMetrics:
     validation_top1: float
     learning_rate: float
     images_per_second: float
+    distillation_loss: float = math.nan
 
     def plain(self) -> dict[str, float]:
         """As numbers by name, without those that are not defined."""

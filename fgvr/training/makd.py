@@ -1,5 +1,7 @@
 """MaKD training: a student from scratch on class targets and the MLLM's aspect probabilities, in plain PyTorch.
 
+A teacher of the class outputs may be added (`makd.distillation`).
+
 One process or many (torch.distributed): weights, order and augmentation follow from the seed, the batch size counts
 over all workers, and losses are averaged over the whole step. So a step on n workers is the step of one worker, except
 for batch normalisation, whose statistics are each worker's own. Checkpoints stand at the ends of epochs; a resumed
@@ -17,15 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fgvr.config import Makd
-from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms, mean
+from fgvr.config import Makd, NoDistillation
+from fgvr.losses.makd import UNKNOWN_CLASS, aspect_counts, makd_terms, mean
 from fgvr.students.architecture import build_student
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
 from fgvr.training.collective import sum_over_workers
+from fgvr.training.distillation import Distiller
 from fgvr.training.reporter import Reporter
 from fgvr.training.schedule import learning_rate
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
+from fgvr.training.teacher import open_teacher
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> None:
@@ -51,7 +55,9 @@ class _Training:
         self.settings = job.settings
         self.data = open_student_data(job, reporter)
         self.examples = self.data.examples
-        self.cells = (~np.isnan(self.examples.p_yes)).sum(axis=1)
+        p_yes = torch.from_numpy(self.examples.p_yes)
+        self.cells = aspect_counts(p_yes, ~p_yes.isnan(), self.settings.aspect_loss).numpy()
+        self.distiller = self._distiller()
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
         self.optimiser = torch.optim.SGD(
@@ -67,6 +73,15 @@ class _Training:
         self.first_epoch = len(self.checkpoint.history)
         self.model = _wrapped(self.student, self.settings, reporter)
 
+    def _distiller(self) -> Distiller | None:
+        settings = self.settings.distillation
+        if isinstance(settings, NoDistillation):
+            return None
+        if self.job.teacher is None:
+            raise ValueError("a distillation without a teacher")
+        teacher = open_teacher(self.job.teacher, self.job.spec.labels, len(self.examples), self.device)
+        return Distiller(settings, teacher, self.examples.classes)
+
     def epoch(self, epoch: int) -> None:
         """Train one pass, validate, report."""
         torch.manual_seed(hash((self.settings.seed, epoch, self.reporter.rank)))  # dropout and the like
@@ -74,15 +89,20 @@ class _Training:
         sums = self._train(epoch)
         seconds = time.monotonic() - start
         class_loss, aspect_loss = sums[0] / max(sums[1], 1), sums[2] / max(sums[3], 1)
-        if not math.isfinite(class_loss + aspect_loss):
+        distillation_loss = sums[5] / max(sums[6], 1)
+        loss = self._class_weight * class_loss + self.settings.alpha * aspect_loss
+        if self.distiller is not None:
+            loss += self.distiller.weight(epoch) * distillation_loss
+        if not math.isfinite(loss):
             raise StudentTrainingError(
                 f"the loss is not finite after epoch {epoch + 1}: lower makd.lr = {self.settings.lr}"
             )
         metrics = EpochMetrics(
             epoch=epoch + 1,
-            loss=class_loss + self.settings.alpha * aspect_loss,
+            loss=loss,
             class_loss=class_loss,
             aspect_loss=aspect_loss,
+            distillation_loss=math.nan if self.distiller is None else distillation_loss,
             train_top1=sums[4] / max(sums[1], 1),
             validation_top1=self._validate(),
             learning_rate=self.optimiser.param_groups[0]["lr"],
@@ -101,35 +121,44 @@ class _Training:
         self.checkpoint.save(folder, self.student, self.optimiser)
 
     def _train(self, epoch: int) -> list[float]:
-        """One pass; returns (class loss, its count, aspect loss, its count, right answers) summed over all workers."""
+        """One pass; returns sums over all workers.
+
+        They are class loss, its count, aspect loss, its count, right answers, distillation loss, its count.
+        """
         self.model.train()
         steps = steps_per_epoch(len(self.data.training), self.settings.batch_size)
-        sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(7, dtype=torch.float64, device=self.device)
         batches = self.data.loader.training(self.data.training, self.settings.batch_size, self.settings.seed, epoch)
         for number, batch in enumerate(batches):
             rate = learning_rate(self.settings, epoch * steps + number, steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            sums += self._step(batch)
+            sums += self._step(batch, epoch)
         return self._over_workers(sums)
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, epoch: int) -> Tensor:
         classes, p_yes = self._targets(batch)
-        outputs = self._forward(self.model, batch)
-        terms = makd_terms(outputs, classes, p_yes, ~p_yes.isnan())
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        outputs = self._forward(self.model, pixels)
+        terms = makd_terms(outputs, classes, p_yes, ~p_yes.isnan(), self.settings.aspect_loss)
         # The mean over the whole step, whose targets every worker knows. DDP averages the workers' gradients, so
         # each worker's part is multiplied by their number.
         step_classes = int((self.examples.classes[batch.step_positions] != UNKNOWN_CLASS).sum())
         step_cells = int(self.cells[batch.step_positions].sum())
-        loss = mean(terms.class_sum, torch.tensor(step_classes)) + self.settings.alpha * mean(
-            terms.aspect_sum, torch.tensor(step_cells)
-        )
+        loss = self._class_weight * mean(terms.class_sum, torch.tensor(step_classes))
+        loss = loss + self.settings.alpha * mean(terms.aspect_sum, torch.tensor(step_cells))
+        taught_sum = taught_count = torch.zeros((), device=self.device)
+        if self.distiller is not None:
+            logits, _ = self.job.spec.split(outputs)
+            taught_sum, taught_count = self.distiller.loss_sum(logits, batch, pixels, classes)
+            step_taught = torch.tensor(self.distiller.step_count(batch))
+            loss = loss + self.distiller.weight(epoch) * mean(taught_sum, step_taught)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss * self.reporter.world_size)
         self.optimiser.step()
         right = (self.job.spec.predicted(outputs.detach()) == classes).sum()
         parts = (terms.class_sum, terms.class_count, terms.aspect_sum, terms.aspect_count, right)
-        return torch.stack([part.detach().double() for part in parts])
+        return torch.stack([part.detach().double() for part in (*parts, taught_sum, taught_count)])
 
     @torch.inference_mode()
     def _validate(self) -> float:
@@ -143,13 +172,13 @@ class _Training:
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)
-            right = self.job.spec.predicted(self._forward(self.student, batch)) == classes
+            outputs = self._forward(self.student, batch.pixels.to(self.device, non_blocking=True))
+            right = self.job.spec.predicted(outputs) == classes
             counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
         right_count, count = self._over_workers(counts)
         return right_count / max(count, 1)
 
-    def _forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        pixels = batch.pixels.to(self.device, non_blocking=True)
+    def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             outputs: Tensor = model(self.job.spec.preprocess.normalise(pixels))
         return outputs.float()
@@ -159,6 +188,11 @@ class _Training:
         classes = np.where(batch.readable, self.examples.classes[batch.positions], UNKNOWN_CLASS)
         p_yes = np.where(batch.readable[:, None], self.examples.p_yes[batch.positions], np.float32(np.nan))
         return torch.from_numpy(classes).to(self.device), torch.from_numpy(p_yes).to(self.device)
+
+    @property
+    def _class_weight(self) -> float:
+        """Of the class targets beside what a teacher says."""
+        return 1.0 if self.distiller is None else self.distiller.settings.class_weight
 
     def _over_workers(self, sums: Tensor) -> list[float]:
         return [float(value) for value in sum_over_workers(sums, self.reporter.world_size).tolist()]

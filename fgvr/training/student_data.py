@@ -38,6 +38,7 @@ class StudentJob:
         limits: of reading an image.
         max_error_share: of images that cannot be read; see `allowed_failures`.
         cache: folder for decoded images on the worker's machine; None: `fgvr.storage.cache_folder("images")`.
+        teacher: URI of the teacher's folder (`fgvr.training.teacher`), where the settings distil one.
     """
 
     examples: str
@@ -46,6 +47,7 @@ class StudentJob:
     limits: ImageLimits
     max_error_share: float = 1.0
     cache: str | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)

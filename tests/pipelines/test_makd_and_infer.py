@@ -1,6 +1,7 @@
 """The stages makd and infer on drawn birds, under Ray, with the guide's true answers in place of the MLLM's."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
 from fgvr.students.folder import load_student
 from fgvr.tables import Table, write_part
+from fgvr.training.assemble import random_p_yes
 from pipelines import aspects, infer, makd, report_aspects
 from pipelines.flow import Flow
+from pipelines.student_task import assembled, student_task
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
@@ -198,12 +201,54 @@ def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, t
     assert len(asked) == 2
 
 
+def changed(flow: Guide, folder: Path, **settings) -> Guide:
+    """The same samples and run, another recipe; in a folder of its own if one is given."""
+    made = context(folder, **settings)
+    made.folder = flow.context.folder
+    return Guide(made)
+
+
+def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
+    flow, base, _, _, _ = trained
+    teaching = {"kind": "kd", "teacher": base.uri}
+    pupil = changed(flow, tmp_path, distillation=teaching).base
+    assert pupil.uri != base.uri
+    history = json.loads(Path(pupil.path("history.json")).read_text())
+    assert all(epoch["distillation_loss"] > 0 for epoch in history)
+    plain = json.loads(Path(base.path("history.json")).read_text())
+    assert all(epoch["distillation_loss"] is None for epoch in plain)
+    weights = Path(base.path("model", "model.safetensors")).read_bytes()
+    assert Path(pupil.path("teacher", "model.safetensors")).read_bytes() == weights
+    # A copy elsewhere is the same teacher; another student is another.
+    shutil.copytree(base.path("model"), tmp_path / "copy")
+    again = changed(flow, tmp_path, distillation={**teaching, "teacher": str(tmp_path / "copy")}).base
+    assert again == pupil
+    # The same by aspects, which the base student does not learn.
+    assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).base == pupil
+
+
+def test_random_aspects_are_not_asked_for(trained, tmp_path):
+    flow = trained[0]
+
+    class Unasked(Guide):
+        @property
+        def aspects(self) -> Table:
+            raise AssertionError("the MLLM was asked")
+
+    made = Unasked(changed(flow, tmp_path, aspect_targets="random", seed=3).context)
+    task = student_task(made, made.context.config.makd)
+    assert [table.name for table in task.inputs] == ["samples", "questions"]
+    examples = assembled(made, task).examples
+    np.testing.assert_array_equal(examples.p_yes, random_p_yes(examples.image_ids, len(QUESTIONS), 3))
+
+
 def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
     flow = trained[0]
     for change, message in [
         ({"split": "test"}, r"makd\.split = test.*evaluate\.split"),
         ({"split": "nowhere"}, r"makd\.split = nowhere: no image"),
         ({"backbone": "resnet19"}, "did you mean"),
+        ({"distillation": {"kind": "dkd", "teacher": "/nothing"}}, r"distillation\.teacher = /nothing: neither it"),
     ]:
         wrong = context(tmp_path, **change)
         wrong.folder = flow.context.folder

@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from fgvr.losses.makd import UNKNOWN_CLASS, makd_loss, makd_terms
+from fgvr.losses.makd import UNKNOWN_CLASS, aspect_counts, makd_loss, makd_terms
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -119,3 +119,52 @@ def test_shapes_that_do_not_fit_are_named(outputs, aspects, mask):
             1,
             None if mask is None else torch.ones(mask),
         )
+
+
+def test_kl_is_bce_without_the_entropy_and_has_its_gradient():
+    # sigmoid(ln 3) = 3/4 against p = 1/4: KL = 1/4 ln 1/3 + 3/4 ln 3 = ln 3 / 2; against p = 1 it is −ln 3/4.
+    outputs = torch.tensor([[0.0, LN3, LN3]], requires_grad=True)
+    classes, aspects = torch.tensor([0]), torch.tensor([[0.25, 1.0]])
+    terms = makd_terms(outputs, classes, aspects, kind="kl")
+    assert terms.aspect_sum.item() == pytest.approx(LN3 / 2 - math.log(0.75), rel=1e-6)
+    (kl,) = torch.autograd.grad(terms.aspect_sum, outputs)
+    (bce,) = torch.autograd.grad(makd_terms(outputs, classes, aspects).aspect_sum, outputs)
+    assert torch.equal(kl, bce)
+
+
+def test_softmax_kl_hand_worked():
+    # p = (0.6, 0.2) is (3/4, 1/4) of its sum; logits (0, 0) are (1/2, 1/2): KL = 3/4 ln 3 − ln 2. The masked third
+    # aspect counts in neither; the second image's only aspect says (1) against (1); the third has no "yes".
+    outputs = torch.tensor([[0.0, 0.0, 0.0, 99.0], [0.0, 7.0, -3.0, 1.0], [0.0, 1.0, 2.0, 3.0]], requires_grad=True)
+    aspects = torch.tensor([[0.6, 0.2, math.nan], [math.nan, math.nan, 0.4], [0.0, 0.0, math.nan]])
+    terms = makd_terms(outputs, torch.tensor([0, 0, 0]), aspects, ~aspects.isnan(), "softmax_kl")
+    assert terms.aspect_sum.item() == pytest.approx(0.75 * LN3 - LN2, rel=1e-5)
+    assert terms.aspect_count.item() == 2
+    (gradient,) = torch.autograd.grad(terms.aspect_sum, outputs)
+    assert gradient[0].tolist() == pytest.approx([0, 0.5 - 0.75, 0.5 - 0.25, 0], abs=1e-6)
+    assert (gradient[1:] == 0).all()
+
+
+def test_softmax_kl_agrees_with_a_naive_loop():
+    rng = np.random.default_rng(2)
+    logits, p = rng.normal(size=(9, 5)) * 3, rng.uniform(size=(9, 5))
+    expected = 0.0
+    for z, row in zip(logits, p, strict=True):
+        q = np.exp(z) / np.exp(z).sum()
+        share = row / row.sum()
+        expected += sum(a * math.log(a / b) for a, b in zip(share, q, strict=True))
+    outputs = torch.tensor(np.hstack([np.zeros((9, 1)), logits]))
+    terms = makd_terms(outputs, torch.zeros(9, dtype=torch.int64), torch.tensor(p), kind="softmax_kl")
+    assert terms.aspect_sum.item() == pytest.approx(expected, rel=1e-5)
+    assert terms.aspect_count.item() == 9
+
+
+@pytest.mark.parametrize("kind", ["bce", "kl", "softmax_kl"])
+def test_counts_are_those_of_the_terms(kind):
+    aspects = torch.tensor([[0.5, 0.0], [math.nan, 0.2], [0.0, 0.0], [math.nan, math.nan]])
+    terms = makd_terms(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), aspects, ~aspects.isnan(), kind)
+    counts = aspect_counts(aspects, ~aspects.isnan(), kind)
+    assert counts.tolist() == ([1, 1, 0, 0] if kind == "softmax_kl" else [2, 1, 2, 0])
+    assert terms.aspect_count.item() == counts.sum().item()
+    empty = makd_terms(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), torch.zeros(4, 0), kind=kind)
+    assert (empty.aspect_sum.item(), empty.aspect_count.item()) == (0, 0)

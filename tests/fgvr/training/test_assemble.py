@@ -1,12 +1,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import kstest
 
 from fgvr import schemas
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table, write_part
-from fgvr.training.assemble import HeldOut, assemble, near_labels, p_yes_of, split_rows, true_classes
+from fgvr.training.assemble import HeldOut, assemble, near_labels, p_yes_of, random_p_yes, split_rows, true_classes
 from fgvr.training.targets import TargetError, near_targets, true_targets
 
 ERROR = {"reason": "corrupt", "detail": "x"}
@@ -118,3 +119,16 @@ def test_nothing_to_learn_is_an_error(samples):
     unlabelled = samples.set_column(2, "class_id", pa.array([None] * 4, pa.int32()))
     with pytest.raises(TargetError, match="no training image has a true class"):
         true_targets(true_classes(unlabelled))
+
+
+def test_random_answers_are_fixed_by_seed_image_and_question():
+    ids = np.array([3, 10**9, 7])
+    drawn = random_p_yes(ids, 400, seed=1)
+    np.testing.assert_array_equal(random_p_yes(ids[[1]], 400, seed=1), drawn[[1]])
+    np.testing.assert_array_equal(random_p_yes(ids, 5, seed=1), drawn[:, :5])
+    assert not np.array_equal(random_p_yes(ids, 400, seed=2), drawn)
+    # sigmoid(N(0, 1)): the logits are normal.
+    logits = np.log(drawn / (1 - drawn)).ravel()
+    assert kstest(logits, "norm").pvalue > 0.01
+    assert random_p_yes(ids[:0], 4, 0).shape == (0, 4)
+    assert random_p_yes(ids, 0, 0).shape == (3, 0)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits, Makd
-from fgvr.students.architecture import StudentSpec, timm_preprocess
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.students.folder import save_student
 from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
@@ -20,6 +21,7 @@ from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
 from fgvr.training.targets import true_targets
+from fgvr.training.teacher import put_scores
 
 QUESTIONS = ("Is it red?", "Is it light?")
 TRUTH = np.array(
@@ -53,6 +55,18 @@ def job(tmp_path: Path, count: int = 48, share: float = 0.0, questions=QUESTIONS
     return StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(tmp_path / "cache"))
 
 
+def taught(task: StudentJob, tmp_path: Path, **settings) -> StudentJob:
+    """The job with a teacher: a network with random weights, other normalisation, size and order of classes."""
+    labels = ("c", "a", "d", "b")
+    spec = StudentSpec("test_byobnet", labels, ("Is it?",), timm_preprocess("test_byobnet", 24))
+    torch.manual_seed(7)
+    save_student(tmp_path / "teacher", spec, build_student(spec).state_dict(), {})
+    recipe = Makd.model_validate(
+        task.settings.model_dump() | {"distillation": {"kind": "kd", "teacher": "x", **settings}}
+    )
+    return replace(task, settings=recipe, teacher=str(tmp_path / "teacher"))
+
+
 def weights(reporter: LocalReporter) -> dict[str, torch.Tensor]:
     return load_file(reporter.checkpoint / "last" / "model.safetensors")
 
@@ -76,6 +90,8 @@ def test_learns_classes_and_aspects(tmp_path, backbone):
 def test_resumed_training_is_bit_equal(tmp_path):
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
     task = job(tmp_path, share=0.25, backbone="test_byobnet", backbone_args={"drop_rate": 0.2})
+    # The warm-up ends after the resumption: the weight must go on where it was.
+    task = taught(task, tmp_path, kind="dkd", warmup_epochs=4)
     train_student(task, whole)
 
     class Killed(Exception):
@@ -226,32 +242,78 @@ class _GlooReporter(LocalReporter):
         super().report(metrics, save if self.rank == 0 else None)
 
 
-def _worker(rank: int, task: StudentJob, folder: Path, port_file: Path) -> None:
+def _worker(rank: int, tasks: dict[str, StudentJob], folder: Path) -> None:
     torch.set_num_threads(1)
     logging.disable()
-    torch.distributed.init_process_group("gloo", f"file://{port_file}", rank=rank, world_size=2)
-    train_student(task, _GlooReporter(folder / f"rank{rank}", rank, 2))
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    for name, task in tasks.items():
+        train_student(task, _GlooReporter(folder / f"{name}-rank{rank}", rank, 2))
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     # Layer normalisation only: batch statistics would be each process's own. 49 images: batches of unequal shares.
-    task = job(tmp_path, count=49, share=0.2, epochs=2, backbone="test_vit", batch_size=10)
-    one = LocalReporter(tmp_path / "one")
-    train_student(task, one)
+    plain = job(tmp_path, count=49, share=0.2, epochs=2, backbone="test_vit", batch_size=10)
+    # A teacher that knows some images only, so that the shares of a step have other numbers of them.
+    recipe = plain.settings.model_copy(update={"aspect_loss": "softmax_kl"})
+    followed = taught(replace(plain, settings=recipe), tmp_path, standardise=True)
+    scores = np.random.default_rng(0).normal(size=(49, 4)).astype(np.float32)
+    scores[::3] = np.nan
+    put_scores(str(tmp_path / "teacher"), scores)
+    tasks = {"plain": plain, "followed": followed}
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_worker, args=(rank, task, tmp_path, tmp_path / "rendezvous")) for rank in (0, 1)
-    ]
+    processes = [context.Process(target=_worker, args=(rank, tasks, tmp_path)) for rank in (0, 1)]
     for process in processes:
         process.start()
+    for name, task in tasks.items():
+        train_student(task, LocalReporter(tmp_path / name))
     for process in processes:
         process.join(300)
         assert process.exitcode == 0
-    two = LocalReporter(tmp_path / "rank0")
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(two)[name], value, atol=2e-5, rtol=1e-3)
-    for a, b in zip(read_history(one.checkpoint), read_history(two.checkpoint), strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=1e-4)
-        assert a.validation_top1 == b.validation_top1
+    for name in tasks:
+        one, two = LocalReporter(tmp_path / name), LocalReporter(tmp_path / f"{name}-rank0")
+        for weight, value in weights(one).items():
+            torch.testing.assert_close(weights(two)[weight], value, atol=2e-5, rtol=1e-3)
+        for a, b in zip(read_history(one.checkpoint), read_history(two.checkpoint), strict=True):
+            assert a.loss == pytest.approx(b.loss, rel=1e-4)
+            assert a.validation_top1 == b.validation_top1
+            assert a.distillation_loss == pytest.approx(b.distillation_loss, rel=1e-4, nan_ok=name == "plain")
+
+
+def test_a_student_follows_its_teacher_where_classes_say_nothing(tmp_path):
+    # The teacher names the classes in a rotated order; the class targets weigh nothing.
+    task = taught(job(tmp_path, 48, epochs=12, lr=0.05), tmp_path, class_weight=0, temperature=1, weight=1)
+    truth = Examples.read(task.examples).classes
+    put_scores(task.teacher, np.eye(4, dtype=np.float32)[(truth + 1) % 4] * 8)
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    uris, classes = photos(tmp_path / "fresh", 40, seed=1)
+    student = load_classifier(reporter.checkpoint / "last")
+    scores = student.scores([Image.open(uri) for uri in uris])
+    assert (scores.argmax(1) == (classes + 1) % 4).mean() >= 0.95
+    p_yes = student.aspects([Image.open(uri) for uri in uris])
+    assert p_yes is not None
+    assert ((p_yes > 0.5) == (TRUTH[classes] > 0.5)).mean() >= 0.9  # aspects are learned beside it
+    assert reporter.history[-1]["distillation_loss"] < reporter.history[0]["distillation_loss"] / 2
+
+
+def test_the_reported_loss_is_the_weighted_sum_of_its_parts(tmp_path):
+    task = taught(job(tmp_path, epochs=2, alpha=3), tmp_path, class_weight=0.5, weight=0.8, warmup_epochs=2)
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    for epoch, weight in zip(read_history(reporter.checkpoint), (0.4, 0.8), strict=True):
+        parts = 0.5 * epoch.class_loss + 3 * epoch.aspect_loss + weight * epoch.distillation_loss
+        assert epoch.loss == pytest.approx(parts, rel=1e-9)
+        assert epoch.distillation_loss > 0
+
+
+def test_a_teacher_does_not_change_what_is_drawn_at_random(tmp_path):
+    # Of a weight near nothing, it leaves the same student as no teacher.
+    plain = job(tmp_path, epochs=1)
+    with_teacher = taught(plain, tmp_path, class_weight=1, weight=1e-12)
+    for name, task in (("plain", plain), ("taught", with_teacher)):
+        train_student(task, LocalReporter(tmp_path / name))
+    first, second = (weights(LocalReporter(tmp_path / name)) for name in ("plain", "taught"))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,58 @@
+"""Distillation of class logits into a student: from whom, by which loss, and how much of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fgvr.config.base import Part
+
+MLLM_TEACHER = "mllm"
+
+
+class NoDistillation(Part):
+    """No teacher: class targets alone."""
+
+    kind: Literal["none"] = "none"
+
+
+class _Taught(Part):
+    teacher: str = Field(min_length=1)
+    """Folder of an earlier student with the same classes, local or s3:// (a table of makd or base, or its `model`); or
+    `mllm`: the MLLM's log-likelihoods of the class names (class_scores), which a server does not give."""
+    temperature: float = Field(default=4, gt=0)
+    """T, by which both sides' logits are divided (ImageNet-style: 1; standardised logits: 2)."""
+    standardise: bool = False
+    """Both sides' logits of an image with mean 0 and standard deviation 1 (its paper: temperature 2, weight 9)."""
+
+
+class Kd(_Taught):
+    """class_weight · CE + weight · T² · KL(teacher, student)."""
+
+    kind: Literal["kd"] = "kd"
+    class_weight: float = Field(default=0.1, ge=0)
+    """Weight of the class targets' cross entropy (ImageNet-style: 0.5)."""
+    weight: float = Field(default=0.9, gt=0)
+    """Weight of what the teacher says (ImageNet-style: 0.5)."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs over which `weight` rises linearly."""
+
+
+class Dkd(_Taught):
+    """class_weight · CE + weight · (alpha · TCKD + beta · NCKD): decoupled knowledge distillation."""
+
+    kind: Literal["dkd"] = "dkd"
+    class_weight: float = Field(default=1, ge=0)
+    """Weight of the class targets' cross entropy."""
+    weight: float = Field(default=1, gt=0)
+    """Weight of what the teacher says."""
+    alpha: float = Field(default=1, ge=0)
+    """Weight of the image's own class against all others (TCKD)."""
+    beta: float = Field(default=8, ge=0)
+    """Weight of the other classes among themselves (NCKD)."""
+    warmup_epochs: int = Field(default=20, ge=0)
+    """Epochs over which `weight` rises linearly."""
+
+
+Distillation = Annotated[NoDistillation | Kd | Dkd, Field(discriminator="kind")]

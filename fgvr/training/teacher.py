@@ -1,0 +1,139 @@
+"""Teachers of class logits: an earlier student that sees the same crops, or scores of the images that are known before.
+
+A teacher lies in a folder beside the training that it teaches: a model folder, or `scores.npy`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fgvr import storage
+from fgvr.config import ConfigError
+from fgvr.students.architecture import StudentSpec
+from fgvr.students.folder import load_student
+
+SCORES_FILE = "scores.npy"
+NAMED = 5  # class names in a message
+
+Positions = npt.NDArray[np.int64]
+
+
+class Teacher(Protocol):
+    """Says of training images how alike the student's classes are."""
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Of which examples it says something, bool [N]."""
+        ...
+
+    def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
+        """Class logits, float32 [n, C] in the order of the student's classes, without a gradient.
+
+        Args:
+            pixels: the student's crops, uint8 [n, S, S, 3].
+            positions: int64 [n], the images' positions in the examples.
+        """
+        ...
+
+
+class StudentTeacher:
+    """A trained student; it is shown the crop that the student gets, in its own size and normalisation."""
+
+    def __init__(self, spec: StudentSpec, model: nn.Module, labels: Sequence[str], examples: int) -> None:
+        """`labels`: the student's classes; `examples`: N. Raises ConfigError where the classes differ."""
+        self.spec, self.model = spec, model.eval().requires_grad_(False)
+        self.known = np.ones(examples, dtype=bool)
+        device = next(model.parameters()).device
+        self._order = torch.from_numpy(class_order(spec.labels, labels)).to(device)
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
+        """See Teacher."""
+        side = self.spec.preprocess.input_size
+        if pixels.shape[1] != side:
+            planes = pixels.permute(0, 3, 1, 2).float()
+            resized = functional.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
+            pixels = resized.permute(0, 2, 3, 1)
+        inputs = self.spec.preprocess.normalise(pixels)
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=pixels.device.type == "cuda"):
+            outputs = self.model(inputs)
+        return self.spec.split(outputs.float())[0][:, self._order]
+
+
+class ScoreTeacher:
+    """Scores of each image and class that stand in a file, whatever the crop."""
+
+    def __init__(self, scores: npt.NDArray[np.float32], device: torch.device) -> None:
+        """`scores`: float32 [N, C], nan in the rows of images about which nothing is known."""
+        self.known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
+        self._scores = torch.from_numpy(np.where(self.known[:, None], scores, np.float32(0))).to(device)
+
+    def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
+        """See Teacher; zeros for images that are not known."""
+        return self._scores[torch.from_numpy(positions).to(self._scores.device)]
+
+
+def open_teacher(folder: str, labels: Sequence[str], examples: int, device: torch.device) -> Teacher:
+    """The teacher in a folder (a URI).
+
+    Args:
+        folder: as `put_scores` or `fgvr.students.folder.save_student` left it.
+        labels: the student's classes.
+        examples: N.
+        device: where it computes.
+
+    Raises:
+        ConfigError: a student with other classes.
+        ModelFolderError: a damaged model.
+    """
+    if storage.exists(storage.join(folder, SCORES_FILE)):
+        scores = np.load(io.BytesIO(storage.read_bytes(storage.join(folder, SCORES_FILE))), allow_pickle=False)
+        if scores.shape != (examples, len(labels)):
+            raise ValueError(f"teacher scores {scores.shape} do not fit {examples} examples of {len(labels)} classes")
+        return ScoreTeacher(scores, device)
+    spec, model = load_student(storage.fetch_folder(folder), device)
+    return StudentTeacher(spec, model, labels, examples)
+
+
+def put_scores(folder: str, scores: npt.NDArray[np.float32]) -> None:
+    """Write a ScoreTeacher's folder; `scores` as there."""
+    sink = io.BytesIO()
+    np.save(sink, scores.astype(np.float32), allow_pickle=False)
+    storage.write_bytes(storage.join(folder, SCORES_FILE), sink.getvalue())
+
+
+def class_order(teacher: Sequence[str], student: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Places of the student's classes among the teacher's outputs, int64 [C]; classes are matched by name.
+
+    Raises:
+        ConfigError: one has classes that the other has not, or the same name twice in another order.
+    """
+    if tuple(teacher) == tuple(student):
+        return np.arange(len(student))
+    places = {name: place for place, name in enumerate(teacher)}
+    unknown = [name for name in student if name not in places]
+    spare = sorted(places.keys() - set(student))
+    if unknown or spare or len(places) != len(teacher) or len(teacher) != len(student):
+        parts = [
+            _listed("the student's classes that it does not know", unknown),
+            _listed("its classes that the student does not learn", spare),
+        ]
+        differences = "; ".join(part for part in parts if part) or "a name stands for several classes"
+        raise ConfigError(
+            f"makd.distillation.teacher: it has {len(teacher)} classes, the student {len(student)}, and they differ: "
+            f"{differences}. Train a teacher on these classes"
+        )
+    return np.array([places[name] for name in student], dtype=np.int64)
+
+
+def _listed(what: str, names: Sequence[Any]) -> str:
+    shown = ", ".join(repr(name) for name in names[:NAMED]) + (" …" if len(names) > NAMED else "")
+    return f"{len(names)} of {what} ({shown})" if names else ""

@@ -1,0 +1,122 @@
+"""The teacher that `makd.distillation` names: found, checked and named by its content before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from fgvr import storage
+from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
+from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, NoDistillation, VllmBackend
+from fgvr.students.architecture import StudentSpec
+from fgvr.students.folder import load_student
+from fgvr.tables import Table
+from fgvr.training.targets import Ids, spread
+from fgvr.training.teacher import class_order, put_scores
+
+FIELD = "makd.distillation.teacher"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class StudentModel:
+    """An earlier student.
+
+    Attributes:
+        uri: of its model folder.
+        spec: what it is.
+        identity: hash of its weights and of what makes logits of them.
+    """
+
+    uri: str
+    spec: StudentSpec
+    identity: str
+
+    def put(self, folder: str, image_ids: Ids) -> None:
+        """Copy it to `folder`, which all workers see, and which stays when the teacher moves."""
+        storage.put_folder(storage.fetch_folder(self.uri), folder)
+
+
+@dataclass(frozen=True)
+class MllmTeacher:
+    """The MLLM, by its scores of the class names.
+
+    Attributes:
+        scores: the class_scores table.
+    """
+
+    scores: Table
+
+    def put(self, folder: str, image_ids: Ids) -> None:
+        """Write the scores of these images (int64 [N], ascending) to `folder`; nan for those that failed."""
+        rows = self.scores.read(["image_id", "scores", "error"])
+        good = rows.filter(pc.is_null(rows["error"]))
+        flat = pc.list_flatten(good["scores"]).to_numpy().astype(np.float32)
+        values = flat.reshape(-1, self.scores.extra["classes"])
+        put_scores(folder, spread(image_ids, good["image_id"].to_numpy(), values, np.nan))
+
+
+Teacher = StudentModel | MllmTeacher
+
+
+def asks_mllm(settings: Makd) -> bool:
+    """Whether the MLLM's scores of the class names teach."""
+    return settings.distillation.kind != "none" and settings.distillation.teacher == MLLM_TEACHER
+
+
+def engine_of(config: Config) -> VllmBackend:
+    """The MLLM that scores class names; raises ConfigError for one behind a server."""
+    if isinstance(config.mllm, VllmBackend):
+        return config.mllm
+    raise ConfigError(
+        f"{FIELD} = {MLLM_TEACHER}: chat servers give no probability of an answer that they did not give (mllm.kind = "
+        f"{config.mllm.kind}). Take a model that runs in the worker (mllm.kind vllm), or a student's folder as teacher"
+    )
+
+
+def find_teacher(settings: Makd) -> StudentModel | None:
+    """The student that teaches, read as a whole; None where there is no distillation, or the MLLM teaches.
+
+    Raises:
+        ConfigError: there is no trained student, or it is damaged.
+    """
+    if isinstance(settings.distillation, NoDistillation) or asks_mllm(settings):
+        return None
+    given = storage.absolute(settings.distillation.teacher)
+    candidates = (given, storage.join(given, MODEL_FOLDER))  # a model folder, or the table that holds one
+    uri = next((folder for folder in candidates if storage.exists(storage.join(folder, MODEL_FILE))), None)
+    if uri is None:
+        raise ConfigError(
+            f"{FIELD} = {given}: neither it nor its {MODEL_FOLDER}/ has a {MODEL_FILE}; name the folder of a finished "
+            "table of makd or base, or its model"
+        )
+    local = storage.fetch_folder(uri)
+    try:
+        spec, _ = load_student(local)
+    except ModelFolderError as error:
+        raise ConfigError(f"{FIELD} = {uri}: {error}") from None
+    decides = [spec.backbone, spec.backbone_args, spec.preprocess, spec.labels, spec.questions]
+    digest = hashlib.sha256(repr(decides).encode())
+    digest.update((local / WEIGHTS_FILE).read_bytes())
+    return StudentModel(uri, spec, digest.hexdigest())
+
+
+def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
+    """Raise ConfigError where the teacher's classes are not the student's; None: the MLLM, which takes any."""
+    if teacher is not None:
+        class_order(teacher.spec.labels, labels)
+    if len(labels) < 2:
+        raise ConfigError(f"makd.distillation: of a single class ({', '.join(labels)}) a teacher has nothing to say")
+
+
+def recipe(settings: Makd, fields: set[str], teacher: Teacher | None) -> dict[str, Any]:
+    """These fields of the recipe for a fingerprint: a student by its content, wherever it lies."""
+    decided: dict[str, Any] = {name: getattr(settings, name) for name in sorted(fields)}
+    if isinstance(teacher, StudentModel):
+        decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}
+    return decided
