@@ -28,7 +28,7 @@ from fgvr.demo.training.drawings import draw_many
 from fgvr.demo.training.mllm import DIFFICULTY
 from fgvr.demo.training.reference import ReferenceMllm
 
-STEPS, HELD_OUT = 300, 360
+STEPS, HELD_OUT = 600, 360
 
 
 def main(arguments: list[str] | None = None) -> None:
