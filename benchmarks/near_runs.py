@@ -74,7 +74,7 @@ class DataSetRuns:
             return Measured(reason=" ".join(str(known).split()))
 
     def _layers(self, row: Row, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-        seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near")}
+        seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near", "makd")}
         seeds["label"] = {"images": {"seed": seed}}
         if merge(self._tree, row.changes).get("label", {}).get("temperature"):
             seeds["label"]["seed"] = seed  # without a temperature every seed gives the same answers: asked once

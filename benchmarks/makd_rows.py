@@ -1,0 +1,216 @@
+"""The tables of the MaKD paper as grids: what is trained for each of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fgvr.config.tree import merge
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number: the top-1 accuracy of a method under changes of the config.
+
+    Attributes:
+        method: `makd` (with aspects), `base` (without) or `mllm`.
+        changes: laid over the table's config.
+        teacher: backbone of the student without aspects that teaches this one; "" for none.
+    """
+
+    method: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str = ""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What the second of two cells has above the first one, seed by seed."""
+
+    base: Cell
+    ours: Cell
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table; `published` is its key in makd_published.yaml, "" for rows of our own."""
+
+    label: str
+    cells: tuple[Cell | Gap, ...]
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: heads of its columns, and its rows."""
+
+    heads: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What differs between data sets.
+
+    Attributes:
+        students: the paper's four places, ResNet18, ResNet34, MobileNet-V1 and EfficientNet, as timm's names.
+        asked: numbers of questions for figure 2.
+        ramp: epochs over which DKD's weight rises.
+        other_questions: file of a second source of questions; "" for none.
+        other_mllm: model of a second MLLM; "" for none.
+    """
+
+    students: tuple[str, str, str, str] = ("resnet18", "resnet34", "mobilenetv1_100", "efficientnet_b0")
+    asked: tuple[int, ...] = (10, 20, 30, 50)
+    ramp: int = 20
+    other_questions: str = ""
+    other_mllm: str = ""
+
+
+TITLES: Final = ("ResNet18", "ResNet34", "MobileNet-V1", "EfficientNet")
+TINY: Final = ("test_byobnet", "test_resnet", "test_efficientnet", "mobilenetv3_small_050")
+"""Students that a CPU core trains in a minute. They share the paper's places, not its networks."""
+FRACTIONS: Final = (0.4, 0.6, 0.8, 1.0)
+ALPHAS: Final = (1.0, 4.0, 10.0, 50.0)
+
+
+def grid(table: str, setting: Setting) -> Grid:
+    """A table of the paper (`1` to `5`, `7`) or one of its figures (`fig2`, `fig3`)."""
+    return GRIDS[table](setting)
+
+
+def _named(title: str, backbone: str) -> str:
+    return title if backbone.startswith(("resnet", "mobilenetv1", "efficientnet_b")) else backbone
+
+
+def _students(setting: Setting, count: int = 4) -> list[tuple[str, str]]:
+    """(title, backbone): the paper's title where the backbone is the paper's."""
+    named = [(_named(title, backbone), backbone) for title, backbone in zip(TITLES, setting.students, strict=True)]
+    return named[:count]
+
+
+def _student(method: str, backbone: str, **makd: Any) -> Cell:
+    return Cell(method, {"makd": {"backbone": backbone, **makd}})
+
+
+def _pair(backbone: str, **makd: Any) -> tuple[Cell, Cell, Gap]:
+    base, ours = _student("base", backbone, **makd), _student("makd", backbone, **makd)
+    return base, ours, Gap(base, ours)
+
+
+def _table1(setting: Setting) -> Grid:
+    lines = [
+        Line(_named(title, backbone), _pair(backbone), title)
+        for title, backbone in zip(TITLES, setting.students, strict=True)
+    ]
+    return Grid(("Base", "Ours", "Gap"), (*lines, Line("MLLM", (Cell("mllm"),), "MLLM")))
+
+
+def _by_student(setting: Setting, rows: Mapping[str, tuple[str, Mapping[str, Any]]], published: str = "") -> Grid:
+    """A row for each label (a method and its changes), a column for each student."""
+    students = _students(setting)
+    lines = tuple(
+        Line(
+            label,
+            tuple(Cell(method, merge({"makd": {"backbone": name}}, dict(changes))) for _, name in students),
+            label if label in published else "",
+        )
+        for label, (method, changes) in rows.items()
+    )
+    return Grid(tuple(title for title, _ in students), lines)
+
+
+def _table2(setting: Setting) -> Grid:
+    rows = {
+        "KL": ("makd", {"makd": {"aspect_loss": "softmax_kl"}}),
+        "KL of (p, 1 − p)": ("makd", {"makd": {"aspect_loss": "kl"}}),
+        "Rand": ("makd", {"makd": {"aspect_targets": "random"}}),
+        "Ours": ("makd", {}),
+    }
+    return _by_student(setting, rows, "KL Rand Ours")
+
+
+def _table3(setting: Setting) -> Grid:
+    rows: dict[str, tuple[str, Mapping[str, Any]]] = {"Base": ("base", {})}
+    if setting.other_questions:
+        rows["Ours (L)"] = ("makd", {"questions": {"file": setting.other_questions}})
+    if setting.other_mllm:
+        rows["Ours (M)"] = ("makd", {"mllm": {"model": setting.other_mllm}})
+    return _by_student(setting, {**rows, "Ours": ("makd", {})}, "Base Ours (L) Ours (M) Ours")
+
+
+def _table4(setting: Setting) -> Grid:
+    resnet18, resnet34, mobilenet, efficientnet = setting.students
+    pairs = ((resnet34, resnet18), (efficientnet, mobilenet))
+    kd, dkd = {"kind": "kd"}, {"kind": "dkd", "warmup_epochs": setting.ramp}
+    standard = {"kind": "kd", "standardise": True, "temperature": 2.0, "class_weight": 1.0, "weight": 9.0}
+
+    def line(label: str, method: str, distillation: dict[str, Any] | None, published: str = "") -> Line:
+        cells = []
+        for teacher, student in pairs:
+            changes: dict[str, Any] = {"backbone": student}
+            if distillation is not None:
+                changes["distillation"] = distillation
+            cells.append(Cell(method, {"makd": changes}, teacher if distillation is not None else ""))
+        return Line(label, tuple(cells), published)
+
+    lines = (
+        Line("teacher", tuple(_student("base", teacher) for teacher, _ in pairs), "teacher"),
+        line("Base", "base", None, "Base"),
+        line("KD", "base", kd, "KD"),
+        line("DKD", "base", dkd, "DKD"),
+        line("KD, standardised", "base", standard),
+        line("Ours", "makd", None),
+        line("Ours + KD", "makd", kd, "Ours + KD"),
+        line("Ours + DKD", "makd", dkd, "Ours + DKD"),
+        line("Ours + KD, standardised", "makd", standard),
+    )
+    names = dict(zip(setting.students, TITLES, strict=True))
+    heads = tuple(f"{_named(names[t], t)} → {_named(names[s], s)}" for t, s in pairs)
+    return Grid(heads, lines)
+
+
+def _table5(setting: Setting) -> Grid:
+    lines = [Line(f"{share:.0%}", _pair(setting.students[0], fraction=share), f"{share:.0%}") for share in FRACTIONS]
+    return Grid(("Base", "Ours", "Gap"), tuple(lines))
+
+
+def _table7(setting: Setting) -> Grid:
+    students = _students(setting, 2)
+    taught = {"distillation": {"kind": "kd", "teacher": "mllm"}}
+    lines = (
+        Line("Base", tuple(_student("base", name) for _, name in students), "Base"),
+        Line("KD", tuple(_student("base", name, **taught) for _, name in students), "KD"),
+        Line("Ours", tuple(_student("makd", name) for _, name in students), "Ours"),
+        Line("MLLM", (Cell("mllm"),), "MLLM"),
+    )
+    return Grid(tuple(title for title, _ in students), lines)
+
+
+def _figure2(setting: Setting) -> Grid:
+    lines = tuple(
+        Line(title, (_student("base", name), *(_student("makd", name, questions=q) for q in setting.asked)))
+        for title, name in _students(setting)
+    )
+    return Grid(("Base", *(f"Q = {count}" for count in setting.asked)), lines)
+
+
+def _figure3(setting: Setting) -> Grid:
+    lines = tuple(
+        Line(title, (_student("base", name), *(_student("makd", name, alpha=alpha) for alpha in ALPHAS)))
+        for title, name in _students(setting)
+    )
+    return Grid(("Base", *(f"α = {alpha:g}" for alpha in ALPHAS)), lines)
+
+
+GRIDS: Final = {
+    "1": _table1,
+    "2": _table2,
+    "3": _table3,
+    "4": _table4,
+    "5": _table5,
+    "7": _table7,
+    "fig2": _figure2,
+    "fig3": _figure3,
+}
