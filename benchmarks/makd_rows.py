@@ -55,6 +55,7 @@ class Setting:
 
     Attributes:
         students: the paper's four places, ResNet18, ResNet34, MobileNet-V1 and EfficientNet, as timm's names.
+        ablated: of these, the first so many in tables 2 and 3 and the figures.
         asked: numbers of questions for figure 2.
         ramp: epochs over which DKD's weight rises.
         other_questions: file of a second source of questions; "" for none.
@@ -62,6 +63,7 @@ class Setting:
     """
 
     students: tuple[str, str, str, str] = ("resnet18", "resnet34", "mobilenetv1_100", "efficientnet_b0")
+    ablated: int = 4
     asked: tuple[int, ...] = (10, 20, 30, 50)
     ramp: int = 20
     other_questions: str = ""
@@ -84,10 +86,10 @@ def _named(title: str, backbone: str) -> str:
     return title if backbone.startswith(("resnet", "mobilenetv1", "efficientnet_b")) else backbone
 
 
-def _students(setting: Setting, count: int = 4) -> list[tuple[str, str]]:
+def _students(setting: Setting, count: int | None = None) -> list[tuple[str, str]]:
     """(title, backbone): the paper's title where the backbone is the paper's."""
     named = [(_named(title, backbone), backbone) for title, backbone in zip(TITLES, setting.students, strict=True)]
-    return named[:count]
+    return named[: setting.ablated if count is None else count]
 
 
 def _student(method: str, backbone: str, **makd: Any) -> Cell:

@@ -75,7 +75,7 @@ def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     if isinstance(source, FieldGuideSource):
         others["other_questions"] = others["other_questions"] or every_other_question(out)
     if isinstance(source, FieldGuideSource) or name == "grocery":
-        setting = Setting(TINY, asked=(8, 16, 24), ramp=2, **others)
+        setting = Setting(TINY, ablated=2, asked=(8, 16, 24), ramp=2, **others)
     else:
         setting = Setting(**others)
     known_as = source.name if isinstance(source, LayoutSource) and name != "grocery" else ""
