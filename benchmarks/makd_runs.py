@@ -10,6 +10,7 @@ import numpy as np
 from makd_rows import Cell, Gap, Line
 from near_rows import Row
 from near_runs import DataSetRuns, Measured
+from own_models import OwnModel
 
 from cluster.run import open_run
 from cluster.stage import RunContext
@@ -30,12 +31,10 @@ class StudentRuns(DataSetRuns):
     Args:
         tree: the config of the table.
         context: the run that is open.
-        own: for some methods what is laid over that config.
+        own: for some methods the model that they ask instead of the config's.
     """
 
-    def __init__(
-        self, tree: dict[str, Any], context: RunContext, own: Mapping[str, dict[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, tree: dict[str, Any], context: RunContext, own: Mapping[str, OwnModel] | None = None) -> None:
         super().__init__(tree, context, own)
         self._known: dict[tuple[str, int], Measured] = {}
 
@@ -89,7 +88,7 @@ def _row(cell: Cell) -> Row:
 
 @contextmanager
 def open_students(
-    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, dict[str, Any]] | None = None
+    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, OwnModel] | None = None
 ) -> Iterator[StudentRuns]:
     """As `near_runs.open_data_set`, for students."""
     tree = merge(tree, {"run": {"name": name, "folder": folder}, "tracking": {"log_models": False}})

@@ -28,6 +28,7 @@ from makd_rows import Line as Row
 from makd_runs import TOP1, open_students
 from near_print import Line, markdown, mean_and_deviation
 from near_runs import Measured
+from own_models import OwnModel, grocery_models
 
 from cluster.console import show_progress
 from cluster.session import ray_session
@@ -51,14 +52,14 @@ class DataSet:
         tree: the config.
         setting: students and the like.
         known_as: the data set's name in the paper's tables; "" where it is none of theirs.
-        own: for some methods what is laid over the tree.
+        own: for some methods the model that they ask instead of the config's.
     """
 
     name: str
     tree: dict[str, Any]
     setting: Setting
     known_as: str = ""
-    own: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    own: Mapping[str, OwnModel] = field(default_factory=dict)
 
 
 def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
@@ -90,20 +91,15 @@ def every_other_question(out: Path) -> str:
     return str(file)
 
 
-def grocery_students(data: Path, models: Path, out: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def grocery_students(data: Path, models: Path, out: Path) -> tuple[dict[str, Any], dict[str, OwnModel]]:
     """Students of the Grocery Store's photos: learn on `train`, test on `test`; the demo's recipe.
 
     Raises:
-        UserError: the tiny MLLMs have not been trained yet.
+        UserError: the tiny MLLM that answers questions has not been trained yet.
     """
     from grocery_questions import read_table
 
-    for name in ("mllm", "vqa"):
-        if not (models / name).exists():
-            raise UserError(
-                f"--config grocery: there is no model at {models / name}; train it:"
-                f" python benchmarks/grocery_models.py --model {name} --out {models}"
-            )
+    teacher = grocery_models(models)["finer"].tree()  # learned the questions
     questions = out / "grocery-questions.txt"
     questions.parent.mkdir(parents=True, exist_ok=True)
     questions.write_text("".join(f"{text}\n" for text in read_table().texts))
@@ -112,11 +108,12 @@ def grocery_students(data: Path, models: Path, out: Path) -> tuple[dict[str, Any
         "ingest": {"source": {"kind": "layout", "name": "grocery", "path": str(data)}},
         "questions": {"file": str(questions)},
         "label": {"images": {"max_images": 100}},
-        "mllm": {"kind": "vllm", "model": str(models / "vqa")},
+        "mllm": {"kind": "vllm", **teacher["mllm"]},
         "makd": recipe,
         "cluster": {"num_cpus": 2},
     }
-    return tree, {"mllm": {"mllm": {"model": str(models / "mllm")}}}
+    naming = OwnModel(models / "mllm", f"python benchmarks/grocery_models.py --model mllm --out {models}")
+    return tree, {"mllm": naming}
 
 
 def text_of(
