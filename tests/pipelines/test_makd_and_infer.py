@@ -188,17 +188,17 @@ def test_a_model_given_by_its_folder_is_used(trained):
 def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path, monkeypatch):
     flow, _, student, _, _ = trained
     fewer = context(tmp_path, fraction=0.5)
-    fewer.folder = flow.context.folder
-    half = makd.run(fewer, Guide(fewer), "makd")
-    assert half.fingerprint != student.fingerprint
-    assert half.rows == 36  # of 72, one of two a species
-    assert set(half.read()["image_id"].to_pylist()) < set(student.read()["image_id"].to_pylist())
-    asked = []
-    monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: asked.append(decides))
+    half = assembled(flow, student_task(flow, fewer.config.makd)).examples
+    assert len(half) == 36  # of 72, one of two a species
+    assert set(half.image_ids.tolist()) < set(student.read()["image_id"].to_pylist())
+    decided = []
+    monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: decided.append(decides))
     for each in (flow.context, fewer):
+        makd.run(each, flow, "makd")
         aspects.run(each, flow.samples, flow.questions)
-    assert asked[0] == asked[1]
-    assert len(asked) == 2
+    whole, asked, part, asked_then = decided
+    assert part == {**whole, "recipe": {**whole["recipe"], "fraction": 0.5}} != whole
+    assert asked == asked_then
 
 
 def changed(flow: Guide, folder: Path, **settings) -> Guide:
