@@ -77,13 +77,23 @@ def draw(attributes: Attributes, scene: Scene, rng: np.random.Generator) -> np.n
     Returns:
         uint8 [64, 64, 3], RGB.
     """
-    canvas = _background(scene)
+    canvas = background(scene)
+    paint(canvas, attributes, scene)
+    _branch(canvas, scene)
+    return lit(canvas, scene, rng)
+
+
+def paint(canvas: np.ndarray, attributes: Attributes, scene: Scene) -> None:
+    """Put a bird on a canvas (uint8 [H, W, 3]); what lies outside it is cut off."""
     pen = _Pen(canvas, scene)
     colours = _part_colours(attributes, scene)
     _legs_and_tail(pen, attributes, colours)
     _body(pen, attributes, colours)
     _head(pen, attributes, colours, scene.neck)
-    _branch(canvas, scene)
+
+
+def lit(canvas: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """The canvas in the scene's light, with its pixel noise: uint8 [H, W, 3]."""
     light = np.array(scene.cast, dtype=np.float32) * scene.gain
     pixels = canvas * light + rng.standard_normal(canvas.shape, dtype=np.float32) * scene.noise
     image: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)
@@ -103,7 +113,8 @@ def _part_colours(attributes: Attributes, scene: Scene) -> dict[str, Colour]:
     return colours
 
 
-def _background(scene: Scene) -> np.ndarray:
+def background(scene: Scene) -> np.ndarray:
+    """The scene without bird, light and noise: uint8 [64, 64, 3]."""
     top, bottom = _HABITAT_COLOURS[scene.habitat]
     column = top + (bottom - top) * _RAMP
     canvas = np.repeat(column[:, None, :], SIZE, axis=1).astype(np.uint8)
