@@ -23,6 +23,7 @@ class Reason(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"  # above the pixel limit (a decompression bomb), not decoded
     CORRUPT = "corrupt"  # an image format, but truncated or damaged
     NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
+    WRONG_SIZE = "wrong_size"  # boxes were drawn on an image of another size
     REFUSED = "refused"  # the model answered that it cannot or will not say
     EMPTY_ANSWER = "empty_answer"  # nothing left of the answer after cleaning
     NO_LABEL_MASS = "no_label_mass"  # neither yes nor no, or a class name, had a measurable probability
@@ -178,6 +179,27 @@ PREDICTIONS = pa.schema(
         ("top_scores", pa.list_(pa.float32())),
         ("abstained", pa.bool_()),  # score below the configured threshold
         ("p_yes", pa.list_(pa.float32())),  # the student's aspect outputs; null for models without
+        ERROR,
+    ]
+)
+
+DETECTOR_TARGETS = pa.schema(
+    [
+        IMAGE_ID,
+        ("objects", pa.int32()),  # boxes that were learned; null when the row failed
+        ("crowds", pa.int32()),  # boxes around crowds, which are not learned
+        ("aspects", pa.bool_()),  # p(yes) was there; without it only the boxes were learned
+        ERROR,
+    ]
+)
+
+DETECTIONS = pa.schema(
+    [
+        IMAGE_ID,
+        ("boxes", pa.list_(pa.list_(pa.float32()))),  # (left, top, right, bottom) in pixels; null when the row failed
+        ("label_ids", pa.list_(pa.int32())),  # index in the model's list of categories
+        ("labels", pa.list_(pa.string())),  # their names
+        ("scores", pa.list_(pa.float32())),  # falling
         ERROR,
     ]
 )

@@ -101,6 +101,20 @@ class Flow:
         return infer.run(self.context, self)
 
     @cached_property
+    def detector(self) -> Table:
+        """The object detector: its training history and its model."""
+        from pipelines import detect
+
+        return detect.run(self.context, self)
+
+    @cached_property
+    def detections(self) -> Table:
+        """What the detector finds on the test images, and COCO's metrics."""
+        from pipelines import detect
+
+        return detect.find(self.context, self)
+
+    @cached_property
     def report(self) -> Table:
         """Metrics of all methods, report.html and metrics.json."""
         from pipelines import evaluate

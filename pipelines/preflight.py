@@ -9,9 +9,11 @@ from fgvr import storage
 from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
-from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Source, TableSource
+from fgvr.config.data import DRAWN, BirdScenesSource, CocoSource, FolderSource, LayoutSource, Source, TableSource
 from fgvr.config.models import VllmBackend
 from fgvr.datasets.layouts import open_layout
+from fgvr.detection.coco import Category
+from fgvr.detection.model import AspectDetector, DetectorSpec
 from fgvr.metrics.semantic import find_sentence_model
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.model_files import identity
@@ -82,10 +84,38 @@ def check_splits(config: Config, splits: Collection[str]) -> None:
         )
 
 
+def check_detection(config: Config) -> None:
+    """The same for the detector, which is not a part of the whole job."""
+    source, detect = config.ingest.source, config.detect
+    if not isinstance(source, CocoSource | BirdScenesSource):
+        raise ConfigError(
+            f"ingest.source.kind = {source.kind}: a detector needs photos with boxes, coco or (drawn) bird_scenes"
+        )
+    _check_source(config)
+    for field, split in (("split", detect.split), ("test_split", detect.test_split)):
+        if split not in {"train", "test"}:
+            raise ConfigError(f"detect.{field} = {split}: the splits of COCO files are train and test")
+    if detect.split == detect.test_split:
+        raise ConfigError(f"detect.test_split = {detect.test_split}: the detector learns on it (detect.split)")
+    if detect.alpha > 0 and detect.aspects == "mllm":
+        if config.aspects.split != detect.split:
+            raise ConfigError(
+                f"aspects.split = {config.aspects.split}: the detector learns on detect.split = {detect.split}"
+            )
+        _check_questions(config)
+        if isinstance(config.mllm, VllmBackend):
+            identity(config.mllm)
+    elif detect.alpha > 0 and not isinstance(source, BirdScenesSource):
+        raise ConfigError("detect.aspects = truth: only drawn scenes have true answers; take mllm")
+    AspectDetector(DetectorSpec(detect.model, (Category(1, "a"),)))
+
+
 def _may_have_truth(source: Source) -> bool:
     """Whether true classes can be among the samples, so that names will be compared with them at the end."""
     if isinstance(source, FolderSource):
         return source.class_from != "none"
+    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
+        return False
     return not isinstance(source, TableSource) or source.class_column is not None
 
 
@@ -93,7 +123,7 @@ def _check_source(config: Config) -> None:
     source = config.ingest.source
     if isinstance(source, LayoutSource):
         open_layout(source).listing_files()
-    elif not isinstance(source, FieldGuideSource) and not storage.exists(source.path):
+    elif not isinstance(source, DRAWN) and not storage.exists(source.path):
         raise ConfigError(f"ingest.source.path = {source.path}: there is nothing")
     unlabelled = isinstance(source, FolderSource) and source.class_from == "none"
     if unlabelled and config.label.images.per_class is not None:
@@ -106,7 +136,7 @@ def _check_source(config: Config) -> None:
 def _check_questions(config: Config) -> None:
     if config.questions.file is not None:
         read_questions(config.questions.file)
-    elif config.questions.llm is None and not isinstance(config.ingest.source, FieldGuideSource):
+    elif config.questions.llm is None and not isinstance(config.ingest.source, DRAWN):
         raise ConfigError(
             "questions: set questions.file (a yes/no question about visible aspects on each line), or questions.llm to "
             "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"

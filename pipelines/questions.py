@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import ConfigError, Mllm
-from fgvr.config.data import FieldGuideSource
+from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
 from fgvr.metrics.semantic import SentenceBert
 from fgvr.mllm.backends import backend_identity, make_backend
@@ -72,7 +72,7 @@ def _given(context: RunContext) -> list[AspectQuestion] | None:
     config = context.config
     if config.questions.file is not None:
         return read_questions(config.questions.file)
-    if config.questions.llm is None and isinstance(config.ingest.source, FieldGuideSource):
+    if config.questions.llm is None and isinstance(config.ingest.source, DRAWN):
         return [AspectQuestion(q.text, rank, "field guide") for rank, q in enumerate(QUESTIONS, start=1)]
     return None
 

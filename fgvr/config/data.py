@@ -116,7 +116,51 @@ class FieldGuideSource(Part):
     """Other seeds give other drawings of the same species."""
 
 
-Source = Annotated[FolderSource | TableSource | LayoutSource | FieldGuideSource, Field(discriminator="kind")]
+class CocoSource(Part):
+    """Photos with boxes: two COCO annotations files and a folder of images for each. docs/detection.md."""
+
+    kind: Literal["coco"] = "coco"
+    path: str
+    """The folder that the names below start from."""
+    train_annotations: str = "annotations/instances_train2017.json"
+    """Of the split `train`."""
+    train_images: str = "train2017"
+    """Folder of its images."""
+    test_annotations: str = "annotations/instances_val2017.json"
+    """Of the split `test`."""
+    test_images: str = "val2017"
+    """Folder of its images."""
+
+
+class BirdScenesSource(Part):
+    """Drawn scenes with several birds of the field guide and their boxes, in COCO's format. Drawn on first use."""
+
+    kind: Literal["bird_scenes"] = "bird_scenes"
+    path: str | None = None
+    """Where to draw; null: `bird_scenes/` in the run folder."""
+    train_scenes: int = Field(default=400, ge=1)
+    """Training scenes."""
+    test_scenes: int = Field(default=200, ge=1)
+    """Test scenes."""
+    size: int = Field(default=96, ge=32, le=1024)
+    """Side of a scene, pixels."""
+    birds: int = Field(default=4, ge=1, le=20)
+    """Birds in a scene at most."""
+    classes: int = Field(default=6, ge=1, le=36)
+    """Species, evenly spread over the guide: 6 are one of each genus."""
+    difficulty: float = Field(default=1, ge=0)
+    """Strength of pose, light, clutter and noise."""
+    seed: int = Field(default=0, ge=0)
+    """Other seeds give other scenes."""
+
+
+Source = Annotated[
+    FolderSource | TableSource | LayoutSource | FieldGuideSource | CocoSource | BirdScenesSource,
+    Field(discriminator="kind"),
+]
+
+DRAWN = (FieldGuideSource, BirdScenesSource)
+"""Sources that need no files and bring their own questions."""
 
 
 class Ingest(Part):

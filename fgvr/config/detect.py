@@ -28,10 +28,6 @@ class Detector(Part):
     """Proposals an image that are classified; twice as many a level enter their suppression in training."""
     sampled_boxes: int = Field(default=512, ge=1)
     """Proposals an image that the classifier's loss is computed on."""
-    score_threshold: float = Field(default=0.05, ge=0, lt=1)
-    """Detections with a lower score are left out."""
-    max_detections: int = Field(default=100, ge=1)
-    """Detections kept an image (COCO's metrics: 100)."""
     freeze_norm: bool = False
     """Keep the backbone's batch normalisation as it came: with `detect.pretrained` and few images a worker."""
 
@@ -73,6 +69,10 @@ class Detect(Part):
     """Gradients are scaled down to this norm; null: never."""
     checkpoint_epochs: int = Field(default=1, ge=1)
     """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
+    score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    """Detections with a lower score are left out."""
+    max_detections: int = Field(default=100, ge=1)
+    """Detections kept an image (COCO's metrics: 100)."""
     batch_images: int = Field(default=8, ge=1)
     """Images in a forward pass of detection."""
     seed: int = Field(default=0, ge=0)

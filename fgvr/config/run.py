@@ -9,6 +9,7 @@ from pydantic import Field
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
+from fgvr.config.detect import Detect
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
@@ -114,3 +115,4 @@ class Config(Part):
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()
+    detect: Detect = Detect()

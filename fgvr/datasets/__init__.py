@@ -1,4 +1,4 @@
-"""Sources of photos: a folder, a table of URIs, the official layout of a public data set, the drawn field guide."""
+"""Sources of photos: a folder, a table of URIs, a public data set's layout, COCO files, drawn birds and scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from fgvr import storage
-from fgvr.config.data import FieldGuideSource, FolderSource, LayoutSource, Source, TableSource
+from fgvr.config.data import (
+    BirdScenesSource,
+    CocoSource,
+    FieldGuideSource,
+    FolderSource,
+    LayoutSource,
+    Source,
+    TableSource,
+)
 from fgvr.datasets.rows import SampleRows, SourceError, collect
 
 __all__ = ["SampleRows", "SourceError", "read_source", "source_state"]
@@ -41,6 +49,11 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             from fgvr.datasets.field_guide import read_field_guide
 
             return collect(read_field_guide(source, run_folder), where=source.path or run_folder)
+        case CocoSource() | BirdScenesSource():
+            from fgvr.datasets.coco import read_coco_source
+
+            listed, remarks = read_coco_source(source, run_folder)
+            return replace(collect(listed, where=source.path or run_folder), remarks=tuple(remarks))
 
 
 def source_state(source: Source) -> dict[str, Any]:
@@ -64,6 +77,12 @@ def source_state(source: Source) -> dict[str, Any]:
             from fgvr.datasets.field_guide import settings
 
             return settings(source)
+        case BirdScenesSource():
+            return source.model_dump(mode="json", exclude={"kind", "path"})
+        case CocoSource():
+            from fgvr.datasets.coco import coco_files
+
+            files = [of_split.annotations for of_split in coco_files(source, "").values()]
     try:
         return {**besides, **{file: _content(storage.absolute(file)) for file in files}}
     except FileNotFoundError as error:

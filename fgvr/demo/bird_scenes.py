@@ -24,8 +24,8 @@ from fgvr import storage
 from fgvr.demo.drawing import background, lit, paint
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.samples import JPEG_QUALITY
-from fgvr.demo.scene import sample_scene
-from fgvr.demo.species import SPECIES, Species
+from fgvr.demo.scene import Scene, sample_scene
+from fgvr.demo.species import SPECIES, Attributes, Species
 
 Box = tuple[int, int, int, int]
 
@@ -79,9 +79,7 @@ def draw_scene(settings: SceneSettings, split: str, index: int) -> BirdScene:
         unit = settings.size * rng.uniform(*LENGTH) / 2
         centre = rng.uniform(0.15, 0.85, 2) * settings.size
         pose = replace(sample_scene(rng, settings.difficulty), centre=tuple(centre.tolist()), scale=unit)
-        alone = np.full_like(canvas, _KEY)
-        paint(alone, species.attributes, pose)
-        box = _extent(alone)
+        box = bird_box(species.attributes, pose, settings.size)
         if box is not None and all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
             paint(canvas, species.attributes, pose)
             birds.append(species)
@@ -97,7 +95,8 @@ def scene_aspects(names: list[str]) -> np.ndarray:
     if not names:
         return np.full(len(QUESTIONS), np.nan, dtype=np.float32)
     attributes = {species.name: species.attributes for species in SPECIES}
-    shares: np.ndarray = np.mean([truths(attributes[name]) for name in names], axis=0, dtype=np.float32)
+    answers = np.stack([truths(attributes[name]) for name in names]).astype(np.float32)
+    shares: np.ndarray = answers.mean(axis=0)
     return shares
 
 
@@ -140,8 +139,10 @@ def coco_content(settings: SceneSettings, scenes: list[BirdScene]) -> dict[str, 
     }
 
 
-def _extent(alone: np.ndarray) -> Box | None:
-    """The box of all pixels that are not in the key colour; None where the bird lies outside."""
+def bird_box(attributes: Attributes, pose: Scene, size: int) -> Box | None:
+    """The box of all pixels that a bird touches on a canvas of this side; None where it lies outside."""
+    alone = np.full((size, size, 3), _KEY, dtype=np.uint8)
+    paint(alone, attributes, pose)
     rows, columns = np.nonzero((alone != np.array(_KEY)).any(axis=2))
     if not len(rows):
         return None

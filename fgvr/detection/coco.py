@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +125,8 @@ def parse_coco(content: Any, where: str) -> CocoSet:
 
 
 _Listed = tuple[str, int, int]
-_Found = tuple[tuple[float, float, float, float], int, bool, float]
+_Box = tuple[float, float, float, float]
+_Found = tuple[_Box, int, bool, float]
 
 
 def _categories(entries: Any, where: str) -> tuple[Category, ...]:
@@ -147,10 +148,10 @@ def _images(entries: list[Any], where: str, left_out: Counter[LeftOut]) -> dict[
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or not _is_id(entry.get("id")):
             raise CocoError(f"{where}: images[{number}] has no integer id")
-        name, sides = entry.get("file_name"), (entry.get("width"), entry.get("height"))
-        if not isinstance(name, str) or not name or not all(_is_id(side) and side > 0 for side in sides):
+        name, width, height = (entry.get(key) for key in ("file_name", "width", "height"))
+        if not isinstance(name, str) or not name or not _is_id(width) or not _is_id(height) or min(width, height) < 1:
             raise CocoError(f"{where}: images[{number}] needs a file_name and a positive width and height")
-        listed = (name, int(sides[0]), int(sides[1]))
+        listed = (name, width, height)
         if images.setdefault(entry["id"], listed) != listed:
             raise CocoError(f"{where}: two images have the id {entry['id']}: {images[entry['id']][0]} and {name}")
         if ids.setdefault(name, entry["id"]) != entry["id"]:
@@ -165,23 +166,30 @@ def _found(entry: Any, images: dict[int, _Listed], places: dict[int, int]) -> _F
         return LeftOut.UNKNOWN_IMAGE
     if not _is_id(entry.get("category_id")) or entry["category_id"] not in places:
         return LeftOut.UNKNOWN_CATEGORY
-    box = entry.get("bbox")
+    _, width, height = images[entry["image_id"]]
+    box = _corners(entry.get("bbox"), width, height)
+    if isinstance(box, LeftOut):
+        return box
+    area = entry.get("area")
+    if not _is_number(area) or area <= 0:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+    return box, places[entry["category_id"]], entry.get("iscrowd") == 1, float(area)
+
+
+def _corners(box: Any, image_width: int, image_height: int) -> _Box | LeftOut:
+    """(left, top, width, height) as corners inside the image, or why there are none."""
     if not isinstance(box, Sequence) or len(box) != 4 or not all(_is_number(value) for value in box):
         return LeftOut.NO_BOX
     left, top, width, height = (float(value) for value in box)
     if width <= 0 or height <= 0:
         return LeftOut.EMPTY_BOX
-    _, image_width, image_height = images[entry["image_id"]]
     corners = (max(left, 0.0), max(top, 0.0), min(left + width, image_width), min(top + height, image_height))
     if corners[2] <= corners[0] or corners[3] <= corners[1]:
         return LeftOut.OUTSIDE
     rounded = np.asarray(corners, dtype=np.float32)
     if rounded[2] <= rounded[0] or rounded[3] <= rounded[1]:  # thinner than float32 can say
         return LeftOut.EMPTY_BOX
-    area = entry.get("area")
-    if not _is_number(area) or area <= 0:
-        area = (corners[2] - corners[0]) * (corners[3] - corners[1])
-    return corners, places[entry["category_id"]], entry.get("iscrowd") in {1, True}, float(area)
+    return corners
 
 
 def _objects(found: list[_Found]) -> Objects:
@@ -193,9 +201,9 @@ def _objects(found: list[_Found]) -> Objects:
     )
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

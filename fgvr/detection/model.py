@@ -63,10 +63,9 @@ class Pyramid(nn.Module):
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
         super().__init__()
-        self.body = _backbone(backbone, pretrained)
-        if freeze_norm:
-            self.body = timm.layers.freeze_batch_norm_2d(self.body)
-        info = self.body.feature_info
+        body = _backbone(backbone, pretrained)
+        self.body = timm.layers.freeze_batch_norm_2d(body) if freeze_norm else body
+        info = body.feature_info
         self.maps = [number for number, stride in enumerate(info.reduction()) if stride >= 4]
         widths = [info.channels()[number] for number in self.maps]
         self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
@@ -115,14 +114,13 @@ class AspectDetector(nn.Module):
         return outputs
 
 
-def _backbone(name: str, pretrained: bool) -> nn.Module:
+def _backbone(name: str, pretrained: bool) -> Any:
     if not timm.is_model(name):
         raise DetectorError(f"detect.model.backbone = {name}: timm has no such model")
     try:
-        body: nn.Module = timm.create_model(name, pretrained=pretrained, features_only=True)
+        return timm.create_model(name, pretrained=pretrained, features_only=True)
     except (RuntimeError, AttributeError, KeyError) as error:
         raise DetectorError(f"detect.model.backbone = {name}: timm gives no feature maps of it ({error})") from error
-    return body
 
 
 def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
@@ -160,8 +158,6 @@ def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
         box_head=TwoMLPHead(sizes.channels * 7 * 7, sizes.head_width),
         box_predictor=FastRCNNPredictor(sizes.head_width, len(spec.categories) + 1),
         box_batch_size_per_image=sizes.sampled_boxes,
-        box_score_thresh=sizes.score_threshold,
-        box_detections_per_img=sizes.max_detections,
     )
 
 

@@ -53,7 +53,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return order[torch.from_numpy(kept).to(order.device)]
 
 
-def roi_align(
+def roi_align(  # noqa: PLR0917 - torchvision calls it by position
     input: Tensor,  # noqa: A002 - named as torchvision names it
     boxes: Tensor,
     output_size: tuple[int, int],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from fgvr.config import Makd
+from fgvr.config.detect import Detect
 
 
-def learning_rate(settings: Makd, step: int, steps_per_epoch: int) -> float:
+def learning_rate(settings: Makd | Detect, step: int, steps_per_epoch: int) -> float:
     """The rate of a step, counted from 0 over the whole training.
 
     Linear warm-up over `warmup_epochs` (its last step has the full rate); then `milestones` divides by ten after each

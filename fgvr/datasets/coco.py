@@ -1,0 +1,103 @@
+"""Sources with boxes: COCO's annotation files, and the drawn scenes that come as such files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fgvr import storage
+from fgvr.config.data import BirdScenesSource, CocoSource
+from fgvr.datasets.rows import SourceError, chunk
+from fgvr.detection.coco import CocoSet, read_coco
+
+SETTINGS = "settings.json"
+"""Beside the drawn scenes: what they were drawn with."""
+COCO_ID = "coco_image_id"
+"""In the samples' metadata, beside width and height: the image's id in its annotations file."""
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """URIs of a split's annotations file and of the folder of its images."""
+
+    annotations: str
+    images: str
+
+    def read(self) -> CocoSet:
+        """The cleaned annotations; raises CocoError."""
+        return read_coco(self.annotations)
+
+
+def coco_files(source: CocoSource | BirdScenesSource, run_folder: str) -> dict[str, CocoFiles]:
+    """The files of the splits train and test."""
+    if isinstance(source, BirdScenesSource):
+        root = _scenes_folder(source, run_folder)
+        names = {split: (f"annotations/{split}.json", split) for split in ("train", "test")}
+    else:
+        root = storage.absolute(source.path)
+        names = {
+            "train": (source.train_annotations, source.train_images),
+            "test": (source.test_annotations, source.test_images),
+        }
+    return {split: CocoFiles(*(storage.join(root, name) for name in pair)) for split, pair in names.items()}
+
+
+def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> tuple[list[pa.Table], list[str]]:
+    """Chunks of the listed images, and remarks about annotations that were left out; draws scenes not there yet.
+
+    Raises:
+        SourceError: the folder holds scenes that were drawn with other settings.
+        CocoError: an annotations file is missing or cannot be understood.
+    """
+    if isinstance(source, BirdScenesSource):
+        _drawn(source, _scenes_folder(source, run_folder))
+    chunks, remarks = [], []
+    for split, files in coco_files(source, run_folder).items():
+        listed = files.read()
+        for reason, count in listed.left_out.items():
+            remarks.append(f"{files.annotations}: {count} entries left out ({reason.value})")
+        chunks.append(
+            chunk(
+                uri=[storage.join(files.images, image.file_name) for image in listed.images],
+                split=[split] * len(listed.images),
+                metadata=[
+                    json.dumps({COCO_ID: image.id, "width": image.width, "height": image.height})
+                    for image in listed.images
+                ],
+            )
+        )
+    return chunks, remarks
+
+
+def _scenes_folder(source: BirdScenesSource, run_folder: str) -> str:
+    """Where the scenes lie: `source.path`, else a folder in the run named after the settings."""
+    if source.path is not None:
+        return storage.absolute(source.path)
+    digest = hashlib.sha256(json.dumps(_settings(source), sort_keys=True).encode()).hexdigest()[:8]
+    return storage.join(run_folder, "bird_scenes", digest)
+
+
+def _settings(source: BirdScenesSource) -> dict[str, object]:
+    return source.model_dump(mode="json", exclude={"kind", "path"})
+
+
+def _drawn(source: BirdScenesSource, folder: str) -> None:
+    """Draw the scenes unless they are there; the settings are written last and mark that all are."""
+    from fgvr.demo.bird_scenes import SceneSettings, write_scenes
+
+    wanted, place = _settings(source), storage.join(folder, SETTINGS)
+    if storage.exists(place):
+        drawn = json.loads(storage.read_bytes(place))
+        if drawn != wanted:
+            differing = ", ".join(f"{key} {drawn.get(key)}" for key in wanted if drawn.get(key) != wanted[key])
+            raise SourceError(
+                f"ingest.source.path = {folder}: the scenes there were drawn with {differing}; name another folder or "
+                "remove this one"
+            )
+        return
+    settings = SceneSettings(source.size, source.birds, source.classes, source.difficulty, source.seed)
+    write_scenes(folder, settings, {"train": source.train_scenes, "test": source.test_scenes})
+    storage.write_bytes(place, json.dumps(wanted, indent=1).encode())

@@ -1,0 +1,204 @@
+"""The detector: its pieces, its aspect head, its folder, and how it trains."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fgvr.classifier import ModelFolderError
+from fgvr.config.detect import Detect, Detector
+from fgvr.detection.batches import DetectionLoader, mirrored
+from fgvr.detection.coco import Category, CocoSet
+from fgvr.detection.examples import DetectionExamples
+from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorError, DetectorSpec, load_detector
+from fgvr.detection.training import LOSSES, DetectionTrainingError, train_detector
+from fgvr.training.reporter import LocalReporter
+from tests.fgvr.detection.drawn_scenes import TINY, found_rows, job, metrics, scenes
+
+FINCH, OWL = Category(3, "finch"), Category(90, "owl")
+RECIPE = Detect(model=TINY, alpha=1, epochs=2, batch_size=4, lr=0.01, schedule="cosine", warmup_epochs=0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[Path, CocoSet]:
+    folder = tmp_path_factory.mktemp("scenes")
+    return folder, scenes(folder, {"train": 12})["train"]
+
+
+def test_losses_are_torchvision_s_and_aspects_are_means_of_the_last_map():
+    torch.manual_seed(0)
+    detector = AspectDetector(DetectorSpec(TINY, (FINCH, OWL), ("a?", "b?", "c?")))
+    images = [torch.rand(3, 64, 48), torch.rand(3, 40, 64)]
+    targets = [
+        {"boxes": torch.tensor([[5.0, 5, 30, 40]]), "labels": torch.tensor([2])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},  # an image without objects
+    ]
+    torch.manual_seed(1)
+    outputs = detector(images, targets)
+    torch.manual_seed(1)
+    theirs = detector.rcnn(images, targets)  # its own forward pass in training mode
+    assert set(outputs) == {*LOSSES, ASPECT_LOGITS}
+    for name in LOSSES:
+        torch.testing.assert_close(outputs[name], theirs[name])
+    batch = detector.rcnn.transform(images, targets)[0].tensors
+    top = detector.rcnn.backbone.body(batch)[-1]
+    torch.testing.assert_close(outputs[ASPECT_LOGITS], detector.aspect_head(top.mean((2, 3))))
+    assert AspectDetector(DetectorSpec(TINY, (FINCH,)))(images[1:], targets[1:]).keys() == set(LOSSES)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnet18", "resnet50"])
+def test_the_paper_s_backbones_have_a_pyramid_of_strides_4_to_64(backbone):
+    model = Detector(backbone=backbone, channels=16, head_width=16, freeze_norm=True)
+    pyramid = AspectDetector(DetectorSpec(model, (FINCH,))).rcnn.backbone
+    levels = pyramid(torch.zeros(1, 3, 128, 64))
+    assert {name: tuple(level.shape[1:]) for name, level in levels.items()} == {
+        "0": (16, 32, 16),
+        "1": (16, 16, 8),
+        "2": (16, 8, 4),
+        "3": (16, 4, 2),
+        "pool": (16, 2, 1),
+    }
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in pyramid.modules())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "resnet19"}, "backbone = resnet19: timm has no such model"),
+        ({"anchors": (16, 32)}, "anchors has 2 sizes: test_resnet has 4 feature maps, so 5 are needed"),
+    ],
+)
+def test_a_detector_that_cannot_be_built_names_the_field(change, message):
+    with pytest.raises(DetectorError, match=rf"detect\.model\.{message}"):
+        AspectDetector(DetectorSpec(TINY.model_copy(update=change), (FINCH,)))
+
+
+def test_mirrored_boxes_are_around_the_mirrored_things():
+    pixels = np.zeros((4, 10, 3), np.uint8)
+    pixels[1:3, 2:5] = 255
+    flipped, boxes = mirrored(pixels, np.array([[2, 1, 5, 3]], np.float32))
+    assert boxes.tolist() == [[5, 1, 8, 3]]
+    assert (flipped[1:3, 5:8] == 255).all()
+    assert flipped.sum() == pixels.sum()
+
+
+def test_batches_are_the_same_for_one_worker_and_two(drawn, tmp_path):
+    folder, annotated = drawn
+    task = job(tmp_path, annotated, folder / "train", RECIPE)
+    examples = DetectionExamples.read(task.examples)
+    everyone = np.arange(12)
+    whole = list(DetectionLoader(examples, task.limits).training(everyone, 5, seed=3, epoch=1))
+    halves = [list(DetectionLoader(examples, task.limits, rank, 2).training(everyone, 5, 3, 1)) for rank in (0, 1)]
+    assert sorted(np.concatenate([batch.positions for batch in whole])) == list(range(12))
+    for step, batch in enumerate(whole):
+        for row, position in enumerate(batch.positions):
+            theirs = halves[row % 2][step]
+            assert theirs.positions[row // 2] == position
+            assert torch.equal(theirs.pixels[row // 2], batch.pixels[row])
+            assert torch.equal(theirs.targets[row // 2]["boxes"], batch.targets[row]["boxes"])
+            boxes = batch.targets[row]["boxes"]
+            assert boxes.shape == (len(annotated.images[position].objects), 4)
+            assert ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, :2] >= 0) & (boxes[:, 2:] <= 64)).all()
+
+
+def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn, tmp_path):
+    folder, annotated = drawn
+    task = job(tmp_path, annotated, folder / "train", RECIPE)
+    examples = DetectionExamples.read(task.examples)
+    wrong_size = tmp_path / "small.png"
+    Image.new("RGB", (32, 32)).save(wrong_size)
+    uris = [str(wrong_size), str(tmp_path / "none.jpg"), *examples.uris[2:]]
+    replace(examples, uris=uris).write(task.examples)
+    whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
+    train_detector(task, whole)
+
+    class Killed(Exception):
+        """Stands for a worker that dies after its first epoch."""
+
+    class DiesAfterOne(LocalReporter):
+        def report(self, metrics, save=None):
+            super().report(metrics, save)
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_detector(task, DiesAfterOne(tmp_path / "parts"))
+    torch.manual_seed(99)  # nothing may depend on the state that the dead process left
+    train_detector(task, parts)
+    assert [epoch["epoch"] for epoch in parts.history] == [2]
+    one, other = (reporter.checkpoint / "last" / "model.safetensors" for reporter in (whole, parts))
+    assert one.read_bytes() == other.read_bytes()
+    left_out = json.loads((whole.checkpoint / "left_out.json").read_text())
+    assert {place: reason for place, (reason, _) in left_out.items()} == {"0": "wrong_size", "1": "not_found"}
+    again = LocalReporter(tmp_path / "whole")
+    train_detector(task, again)  # finished before: it only reports
+    assert again.history == whole.history[-1:]
+    with pytest.raises(DetectionTrainingError, match=r"2 of 12 training images cannot be read \(.*max_error_share"):
+        train_detector(replace(task, max_error_share=0), LocalReporter(tmp_path / "strict"))
+
+
+def test_images_whose_aspects_failed_have_no_part_in_the_loss(drawn, tmp_path):
+    folder, annotated = drawn
+    settings = RECIPE.model_copy(update={"epochs": 1, "batch_size": 12, "weight_decay": 0.0})
+    task = job(tmp_path, annotated, folder / "train", settings)
+    examples = DetectionExamples.read(task.examples)
+    answered = np.where(np.arange(12)[:, None] < 3, examples.p_yes, np.nan).astype(np.float32)
+    replace(examples, p_yes=answered).write(task.examples)
+    reporter = LocalReporter(tmp_path / "some")
+    train_detector(task, reporter)
+    # By hand: the untrained detector's logits on the one batch, BCE over the cells of the three answered images.
+    torch.manual_seed(settings.seed)
+    detector = AspectDetector(task.spec).train()
+    batch = next(DetectionLoader(examples, task.limits).training(np.arange(12), 12, settings.seed, 0))
+    torch.manual_seed(hash((settings.seed, 0, 0)))
+    logits = detector([pixels.float() / 255 for pixels in batch.pixels], batch.targets)[ASPECT_LOGITS].detach().numpy()
+    p = answered[batch.positions]
+    cells = -(p * np.log(1 / (1 + np.exp(-logits))) + (1 - p) * np.log(1 / (1 + np.exp(logits))))
+    assert reporter.history[0]["aspect_loss"] == pytest.approx(np.nanmean(cells), rel=1e-4)
+    nothing = replace(examples, p_yes=np.full_like(answered, np.nan))
+    nothing.write(task.examples)
+    silent = LocalReporter(tmp_path / "none")
+    train_detector(task, silent)
+    assert silent.history[0]["aspect_loss"] == 0
+
+
+def test_a_folder_is_a_plain_faster_rcnn(drawn, tmp_path):
+    folder, annotated = drawn
+    reporter = LocalReporter(tmp_path / "run")
+    train_detector(job(tmp_path, annotated, folder / "train", RECIPE.model_copy(update={"epochs": 1})), reporter)
+    model = reporter.checkpoint / "last"
+    spec, rcnn = load_detector(model)
+    assert (spec.categories, spec.questions) == (annotated.categories, ())
+    assert not any("aspect" in name for name in rcnn.state_dict())
+    rows = found_rows(model, annotated, folder / "train", score_threshold=0.0, max_detections=7)
+    assert {len(row["boxes"]) for row in rows} == {7}
+    for row in rows:
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert row["labels"] == [annotated.categories[place].name for place in row["label_ids"]]
+    (model / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelFolderError, match="is damaged"):
+        load_detector(model)
+
+
+def test_losses_that_are_no_numbers_end_the_training(drawn, tmp_path):
+    folder, annotated = drawn
+    task = job(tmp_path, annotated, folder / "train", RECIPE.model_copy(update={"lr": 1e12, "epochs": 4}))
+    with pytest.raises(DetectionTrainingError, match=r"not finite in epoch 1: lower detect\.lr"):
+        train_detector(task, LocalReporter(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_training_finds_birds_that_chance_does_not(tmp_path):
+    annotated = scenes(tmp_path, {"train": 64, "test": 30})
+    settings = RECIPE.model_copy(update={"epochs": 10, "batch_size": 8, "lr": 0.02, "warmup_epochs": 1.0})
+    untrained = settings.model_copy(update={"epochs": 1, "lr": 1e-9})
+    scores = {}
+    for name, recipe in (("trained", settings), ("untrained", untrained)):
+        reporter = LocalReporter(tmp_path / name)
+        train_detector(job(tmp_path / name, annotated["train"], tmp_path / "train", recipe), reporter)
+        scores[name] = metrics(reporter.checkpoint / "last", annotated["test"], tmp_path / "test")["AP50"]
+    assert scores["untrained"] < 5
+    assert scores["trained"] > 40

@@ -1,0 +1,80 @@
+"""The stages detector and detections on drawn scenes, under Ray."""
+
+import json
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import schemas
+from fgvr.config import Config, ConfigError, build
+from pipelines.flow import Flow
+from pipelines.preflight import check_detection
+from tests.untracked import NoTracking
+
+TINY = {"backbone": "test_resnet", "image_size": 48, "max_size": 48, "anchors": [16, 24, 32, 48, 64]}
+SIZES = {"channels": 16, "head_width": 16, "proposals": 20, "sampled_boxes": 16}
+
+
+def config(source=None, **detect) -> Config:
+    recipe = {"epochs": 1, "batch_size": 4, "workers": {"num_cpus": 1}, "infer_workers": {"rows_per_part": 4}}
+    scenes = {"kind": "bird_scenes", "train_scenes": 10, "test_scenes": 6, "size": 48, "classes": 2}
+    return build(
+        {
+            "ingest": {"source": source or scenes},
+            "detect": {"model": {**TINY, **SIZES}, "aspects": "truth", "score_threshold": 0, **recipe, **detect},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray_session_of_two):
+    flow = Flow(RunContext(config(), str(tmp_path / "run"), NoTracking()))
+    rows = flow.samples.read().to_pylist()
+    for split, place in (("train", 3), ("test", 1)):
+        Path([row for row in rows if row["split"] == split][place]["uri"]).write_bytes(b"damaged")
+    detector, detections = flow.detector, flow.detections
+    assert detector.read().schema.equals(schemas.DETECTOR_TARGETS)
+    assert (detector.rows, detector.failures, detector.extra["questions"]) == (10, {"not_an_image": 1}, 32)
+    annotated = json.loads(Path(rows[-1]["uri"]).parents[1].joinpath("annotations/train.json").read_text())
+    by_image = [sum(entry["image_id"] == n for entry in annotated["annotations"]) for n in range(10)]
+    learned = detector.read()
+    assert learned["objects"].to_pylist() == [None if n == 3 else count for n, count in enumerate(by_image)]
+    assert learned["aspects"].to_pylist() == [None if n == 3 else count > 0 for n, count in enumerate(by_image)]
+    found = detections.read()
+    assert found.schema.equals(schemas.DETECTIONS)
+    assert (detections.rows, detections.failures, detections.parts) == (6, {"not_an_image": 1}, 2)
+    results = json.loads(Path(detections.path("results.json")).read_text())
+    assert len(results) == pc.list_value_length(found["scores"]).drop_null().to_numpy().sum() > 0
+    assert {"AP", "AP50", "AP75"} <= set(detections.extra["metrics"])
+
+    assert Flow(flow.context).detections == detections  # found, not computed again
+    base = Flow(RunContext(config(alpha=0, questions=3), flow.context.folder, NoTracking()))
+    assert base.detector.extra["questions"] == 0
+    assert base.detector.fingerprint != detector.fingerprint
+    assert detector.extra["parameters"] - base.detector.extra["parameters"] == 32 * (96 + 1)  # one linear layer
+
+
+@pytest.mark.parametrize(
+    ("source", "detect", "message"),
+    [
+        ({"kind": "field_guide"}, {}, "ingest.source.kind = field_guide: a detector needs photos with boxes"),
+        ({"kind": "coco", "path": "/nothing"}, {}, "ingest.source.path = /nothing: there is nothing"),
+        ({"kind": "coco", "path": "."}, {}, "detect.aspects = truth: only drawn scenes"),
+        (None, {"split": "val"}, "detect.split = val: the splits of COCO files are train and test"),
+        (None, {"test_split": "train"}, "detect.test_split = train: the detector learns on it"),
+        (None, {"split": "test", "test_split": "train", "aspects": "mllm"}, "aspects.split = train: .*= test"),
+        (None, {"model": {"backbone": "resnet19"}}, "detect.model.backbone = resnet19"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(source, detect, message):
+    with pytest.raises(ValueError, match=message):
+        check_detection(config(source, **detect))
+    check_detection(config())
+
+
+def test_more_questions_than_there_are(tmp_path):
+    flow = Flow(RunContext(config(questions=33), str(tmp_path), NoTracking()))
+    with pytest.raises(ConfigError, match=r"detect\.questions = 33: only 32 questions were asked"):
+        _ = flow.detector
