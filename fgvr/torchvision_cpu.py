@@ -3,7 +3,7 @@
 The default package index carries torchvision for Linux as a CUDA build only. Beside a CPU torch its compiled
 library cannot be loaded, and importing it stops with "operator torchvision::nms does not exist", because a
 fake kernel is registered for operators whose schema the library would have defined. Defining the schemas
-first is enough: `torchvision.ops.roi_align` falls back to Python, and nothing else here needs the library.
+first is enough for the import. What detection needs of the library is in `fgvr/detection/operators.py`.
 Beside a matching torchvision (CUDA machines, PyTorch's own CPU index, macOS) the hook changes nothing.
 """
 

@@ -138,9 +138,9 @@ class BirdScenesSource(Part):
     kind: Literal["bird_scenes"] = "bird_scenes"
     path: str | None = None
     """Where to draw; null: `bird_scenes/` in the run folder."""
-    train_scenes: int = Field(default=400, ge=1)
+    train_scenes: int = Field(default=240, ge=1)
     """Training scenes."""
-    test_scenes: int = Field(default=200, ge=1)
+    test_scenes: int = Field(default=100, ge=1)
     """Test scenes."""
     size: int = Field(default=96, ge=32, le=1024)
     """Side of a scene, pixels."""

@@ -1,6 +1,6 @@
 """Scenes with several birds of the field guide and a box around each, written as COCO files.
 
-    python -m fgvr.demo.bird_scenes OUT --train 400 --test 200 --classes 6
+    python -m fgvr.demo.bird_scenes OUT --train 240 --test 100 --classes 6
 
 OUT gets `annotations/train.json`, `annotations/test.json` (COCO's format) and `train/`, `test/` with JPEG files.
 Categories are species; a scene in twenty shows no bird. As in `fgvr.demo.samples`, scene `index` of a split never
@@ -162,8 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("out", help="folder or fsspec address")
-    parser.add_argument("--train", type=int, default=400, help="training scenes (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=200, help="test scenes (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=240, help="training scenes (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=100, help="test scenes (default: %(default)s)")
     for name, value in vars(SceneSettings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help="default: %(default)s")
     args = parser.parse_args(arguments)

@@ -23,6 +23,7 @@ def config(source=None, **detect) -> Config:
     return build(
         {
             "ingest": {"source": source or scenes},
+            "run": {"max_error_share": 0.2},
             "detect": {"model": {**TINY, **SIZES}, "aspects": "truth", "score_threshold": 0, **recipe, **detect},
         }
     )

@@ -62,3 +62,13 @@ def test_the_documentation_names_it(name: str) -> None:
     assert f"| `{name}` |" in page
     assert "(docs/datasets.md)" in (ROOT / "README.md").read_text()
     assert f"`{name}`" in (ROOT / "README.md").read_text()
+
+
+def test_coco_has_the_setting_of_the_paper_s_detectors() -> None:
+    config = load_config(["--config", "coco", "--detect.model.backbone", "resnet50"], PRESETS)
+    detect, model = config.detect, config.detect.model
+    assert (detect.batch_size, detect.lr, detect.pretrained, model.freeze_norm) == (8, 0.01, True, True)
+    # 180,000 steps of 8 images, a tenth after 120,000 and 160,000, in passes over COCO's 117,266 images with objects.
+    assert [round(steps * 8 / 117_266) for steps in (120_000, 160_000, 180_000)] == [*detect.milestones, detect.epochs]
+    assert (model.image_size, model.anchors, config.questions.keep) == (800, (32, 64, 128, 256, 512), 50)
+    assert "(docs/detection.md)" in (ROOT / "README.md").read_text()
