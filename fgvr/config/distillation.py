@@ -18,6 +18,7 @@ class NoDistillation(Part):
 
 
 class _Taught(Part):
+    kind: Literal["kd", "dkd"]  # first, since --help lists a kind's fields below it
     teacher: str = Field(min_length=1)
     """Folder of an earlier student with the same classes, local or s3:// (a table of makd or base, or its `model`); or
     `mllm`: the MLLM's log-likelihoods of the class names (class_scores), which a server does not give."""

@@ -20,7 +20,7 @@ def explain(problem: Any) -> str:
     context = problem.get("ctx") or {}
     match problem["type"]:
         case "extra_forbidden":
-            return f"{place}: there is no such field{_suggestion(place)}"
+            return f"{place}: {_unknown(place)}"
         case "union_tag_invalid":
             return f"{place}.kind = {context['tag']!r}: should be {context['expected_tags'].replace(', ', ' or ')}"
         case "union_tag_not_found":
@@ -33,6 +33,19 @@ def explain(problem: Any) -> str:
             return f"{place}: required, and nobody gave it"
     shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
     return f"{place}{shown}: {problem['msg'].replace('Input should', 'should').replace('String should', 'should')}"
+
+
+def _unknown(place: str) -> str:
+    """A field of other kinds of its part, or of none."""
+    kind, found = "", []
+    for leaf in leaves(Config):
+        if leaf.name == f"{place.rpartition('.')[0]}.kind":
+            kind = leaf.default
+        elif leaf.name == place:
+            found.append(kind)
+    if found:
+        return f"only with {place.rpartition('.')[0]}.kind {' or '.join(map(repr, found))}"
+    return f"there is no such field{_suggestion(place)}"
 
 
 def _suggestion(place: str) -> str:

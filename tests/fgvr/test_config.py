@@ -55,6 +55,12 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         (["--near", "5"], r"near = 5: this part has fields of its own \(near\.loss"),
         (["--mllm.kind", "opnai"], r"mllm\.kind = 'opnai': should be 'vllm' or 'openai'"),
         (["--mllm.modle", "x"], r"mllm\.modle: .*did you mean mllm\.model\?"),
+        (["--mllm.timeout_seconds", "9"], r"mllm\.timeout_seconds: only with mllm\.kind 'openai'$"),
+        (
+            ["--makd.distillation.teacher", "x"],
+            r"teacher: only with makd\.distillation\.kind 'kd' or 'dkd'",
+        ),
+        (["--makd.distillation.kind", "kd"], r"makd\.distillation\.teacher: required"),
         (["--mllm.kind", "openai"], r"mllm\.model: required"),
         (["--questions.llm.model", "x"], r"questions\.llm\.kind: required, 'vllm' or 'openai'"),
         (["--run.name", "../up"], r"run\.name = '\.\./up': should match pattern"),
