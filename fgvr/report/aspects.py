@@ -26,7 +26,7 @@ class Overhead:
     Attributes:
         parameters: of the student with its aspect outputs.
         parameters_without: of the same student without.
-        images_per_second: in training, the median epoch.
+        images_per_second: in training, the fastest epoch: other work on the machine disturbs it least.
         images_per_second_without: of the student without aspects.
         seconds_per_answer: wall time of the aspects stage over images times questions (paper: 0.83 s on an RTX 3090).
     """

@@ -88,7 +88,7 @@ def test_what_a_reader_looks_for_among_aspects():
         "9 images (4 of them held out of training)",
         "0.40 · –",
         "217,332, 8,224 of them (3.9% more)",
-        "500 images/s in the median epoch, 510 without aspects: +2.0% time",
+        "500 images/s in the fastest epoch, 510 without aspects: +2.0% time",
         "0.96 ms an image and question",
     ]:
         assert expected in text
