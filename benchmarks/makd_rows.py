@@ -8,20 +8,24 @@ from typing import Any, Final
 
 from fgvr.config.tree import merge
 
+TOP1: Final = "top1"
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One number: the top-1 accuracy of a method under changes of the config.
+    """One number: what a method scores under changes of the config.
 
     Attributes:
-        method: `makd` (with aspects), `base` (without) or `mllm`.
+        method: `makd` (with aspects), `base` (without), `mllm` or `detect`.
         changes: laid over the table's config.
         teacher: backbone of the student without aspects that teaches this one; "" for none.
+        metric: top-1, or one of COCO's for a detector.
     """
 
     method: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = ""
+    metric: str = TOP1
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Setting:
         ablated: of these, the first so many in tables 2 and 3 and the figures.
         asked: numbers of questions for figure 2.
         ramp: epochs over which DKD's weight rises.
+        detectors: backbones of table 6, as timm's names.
         other_questions: file of a second source of questions; "" for none.
         other_mllm: model of a second MLLM; "" for none.
     """
@@ -66,6 +71,7 @@ class Setting:
     ablated: int = 4
     asked: tuple[int, ...] = (10, 20, 30, 50)
     ramp: int = 20
+    detectors: tuple[str, ...] = ("mobilenetv2_100", "resnet18", "resnet50")
     other_questions: str = ""
     other_mllm: str = ""
 
@@ -78,7 +84,7 @@ ALPHAS: Final = (1.0, 4.0, 10.0, 50.0)
 
 
 def grid(table: str, setting: Setting) -> Grid:
-    """A table of the paper (`1` to `5`, `7`) or one of its figures (`fig2`, `fig3`)."""
+    """A table of the paper (`1` to `7`) or one of its figures (`fig2`, `fig3`)."""
     return GRIDS[table](setting)
 
 
@@ -178,6 +184,18 @@ def _table5(setting: Setting) -> Grid:
     return Grid(("Base", "Ours", "Gap"), tuple(lines))
 
 
+def _table6(setting: Setting) -> Grid:
+    metrics = ("AP", "AP50", "AP75")
+    lines = []
+    for name in setting.detectors:
+        title = {"mobilenetv2_100": "MobileNet-V2", "resnet18": "ResNet18", "resnet50": "ResNet50"}.get(name, name)
+        for label, detect in (("base", {"alpha": 0.0}), ("ours", {})):
+            changes = {"detect": {"model": {"backbone": name}, **detect}}
+            cells = tuple(Cell("detect", changes, metric=metric) for metric in metrics)
+            lines.append(Line(f"{title}, {label}", cells, f"{title}, {label}"))
+    return Grid(metrics, tuple(lines))
+
+
 def _table7(setting: Setting) -> Grid:
     students = _students(setting, 2)
     taught = {"distillation": {"kind": "kd", "teacher": "mllm"}}
@@ -212,6 +230,7 @@ GRIDS: Final = {
     "3": _table3,
     "4": _table4,
     "5": _table5,
+    "6": _table6,
     "7": _table7,
     "fig2": _figure2,
     "fig3": _figure3,

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from makd_rows import Cell, Gap, Line
+from makd_rows import TOP1, Cell, Gap, Line
 from near_rows import Row
-from near_runs import DataSetRuns, Measured
+from near_runs import DataSetRuns, Measured, or_reason
 from own_models import OwnModel
 
 from cluster.run import open_run
 from cluster.stage import RunContext
+from fgvr import storage
 from fgvr.config import Config, build
+from fgvr.config.data import BirdScenesSource
 from fgvr.config.tree import merge
 from fgvr.evaluation import names_of
 from fgvr.metrics.classification import top1_hits
+from pipelines.detect import METRICS_FILE
 from pipelines.flow import Flow
 from pipelines.infer import split_ids
 from pipelines.methods import predict
-
-TOP1 = "top1"
+from pipelines.preflight import check_detection
 
 
 class StudentRuns(DataSetRuns):
@@ -47,11 +50,11 @@ class StudentRuns(DataSetRuns):
         ]
 
     def cell(self, cell: Cell | Gap, seed: int) -> Measured:
-        """Top-1 in percent of a cell at a seed, or how far the second of two is above the first."""
+        """The score in percent of a cell at a seed, or how far the second of two is above the first."""
         if isinstance(cell, Cell):
             key = (repr(cell), seed)
             if key not in self._known:
-                self._known[key] = self._student(cell, seed)
+                self._known[key] = self._detector(cell, seed) if cell.method == "detect" else self._student(cell, seed)
             return self._known[key]
         base, ours = self.cell(cell.base, seed), self.cell(cell.ours, seed)
         if reason := base.reason or ours.reason:
@@ -68,6 +71,18 @@ class StudentRuns(DataSetRuns):
             folder = Flow(RunContext(config, self._context.folder, self._context.tracker)).base.uri
             changes = merge(changes, {"makd": {"distillation": {"teacher": folder}}})
         return self.measure(_row(Cell(cell.method, changes)), seed)
+
+    def _detector(self, cell: Cell, seed: int) -> Measured:
+        def compute() -> Measured:
+            seeds: dict[str, Any] = {"detect": {"seed": seed}}
+            if isinstance(build(self._tree).ingest.source, BirdScenesSource):
+                seeds["ingest"] = {"source": {"seed": seed}}
+            config = build(merge(merge(self._tree, seeds), dict(cell.changes)))
+            flow = Flow(RunContext(config, self._context.folder, self._context.tracker))
+            check_detection(config)
+            return Measured(json.loads(storage.read_bytes(flow.detections.path(METRICS_FILE))))
+
+        return or_reason(str(cell), compute)
 
     def _measure(self, config: Config, row: Row) -> Measured:
         context = RunContext(config, self._context.folder, self._context.tracker)

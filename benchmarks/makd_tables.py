@@ -5,10 +5,11 @@
     python benchmarks/makd_tables.py --table 1 --config cars --set ingest.source.path=/data/stanford_cars
 
 `--table 1` all students with and without aspects, `2` the aspect loss, and random targets, `3` questions and MLLM of
-another source, `4` with a teacher (KD, DKD), `5` less training data, `7` the MLLM's class logits as the teacher, `fig2`
-the number of questions, `fig3` α. A config is `demo`, `grocery` (its MLLM has learned yes/no questions on `train` and
-`val`), a preset of pipelines/configs or a YAML file. Presets train the paper's students, `demo` and `grocery` tiny
-ones. Everything lies in `--out`: what is there is not computed again, so an interrupted table goes on.
+another source, `4` with a teacher (KD, DKD), `5` less training data, `6` a detector's COCO metrics, `7` the MLLM's
+class logits as the teacher, `fig2` the number of questions, `fig3` α. A config is `demo` (for `6` drawn scenes),
+`grocery` (its MLLM has learned yes/no questions on `train` and `val`), a preset of pipelines/configs or a YAML file.
+Presets train the paper's students and detectors, `demo` and `grocery` tiny ones. Everything lies in `--out`: what is
+there is not computed again, so an interrupted table goes on.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 import yaml
 from grocery_models import DEFAULT_OUT
 from grocery_photos import data_folder
-from makd_rows import GRIDS, TINY, Grid, Setting, grid
+from makd_rows import GRIDS, TINY, TOP1, Cell, Grid, Setting, grid
 from makd_rows import Line as Row
-from makd_runs import TOP1, open_students
+from makd_runs import open_students
 from near_print import Line, markdown, mean_and_deviation
 from near_runs import Measured
 from own_models import OwnModel, grocery_models
@@ -33,7 +34,7 @@ from own_models import OwnModel, grocery_models
 from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
-from fgvr.config.data import FieldGuideSource, LayoutSource
+from fgvr.config.data import BirdScenesSource, CocoSource, FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
 from fgvr.config.tree import merge, nested
 from fgvr.demo.questions import QUESTIONS
@@ -65,6 +66,8 @@ class DataSet:
 def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     """Read a config; raises UserError where there is none, or `grocery` has no models."""
     others = {"other_questions": args.other_questions or "", "other_mllm": args.other_mllm or ""}
+    if args.table == "6" and name == "demo":
+        name = "scenes"
     if name == "grocery":
         tree, own = grocery_students(data_folder(), args.models.expanduser(), out)
     else:
@@ -75,11 +78,15 @@ def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     source = build(tree).ingest.source
     if isinstance(source, FieldGuideSource):
         others["other_questions"] = others["other_questions"] or every_other_question(out)
-    if isinstance(source, FieldGuideSource) or name == "grocery":
+    if isinstance(source, BirdScenesSource):
+        setting = Setting(detectors=(build(tree).detect.model.backbone,))
+    elif isinstance(source, FieldGuideSource) or name == "grocery":
         setting = Setting(TINY, ablated=2, asked=(8, 16, 24), ramp=2, **others)
     else:
         setting = Setting(**others)
-    known_as = source.name if isinstance(source, LayoutSource) and name != "grocery" else ""
+    known_as = "coco" if isinstance(source, CocoSource) else ""
+    if isinstance(source, LayoutSource) and name != "grocery":
+        known_as = source.name
     return DataSet(Path(name).stem, tree, setting, known_as, own)
 
 
@@ -133,7 +140,10 @@ def our_line(row: Row, cells: Sequence[Sequence[Measured]], columns: int) -> Lin
     reasons = [one.reason for cell in cells for one in cell if one.reason]
     if reasons:
         return Line(row.label, across=f"not run: {reasons[0]}")
-    texts = [mean_and_deviation([one.values[TOP1] for one in cell]) for cell in cells]
+    texts = [
+        mean_and_deviation([one.values[asked.metric if isinstance(asked, Cell) else TOP1] for one in cell])
+        for asked, cell in zip(row.cells, cells, strict=True)
+    ]
     return Line(row.label, (*texts, *[""] * (columns - len(texts))))
 
 

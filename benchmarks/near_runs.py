@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,18 @@ class Measured:
     reason: str = ""
 
 
+def or_reason(label: str, compute: Callable[[], Measured]) -> Measured:
+    """What `compute` gives, or, where it stopped over something that the user could mend, that as the reason."""
+    try:
+        return compute()
+    except Exception as error:  # Ray wraps what its workers raise
+        known = user_error_in(error)
+        if known is None:
+            raise
+        log.warning("%s: %s", label, known)
+        return Measured(reason=" ".join(str(known).split()))
+
+
 class DataSetRuns:
     """One data set's run folder, in which all rows and seeds share what they have in common.
 
@@ -63,15 +75,7 @@ class DataSetRuns:
 
         What the user could mend, a method that this version does not know included, is the row's reason.
         """
-        try:
-            config = build(self._layers(row, seed, changes or {}))
-            return self._measure(config, row)
-        except Exception as error:  # Ray wraps what its workers raise
-            known = user_error_in(error)
-            if known is None:
-                raise
-            log.warning("%s: %s", row.label, known)
-            return Measured(reason=" ".join(str(known).split()))
+        return or_reason(row.label, lambda: self._measure(build(self._layers(row, seed, changes or {})), row))
 
     def _layers(self, row: Row, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
         seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near", "makd")}
