@@ -41,6 +41,7 @@ FAILURE_MEANINGS = {
     "too_many_pixels": "the image is larger than the limit, and was not decoded",
     "corrupt": "an image, but truncated or damaged",
     "not_an_image": "no image format that is read here",
+    "wrong_size": "its boxes were drawn on an image of another size",
     "refused": "the model answered that it cannot or will not say",
     "empty_answer": "nothing was left of the answer after cleaning",
     "no_label_mass": "neither yes nor no was a probable answer",
