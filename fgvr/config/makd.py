@@ -117,8 +117,11 @@ class Makd(Part):
     """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
     cache_gb: float = Field(default=16, gt=0)
     """Disk for decoded training images under FGVR_CACHE, memory-mapped; what is beyond it is decoded in every epoch."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on CUDA, fp32 on a CPU (of
+    which those with AVX-512 BF16 or AMX train large students about twice as fast with bf16)."""
     compile: bool = False
-    """torch.compile the student."""
+    """torch.compile the student: slow to begin, then quicker; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)
     """Of weights, order and augmentation."""
     workers: TrainWorkers = TrainWorkers()

@@ -53,6 +53,7 @@ class _Training:
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
+        self.low_precision = {"bf16": True, "fp32": False}.get(self.settings.precision, self.device.type == "cuda")
         self.data = open_student_data(job, reporter)
         self.examples = self.data.examples
         p_yes = torch.from_numpy(self.examples.p_yes)
@@ -179,7 +180,7 @@ class _Training:
         return right_count / max(count, 1)
 
     def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
             outputs: Tensor = model(self.job.spec.preprocess.normalise(pixels))
         return outputs.float()
 
@@ -187,7 +188,10 @@ class _Training:
         """Class targets [n] and p(yes) [n, Q] on the device; none for images that could not be read after all."""
         classes = np.where(batch.readable, self.examples.classes[batch.positions], UNKNOWN_CLASS)
         p_yes = np.where(batch.readable[:, None], self.examples.p_yes[batch.positions], np.float32(np.nan))
-        return torch.from_numpy(classes).to(self.device), torch.from_numpy(p_yes).to(self.device)
+        return (
+            torch.from_numpy(classes).to(self.device, non_blocking=True),
+            torch.from_numpy(p_yes).to(self.device, non_blocking=True),
+        )
 
     @property
     def _class_weight(self) -> float:

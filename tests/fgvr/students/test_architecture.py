@@ -11,7 +11,9 @@ def spec(backbone="test_resnet", size=32, **more) -> StudentSpec:
     return StudentSpec(backbone, **{**values, **more})
 
 
-@pytest.mark.parametrize("backbone", ["test_byobnet", "test_vit", "mobilenetv1_100", "efficientnet_b0", "resnet18"])
+@pytest.mark.parametrize(
+    "backbone", ["test_byobnet", "test_vit", "mobilenetv1_100", "efficientnet_b0", "resnet18", "resnet34"]
+)
 def test_any_timm_model_gets_class_and_aspect_outputs(backbone):
     built = spec(backbone, preprocess=timm_preprocess(backbone, 32))
     model = build_student(built)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from fgvr.students.preprocess import Preprocess
 
@@ -27,6 +28,19 @@ def test_centre_crop_agrees_with_torchvisions_resize_and_centre_crop():
     image = photo(96, 144)
     reference = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(56)])(Image.fromarray(image))
     difference = np.abs(preprocess.centre_crop(image).astype(int) - np.asarray(reference).astype(int))
+    assert difference.mean() < 1
+    assert difference.max() <= 6
+
+
+@pytest.mark.parametrize("side", [70, 130])  # of the crop: resized to 56 with two pixels a side, or all of them
+@pytest.mark.parametrize("flip", [False, True])
+def test_random_crops_have_the_pixels_of_torchvisions(side, flip):
+    preprocess = Preprocess(input_size=56, resize=56, stored_side=160, mean=(0, 0, 0), std=(1, 1, 1))
+    image = photo(160, 220)
+    box = (9, 31, side, side * 4 // 3)  # top, left, height, width
+    reference = functional.resized_crop(Image.fromarray(image), *box, [56, 56], antialias=True)
+    reference = functional.horizontal_flip(reference) if flip else reference
+    difference = np.abs(preprocess.crop(image, box, flip=flip).astype(int) - np.asarray(reference).astype(int))
     assert difference.mean() < 1
     assert difference.max() <= 6
 

@@ -78,6 +78,22 @@ def test_an_image_that_fails_after_all_is_marked(tmp_path):
     assert (batch.pixels[1] == 0).all()
 
 
+def test_half_of_the_crops_are_mirrored(tmp_path):
+    """Images are darker on their left; whole crops, so that nothing else tells a mirrored one."""
+    uris = [str(tmp_path / f"{n}.png") for n in range(COUNT)]
+    for uri in uris:
+        Image.fromarray(np.repeat(np.arange(12, dtype=np.uint8)[None, :, None], 12, 0).repeat(3, 2)).save(uri)
+    store = open_store(tmp_path / "cache", "v1", uris, StoreSettings(PREPROCESS, ImageLimits(), 10**9))
+    batches = [
+        batch
+        for epoch in range(100)
+        for batch in Loader(store, PREPROCESS, 0.3).training(np.arange(COUNT), COUNT, 0, epoch)
+    ]
+    pixels = torch.cat([batch.pixels for batch in batches]).int()
+    mirrored = (pixels[:, 0, 0, 0] > pixels[:, 0, -1, 0]).float().mean()
+    assert mirrored == pytest.approx(0.5, abs=0.06)  # four standard deviations of 1,100 coins
+
+
 def test_crop_boxes_are_distributed_as_torchvisions():
     rng = np.random.default_rng(0)
     height, width, draws = 60, 100, 4000

@@ -228,6 +228,23 @@ def test_a_class_with_one_image_is_trained_on_and_learned(tmp_path):
     assert student.scores([Image.open(uris[7])]).argmax() == 3
 
 
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
+def test_low_precision_and_compilation_train_the_same_student(tmp_path, monkeypatch, change):
+    """Not to the bit, and the weights keep timm's names: a folder loads whatever it was trained with."""
+    # Traced, with the backward graph, as always; without a minute of C++ compiler for kernels that are PyTorch's.
+    compiled, with_torch = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m: compiled.append(m) or with_torch(m, backend="aot_eager"))
+    losses = []
+    for number, more in enumerate(({"precision": "fp32"}, change)):
+        reporter = LocalReporter(tmp_path / str(number))
+        train_student(job(tmp_path / f"data{number}", epochs=1, backbone="test_resnet", lr=1e-3, **more), reporter)
+        losses.append([reporter.history[0][name] for name in ("class_loss", "aspect_loss")])
+        load_classifier(reporter.checkpoint / "last")
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert (losses[1] != losses[0]) or compiled  # bf16 rounds to 8 bits
+    assert len(compiled) == ("compile" in change)
+
+
 def test_too_few_images_for_a_step_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 training images in batches of makd\.batch_size = 8"):
         train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))

@@ -1,0 +1,167 @@
+"""Student training: our loop with and without aspects beside a plain PyTorch loop of the same student, on a CPU.
+
+    export OMP_NUM_THREADS=1
+    python benchmarks/student_training.py --photos ~/grocery/dataset/train            # ResNet18 at 224 px
+    python benchmarks/student_training.py --photos ~/grocery/dataset/train --demo     # the demo's student at 64 px
+    python benchmarks/student_training.py --demo                                      # the same on drawn birds
+
+All in one process, an epoch each in turn; the first epoch of each (weights, decoded images, oneDNN's kernels) is shown
+apart. The ratios are medians over the rounds of the ratio within a round, so that what else the machine does counts
+little. `plain` decodes in each epoch (`student_plain.py`), in the training's process or in one beside it: the better of
+the two is compared. CPU seconds are of all threads and processes. `benchmarks/student_loading.py` measures the data
+alone, `benchmarks/student_device.py` the students on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from student_plain import PlainLoop
+from turns import Cost, Turn
+
+from fgvr.config import ImageLimits, Makd
+from fgvr.demo.samples import DEMO_DIFFICULTY, sample
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.training.examples import Examples
+from fgvr.training.makd import train_student
+from fgvr.training.student_data import StudentJob
+
+OURS, BASE, PLAIN = "ours, aspects", "ours, no aspects", ("plain, no worker", "plain, 1 worker")
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Files with their class names."""
+
+    uris: list[str]
+    classes: list[str]
+
+
+def photos(source: Path | None, count: int, folder: Path) -> Photos:
+    """`count` photos spread over the files below `source`, of the class of their folder; else drawn birds."""
+    if source is None:
+        drawn = [sample(0, "train", number, difficulty=DEMO_DIFFICULTY) for number in range(count)]
+        uris = [str(folder / f"{number}.jpg") for number in range(count)]
+        for uri, bird in zip(uris, drawn, strict=True):
+            Path(uri).write_bytes(bird.jpeg())
+        return Photos(uris, [str(bird.class_id) for bird in drawn])
+    files = sorted(source.rglob("*.jp*g"))
+    if len(files) < count:
+        raise SystemExit(f"{source} holds {len(files)} JPEG files, --images asks for {count}")
+    chosen = [files[number * len(files) // count] for number in range(count)]
+    return Photos([str(file) for file in chosen], [file.parent.name for file in chosen])
+
+
+def job_of(args: argparse.Namespace, folder: Path) -> StudentJob:
+    """A training on photos with made-up answers to `args.questions` questions."""
+    found = photos(args.photos, args.images, folder)
+    labels = tuple(sorted(set(found.classes)))
+    p_yes = np.random.default_rng(0).random((args.images, args.questions), dtype=np.float32)
+    classes = np.array([labels.index(name) for name in found.classes])
+    examples = Examples(np.arange(args.images), found.uris, classes, p_yes, np.zeros(args.images, dtype=bool), "v1")
+    examples.write(str(folder / "examples.parquet"))
+    recipe = Makd(
+        backbone=args.backbone,
+        image_size=args.size,
+        min_crop=args.min_crop,
+        batch_size=args.batch,
+        epochs=args.rounds + 1,
+        precision=args.precision,
+    )
+    questions = tuple(f"Question {number}?" for number in range(args.questions))
+    spec = StudentSpec(args.backbone, labels, questions, timm_preprocess(args.backbone, args.size))
+    return StudentJob(str(folder / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(folder / "cache"))
+
+
+def without_aspects(job: StudentJob) -> StudentJob:
+    """The base student."""
+    settings = job.settings.model_copy(update={"alpha": 0.0})
+    return replace(job, spec=replace(job.spec, questions=()), settings=settings)
+
+
+def parameters(job: StudentJob) -> int:
+    """Numbers that the student learns."""
+    return sum(weight.numel() for weight in build_student(job.spec).parameters())
+
+
+def measure(ways: dict[str, Callable[[Turn], None]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
+    """Each way's epochs, the first included; who begins a round changes."""
+    turns = {name: Turn(loop, folder / str(number)) for number, (name, loop) in enumerate(ways.items())}
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(rounds + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            costs[name].append(turns[name].epoch())
+    for turn in turns.values():
+        turn.finish()
+    return costs
+
+
+def rows(costs: dict[str, list[Cost]], images: int) -> Iterator[str]:
+    """A line for each way."""
+    yield f"{'':<18}{'first: CPU s':>14}{'CPU ms/image':>14}{'images/CPU s':>14}{'wall ms/image':>15}"
+    for name, epochs in costs.items():
+        cpu = statistics.median(cost.cpu for cost in epochs[1:]) / images
+        wall = statistics.median(cost.wall for cost in epochs[1:]) / images
+        yield f"{name:<18}{epochs[0].cpu:>14.1f}{cpu * 1000:>14.2f}{1 / cpu:>14.1f}{wall * 1000:>15.2f}"
+
+
+def ratio(costs: dict[str, list[Cost]], one: str, other: str, clock: str) -> tuple[float, float, float]:
+    """Cost of one way over that of another: median over the rounds, and the quartiles."""
+    pairs = zip(costs[one][1:], costs[other][1:], strict=True)
+    low, middle, high = statistics.quantiles([getattr(a, clock) / getattr(b, clock) for a, b in pairs], n=4)
+    return middle, low, high
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
+    parser.add_argument("--demo", action="store_true", help="the demo's student: test_byobnet, 64 px, batches of 32")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--images", type=int, default=32, help="an epoch; at least two of each batch")
+    parser.add_argument("--questions", type=int, default=50)
+    parser.add_argument("--min-crop", type=float, default=0.08)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of our loop")
+    args = parser.parse_args()
+    if args.demo:
+        args.backbone, args.size, args.batch, args.min_crop = "test_byobnet", 64, 32, 0.5
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        job = job_of(args, Path(scratch))
+        base = without_aspects(job)
+        ways: dict[str, Callable[[Turn], None]] = {
+            OURS: partial(train_student, job),
+            BASE: partial(train_student, base),
+            **{name: PlainLoop(job, workers) for workers, name in enumerate(PLAIN)},
+        }
+        costs = measure(ways, args.rounds, Path(scratch))
+    source = "drawn birds" if args.photos is None else str(args.photos.name)
+    print(f"{args.backbone} at {args.size} px, batches of {args.batch}, {args.images} images an epoch ({source}),")
+    print(f"{args.rounds} rounds, ours in {args.precision}, Q = {args.questions}, one thread for the network")
+    print(*rows(costs, args.images), sep="\n")
+    more, of = parameters(job) - parameters(base), parameters(base)
+    print(f"aspect outputs: {more:,} parameters beside {of:,} ({more / of:.2%})")
+    for clock in ("cpu", "wall"):
+        print(f"{clock:<5}", "aspects / none {:.3f} ({:.3f}-{:.3f})".format(*ratio(costs, OURS, BASE, clock)), end="")
+        quicker = min(PLAIN, key=lambda name: statistics.median(getattr(cost, clock) for cost in costs[name][1:]))
+        print("   {} / ours {:.2f} ({:.2f}-{:.2f})".format(quicker, *ratio(costs, quicker, OURS, clock)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Trainings of one process that take turns, an epoch each: what disturbs the machine disturbs all of them alike."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from fgvr.training.reporter import LocalReporter
+
+Loop = Callable[["Turn"], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one epoch: CPU seconds of this process and those below it, and seconds on the wall."""
+
+    cpu: float
+    wall: float
+
+
+class Turn(LocalReporter):
+    """A training that stands still in each of its reports until it is asked for another epoch.
+
+    Args:
+        loop: a training; it runs in a thread of its own and reports after each epoch.
+        folder: where it would keep checkpoints; none are written, and none are found.
+        device: of the training.
+    """
+
+    def __init__(self, loop: Loop, folder: Path, device: str = "cpu") -> None:
+        super().__init__(folder, device)
+        self._may, self._has = threading.Semaphore(0), threading.Semaphore(0)
+        self._pool = ThreadPoolExecutor(1)
+        self._run = self._pool.submit(self._whole, loop)
+
+    def epoch(self) -> Cost:
+        """Let it train one epoch; the first one holds its preparations, too."""
+        cpu, wall = cpu_seconds(), time.monotonic()
+        self._may.release()
+        self._has.acquire()
+        cost = Cost(cpu_seconds() - cpu, time.monotonic() - wall)
+        if self._run.done():
+            self._run.result()  # raises what ended it
+        return cost
+
+    def finish(self) -> None:
+        """Let it end after its last epoch."""
+        self._may.release()
+        self._run.result()
+        self._pool.shutdown()
+
+    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
+        """Called by the training after each epoch."""
+        self.history.append(dict(metrics))
+        self._has.release()
+        self._may.acquire()
+
+    def _whole(self, loop: Loop) -> None:
+        self._may.acquire()
+        try:
+            loop(self)
+        finally:
+            self._has.release()
+
+
+def cpu_seconds() -> float:
+    """Of this process, its threads, its children that live and those that it has waited for."""
+    ended = os.times()
+    alive = 0.0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            alive += sum(child.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue  # it ended since; what it took is counted as soon as its parent has waited for it
+    return time.process_time() + ended.children_user + ended.children_system + alive
