@@ -159,6 +159,12 @@ def class_scores(classes: int) -> pa.Schema:
     return pa.schema(fields, metadata={"classes": str(classes)})
 
 
+def looks(questions: int) -> pa.Schema:
+    """What the model said about an image in one pass: a row of `ANSWERS`, one of `aspects`, null where not asked."""
+    answer, aspect = (pa.struct([f for f in part if f.name != "image_id"]) for part in (ANSWERS, aspects(questions)))
+    return pa.schema([IMAGE_ID, ("answer", answer), ("aspects", aspect), ERROR])  # error: of either part
+
+
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,

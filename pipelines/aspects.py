@@ -18,51 +18,67 @@ import pyarrow.compute as pc
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
-from fgvr.config import Aspects, ConfigError
+from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.backends import backend_identity
 from fgvr.tables import Table
 from pipelines.flow import stage_main
+from pipelines.look_parts import take_part
 
 
-def run(context: RunContext, samples: Table, questions: Table) -> Table:
-    """The aspects of the configured images."""
-    return ask(context, "aspects", samples, questions, image_ids(samples, context.config.aspects))
+def run(context: RunContext, samples: Table, questions: Table, looks: Table | None = None) -> Table:
+    """The aspects of the configured images, by what was answered in `looks`, else by asking."""
+    ids = image_ids(samples, context.config.aspects)
+    if looks is None:
+        return ask(context, "aspects", samples, questions, ids)
+    return take_part(context, looks, "aspects", column="aspects", ids=ids, schema=schemas.aspects(questions.rows))
 
 
 def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: npt.NDArray[np.int64]) -> Table:
     """The aspects of the images `ids` (int64, ascending) as the table `table`."""
     config = context.config.aspects
-    texts = tuple(questions.read(["text"])["text"].to_pylist())
-    settings = AspectSettings(
-        mllm=context.config.mllm,
-        task=AspectTask(texts, config.instruction, config.order, config.words),
-        min_label_mass=config.min_label_mass,
-        limits=context.config.ingest.limits,
-        threads=max(2, int(config.workers.num_cpus)),
-    )
+    settings = aspect_settings(context.config, questions)
+    count = len(settings.task.questions)
 
     def compute(folder: StageFolder) -> StageSummary:
-        schema = schemas.aspects(len(texts))
+        schema = schemas.aspects(count)
         job = PartJob(table, folder.uri, AspectWorker, {"settings": settings}, schema, samples, config.workers)
         summary = folder.run_parts(job, ids)
         prompt, cached = (summary.metrics.get(f"{kind}_tokens", 0.0) for kind in ("prompt", "cached"))
         summary.metrics["cached_share"] = cached / prompt if prompt else 0.0
-        summary.extra = {"questions": len(texts)}
+        summary.extra = {"questions": count}
         return summary
 
-    decides: dict[str, Any] = {
-        "mllm": backend_identity(settings.mllm),
-        "instruction": config.instruction,
-        "order": config.order,
-        "words": config.words,
-        "min_label_mass": config.min_label_mass,
-        "limits": settings.limits,
-        "workers": config.workers,
-        "ids": digest_of_ids(ids),
-    }
+    decides = aspect_decides(context.config)
+    decides |= {"workers": config.workers, "ids": digest_of_ids(ids)}
     return context.stage(table, decides=decides, inputs=[samples, questions], compute=compute)
+
+
+def aspect_settings(config: Config, questions: Table) -> AspectSettings:
+    """How the questions are asked."""
+    asked = config.aspects
+    texts = tuple(questions.read(["text"])["text"].to_pylist())
+    return AspectSettings(
+        mllm=config.mllm,
+        task=AspectTask(texts, asked.instruction, asked.order, asked.words),
+        min_label_mass=asked.min_label_mass,
+        limits=config.ingest.limits,
+        threads=max(2, int(asked.workers.num_cpus)),
+    )
+
+
+def aspect_decides(config: Config) -> dict[str, Any]:
+    """What decides the aspects of an image, besides the questions."""
+    asked = config.aspects
+    return {
+        "mllm": backend_identity(config.mllm),
+        "instruction": asked.instruction,
+        "order": asked.order,
+        "words": asked.words,
+        "min_label_mass": asked.min_label_mass,
+        "limits": config.ingest.limits,
+    }
 
 
 def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:

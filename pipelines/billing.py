@@ -27,7 +27,7 @@ def _machines(config: Config) -> dict[str, Machine]:
     aspects, questions, infer = config.aspects.workers, config.questions.workers, config.infer.workers
     workers: dict[str, Workers | TrainWorkers] = {
         **dict.fromkeys(("answers", "eval_mllm_answers", "findr_answers"), label),
-        **dict.fromkeys(("aspects", "finer_aspects"), aspects),
+        **dict.fromkeys(("aspects", "finer_aspects", "looks"), aspects),
         "class_scores": config.class_scores.workers,
         **dict.fromkeys(("embeddings", "views", "prototype_views"), embed),
         **dict.fromkeys(("makd", "base"), makd),

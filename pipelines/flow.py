@@ -35,7 +35,16 @@ class Flow:
         """The MLLM's labels of the discovery images."""
         from pipelines import label
 
-        return label.run(self.context, self.samples)
+        return label.run(self.context, self.samples, self.looks)
+
+    @cached_property
+    def looks(self) -> Table | None:
+        """Labels and aspects in one pass, where the config asks for it."""
+        from pipelines import looks
+
+        if not self.context.config.aspects.with_labels:
+            return None
+        return looks.run(self.context, self.samples, self.questions)
 
     @cached_property
     def embeddings(self) -> Table:
@@ -70,7 +79,7 @@ class Flow:
         """p(yes) of the student's training images."""
         from pipelines import aspects
 
-        return aspects.run(self.context, self.samples, self.questions)
+        return aspects.run(self.context, self.samples, self.questions, self.looks)
 
     @cached_property
     def class_scores(self) -> Table:

@@ -35,19 +35,23 @@ from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.merging import merge_aliases
 from fgvr.tables import Table
 from pipelines.flow import stage_main
+from pipelines.look_parts import take_part
 
 ALIASES_FILE = "aliases.csv"
 
 
-def run(context: RunContext, samples: Table) -> Table:
-    """The labels of the discovery images."""
+def run(context: RunContext, samples: Table, looks: Table | None = None) -> Table:
+    """The labels of the discovery images, by what was answered in `looks`, else by asking."""
     config = context.config.label
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
     if config.merges_by_meaning:
         find_sentence_model(config.merge_model, "label.merge_model")  # and a slip in this
     ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
-    answers = answer(context, "answers", samples, ids, several=True)
+    if looks is None:
+        answers = answer(context, "answers", samples, ids, several=True)
+    else:
+        answers = take_part(context, looks, "answers", column="answer", ids=ids, schema=schemas.ANSWERS)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
     decides = {"aliases": chosen}
     return name_answers(context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=True)
@@ -90,22 +94,25 @@ def answer(
     settings = label_settings(context.config, several=several)
     if prompt is not None:
         settings = replace(settings, prompt=prompt)
-    sampling = settings.sampling
 
     def compute(folder: StageFolder) -> StageSummary:
         job = PartJob(table, folder.uri, LabelWorker, {"settings": settings}, schemas.ANSWERS, samples, config.workers)
         return folder.run_parts(job, ids)
 
-    decides: dict[str, Any] = {
+    decides = answer_decides(settings) | {"workers": config.workers, "ids": digest_of_ids(ids)}
+    return context.stage(table, decides=decides, inputs=[samples], compute=compute)
+
+
+def answer_decides(settings: LabelSettings) -> dict[str, Any]:
+    """What decides the answers about an image."""
+    sampling = settings.sampling
+    return {
         "mllm": backend_identity(settings.mllm),
         "prompt": settings.prompt,
         "sampling": [sampling.max_tokens, sampling.temperature, sampling.seed],
         "samples": settings.samples,
         "limits": settings.limits,
-        "workers": config.workers,
-        "ids": digest_of_ids(ids),
     }
-    return context.stage(table, decides=decides, inputs=[samples], compute=compute)
 
 
 def label_settings(config: Config, *, several: bool) -> LabelSettings:

@@ -23,6 +23,7 @@ from fgvr.students.architecture import StudentSpec, build_student, timm_preproce
 from pipelines.infer import identity_of
 from pipelines.methods.cased import captions
 from pipelines.methods.finer import language_model
+from pipelines.questions import check_asked_with_labels
 from pipelines.teacher import asks_mllm, engine_of, find_teacher
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,10 @@ def _check_questions(config: Config) -> None:
             "questions: set questions.file (a yes/no question about visible aspects on each line), or questions.llm to "
             "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"
         )
+    elif config.questions.llm is not None and (
+        config.makd.target == "near" or not _may_have_truth(config.ingest.source)
+    ):
+        check_asked_with_labels(config)
     similarity = config.questions.duplicate_similarity
     if config.questions.file is None and config.questions.llm is not None and similarity is not None and similarity < 1:
         find_sentence_model(config.questions.duplicate_model, "questions.duplicate_model")

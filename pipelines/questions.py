@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import ConfigError, Mllm
+from fgvr.config import Config, ConfigError, Mllm
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
 from fgvr.metrics.semantic import SentenceBert
@@ -83,8 +83,18 @@ def _class_names(flow: Flow) -> tuple[list[str], list[Table]]:
         true = pc.unique(flow.samples.read(["class_name"])["class_name"].drop_null()).to_pylist()
         if true:
             return sorted(true), [flow.samples]
+    check_asked_with_labels(flow.context.config)
     space = read_label_space(flow.labels)
     return list(space.labels), [flow.labels]
+
+
+def check_asked_with_labels(config: Config) -> None:
+    """Raise a ConfigError where questions that a model writes for the labels' names are to be asked with the labels."""
+    if config.aspects.with_labels:
+        raise ConfigError(
+            "aspects.with_labels: the questions would be written for the names that the labels give, so they cannot be"
+            " asked in one pass with them: set questions.file, or aspects.with_labels to false"
+        )
 
 
 def _write(

@@ -50,6 +50,9 @@ class Aspects(Part):
     """The two replies whose probabilities are compared; each must be one token of the model."""
     min_label_mass: float = Field(default=1e-4, ge=0, le=1)
     """An image whose mean p(Yes) + p(No) is below this failed: the model wanted to say something else."""
+    with_labels: bool = False
+    """Ask these questions and label's in one pass over the images of both, so that an image is read, preprocessed and
+    put into the prefix cache once. Only where the questions need no labels: from a file, or for known classes."""
     seed: int = Field(default=0, ge=0)
     """Of the sample of `max_images`."""
     workers: Workers = Workers(rows_per_part=256)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import OpenAIBackend, VllmBackend
-from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask
+from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, Picture
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.schemas import Failure, Reason
@@ -48,10 +48,14 @@ class AspectWorker:
         """Probabilities for rows with `image_id` and `uri`: one row of `aspects(Q)` each, in order."""
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
-        given = self.backend.aspects((picture for _, picture in reader), self.settings.task)
+        given = self.answers(picture for _, picture in reader)
         answers = {place: AspectAnswer(failure=failure) for place, failure in reader.failures.items()}
-        answers |= {place: self._judged(answer) for place, answer in zip(reader.places, given, strict=True)}
+        answers |= dict(zip(reader.places, given, strict=True))
         return aspect_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.questions))
+
+    def answers(self, pictures: Iterable[Picture]) -> list[AspectAnswer]:
+        """The probabilities of each of some images, in order."""
+        return [self._judged(answer) for answer in self.backend.aspects(pictures, self.settings.task)]
 
     def _judged(self, answer: AspectAnswer) -> AspectAnswer:
         """The answer, or a failure where the model plainly meant to say something else than yes or no."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import OpenAIBackend, VllmBackend
-from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Sampling
+from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.mllm.prompts import image_conversation
@@ -51,20 +51,24 @@ class LabelWorker:
         """Answers for rows with `image_id` and `uri`: one row of ANSWERS each, in order."""
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
-        # The answers about an image are asked for one after the other, and of one Picture: it is decoded once, and an
-        # engine computes it once, since it knows it by its content and the prompt by its prefix.
-        given = self.backend.label(self._requests(ids, reader))
-        groups = [given[first : first + self.settings.samples] for first in range(0, len(given), self.settings.samples)]
+        groups = self.answers((ids[place], picture) for place, picture in reader)
         answers = {place: [Answer(None, failure=failure)] for place, failure in reader.failures.items()}
         answers |= dict(zip(reader.places, groups, strict=True))
         return answer_rows(ids, [answers[place] for place in range(len(ids))])
 
-    def _requests(self, ids: Sequence[int], reader: PictureReader) -> Iterator[ImageRequest]:
+    def answers(self, pictures: Iterable[tuple[int, Picture]]) -> list[list[Answer]]:
+        """The answers about each of some images, given as (image_id, picture), in order."""
+        # The answers about an image are asked for one after the other, and of one Picture: it is decoded once, and an
+        # engine computes it once, since it knows it by its content and the prompt by its prefix.
+        given, size = self.backend.label(self._requests(pictures)), self.settings.samples
+        return [given[first : first + size] for first in range(0, len(given), size)]
+
+    def _requests(self, pictures: Iterable[tuple[int, Picture]]) -> Iterator[ImageRequest]:
         conversation = image_conversation(self.settings.prompt)
         sampling = self.settings.sampling
-        for place, picture in reader:
+        for image_id, picture in pictures:
             for number in range(self.settings.samples):
-                own = replace(sampling, seed=answer_seed(sampling.seed or 0, ids[place], number))
+                own = replace(sampling, seed=answer_seed(sampling.seed or 0, image_id, number))
                 yield ImageRequest(picture, conversation, own)
 
 

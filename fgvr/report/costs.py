@@ -44,7 +44,8 @@ class _Paid:
     inference: tuple[str, ...] = ()
 
 
-_NAMED = ("answers", "labels")
+_LOOKS = "looks"  # asks for answers and aspects in one pass, where there is one: both need it
+_NAMED = (_LOOKS, "answers", "labels")
 _VECTORS = ("embeddings",)
 _NEAR = ("candidates", "views", "near")
 _PAID = {
@@ -59,7 +60,7 @@ _PAID = {
     "findr": _Paid(("findr_meta", "findr_answers", "findr_labels", "prototype_views"), inference=_VECTORS),
     "near": _Paid(_NAMED, _NEAR, _VECTORS),
     "base": _Paid(("class_scores",), ("base",)),
-    "makd": _Paid(("questions", "aspects", "class_scores"), ("makd",)),
+    "makd": _Paid(("questions", _LOOKS, "aspects", "class_scores"), ("makd",)),
 }
 
 
@@ -85,7 +86,8 @@ def _paid(method: str, found: Mapping[str, StageResult], class_targets: str) -> 
     if method == "mllm" and not any(name in found for name in paid.inference):
         return _Paid(inference=_NAMED)  # the discovery images were evaluated: no other was named
     if method in {"base", "makd"} and class_targets == "near":
-        paid = _Paid((*_NAMED, *_VECTORS, *paid.preparation), (*_NEAR, *paid.training))
+        first = dict.fromkeys((*_NAMED, *_VECTORS, *paid.preparation))
+        paid = _Paid(tuple(first), (*_NEAR, *paid.training))
     own = f"{EVALUATION}{method}"
     return _Paid(paid.preparation, paid.training, tuple(dict.fromkeys((*paid.inference, own))))
 

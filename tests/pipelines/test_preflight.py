@@ -56,6 +56,10 @@ def test_the_demo_passes() -> None:
             },
             "baselines.cased.captions: the method cased needs",
         ),
+        (
+            {"questions": {"llm": {"kind": "vllm"}}, "aspects": {"with_labels": True}, "makd": {"target": "near"}},
+            "aspects.with_labels: .* set questions.file",
+        ),
         ({"label": {"merge_model": "/no/such/bert", "merge_similarity": 0.9}}, "label.merge_model"),
     ],
 )

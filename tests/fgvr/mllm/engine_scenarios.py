@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scenario_inputs import QUESTIONS, drawn, small
+from scenario_inputs import ODD_QUESTIONS, QUESTIONS, drawn, small
 
+from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
+from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
 from fgvr.mllm.vllm_backend import QuestionRejected, VllmEngine
+from fgvr.mllm.yes_no import AnswerWordError
 
 TASK = AspectTask(QUESTIONS, ASPECT_INSTRUCTION)
 
@@ -129,6 +132,13 @@ class Scenarios:
             QuestionRejected, lambda: self.engine.aspects(self.pictures, AspectTask(("Is it? " * 400,), "i"))
         )
 
+    def odd_questions(self) -> Any:
+        return [plain(answer) for answer in self.engine.aspects(self.pictures[:2], AspectTask(ODD_QUESTIONS, "i"))]
+
+    def words_of_several_tokens(self) -> Any:
+        task = replace(TASK, words=("Perhaps", "No"))
+        return message_of(AnswerWordError, lambda: self.engine.aspects(self.pictures, task))
+
     def workers_with_a_corrupt_image(self) -> Any:
         good, corrupt = self.scratch / "good.png", self.scratch / "corrupt.jpg"
         drawn(0).save(good)
@@ -140,7 +150,11 @@ class Scenarios:
         labelled = LabelWorker(settings, self.engine).process(rows)
         asked = AspectSettings(self.config, TASK, 0.0, ImageLimits())
         strict = AspectSettings(self.config, TASK, 0.9, ImageLimits())
+        both = LookSettings(settings, asked, np.array([3, 5, 8, 9]), np.array([3, 5, 8, 9]))
+        looks = LookWorker(both, self.engine).process(rows)
         return {
+            "labels_of_one_pass": part_rows(looks, "answer", schemas.ANSWERS).to_pylist(),
+            "aspects_of_one_pass": part_rows(looks, "aspects", schemas.aspects(len(QUESTIONS))).to_pylist(),
             "labels": labelled.to_pylist(),
             "aspects": AspectWorker(asked, self.engine).process(rows).to_pylist(),
             "no_mass": AspectWorker(strict, self.engine).process(rows).to_pylist(),

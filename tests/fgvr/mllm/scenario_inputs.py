@@ -16,6 +16,14 @@ QUESTIONS = (
 )
 
 
+ODD_QUESTIONS = (
+    "Is the body of the bird blue, " + "and is it not red, " * 34 + "and is the tail forked?",  # 425 tokens
+    "the bird has a long beak",  # no question mark
+    "Ist der Körper des Vogels blau?",
+    "鳥の体は青いですか？",
+)
+
+
 def drawn(seed: int) -> Image.Image:
     """Coloured patches that no two seeds share; sizes and shapes differ."""
     patches = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
@@ -24,7 +32,7 @@ def drawn(seed: int) -> Image.Image:
 
 def small(folder: Path) -> VllmBackend:
     """Engine settings of the tests: fp32, so that rounding stays far below mistakes."""
-    return VllmBackend(model=str(folder), dtype="float32", max_model_len=256, cpu_kv_cache_gb=0.125)
+    return VllmBackend(model=str(folder), dtype="float32", max_model_len=512, cpu_kv_cache_gb=0.125)
 
 
 def shaped() -> list[Image.Image]:

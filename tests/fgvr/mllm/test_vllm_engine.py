@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenario_inputs import QUESTIONS, drawn
+from scenario_inputs import ODD_QUESTIONS, QUESTIONS, drawn
 from tiny_checkpoints import build_internvl, build_llava, build_text_model
 from transformers_reference import Reference
 
@@ -119,7 +119,7 @@ def test_a_refused_request_is_a_failed_row(results: dict[str, Any]) -> None:
     first, long, last = refused["answers"]
     assert first["text"] == last["text"] is not None
     assert long["failure"]["reason"] == "request_rejected"
-    assert "256" in long["failure"]["detail"]
+    assert "512" in long["failure"]["detail"]
     assert refused["unfinished"] == 0
 
 
@@ -138,6 +138,22 @@ def test_a_question_that_fits_nowhere_is_named(results: dict[str, Any]) -> None:
     assert "mllm.max_model_len" in results["question_too_long"]
 
 
+def test_long_foreign_and_plain_sentences_are_asked_as_they_stand(checked: Checked) -> None:
+    answers = checked.results["odd_questions"]
+    expected = [
+        [checked.reference.aspect(question, "shared_prefix", "i", image)[0] for question in ODD_QUESTIONS]
+        for image in map(drawn, range(2))
+    ]
+    assert p_yes(answers) == pytest.approx(np.array(expected), abs=TOLERANCE)
+    assert min(answer["prompt_tokens"] for answer in answers) > 425 + 3 * 20
+
+
+def test_a_word_of_several_tokens_is_named_before_anything_is_asked(results: dict[str, Any]) -> None:
+    message = results["words_of_several_tokens"]
+    assert message.startswith("aspects.words: ")
+    assert "'Perhaps'" in message
+
+
 def test_a_corrupt_image_among_good_ones(results: dict[str, Any]) -> None:
     tables = results["workers_with_a_corrupt_image"]
     for rows in (tables["labels"], tables["aspects"]):
@@ -150,6 +166,15 @@ def test_a_corrupt_image_among_good_ones(results: dict[str, Any]) -> None:
     assert tables["aspects"][1]["p_yes"] is None
     reasons = [row["error"]["reason"] for row in tables["no_mass"]]
     assert reasons == ["no_label_mass", "corrupt", "not_found", "no_label_mass"]
+
+
+def test_one_pass_gives_the_rows_of_two(results: dict[str, Any]) -> None:
+    tables = results["workers_with_a_corrupt_image"]
+    for one, other in zip(tables["labels_of_one_pass"], tables["labels"], strict=True):
+        assert one == {**other, "logprobs": pytest.approx(other["logprobs"], abs=1e-5)}
+    for one, other in zip(tables["aspects_of_one_pass"], tables["aspects"], strict=True):
+        assert one["error"] == other["error"]
+        assert one["p_yes"] == (other["p_yes"] and pytest.approx(other["p_yes"], abs=TOLERANCE))
 
 
 def test_text_without_an_image(results: dict[str, Any]) -> None:

@@ -1,0 +1,105 @@
+"""looks: labels and aspects of an image in one pass; one row of the looks table an image.
+
+The image is read and decoded once. A backend is asked for the words about a few images and then for their aspects, so
+that an engine still has the pixels and the computed prefix of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fgvr import schemas
+from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker, aspect_rows
+from fgvr.mllm.backend import Answer, AspectAnswer, MllmBackend
+from fgvr.mllm.backends import make_backend
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
+from fgvr.mllm.pictures import PictureReader
+
+IMAGES_TOGETHER = 32
+"""Decoded images kept from the words to the aspects."""
+
+
+@dataclass(frozen=True)
+class LookSettings:
+    """What the workers of looks need; pickles.
+
+    Attributes:
+        label: how words are asked for; its model, limits and threads serve the aspects, too.
+        aspects: how aspects are asked for.
+        label_ids: int64, ascending: images whose words are wanted.
+        aspect_ids: int64, ascending: images whose aspects are wanted.
+    """
+
+    label: LabelSettings
+    aspects: AspectSettings
+    label_ids: npt.NDArray[np.int64]
+    aspect_ids: npt.NDArray[np.int64]
+
+
+class LookWorker:
+    """The PartWorker of looks; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: LookSettings, backend: MllmBackend | None = None) -> None:
+        """Load the model, or take a backend that runs already."""
+        self.settings = settings
+        backend = backend or make_backend(settings.label.mllm)
+        self._labels = LabelWorker(settings.label, backend)
+        self._aspects = AspectWorker(settings.aspects, backend)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Words and aspects for rows with `image_id` and `uri`: one row of `looks(Q)` each, in order."""
+        ids = rows["image_id"].to_numpy()
+        named, asked = np.isin(ids, self.settings.label_ids), np.isin(ids, self.settings.aspect_ids)
+        reader = PictureReader(rows["uri"].to_pylist(), self.settings.label.limits, threads=self.settings.label.threads)
+        words: dict[int, list[Answer]] = {}
+        scores: dict[int, AspectAnswer] = {}
+        pictures = iter(reader)
+        while some := list(islice(pictures, IMAGES_TOGETHER)):
+            of_label = [(place, picture) for place, picture in some if named[place]]
+            of_aspects = [(place, picture) for place, picture in some if asked[place]]
+            answers = self._labels.answers((int(ids[place]), picture) for place, picture in of_label)
+            words |= {place: answer for (place, _), answer in zip(of_label, answers, strict=True)}
+            given = self._aspects.answers(picture for _, picture in of_aspects)
+            scores |= {place: answer for (place, _), answer in zip(of_aspects, given, strict=True)}
+        words |= {place: [Answer(None, failure=failure)] for place, failure in reader.failures.items()}
+        scores |= {place: AspectAnswer(failure=failure) for place, failure in reader.failures.items()}
+        unasked, questions = AspectAnswer(), len(self.settings.aspects.task.questions)
+        answer_part = answer_rows(ids.tolist(), [words.get(place, [Answer(None)]) for place in range(len(ids))])
+        aspect_part = aspect_rows(ids.tolist(), [scores.get(place, unasked) for place in range(len(ids))], questions)
+        return look_rows(answer_part, aspect_part, named, asked, questions)
+
+
+def look_rows(
+    answers: pa.Table, aspects: pa.Table, named: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_], questions: int
+) -> pa.Table:
+    """Rows of the looks table; a part that was not asked for (`named`, `asked`: bool, one a row) is null."""
+    schema = schemas.looks(questions)
+    answer = _part(answers, named, schema.field("answer").type)
+    aspect = _part(aspects, asked, schema.field("aspects").type)
+    error = pc.coalesce(pc.struct_field(answer, "error"), pc.struct_field(aspect, "error"))
+    return pa.table(
+        {"image_id": answers["image_id"], "answer": answer, "aspects": aspect, "error": error}, schema=schema
+    )
+
+
+def _part(rows: pa.Table, wanted: npt.NDArray[np.bool_], kind: pa.StructType) -> pa.Array:
+    values: list[Any] = [
+        row if known else None for row, known in zip(rows.drop_columns("image_id").to_pylist(), wanted, strict=True)
+    ]
+    return pa.array(values, type=kind)
+
+
+def part_rows(looks: pa.Table, column: str, schema: pa.Schema) -> pa.Table:
+    """The `answer` or `aspects` of some rows of looks as rows of their own table's schema."""
+    part = looks[column].combine_chunks()
+    if part.null_count:
+        raise ValueError(f"{part.null_count} of {len(part)} images were not asked for their {column}")
+    fields = {field.name: pc.struct_field(part, field.name) for field in schema if field.name != "image_id"}
+    return pa.table({"image_id": looks["image_id"], **fields}, schema=schema)

@@ -1,0 +1,40 @@
+"""Tables of label and aspects from what `pipelines/looks.py` asked in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
+from fgvr import tables
+from fgvr.mllm.look_worker import part_rows
+from fgvr.tables import Table
+
+
+def take_part(
+    context: RunContext, looks: Table, name: str, *, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema
+) -> Table:
+    """One part of what was said about the images `ids` (int64, ascending) as the table `name` of `schema`."""
+    size = context.config.aspects.workers.rows_per_part
+
+    def compute(folder: StageFolder) -> StageSummary:
+        failures: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
+        starts = range(0, len(ids), size)
+        for number, start in enumerate(starts):
+            rows = part_rows(looks.take(ids[start : start + size], ["image_id", column]), column, schema)
+            tables.write_part(folder.uri, number, rows)
+            failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
+            totals.update({f.name: pc.sum(rows[f.name]).as_py() or 0 for f in schema if f.name.endswith("_tokens")})
+        metrics = {metric: float(value) for metric, value in totals.items()}
+        if totals["prompt_tokens"] and "cached_tokens" in totals:
+            metrics["cached_share"] = totals["cached_tokens"] / totals["prompt_tokens"]
+        facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
+        return StageSummary(len(ids), failures.total(), len(starts), size, dict(failures), metrics, facts)
+
+    decides = {"ids": digest_of_ids(ids), "size": size}
+    return context.stage(name, decides=decides, inputs=[looks], compute=compute)
