@@ -7,9 +7,11 @@ Three ways from decoded images to p(yes) of 50 questions each, in one process an
 
 - *transformers*: the paper's way, one forward of a whole prompt a question, batch 1, in bf16 or fp32, whichever is
   quicker here (without the paper's 30 new tokens, so it is flattered). It gets fewer images: `--paper-images`;
-- *LLM.generate*: plain vLLM, all requests in one call, one a question, image after image, its prefix cache on, and the
-  same exact log-probabilities asked for;
-- *ours*: `VllmEngine.aspects` in the same engine; caches are emptied between the ways, and every round has new images.
+- *LLM.generate, 20 log-probs*: as one would write it first. All requests in one call, one a question, image after
+  image, `logprobs=20`, vLLM's default block size on a CPU (128 tokens) with its prefix cache on; an engine of its own;
+- *LLM.generate, exact*: the same call in *our* engine with its blocks of 32 tokens, and our sampling parameters: the
+  two words' exact log-probabilities, no detokenising, final outputs only. Rendering and request loop are vLLM's;
+- *ours*: `VllmEngine.aspects`; caches are emptied between the ways, and every round has new images.
 
 CPU seconds of this process (the engine runs in it), since other work may run beside; wall seconds next to them. Medians
 of `--repeat` rounds. Then: the largest differences of p(yes), the share of prompt tokens from the prefix cache against
@@ -47,6 +49,7 @@ from fgvr.mllm.yes_no import AnswerTokens, probability_of_yes
 
 Probabilities = npt.NDArray[np.float64]
 """p(yes), [images, questions]."""
+Way = Callable[[list[Image.Image]], Probabilities]
 
 STEPS = {
     "preprocessing, expansion (HF processor)": ("render_cmpl",),
@@ -116,21 +119,20 @@ class PlainTransformers:
 
 
 class PlainGenerate:
-    """`LLM.generate` of the engine that ours uses, too."""
+    """`LLM.generate` of an engine; p(yes) is NaN where the parameters did not give both words' log-probabilities."""
 
-    def __init__(self, engine: VllmEngine, reference: PlainTransformers) -> None:
-        self.llm, self.prompts, self.tokens = engine._llm, reference.prompts, reference.tokens
+    def __init__(self, engine: VllmEngine, reference: PlainTransformers, params: Any) -> None:
+        self.llm, self.prompts, self.tokens, self.params = engine._llm, reference.prompts, reference.tokens, params
 
     def __call__(self, images: list[Image.Image]) -> Probabilities:
         requests = [
             {"prompt": prompt, "multi_modal_data": {"image": image}} for image in images for prompt in self.prompts
         ]
-        outputs = self.llm.generate(requests, aspect_params(self.tokens), use_tqdm=False)
         found = []
-        for output in outputs:
+        for output in self.llm.generate(requests, self.params, use_tqdm=False):
             first = output.outputs[0].logprobs[0]
-            yes, no = (first[token].logprob for token in (self.tokens.yes, self.tokens.no))
-            found.append(probability_of_yes(yes, no)[0])
+            both = [first[token].logprob for token in (self.tokens.yes, self.tokens.no) if token in first]
+            found.append(probability_of_yes(*both)[0] if len(both) == 2 else float("nan"))
         return np.array(found).reshape(len(images), len(self.prompts))
 
 
@@ -171,35 +173,33 @@ def common(one: list[int], other: list[int]) -> int:
 def measure(args: argparse.Namespace, folder: Path, side: int) -> None:
     task = AspectTask(questions(args.questions), ASPECT_INSTRUCTION)
     reference = PlainTransformers(folder, task)
+    rates: dict[str, list[tuple[float, float]]] = {}
+
+    def run(name: str, way: Way, images: list[Image.Image], engine: VllmEngine) -> Probabilities:
+        forget(engine)
+        cpu, wall = time.process_time(), time.perf_counter()
+        found = way(images)
+        spent = time.process_time() - cpu, time.perf_counter() - wall
+        rates.setdefault(name, []).append((found.size / spent[0], found.size / spent[1]))
+        return found
+
+    first_try(args, folder, side, reference, run)
     config = VllmBackend(model=str(folder), max_model_len=512, cpu_kv_cache_gb=0.5)
     engine = VllmEngine(config)
-    ours, generate = Ours(engine, task), PlainGenerate(engine, reference)
-    ways: dict[str, Callable[[list[Image.Image]], Probabilities]] = {
-        f"transformers, {str(reference.dtype).removeprefix('torch.')}": reference,
-        "LLM.generate": generate,
-        "ours": ours,
-    }
-    for way in ways.values():  # kernels and caches of Python's own
+    ours, exact = Ours(engine, task), PlainGenerate(engine, reference, aspect_params(reference.tokens))
+    for way in (reference, exact, ours):  # kernels, and caches of Python's own
         way(drawings(10**6, 1, side))
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     ours.cached = ours.total = 0
     differences = []
     for round_ in range(args.repeat):
         images = drawings(round_, args.images, side)
-        found = {}
-        for name, way in ways.items():
-            some = images[: args.paper_images] if way is reference else images
-            forget(engine)
-            cpu, wall = time.process_time(), time.perf_counter()
-            found[name] = way(some)
-            spent = time.process_time() - cpu, time.perf_counter() - wall
-            requests = len(some) * len(task.questions)
-            seconds[name].append((requests / spent[0], requests / spent[1]))
-        exact = reference.exact(images[: args.paper_images])
-        paper, plain, mine = found.values()
-        few = mine[: args.paper_images]
-        differences.append([np.abs(d).max() for d in (mine - plain, few - paper, few - exact)])
-    print_rates(seconds, args, len(task.questions))
+        few = images[: args.paper_images]
+        paper = run(f"transformers, {str(reference.dtype).removeprefix('torch.')}", reference, few, engine)
+        plain = run("LLM.generate, exact", exact, images, engine)
+        mine = run("ours", ours, images, engine)
+        pairs = (mine - plain, mine[: len(few)] - paper, mine[: len(few)] - reference.exact(few))
+        differences.append([np.abs(pair).max() for pair in pairs])
+    print_rates(rates, args)
     worst = np.max(differences, axis=0)
     print(
         f"largest |difference| of ours in p(yes): {worst[0]:.2g} to LLM.generate, {worst[1]:.2g} to transformers as"
@@ -217,19 +217,35 @@ def measure(args: argparse.Namespace, folder: Path, side: int) -> None:
     engine.close()
 
 
+def first_try(
+    args: argparse.Namespace, folder: Path, side: int, reference: PlainTransformers, run: Callable[..., Probabilities]
+) -> None:
+    """Plain vLLM with its own block size and the most probable tokens; its engine is gone when ours starts."""
+    from vllm import SamplingParams
+
+    blocks = {"block_size": 128}
+    engine = VllmEngine(VllmBackend(model=str(folder), max_model_len=512, cpu_kv_cache_gb=0.5, engine_args=blocks))
+    generate = PlainGenerate(engine, reference, SamplingParams(max_tokens=1, temperature=0, logprobs=20))
+    generate(drawings(10**6, 1, side))
+    for round_ in range(args.repeat):
+        run("LLM.generate, 20 log-probs", generate, drawings(round_, args.images, side), engine)
+    engine.close()
+
+
 def forget(engine: VllmEngine) -> None:
     """Empty the engine's caches."""
     engine._llm.reset_prefix_cache()
     engine._llm.reset_mm_cache()
 
 
-def print_rates(seconds: dict[str, list[tuple[float, float]]], args: argparse.Namespace, count: int) -> None:
-    rates = {name: np.median(found, axis=0) for name, found in seconds.items()}
+def print_rates(found: dict[str, list[tuple[float, float]]], args: argparse.Namespace) -> None:
+    rates = {name: np.median(rounds, axis=0) for name, rounds in found.items()}
     best = rates["ours"]
-    print(f"\n{count} questions, {args.repeat} rounds of {args.images} images ({args.paper_images} for transformers)")
-    print(f"{'':<26}{'requests/CPU s':>15}{'ours':>8}{'requests/wall s':>17}{'ours':>8}")
+    images = f"{args.images} images ({args.paper_images} for transformers)"
+    print(f"\n{args.questions} questions, {args.repeat} rounds of {images}")
+    print(f"{'':<28}{'requests/CPU s':>15}{'ours':>8}{'requests/wall s':>17}{'ours':>8}")
     for name, (cpu, wall) in rates.items():
-        print(f"{name:<26}{cpu:>15.1f}{best[0] / cpu:>7.2f}x{wall:>17.1f}{best[1] / wall:>7.2f}x")
+        print(f"{name:<28}{cpu:>15.1f}{best[0] / cpu:>7.2f}x{wall:>17.1f}{best[1] / wall:>7.2f}x")
 
 
 def profile(work: Callable[[], object]) -> None:

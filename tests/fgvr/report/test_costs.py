@@ -68,6 +68,17 @@ def test_students_pay_for_near_where_they_learned_its_labels() -> None:
     assert own.inference_hours == near.inference_hours == pytest.approx(20 / 200 / 3600 * IMAGES)
 
 
+def test_one_pass_for_labels_and_aspects_is_paid_by_both_and_once_by_who_needs_both() -> None:
+    """It took 360 s, and the tables that are taken from it a second each."""
+    parts = {"answers": StageResult("answers", 1, 100, 0), "aspects": StageResult("aspects", 1, 100, 0)}
+    stages = [StageResult("looks", 360, 150, 0), *(parts.get(stage.name, stage) for stage in STAGES)]
+    own = method_costs(["makd", "near"], stages, Billing(), class_targets="true").methods
+    assert own["makd"].preparation_hours == pytest.approx(361 / 3600)
+    assert own["near"].preparation_hours == pytest.approx(361 / 3600)
+    near = method_costs(["makd"], stages, Billing(), class_targets="near").methods["makd"]
+    assert near.preparation_hours == pytest.approx((360 + 2 + 100) / 3600)
+
+
 def test_what_has_no_price_is_unknown_and_named_never_free() -> None:
     server = {**SERVER, "answers": "another-model"}
     costs = method_costs(["mllm", "zs_clip"], STAGES, Billing(PRICES, server)).methods
