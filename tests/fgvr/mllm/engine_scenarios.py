@@ -171,13 +171,19 @@ class Scenarios:
         self.engine._config = config.model_copy(update={"images_in_flight": 2})
 
         def requests() -> Iterator[ImageRequest]:
-            for seed in range(6):
+            for seed in range(8):
                 drawn_at.append(self.engine._loop.unfinished)
                 yield ImageRequest(Picture.of(drawn(100 + seed)), image_conversation(), Sampling(2))
 
+        def pictures() -> Iterator[Picture]:
+            return (request.picture for request in requests())
+
         self.engine.label(requests())
+        labels = list(drawn_at)
+        drawn_at.clear()
+        self.engine.aspects(pictures(), replace(TASK, instruction="Two images."))
         self.engine._config = config
-        return drawn_at
+        return {"label": labels, "aspects": drawn_at}
 
     def dead_engine(self) -> Any:
         """Last: a step fails."""
