@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +25,29 @@ def take_part(
     def compute(folder: StageFolder) -> StageSummary:
         failures: Counter[str] = Counter()
         totals: Counter[str] = Counter()
-        starts = range(0, len(ids), size)
-        for number, start in enumerate(starts):
-            rows = part_rows(looks.take(ids[start : start + size], ["image_id", column]), column, schema)
-            tables.write_part(folder.uri, number, rows)
+        parts = 0
+        for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
+            tables.write_part(folder.uri, parts - 1, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
             totals.update({f.name: pc.sum(rows[f.name]).as_py() or 0 for f in schema if f.name.endswith("_tokens")})
         metrics = {metric: float(value) for metric, value in totals.items()}
         if totals["prompt_tokens"] and "cached_tokens" in totals:
             metrics["cached_share"] = totals["cached_tokens"] / totals["prompt_tokens"]
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        return StageSummary(len(ids), failures.total(), len(starts), size, dict(failures), metrics, facts)
+        return StageSummary(len(ids), failures.total(), parts, size, dict(failures), metrics, facts)
 
     decides = {"ids": digest_of_ids(ids), "size": size}
     return context.stage(name, decides=decides, inputs=[looks], compute=compute)
+
+
+def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """The rows of `ids` in order, `size` of them at a time; reads the table once."""
+    wanted, kept = pa.array(ids), schema.empty_table()
+    for batch in looks.batches(["image_id", column]):
+        chosen = batch.filter(pc.is_in(batch["image_id"], wanted))
+        kept = pa.concat_tables([kept, part_rows(chosen, column, schema)])
+        while kept.num_rows >= size:
+            yield kept.slice(0, size)
+            kept = kept.slice(size)
+    if kept.num_rows:
+        yield kept

@@ -1,11 +1,13 @@
-"""Labels and aspects in one pass under Ray, with a server in place of the engine."""
+"""Labels and aspects in one pass: real parts, computed in this process, and a server in place of the engine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_mllm_stages import ChatServer, flow, model, serving
 
+from cluster import parts
 from fgvr import storage, tables
 from fgvr.config import ConfigError
 from pipelines.flow import Flow
@@ -15,11 +17,25 @@ pytestmark = pytest.mark.slow
 TOGETHER = {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per_part": 9}, "with_labels": True}
 
 
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pending parts go to one worker in this process."""
+
+    def stream(job: Any, pending: list[int], chunks: dict[int, Any], finished: set[int]) -> Iterator[dict[str, Any]]:
+        actor = parts._PartActor(job)
+        for number in pending:
+            yield actor._part(number, chunks[number], number in finished)
+
+    monkeypatch.setattr(parts, "_stream", stream)
+    monkeypatch.setattr(parts, "limit_threads", lambda _: None)
+    monkeypatch.setattr(parts, "check_capacity", lambda *_: None)
+
+
 def rows_of(made: Flow) -> list[list[dict[str, Any]]]:
     return [table.read().to_pylist() for table in (made.labels, made.aspects)]
 
 
-def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path, ray_session_of_two: None) -> None:
+def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path) -> None:
     with serving(ChatServer(model)) as server:
         apart = flow(tmp_path / "apart", server)
         expected = rows_of(apart)
@@ -36,7 +52,7 @@ def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path, ray_session_of_
     assert made.aspects.extra["metrics"] == apart.aspects.extra["metrics"]
 
 
-def test_an_interrupted_pass_computes_what_is_missing(tmp_path: Path, ray_session_of_two: None) -> None:
+def test_an_interrupted_pass_computes_what_is_missing(tmp_path: Path) -> None:
     with serving(ChatServer(model)) as server:
         made = flow(tmp_path, server, aspects=TOGETHER, mllm=without_memory(server))
         expected, looks = rows_of(made), made.looks
@@ -55,7 +71,7 @@ def without_memory(server: ChatServer) -> dict[str, Any]:
     return {"kind": "openai", "base_url": server.url, "model": "m", "max_retries": 0, "reply_cache": None}
 
 
-def test_questions_that_need_the_labels_cannot_be_asked_with_them(tmp_path: Path, ray_session_of_two: None) -> None:
+def test_questions_that_need_the_labels_cannot_be_asked_with_them(tmp_path: Path) -> None:
     with serving(ChatServer(model)) as server:
         llm = {"kind": "openai", "base_url": server.url, "model": "writer"}
         made = flow(tmp_path, server, aspects=TOGETHER, questions={"llm": llm}, makd={"target": "near"})
