@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.analysis.agreement import compare_aspects
-from fgvr.analysis.class_sums import FOLDS, ClassSums
+from fgvr.analysis.class_sums import ClassSums, halves
 from fgvr.analysis.leave_one_out import leave_one_out
 from fgvr.analysis.projection import project
 from fgvr.config.data import ImageLimits
@@ -48,6 +48,7 @@ class AspectImages:
     Attributes:
         ids: int64 [N], ascending.
         classes: int64 [N], class targets.
+        folds: int64 [N], the half that each belongs to.
         judged: rows among these, ascending, of the larger sample.
         compared: rows among `judged`, ascending, that the student was asked about.
         held_out: of the compared ones, those kept out of the student's training, bool.
@@ -56,15 +57,11 @@ class AspectImages:
 
     ids: Ids
     classes: Ids
+    folds: Ids
     judged: Ids
     compared: Ids
     held_out: npt.NDArray[np.bool_]
     student: Table
-
-    @property
-    def folds(self) -> Ids:
-        """Which half each of the N images belongs to."""
-        return np.arange(len(self.ids)) % FOLDS
 
 
 def aspect_images(context: RunContext, flow: Flow) -> AspectImages | None:
@@ -85,9 +82,11 @@ def aspect_images(context: RunContext, flow: Flow) -> AspectImages | None:
     judged = np.sort(order[:JUDGED])
     compared = np.sort(order[:COMPARED])
     ids = rows["image_id"].to_numpy().astype(np.int64)
+    classes = rows["label_id"].to_numpy().astype(np.int64)
     return AspectImages(
         ids=ids,
-        classes=rows["label_id"].to_numpy().astype(np.int64),
+        classes=classes,
+        folds=halves(classes),
         judged=judged,
         compared=np.searchsorted(judged, compared),
         held_out=held[compared],

@@ -15,6 +15,19 @@ FOLDS = 2
 """Halves of the images that are kept apart, so that one can be judged by what the other shows."""
 
 
+def halves(classes: Ids) -> Ids:
+    """The fold of each image, int64 [N]: the images of a class in turn, so that both folds have half of every class.
+
+    Not all rows in turn: a listing that goes round the classes would put each class into one fold only.
+
+    Args:
+        classes: int64 [N].
+    """
+    folds = np.empty(len(classes), dtype=np.int64)
+    folds[np.argsort(classes, kind="stable")] = np.arange(len(classes)) % FOLDS
+    return folds
+
+
 class ClassSums:
     """Sums of p(yes) and numbers of answers, by fold, class and question.
 

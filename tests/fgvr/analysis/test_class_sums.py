@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from fgvr.analysis.class_sums import ClassSums, chance_bits, entropy, mutual_information
+from fgvr.analysis.class_sums import ClassSums, chance_bits, entropy, halves, mutual_information
 
 
 def sums_of(classes, p_yes, folds=None, number=None):
@@ -17,6 +17,17 @@ def sums_of(classes, p_yes, folds=None, number=None):
 
 def bits(sums):
     return mutual_information(sums.means(), sums.counts.sum(axis=0))
+
+
+@pytest.mark.parametrize("order", [[0, 1] * 6, [0] * 6 + [1] * 6, [0, 0, 1, 1] * 3])
+def test_both_halves_have_half_of_every_class_in_whatever_order_they_are_listed(order):
+    classes = np.array(order)
+    folds = halves(classes)
+    assert [np.bincount(folds[classes == one], minlength=2).tolist() for one in (0, 1)] == [[3, 3], [3, 3]]
+
+
+def test_halves_of_odd_classes():
+    assert halves(np.array([5, 2, 5, 5, 9])).tolist() == [1, 0, 0, 1, 0]
 
 
 def test_means_leave_missing_answers_out():
