@@ -7,7 +7,6 @@ with one id) ends the reading. Boxes are cut off at the image's border.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ class CocoError(UserError, ValueError):
 class LeftOut(StrEnum):
     """Why an entry of the file was left out; counted in `CocoSet.left_out`."""
 
-    NO_BOX = "no_box"  # `bbox` is missing or is not four finite numbers
+    NO_BOX = "no_box"  # `bbox` is missing or is not four finite numbers (of float32)
     EMPTY_BOX = "empty_box"  # width or height is not positive
     OUTSIDE = "outside"  # nothing of the box is inside the image
     UNKNOWN_IMAGE = "unknown_image"  # of an image that the file does not list
@@ -94,14 +93,15 @@ def read_coco(uri: str) -> CocoSet:
         content = json.loads(storage.read_bytes(uri))
     except FileNotFoundError:
         raise CocoError(f"{uri}: there is no such annotations file") from None
-    except ValueError as error:  # not JSON, or not text
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
         raise CocoError(f"{uri}: not a JSON file: {error}") from None
     return parse_coco(content, uri)
 
 
 def parse_coco(content: Any, where: str) -> CocoSet:
     """Clean the content of an annotations file; raises CocoError. `where` names it in messages."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
+    lists = isinstance(content, Mapping) and isinstance(content.get("images"), list)
+    if not lists or not isinstance(content.get("annotations") or [], list):
         raise CocoError(f"{where}: expected COCO's annotations, an object with images, annotations and categories")
     left_out: Counter[LeftOut] = Counter()
     categories = _categories(content.get("categories"), where)
@@ -124,6 +124,7 @@ def parse_coco(content: Any, where: str) -> CocoSet:
     )
 
 
+_LARGEST = float(np.finfo(np.float32).max)
 _Listed = tuple[str, int, int]
 _Box = tuple[float, float, float, float]
 _Found = tuple[_Box, int, bool, float]
@@ -149,7 +150,7 @@ def _images(entries: list[Any], where: str, left_out: Counter[LeftOut]) -> dict[
         if not isinstance(entry, Mapping) or not _is_id(entry.get("id")):
             raise CocoError(f"{where}: images[{number}] has no integer id")
         name, width, height = (entry.get(key) for key in ("file_name", "width", "height"))
-        if not isinstance(name, str) or not name or not _is_id(width) or not _is_id(height) or min(width, height) < 1:
+        if not isinstance(name, str) or not name or not _is_side(width) or not _is_side(height):
             raise CocoError(f"{where}: images[{number}] needs a file_name and a positive width and height")
         listed = (name, width, height)
         if images.setdefault(entry["id"], listed) != listed:
@@ -202,8 +203,12 @@ def _objects(found: list[_Found]) -> Objects:
 
 
 def _is_id(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_side(value: Any) -> TypeGuard[int]:
+    return _is_id(value) and 1 <= value < 2**31
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

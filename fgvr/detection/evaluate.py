@@ -105,7 +105,9 @@ def _sides(box: npt.NDArray[np.float32]) -> list[float]:
 def _sizes(images: Sequence[CocoImage]) -> tuple[bool, bool, bool]:
     """Whether there are small, medium and large objects."""
     areas = np.concatenate([image.objects.areas[~image.objects.crowd] for image in images])
-    return bool((areas < 32**2).any()), bool(((areas >= 32**2) & (areas < 96**2)).any()), bool((areas >= 96**2).any())
+    # As pycocotools counts them: an area on a border is on both sides of it.
+    medium = (areas >= 32**2) & (areas <= 96**2)
+    return bool((areas <= 32**2).any()), bool(medium.any()), bool((areas >= 96**2).any())
 
 
 def _percent(values: list[float]) -> dict[str, float]:

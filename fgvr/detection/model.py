@@ -187,6 +187,6 @@ def load_detector(folder: Path, device: str | torch.device = "cpu") -> tuple[Det
         spec = DetectorSpec(Detector(**content["model"]), categories)
         rcnn = AspectDetector(spec).rcnn
         rcnn.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (KeyError, TypeError, SafetensorError, FileNotFoundError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError, FileNotFoundError, RuntimeError) as error:
         raise ModelFolderError(f"{folder} is damaged: {error!r}") from None
     return spec, rcnn.eval().to(device)

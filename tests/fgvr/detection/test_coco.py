@@ -58,6 +58,8 @@ def test_boxes_become_corners_and_ids_become_positions():
         ({"bbox": [1, 2, 3]}, LeftOut.NO_BOX),
         ({"bbox": [1, 2, 3, math.nan]}, LeftOut.NO_BOX),
         ({"bbox": [1, 2, 3, None]}, LeftOut.NO_BOX),
+        ({"bbox": [1, 2, 3, 10**400]}, LeftOut.NO_BOX),
+        ({"bbox": [-1e300, 2, 1e300, 4]}, LeftOut.NO_BOX),
         ({"bbox": [1, 2, 3, 4], "image_id": 8}, LeftOut.UNKNOWN_IMAGE),
         ({"bbox": [1, 2, 3, 4], "image_id": "7"}, LeftOut.UNKNOWN_IMAGE),
         ({"bbox": [1, 2, 3, 4], "category_id": 4}, LeftOut.UNKNOWN_CATEGORY),
@@ -91,9 +93,13 @@ A = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}
         ({"images": [A, {**A, "file_name": "b.jpg"}]}, "two images have the id 7: a.jpg and b.jpg"),
         ({"images": [A, {**A, "id": 8}]}, "a.jpg is listed under two ids, 7 and 8"),
         ({"images": [{**A, "id": "x"}]}, r"images\[0\] has no integer id"),
+        ({"images": [{**A, "id": 2**63}]}, r"images\[0\] has no integer id"),
         ({"images": [{**A, "width": 0}]}, r"images\[0\] needs"),
+        ({"images": [{**A, "height": 2**31}]}, r"images\[0\] needs"),
         ({"images": [{**A, "file_name": None}]}, r"images\[0\] needs"),
         ({"images": None}, "expected COCO's annotations"),
+        ({"annotations": 5}, "expected COCO's annotations"),
+        ({"annotations": {"1": {}}}, "expected COCO's annotations"),
         ({"categories": []}, "lists no categories"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two categories have the id 1"),
         ({"categories": [{"name": "a"}]}, r"categories\[0\] has no integer id"),
@@ -107,7 +113,7 @@ def test_what_cannot_be_told_apart_ends_the_reading(change, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(CocoError, match="there is no such annotations file"):
         read_coco(str(tmp_path / "none.json"))
-    for text in (b"<html>", b"\xff\xfe\x00", b"[]"):
+    for text in (b"<html>", b"\xff\xfe\x00", b"[]", b"[" * 100_000):
         (tmp_path / "bad.json").write_bytes(text)
         with pytest.raises(CocoError, match=r"bad\.json: (not a JSON file|expected COCO)"):
             read_coco(str(tmp_path / "bad.json"))

@@ -58,6 +58,14 @@ def test_nothing_found_and_nothing_to_find():
     assert coco_metrics(truth[1:], [FINCH], nothing[1:]) == {}
 
 
+def test_an_area_on_the_border_of_two_sizes_is_of_both():
+    truth = [image(1, [[0, 0, 32, 32]], [0])]
+    right, nothing = found([[0, 0, 32, 32]], [0], [0.9]), found([], [], [])
+    sizes = {"AP_small", "AP_medium"}
+    assert {name for name in coco_metrics(truth, [FINCH], [right]) if "_" in name} == sizes
+    assert {name for name in coco_metrics(truth, [FINCH], [nothing]) if "_" in name} == sizes
+
+
 def test_results_have_the_file_s_own_ids():
     truth = [image(5, [[0, 0, 20, 20]], [1])]
     assert coco_results(truth, [FINCH, OWL], [found([[1, 2, 4, 8]], [1], [0.5])]) == [

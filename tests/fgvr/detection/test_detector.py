@@ -179,6 +179,11 @@ def test_a_folder_is_a_plain_faster_rcnn(drawn, tmp_path):
     for row in rows:
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert row["labels"] == [annotated.categories[place].name for place in row["label_ids"]]
+    whole = (model / "model.json").read_text()
+    (model / "model.json").write_text(whole.replace('"head_width": ', '"head_width": -'))
+    with pytest.raises(ModelFolderError, match="is damaged"):
+        load_detector(model)
+    (model / "model.json").write_text(whole)
     (model / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelFolderError, match="is damaged"):
         load_detector(model)
