@@ -146,8 +146,7 @@ def _check_questions(config: Config) -> None:
         config.makd.target == "near" or not _may_have_truth(config.ingest.source)
     ):
         check_asked_with_labels(config)
-    similarity = config.questions.duplicate_similarity
-    if config.questions.file is None and config.questions.llm is not None and similarity is not None and similarity < 1:
+    if config.questions.compares_meaning:
         find_sentence_model(config.questions.duplicate_model, "questions.duplicate_model")
 
 

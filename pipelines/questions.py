@@ -20,7 +20,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import Config, ConfigError, Mllm
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
-from fgvr.metrics.semantic import SentenceBert
+from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.questions import (
@@ -55,7 +55,9 @@ def run(context: RunContext, flow: Flow) -> Table:
         # Where the workers are: the driver may have neither the memory nor a GPU.
         return run_once(_generate, llm, names, wanted, config.duplicate_model, workers=config.workers)
 
-    decides = {"llm": backend_identity(llm), **asdict(wanted), "duplicate_model": config.duplicate_model}
+    decides = {"llm": backend_identity(llm), **asdict(wanted)}
+    if config.compares_meaning:
+        decides["duplicate_model"] = find_sentence_model(config.duplicate_model, "questions.duplicate_model")[1]
     return _write(context, generate, decides=decides, inputs=inputs)
 
 

@@ -34,6 +34,12 @@ class Questions(Part):
     workers: Workers = Workers()
     """Where `llm` runs (one worker)."""
 
+    @property
+    def compares_meaning(self) -> bool:
+        """Whether text embeddings are asked which written questions are one: `duplicate_model` is needed then."""
+        asked = self.file is None and self.llm is not None
+        return asked and self.duplicate_similarity is not None and self.duplicate_similarity < 1
+
 
 class Aspects(Part):
     """aspects: p(yes) of every question for every training image of the student."""
