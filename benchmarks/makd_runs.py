@@ -16,7 +16,7 @@ from own_models import OwnModel
 from cluster.run import open_run
 from cluster.stage import RunContext
 from fgvr import storage
-from fgvr.config import Config, build
+from fgvr.config import Config, ConfigError, build
 from fgvr.config.data import BirdScenesSource
 from fgvr.config.tree import merge
 from fgvr.evaluation import names_of
@@ -94,6 +94,8 @@ class StudentRuns(DataSetRuns):
         true = flow.samples.take(ids, ["class_name"])["class_name"].to_pylist()
         predicted = names_of(predict(context, flow, config.evaluate.methods[0], ids).find(ids), ids)
         known = [(name, truth) for name, truth in zip(predicted, true, strict=True) if truth]
+        if not known:
+            raise ConfigError(f"evaluate.split = {config.evaluate.split}: no image has a true class to compare with")
         return Measured({TOP1: 100 * float(top1_hits(*map(list, zip(*known, strict=True))).mean())})
 
 
