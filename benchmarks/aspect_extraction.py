@@ -1,7 +1,8 @@
-"""Aspect extraction: all questions about an image through our engine, beside the paper's way and plain vLLM.
+r"""Aspect extraction: all questions about an image through our engine, beside the paper's way and plain vLLM.
 
     OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind python benchmarks/aspect_extraction.py
-    OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind python benchmarks/aspect_extraction.py --model 12m --images 6
+    OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind python benchmarks/aspect_extraction.py --model 12m --images 4 \
+        --paper-images 1 --side 1000
 
 Three ways from decoded images to p(yes) of 50 questions each, in one process and in turns:
 
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from aspect_model import build_model
+from aspect_model import SIDE, build_model
 from PIL import Image
 
 from fgvr.config.makd import ASPECT_INSTRUCTION
@@ -296,14 +297,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24, help="a round")
     parser.add_argument("--paper-images", type=int, default=2, help="of these, so many for transformers")
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    parser.add_argument("--side", type=int, help="of the images, pixels; default: the model's input size")
     args = parser.parse_args()
     if args.model == "demo":
-        measure(args, MLLM_PATH, 64)
+        measure(args, MLLM_PATH, args.side or 64)
         return
     with tempfile.TemporaryDirectory() as scratch:
         size = build_model(Path(scratch), MLLM_PATH)
         print(f"{size / 1e6:.1f} million parameters, random")
-        measure(args, Path(scratch), 448)
+        measure(args, Path(scratch), args.side or SIDE)
 
 
 if __name__ == "__main__":
