@@ -134,10 +134,9 @@ class Table:
 
     def find(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
         """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""
-        wanted = pa.array(np.unique(np.asarray(ids, dtype=np.int64)))
+        wanted = np.unique(np.asarray(ids, dtype=np.int64))
         columns = columns if columns is None or "image_id" in columns else ["image_id", *columns]
-        parts = [part.filter(pc.is_in(part["image_id"], wanted)) for part in self.batches(columns)]
-        return pa.concat_tables(parts)
+        return pa.concat_tables([rows_among(part, wanted) for part in self.batches(columns)])
 
     def good(self, columns: list[str] | None = None) -> pa.Table:
         """Rows without an error."""
@@ -145,6 +144,17 @@ class Table:
         rows = self.read(wanted)
         rows = rows.filter(pc.is_null(rows["error"]))
         return rows if columns is None else rows.select(columns)
+
+
+def rows_among(rows: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
+    """Those rows whose `image_id` is among `ids` (int64 [N], ascending), in their order.
+
+    `pc.is_in` would hash all N ids anew for each part of a table: 2.6 seconds a part for ten million.
+    """
+    if not len(ids):
+        return rows.slice(0, 0)
+    own = rows["image_id"].to_numpy()
+    return rows.filter(pa.array(ids[np.minimum(np.searchsorted(ids, own), len(ids) - 1)] == own))
 
 
 def vectors(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:

@@ -42,10 +42,9 @@ def take_part(
 
 def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
     """The rows of `ids` in order, `size` of them at a time; reads the table once."""
-    wanted, kept = pa.array(ids), schema.empty_table()
+    kept = schema.empty_table()
     for batch in looks.batches(["image_id", column]):
-        chosen = batch.filter(pc.is_in(batch["image_id"], wanted))
-        kept = pa.concat_tables([kept, part_rows(chosen, column, schema)])
+        kept = pa.concat_tables([kept, part_rows(tables.rows_among(batch, ids), column, schema)])
         while kept.num_rows >= size:
             yield kept.slice(0, size)
             kept = kept.slice(size)

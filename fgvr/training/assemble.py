@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
-from fgvr.tables import Table, vectors
+from fgvr.tables import Table, rows_among, vectors
 from fgvr.training.examples import Examples
 from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
@@ -89,8 +89,7 @@ def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, clas
     """
     predicted = np.full(len(image_ids), UNKNOWN_CLASS, dtype=np.int64)
     for part in embeddings.batches(["image_id", "vector", "error"]):
-        wanted = pc.and_(pc.is_null(part["error"]), pc.is_in(part["image_id"], pa.array(image_ids)))
-        rows = part.filter(wanted)
+        rows = rows_among(part.filter(pc.is_null(part["error"])), image_ids)
         if rows.num_rows:
             best = classes.scores(vectors(rows["vector"])).argmax(axis=1)
             predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = best

@@ -113,3 +113,11 @@ def test_rows_of_a_table_that_is_not_dense_are_found_by_id(tmp_path: Path) -> No
         {"image_id": 9, "label": "c"},
     ]
     assert table.find(np.array([], dtype=np.int64)).num_rows == 0
+
+
+def test_rows_among_ids() -> None:
+    rows = pa.table({"image_id": [7, 2, 9, 4, 11], "n": [0, 1, 2, 3, 4]})
+    ids = np.array([2, 3, 9, 10])
+    assert tables.rows_among(rows, ids)["n"].to_pylist() == [1, 2]
+    assert tables.rows_among(rows, ids[:0]).equals(rows.slice(0, 0))
+    assert tables.rows_among(rows.slice(0, 0), ids).num_rows == 0
