@@ -80,7 +80,8 @@ class _Training:
             return None
         if self.job.teacher is None:
             raise ValueError("a distillation without a teacher")
-        teacher = open_teacher(self.job.teacher, self.job.spec.labels, len(self.examples), self.device)
+        labels, count = self.job.spec.labels, len(self.examples)
+        teacher = open_teacher(self.job.teacher, labels, count, self.device, low_precision=self.low_precision)
         return Distiller(settings, teacher, self.examples.classes)
 
     def epoch(self, epoch: int) -> None:

@@ -47,9 +47,12 @@ class Teacher(Protocol):
 class StudentTeacher:
     """A trained student; it is shown the crop that the student gets, in its own size and normalisation."""
 
-    def __init__(self, spec: StudentSpec, model: nn.Module, labels: Sequence[str], examples: int) -> None:
-        """`labels`: the student's classes; `examples`: N. Raises ConfigError where the classes differ."""
+    def __init__(
+        self, spec: StudentSpec, model: nn.Module, labels: Sequence[str], examples: int, *, low_precision: bool = False
+    ) -> None:
+        """Arguments as `open_teacher`'s; raises ConfigError where the classes differ."""
         self.spec, self.model = spec, model.eval().requires_grad_(False)
+        self.low_precision = low_precision
         self.known = np.ones(examples, dtype=bool)
         device = next(model.parameters()).device
         self._order = torch.from_numpy(class_order(spec.labels, labels)).to(device)
@@ -63,7 +66,7 @@ class StudentTeacher:
             resized = functional.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
             pixels = resized.permute(0, 2, 3, 1)
         inputs = self.spec.preprocess.normalise(pixels)
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=pixels.device.type == "cuda"):
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
             outputs = self.model(inputs)
         return self.spec.split(outputs.float())[0][:, self._order]
 
@@ -81,7 +84,9 @@ class ScoreTeacher:
         return self._scores[torch.from_numpy(positions).to(self._scores.device)]
 
 
-def open_teacher(folder: str, labels: Sequence[str], examples: int, device: torch.device) -> Teacher:
+def open_teacher(
+    folder: str, labels: Sequence[str], examples: int, device: torch.device, *, low_precision: bool = False
+) -> Teacher:
     """The teacher in a folder (a URI).
 
     Args:
@@ -89,6 +94,7 @@ def open_teacher(folder: str, labels: Sequence[str], examples: int, device: torc
         labels: the student's classes.
         examples: N.
         device: where it computes.
+        low_precision: a student computes in bf16, as the one that it teaches.
 
     Raises:
         ConfigError: a student with other classes.
@@ -100,7 +106,7 @@ def open_teacher(folder: str, labels: Sequence[str], examples: int, device: torc
             raise ValueError(f"teacher scores {scores.shape} do not fit {examples} examples of {len(labels)} classes")
         return ScoreTeacher(scores, device)
     spec, model = load_student(storage.fetch_folder(folder), device)
-    return StudentTeacher(spec, model, labels, examples)
+    return StudentTeacher(spec, model, labels, examples, low_precision=low_precision)
 
 
 def put_scores(folder: str, scores: npt.NDArray[np.float32]) -> None:

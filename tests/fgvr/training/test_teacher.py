@@ -67,6 +67,19 @@ def test_a_student_teaches_its_own_logits_in_the_order_of_the_pupil(tmp_path):
     assert not teacher.model.training
 
 
+def test_a_teacher_computes_in_the_precision_of_its_pupil():
+    class Sees(nn.Linear):
+        def forward(self, inputs):
+            self.made = super().forward(inputs.mean(dim=(2, 3)))
+            return self.made
+
+    model, labels = Sees(3, 2), ("a", "b")
+    for low, made in ((True, torch.bfloat16), (False, torch.float32)):
+        teacher = StudentTeacher(spec(labels), model, labels, 5, low_precision=low)
+        assert teacher.logits(crops(), np.arange(5)).dtype == torch.float32
+        assert model.made.dtype == made
+
+
 def test_crops_of_another_size_are_resized_for_the_teacher():
     class Sees(nn.Module):
         def __init__(self):
