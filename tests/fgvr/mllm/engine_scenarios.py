@@ -12,14 +12,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scenario_inputs import ODD_QUESTIONS, QUESTIONS, drawn, small
+from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
-from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, Picture, Sampling
+from fgvr.mllm.backend import (
+    Answer,
+    AspectAnswer,
+    AspectTask,
+    EngineDead,
+    ImageRequest,
+    NameAnswer,
+    NameTask,
+    Picture,
+    Sampling,
+)
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
 from fgvr.mllm.prompts import image_conversation, text_conversation
@@ -112,6 +122,17 @@ class Scenarios:
 
         return {"together": ask([1, 2, 3, 4]), "alone": ask([3])}
 
+    def name_scores(self) -> Any:
+        task = NameTask(NAMES, "Name it")
+        answers = self.engine.name_scores(self.pictures, task)
+        branches = len(self.engine._names[task].tree.branches)
+        return {"answers": [named(answer) for answer in answers], "branches": branches}
+
+    def names_of_an_odd_picture(self) -> Any:
+        odd = Picture("no image", "odd names")  # type: ignore[arg-type]
+        answers = self.engine.name_scores([self.pictures[0], odd, self.pictures[1]], NameTask(NAMES, "Name it"))
+        return [named(answer) for answer in answers]
+
     def one_request_too_long(self) -> Any:
         prompts = ["Name it", "Name it " * 400, "Name it"]
         requests = [ImageRequest(self.pictures[0], image_conversation(prompt), Sampling(2)) for prompt in prompts]
@@ -203,6 +224,11 @@ def plain(answer: AspectAnswer) -> dict[str, Any]:
         "label_mass": answer.label_mass.tolist(),
         "failure": failure,
     }
+
+
+def named(answer: NameAnswer) -> dict[str, Any]:
+    failure = None if answer.failure is None else answer.failure.as_row()
+    return {**asdict(answer), "scores": answer.scores.tolist(), "failure": failure}
 
 
 def message_of(kind: type[Exception], work: Callable[[], object]) -> str:

@@ -15,6 +15,8 @@ QUESTIONS = (
     "Is the tail forked?",
 )
 
+NAMES = ("Azure Finch", "Azure Wren", "Crimson Wren", "Wren", "Crested Azure Finch")
+
 
 ODD_QUESTIONS = (
     "Is the body of the bird blue, " + "and is it not red, " * 34 + "and is the tail forked?",  # 425 tokens

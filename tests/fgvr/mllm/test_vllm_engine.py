@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenario_inputs import ODD_QUESTIONS, QUESTIONS, drawn
+from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn
 from tiny_checkpoints import build_internvl, build_llava, build_text_model
 from transformers_reference import Reference
 
@@ -96,6 +96,24 @@ def test_splicing_that_changes_answers_is_not_used(results: dict[str, Any]) -> N
 def test_lost_pixels_are_sent_again(results: dict[str, Any]) -> None:
     lost = results["pixels_lost_on_the_way"]
     assert p_yes(lost["found"]) == pytest.approx(p_yes(lost["expected"]), abs=TOLERANCE)
+
+
+def test_names_have_the_log_probabilities_of_transformers(checked: Checked) -> None:
+    found = checked.results["name_scores"]
+    assert [answer["failure"] for answer in found["answers"]] == [None] * 5
+    scores = np.array([answer["scores"] for answer in found["answers"]])
+    expected = np.array([[checked.reference.name(name, "Name it", drawn(seed)) for name in NAMES] for seed in range(5)])
+    assert scores == pytest.approx(expected, abs=TOLERANCE)
+    assert scores.std(axis=0).min() > 5 * TOLERANCE  # images matter: agreement is not by chance
+    assert found["branches"] > 1
+    assert all(answer["cached_tokens"] > 0 for answer in found["answers"])
+
+
+def test_names_of_a_picture_that_cannot_be_processed(checked: Checked) -> None:
+    first, odd, last = checked.results["names_of_an_odd_picture"]
+    assert odd["failure"]["reason"] == "request_rejected"
+    expected = [answer["scores"] for answer in checked.results["name_scores"]["answers"][:2]]
+    assert np.array([first["scores"], last["scores"]]) == pytest.approx(np.array(expected), abs=TOLERANCE)
 
 
 def test_labels_are_those_of_transformers(checked: Checked) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from fgvr.config.near import LABEL_PROMPT
+from fgvr.mllm.name_tree import name_ids
 from fgvr.mllm.prompts import AspectOrder, aspect_conversation, image_conversation, render
 from fgvr.mllm.yes_no import AnswerTokens
 
@@ -52,3 +53,16 @@ class Reference:
             float(torch.log_softmax(step[0].double(), -1)[token]) for step, token in zip(out.logits, new, strict=True)
         ]
         return self.processor.tokenizer.decode(new, skip_special_tokens=True), float(np.mean(lps)), prompt
+
+    def name(self, name: str, prompt: str, image: Image.Image) -> float:
+        """Mean log-probability of the name's tokens as the reply: one forward with the name behind the prompt."""
+        conversation = image_conversation(prompt)
+        inputs = self.inputs(conversation, image)
+        tokens = name_ids(self.processor.tokenizer, render(self.processor, conversation), name)
+        length = inputs["input_ids"].shape[1]
+        ids = torch.cat([inputs["input_ids"], torch.tensor([tokens])], dim=1)
+        rest = {key: value for key, value in inputs.items() if key not in {"input_ids", "attention_mask"}}
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **rest).logits[0].double()
+        steps = logits[length - 1 : -1].log_softmax(-1)
+        return float(np.mean([float(step[token]) for step, token in zip(steps, tokens, strict=True)]))
