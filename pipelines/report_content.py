@@ -159,6 +159,9 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
         facts.append(("Student", f"{config.makd.backbone}, {config.makd.epochs} epochs, α = {config.makd.alpha:g}"))
+        taught = config.makd.distillation
+        if taught.kind != "none":
+            facts.append(("Teacher of the students", f"{taught.teacher}, {taught.kind}, T = {taught.temperature:g}"))
     if "makd" in results.methods:
         facts.append(("Aspect questions", f"{flow.questions.rows:,}"))
     return facts

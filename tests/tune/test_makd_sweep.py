@@ -1,5 +1,7 @@
 """What a trial of makd trains, on examples made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,18 @@ def test_swept_fields_do_not_name_the_sweep():
 def test_what_cannot_be_swept_is_refused_at_once(values, message):
     with pytest.raises(ConfigError, match=message):
         check(build({"makd": values}))
+
+
+def test_all_trials_have_the_same_teacher(tmp_path):
+    class Copied:
+        """In place of a teacher: notes for whom it was put where."""
+
+        def put(self, folder, image_ids):
+            (tmp_path / "put.txt").write_text(f"{folder} {image_ids.tolist()}")
+
+    folder = str(tmp_path)
+    taught = replace(small_sweep(Config()), teacher=Copied())
+    trial = taught.prepare(folder).training(Config(), folder, f"{folder}/trial")
+    assert (tmp_path / "put.txt").read_text() == f"{folder}/teacher [0, 1, 2, 3]"
+    assert trial.job.teacher == f"{folder}/teacher"
+    assert small_sweep(Config()).training(Config(), folder, folder).job.teacher is None
