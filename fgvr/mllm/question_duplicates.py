@@ -4,7 +4,8 @@ Text embeddings alone would do harm: with all-MiniLM-L6-v2 "Does the bird have a
 beak?" (0.96) than to "Is the beak long?" (0.85). So two questions must first agree in their words, and only then the
 embeddings decide:
 
-- the same words of meaning: always duplicates ("Are the legs yellow?", "Does the bird have yellow legs?");
+- the same words of meaning: always duplicates ("Are the legs yellow?", "Does the bird have yellow legs?"), except
+  that from four words on they must have the same order ("a red head and a black body", "a black head and a red body");
 - one has all words of the other and more: from a cosine on. Of 48 pairs written by hand the highest cosine of such
   a pair with two meanings is 0.931 ("a long tail", "a long forked tail"), and those of one meaning that lie above
   are at 0.95 and more ("Is the car red?", "Is the color of the car red?").
@@ -65,7 +66,6 @@ def drop_duplicates(
 def _meaning(question: str, ignored: frozenset[str]) -> tuple[str, ...]:
     """The words that tell questions apart, in their order, in the singular."""
     # spelling_key would join "bird's" to a word of its own.
-    # name_words drops "and", which the order of what it joins makes no other question.
     words = name_words(question.replace("'s ", " ").replace("’s ", " ").replace("-", " "))
     return tuple(word for word in words if word not in _FUNCTION_WORDS and word not in ignored)
 
@@ -74,7 +74,14 @@ def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """The same words; where one of them relates others to each other, in the same order ("black with white spots")."""
     if not one or sorted(one) != sorted(other):
         return False
-    return one == other or not _RELATIONS & set(one)
+    return one == other or not (_RELATIONS & set(one) or _rearranged(one, other))
+
+
+def _rearranged(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether four or more words of both stand in another order: two colours may have changed places, say."""
+    common = set(one) & set(other)
+    kept, theirs = ([word for word in words if word in common] for words in (one, other))
+    return len(kept) > 3 and kept != theirs
 
 
 def _near(
@@ -103,4 +110,6 @@ def _with_more_words(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
         return False
     if _RELATIONS & short:
         return False  # which of its words are related may have changed
+    if _rearranged(one, other):
+        return False
     return not any(letter.isdigit() for word in added for letter in word)

@@ -18,6 +18,7 @@ SAME = [
     ("Does the flower have more than five petals?", "Are there more than five petals on the flower?"),
     ("Does the bird have a noticeably long beak?", "Does the bird have a long beak?"),
     ("Is the car red?", "Is the color of the car red?"),
+    ("Is the wing white and black?", "Is the wing black and white?"),
 ]
 OTHER = [
     ("Does the bird have a long beak?", "Does the bird have a short beak?"),  # cosine 0.96
@@ -29,6 +30,9 @@ OTHER = [
     ("Does the bird have a long tail?", "Does the bird have a long forked tail?"),  # 0.931
     ("Does the bird have a crest?", "Does the bird have a red crest?"),  # 0.929
     ("Is the body blue?", "Is the body not blue?"),
+    ("Does the bird have a red head and a black body?", "Does the bird have a black head and a red body?"),
+    ("Is the red-headed bird's body black?", "Is the black-headed bird's body red?"),
+    ("Is the head red and the body black?", "Is the head of the bird black and the body clearly all red?"),
     ("Is the bird yellow?", "Does the bird have yellow legs?"),
     ("Does the bird have a light belly?", "Does the bird have a dark belly?"),
 ]
