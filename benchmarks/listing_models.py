@@ -1,4 +1,4 @@
-"""Teaches the tiny MLLMs to answer with three names: for the field guide and for Grocery, a CPU-minute each.
+"""Teaches the tiny MLLMs to answer with three names: for the field guide and for Grocery, two CPU-minutes each.
 
     python benchmarks/listing_models.py --config demo
     python benchmarks/listing_models.py --config grocery  # after grocery_models.py --model mllm, which it goes on from
