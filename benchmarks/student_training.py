@@ -5,18 +5,22 @@
     python benchmarks/student_training.py --photos ~/grocery/dataset/train --demo     # the demo's student at 64 px
     python benchmarks/student_training.py --demo                                      # the same on drawn birds
 
-All in one process, an epoch each in turn; the first epoch of each (weights, decoded images, oneDNN's kernels) is shown
+All in one process, an epoch each, in random order; the first epoch of each (weights, decoded images, kernels) is shown
 apart. The ratios are medians over the rounds of the ratio within a round, so that what else the machine does counts
 little. `plain` decodes in each epoch (`student_plain.py`), in the training's process or in one beside it: the better of
-the two is compared. CPU seconds are of all threads and processes. `benchmarks/student_loading.py` measures the data
-alone, `benchmarks/student_device.py` the students on a GPU.
+the two is compared. CPU seconds are of all threads and processes.
+`--steps` compares single training steps with and without aspects: where a network is small, the place that a thread's
+memory got makes more of a difference between two epochs than aspects do. `benchmarks/student_loading.py` measures the
+data alone, `benchmarks/student_device.py` the students on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,9 +35,11 @@ from fgvr.config import ImageLimits, Makd
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.training.examples import Examples
-from fgvr.training.makd import train_student
+from fgvr.training.makd import _Training, train_student
+from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
 
+WARM_UP = 10
 OURS, BASE, PLAIN = "ours, aspects", "ours, no aspects", ("plain, no worker", "plain, 1 worker")
 
 
@@ -93,12 +99,11 @@ def parameters(job: StudentJob) -> int:
 
 
 def measure(ways: dict[str, Callable[[Turn], None]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
-    """Each way's epochs, the first included; who begins a round changes."""
+    """Each way's epochs, the first included; in another order each round, since who was before leaves its traces."""
     turns = {name: Turn(loop, folder / str(number)) for number, (name, loop) in enumerate(ways.items())}
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
-    names = list(ways)
     for number in range(rounds + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        for name in random.Random(number).sample(list(ways), len(ways)):
             costs[name].append(turns[name].epoch())
     for turn in turns.values():
         turn.finish()
@@ -121,6 +126,22 @@ def ratio(costs: dict[str, list[Cost]], one: str, other: str, clock: str) -> tup
     return middle, low, high
 
 
+def step_ratio(job: StudentJob, base: StudentJob, steps: int, folder: Path) -> tuple[float, float, float]:
+    """Cost of a training step with aspects over one without: the two take turns, each on one batch of its own."""
+    trainings = [_Training(each, LocalReporter(folder / str(number))) for number, each in enumerate((job, base))]
+    batches = [
+        next(iter(each.data.loader.training(each.data.training, job.settings.batch_size, 0, 0))) for each in trainings
+    ]
+    costs: list[list[float]] = [[], []]
+    for number in range(steps + WARM_UP):
+        for which in (0, 1) if number % 2 else (1, 0):
+            before = time.thread_time()
+            trainings[which]._step(batches[which], epoch=0)  # what is compared, without loading
+            costs[which].append(time.thread_time() - before)
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(*costs, strict=True)][WARM_UP:], n=4)
+    return middle, low, high
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
@@ -132,6 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--min-crop", type=float, default=0.08)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=0, help="compare so many single steps with aspects and without")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of our loop")
     args = parser.parse_args()
     if args.demo:
@@ -145,6 +167,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         job = job_of(args, Path(scratch))
         base = without_aspects(job)
+        if args.steps:
+            found = step_ratio(job, base, args.steps, Path(scratch))
+            print("CPU of a step, aspects / none {:.3f} ({:.3f}-{:.3f})".format(*found))
+            return
         ways: dict[str, Callable[[Turn], None]] = {
             OURS: partial(train_student, job),
             BASE: partial(train_student, base),
