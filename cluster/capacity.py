@@ -28,19 +28,23 @@ class Node:
 
 @dataclass(frozen=True)
 class Demand:
-    """What each of a stage's workers reserves; `count` of them must be there at once."""
+    """What each of a stage's workers reserves; `count` of them, as `field` says, must be there at once."""
 
     count: int
     cpus: float
     gpus: float
     memory_gb: float = 0
     accelerator: str | None = None
+    field: str = "num_workers"
 
 
 def demand_of(workers: Workers | TrainWorkers) -> Demand:
-    """Row-parallel stages can begin with one worker; training needs all of its workers at once."""
+    """Row-parallel stages can begin with one worker; training needs all of its workers at once, or the fewest."""
     if isinstance(workers, TrainWorkers):
-        return Demand(workers.num_workers, workers.num_cpus, 1 if workers.use_gpu else 0)
+        gpus = 1 if workers.use_gpu else 0
+        if workers.min_workers is not None:
+            return Demand(workers.min_workers, workers.num_cpus, gpus, field="min_workers")
+        return Demand(workers.num_workers, workers.num_cpus, gpus)
     return Demand(1, workers.num_cpus, workers.num_gpus, workers.memory_gb or 0, workers.accelerator_type)
 
 
@@ -59,7 +63,7 @@ def shortage(demand: Demand, nodes: list[Node]) -> str | None:
         return f"memory_gb = {demand.memory_gb:g}: no node has more than {most:.1f} GiB for workers"
     places = sum(_places(demand, node) for node in nodes)
     if demand.count > places:
-        return f"num_workers = {demand.count}: there is room for {places} with what each reserves"
+        return f"{demand.field} = {demand.count}: there is room for {places} with what each reserves"
     return None
 
 

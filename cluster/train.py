@@ -16,6 +16,8 @@ from fgvr.config.base import TrainWorkers
 from fgvr.training.reporter import Reporter
 
 Loop = Callable[[Any, Reporter], None]
+RESIZE_SECONDS = 60.0
+"""Between two looks whether an elastic training may grow; each growth starts again from the last checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def _worker(job: dict[str, Any]) -> None:
     job["loop"](job["config"], RayReporter(job["folder"], every_report=job["every_report"]))
 
 
+def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
+    """Ray Train's two ways to ask for workers: so many, or between two numbers (elastic)."""
+    return workers.num_workers if workers.min_workers is None else (workers.min_workers, workers.num_workers)
+
+
 def train(
     loop: Loop,
     config: Any,
@@ -126,7 +133,8 @@ def train(
         },
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.num_workers,
+            num_workers=_asked(workers),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=workers.use_gpu,
             resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
         ),

@@ -37,6 +37,7 @@ class Room:
 def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
     """How trials with these workers fit on the cluster as it is now.
 
+    Trials are not elastic: one that takes what another leaves would make their number a matter of luck.
     On a machine of its own the workers get fewer cores if they would not fit beside their trial: that changes how
     long a trial takes, not what comes out. A cluster may still grow, so nothing is changed there.
 
@@ -49,6 +50,7 @@ def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
         SessionError: not a single trial can ever run.
     """
     nodes = cluster_nodes()
+    workers = workers.model_copy(update={"min_workers": None})
     if session.is_own():
         workers = _shrunk(field, workers, nodes)
     fitting = count_trials(nodes, workers)

@@ -42,10 +42,19 @@ class TrainWorkers(Part):
     """Workers of a training stage under Ray Train."""
 
     num_workers: int = Field(default=1, ge=1)
-    """Data-parallel processes."""
+    """Data-parallel processes, at most where `min_workers` is given."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Elastic: begin or go on with as few as these where there is no room for all, and add workers, from the last
+    checkpoint, when there is (looked at once a minute). A step stays the step of all images. null: always all."""
     num_cpus: float = Field(default=2, gt=0)
     """CPU cores a worker reserves; it also limits its threads to this number."""
     use_gpu: bool = False
     """One GPU a worker, with nccl instead of gloo."""
     max_failures: int = Field(default=3, ge=-1)
     """Restarts from the last checkpoint after a worker died; -1: without limit."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers = {self.min_workers} is more than num_workers = {self.num_workers}")
+        return self

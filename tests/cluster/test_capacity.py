@@ -35,6 +35,14 @@ def test_a_pool_can_begin_with_one_worker_and_a_training_only_with_all() -> None
     assert demand_of(TrainWorkers(num_workers=8, use_gpu=True)) == Demand(8, 2, 1)
 
 
+def test_an_elastic_training_needs_its_fewest_workers_only() -> None:
+    demand = demand_of(TrainWorkers(min_workers=2, num_workers=8))
+    assert shortage(demand, [Node(4, 0, 16)]) is None
+    assert shortage(demand, LAPTOP) == "min_workers = 2: there is room for 1 with what each reserves"
+    with pytest.raises(ValueError, match="min_workers = 3 is more than num_workers = 2"):
+        TrainWorkers(min_workers=3, num_workers=2)
+
+
 def test_every_stage_with_workers_is_known() -> None:
     fields = dict(worker_fields(Config()))
     assert {

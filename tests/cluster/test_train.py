@@ -24,6 +24,12 @@ def test_a_worker_that_dies_continues_from_its_last_checkpoint(tmp_path: Path) -
     assert (result.metrics["total"], result.metrics["resumed"]) == (4, 2)
 
 
+def test_an_elastic_training_takes_the_workers_that_fit(tmp_path: Path) -> None:
+    workers = TrainWorkers(min_workers=1, num_workers=4, num_cpus=1)
+    result = train(sum_of_ranks, {"epochs": 3}, name="sum", folder=str(tmp_path), workers=workers)
+    assert result.metrics["total"] == 9  # of two workers: there are two cores
+
+
 def test_an_error_of_the_loop_is_told(tmp_path: Path) -> None:
     workers = TrainWorkers(num_workers=1, num_cpus=1, max_failures=0)
     with pytest.raises(RuntimeError, match="out of luck in the loop"):
