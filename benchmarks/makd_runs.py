@@ -63,11 +63,10 @@ class StudentRuns(DataSetRuns):
 
     def _student(self, cell: Cell, seed: int) -> Measured:
         changes = dict(cell.changes)
-        if cell.teacher:
-            teacher = Cell("base", {"makd": {"backbone": cell.teacher}})
-            if reason := self.cell(teacher, seed).reason:
+        if cell.teacher is not None:
+            if reason := self.cell(cell.teacher, seed).reason:
                 return Measured(reason=f"its teacher: {reason}")
-            config = build(self._layers(_row(teacher), seed, {}))
+            config = build(self._layers(_row(cell.teacher), seed, {}))
             folder = Flow(RunContext(config, self._context.folder, self._context.tracker)).base.uri
             changes = merge(changes, {"makd": {"distillation": {"teacher": folder}}})
         return self.measure(_row(Cell(cell.method, changes)), seed)

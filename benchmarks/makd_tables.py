@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from grocery_models import DEFAULT_OUT
 from grocery_photos import data_folder
-from makd_rows import GRIDS, TINY, TOP1, Cell, Grid, Setting, grid
+from makd_rows import GRIDS, SLOWER, TAUGHT, TINY, TOP1, Cell, Grid, Setting, grid
 from makd_rows import Line as Row
 from makd_runs import open_students
 from near_print import Line, markdown, mean_and_deviation
@@ -81,7 +81,7 @@ def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     if isinstance(source, BirdScenesSource):
         setting = Setting(detectors=(build(tree).detect.model.backbone,))
     elif isinstance(source, FieldGuideSource) or name == "grocery":
-        setting = Setting(TINY, ablated=2, asked=(8, 16, 24), ramp=2, **others)
+        setting = Setting(TINY, 2, SLOWER, (8, 16, 24), TAUGHT, ramp=3, **others)
     else:
         setting = Setting(**others)
     known_as = "coco" if isinstance(source, CocoSource) else ""

@@ -4,7 +4,7 @@ import statistics
 
 import makd_tables
 import pytest
-from makd_rows import GRIDS, TINY, TOP1, Cell, Gap, Setting, grid
+from makd_rows import GRIDS, SLOWER, TAUGHT, TINY, TOP1, Cell, Gap, Setting, grid
 from makd_runs import StudentRuns
 from near_runs import Measured
 
@@ -17,7 +17,7 @@ SETTING = Setting(other_questions="questions.txt", other_mllm="llava-hf/llava-v1
 
 
 @pytest.mark.parametrize("table", GRIDS)
-@pytest.mark.parametrize("setting", [SETTING, Setting(TINY, ablated=2)])
+@pytest.mark.parametrize("setting", [SETTING, Setting(TINY, 2, SLOWER, taught=TAUGHT)])
 def test_every_cell_is_a_config(table, setting):
     shown = grid(table, setting)
     tree = read_preset("cars", PRESETS)
@@ -26,12 +26,12 @@ def test_every_cell_is_a_config(table, setting):
         for cell in line.cells:
             for one in (cell.base, cell.ours) if isinstance(cell, Gap) else (cell,):
                 changes = dict(one.changes)
-                if one.teacher:
+                if one.teacher is not None:
                     changes = merge(changes, {"makd": {"distillation": {"teacher": "runs/teacher"}}})
                 if one.method != "detect":
                     changes = merge(changes, {"evaluate": {"methods": [one.method]}})
                 config = build(merge(tree, changes))
-                assert (config.makd.distillation.kind != "none") >= bool(one.teacher)
+                assert (config.makd.distillation.kind != "none") >= (one.teacher is not None)
 
 
 @pytest.mark.parametrize("table", ["1", "2", "3", "4", "5", "7"])
