@@ -11,8 +11,10 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import fsspec
@@ -104,6 +106,27 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         return
     fs, path = resolve(uri)
     fs.pipe_file(path, data)
+
+
+@contextmanager
+def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
+    """A file that is written piece by piece, for what should not be held whole; atomic as `write_bytes`.
+
+    An object store gets it from a temporary file on this machine when all is written; where writing raises, nothing
+    appears at `uri`.
+    """
+    local = local_path(uri) if is_local(uri) else None
+    if local is not None:
+        local.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=None if local is None else local.parent, prefix=".") as folder:
+        temporary = Path(folder) / "file"
+        with temporary.open("wb") as file:
+            yield file
+        if local is not None:
+            temporary.replace(local)
+        else:
+            fs, path = resolve(uri)
+            fs.put_file(str(temporary), path)
 
 
 def remove(uri: str | Path) -> None:

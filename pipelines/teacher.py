@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from fgvr import storage
@@ -21,6 +22,7 @@ from fgvr.training.teacher import class_order, put_scores
 
 FIELD = "makd.distillation.teacher"
 MODEL_FOLDER = "model"
+UNKNOWN_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,20 @@ class MllmTeacher:
 
     def put(self, folder: str, image_ids: Ids) -> None:
         """Write the scores of these images (int64 [N], ascending) to `folder`; nan for those that failed."""
-        rows = self.scores.read(["image_id", "scores", "error"])
-        good = rows.filter(pc.is_null(rows["error"]))
-        flat = pc.list_flatten(good["scores"]).to_numpy().astype(np.float32)
-        values = flat.reshape(-1, self.scores.extra["classes"])
-        put_scores(folder, spread(image_ids, good["image_id"].to_numpy(), values, np.nan))
+        put_scores(folder, self._blocks(image_ids), len(image_ids), self.scores.extra["classes"])
+
+    def _blocks(self, image_ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
+        """The images' scores in their order, float32 [n, C] in turn; holds one part of the table."""
+        classes = self.scores.extra["classes"]
+        done = 0
+        for part in self.scores.batches(["image_id", "scores", "error"]):
+            good = part.filter(pc.is_null(part["error"]))
+            values = pc.list_flatten(good["scores"]).to_numpy().astype(np.float32).reshape(-1, classes)
+            end = int(np.searchsorted(image_ids, pc.max(part["image_id"]).as_py(), side="right"))
+            yield spread(image_ids[done:end], good["image_id"].to_numpy(), values, np.nan)
+            done = max(done, end)
+        for start in range(done, len(image_ids), UNKNOWN_ROWS):  # images behind the table's last one
+            yield np.full((len(image_ids[start : start + UNKNOWN_ROWS]), classes), np.nan, dtype=np.float32)
 
 
 Teacher = StudentModel | MllmTeacher

@@ -5,8 +5,7 @@ A teacher lies in a folder beside the training that it teaches: a model folder, 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +21,8 @@ from fgvr.students.folder import load_student
 
 SCORES_FILE = "scores.npy"
 NAMED = 5  # class names in a message
+BLOCK_BYTES = 2**25
+"""Scores looked through at a time."""
 
 Positions = npt.NDArray[np.int64]
 
@@ -72,16 +73,21 @@ class StudentTeacher:
 
 
 class ScoreTeacher:
-    """Scores of each image and class that stand in a file, whatever the crop."""
+    """Scores of each image and class that stand in a file, whatever the crop.
+
+    They may be memory-mapped, as those of millions of images and a thousand classes are larger than memory: only a
+    batch's rows are copied.
+    """
 
     def __init__(self, scores: npt.NDArray[np.float32], device: torch.device) -> None:
-        """`scores`: float32 [N, C], nan in the rows of images about which nothing is known."""
-        self.known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(scores).all(axis=1))
-        self._scores = torch.from_numpy(np.where(self.known[:, None], scores, np.float32(0))).to(device)
+        """`scores`: float32 [N, C], not finite in the rows of images about which nothing is known."""
+        self.known = _finite_rows(scores)
+        self._scores, self._device = scores, device
 
     def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
         """See Teacher; zeros for images that are not known."""
-        return self._scores[torch.from_numpy(positions).to(self._scores.device)]
+        rows = np.where(self.known[positions, None], self._scores[positions], np.float32(0))
+        return torch.from_numpy(rows).to(self._device)
 
 
 def open_teacher(
@@ -101,7 +107,7 @@ def open_teacher(
         ModelFolderError: a damaged model.
     """
     if storage.exists(storage.join(folder, SCORES_FILE)):
-        scores = np.load(io.BytesIO(storage.read_bytes(storage.join(folder, SCORES_FILE))), allow_pickle=False)
+        scores = np.load(storage.fetch_folder(folder) / SCORES_FILE, mmap_mode="r", allow_pickle=False)
         if scores.shape != (examples, len(labels)):
             raise ValueError(f"teacher scores {scores.shape} do not fit {examples} examples of {len(labels)} classes")
         return ScoreTeacher(scores, device)
@@ -109,11 +115,35 @@ def open_teacher(
     return StudentTeacher(spec, model, labels, examples, low_precision=low_precision)
 
 
-def put_scores(folder: str, scores: npt.NDArray[np.float32]) -> None:
-    """Write a ScoreTeacher's folder; `scores` as there."""
-    sink = io.BytesIO()
-    np.save(sink, scores.astype(np.float32), allow_pickle=False)
-    storage.write_bytes(storage.join(folder, SCORES_FILE), sink.getvalue())
+def put_scores(folder: str, blocks: Iterable[npt.NDArray[np.float32]], examples: int, classes: int) -> None:
+    """Write a ScoreTeacher's folder, block after block.
+
+    Args:
+        folder: URI.
+        blocks: float32 [n, C], whose rows in order are the scores as there.
+        examples: N, the sum of the blocks' n.
+        classes: C.
+    """
+    facts = {"descr": "<f4", "fortran_order": False, "shape": (examples, classes)}
+    rows = 0
+    with storage.new_file(storage.join(folder, SCORES_FILE)) as file:
+        np.lib.format.write_array_header_1_0(file, facts)  # type: ignore[no-untyped-call]
+        for block in blocks:
+            if block.shape[1:] != (classes,):
+                raise ValueError(f"teacher scores {block.shape} are not of {classes} classes")
+            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+            rows += len(block)
+        if rows != examples:
+            raise ValueError(f"teacher scores of {rows} images, not of {examples}")
+
+
+def _finite_rows(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Rows without nan and infinity, bool [N]; looked for in blocks."""
+    step = max(1, BLOCK_BYTES // max(1, scores.shape[1] * scores.itemsize))
+    finite = np.zeros(len(scores), dtype=bool)
+    for start in range(0, len(scores), step):
+        finite[start : start + step] = np.isfinite(scores[start : start + step]).all(axis=1)
+    return finite
 
 
 def class_order(teacher: Sequence[str], student: Sequence[str]) -> npt.NDArray[np.int64]:

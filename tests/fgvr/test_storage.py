@@ -59,6 +59,18 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_rest(tmp_path: Path, monke
     assert [file.name for file in target.parent.iterdir()] == ["file.json"]
 
 
+def test_a_file_in_pieces_appears_as_a_whole_or_not_at_all(tmp_path: Path, memory: str) -> None:
+    for place in (tmp_path / "deep" / "x.bin", storage.join(memory, "deep", "x.bin")):
+        with storage.new_file(place) as file:
+            file.write(b"one, ")
+            assert not storage.exists(place)
+            file.write(b"two")
+        with pytest.raises(TypeError, match="bytes-like"), storage.new_file(place) as file:
+            file.writelines([b"three", "no bytes"])  # type: ignore[list-item]
+        assert storage.read_bytes(place) == b"one, two"
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["x.bin"]
+
+
 def test_listings_leave_out_folders_hidden_files_and_other_endings(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", ".a.parquet", "a.json"):
         (tmp_path / name).touch()

@@ -155,3 +155,19 @@ def test_the_mllm_s_scores_stand_beside_the_images_and_failed_ones_are_nan(tmp_p
     teacher = open_teacher(str(tmp_path / "teacher"), ("a", "b"), 3, torch.device("cpu"))
     assert teacher.known.tolist() == [False, True, False]  # 9 was never asked about
     assert teacher.logits(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), np.array([1])).tolist() == [[-3.0, -0.5]]
+
+
+@pytest.mark.parametrize("wanted", [[0, 1, 2, 3, 4, 5, 6], [1, 4, 9], [5], [8, 9]])
+def test_scores_come_part_by_part(tmp_path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.teacher.UNKNOWN_ROWS", 1)
+    failure = {"reason": "corrupt", "detail": ""}
+    rows = [{"image_id": n, "scores": [n, -n], "error": None} for n in range(7)]
+    rows[4] = {"image_id": 4, "scores": None, "error": failure}
+    for number in range(3):
+        part = pa.Table.from_pylist(rows[3 * number : 3 * number + 3], schemas.class_scores(2))
+        write_part(str(tmp_path / "t"), number, part)
+    table = Table(str(tmp_path / "t"), "class_scores", "f", 7, 1, 3, 3, 0.0, extra={"classes": 2})
+    MllmTeacher(table).put(str(tmp_path / "teacher"), np.array(wanted))
+    scores = np.load(tmp_path / "teacher" / "scores.npy")
+    expected = [[n, -n] if n < 7 and n != 4 else [np.nan, np.nan] for n in wanted]
+    np.testing.assert_array_equal(scores, np.array(expected, dtype=np.float32))

@@ -277,7 +277,7 @@ def test_two_processes_train_as_one(tmp_path):
     followed = taught(replace(plain, settings=recipe), tmp_path, standardise=True)
     scores = np.random.default_rng(0).normal(size=(49, 4)).astype(np.float32)
     scores[::3] = np.nan
-    put_scores(str(tmp_path / "teacher"), scores)
+    put_scores(str(tmp_path / "teacher"), [scores], *scores.shape)
     tasks = {"plain": plain, "followed": followed}
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_worker, args=(rank, tasks, tmp_path)) for rank in (0, 1)]
@@ -302,7 +302,8 @@ def test_a_student_follows_its_teacher_where_classes_say_nothing(tmp_path):
     # The teacher names the classes in a rotated order; the class targets weigh nothing.
     task = taught(job(tmp_path, 48, epochs=12, lr=0.05), tmp_path, class_weight=0, temperature=1, weight=1)
     truth = Examples.read(task.examples).classes
-    put_scores(task.teacher, np.eye(4, dtype=np.float32)[(truth + 1) % 4] * 8)
+    scores = np.eye(4, dtype=np.float32)[(truth + 1) % 4] * 8
+    put_scores(task.teacher, [scores], *scores.shape)
     reporter = LocalReporter(tmp_path / "run")
     train_student(task, reporter)
     uris, classes = photos(tmp_path / "fresh", 40, seed=1)

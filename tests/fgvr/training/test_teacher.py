@@ -1,4 +1,6 @@
+import io
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_crops_of_another_size_are_resized_for_the_teacher():
 
 def test_scores_are_given_by_position_and_unknown_ones_never(tmp_path):
     scores = np.array([[1, 2], [math.nan, math.nan], [5, 6], [-math.inf, 0]], dtype=np.float32)
-    put_scores(str(tmp_path), scores)
+    put_scores(str(tmp_path), [scores[:1], scores[1:1], scores[1:]], 4, 2)
     teacher = open_teacher(str(tmp_path), ("a", "b"), 4, CPU)
     assert isinstance(teacher, ScoreTeacher)
     assert teacher.known.tolist() == [True, False, True, False]
@@ -116,6 +118,38 @@ def test_scores_are_given_by_position_and_unknown_ones_never(tmp_path):
     assert teacher.logits(crops(1), np.array([1])).isfinite().all()
     with pytest.raises(ValueError, match=r"\(4, 2\) do not fit 3 examples"):
         open_teacher(str(tmp_path), ("a", "b"), 3, CPU)
+
+
+def test_the_file_is_what_numpy_writes_whatever_the_blocks(tmp_path):
+    scores = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    whole = io.BytesIO()
+    np.save(whole, scores)
+    for name, cuts in {"one": [], "several": [1, 1, 4]}.items():
+        put_scores(str(tmp_path / name), np.split(scores, cuts), 5, 3)
+        assert (tmp_path / name / "scores.npy").read_bytes() == whole.getvalue()
+
+
+@pytest.mark.parametrize(("examples", "classes", "message"), [(6, 3, "of 5 images, not of 6"), (5, 4, "not of 4 clas")])
+def test_blocks_that_do_not_fit_leave_no_file(tmp_path, examples, classes, message):
+    with pytest.raises(ValueError, match=message):
+        put_scores(str(tmp_path), [np.zeros((5, 3), np.float32)], examples, classes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_that_of_a_block_and_a_batch(tmp_path, monkeypatch):
+    images, classes, rows = 100_000, 200, 1000  # 80 MB of scores
+    monkeypatch.setattr("fgvr.training.teacher.BLOCK_BYTES", 2**20)
+    numbers = np.arange(images, dtype=np.float32)
+    tracemalloc.start()
+    ramp = np.arange(classes, dtype=np.float32)
+    put_scores(str(tmp_path), (numbers[n : n + rows, None] + ramp for n in range(0, images, rows)), images, classes)
+    teacher = open_teacher(str(tmp_path), tuple(str(n) for n in range(classes)), images, CPU)
+    logits = teacher.logits(crops(3), np.array([99_999, 0, 50_000]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert logits[:, 7].tolist() == [100_006, 7, 50_007]
+    assert teacher.known.all()
+    assert peak < 4e6
 
 
 def step(positions, readable=None) -> Batch:
