@@ -33,11 +33,12 @@ from fgvr.detection.coco import CocoSet
 from fgvr.detection.evaluate import coco_metrics, coco_results
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import AspectDetector, DetectorSpec
-from fgvr.detection.training import HISTORY_FILE, LAST, LEFT_OUT_FILE, DetectionJob, train_detector
+from fgvr.detection.training import HISTORY_FILE, LAST, DetectionJob, train_detector
 from fgvr.detection.worker import DetectSettings, DetectWorker, detections_of
-from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS, Failure, Reason
+from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
 from fgvr.tables import Table
 from fgvr.training.assemble import p_yes_of, split_rows
+from fgvr.training.left_out import LeftOut, read_left_out
 from pipelines.flow import Flow, stage_main
 from pipelines.preflight import check_detection
 
@@ -189,10 +190,8 @@ def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec,
     storage.put_folder(checkpoint / LAST, folder.path(MODEL_FOLDER))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
     log_history(json.loads((checkpoint / HISTORY_FILE).read_text()))
-    left_out = json.loads((checkpoint / LEFT_OUT_FILE).read_text())
-    summary = folder.write_table(
-        _rows(examples, {int(place): Failure(Reason(reason), text) for place, (reason, text) in left_out.items()})
-    )
+    left_out = read_left_out(checkpoint)
+    summary = folder.write_table(_rows(examples, left_out))
     summary.metrics = trained.metrics
     summary.extra = {
         "images": len(examples) - len(left_out),
@@ -204,7 +203,7 @@ def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec,
     return summary
 
 
-def _rows(examples: DetectionExamples, left_out: dict[int, Failure]) -> pa.Table:
+def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:
     """Rows of DETECTOR_TARGETS."""
     rows = []
     for place, (image_id, image, p_yes) in enumerate(

@@ -11,7 +11,6 @@ class outputs to both: any earlier student, or the MLLM; it lies beside, in `tea
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from cluster.pyfunc import log_classifier
@@ -20,11 +19,11 @@ from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage
 from fgvr.config import ConfigError, Makd
-from fgvr.schemas import Failure, Reason
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, LEFT_OUT_FILE, read_history
+from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
+from fgvr.training.left_out import read_left_out
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
@@ -94,15 +93,14 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     log_history([epoch.plain() for epoch in read_history(checkpoint)])
     if config.tracking.log_models:
         log_classifier(chosen, name=folder.name)
-    left_out = json.loads((checkpoint / LEFT_OUT_FILE).read_text())
-    failures = {int(position): Failure(Reason(reason), text) for position, (reason, text) in left_out.items()}
-    summary = folder.write_table(training_set.table(failures))
+    left_out = read_left_out(checkpoint)
+    summary = folder.write_table(training_set.table(left_out))
     summary.metrics = trained.metrics
     summary.extra = {
         "class_targets": training_set.targets.source,
         "classes": len(spec.labels),
         "questions": len(spec.questions),
-        "images": len(training_set.examples) - len(failures),
+        "images": len(training_set.examples) - len(left_out),
         "held_out": int(training_set.examples.held_out.sum()),
         "chosen": chosen.name,
     }

@@ -17,6 +17,10 @@ from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 from fgvr.training.batches import Positions, epoch_steps
+from fgvr.training.left_out import LeftOut
+
+BLANK = 64
+"""Side of the image that stands for a share without a readable one, pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,17 @@ class DetectionBatch:
         pixels: uint8 [3, H, W] of each image.
         targets: of each, boxes float32 [n, 4] and labels int64 [n] (class + 1) as torchvision wants them, no crowds.
         positions: int64, of the images in the examples.
-        step_positions: those of the whole step over all workers.
+        step_positions: those of the whole step over all workers, unreadable ones included.
+        failures: of the images of the share that could be read before and cannot any more, by position; they are not
+            among `pixels`, `targets` and `positions`. Where none is left, one blank image stands in `pixels`, so that
+            the worker can take part in the step; `positions` is empty then.
     """
 
     pixels: list[Tensor]
     targets: list[dict[str, Tensor]]
     positions: Positions
     step_positions: Positions
+    failures: LeftOut
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,11 @@ class DetectionLoader:
     threads: int = 1
 
     def training(self, positions: Positions, batch_size: int, seed: int, epoch: int) -> Iterator[DetectionBatch]:
-        """This worker's shares of an epoch's batches; half of the images are mirrored.
-
-        Raises:
-            ImageError: an image that could be read before cannot be read any more.
-        """
+        """This worker's shares of an epoch's batches; half of the images are mirrored."""
         steps = list(enumerate(epoch_steps(positions, batch_size, seed, epoch)))
         return read_ahead(lambda item: self._batch(item[1], (seed, epoch, item[0])), steps, threads=self.threads)
 
-    def unreadable(self, positions: Positions) -> dict[int, Failure]:
+    def unreadable(self, positions: Positions) -> LeftOut:
         """Failures by position, of those of `positions` that cannot be read."""
         failures = read_ahead(self._failure, positions.tolist(), threads=self.threads)
         return {int(place): failure for place, failure in zip(positions, failures, strict=True) if failure is not None}
@@ -63,22 +67,33 @@ class DetectionLoader:
     def _batch(self, step: Positions, stream: tuple[int, int, int]) -> DetectionBatch:
         flips = np.random.default_rng(stream).random(len(step)) < 0.5
         mine = slice(self.rank, None, self.world_size)
-        pixels, targets = [], []
-        for position, flip in zip(step[mine], flips[mine], strict=True):
+        pixels, targets, readable, failures = [], [], [], {}
+        for position, flip in zip(step[mine].tolist(), flips[mine], strict=True):
             image = self.examples.images[position]
-            read = read_pixels(self.examples.uris[position], (image.width, image.height), self.limits)
+            try:
+                read = self._read(position)
+            except ImageError as error:
+                failures[position] = error.failure
+                continue
             learned = ~image.objects.crowd
             boxes, classes = image.objects.boxes[learned], image.objects.classes[learned]
             if flip:
                 read, boxes = mirrored(read, boxes)
             pixels.append(torch.from_numpy(np.ascontiguousarray(read.transpose(2, 0, 1))))
             targets.append({"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(classes + 1)})
-        return DetectionBatch(pixels, targets, step[mine], step)
+            readable.append(position)
+        if not pixels:
+            pixels.append(torch.zeros((3, BLANK, BLANK), dtype=torch.uint8))
+            targets.append({"boxes": torch.zeros((0, 4)), "labels": torch.zeros(0, dtype=torch.int64)})
+        return DetectionBatch(pixels, targets, np.array(readable, dtype=np.int64), step, failures)
+
+    def _read(self, position: int) -> npt.NDArray[np.uint8]:
+        image = self.examples.images[position]
+        return read_pixels(self.examples.uris[position], (image.width, image.height), self.limits)
 
     def _failure(self, position: int) -> Failure | None:
-        image = self.examples.images[position]
         try:
-            read_pixels(self.examples.uris[position], (image.width, image.height), self.limits)
+            self._read(position)
         except ImageError as error:
             return error.failure
         return None

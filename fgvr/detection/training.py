@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,15 +23,14 @@ from fgvr.detection.batches import DetectionBatch, DetectionLoader
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorSpec, save_detector
 from fgvr.errors import UserError
-from fgvr.failure_limit import allowed_failures
 from fgvr.losses.makd import UNKNOWN_CLASS, makd_terms
-from fgvr.schemas import Failure
 from fgvr.training.batches import steps_per_epoch
 from fgvr.training.collective import share, sum_over_workers
+from fgvr.training.left_out import LeftOut, over_workers, read_left_out, too_many, write_left_out
 from fgvr.training.reporter import Reporter
 from fgvr.training.schedule import learning_rate
 
-LAST, STATE_FILE, HISTORY_FILE, LEFT_OUT_FILE = "last", "state.pt", "history.json", "left_out.json"
+LAST, STATE_FILE, HISTORY_FILE = "last", "state.pt", "history.json"
 
 
 class DetectionTrainingError(UserError, ValueError):
@@ -80,7 +78,8 @@ def train_detector(job: DetectionJob, reporter: Reporter) -> None:
     """Train to the last epoch, from the reporter's checkpoint if it has one.
 
     A checkpoint is a folder with `last/` (a model folder, see `save_detector`), `state.pt` for resuming,
-    `history.json` (every epoch) and `left_out.json` (failures of images by position in the examples).
+    `history.json` (every epoch) and `left_out.json` (failures of images by position in the examples). An image that
+    becomes unreadable on the way is left out from then on.
 
     Raises:
         DetectionTrainingError: too few images, too many that cannot be read, or the losses are no numbers any more.
@@ -103,11 +102,9 @@ class _Training:
         cuda = reporter.device.type == "cuda"
         threads = torch.get_num_threads() if cuda else 1  # on a CPU the model needs the cores
         self.loader = DetectionLoader(self.examples, job.limits, reporter.rank, reporter.world_size, threads)
-        self.left_out = self._unreadable()
-        readable = np.ones(len(self.examples), dtype=bool)
-        readable[list(self.left_out)] = False
-        self.positions = np.flatnonzero(readable)
-        self.steps = self._steps()
+        resumed = reporter.resume_folder()
+        self.left_out: LeftOut = {}
+        self._leave_out(self._unreadable() if resumed is None else read_left_out(resumed))
         torch.manual_seed(self.settings.seed)
         self.detector = AspectDetector(job.spec, pretrained=self.settings.pretrained).to(reporter.device)
         self.optimiser = torch.optim.SGD(
@@ -117,7 +114,6 @@ class _Training:
             weight_decay=self.settings.weight_decay,
         )
         self.history: list[DetectionEpoch] = []
-        resumed = reporter.resume_folder()
         if resumed is not None:
             self._restore(resumed)
         self.model: nn.Module = self.detector
@@ -132,12 +128,14 @@ class _Training:
         start = time.monotonic()
         self.model.train()
         sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=self.reporter.device)
+        lost: LeftOut = {}
         batches = self.loader.training(self.positions, self.settings.batch_size, self.settings.seed, epoch)
         for number, batch in enumerate(batches):
             rate = learning_rate(self.settings, epoch * self.steps + number, self.steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             sums += self._step(batch)
+            lost |= batch.failures
         means = sum_over_workers(sums, self.reporter.world_size) / (self.steps * self.reporter.world_size)
         losses = dict(zip((*LOSSES, "aspect_loss"), means.tolist(), strict=True))
         total = sum(losses[name] for name in LOSSES) + self.settings.alpha * losses["aspect_loss"]
@@ -150,6 +148,7 @@ class _Training:
                 **losses,
             )
         )
+        self._leave_out(lost)
         last = epoch + 1 == self.settings.epochs
         self.report(checkpoint=last or (epoch + 1) % self.settings.checkpoint_epochs == 0)
 
@@ -162,8 +161,9 @@ class _Training:
         images = [pixels.to(device, non_blocking=True).float() / 255 for pixels in batch.pixels]
         targets = [{name: tensor.to(device) for name, tensor in target.items()} for target in batch.targets]
         outputs = self.model(images, targets)
-        losses = [outputs[name] for name in LOSSES]
-        aspect_loss = self._aspect_loss(outputs.get(ASPECT_LOGITS), batch)
+        weight = float(len(batch.positions) > 0)  # a blank image stands there for a share that cannot be read
+        losses = [weight * outputs[name] for name in LOSSES]
+        aspect_loss = weight * self._aspect_loss(outputs.get(ASPECT_LOGITS), batch)
         loss = torch.stack(losses).sum() + self.settings.alpha * aspect_loss
         if not math.isfinite(float(loss.detach())):  # now: torchvision stops at such proposals with an assertion
             raise DetectionTrainingError(
@@ -181,6 +181,7 @@ class _Training:
         """This worker's part of the mean over the whole step; DDP averages the workers' parts."""
         if logits is None:
             return torch.zeros((), device=self.reporter.device)
+        logits = logits[: len(batch.positions)]
         p_yes = torch.from_numpy(self.examples.p_yes[batch.positions]).to(logits.device)
         # An image has no class here: one output that nothing is compared with stands in for the classes.
         outputs = torch.cat([logits.new_zeros((len(logits), 1)), logits], dim=1)
@@ -188,23 +189,21 @@ class _Training:
         cells = int((~np.isnan(self.examples.p_yes[batch.step_positions])).sum())
         return makd_terms(outputs, unknown, p_yes, ~p_yes.isnan()).aspect_sum * self.reporter.world_size / max(cells, 1)
 
-    def _unreadable(self) -> dict[int, Failure]:
-        """Failures of all images that cannot be read; each worker looks at its share of them."""
-        world = self.reporter.world_size
-        mine = share(len(self.examples), self.reporter.rank, world)
-        failures = [self.loader.unreadable(np.arange(len(self.examples))[mine])]
-        if world > 1:
-            gathered: list[dict[int, Failure]] = [{}] * world
-            torch.distributed.all_gather_object(gathered, failures[0])
-            failures = gathered
-        left_out = {position: failure for found in failures for position, failure in found.items()}
-        if len(left_out) > allowed_failures(self.job.max_error_share, len(self.examples)):
-            reasons = Counter(failure.reason.value for failure in left_out.values())
-            raise DetectionTrainingError(
-                f"{len(left_out)} of {len(self.examples)} training images cannot be read ({dict(reasons)}), "
-                f"more than run.max_error_share = {self.job.max_error_share} allows"
-            )
-        return left_out
+    def _unreadable(self) -> LeftOut:
+        """Failures of those of this worker's share of all images that cannot be read."""
+        mine = share(len(self.examples), self.reporter.rank, self.reporter.world_size)
+        return self.loader.unreadable(np.arange(len(self.examples))[mine])
+
+    def _leave_out(self, found: LeftOut) -> None:
+        """Go on without the images that any worker found unreadable; those of a checkpoint every worker knows."""
+        self.left_out = dict(sorted((self.left_out | over_workers(found, self.reporter.world_size)).items()))
+        refusal = too_many(self.left_out, len(self.examples), self.job.max_error_share)
+        if refusal is not None:
+            raise DetectionTrainingError(refusal)
+        readable = np.ones(len(self.examples), dtype=bool)
+        readable[list(self.left_out)] = False
+        self.positions = np.flatnonzero(readable)
+        self.steps = self._steps()
 
     def _steps(self) -> int:
         images, world = len(self.positions), self.reporter.world_size
@@ -221,8 +220,7 @@ class _Training:
         state = {"detector": self.detector.state_dict(), "optimiser": self.optimiser.state_dict()}
         torch.save(state, folder / STATE_FILE)
         (folder / HISTORY_FILE).write_text(json.dumps([asdict(epoch) for epoch in self.history], indent=1))
-        left_out = {position: [failure.reason, failure.detail] for position, failure in self.left_out.items()}
-        (folder / LEFT_OUT_FILE).write_text(json.dumps(left_out))
+        write_left_out(folder, self.left_out)
 
     def _restore(self, folder: Path) -> None:
         state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")

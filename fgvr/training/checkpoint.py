@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fgvr.classifier import WEIGHTS_FILE
-from fgvr.schemas import Failure
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import save_student
+from fgvr.training.left_out import LeftOut, write_left_out
 
-LAST, BEST, STATE_FILE, HISTORY_FILE, LEFT_OUT_FILE = "last", "best", "state.pt", "history.json", "left_out.json"
+LAST, BEST, STATE_FILE, HISTORY_FILE = "last", "best", "state.pt", "history.json"
 
 Weights = dict[str, torch.Tensor]
 
@@ -60,7 +60,7 @@ class Checkpoint:
         left_out: failures of the images that could not be read, by position in the examples.
     """
 
-    def __init__(self, spec: StudentSpec, left_out: dict[int, Failure]) -> None:
+    def __init__(self, spec: StudentSpec, left_out: LeftOut) -> None:
         self.spec, self.left_out = spec, left_out
         self.history: list[EpochMetrics] = []
         self.best: EpochMetrics | None = None
@@ -83,8 +83,7 @@ class Checkpoint:
             save_student(folder / BEST, self.spec, self.best_weights, self.best.plain())
         torch.save({"optimiser": optimiser.state_dict()}, folder / STATE_FILE)
         write_history(folder / HISTORY_FILE, self.history)
-        left_out = {position: [failure.reason, failure.detail] for position, failure in self.left_out.items()}
-        (folder / LEFT_OUT_FILE).write_text(json.dumps(left_out))
+        write_left_out(folder, self.left_out)
 
     def restore(self, folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""

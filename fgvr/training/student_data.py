@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import torch
 from fgvr import storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
-from fgvr.failure_limit import allowed_failures
-from fgvr.schemas import Failure
 from fgvr.students.architecture import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
 from fgvr.training.examples import Examples
 from fgvr.training.image_store import StoreSettings, open_store
+from fgvr.training.left_out import LeftOut, too_many
 from fgvr.training.reporter import Reporter
 
 GIB = 2**30
@@ -64,7 +62,7 @@ class StudentData:
 
     examples: Examples
     loader: Loader
-    left_out: dict[int, Failure]
+    left_out: LeftOut
     training: Positions
     validation: Positions
 
@@ -82,19 +80,16 @@ def open_student_data(job: StudentJob, reporter: Reporter) -> StudentData:
     return StudentData(examples, loader, left_out, training, validation)
 
 
-def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tuple[Loader, dict[int, Failure]]:
+def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tuple[Loader, LeftOut]:
     """The loader, and the failures by position of the images that cannot be read."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
     root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
-    if len(store.failures) > allowed_failures(job.max_error_share, len(examples)):
-        reasons = Counter(failure.reason.value for failure in store.failures.values())
-        raise StudentTrainingError(
-            f"{len(store.failures)} of {len(examples)} training images cannot be read ({dict(reasons)}), "
-            f"more than run.max_error_share = {job.max_error_share} allows"
-        )
+    refusal = too_many(store.failures, len(examples), job.max_error_share)
+    if refusal is not None:
+        raise StudentTrainingError(refusal)
     loader = Loader(
         store=store,
         preprocess=job.spec.preprocess,
@@ -107,7 +102,7 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
     return loader, store.failures
 
 
-def _split(examples: Examples, left_out: dict[int, Failure]) -> tuple[Positions, Positions]:
+def _split(examples: Examples, left_out: LeftOut) -> tuple[Positions, Positions]:
     """Positions of the images to train on, and of those to validate on."""
     readable = np.ones(len(examples), dtype=bool)
     readable[list(left_out)] = False

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_batches_are_the_same_for_one_worker_and_two(drawn, tmp_path):
             assert ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, :2] >= 0) & (boxes[:, 2:] <= 64)).all()
 
 
-def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn, tmp_path):
+def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn, tmp_path, monkeypatch):
     folder, annotated = drawn
     task = job(tmp_path, annotated, folder / "train", RECIPE)
     examples = DetectionExamples.read(task.examples)
@@ -128,7 +129,9 @@ def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn,
     with pytest.raises(Killed):
         train_detector(task, DiesAfterOne(tmp_path / "parts"))
     torch.manual_seed(99)  # nothing may depend on the state that the dead process left
-    train_detector(task, parts)
+    with monkeypatch.context() as patched:
+        patched.delattr(DetectionLoader, "unreadable")  # what is left out is known: no photo is decoded for that again
+        train_detector(task, parts)
     assert [epoch["epoch"] for epoch in parts.history] == [2]
     one, other = (reporter.checkpoint / "last" / "model.safetensors" for reporter in (whole, parts))
     assert one.read_bytes() == other.read_bytes()
@@ -139,6 +142,54 @@ def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn,
     assert again.history == whole.history[-1:]
     with pytest.raises(DetectionTrainingError, match=r"2 of 12 training images cannot be read \(.*max_error_share"):
         train_detector(replace(task, max_error_share=0), LocalReporter(tmp_path / "strict"))
+
+
+def test_an_image_lost_on_the_way_is_not_in_the_batch(drawn, tmp_path):
+    folder, annotated = drawn
+    task = job(tmp_path, annotated, folder / "train", RECIPE)
+    examples = DetectionExamples.read(task.examples)
+    whole = next(DetectionLoader(examples, task.limits).training(np.arange(12), 4, 0, 0))
+    lost = set(whole.positions[:2].tolist())
+    uris = [str(tmp_path / "gone.jpg") if n in lost else uri for n, uri in enumerate(examples.uris)]
+    fewer = replace(examples, uris=uris)
+    batch = next(DetectionLoader(fewer, task.limits).training(np.arange(12), 4, 0, 0))
+    assert batch.positions.tolist() == whole.positions[2:].tolist()
+    assert batch.step_positions.tolist() == whole.positions.tolist()
+    assert all(torch.equal(one, other) for one, other in zip(batch.pixels, whole.pixels[2:], strict=True))
+    assert {place: failure.reason for place, failure in batch.failures.items()} == dict.fromkeys(lost, "not_found")
+    # Of four workers, the second has the second image of the step and no other.
+    nothing = next(DetectionLoader(fewer, task.limits, 1, 4).training(np.arange(12), 4, 0, 0))
+    assert (nothing.positions.size, len(nothing.pixels), len(nothing.failures)) == (0, 1, 1)
+
+
+class LosesPhotos(LocalReporter):
+    """After each epoch some photos are gone."""
+
+    def __init__(self, folder: Path, photos: list[list[str]]) -> None:
+        super().__init__(folder)
+        self.photos = photos
+
+    def report(self, metrics, save=None):
+        super().report(metrics, save)
+        for photo in self.photos[len(self.history) - 1]:
+            Path(photo).unlink()
+
+
+def test_a_photo_lost_in_training_is_left_out_with_its_reason(drawn, tmp_path):
+    folder, annotated = drawn
+    shutil.copytree(folder / "train", tmp_path / "train")
+    settings = RECIPE.model_copy(update={"epochs": 2, "batch_size": 1})  # so a step may have no image left
+    task = job(tmp_path, annotated, tmp_path / "train", settings)
+    uris = DetectionExamples.read(task.examples).uris
+    reporter = LosesPhotos(tmp_path / "run", [uris[3:4], []])
+    train_detector(replace(task, max_error_share=0.1), reporter)
+    left_out = json.loads((reporter.checkpoint / "left_out.json").read_text())
+    assert {place: reason for place, (reason, _) in left_out.items()} == {"3": "not_found"}
+    assert uris[3] in left_out["3"][1]
+    assert [epoch["epoch"] for epoch in reporter.history] == [1, 2]
+    large = settings.model_copy(update={"batch_size": 12})
+    with pytest.raises(DetectionTrainingError, match=r"3 of 12 training images cannot be read \({'not_found': 3}\)"):
+        train_detector(replace(task, settings=large, max_error_share=0.1), LosesPhotos(tmp_path / "more", [uris[5:7]]))
 
 
 def test_images_whose_aspects_failed_have_no_part_in_the_loss(drawn, tmp_path):

@@ -1,0 +1,50 @@
+"""Training images that cannot be read: kept beside a checkpoint, so that a resumed training need not look for them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from fgvr.failure_limit import allowed_failures
+from fgvr.schemas import Failure, Reason
+
+LEFT_OUT_FILE = "left_out.json"
+
+LeftOut = dict[int, Failure]
+"""Failures by position in the examples."""
+
+
+def write_left_out(folder: Path, left_out: LeftOut) -> None:
+    """Into a checkpoint's folder."""
+    rows = {position: [failure.reason, failure.detail] for position, failure in left_out.items()}
+    (folder / LEFT_OUT_FILE).write_text(json.dumps(rows))
+
+
+def read_left_out(folder: Path) -> LeftOut:
+    """As `write_left_out` left them."""
+    rows = json.loads((folder / LEFT_OUT_FILE).read_text())
+    return {int(position): Failure(Reason(reason), detail) for position, (reason, detail) in rows.items()}
+
+
+def over_workers(found: LeftOut, world_size: int) -> LeftOut:
+    """What any worker found, the same on every worker, by ascending position; all of them must call it."""
+    parts = [found]
+    if world_size > 1:
+        gathered: list[LeftOut] = [{}] * world_size
+        torch.distributed.all_gather_object(gathered, found)
+        parts = gathered
+    return dict(sorted((position, failure) for part in parts for position, failure in part.items()))
+
+
+def too_many(left_out: LeftOut, images: int, max_error_share: float) -> str | None:
+    """What to say where more images cannot be read than the share allows; see `allowed_failures`."""
+    if len(left_out) <= allowed_failures(max_error_share, images):
+        return None
+    reasons = dict(Counter(failure.reason.value for failure in left_out.values()))
+    return (
+        f"{len(left_out)} of {images} training images cannot be read ({reasons}), "
+        f"more than run.max_error_share = {max_error_share} allows"
+    )
