@@ -29,6 +29,7 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.failure_limit import allowed_failures
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.schemas import SCHEMA_VERSION
+from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,9 @@ class RunContext:
             self.tables.append(before)
             return before
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
+        invented = made_up(plain(decides), [table.extra for table in inputs])
+        if invented:
+            log.warning("%s: MADE UP, by simulated models (%s)", name, ", ".join(invented))
         earlier = _reopen(uri, before)
         with self.tracker.stage(name, decides) as tracked:
             with StageClock(uri) as clock:
@@ -172,7 +176,7 @@ class RunContext:
                 seconds=clock.seconds + (earlier.seconds if earlier else 0.0),
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
-                extra={**summary.extra, "metrics": summary.metrics},
+                extra={**summary.extra, "metrics": summary.metrics} | ({MADE_UP: invented} if invented else {}),
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()

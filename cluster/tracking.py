@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.console import quiet_before_start
 from fgvr import storage
 from fgvr.config import Config, to_yaml
+from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class StageRun:
         numbers |= table.extra.get("metrics", {})
         mlflow.log_metrics({name: float(value) for name, value in numbers.items()}, run_id=self.run_id)
         mlflow.set_tags({"table": table.uri, "fingerprint": table.version})
+        if MADE_UP in table.extra:
+            mlflow.set_tag(MADE_UP, ", ".join(table.extra[MADE_UP]))
 
 
 class Tracker:

@@ -21,9 +21,10 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
+from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip
 from fgvr.clip.views import MIN_CROP
-from fgvr.config import ConfigError
+from fgvr.config import ConfigError, SimulatedVectors
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -32,7 +33,9 @@ Ids = npt.NDArray[np.int64]
 
 def run(context: RunContext, samples: Table) -> Table:
     """Vectors of all images, or of those of `embed.splits`; raises ClipError for a CLIP that is not there."""
-    splits = context.config.embed.splits
+    splits, vectors = context.config.embed.splits, context.config.embed.vectors
+    if isinstance(vectors, SimulatedVectors):
+        return _simulated(context, samples, _ids(samples, splits), vectors)
     return _vectors(context, "embeddings", samples, _ids(samples, splits), decides={"splits": splits})
 
 
@@ -86,6 +89,30 @@ def _vectors(
         "workers": config.embed.workers,
     }
     return context.stage(name, decides=decides, inputs=[samples], compute=compute)
+
+
+def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: SimulatedVectors) -> Table:
+    config = context.config
+    arguments = {
+        "vectors": vectors,
+        "limits": config.ingest.limits,
+        "threads": max(2, int(config.embed.workers.num_cpus)),
+    }
+
+    def compute(folder: StageFolder) -> StageSummary:
+        schema = schemas.embeddings(vectors.dim)
+        job = PartJob("embeddings", folder.uri, SimulatedEmbedWorker, arguments, schema, samples, config.embed.workers)
+        summary = folder.run_parts(job, ids)
+        summary.extra = {"dim": vectors.dim, "dtype": "float16"}
+        return summary
+
+    decides = {
+        "splits": config.embed.splits,
+        "vectors": vectors,
+        "limits": config.ingest.limits,
+        "workers": config.embed.workers,
+    }
+    return context.stage("embeddings", decides=decides, inputs=[samples], compute=compute)
 
 
 def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:

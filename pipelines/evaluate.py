@@ -32,6 +32,7 @@ from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
 from fgvr.report.results import EvaluationSet, Results, stage_results
+from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 from pipelines import report_aspects, report_content
 from pipelines.billing import billing
@@ -124,11 +125,18 @@ def _compared(context: RunContext, flow: Flow) -> Compared:
     overlap = int(np.isin(images.ids, labelled["image_id"].to_numpy()).sum())
     if overlap and not images.trained_on:
         log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
-    for remark in flow.samples.extra.get("remarks", ()):
+    for remark in _remarks(flow):
         log.warning("evaluate: %s", remark)
     settled = flow.near.read(["image_id", "label_id"]) if "near" in methods else labelled
     examples = choose_examples(labelled, settled, config.report_images, config.seed)
     return Compared(images, examples, methods, overlap)
+
+
+def _remarks(flow: Flow) -> tuple[str, ...]:
+    """What else a reader must know: about the source, and whether anything was made up."""
+    invented = sorted({table.name for table in flow.context.tables if MADE_UP in table.extra})
+    said = f"MADE UP: simulated models gave the tables {', '.join(invented)}; no number here means anything"
+    return (*flow.samples.extra.get("remarks", ()), *([said] if invented else []))
 
 
 def _methods(context: RunContext) -> list[Method]:
@@ -169,7 +177,7 @@ def _results(
             trained_on=images.trained_on,
             sacc_model=sentence_model,
             discovery_overlap=compared.discovery_overlap,
-            remarks=tuple(flow.samples.extra.get("remarks", ())),
+            remarks=_remarks(flow),
             class_targets=class_targets,
         ),
         methods=comparison.methods,

@@ -18,7 +18,7 @@ from fgvr import storage
 from fgvr.candidate_table import disambiguate
 from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip
-from fgvr.config import Near
+from fgvr.config import ConfigError, Near, SimulatedVectors
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
@@ -36,6 +36,8 @@ NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, candidates: Table) -> Table:
     """The disambiguated labels of the discovery images, with the model that gave them."""
     config = context.config
+    if isinstance(config.embed.vectors, SimulatedVectors):
+        raise ConfigError("embed.vectors.kind = simulated: NeaR learns nothing from made-up vectors; set it to clip")
     views = None
     if config.near.views > 1:
         views = embed.run_views(context, samples, candidates.read(["image_id"])["image_id"].to_numpy())

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from fgvr import storage
 from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import find_clip
-from fgvr.config import Config, ConfigError
+from fgvr.config import Config, ConfigError, SimulatedBackend, SimulatedVectors
 from fgvr.config.data import DRAWN, BirdScenesSource, CocoSource, FolderSource, LayoutSource, Source, TableSource
 from fgvr.config.models import VllmBackend
 from fgvr.datasets.layouts import open_layout
@@ -34,6 +34,7 @@ def check(config: Config) -> None:
     _check_source(config)
     _check_questions(config)
     _check_learning(config)
+    _check_simulated(config)
     check_methods(config)
     if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
         identity(config.mllm)  # finds the model without fetching its weights
@@ -50,6 +51,19 @@ def check(config: Config) -> None:
     find_teacher(makd)  # reads it as a whole
     if asks_mllm(makd):
         engine_of(config)
+
+
+def _check_simulated(config: Config) -> None:
+    """A simulated MLLM is said loudly; what cannot do without a model is refused."""
+    if isinstance(config.mllm, SimulatedBackend):
+        log.warning("mllm.kind = simulated: NO MODEL IS ASKED, every answer and all that follows is made up")
+    if isinstance(config.embed.vectors, SimulatedVectors):
+        raise ConfigError(
+            "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run only "
+            "pipelines/embed.py and pipelines/candidates.py"
+        )
+    if isinstance(config.questions.llm, SimulatedBackend) and config.questions.file is None:
+        raise ConfigError("questions.llm.kind = simulated: it writes no questions; set questions.file")
 
 
 def check_splits(config: Config, splits: Collection[str]) -> None:

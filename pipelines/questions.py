@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import Config, ConfigError, Mllm
+from fgvr.config import Config, ConfigError, Mllm, SimulatedBackend
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
@@ -66,7 +66,9 @@ def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str)
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
     backend = make_backend(llm, vision=False)
-    return generate_questions(backend, names, wanted, source=llm.model, load_encoder=load_encoder)
+    # A simulated model, which has no name, refuses before it is one.
+    source = llm.kind if isinstance(llm, SimulatedBackend) else llm.model
+    return generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
 
 
 def _given(context: RunContext) -> list[AspectQuestion] | None:

@@ -7,6 +7,7 @@ from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.run import Config, Evaluate, Infer
+from fgvr.config.simulated import SimulatedBackend, SimulatedVectors
 
 __all__ = [
     "MLLM_TEACHER",
@@ -30,6 +31,8 @@ __all__ = [
     "NoDistillation",
     "OpenAIBackend",
     "Questions",
+    "SimulatedBackend",
+    "SimulatedVectors",
     "VllmBackend",
     "build",
     "exit_with",

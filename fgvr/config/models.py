@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fgvr.config.base import Part
+from fgvr.config.simulated import SimulatedBackend
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
@@ -78,7 +79,7 @@ class OpenAIBackend(Part):
     the run folder), a folder or URL that several runs share, or null: nowhere. Failures are never kept."""
 
 
-Mllm = Annotated[VllmBackend | OpenAIBackend, Field(discriminator="kind")]
+Mllm = Annotated[VllmBackend | OpenAIBackend | SimulatedBackend, Field(discriminator="kind")]
 
 
 class Clip(Part):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
+from fgvr.config.simulated import ClipVectors, SimulatedVectors
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
 LISTED_PROMPT = (
@@ -68,6 +69,8 @@ class Embed(Part):
     """Only these splits; null: all."""
     batch_images: int = Field(default=64, ge=1)
     """Images in a forward pass."""
+    vectors: Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")] = ClipVectors()
+    """Where the vectors come from."""
     workers: Workers = Workers(rows_per_part=4096)
 
 

@@ -102,7 +102,8 @@ class Config(Part):
     tracking: Tracking = Tracking()
     ingest: Ingest = Ingest()
     mllm: Mllm = VllmBackend()
-    """The multimodal LLM of label, aspects and class_scores: `kind: vllm` or `kind: openai`."""
+    """The multimodal LLM of label, aspects and class_scores: `kind: vllm` or `kind: openai` (or, for measurements
+    without a model, `kind: simulated`)."""
     clip: Clip = Clip()
     label: Label = Label()
     embed: Embed = Embed()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
-from fgvr.config.models import OpenAIBackend, VllmBackend
+from fgvr.config.models import Mllm
 from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, Picture
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
@@ -29,7 +29,7 @@ class AspectSettings:
         threads: that read images.
     """
 
-    mllm: VllmBackend | OpenAIBackend
+    mllm: Mllm
     task: AspectTask
     min_label_mass: float
     limits: ImageLimits

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fgvr.config.models import OpenAIBackend, VllmBackend
+from fgvr.config.models import Mllm, OpenAIBackend
+from fgvr.config.simulated import SimulatedBackend
 from fgvr.mllm.backend import MllmBackend
 from fgvr.mllm.model_files import identity
 
 
-def make_backend(config: VllmBackend | OpenAIBackend, *, vision: bool = True) -> MllmBackend:
+def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
     """Start the engine, or connect to the server, that the config names.
 
     Args:
@@ -23,12 +24,16 @@ def make_backend(config: VllmBackend | OpenAIBackend, *, vision: bool = True) ->
         from fgvr.mllm.openai_backend import OpenAIClient
 
         return OpenAIClient(config)
+    if isinstance(config, SimulatedBackend):
+        from fgvr.mllm.simulated_backend import SimulatedEngine
+
+        return SimulatedEngine(config)
     from fgvr.mllm.vllm_backend import VllmEngine
 
     return VllmEngine(config, vision=vision)
 
 
-def backend_identity(config: VllmBackend | OpenAIBackend) -> dict[str, Any]:
+def backend_identity(config: Mllm) -> dict[str, Any]:
     """What decides a backend's answers, for the fingerprints of stages; how fast it runs is left out.
 
     Raises ModelError for a model that cannot be found, so a slip shows before anything starts.
@@ -43,6 +48,9 @@ def backend_identity(config: VllmBackend | OpenAIBackend) -> dict[str, Any]:
             "top_logprobs": config.top_logprobs,
             "answer_logprobs": config.answer_logprobs,
         }
+    if isinstance(config, SimulatedBackend):
+        times = {"request_seconds", "tokens_per_second", "concurrency", "start_seconds"}
+        return config.model_dump(mode="json", exclude=times)
     return {
         "kind": config.kind,
         "model": identity(config),

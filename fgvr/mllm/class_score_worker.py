@@ -10,6 +10,7 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import VllmBackend
+from fgvr.config.simulated import SimulatedBackend
 from fgvr.mllm.backend import NameAnswer, NameScorer, NameTask
 from fgvr.mllm.pictures import PictureReader
 
@@ -25,7 +26,7 @@ class ClassScoreSettings:
         threads: that read images.
     """
 
-    mllm: VllmBackend
+    mllm: VllmBackend | SimulatedBackend
     task: NameTask
     limits: ImageLimits
     threads: int = 4
@@ -65,7 +66,11 @@ def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) 
     )
 
 
-def _engine(config: VllmBackend) -> NameScorer:
+def _engine(config: VllmBackend | SimulatedBackend) -> NameScorer:
+    if isinstance(config, SimulatedBackend):
+        from fgvr.mllm.simulated_backend import SimulatedEngine
+
+        return SimulatedEngine(config)
     from fgvr.mllm.vllm_backend import VllmEngine
 
     return VllmEngine(config)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
-from fgvr.config.models import OpenAIBackend, VllmBackend
+from fgvr.config.models import Mllm
 from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
@@ -31,7 +31,7 @@ class LabelSettings:
         threads: that read images.
     """
 
-    mllm: VllmBackend | OpenAIBackend
+    mllm: Mllm
     prompt: str
     sampling: Sampling
     limits: ImageLimits

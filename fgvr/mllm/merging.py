@@ -48,9 +48,10 @@ def merge_aliases(
     uses = [group[0] for group in groups]
     nearness = dict.fromkeys(of_one_species(uses), _STATED)
     words = [name_words(use.name) for use in uses]
-    alike = {*in_other_order(words), *with_a_slip(words), *with_more_words(words)} - nearness.keys()
-    if alike and similarity < 1:
-        nearness |= _near(uses, sorted(alike), load_encoder(), similarity)
+    if similarity < 1:
+        alike = {*in_other_order(words), *with_a_slip(words), *with_more_words(words)} - nearness.keys()
+        if alike:
+            nearness |= _near(uses, sorted(alike), load_encoder(), similarity)
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for (one, other), near in nearness.items():
         partners[other].append((near, -one))

@@ -169,3 +169,18 @@ def test_a_fingerprint_does_not_change_with_where_and_how_wide_a_stage_runs() ->
 def test_a_fingerprint_changes_with_the_size_of_parts() -> None:
     # Parts of a resumed stage must be cut alike: part 3 of 100 rows is not part 3 of 200.
     assert fingerprint(decides=Workers(rows_per_part=100)) != fingerprint(decides=Workers(rows_per_part=200))
+
+
+def test_a_manifest_says_what_is_made_up_and_so_do_those_of_later_stages(
+    context: RunContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = context.stage("samples", decides={"k": 3}, inputs=[], compute=three_rows)
+    mllm = build({"mllm": {"kind": "simulated"}}).mllm
+    labels = context.stage("labels", decides={"mllm": mllm}, inputs=[samples], compute=three_rows)
+    later = context.stage("later", decides={"k": 3}, inputs=[labels], compute=three_rows)
+    assert [table.extra.get("made_up") for table in (samples, labels, Table.load(later.uri))] == [
+        None,
+        ["mllm"],
+        ["mllm"],
+    ]
+    assert "labels: MADE UP, by simulated models (mllm)" in caplog.text

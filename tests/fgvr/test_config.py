@@ -53,7 +53,7 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         (["--near.epochs", "many"], r"near\.epochs = 'many': should be a valid integer"),
         (["--label.samples", "3"], r"label: .*samples = 3 needs a temperature above 0.*set label\.temperature"),
         (["--near", "5"], r"near = 5: this part has fields of its own \(near\.loss"),
-        (["--mllm.kind", "opnai"], r"mllm\.kind = 'opnai': should be 'vllm' or 'openai'"),
+        (["--mllm.kind", "opnai"], r"mllm\.kind = 'opnai': should be 'vllm' or 'openai' or 'simulated'"),
         (["--mllm.modle", "x"], r"mllm\.modle: .*did you mean mllm\.model\?"),
         (["--mllm.timeout_seconds", "9"], r"mllm\.timeout_seconds: only with mllm\.kind 'openai'$"),
         (

@@ -1,0 +1,123 @@
+"""A backend without a model: made-up answers, modelled time and failures. For measurements of everything around it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fgvr.config.simulated import SimulatedBackend
+from fgvr.mllm.backend import (
+    Answer,
+    AspectAnswer,
+    AspectTask,
+    BackendRefused,
+    ImageRequest,
+    NameAnswer,
+    NameTask,
+    Picture,
+    Sampling,
+)
+from fgvr.mllm.prompts import Conversation
+from fgvr.mllm.simulated_clock import EngineClock
+from fgvr.schemas import Failure, Reason
+from fgvr.simulation import generator, kind_of, uniforms
+
+log = logging.getLogger(__name__)
+
+IMAGE_TOKENS = 256  # of a tile in InternVL; they are counted, and take no time of their own
+PROMPT_TOKENS = 16
+
+
+def kind_name(kind: int) -> str:
+    """The made-up name of a kind; it says what it is wherever it turns up."""
+    return f"Simulated Kind {kind}"
+
+
+class SimulatedEngine:
+    """Implements `MllmBackend` and `NameScorer`; it sees nothing, and an image's content decides what it says."""
+
+    def __init__(self, config: SimulatedBackend, clock: EngineClock | None = None) -> None:
+        """Say that nothing is real, and take as long as loading would."""
+        log.warning("mllm.kind = simulated: NO MODEL IS ASKED, every answer is made up")
+        self._config = config
+        self.clock = clock or EngineClock(config.concurrency)
+        if config.start_seconds:
+            time.sleep(config.start_seconds)
+
+    def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
+        """See `Labeler`."""
+        answers = [self._named(request) for request in requests]
+        self.clock.drain()
+        return answers
+
+    def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
+        """See `AspectScorer`; a request a question."""
+        answers = [self._judged(picture, task) for picture in pictures]
+        self.clock.drain()
+        return answers
+
+    def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
+        """See `NameScorer`; a request an image, as if its names were one batch."""
+        answers = [self._scored(picture, task) for picture in pictures]
+        self.clock.drain()
+        return answers
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        """See `TextGenerator`; raises BackendRefused, since made-up questions would be of no use."""
+        raise BackendRefused("a simulated model (kind: simulated) writes no text: set questions.file, or take a model")
+
+    def _named(self, request: ImageRequest) -> Answer:
+        config, content = self._config, request.picture.content_id
+        # A sampled answer has a stream of its own; at temperature 0 all answers about an image are the same.
+        drawn = request.sampling.seed if request.sampling.temperature > 0 else None
+        right, other, rare, length = uniforms("name", config.seed, content, drawn)
+        tokens = 4 + int(8 * length)
+        self.clock.begin(self._seconds(tokens))
+        failure = self._failure("name", content)
+        if failure is not None:
+            return Answer(None, failure=failure)
+        kind = kind_of(content, config.names, config.seed)
+        if right >= config.accuracy and config.names > 1:
+            kind = (kind + 1 + int(other * (config.names - 1))) % config.names
+        name = f"Simulated Rarity {content[:12]}" if rare < config.rare_names else kind_name(kind)
+        return Answer(name, -2.0 * right, IMAGE_TOKENS + PROMPT_TOKENS, tokens)
+
+    def _judged(self, picture: Picture, task: AspectTask) -> AspectAnswer:
+        config, content, count = self._config, picture.content_id, len(task.questions)
+        for _ in range(count):
+            self.clock.begin(self._seconds(1))
+        failure = self._failure("aspects", content)
+        if failure is not None:
+            return AspectAnswer(failure=failure)
+        kind = kind_of(content, config.names, config.seed)
+        of_kind = generator("aspects", config.seed, kind).random(count, dtype=np.float32)
+        own = generator("aspects", config.seed, content).random((2, count), dtype=np.float32)
+        p_yes = np.clip(of_kind + 0.2 * (own[0] - 0.5), 0, 1)
+        prefix = IMAGE_TOKENS + PROMPT_TOKENS
+        return AspectAnswer(p_yes, 0.9 + 0.1 * own[1], count * prefix, (count - 1) * prefix)
+
+    def _scored(self, picture: Picture, task: NameTask) -> NameAnswer:
+        config, content = self._config, picture.content_id
+        self.clock.begin(self._seconds(1))
+        failure = self._failure("scores", content)
+        if failure is not None:
+            return NameAnswer(failure=failure)
+        scores = -1.0 - 5.0 * generator("scores", config.seed, content).random(len(task.names), dtype=np.float32)
+        return NameAnswer(scores, IMAGE_TOKENS + PROMPT_TOKENS, 0)
+
+    def _seconds(self, tokens: int) -> float:
+        rate = self._config.tokens_per_second
+        return self._config.request_seconds + (0.0 if rate is None else tokens / rate)
+
+    def _failure(self, task: str, content: str) -> Failure | None:
+        if not self._config.failures:
+            return None
+        left = uniforms("failure", task, self._config.seed, content, count=1)[0]
+        for reason, share in sorted(self._config.failures.items()):
+            if left < share:
+                return Failure(Reason(reason), "a simulated failure")
+            left -= share
+        return None

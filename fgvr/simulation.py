@@ -1,0 +1,54 @@
+"""Numbers that only look random: what a simulated model answers is decided by an image's content and a seed.
+
+So a rerun, a retry or another worker gives the same rows, and two files with the same pixels get the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+MADE_UP = "made_up"
+"""Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
+
+
+def uniforms(*key: object, count: int = 4) -> list[float]:
+    """Up to eight numbers in [0, 1) that the key decides, each by 64 bits of a hash."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8 * count).digest()
+    return [int.from_bytes(digest[8 * n : 8 * n + 8]) / 2**64 for n in range(count)]
+
+
+def generator(*key: object) -> np.random.Generator:
+    """A stream of numbers that the key decides."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest)))
+
+
+def kind_of(content_id: str, kinds: int, seed: int) -> int:
+    """Of which of so many kinds an image is said to be; the same for the simulated MLLM and the simulated vectors."""
+    return int(uniforms("kind", seed, content_id, count=1)[0] * kinds)
+
+
+def made_up(decides: Any, inputs: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:
+    """Names of the simulated models that a table rests on, sorted.
+
+    Args:
+        decides: what decides the table's content, as JSON types.
+        inputs: the `extra` of the tables that it is made of.
+    """
+    found = {name for extra in inputs for name in extra.get(MADE_UP, ())}
+    return sorted(found | set(_simulated(decides, "")))
+
+
+def _simulated(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        if value.get("kind") == "simulated":
+            yield name
+        for key, item in value.items():
+            yield from _simulated(item, str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _simulated(item, name)
