@@ -8,6 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
+from types import TracebackType
+
+from fgvr.safe_text import safe
 
 # Libraries and the level from which they are shown.
 LEVELS = {
@@ -25,9 +29,25 @@ LEVELS = {
 }
 
 
+class SafeFormatter(logging.Formatter):
+    """Messages without secrets and terminal commands: they may quote addresses, file names and models' answers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with its traceback if it has one."""
+        return safe(super().format(record))
+
+
+def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The traceback of an error that nobody foresaw, without secrets; for `sys.excepthook`."""
+    sys.stderr.write(safe("".join(traceback.format_exception(kind, error, trace))))
+
+
 def show_progress() -> None:
     """Messages of the project on stderr, with the time; of libraries only warnings (some log to the root logger)."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    sys.excepthook = show_error
     for package in ("fgvr", "cluster", "pipelines", "tune", "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
 

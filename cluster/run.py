@@ -16,6 +16,7 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
+from fgvr.safe_text import masked, safe
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,14 @@ def run_main(
         SystemExit: 2 for a wrong config, 1 for an error that the user can mend.
     """
     show_progress()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if any(masked(word) != word for word in words):
+        log.warning(
+            "a secret stands on the command line: everyone on this machine sees it there, and so do those who see "
+            "Ray's list of jobs. Give it in the environment instead (docs/security.md)"
+        )
     try:
-        config = load_config(sys.argv[1:] if argv is None else argv, presets, doc or "")
+        config = load_config(words, presets, doc or "")
         check_installation()
         if check is not None:
             check(config)
@@ -69,5 +76,5 @@ def run_main(
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)
-        sys.stderr.write(f"stopped: {known}\n")
+        sys.stderr.write(safe(f"stopped: {known}\n"))
         raise SystemExit(1) from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.console import quiet_before_start
 from fgvr import storage
 from fgvr.config import Config, to_yaml
+from fgvr.safe_text import masked, masked_tree
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 
@@ -42,7 +43,7 @@ class StageRun:
         numbers |= {f"failed.{reason}": count for reason, count in table.failures.items()}
         numbers |= table.extra.get("metrics", {})
         mlflow.log_metrics({name: float(value) for name, value in numbers.items()}, run_id=self.run_id)
-        mlflow.set_tags({"table": table.uri, "fingerprint": table.version})
+        mlflow.set_tags({"table": masked(table.uri), "fingerprint": table.version})
         if MADE_UP in table.extra:
             mlflow.set_tag(MADE_UP, ", ".join(table.extra[MADE_UP]))
 
@@ -67,7 +68,7 @@ class Tracker:
         from cluster.stage import plain
 
         with mlflow.start_run(run_name=name, nested=True) as run:
-            mlflow.log_params(_flat(plain(decides)))
+            mlflow.log_params(_flat(masked_tree(plain(decides))))
             yield StageRun(run.info.run_id)
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
@@ -128,7 +129,7 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
     if run_id is not None:
         _end_killed_stages(run_id)
     with mlflow.start_run(run_id=run_id, run_name=config.run.name) as run:
-        facts = json.dumps({"tracking_uri": uri, "run_id": run.info.run_id})
+        facts = json.dumps({"tracking_uri": masked(uri), "run_id": run.info.run_id})
         storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
         mlflow.log_text(to_yaml(config), "config.yaml")
         try:
@@ -156,7 +157,7 @@ def _earlier_run(folder: str, tracking_uri: str) -> str | None:
         facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
     except FileNotFoundError:
         return None
-    if facts["tracking_uri"] != tracking_uri:
+    if facts["tracking_uri"] != masked(tracking_uri):
         return None
     try:
         return str(mlflow.get_run(facts["run_id"]).info.run_id)

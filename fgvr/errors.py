@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fgvr.safe_text import masked
+
 
 class UserError(Exception):
     """A wrong value, a missing file, too little memory: the message says what, where, and what to do.
 
-    Command lines show the message without a traceback.
+    Command lines show the message without a traceback. It never shows a secret that it was made with.
     """
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 def user_error_in(error: BaseException) -> BaseException | None:

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from fgvr.safe_text import masked
+
 SCHEMA_VERSION = 2
 
 
@@ -40,8 +42,8 @@ class Failure:
     detail: str
 
     def as_row(self) -> dict[str, str]:
-        """The value of the `error` column; details are cut, since a hostile file can make them long."""
-        return {"reason": self.reason.value, "detail": self.detail[:500]}
+        """The value of the `error` column; details are cut, since a hostile file can make them long, and masked."""
+        return {"reason": self.reason.value, "detail": masked(self.detail[:2000])[:500]}
 
 
 IMAGE_ID = pa.field("image_id", pa.int64(), nullable=False)

@@ -32,6 +32,7 @@ from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
 from fgvr.report.results import EvaluationSet, Results, stage_results
+from fgvr.safe_text import masked
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 from pipelines import report_aspects, report_content
@@ -215,7 +216,7 @@ def show(flow: Flow) -> None:
     sys.stdout.write(results_table(storage.read_bytes(storage.join(folder, "metrics.json")).decode()))
     sys.stdout.write(f"\nreport: {storage.join(folder, 'report.html')}\n")
     mlflow = Path(sys.executable).with_name("mlflow")
-    sys.stdout.write(f"MLflow: {mlflow} ui --backend-store-uri {context.tracker.uri}\n")
+    sys.stdout.write(f"MLflow: {mlflow} ui --backend-store-uri {masked(context.tracker.uri)}\n")
 
 
 if __name__ == "__main__":

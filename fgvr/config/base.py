@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fgvr.safe_text import masked_tree
 
 
 class Part(BaseModel):
     """A part of the config tree; every field carries its own docstring, which `--help` prints."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What a traceback or a log shows of a part: without secrets."""
+        for name, value in super().__repr_args__():
+            yield name, masked_tree(value, name or "")
 
 
 class Workers(Part):

@@ -19,6 +19,7 @@ from fgvr.config.explain import explain
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, leaves, merge, nested, options, type_name
 from fgvr.errors import UserError
+from fgvr.safe_text import MASK, masked_tree, safe
 
 
 class ConfigError(UserError, ValueError):
@@ -50,9 +51,27 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
 def build(values: dict[str, Any]) -> Config:
     """A checked config of a plain tree; raises ConfigError with one line for each thing that is wrong."""
     try:
-        return Config.model_validate(merge(default_kinds(Config), values))
+        config = Config.model_validate(merge(default_kinds(Config), values))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(problem) for problem in error.errors())) from None
+    if left_out := _masked_fields(config.model_dump(mode="json")):
+        raise ConfigError(
+            f"{', '.join(left_out)}: {MASK} stands for a secret that was left out when this config was saved; "
+            "give the field again, or better, the secret in the environment (docs/security.md)"
+        )
+    return config
+
+
+def _masked_fields(values: Any, place: str = "") -> list[str]:
+    """Dotted names of the fields whose value has lost a secret."""
+    if isinstance(values, dict):
+        return [
+            found for name, value in values.items() for found in _masked_fields(value, f"{place}.{name}".strip("."))
+        ]
+    if isinstance(values, list):
+        return [found for value in values for found in _masked_fields(value, place)]
+    lost = isinstance(values, str) and (values == MASK or f"//{MASK}@" in values or f"={MASK}" in values)
+    return [place] if lost else []
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:
@@ -72,8 +91,8 @@ def read_preset(name: str, presets: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML that `--config` takes again."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML that `--config` takes again, with `***` for secrets, which it then asks for."""
+    return yaml.safe_dump(masked_tree(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
 def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]:
@@ -135,5 +154,5 @@ def _yaml_value(value: Any) -> str:
 
 def exit_with(error: ConfigError) -> NoReturn:
     """Print what is wrong and leave with status 2, as command lines do."""
-    sys.stderr.write(f"config: {error}\n")
+    sys.stderr.write(safe(f"config: {error}\n"))
     raise SystemExit(2)

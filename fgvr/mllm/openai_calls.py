@@ -14,6 +14,7 @@ from fgvr.mllm.backend import BackendRefused
 from fgvr.mllm.openai_replies import read_reply
 from fgvr.mllm.reply_cache import ReplyCache, reply_key
 from fgvr.mllm.retry import Retries, SharedPause, TryAgain, retry_after
+from fgvr.safe_text import keep_secret
 
 _LATER = {408, 409, 425, 429}
 _NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
@@ -36,6 +37,7 @@ class Calls:
                 f"mllm.api_key_env: the environment variable {config.api_key_env} is not set, and {config.base_url}"
                 " needs a key (on a cluster the workers' environment must hold it)"
             )
+        keep_secret(key or "")  # a server may quote it in its messages
         self._config = config
         # Tries are counted here: the client's own do not know that other threads were told to wait.
         self._client = OpenAI(

@@ -7,6 +7,7 @@ from typing import Any
 
 from fgvr.metrics.scores import METRICS
 from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES, METRIC_TITLES
+from fgvr.safe_text import printable
 
 
 def results_table(metrics: str) -> str:
@@ -18,7 +19,7 @@ def results_table(metrics: str) -> str:
     lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
     if facts.get("costs"):
         lines += ["", *_costs(facts["costs"], facts["stages"])]
-    return "\n".join(_clean(line) for line in lines) + "\n"
+    return "".join(f"{printable(line).rstrip()}\n" for line in lines)
 
 
 def _headline(evaluation: dict[str, Any]) -> str:
@@ -92,8 +93,3 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         return [*lines, "(for US$ give a price file: --evaluate.prices docs/prices.yaml)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})
     return [*lines, f"(prices: {costs['prices']}{'; unknown: ' if missing else ''}{', '.join(missing)})"]
-
-
-def _clean(line: str) -> str:
-    """Names may come from a model or a file: control characters must not reach a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in line).rstrip()

@@ -1,7 +1,7 @@
 """report.html: one self-contained page without scripts and without anything from outside.
 
 Labels come from a model and file names from strangers: Jinja2 escapes all of them, and the page's own
-Content-Security-Policy allows no script, should an escape ever be missing.
+Content-Security-Policy allows no script, should an escape ever be missing. Signatures of URLs do not reach the page.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from fgvr.report import methods
 from fgvr.report.aspect_pictures import MAP_SIDE
 from fgvr.report.content import ReportContent
 from fgvr.report.results import MethodResult, StageResult, cost
+from fgvr.safe_text import masked
 
 SHOWN_LABELS = 30
 SHOWN_ASPECTS = 12
 SHOWN_HISTOGRAMS = 6
+PICTURE = "data:image/jpeg;base64,"
 
 
 def render(content: ReportContent) -> str:
@@ -72,12 +74,18 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fgvr", "report"),
         autoescape=True,
+        finalize=_without_secrets,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "count": lambda value: f"{value:,}", "percent": percent, "of": of}
     return environment
+
+
+def _without_secrets(value: object) -> object:
+    """What an expression of the templates gives, before it is escaped; what a macro made has been through here."""
+    return masked(value) if type(value) is str and not value.startswith(PICTURE) else value
 
 
 def of(number: int, thing: str) -> str:
