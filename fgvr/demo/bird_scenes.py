@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -158,14 +160,48 @@ def _overlap(one: Box, other: Box) -> float:
     return width * height / (sum(areas) - width * height)
 
 
+def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: a whole number in a range, which the message says."""
+
+    def read(text: str) -> int:
+        allowed = f"{low} or more" if high is None else f"{low} to {high}"
+        if not text.lstrip("-").isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{text}: a whole number, {allowed}")
+        return int(text)
+
+    return read
+
+
+def _strength(text: str) -> float:
+    """A type for argparse: a number that is not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number, 0 or more")
+    return value
+
+
+# As `ingest.source` of the kind bird_scenes allows them.
+RANGES: Final[dict[str, Callable[[str], Any]]] = {
+    "size": _whole(32, 1024),
+    "birds": _whole(1, 20),
+    "classes": _whole(1, len(SPECIES)),
+    "difficulty": _strength,
+    "seed": _whole(0),
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("out", help="folder or fsspec address")
-    parser.add_argument("--train", type=int, default=240, help="training scenes (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=100, help="test scenes (default: %(default)s)")
-    for name, value in vars(SceneSettings()).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value, help="default: %(default)s")
+    parser.add_argument("--train", type=_whole(0), default=240, help="training scenes (default: %(default)s)")
+    parser.add_argument("--test", type=_whole(0), default=100, help="test scenes (default: %(default)s)")
+    for name, kind in RANGES.items():
+        value = getattr(SceneSettings(), name)
+        parser.add_argument(f"--{name}", type=kind, default=value, help="default: %(default)s")
     args = parser.parse_args(arguments)
     settings = SceneSettings(args.size, args.birds, args.classes, args.difficulty, args.seed)
     write_scenes(os.fspath(args.out), settings, {"train": args.train, "test": args.test})

@@ -1,3 +1,4 @@
+import argparse
 import json
 from collections import Counter
 from dataclasses import replace
@@ -5,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fgvr.config.data import BirdScenesSource
 from fgvr.demo.bird_scenes import (
     MAX_OVERLAP,
+    RANGES,
     SceneSettings,
     bird_box,
     coco_content,
@@ -87,3 +90,37 @@ def test_written_scenes_are_what_coco_calls_annotations(tmp_path):
         assert (tmp_path / "train" / image["file_name"]).stat().st_size > 0
         boxes = [entry["bbox"] for entry in read.loadAnns(read.getAnnIds(image["id"]))]
         assert boxes == [[x, y, right - x, bottom - y] for x, y, right, bottom in scenes[image["id"]].boxes]
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ("--classes=37", "1 to 36"),
+        ("--classes=0", "1 to 36"),
+        ("--birds=0", "1 to 20"),
+        ("--birds=many", "1 to 20"),
+        ("--size=16", "32 to 1024"),
+        ("--train=-1", "0 or more"),
+        ("--difficulty=nan", "a number, 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_the_range(tmp_path, capsys, option, allowed):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), option])
+    name, value = option.split("=")
+    message = capsys.readouterr().err
+    assert f"argument {name}: {value}: " in message
+    assert allowed in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_ranges_are_those_of_the_config():
+    for name in ("size", "birds", "classes"):
+        low, high = (
+            getattr(limit, key)
+            for limit, key in zip(BirdScenesSource.model_fields[name].metadata, ("ge", "le"), strict=True)
+        )
+        assert [RANGES[name](str(value)) for value in (low, high)] == [low, high]
+        for value in (low - 1, high + 1):
+            with pytest.raises(argparse.ArgumentTypeError):
+                RANGES[name](str(value))
