@@ -107,6 +107,11 @@ def check_detection(config: Config) -> None:
             f"ingest.source.kind = {source.kind}: a detector needs photos with boxes, coco or (drawn) bird_scenes"
         )
     _check_source(config)
+    if config.ingest.limits.cut_bottom:
+        raise ConfigError(
+            f"ingest.limits.cut_bottom = {config.ingest.limits.cut_bottom}: boxes are places in the whole photo, and a "
+            "photo without its bottom has not the size that its annotations say; leave it at 0 for a detector"
+        )
     for field, split in (("split", detect.split), ("test_split", detect.test_split)):
         if split not in {"train", "test"}:
             raise ConfigError(f"detect.{field} = {split}: the splits of COCO files are train and test")

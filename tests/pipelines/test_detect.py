@@ -75,6 +75,13 @@ def test_what_cannot_work_is_said_before_anything_starts(source, detect, message
     check_detection(config())
 
 
+@pytest.mark.parametrize("source", [{"kind": "coco", "path": "."}, {"kind": "bird_scenes"}])
+def test_photos_with_boxes_keep_their_bottom(source):
+    cut = build({"ingest": {"source": source, "limits": {"cut_bottom": 20}}, "detect": {"alpha": 0}})
+    with pytest.raises(ConfigError, match=r"ingest\.limits\.cut_bottom = 20: .*leave it at 0"):
+        check_detection(cut)
+
+
 def test_more_questions_than_there_are(tmp_path):
     flow = Flow(RunContext(config(questions=33), str(tmp_path), NoTracking()))
     with pytest.raises(ConfigError, match=r"detect\.questions = 33: only 32 questions were asked"):
