@@ -23,7 +23,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage, tables
-from fgvr.config import ConfigError
+from fgvr.config import Config, ConfigError
 from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.datasets.coco import COCO_ID, coco_files
@@ -72,9 +72,18 @@ def run(context: RunContext, flow: Flow) -> Table:
         examples = _examples(annotated, rows, p_yes)
         return _train(folder, examples, DetectorSpec(settings.model, annotated.categories, questions), settings)
 
-    decides = {name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING}
-    decides["limits"] = context.config.ingest.limits
-    return context.stage("detector", decides=decides, inputs=inputs, compute=compute)
+    return context.stage("detector", decides=decides(settings, context.config), inputs=inputs, compute=compute)
+
+
+def decides(settings: Detect, config: Config) -> dict[str, Any]:
+    """What decides the detector besides the tables it reads; the true answers' questions stand in none of them."""
+    decided: dict[str, Any] = {
+        name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
+    }
+    decided["limits"] = config.ingest.limits
+    if settings.alpha > 0 and settings.aspects == "truth":
+        decided["truth"] = [question.text for question in QUESTIONS]
+    return decided
 
 
 def find(context: RunContext, flow: Flow) -> Table:
@@ -119,14 +128,14 @@ def find(context: RunContext, flow: Flow) -> Table:
         folder.write_bytes(METRICS_FILE, json.dumps(summary.metrics, indent=1).encode())
         return summary
 
-    decides: dict[str, Any] = {
+    decided: dict[str, Any] = {
         "limits": settings.limits,
         "score_threshold": settings.score_threshold,
         "max_detections": settings.max_detections,
         "workers": config.infer_workers,
         "ids": digest_of_ids(ids),
     }
-    return context.stage("detections", decides=decides, inputs=[flow.samples, detector], compute=compute)
+    return context.stage("detections", decides=decided, inputs=[flow.samples, detector], compute=compute)
 
 
 def _annotated(flow: Flow, split: str) -> tuple[CocoSet, pa.Table]:

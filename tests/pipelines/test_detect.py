@@ -1,14 +1,17 @@
 """The stages detector and detections on drawn scenes, under Ray."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 
-from cluster.stage import RunContext
+from cluster.stage import RunContext, fingerprint_of
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
+from fgvr.demo.questions import QUESTIONS
+from pipelines.detect import decides
 from pipelines.flow import Flow
 from pipelines.preflight import check_detection
 from tests.untracked import NoTracking
@@ -80,6 +83,18 @@ def test_photos_with_boxes_keep_their_bottom(source):
     cut = build({"ingest": {"source": source, "limits": {"cut_bottom": 20}}, "detect": {"alpha": 0}})
     with pytest.raises(ConfigError, match=r"ingest\.limits\.cut_bottom = 20: .*leave it at 0"):
         check_detection(cut)
+
+
+def test_the_questions_of_true_answers_decide_the_detector(monkeypatch):
+    def fingerprint(**detect) -> str:
+        made = config(**detect)
+        return fingerprint_of("detector", decides(made.detect, made), [])
+
+    variants = ({}, {"aspects": "mllm"}, {"alpha": 0})
+    truth, mllm, none = (fingerprint(**variant) for variant in variants)
+    monkeypatch.setattr("pipelines.detect.QUESTIONS", [replace(QUESTIONS[0], text="Is it new?"), *QUESTIONS[1:]])
+    assert fingerprint() != truth
+    assert [fingerprint(**variant) for variant in variants[1:]] == [mllm, none]
 
 
 def test_more_questions_than_there_are(tmp_path):
