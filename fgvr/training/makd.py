@@ -40,17 +40,18 @@ def train_student(job: StudentJob, reporter: Reporter) -> None:
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
-    training = _Training(job, reporter)
+    training = StudentTraining(job, reporter)
     if training.first_epoch >= job.settings.epochs:  # it died after its last checkpoint: only the report is missing
         training.report(checkpoint=True)
     for epoch in range(training.first_epoch, job.settings.epochs):
         training.epoch(epoch)
 
 
-class _Training:
-    """One worker's side of a training."""
+class StudentTraining:
+    """One worker's side of a training, from the reporter's checkpoint if it has one."""
 
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
+        """Open images, teacher and student; raises as `train_student`."""
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
         self.low_precision = {"bf16": True, "fp32": False}.get(self.settings.precision, self.device.type == "cuda")
@@ -135,10 +136,11 @@ class _Training:
             rate = learning_rate(self.settings, epoch * steps + number, steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            sums += self._step(batch, epoch)
+            sums += self.step(batch, epoch)
         return self._over_workers(sums)
 
-    def _step(self, batch: Batch, epoch: int) -> Tensor:
+    def step(self, batch: Batch, epoch: int) -> Tensor:
+        """Learn from one batch: this worker's sums, float64 [7], in the order that `_train` says."""
         classes, p_yes = self._targets(batch)
         pixels = batch.pixels.to(self.device, non_blocking=True)
         outputs = self._forward(self.model, pixels)
