@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.errors import UserError
-from fgvr.mllm.yes_no import blanks, token_ids
+from fgvr.mllm.yes_no import blanks, control_tokens, token_ids
 
 TOKENS_A_REQUEST = 128
 """Tokens whose log-probabilities one request may ask for (vLLM's bound)."""
@@ -69,11 +69,19 @@ def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
     """Token ids of a name as the reply to `prompt`, a rendered prompt.
 
     Raises:
-        UnanswerableName: the name changes the tokens of the prompt's end, or has none.
+        UnanswerableName: the name changes the tokens of the prompt's end, has none, or holds one that is no text: an
+            image's placeholder would ask for a second image, an end of the answer would end it.
     """
     before = token_ids(tokenizer, prompt)
+    controls = control_tokens(tokenizer)
     for blank in blanks(tokenizer, prompt, before):
         ids = token_ids(tokenizer, prompt + blank + name)
         if len(ids) > len(before) and ids[: len(before)] == before:
+            wrong = sorted(controls.intersection(ids[len(before) :]))
+            if wrong:
+                raise UnanswerableName(
+                    f"the class name {name!r} has {', '.join(tokenizer.convert_ids_to_tokens(wrong))}, which this model does not read as text; rename "
+                    "the class, or take another teacher than the MLLM (makd.distillation.teacher)"
+                )
             return ids[len(before) :]
     raise UnanswerableName(f"the class name {name!r} has no tokens of its own as an answer of this model")

@@ -20,6 +20,12 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=not has_bos)["input_ids"])
 
 
+def control_tokens(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that mean something to model or engine instead of text: ends, turns, an image's place."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {*getattr(tokenizer, "all_special_ids", ()), *(number for number, token in added.items() if token.special)}
+
+
 def blanks(tokenizer: Any, prompt: str, before: list[int]) -> tuple[str, str]:
     """What a reply may put before its first word, the likelier first.
 

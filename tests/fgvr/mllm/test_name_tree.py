@@ -1,13 +1,16 @@
 """Names as a tree of requests, on hand-made ids, and what the loop makes of replies."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
+from fgvr.demo.paths import MLLM_PATH
 from fgvr.mllm.backend import Picture
 from fgvr.mllm.name_loop import NameLoop, NameTally
 from fgvr.mllm.name_tree import Branch, NameTree, UnanswerableName, name_ids
@@ -64,6 +67,9 @@ class Letters:
         ids = [ord(letter) for letter in text.replace(":a", "~")]
         return {"input_ids": ids}
 
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [chr(token) for token in ids]
+
 
 @pytest.mark.parametrize(
     ("prompt", "name", "tokens"),
@@ -80,6 +86,16 @@ def test_a_name_without_tokens_is_named() -> None:
 
     with pytest.raises(UnanswerableName, match="class name '   '"):
         name_ids(Blank(), "say>", "   ")
+
+
+@pytest.mark.parametrize("name", ["a<IMG_CONTEXT> finch", "<IMG_CONTEXT>", "wren<|im_end|>", "<|im_start|>user"])
+def test_a_name_with_a_token_that_is_no_text_is_refused(name: str) -> None:
+    # In the demo's tokenizer, as in those of real models, <|im_start|> is special but not among all_special_ids.
+    tokenizer = AutoTokenizer.from_pretrained(MLLM_PATH)
+    token = name[name.index("<") : name.index(">") + 1]
+    with pytest.raises(UnanswerableName, match=rf"class name '{re.escape(name)}' has {re.escape(token)}, .*rename"):
+        name_ids(tokenizer, "<|im_start|>assistant\n", name)
+    assert name_ids(tokenizer, "<|im_start|>assistant\n", "a <finch> & <IMG") != []
 
 
 def output(logprobs: dict[int, float] | None, reason: str = "length") -> Any:
