@@ -41,9 +41,9 @@ from fgvr.config.models import VllmBackend
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
-from fgvr.mllm.aspect_loop import aspect_params
 from fgvr.mllm.backend import AspectTask, Picture
 from fgvr.mllm.engine_start import CPU_BLOCK_SIZE
+from fgvr.mllm.prompt_loop import first_token_params
 from fgvr.mllm.prompts import aspect_conversation, render
 from fgvr.mllm.vllm_backend import VllmEngine
 from fgvr.mllm.yes_no import AnswerTokens, probability_of_yes
@@ -187,7 +187,10 @@ def measure(args: argparse.Namespace, folder: Path, side: int) -> None:
     first_try(args, folder, side, reference, run)
     config = VllmBackend(model=str(folder), max_model_len=512, cpu_kv_cache_gb=0.5)
     engine = VllmEngine(config)
-    ours, exact = Ours(engine, task), PlainGenerate(engine, reference, aspect_params(reference.tokens))
+    ours, exact = (
+        Ours(engine, task),
+        PlainGenerate(engine, reference, first_token_params((reference.tokens.yes, reference.tokens.no))),
+    )
     for way in (exact, ours):  # kernels, and caches of Python's own; transformers has had them
         way(drawings(10**6, 1, side))
     ours.cached = ours.total = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
-from fgvr.mllm.aspect_loop import REQUESTS_UNDER_WAY, AspectLoop
+from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import (
     Answer,
     AspectAnswer,
@@ -24,6 +24,7 @@ from fgvr.mllm.engine_start import start_engine
 from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.name_loop import NameLoop
 from fgvr.mllm.name_tree import NameTree, name_ids
+from fgvr.mllm.prompt_loop import REQUESTS_UNDER_WAY
 from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversation
 from fgvr.mllm.question_prompts import QuestionPrompts
 from fgvr.mllm.request_loop import Done, RequestLoop

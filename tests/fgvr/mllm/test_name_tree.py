@@ -11,10 +11,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from fgvr.demo.paths import MLLM_PATH
+from fgvr.mllm.aspect_loop import AspectTally
 from fgvr.mllm.backend import Picture
 from fgvr.mllm.name_loop import NameLoop, NameTally
 from fgvr.mllm.name_tree import Branch, NameTree, UnanswerableName, name_ids
-from fgvr.schemas import Reason
+from fgvr.mllm.yes_no import AnswerTokens
+from fgvr.schemas import Failure, Reason
 
 # 5 alone, 5 6 and 5 7 8 share a beginning; 9 stands apart.
 NAMES = [[5, 6], [9], [5, 7, 8], [5]]
@@ -127,6 +129,17 @@ def test_what_fails_an_image() -> None:
     )
 
 
+def test_a_tally_of_yes_and_no() -> None:
+    tally = AspectTally(2, AnswerTokens(yes=5, no=9))
+    tally.add(1, output({5: math.log(0.3), 9: math.log(0.1), 77: 0.0}))
+    answer = tally.answer()
+    assert answer.p_yes.tolist() == [pytest.approx(math.nan, nan_ok=True), pytest.approx(0.75)]
+    assert answer.label_mass.tolist() == [0, pytest.approx(0.4)]
+    assert (answer.prompt_tokens, answer.cached_tokens) == (3, 2)
+    tally.add(0, output(None, "error"))
+    assert tally.answer().failure == Failure(Reason.ENGINE_ERROR, "prompt 0: vLLM ended the request: why")
+
+
 class FakeLoop:
     """Answers at once: −1 for every token; refuses the pictures that cannot be rendered before it is asked."""
 
@@ -154,7 +167,7 @@ class FakePrompts:
 def test_a_picture_that_cannot_be_asked_about_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     # vLLM's own class takes seconds to import.
     monkeypatch.setattr(
-        "fgvr.mllm.name_loop.branch_params", lambda branch: SimpleNamespace(logprob_token_ids=branch.following)
+        "fgvr.mllm.prompt_loop.first_token_params", lambda tokens: SimpleNamespace(logprob_token_ids=tokens)
     )
     tree = NameTree(NAMES)
     loop: Any = NameLoop(FakeLoop(), FakePrompts(tree.branches), tree, requests_under_way=4)  # type: ignore[arg-type]
