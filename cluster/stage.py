@@ -112,8 +112,17 @@ class StageFolder:
             parts=done.parts,
             rows_per_part=job.workers.rows_per_part,
             failures=dict(done.failures),
-            metrics={name: float(value) for name, value in done.totals.items()},
+            metrics=token_metrics(done.totals),
         )
+
+
+def token_metrics(totals: Mapping[str, int]) -> dict[str, float]:
+    """A table's sums of tokens as metrics; where cached ones are counted, with their share of the prompts' (0 to 1)."""
+    metrics = {name: float(value) for name, value in totals.items()}
+    if "cached_tokens" in totals:
+        prompt = totals["prompt_tokens"]
+        metrics["cached_share"] = totals["cached_tokens"] / prompt if prompt else 0.0
+    return metrics
 
 
 @dataclass

@@ -45,8 +45,6 @@ def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: 
         schema = schemas.aspects(count)
         job = PartJob(table, folder.uri, AspectWorker, {"settings": settings}, schema, samples, config.workers)
         summary = folder.run_parts(job, ids)
-        prompt, cached = (summary.metrics.get(f"{kind}_tokens", 0.0) for kind in ("prompt", "cached"))
-        summary.metrics["cached_share"] = cached / prompt if prompt else 0.0
         summary.extra = {"questions": count}
         return summary
 

@@ -43,8 +43,6 @@ def run(context: RunContext, flow: Flow) -> Table:
             "class_scores", folder.uri, ClassScoreWorker, {"settings": settings}, schema, flow.samples, config.workers
         )
         summary = folder.run_parts(job, ids)
-        prompt, cached = (summary.metrics.get(f"{kind}_tokens", 0.0) for kind in ("prompt", "cached"))
-        summary.metrics["cached_share"] = cached / prompt if prompt else 0.0
         summary.extra = {"classes": len(names)}
         return summary
 

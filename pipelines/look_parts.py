@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
+from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, token_metrics
 from fgvr import tables
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
@@ -30,11 +30,8 @@ def take_part(
             tables.write_part(folder.uri, parts - 1, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
             totals.update({f.name: pc.sum(rows[f.name]).as_py() or 0 for f in schema if f.name.endswith("_tokens")})
-        metrics = {metric: float(value) for metric, value in totals.items()}
-        if totals["prompt_tokens"] and "cached_tokens" in totals:
-            metrics["cached_share"] = totals["cached_tokens"] / totals["prompt_tokens"]
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        return StageSummary(len(ids), failures.total(), parts, size, dict(failures), metrics, facts)
+        return StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
 
     decides = {"ids": digest_of_ids(ids), "size": size}
     return context.stage(name, decides=decides, inputs=[looks], compute=compute)

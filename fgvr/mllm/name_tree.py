@@ -79,9 +79,10 @@ def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
         if len(ids) > len(before) and ids[: len(before)] == before:
             wrong = sorted(controls.intersection(ids[len(before) :]))
             if wrong:
+                marks = ", ".join(tokenizer.convert_ids_to_tokens(wrong))
                 raise UnanswerableName(
-                    f"the class name {name!r} has {', '.join(tokenizer.convert_ids_to_tokens(wrong))}, which this model does not read as text; rename "
-                    "the class, or take another teacher than the MLLM (makd.distillation.teacher)"
+                    f"the class name {name!r} has {marks}, which this model does not read as text; rename the class, "
+                    "or take another teacher than the MLLM (makd.distillation.teacher)"
                 )
             return ids[len(before) :]
     raise UnanswerableName(f"the class name {name!r} has no tokens of its own as an answer of this model")

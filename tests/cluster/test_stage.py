@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, token_metrics
 from cluster.stage_clock import CLOCK
 from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
@@ -184,3 +184,13 @@ def test_a_manifest_says_what_is_made_up_and_so_do_those_of_later_stages(
         ["mllm"],
     ]
     assert "labels: MADE UP, by simulated models (mllm)" in caplog.text
+
+
+def test_the_share_of_cached_tokens_is_told_where_they_are_counted() -> None:
+    assert token_metrics({"prompt_tokens": 20, "cached_tokens": 15}) == {
+        "prompt_tokens": 20.0,
+        "cached_tokens": 15.0,
+        "cached_share": 0.75,
+    }
+    assert token_metrics({"prompt_tokens": 0, "cached_tokens": 0})["cached_share"] == 0
+    assert token_metrics({"prompt_tokens": 20, "output_tokens": 3}) == {"prompt_tokens": 20.0, "output_tokens": 3.0}
