@@ -83,6 +83,10 @@ class StageFolder:
         """A file beside the parts."""
         storage.write_bytes(self.path(name), data)
 
+    def write_part(self, number: int, rows: pa.Table) -> None:
+        """One part of a table that one process writes as a stream."""
+        tables.write_part(self.uri, number, rows)
+
     def write_table(self, rows: pa.Table, rows_per_part: int | None = None) -> StageSummary:
         """The whole table of a stage that runs in one process; counts the failed rows."""
         size = max(1, rows_per_part or rows.num_rows)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 
-import pyarrow.compute as pc
-
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.datasets import read_source, source_state
 from fgvr.tables import Table
@@ -26,19 +24,20 @@ def run(context: RunContext) -> Table:
 
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder)
-        summary = folder.write_table(listed.rows, config.rows_per_part)
+        parts = 0
+        for parts, rows in enumerate(listed.parts(config.rows_per_part), start=1):
+            folder.write_part(parts - 1, rows)
+        summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=config.rows_per_part)
         left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
         for what, count in left_out.items():
             if count:
                 log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
         for remark in listed.remarks:
             log.warning("ingest: %s", remark)
-        splits = pc.value_counts(listed.rows["split"]).to_pylist()
-        classes = pc.count_distinct(listed.rows["class_name"], mode="only_valid").as_py()
-        summary.metrics = {"classes": float(classes), **{name: float(count) for name, count in left_out.items()}}
+        summary.metrics = {"classes": float(listed.classes), **{name: float(count) for name, count in left_out.items()}}
         summary.extra = {
-            "splits": {item["values"]: item["counts"] for item in splits},
-            "classes": classes,
+            "splits": listed.splits,
+            "classes": listed.classes,
             "source": config.source.kind,
             **left_out,
             "remarks": list(listed.remarks),

@@ -1,18 +1,20 @@
 """From listed images in any order to the rows of the samples table: sorted, without duplicates, with dense ids.
 
-Listings come in chunks of Arrow memory and stay there: ten million rows are about two gigabytes and a minute.
+Listings come in chunks and are never held as a whole: sorted runs in temporary files (`sorted_runs`), merged, numbered
+and handed on part by part. docs/inputs.md has the memory that it takes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.datasets.sorted_runs import SortedRuns, Spool
 from fgvr.errors import UserError
 from fgvr.schemas import SAMPLES
 
@@ -40,23 +42,56 @@ class SampleRows:
     """A listed source.
 
     Attributes:
-        rows: the samples table.
+        kept: sorted rows of the schema `LISTING`, one for each URI.
+        numbers: class name → class id where the source gives no ids; null where it does.
         duplicates: listed rows left out because an earlier one has the same URI.
         conflicts: of these, with another split or class than the row that was kept.
         without_uri: listed rows left out because they name no image.
+        splits: split → rows.
+        classes: distinct class names.
         remarks: what a reader of the results must know about the source.
     """
 
-    rows: pa.Table
+    kept: Spool
+    numbers: pa.Array | None
     duplicates: int
     conflicts: int
     without_uri: int
+    splits: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
     remarks: tuple[str, ...] = ()
 
+    @property
+    def rows(self) -> pa.Table:
+        """The samples table as a whole; `parts` is for those that may be large."""
+        return pa.concat_tables(self._numbered())
+
     def parts(self, rows_per_part: int) -> Iterator[pa.Table]:
-        """Consecutive slices, all but the last full."""
-        for start in range(0, self.rows.num_rows, rows_per_part):
-            yield self.rows.slice(start, rows_per_part)
+        """The samples table in consecutive tables, all but the last with `rows_per_part` rows."""
+        waiting: list[pa.Table] = []
+        count = 0
+        for table in self._numbered():
+            rest = table
+            while count + rest.num_rows >= rows_per_part:
+                head, rest = rest.slice(0, rows_per_part - count), rest.slice(rows_per_part - count)
+                yield pa.concat_tables([*waiting, head])
+                waiting, count = [], 0
+            if rest.num_rows:
+                waiting.append(rest)
+                count += rest.num_rows
+        if waiting:
+            yield pa.concat_tables(waiting)
+
+    def _numbered(self) -> Iterator[pa.Table]:
+        start = 0
+        for table in self.kept:
+            columns = {name: table[name] for name in LISTING.names}
+            if self.numbers is not None:
+                known = pc.index_in(table["class_name"], value_set=self.numbers)
+                columns["class_id"] = known.cast(pa.int32())
+            columns["image_id"] = pa.chunked_array([pa.array(np.arange(start, start + table.num_rows))])
+            start += table.num_rows
+            yield pa.table([columns[column.name].cast(column.type) for column in SAMPLES], schema=SAMPLES)
 
 
 def chunk(**columns: object) -> pa.Table:
@@ -79,65 +114,76 @@ def collect(chunks: Iterable[pa.Table], where: str) -> SampleRows:
     Raises:
         SourceError: no row names an image, or a class has two ids.
     """
-    listed = pa.concat_tables(chain([LISTING.empty_table()], chunks))
-    named = listed.filter(pc.greater(pc.utf8_length(listed["uri"].fill_null("")), 0))
-    if named.num_rows == 0:
-        raise SourceError(f"{where}: no image is listed there ({listed.num_rows} rows without a URI)")
-    ordered = named.take(pc.sort_indices(named["uri"]))  # a stable sort: of equal URIs the first listed comes first
-    uris = ordered["uri"].combine_chunks()
-    first = np.ones(ordered.num_rows, dtype=bool)
-    first[1:] = pc.not_equal(uris.slice(1), uris.slice(0, len(uris) - 1)).to_numpy(zero_copy_only=False)
-    ordered = ordered.set_column(1, LISTING.field("split"), _splits(ordered["split"]))
-    rows = _with_ids(ordered.filter(pa.array(first)), where)
+    runs = SortedRuns(LISTING, "uri")
+    listed = named = 0
+    for listing in chunks:
+        with_uri = listing.filter(pc.greater(pc.utf8_length(listing["uri"].fill_null("")), 0))
+        listed, named = listed + listing.num_rows, named + with_uri.num_rows
+        runs.add(with_uri)
+    if not named:
+        raise SourceError(f"{where}: no image is listed there ({listed} rows without a URI)")
+    once = _Once()
+    for block in runs:
+        once.add(block)
+    names = sorted({name for _, name in once.classes if name is not None})
+    has_ids = any(number is not None for number, _ in once.classes)
+    if has_ids:
+        _check_classes(once.classes, where)
     return SampleRows(
-        rows=rows,
-        duplicates=int((~first).sum()),
-        conflicts=_conflicts(ordered, first),
-        without_uri=listed.num_rows - named.num_rows,
+        kept=once.kept,
+        numbers=None if has_ids else pa.array(names, pa.string()),
+        duplicates=named - once.kept.rows,
+        conflicts=once.conflicts,
+        without_uri=listed - named,
+        splits=dict(once.splits),
+        classes=len(names),
     )
 
 
-def _splits(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    filled = column.fill_null("")
-    return pc.if_else(pc.equal(filled, ""), "train", filled)
+class _Once:
+    """Takes sorted blocks and keeps the first row of each URI, counting what the samples table will hold."""
+
+    def __init__(self) -> None:
+        self.kept = Spool(LISTING)
+        self.conflicts = 0
+        self.splits: Counter[str] = Counter()
+        self.classes: set[tuple[int | None, str | None]] = set()
+        self._last = LISTING.empty_table()  # the row that was kept last: the next block may begin with its repeats
+
+    def add(self, block: pa.Table) -> None:
+        """The next rows in the order of the URIs; of equal ones the first listed comes first."""
+        filled = block["split"].fill_null("")
+        split = pc.if_else(pc.equal(filled, ""), "train", filled)
+        block = block.set_column(1, LISTING.field("split"), split)
+        rows = pa.concat_tables([self._last, block]).combine_chunks()
+        first = np.ones(rows.num_rows, dtype=bool)
+        uris = rows["uri"]
+        first[1:] = pc.not_equal(uris.slice(1), uris.slice(0, len(uris) - 1)).to_numpy()
+        self.conflicts += _conflicts(rows, first)
+        kept = rows.filter(pa.array(first))
+        fresh = kept.slice(self._last.num_rows)
+        self._last = kept.slice(kept.num_rows - 1)
+        self.kept.append(fresh)
+        for item in pc.value_counts(fresh["split"]).to_pylist():
+            self.splits[item["values"]] += item["counts"]
+        pairs = fresh.group_by(["class_id", "class_name"]).aggregate([])
+        self.classes.update(zip(pairs["class_id"].to_pylist(), pairs["class_name"].to_pylist(), strict=True))
 
 
-def _conflicts(ordered: pa.Table, first: np.ndarray) -> int:
+def _conflicts(rows: pa.Table, first: np.ndarray) -> int:
     """Rows left out whose split or class differs from the kept row of the same URI."""
     left_out = np.flatnonzero(~first)
     kept = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))[left_out]
     differs = np.zeros(len(left_out), dtype=bool)
     for name in ("split", "class_name"):
-        ours, theirs = (ordered[name].fill_null("").take(pa.array(rows)) for rows in (left_out, kept))
+        ours, theirs = (rows[name].fill_null("").take(pa.array(places)) for places in (left_out, kept))
         differs |= pc.not_equal(ours, theirs).to_numpy()
     return int(differs.sum())
 
 
-def _with_ids(rows: pa.Table, where: str) -> pa.Table:
-    columns = {name: rows[name] for name in LISTING.names}
-    if rows["class_id"].null_count == rows.num_rows:
-        columns["class_id"] = _number(rows["class_name"])
-    else:
-        _check_classes(rows, where)
-    columns["image_id"] = pa.chunked_array([pa.array(np.arange(rows.num_rows, dtype=np.int64))])
-    # Offsets of 32 bits hold 2 GiB a chunk; the parts that are written are far smaller.
-    slices = [
-        pa.table([columns[field.name].slice(start, CHUNK).cast(field.type) for field in SAMPLES], schema=SAMPLES)
-        for start in range(0, rows.num_rows, CHUNK)
-    ]
-    return pa.concat_tables(slices)
-
-
-def _number(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dense class ids in the order of the sorted names; null for null."""
-    known = sorted(name for name in pc.unique(names).to_pylist() if name is not None)
-    return pc.index_in(names, value_set=pa.array(known, pa.string())).cast(pa.int32())
-
-
-def _check_classes(rows: pa.Table, where: str) -> None:
-    pairs = rows.select(["class_id", "class_name"]).group_by(["class_id", "class_name"]).aggregate([])
-    for name in ("class_id", "class_name"):
-        values = [value for value in pairs[name].to_pylist() if value is not None]
-        twice = next((value for value in values if values.count(value) > 1), None)
+def _check_classes(pairs: set[tuple[int | None, str | None]], where: str) -> None:
+    for place, name in enumerate(("class_id", "class_name")):
+        counts = Counter(pair[place] for pair in pairs if pair[place] is not None)
+        twice = next((value for value, count in sorted(counts.items(), key=str) if count > 1), None)
         if twice is not None:
             raise SourceError(f"{where}: {name} {twice!r} stands for more than one class; ids and names go together")

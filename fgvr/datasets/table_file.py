@@ -35,50 +35,61 @@ def read_table_file(source: TableSource, class_id_column: str | None = None) -> 
         raise SourceError(f"ingest.source.path = {source.path}: there is no such file")
     folder = path.rsplit("/", 1)[0]
     try:
-        for batch in _parquet_batches(path) if parquet else _csv_batches(path):
+        for batch in (_parquet_batches if parquet else _csv_batches)(path, source, class_id_column):
             yield _as_chunk(batch, source, folder, class_id_column)
     except pa.ArrowInvalid as error:  # not a Parquet file, rows of unequal length, text that is not UTF-8
         raise SourceError(f"ingest.source.path = {source.path}: {error}") from error
 
 
-def _parquet_batches(path: str) -> Iterator[pa.RecordBatch]:
+def _wanted(there: list[str], source: TableSource, class_id_column: str | None) -> list[str]:
+    """The columns that are read; a table may have others of any size, the images themselves among them."""
+    needed = [("uri_column", source.uri_column), ("class_id_column", class_id_column)]
+    needed += [("metadata_columns", column) for column in source.metadata_columns]
+    for field, column in needed:
+        if column is not None and column not in there:
+            raise SourceError(
+                f"ingest.source.{field} = {column}: {source.path} has no such column; it has {', '.join(there)}"
+            )
+    wanted = {source.split_column, source.class_column, *(column for _, column in needed)}
+    return [name for name in there if name in wanted]
+
+
+def _parquet_batches(path: str, source: TableSource, class_id_column: str | None) -> Iterator[pa.RecordBatch]:
     filesystem, inside = storage.arrow_filesystem(path)
     with filesystem.open_input_file(inside) as file:
-        yield from pq.ParquetFile(file).iter_batches(batch_size=CHUNK)
+        table = pq.ParquetFile(file)
+        columns = _wanted(table.schema_arrow.names, source, class_id_column)
+        yield from table.iter_batches(batch_size=CHUNK, columns=columns)
 
 
-def _csv_batches(path: str) -> Iterator[pa.RecordBatch]:
+def _csv_batches(path: str, source: TableSource, class_id_column: str | None) -> Iterator[pa.RecordBatch]:
     filesystem, inside = storage.arrow_filesystem(path)
     parse = pacsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",", newlines_in_values=True)
     with filesystem.open_input_stream(inside) as head:
         first = pacsv.open_csv(head, parse_options=parse)
         names = first.schema.names
     # All columns as text: "0123" is a name, and types guessed from the first block break on the second.
-    convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    convert = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        strings_can_be_null=True,
+        include_columns=_wanted(names, source, class_id_column),
+    )
     with filesystem.open_input_stream(inside) as file:
         yield from pacsv.open_csv(file, parse_options=parse, convert_options=convert)
 
 
 def _as_chunk(batch: pa.RecordBatch, source: TableSource, folder: str, class_id_column: str | None) -> pa.Table:
     names = batch.schema.names
-
-    def needed(column: str, field: str) -> pa.Array:
-        if column not in names:
-            raise SourceError(
-                f"ingest.source.{field} = {column}: {source.path} has no such column; it has {', '.join(names)}"
-            )
-        return batch[column]
-
-    columns: dict[str, object] = {"uri": absolute_uris(needed(source.uri_column, "uri_column"), folder)}
+    columns: dict[str, object] = {"uri": absolute_uris(batch[source.uri_column], folder)}
     if source.split_column in names:
         columns["split"] = pc.utf8_trim_whitespace(batch[source.split_column].cast(pa.string()))
     if source.class_column in names:
         name = batch[source.class_column].cast(pa.string())
         columns["class_name"] = pc.if_else(pc.equal(name, ""), None, name)
     if class_id_column is not None:
-        columns["class_id"] = needed(class_id_column, "class_id_column").cast(pa.int32())
+        columns["class_id"] = batch[class_id_column].cast(pa.int32())
     if source.metadata_columns:
-        kept = {column: needed(column, "metadata_columns").to_pylist() for column in source.metadata_columns}
+        kept = {column: batch[column].to_pylist() for column in source.metadata_columns}
         columns["metadata"] = [
             json.dumps(dict(zip(kept, values, strict=True)), ensure_ascii=False, default=str)
             for values in zip(*kept.values(), strict=True)

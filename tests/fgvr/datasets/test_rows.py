@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from fgvr.datasets import sorted_runs
 from fgvr.datasets.rows import LISTING, SourceError, chunk, collect
 from fgvr.schemas import SAMPLES
 
@@ -57,6 +60,47 @@ def test_order_does_not_depend_on_the_listing():
 def test_parts_are_full_but_the_last():
     listed = collect([chunk(uri=[f"/{n:03d}" for n in range(25)])], "here")
     assert [part.num_rows for part in listed.parts(10)] == [10, 10, 5]
+
+
+def test_any_order_in_many_runs_is_as_sorting_everything_at_once(monkeypatch):
+    """Runs and blocks of a few rows, many repeats: against Python's own stable sort."""
+    monkeypatch.setattr(sorted_runs, "BLOCK_ROWS", 7)
+    rng = np.random.default_rng(0)
+    listed = [(f"/{rng.integers(60):02d}é.jpg", f"bird {rng.integers(3)}") for _ in range(400)]
+    runs = sorted_runs.SortedRuns(LISTING, "uri", run_bytes=2_000)
+    for part in range(0, 400, 16):
+        uris, names = zip(*listed[part : part + 16], strict=True)
+        runs.add(chunk(uri=list(uris), class_name=list(names)))
+    blocks = list(runs)
+    assert len(runs._runs) > 5
+    assert len(blocks) > 10
+    pairs = [(row["uri"], row["class_name"]) for row in pa.concat_tables(blocks).to_pylist()]
+    assert sorted(pairs) == sorted(listed)
+    assert [uri for uri, _ in pairs] == sorted(uri for uri, _ in listed)
+    first = dict(reversed(listed))  # of a repeated key a dictionary keeps the last value
+    assert dict(reversed(pairs)) == first
+
+    monkeypatch.setattr("fgvr.datasets.rows.SortedRuns", lambda *a: sorted_runs.SortedRuns(*a, run_bytes=2_000))
+    chunks = [chunk(uri=[uri], class_name=[name]) for uri, name in listed]
+    found = collect(chunks, "here")
+    assert [(row["uri"], row["class_name"]) for row in found.rows.to_pylist()] == sorted(first.items())
+    assert found.duplicates == 400 - len(first)
+    assert found.conflicts == sum(first[uri] != name for uri, name in listed)
+    assert pa.concat_tables(found.parts(9)).equals(found.rows)
+
+
+def test_a_spool_is_read_again_from_its_file():
+    spool = sorted_runs.Spool(LISTING, memory_bytes=1_000)
+    for n in range(50):
+        spool.append(chunk(uri=[f"/{n}", f"/{n}b"]))
+    folder = spool._folder.name
+    for _ in range(2):
+        assert [uri.as_py() for table in spool for uri in table["uri"]] == [
+            f"/{n}{x}" for n in range(50) for x in ("", "b")
+        ]
+    assert Path(folder).is_dir()
+    del spool
+    assert not Path(folder).exists()
 
 
 def test_half_a_million_rows_without_python_objects_a_row():

@@ -6,11 +6,13 @@ from pathlib import Path
 import downloads
 import fsspec
 import pytest
+from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
 from fgvr.config.data import FieldGuideSource, FolderSource, ImageLimits, LayoutSource, TableSource
 from fgvr.datasets import SourceError, read_source, source_state
 from fgvr.datasets.caltech101 import COUNTS
+from fgvr.datasets.folder import _walk_remote
 from fgvr.images import ImageError, read_image
 from fgvr.schemas import Reason
 
@@ -67,6 +69,31 @@ def test_a_bucket_as_a_source(bucket, tmp_path):
         with pytest.raises(ImageError) as caught:
             read_image(uri, limits)
         assert (uri, caught.value.reason) == (uri, reason)
+
+
+@pytest.mark.slow
+def test_a_prefix_is_listed_page_by_page(bucket, monkeypatch):
+    moto = get_backend("s3")["123456789012"]["aws"]
+    names = [f"{n % 7}/{n:05d}.jpg" for n in range(2_100)]
+    for name in [*names, "3/.hidden.jpg", ".cache/x.jpg", "readme.txt"]:
+        moto.put_object("photos", f"many/{name}", b"")
+    moto.put_object("photos", "many-others/x.jpg", b"")  # begins alike, and is another folder
+    pages = []
+    ask = bucket.call_s3
+    monkeypatch.setattr(bucket, "call_s3", lambda *a, **k: pages.append(k) or ask(*a, **k), raising=False)
+    found = _walk_remote("s3://photos/many/")
+    assert next(found).uri == "s3://photos/many/0/00000.jpg"
+    assert len(pages) == 1  # 1,000 keys are held, not all
+    assert len(list(found)) == 2_100  # the text file is among them: names are looked at later
+    assert len(pages) == 3
+
+    rows = read_source(FolderSource(path="s3://photos/many", class_from="parent"), "").rows
+    assert rows["uri"].to_pylist() == [f"s3://photos/many/{name}" for name in sorted(names)]
+    assert rows["class_id"].to_pylist() == [int(name[0]) for name in sorted(names)]
+    with pytest.raises(SourceError, match="no file ends in"):
+        read_source(FolderSource(path="s3://photos/man"), "")
+    with pytest.raises(SourceError, match=r"ingest.source.path = s3://nowhere/x: .*bucket"):
+        read_source(FolderSource(path="s3://nowhere/x"), "")
 
 
 def test_official_downloads_in_a_bucket(bucket, tmp_path, monkeypatch):
