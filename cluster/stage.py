@@ -26,6 +26,7 @@ from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
+from fgvr.config.web import WebPolicy
 from fgvr.failure_limit import allowed_failures
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.schemas import SCHEMA_VERSION
@@ -222,7 +223,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, TrainWorkers):
         return {}
     if isinstance(value, BaseModel):
-        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+        parts = {name: getattr(value, name) for name in type(value).model_fields}
+        return {name: plain(part) for name, part in parts.items() if not isinstance(part, WebPolicy)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

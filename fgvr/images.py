@@ -19,6 +19,8 @@ from fgvr import storage
 from fgvr.config.data import ImageLimits
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
+from fgvr.web.addresses import NotAllowed, shown
+from fgvr.web.reader import HttpFailure, read_url
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
 """Formats that are tried. Pillow hands EPS to Ghostscript, which is no place for a stranger's file."""
@@ -57,20 +59,21 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     Never reads more than `limits.max_bytes` + 1 bytes.
 
     Raises:
-        ImageError: NOT_FOUND, UNREADABLE (network, permission, a folder, a device), EMPTY_FILE or TOO_MANY_BYTES.
+        ImageError: NOT_FOUND, UNREADABLE (network, permission, a folder, a device), NOT_ALLOWED, EMPTY_FILE or
+            TOO_MANY_BYTES.
     """
     try:
         data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {uri}") from error
+        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {shown(uri)}") from error
     except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
-        raise ImageError(Reason.UNREADABLE, f"{uri}: {type(error).__name__}: {error}") from error
+        raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
     if len(data) > limits.max_bytes:
-        raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has more than {limits.max_bytes:,} bytes")
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{shown(uri)} has more than {limits.max_bytes:,} bytes")
     if not data:
-        raise ImageError(Reason.EMPTY_FILE, f"{uri} has no bytes")
+        raise ImageError(Reason.EMPTY_FILE, f"{shown(uri)} has no bytes")
     return data
 
 
@@ -87,7 +90,7 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
 
 
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
-    if uri.startswith(("http://", "https://")):
+    if uri.lower().startswith(("http://", "https://")):
         return _read_web(uri, limits)
     fs, path = storage.resolve(uri)
     try:
@@ -101,20 +104,13 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
 
 
 def _read_web(uri: str, limits: ImageLimits) -> bytes:
-    """A web server may ignore a range and send gigabytes: the answer is streamed, and left at the limit."""
-    fs, path = storage.resolve(uri)
-    wanted = limits.max_bytes + 1
-    data = bytearray()
     try:
-        with fs.open(path, "rb", block_size=0) as stream:
-            while len(data) < wanted and (piece := stream.read(wanted - len(data))):
-                data += piece
-    except FileNotFoundError as error:  # fsspec's word for whatever went wrong, a refused connection included
-        cause = error.__cause__
-        if cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in {404, 410}:
-            raise
-        raise OSError(f"{type(cause).__name__}: {cause}") from cause
-    return bytes(data)
+        return read_url(uri, limits.max_bytes, limits.web)
+    except NotAllowed as error:
+        raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: {error}") from error
+    except HttpFailure as error:
+        reason = Reason.NOT_FOUND if error.status in {404, 410} else Reason.UNREADABLE
+        raise ImageError(reason, f"{shown(uri)}: {error}") from error
 
 
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:

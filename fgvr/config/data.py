@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
+from fgvr.config.web import WebPolicy
 
 
 class ImageLimits(Part):
@@ -18,6 +19,8 @@ class ImageLimits(Part):
     """Width times height as the header says (a decompression bomb lies in a few kilobytes)."""
     cut_bottom: int = Field(default=0, ge=0)
     """Rows of pixels that are cut off the bottom of every image (the banner of FGVC-Aircraft's photos: 20)."""
+    web: WebPolicy = WebPolicy()
+    """Images at http:// and https:// URLs."""
 
 
 class FolderSource(Part):

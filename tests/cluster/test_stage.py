@@ -8,8 +8,9 @@ import pytest
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, token_metrics
 from cluster.stage_clock import CLOCK
-from fgvr.config import Config, build
+from fgvr.config import Config, ImageLimits, build
 from fgvr.config.base import TrainWorkers, Workers
+from fgvr.config.web import WebPolicy
 from fgvr.schemas import ANSWERS
 from fgvr.tables import Table
 from tests.untracked import NoTracking
@@ -164,6 +165,15 @@ def test_a_fingerprint_does_not_change_with_where_and_how_wide_a_stage_runs() ->
     assert fingerprint(decides=many) == fingerprint(decides=config.near)
     moved = Table("s3://elsewhere", "samples", "aa", 3, 0, 1, 3, 9.0)
     assert fingerprint(inputs=(moved,)) == fingerprint(inputs=(Table("here", "samples", "aa", 3, 0, 1, 3, 1.0),))
+
+
+def test_a_fingerprint_does_not_change_with_how_web_servers_are_asked() -> None:
+    polite = ImageLimits(web=WebPolicy(max_requests=1, allowed_hosts=("shop.example",)))
+    assert fingerprint(decides=polite) == fingerprint(decides=ImageLimits())
+    assert fingerprint(decides=polite) == fingerprint(
+        decides={"max_bytes": 2**26, "max_pixels": 10**8, "cut_bottom": 0}
+    )
+    assert fingerprint(decides=ImageLimits(max_bytes=1)) != fingerprint(decides=ImageLimits())
 
 
 def test_a_fingerprint_changes_with_the_size_of_parts() -> None:

@@ -142,7 +142,7 @@ def test_every_kind_of_file_has_its_outcome(tmp_path):
         "good.jpg": (64, 48),
         "gone.jpg": Reason.NOT_FOUND,
         "folder.jpg": Reason.UNREADABLE,
-        "http://127.0.0.1:9/x.jpg": Reason.UNREADABLE,
+        "http://127.0.0.1:9/x.jpg": Reason.NOT_ALLOWED,
         "ftp9://server/x.jpg": Reason.UNREADABLE,
         name(outside_utf8): (64, 48),
     }

@@ -1,6 +1,4 @@
 import io
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import numpy as np
@@ -185,46 +183,3 @@ def test_object_stores_through_fsspec():
         with pytest.raises(ImageError) as caught:
             read_image(f"memory://photos/{name}", limits)
         assert caught.value.reason == reason
-
-
-class Photos(BaseHTTPRequestHandler):
-    """A web server with a photo, an endless one, an error and nothing."""
-
-    def do_GET(self):
-        codes = {"/a.jpg": 200, "/endless.jpg": 200, "/broken.jpg": 500, "/secret.jpg": 403}
-        self.send_response(codes.get(self.path, 404))
-        self.end_headers()
-        if self.path == "/a.jpg":
-            self.wfile.write(jpeg(smooth(40, 30)))
-        try:
-            while self.path == "/endless.jpg":
-                self.wfile.write(bytes(65536))
-        except OSError:
-            return  # the reader left, as it should
-
-    def do_HEAD(self):
-        self.send_response(405)
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
-def test_web_servers():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Photos)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    try:
-        assert read_image(f"{address}/a.jpg", LIMITS).size == (40, 30)
-        for name, reason in {
-            "endless.jpg": Reason.TOO_MANY_BYTES,
-            "broken.jpg": Reason.UNREADABLE,
-            "secret.jpg": Reason.UNREADABLE,
-            "gone.jpg": Reason.NOT_FOUND,
-        }.items():
-            with pytest.raises(ImageError) as caught:
-                read_image(f"{address}/{name}", ImageLimits(max_bytes=1_000_000))
-            assert (name, caught.value.reason) == (name, reason)
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -1,0 +1,174 @@
+"""The bytes at a web address, up to a limit, under the policy `ingest.limits.web`.
+
+httpcore asks: unlike the larger clients it follows no redirect and obeys no proxy variable by itself, and it lets us
+choose the address that a connection is opened to.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import ssl
+import time
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from threading import Lock
+from typing import Final
+from urllib.parse import urljoin
+
+import httpcore
+
+from fgvr.config.web import WebPolicy
+from fgvr.web.addresses import Address, CheckedBackend, NotAllowed, check_host
+from fgvr.web.deadline import Deadline
+from fgvr.web.gates import Gates
+
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
+_PASSING: Final = {408, 429, 500, 502, 503, 504}
+_FIRST_WAIT: Final = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
+
+
+class HttpFailure(OSError):
+    """What a server answered instead of the file; `status` is its number, 0 where there was no answer."""
+
+    def __init__(self, status: int, text: str, *, passing: bool = False, wait: float | None = None) -> None:
+        """`passing`: another attempt may succeed; `wait`: seconds until then, if the server named them."""
+        super().__init__(text)
+        self.status, self.passing, self.wait = status, passing, wait
+
+
+def read_url(url: str, max_bytes: int, policy: WebPolicy) -> bytes:
+    """The body at `url`, or its first `max_bytes` + 1 bytes: the rest is not downloaded.
+
+    Raises:
+        NotAllowed: the policy forbids the host, its address or a redirect's.
+        HttpFailure: no answer, or another one than the file, after all attempts. No message holds a secret of the URL.
+    """
+    key = (policy, os.getpid())  # a forked process must not share its parent's sockets
+    with _LOCK:
+        reader = _READERS.get(key) or _READERS.setdefault(key, _WebReader(policy))
+    return reader.read(url, max_bytes)
+
+
+class _WebReader:
+    """Connections and gates of one process."""
+
+    def __init__(self, policy: WebPolicy) -> None:
+        self._policy = policy
+        self._gates = Gates(policy.max_requests, policy.max_requests_per_host)
+        self._deadline = Deadline()
+        self._pool = httpcore.ConnectionPool(
+            max_connections=policy.max_requests,
+            keepalive_expiry=30,
+            network_backend=CheckedBackend(policy, self._deadline),
+        )
+
+    def read(self, url: str, max_bytes: int) -> bytes:
+        """Attempts until one succeeds or all are used up."""
+        for attempt in range(self._policy.retries + 1):
+            try:
+                return self._follow(url, max_bytes)
+            except HttpFailure as failure:
+                wait = failure.wait
+                if wait is None:
+                    wait = min(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5), self._policy.max_wait_seconds)
+                if not failure.passing or attempt == self._policy.retries or wait > self._policy.max_wait_seconds:
+                    raise
+            time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _follow(self, url: str, max_bytes: int) -> bytes:
+        """One attempt: the request, and those that redirects ask for."""
+        address = _address(url)
+        for _ in range(self._policy.max_redirects + 1):
+            check_host(address.host, self._policy)
+            with self._gates.enter(address.host):
+                self._deadline.at = time.monotonic() + self._policy.total_seconds
+                answer = self._ask(address, max_bytes)
+            if isinstance(answer, bytes):
+                return answer
+            target = _address(urljoin(f"{address.scheme}://{address.authority}{address.target}", answer))
+            same = (target.scheme, target.authority) == (address.scheme, address.authority)
+            address = replace(target, user=address.user if same else None)  # a password is for the host it was given to
+        raise HttpFailure(0, f"more than {self._policy.max_redirects} redirects (ingest.limits.web.max_redirects)")
+
+    def _ask(self, address: Address, max_bytes: int) -> bytes | str:
+        """The body, or the target of a redirect."""
+        url = httpcore.URL(scheme=address.scheme, host=address.host, port=address.port, target=address.target.encode())
+        waits = {"connect": self._policy.connect_seconds, "read": self._policy.read_seconds}
+        waits |= {"write": self._policy.read_seconds}
+        try:
+            with self._pool.stream("GET", url, headers=self._headers(address), extensions={"timeout": waits}) as answer:
+                if answer.status in _REDIRECTS:
+                    return _header(answer, b"location")
+                _check(answer)
+                length = _header(answer, b"content-length")
+                if length.isdigit() and int(length) > max_bytes:
+                    return bytes(max_bytes + 1)  # as much as says that it is too much
+                return _body(answer, max_bytes)
+        except httpcore.TimeoutException as error:
+            raise HttpFailure(
+                0, f"no answer in time ({type(error).__name__}; ingest.limits.web)", passing=True
+            ) from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            forged = isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError)
+            raise HttpFailure(0, f"{type(error).__name__}: {error}", passing=not forged) from error
+
+    def _headers(self, address: Address) -> list[tuple[str, str]]:
+        headers = [
+            ("Host", address.authority),
+            ("User-Agent", self._policy.user_agent),
+            ("Accept", "image/*,*/*;q=0.5"),
+            ("Accept-Encoding", "identity"),  # nothing here unpacks what could unpack to gigabytes
+        ]
+        if address.user is not None:
+            token = base64.b64encode(":".join(address.user).encode()).decode()
+            headers.append(("Authorization", f"Basic {token}"))
+        return headers
+
+
+def _address(url: str) -> Address:
+    try:
+        return Address.of(url)
+    except (ValueError, UnicodeError) as error:  # of a redirect, too: file:///etc/passwd is no place to go
+        raise NotAllowed("not an http:// or https:// URL with a host") from error
+
+
+def _header(answer: httpcore.Response, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in answer.headers if key.lower() == name), "")
+
+
+def _check(answer: httpcore.Response) -> None:
+    """Raises HttpFailure unless the answer is the file."""
+    if 200 <= answer.status < 300:
+        encoding = _header(answer, b"content-encoding").lower()
+        if encoding not in {"", "identity"}:
+            raise HttpFailure(answer.status, f"the server packs what was asked for unpacked ({encoding[:20]})")
+        return
+    wait = _seconds(_header(answer, b"retry-after"))
+    raise HttpFailure(answer.status, f"HTTP status {answer.status}", passing=answer.status in _PASSING, wait=wait)
+
+
+def _body(answer: httpcore.Response, max_bytes: int) -> bytes:
+    data = bytearray()
+    for piece in answer.iter_stream():
+        data += piece
+        if len(data) > max_bytes:
+            break
+    return bytes(data[: max_bytes + 1])
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Seconds from now that a Retry-After header names, as a number or as a date (RFC 9110, 10.2.3)."""
+    if retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+_READERS: Final[dict[tuple[WebPolicy, int], _WebReader]] = {}
+_LOCK: Final = Lock()

@@ -1,0 +1,129 @@
+"""A web server on this machine that does what servers do when they are not kind."""
+
+import io
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+
+def a_jpeg() -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+class Shop(ThreadingHTTPServer):
+    """What it was asked, and how often at once."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.asked: Counter[str] = Counter()
+        self.headers: dict[str, dict[str, str]] = defaultdict(dict)
+        self.sent: Counter[str] = Counter()
+        self.inside = self.most_inside = 0
+        self.lock = threading.Lock()
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Shop
+
+    def do_GET(self):
+        with self.server.lock:
+            self.server.asked[self.path] += 1
+            times = self.server.asked[self.path]
+            self.server.headers[self.path] = dict(self.headers)
+            self.server.inside += 1
+            self.server.most_inside = max(self.server.most_inside, self.server.inside)
+        try:
+            self._answer(self.path.partition("?")[0], times)
+        except OSError:
+            return  # the reader left, as it should
+        finally:
+            with self.server.lock:
+                self.server.inside -= 1
+
+    def _answer(self, path: str, times: int) -> None:
+        kind, _, rest = path[1:].partition("/")
+        if kind == "to":
+            self._send(302, b"", Location=rest)
+        elif kind == "status":  # /status/<number>/<how often>/<Retry-After>
+            status, often, wait = rest.split("/")
+            if times > int(often):
+                self._send(200, a_jpeg())
+            else:
+                self._send(int(status), b"no", **({"Retry-After": unquote(wait)} if wait else {}))
+        elif kind in ODD:
+            ODD[kind](self)
+        else:
+            time.sleep(0.05 if kind.startswith("slow") else 0)
+            self._send(200, a_jpeg())
+
+    def _begin(self, **headers: str) -> None:
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def _endless(self, **headers: str) -> None:
+        self._begin(**headers)
+        while not self.server.over.is_set():
+            self.wfile.write(bytes(65536))
+            self.server.sent[self.path] += 65536
+
+    def _trickle(self, start: bytes) -> None:
+        self.wfile.write(start)
+        while not self.server.over.wait(0.1):
+            self.wfile.write(b"x")
+
+    def _cut(self) -> None:
+        self._begin(Content_Length="5000")
+        self.wfile.write(a_jpeg()[:100])
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+ODD = {
+    "gone.jpg": lambda self: self._send(404, b""),
+    "round": lambda self: self._send(301, b"", Location="/round"),
+    "packed.jpg": lambda self: self._send(200, a_jpeg(), Content_Encoding="gzip"),
+    "cut.jpg": _Answers._cut,
+    "endless.jpg": _Answers._endless,
+    "announced.jpg": lambda self: self._endless(Content_Length=str(10**12)),  # says at once how large it is
+    "trickle.jpg": lambda self: self._trickle(b"HTTP/1.0 200 OK\r\n\r\n"),
+    "trickle-headers.jpg": lambda self: self._trickle(b"HTTP/1.0 200 OK\r\nX: "),
+}
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    server = Shop()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
