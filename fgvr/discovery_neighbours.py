@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fgvr.candidates import NONE, Ids
 from fgvr.embeddings import read_vectors
-from fgvr.neighbours import Neighbours, Vectors, nearest
+from fgvr.neighbours import Neighbours, Vectors, Wanted, nearest
 from fgvr.tables import Table
 
 Flags = npt.NDArray[np.bool_]
@@ -21,7 +21,9 @@ def discovery_vectors(embeddings: Table, ids: Ids) -> tuple[npt.NDArray[np.float
     return vectors, embedded & np.isfinite(vectors).all(axis=1)
 
 
-def labelled_neighbours(vectors: Vectors, embedded: Flags, labelled: Flags, k: int) -> Neighbours:
+def labelled_neighbours(
+    vectors: Vectors, embedded: Flags, labelled: Flags, k: int, wanted: Wanted | None = None
+) -> Neighbours:
     """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label.
 
     Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
@@ -34,6 +36,7 @@ def labelled_neighbours(vectors: Vectors, embedded: Flags, labelled: Flags, k: i
         embedded: bool [N], has a vector.
         labelled: bool [N], has a label.
         k: at least 1.
+        wanted: what the search must reach and may cost.
 
     Returns:
         ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector and in places for
@@ -47,12 +50,12 @@ def labelled_neighbours(vectors: Vectors, embedded: Flags, labelled: Flags, k: i
     place = np.full(int(photo.max(initial=-1)) + 1, NONE, np.int64)
     place[database] = np.arange(len(database))
     threads = len(os.sched_getaffinity(0))
-    found = nearest(vectors[queries], vectors[members], k, own=place[photo], threads=threads)
+    found = nearest(vectors[queries], vectors[members], k, own=place[photo], threads=threads, wanted=wanted or Wanted())
     ids, scores = np.full((len(vectors), k), NONE, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
     ids[queries] = np.where(found.ids == NONE, NONE, members[found.ids] if len(members) else NONE)
     ids[queries[with_label], 0] = queries[with_label]  # itself, in place of the first of its copies
     scores[queries] = found.scores
-    return Neighbours(ids, scores, found.method, found.recall)
+    return Neighbours(ids, scores, found.method, found.recall, found.facts)
 
 
 def _photos(vectors: Vectors) -> Ids:

@@ -27,7 +27,7 @@ from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.label_agreement import Agreement
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
-from fgvr.neighbours import Neighbours
+from fgvr.neighbours import Neighbours, Wanted
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -39,14 +39,15 @@ ROWS_PER_PART = 65_536
 
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -> Table:
     """The candidate sets of the discovery images."""
-    config = context.config.candidates
+    config, search = context.config.candidates, context.config.neighbours
+    wanted = Wanted(search.method, search.recall, search.exact_seconds)
 
     def compute(folder: StageFolder) -> StageSummary:
         ids, own = own_names(labels)
         space = read_label_space(labels).labels
         vectors, embedded = discovery_vectors(embeddings, ids)
         voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
-        found = labelled_neighbours(vectors, embedded, own.first != NONE, voters)
+        found = labelled_neighbours(vectors, embedded, own.first != NONE, voters, wanted)
         agreement = agreement_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
         k = used_neighbours(config, agreement)
@@ -62,10 +63,12 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
             **{name: value for name, value in asdict(agreement).items() if isinstance(value, float)},
             **against_truth(own.first, found.ids, sets, names=names, space=space, k=config.k),
         }
-        summary.extra = {"labels": len(space), "search": found.method, "agreement": asdict(agreement)}
+        summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
         return summary
 
-    return context.stage("candidates", decides=config, inputs=[samples, labels, embeddings], compute=compute)
+    # What is found may depend on these, but tables made before there were any keep their names.
+    decides = config if wanted == Wanted() else {"candidates": config, "neighbours": asdict(wanted)}
+    return context.stage("candidates", decides=decides, inputs=[samples, labels, embeddings], compute=compute)
 
 
 def own_names(labels: Table) -> tuple[Ids, CandidateSets]:

@@ -6,6 +6,7 @@ from fgvr.config.load import ConfigError, build, exit_with, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
+from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.run import Config, Evaluate, Infer
 from fgvr.config.simulated import SimulatedBackend, SimulatedVectors
 
@@ -28,6 +29,7 @@ __all__ = [
     "Makd",
     "Mllm",
     "Near",
+    "NeighbourSearch",
     "NoDistillation",
     "OpenAIBackend",
     "Questions",

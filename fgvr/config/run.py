@@ -13,6 +13,7 @@ from fgvr.config.detect import Detect
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
+from fgvr.config.neighbours import NeighbourSearch
 
 
 class Run(Part):
@@ -107,6 +108,7 @@ class Config(Part):
     clip: Clip = Clip()
     label: Label = Label()
     embed: Embed = Embed()
+    neighbours: NeighbourSearch = NeighbourSearch()
     candidates: Candidates = Candidates()
     near: Near = Near()
     questions: Questions = Questions()

@@ -1,0 +1,197 @@
+"""Exact search: a low-precision product proposes, single-precision similarities decide, and a bound proves it.
+
+First the m best rows of each query by a product in bf16 (CPU) or fp16 (CUDA) are found (`tiles`), and their fp32
+similarities computed (`pairs`). Rounding moved no score by more than ε, so where the k-th similarity lies more than ε
+above the best score among all other rows, the k nearest are proven. For the other queries the database passes by once
+more, and every row whose score reaches the k-th similarity − ε is compared in fp32. So the result is that of brute
+force in fp32, ties in the order of row numbers, whatever the product's precision; only the time depends on the data.
+Queries stay, the database passes by in blocks: neither has to fit into the device's memory.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fgvr.neighbours.found import Floats, Ids, Vectors, nobody
+from fgvr.neighbours.pairs import ROUNDING, in_order, merged, pair_scores, row_scores
+from fgvr.neighbours.tiles import TILINGS, Candidates, TileProduct, Tiling
+
+# Of a result's rounding to the type, relative.
+UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}
+LEAST_CANDIDATES = 32
+
+
+@dataclass(frozen=True)
+class Product:
+    """How scores are computed: on `device`, from vectors rounded to `dtype` (torch's name), in blocks of `tiling`."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    tiling: Tiling | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type itself."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    @property
+    def blocks(self) -> Tiling:
+        """The sizes given, or the device's."""
+        return self.tiling or TILINGS[torch.device(self.device).type]
+
+
+FP32 = Product()
+
+
+@dataclass(frozen=True)
+class ExactResult:
+    """Ids int64 and scores float32 [N, k], and the share of queries whose result needed the second pass."""
+
+    ids: Ids
+    scores: Floats
+    unproven: float
+
+
+def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> ExactResult:
+    """The k nearest database rows of each query, by similarity and then by row number.
+
+    Args:
+        queries: L2-normalised, [N, d].
+        database: L2-normalised, [M, d].
+        k: at most M.
+        product: how to compute.
+    """
+    ids, scores = nobody(len(queries), k)
+    unproven = 0
+    for start in range(0, len(queries), product.blocks.slab):
+        here = slice(start, start + product.blocks.slab)
+        slab = _Slab(queries[here], database, k, product)
+        slab.propose()
+        unproven += slab.complete()
+        ids[here], scores[here] = slab.ids.cpu().numpy(), slab.scores.cpu().numpy()
+    return ExactResult(ids, scores, unproven / max(1, len(queries)))
+
+
+class _Slab:
+    """Queries that stay while the database passes by; `ids` and `scores` are the k best of each so far."""
+
+    def __init__(self, queries: Vectors, database: Vectors, k: int, product: Product) -> None:
+        self.k, self.product, self.device = k, product, torch.device(product.device)
+        self.dtype = product.torch_dtype
+        self.queries = tensor(queries).to(self.device, torch.float32)
+        self.rounded = self.queries.to(self.dtype)
+        self.database = tensor(database)
+        self.tiles = TileProduct(product.blocks, self.dtype, self.device, len(database))
+        self.ids = torch.empty((len(queries), k), dtype=torch.int64, device=self.device)
+        self.scores = torch.empty((len(queries), k), dtype=torch.float32, device=self.device)
+        self.least_of_others = torch.empty(len(queries), device=self.device)
+        self.longest = self.furthest = 0.0  # norms of database vectors and of what rounding took from them
+
+    def propose(self) -> None:
+        """The k best of the m best rows by rounded scores."""
+        m = min(max(2 * self.k, LEAST_CANDIDATES), len(self.database))
+        found: dict[int, Candidates] = {}
+        for first_row, block, rounded in self._blocks():
+            self.longest = max(self.longest, float(torch.linalg.vector_norm(block, dim=1).max()))
+            if rounded.dtype != torch.float32:
+                lost = torch.linalg.vector_norm(block.sub_(rounded), dim=1)
+                self.furthest = max(self.furthest, float(lost.max()))
+            for at, queries in self._query_blocks(self.rounded):
+                new = self.tiles.candidates(queries, rounded, m, first_row)
+                found[at] = found[at].best_of(new) if at in found else new
+        for at, queries in self._query_blocks(self.queries):
+            candidates = found[at]
+            here = slice(at, at + len(queries))
+            exact_scores = row_scores(queries, self.database, candidates.rows)
+            self.ids[here], self.scores[here] = in_order(candidates.rows, exact_scores, self.k)
+            cutoff = candidates.cutoff(self.dtype)
+            all_seen = m == len(self.database)
+            self.least_of_others[here] = -torch.inf if all_seen else torch.where(cutoff > 0, cutoff, torch.inf)
+
+    def complete(self) -> int:
+        """Mend the queries whose k best are not proven; returns their number."""
+        reach = self.scores[:, -1]
+        unproven = (reach <= self.least_of_others + self._error(self.least_of_others)).nonzero().ravel()
+        if not len(unproven):
+            return 0
+        queries, rounded = self.queries[unproven], self.rounded[unproven]
+        ids, scores = (torch.from_numpy(array).to(self.device) for array in nobody(len(unproven), self.k))
+        at_least = reach[unproven]
+        at_least = at_least - self._error(at_least, unproven)
+        for first_row, block, rounded_block in self._blocks():
+            del block
+            for at, block_queries in self._query_blocks(rounded):
+                here = slice(at, at + len(block_queries))
+                for number in range(-(-len(rounded_block) // self.tiles.columns)):
+                    first = number * self.tiles.columns
+                    tile = self.tiles.tile(number, block_queries, rounded_block)[:, : len(rounded_block) - first]
+                    who, rows = (tile >= at_least[here, None]).nonzero(as_tuple=True)
+                    rows += first_row + first
+                    found = pair_scores(queries[here], self.database, who, rows)
+                    ids[here], scores[here] = merged(ids[here], scores[here], who, rows, found)
+        self.ids[unproven], self.scores[unproven] = ids, scores
+        return len(unproven)
+
+    def _error(self, score: Tensor, some: Tensor | None = None) -> Tensor:
+        """A bound on |rounded score − fp32 similarity| near `score`, float32 [n], for all queries or `some` of them.
+
+        |q·d − q'·d'| ≤ |q − q'| |d| + |q'| |d − d'| by Cauchy and Schwarz, and what rounding the sum itself takes.
+        """
+        queries, rounded = self.queries, self.rounded
+        if some is not None:
+            queries, rounded = queries[some], rounded[some]
+        lost = torch.linalg.vector_norm(queries - rounded.float(), dim=1)
+        length = torch.linalg.vector_norm(queries, dim=1)
+        inputs = lost * (self.longest + self.furthest) + length * self.furthest
+        sums = 2 * queries.shape[1] * ROUNDING * length * self.longest
+        bound: Tensor = inputs + sums + 1.01 * UNIT_ROUNDOFF[self.dtype] * score.abs().clamp(max=4.0)
+        return bound
+
+    def _query_blocks(self, queries: Tensor) -> Iterator[tuple[int, Tensor]]:
+        step = self.product.blocks.queries
+        for at in range(0, len(queries), step):
+            yield at, queries[at : at + step]
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The first row of each block of the database, its vectors in fp32 and rounded."""
+        step = self.tiles.columns * len(self.tiles.scores)
+        for at in range(0, len(self.database), step):
+            block = self.database[at : at + step].to(self.device).float()
+            yield at, block, block.to(self.dtype)
+
+
+def tensor(vectors: Vectors | Ids) -> Tensor:
+    """A view of an array, read-only ones (memory-mapped files) included, which nothing here writes to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(vectors)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch on so many threads, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def first_not_finite(vectors: Vectors) -> tuple[int, int] | None:
+    """How many vectors hold a NaN or an infinity, and the first such row; None where all are finite."""
+    bad: list[npt.NDArray[np.int64]] = []
+    for at in range(0, len(vectors), 65_536):
+        good = torch.isfinite(tensor(vectors[at : at + 65_536])).all(dim=1)
+        bad.append(at + (~good).nonzero().ravel().numpy())
+    rows = np.concatenate(bad) if bad else np.zeros(0, np.int64)
+    return (len(rows), int(rows[0])) if len(rows) else None

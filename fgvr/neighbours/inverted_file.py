@@ -1,0 +1,137 @@
+"""Search through an inverted file (FAISS's IVF-Flat), with as many lists probed as the wanted recall needs.
+
+Queries are grouped by list, so that each list costs one dense product (`faiss.contrib.big_batch_search`). Recall is
+measured against exact search on a sample of the queries before the others are searched; lists are doubled until it
+suffices, and where they would cost as much as exact search the search stops and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgvr.errors import UserError
+from fgvr.neighbours.exact import Product, exact, tensor
+from fgvr.neighbours.found import Floats, Ids, Vectors, nobody
+from fgvr.neighbours.pairs import in_order, row_scores
+from fgvr.neighbours.plan import TRAINING_ROUNDS, TRAINING_VECTORS
+
+log = logging.getLogger(__name__)
+
+BLOCK = 65_536  # vectors converted to fp32 at once
+RECALL_QUERIES = 10_000
+SAMPLE_OPERATIONS = 4e12  # exact search of the sample takes at most about this many
+SPARE = 8  # more than asked for: similarities are computed again and ties put in order among these
+FIRST_PROBED = 4
+SAME = 1e-6  # similarities that differ by less are equally near
+
+
+class RecallTooLow(UserError):
+    """An inverted file cannot reach the wanted recall at a sensible cost."""
+
+
+@dataclass
+class InvertedFile:
+    """A trained and filled index, the lists it probes and the measured recall of the first k."""
+
+    index: Any
+    recall: float = 1.0
+
+    def search(self, queries: Vectors, database: Vectors, k: int) -> tuple[Ids, Floats]:
+        """The k nearest that it finds, by similarity and then row number: int64 and float32 [N, k]."""
+        ids, scores = nobody(len(queries), k)
+        vectors = tensor(database)
+        for at in range(0, len(queries), BLOCK):
+            rows = np.ascontiguousarray(queries[at : at + BLOCK], dtype=np.float32)
+            found = tensor(_search_lists(self.index, rows, k + SPARE))
+            block = in_order(found, row_scores(tensor(rows), vectors, found), k)
+            ids[at : at + len(rows)], scores[at : at + len(rows)] = (part.numpy() for part in block)
+        return ids, scores
+
+
+def build(database: Vectors, lists: int) -> InvertedFile:
+    """Train the lists on a sample of `database` [M, d] and put all vectors into them."""
+    import faiss
+
+    lists = max(1, min(lists, len(database) // TRAINING_VECTORS))
+    dim = database.shape[1]
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.max_points_per_centroid = TRAINING_ROUNDS, TRAINING_VECTORS
+    random = np.random.default_rng(0)
+    sample = np.sort(random.permutation(len(database))[: TRAINING_VECTORS * lists])
+    index.train(np.ascontiguousarray(database[sample], dtype=np.float32))
+    for at in range(0, len(database), BLOCK):
+        index.add(np.ascontiguousarray(database[at : at + BLOCK], dtype=np.float32))
+    index.nprobe = min(FIRST_PROBED, lists)
+    return InvertedFile(index)
+
+
+def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, recall: float, product: Product) -> None:
+    """Raise the number of probed lists until the recall of the first k on a sample of `queries` is `recall`.
+
+    Raises:
+        RecallTooLow: that would probe more than a quarter of the lists, which costs as much as exact search.
+    """
+    checked = recall_sample(queries, database)
+    truth = exact(checked, database, k, product).scores
+    lists = built.index.nlist
+    most = max(lists // 4, min(8, lists))
+    while True:
+        built.recall = recall_of(built.search(checked, database, k)[1], truth)
+        log.info("neighbours: %d of %d lists probed, recall %.4f", built.index.nprobe, lists, built.recall)
+        if built.recall >= recall or built.index.nprobe == lists:
+            return
+        if built.index.nprobe >= most:
+            raise RecallTooLow(
+                f"neighbours: an inverted file that probes {built.index.nprobe} of its {lists} lists finds "
+                f"{built.recall:.3f} of the true neighbours, and neighbours.recall asks for {recall:g}; more lists "
+                "would take as long as exact search. Set neighbours.method to exact, or lower neighbours.recall"
+            )
+        built.index.nprobe = min(2 * built.index.nprobe, most)
+
+
+def recall_sample(queries: Vectors, database: Vectors) -> Vectors:
+    """Queries whose exact neighbours say how many a search finds: up to 10,000, as many as take a few seconds."""
+    affordable = int(np.clip(SAMPLE_OPERATIONS / (2.0 * max(1, database.size)), 100, RECALL_QUERIES))
+    chosen = np.sort(np.random.default_rng(1).permutation(len(queries))[:affordable])
+    return queries[chosen]
+
+
+def recall_of(found: Floats, truth: Floats) -> float:
+    """Share of the k nearest that were found, equally near ones counting alike.
+
+    Args:
+        found: similarities of what was found, falling, float32 [n, k].
+        truth: of what exact search finds, float32 [n, k].
+    """
+    return float((found >= truth[:, -1:] - SAME).mean())
+
+
+def _search_lists(index: Any, queries: Floats, k: int) -> Ids:
+    """Row numbers int64 [n, k] from the probed lists, −1 where they held fewer; one dense product a list."""
+    from faiss.contrib.big_batch_search import big_batch_search
+
+    # It reports every list on stdout, whatever `verbose` says.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        scores, found = big_batch_search(index, queries, k, method="pairwise_distances")
+    return np.where(scores > np.finfo(np.float32).min, found, -1)
+
+
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    """FAISS on so many threads, and on as many as before afterwards."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

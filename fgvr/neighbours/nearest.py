@@ -1,0 +1,105 @@
+"""Nearest images by the cosine similarity of their CLIP vectors, in this process."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from fgvr.neighbours import inverted_file
+from fgvr.neighbours.exact import exact, first_not_finite, torch_threads
+from fgvr.neighbours.found import NOBODY, Floats, Ids, Neighbours, Vectors, nobody
+from fgvr.neighbours.inverted_file import faiss_threads
+from fgvr.neighbours.machine import this_machine
+from fgvr.neighbours.plan import DEFAULT, Plan, Size, Wanted, plan
+
+log = logging.getLogger(__name__)
+
+SMALL = 2e10  # operations that take less than a second on anything: not worth a measurement
+
+
+def nearest(
+    queries: Vectors,
+    database: Vectors,
+    k: int,
+    *,
+    own: Ids | None = None,
+    threads: int = 1,
+    how: Plan | None = None,
+    wanted: Wanted = DEFAULT,
+) -> Neighbours:
+    """The k nearest database vectors of each query.
+
+    Args:
+        queries: L2-normalised, [N, d]; may be memory-mapped, as `database`.
+        database: L2-normalised, [M, d].
+        k: at least 1.
+        own: int64 [N], the database row that *is* the query, or −1; it always comes first, before exact duplicates.
+        threads: cores that may be used.
+        how: overrules `plan`.
+        wanted: what the search must reach and may cost.
+
+    Equal similarities are in the order of the row numbers. Raises ValueError for vectors that are not finite or do not
+    fit together, RecallTooLow where an inverted file finds too few.
+    """
+    check(queries, database, k)
+    size = Size(len(queries), len(database), queries.shape[1])
+    if how is None and wanted.method == "auto" and size.operations < SMALL:
+        how = Plan("exact", reasons=("so few vectors that it takes less than a second",))
+    elif how is None:
+        how = plan(size, this_machine("cpu", threads), wanted)
+        log.info("neighbours: %s", "; ".join(how.reasons))
+    if not size.database or not size.queries:
+        return Neighbours(*nobody(len(queries), k), "exact", 1.0, how.facts())
+    most = min(k, len(database))
+    facts = how.facts()
+    reached = 1.0
+    with torch_threads(threads), faiss_threads(threads):
+        if how.method == "exact":
+            result = exact(queries, database, most, how.product)
+            ids, scores = result.ids, result.scores
+            facts["second_pass"] = result.unproven
+        else:
+            built = inverted_file.build(database, how.lists)
+            inverted_file.tune(built, queries, database, most, recall=wanted.recall, product=how.product)
+            ids, scores = built.search(queries, database, most)
+            reached = built.recall
+            facts |= {"lists": built.index.nlist, "probed": built.index.nprobe}
+    facts["recall"] = reached
+    if own is not None:
+        ids, scores = itself_first(ids, scores, own, queries, database)
+    missing = ((0, 0), (0, k - most))
+    ids = np.pad(ids, missing, constant_values=NOBODY)
+    return Neighbours(ids, np.pad(scores, missing, constant_values=-np.inf), how.method, reached, facts)
+
+
+def check(queries: Vectors, database: Vectors, k: int) -> None:
+    """Raise a ValueError for a search that makes no sense."""
+    if queries.shape[1:] != database.shape[1:] or k < 1:
+        raise ValueError(f"cannot search {database.shape} for the {k} nearest of {queries.shape}")
+    for what, vectors in (("queries", queries), ("database", database)):
+        bad = first_not_finite(vectors)
+        if bad is not None:
+            raise ValueError(f"{bad[0]} vectors of the {what} are not finite, the first is row {bad[1]}")
+
+
+def itself_first(ids: Ids, scores: Floats, own: Ids, queries: Vectors, database: Vectors) -> tuple[Ids, Floats]:
+    """Each query's own row in front of the others, of which the last makes room where it was not among them.
+
+    Args:
+        ids: rows, nearest first, int64 [N, k].
+        scores: their similarities, float32 [N, k].
+        own: int64 [N], a database row or −1.
+        queries: [N, d].
+        database: [M, d].
+    """
+    ids, scores = ids.copy(), scores.copy()
+    elsewhere = np.flatnonzero((own != NOBODY) & (ids[:, 0] != own))
+    for row in elsewhere.tolist():
+        places = np.flatnonzero(ids[row] == own[row])
+        place = int(places[0]) if len(places) else ids.shape[1] - 1
+        vector = database[own[row]].astype(np.float32)
+        similarity = scores[row, place] if len(places) else np.float32(queries[row].astype(np.float32) @ vector)
+        ids[row, : place + 1] = [own[row], *ids[row, :place]]
+        scores[row, : place + 1] = [similarity, *scores[row, :place]]
+    return ids, scores

@@ -1,0 +1,146 @@
+"""The rule by which a search for nearest neighbours is planned: how, and where. The one place that decides.
+
+Exact search takes 2·N·M·d operations: seconds for thousands, and for ten million vectors minutes on one H100. While it
+stays in the time allowed it is done, since it needs no tuning and misses nothing; beyond, an inverted file (IVF-Flat)
+with 4√M lists of which each query sees a few. What is long is cut into tasks, each one block of queries against all of
+the database; a database that a machine cannot hold is cut into shards, whose results are merged.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fgvr.neighbours.exact import FP32, Product
+from fgvr.neighbours.machine import Machine
+
+Method = Literal["auto", "exact", "ivf"]
+
+REACHED = 0.5  # share of the product's rate that a search reaches, selection included
+EXACT_SECONDS = {"cpu": 60.0, "cuda": 7200.0}
+HERE_SECONDS = 300.0  # what takes longer is done in tasks, so that not all is lost when a machine dies
+BYTES = 2  # of a stored number
+
+
+@dataclass(frozen=True)
+class Size:
+    """Queries, database vectors and their dimension."""
+
+    queries: int
+    database: int
+    dim: int
+
+    @property
+    def operations(self) -> float:
+        """Of exact search."""
+        return 2.0 * self.queries * self.database * self.dim
+
+    @property
+    def bytes(self) -> float:
+        """Of the database's vectors."""
+        return float(BYTES * self.database * self.dim)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a search must reach and may cost.
+
+    Attributes:
+        method: overrules the choice between exact and IVF.
+        recall: that an inverted file must reach on a sample.
+        exact_seconds: that exact search may take; None: `EXACT_SECONDS` of the device.
+    """
+
+    method: Method = "auto"
+    recall: float = 0.95
+    exact_seconds: float | None = None
+
+
+DEFAULT = Wanted()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to search.
+
+    Attributes:
+        method: exact, or through an inverted file.
+        product: of exact search, which also tells how much an inverted file misses.
+        lists: of the inverted file.
+        tasks: one task for each block of queries, on the cluster; else in this process.
+        shards: parts of the database that are searched one by one.
+        seconds: expected.
+        reasons: why, in words.
+    """
+
+    method: Literal["exact", "ivf"]
+    product: Product = FP32
+    lists: int = 0
+    tasks: bool = False
+    shards: int = 1
+    seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON types, for a table's metadata."""
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in {"product", "reasons"}},
+            "device": self.product.device,
+            "dtype": self.product.dtype,
+            "reasons": list(self.reasons),
+        }
+
+
+def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
+    """The plan for a search.
+
+    Args:
+        size: of the search.
+        machine: that does it, with its measured rate.
+        wanted: what it must reach and may cost.
+    """
+    device = machine.product.device
+    allowed = EXACT_SECONDS[device] if wanted.exact_seconds is None else wanted.exact_seconds
+    seconds = size.operations / (REACHED * machine.rate * machine.machines)
+    reasons = [
+        f"exact search of {size.queries:,} × {size.database:,} vectors of {size.dim} numbers: about {seconds:,.0f} s "
+        f"on {machine.machines} × {device} at half of the measured {machine.rate / 1e9:,.0f} GFLOP/s "
+        f"({machine.product.dtype}; fp32 {machine.fp32_rate / 1e9:,.0f}); {allowed:,.0f} s are allowed"
+    ]
+    lists = lists_for(size.database)
+    method: Literal["exact", "ivf"]
+    if wanted.method == "auto":
+        method = "exact" if seconds <= allowed else "ivf"
+    else:
+        method = wanted.method
+        reasons.append(f"the method is set: {method}")
+    if method == "ivf":
+        seconds = ivf_operations(size, lists) / (REACHED * machine.fp32_rate * machine.machines)
+        reasons.append(f"inverted file with {lists:,} lists: about {seconds:,.0f} s")
+    shards = max(1, math.ceil(size.bytes / machine.memory))
+    if shards > 1:
+        reasons.append(
+            f"the database takes {size.bytes / 2**30:,.1f} GiB and a machine has {machine.memory / 2**30:,.1f} for it: "
+            f"{shards} shards"
+        )
+    tasks = seconds > HERE_SECONDS or shards > 1 or (machine.machines > 1 and seconds > EXACT_SECONDS["cpu"])
+    reasons.append("in tasks on the cluster, one for a block of queries" if tasks else "in this process")
+    exact_lists = lists if method == "ivf" else 0
+    return Plan(method, machine.product, exact_lists, tasks, shards, seconds, tuple(reasons))
+
+
+def lists_for(database: int) -> int:
+    """Inverted lists: about 4√M, and 2√M where training them would take longer than they save."""
+    return max(1, int((4 if database >= 250_000 else 2) * math.sqrt(database)))
+
+
+def ivf_operations(size: Size, lists: int, probed: int = 16) -> float:
+    """Of an inverted file: its training, finding each vector's list and each query's lists, and their products."""
+    training = 2.0 * TRAINING_ROUNDS * TRAINING_VECTORS * lists**2 * size.dim
+    quantising = 2.0 * (size.queries + size.database) * lists * size.dim
+    return training + quantising + size.operations * min(1.0, probed / lists)
+
+
+TRAINING_ROUNDS = 4  # of k-means; more do not raise recall, which is measured
+TRAINING_VECTORS = 40  # a list; FAISS wants 39
