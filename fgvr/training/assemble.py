@@ -17,6 +17,9 @@ from fgvr.training.examples import Examples
 from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
 
+RANDOM_BLOCK = 2**18
+"""Random numbers that are made at a time."""
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -117,10 +120,29 @@ def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.fl
     """sigmoid(N(0, 1)) in place of answers, float32 [N, Q]: targets that say nothing about the image.
 
     A number follows from seed, image and question alone: other images beside, or more questions, do not change it.
+    The three are hashed (splitmix64: Steele, Lea and Flood, OOPSLA 2014), and Box and Muller's formula makes a normal
+    number of the hash's halves. (A generator for each image would take minutes for millions.)
     """
-    draws = [np.random.default_rng((seed, int(image_id))).standard_normal(questions) for image_id in image_ids]
-    logits = np.array(draws, dtype=np.float64).reshape(len(image_ids), questions)
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+    p_yes = np.empty((len(image_ids), questions), dtype=np.float32)
+    of_seed = _mixed(np.array([seed], dtype=np.uint64))
+    numbers = np.arange(questions, dtype=np.uint64)
+    rows = max(1, RANDOM_BLOCK // max(questions, 1))
+    for start in range(0, len(image_ids), rows):
+        of_images = _mixed(of_seed + image_ids[start : start + rows].astype(np.uint64))
+        words = _mixed(of_images[:, None] + numbers)
+        radius = (np.right_shift(words, np.uint64(32)) + 0.5) / 2**32  # in the open interval 0 … 1
+        angle = np.bitwise_and(words, np.uint64(2**32 - 1)) / 2**32
+        normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+        p_yes[start : start + rows] = 1 / (1 + np.exp(-normal))
+    return p_yes
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Splitmix64's next output from these states: 64 bits that all depend on all; sums wrap around."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,24 @@
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from fgvr import schemas
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table, write_part
-from fgvr.training.assemble import HeldOut, assemble, near_labels, p_yes_of, random_p_yes, split_rows, true_classes
+from fgvr.training.assemble import (
+    HeldOut,
+    _mixed,
+    assemble,
+    near_labels,
+    p_yes_of,
+    random_p_yes,
+    split_rows,
+    true_classes,
+)
 from fgvr.training.targets import TargetError, near_targets, true_targets
 
 ERROR = {"reason": "corrupt", "detail": "x"}
@@ -132,3 +143,27 @@ def test_random_answers_are_fixed_by_seed_image_and_question():
     assert kstest(logits, "norm").pvalue > 0.01
     assert random_p_yes(ids[:0], 4, 0).shape == (0, 4)
     assert random_p_yes(ids, 0, 0).shape == (3, 0)
+    # Neighbouring images, questions and seeds have nothing in common: correlations of 0 ± 1 / √n.
+    many = np.arange(2000, dtype=np.int64)
+    one, other = (norm.ppf(random_p_yes(many, 50, seed).astype(float)) for seed in (7, 8))
+    for first, second in ((one[1:], one[:-1]), (one[:, 1:], one[:, :-1]), (one, other)):
+        assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 5 / np.sqrt(first.size)
+
+
+def test_the_hash_is_splitmix64():
+    # The generator's published test values: its first outputs from the state 1234567.
+    states = np.array([1234567 + step * 0x9E3779B97F4A7C15 & 2**64 - 1 for step in range(3)], dtype=np.uint64)
+    assert _mixed(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_random_answers_of_many_images_are_made_in_blocks(monkeypatch):
+    ids = np.arange(50, dtype=np.int64) * 10**9
+    whole = random_p_yes(ids, 7, seed=3)
+    monkeypatch.setattr("fgvr.training.assemble.RANDOM_BLOCK", 15)
+    np.testing.assert_array_equal(random_p_yes(ids, 7, seed=3), whole)
+    monkeypatch.undo()
+    tracemalloc.start()
+    drawn = random_p_yes(np.arange(300_000), 10, seed=0)
+    peak = tracemalloc.get_traced_memory()[1] - drawn.nbytes
+    tracemalloc.stop()
+    assert peak < 2e7  # a block's words, radii and angles; all at once would take 100 MB
