@@ -20,6 +20,8 @@ from urllib.parse import unquote_to_bytes
 import fsspec
 from fsspec.core import url_to_fs
 
+from fgvr.storage_faults import full_disk, patient
+
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
@@ -36,7 +38,7 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     if is_local(uri):  # not through url_to_fs, to which "::" in a name is a chain of file systems
         return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
-    fs, path = url_to_fs(str(uri))
+    fs, path = url_to_fs(str(uri), **patient(str(uri)))
     return fs, path
 
 
@@ -95,12 +97,13 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     """Write a whole file atomically, its folders included; replaces what was there."""
     if is_local(uri):
         target = local_path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
         # Hidden and unique: a killed writer leaves nothing that a listing would take for data.
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
         try:
-            temporary.write_bytes(data)
-            temporary.replace(target)
+            with full_disk(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(data)
+                temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         return

@@ -20,6 +20,7 @@ from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.report.prices import read_prices
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from pipelines.engine_checks import check_engines
 from pipelines.infer import identity_of
 from pipelines.methods.cased import captions
 from pipelines.methods.finer import language_model
@@ -38,6 +39,7 @@ def check(config: Config) -> None:
     check_methods(config)
     if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
         identity(config.mllm)  # finds the model without fetching its weights
+    check_engines(config)
     find_clip(config.clip)
     if config.infer.model is not None:
         identity_of(config.infer.model)  # reads the model's files

@@ -31,7 +31,7 @@ class Workers(Part):
     num_cpus: float = Field(default=1, gt=0)
     """CPU cores an actor reserves; it also limits its threads to this number."""
     num_gpus: float = Field(default=0, ge=0)
-    """GPUs an actor reserves; a fraction shares one GPU between actors."""
+    """GPUs an actor reserves; a fraction shares one GPU between actors. An MLLM's: its `tensor_parallel_size`."""
     accelerator_type: str | None = None
     """Only on nodes with this accelerator, as Ray names it (A100, H100, L4 …); null: any."""
     memory_gb: float | None = Field(default=None, gt=0)
@@ -43,6 +43,8 @@ class Workers(Part):
     def _ordered(self) -> Self:
         if self.min_workers > self.max_workers:
             raise ValueError(f"min_workers = {self.min_workers} is more than max_workers = {self.max_workers}")
+        if self.num_gpus > 1 and self.num_gpus != int(self.num_gpus):
+            raise ValueError(f"num_gpus = {self.num_gpus:g}: above one GPU Ray gives whole ones only")
         return self
 
 

@@ -26,9 +26,9 @@ class VllmBackend(Part):
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus answer, tokens; null: what the model allows."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs that share one model."""
+    """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`)."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of the GPU's memory that the engine takes; without effect on a CPU."""
+    """Share of the GPU's memory that the engine takes, less where engines share one; without effect on a CPU."""
     cpu_kv_cache_gb: float = Field(default=1, gt=0)
     """Memory for the key-value cache on a CPU, GiB; without effect on a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
@@ -47,7 +47,8 @@ class VllmBackend(Part):
     seed: int = Field(default=0, ge=0)
     """Of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of vLLM's engine, by its own names."""
+    """Further arguments of vLLM's engine (`vllm.EngineArgs`), by its own names; those that have a field here, and those
+    that it does not know, are refused."""
 
 
 class OpenAIBackend(Part):

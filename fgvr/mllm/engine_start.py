@@ -10,6 +10,9 @@ from typing import Any
 
 from fgvr.config.models import VllmBackend
 from fgvr.mllm import environment
+from fgvr.mllm.cards import smallest_here
+from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
+from fgvr.mllm.engine_size import check_cpu_cache, check_on_gpus, size_of
 from fgvr.mllm.memory import GIB, available_bytes, check_engine_fits
 from fgvr.mllm.model_files import ModelError, ModelFiles, find
 
@@ -28,12 +31,12 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
 
     Raises:
         ModelError: no such model, not a vision model, or vLLM cannot load it.
-        NotEnoughMemory: on a CPU, when weights and cache do not fit.
+        NotEnoughMemory: weights and cache do not fit.
     """
     files = find(config)
     on_cpu = environment.runs_on_cpu()
-    if on_cpu:
-        check_engine_fits(files.weight_bytes(config.dtype), int(config.cpu_kv_cache_gb * GIB), available_bytes())
+    check_engine_args(config.engine_args, on_cpu=on_cpu)
+    _check_size(config, files, on_cpu=on_cpu)
     arguments = engine_arguments(config, files, on_cpu=on_cpu, vision=vision)
     environment.prepare(separate_process=config.separate_process, eager=arguments["enforce_eager"])
     with _no_garbage_collection():
@@ -54,6 +57,21 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
     return engine, files
 
 
+def _check_size(config: VllmBackend, files: ModelFiles, *, on_cpu: bool) -> None:
+    """Say how much memory the engine needs here; raises NotEnoughMemory."""
+    size = size_of(config, files)
+    if on_cpu:
+        cache, free = int(config.cpu_kv_cache_gb * GIB), available_bytes()
+        check_cpu_cache(size, cache)
+        check_engine_fits(size.weights, cache, free)
+        log.info("mllm: %s", size.text(size.weights + size.activations + cache))
+        return
+    card = smallest_here()
+    if card is not None:
+        gpus = gpus_of_engine(config.tensor_parallel_size, config.engine_args)
+        log.info("mllm: %s", size.text(check_on_gpus(size, card, gpus, config.gpu_memory_utilization)))
+
+
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     """Importing makes millions of objects that live on: looking for garbage among them took a quarter of the time."""
@@ -67,7 +85,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vision: bool) -> dict[str, Any]:
-    """Arguments of `vllm.LLM`; `engine_args` of the config overrule all others."""
+    """Arguments of `vllm.LLM`; `engine_args` of the config are added and overrule what has no field of its own."""
     arguments: dict[str, Any] = {
         "model": str(files.folder),
         "dtype": config.dtype,

@@ -24,9 +24,14 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
     return min(found, default=None)
 
 
+def engine_bytes(weights: int, kv_cache: int) -> int:
+    """What an engine on a CPU takes: weights, key-value cache (bytes), and itself."""
+    return weights + kv_cache + ENGINE_BASE_BYTES
+
+
 def check_engine_fits(weights: int, kv_cache: int, available: int | None) -> None:
     """Raise NotEnoughMemory when weights and key-value cache (bytes) and the engine's own needs exceed `available`."""
-    need = weights + kv_cache + ENGINE_BASE_BYTES
+    need = engine_bytes(weights, kv_cache)
     if available is not None and need > available:
         raise NotEnoughMemory(
             f"mllm: the engine needs about {need / GIB:.1f} GiB (weights {weights / GIB:.1f}, key-value cache"

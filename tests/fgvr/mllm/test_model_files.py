@@ -112,10 +112,10 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 def test_engine_arguments_of_cpu_and_gpu(tmp_path: Path) -> None:
     files = find(VllmBackend(model=str(folder(tmp_path))))
-    config = VllmBackend(cpu_kv_cache_gb=0.5, engine_args={"max_num_batched_tokens": 99, "seed": 3})
+    config = VllmBackend(cpu_kv_cache_gb=0.5, engine_args={"max_num_batched_tokens": 99, "block_size": 64})
     cpu = engine_arguments(config, files, on_cpu=True, vision=True)
-    assert (cpu["kv_cache_memory_bytes"], cpu["block_size"], cpu["enforce_eager"]) == (2**29, 32, True)
-    assert (cpu["max_num_batched_tokens"], cpu["seed"]) == (99, 3)
+    assert (cpu["kv_cache_memory_bytes"], cpu["block_size"], cpu["enforce_eager"]) == (2**29, 64, True)
+    assert (cpu["max_num_batched_tokens"], cpu["seed"]) == (99, 0)
     gpu = engine_arguments(config, files, on_cpu=False, vision=False)
     assert (gpu["gpu_memory_utilization"], gpu["enforce_eager"]) == (0.9, False)
     assert not {"kv_cache_memory_bytes", "limit_mm_per_prompt"} & set(gpu)

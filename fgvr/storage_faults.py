@@ -1,0 +1,84 @@
+"""What goes wrong with storage for a while, and what a person has to mend.
+
+An object store that is overloaded, restarts or loses connections is asked again for minutes, with growing pauses. A
+full disk is told as one.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fgvr.errors import UserError
+
+log = logging.getLogger(__name__)
+
+S3_TRIES = 22
+"""Of one request; s3fs pauses 0.1 s · 1.7ⁿ between them, 15 s at most: four minutes in all."""
+TELL_SECONDS = 10.0
+_PASSING = (
+    *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"),
+    *("RequestLimitExceeded", "BandwidthLimitExceeded", "(500)", "(502)", "(503)", "(504)", "Bad Gateway"),
+)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class StorageFull(UserError, OSError):
+    """No space is left where a file was to be written."""
+
+
+@contextmanager
+def full_disk(target: Path) -> Iterator[None]:
+    """Turns a full disk's error into StorageFull; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull(
+            f"{target}: no space is left there ({error.strerror}). What is written is kept; make room, or move the "
+            "run folder to a larger disk, and give the same command again"
+        ) from error
+
+
+def patient(uri: str) -> dict[str, Any]:
+    """Arguments of fsspec's file system for `uri`, which make it try again as described above."""
+    if not uri.startswith(("s3://", "s3a://")):
+        return {}
+    _teach_s3fs()
+    # Tries are counted in one place: botocore's own would multiply ours.
+    return {"config_kwargs": {"retries": {"total_max_attempts": 1, "mode": "standard"}}}
+
+
+@cache
+def _teach_s3fs() -> None:
+    """Once a process. By itself s3fs gives up after 1.5 seconds, and at once at an internal error of the server."""
+    import s3fs.core
+
+    s3fs.core.S3FileSystem.retries = S3_TRIES
+    s3fs.core.set_custom_error_handler(_Passing())
+
+
+class _Passing:
+    """Whether an error may pass by itself; says now and then what is being waited for."""
+
+    def __init__(self) -> None:
+        self._told = -TELL_SECONDS
+
+    def __call__(self, error: Exception) -> bool:
+        from botocore.exceptions import ConnectionError as BrokenConnection
+
+        text = str(error)
+        if not isinstance(error, BrokenConnection) and not any(words in text for words in _PASSING):
+            return False
+        now = time.monotonic()
+        if now - self._told >= TELL_SECONDS:
+            self._told = now
+            log.warning("the object store answers %s: trying again", text[:200])
+        return True
