@@ -16,6 +16,8 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from fgvr import storage
+from fgvr.archives.images import InsideError, read_inside
+from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
@@ -54,7 +56,8 @@ def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) 
 
 
 def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
-    """The file at a URI: a path (taken literally), `file://` (percent-encoded), `s3://` or what else fsspec knows.
+    """The file at a URI: a path (taken literally), `file://` (percent-encoded), `s3://` and other object stores,
+    http(s) under `limits.web`, and images inside files (`fgvr.archives.places`).
 
     Never reads more than `limits.max_bytes` + 1 bytes.
 
@@ -92,6 +95,11 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
     if uri.lower().startswith(("http://", "https://")):
         return _read_web(uri, limits)
+    if is_inside(uri):
+        return _read_inside(uri, limits)
+    if not storage.is_object_store(uri):  # a stranger's URI may name any host by any protocol that fsspec speaks
+        known = ", ".join(sorted(storage.OBJECT_STORES))
+        raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
     fs, path = storage.resolve(uri)
     try:
         return bytes(
@@ -111,6 +119,13 @@ def _read_web(uri: str, limits: ImageLimits) -> bytes:
     except HttpFailure as error:
         reason = Reason.NOT_FOUND if error.status in {404, 410} else Reason.UNREADABLE
         raise ImageError(reason, f"{shown(uri)}: {error}") from error
+
+
+def _read_inside(uri: str, limits: ImageLimits) -> bytes:
+    try:
+        return read_inside(uri, limits.max_bytes)
+    except InsideError as error:
+        raise ImageError(error.reason, f"{uri}: {error}") from error
 
 
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:

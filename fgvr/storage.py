@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # What object stores say of a file's version, by the names that fsspec's implementations give it.
 _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
+"""Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
+
 
 def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path inside it.
@@ -46,6 +49,12 @@ def is_local(uri: str | Path) -> bool:
     """Whether `uri` is a plain path or `file://`."""
     text = str(uri)
     return "://" not in text or text.startswith("file://")
+
+
+def is_object_store(uri: str | Path) -> bool:
+    """Whether `uri` leads to an object store; a chain (`simplecache::http://…`) could lead anywhere."""
+    protocol, separator, rest = str(uri).partition("://")
+    return bool(separator) and protocol in OBJECT_STORES and "::" not in rest
 
 
 def local_path(uri: str | Path) -> Path:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 
+from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.datasets import read_source, source_state
+from fgvr.datasets import SampleRows, read_source, source_state
+from fgvr.failure_limit import allowed_failures
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -19,11 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def run(context: RunContext) -> Table:
-    """The samples table; raises SourceError for a source that cannot be listed."""
+    """The samples table.
+
+    Raises:
+        SourceError: a source that cannot be listed.
+        TooManyFailures: more of its tars or Parquet files are damaged than run.max_error_share allows.
+    """
     config = context.config.ingest
 
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder)
+        _check_files(listed, context.config.run.max_error_share)
         parts = 0
         for parts, rows in enumerate(listed.parts(config.rows_per_part), start=1):
             folder.write_part(parts - 1, rows)
@@ -39,6 +47,8 @@ def run(context: RunContext) -> Table:
             "splits": listed.splits,
             "classes": listed.classes,
             "source": config.source.kind,
+            "files": listed.files,
+            "bad_files": len(listed.bad_files),
             **left_out,
             "remarks": list(listed.remarks),
         }
@@ -46,6 +56,16 @@ def run(context: RunContext) -> Table:
 
     decides = {"source": config.source, "state": source_state(config.source), "rows_per_part": config.rows_per_part}
     return context.stage("samples", decides=decides, inputs=[], compute=compute)
+
+
+def _check_files(listed: SampleRows, max_error_share: float) -> None:
+    """Of a tar or Parquet file that cannot be read one row says so; how many images it held is not known."""
+    if len(listed.bad_files) > allowed_failures(max_error_share, listed.files):
+        raise TooManyFailures(
+            f"ingest: {len(listed.bad_files)} of {listed.files} files cannot be read to their end, more than "
+            f"run.max_error_share = {max_error_share} allows: {listed.bad_files[0]}. Mend or remove them, or raise "
+            "run.max_error_share"
+        )
 
 
 if __name__ == "__main__":

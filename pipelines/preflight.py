@@ -9,9 +9,20 @@ from fgvr import storage
 from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError, SimulatedBackend, SimulatedVectors
-from fgvr.config.data import DRAWN, BirdScenesSource, CocoSource, FolderSource, LayoutSource, Source, TableSource
+from fgvr.config.data import (
+    DRAWN,
+    BirdScenesSource,
+    CocoSource,
+    FolderSource,
+    LayoutSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from fgvr.config.models import VllmBackend
 from fgvr.datasets.layouts import open_layout
+from fgvr.datasets.shards import numbered
 from fgvr.detection.coco import Category
 from fgvr.detection.model import AspectDetector, DetectorSpec
 from fgvr.metrics.semantic import find_sentence_model
@@ -138,14 +149,16 @@ def _may_have_truth(source: Source) -> bool:
         return source.class_from != "none"
     if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
         return False
-    return not isinstance(source, TableSource) or source.class_column is not None
+    if isinstance(source, WebDatasetSource):
+        return source.class_from != "none"
+    return not isinstance(source, TableSource | ParquetSource) or source.class_column is not None
 
 
 def _check_source(config: Config) -> None:
     source = config.ingest.source
     if isinstance(source, LayoutSource):
         open_layout(source).listing_files()
-    elif not isinstance(source, DRAWN) and not storage.exists(source.path):
+    elif not isinstance(source, DRAWN) and not storage.exists(numbered(source.path)[0]):
         raise ConfigError(f"ingest.source.path = {source.path}: there is nothing")
     unlabelled = isinstance(source, FolderSource) and source.class_from == "none"
     if unlabelled and config.label.images.per_class is not None:

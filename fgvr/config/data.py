@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from fgvr.config.base import Part
 from fgvr.config.web import WebPolicy
 
+IMAGE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
 
 class ImageLimits(Part):
     """What of an image is read, and what it may cost; beyond it the row fails with a reason and nothing is decoded."""
@@ -35,7 +37,7 @@ class FolderSource(Part):
     """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
     snapshot: str = "1"
     """The listing is made once and kept, so that a long run is not disturbed by new files; another text lists again."""
-    extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+    extensions: tuple[str, ...] = IMAGE_ENDINGS
     """File name endings that count as images, in any case."""
 
 
@@ -53,6 +55,51 @@ class TableSource(Part):
     """Column with the true class name, for evaluation; null or absent in the file: unlabelled."""
     metadata_columns: tuple[str, ...] = ()
     """Columns kept as metadata (price, brand, place …)."""
+
+
+class WebDatasetSource(Part):
+    """Images in tar files, read in place: neighbouring members with the same key (name up to the first dot) belong
+    together. docs/inputs.md.
+    """
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: str
+    """A folder or prefix that is searched for .tar files, one of them, or numbered ones:
+    s3://bucket/train-{0000..0123}.tar. Not compressed: nothing can be read from the middle of a compressed file."""
+    class_from: Literal["none", "cls", "txt", "json"] = "none"
+    """Which member says the true class: a number (`cls`), the name (`txt`), or `class_key` of an object (`json`)."""
+    class_key: str = "label"
+    """Key of the class in the JSON members."""
+    class_names: str | None = None
+    """A text file with a class name a line, in the order of the numbers, from 0; null: numbers are the names."""
+    split_from: Literal["none", "top"] = "none"
+    """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
+    snapshot: str = "1"
+    """The listing is made once and kept; another text lists again, as is needed when tars were replaced."""
+    extensions: tuple[str, ...] = IMAGE_ENDINGS
+    """Member name endings that count as images, in any case."""
+
+
+class ParquetSource(Part):
+    """Images in a column of Parquet files, as bytes or as Hugging Face's {bytes, path}. docs/inputs.md."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str
+    """A folder or prefix that is searched for .parquet files, one of them, or numbered ones:
+    s3://bucket/train-{0000..0123}.parquet."""
+    image_column: str = "image"
+    """Column with the bytes of image files."""
+    class_column: str | None = None
+    """Column with the true class name, for evaluation; Hugging Face's class numbers become their names. null:
+    unlabelled."""
+    split_column: str | None = None
+    """Column with the split; null: by `split_from`."""
+    split_from: Literal["none", "top"] = "none"
+    """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
+    metadata_columns: tuple[str, ...] = ()
+    """Columns kept as metadata (price, brand, place …)."""
+    snapshot: str = "1"
+    """The listing is made once and kept; another text lists again, as is needed when files were replaced."""
 
 
 DataSet = Literal["cub", "cars", "dogs", "flowers", "pets", "grocery", "dtd", "aircraft", "caltech101", "mini_imagenet"]
@@ -158,7 +205,14 @@ class BirdScenesSource(Part):
 
 
 Source = Annotated[
-    FolderSource | TableSource | LayoutSource | FieldGuideSource | CocoSource | BirdScenesSource,
+    FolderSource
+    | TableSource
+    | WebDatasetSource
+    | ParquetSource
+    | LayoutSource
+    | FieldGuideSource
+    | CocoSource
+    | BirdScenesSource,
     Field(discriminator="kind"),
 ]
 

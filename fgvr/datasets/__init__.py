@@ -1,4 +1,4 @@
-"""Sources of photos: a folder, a table of URIs, a public data set's layout, COCO files, drawn birds and scenes."""
+"""Sources of photos: folders, tables of URIs, tars, Parquet files, public data sets, COCO files, drawings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from fgvr.config.data import (
     FieldGuideSource,
     FolderSource,
     LayoutSource,
+    ParquetSource,
     Source,
     TableSource,
+    WebDatasetSource,
 )
 from fgvr.datasets.rows import SampleRows, SourceError, collect
+
+SHOWN_BAD = 5
+"""Damaged files that the remarks name."""
 
 __all__ = ["SampleRows", "SourceError", "read_source", "source_state"]
 
@@ -40,6 +45,8 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             from fgvr.datasets.table_file import read_table_file
 
             return collect(read_table_file(source), where=source.path)
+        case WebDatasetSource() | ParquetSource():
+            return _read_shards(source)
         case LayoutSource():
             from fgvr.datasets.layouts import open_layout
 
@@ -56,15 +63,36 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             return replace(collect(listed, where=source.path or run_folder), remarks=tuple(remarks))
 
 
+def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
+    """Files with many images each; what could not be read of them is a row, and a remark that the report repeats."""
+    from fgvr.datasets.parquet_files import list_parquet
+    from fgvr.datasets.shards import find_shards
+    from fgvr.datasets.webdataset import TarLister
+
+    remarks: list[str] = []
+    if isinstance(source, WebDatasetSource):
+        shards, lister = find_shards(source.path, ".tar"), TarLister(source)
+        rows = collect(shards.chunks(lister.listed), where=source.path)
+        if unread := sum(lister.unread):
+            remarks.append(f"{unread:,} .{source.class_from} members say no class (ingest.source.class_from)")
+    else:
+        shards = find_shards(source.path, ".parquet")
+        rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), where=source.path)
+    remarks += [f"not read to its end: {problem}" for problem in shards.bad[:SHOWN_BAD]]
+    if len(shards.bad) > SHOWN_BAD:
+        remarks.append(f"and {len(shards.bad) - SHOWN_BAD} more files that could not be read to their end")
+    return replace(rows, files=len(shards.files), bad_files=tuple(shards.bad), remarks=tuple(remarks))
+
+
 def source_state(source: Source) -> dict[str, Any]:
     """What decides the samples besides the config: the content of the files that list them.
 
-    A folder has none: its listing is kept until `snapshot` changes, since a photo that arrives in the middle of a long
-    run would give all others new ids. Raises SourceError when a file is not there.
+    A folder of photos, tars or Parquet files has none: its listing is kept until `snapshot` changes, since a file that
+    arrives in the middle of a long run would give all images new ids. Raises SourceError when a file is not there.
     """
     besides: dict[str, Any] = {}
     match source:
-        case FolderSource():
+        case FolderSource() | WebDatasetSource() | ParquetSource():
             return {}
         case TableSource():
             files = [source.path]

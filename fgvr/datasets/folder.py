@@ -21,7 +21,7 @@ from fgvr.datasets.rows import CHUNK, SourceError, chunk
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """A file: its URI, and the names of the folders between the source's folder and it."""
 
     uri: str
@@ -37,8 +37,8 @@ def list_folder(source: FolderSource) -> Iterator[pa.Table]:
     endings = tuple(extension.lower() for extension in source.extensions)
     others: Counter[str] = Counter()
     images = 0
-    pending: list[_Found] = []
-    for found in _walk_local(source.path) if storage.is_local(source.path) else _walk_remote(source.path):
+    pending: list[Found] = []
+    for found in walk(source.path):
         if not found.uri.lower().endswith(endings):
             others[Path(found.uri).suffix.lower() or "no extension"] += 1
             continue
@@ -55,7 +55,7 @@ def list_folder(source: FolderSource) -> Iterator[pa.Table]:
     yield _as_chunk(pending, source)
 
 
-def _as_chunk(found: list[_Found], source: FolderSource) -> pa.Table:
+def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
     columns: dict[str, object] = {"uri": [file.uri for file in found]}
     by_split = source.split_from == "top"
     if by_split:
@@ -67,7 +67,12 @@ def _as_chunk(found: list[_Found], source: FolderSource) -> pa.Table:
     return chunk(**columns)
 
 
-def _walk_local(path: str) -> Iterator[_Found]:
+def walk(path: str) -> Iterator[Found]:
+    """All files below a folder or prefix that are not hidden, as a stream; raises SourceError."""
+    return _walk_local(path) if storage.is_local(path) else _walk_remote(path)
+
+
+def _walk_local(path: str) -> Iterator[Found]:
     root = storage.local_path(path).expanduser().absolute()
     if not root.is_dir():
         what = "is a file; `kind: table` reads lists of URIs" if root.is_file() else "is not there"
@@ -83,7 +88,7 @@ def _walk_local(path: str) -> Iterator[_Found]:
                         continue
                     if not entry.is_dir():
                         uri = entry.path if entry.path.isascii() else storage.file_uri(Path(entry.path))
-                        yield _Found(uri, names)
+                        yield Found(uri, names)
                     elif not entry.is_symlink() or _is_new_tree(Path(entry.path), trees):
                         waiting.append((entry.path, (*names, _text(entry.name))))
         except PermissionError as error:
@@ -104,25 +109,25 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _walk_remote(path: str) -> Iterator[_Found]:
+def _walk_remote(path: str) -> Iterator[Found]:
     fs, root = storage.resolve(path)
     if "s3" in fs.protocol:
         return _walk_s3(fs, root.rstrip("/"), path)
     return _walk_folders(fs, root.rstrip("/"), path.split("://", 1)[0])
 
 
-def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str) -> Iterator[_Found]:
+def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str) -> Iterator[Found]:
     """Folder by folder, the names of one in memory at a time."""
     for folder, folders, files in fs.walk(root, detail=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = tuple(part for part in folder.removeprefix(root).split("/") if part)
         for name in files:
             if name and not name.startswith("."):
-                yield _Found(f"{protocol}://{folder}/{name}", inside)
+                yield Found(f"{protocol}://{folder}/{name}", inside)
         fs.invalidate_cache(folder)
 
 
-def _walk_s3(fs: fsspec.AbstractFileSystem, root: str, path: str) -> Iterator[_Found]:
+def _walk_s3(fs: fsspec.AbstractFileSystem, root: str, path: str) -> Iterator[Found]:
     """Page by page of 1,000 keys, in the order of the keys: s3fs would hold all objects of a folder, as dictionaries.
 
     Ten million keys are ten thousand requests. s3fs repeats one that fails for a passing reason.
@@ -139,7 +144,7 @@ def _walk_s3(fs: fsspec.AbstractFileSystem, root: str, path: str) -> Iterator[_F
             key = entry["Key"]
             *folders, name = key.removeprefix(request["Prefix"]).split("/")
             if name and not any(part.startswith(".") for part in (*folders, name)):
-                yield _Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part))
+                yield Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part))
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]

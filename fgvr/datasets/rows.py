@@ -50,6 +50,8 @@ class SampleRows:
         splits: split → rows.
         classes: distinct class names.
         remarks: what a reader of the results must know about the source.
+        files: files with many images each that were listed; 0 for other sources.
+        bad_files: what was wrong with those of them that could not be read to their end.
     """
 
     kept: Spool
@@ -60,6 +62,8 @@ class SampleRows:
     splits: dict[str, int] = field(default_factory=dict)
     classes: int = 0
     remarks: tuple[str, ...] = ()
+    files: int = 0
+    bad_files: tuple[str, ...] = ()
 
     @property
     def rows(self) -> pa.Table:

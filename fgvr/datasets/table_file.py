@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,17 +84,27 @@ def _as_chunk(batch: pa.RecordBatch, source: TableSource, folder: str, class_id_
     if source.split_column in names:
         columns["split"] = pc.utf8_trim_whitespace(batch[source.split_column].cast(pa.string()))
     if source.class_column in names:
-        name = batch[source.class_column].cast(pa.string())
-        columns["class_name"] = pc.if_else(pc.equal(name, ""), None, name)
+        columns["class_name"] = class_names(batch[source.class_column])
     if class_id_column is not None:
         columns["class_id"] = batch[class_id_column].cast(pa.int32())
     if source.metadata_columns:
-        kept = {column: batch[column].to_pylist() for column in source.metadata_columns}
-        columns["metadata"] = [
-            json.dumps(dict(zip(kept, values, strict=True)), ensure_ascii=False, default=str)
-            for values in zip(*kept.values(), strict=True)
-        ]
+        columns["metadata"] = metadata_json(batch, source.metadata_columns)
     return chunk(**columns)
+
+
+def class_names(column: pa.Array) -> pa.Array:
+    """A column of classes as names; an empty one is none."""
+    name = column.cast(pa.string())
+    return pc.if_else(pc.equal(name, ""), None, name)
+
+
+def metadata_json(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
+    """The columns of each row as a JSON object."""
+    kept = {column: batch[column].to_pylist() for column in columns}
+    return [
+        json.dumps(dict(zip(kept, values, strict=True)), ensure_ascii=False, default=str)
+        for values in zip(*kept.values(), strict=True)
+    ]
 
 
 def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:

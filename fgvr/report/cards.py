@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fgvr.archives.places import is_inside, name_of
 from fgvr.config.data import ImageLimits
 from fgvr.report.content import Candidate, ImageCard, Prediction
 from fgvr.report.thumbnails import thumbnail
@@ -114,5 +115,7 @@ def _prediction(method: str, row: Row | None) -> Prediction:
 
 def file_name(uri: str) -> str:
     """The last part of a URI, for people."""
+    if is_inside(uri):
+        return name_of(uri)
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     return unquote(name, errors="replace") if uri.startswith("file://") else name

@@ -122,7 +122,7 @@ def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSe
 def _key(identity: str, uris: Sequence[str], settings: StoreSettings) -> str:
     """Names the content: another version of the samples, another size, a local file that changed: another store."""
     digest = hashlib.sha256(f"{identity}/{settings.preprocess.stored_side}/{settings.max_bytes}".encode())
-    digest.update(settings.limits.model_dump_json().encode())
+    digest.update(settings.limits.model_dump_json(exclude={"web"}).encode())
     for uri in uris:
         digest.update(uri.encode())
         if storage.is_local(uri):

@@ -143,7 +143,7 @@ def test_every_kind_of_file_has_its_outcome(tmp_path):
         "gone.jpg": Reason.NOT_FOUND,
         "folder.jpg": Reason.UNREADABLE,
         "http://127.0.0.1:9/x.jpg": Reason.NOT_ALLOWED,
-        "ftp9://server/x.jpg": Reason.UNREADABLE,
+        "ftp9://server/x.jpg": Reason.NOT_ALLOWED,
         name(outside_utf8): (64, 48),
     }
     assert (table.duplicates, table.without_uri) == (3, 1)

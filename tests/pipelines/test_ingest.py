@@ -1,5 +1,8 @@
+import tarfile
+
 import pytest
 
+from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
 from fgvr.config import build
 from fgvr.datasets import SourceError
@@ -49,6 +52,33 @@ def test_a_folder_is_listed_again_when_asked(tmp_path):
     (photos / "a.jpg").write_bytes(b"")
     assert ingest.run(context(tmp_path, **options)).rows == 1
     assert ingest.run(context(tmp_path, **options, snapshot="monday")).rows == 2
+
+
+def tars(folder, count: int, bad: int):
+    for n in range(count):
+        with tarfile.open(folder / f"{n:02d}.tar", "w") as tar:
+            for name in ("a.jpg", "b.jpg"):
+                tar.addfile(tarfile.TarInfo(name))
+        if n < bad:  # cut in the header of its second member
+            (folder / f"{n:02d}.tar").write_bytes((folder / f"{n:02d}.tar").read_bytes()[:700])
+
+
+def test_one_damaged_tar_of_many_is_a_row_and_a_remark(tmp_path):
+    tars(tmp_path, count=12, bad=1)
+    table = ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+    uris = table.read(["uri"])["uri"].to_pylist()
+    assert table.rows == 12 * 2 - 1 + 1
+    assert uris[-1].startswith(f"unlisted+file://{tmp_path}/00.tar#corrupt/")
+    assert (table.extra["files"], table.extra["bad_files"]) == (12, 1)
+    assert table.extra["remarks"] == [
+        f"not read to its end: file://{tmp_path}/00.tar: from byte 512: the archive ends inside a header"
+    ]
+
+
+def test_too_many_damaged_tars_stop_the_run(tmp_path):
+    tars(tmp_path, count=12, bad=2)
+    with pytest.raises(TooManyFailures, match=r"2 of 12 files .* run.max_error_share = 0.01 allows: .*00\.tar: from"):
+        ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
 
 
 def test_a_source_that_is_not_there(tmp_path):

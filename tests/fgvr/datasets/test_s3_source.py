@@ -1,19 +1,31 @@
 """Photos in a bucket, against a local S3 server."""
 
+import io
 import shutil
+import tarfile
 from pathlib import Path
 
 import downloads
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
-from fgvr.config.data import FieldGuideSource, FolderSource, ImageLimits, LayoutSource, TableSource
+from fgvr.config.data import (
+    FieldGuideSource,
+    FolderSource,
+    ImageLimits,
+    LayoutSource,
+    ParquetSource,
+    TableSource,
+    WebDatasetSource,
+)
 from fgvr.datasets import SourceError, read_source, source_state
 from fgvr.datasets.caltech101 import COUNTS
-from fgvr.datasets.folder import _walk_remote
-from fgvr.images import ImageError, read_image
+from fgvr.datasets.folder import walk
+from fgvr.images import ImageError, read_image, read_image_bytes
 from fgvr.schemas import Reason
 
 LIMITS = ImageLimits()
@@ -81,7 +93,7 @@ def test_a_prefix_is_listed_page_by_page(bucket, monkeypatch):
     pages = []
     ask = bucket.call_s3
     monkeypatch.setattr(bucket, "call_s3", lambda *a, **k: pages.append(k) or ask(*a, **k), raising=False)
-    found = _walk_remote("s3://photos/many/")
+    found = walk("s3://photos/many/")
     assert next(found).uri == "s3://photos/many/0/00000.jpg"
     assert len(pages) == 1  # 1,000 keys are held, not all
     assert len(list(found)) == 2_100  # the text file is among them: names are looked at later
@@ -94,6 +106,33 @@ def test_a_prefix_is_listed_page_by_page(bucket, monkeypatch):
         read_source(FolderSource(path="s3://photos/man"), "")
     with pytest.raises(SourceError, match=r"ingest.source.path = s3://nowhere/x: .*bucket"):
         read_source(FolderSource(path="s3://nowhere/x"), "")
+
+
+@pytest.mark.slow
+def test_images_inside_files_in_a_bucket(bucket, tmp_path):
+    """Both ways of a window: members close together, and a large gap between them."""
+    drawn = FieldGuideSource(path=str(tmp_path / "birds"), train_per_class=1, test_per_class=1)
+    photos = [Path(uri).read_bytes() for uri in read_source(drawn, "").rows["uri"].to_pylist()[:20]]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for n, data in enumerate(photos):
+            for name, content in ((f"{n:02d}.png", data), (f"{n:02d}.bin", bytes(3_000_000 if n % 7 == 3 else 10))):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    whole = (tmp_path / "a.tar").read_bytes()
+    bucket.pipe_file("photos/tars/train/a.tar", whole)
+    bucket.pipe_file("photos/tars/val/b.tar", whole[: len(whole) // 2])
+    listed = read_source(WebDatasetSource(path="s3://photos/tars", split_from="top"), "")
+    assert (listed.files, len(listed.bad_files)) == (2, 1)
+    uris = listed.rows["uri"].to_pylist()
+    assert [read_image_bytes(uri, LIMITS) for uri in uris[:20]] == photos
+    assert listed.rows["split"].to_pylist()[:21] == ["train"] * 20 + ["val"]
+    pq.write_table(pa.table({"image": photos}), tmp_path / "a.parquet", row_group_size=8)
+    bucket.pipe_file("photos/rows/a.parquet", (tmp_path / "a.parquet").read_bytes())
+    bucket.pipe_file("photos/rows/b.parquet", b"PAR1 no, it is not")
+    listed = read_source(ParquetSource(path="s3://photos/rows"), "")
+    assert (listed.files, len(listed.bad_files)) == (2, 1)
+    assert [read_image_bytes(uri, LIMITS) for uri in listed.rows["uri"].to_pylist()[:20]] == photos
 
 
 def test_official_downloads_in_a_bucket(bucket, tmp_path, monkeypatch):

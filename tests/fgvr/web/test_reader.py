@@ -122,6 +122,24 @@ def test_redirects_are_checked(shop):
     assert shop.headers["/a.jpg"]["Authorization"] == "Basic bWU6cHc="
 
 
+def test_no_way_round_the_policy(shop):
+    """Else whoever writes `zip::http` or `ftp` would have fsspec ask in the policy's place."""
+    place = f"127.0.0.1:{shop.server_port}/a.jpg"
+    for uri in (
+        f"simplecache::http://{place}",
+        f"zip://x.jpg::http://{place}",
+        f"s3://bucket/x::http://{place}",
+        f"tar+http://{place}#512+10/a.jpg",
+        f"tar+simplecache::http://{place}#512+10/a.jpg",
+        f"parquet+http://{place}#0.0/00000000/image",
+        f"ftp://{place}",
+        f"webhdfs://{place}",
+    ):
+        assert (uri, failure(uri, limits()).reason) == (uri, Reason.NOT_ALLOWED)
+    assert failure(f"HTTP://127.0.0.1:{shop.server_port}/a.jpg", ImageLimits()).reason is Reason.NOT_ALLOWED
+    assert not shop.asked
+
+
 def test_a_password_does_not_follow_a_redirect(shop, monkeypatch):
     """It goes to the host that it was written for, and not to where that one sends."""
     known = {"a.example": "127.0.0.1", "b.example": "127.0.0.1"}
