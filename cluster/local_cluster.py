@@ -2,8 +2,9 @@
 
     python cluster/local_cluster.py --workers 2 --cpus 2          # until Ctrl-C; prints how to submit a run to it
 
-A head without cores and `--workers` nodes, each a raylet of its own with its own object store, all on the loopback
-interface, on ports that are free, with token authentication on and a token made for this cluster.
+A head without cores and `--workers` nodes, each a raylet of its own with its own object store, on ports that are free,
+with token authentication on and a token made for this cluster. The dashboard is on the loopback interface; the nodes
+find each other at this machine's address, which is what Ray makes of 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from cluster import ray_access
 
 START_SECONDS = 180.0
 START_ATTEMPTS = 3
@@ -41,7 +43,7 @@ class LocalCluster:
     def environment(self) -> dict[str, str]:
         """This process's environment with what Ray's commands and drivers need for this cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
+        return kept | {ray_access.MODE: "token", ray_access.TOKEN_PATH: str(self.token_file)}
 
 
 @contextmanager
@@ -59,8 +61,7 @@ def local_cluster(workers: int = 0, cpus: int = 2, head_cpus: int = 0) -> Iterat
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fgvr-ray-", ignore_cleanup_errors=True)))
         token = folder / "auth_token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        ray_access.make_token(token)
         gcs, dashboard = free_port(), free_port()
         cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", token, folder / "nodes.log")
         head = ["--head", f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]

@@ -22,9 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster import stage_progress
 from cluster.attempts import Attempts, forget_attempts
 from cluster.capacity import check_capacity
 from cluster.progress import Progress
+from cluster.stage_files import Plan
+from cluster.stage_progress import StageProgress
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.errors import UserError
@@ -33,8 +36,6 @@ from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
-
-SUMMARY = b"fgvr.summary"
 
 
 class TooManyFailures(UserError):
@@ -106,7 +107,7 @@ class _PartActor:
         done = _merged(before, rows, ids, self.job.schema)
         summary = _summary(done)
         # In the file's footer the summary is read back without the rows when a run is resumed.
-        facts = {**(done.schema.metadata or {}), SUMMARY: json.dumps(summary).encode()}
+        facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         attempts.finished()
         return summary
@@ -130,11 +131,6 @@ def _summary(rows: pa.Table) -> dict[str, Any]:
     reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
     tokens = {n: int(pc.sum(rows[n]).as_py() or 0) for n in rows.schema.names if n.endswith("_tokens")}
     return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tokens}
-
-
-def _read_summary(folder: str, number: int) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(tables.part_metadata(folder, number)[SUMMARY])
-    return facts
 
 
 def limit_threads(threads: int) -> None:
@@ -180,7 +176,7 @@ def run_parts(
         else:
             pending.append(number)
     with ThreadPoolExecutor(16) as pool:
-        for number, facts in zip(done, pool.map(lambda n: _read_summary(job.folder, n), done), strict=True):
+        for number, facts in zip(done, pool.map(lambda n: tables.part_summary(job.folder, n), done), strict=True):
             if retry_failed and facts["failures"]:
                 pending.append(number)
             else:
@@ -190,10 +186,14 @@ def run_parts(
     progress = Progress(job.name, total=len(ids), done=summary.rows)
     if pending:
         check_capacity(field, job.workers)
+        Plan(rows=len(ids), rows_per_part=size).write(job.folder)
     forget_attempts(job.folder)
+    told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
+    told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
     for facts in _stream(job, pending, chunks, finished):
         _add(summary, facts)
         progress.update(facts["rows"], summary.failed)
+        told.part(facts["rows"], facts["failures"], facts["totals"])
         _check(summary, limit, job.name)
     progress.close()
     _check(summary, limit, job.name)

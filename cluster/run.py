@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.console import show_progress
+from cluster.metrics import endpoint
+from cluster.run_record import recorded
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
@@ -31,8 +33,9 @@ def open_run(config: Config) -> Iterator[RunContext]:
         storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
-    with ray_session(config.cluster), tracked_run(config, folder) as tracker:
-        yield RunContext(config, folder, tracker)
+    with recorded(folder) as record, ray_session(config.cluster), tracked_run(config, folder) as tracker:
+        record.serves(endpoint())
+        yield RunContext(config, folder, tracker, record=record)
 
 
 def run_main(

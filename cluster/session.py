@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from cluster.console import quiet_before_start, quiet_ray_data
+from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
 from fgvr.config.run import Cluster
 from fgvr.errors import UserError
 
@@ -97,10 +98,12 @@ def _joined(config: Cluster, address: str) -> dict[str, Any]:
 
 
 def _start(config: Cluster) -> None:
-    """Start Ray here; again where its processes missed their half minute for each other, as on a busy machine."""
+    """Start Ray here with a token; again where its processes missed their half minute, as on a busy machine."""
+    prepare_token()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(**_started(config))
+            with loopback_kept():
+                ray.init(**_started(config))
         except Exception as error:  # Ray raises a bare Exception for this
             if "timed out during startup" not in str(error):
                 raise
@@ -119,6 +122,8 @@ def _started(config: Cluster) -> dict[str, Any]:
         "num_gpus": config.num_gpus,
         "object_store_memory": None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
         "include_dashboard": False,
+        "_node_ip_address": LOOPBACK if config.loopback else None,
+        "_metrics_export_port": config.metrics_port,
         "runtime_env": _environment(),
         "logging_level": logging.WARNING,
         "log_to_driver": config.worker_logs,

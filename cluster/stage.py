@@ -21,7 +21,10 @@ from pydantic import BaseModel
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
-from cluster.stage_clock import CLOCK, StageClock
+from cluster.run_record import RunRecord
+from cluster.stage_clock import StageClock
+from cluster.stage_files import CLOCK, PLAN, RETRYING
+from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
@@ -34,8 +37,6 @@ from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
-
-RETRYING = "retrying.json"
 
 
 def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
@@ -138,6 +139,7 @@ class RunContext:
     folder: str
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
+    record: RunRecord | None = None
 
     def __post_init__(self) -> None:
         self.config = with_run_replies(self.config, self.folder)
@@ -164,6 +166,8 @@ class RunContext:
         """
         fingerprint = fingerprint_of(name, decides, inputs)
         uri = storage.join(self.folder, "tables", name, fingerprint)
+        if self.record is not None:
+            self.record.stage(name, fingerprint)
         before = _finished(uri)
         retry = self.config.run.retry_failed
         if before is not None and not (retry and before.failed):
@@ -176,9 +180,11 @@ class RunContext:
             log.warning("%s: MADE UP, by simulated models (%s)", name, ", ".join(invented))
         earlier = _reopen(uri, before)
         with self.tracker.stage(name, decides) as tracked:
-            with StageClock(uri) as clock:
+            clock = StageClock(uri)
+            with clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
                 self._check_failures(name, summary)
+                progress.finished(summary.rows, summary.failures, summary.metrics)
             table = Table(
                 uri=uri,
                 name=name,
@@ -195,7 +201,8 @@ class RunContext:
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
-            storage.remove(storage.join(uri, RETRYING))
+            for left in (PLAN, RETRYING):
+                storage.remove(storage.join(uri, left))
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)
         return table

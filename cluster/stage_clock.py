@@ -8,9 +8,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from cluster.stage_files import CLOCK
 from fgvr import storage
 
-CLOCK = "clock.json"
 BEAT = 30.0
 """Seconds between two writings: what is lost at most when a session is killed."""
 

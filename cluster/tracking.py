@@ -34,6 +34,22 @@ class StageRun:
     """The nested run of a stage that is being computed."""
 
     run_id: str
+    _silent: bool = False
+
+    def progress(self, numbers: Mapping[str, float]) -> None:
+        """Log how far the stage is, as `progress.…`; step: its seconds so far. A server that fails stops nothing."""
+        import mlflow
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now, step = int(time.time() * 1000), int(numbers.get("seconds", 0))
+        metrics = [Metric(f"progress.{name}", float(value), now, step) for name, value in numbers.items()]
+        try:
+            mlflow.MlflowClient().log_batch(self.run_id, metrics)
+        except (MlflowException, OSError) as error:
+            if not self._silent:
+                log.warning("MLflow does not take the progress of stages: %s", error)
+            self._silent = True
 
     def finish(self, table: Table) -> None:
         """Log what the stage produced: rows, failures by reason, duration and the stage's own metrics."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.capacity import check_capacity
+from cluster.stage_files import Plan
 from cluster.train_progress import ProgressWriter, shown
 from fgvr import storage
 from fgvr.config.base import TrainWorkers
@@ -147,6 +148,7 @@ def train(
             callbacks=list(callbacks) or None,
         ),
     )
+    Plan(training=name, epochs=epochs).write(folder)
     try:
         with shown(storage.join(folder, name), title or name, epochs):
             result = trainer.fit()

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
+from cluster import stage_progress
 from cluster.progress import LOG_EVERY_SECONDS, duration
+from cluster.stage_files import PROGRESS
+from cluster.stage_progress import StageProgress
 from fgvr import storage
 
-FILE = "progress.json"
 LOCAL_SECONDS, REMOTE_SECONDS = 1.0, 10.0
 SHOWN = ("loss", "train_top1", "train_accuracy", "validation_top1", "validation_loss", "images_per_second")
 
@@ -26,7 +28,7 @@ class ProgressWriter:
     """The worker's side: keeps the last metrics in the folder, but not more often than anyone looks."""
 
     def __init__(self, folder: str) -> None:
-        self.uri = storage.join(folder, FILE)
+        self.uri = storage.join(folder, PROGRESS)
         self.every = _seconds(folder)
         self.written = -self.every
 
@@ -67,10 +69,13 @@ class TrainingLine:
 def shown(folder: str, title: str, epochs: float | None, stream: TextIO | None = None) -> Iterator[None]:
     """Show the progress that workers leave in `folder`: a rewritten line on a terminal, now and then one in a log."""
     stream = stream or sys.stderr
-    storage.remove(storage.join(folder, FILE))  # of an earlier session
+    storage.remove(storage.join(folder, PROGRESS))  # of an earlier session
     stop = threading.Event()
     line = TrainingLine(title, epochs)
-    thread = threading.Thread(target=_watch, args=(folder, line, stream, stop), name="training progress", daemon=True)
+    told = stage_progress.current()  # threads do not see it
+    thread = threading.Thread(
+        target=_watch, args=(folder, line, stream, stop, told), name="training progress", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -82,15 +87,17 @@ def shown(folder: str, title: str, epochs: float | None, stream: TextIO | None =
             stream.flush()
 
 
-def _watch(folder: str, line: TrainingLine, stream: TextIO, stop: threading.Event) -> None:
+def _watch(folder: str, line: TrainingLine, stream: TextIO, stop: threading.Event, told: StageProgress | None) -> None:
     terminal = stream.isatty()
     logged = time.monotonic()
     seen: dict[str, float] = {}
     while not stop.wait(_seconds(folder)):
         try:
-            metrics = json.loads(storage.read_bytes(storage.join(folder, FILE)))
+            metrics = json.loads(storage.read_bytes(storage.join(folder, PROGRESS)))
         except OSError:
             continue  # not there yet, or the network: progress is worth no error
+        if told is not None:
+            told.trained(metrics, line.epochs)
         now = time.monotonic()
         text = line.text(metrics, now)
         if metrics != seen and (terminal or now - logged >= LOG_EVERY_SECONDS):

@@ -151,12 +151,15 @@ def remove(uri: str | Path) -> None:
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
     """Names (not paths) of the files directly in `folder` that end in `suffix`, sorted; empty when there is none."""
     fs, path = resolve(folder)
-    fs.invalidate_cache(path)  # another process may have written since the last listing
     try:
-        entries = fs.ls(path, detail=True)
+        if is_local(folder):
+            with os.scandir(path) as found:  # fsspec asks the disk about each file: 40 times as long
+                names = [entry.name for entry in found if entry.is_file()]
+        else:
+            fs.invalidate_cache(path)  # another process may have written since the last listing
+            names = [Path(entry["name"]).name for entry in fs.ls(path, detail=True) if entry["type"] == "file"]
     except FileNotFoundError:
         return []
-    names = [Path(entry["name"]).name for entry in entries if entry["type"] == "file"]
     return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
 

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from fgvr import storage
 
 MANIFEST = "manifest.json"
+SUMMARY = b"fgvr.summary"
+"""Key of a part's summary in its footer."""
 
 
 def part_name(number: int) -> str:
@@ -55,6 +57,12 @@ def part_metadata(folder: str, number: int) -> dict[bytes, bytes]:
     """Key-value metadata in a part's footer, read without its rows."""
     filesystem, path = storage.arrow_filesystem(storage.join(folder, part_name(number)))
     return dict(pq.read_schema(path, filesystem=filesystem).metadata or {})
+
+
+def part_summary(folder: str, number: int) -> dict[str, Any]:
+    """What a row-parallel stage left in a part's footer: `rows`, `failures` by reason, `totals` of tokens."""
+    facts: dict[str, Any] = json.loads(part_metadata(folder, number)[SUMMARY])
+    return facts
 
 
 @dataclass(frozen=True)

@@ -19,5 +19,8 @@ class NoTracking:
     def stage(self, name: str, decides: Any) -> Iterator[Self]:
         yield self
 
+    def progress(self, numbers: dict[str, float]) -> None:
+        """How far a stage is; nobody looks."""
+
     def finish(self, table: Table) -> None:
         self.finished.append(table)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fgvr.clip.prompt_layout import Tokenizer
 from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 from fgvr.config.models import Clip
+from fgvr.mllm.model_files import PICKLED
 
 TEXTS_AT_ONCE = 256
 _log = logging.getLogger(__name__)
@@ -130,6 +132,8 @@ def load_source(source: ClipSource, device: str | torch.device = "cpu") -> ClipM
         tokenizer = open_clip.get_tokenizer(source.name)
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
+    except UnpicklingError as error:
+        raise ClipError(f"clip.model: {source.name} ({source.pretrained}): {PICKLED}") from error
     except Exception as error:  # damaged or unfit files raise anything, AssertionError too
         raise ClipError(f"clip.model: {source.name} ({source.pretrained}) cannot be loaded: {error}") from error
     if source.quick_gelu and not any(isinstance(module, QuickGELU) for module in network.modules()):

@@ -40,6 +40,10 @@ class Cluster(Part):
     """GPUs that a session on this machine may use; null: all."""
     object_store_gb: float | None = Field(default=0.5, gt=0)
     """Object store of a session on this machine, GiB (only names and numbers go through it); null: Ray's default."""
+    loopback: bool = True
+    """A session on this machine listens on 127.0.0.1 alone; false: others reach its ports, too, with its token."""
+    metrics_port: int | None = Field(default=None, ge=1024, le=65535)
+    """Port of the Prometheus endpoint of a session on this machine; null: a free one."""
     worker_logs: bool = False
     """Show what workers write on the console, too; it is always in Ray's own log folder."""
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +91,10 @@ class SentenceBert:
         location, self.name = find_sentence_model(model, field)
         try:
             self._model = SentenceTransformer(location, device=device)
+        except UnpicklingError as error:
+            raise SentenceModelError(
+                f"{field} = {model}: its weights are a pickle that holds more than tensors, which could run any program"
+            ) from error
         except OSError as error:  # what huggingface_hub raises for an unknown name or a missing network
             raise SentenceModelError(f"{field} = {model}: {error}") from error
 

@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 from fgvr.config.models import VllmBackend
@@ -14,7 +15,7 @@ from fgvr.mllm.cards import smallest_here
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import check_cpu_cache, check_on_gpus, size_of
 from fgvr.mllm.memory import GIB, available_bytes, check_engine_fits
-from fgvr.mllm.model_files import ModelError, ModelFiles, find
+from fgvr.mllm.model_files import PICKLED, ModelError, ModelFiles, find
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
         log.info("loading %s", files.folder)
         try:
             engine = LLM(**arguments)
+        except UnpicklingError as error:
+            raise ModelError(f"mllm.model: {files.folder}: {PICKLED}") from error
         except (ValueError, TypeError, RuntimeError, OSError, NotImplementedError) as error:
             # vLLM's own errors are of all these kinds, many lines long, and name none of our fields.
             raise ModelError(f"mllm.model: vLLM cannot run {files.folder} ({files.architecture}): {error}") from error

@@ -17,6 +17,10 @@ _VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "i
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _SAMPLE = 1 << 16
+PICKLED = (
+    "its weights are a pickle that holds more than tensors, which could run any program; it was not loaded. Take the "
+    "model's .safetensors files, or convert it where you trust it"
+)
 
 
 class ModelError(UserError, ValueError):

@@ -1,0 +1,83 @@
+"""A stage's numbers as Ray metrics, which every node of a cluster offers to Prometheus; docs/observability.md.
+
+The process that drives the run records them, so they are at the endpoint of its node. Tags are the stage's name and
+one of the few reasons of `fgvr.schemas.Reason`, so that the number of series stays small however long a run is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from fgvr.schemas import Reason
+
+REASONS = frozenset(reason.value for reason in Reason)
+OTHER = "other"
+TOKENS = "_tokens"
+SECONDS = [0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
+"""Bounds of the histogram of times between parts."""
+
+
+class StageMetrics:
+    """The metrics of one stage; needs a Ray session. Ray puts `ray_` before the names, and `_total` behind counters."""
+
+    def __init__(self, stage: str) -> None:
+        from ray.util.metrics import Counter, Gauge, Histogram
+
+        self._tags = {"stage": stage}
+        one, reason, kind = ("stage",), ("stage", "reason"), ("stage", "kind")
+        self._rows = Counter("fgvr_rows", "Rows computed by this session, failed ones included", one)
+        self._failed = Counter("fgvr_failed_rows", "Of these, failed ones by reason", reason)
+        self._tokens = Counter(
+            "fgvr_tokens", "Tokens of the rows computed by this session: prompt, cached, output", kind
+        )
+        self._part = Histogram("fgvr_part_seconds", "Seconds between two finished parts", SECONDS, one)
+        gauges = {
+            "rows": "Rows of the stage that are there, those of earlier sessions included",
+            "rows_wanted": "Rows that the stage will have",
+            "failed_rows": "Rows of the stage that are there and failed",
+            "parts_waiting": "Parts that are not finished, waiting or being computed",
+            "seconds": "Wall time of the stage in all sessions",
+            "epoch": "Epochs trained",
+            "epochs": "Epochs of the whole training",
+        }
+        self._gauges = {name: Gauge(f"fgvr_stage_{name}", text, one) for name, text in gauges.items()}
+
+    def computed(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, float]) -> None:
+        """Count rows of this session."""
+        if rows:
+            self._rows.inc(rows, self._tags)
+        for reason, count in failures.items():
+            if count:
+                self._failed.inc(count, self._tags | {"reason": reason if reason in REASONS else OTHER})
+        for name, number in tokens.items():
+            if number:
+                self._tokens.inc(number, self._tags | {"kind": name.removesuffix(TOKENS)})
+
+    def part_took(self, seconds: float) -> None:
+        """A part came, so long after the one before it."""
+        self._part.observe(seconds, self._tags)
+
+    def state(self, numbers: Mapping[str, float]) -> None:
+        """Set those of the stage's gauges that `numbers` has."""
+        for name, gauge in self._gauges.items():
+            if name in numbers:
+                gauge.set(numbers[name], self._tags)
+
+
+def stage_metrics(stage: str) -> StageMetrics | None:
+    """The metrics of a stage; None where there is no Ray session, as in tests of single stages."""
+    ray = sys.modules.get("ray")
+    return StageMetrics(stage) if ray is not None and ray.is_initialized() else None
+
+
+def endpoint() -> str | None:
+    """Where this node offers metrics to Prometheus; None without a session or where Ray collects none."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    here = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == here and node["MetricsExportPort"] > 0:
+            return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    return None

@@ -1,0 +1,143 @@
+"""What a run folder says about who works on it: the command, signs of life, the stages, and how it ended.
+
+`session.json` in the run folder is written when a session begins, every half minute, at every stage and at the end; so
+a session whose last sign of life is old, and that never said how it ended, was cut off. Secrets are masked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+from fgvr import storage
+from fgvr.errors import user_error_in
+from fgvr.safe_text import masked, safe
+
+FILE = "session.json"
+BEAT = 30.0
+RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """One session of a run, as its file has it.
+
+    Attributes:
+        command: the command line as it was given, with `***` for secrets.
+        folder: its working directory.
+        submitted: it was handed to a cluster with `ray job submit`.
+        host: name of the machine.
+        pid: of the process that drives the run.
+        started: time, seconds since 1970.
+        beat: of the last sign of life.
+        state: running, finished or stopped.
+        message: why it stopped.
+        stages: (table, fingerprint) of every stage that was asked for, in this order.
+        metrics: the Prometheus endpoint, where there is one.
+    """
+
+    command: list[str] = field(default_factory=list)
+    folder: str = ""
+    submitted: bool = False
+    host: str = ""
+    pid: int = 0
+    started: float = 0.0
+    beat: float = 0.0
+    state: str = RUNNING
+    message: str = ""
+    stages: list[list[str]] = field(default_factory=list)
+    metrics: str | None = None
+
+    @classmethod
+    def here(cls) -> Self:
+        """The session of this process, which begins now."""
+        return cls(
+            command=[masked(word) for word in sys.orig_argv],
+            folder=str(Path.cwd()),
+            submitted="RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=time.time(),
+            beat=time.time(),
+        )
+
+    @classmethod
+    def read(cls, folder: str) -> Self | None:
+        """The last session of a run; None where it left none."""
+        try:
+            return cls(**json.loads(storage.read_bytes(storage.join(folder, FILE))))
+        except FileNotFoundError:
+            return None
+
+
+class RunRecord:
+    """Keeps a run's `session.json`; safe for several threads."""
+
+    def __init__(self, folder: str) -> None:
+        self._file = storage.join(folder, FILE)
+        self._session = Session.here()
+        self._lock = threading.Lock()
+
+    def stage(self, name: str, fingerprint: str) -> None:
+        """A stage was asked for."""
+        if [name, fingerprint] not in self._session.stages:
+            self._session.stages.append([name, fingerprint])
+            self.write()
+
+    def serves(self, metrics: str | None) -> None:
+        """Where Prometheus finds this session's numbers."""
+        self._session.metrics = metrics
+        self.write()
+
+    def ended(self, state: str, message: str = "") -> None:
+        """The last word."""
+        self._session.state, self._session.message = state, message
+        self.write()
+
+    def write(self) -> None:
+        """A sign of life, with all that is known; one that cannot be left is no reason to stop."""
+        with self._lock:
+            self._session.beat = time.time()
+            text = json.dumps(asdict(self._session), indent=1)
+            try:
+                storage.write_bytes(self._file, text.encode())
+            except Exception as error:  # of whatever kind a store's library has: the next one may get through
+                log.debug("no sign of life could be left at %s: %s", self._file, error)
+
+
+@contextmanager
+def recorded(folder: str, beat: float = BEAT) -> Iterator[RunRecord]:
+    """The record of a session that lasts as long as the block, and says how it ended."""
+    record = RunRecord(folder)
+    record.write()
+    stop = threading.Event()
+
+    def beats() -> None:
+        while not stop.wait(beat):
+            record.write()
+
+    thread = threading.Thread(target=beats, name="signs of life", daemon=True)
+    thread.start()
+    state, message = FINISHED, ""
+    try:
+        yield record
+    except BaseException as error:
+        state = STOPPED
+        message = safe(str(user_error_in(error) or error).strip() or type(error).__name__)[:1000]
+        raise
+    finally:
+        stop.set()
+        thread.join(timeout=beat)
+        record.ended(state, message)

@@ -1,0 +1,230 @@
+"""How far a run is, from the files in its folder alone: neither Ray nor rows are touched, and nothing is written.
+
+Finished stages are read from their manifests. Of a stage that is not finished the plan says how many rows it will
+have, the listing of its parts how many there are, and the parts' footers which of these failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cluster.run_record import BEAT, FINISHED, RUNNING, STOPPED, Session
+from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
+from fgvr import storage, tables
+from fgvr.errors import UserError
+from fgvr.tables import Table
+
+CUT_OFF, UNKNOWN = "cut off", "unknown"
+MOST_FOOTERS = 256
+"""Footers that are read; of more parts a sample, evenly over the table."""
+THREADS = 32
+PATIENCE = 3 * BEAT
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class NoRun(UserError):
+    """There is no run in a folder."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage.
+
+    Attributes:
+        name: of its table.
+        fingerprint: of its settings.
+        state: finished, running, stopped or cut off.
+        rows: rows that are there; of a stage without parts 0 until it is finished.
+        rows_wanted: that there will be; None where that is not known.
+        failed: of the rows that are there; estimated where not all footers were read.
+        failures: likewise, by reason.
+        estimated: whether failures are.
+        seconds: wall time of all sessions, at the last sign of life.
+        training: last metrics of a training.
+        epochs: of the whole training.
+    """
+
+    name: str
+    fingerprint: str
+    state: str
+    rows: int = 0
+    rows_wanted: int | None = None
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    estimated: bool = False
+    seconds: float = 0.0
+    training: dict[str, float] = field(default_factory=dict)
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run.
+
+    Attributes:
+        folder: of the run.
+        state: running, finished, stopped (by an error), cut off, or unknown (it left no session file).
+        silent: seconds since the last sign of life.
+        session: the last session; None where it left none.
+        stages: of that session, in its order; where there is none, all stages found.
+        others: tables of other settings in the same folder.
+        command: what continues the run; None where nobody knows.
+    """
+
+    folder: str
+    state: str
+    silent: float | None
+    session: Session | None
+    stages: list[StageStatus]
+    others: int
+    command: str | None
+
+    @property
+    def by_config(self) -> str | None:
+        """The same command by the resolved config in the run folder, should the config file have changed since."""
+        if self.session is None or self.command is None:
+            return None
+        script = next((n for n, word in enumerate(self.session.command) if word.endswith(".py")), None)
+        if script is None:
+            return None
+        words = [*self.session.command[: script + 1], "--config", storage.join(self.folder, "config.yaml")]
+        return continuing(self.session, words)
+
+
+def run_status(folder: str, now: float | None = None) -> RunStatus:
+    """The status of the run in `folder`, a local path or an URL; raises NoRun."""
+    folder = storage.absolute(folder)
+    session = Session.read(folder)
+    found = _tables(folder)
+    if session is None and not found:
+        raise NoRun(f"there is no run in {folder}: name a run's folder, as runs/demo or s3://bucket/runs/demo")
+    silent = None if session is None else max(0.0, (time.time() if now is None else now) - session.beat)
+    state = _state(session, silent)
+    asked = [(name, print_) for name, print_ in session.stages] if session is not None and session.stages else found
+    last = asked[-1] if session is not None and asked else None
+    stages = _parallel(
+        lambda stage: _stage(folder, *stage, state=state if stage == last or state != RUNNING else CUT_OFF), asked
+    )
+    command = None if session is None else continuing(session, session.command)
+    others = len(set(found) - set(asked))
+    return RunStatus(folder, state, silent, session, stages, others, command)
+
+
+def continuing(session: Session, words: Sequence[str]) -> str:
+    """A session's command for a shell, from anywhere."""
+    command = shlex.join(words)
+    if session.submitted:  # its folder was a copy that is gone with the job
+        return f"ray job submit --working-dir . -- {command}"
+    return f"cd {shlex.quote(session.folder)} && {command}"
+
+
+def _state(session: Session | None, silent: float | None) -> str:
+    if session is None or silent is None:
+        return UNKNOWN
+    if session.state != RUNNING:
+        return session.state
+    if session.host == socket.gethostname() and not session.submitted:
+        return RUNNING if _alive(session.pid) and silent < PATIENCE else CUT_OFF
+    return RUNNING if silent < PATIENCE else CUT_OFF
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _tables(folder: str) -> list[tuple[str, str]]:
+    """(name, fingerprint) of everything below `tables/`, sorted."""
+    place = storage.join(folder, "tables")
+    names = _folders(place)
+    below = _parallel(lambda name: _folders(storage.join(place, name)), names)
+    return [(name, found) for name, prints in zip(names, below, strict=True) for found in prints]
+
+
+def _folders(place: str) -> list[str]:
+    fs, path = storage.resolve(place)
+    fs.invalidate_cache(path)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
+
+
+def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStatus:
+    uri = storage.join(folder, "tables", name, fingerprint)
+    try:
+        done = Table.load(uri)
+    except FileNotFoundError:
+        return _unfinished(uri, name, fingerprint, CUT_OFF if state in {FINISHED, UNKNOWN} else state)
+    failures = dict(done.failures)
+    return StageStatus(name, fingerprint, FINISHED, done.rows, done.rows, done.failed, failures, seconds=done.seconds)
+
+
+def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatus:
+    clock = _json(storage.join(uri, CLOCK))
+    plan = Plan.read(uri)
+    retried = _json(storage.join(uri, RETRYING))
+    seconds = float(clock.get("seconds", 0.0)) + float(retried.get("seconds", 0.0))
+    if plan is None:
+        return StageStatus(name, fingerprint, state, seconds=seconds)
+    if plan.training is not None:
+        training = _json(storage.join(uri, plan.training, PROGRESS))
+        return StageStatus(name, fingerprint, state, seconds=seconds, training=training, epochs=plan.epochs)
+    parts = sorted(tables.finished_parts(uri))
+    failures, share = _failures(uri, parts)
+    return StageStatus(
+        name,
+        fingerprint,
+        state,
+        rows=sum(plan.rows_of(part) for part in parts),
+        rows_wanted=plan.rows,
+        failed=sum(failures.values()),
+        failures=failures,
+        estimated=share < 1,
+        seconds=seconds,
+    )
+
+
+def _failures(uri: str, parts: list[int]) -> tuple[dict[str, int], float]:
+    """Failed rows by reason, and the share of the parts whose footers were read for it."""
+    step = max(1, -(-len(parts) // MOST_FOOTERS))
+    looked_at = parts[::step]
+    counted: Counter[str] = Counter()
+    for summary in _parallel(lambda part: tables.part_summary(uri, part), looked_at):
+        counted.update(summary["failures"])
+    share = len(looked_at) / len(parts) if parts else 1.0
+    return {reason: round(count / share) for reason, count in counted.items()}, share
+
+
+def _parallel(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, items))
+
+
+def _json(uri: str) -> dict[str, Any]:
+    """The mapping in a file; empty where there is none."""
+    try:
+        facts: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        return {}
+    return facts
+
+
+__all__ = ["CUT_OFF", "FINISHED", "RUNNING", "STOPPED", "UNKNOWN", "NoRun", "RunStatus", "StageStatus", "run_status"]

@@ -1,0 +1,55 @@
+"""What lies in a stage's folder beside its table while it is computed; gone when the table is finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from fgvr import storage
+
+CLOCK = "clock.json"
+"""Seconds so far; cluster.stage_clock."""
+RETRYING = "retrying.json"
+"""The manifest of a finished table whose failed rows are tried again."""
+PLAN = "plan.json"
+PROGRESS = "progress.json"
+"""Last metrics of a training, in its folder; cluster.train_progress."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage set out to do, so that what is there can be told as a share of it.
+
+    Attributes:
+        rows: of a row-parallel stage's table.
+        rows_per_part: rows of every part but the last.
+        training: name of the training's folder, in a stage that trains.
+        epochs: of the whole training; None where that is not known.
+    """
+
+    rows: int | None = None
+    rows_per_part: int = 1
+    training: str | None = None
+    epochs: float | None = None
+
+    @property
+    def parts(self) -> int:
+        """Part files of the whole table."""
+        return 0 if self.rows is None else -(-self.rows // self.rows_per_part)
+
+    def rows_of(self, part: int) -> int:
+        """Rows that a part holds."""
+        return max(0, min(self.rows_per_part, (self.rows or 0) - part * self.rows_per_part))
+
+    def write(self, folder: str) -> None:
+        """Leave it in the stage's folder."""
+        storage.write_bytes(storage.join(folder, PLAN), json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, folder: str) -> Self | None:
+        """The plan of the stage in `folder`; None where it left none."""
+        try:
+            return cls(**json.loads(storage.read_bytes(storage.join(folder, PLAN))))
+        except FileNotFoundError:
+            return None

@@ -1,0 +1,127 @@
+"""How far a stage is, told while it runs: to Prometheus at every part, to MLflow every half minute.
+
+A stage that is computed has one `StageProgress`, which what computes it finds by `current()`: the parts of a
+row-parallel stage and the epochs of a training are told to it, wherever in the stage's code they come up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from cluster.metrics import TOKENS, stage_metrics
+
+EVERY_SECONDS = 30.0
+LAST_SECONDS = 5.0
+
+
+class StageProgress:
+    """Counts of a stage; safe for several threads.
+
+    Args:
+        name: of the stage.
+        seconds: says how long it has taken so far.
+    """
+
+    def __init__(self, name: str, seconds: Callable[[], float]) -> None:
+        self.name = name
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._state: dict[str, float] = {}
+        self._failures: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        self._metrics = stage_metrics(name)
+        self._came = time.monotonic()
+
+    def begin(
+        self, wanted: int, *, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int], parts: int
+    ) -> None:
+        """A row-parallel stage begins: `wanted` rows, of which earlier sessions computed `rows`; `parts` are left."""
+        with self._lock:
+            self._state |= {"rows_wanted": wanted, "rows": rows, "parts_waiting": parts}
+            self._failures, self._tokens = Counter(failures), Counter(tokens)
+            self._came = time.monotonic()
+        self.publish()
+
+    def part(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int]) -> None:
+        """A part was finished."""
+        with self._lock:
+            self._state["rows"] = self._state.get("rows", 0) + rows
+            self._state["parts_waiting"] = self._state.get("parts_waiting", 1) - 1
+            self._failures.update(failures)
+            self._tokens.update(tokens)
+            now = time.monotonic()
+            took, self._came = now - self._came, now
+        if self._metrics is not None:
+            self._metrics.computed(rows, failures, tokens)
+            self._metrics.part_took(took)
+        self.publish()
+
+    def trained(self, metrics: Mapping[str, float], epochs: float | None) -> None:
+        """A training reported."""
+        with self._lock:
+            self._state |= {"epoch": metrics.get("epoch", 0.0)} | ({} if epochs is None else {"epochs": epochs})
+        self.publish()
+
+    def finished(self, rows: int, failures: Mapping[str, int], metrics: Mapping[str, float]) -> None:
+        """The stage is done; what was not told as parts is counted now."""
+        with self._lock:
+            tokens = {name: int(value) for name, value in metrics.items() if name.endswith(TOKENS)}
+            told = "rows" in self._state
+            self._state |= {"rows": rows, "rows_wanted": rows, "parts_waiting": 0}
+            self._failures, self._tokens = Counter(failures), Counter(tokens)
+        if self._metrics is not None and not told:
+            self._metrics.computed(rows, failures, tokens)
+        self.publish()
+
+    def publish(self) -> None:
+        """The state, for Prometheus."""
+        if self._metrics is not None:
+            self._metrics.state(self.numbers())
+
+    def numbers(self) -> dict[str, float]:
+        """The state by name: rows, rows_wanted, parts_waiting, failed_rows, epoch, seconds, tokens, failures."""
+        with self._lock:
+            numbers = dict(self._state) | {"seconds": self._seconds()}
+            if "rows" in numbers:
+                numbers["failed_rows"] = self._failures.total()
+            numbers |= {f"failed.{reason}": float(count) for reason, count in self._failures.items()}
+            return numbers | {name: float(count) for name, count in self._tokens.items()}
+
+
+_current: ContextVar[StageProgress | None] = ContextVar("stage progress", default=None)
+
+
+def current() -> StageProgress | None:
+    """Of the stage that is being computed; None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def told(
+    progress: StageProgress, tell: Callable[[dict[str, float]], Any], every: float | None = None
+) -> Iterator[StageProgress]:
+    """Make it the current one, and hand its numbers to `tell` every so many seconds, on a thread of its own."""
+    every = EVERY_SECONDS if every is None else every
+    stop = threading.Event()
+
+    def beats() -> None:
+        while not stop.wait(every):
+            progress.publish()
+            tell(progress.numbers())
+
+    # A daemon, and waited for only shortly: a tracking server that hangs must not hold up the stage.
+    thread = threading.Thread(target=beats, name="stage progress", daemon=True)
+    before = _current.set(progress)
+    thread.start()
+    try:
+        yield progress
+    finally:
+        _current.reset(before)
+        stop.set()
+        thread.join(timeout=LAST_SECONDS)

@@ -1,0 +1,114 @@
+"""status: how far a run is, what failed, and the command that continues it. Reads the run's files; starts nothing.
+
+python pipelines/status.py runs/demo
+python pipelines/status.py s3://bucket/runs/mine --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from cluster.progress import duration
+from cluster.run_status import FINISHED, RunStatus, StageStatus, run_status
+from fgvr.errors import UserError
+from fgvr.safe_text import MASK, masked_tree, safe
+
+SHOWN = ("loss", "validation_top1", "train_top1", "images_per_second")
+
+
+def as_json(status: RunStatus) -> str:
+    """Everything, for programs."""
+    facts = asdict(status) | {"by_config": status.by_config}
+    return json.dumps(masked_tree(facts), indent=1) + "\n"
+
+
+def as_text(status: RunStatus) -> str:
+    """For a terminal of 100 columns."""
+    lines = [_headline(status), ""]
+    lines += [f"{'stage':26}{'state':10}{'rows':>36}{'failed':>10}{'time':>14}"]
+    lines += [_line(stage) for stage in status.stages]
+    for stage in status.stages:
+        if stage.failures:
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage.failures.items()))
+            lines.append(f"failures of {stage.name}: {'about ' if stage.estimated else ''}{counts}")
+    if status.others:
+        lines.append(f"{status.others} more tables of other settings are in this folder")
+    return safe("\n".join([*lines, *_what_next(status)]) + "\n")
+
+
+def _headline(status: RunStatus) -> str:
+    session = status.session
+    text = f"{status.folder}: {status.state}"
+    if session is None:
+        return f"{text}; its sessions left no record"
+    started = datetime.fromtimestamp(session.started).astimezone()
+    text += f"; begun {started:%Y-%m-%d %H:%M %Z} on {session.host} (process {session.pid})"
+    text += f", last sign of life {duration(status.silent or 0.0)} ago"
+    return f"{text}\n{session.message}" if session.message else text
+
+
+def _line(stage: StageStatus) -> str:
+    if stage.training:
+        whole = "" if stage.epochs is None else f" of {stage.epochs:g}"
+        rows = f"epoch {stage.training.get('epoch', 0):.4g}{whole}"
+        rows += "".join(
+            f", {name.replace('_', ' ')} {stage.training[name]:.3g}" for name in SHOWN[:1] if name in stage.training
+        )
+    elif stage.rows_wanted is None:
+        rows = ""
+    elif stage.state == FINISHED:
+        rows = f"{stage.rows:,}"
+    else:
+        share = stage.rows / stage.rows_wanted if stage.rows_wanted else 1.0
+        rows = f"{stage.rows:,} of {stage.rows_wanted:,} ({100 * share:.1f}%)"
+    failed = f"{'~' if stage.estimated else ''}{stage.failed:,}" if stage.rows_wanted is not None else ""
+    return f"{stage.name:26}{stage.state:10}{rows:>36}{failed:>10}{duration(stage.seconds):>14}"
+
+
+def _what_next(status: RunStatus) -> list[str]:
+    lines = []
+    if status.session is not None and status.session.metrics and status.state == "running":
+        lines.append(f"metrics: {status.session.metrics}")
+    if status.command is None:
+        return [*lines, "", "The command that made this run is not recorded; given again, it goes on."]
+    if status.state == FINISHED:
+        lines += ["", "Nothing is left to do. This command made it:"]
+    elif status.state == "running":
+        lines += ["", "Should it end before it is done, this goes on:"]
+    else:
+        lines += ["", "This goes on where it ended:"]
+    lines.append(f"  {status.command}")
+    if MASK in status.command:
+        lines.append(f"  ({MASK} stands for a secret that is not kept: put it in)")
+    if status.by_config is not None and status.state != FINISHED:
+        lines += [
+            "Or with the settings as they were, should a config file have changed since:",
+            f"  {status.by_config}",
+        ]
+    if any(stage.failures for stage in status.stages):
+        lines.append("Failed rows are tried again with --run.retry_failed true")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 1 where there is no run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="the run's folder, a path or an URL")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    options = parser.parse_args(argv)
+    try:
+        status = run_status(options.run)
+    except UserError as error:
+        sys.stderr.write(safe(f"status: {error}\n"))
+        return 1
+    sys.stdout.write(as_json(status) if options.json else as_text(status))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
