@@ -62,7 +62,7 @@ class Setting:
         ablated: of these, the first so many in tables 2 and 3 and the figures.
         recipes: backbone → fields of `makd` that it is trained with, where the config's do not suit it.
         asked: numbers of questions for figure 2.
-        taught: fields of `makd` for all students of table 4 and their teachers.
+        taught: fields of `makd` for all students of tables 4 and 7, and for their teachers.
         ramp: epochs over which DKD's weight rises.
         detectors: backbones of table 6, as timm's names.
         other_questions: file of a second source of questions; "" for none.
@@ -107,6 +107,7 @@ def _students(setting: Setting, count: int | None = None) -> list[tuple[str, str
 
 
 def _student(setting: Setting, method: str, backbone: str, **makd: Any) -> Cell:
+    """`makd`: fields beside the recipe that the config or `setting` has for this backbone."""
     return Cell(method, {"makd": {"backbone": backbone, **setting.recipes.get(backbone, {}), **makd}})
 
 
@@ -167,7 +168,7 @@ def _table4(setting: Setting) -> Grid:
     standard = {"kind": "kd", "standardise": True, "temperature": 2.0, "class_weight": 1.0, "weight": 9.0}
 
     def trained(method: str, backbone: str, **makd: Any) -> Cell:
-        return _student(setting, method, backbone, **{**setting.taught, **makd})
+        return _student(setting, method, backbone, **setting.taught, **makd)
 
     def line(label: str, method: str, distillation: dict[str, Any] | None, published: str = "") -> Line:
         if distillation is None:
@@ -215,11 +216,12 @@ def _table6(setting: Setting) -> Grid:
 
 def _table7(setting: Setting) -> Grid:
     students = _students(setting, 2)
-    taught = {"distillation": {"kind": "kd", "teacher": "mllm"}}
+    names = [name for _, name in students]
+    kd = {"kind": "kd", "teacher": "mllm"}
     lines = (
-        Line("Base", tuple(_student(setting, "base", name) for _, name in students), "Base"),
-        Line("KD", tuple(_student(setting, "base", name, **taught) for _, name in students), "KD"),
-        Line("Ours", tuple(_student(setting, "makd", name) for _, name in students), "Ours"),
+        Line("Base", tuple(_student(setting, "base", name, **setting.taught) for name in names), "Base"),
+        Line("KD", tuple(_student(setting, "base", name, **setting.taught, distillation=kd) for name in names), "KD"),
+        Line("Ours", tuple(_student(setting, "makd", name, **setting.taught) for name in names), "Ours"),
         Line("MLLM", (Cell("mllm"),), "MLLM"),
     )
     return Grid(tuple(title for title, _ in students), lines)
