@@ -2,8 +2,9 @@
 
 A part is a fixed range of the stage's ids and exactly one file, which the actor that computed it writes
 atomically. So resuming means doing the parts whose file is missing, a task that Ray retries after a death
-overwrites the same file with the same rows, and neither can lose or double a row. Only file names, ids and a
-summary row a part travel through the object store; images are read where they are used.
+overwrites the same file with the same rows, and neither can lose or double a row. Only part numbers and a
+summary row a part travel through the object store; images are read where they are used. The stage's ids lie in one
+file, of which an actor reads its part's: in the object store and the driver they would grow with the table.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +30,7 @@ from cluster.capacity import check_capacity
 from cluster.progress import Progress
 from cluster.stage_files import Plan
 from cluster.stage_progress import StageProgress
-from fgvr import tables
+from fgvr import storage, tables
 from fgvr.config.base import Workers
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
@@ -36,6 +38,9 @@ from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
+
+IDS_FILE = "ids.int64"
+"""The stage's ids, 8 little-endian bytes each, while it is computed."""
 
 
 class TooManyFailures(UserError):
@@ -87,12 +92,12 @@ class _PartActor:
         self.worker = job.worker(**job.arguments)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        parts = zip(batch["part"], batch["ids"], batch["again"], strict=True)
-        summaries = [self._part(int(number), ids, bool(again)) for number, ids, again in parts]
+        parts = zip(batch["part"], batch["again"], strict=True)
+        summaries = [self._part(int(number), again=bool(again)) for number, again in parts]
         return {"summary": [json.dumps(summary) for summary in summaries]}
 
-    def _part(self, number: int, ids: npt.NDArray[np.int64], again: bool) -> dict[str, Any]:
-        wanted = np.asarray(ids, dtype=np.int64)
+    def _part(self, number: int, *, again: bool) -> dict[str, Any]:
+        wanted = ids = ids_of_part(self.job, number)
         before = tables.read_part(self.job.folder, number) if again else None
         if before is not None:  # only its failed rows are computed again
             wanted = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
@@ -111,6 +116,13 @@ class _PartActor:
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         attempts.finished()
         return summary
+
+
+def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
+    """The image ids of a part, from the stage's file of ids."""
+    width = 8 * job.workers.rows_per_part
+    data = storage.read_bytes(storage.join(job.folder, IDS_FILE), number * width, (number + 1) * width)
+    return np.frombuffer(data, dtype="<i8").astype(np.int64)
 
 
 def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
@@ -137,9 +149,10 @@ def limit_threads(threads: int) -> None:
     """Keep a worker to the cores that it reserved; libraries read these before their first use."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
+    # Importing it here would cost every worker seconds and a gigabyte, also those that never use it.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
 
 
 def run_parts(
@@ -165,16 +178,10 @@ def run_parts(
         PartGivenUp: a part ended one worker after the other.
     """
     size = job.workers.rows_per_part
-    chunks = {number: ids[first : first + size] for number, first in enumerate(range(0, len(ids), size))}
-    summary = PartSummary(parts=len(chunks))
-    pending: list[int] = []
-    done: list[int] = []
+    summary = PartSummary(parts=-(-len(ids) // size))
     finished = tables.finished_parts(job.folder)
-    for number in chunks:
-        if number in finished:
-            done.append(number)
-        else:
-            pending.append(number)
+    done = [number for number in range(summary.parts) if number in finished]
+    pending = [number for number in range(summary.parts) if number not in finished]
     with ThreadPoolExecutor(16) as pool:
         for number, facts in zip(done, pool.map(lambda n: tables.part_summary(job.folder, n), done), strict=True):
             if retry_failed and facts["failures"]:
@@ -187,22 +194,22 @@ def run_parts(
     if pending:
         check_capacity(field, job.workers)
         Plan(rows=len(ids), rows_per_part=size).write(job.folder)
+        storage.write_bytes(storage.join(job.folder, IDS_FILE), np.asarray(ids, dtype="<i8").tobytes())
     forget_attempts(job.folder)
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
-    for facts in _stream(job, pending, chunks, finished):
+    for facts in _stream(job, pending, finished):
         _add(summary, facts)
         progress.update(facts["rows"], summary.failed)
         told.part(facts["rows"], facts["failures"], facts["totals"])
         _check(summary, limit, job.name)
     progress.close()
     _check(summary, limit, job.name)
+    storage.remove(storage.join(job.folder, IDS_FILE))
     return summary
 
 
-def _stream(
-    job: PartJob, pending: list[int], chunks: dict[int, npt.NDArray[np.int64]], finished: set[int]
-) -> Iterator[dict[str, Any]]:
+def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
     """Summaries of the pending parts as Ray Data's actor pool finishes them."""
     if not pending:
         return
@@ -212,7 +219,6 @@ def _stream(
     specs = pa.table(
         {
             "part": pa.array(pending),
-            "ids": pa.array([chunks[number] for number in pending], pa.list_(pa.int64())),
             "again": pa.array([number in finished for number in pending]),
         }
     )

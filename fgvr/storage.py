@@ -96,10 +96,10 @@ def exists(uri: str | Path) -> bool:
     return bool(fs.exists(path))
 
 
-def read_bytes(uri: str | Path) -> bytes:
-    """The whole file; raises FileNotFoundError."""
+def read_bytes(uri: str | Path, start: int | None = None, end: int | None = None) -> bytes:
+    """The whole file, or its bytes from `start` to before `end` (those that there are); raises FileNotFoundError."""
     fs, path = resolve(uri)
-    return bytes(fs.cat_file(path))
+    return bytes(fs.cat_file(path, start=start, end=end))
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:

@@ -56,7 +56,7 @@ class LookWorker:
     def process(self, rows: pa.Table) -> pa.Table:
         """Words and aspects for rows with `image_id` and `uri`: one row of `looks(Q)` each, in order."""
         ids = rows["image_id"].to_numpy()
-        named, asked = np.isin(ids, self.settings.label_ids), np.isin(ids, self.settings.aspect_ids)
+        named, asked = among(ids, self.settings.label_ids), among(ids, self.settings.aspect_ids)
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.label.limits, threads=self.settings.label.threads)
         words: dict[int, list[Answer]] = {}
         scores: dict[int, AspectAnswer] = {}
@@ -74,6 +74,14 @@ class LookWorker:
         answer_part = answer_rows(ids.tolist(), [words.get(place, [Answer(None)]) for place in range(len(ids))])
         aspect_part = aspect_rows(ids.tolist(), [scores.get(place, unasked) for place in range(len(ids))], questions)
         return look_rows(answer_part, aspect_part, named, asked, questions)
+
+
+def among(ids: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of `ids` are among N ascending ones, bool; `np.isin` would sort all N of them anew for each part."""
+    if not len(ascending):
+        return np.zeros(len(ids), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    return np.asarray(ascending[places] == ids)
 
 
 def look_rows(

@@ -55,6 +55,18 @@ def test_seeds_draw_and_repeat() -> None:
     assert discovery_ids(samples(), Discovery(per_class=3, seed=4)).tolist() == draws[4]
 
 
+def test_the_draw_of_a_class_is_that_among_its_ascending_ids() -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 40, 1000)
+    order = rng.permutation(1000)
+    rows = pa.table({"image_id": order, "split": ["train"] * 1000, "class_id": pa.array(classes[order], pa.int32())})
+    naive = [
+        np.random.default_rng([7, name]).choice(np.flatnonzero(classes == name), size=5, replace=False)
+        for name in range(40)
+    ]
+    assert discovery_ids(rows, Discovery(per_class=5, seed=7)).tolist() == np.sort(np.concatenate(naive)).tolist()
+
+
 def test_so_many_of_all_or_all() -> None:
     assert len(discovery_ids(samples(classes=False), Discovery(max_images=7))) == 7
     assert discovery_ids(samples(), Discovery(max_images=None)).tolist() == list(range(50))

@@ -21,10 +21,10 @@ TOGETHER = {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pending parts go to one worker in this process."""
 
-    def stream(job: Any, pending: list[int], chunks: dict[int, Any], finished: set[int]) -> Iterator[dict[str, Any]]:
+    def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
         actor = parts._PartActor(job)
         for number in pending:
-            yield actor._part(number, chunks[number], number in finished)
+            yield actor._part(number, again=number in finished)
 
     monkeypatch.setattr(parts, "_stream", stream)
     monkeypatch.setattr(parts, "limit_threads", lambda _: None)

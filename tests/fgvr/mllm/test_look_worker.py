@@ -15,7 +15,7 @@ from fgvr.mllm import look_worker
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, ImageRequest, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
-from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
+from fgvr.mllm.look_worker import LookSettings, LookWorker, among, part_rows
 
 TASK = AspectTask(("Is it wide?", "Is it blue?"), "Yes or No.")
 LABEL = LabelSettings(VllmBackend(), "Name it", Sampling(4, 0.7), ImageLimits(), samples=2)
@@ -95,3 +95,10 @@ def test_what_was_not_asked_for_is_not_handed_out(rows: pa.Table) -> None:
     looks = looked(rows, ByWidth(), [0], [1])
     with pytest.raises(ValueError, match="5 of 6 images were not asked for their answer"):
         part_rows(looks, "answer", schemas.ANSWERS)
+
+
+@pytest.mark.parametrize("ascending", [[], [3], [0, 2, 3, 7, 9], list(range(10))])
+def test_membership_among_ascending_ids(ascending: list[int]) -> None:
+    ids = np.array([0, 1, 3, 9, 12, -1])
+    wanted = [number in set(ascending) for number in ids.tolist()]
+    assert among(ids, np.array(ascending, dtype=np.int64)).tolist() == wanted
