@@ -1,6 +1,7 @@
 """Part workers and training loops of the tests; Ray's workers import them from here."""
 
 import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,6 +58,21 @@ class ForgetfulWorker(SquareWorker):
 
     def process(self, rows: pa.Table) -> pa.Table:
         return super().process(rows).slice(0, rows.num_rows - 1)
+
+
+class PatientWorker(SquareWorker):
+    """Takes `seconds` for a part, and ten times as long for the part with the id `long`; writes down its process."""
+
+    def __init__(self, diary: str, seconds: float, long: int) -> None:
+        super().__init__(diary)
+        self.seconds, self.long = seconds, long
+        (self.diary / "pids").mkdir(exist_ok=True)
+        (self.diary / "pids" / str(os.getpid())).touch()
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        is_long = self.long in rows["image_id"].to_pylist()
+        time.sleep(self.seconds * (10 if is_long else 1))
+        return super().process(rows)
 
 
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:

@@ -1,18 +1,23 @@
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from fgvr.config import ConfigError, SimulatedBackend, build
+from fgvr.config import ConfigError, ImageLimits, SimulatedBackend, build
+from fgvr.mllm import pictures as pictures_module
 from fgvr.mllm.answers import clean_answer
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, NameTask, Picture, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.mllm.simulated_backend import SimulatedEngine, kind_name
+from fgvr.mllm.simulated_clock import EngineClock
 from fgvr.schemas import Reason
 from fgvr.simulation import kind_of
 
@@ -128,3 +133,52 @@ def test_a_picture_is_known_by_its_pixels(tmp_path: Path) -> None:
     red, also_red, blue = (Picture.of(Image.new("RGB", (4, 4), colour)) for colour in ("red", "red", "blue"))
     answers = engine().label([replace(REQUEST, picture=picture) for picture in (red, also_red, blue)])
     assert answers[0] == answers[1] != answers[2]
+
+
+class Reads:
+    """Counts the images that were read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr(pictures_module, "read_image", self)
+
+    def __call__(self, uri: str, limits: ImageLimits) -> Image.Image:
+        self.count += 1
+        return Image.new("RGB", (2, 2), (int(uri) % 256, int(uri) // 256, 0))
+
+
+def test_a_slow_engine_keeps_few_decoded_images_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, waiting = Reads(monkeypatch), list[int]()
+
+    class Slow(EngineClock):
+        begun = 0
+
+        def begin(self, seconds: float) -> None:
+            time.sleep(0.002)  # readers have time to run as far ahead as they may
+            self.begun += 1
+            waiting.append(reads.count - self.begun)
+
+    settings = LabelSettings(SimulatedBackend(), "Name it", Sampling(), ImageLimits(), threads=3)
+    worker = LabelWorker(settings, SimulatedEngine(SimulatedBackend(), Slow(1)))
+    worker.process(pa.table({"image_id": range(100), "uri": [str(number) for number in range(100)]}))
+    assert reads.count == 100
+    assert 1 <= max(waiting) <= 2 * 3  # two a thread, however many images a part has
+
+
+def test_an_engine_does_not_wait_for_images_that_are_read_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading takes 5 ms on each of two threads, the engine needs an image every 5 ms: it must not see the 5 ms."""
+    reads = Reads(monkeypatch)
+
+    def slow(uri: str, limits: ImageLimits) -> Image.Image:
+        time.sleep(0.005)
+        return reads(uri, limits)
+
+    monkeypatch.setattr(pictures_module, "read_image", slow)
+    config = SimulatedBackend(request_seconds=0.02, concurrency=4)
+    settings = LabelSettings(config, "Name it", Sampling(), ImageLimits(), threads=2)
+    made = SimulatedEngine(config)
+    started = time.monotonic()
+    LabelWorker(settings, made).process(pa.table({"image_id": range(200), "uri": [str(n) for n in range(200)]}))
+    # 1 s of work for the engine; one image after the other it would be (5 + 20 / 4) ms · 200 = 2 s.
+    assert made.clock.busy == pytest.approx(200 * 0.02)
+    assert time.monotonic() - started < 1.8

@@ -1,0 +1,184 @@
+"""A ResNet18-sized student over JPEG files on one core: our worker, a plain DataLoader loop, a naive Ray Data job.
+
+    python benchmarks/batch_inference.py --images 384 --rounds 3
+    python benchmarks/batch_inference.py --photos ~/grocery/dataset/test
+
+Each way runs in a process of its own that is kept to one core with all that it starts, and they take turns. Counted
+are images a second between the first and the last batch, and CPU milliseconds an image of all processes in that time.
+
+- `ours`: the worker of pipelines/infer.py, with its threads.
+- `DataLoader`: Pillow, torchvision's transforms, timm's model in PyTorch's own memory order, `inference_mode`; with no
+  worker process, and with one: the better is compared.
+- `read_images`: `ray.data.read_images(size=…).map_batches(model)`, an actor that holds the model; CPU seconds of Ray's
+  own processes are counted only as far as they are the job's children.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from turns import cpu_seconds
+
+import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch
+from fgvr.config import ImageLimits
+from fgvr.demo.samples import DEMO_DIFFICULTY, sample
+from fgvr.infer_worker import InferSettings, InferWorker
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.students.folder import load_student, save_student
+
+BATCH, SIDE, WAYS = 32, 224, ("ours", "DataLoader, no worker", "DataLoader, 1 worker", "read_images")
+
+
+def draw(folder: Path, count: int) -> None:
+    """Photos of 500 × 375 pixels: drawn birds, enlarged, with a camera's noise."""
+    for number in range(count):
+        bird = Image.fromarray(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).image).resize((500, 375))
+        noise = np.random.default_rng(number).normal(0, 6, (375, 500, 3))
+        pixels = np.clip(np.asarray(bird) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=90)
+
+
+def ours(model: Path, files: list[str]) -> Iterator[int]:
+    worker = InferWorker(InferSettings(str(model), ImageLimits(), batch_images=BATCH, device="cpu", threads=1))
+    size = 4 * BATCH  # a part; the model has its own batches in it
+    for start in range(0, len(files), size):
+        some = files[start : start + size]
+        rows = worker.process(pa.table({"image_id": range(start, start + len(some)), "uri": some}))
+        yield rows.num_rows
+
+
+class Plain:
+    """As most scripts have it."""
+
+    def __init__(self, model: str) -> None:
+        spec, network = load_student(Path(model))
+        self.network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (spec.preprocess.mean, spec.preprocess.std))
+
+    @torch.inference_mode()
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        pixels = torch.from_numpy(np.ascontiguousarray(batch["image"])).permute(0, 3, 1, 2).float() / 255
+        scores = self.network(((pixels - self.mean) / self.std).contiguous()).softmax(dim=1)
+        return {"label": scores.argmax(dim=1).numpy()}
+
+
+class Files(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, files: list[str], spec: StudentSpec) -> None:
+        from torchvision import transforms
+
+        self.files = files
+        steps = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor()]
+        self.transform = transforms.Compose([*steps, transforms.Normalize(spec.preprocess.mean, spec.preprocess.std)])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        with Image.open(self.files[place]) as image:
+            pixels: torch.Tensor = self.transform(image.convert("RGB"))
+        return pixels
+
+
+def loader(model: Path, files: list[str], workers: int) -> Iterator[int]:
+    network = Plain(str(model)).network
+    spec, _ = load_student(model)
+    for batch in torch.utils.data.DataLoader(Files(files, spec), batch_size=BATCH, num_workers=workers):
+        with torch.inference_mode():
+            network(batch).softmax(dim=1).argmax(dim=1).numpy()
+        yield len(batch)
+
+
+def read_images(model: Path, files: list[str]) -> Iterator[int]:
+    import ray.data
+
+    from cluster.session import ray_session
+    from fgvr.config.run import Cluster
+
+    # Two of Ray's CPUs, so that reading and the model's actor can run at the same time, on the one core.
+    with ray_session(Cluster(num_cpus=2)):
+        images = ray.data.read_images(files, size=(SIDE, SIDE), mode="RGB", override_num_blocks=len(files) // BATCH)
+        answers = images.map_batches(
+            Plain, fn_constructor_args=(str(model),), batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1)
+        )
+        for batch in answers.iter_batches(batch_size=BATCH):
+            yield len(batch["label"])
+
+
+def measure(way: str, model: Path, files: list[str]) -> tuple[float, float]:
+    """Images a second and CPU ms an image, from the end of the first batch to that of the last."""
+    ways: dict[str, Callable[[], Iterator[int]]] = {
+        "ours": lambda: ours(model, files),
+        "DataLoader, no worker": lambda: loader(model, files, 0),
+        "DataLoader, 1 worker": lambda: loader(model, files, 1),
+        "read_images": lambda: read_images(model, files),
+    }
+    batches = ways[way]()
+    next(batches)
+    wall, cpu, images = time.monotonic(), cpu_seconds(), 0
+    for count in batches:
+        images += count
+        end, spent = time.monotonic(), cpu_seconds()
+    return images / (end - wall), (spent - cpu) / images * 1000
+
+
+def in_own_process(way: str, folder: Path, photos: Path) -> tuple[float, float]:
+    command = [sys.executable, __file__, "--measure", way, "--folder", str(folder), "--photos", str(photos)]
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    rate, cpu = json.loads(output.splitlines()[-1])
+    return rate, cpu
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=384)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--photos", type=Path, help="folder of JPEG files; default: drawn ones of 500 × 375 pixels")
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        torch.set_num_threads(1)
+        files = sorted(str(file) for file in args.photos.rglob("*.jpg"))
+        print(json.dumps(measure(args.measure, args.folder / "student", files)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "photos").mkdir()
+        if args.photos is None:
+            draw(folder / "photos", args.images)
+        else:
+            for place, file in enumerate(sorted(args.photos.rglob("*.jpg"))[: args.images]):
+                (folder / "photos" / f"{place:05d}.jpg").symlink_to(file.absolute())
+        spec = StudentSpec("resnet18", tuple(str(n) for n in range(100)), (), timm_preprocess("resnet18", SIDE))
+        save_student(folder / "student", spec, build_student(spec).state_dict(), {})
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        for _ in range(args.rounds):
+            for way in WAYS:
+                found[way].append(in_own_process(way, folder, folder / "photos"))
+                print(way, found[way][-1], file=sys.stderr, flush=True)
+    print(f"{args.images} photos, ResNet18 at {SIDE} px, batches of {BATCH}, one core, medians of {args.rounds}")
+    print(f"{'':<24}{'images/s':>10}{'ours is':>9}{'CPU ms':>9}{'ours is':>9}")
+    medians = {way: [statistics.median(column) for column in zip(*rows, strict=True)] for way, rows in found.items()}
+    for way, (rate, cpu) in medians.items():
+        ratio, cheaper = medians["ours"][0] / rate, cpu / medians["ours"][1]
+        print(f"{way:<24}{rate:>10.1f}{ratio:>8.2f}×{cpu:>9.1f}{cheaper:>8.2f}×")
+
+
+if __name__ == "__main__":
+    main()
