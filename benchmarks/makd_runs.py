@@ -23,7 +23,7 @@ from fgvr.evaluation import names_of
 from fgvr.metrics.classification import top1_hits
 from pipelines.detect import METRICS_FILE
 from pipelines.flow import Flow
-from pipelines.infer import split_ids
+from pipelines.infer import image_ids
 from pipelines.methods import predict
 from pipelines.preflight import check_detection
 
@@ -86,7 +86,7 @@ class StudentRuns(DataSetRuns):
     def _measure(self, config: Config, row: Row) -> Measured:
         context = RunContext(config, self._context.folder, self._context.tracker)
         flow = Flow(context)
-        ids = split_ids(flow.samples, config.evaluate.split)
+        ids = image_ids(flow.samples, config.evaluate.split)
         if config.evaluate.max_images is not None and config.evaluate.max_images < len(ids):
             drawn = np.random.default_rng(config.evaluate.seed)
             ids = np.sort(drawn.choice(ids, size=config.evaluate.max_images, replace=False))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,52 +16,79 @@ from fgvr.errors import UserError
 
 log = logging.getLogger(__name__)
 
+Ids = npt.NDArray[np.int64]
+NO_CLASS = -1
+
 
 class DiscoveryError(UserError, ValueError):
     """A discovery set that cannot be drawn from these samples."""
 
 
-def discovery_ids(samples: pa.Table, config: Discovery) -> npt.NDArray[np.int64]:
+def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
     """Ascending image ids of the discovery set: int64 [n]. The same seed draws the same images.
 
     Args:
-        samples: columns image_id, split, class_id.
+        samples: parts of the samples table with columns image_id, split, class_id; each is let go before the next.
         config: which split, and m images of every true class or so many of all.
 
     Raises:
         DiscoveryError: the split is empty, or `per_class` is asked for without true classes.
     """
-    rows = samples.filter(pc.equal(samples["split"], config.drawn_from))
-    ids = np.sort(rows["image_id"].to_numpy())
-    if not len(ids):
-        known = ", ".join(sorted(pc.unique(samples["split"]).to_pylist())) or "none, there are no samples"
+    found = _of_split(samples, config.drawn_from)
+    if not len(found.ids):
+        known = ", ".join(sorted(found.splits)) or "none, there are no samples"
         field = "legacy_discovery_split: test" if config.legacy_discovery_split else f"split = {config.split}"
         raise DiscoveryError(f"label.images.{field}: no image is in this split (there are: {known})")
     if config.per_class is not None:
-        absent = pc.count_distinct(samples["class_id"]).as_py() - pc.count_distinct(rows["class_id"]).as_py()
+        absent = len(found.class_names - set(np.unique(found.classes).tolist()))
         if absent:
             log.warning("%d classes have no image in the split %r", absent, config.drawn_from)
-        return _per_class(rows.sort_by("image_id"), config.per_class, config.seed)
-    if config.max_images is None or config.max_images >= len(ids):
-        return ids
-    return np.sort(np.random.default_rng(config.seed).choice(ids, size=config.max_images, replace=False))
+        return _per_class(found, config.per_class, config.seed)
+    if config.max_images is None or config.max_images >= len(found.ids):
+        return found.ids
+    return np.sort(np.random.default_rng(config.seed).choice(found.ids, size=config.max_images, replace=False))
 
 
-def _per_class(rows: pa.Table, shots: int, seed: int) -> npt.NDArray[np.int64]:
+@dataclass(frozen=True)
+class _Split:
+    """Images of a split, ascending: ids int64 [n] and classes int32 [n] (−1: none); what else the samples have."""
+
+    ids: Ids
+    classes: npt.NDArray[np.int32]
+    splits: set[str]
+    class_names: set[int]
+
+
+def _of_split(samples: Iterable[pa.Table], split: str) -> _Split:
+    ids, classes = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    splits: set[str] = set()
+    known: set[int] = set()
+    for rows in samples:
+        splits.update(pc.unique(rows["split"]).to_pylist())
+        known.update(pc.unique(rows["class_id"].drop_null()).to_pylist())
+        own = rows.filter(pc.equal(rows["split"], split))
+        ids.append(own["image_id"].to_numpy())
+        classes.append(own["class_id"].fill_null(NO_CLASS).to_numpy())
+    numbers = np.concatenate(ids)
+    order = np.argsort(numbers, kind="stable")
+    return _Split(numbers[order], np.concatenate(classes)[order], splits, known)
+
+
+def _per_class(found: _Split, shots: int, seed: int) -> Ids:
     """The m-shot benchmark protocol: `shots` images of every true class (all of a class that has fewer)."""
-    known = rows.filter(pc.is_valid(rows["class_id"]))
-    if not known.num_rows:
+    known = found.classes != NO_CLASS
+    if not known.any():
         raise DiscoveryError(
             "label.images.per_class needs true classes, and these samples have none: set label.images.max_images"
         )
-    # Sorted once, the images of a class stand side by side: looking through all images for each of 20,000 classes took
-    # as long as a million rows of everything else.
-    classes, ids = known["class_id"].to_numpy(), known["image_id"].to_numpy()
-    order = np.argsort(classes, kind="stable")
-    names, first = np.unique(classes[order], return_index=True)
-    chosen: list[npt.NDArray[np.int64]] = []
+    # Sorted once, the images of a class stand side by side: looking through all images for each class takes as many
+    # comparisons as there are images times classes.
+    order = np.argsort(found.classes[known], kind="stable")
+    ids, classes = found.ids[known][order], found.classes[known][order]
+    names, first = np.unique(classes, return_index=True)
+    chosen: list[Ids] = []
     fewer = 0
-    for class_id, own in zip(names, np.split(ids[order], first[1:]), strict=True):
+    for class_id, own in zip(names, np.split(ids, first[1:]), strict=True):
         fewer += len(own) < shots
         # A stream of its own: adding a class does not change the draw of another.
         draw = np.random.default_rng([seed, int(class_id)])

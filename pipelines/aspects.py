@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
@@ -22,6 +21,7 @@ from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.backends import backend_identity
+from fgvr.splits import known_splits, split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
@@ -81,10 +81,9 @@ def aspect_decides(config: Config) -> dict[str, Any]:
 
 def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:
     """Ascending ids of the images asked about: the split, or so many of it at random."""
-    rows = samples.read(["image_id", "split"])
-    ids = rows.filter(pc.equal(rows["split"], config.split))["image_id"].to_numpy()
+    ids = split_ids(samples, [config.split])
     if not len(ids):
-        known = ", ".join(sorted(pc.unique(rows["split"]).to_pylist()))
+        known = ", ".join(known_splits(samples))
         raise ConfigError(f"aspects.split = {config.split}: no image is in this split (there are: {known})")
     if config.max_images is not None and config.max_images < len(ids):
         ids = np.random.default_rng(config.seed).choice(ids, size=config.max_images, replace=False)

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
@@ -25,6 +23,7 @@ from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip
 from fgvr.clip.views import MIN_CROP
 from fgvr.config import ConfigError, SimulatedVectors
+from fgvr.splits import known_splits, split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -116,14 +115,11 @@ def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: Simulated
 
 
 def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:
-    rows = samples.read(["image_id", "split"])
-    known = pc.unique(rows["split"]).to_pylist()
+    known = known_splits(samples) if splits else []
     unknown = sorted(set(splits or ()) - set(known))
     if unknown:
-        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {', '.join(sorted(known))})")
-    if splits is not None:
-        rows = rows.filter(pc.is_in(rows["split"], pa.array(splits)))
-    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64)
+        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {', '.join(known)})")
+    return split_ids(samples, splits)
 
 
 if __name__ == "__main__":

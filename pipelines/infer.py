@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
@@ -22,6 +21,7 @@ from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
 from fgvr.config import ConfigError
 from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.schemas import PREDICTIONS
+from fgvr.splits import known_splits, split_ids
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
 
@@ -31,7 +31,7 @@ MODEL_FOLDER = "model"
 def run(context: RunContext, flow: Flow) -> Table:
     """Predictions of the configured model for the configured samples."""
     config = context.config.infer
-    ids = split_ids(flow.samples, config.split)
+    ids = image_ids(flow.samples, config.split)
     if config.model is not None:
         return classify(context, "predictions", flow.samples, ids, model=storage.absolute(config.model))
     return classify(context, "predictions", flow.samples, ids, trained=flow.makd)
@@ -83,16 +83,13 @@ def classify(
     return context.stage(name, decides=decides, inputs=[samples, trained], compute=compute)
 
 
-def split_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
+def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
     """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
-    if split is None:
-        return np.arange(samples.rows, dtype=np.int64)
-    rows = samples.read(["image_id", "split"])
-    ids = rows.filter(pc.equal(rows["split"], split))["image_id"].to_numpy()
+    ids = split_ids(samples, None if split is None else [split])
     if not len(ids):
-        known = ", ".join(sorted(pc.unique(rows["split"]).to_pylist()))
+        known = ", ".join(known_splits(samples))
         raise ConfigError(f"infer.split = {split}: no image is in this split (there are: {known})")
-    return np.asarray(ids, dtype=np.int64)
+    return ids
 
 
 def identity_of(model: str) -> str:

@@ -47,7 +47,7 @@ def run(context: RunContext, samples: Table, looks: Table | None = None) -> Tabl
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
     if config.merges_by_meaning:
         find_sentence_model(config.merge_model, "label.merge_model")  # and a slip in this
-    ids = discovery_ids(samples.read(["image_id", "split", "class_id"]), config.images)
+    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.images)
     if looks is None:
         answers = answer(context, "answers", samples, ids, several=True)
     else:

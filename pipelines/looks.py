@@ -25,8 +25,7 @@ from pipelines.flow import stage_main
 def run(context: RunContext, samples: Table, questions: Table) -> Table:
     """What the model says about the images of label and aspects."""
     config = context.config
-    rows = samples.read(["image_id", "split", "class_id"])
-    label_ids = discovery_ids(rows, config.label.images)
+    label_ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images)
     aspect_ids = aspects.image_ids(samples, config.aspects)
     settings = LookSettings(
         label.label_settings(config, several=True), aspects.aspect_settings(config, questions), label_ids, aspect_ids

@@ -23,7 +23,7 @@ def samples(classes: bool = True) -> pa.Table:
 
 
 def test_so_many_of_every_class(caplog: pytest.LogCaptureFixture) -> None:
-    ids = discovery_ids(samples(), Discovery(per_class=3, seed=1))
+    ids = discovery_ids([samples()], Discovery(per_class=3, seed=1))
     assert (np.diff(ids) > 0).all()
     assert ids.max() < 50
     counts = np.bincount(np.array(samples()["class_id"].to_pylist())[ids])
@@ -34,25 +34,25 @@ def test_so_many_of_every_class(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_class_without_an_image_in_the_split_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows = samples()
     without = rows.filter(pc.or_(pc.equal(rows["split"], "test"), pc.not_equal(rows["class_id"], 2)))
-    ids = discovery_ids(without, Discovery(per_class=3))
+    ids = discovery_ids([without], Discovery(per_class=3))
     counts = np.bincount(np.array(rows["class_id"].to_pylist())[ids])
     assert counts.tolist() == [3, 3, 0, 3, 1]
     assert "1 classes have no image in the split 'train'" in caplog.text
 
 
 def test_the_legacy_split_is_test_whatever_the_split_says() -> None:
-    wanted = discovery_ids(samples(), Discovery(split="test", per_class=2, seed=3))
-    legacy = discovery_ids(samples(), Discovery(legacy_discovery_split=True, per_class=2, seed=3))
+    wanted = discovery_ids([samples()], Discovery(split="test", per_class=2, seed=3))
+    legacy = discovery_ids([samples()], Discovery(legacy_discovery_split=True, per_class=2, seed=3))
     assert legacy.tolist() == wanted.tolist()
     assert legacy.min() >= 50
     with pytest.raises(DiscoveryError, match=r"legacy_discovery_split: test: no image .*\(there are: train\)"):
-        discovery_ids(samples().slice(0, 50), Discovery(legacy_discovery_split=True))
+        discovery_ids([samples().slice(0, 50)], Discovery(legacy_discovery_split=True))
 
 
 def test_seeds_draw_and_repeat() -> None:
-    draws = {seed: discovery_ids(samples(), Discovery(per_class=3, seed=seed)).tolist() for seed in range(5)}
+    draws = {seed: discovery_ids([samples()], Discovery(per_class=3, seed=seed)).tolist() for seed in range(5)}
     assert len({tuple(ids) for ids in draws.values()}) > 1
-    assert discovery_ids(samples(), Discovery(per_class=3, seed=4)).tolist() == draws[4]
+    assert discovery_ids([samples()], Discovery(per_class=3, seed=4)).tolist() == draws[4]
 
 
 def test_the_draw_of_a_class_is_that_among_its_ascending_ids() -> None:
@@ -64,20 +64,20 @@ def test_the_draw_of_a_class_is_that_among_its_ascending_ids() -> None:
         np.random.default_rng([7, name]).choice(np.flatnonzero(classes == name), size=5, replace=False)
         for name in range(40)
     ]
-    assert discovery_ids(rows, Discovery(per_class=5, seed=7)).tolist() == np.sort(np.concatenate(naive)).tolist()
+    assert discovery_ids([rows], Discovery(per_class=5, seed=7)).tolist() == np.sort(np.concatenate(naive)).tolist()
 
 
 def test_so_many_of_all_or_all() -> None:
-    assert len(discovery_ids(samples(classes=False), Discovery(max_images=7))) == 7
-    assert discovery_ids(samples(), Discovery(max_images=None)).tolist() == list(range(50))
-    assert discovery_ids(samples(), Discovery(max_images=1000)).tolist() == list(range(50))
-    assert discovery_ids(samples(), Discovery(split="test", max_images=None)).tolist() == list(range(50, 60))
+    assert len(discovery_ids([samples(classes=False)], Discovery(max_images=7))) == 7
+    assert discovery_ids([samples()], Discovery(max_images=None)).tolist() == list(range(50))
+    assert discovery_ids([samples()], Discovery(max_images=1000)).tolist() == list(range(50))
+    assert discovery_ids([samples()], Discovery(split="test", max_images=None)).tolist() == list(range(50, 60))
 
 
 def test_what_cannot_be_drawn() -> None:
     with pytest.raises(DiscoveryError, match=r"label\.images\.split = dev: no image .*\(there are: test, train\)"):
-        discovery_ids(samples(), Discovery(split="dev"))
+        discovery_ids([samples()], Discovery(split="dev"))
     with pytest.raises(DiscoveryError, match=r"per_class needs true classes"):
-        discovery_ids(samples(classes=False), Discovery(per_class=3))
+        discovery_ids([samples(classes=False)], Discovery(per_class=3))
     with pytest.raises(DiscoveryError, match="there are no samples"):
-        discovery_ids(samples().slice(0, 0), Discovery())
+        discovery_ids([samples().slice(0, 0)], Discovery())

@@ -255,6 +255,6 @@ def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
         with pytest.raises(ValueError, match=message):
             makd.run(wrong, Guide(wrong), "base")
     with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
-        infer.split_ids(flow.samples, "x")
+        infer.image_ids(flow.samples, "x")
     with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):
         infer.identity_of("/nothing")

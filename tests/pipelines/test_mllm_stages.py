@@ -79,7 +79,7 @@ def test_the_discovery_set_can_be_read_from_the_run(first: Flow) -> None:
     samples = first.samples.read(["image_id", "split", "class_id"])
     images = first.context.config.label.images
     kept = first.labels.read(["image_id"])["image_id"].to_pylist()
-    assert kept == discovery_ids(samples, images).tolist()
+    assert kept == discovery_ids([samples], images).tolist()
     rows = first.samples.take(np.array(kept), ["split", "class_id"]).to_pylist()
     assert {row["split"] for row in rows} == {"train"}
     assert sorted(row["class_id"] for row in rows) == list(range(36))  # one a species, failed answers included
