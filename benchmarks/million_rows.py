@@ -40,7 +40,6 @@ from pathlib import Path
 from cluster.console import show_progress
 from cluster.run import open_run
 from fgvr.config import Config, build
-from fgvr.demo.field_guide import write_field_guide
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import SPECIES
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
@@ -95,10 +94,10 @@ def config_of(folder: Path, rows: int, run: str, dim: int) -> Config:
 def draw(folder: Path, rows: int) -> None:
     """A photo for each row, questions and a student."""
     if not (folder / str(rows) / "photos" / "samples.csv").exists():
-        started = time.monotonic()
-        each = math.ceil(rows / len(SPECIES))
-        write_field_guide(folder / str(rows) / "photos", per_class={"train": each}, workers=2)
-        print(f"{each * len(SPECIES):,} photos drawn in {time.monotonic() - started:.0f} s", flush=True)
+        # In a process of its own, whose children need not import what this one did.
+        command = [sys.executable, "-m", "fgvr.demo.field_guide", str(folder / str(rows) / "photos"), "--workers", "2"]
+        command += ["--train-per-class", str(math.ceil(rows / len(SPECIES))), "--test-per-class", "0"]
+        subprocess.run(command, check=True)
     if not (folder / "student").exists():
         labels = tuple(species.name for species in SPECIES)
         spec = StudentSpec("test_byobnet", labels, (), timm_preprocess("test_byobnet", 64))

@@ -139,7 +139,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_field_guide(folder / "photos", per_class={"train": -(-args.images // len(SPECIES))}, workers=2)
+        write_field_guide(folder / "photos", per_class={"train": -(-args.images // len(SPECIES))})
         spec = StudentSpec("resnet18", ("a", "b"), (), timm_preprocess("resnet18", 64))
         save_student(folder / "student", spec, build_student(spec).state_dict(), {})
         seconds = {}

@@ -1,0 +1,80 @@
+"""Which rows a part holds, with one actor in this process in place of Ray's pool."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster import parts
+from cluster.parts import IDS_FILE, PartJob, ids_of_part, run_parts
+from fgvr import tables
+from fgvr.config.base import Workers
+from fgvr.schemas import ERROR, IMAGE_ID
+from fgvr.tables import Table
+
+SCHEMA = pa.schema([IMAGE_ID, ("uri", pa.string()), ERROR])
+IDS = np.array([1, 2, 3, 5, 8, 13, 14, 15, 16, 19])
+
+
+class Echo:
+    """Gives back what it is asked for."""
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        return rows.append_column(ERROR, pa.nulls(rows.num_rows, ERROR.type)).cast(SCHEMA)
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
+        actor = parts._PartActor(job)
+        for number in pending:  # as Ray Data gives a block of one row, in NumPy's form
+            batch = {"part": np.array([number]), "again": np.array([number in finished])}
+            yield json.loads(actor(batch)["summary"][0])
+
+    monkeypatch.setattr(parts, "_stream", stream)
+    monkeypatch.setattr(parts, "limit_threads", lambda _: None)
+    monkeypatch.setattr(parts, "check_capacity", lambda *_: None)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> PartJob:
+    tables.write_part(str(tmp_path / "samples"), 0, pa.table({"image_id": range(20), "uri": map(str, range(20))}))
+    samples = Table(str(tmp_path / "samples"), "samples", "f", 20, 0, 1, 20, 0.0)
+    return PartJob("echo", str(tmp_path / "out"), Echo, {}, SCHEMA, samples, Workers(rows_per_part=4))
+
+
+def test_parts_hold_the_ids_in_their_order(job: PartJob) -> None:
+    assert run_parts(job, IDS).rows == 10
+    found = [tables.read_part(job.folder, number)["image_id"].to_pylist() for number in range(3)]
+    assert found == [[1, 2, 3, 5], [8, 13, 14, 15], [16, 19]]
+    assert sorted(file.name for file in Path(job.folder).iterdir() if file.is_file()) == [
+        tables.part_name(number) for number in range(3)
+    ]
+
+
+def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Echo, rows: pa.Table) -> pa.Table:
+        assert ids_of_part(job, 0).tolist() == [1, 2, 3, 5]
+        assert ids_of_part(job, 2).tolist() == [16, 19]
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Echo, "process", broken)
+        with pytest.raises(OSError, match="full"):
+            run_parts(job, IDS)
+    assert (Path(job.folder) / IDS_FILE).exists()
+    # Other ids under the same folder cannot come from an earlier session: the file is written anew.
+    assert run_parts(job, IDS[:5]).rows == 5
+    assert tables.read_part(job.folder, 1)["image_id"].to_pylist() == [8]
+
+
+def test_workers_without_a_network_do_not_load_torch() -> None:
+    code = "import sys; from cluster.parts import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
+    code += "print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
