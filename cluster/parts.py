@@ -28,7 +28,7 @@ from cluster import stage_progress
 from cluster.attempts import Attempts, forget_attempts
 from cluster.capacity import check_capacity
 from cluster.progress import Progress
-from cluster.stage_files import Plan
+from cluster.stage_files import IDS, Plan
 from cluster.stage_progress import StageProgress
 from fgvr import storage, tables
 from fgvr.config.base import Workers
@@ -38,9 +38,6 @@ from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
-
-IDS_FILE = "ids.int64"
-"""The stage's ids, 8 little-endian bytes each, while it is computed."""
 
 
 class TooManyFailures(UserError):
@@ -121,7 +118,7 @@ class _PartActor:
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
     """The image ids of a part, from the stage's file of ids."""
     width = 8 * job.workers.rows_per_part
-    data = storage.read_bytes(storage.join(job.folder, IDS_FILE), number * width, (number + 1) * width)
+    data = storage.read_bytes(storage.join(job.folder, IDS), number * width, (number + 1) * width)
     return np.frombuffer(data, dtype="<i8").astype(np.int64)
 
 
@@ -194,7 +191,7 @@ def run_parts(
     if pending:
         check_capacity(field, job.workers)
         Plan(rows=len(ids), rows_per_part=size).write(job.folder)
-        storage.write_bytes(storage.join(job.folder, IDS_FILE), np.asarray(ids, dtype="<i8").tobytes())
+        storage.write_bytes(storage.join(job.folder, IDS), np.asarray(ids, dtype="<i8").tobytes())
     forget_attempts(job.folder)
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
@@ -205,7 +202,7 @@ def run_parts(
         _check(summary, limit, job.name)
     progress.close()
     _check(summary, limit, job.name)
-    storage.remove(storage.join(job.folder, IDS_FILE))
+    storage.remove(storage.join(job.folder, IDS))
     return summary
 
 

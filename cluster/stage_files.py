@@ -13,6 +13,8 @@ CLOCK = "clock.json"
 RETRYING = "retrying.json"
 """The manifest of a finished table whose failed rows are tried again."""
 PLAN = "plan.json"
+IDS = "ids.int64"
+"""Image ids of a row-parallel stage, 8 little-endian bytes each; cluster.parts."""
 PROGRESS = "progress.json"
 """Last metrics of a training, in its folder; cluster.train_progress."""
 

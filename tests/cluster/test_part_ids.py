@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from cluster import parts
-from cluster.parts import IDS_FILE, PartJob, ids_of_part, run_parts
+from cluster.parts import PartJob, ids_of_part, run_parts
+from cluster.stage_files import IDS as IDS_FILE
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.schemas import ERROR, IMAGE_ID
@@ -53,9 +54,7 @@ def test_parts_hold_the_ids_in_their_order(job: PartJob) -> None:
     assert run_parts(job, IDS).rows == 10
     found = [tables.read_part(job.folder, number)["image_id"].to_pylist() for number in range(3)]
     assert found == [[1, 2, 3, 5], [8, 13, 14, 15], [16, 19]]
-    assert sorted(file.name for file in Path(job.folder).iterdir() if file.is_file()) == [
-        tables.part_name(number) for number in range(3)
-    ]
+    assert not (Path(job.folder) / IDS_FILE).exists()
 
 
 def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch: pytest.MonkeyPatch) -> None:

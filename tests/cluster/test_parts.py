@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.parts import PartJob, TooManyFailures, ids_of_part, run_parts
+from cluster.parts import PartJob, TooManyFailures, run_parts
 from cluster.session import SessionError
 from fgvr import tables
 from fgvr.config.base import Workers
@@ -66,19 +65,6 @@ def test_every_row_once_in_the_order_of_the_ids(job: PartJob) -> None:
     rows = rows_of(job)
     assert rows["image_id"].to_pylist() == IDS.tolist()
     assert rows["square"].to_pylist() == [1, 4, 9, 25, 64, 169, 196, 225, 256, 361]
-
-
-def test_the_file_of_ids_is_there_only_while_the_stage_is_computed(job: PartJob, tmp_path: Path) -> None:
-    def files() -> list[str]:
-        return sorted(file.name for file in (tmp_path / "out").iterdir() if file.is_file())
-
-    with pytest.raises(Exception, match="exactly one row"):
-        run_parts(replace(job, worker=ForgetfulWorker), IDS)
-    assert files() == ["ids.int64"]
-    assert ids_of_part(job, 0).tolist() == [1, 2, 3, 5]
-    assert ids_of_part(job, 2).tolist() == [16, 19]
-    run_parts(job, IDS)
-    assert files() == [tables.part_name(number) for number in range(3)]
 
 
 def test_finished_parts_are_left_alone_and_only_the_missing_one_is_computed(job: PartJob, tmp_path: Path) -> None:
