@@ -1,18 +1,83 @@
-"""Vectors and nearest labelled images of the discovery images, each photo once."""
+"""Vectors and nearest labelled images of the discovery images, each photo once.
+
+Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
+copy, and an image's own copies are not its neighbours. A photo that was uploaded ten times would else fill the
+neighbourhoods around it with one opinion of the MLLM as if ten had agreed. (Copies that were scaled or compressed
+anew have other vectors and count as photos of their own.)
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fgvr.candidates import NONE, Ids
 from fgvr.embeddings import read_vectors
-from fgvr.neighbours import Neighbours, Vectors, Wanted, nearest
-from fgvr.tables import Table
+from fgvr.neighbours import Floats, Neighbours, Plan, Vectors, Wanted, nearest
+from fgvr.tables import Table, rows_among
+from fgvr.tables import vectors as vectors_of
 
 Flags = npt.NDArray[np.bool_]
+Digests = npt.NDArray[Any]  # 16 bytes a photo
+
+DIGEST = "V16"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who is searched for among whom, by row numbers of the discovery set.
+
+    Attributes:
+        queries: images with a vector, int64 [n], ascending.
+        members: the first labelled copy of each photo, int64 [m], ascending: the database.
+        own: of each query the place in `members` of its own photo, or −1; int64 [n].
+        labelled: bool [n], whether a query has a label of its own.
+    """
+
+    queries: Ids
+    members: Ids
+    own: Ids
+    labelled: Flags
+
+    def spread(self, images: int, found: Neighbours) -> Neighbours:
+        """What was `found` for the queries in the database, as rows of all `images`."""
+        k = found.ids.shape[1]
+        ids, scores = np.full((images, k), NONE, np.int64), np.full((images, k), -np.inf, np.float32)
+        if len(self.members):
+            ids[self.queries] = np.where(found.ids == NONE, NONE, self.members[found.ids])
+        ids[self.queries[self.labelled], 0] = self.queries[self.labelled]  # itself, in place of the first of its copies
+        scores[self.queries] = found.scores
+        return Neighbours(ids, scores, found.method, found.recall, found.facts)
+
+
+def layout(digests: Digests, embedded: Flags, labelled: Flags) -> Layout:
+    """Who is searched for among whom.
+
+    Args:
+        digests: equal for equal vectors, V16 [N].
+        embedded: bool [N], has a vector.
+        labelled: bool [N], has a label.
+    """
+    queries = np.flatnonzero(embedded)
+    photo = np.asarray(np.unique(digests[queries], return_inverse=True)[1], dtype=np.int64)
+    with_label = np.flatnonzero(labelled[queries])
+    first = np.sort(np.unique(photo[with_label], return_index=True)[1])
+    rows = with_label[first]
+    place = np.full(int(photo.max(initial=-1)) + 1, NONE, np.int64)
+    place[photo[rows]] = np.arange(len(rows))
+    return Layout(queries, queries[rows], place[photo], labelled[queries])
+
+
+def digests_of(vectors: Vectors) -> Digests:
+    """16 bytes for each vector [n, d], which equal ones share and, as good as certainly, no others do."""
+    rows = np.ascontiguousarray(vectors)
+    return np.frombuffer(b"".join(blake2b(row, digest_size=16).digest() for row in rows), DIGEST)
 
 
 def discovery_vectors(embeddings: Table, ids: Ids) -> tuple[npt.NDArray[np.float16], Flags]:
@@ -21,15 +86,35 @@ def discovery_vectors(embeddings: Table, ids: Ids) -> tuple[npt.NDArray[np.float
     return vectors, embedded & np.isfinite(vectors).all(axis=1)
 
 
+def vector_blocks(embeddings: Table, ids: Ids) -> Iterator[tuple[Ids, npt.NDArray[np.float16]]]:
+    """The same one part after the other: which of `ids` (int64, ascending) have a vector, and these."""
+    for batch in embeddings.batches(["image_id", "vector"]):
+        rows = rows_among(batch, ids)
+        good = rows.filter(rows["vector"].is_valid())
+        vectors = vectors_of(good["vector"])
+        finite = np.isfinite(vectors).all(axis=1)
+        yield good["image_id"].to_numpy()[finite], vectors[finite]
+
+
+def streamed_layout(embeddings: Table, ids: Ids, labelled: Flags) -> Layout:
+    """`layout` of the discovery images `ids` (int64, ascending) without holding their vectors."""
+    digests, embedded = np.zeros(len(ids), DIGEST), np.zeros(len(ids), bool)
+    for here, vectors in vector_blocks(embeddings, ids):
+        rows = np.searchsorted(ids, here)
+        digests[rows], embedded[rows] = digests_of(vectors), True
+    return layout(digests, embedded, labelled)
+
+
 def labelled_neighbours(
-    vectors: Vectors, embedded: Flags, labelled: Flags, k: int, wanted: Wanted | None = None
+    vectors: Vectors,
+    embedded: Flags,
+    labelled: Flags,
+    k: int,
+    *,
+    wanted: Wanted | None = None,
+    how: Plan | None = None,
 ) -> Neighbours:
     """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label.
-
-    Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
-    copy, and an image's own copies are not its neighbours. A photo that was uploaded ten times would else fill the
-    neighbourhoods around it with one opinion of the MLLM as if ten had agreed. (Copies that were scaled or compressed
-    anew have other vectors and count as photos of their own.)
 
     Args:
         vectors: L2-normalised, [N, d]; rows of images that are not `embedded` are ignored.
@@ -37,31 +122,29 @@ def labelled_neighbours(
         labelled: bool [N], has a label.
         k: at least 1.
         wanted: what the search must reach and may cost.
+        how: the plan, where there is one.
 
     Returns:
         ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector and in places for
         which there are too few labelled photos.
     """
-    queries = np.flatnonzero(embedded)
-    photo = _photos(vectors[queries])
-    with_label = np.flatnonzero(labelled[queries])
-    database, first = np.unique(photo[with_label], return_index=True)  # photos with a label, and their first such copy
-    members = queries[with_label[first]]
-    place = np.full(int(photo.max(initial=-1)) + 1, NONE, np.int64)
-    place[database] = np.arange(len(database))
+    who = layout(digests_of(vectors), embedded, labelled)
     threads = len(os.sched_getaffinity(0))
-    found = nearest(vectors[queries], vectors[members], k, own=place[photo], threads=threads, wanted=wanted or Wanted())
-    ids, scores = np.full((len(vectors), k), NONE, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
-    ids[queries] = np.where(found.ids == NONE, NONE, members[found.ids] if len(members) else NONE)
-    ids[queries[with_label], 0] = queries[with_label]  # itself, in place of the first of its copies
-    scores[queries] = found.scores
-    return Neighbours(ids, scores, found.method, found.recall, found.facts)
+    queries, database = vectors[who.queries], vectors[who.members]
+    found = nearest(queries, database, k, own=who.own, threads=threads, wanted=wanted or Wanted(), how=how)
+    return who.spread(len(vectors), found)
 
 
-def _photos(vectors: Vectors) -> Ids:
-    """A number for each distinct vector: int64 [N]."""
-    rows = np.ascontiguousarray(vectors)
-    if not rows.size:
-        return np.zeros(len(rows), np.int64)
-    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.int64)
+def from_rows(found_ids: Ids, scores: Floats, who: Layout, ids: Ids, facts: dict[str, Any]) -> Neighbours:
+    """What a search in tasks found for the queries, given by image id, as `labelled_neighbours` gives it.
+
+    Args:
+        found_ids: image ids, int64 [n, k]; −1 in unused places.
+        scores: float32 [n, k].
+        who: the n queries and the database.
+        ids: of all N discovery images, int64, ascending.
+        facts: of the search.
+    """
+    known = found_ids != NONE
+    places = np.where(known, np.searchsorted(ids[who.members], np.where(known, found_ids, 0)), NONE)
+    return who.spread(len(ids), Neighbours(places, scores, facts["method"], facts["recall"], facts))

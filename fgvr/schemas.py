@@ -108,6 +108,15 @@ def texts(dim: int) -> pa.Schema:
     return pa.schema(fields, metadata={"dim": str(dim), "dtype": "float16"})
 
 
+NEIGHBOURS = pa.schema(
+    [
+        IMAGE_ID,
+        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, the image itself or its first copy at the front
+        ("neighbour_scores", pa.list_(pa.float32())),  # cosine similarities
+        ERROR,
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         IMAGE_ID,

@@ -27,8 +27,9 @@ from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.label_agreement import Agreement
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
-from fgvr.neighbours import Neighbours, Wanted
+from fgvr.neighbours import Neighbours, Size, Wanted
 from fgvr.tables import Table
+from pipelines import neighbours
 from pipelines.flow import stage_main
 
 Ids = npt.NDArray[np.int64]
@@ -39,15 +40,26 @@ ROWS_PER_PART = 65_536
 
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -> Table:
     """The candidate sets of the discovery images."""
-    config, search = context.config.candidates, context.config.neighbours
-    wanted = Wanted(search.method, search.recall, search.exact_seconds)
+    config, wanted = context.config.candidates, neighbours.wanted(context)
+    voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
+    how = neighbours.plan_search(context, Size(labels.rows, labels.rows - labels.failed, int(embeddings.extra["dim"])))
+    inputs = [samples, labels, embeddings]
+    in_tasks: neighbours.Searched | None = None
+    if how is not None and how.tasks:
+        ids, own = own_names(labels)
+        in_tasks = neighbours.run(
+            context, samples, labels, embeddings, ids=ids, labelled=own.first != NONE, k=voters, how=how
+        )
+        inputs.append(in_tasks.table)
 
     def compute(folder: StageFolder) -> StageSummary:
         ids, own = own_names(labels)
         space = read_label_space(labels).labels
-        vectors, embedded = discovery_vectors(embeddings, ids)
-        voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
-        found = labelled_neighbours(vectors, embedded, own.first != NONE, voters, wanted)
+        if in_tasks is None:
+            vectors, embedded = discovery_vectors(embeddings, ids)
+            found = labelled_neighbours(vectors, embedded, own.first != NONE, voters, wanted=wanted, how=how)
+        else:
+            found, embedded = in_tasks.found, in_tasks.embedded
         agreement = agreement_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
         k = used_neighbours(config, agreement)
@@ -68,7 +80,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
 
     # What is found may depend on these, but tables made before there were any keep their names.
     decides = config if wanted == Wanted() else {"candidates": config, "neighbours": asdict(wanted)}
-    return context.stage("candidates", decides=decides, inputs=[samples, labels, embeddings], compute=compute)
+    return context.stage("candidates", decides=decides, inputs=inputs, compute=compute)
 
 
 def own_names(labels: Table) -> tuple[Ids, CandidateSets]:

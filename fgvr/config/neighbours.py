@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from fgvr.config.base import Part
+from fgvr.config.base import Part, Workers
 
 
 class NeighbourSearch(Part):
-    """neighbours: how the nearest images are searched, of which candidates makes its sets."""
+    """neighbours: how the nearest images are searched, of which candidates makes its sets. docs/neighbours.md."""
 
     method: Literal["auto", "exact", "ivf"] = "auto"
     """`exact`, `ivf` (an inverted file, which misses a few), or exact while that takes at most `exact_seconds`."""
@@ -19,3 +19,10 @@ class NeighbourSearch(Part):
     until it does."""
     exact_seconds: float | None = Field(default=None, gt=0)
     """Time that exact search may take by the measured rate of the matrix product; null: 60 on CPUs, 7200 on GPUs."""
+    tasks: bool | None = None
+    """In tasks on the cluster, one for `workers.rows_per_part` images, of which a killed run keeps the finished ones;
+    null: where the search takes more than five minutes or its vectors do not fit into memory. false: in the driver."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Memory for vectors on one machine, GiB; a larger set is searched in shards. null: half of what is free here."""
+    workers: Workers = Workers(rows_per_part=65_536)
+    """Of the tasks; with `num_gpus` above 0 they compute on a GPU."""

@@ -72,24 +72,26 @@ def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> Exac
     """
     ids, scores = nobody(len(queries), k)
     unproven = 0
-    for start in range(0, len(queries), product.blocks.slab):
-        here = slice(start, start + product.blocks.slab)
-        slab = _Slab(queries[here], database, k, product)
-        slab.propose()
-        unproven += slab.complete()
-        ids[here], scores[here] = slab.ids.cpu().numpy(), slab.scores.cpu().numpy()
+    rows = _placed(tensor(database), torch.device(product.device))
+    with _sums_in_fp32():
+        for start in range(0, len(queries), product.blocks.slab):
+            here = slice(start, start + product.blocks.slab)
+            slab = _Slab(queries[here], rows, k, product)
+            slab.propose()
+            unproven += slab.complete()
+            ids[here], scores[here] = slab.ids.cpu().numpy(), slab.scores.cpu().numpy()
     return ExactResult(ids, scores, unproven / max(1, len(queries)))
 
 
 class _Slab:
     """Queries that stay while the database passes by; `ids` and `scores` are the k best of each so far."""
 
-    def __init__(self, queries: Vectors, database: Vectors, k: int, product: Product) -> None:
+    def __init__(self, queries: Vectors, database: Tensor, k: int, product: Product) -> None:
         self.k, self.product, self.device = k, product, torch.device(product.device)
         self.dtype = product.torch_dtype
         self.queries = tensor(queries).to(self.device, torch.float32)
         self.rounded = self.queries.to(self.dtype)
-        self.database = tensor(database)
+        self.database = database
         self.tiles = TileProduct(product.blocks, self.dtype, self.device, len(database))
         self.ids = torch.empty((len(queries), k), dtype=torch.int64, device=self.device)
         self.scores = torch.empty((len(queries), k), dtype=torch.float32, device=self.device)
@@ -167,6 +169,25 @@ class _Slab:
         for at in range(0, len(self.database), step):
             block = self.database[at : at + step].to(self.device).float()
             yield at, block, block.to(self.dtype)
+
+
+@contextmanager
+def _sums_in_fp32() -> Iterator[None]:
+    """CuBLAS may add parts of an fp16 product in fp16 unless told otherwise, and the bound does not hold then."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_fp16_reduced_precision_reduction, settings.allow_tf32
+    settings.allow_fp16_reduced_precision_reduction = settings.allow_tf32 = False
+    try:
+        yield
+    finally:
+        settings.allow_fp16_reduced_precision_reduction, settings.allow_tf32 = before
+
+
+def _placed(database: Tensor, device: torch.device) -> Tensor:
+    """The database on a GPU that has room for it and for what is computed from it; else where it is, to pass by."""
+    if device.type != "cuda" or database.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return database
+    return database.to(device)
 
 
 def tensor(vectors: Vectors | Ids) -> Tensor:

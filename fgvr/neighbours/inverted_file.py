@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 BLOCK = 65_536  # vectors converted to fp32 at once
 RECALL_QUERIES = 10_000
-SAMPLE_OPERATIONS = 4e12  # exact search of the sample takes at most about this many
+SAMPLE_SHARE = 0.02  # of the queries: measuring costs no more than this share of exact search
+LEAST_SAMPLE = 1000
 SPARE = 8  # more than asked for: similarities are computed again and ties put in order among these
 FIRST_PROBED = 4
 SAME = 1e-6  # similarities that differ by less are equally near
@@ -79,7 +80,7 @@ def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, re
     Raises:
         RecallTooLow: that would probe more than a quarter of the lists, which costs as much as exact search.
     """
-    checked = recall_sample(queries, database)
+    checked = recall_sample(queries)
     truth = exact(checked, database, k, product).scores
     lists = built.index.nlist
     most = max(lists // 4, min(8, lists))
@@ -97,10 +98,10 @@ def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, re
         built.index.nprobe = min(2 * built.index.nprobe, most)
 
 
-def recall_sample(queries: Vectors, database: Vectors) -> Vectors:
-    """Queries whose exact neighbours say how many a search finds: up to 10,000, as many as take a few seconds."""
-    affordable = int(np.clip(SAMPLE_OPERATIONS / (2.0 * max(1, database.size)), 100, RECALL_QUERIES))
-    chosen = np.sort(np.random.default_rng(1).permutation(len(queries))[:affordable])
+def recall_sample(queries: Vectors) -> Vectors:
+    """Queries whose exact neighbours say how many a search finds: 1,000 to 10,000."""
+    wanted = int(np.clip(SAMPLE_SHARE * len(queries), LEAST_SAMPLE, RECALL_QUERIES))
+    chosen = np.sort(np.random.default_rng(1).permutation(len(queries))[:wanted])
     return queries[chosen]
 
 

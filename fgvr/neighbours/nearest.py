@@ -9,7 +9,7 @@ import numpy as np
 from fgvr.neighbours import inverted_file
 from fgvr.neighbours.exact import exact, first_not_finite, torch_threads
 from fgvr.neighbours.found import NOBODY, Floats, Ids, Neighbours, Vectors, nobody
-from fgvr.neighbours.inverted_file import faiss_threads
+from fgvr.neighbours.inverted_file import InvertedFile, faiss_threads
 from fgvr.neighbours.machine import this_machine
 from fgvr.neighbours.plan import DEFAULT, Plan, Size, Wanted, plan
 
@@ -27,6 +27,7 @@ def nearest(
     threads: int = 1,
     how: Plan | None = None,
     wanted: Wanted = DEFAULT,
+    built: InvertedFile | None = None,
 ) -> Neighbours:
     """The k nearest database vectors of each query.
 
@@ -38,6 +39,7 @@ def nearest(
         threads: cores that may be used.
         how: overrules `plan`.
         wanted: what the search must reach and may cost.
+        built: an inverted file of the database that was made and tuned before.
 
     Equal similarities are in the order of the row numbers. Raises ValueError for vectors that are not finite or do not
     fit together, RecallTooLow where an inverted file finds too few.
@@ -60,8 +62,9 @@ def nearest(
             ids, scores = result.ids, result.scores
             facts["second_pass"] = result.unproven
         else:
-            built = inverted_file.build(database, how.lists)
-            inverted_file.tune(built, queries, database, most, recall=wanted.recall, product=how.product)
+            if built is None:
+                built = inverted_file.build(database, how.lists)
+                inverted_file.tune(built, queries, database, most, recall=wanted.recall, product=how.product)
             ids, scores = built.search(queries, database, most)
             reached = built.recall
             facts |= {"lists": built.index.nlist, "probed": built.index.nprobe}

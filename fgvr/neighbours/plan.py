@@ -82,6 +82,12 @@ class Plan:
     seconds: float = 0.0
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, known: dict[str, Any]) -> Plan:
+        """The plan that `asdict` made `known` of."""
+        product = Product(known["product"]["device"], known["product"]["dtype"])
+        return cls(**{**known, "product": product, "reasons": tuple(known["reasons"])})
+
     def facts(self) -> dict[str, Any]:
         """As JSON types, for a table's metadata."""
         return {

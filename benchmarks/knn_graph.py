@@ -1,0 +1,143 @@
+"""Nearest neighbours of all points: `faiss.knn`, the exact search of fgvr and its inverted file, side by side.
+
+    python benchmarks/knn_graph.py                                  # 50,000 × 512, k = 16, two threads: four minutes
+    python benchmarks/knn_graph.py --data narrow                    # vectors within a narrow cone, as CLIP's are
+    python benchmarks/knn_graph.py --size 1000000 --methods ivf --rounds 1
+    python benchmarks/knn_graph.py --device cuda --size 1000000     # exact search against the card's GEMM rate
+
+Needs NumPy, torch and the folder `fgvr`; methods that FAISS is needed for are left out where it is not installed.
+Times are whole calls: training of the inverted file and the measurement of its recall included. Recall is that of
+1,000 queries against products in double precision; a ratio is the median over the rounds of faiss.knn's time through
+the method's in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fgvr.neighbours import Plan, nearest
+from fgvr.neighbours.exact import Product
+from fgvr.neighbours.machine import gemm_rate, this_machine
+from fgvr.neighbours.plan import Size, lists_for, plan
+
+CHECKED = 1000
+PHOTOS_A_CLUSTER = 50
+
+
+def make_vectors(count: int, dim: int, data: str) -> np.ndarray:
+    """L2-normalised fp16 vectors [count, dim] around count / 50 centres, each at a distance of its own."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((max(1, count // PHOTOS_A_CLUSTER), dim), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    if data == "narrow":  # cosines of strangers around 0.7
+        centres = 0.6 * centres + centres[:1]
+    vectors = np.empty((count, dim), np.float16)
+    for at in range(0, count, 65_536):
+        rows = vectors[at : at + 65_536]
+        spread = random.uniform(0.3, 0.9, (len(rows), 1)).astype(np.float32) / np.sqrt(dim)
+        block = centres[random.integers(0, len(centres), len(rows))]
+        block += spread * random.standard_normal(block.shape, dtype=np.float32)
+        rows[:] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return vectors
+
+
+def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
+    """Share of the true k nearest among `ids` of some queries, as near ones counting alike."""
+    chosen = np.random.default_rng(5).permutation(len(vectors))[:CHECKED]
+    queries, k = vectors[chosen].astype(np.float64), ids.shape[1]
+    best = np.full((len(chosen), k), -np.inf)
+    for at in range(0, len(vectors), 32_768):
+        scores = queries @ vectors[at : at + 32_768].astype(np.float64).T
+        best = np.sort(np.hstack([best, scores]), axis=1)[:, -k:]
+    found = np.einsum("nd,nkd->nk", queries, vectors[ids[chosen]].astype(np.float64))
+    return float(((found >= best[:, :1] - 1e-6) & (ids[chosen] >= 0)).mean())
+
+
+def methods(vectors: np.ndarray, k: int, threads: int, device: str, wanted: list[str]) -> dict[str, Callable]:
+    """What is compared: functions that return ids int64 [N, k]."""
+    product = this_machine(device, threads).product if device == "cpu" else Product("cuda", "float16")
+    exact_plan = Plan("exact", product)
+    found: dict[str, Callable] = {
+        "exact": lambda: nearest(vectors, vectors, k, threads=threads, how=exact_plan),
+    }
+    if importlib.util.find_spec("faiss") is not None:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        single = vectors.astype(np.float32)
+        if device == "cpu":
+            found["faiss.knn"] = lambda: faiss.knn(single, single, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+            lists = Plan("ivf", product, lists_for(len(vectors)))
+            found["ivf"] = lambda: nearest(vectors, vectors, k, threads=threads, how=lists)
+        elif hasattr(faiss, "StandardGpuResources"):
+            resources = faiss.StandardGpuResources()
+            found["faiss-gpu flat"] = lambda: faiss.knn_gpu(
+                resources, vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT
+            )[1]
+    return {name: found[name] for name in sorted(found, key=lambda n: not n.startswith("faiss")) if name in wanted}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=50_000, help="vectors")
+    parser.add_argument("--dim", type=int, default=512, help="of a vector")
+    parser.add_argument("--k", type=int, default=16, help="neighbours, the vector itself included")
+    parser.add_argument("--threads", type=int, default=2, help="cores")
+    parser.add_argument("--rounds", type=int, default=3, help="times that all methods run, one after the other")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where exact search computes")
+    parser.add_argument("--data", choices=["clustered", "narrow"], default="clustered", help="how vectors lie")
+    parser.add_argument(
+        "--methods", nargs="+", default=["faiss.knn", "faiss-gpu flat", "exact", "ivf"], help="compared"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    vectors = make_vectors(options.size, options.dim, options.data)
+    if options.device == "cpu":
+        machine = this_machine("cpu", options.threads)
+        chosen = plan(Size(options.size, options.size, options.dim), machine)
+        print("\n".join(chosen.reasons))
+    else:
+        print(torch.cuda.get_device_name(), f"{gemm_rate('cuda', 'float16', 50) / 1e12:.0f} TFLOP/s (fp16 product)")
+    compared = methods(vectors, options.k, options.threads, options.device, options.methods)
+    seconds: dict[str, list[float]] = {name: [] for name in compared}
+    recalls: dict[str, float] = {}
+    facts: dict[str, dict] = {}
+    for number in range(options.rounds):
+        for name, run in compared.items():
+            if options.device == "cuda" and number == 0:
+                run()  # kernels are loaded and chosen in the first call
+            start = time.perf_counter()
+            ids = run()
+            seconds[name].append(time.perf_counter() - start)
+            if not isinstance(ids, np.ndarray):
+                facts[name], ids = ids.facts, ids.ids
+            if number == 0:
+                recalls[name] = recall(vectors, ids)
+            print(f"round {number + 1}: {name} {seconds[name][-1]:.2f} s", flush=True)
+    operations = 2.0 * options.size**2 * options.dim
+    print(
+        f"\n| {options.size:,} × {options.dim}, k = {options.k}, {options.data} | seconds | recall | TFLOP/s | ratio |"
+    )
+    print("|---|---|---|---|---|")
+    for name, times in seconds.items():
+        base = next((seconds[other] for other in seconds if other.startswith("faiss")), None)
+        ratio = statistics.median(a / b for a, b in zip(base, times, strict=True)) if base else float("nan")
+        rate = operations / min(times) / 1e12
+        print(f"| {name} | {statistics.median(times):.1f} | {recalls[name]:.4f} | {rate:.2f} | {ratio:.2f} |")
+    for name, known in facts.items():
+        print(f"{name}: { ({key: known[key] for key in known if key != 'reasons'}) }")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Search in tasks: one part is a block of queries against all vectors of a shard, and one file.
+
+The queries of a part stay while the database passes by from its memory-mapped file, so that a part's result is complete
+and nothing has to be collected; where the database has several shards `MergeWorker` puts their results together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fgvr import schemas, storage, tables
+from fgvr.neighbours.found import NOBODY, Floats, Ids
+from fgvr.neighbours.inverted_file import InvertedFile, build, tune
+from fgvr.neighbours.merge import merge
+from fgvr.neighbours.nearest import nearest
+from fgvr.neighbours.plan import Plan
+from fgvr.neighbours.vector_files import VectorFile
+
+INDEX = "index.faiss"
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a worker of one shard needs; pickles.
+
+    Attributes:
+        queries: folder of the query vectors.
+        shard: folder of the shard's vectors, and of its inverted file.
+        k: neighbours wanted.
+        how: the plan.
+        threads: cores.
+        probed: lists that are probed.
+    """
+
+    queries: str
+    shard: str
+    k: int
+    how: Plan
+    threads: int = 1
+    probed: int = 0
+
+
+class SearchWorker:
+    """The PartWorker of a shard's search; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, task: SearchTask) -> None:
+        self.task = task
+        self.queries, self.shard = VectorFile.open(task.queries), VectorFile.open(task.shard)
+        self.built = _read_index(task) if task.how.method == "ivf" else None
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """The nearest images in the shard of each image in `rows`, which all have a vector."""
+        ids = rows["image_id"].to_numpy()
+        at = np.searchsorted(self.queries.ids, ids)
+        own = None if self.queries.own is None else _places(self.shard.ids, np.asarray(self.queries.own[at]))
+        found = nearest(
+            np.asarray(self.queries.vectors[at]),
+            self.shard.vectors,
+            self.task.k,
+            own=own,
+            threads=self.task.threads,
+            how=self.task.how,
+            built=self.built,
+        )
+        known = found.ids != NOBODY
+        return neighbour_rows(ids, np.where(known, self.shard.ids[np.where(known, found.ids, 0)], NOBODY), found.scores)
+
+
+class MergeWorker:
+    """The PartWorker that puts the results of several shards together."""
+
+    def __init__(self, queries: str, shards: list[str], rows_per_part: int, k: int) -> None:
+        self.queries, self.shards, self.size, self.k = VectorFile.open(queries), shards, rows_per_part, k
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """The nearest images in all shards of each image in `rows`, images of one part."""
+        ids = rows["image_id"].to_numpy()
+        at = np.searchsorted(self.queries.ids, ids)
+        number = int(at[0]) // self.size
+        parts = [tables.rows_among(tables.read_part(shard, number), ids) for shard in self.shards]
+        own = None if self.queries.own is None else np.asarray(self.queries.own[at])
+        return neighbour_rows(ids, *merge([read_neighbours(part, self.k) for part in parts], self.k, own))
+
+
+def prepare_index(task: SearchTask, recall: float) -> tuple[int, float]:
+    """Write the shard's inverted file; returns how many lists must be probed and the measured recall.
+
+    Raises:
+        RecallTooLow: see `tune`.
+    """
+    import faiss
+
+    shard, queries = VectorFile.open(task.shard), VectorFile.open(task.queries)
+    built = build(shard.vectors, task.how.lists)
+    most = min(task.k, len(shard.ids))
+    tune(built, queries.vectors, shard.vectors, most, recall=recall, product=replace(task.how.product, device="cpu"))
+    with tempfile.TemporaryDirectory() as temporary:
+        faiss.write_index(built.index, str(Path(temporary) / INDEX))
+        storage.put_folder(Path(temporary), storage.join(task.shard, "index"))
+    return int(built.index.nprobe), built.recall
+
+
+def _read_index(task: SearchTask) -> InvertedFile:
+    import faiss
+
+    index: Any = faiss.read_index(
+        str(storage.fetch_folder(storage.join(task.shard, "index")) / INDEX), faiss.IO_FLAG_MMAP
+    )
+    index.nprobe = task.probed
+    return InvertedFile(index)
+
+
+def _places(ids: Ids, wanted: Ids) -> Ids:
+    """Where each of `wanted` stands in the ascending `ids`, −1 where it does not."""
+    if not len(ids):
+        return np.full(len(wanted), NOBODY, np.int64)
+    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[at] == wanted, at, NOBODY)
+
+
+def neighbour_rows(image_ids: Ids, ids: Ids, scores: Floats) -> pa.Table:
+    """Rows of the neighbours schema.
+
+    Args:
+        image_ids: int64 [N].
+        ids: image ids of the neighbours, nearest first, int64 [N, k]; −1 in unused places, which come last.
+        scores: float32 [N, k].
+    """
+    used = ids != NOBODY
+    offsets = pa.array(np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32))
+    return pa.table(
+        [
+            pa.array(image_ids, pa.int64()),
+            pa.ListArray.from_arrays(offsets, pa.array(ids[used], pa.int64())),
+            pa.ListArray.from_arrays(offsets, pa.array(scores[used], pa.float32())),
+            pa.nulls(len(image_ids), schemas.ERROR.type),
+        ],
+        schema=schemas.NEIGHBOURS,
+    )
+
+
+def read_neighbours(rows: pa.Table, k: int) -> tuple[Ids, Floats]:
+    """Image ids int64 and similarities float32 [N, k] of rows of the neighbours schema; −1 and −inf where unused."""
+    near, scores = (rows[name].combine_chunks() for name in ("neighbour_ids", "neighbour_scores"))
+    sizes = np.diff(near.offsets.to_numpy()) if len(near) else np.zeros(0, np.int64)
+    used = np.arange(k) < sizes[:, None]
+    ids, values = np.full(used.shape, NOBODY, np.int64), np.full(used.shape, -np.inf, np.float32)
+    ids[used], values[used] = near.flatten().to_numpy(), scores.flatten().to_numpy()
+    return ids, values
