@@ -13,6 +13,7 @@ import pytest
 from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
+from fgvr import storage
 from fgvr.config.data import (
     FieldGuideSource,
     FolderSource,
@@ -91,8 +92,9 @@ def test_a_prefix_is_listed_page_by_page(bucket, monkeypatch):
         moto.put_object("photos", f"many/{name}", b"")
     moto.put_object("photos", "many-others/x.jpg", b"")  # begins alike, and is another folder
     pages = []
-    ask = bucket.call_s3
-    monkeypatch.setattr(bucket, "call_s3", lambda *a, **k: pages.append(k) or ask(*a, **k), raising=False)
+    used, _ = storage.resolve("s3://photos")
+    ask = used.call_s3
+    monkeypatch.setattr(used, "call_s3", lambda *a, **k: pages.append(k) or ask(*a, **k), raising=False)
     found = walk("s3://photos/many/")
     assert next(found).uri == "s3://photos/many/0/00000.jpg"
     assert len(pages) == 1  # 1,000 keys are held, not all
