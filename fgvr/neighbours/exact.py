@@ -11,9 +11,13 @@ Queries stay, the database passes by in blocks: neither has to fit into the devi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -73,26 +77,64 @@ def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> Exac
     ids, scores = nobody(len(queries), k)
     unproven = 0
     rows = _placed(tensor(database), torch.device(product.device))
-    with _sums_in_fp32():
+    with _sums_in_fp32(), _Workers(product, len(database)) as workers:
         for start in range(0, len(queries), product.blocks.slab):
             here = slice(start, start + product.blocks.slab)
-            slab = _Slab(queries[here], rows, k, product)
+            slab = _Slab(queries[here], rows, k, workers)
             slab.propose()
             unproven += slab.complete()
             ids[here], scores[here] = slab.ids.cpu().numpy(), slab.scores.cpu().numpy()
     return ExactResult(ids, scores, unproven / max(1, len(queries)))
 
 
+class _Workers:
+    """Threads that each take one block of queries after the other, with a buffer of scores of their own.
+
+    On a CPU as many as torch may use, with one of torch's threads each: then none waits for the others after each of
+    the many short steps, which costs more than the steps where cores are shared. A GPU is fed by one.
+    """
+
+    def __init__(self, product: Product, database: int) -> None:
+        self.product, self.device = product, torch.device(product.device)
+        self.count = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.free: SimpleQueue[TileProduct] = SimpleQueue()
+        for _ in range(self.count):
+            self.free.put(TileProduct(product.blocks, product.torch_dtype, self.device, database))
+
+    def __enter__(self) -> Self:
+        self.pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+        torch.set_num_threads(self.count if self.device.type == "cpu" else torch.get_num_threads())
+
+    def each_block(self, queries: int, work: Callable[[slice, TileProduct], None]) -> None:
+        """Call `work` for each block of so many queries, with a buffer that is its own meanwhile."""
+
+        def one(at: int) -> None:
+            tiles = self.free.get()
+            try:
+                work(slice(at, min(at + step, queries)), tiles)
+            finally:
+                self.free.put(tiles)
+
+        step = self.product.blocks.queries
+        blocks = range(0, queries, step)
+        for _ in map(one, blocks) if self.count == 1 else self.pool.map(one, blocks):
+            pass
+
+
 class _Slab:
     """Queries that stay while the database passes by; `ids` and `scores` are the k best of each so far."""
 
-    def __init__(self, queries: Vectors, database: Tensor, k: int, product: Product) -> None:
-        self.k, self.product, self.device = k, product, torch.device(product.device)
-        self.dtype = product.torch_dtype
+    def __init__(self, queries: Vectors, database: Tensor, k: int, workers: _Workers) -> None:
+        self.k, self.workers, self.device = k, workers, workers.device
+        self.dtype = workers.product.torch_dtype
         self.queries = tensor(queries).to(self.device, torch.float32)
         self.rounded = self.queries.to(self.dtype)
         self.database = database
-        self.tiles = TileProduct(product.blocks, self.dtype, self.device, len(database))
+        self.m = min(max(2 * k, LEAST_CANDIDATES), len(database))
         self.ids = torch.empty((len(queries), k), dtype=torch.int64, device=self.device)
         self.scores = torch.empty((len(queries), k), dtype=torch.float32, device=self.device)
         self.least_of_others = torch.empty(len(queries), device=self.device)
@@ -100,24 +142,31 @@ class _Slab:
 
     def propose(self) -> None:
         """The k best of the m best rows by rounded scores."""
-        m = min(max(2 * self.k, LEAST_CANDIDATES), len(self.database))
         found: dict[int, Candidates] = {}
         for first_row, block, rounded in self._blocks():
             self.longest = max(self.longest, float(torch.linalg.vector_norm(block, dim=1).max()))
             if rounded.dtype != torch.float32:
-                lost = torch.linalg.vector_norm(block.sub_(rounded), dim=1)
+                lost = torch.linalg.vector_norm(block - rounded, dim=1)
                 self.furthest = max(self.furthest, float(lost.max()))
-            for at, queries in self._query_blocks(self.rounded):
-                new = self.tiles.candidates(queries, rounded, m, first_row)
-                found[at] = found[at].best_of(new) if at in found else new
-        for at, queries in self._query_blocks(self.queries):
-            candidates = found[at]
-            here = slice(at, at + len(queries))
-            exact_scores = row_scores(queries, self.database, candidates.rows)
-            self.ids[here], self.scores[here] = in_order(candidates.rows, exact_scores, self.k)
-            cutoff = candidates.cutoff(self.dtype)
-            all_seen = m == len(self.database)
-            self.least_of_others[here] = -torch.inf if all_seen else torch.where(cutoff > 0, cutoff, torch.inf)
+            collect = partial(self._collect, found, rounded, first_row)
+            self.workers.each_block(len(self.queries), collect)
+        self.workers.each_block(len(self.queries), partial(self._compare, found))
+
+    def _collect(
+        self, found: dict[int, Candidates], block: Tensor, first_row: int, here: slice, tiles: TileProduct
+    ) -> None:
+        """Add the best rows of a block of the database to what some queries have `found`."""
+        new = tiles.candidates(self.rounded[here], block, self.m, first_row)
+        found[here.start] = found[here.start].best_of(new) if here.start in found else new
+
+    def _compare(self, found: dict[int, Candidates], here: slice, _: TileProduct) -> None:
+        """Choose the k best of some queries' candidates in fp32."""
+        candidates = found[here.start]
+        exact_scores = row_scores(self.queries[here], self.database, candidates.rows)
+        self.ids[here], self.scores[here] = in_order(candidates.rows, exact_scores, self.k)
+        cutoff = candidates.cutoff(self.dtype)
+        all_seen = self.m == len(self.database)
+        self.least_of_others[here] = -torch.inf if all_seen else torch.where(cutoff > 0, cutoff, torch.inf)
 
     def complete(self) -> int:
         """Mend the queries whose k best are not proven; returns their number."""
@@ -129,17 +178,18 @@ class _Slab:
         ids, scores = (torch.from_numpy(array).to(self.device) for array in nobody(len(unproven), self.k))
         at_least = reach[unproven]
         at_least = at_least - self._error(at_least, unproven)
-        for first_row, block, rounded_block in self._blocks():
-            del block
-            for at, block_queries in self._query_blocks(rounded):
-                here = slice(at, at + len(block_queries))
-                for number in range(-(-len(rounded_block) // self.tiles.columns)):
-                    first = number * self.tiles.columns
-                    tile = self.tiles.tile(number, block_queries, rounded_block)[:, : len(rounded_block) - first]
-                    who, rows = (tile >= at_least[here, None]).nonzero(as_tuple=True)
-                    rows += first_row + first
-                    found = pair_scores(queries[here], self.database, who, rows)
-                    ids[here], scores[here] = merged(ids[here], scores[here], who, rows, found)
+
+        def search(block: Tensor, first_row: int, here: slice, tiles: TileProduct) -> None:
+            for number in range(-(-len(block) // tiles.columns)):
+                first = number * tiles.columns
+                tile = tiles.tile(number, rounded[here], block)[:, : len(block) - first]
+                who, rows = (tile >= at_least[here, None]).nonzero(as_tuple=True)
+                rows += first_row + first
+                near = pair_scores(queries[here], self.database, who, rows)
+                ids[here], scores[here] = merged(ids[here], scores[here], who, rows, near)
+
+        for first_row, _, block in self._blocks():
+            self.workers.each_block(len(unproven), partial(search, block, first_row))
         self.ids[unproven], self.scores[unproven] = ids, scores
         return len(unproven)
 
@@ -158,14 +208,9 @@ class _Slab:
         bound: Tensor = inputs + sums + 1.01 * UNIT_ROUNDOFF[self.dtype] * score.abs().clamp(max=4.0)
         return bound
 
-    def _query_blocks(self, queries: Tensor) -> Iterator[tuple[int, Tensor]]:
-        step = self.product.blocks.queries
-        for at in range(0, len(queries), step):
-            yield at, queries[at : at + step]
-
     def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The first row of each block of the database, its vectors in fp32 and rounded."""
-        step = self.tiles.columns * len(self.tiles.scores)
+        step = self.workers.product.blocks.block
         for at in range(0, len(self.database), step):
             block = self.database[at : at + step].to(self.device).float()
             yield at, block, block.to(self.dtype)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgvr.neighbours.exact import Product, exact, first_not_finite
+from fgvr.neighbours.exact import Product, exact, first_not_finite, torch_threads
 from fgvr.neighbours.tiles import TileProduct, Tiling
 
 SMALL_TILES = Tiling(queries=13, columns=37, tiles=3, slab=50)
@@ -39,6 +39,20 @@ def test_any_precision_and_any_tiles_give_the_result_of_brute_force(dtype, tilin
     vectors = unit_vectors(700, clusters=6)
     result = exact(vectors[:171], vectors, 5, Product("cpu", dtype, tiling))
     assert same_neighbours(result, vectors[:171], vectors, 5) > 0.99
+
+
+def test_vectors_in_single_precision_are_not_touched_and_threads_change_nothing():
+    vectors = unit_vectors(700, clusters=6).astype(np.float32)
+    before = vectors.copy()
+    with torch_threads(3):
+        result = exact(vectors, vectors, 5, Product("cpu", "bfloat16", SMALL_TILES))
+        assert torch.get_num_threads() == 3
+    np.testing.assert_array_equal(vectors, before)
+    with torch_threads(1):
+        alone = exact(vectors, vectors, 5, Product("cpu", "bfloat16", SMALL_TILES))
+    np.testing.assert_array_equal(result.ids, alone.ids)
+    np.testing.assert_array_equal(result.scores, alone.scores)
+    same_neighbours(result, vectors, vectors, 5)
 
 
 def test_the_second_pass_mends_what_rounding_hides():
