@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 CODE := fgvr cluster pipelines tune tests
 
-.PHONY: help demo test test-fast lint format setup setup-gpu clean
+.PHONY: help demo test test-fast faults lint format setup setup-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -16,11 +16,14 @@ help: ## this list
 demo: $(STAMP) ## the whole job on drawn birds: prints the results and where the report is
 	$(OFFLINE) $(PY) pipelines/full.py --config demo
 
-test: $(STAMP) ## all tests
+test: $(STAMP) ## all tests but the fault suite
 	$(OFFLINE) $(PY) -m pytest
 
 test-fast: $(STAMP) ## the tests that take less than five seconds each
-	$(OFFLINE) $(PY) -m pytest -m "not slow"
+	$(OFFLINE) $(PY) -m pytest -m "not slow and not faults"
+
+faults: $(STAMP) ## the fault suite: jobs that are killed, starved and cut off (docs/reliability.md)
+	$(OFFLINE) $(PY) -m pytest -m faults
 
 lint: $(STAMP) ## ruff and mypy
 	$(PY) -m ruff check $(CODE)

@@ -56,7 +56,7 @@ class Attempts:
             raise PartGivenUp(
                 f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has ended {self.deaths} workers; their last words "
                 "are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and .memory_gb say "
-                "how many share a machine), or does the model's engine not run here?"
+                "how many share a machine), or does the model's engine not run here? What is done is kept."
             )
         self._write(None)
         if self.deaths < WHOLE:

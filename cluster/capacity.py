@@ -87,6 +87,19 @@ def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
     log.warning("%s.%s now; waiting for the cluster to grow", field, problem)
 
 
+def wanted(workers: Workers | TrainWorkers) -> str:
+    """What one worker reserves and what the cluster has left now, in words."""
+    import ray
+
+    each, free = demand_of(workers), ray.available_resources()
+    parts = [f"{each.cpus:g} CPU cores"]
+    parts += [f"{each.gpus:g} GPUs"] if each.gpus else []
+    parts += [f"{each.memory_gb:g} GiB"] if each.memory_gb else []
+    parts += [f"an accelerator {each.accelerator}"] if each.accelerator else []
+    left = f"{free.get('CPU', 0):g} CPU cores, {free.get('GPU', 0):g} GPUs and {free.get('memory', 0) / 2**30:.1f} GiB"
+    return f"workers with {', '.join(parts)} each (free in the cluster now: {left})"
+
+
 def check_all(config: Config) -> None:
     """`check_capacity` of every stage, so that a whole run does not stop half-way. Raises SessionError."""
     for field, workers in worker_fields(config):

@@ -19,9 +19,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import ray_access
@@ -39,6 +39,8 @@ class LocalCluster:
     dashboard: str
     token_file: Path
     log_file: Path
+    nodes: list[int] = field(default_factory=list)
+    """Process ids of its `ray start`: the head's, then the workers'."""
 
     def environment(self) -> dict[str, str]:
         """This process's environment with what Ray's commands and drivers need for this cluster."""
@@ -47,13 +49,16 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(workers: int = 0, cpus: int = 2, head_cpus: int = 0) -> Iterator[LocalCluster]:
+def local_cluster(
+    workers: int = 0, cpus: int = 2, head_cpus: int = 0, offers: Sequence[Sequence[str]] = ()
+) -> Iterator[LocalCluster]:
     """Start head and workers, and stop them at the end of the block.
 
     Args:
         workers: nodes besides the head.
         cpus: cores that each of them offers (offers: they share this machine's).
         head_cpus: cores that the head offers.
+        offers: further arguments of `ray start` of the workers one after the other; resources need not exist.
 
     Raises:
         RuntimeError: a node did not start; carries the end of its log.
@@ -68,7 +73,7 @@ def local_cluster(workers: int = 0, cpus: int = 2, head_cpus: int = 0) -> Iterat
         head += [f"--ray-client-server-port={free_port()}", f"--num-cpus={head_cpus}", f"--temp-dir={folder}"]
         _start(stack, cluster, head, wanted=1)
         for number in range(workers):
-            worker = [f"--address={cluster.address}", f"--num-cpus={cpus}"]
+            worker = [f"--address={cluster.address}", f"--num-cpus={cpus}", *(offers[number] if offers else ())]
             _start(stack, cluster, worker, wanted=number + 2)
         yield cluster
 
@@ -88,6 +93,7 @@ def _start(stack: ExitStack, cluster: LocalCluster, arguments: list[str], wanted
             end = time.monotonic() + START_SECONDS
             while node.poll() is None and time.monotonic() < end:
                 if _alive(cluster) >= wanted:
+                    cluster.nodes.append(node.pid)
                     stack.push(trial.pop_all())
                     return
                 time.sleep(0.5)

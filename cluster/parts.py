@@ -10,7 +10,6 @@ file, of which an actor reads its part's: in the object store and the driver the
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections import Counter
@@ -24,20 +23,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import stage_progress
-from cluster.attempts import Attempts, forget_attempts
-from cluster.capacity import check_capacity
+from cluster import session, stage_progress
+from cluster.attempts import Attempts, PartGivenUp, forget_attempts
+from cluster.capacity import check_capacity, wanted
 from cluster.progress import Progress
+from cluster.signs import Signs
 from cluster.stage_files import IDS, Plan
 from cluster.stage_progress import StageProgress
+from cluster.starts import Starts
+from cluster.waiting import patiently
+from cluster.watchdog import Watchdog, is_out_of_memory
 from fgvr import storage, tables
 from fgvr.config.base import Workers
+from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
 from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
-
-log = logging.getLogger(__name__)
 
 
 class TooManyFailures(UserError):
@@ -83,29 +85,50 @@ class PartJob:
 class _PartActor:
     """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
 
-    def __init__(self, job: PartJob) -> None:
+    def __init__(self, job: PartJob, signs: Signs, limits: Limits) -> None:
         limit_threads(max(1, int(job.workers.num_cpus)))
-        self.job = job
-        self.worker = job.worker(**job.arguments)
+        self.job, self.signs, self.limits = job, signs, limits
+        self.watchdog = Watchdog(signs)
+        starts = Starts(signs, job.name, limits, at_once=job.workers.max_workers)
+        self.started = starts.start(lambda: job.worker(**job.arguments), self.watchdog)
+
+    @property
+    def worker(self) -> PartWorker:
+        """Raises here why there is none, which ends the stage: in the constructor it would be tried again."""
+        if isinstance(self.started, UserError):
+            raise self.started
+        return self.started
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         parts = zip(batch["part"], batch["again"], strict=True)
-        summaries = [self._part(int(number), again=bool(again)) for number, again in parts]
+        summaries = [self._watched(int(number), again=bool(again)) for number, again in parts]
         return {"summary": [json.dumps(summary) for summary in summaries]}
 
+    def _watched(self, number: int, *, again: bool) -> dict[str, Any]:
+        """The part's summary; where it cannot be had here, the process ends and Ray gives the part to another one."""
+        what = f"{self.job.name}, part {number}"
+        try:
+            with self.watchdog.over(what, self.limits.silent_minutes, "cluster.limits.silent_minutes"):
+                return self._part(number, again=again)
+        except PartGivenUp as error:
+            words = self.signs.all_words()
+            raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error
+        except WorkerLost as error:
+            self.watchdog.end(f"{what}: {error}")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.watchdog.end(f"{what}: out of memory ({type(error).__name__}: {error})")
+
     def _part(self, number: int, *, again: bool) -> dict[str, Any]:
+        worker = self.worker
         wanted = ids = ids_of_part(self.job, number)
         before = tables.read_part(self.job.folder, number) if again else None
         if before is not None:  # only its failed rows are computed again
             wanted = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
         attempts = Attempts(self.job.folder, number)
-        try:
-            asked = self.job.samples.take(wanted, list(self.job.columns)) if len(wanted) else None
-            rows = None if asked is None else attempts.process(asked, self.worker.process, self.job.schema)
-        except WorkerLost as error:
-            # Leaving the process is what makes Ray start another one and give it this part again.
-            log.critical("%s; this worker stops and is replaced", error)
-            os._exit(1)
+        asked = self.job.samples.take(wanted, list(self.job.columns)) if len(wanted) else None
+        rows = None if asked is None else attempts.process(asked, worker.process, self.job.schema)
         done = _merged(before, rows, ids, self.job.schema)
         summary = _summary(done)
         # In the file's footer the summary is read back without the rows when a run is resumed.
@@ -173,6 +196,8 @@ def run_parts(
         TooManyFailures: the share was exceeded; names the most frequent reason.
         SessionError: the workers ask for more than there is.
         PartGivenUp: a part ended one worker after the other.
+        WorkersDoNotStart: worker after worker died before it could compute anything.
+        Stalled: no worker gave a sign of life for too long.
     """
     size = job.workers.rows_per_part
     summary = PartSummary(parts=-(-len(ids) // size))
@@ -212,7 +237,9 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
         return
     import ray.data
 
-    workers = job.workers
+    workers, limits, signs = job.workers, session.limits(), Signs()
+    # Those that die before they are up are replaced; `Starts` says when that has no sense any more.
+    ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = Starts.most(workers.max_workers)
     specs = pa.table(
         {
             "part": pa.array(pending),
@@ -223,7 +250,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     blocks = [specs.slice(row, 1) for row in range(len(pending))]
     dataset = ray.data.from_arrow(blocks).map_batches(
         _PartActor,
-        fn_constructor_args=(job,),
+        fn_constructor_args=(job, signs, limits),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
@@ -236,8 +263,15 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
         accelerator_type=workers.accelerator_type,
         memory=None if workers.memory_gb is None else int(workers.memory_gb * 2**30),
     )
-    for row in dataset.iter_rows():
+    left = len(pending)
+
+    def waits_for() -> str:
+        return f"{job.name}: waiting for {left} parts, computed by {wanted(workers)}"
+
+    for row in patiently(dataset.iter_rows, signs, minutes=limits.place_minutes, waits_for=waits_for):
+        left -= 1
         yield json.loads(row["summary"])
+    signs.clear()
 
 
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:

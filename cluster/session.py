@@ -14,7 +14,7 @@ import ray
 
 from cluster.console import quiet_before_start, quiet_ray_data
 from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
-from fgvr.config.run import Cluster
+from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -24,6 +24,7 @@ START_ATTEMPTS = 3
 log = logging.getLogger(__name__)
 
 _own = False  # whether this process started the Ray that it uses; Ray has no public question for it
+_limits = Limits()
 
 
 REMOTE_HINT = (
@@ -47,8 +48,9 @@ def ray_session(config: Cluster) -> Iterator[None]:
     Raises:
         SessionError: no cluster answers at the address, or Ray cannot start here.
     """
-    global _own  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
+    global _own, _limits  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
     quiet_before_start()
+    _limits = config.limits
     if ray.is_initialized():
         quiet_ray_data()
         yield
@@ -77,6 +79,11 @@ def ray_session(config: Cluster) -> Iterator[None]:
 def is_own() -> bool:
     """Whether the session is one that `ray_session` started on this machine: it has one node and never grows."""
     return _own
+
+
+def limits() -> Limits:
+    """Longest waits, as the config of the session's run has them; the defaults in Ray's own processes."""
+    return _limits
 
 
 def _environment() -> dict[str, Any]:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.capacity import check_capacity
+from cluster import session
+from cluster.capacity import check_capacity, wanted
+from cluster.signs import Signs
 from cluster.stage_files import Plan
 from cluster.train_progress import ProgressWriter, shown
-from fgvr import storage
+from cluster.waiting import patiently
+from cluster.watchdog import Watchdog, is_out_of_memory
+from fgvr import liveness, storage
 from fgvr.config.base import TrainWorkers
+from fgvr.config.run import Limits
+from fgvr.errors import UserError
 from fgvr.training.reporter import Reporter
 
 Loop = Callable[[Any, Reporter], None]
+LOOK_SECONDS = "0.2"
+"""Between two looks of Ray's controller for reports, where each is handed on: it takes one at a look, and by itself
+looks every two seconds, so that a hundred reports of a short trial took minutes."""
 RESIZE_SECONDS = 60.0
 """Between two looks whether an elastic training may grow; each growth starts again from the last checkpoint."""
 
@@ -27,6 +36,10 @@ class TrainResult:
 
     metrics: dict[str, float]
     checkpoint: str
+
+
+class TrainingGivenUp(UserError, RuntimeError):
+    """A training's workers died more often than `workers.max_failures`, and said why."""
 
 
 class NoCheckpoint(RuntimeError):
@@ -62,6 +75,7 @@ class RayReporter:
         """
         import ray.train
 
+        liveness.beat()
         if self.rank == 0:
             self.progress.write(metrics)
         if save is None and not self.every_report:
@@ -78,7 +92,17 @@ def _worker(job: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(job["threads"])
-    job["loop"](job["config"], RayReporter(job["folder"], every_report=job["every_report"]))
+    limits: Limits = job["limits"]
+    watchdog = Watchdog(job["signs"])
+    reporter = RayReporter(job["folder"], every_report=job["every_report"])
+    what = f"training {job['name']}, worker {reporter.rank}"
+    try:
+        with watchdog.over(what, limits.silent_minutes, "cluster.limits.silent_minutes"):
+            job["loop"](job["config"], reporter)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            job["signs"].last_words(f"{what}: out of memory ({type(error).__name__}: {error})")
+        raise
 
 
 def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
@@ -114,6 +138,8 @@ def train(
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
         RuntimeError: the loop failed more often than workers.max_failures; carries the loop's error.
+        TrainingGivenUp: the same, where workers hung or had too little memory.
+        Stalled: no worker gave a sign of life for too long.
         NoCheckpoint: it ended without one.
     """
     import ray.train
@@ -121,8 +147,11 @@ def train(
 
     check_capacity(field, workers)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    if callbacks:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)
     filesystem, path = storage.arrow_filesystem(folder)
     threads = max(1, int(workers.num_cpus))
+    limits, signs = session.limits(), Signs()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -131,6 +160,9 @@ def train(
             "threads": threads,
             "folder": storage.join(folder, name),
             "every_report": bool(callbacks),
+            "name": title or name,
+            "limits": limits,
+            "signs": signs,
         },
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -149,11 +181,25 @@ def train(
         ),
     )
     Plan(training=name, epochs=epochs).write(folder)
+
+    def waits_for() -> str:
+        return f"training {title or name}: waiting for {workers.num_workers} {wanted(workers)}"
+
+    def results() -> Iterator[ray.train.Result]:
+        yield trainer.fit()
+
     try:
         with shown(storage.join(folder, name), title or name, epochs):
-            result = trainer.fit()
+            (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
     except ray.train.TrainingFailedError as error:
+        words = signs.all_words()
+        if words:
+            raise TrainingGivenUp(
+                f"training {title or name}: workers died more often than {field}.max_failures = {workers.max_failures}"
+                f" allows; the last one said: {words[-1]}. The same command goes on from the last checkpoint"
+            ) from error
         raise RuntimeError(f"training {name} failed: {error}") from error
+    signs.clear()
     if result.error is not None:
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
     if result.checkpoint is None:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from fgvr import liveness
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,7 +26,9 @@ def read_ahead(
         ahead: items in work or waiting; default: twice the threads.
     """
     if threads <= 0:
-        yield from map(work, items)
+        for result in map(work, items):
+            liveness.beat()
+            yield result
         return
     rest = iter(items)
     with ThreadPoolExecutor(threads) as pool:
@@ -33,6 +37,7 @@ def read_ahead(
             while waiting:
                 result = waiting.popleft().result()
                 waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
+                liveness.beat()
                 yield result
         finally:  # the consumer stopped, or the work failed: what has not begun need not begin
             for future in waiting:

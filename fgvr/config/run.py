@@ -29,6 +29,17 @@ class Run(Part):
     """Finished stages try their failed rows once more."""
 
 
+class Limits(Part):
+    """Longest waits. Each ends with a message that says what was waited for; work that gets on may take days."""
+
+    start_minutes: float = Field(default=60, gt=0)
+    """For a worker to load its model: then it is ended and another one started, three times in a row at most."""
+    silent_minutes: float = Field(default=30, gt=0)
+    """In which a worker finishes nothing, no image, step or batch: then it is ended and its work given to another."""
+    place_minutes: float = Field(default=120, gt=0)
+    """Without any sign of life, as where no node has room for a worker: then the run stops."""
+
+
 class Cluster(Part):
     """The Ray session."""
 
@@ -46,6 +57,7 @@ class Cluster(Part):
     """Port of the Prometheus endpoint of a session on this machine; null: a free one."""
     worker_logs: bool = False
     """Show what workers write on the console, too; it is always in Ray's own log folder."""
+    limits: Limits = Limits()
 
 
 class Tracking(Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fgvr import liveness
 from fgvr.mllm.backend import EngineDead
 
 Done = Callable[[Any], None]
@@ -73,6 +74,7 @@ class RequestLoop:
                 outputs = self._engine.step()
             except Exception as error:
                 raise EngineDead(f"the engine failed while computing ({type(error).__name__}: {error})") from error
+            liveness.beat()
             for output in outputs:
                 # Asked for final outputs only; the name is the one given to add_request.
                 if output.finished:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+from fgvr import liveness
+
 Result = TypeVar("Result")
 
 LONGEST_WISH = 300.0
@@ -69,6 +71,7 @@ class Retries:
         """
         for attempt in range(self.most + 1):
             pause.keep()
+            liveness.beat()  # a server's long pauses are no hang: their number is limited
             try:
                 return work()
             except TryAgain as wish:

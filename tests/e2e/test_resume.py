@@ -12,7 +12,7 @@ import pytest
 from fgvr import tables
 from tests.e2e import runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 PARTS = 9  # 36 species with two images each in parts of 8
 

@@ -1,0 +1,82 @@
+"""Signs of life and last words of workers, where the driver finds them: in the key-value store of Ray's head.
+
+A driver that waits for workers cannot see whether one of them computes for an hour or none has been given a place.
+So a worker signs every few seconds that it is alive and getting on, and one that has to end says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+NAMESPACE = b"fgvr"
+
+
+@dataclass(frozen=True)
+class Signs:
+    """One wait's place in the store; made by the driver, travels to the workers.
+
+    Attributes:
+        place: prefix of all its keys.
+    """
+
+    place: str = field(default_factory=lambda: f"signs/{uuid.uuid4().hex}")
+
+    def alive(self, text: str) -> None:
+        """A worker's sign of life; differs from the last one by its time. One that does not get through is left out."""
+        from ray.exceptions import RayError
+
+        try:
+            self._put(f"alive/{os.uname().nodename}-{os.getpid()}", f"{time.time():.1f} {text}")
+        except (RayError, RuntimeError, OSError) as error:  # the next one may get through
+            log.warning("no sign of life to Ray's head: %s", error)
+
+    def last_words(self, text: str) -> None:
+        """Why this worker ends."""
+        self._put(f"words/{time.time():020.6f}-{os.getpid()}", text)
+
+    def all_alive(self) -> dict[str, str]:
+        """The last sign of every worker so far."""
+        return self._all("alive/")
+
+    def all_words(self) -> list[str]:
+        """Last words, the oldest first."""
+        return [text for _, text in sorted(self._all("words/").items())]
+
+    def start_begun(self, name: str) -> None:
+        """A worker begins to load its model."""
+        self._put(f"starts/{name}", "")
+
+    def starts(self) -> list[str]:
+        """Starts begun since the last one that succeeded."""
+        return sorted(self._all("starts/"))
+
+    def start_succeeded(self) -> None:
+        """Models can be loaded: earlier deaths do not count any more."""
+        self._clear("starts/")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._clear("")
+
+    def _clear(self, kind: str) -> None:
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_del(f"{self.place}/{kind}", del_by_prefix=True, namespace=NAMESPACE)
+
+    def _put(self, name: str, text: str) -> None:
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_put(f"{self.place}/{name}", text.encode(), overwrite=True, namespace=NAMESPACE)
+
+    def _all(self, kind: str) -> dict[str, str]:
+        from ray.experimental import internal_kv
+
+        keys = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
+        found = {key.decode(): internal_kv._internal_kv_get(key, namespace=NAMESPACE) for key in keys}
+        return {key: value.decode() for key, value in found.items() if value is not None}
