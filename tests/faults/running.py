@@ -20,7 +20,7 @@ from tests.faults.job import EMPTY, ROWS, Job
 from tests.faults.sick_workers import Diary
 
 ROOT = Path(__file__).parents[2]
-HANG_SECONDS = 300.0
+HANG_SECONDS = 180.0
 """No job of this suite takes a third of it: one that does has hung, and the test fails."""
 
 QUICK = {"cluster.limits.start_minutes": "0.25", "cluster.limits.silent_minutes": "0.25"}
