@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cluster.console import quiet_before_start
 from fgvr import storage
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACKING_URI = "MLFLOW_TRACKING_URI"
+TRACKING_URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 RUN_FILE = "mlflow_run.json"
 MAX_BATCH = 1000  # metrics in one request, MLflow's own limit
 
@@ -132,8 +133,9 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
     quiet_before_start()
     import mlflow
 
-    given = os.environ.get(TRACKING_URI)
-    uri = config.tracking.uri or given or _sqlite_uri(config, folder)
+    given = {name: os.environ.get(name) for name in (TRACKING_URI, USER, PASSWORD)}
+    uri, login = _apart(config.tracking.uri or given[TRACKING_URI] or _sqlite_uri(config, folder))
+    os.environ.update(login)
     mlflow.set_tracking_uri(uri)  # also sets the environment variable, for child processes
     experiment = mlflow.get_experiment_by_name(config.tracking.experiment)
     if experiment is None:
@@ -152,9 +154,22 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
             yield Tracker(run, uri)
         finally:
             # Left there, the next run of this process would take this run's store for the one that the user chose.
-            os.environ.pop(TRACKING_URI, None)
-            if given is not None:
-                os.environ[TRACKING_URI] = given
+            for name, value in given.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _apart(uri: str) -> tuple[str, dict[str, str]]:
+    """A server's address without user and password, and the variables in which MLflow looks for these.
+
+    In the address MLflow would print them, and its errors would quote them.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or parts.username is None:
+        return uri, {}
+    login = {USER: unquote(parts.username), PASSWORD: unquote(parts.password or "")}
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), login
 
 
 def _sqlite_uri(config: Config, folder: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from cluster.tracking import RUN_FILE, Tracker, log_history, tracked_run
+from cluster.tracking import RUN_FILE, Tracker, _apart, log_history, tracked_run
 from fgvr.config import Config, build
 from fgvr.tables import Table
 
@@ -114,6 +114,20 @@ def test_the_tracking_uri_of_the_environment_and_of_the_config_are_respected(
     chosen = build({"tracking": {"uri": f"sqlite:///{tmp_path}/config.db"}})
     with tracked_run(chosen, str(tmp_path / "run")) as tracker:
         assert tracker.uri == f"sqlite:///{tmp_path}/config.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "server", "login"),
+    [
+        ("http://me:p%40ss@mlflow:5000/x", "http://mlflow:5000/x", ("me", "p@ss")),
+        ("https://token@mlflow", "https://mlflow", ("token", "")),
+        ("http://mlflow:5000", "http://mlflow:5000", None),
+        ("postgresql://me:pass@db/mlflow", "postgresql://me:pass@db/mlflow", None),  # MLflow's own form
+    ],
+)
+def test_a_password_goes_where_mlflow_does_not_print_it(uri: str, server: str, login: tuple[str, str] | None) -> None:
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    assert _apart(uri) == (server, {} if login is None else dict(zip(names, login, strict=True)))
 
 
 def test_files_and_numbers_of_the_whole_run(tmp_path: Path) -> None:

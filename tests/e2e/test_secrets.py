@@ -109,7 +109,7 @@ def test_no_file_and_no_message_has_them(server: int, tmp_path: Path) -> None:
             check=True,
             timeout=60,
         )
-        assert f"http://***@127.0.0.1:{server}" in status.stdout
+        assert f"http://***@127.0.0.1:{server}" in status.stdout  # in the command that goes on
         said += failed.stdout + failed.stderr + status.stdout
         assert [secret for secret in SECRETS if secret in said] == []
 
