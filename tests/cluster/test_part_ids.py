@@ -1,23 +1,20 @@
 """Which rows a part holds, with one actor in this process in place of Ray's pool."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster import parts
 from cluster.parts import PartJob, ids_of_part, run_parts
 from cluster.stage_files import IDS as IDS_FILE
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.schemas import ERROR, IMAGE_ID
 from fgvr.tables import Table
+from tests.without_ray import parts_without_ray
 
 SCHEMA = pa.schema([IMAGE_ID, ("uri", pa.string()), ERROR])
 IDS = np.array([1, 2, 3, 5, 8, 13, 14, 15, 16, 19])
@@ -32,15 +29,7 @@ class Echo:
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
-        actor = parts._PartActor(job)
-        for number in pending:  # as Ray Data gives a block of one row, in NumPy's form
-            batch = {"part": np.array([number]), "again": np.array([number in finished])}
-            yield json.loads(actor(batch)["summary"][0])
-
-    monkeypatch.setattr(parts, "_stream", stream)
-    monkeypatch.setattr(parts, "limit_threads", lambda _: None)
-    monkeypatch.setattr(parts, "check_capacity", lambda *_: None)
+    parts_without_ray(monkeypatch)
 
 
 @pytest.fixture

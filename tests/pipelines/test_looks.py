@@ -1,16 +1,15 @@
 """Labels and aspects in one pass: real parts, computed in this process, and a server in place of the engine."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_mllm_stages import ChatServer, flow, model, serving
 
-from cluster import parts
 from fgvr import storage, tables
 from fgvr.config import ConfigError
 from pipelines.flow import Flow
+from tests.without_ray import parts_without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -19,16 +18,7 @@ TOGETHER = {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pending parts go to one worker in this process."""
-
-    def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
-        actor = parts._PartActor(job)
-        for number in pending:
-            yield actor._part(number, again=number in finished)
-
-    monkeypatch.setattr(parts, "_stream", stream)
-    monkeypatch.setattr(parts, "limit_threads", lambda _: None)
-    monkeypatch.setattr(parts, "check_capacity", lambda *_: None)
+    parts_without_ray(monkeypatch)
 
 
 def rows_of(made: Flow) -> list[list[dict[str, Any]]]:
