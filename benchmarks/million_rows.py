@@ -135,9 +135,12 @@ def peak_mib() -> float:
 @contextmanager
 def object_store() -> Iterator[list[float]]:
     """Bytes in the object store, looked at twice a second."""
+    import ray
     from ray._private import internal_api
 
-    state, seen, stop = internal_api.get_state_from_address(), [0.0], threading.Event()
+    # By its address: other sessions of Ray may be running on this machine.
+    state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+    seen, stop = [0.0], threading.Event()
 
     def look() -> None:
         while not stop.wait(0.5):
