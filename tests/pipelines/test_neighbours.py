@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster import parts
+from cluster import stage
+from cluster.parts import PartSummary
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
 from fgvr.config import build
@@ -66,19 +67,21 @@ def candidates_with(folder: Path, inputs: tuple[Table, Table, Table], **search) 
     return candidates.run(RunContext(build(values), str(folder), NoTracking()), *inputs)
 
 
-def stream_here(job, pending, chunks, finished):
+def run_parts_here(job, ids, **_):
     """What Ray's actors do with the parts, one after the other in this process."""
-    actor = parts._PartActor(job)
-    for number in pending:
-        batch = {"part": [number], "ids": [chunks[number]], "again": [number in finished]}
-        yield json.loads(actor(batch)["summary"][0])
+    worker, size = job.worker(**job.arguments), job.workers.rows_per_part
+    firsts = range(0, len(ids), size)
+    for number, first in enumerate(firsts):
+        if number not in tables.finished_parts(job.folder):
+            rows = worker.process(job.samples.take(ids[first : first + size], list(job.columns)))
+            tables.write_part(job.folder, number, rows)
+    return PartSummary(rows=len(ids), parts=len(firsts))
 
 
 @pytest.fixture
 def without_ray(monkeypatch):
-    monkeypatch.setattr(parts, "_stream", stream_here)
-    monkeypatch.setattr(parts, "check_capacity", lambda *_: None)
-    monkeypatch.setattr(parts, "limit_threads", lambda *_: None)
+    monkeypatch.setattr(stage, "run_parts", run_parts_here)
+    monkeypatch.setattr(neighbours, "run_parts", run_parts_here)
     monkeypatch.setattr(neighbours, "run_once", lambda function, *arguments, **_: function(*arguments))
 
 
