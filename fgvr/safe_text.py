@@ -18,22 +18,25 @@ SHORTEST_SECRET = 8
 _GIVEN: set[str] = set()
 
 _WORDS = (
-    r"(?:signature|credentials?|secret|password|passwd|passphrase|api[-_]?key|access[-_]?key(?:[-_]?id)?|"
+    r"(?:signature|credentials?|secret|password|passwd|passphrase|api[-_]?key|a(?:ccess|ccount)[-_]?key(?:[-_]?id)?|"
     r"(?:[a-z0-9][-_]|^|(?<=[^a-z0-9]))token)"
 )
-_NAME = rf"[\w.-]*{_WORDS}"
+_NAME = rf"[\w.-]{{0,40}}{_WORDS}"
 _SECRET_FIELD = re.compile(rf"{_WORDS}$", re.IGNORECASE)
+# Every repetition has a bound where a match may begin at any place: without, a stranger's long text takes hours.
 _RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), shown)
     for pattern, shown in (
         # scheme://user:password@host; after a colon the password may hold / and @, unless it is a port that follows.
-        (r"""([a-z][a-z0-9+.-]*://)[^\s/@:'"<>]*:(?!\d{1,5}(?:/|\s|$))[^\s'"<>]*@""", r"\1***@"),
-        (r"""([a-z][a-z0-9+.-]*://)[^\s/?#'"<>]+@""", r"\1***@"),
+        (r"""([a-z][a-z0-9+.-]{0,30}://)[^\s/@:'"<>]{0,200}:(?!\d{1,5}(?:/|\s|$))[^\s'"<>]{0,300}@""", r"\1***@"),
+        (r"""([a-z][a-z0-9+.-]{0,30}://)[^\s/?#'"<>]{1,500}@""", r"\1***@"),
         # Signed URLs of AWS, Google, Azure (sig) and CloudFront (policy), and whatever is called a key or a token.
         (rf"""([?&;](?:{_NAME}|sig|key|token|auth|policy|key-pair-id|googleaccessid)=)[^&\s'"#<>]+""", r"\1***"),
         (rf"""(\b{_NAME}["']?=["']?)[^&\s'",;)}}\]]+""", r"\1***"),
         # JSON, flow YAML and what Python prints of a mapping.
         (rf"""([{{,\[]\s*["']?{_NAME}["']?\s*:\s*["']?)[^\s"',}}]+""", r"\1***"),
+        # Header lines and prose.
+        (r"""(\b(?:x-api-key|password|passwd)["']?\s{0,3}[:=]\s{0,3}["']?)[^\s"',;)}\]]+""", r"\1***"),
         (r"((?:bearer|basic)\s+)[\w.~+/=-]{8,}", r"\1***"),
         (r"\b(?:sk-|hf_|gh[pousr]_|glpat-|xox[abprs]-|AKIA|ASIA)[\w-]{12,}", MASK),
     )

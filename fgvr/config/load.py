@@ -70,8 +70,7 @@ def _masked_fields(values: Any, place: str = "") -> list[str]:
         ]
     if isinstance(values, list):
         return [found for value in values for found in _masked_fields(value, place)]
-    lost = isinstance(values, str) and (values == MASK or f"//{MASK}@" in values or f"={MASK}" in values)
-    return [place] if lost else []
+    return [place] if isinstance(values, str) and MASK in values else []
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class _Training:
         torch.manual_seed(hash((self.settings.seed, epoch, self.reporter.rank)))
         start = time.monotonic()
         self.model.train()
-        sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=self.reporter.device)
+        sums = torch.zeros(len(LOSSES) + 2, dtype=torch.float64, device=self.reporter.device)
         lost: LeftOut = {}
         batches = self.loader.training(self.positions, self.settings.batch_size, self.settings.seed, epoch)
         for number, batch in enumerate(batches):
@@ -136,8 +136,8 @@ class _Training:
                 group["lr"] = rate
             sums += self._step(batch)
             lost |= batch.failures
-        means = sum_over_workers(sums, self.reporter.world_size) / (self.steps * self.reporter.world_size)
-        losses = dict(zip((*LOSSES, "aspect_loss"), means.tolist(), strict=True))
+        *totals, shares = sum_over_workers(sums, self.reporter.world_size).tolist()
+        losses = {name: total / max(shares, 1) for name, total in zip((*LOSSES, "aspect_loss"), totals, strict=True)}
         total = sum(losses[name] for name in LOSSES) + self.settings.alpha * losses["aspect_loss"]
         self.history.append(
             DetectionEpoch(
@@ -175,7 +175,7 @@ class _Training:
         if self.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.detector.parameters(), self.settings.clip_norm)
         self.optimiser.step()
-        return torch.stack([*losses, aspect_loss]).detach().double()
+        return torch.stack([*losses, aspect_loss, torch.full_like(aspect_loss, weight)]).detach().double()
 
     def _aspect_loss(self, logits: Tensor | None, batch: DetectionBatch) -> Tensor:
         """This worker's part of the mean over the whole step; DDP averages the workers' parts."""

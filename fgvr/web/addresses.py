@@ -131,6 +131,7 @@ class CheckedBackend(httpcore.SyncBackend):
         Raises:
             NotAllowed: one of its addresses is not allowed.
             httpcore.ConnectError: the name is unknown, or nothing answers.
+            httpcore.ReadTimeout: the time of the whole attempt is over.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -141,7 +142,8 @@ class CheckedBackend(httpcore.SyncBackend):
             check_address(address, host, self._policy)
         for number, address in enumerate(addresses, start=1):
             try:
-                plain = super().connect_tcp(address, port, timeout, local_address, socket_options)
+                seconds = self._deadline.within(timeout)
+                plain = super().connect_tcp(address, port, seconds, local_address, socket_options)
                 return TimedStream(plain, self._deadline)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if number == len(addresses):

@@ -162,11 +162,11 @@ def _body(answer: httpcore.Response, max_bytes: int) -> bytes:
 
 def _seconds(retry_after: str) -> float | None:
     """Seconds from now that a Retry-After header names, as a number or as a date (RFC 9110, 10.2.3)."""
-    if retry_after.isdigit():
+    if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one that no clock reaches
         return None
 
 
