@@ -74,6 +74,7 @@ def test_no_file_and_no_message_has_them(server: int, tmp_path: Path) -> None:
         "--label.images.max_images",
         "1",
     ]
+    arguments += ["--label.images.per_class", "null"]
     arguments += ["--mllm.max_retries", "0", "--questions.llm.kind", "openai", "--questions.llm.model", "m"]
     arguments += ["--questions.llm.base_url", f"https://host/v1?key={SIGNATURE}"]
     env = runs.environment(OPENAI_API_KEY=KEY, AWS_SECRET_ACCESS_KEY=CLOUD, RAY_TMPDIR=str(ray), HOME=str(tmp_path))
