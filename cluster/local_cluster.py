@@ -78,6 +78,19 @@ def local_cluster(
         yield cluster
 
 
+@contextmanager
+def another_node(cluster: LocalCluster, cpus: int) -> Iterator[None]:
+    """One more worker, which joins the running cluster and leaves it at the end of the block.
+
+    Raises:
+        RuntimeError: it did not start; carries the end of its log.
+    """
+    with ExitStack() as stack:
+        worker = [f"--address={cluster.address}", f"--num-cpus={cpus}"]
+        _start(stack, cluster, worker, wanted=_alive(cluster) + 1)
+        yield
+
+
 def free_port() -> int:
     """A port of the loopback interface that nothing listens on now."""
     with socket.socket() as probe:
