@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 @pytest.mark.parametrize("kind", ["start-dies", "start-raises", "start-hangs"])
 def test_a_constructor_fails_once(place: Place, undisturbed, seen, kind: str) -> None:
     place.but(illness=Illness(kind)).run()
-    assert len(place.diary.lines("starts")) == 3
+    assert len(place.diary.lines("starts")) in {2, 3}  # of two workers and a third; a pool may start with one
     assert place.table().equals(undisturbed)
     seen(f"engine's constructor, once: {kind.removeprefix('start-')}", "replaced; same table")
 
