@@ -101,7 +101,8 @@ class SmallFlow:
     @cached_property
     def embeddings(self) -> Table:
         worker = EmbedWorker(clip=Clip(), limits=ImageLimits(), batch_images=64, device="cpu")
-        return self.write("embeddings", worker.process(self.samples.read(["image_id", "uri"])))
+        rows = worker.process(self.samples.read(["image_id", "uri"]))
+        return self.write("embeddings", rows, extra={"dim": int(rows.schema.metadata[b"dim"])})
 
     @cached_property
     def candidates(self) -> Table:

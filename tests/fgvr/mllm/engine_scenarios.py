@@ -125,7 +125,7 @@ class Scenarios:
     def name_scores(self) -> Any:
         task = NameTask(NAMES, "Name it")
         answers = self.engine.name_scores(self.pictures, task)
-        branches = len(self.engine._names[task].tree.branches)
+        branches = len(self.engine._names[task]._params)
         return {"answers": [named(answer) for answer in answers], "branches": branches}
 
     def names_of_an_odd_picture(self) -> Any:
