@@ -46,6 +46,10 @@ class TooManyFailures(UserError):
     """More rows failed than `run.max_error_share` allows."""
 
 
+STOPPED = "stopped"
+"""In the place of a part's summary: why the stage cannot go on."""
+
+
 @dataclass
 class PartSummary:
     """Totals over all parts, those of earlier sessions included."""
@@ -82,6 +86,10 @@ class PartJob:
     columns: tuple[str, ...] = ("image_id", "uri")
 
 
+class StageStopped(UserError):
+    """A worker said why the stage cannot go on."""
+
+
 class _PartActor:
     """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
 
@@ -101,7 +109,10 @@ class _PartActor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         parts = zip(batch["part"], batch["again"], strict=True)
-        summaries = [self._watched(int(number), again=bool(again)) for number, again in parts]
+        try:
+            summaries = [self._watched(int(number), again=bool(again)) for number, again in parts]
+        except UserError as error:  # as a value: Ray raises an error of its own, and its cause does not travel
+            summaries = [{STOPPED: str(error)}] * len(batch["part"])
         return {"summary": [json.dumps(summary) for summary in summaries]}
 
     def _watched(self, number: int, *, again: bool) -> dict[str, Any]:
@@ -195,8 +206,7 @@ def run_parts(
     Raises:
         TooManyFailures: the share was exceeded; names the most frequent reason.
         SessionError: the workers ask for more than there is.
-        PartGivenUp: a part ended one worker after the other.
-        WorkersDoNotStart: worker after worker died before it could compute anything.
+        StageStopped: a worker met what a person has to mend: a part that ends every worker, workers that do not start.
         Stalled: no worker gave a sign of life for too long.
     """
     size = job.workers.rows_per_part
@@ -270,7 +280,10 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
 
     for row in patiently(dataset.iter_rows, signs, minutes=limits.place_minutes, waits_for=waits_for):
         left -= 1
-        yield json.loads(row["summary"])
+        facts = json.loads(row["summary"])
+        if STOPPED in facts:
+            raise StageStopped(facts[STOPPED])
+        yield facts
     signs.clear()
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.parts import PartJob, TooManyFailures, run_parts
+from cluster.parts import PartJob, StageStopped, TooManyFailures, run_parts
 from cluster.session import SessionError
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.tables import Table
-from tests.cluster.workers import SCHEMA, ForgetfulWorker, SquareWorker
+from tests.cluster.workers import SCHEMA, ForgetfulWorker, KeylessWorker, SquareWorker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
 
@@ -129,6 +129,14 @@ def test_a_worker_that_loses_a_row_is_found_out(samples: Table, tmp_path: Path) 
     (tmp_path / "diary").mkdir()
     job = make_job(tmp_path, samples, ForgetfulWorker)
     with pytest.raises(Exception, match="exactly one row for each image_id"):
+        run_parts(job, IDS)
+    assert tables.finished_parts(job.folder) == set()
+
+
+def test_what_a_person_has_to_mend_arrives_as_a_sentence(samples: Table, tmp_path: Path) -> None:
+    (tmp_path / "diary").mkdir()
+    job = make_job(tmp_path, samples, KeylessWorker)
+    with pytest.raises(StageStopped, match=r"^set the key in the environment$"):
         run_parts(job, IDS)
     assert tables.finished_parts(job.folder) == set()
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 import torch.distributed
 
+from fgvr.errors import UserError
 from fgvr.part_worker import WorkerLost
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 from fgvr.training.reporter import Reporter
@@ -73,6 +74,13 @@ class PatientWorker(SquareWorker):
         is_long = self.long in rows["image_id"].to_pylist()
         time.sleep(self.seconds * (10 if is_long else 1))
         return super().process(rows)
+
+
+class KeylessWorker(SquareWorker):
+    """Meets what a person has to mend."""
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        raise UserError("set the key in the environment")
 
 
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:

@@ -90,6 +90,12 @@ class Place:
         return rows
 
 
+def last_words(text: str) -> str:
+    """What a run says when it stops."""
+    assert "stopped:" in text, text[-6000:]
+    return text[text.index("stopped:") :]
+
+
 def check_hashes(rows: pa.Table, *failed: int) -> None:
     """Every row once, in order: its digest by hashlib, or its reason; `failed` rows died with their workers."""
     found = rows.to_pylist()

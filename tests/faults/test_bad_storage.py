@@ -14,7 +14,7 @@ from cluster.local_cluster import LocalCluster, free_port, local_cluster
 from fgvr import storage
 from tests.faults.bad_s3 import Plan, bad_proxy
 from tests.faults.job import Job, write_things
-from tests.faults.running import Place, check_hashes, wait_for
+from tests.faults.running import Place, check_hashes, last_words, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -49,7 +49,7 @@ def test_the_disk_is_full(place: Place, undisturbed, seen, small_disk: Path) -> 
     filler = fill(small_disk, left=13 * 4096)
     own = Place(str(small_disk / "runs"), place.job, place.cluster, place.tracking)
     text = own.run(ends=1)
-    end = text[text.index("stopped:") :]
+    end = last_words(text)
     assert "no space is left there" in end
     assert "give the same command again" in end
     before = own.parts()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.faults.running import Place, check_hashes
+from tests.faults.running import Place, check_hashes, last_words
 from tests.faults.sick_workers import Illness
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -28,7 +28,7 @@ def test_a_constructor_fails_once(place: Place, undisturbed, seen, kind: str) ->
 )
 def test_a_constructor_fails_always(place: Place, undisturbed, seen, kind: str, said: str) -> None:
     text = place.but(illness=Illness(kind, times=1000)).run(ends=1, limits={"cluster.limits.start_minutes": "0.1"})
-    end = text[text.index("stopped:") :]
+    end = last_words(text)
     assert re.search(r"hashes: [45] workers died one after the other", end)  # two may start at the same time
     assert said in end
     place.run()  # the cause was mended
@@ -54,7 +54,7 @@ def test_a_row_on_which_every_worker_hangs(place: Place, undisturbed, seen) -> N
 def test_no_node_has_room_for_a_worker(place: Place, undisturbed, seen) -> None:
     text = place.but(cpus=4).run(ends=1, limits={"cluster.limits.place_minutes": "0.3"})
     assert "waiting for the cluster to grow" in text
-    end = text[text.index("stopped:") :]
+    end = last_words(text)
     assert "hashes: waiting for 8 parts, computed by workers with 4 CPU cores each" in end
     assert "place_minutes = 0.3" in end
     place.run()

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from cluster.local_cluster import local_cluster
-from tests.faults.running import Place, kill, kill_node, wait_for
+from tests.faults.running import Place, kill, kill_node, last_words, wait_for
 from tests.faults.sick_workers import Illness
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -54,7 +54,7 @@ def test_a_worker_hangs_in_the_middle_of_an_epoch(place: Place, seen) -> None:
 def test_a_worker_that_always_hangs_ends_the_training_with_a_sentence(place: Place, seen) -> None:
     place = place.but(trains=True, illness=Illness("row-hangs", times=1000))
     text = place.run(ends=1)
-    end = text[text.index("stopped:") :]
+    end = last_words(text)
     assert "near.workers.max_failures = 1" in end
     assert "the limit is cluster.limits.silent_minutes" in end
     place.but(illness=Illness()).run()
