@@ -78,7 +78,7 @@ class Session:
         """The last session of a run; None where it left none."""
         try:
             return cls(**json.loads(storage.read_bytes(storage.join(folder, FILE))))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
 

@@ -162,7 +162,7 @@ def _folders(place: str) -> list[str]:
     fs.invalidate_cache(path)
     try:
         entries = fs.ls(path, detail=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
 
@@ -171,7 +171,7 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
     uri = storage.join(folder, "tables", name, fingerprint)
     try:
         done = Table.load(uri)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return _unfinished(uri, name, fingerprint, CUT_OFF if state in {FINISHED, UNKNOWN} else state)
     failures = dict(done.failures)
     return StageStatus(name, fingerprint, FINISHED, done.rows, done.rows, done.failed, failures, seconds=done.seconds)
@@ -222,7 +222,7 @@ def _json(uri: str) -> dict[str, Any]:
     """The mapping in a file; empty where there is none."""
     try:
         facts: dict[str, Any] = json.loads(storage.read_bytes(uri))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     return facts
 

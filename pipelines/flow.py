@@ -144,7 +144,8 @@ def stage_main(
 
     def run(context: RunContext) -> None:
         made = work(Flow(context))
-        if isinstance(made, Table):
-            log.info("%s: %s", made.name, made.uri)
+        for table in made if isinstance(made, tuple) else (made,):
+            if isinstance(table, Table):
+                log.info("%s: %s", table.name, table.uri)
 
     run_main(doc, PRESETS, run, check=check)

@@ -75,7 +75,7 @@ def _stages(stages: dict[str, Any]) -> list[str]:
 def _cost(cost: dict[str, Any]) -> str:
     return (
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
-        f"{cost['output_tokens']:,} out; {cost['seconds']:,.0f} s in all"
+        f"{cost['output_tokens']:,} out; {cost['seconds']:,.0f} s of all stages"
     )
 
 
