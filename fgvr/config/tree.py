@@ -20,15 +20,19 @@ class Leaf:
     default: Any
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[Leaf]:
-    """Every leaf field below `model`; of a union of parts, those of all alternatives one after the other."""
+def leaves(model: type[BaseModel], prefix: str = "", made: BaseModel | None = None) -> Iterator[Leaf]:
+    """Every leaf field below `model`; of a union of parts, those of all alternatives one after the other.
+
+    `made`: what the field above has as its default, whose values are those of its fields: a part may set its own.
+    """
     for name, info in model.model_fields.items():
         place = f"{prefix}{name}"
+        default = getattr(made, name) if made is not None else info.get_default(call_default_factory=True)
         parts = [option for option in options(info.annotation) if is_part(option)]
         if not parts:
-            yield Leaf(place, info.annotation, info.description or "", info.get_default(call_default_factory=True))
+            yield Leaf(place, info.annotation, info.description or "", default)
         for part in parts:
-            yield from leaves(part, f"{place}.")
+            yield from leaves(part, f"{place}.", default if type(default) is part else None)
 
 
 def options(annotation: Any) -> tuple[Any, ...]:

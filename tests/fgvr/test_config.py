@@ -103,3 +103,12 @@ def test_the_written_config_is_read_back_as_the_same(tmp_path: Path) -> None:
     config = load("--near.lr", "0.25", "--ingest.source.kind", "folder", "--ingest.source.path", "/photos")
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load("--config", str(tmp_path / "config.yaml")) == config
+
+
+def test_a_default_in_the_help_is_the_one_that_the_config_has() -> None:
+    """Parts share types but not sizes: label's 256 rows a part, embed's 4,096."""
+    shown = {leaf.name: leaf.default for leaf in leaves(Config) if leaf.name.endswith(".rows_per_part")}
+    config = Config()
+    for name in ("label", "aspects", "embed", "infer"):
+        assert shown[f"{name}.workers.rows_per_part"] == getattr(config, name).workers.rows_per_part
+    assert shown["label.workers.rows_per_part"] != shown["embed.workers.rows_per_part"]
