@@ -78,38 +78,23 @@ def test_no_file_and_no_message_has_them(server: int, tmp_path: Path) -> None:
     arguments += ["--mllm.max_retries", "0", "--questions.llm.kind", "openai", "--questions.llm.model", "m"]
     arguments += ["--questions.llm.base_url", f"https://host/v1?key={SIGNATURE}"]
     env = runs.environment(OPENAI_API_KEY=KEY, AWS_SECRET_ACCESS_KEY=CLOUD, RAY_TMPDIR=str(ray), HOME=str(tmp_path))
+
+    def script(name: str, *given: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(runs.ROOT / "pipelines" / name), *given]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=seconds)
+
     try:
-        done = subprocess.run(
-            [sys.executable, str(runs.ROOT / "pipelines" / "ingest.py"), *arguments],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-        )
+        done = script("ingest.py", *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
         said = done.stdout + done.stderr
         assert "a secret stands on the command line" in said
 
         # The server is not there, the only photo neither: every row fails, and the messages name both.
-        failed = subprocess.run(
-            [sys.executable, str(runs.ROOT / "pipelines" / "label.py"), *arguments],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-        )
+        failed = script("label.py", *arguments)
         assert failed.returncode == 1, failed.stderr[-3000:]
         assert "http://***@127.0.0.1:1/v1" in failed.stderr
-        status = subprocess.run(
-            [sys.executable, str(runs.ROOT / "pipelines" / "status.py"), str(tmp_path / "runs" / "tiny")],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
+        status = script("status.py", str(tmp_path / "runs" / "tiny"), seconds=60)
+        assert status.returncode == 0, status.stderr[-3000:]
         assert f"http://***@127.0.0.1:{server}" in status.stdout  # in the command that goes on
         said += failed.stdout + failed.stderr + status.stdout
         assert [secret for secret in SECRETS if secret in said] == []

@@ -10,10 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pytest
-from moto.server import ThreadedMotoServer
 
 from cluster.run_record import Session
 from cluster.run_status import CUT_OFF, FINISHED, MOST_FOOTERS, RUNNING, STOPPED, UNKNOWN, run_status
@@ -198,26 +196,11 @@ def test_the_session_of_this_process() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        fsspec.filesystem("s3").clear_instance_cache()
-        fsspec.filesystem("s3").makedirs("status", exist_ok=True)
-        half_done("s3://status/runs/birds")
-        session("s3://status/runs/birds")
-        status = run_status("s3://status/runs/birds", NOW)
-    finally:
-        fsspec.filesystem("s3").clear_instance_cache()
-        server.stop()
+def test_a_run_in_a_bucket(s3: Any) -> None:
+    s3.makedirs("status", exist_ok=True)
+    half_done("s3://status/runs/birds")
+    session("s3://status/runs/birds")
+    status = run_status("s3://status/runs/birds", NOW)
     assert (status.state, status.others) == (RUNNING, 1)
     assert [(stage.name, stage.state, stage.rows, stage.failed) for stage in status.stages] == [
         ("samples", FINISHED, 10, 0),

@@ -6,12 +6,10 @@ import tarfile
 from pathlib import Path
 
 import downloads
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.backends import get_backend
-from moto.server import ThreadedMotoServer
 
 from fgvr import storage
 from fgvr.config.data import (
@@ -33,23 +31,9 @@ LIMITS = ImageLimits()
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("s3").clear_instance_cache()
-    s3 = fsspec.filesystem("s3")
+def bucket(s3):
     s3.makedirs("photos", exist_ok=True)  # moto keeps buckets from one server to the next
-    yield s3
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
+    return s3
 
 
 def test_a_bucket_as_a_source(bucket, tmp_path):
