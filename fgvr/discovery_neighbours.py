@@ -2,8 +2,8 @@
 
 Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
 copy, and an image's own copies are not its neighbours. A photo that was uploaded ten times would else fill the
-neighbourhoods around it with one opinion of the MLLM as if ten had agreed. (Copies that were scaled or compressed
-anew have other vectors and count as photos of their own.)
+neighbourhoods around it with one opinion of the MLLM as if ten had agreed. Copies that were scaled or compressed anew
+have other vectors; they count as photos of their own, except where they were found to be one (`fgvr.near_duplicates`).
 """
 
 from __future__ import annotations
@@ -96,13 +96,20 @@ def vector_blocks(embeddings: Table, ids: Ids) -> Iterator[tuple[Ids, npt.NDArra
         yield good["image_id"].to_numpy()[finite], vectors[finite]
 
 
-def streamed_layout(embeddings: Table, ids: Ids, labelled: Flags) -> Layout:
-    """`layout` of the discovery images `ids` (int64, ascending) without holding their vectors."""
+def streamed_layout(embeddings: Table, ids: Ids, labelled: Flags, photos: Ids | None = None) -> Layout:
+    """`layout` of the discovery images `ids` (int64, ascending) without holding their vectors.
+
+    Args:
+        embeddings: the vectors.
+        ids: int64 [N], ascending.
+        labelled: bool [N], has a label.
+        photos: int64 [N], row of the first image of the same photo; None: equal vectors are one photo.
+    """
     digests, embedded = np.zeros(len(ids), DIGEST), np.zeros(len(ids), bool)
     for here, vectors in vector_blocks(embeddings, ids):
         rows = np.searchsorted(ids, here)
         digests[rows], embedded[rows] = digests_of(vectors), True
-    return layout(digests, embedded, labelled)
+    return layout(digests if photos is None else digests[photos], embedded, labelled)
 
 
 def labelled_neighbours(
@@ -111,6 +118,7 @@ def labelled_neighbours(
     labelled: Flags,
     k: int,
     *,
+    photos: Ids | None = None,
     wanted: Wanted | None = None,
     how: Plan | None = None,
 ) -> Neighbours:
@@ -121,6 +129,7 @@ def labelled_neighbours(
         embedded: bool [N], has a vector.
         labelled: bool [N], has a label.
         k: at least 1.
+        photos: as in `streamed_layout`.
         wanted: what the search must reach and may cost.
         how: the plan, where there is one.
 
@@ -128,7 +137,8 @@ def labelled_neighbours(
         ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector and in places for
         which there are too few labelled photos.
     """
-    who = layout(digests_of(vectors), embedded, labelled)
+    digests = digests_of(vectors)
+    who = layout(digests if photos is None else digests[photos], embedded, labelled)
     threads = len(os.sched_getaffinity(0))
     queries, database = vectors[who.queries], vectors[who.members]
     found = nearest(queries, database, k, own=who.own, threads=threads, wanted=wanted or Wanted(), how=how)

@@ -117,6 +117,14 @@ NEIGHBOURS = pa.schema(
     ]
 )
 
+DUPLICATES = pa.schema(
+    [
+        IMAGE_ID,
+        pa.field("photo_id", pa.int64(), nullable=False),  # image of its group that the MLLM is asked about
+        ("similarity", pa.float32()),  # cosine to that one; 1 for itself
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         IMAGE_ID,

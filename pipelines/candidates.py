@@ -11,25 +11,27 @@ neighbourhoods are, which says whether candidate sets can help.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr import label_agreement
+from fgvr import label_agreement, storage
 from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
 from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
 from fgvr.candidates import NONE, CandidateSets, coverage
-from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.label_agreement import Agreement
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
 from fgvr.neighbours import Neighbours, Size, Wanted
 from fgvr.tables import Table
 from pipelines import neighbours
+from pipelines.duplicates import PHOTOS_FILE, SHARED
 from pipelines.flow import stage_main
 
 Ids = npt.NDArray[np.int64]
@@ -41,45 +43,49 @@ ROWS_PER_PART = 65_536
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -> Table:
     """The candidate sets of the discovery images."""
     config, wanted = context.config.candidates, neighbours.wanted(context)
-    voters = max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS)
-    how = neighbours.plan_search(context, Size(labels.rows, labels.rows - labels.failed, int(embeddings.extra["dim"])))
-    inputs = [samples, labels, embeddings]
-    in_tasks: neighbours.Searched | None = None
-    if how is not None and how.tasks:
-        ids, own = own_names(labels)
-        in_tasks = neighbours.run(
-            context, samples, labels, embeddings, ids=ids, labelled=own.first != NONE, k=voters, how=how
-        )
-        inputs.append(in_tasks.table)
+
+    @cache
+    def names() -> tuple[Ids, CandidateSets]:
+        return own_names(labels)
+
+    def among() -> neighbours.Among:
+        ids, own = names()
+        return neighbours.Among(ids, own.first != NONE, photos_of(labels, ids))
+
+    search = neighbours.Search(
+        context,
+        "neighbours",
+        {"samples": samples, "labels": labels, "embeddings": embeddings},
+        size=Size(labels.rows, labels.rows - labels.failed, int(embeddings.extra["dim"])),
+        k=max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS),
+        among=among,
+    )
 
     def compute(folder: StageFolder) -> StageSummary:
-        ids, own = own_names(labels)
+        ids, own = names()
         space = read_label_space(labels).labels
-        if in_tasks is None:
-            vectors, embedded = discovery_vectors(embeddings, ids)
-            found = labelled_neighbours(vectors, embedded, own.first != NONE, voters, wanted=wanted, how=how)
-        else:
-            found, embedded = in_tasks.found, in_tasks.embedded
+        found, embedded = search.find()
         agreement = agreement_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
         k = used_neighbours(config, agreement)
         sets = candidate_sets(config, found, own, embedded=embedded, space=len(space), agreement=agreement)
         near_ids = np.where(found.ids[:, :k] == NONE, NONE, ids[found.ids[:, :k]])
         summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], sets), ROWS_PER_PART)
-        names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
+        true_names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
         summary.metrics = {
             "mean_candidates": float(sets.sizes[sets.sizes > 0].mean()) if sets.sizes.any() else 0.0,
             "without_candidates": float((sets.sizes == 0).sum()),
             "images_a_set": float(k),
             "recall": found.recall,
             **{name: value for name, value in asdict(agreement).items() if isinstance(value, float)},
-            **against_truth(own.first, found.ids, sets, names=names, space=space, k=config.k),
+            **against_truth(own.first, found.ids, sets, names=true_names, space=space, k=config.k),
         }
         summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
         return summary
 
     # What is found may depend on these, but tables made before there were any keep their names.
     decides = config if wanted == Wanted() else {"candidates": config, "neighbours": asdict(wanted)}
+    inputs = [samples, labels, embeddings, *search.inputs]
     return context.stage("candidates", decides=decides, inputs=inputs, compute=compute)
 
 
@@ -87,6 +93,14 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     """Ids of the discovery images, and the weighted names that the MLLM gave each; no names where the label failed."""
     rows = labels.read(["image_id", *OWN_COLUMNS])
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
+
+
+def photos_of(labels: Table, ids: Ids) -> Ids | None:
+    """Row of the image whose answer each discovery image got, int64 [N]; None: each was asked about itself."""
+    if not labels.extra.get(SHARED):
+        return None
+    asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
+    return np.searchsorted(ids, asked).astype(np.int64)
 
 
 def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:

@@ -35,7 +35,17 @@ class Flow:
         """The MLLM's labels of the discovery images."""
         from pipelines import label
 
-        return label.run(self.context, self.samples, self.looks)
+        return label.run(self.context, self.samples, self.looks, self.duplicates)
+
+    @cached_property
+    def duplicates(self) -> Table | None:
+        """Which discovery images are one photo, where the config says that one of them is asked about."""
+        from pipelines import duplicates
+
+        similarity = self.context.config.label.duplicate_similarity
+        if similarity is None:
+            return None
+        return duplicates.run(self.context, self.samples, self.embeddings, similarity)
 
     @cached_property
     def looks(self) -> Table | None:

@@ -34,27 +34,47 @@ from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.merging import merge_aliases
 from fgvr.tables import Table
+from pipelines.duplicates import SHARED, asked_ids, share, write_photos
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
 
 ALIASES_FILE = "aliases.csv"
 
 
-def run(context: RunContext, samples: Table, looks: Table | None = None) -> Table:
-    """The labels of the discovery images, by what was answered in `looks`, else by asking."""
+def run(context: RunContext, samples: Table, looks: Table | None = None, duplicates: Table | None = None) -> Table:
+    """The labels of the discovery images, by what was answered in `looks`, else by asking.
+
+    Args:
+        context: the run.
+        samples: the samples table.
+        looks: of images that are asked for labels and aspects in one pass.
+        duplicates: which images are one photo: one of them is asked about.
+    """
     config = context.config.label
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
     if config.merges_by_meaning:
         find_sentence_model(config.merge_model, "label.merge_model")  # and a slip in this
     ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.images)
-    if looks is None:
+    if duplicates is not None:
+        asked = answer(context, "answers", samples, asked_ids(duplicates), several=True)
+        answers = share(context, asked, duplicates)
+    elif looks is None:
         answers = answer(context, "answers", samples, ids, several=True)
     else:
         answers = take_part(context, looks, "answers", column="answer", ids=ids, schema=schemas.ANSWERS)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
     decides = {"aliases": chosen}
-    return name_answers(context, "labels", [answers], config.aliases, decides=decides, listed=config.listed, merge=True)
+    return name_answers(
+        context,
+        "labels",
+        [answers],
+        config.aliases,
+        decides=decides,
+        listed=config.listed,
+        merge=True,
+        duplicates=duplicates,
+    )
 
 
 def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64], labels: Table, *, name: str) -> Table:
@@ -158,6 +178,7 @@ def name_answers(
     decides: dict[str, Any] | None = None,
     listed: int = 1,
     merge: bool = False,
+    duplicates: Table | None = None,
 ) -> Table:
     """A labels table with its label space and alias table.
 
@@ -169,6 +190,7 @@ def name_answers(
         decides: what else decides the content.
         listed: names that each answer was asked for.
         merge: unite aliases of one name, as the config says.
+        duplicates: whose answers are shared; it decided `inputs`.
     """
     answers, config = inputs[0], context.config.label
     decides = (decides or {}) | {"listed": listed, "merge": _merge_identity(config) if merge else None}
@@ -179,6 +201,7 @@ def name_answers(
         named = build_label_space(items, chosen, _merge(config) if merge else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
+        shared = 0 if duplicates is None else write_photos(folder, duplicates)
         failures: Counter[str] = Counter()
         for number, part in enumerate(answers.batches()):
             rows = label_rows(part, named, listed)
@@ -195,6 +218,7 @@ def name_answers(
                 "spellings": float(len(named.aliases)),
                 "single_image_labels": float(sum(count == 1 for count in named.space.counts)),
             },
+            extra={SHARED: shared} if shared else {},
         )
 
     return context.stage(table, decides=decides, inputs=inputs, compute=compute)

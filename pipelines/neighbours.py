@@ -1,15 +1,16 @@
-"""The search for nearest labelled images in tasks on the cluster. In: samples, labels, embeddings. Out: neighbours.
+"""The search for nearest images, of which `candidates` makes its sets and `duplicates` its groups.
 
-Small sets are searched by `candidates` itself. Where the plan (`fgvr.neighbours.plan`) says so, this stage writes the
-vectors to memory-mapped files, block by block, and searches in tasks: a part is a block of queries against all vectors
-of a shard. The table `neighbours` has a row for each image that has a vector; its metadata hold the plan with its
-reasons and the recall. docs/neighbours.md.
+Small sets are searched by these stages themselves. Where the plan (`fgvr.neighbours.plan`) says so, the search is a
+stage of its own: it writes the vectors to memory-mapped files, block by block, and searches in tasks on the cluster; a
+part is a block of queries against all vectors of a shard. Its table has a row for each image that has a vector; its
+metadata hold the plan with its reasons and the recall. docs/neighbours.md.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -19,7 +20,15 @@ from cluster.parts import PartJob, run_parts
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import schemas, storage
 from fgvr.candidates import Ids
-from fgvr.discovery_neighbours import Flags, Layout, from_rows, streamed_layout, vector_blocks
+from fgvr.discovery_neighbours import (
+    Flags,
+    Layout,
+    discovery_vectors,
+    from_rows,
+    labelled_neighbours,
+    streamed_layout,
+    vector_blocks,
+)
 from fgvr.neighbours import Neighbours, Plan, Size, Wanted, plan
 from fgvr.neighbours.machine import Machine, this_machine
 from fgvr.neighbours.nearest import SMALL
@@ -29,17 +38,97 @@ from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
-PLAN_FILE = "neighbours_plan.json"
 FILES, READY = "files", "ready.json"
 
 
 @dataclass(frozen=True)
-class Searched:
-    """The neighbours table, the same as arrays for all N discovery images, and whether each has a vector: bool [N]."""
+class Among:
+    """Who is searched for among whom: the discovery images, and which of them are the database.
 
-    table: Table
-    found: Neighbours
-    embedded: Flags
+    Attributes:
+        ids: of the images, int64 [N], ascending.
+        labelled: bool [N], is in the database if it has a vector, too.
+        photos: int64 [N], row of the first image of the same photo; None: equal vectors are one photo.
+    """
+
+    ids: Ids
+    labelled: Flags
+    photos: Ids | None = None
+
+
+class Search:
+    """The k nearest labelled images of every discovery image.
+
+    Attributes:
+        inputs: the table of the search, where it was done in tasks; else nothing.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        name: str,
+        tables: Mapping[str, Table],
+        *,
+        size: Size,
+        k: int,
+        among: Callable[[], Among],
+    ) -> None:
+        """Plan the search, and do it if it is one of tasks.
+
+        Args:
+            context: the run.
+            name: of the search's table, if there is one.
+            tables: `samples`, `embeddings`, and the others that say who is in the database.
+            size: of the search.
+            k: neighbours wanted, the image itself included.
+            among: asked only when something is to be searched.
+        """
+        self.context, self.tables, self.k, self.among = context, tables, k, among
+        self.plan = plan_search(context, name, size)
+        self.inputs = [self._in_tasks(name, self.plan)] if self.plan is not None and self.plan.tasks else []
+
+    def find(self) -> tuple[Neighbours, Flags]:
+        """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
+        among, embeddings = self.among(), self.tables["embeddings"]
+        if self.inputs:
+            return _read(self.inputs[0], embeddings, among, self.k)
+        vectors, embedded = discovery_vectors(embeddings, among.ids)
+        found = labelled_neighbours(
+            vectors,
+            embedded,
+            among.labelled,
+            self.k,
+            photos=among.photos,
+            wanted=wanted(self.context),
+            how=self.plan,
+        )
+        return found, embedded
+
+    def _in_tasks(self, name: str, how: Plan) -> Table:
+        def compute(folder: StageFolder) -> StageSummary:
+            among, embeddings = self.among(), self.tables["embeddings"]
+            who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
+            work = _Work(folder, self.tables["samples"], among.ids[who.queries], self.k, how)
+            work.write_vectors(embeddings, among.ids, who)
+            return work.search()
+
+        decides = {
+            "k": self.k,
+            "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
+            "recall": wanted(self.context).recall,
+            "workers": self.context.config.neighbours.workers,
+        }
+        inputs = [table for key, table in self.tables.items() if key != "samples"]
+        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute)
+
+
+def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighbours, Flags]:
+    parts = [read_neighbours(part, k) for part in table.batches(["neighbour_ids", "neighbour_scores"])]
+    found_ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
+    embedded = np.zeros(len(among.ids), bool)
+    embedded[who.queries] = True
+    return from_rows(found_ids, scores, who, among.ids, table.extra["search"]), embedded
 
 
 def wanted(context: RunContext) -> Wanted:
@@ -48,12 +137,15 @@ def wanted(context: RunContext) -> Wanted:
     return Wanted(search.method, search.recall, search.exact_seconds)
 
 
-def plan_search(context: RunContext, size: Size) -> Plan | None:
-    """The plan; None for a search so small that it needs none. A run keeps its plan: rates differ from time to time."""
+def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
+    """The plan of the search `name`; None for one so small that it needs none.
+
+    A run keeps its plan: rates differ from time to time.
+    """
     search = context.config.neighbours
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
-    place = storage.join(context.folder, PLAN_FILE)
+    place = storage.join(context.folder, f"{name}_plan.json")
     key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), search.model_dump(mode="json")]))
     if storage.exists(place):
         known = json.loads(storage.read_bytes(place))
@@ -63,7 +155,7 @@ def plan_search(context: RunContext, size: Size) -> Plan | None:
     if search.tasks is not None and search.tasks != how.tasks:
         how = replace(how, tasks=search.tasks, reasons=(*how.reasons[:-1], f"neighbours.tasks is {search.tasks}"))
     storage.write_bytes(place, json.dumps({"key": key, "plan": asdict(how)}, indent=1).encode())
-    log.info("neighbours: %s", "; ".join(how.reasons))
+    log.info("%s: %s", name, "; ".join(how.reasons))
     return how
 
 
@@ -75,50 +167,6 @@ def _machine(context: RunContext) -> Machine:
     if search.memory_gb is not None:
         machine = replace(machine, memory=search.memory_gb * 2**30)
     return machine.times(search.workers.max_workers)
-
-
-def run(
-    context: RunContext,
-    samples: Table,
-    labels: Table,
-    embeddings: Table,
-    *,
-    ids: Ids,
-    labelled: Flags,
-    k: int,
-    how: Plan,
-) -> Searched:
-    """The neighbours of all discovery images.
-
-    Args:
-        context: the run.
-        samples: the samples table.
-        labels: the labels table, which says who is in the database.
-        embeddings: the vectors.
-        ids: of the discovery images, int64 [N], ascending.
-        labelled: bool [N], has a label.
-        k: neighbours wanted, the image itself included.
-        how: the plan.
-    """
-    who = streamed_layout(embeddings, ids, labelled)
-
-    def compute(folder: StageFolder) -> StageSummary:
-        work = _Work(folder, samples, ids[who.queries], k, how)
-        work.write_vectors(embeddings, ids, who)
-        return work.search()
-
-    decides = {
-        "k": k,
-        "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
-        "recall": wanted(context).recall,
-    }
-    decides["workers"] = context.config.neighbours.workers
-    table = context.stage("neighbours", decides=decides, inputs=[labels, embeddings], compute=compute)
-    parts = [read_neighbours(part, k) for part in table.batches(["neighbour_ids", "neighbour_scores"])]
-    found_ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    embedded = np.zeros(len(ids), bool)
-    embedded[who.queries] = True
-    return Searched(table, from_rows(found_ids, scores, who, ids, table.extra["search"]), embedded)
 
 
 class _Work:
@@ -175,7 +223,9 @@ class _Work:
         return replace(task, probed=probed), recall
 
     def _job(self, folder: str, worker: type, arguments: dict[str, object]) -> PartJob:
-        name = "neighbours" if folder == self.folder.uri else f"neighbours of {folder.rsplit('/', 2)[-2]}"
+        name = self.folder.name
+        if folder != self.folder.uri:
+            name = f"{name} of {folder.rsplit('/', 2)[-2]}"
         return PartJob(
             name, folder, worker, arguments, schemas.NEIGHBOURS, self.samples, self.config.workers, ("image_id",)
         )

@@ -133,16 +133,18 @@ class NearSweep:
         """Write the images that every trial is measured on, and the neighbours among the others for the largest k."""
         ids, own = candidates.own_names(self.labels)
         vectors, embedded = discovery_vectors(self.embeddings, ids)
-        labelled = own.first != NONE
+        labelled, photos = own.first != NONE, candidates.photos_of(self.labels, ids)
         held = draw_held_out(embedded & labelled, self.config.near.seed)
-        among_all = labelled_neighbours(vectors, embedded, labelled, 1 + VOTERS)
+        among_all = labelled_neighbours(vectors, embedded, labelled, 1 + VOTERS, photos=photos)
         votes = candidates.labels_of(among_all.ids[held], own.first)
         HeldOut(vectors[held], votes).write(storage.join(folder, HELD_OUT_FILE))
         learned = embedded.copy()
         learned[held] = False
+        if photos is not None:  # a copy that was learned, with the same answer, would be the image again
+            learned[np.isin(photos, photos[held])] = False
         domain = self.space().get("candidates.k")
         largest = max(domain.categories) if isinstance(domain, Categorical) else most_neighbours(self.config.candidates)
-        found = labelled_neighbours(vectors, learned, labelled, largest)
+        found = labelled_neighbours(vectors, learned, labelled, largest, photos=photos)
         Learned(learned, found.ids, found.scores).write(storage.join(folder, LEARNED_FILE))
         return self
 

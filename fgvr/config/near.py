@@ -43,6 +43,9 @@ class Label(Part):
     differ in a word may be united: look through aliases.csv. null: only case and punctuation are forgiven."""
     merge_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
+    duplicate_similarity: float | None = Field(default=None, gt=0, le=1)
+    """Cosine of CLIP vectors from which discovery images are one photo, scaled or compressed anew: the model is asked
+    about one of them, its answer is that of all. Images are embedded first then. null: it is asked about each."""
     seed: int = Field(default=0, ge=0)
     """Of sampled answers."""
     workers: Workers = Workers(rows_per_part=256)

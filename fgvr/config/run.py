@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
@@ -135,3 +135,12 @@ class Config(Part):
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()
     detect: Detect = Detect()
+
+    @model_validator(mode="after")
+    def _labels_once(self) -> Self:
+        if self.label.duplicate_similarity is not None and self.aspects.with_labels:
+            raise ValueError(
+                "label.duplicate_similarity: with aspects.with_labels each image is asked for its label with its "
+                "questions, so that no answer can be shared; leave one of the two out"
+            )
+        return self

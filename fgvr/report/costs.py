@@ -45,7 +45,7 @@ class _Paid:
 
 
 _LOOKS = "looks"  # asks for answers and aspects in one pass, where there is one: both need it
-_NAMED = (_LOOKS, "answers", "labels")
+_NAMED = ("duplicates_neighbours", "duplicates", _LOOKS, "answers", "shared_answers", "labels")
 _VECTORS = ("embeddings",)
 _NEAR = ("candidates", "views", "near")
 _PAID = {

@@ -1,0 +1,115 @@
+"""One image of a group of near-duplicates is asked about, its answer is that of all, and the group counts once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import tables
+from fgvr.config import ConfigError, build
+from fgvr.embeddings import embedding_rows
+from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table
+from pipelines import candidates, duplicates, ingest, label
+from tests.untracked import NoTracking
+from tests.without_ray import parts_without_ray
+
+DIM = 16
+OTHERS = {1: 0, 2: 0, 5: 3}
+"""Discovery image, by its place → the one that it is like."""
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts_without_ray(monkeypatch)
+
+
+def context_of(folder: Path, **more: Any) -> RunContext:
+    images = {"max_images": 12, "seed": 1}
+    tree = {
+        "run": {"folder": str(folder), "max_error_share": 0.5},
+        "ingest": {"source": {"kind": "field_guide", "train_per_class": 1, "test_per_class": 1}},
+        "mllm": {"kind": "simulated", "request_seconds": 0, "names": 20},
+        "label": {"images": images, "duplicate_similarity": 0.98, "workers": {"rows_per_part": 4}},
+    }
+    return RunContext(build(tree | more), str(folder), NoTracking())  # type: ignore[arg-type]
+
+
+def vectors_of(context: RunContext, samples: Table, ids: list[int]) -> Table:
+    """Of the discovery images: 1 and 2 are nearly 0, 5 equals 3, 7 could not be read, the others are alone."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((samples.rows, DIM))
+    for place, like in OTHERS.items():
+        vectors[ids[place]] = vectors[ids[like]] + (0.02 * random.standard_normal(DIM) if like == 0 else 0)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    lost = [Failure(Reason.CORRUPT, "cut off") if row == ids[7] else None for row in range(samples.rows)]
+    place, count = f"{context.folder}/vectors", samples.rows
+    table = Table(place, "embeddings", "f", count, 1, 1, count, 0.0, extra={"dim": DIM})
+    tables.write_part(table.uri, 0, embedding_rows(np.arange(samples.rows), vectors, lost))
+    table.commit()
+    return table
+
+
+def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    samples = ingest.run(context)
+    apart = label.run(context, samples)
+    ids = apart.read(["image_id"])["image_id"].to_pylist()
+    embeddings = vectors_of(context, samples, ids)
+
+    groups = duplicates.run(context, samples, embeddings, 0.98)
+    rows = groups.read().to_pylist()
+    assert [row["image_id"] for row in rows] == ids
+    assert [row["photo_id"] for row in rows] == [ids[OTHERS.get(place, place)] for place in range(12)]
+    for place, row in enumerate(rows):
+        assert row["similarity"] == pytest.approx(1, abs=0.02 if place in {1, 2} else 1e-6)
+    metrics = groups.extra["metrics"]
+    assert (metrics["photos"], metrics["shared"], metrics["largest_group"]) == (9, 3, 3)
+
+    named = label.run(context, samples, duplicates=groups)
+    (answers,) = (table for table in context.tables if table.name == "answers" and table.rows == 9)
+    assert answers.read(["image_id"])["image_id"].to_pylist() == [ids[p] for p in range(12) if p not in OTHERS]
+    before, after = apart.read().to_pylist(), named.read().to_pylist()
+    assert [row["image_id"] for row in after] == ids
+    assert named.extra["shared"] == 3
+    for place, row in enumerate(after):
+        like = OTHERS.get(place)
+        if like is None:
+            assert row["raw"] == before[place]["raw"]
+            assert row["output_tokens"] == before[place]["output_tokens"] > 0
+        else:
+            assert (row["raw"], row["label"]) == (after[like]["raw"], after[like]["label"])
+            assert (row["prompt_tokens"], row["output_tokens"]) == (0, 0)
+
+    sets = candidates.run(context, samples, named, embeddings).read().to_pylist()
+    photo = {ids[place]: ids[OTHERS.get(place, place)] for place in range(12)}
+    for row in sets:
+        seen = [photo[image] for image in row["neighbour_ids"]]
+        assert len(seen) == len(set(seen))
+        assert not seen or row["neighbour_ids"][0] == row["image_id"]
+    plain = candidates.run(context, samples, apart, embeddings).read().to_pylist()
+    assert any(len({photo[image] for image in row["neighbour_ids"]}) < len(row["neighbour_ids"]) for row in plain)
+
+
+def test_a_failure_is_shared_and_says_whose_it_is(tmp_path: Path) -> None:
+    mllm = {"kind": "simulated", "request_seconds": 0, "failures": {"engine_error": 0.9}}
+    context = context_of(tmp_path, mllm=mllm, run={"folder": str(tmp_path), "max_error_share": 1})
+    samples = ingest.run(context)
+    ids = label.run(context, samples).read(["image_id"])["image_id"].to_pylist()
+    named = label.run(
+        context, samples, duplicates=duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
+    )
+    rows = named.read().to_pylist()
+    shared = [place for place in OTHERS if rows[place]["error"] is not None]
+    assert shared
+    for place in shared:
+        first = rows[OTHERS[place]]
+        assert rows[place]["error"]["reason"] == first["error"]["reason"] == "engine_error"
+        assert rows[place]["error"]["detail"].startswith(f"as image {first['image_id']}, which shows the same: ")
+
+
+def test_labels_with_aspects_cannot_be_shared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"label\.duplicate_similarity: with aspects\.with_labels"):
+        context_of(tmp_path, aspects={"with_labels": True}, questions={"file": "q.txt"})
