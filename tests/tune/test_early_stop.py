@@ -1,12 +1,11 @@
-import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from fgvr import storage
 from fgvr.training.reporter import LocalReporter
+from tests.two_processes import RankReporter, two_processes
 from tune.early_stop import MARK, MarkingAsha, StoppableJob, is_stopped, train_stoppable, trial_folder
 
 
@@ -59,27 +58,18 @@ def test_an_unmarked_training_is_left_alone(tmp_path):
     assert len(reporter.history) == 10
 
 
-def one_of_two(rank: int, folder: Path, results) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    reporter = LocalReporter(folder / f"run{rank}")
-    reporter.rank, reporter.world_size = rank, 2
+def one_of_two(rank: int, folder: Path) -> None:
+    reporter = RankReporter(folder / f"run{rank}", rank)
     # Only rank 0 finds the mark: rank 1 looks into an empty folder, as on a node that lags behind.
     place = folder / ("trial" if rank == 0 else "nothing")
     train_stoppable(
         StoppableJob(ten_reports, folder / "trial" if rank == 0 else folder / "other", str(place)), reporter
     )
-    results.put((rank, len(reporter.history)))
-    torch.distributed.destroy_process_group()
+    (folder / f"reports{rank}").write_text(str(len(reporter.history)))
 
 
 @pytest.mark.slow
 def test_all_workers_end_at_the_same_report(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=one_of_two, args=(rank, tmp_path, results)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    ended = dict(results.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join()
-    assert ended == {0: 3, 1: 3}
+    with two_processes(tmp_path, one_of_two, tmp_path):
+        pass
+    assert [(tmp_path / f"reports{rank}").read_text() for rank in (0, 1)] == ["3", "3"]

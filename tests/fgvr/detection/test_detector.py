@@ -1,7 +1,6 @@
 """The detector: its pieces, its aspect head, its folder, and how it trains."""
 
 import json
-import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorError, D
 from fgvr.detection.training import LOSSES, DetectionJob, DetectionTrainingError, train_detector
 from fgvr.training.reporter import LocalReporter
 from tests.fgvr.detection.drawn_scenes import TINY, found_rows, job, metrics, scenes
+from tests.two_processes import two_processes
 
 FINCH, OWL = Category(3, "finch"), Category(90, "owl")
 RECIPE = Detect(model=TINY, alpha=1, epochs=2, batch_size=4, lr=0.01, schedule="cosine", warmup_epochs=0)
@@ -261,17 +261,10 @@ def test_training_finds_birds_that_chance_does_not(tmp_path):
     assert scores["trained"] > 60
 
 
-class _GlooReporter(LocalReporter):
-    def __init__(self, folder: Path, rank: int) -> None:
-        super().__init__(folder)
-        self.rank, self.world_size = rank, 2
-
-
-def _worker(rank: int, task: DetectionJob, folder: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
-    train_detector(task, _GlooReporter(folder / f"rank{rank}", rank))
-    torch.distributed.destroy_process_group()
+def _train_as_one_of_two(rank: int, task: DetectionJob, folder: Path) -> None:
+    reporter = LocalReporter(folder / f"rank{rank}")  # unlike Ray's, it keeps a checkpoint on both
+    reporter.rank, reporter.world_size = rank, 2
+    train_detector(task, reporter)
 
 
 @pytest.mark.slow
@@ -282,15 +275,9 @@ def test_two_processes_train_one_detector(drawn, tmp_path):
     task = job(tmp_path, annotated, folder / "train", frozen)
     examples = DetectionExamples.read(task.examples)
     replace(examples, uris=[str(tmp_path / "none.jpg"), *examples.uris[1:]]).write(task.examples)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_worker, args=(rank, task, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    alone = LocalReporter(tmp_path / "alone")
-    train_detector(task, alone)
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
+    with two_processes(tmp_path, _train_as_one_of_two, task, tmp_path):
+        alone = LocalReporter(tmp_path / "alone")
+        train_detector(task, alone)
     one, two = (torch.load(tmp_path / f"rank{rank}" / "checkpoint" / "state.pt")["detector"] for rank in (0, 1))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     for rank in (0, 1):

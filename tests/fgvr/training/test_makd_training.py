@@ -1,5 +1,4 @@
 import logging
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
 from fgvr.training.targets import true_targets
 from fgvr.training.teacher import put_scores
+from tests.two_processes import RankReporter, two_processes
 
 QUESTIONS = ("Is it red?", "Is it light?")
 TRUTH = np.array(
@@ -250,22 +250,10 @@ def test_too_few_images_for_a_step_are_refused(tmp_path):
         train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))
 
 
-class _GlooReporter(LocalReporter):
-    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
-        super().__init__(folder)
-        self.rank, self.world_size = rank, world_size
-
-    def report(self, metrics, save=None):
-        super().report(metrics, save if self.rank == 0 else None)
-
-
-def _worker(rank: int, tasks: dict[str, StudentJob], folder: Path) -> None:
-    torch.set_num_threads(1)
+def _train_as_one_of_two(rank: int, tasks: dict[str, StudentJob], folder: Path) -> None:
     logging.disable()
-    torch.distributed.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
     for name, task in tasks.items():
-        train_student(task, _GlooReporter(folder / f"{name}-rank{rank}", rank, 2))
-    torch.distributed.destroy_process_group()
+        train_student(task, RankReporter(folder / f"{name}-rank{rank}", rank))
 
 
 @pytest.mark.slow
@@ -279,15 +267,9 @@ def test_two_processes_train_as_one(tmp_path):
     scores[::3] = np.nan
     put_scores(str(tmp_path / "teacher"), [scores], *scores.shape)
     tasks = {"plain": plain, "followed": followed}
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_worker, args=(rank, tasks, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for name, task in tasks.items():
-        train_student(task, LocalReporter(tmp_path / name))
-    for process in processes:
-        process.join(300)
-        assert process.exitcode == 0
+    with two_processes(tmp_path, _train_as_one_of_two, tasks, tmp_path):
+        for name, task in tasks.items():
+            train_student(task, LocalReporter(tmp_path / name))
     for name in tasks:
         one, two = LocalReporter(tmp_path / name), LocalReporter(tmp_path / f"{name}-rank0")
         for weight, value in weights(one).items():

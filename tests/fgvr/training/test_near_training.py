@@ -1,6 +1,5 @@
 import json
 import math
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from fgvr.training.near import train_near
 from fgvr.training.near_data import NearJob, read_near_data
 from fgvr.training.near_state import NearState, read_weights
 from fgvr.training.reporter import LocalReporter
+from tests.two_processes import RankReporter, two_processes
 
 FIRST_ID = 100
 
@@ -336,39 +336,17 @@ def test_no_candidates_at_all_is_named(discovery, tmp_path):
         run(discovery.job(), tmp_path / "run")
 
 
-class WorkerReporter(LocalReporter):
-    """One of two processes; the first keeps checkpoints."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        super().__init__(folder)
-        self.rank, self.world_size = rank, 2
-
-    def report(self, metrics, save=None):
-        super().report(metrics, save if self.rank == 0 else None)
-
-
 def _train_as_one_of_two(rank: int, job: NearJob, folder: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    train_near(job, WorkerReporter(folder, rank))
-    torch.distributed.destroy_process_group()
+    train_near(job, RankReporter(folder, rank))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"batch_size": 16}, {"batch_size": 1000, "class_specific": True, "loss": "rc"}])
 def test_two_processes_train_as_one(discovery, tmp_path, settings):
     job = discovery.job(epochs=5, validation_share=0.2, text_chunk=2, **settings)
-    one = run(job, tmp_path / "one")
-    folder = tmp_path / "two"
-    folder.mkdir()
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_train_as_one_of_two, args=(rank, job, folder)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(300)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    two = LocalReporter(folder)
+    with two_processes(tmp_path, _train_as_one_of_two, job, tmp_path / "two"):
+        one = run(job, tmp_path / "one")
+    two = LocalReporter(tmp_path / "two")
     difference = state(one)["context"] - state(two)["context"]
     assert difference.norm() < 1e-3 * state(one)["context"].norm()
     np.testing.assert_allclose(read_weights(one.checkpoint), read_weights(two.checkpoint), atol=1e-3)
