@@ -18,7 +18,7 @@ from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
-from fgvr.config import ConfigError
+from fgvr.config import Config, ConfigError
 from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.schemas import PREDICTIONS
 from fgvr.splits import known_splits, split_ids
@@ -92,6 +92,12 @@ def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
     return ids
 
 
+def check_model(config: Config) -> None:
+    """Read the configured model's files; raises ConfigError where there is none."""
+    if config.infer.model is not None:
+        identity_of(storage.absolute(config.infer.model))
+
+
 def identity_of(model: str) -> str:
     """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
     digest = hashlib.sha256()
@@ -104,4 +110,4 @@ def identity_of(model: str) -> str:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.predictions)
+    stage_main(__doc__, lambda flow: flow.predictions, check=check_model)

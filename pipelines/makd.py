@@ -27,7 +27,7 @@ from fgvr.training.left_out import read_left_out
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
-from pipelines.student_task import StudentTask, assembled, spec_of, student_spec, student_task
+from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
 from pipelines.teacher import recipe
 
 Variant = Literal["makd", "base"]
@@ -108,4 +108,4 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: (flow.base, flow.makd))
+    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student)

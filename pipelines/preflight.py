@@ -30,13 +30,12 @@ from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.report.prices import read_prices
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from pipelines.engine_checks import check_engines
-from pipelines.infer import identity_of
+from pipelines.infer import check_model
 from pipelines.methods.cased import captions
 from pipelines.methods.finer import language_model
 from pipelines.questions import check_asked_with_labels
-from pipelines.teacher import asks_mllm, engine_of, find_teacher
+from pipelines.student_task import check_student
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +51,12 @@ def check(config: Config) -> None:
         identity(config.mllm)  # finds the model without fetching its weights
     check_engines(config)
     find_clip(config.clip)
-    if config.infer.model is not None:
-        identity_of(config.infer.model)  # reads the model's files
+    check_model(config)
     if _may_have_truth(config.ingest.source):
         find_sentence_model(config.evaluate.sentence_model)
     if config.label.merges_by_meaning:
         find_sentence_model(config.label.merge_model, "label.merge_model")
-    makd = config.makd
-    preprocess = timm_preprocess(makd.backbone, makd.image_size, makd.resize)
-    build_student(StudentSpec(makd.backbone, ("a",), (), preprocess, makd.backbone_args))
-    find_teacher(makd)  # reads it as a whole
-    if asks_mllm(makd):
-        engine_of(config)
+    check_student(config)
 
 
 def _check_simulated(config: Config) -> None:

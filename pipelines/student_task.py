@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes
-from fgvr.config import ConfigError, Makd
-from fgvr.students.architecture import StudentSpec, timm_preprocess
+from fgvr.config import Config, ConfigError, Makd
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.tables import Table
 from fgvr.training.assemble import (
     HeldOut,
@@ -25,7 +25,7 @@ from fgvr.training.assemble import (
 )
 from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
 from pipelines.flow import Flow
-from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
+from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, engine_of, find_teacher
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,20 @@ class StudentTask:
     def with_aspects(self) -> bool:
         """Whether it learns aspects, too."""
         return self.settings.alpha > 0
+
+
+def check_student(config: Config) -> None:
+    """What the config alone says of the student and its teacher, before anything is started.
+
+    Raises:
+        StudentError: timm does not have the backbone.
+        ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach.
+    """
+    settings = config.makd
+    build_student(spec_of(settings, ("a",), ()))
+    find_teacher(settings)  # reads it as a whole
+    if asks_mllm(settings):
+        engine_of(config)
 
 
 def student_task(flow: Flow, settings: Makd) -> StudentTask:

@@ -22,7 +22,7 @@ from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
-from pipelines.student_task import assembled, student_spec, student_task
+from pipelines.student_task import assembled, check_student, student_spec, student_task
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Space, makd_space
 from tune.stage_sweep import Objective, Training
@@ -130,3 +130,4 @@ def check(config: Config) -> None:
         raise ConfigError(
             "makd.validation_share = 0: the sweep measures on held-out training images; set it to 0.1, say"
         )
+    check_student(config)
