@@ -67,8 +67,16 @@ def quiet_before_start() -> None:
         logging.getLogger(name).setLevel(level)
 
 
+RAY_DATA_ADVICE = "ray.data._internal.issue_detection.issue_detector_manager"
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    """Ray Data advises every half minute to reserve memory by an argument of its API, which a run's owner has not."""
+    return record.name != RAY_DATA_ADVICE
+
+
 def quiet_ray_data() -> None:
-    """No plans and progress bars of Ray Data: stages show rows done, rate and time left themselves."""
+    """No plans, progress bars and advice of Ray Data: stages show rows done, rate and time left themselves."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -78,3 +86,4 @@ def quiet_ray_data() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if type(handler).__name__ == "PlainRayHandler":  # its console handler; the other one writes the log file
             handler.setLevel(logging.WARNING)
+            handler.addFilter(_no_advice)  # once, however often it is added

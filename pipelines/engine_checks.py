@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import Workers
-from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.config.models import DEMO_MODEL, Mllm, VllmBackend
 from fgvr.mllm import environment
 from fgvr.mllm.cards import card_bytes, smallest_here
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import EngineSize, check_cpu_cache, check_on_gpus, size_of
 from fgvr.mllm.memory import GIB, NotEnoughMemory, available_bytes, engine_bytes
 from fgvr.mllm.model_files import find
+from pipelines.teacher import asks_mllm
 
 log = logging.getLogger(__name__)
 
@@ -29,52 +31,70 @@ def check_engines(config: Config) -> None:
         NotEnoughMemory: it cannot fit on the card or the machine.
     """
     told: set[str] = set()
-    for field, workers, mllm in _engines(config):
-        _check_gpus(field, workers, mllm)
-        check_engine_args(mllm.engine_args, on_cpu=workers.num_gpus == 0)
+    for engine in _engines(config):
+        mllm = engine.backend
+        _check_gpus(engine)
+        check_engine_args(mllm.engine_args, on_cpu=engine.workers.num_gpus == 0, place=engine.place)
         if not storage.is_local(mllm.model) or not (mllm.model == DEMO_MODEL or storage.exists(mllm.model)):
             continue  # not here yet: the worker that fetches it says the same
-        said = _check_memory(config, field, workers, mllm, size_of(mllm, find(mllm)))
+        said = _check_memory(config, engine, size_of(mllm, find(mllm)))
         if said not in told:
             told.add(said)
             log.info("%s", said)
 
 
-def _engines(config: Config) -> Iterator[tuple[str, Workers, VllmBackend]]:
-    asked = [
-        ("label.workers", config.label.workers, config.mllm),
-        ("aspects.workers", config.aspects.workers, config.mllm),
-        ("questions.workers", config.questions.workers, config.questions.llm),
+@dataclass(frozen=True)
+class _Engine:
+    """A model that vLLM will run: where the config has its workers and itself."""
+
+    field: str
+    workers: Workers
+    place: str
+    backend: VllmBackend
+
+
+def _engines(config: Config) -> Iterator[_Engine]:
+    asked: list[tuple[str, Workers, str, Mllm | None]] = [
+        ("label.workers", config.label.workers, "mllm", config.mllm),
+        ("aspects.workers", config.aspects.workers, "mllm", config.mllm),
+        ("questions.workers", config.questions.workers, "questions.llm", config.questions.llm),
     ]
+    if asks_mllm(config.makd):
+        asked.append(("class_scores.workers", config.class_scores.workers, "mllm", config.mllm))
     if "finer" in config.evaluate.methods:
-        asked.append(("questions.workers", config.questions.workers, config.baselines.finer.llm))
-    yield from ((field, workers, mllm) for field, workers, mllm in asked if isinstance(mllm, VllmBackend))
+        llm = config.baselines.finer.llm
+        asked.append(("questions.workers", config.questions.workers, "baselines.finer.llm", llm))
+    for field, workers, place, model in asked:
+        if isinstance(model, VllmBackend):
+            yield _Engine(field, workers, place, model)
 
 
-def _check_gpus(field: str, workers: Workers, mllm: VllmBackend) -> None:
-    used, reserved = gpus_of_engine(mllm.tensor_parallel_size, mllm.engine_args), workers.num_gpus
+def _check_gpus(engine: _Engine) -> None:
+    field, place, mllm = engine.field, engine.place, engine.backend
+    used, reserved = gpus_of_engine(mllm.tensor_parallel_size, mllm.engine_args), engine.workers.num_gpus
     if used > 1 and reserved != used:
         raise ConfigError(
-            f"{field}.num_gpus = {reserved:g}: an engine with mllm.tensor_parallel_size = {mllm.tensor_parallel_size}"
-            f" takes {used} GPUs, all of one machine; set it to {used}"
+            f"{field}.num_gpus = {reserved:g}: an engine with {place}.tensor_parallel_size ="
+            f" {mllm.tensor_parallel_size} takes {used} GPUs, all of one machine; set it to {used}"
         )
     if reserved > used:
         raise ConfigError(
             f"{field}.num_gpus = {reserved:g}: an engine takes {used} GPU(s) and would leave the others idle; set it to"
-            f" {used}, or mllm.tensor_parallel_size to {reserved:g}"
+            f" {used}, or {place}.tensor_parallel_size to {reserved:g}"
         )
     if 0 < reserved < 1:
         engines = int(1 / reserved + 1e-9)
         if engines * mllm.gpu_memory_utilization > 1 + 1e-9:
             raise ConfigError(
                 f"{field}.num_gpus = {reserved:g} lets {engines} engines share a GPU, and each would take"
-                f" mllm.gpu_memory_utilization = {mllm.gpu_memory_utilization:g} of its memory; set that to"
+                f" {place}.gpu_memory_utilization = {mllm.gpu_memory_utilization:g} of its memory; set that to"
                 f" {0.9 / engines:.2f} or less"
             )
 
 
-def _check_memory(config: Config, field: str, workers: Workers, mllm: VllmBackend, size: EngineSize) -> str:
+def _check_memory(config: Config, engine: _Engine, size: EngineSize) -> str:
     """What an engine needs, in words; raises NotEnoughMemory."""
+    field, workers, place, mllm = engine.field, engine.workers, engine.place, engine.backend
     here = config.cluster.address is None and not os.environ.get("RAY_ADDRESS")
     if workers.num_gpus:
         kind = workers.accelerator_type
@@ -83,24 +103,25 @@ def _check_memory(config: Config, field: str, workers: Workers, mllm: VllmBacken
         if card is None:
             return f"{field}: an engine needs {size.least / GIB:.2f} GiB of GPU memory at least; its card is not known"
         gpus = gpus_of_engine(mllm.tensor_parallel_size, mllm.engine_args)
-        return f"{field}: {size.text(check_on_gpus(size, card, gpus, mllm.gpu_memory_utilization))}"
+        return f"{field}: {size.text(check_on_gpus(size, card, gpus, mllm.gpu_memory_utilization, place))}"
     cache = int(mllm.cpu_kv_cache_gb * GIB)
-    check_cpu_cache(size, cache)
+    check_cpu_cache(size, cache, place)
     if here and environment.runs_on_cpu():
-        _check_machine(config, field, workers, size, cache)
+        _check_machine(config, engine, size, cache)
     return f"{field}: {size.text(size.weights + size.activations + cache)}"
 
 
-def _check_machine(config: Config, field: str, workers: Workers, size: EngineSize, cache: int) -> None:
+def _check_machine(config: Config, engine: _Engine, size: EngineSize, cache: int) -> None:
     """As many engines as this machine's cores let start at once must fit into its memory."""
+    field, workers, place = engine.field, engine.workers, engine.place
     cores = config.cluster.num_cpus or os.cpu_count() or 1
-    engines = max(1, min(workers.max_workers, int(cores / workers.num_cpus)))
+    engines = max(1, min(workers.max_workers, int(cores / workers.num_cpus + 1e-9)))
     each, free = engine_bytes(size.weights, cache), available_bytes()
     if free is not None and engines * each > free:
         fit = free // each
-        remedy = f"lower {field}.max_workers to {fit}" if fit else "take a smaller mllm.model"
+        remedy = f"lower {field}.max_workers to {fit}" if fit else f"take a smaller {place}.model"
         raise NotEnoughMemory(
             f"{field}: {engines} engine(s) of about {each / GIB:.1f} GiB each (weights {size.weights / GIB:.2f},"
-            f" mllm.cpu_kv_cache_gb = {cache / GIB:g}) need more than the {free / GIB:.1f} GiB that are free here:"
-            f" {remedy}, lower mllm.cpu_kv_cache_gb, or close other programs"
+            f" {place}.cpu_kv_cache_gb = {cache / GIB:g}) need more than the {free / GIB:.1f} GiB that are free here:"
+            f" {remedy}, lower {place}.cpu_kv_cache_gb, or close other programs"
         )

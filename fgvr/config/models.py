@@ -22,7 +22,7 @@ class VllmBackend(Part):
     revision: str | None = None
     """Revision of a hub model; null: the newest."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of the weights; auto: as in the checkpoint."""
+    """Precision of the weights; auto: as in the checkpoint, and 16 bits for one in float32."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus answer, tokens; null: what the model allows."""
     tensor_parallel_size: int = Field(default=1, ge=1)

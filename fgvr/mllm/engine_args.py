@@ -50,24 +50,25 @@ def known_arguments() -> frozenset[str]:
     return frozenset(field.id for field in fields if isinstance(field, ast.Name) and not field.id.startswith("_"))
 
 
-def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool) -> None:
+def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "mllm") -> None:
     """Raise ModelError for arguments that vLLM does not know, or that are decided elsewhere.
 
     Args:
         given: `mllm.engine_args`.
         on_cpu: the engine runs without a GPU, where the cache's size is a field of its own.
+        place: where the config has the model, if it is not `mllm`.
     """
     own = _OWN_FIELDS | ({"kv_cache_memory_bytes": "cpu_kv_cache_gb"} if on_cpu else {})
     for name in given:
-        place = f"mllm.engine_args.{name}"
+        argument = f"{place}.engine_args.{name}"
         if name in own:
-            raise ModelError(f"{place}: set mllm.{own[name]} instead; two places could contradict each other")
+            raise ModelError(f"{argument}: set {place}.{own[name]} instead; two places could contradict each other")
         if name in _OTHER_WAYS:
-            raise ModelError(f"{place}: {_OTHER_WAYS[name]}; leave it out")
+            raise ModelError(f"{argument}: {_OTHER_WAYS[name]}; leave it out")
         if name not in known_arguments():
             near = get_close_matches(name, known_arguments() - set(own) - set(_OTHER_WAYS), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "its names are those of vllm.EngineArgs"
-            raise ModelError(f"{place}: vLLM's engine has no such argument; {hint}")
+            raise ModelError(f"{argument}: vLLM's engine has no such argument; {hint}")
 
 
 def gpus_of_engine(tensor_parallel_size: int, engine_args: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,11 @@ from fgvr.mllm.model_files import ModelFiles
 
 STEP_TOKENS = 8192
 """vLLM's default of `max_num_batched_tokens` on large cards; smaller ones take 2,048."""
-_STORED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}  # all others: one byte
+LONGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit."""
+AUTO = 2
+"""Bytes of a weight where `dtype` is auto: vLLM takes checkpoints in fp32 as bf16, or fp16 where a card has no bf16."""
+_STORED = {"I64": 8, "I32": 4, "I16": 2}  # all others that are no floats: one byte
 _ASKED = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -64,8 +69,7 @@ def size_of(config: VllmBackend, files: ModelFiles) -> EngineSize:
     step four vectors of the hidden size and two of the feed-forward's, of each sequence fp32 logits.
     """
     text = files.config.get("text_config") or files.config.get("llm_config") or files.config
-    saved = str(files.config.get("dtype") or files.config.get("torch_dtype") or text.get("dtype") or "bfloat16")
-    width = _ASKED.get(config.dtype, _ASKED.get(saved, 2))
+    width = _ASKED.get(config.dtype, AUTO)
     cache_width = 1 if str(config.engine_args.get("kv_cache_dtype", "auto")).startswith("fp8") else width
     longest = config.max_model_len or int(text.get("max_position_embeddings") or 0)
     step = int(config.engine_args.get("max_num_batched_tokens") or STEP_TOKENS)
@@ -90,51 +94,54 @@ def _numbers_a_token(text: dict[str, Any]) -> int:
 
 
 def weight_bytes(files: ModelFiles, dtype: str) -> int:
-    """Memory of the weights in `dtype` ("auto": as stored), from the headers of the safetensors files.
+    """Memory of the weights in `dtype` ("auto": 16 bits, as vLLM takes it), from the headers of the safetensors files.
 
     Other formats, and headers that cannot be read, are estimated from the files' sizes.
     """
-    try:
-        tensors = [each for file in sorted(files.folder.glob("*.safetensors")) for each in _header(file).values()]
-    except (OSError, ValueError, struct.error):
-        tensors = []
     total = 0
-    for tensor in tensors:
-        count = 1
-        for length in tensor["shape"]:
-            count *= length
-        stored = tensor["dtype"]
-        total += count * (_ASKED[dtype] if stored in _FLOATS and dtype in _ASKED else _STORED.get(stored, 1))
+    try:
+        for file in sorted(files.folder.glob("*.safetensors")):
+            for stored, count in _tensors(file):
+                total += count * (_ASKED.get(dtype, AUTO) if stored in _FLOATS else _STORED.get(stored, 1))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error):
+        total = 0  # strangers write these files: whatever is wrong with one, its size is known
     return total or files.weight_bytes(dtype)
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file: eight bytes with the length of a JSON object, then that object."""
+def _tensors(file: Path) -> list[tuple[str, int]]:
+    """Type and length of each tensor; a safetensors file begins with eight bytes that say how long their JSON is."""
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if not 2 <= length <= file.stat().st_size:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        if size > LONGEST_HEADER:
             raise ValueError(f"{file} has no safetensors header")
-        facts: dict[str, Any] = json.loads(stream.read(length))
-    facts.pop("__metadata__", None)
-    return facts
+        facts = json.loads(stream.read(size))
+    return [
+        (str(tensor["dtype"]), math.prod(int(length) for length in tensor["shape"]))
+        for name, tensor in facts.items()
+        if name != "__metadata__"
+    ]
 
 
-def check_on_gpus(size: EngineSize, card: int, gpus: int, utilization: float) -> int:
-    """Bytes that the engine may take of `gpus` cards of `card` bytes; raises NotEnoughMemory where they are too few."""
+def check_on_gpus(size: EngineSize, card: int, gpus: int, utilization: float, place: str = "mllm") -> int:
+    """Bytes that the engine at `place` of the config may take of `gpus` cards of `card` bytes.
+
+    Raises NotEnoughMemory where they are too few.
+    """
     share = int(card * utilization) * gpus
     if size.least > share:
         raise NotEnoughMemory(
-            f"mllm: {size.text(share)} on {gpus} GPU(s) of {card / GIB:.0f} GiB at mllm.gpu_memory_utilization ="
-            f" {utilization:g}: it cannot fit. Lower mllm.max_model_len, raise mllm.tensor_parallel_size with the"
-            " workers' num_gpus, set mllm.engine_args.kv_cache_dtype to fp8, or take a smaller or quantized mllm.model"
+            f"{place}: {size.text(share)} on {gpus} GPU(s) of {card / GIB:.0f} GiB at {place}.gpu_memory_utilization ="
+            f" {utilization:g}: it cannot fit. Lower {place}.max_model_len, raise {place}.tensor_parallel_size with the"
+            f" workers' num_gpus, set {place}.engine_args.kv_cache_dtype to fp8, or take a smaller or quantized"
+            f" {place}.model"
         )
     return share
 
 
-def check_cpu_cache(size: EngineSize, cache: int) -> None:
+def check_cpu_cache(size: EngineSize, cache: int, place: str = "mllm") -> None:
     """Raise NotEnoughMemory where not one prompt of the longest kind fits into the cache (bytes); vLLM would refuse."""
     if size.prompt > cache:
         raise NotEnoughMemory(
-            f"mllm.cpu_kv_cache_gb = {cache / GIB:g}: a prompt of {size.longest:,} tokens needs"
-            f" {size.prompt / GIB:.2f} GiB. Raise it, or lower mllm.max_model_len"
+            f"{place}.cpu_kv_cache_gb = {cache / GIB:g}: a prompt of {size.longest:,} tokens needs"
+            f" {size.prompt / GIB:.2f} GiB. Raise it, or lower {place}.max_model_len"
         )

@@ -52,12 +52,12 @@ class ModelFiles:
             )
 
     def weight_bytes(self, dtype: str) -> int:
-        """Memory that the weights take in `dtype` ("auto": as stored); an estimate from the sizes of the files."""
+        """Memory that the weights take in `dtype` ("auto": 16 bits); an estimate from the sizes of the files."""
         files: list[Path] = next((found for p in _WEIGHTS if (found := list(self.folder.glob(p)))), [])
         stored = sum(file.stat().st_size for file in files)
         text = self.config.get("text_config") or {}
         saved = str(self.config.get("dtype") or self.config.get("torch_dtype") or text.get("dtype") or "bfloat16")
-        return int(stored * _BYTES.get(dtype, _BYTES.get(saved, 2)) / _BYTES.get(saved, 2))
+        return int(stored * _BYTES.get(dtype, 2) / _BYTES.get(saved, 2))
 
     def fingerprint(self) -> str:
         """Hash of all files' names and sizes and of samples of their content: 16 hex digits, quick at any size.

@@ -63,6 +63,29 @@ def test_what_works_passes(workers: dict[str, Any], mllm: dict[str, Any]) -> Non
     check_engines(config(workers, **mllm))
 
 
+def test_the_workers_of_class_scores_are_looked_at_where_the_mllm_teaches() -> None:
+    asked = {"class_scores": {"workers": {"num_gpus": 0.5}}, "mllm": {"kind": "vllm"}, "cluster": {"num_cpus": 4}}
+    check_engines(build(asked))
+    taught = asked | {"makd": {"distillation": {"kind": "kd", "teacher": "mllm"}}}
+    with pytest.raises(ConfigError, match=r"class_scores\.workers\.num_gpus = 0\.5 lets 2 engines share a GPU"):
+        check_engines(build(taught))
+
+
+@pytest.mark.parametrize(
+    ("llm", "said"),
+    [
+        ({"engine_args": {"max_num_seqs": 4}}, r"^questions\.llm\.engine_args\.max_num_seqs: set questions\.llm\.max"),
+        ({"tensor_parallel_size": 2}, r"^questions\.workers\.num_gpus = 0: .* questions\.llm\.tensor_parallel_size"),
+        ({"cpu_kv_cache_gb": 1e-6}, r"^questions\.llm\.cpu_kv_cache_gb = .* or lower questions\.llm\.max_model_len$"),
+        ({"cpu_kv_cache_gb": 3000}, r"^questions\.workers: 1 engine.* lower questions\.llm\.cpu_kv_cache_gb"),
+    ],
+)
+def test_a_language_model_is_named_by_its_own_fields(llm: dict[str, Any], said: str) -> None:
+    asked = {"mllm": {"kind": "openai", "model": "m"}, "questions": {"llm": {"kind": "vllm", **llm}}}
+    with pytest.raises(UserError, match=said):
+        check_engines(build(asked))
+
+
 def test_a_model_too_large_for_the_card_is_refused_by_its_headers(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "BF16", "shape": [20 * 2**30, 1], "data_offsets": [0, 0]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)

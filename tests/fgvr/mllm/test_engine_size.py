@@ -35,7 +35,7 @@ def files(folder: Path, text: dict[str, Any], nested: bool = True) -> ModelFiles
     return find(VllmBackend(model=str(folder)))
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("auto", 8000 + 50 + 40), ("float32", 16000 + 50 + 40)])
+@pytest.mark.parametrize(("dtype", "expected"), [("auto", 8000 + 50 + 20), ("float32", 16000 + 50 + 40)])
 def test_weights_are_those_of_the_headers_whatever_else_is_in_the_folder(
     tmp_path: Path, dtype: str, expected: int
 ) -> None:
@@ -51,6 +51,18 @@ def test_a_damaged_header_is_not_believed(tmp_path: Path) -> None:
     assert weight_bytes(found, "auto") == 1000 + other
 
 
+@pytest.mark.parametrize(
+    "header",
+    [[1, 2], {"w": 5}, {"w": {"dtype": "BF16"}}, {"w": {"dtype": "BF16", "shape": ["a"]}}, {"w": {"shape": 3}}],
+)
+def test_neither_is_one_that_does_not_describe_tensors(tmp_path: Path, header: object) -> None:
+    found = files(tmp_path, QWEN3_8B)
+    text = json.dumps(header).encode()
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(1000))
+    other = (tmp_path / "model-00002-of-00002.safetensors").stat().st_size
+    assert weight_bytes(found, "auto") == 8 + len(text) + 1000 + other
+
+
 def test_the_cache_of_a_token_and_of_the_longest_prompt(tmp_path: Path) -> None:
     # 2 (key and value) x 36 layers x 8 heads x 128 numbers x 2 bytes = 147,456 bytes a token
     size = size_of(VllmBackend(max_model_len=8192), files(tmp_path, QWEN3_8B))
@@ -58,6 +70,10 @@ def test_the_cache_of_a_token_and_of_the_longest_prompt(tmp_path: Path) -> None:
     assert size.prompt == 1_207_959_552
     # 8,192 tokens x (4 x 4,096 + 2 x 12,288) x 2 bytes + 256 sequences x 151,936 x 4 bytes
     assert size.activations == 671_088_640 + 155_582_464
+    # vLLM runs a checkpoint in fp32 in 16 bits unless it is told otherwise.
+    single = files(tmp_path, QWEN3_8B | {"dtype": "float32"})
+    assert size_of(VllmBackend(), single).token == 147_456
+    assert size_of(VllmBackend(dtype="float32"), single).token == 2 * 147_456
     fp8 = VllmBackend(engine_args={"kv_cache_dtype": "fp8_e4m3"})
     whole = size_of(fp8, files(tmp_path, QWEN3_8B, nested=False))
     assert (whole.token, whole.longest) == (73_728, 40960)

@@ -78,6 +78,7 @@ def test_a_text_model_reads_no_images(tmp_path: Path) -> None:
     ("config", "dtype", "expected"),
     [
         ({"dtype": "bfloat16"}, "auto", 1000),
+        ({"dtype": "float32"}, "auto", 500),
         ({"dtype": "bfloat16"}, "float32", 2000),
         ({"torch_dtype": "float32"}, "bfloat16", 500),
         ({"text_config": {"dtype": "float32"}}, "float16", 500),

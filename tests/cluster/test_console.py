@@ -1,0 +1,26 @@
+import io
+import logging
+from pathlib import Path
+
+import pytest
+from ray.data._internal.issue_detection import issue_detector_manager
+
+from cluster.console import quiet_ray_data
+
+
+def test_advice_about_rays_own_api_goes_to_its_log_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet_ray_data()
+    quiet_ray_data()  # a second session of this process
+    ray_data = logging.getLogger("ray.data")
+    console, console_text = next(h for h in ray_data.handlers if type(h).__name__ == "PlainRayHandler"), io.StringIO()
+    monkeypatch.setattr(console, "stream", console_text)
+    file = logging.FileHandler(tmp_path / "ray-data.log")
+    monkeypatch.setattr(ray_data, "handlers", [*ray_data.handlers, file])  # as a session has one
+    issue_detector_manager.logger.warning("Operator 'MapBatches(_PartActor)' uses 126.9MiB of memory per worker")
+    logging.getLogger("ray.data._internal.execution").warning("actors died")
+    file.close()
+    assert (tmp_path / "ray-data.log").read_text().splitlines() == [
+        "Operator 'MapBatches(_PartActor)' uses 126.9MiB of memory per worker",
+        "actors died",
+    ]
+    assert [line.rsplit(" -- ", 1)[1] for line in console_text.getvalue().splitlines()] == ["actors died"]
