@@ -58,6 +58,8 @@ def quiet_before_start() -> None:
         # Ray Data's actors always draw an E line from the C++ core of the driver (their constructor arguments lie in
         # the object store, where the driver keeps them as long as the run lasts); its log level is the only switch.
         # putenv instead of os.environ: the driver alone, while Ray's other processes go on logging to their files.
+        # The core says once that it was told so, before it obeys, past Python to file descriptor 2. Only turning that
+        # away while Ray starts would hide the line, and with it whatever else goes wrong in this time.
         os.putenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow sets its logger anew when it is imported
