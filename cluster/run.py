@@ -15,7 +15,7 @@ from cluster.session import ray_session
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
 from fgvr import storage
-from fgvr.config import Config, ConfigError, exit_with, load_config, to_yaml
+from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
 from fgvr.safe_text import masked, safe
@@ -52,11 +52,12 @@ def run_main(
         doc: the script's docstring, first thing in `--help`.
         presets: folder of the shipped presets.
         work: what to do inside the run.
-        check: looks for what cannot work before anything is started; raises ConfigError.
+        check: looks for what cannot work before anything is started; raises a UserError.
         argv: arguments; null: the command line's.
 
     Raises:
-        SystemExit: 2 for a wrong config, 1 for an error that the user can mend.
+        SystemExit: for an error that the user can mend, with status 2 where the work has not begun (a wrong config, a
+            missing file, no Ray cluster at the address), and 1 where it has: the same command goes on.
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -65,19 +66,19 @@ def run_main(
             "a secret stands on the command line: everyone on this machine sees it there, and so do those who see "
             "Ray's list of jobs. Give it in the environment instead (docs/security.md)"
         )
+    begun = False
     try:
         config = load_config(words, presets, doc or "")
         check_installation()
         if check is not None:
             check(config)
         with open_run(config) as context:
+            begun = True
             work(context)
-    except ConfigError as error:
-        exit_with(error)
     except Exception as error:  # whatever happened: was there a cause that the user can mend?
         known = user_error_in(error)
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)
-        sys.stderr.write(safe(f"stopped: {known}\n"))
-        raise SystemExit(1) from None
+        sys.stderr.write(safe(f"{'stopped' if begun else 'not started'}: {known}\n"))
+        raise SystemExit(1 if begun else 2) from None

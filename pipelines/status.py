@@ -96,7 +96,7 @@ def _what_next(status: RunStatus) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 1 where there is no run."""
+    """The command line; 2 where there is no run, as of a wrong argument."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = run_status(options.run)
     except UserError as error:
         sys.stderr.write(safe(f"status: {error}\n"))
-        return 1
+        return 2
     sys.stdout.write(as_json(status) if options.json else as_text(status))
     return 0
 

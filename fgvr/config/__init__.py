@@ -2,7 +2,7 @@
 
 from fgvr.config.data import Discovery, ImageLimits, Ingest
 from fgvr.config.distillation import MLLM_TEACHER, Dkd, Kd, NoDistillation
-from fgvr.config.load import ConfigError, build, exit_with, load_config, to_yaml
+from fgvr.config.load import ConfigError, build, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
@@ -37,7 +37,6 @@ __all__ = [
     "SimulatedVectors",
     "VllmBackend",
     "build",
-    "exit_with",
     "load_config",
     "to_yaml",
 ]

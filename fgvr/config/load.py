@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from fgvr.config.explain import explain
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, leaves, merge, nested, options, type_name
 from fgvr.errors import UserError
-from fgvr.safe_text import MASK, masked_tree, safe
+from fgvr.safe_text import MASK, masked_tree
 
 
 class ConfigError(UserError, ValueError):
@@ -134,6 +134,7 @@ def _value(name: str, text: str) -> Any:
 def help_text(description: str, presets: Path) -> str:
     """Every field with its type, default and meaning."""
     lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--FIELD VALUE …]", ""]
+    lines += ["Exit status: 0 done; 1 stopped on the way, the same command goes on; 2 not started: mend it", ""]
     lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
     lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]
     for leaf in leaves(Config):
@@ -149,9 +150,3 @@ def help_text(description: str, presets: Path) -> str:
 def _yaml_value(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True, width=200).replace("\n...", "").strip()
-
-
-def exit_with(error: ConfigError) -> NoReturn:
-    """Print what is wrong and leave with status 2, as command lines do."""
-    sys.stderr.write(safe(f"config: {error}\n"))
-    raise SystemExit(2)

@@ -134,7 +134,7 @@ def test_a_run_without_a_record_and_a_folder_without_a_run(tmp_path: Path, capsy
     status = run_status(str(tmp_path))
     assert (status.state, status.command) == (UNKNOWN, None)
     assert [(stage.name, stage.state) for stage in status.stages] == [("answers", CUT_OFF), ("samples", FINISHED)]
-    assert main([str(tmp_path / "nothing")]) == 1
+    assert main([str(tmp_path / "nothing")]) == 2
     assert "there is no run in" in capsys.readouterr().err
 
 

@@ -1,0 +1,81 @@
+"""Exit status and last words of a command line, without a Ray session."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.run import run_main
+from fgvr.config import Config, ConfigError
+from fgvr.errors import UserError
+
+PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+class Lost(UserError):
+    """An error that is no ConfigError, as of a missing model."""
+
+
+def raises(error: Exception) -> Callable[[object], None]:
+    def body(_given: object) -> None:
+        raise error
+
+    return body
+
+
+def wrapped(_context: object) -> None:
+    """As Ray does with what its workers raise."""
+    raise RuntimeError("a task failed") from Lost("the photos are gone")
+
+
+@pytest.fixture
+def end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str]]:
+    """Runs a command line in a run that is none; its exit status and what it wrote."""
+
+    @contextmanager
+    def opened(config: Config) -> Iterator[None]:
+        if config.run.name == "refused":
+            raise Lost("no Ray cluster there")
+        yield
+
+    monkeypatch.setattr("cluster.run.open_run", opened)
+    monkeypatch.setattr("cluster.run.show_progress", lambda: None)
+
+    def ended(*argv: str, work: Callable[[object], None] = lambda _: None, **more: object) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as left:
+            run_main("A script.", PRESETS, work, argv=argv, **more)  # type: ignore[arg-type]
+        return left.value.code, capsys.readouterr().err
+
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--near.lr", "-1"], "near.lr = -1"),
+        (["--near.leraning_rate", "1"], "near.leraning_rate: there is no such field"),
+        (["--config", "no_such_preset"], "--config no_such_preset"),
+        (["--run.name", "refused"], "no Ray cluster there"),
+    ],
+)
+def test_what_keeps_the_work_from_beginning_ends_with_2(end, argv, named) -> None:
+    status, words = end(*argv)
+    assert status == 2
+    assert words.startswith("not started: ")
+    assert named in words
+
+
+@pytest.mark.parametrize("error", [ConfigError("clip.model: not there"), Lost("clip.model: not there")])
+def test_the_kind_of_an_error_does_not_matter_but_when_it_comes(end, error) -> None:
+    assert end(check=raises(error)) == (2, "not started: clip.model: not there\n")
+    assert end(work=raises(error)) == (1, "stopped: clip.model: not there\n")
+
+
+def test_what_a_worker_says_is_the_last_word(end) -> None:
+    assert end(work=wrapped) == (1, "stopped: the photos are gone\n")
+
+
+def test_an_error_that_nobody_foresaw_is_shown_as_it_is(end) -> None:
+    with pytest.raises(ZeroDivisionError):
+        end(work=lambda _: 1 / 0)
