@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes
-from fgvr.config import Config, ConfigError, Makd
+from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.tables import Table
 from fgvr.training.assemble import (
@@ -26,6 +27,11 @@ from fgvr.training.assemble import (
 from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
 from pipelines.flow import Flow
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, engine_of, find_teacher
+
+log = logging.getLogger(__name__)
+
+HIGH_RATE = 0.1
+"""Learning rate from which on a loss with T² before it was seen to cost accuracy (docs/distillation.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,20 @@ def check_student(config: Config) -> None:
     find_teacher(settings)  # reads it as a whole
     if asks_mllm(settings):
         engine_of(config)
+    _check_rate(settings)
+
+
+def _check_rate(settings: Makd) -> None:
+    """A rate that suits the student alone may be too much with a teacher: say so, and go on."""
+    taught = settings.distillation
+    if not isinstance(taught, NoDistillation) and taught.temperature > 1 and settings.lr > HIGH_RATE:
+        log.warning(
+            "makd.lr = %g may be too high with makd.distillation.kind = %s, whose loss is %g times (T²) as large: "
+            "students have lost accuracy so; try --makd.lr 0.05 (docs/distillation.md)",
+            settings.lr,
+            taught.kind,
+            taught.temperature**2,
+        )
 
 
 def student_task(flow: Flow, settings: Makd) -> StudentTask:

@@ -16,7 +16,7 @@ from fgvr.students.folder import save_student
 from fgvr.tables import Table, write_part
 from fgvr.training.teacher import open_teacher
 from pipelines.preflight import check
-from pipelines.student_task import check_teacher, student_task
+from pipelines.student_task import check_student, check_teacher, student_task
 from pipelines.teacher import MllmTeacher, check_classes, find_teacher, recipe
 
 
@@ -95,6 +95,24 @@ def test_what_is_no_student_is_refused_before_anything_starts(tmp_path: Path) ->
         check(build({"makd": {"distillation": {"kind": "dkd", "teacher": "/nowhere"}}}))
     with pytest.raises(ConfigError, match=r"makd\.distillation\.teacher: required"):
         build({"makd": {"distillation": {"kind": "kd"}}})
+
+
+@pytest.mark.parametrize(
+    ("rate", "teaching", "warned"),
+    [
+        (0.2, {"kind": "kd"}, True),
+        (0.2, {"kind": "dkd", "temperature": 2}, True),
+        (0.1, {"kind": "kd"}, False),
+        (0.2, {"kind": "kd", "temperature": 1}, False),  # nothing is multiplied
+        (0.2, None, False),
+    ],
+)
+def test_a_rate_too_high_for_a_teacher_draws_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rate: float, teaching: dict[str, object] | None, warned: bool
+) -> None:
+    given = {} if teaching is None else {"distillation": teaching | {"teacher": str(student(tmp_path / "m"))}}
+    check_student(build({"makd": {"lr": rate} | given}))
+    assert ("makd.lr = 0.2 may be too high" in caplog.text) == warned
 
 
 class Samples:
