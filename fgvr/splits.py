@@ -22,11 +22,3 @@ def split_ids(samples: Table, splits: Collection[str] | None) -> Ids:
     parts = samples.batches(["image_id", "split"])
     found = [rows.filter(pc.is_in(rows["split"], wanted))["image_id"].to_numpy() for rows in parts]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
-
-
-def known_splits(samples: Table) -> list[str]:
-    """The splits that there are, sorted."""
-    known: set[str] = set()
-    for rows in samples.batches(["split"]):
-        known.update(pc.unique(rows["split"]).to_pylist())
-    return sorted(known)

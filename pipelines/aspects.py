@@ -21,7 +21,7 @@ from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.backends import backend_identity
-from fgvr.splits import known_splits, split_ids
+from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
@@ -83,7 +83,7 @@ def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:
     """Ascending ids of the images asked about: the split, or so many of it at random."""
     ids = split_ids(samples, [config.split])
     if not len(ids):
-        known = ", ".join(known_splits(samples))
+        known = ", ".join(sorted(samples.extra["splits"]))
         raise ConfigError(f"aspects.split = {config.split}: no image is in this split (there are: {known})")
     if config.max_images is not None and config.max_images < len(ids):
         ids = np.random.default_rng(config.seed).choice(ids, size=config.max_images, replace=False)

@@ -23,7 +23,7 @@ from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip
 from fgvr.clip.views import MIN_CROP
 from fgvr.config import ConfigError, SimulatedVectors
-from fgvr.splits import known_splits, split_ids
+from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -115,10 +115,10 @@ def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: Simulated
 
 
 def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:
-    known = known_splits(samples) if splits else []
-    unknown = sorted(set(splits or ()) - set(known))
+    unknown = sorted(split for split in splits or () if split not in samples.extra["splits"])
     if unknown:
-        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {', '.join(known)})")
+        known = ", ".join(sorted(samples.extra["splits"]))
+        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {known})")
     return split_ids(samples, splits)
 
 

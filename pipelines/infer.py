@@ -21,7 +21,7 @@ from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
 from fgvr.config import Config, ConfigError
 from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.schemas import PREDICTIONS
-from fgvr.splits import known_splits, split_ids
+from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
 
@@ -87,7 +87,7 @@ def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
     """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
     ids = split_ids(samples, None if split is None else [split])
     if not len(ids):
-        known = ", ".join(known_splits(samples))
+        known = ", ".join(sorted(samples.extra["splits"]))
         raise ConfigError(f"infer.split = {split}: no image is in this split (there are: {known})")
     return ids
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from fgvr import tables
-from fgvr.splits import known_splits, split_ids
+from fgvr.splits import split_ids
 from fgvr.tables import Table
 
 
@@ -25,7 +25,3 @@ def test_ids_of_splits(samples: Table) -> None:
     assert split_ids(samples, None).tolist() == list(range(10))
     assert split_ids(samples, ["none"]).tolist() == []
     assert split_ids(samples, ["none"]).dtype == np.int64
-
-
-def test_the_splits_that_there_are(samples: Table) -> None:
-    assert known_splits(samples) == ["dev", "test", "train"]
