@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from types import TracebackType
@@ -11,8 +12,11 @@ from typing import Self
 from cluster.stage_files import CLOCK
 from fgvr import storage
 
+log = logging.getLogger(__name__)
+
 BEAT = 30.0
 """Seconds between two writings: what is lost at most when a session is killed."""
+LAST_SECONDS = 5.0
 
 
 class StageClock:
@@ -44,7 +48,7 @@ class StageClock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=LAST_SECONDS)  # an object store that is away must not hold up the stage
         if kind is not None:
             self._write()
 
@@ -58,7 +62,11 @@ class StageClock:
             self._write()
 
     def _write(self) -> None:
-        storage.write_bytes(self._file, json.dumps({"seconds": self.seconds}).encode())
+        try:
+            storage.write_bytes(self._file, json.dumps({"seconds": self.seconds}).encode())
+        except Exception as error:  # of whatever kind a store's library has: the next one may get through
+            log.debug("the seconds of a stage could not be left at %s: %s", self._file, error)
+            return
         self._written = True
 
 

@@ -1,7 +1,8 @@
 """Files on local disks and object stores, addressed alike: paths, `file://`, `s3://` and whatever else fsspec knows.
 
 Object stores have no rename, and a PUT is atomic there; on a local disk a rename is atomic and a write is not.
-`write_bytes` hides the difference: a reader sees the whole new file or none of it.
+`write_bytes` hides the difference: a reader sees the whole new file or none of it. That holds for a machine that loses
+its power, too: a renamed file whose bytes the system had not written yet would be there, and empty.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
         try:
             with full_disk(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(data)
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    _to_disk(file)
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -125,20 +128,29 @@ def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
     """A file that is written piece by piece, for what should not be held whole; atomic as `write_bytes`.
 
     An object store gets it from a temporary file on this machine when all is written; where writing raises, nothing
-    appears at `uri`.
+    appears at `uri`. A full disk is told as one.
     """
     local = local_path(uri) if is_local(uri) else None
-    if local is not None:
-        local.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=None if local is None else local.parent, prefix=".") as folder:
-        temporary = Path(folder) / "file"
-        with temporary.open("wb") as file:
-            yield file
+    with full_disk(local or Path(tempfile.gettempdir())):
         if local is not None:
-            temporary.replace(local)
-        else:
-            fs, path = resolve(uri)
-            fs.put_file(str(temporary), path)
+            local.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=None if local is None else local.parent, prefix=".") as folder:
+            temporary = Path(folder) / "file"
+            with temporary.open("wb") as file:
+                yield file
+                if local is not None:
+                    _to_disk(file)
+            if local is not None:
+                temporary.replace(local)
+            else:
+                fs, path = resolve(uri)
+                fs.put_file(str(temporary), path)
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    """Wait until the bytes are on the disk, before the file gets its name."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def remove(uri: str | Path) -> None:
@@ -213,13 +225,13 @@ def fetch_folder(uri: str | Path) -> Path:
 
 
 def put_folder(local: Path, uri: str | Path) -> None:
-    """Copy the files of a local folder to `uri`, replacing files of the same names."""
+    """Copy the files of a local folder to `uri`, each atomically, replacing files of the same names."""
     for file in sorted(local.rglob("*")):
         if file.is_file():
             target = join(uri, file.relative_to(local).as_posix())
             if is_local(uri):
-                local_path(target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, local_path(target))
+                with file.open("rb") as source, new_file(target) as copy:
+                    shutil.copyfileobj(source, copy, 2**20)
             else:
                 fs, path = resolve(target)
                 fs.put_file(str(file), path)

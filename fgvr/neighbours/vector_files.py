@@ -6,10 +6,8 @@ and read where it lies, or from the copy that `storage.fetch_folder` makes of a 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,30 +44,27 @@ def write(folder: str, ids: Ids, dim: int, blocks: Iterable[tuple[Ids, Vectors]]
         blocks: ids (ascending, all blocks together) and vectors of more or of just these images.
         own: int64 [n] beside them.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        create: Any = np.lib.format.open_memmap
-        target = create(place / VECTORS, mode="w+", dtype=np.float16, shape=(len(ids), dim))
+    # Not through a memory map: on a disk that is full, writing to one kills the process without a word.
+    with storage.new_file(storage.join(folder, VECTORS)) as file:
+        write_header: Any = np.lib.format.write_array_header_1_0
+        write_header(file, {"descr": "<f2", "fortran_order": False, "shape": (len(ids), dim)})
         written = 0
-        for places, vectors in _wanted(ids, blocks):
-            target[places] = vectors
-            written += len(places)
+        for vectors in _wanted(ids, blocks):
+            file.write(np.ascontiguousarray(vectors, dtype="<f2").tobytes())
+            written += len(vectors)
         if written != len(ids):
             raise ValueError(f"{len(ids) - written} of {len(ids)} images have no vector among those that were given")
-        target.flush()
-        del target
-        np.save(place / IDS, ids)
-        if own is not None:
-            np.save(place / OWN, own)
-        storage.put_folder(place, folder)
+    for name, array in ((IDS, ids), (OWN, own)):
+        if array is not None:
+            with storage.new_file(storage.join(folder, name)) as file:
+                np.save(file, array)
 
 
-def _wanted(ids: Ids, blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[tuple[Ids, Vectors]]:
-    """Places in `ids`, and the vectors, of those rows of each block that are among them."""
+def _wanted(ids: Ids, blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[Vectors]:
+    """The vectors of those of `ids` that are in each block, in their order."""
     for here, vectors in blocks:
         if not len(here):
             continue
         first, last = np.searchsorted(ids, [here[0], here[-1] + 1])
         at = np.searchsorted(here, ids[first:last])
-        known = here[np.minimum(at, len(here) - 1)] == ids[first:last]
-        yield first + np.flatnonzero(known), vectors[at[known]]
+        yield vectors[at[here[at] == ids[first:last]]]

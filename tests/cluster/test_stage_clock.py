@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +40,30 @@ def test_a_stage_that_ends_well_at_once_writes_nothing(tmp_path: Path) -> None:
         pass
     assert not list(tmp_path.iterdir())
     clock.forget()
+
+
+def test_a_store_that_is_away_for_a_while_stops_neither_the_clock_nor_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def away(uri: str, data: bytes) -> None:
+        tried.set()
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("fgvr.storage.write_bytes", away)
+    with StageClock(str(tmp_path), beat=0.01):
+        assert tried.wait(30)
+        monkeypatch.undo()
+        for _ in range(1000):
+            if (tmp_path / CLOCK).exists():
+                break
+            time.sleep(0.01)
+        assert kept(tmp_path) > 0
+    monkeypatch.setattr("fgvr.storage.write_bytes", away)
+    with pytest.raises(ValueError, match="oops") as stopped, StageClock(str(tmp_path)):
+        fail_after(0)
+    assert stopped.value.__context__ is None
 
 
 def test_a_killed_session_loses_a_beat_at_most(tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import s3fs
 
 from cluster.local_cluster import LocalCluster, free_port, local_cluster
 from fgvr import storage
+from fgvr.neighbours import vector_files
+from fgvr.storage_faults import StorageFull
 from tests.faults.bad_s3 import Plan, bad_proxy
 from tests.faults.job import Job, write_things
 from tests.faults.running import Place, check_hashes, last_words, wait_for
@@ -43,6 +46,15 @@ def fill(disk: Path, left: int) -> Path:
     with filler.open("r+b") as file:
         file.truncate(filler.stat().st_size - left)
     return filler
+
+
+def test_vectors_of_a_search_that_do_not_fit_on_the_disk_are_told(seen, small_disk: Path) -> None:
+    ids, vectors = np.arange(4000), np.ones((4000, 512), np.float16)  # 4 MB
+    blocks = ((ids[at : at + 500], vectors[at : at + 500]) for at in range(0, 4000, 500))
+    with pytest.raises(StorageFull, match=r"vectors\.npy: no space is left there"):
+        vector_files.write(str(small_disk / "shard"), ids, 512, blocks)
+    assert list((small_disk / "shard").iterdir()) == []
+    seen("no space left for the vectors of a search", "stops and says so")
 
 
 def test_the_disk_is_full(place: Place, undisturbed, seen, small_disk: Path) -> None:

@@ -46,12 +46,10 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_rest(tmp_path: Path, monke
     target = tmp_path / "new" / "folder" / "file.json"
     storage.write_bytes(target, b"old")
 
-    def full_disk(self: Path, data: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(data[:1])
+    def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         storage.write_bytes(target, b"new content")
     monkeypatch.undo()

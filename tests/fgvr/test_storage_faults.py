@@ -1,5 +1,7 @@
 import errno
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,30 @@ from fgvr import storage
 from fgvr.storage_faults import StorageFull, _Passing, patient
 
 
-def test_a_full_disk_is_told_as_one_and_nothing_half_written_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage.write_bytes(tmp_path / "table", b"before")
+def written_in_pieces(place: Path, data: bytes) -> None:
+    with storage.new_file(place) as file:
+        file.write(data)
 
-    def full(self: Path, data: bytes) -> int:
-        os.close(os.open(self, os.O_CREAT | os.O_WRONLY))
+
+def copied(place: Path, data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / place.name).write_bytes(data)
+        storage.put_folder(Path(folder), place.parent)
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes, written_in_pieces, copied])
+def test_a_full_disk_is_told_as_one_and_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]
+) -> None:
+    write(tmp_path / "table", b"before")
+
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(StorageFull, match=r"table: no space is left there .* give the same command again"):
-            storage.write_bytes(tmp_path / "table", b"after")
+            write(tmp_path / "table", b"after")
     assert [file.name for file in tmp_path.iterdir()] == ["table"]
     assert storage.read_bytes(tmp_path / "table") == b"before"
 
