@@ -3,7 +3,8 @@
     python pipelines/makd.py --makd.backbone resnet18 --makd.alpha 4
 
 The table has a row for each training image: its class target, whether it was held out to choose the best epoch, and
-why it was left out if it was. Beside it: `model/` (the best epoch on the held-out images, else the last), `last/`,
+why it was left out if it was; photos that were lost only while it trained are counted by reason (`lost`, in the log
+and the table's metadata). Beside it: `model/` (the best epoch on the held-out images, else the last), `last/`,
 `history.json`. The class target is the true class where the data has one, else NeaR's label (`makd.target`). The
 variant `base` is the same student without aspects; it is another table. `makd.distillation` adds a teacher of the
 class outputs to both: any earlier student, or the MLLM; it lies beside, in `teacher/`.
@@ -11,6 +12,7 @@ class outputs to both: any earlier student, or the MLLM; it lies beside, in `tea
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from cluster.pyfunc import log_classifier
@@ -23,12 +25,14 @@ from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
-from fgvr.training.left_out import read_left_out
+from fgvr.training.left_out import read_left_out, read_lost, reasons
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
 from pipelines.teacher import recipe
+
+log = logging.getLogger(__name__)
 
 Variant = Literal["makd", "base"]
 MODEL_FOLDER = "model"
@@ -95,7 +99,17 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
         log_classifier(chosen, name=folder.name)
     left_out = read_left_out(checkpoint)
     summary = folder.write_table(training_set.table(left_out))
-    summary.metrics = trained.metrics
+    lost = read_lost(checkpoint)
+    if lost:
+        log.warning(
+            "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was learned "
+            "from it, and its row has no error",
+            folder.name,
+            len(lost),
+            len(training_set.examples),
+            ", ".join(f"{reason} {count}" for reason, count in reasons(lost).items()),
+        )
+    summary.metrics = trained.metrics | {"lost": float(len(lost))}
     summary.extra = {
         "class_targets": training_set.targets.source,
         "classes": len(spec.labels),
@@ -103,6 +117,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
         "images": len(training_set.examples) - len(left_out),
         "held_out": int(training_set.examples.held_out.sum()),
         "chosen": chosen.name,
+        "lost": reasons(lost),
     }
     return summary
 

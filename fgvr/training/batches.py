@@ -18,6 +18,7 @@ from fgvr.images import ImageError
 from fgvr.read_ahead import read_ahead
 from fgvr.students.preprocess import Pixels, Preprocess
 from fgvr.training.image_store import ImageStore
+from fgvr.training.left_out import LeftOut
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)
@@ -33,13 +34,18 @@ class Batch:
         pixels: uint8 [n, S, S, 3], in pinned memory if asked for.
         positions: int64 [n], the images' positions in the examples.
         step_positions: those of the whole step over all workers, over which the losses are averaged.
-        readable: bool [n]; False where an image could not be read: its pixels are 0 and it has no targets.
+        failures: of images of the share that could not be read, by position: their pixels are 0, they have no targets.
     """
 
     pixels: torch.Tensor
     positions: Positions
     step_positions: Positions
-    readable: npt.NDArray[np.bool_]
+    failures: LeftOut
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """Which images of the share could be read, bool [n]."""
+        return np.array([position not in self.failures for position in self.positions.tolist()], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,13 @@ class Loader:
         side = self.preprocess.input_size
         pixels = torch.zeros((len(positions), side, side, 3), dtype=torch.uint8, pin_memory=self.pin)
         view = pixels.numpy()
-        readable = np.ones(len(positions), dtype=bool)
-        for row, position in enumerate(positions):
+        failures: LeftOut = {}
+        for row, position in enumerate(positions.tolist()):
             try:
-                view[row] = cut(self.store[int(position)], row)
-            except ImageError:  # only images beyond the store's bound can fail here; it counted all others
-                readable[row] = False
-        return Batch(pixels, positions, step, readable)
+                view[row] = cut(self.store[position], row)
+            except ImageError as error:  # only images beyond the store's bound can fail here; it counted all others
+                failures[position] = error.failure
+        return Batch(pixels, positions, step, failures)
 
 
 def epoch_steps(positions: Positions, batch_size: int, seed: int, epoch: int) -> list[Positions]:

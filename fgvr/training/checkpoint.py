@@ -14,7 +14,7 @@ from torch import nn
 from fgvr.classifier import WEIGHTS_FILE
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import save_student
-from fgvr.training.left_out import LeftOut, write_left_out
+from fgvr.training.left_out import LOST_FILE, LeftOut, read_lost, write_left_out
 
 LAST, BEST, STATE_FILE, HISTORY_FILE = "last", "best", "state.pt", "history.json"
 
@@ -58,10 +58,14 @@ class Checkpoint:
     Args:
         spec: the student.
         left_out: failures of the images that could not be read, by position in the examples.
+
+    Attributes:
+        lost: likewise, of those that could be read at first, and at some later time could not.
     """
 
     def __init__(self, spec: StudentSpec, left_out: LeftOut) -> None:
         self.spec, self.left_out = spec, left_out
+        self.lost: LeftOut = {}
         self.history: list[EpochMetrics] = []
         self.best: EpochMetrics | None = None
         self.best_weights: Weights | None = None
@@ -84,12 +88,13 @@ class Checkpoint:
         torch.save({"optimiser": optimiser.state_dict()}, folder / STATE_FILE)
         write_history(folder / HISTORY_FILE, self.history)
         write_left_out(folder, self.left_out)
+        write_left_out(folder, self.lost, LOST_FILE)
 
     def restore(self, folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""
         student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
         optimiser.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True)["optimiser"])
-        self.history = read_history(folder)
+        self.history, self.lost = read_history(folder), read_lost(folder)
         validated = [epoch for epoch in self.history if not math.isnan(epoch.validation_top1)]
         if validated:
             self.best = max(validated, key=lambda epoch: (epoch.validation_top1, epoch.epoch))

@@ -1,4 +1,4 @@
-"""Training images that cannot be read: kept beside a checkpoint, so that a resumed training need not look for them."""
+"""Training images that cannot be read: kept beside a checkpoint, so that a resumed training knows of them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ import torch
 from fgvr.failure_limit import allowed_failures
 from fgvr.schemas import Failure, Reason
 
-LEFT_OUT_FILE = "left_out.json"
+LEFT_OUT_FILE, LOST_FILE = "left_out.json", "lost.json"
 
 LeftOut = dict[int, Failure]
 """Failures by position in the examples."""
 
 
-def write_left_out(folder: Path, left_out: LeftOut) -> None:
+def write_left_out(folder: Path, left_out: LeftOut, file: str = LEFT_OUT_FILE) -> None:
     """Into a checkpoint's folder."""
     rows = {position: [failure.reason, failure.detail] for position, failure in left_out.items()}
-    (folder / LEFT_OUT_FILE).write_text(json.dumps(rows))
+    (folder / file).write_text(json.dumps(rows))
 
 
-def read_left_out(folder: Path) -> LeftOut:
+def read_left_out(folder: Path, file: str = LEFT_OUT_FILE) -> LeftOut:
     """As `write_left_out` left them."""
-    rows = json.loads((folder / LEFT_OUT_FILE).read_text())
+    rows = json.loads((folder / file).read_text())
     return {int(position): Failure(Reason(reason), detail) for position, (reason, detail) in rows.items()}
+
+
+def read_lost(folder: Path) -> LeftOut:
+    """Images that were lost while a student learned, of a checkpoint; none of one that an earlier version wrote."""
+    return read_left_out(folder, LOST_FILE) if (folder / LOST_FILE).exists() else {}
 
 
 def over_workers(found: LeftOut, world_size: int) -> LeftOut:
@@ -39,12 +44,16 @@ def over_workers(found: LeftOut, world_size: int) -> LeftOut:
     return dict(sorted((position, failure) for part in parts for position, failure in part.items()))
 
 
+def reasons(left_out: LeftOut) -> dict[str, int]:
+    """How many images failed, by reason."""
+    return dict(Counter(failure.reason.value for failure in left_out.values()))
+
+
 def too_many(left_out: LeftOut, images: int, max_error_share: float) -> str | None:
     """What to say where more images cannot be read than the share allows; see `allowed_failures`."""
     if len(left_out) <= allowed_failures(max_error_share, images):
         return None
-    reasons = dict(Counter(failure.reason.value for failure in left_out.values()))
     return (
-        f"{len(left_out)} of {images} training images cannot be read ({reasons}), "
+        f"{len(left_out)} of {images} training images cannot be read ({reasons(left_out)}), "
         f"more than run.max_error_share = {max_error_share} allows"
     )

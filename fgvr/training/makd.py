@@ -26,6 +26,7 @@ from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
 from fgvr.training.collective import sum_over_workers
 from fgvr.training.distillation import Distiller
+from fgvr.training.left_out import LeftOut, over_workers, too_many
 from fgvr.training.reporter import Reporter
 from fgvr.training.schedule import learning_rate
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
@@ -69,6 +70,7 @@ class StudentTraining:
             weight_decay=self.settings.weight_decay,
         )
         self.checkpoint = Checkpoint(job.spec, self.data.left_out)
+        self._lost: LeftOut = {}  # by this worker in this epoch
         resumed = reporter.resume_folder()
         if resumed is not None:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
@@ -88,6 +90,7 @@ class StudentTraining:
     def epoch(self, epoch: int) -> None:
         """Train one pass, validate, report."""
         torch.manual_seed(hash((self.settings.seed, epoch, self.reporter.rank)))  # dropout and the like
+        self._lost = {}
         start = time.monotonic()
         sums = self._train(epoch)
         seconds = time.monotonic() - start
@@ -111,10 +114,19 @@ class StudentTraining:
             learning_rate=self.optimiser.param_groups[0]["lr"],
             images_per_second=len(self.data.training) / seconds,
         )
+        self._count_lost()
         # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
         self.checkpoint.finish_epoch(metrics, self.student.state_dict(), keep=self.reporter.rank == 0)
         last = epoch + 1 == self.settings.epochs
         self.report(checkpoint=last or (epoch + 1) % self.settings.checkpoint_epochs == 0)
+
+    def _count_lost(self) -> None:
+        """What any worker lost in this epoch, beside what was left out from the start; stops where that is too much."""
+        lost = over_workers(self._lost, self.reporter.world_size)
+        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share)
+        if refusal is not None:
+            raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
+        self.checkpoint.lost |= lost
 
     def report(self, *, checkpoint: bool) -> None:
         """Report the last epoch, with a checkpoint or without."""
@@ -137,6 +149,7 @@ class StudentTraining:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             sums += self.step(batch, epoch)
+            self._lost |= batch.failures
         return self._over_workers(sums)
 
     def step(self, batch: Batch, epoch: int) -> Tensor:
@@ -173,6 +186,7 @@ class StudentTraining:
         self.student.eval()
         counts = torch.zeros(2, dtype=torch.float64, device=self.device)
         for batch in self.data.loader.validation(self.data.validation, 4 * self.settings.batch_size):
+            self._lost |= batch.failures
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)

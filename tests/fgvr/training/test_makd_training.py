@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fgvr.students.folder import save_student
 from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
+from fgvr.training.left_out import read_left_out, read_lost, reasons
 from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
@@ -187,6 +189,40 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
     assert '"7": ["not_an_image"' in (reporter.checkpoint / "left_out.json").read_text()
     with pytest.raises(ValueError, match=r"1 of 48 training images cannot be read \(\{'not_an_image': 1\}\)"):
         train_student(replace(task, max_error_share=0.0), LocalReporter(tmp_path / "strict"))
+
+
+class Loses(LocalReporter):
+    """After the first epoch two photos are gone: one is learned from, one validates."""
+
+    def __init__(self, folder: Path, lost: Sequence[Path]) -> None:
+        super().__init__(folder)
+        self.lost = lost
+
+    def report(self, metrics, save=None):
+        super().report(metrics, save)
+        for photo in self.lost:
+            photo.unlink(missing_ok=True)
+
+
+def test_images_that_are_lost_on_the_way_are_remembered(tmp_path):
+    task = job(tmp_path, epochs=2, share=0.25, cache_gb=1e-9)  # which holds none: each is read when it is needed
+    uris = Examples.read(task.examples).uris
+    reporter = Loses(tmp_path / "run", [Path(uris[3]), Path(uris[40])])
+    train_student(task, reporter)
+    assert read_left_out(reporter.checkpoint) == {}
+    lost = read_lost(reporter.checkpoint)
+    assert list(lost) == [3, 40]
+    assert reasons(lost) == {"not_found": 2}
+    train_student(replace(task, settings=task.settings.model_copy(update={"epochs": 3})), reporter)
+    assert list(read_lost(reporter.checkpoint)) == [3, 40]  # by a resumed training, too
+
+
+def test_more_lost_images_than_allowed_stop_the_training(tmp_path):
+    task = replace(job(tmp_path, epochs=2, cache_gb=1e-9), max_error_share=0.0)
+    uris = Examples.read(task.examples).uris
+    with pytest.raises(ValueError, match=r"1 of 48 training images cannot be read \(\{'not_found': 1\}\)"):
+        train_student(task, Loses(tmp_path / "run", [Path(uris[3])]))
+    assert len(read_history(tmp_path / "run" / "checkpoint")) == 1
 
 
 def test_all_aspects_masked_trains_on_classes_alone(tmp_path):

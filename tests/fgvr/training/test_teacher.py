@@ -9,6 +9,7 @@ from torch import nn
 
 from fgvr.config import ConfigError, Dkd, Kd
 from fgvr.losses.kd import dkd_loss, kd_loss, standardised
+from fgvr.schemas import Failure, Reason
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.classifier import StudentClassifier
 from fgvr.students.folder import save_student
@@ -154,8 +155,9 @@ def test_memory_is_that_of_a_block_and_a_batch(tmp_path, monkeypatch):
 
 def step(positions, readable=None) -> Batch:
     positions = np.array(positions)
-    mask = np.ones(len(positions), bool) if readable is None else np.array(readable)
-    return Batch(crops(len(positions)), positions, positions, mask)
+    lost = [] if readable is None else positions[~np.array(readable)].tolist()
+    failures = dict.fromkeys(lost, Failure(Reason.NOT_FOUND, "gone"))
+    return Batch(crops(len(positions)), positions, positions, failures)
 
 
 SCORES = np.array([[3, 1, 0], [math.nan] * 3, [0, 2, 4], [1, 1, 0]], dtype=np.float32)
