@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.neighbours.found import Floats, Ids, Vectors, nobody
+from fgvr.neighbours.found import NOBODY, Floats, Ids, Vectors, nobody
 from fgvr.neighbours.pairs import ROUNDING, in_order, merged, pair_scores, row_scores
 from fgvr.neighbours.tiles import TILINGS, Candidates, TileProduct, Tiling
 
@@ -165,8 +165,10 @@ class _Slab:
         exact_scores = row_scores(self.queries[here], self.database, candidates.rows)
         self.ids[here], self.scores[here] = in_order(candidates.rows, exact_scores, self.k)
         cutoff = candidates.cutoff(self.dtype)
-        all_seen = self.m == len(self.database)
-        self.least_of_others[here] = -torch.inf if all_seen else torch.where(cutoff > 0, cutoff, torch.inf)
+        least = torch.where(cutoff > 0, cutoff, torch.inf)
+        if self.m == len(self.database):
+            least.masked_fill_((candidates.rows != NOBODY).all(dim=1), -torch.inf)  # there are no others
+        self.least_of_others[here] = least
 
     def complete(self) -> int:
         """Mend the queries whose k best are not proven; returns their number."""

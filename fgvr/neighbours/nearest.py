@@ -28,6 +28,7 @@ def nearest(
     how: Plan | None = None,
     wanted: Wanted = DEFAULT,
     built: InvertedFile | None = None,
+    finite: bool = False,
 ) -> Neighbours:
     """The k nearest database vectors of each query.
 
@@ -40,11 +41,14 @@ def nearest(
         how: overrules `plan`.
         wanted: what the search must reach and may cost.
         built: an inverted file of the database that was made and tuned before.
+        finite: the vectors are known to be: they are not looked at, which takes 20 s for ten million.
 
     Equal similarities are in the order of the row numbers. Raises ValueError for vectors that are not finite or do not
     fit together, RecallTooLow where an inverted file finds too few.
     """
-    check(queries, database, k)
+    check_shapes(queries, database, k)
+    if not finite:
+        check_finite(queries, database)
     size = Size(len(queries), len(database), queries.shape[1])
     if how is None and wanted.method == "auto" and size.operations < SMALL:
         how = Plan("exact", reasons=("so few vectors that it takes less than a second",))
@@ -76,10 +80,14 @@ def nearest(
     return Neighbours(ids, np.pad(scores, missing, constant_values=-np.inf), how.method, reached, facts)
 
 
-def check(queries: Vectors, database: Vectors, k: int) -> None:
+def check_shapes(queries: Vectors, database: Vectors, k: int) -> None:
     """Raise a ValueError for a search that makes no sense."""
     if queries.shape[1:] != database.shape[1:] or k < 1:
         raise ValueError(f"cannot search {database.shape} for the {k} nearest of {queries.shape}")
+
+
+def check_finite(queries: Vectors, database: Vectors) -> None:
+    """Raise a ValueError for vectors with a NaN or an infinity, to which nothing is near."""
     for what, vectors in (("queries", queries), ("database", database)):
         bad = first_not_finite(vectors)
         if bad is not None:

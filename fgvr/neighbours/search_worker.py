@@ -67,6 +67,7 @@ class SearchWorker:
             threads=self.task.threads,
             how=self.task.how,
             built=self.built,
+            finite=True,  # others were left out when the files were written
         )
         known = found.ids != NOBODY
         return neighbour_rows(ids, np.where(known, self.shard.ids[np.where(known, found.ids, 0)], NOBODY), found.scores)

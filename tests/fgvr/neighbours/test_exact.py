@@ -73,6 +73,16 @@ def test_ties_are_in_the_order_of_the_rows_however_many_there_are():
         np.testing.assert_array_equal(result.ids, brute_force(vectors, vectors, 6)[0])
 
 
+@pytest.mark.parametrize(("rows", "k"), [(3, 2), (40, 20)])  # in one tile, and where the last tile has empty places
+def test_similarities_that_fp16_rounds_to_minus_zero_are_not_lost(rows, k):
+    database = np.zeros((rows, 3), np.float32)
+    database[:k] = -1e-4, 1, 0  # to the query 1e-4, 0, 1: -1e-8
+    database[0], database[k:] = (0, 0.8, 0.6), (0, 0.99, -0.1)
+    query = np.array([[1e-4, 0, 1]], np.float32)
+    result = exact(query, database, k, Product("cpu", "float16", SMALL_TILES))
+    assert result.ids.tolist() == [list(range(k))]
+
+
 def test_queries_that_point_away_from_everything():
     database = np.abs(unit_vectors(120))
     result = exact(-database[:20], database, 4, Product("cpu", "bfloat16", SMALL_TILES))

@@ -1,5 +1,6 @@
 """The workers of a search in tasks, without Ray: files, shards, merge, inverted file."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,13 @@ def test_files_hold_the_vectors_of_their_images(tmp_path):
     np.testing.assert_array_equal(read.ids, IDS[5::7])
     with pytest.raises(ValueError, match="1 of 2 images have no vector"):
         vector_files.write(str(tmp_path), np.array([3, 4]), 16, blocks(IDS, vectors))
+
+
+def test_a_part_does_not_look_through_its_whole_shard_for_what_is_not_finite(search, monkeypatch):
+    queries, shards, _, _ = search
+    searching = sys.modules["fgvr.neighbours.nearest"]  # the package has a function of the same name
+    monkeypatch.setattr(searching, "first_not_finite", lambda _: pytest.fail("for every part again"))
+    SearchWorker(SearchTask(queries, shards[0], 7, EXACT)).process(rows(IDS[:5]))
 
 
 def test_the_shards_together_find_what_one_search_finds(search, tmp_path):
