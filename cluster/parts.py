@@ -48,6 +48,8 @@ class TooManyFailures(UserError):
 
 STOPPED = "stopped"
 """In the place of a part's summary: why the stage cannot go on."""
+COMPUTED = "computed"
+"""Beside a part's summary: that of the rows that were computed now, where others of the part were there already."""
 
 
 @dataclass
@@ -146,7 +148,9 @@ class _PartActor:
         facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         attempts.finished()
-        return summary
+        return (
+            summary if before is None or rows is None else {**summary, COMPUTED: _summary(rows.cast(self.job.schema))}
+        )
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
@@ -234,6 +238,8 @@ def run_parts(
         _add(summary, facts)
         progress.update(facts["rows"], summary.failed)
         told.part(facts["rows"], facts["failures"], facts["totals"])
+        new = facts.get(COMPUTED, facts)
+        told.computed(new["rows"], new["failures"], new["totals"])
         _check(summary, limit, job.name)
     progress.close()
     _check(summary, limit, job.name)

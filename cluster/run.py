@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.console import show_progress
 from cluster.metrics import endpoint
-from cluster.run_record import recorded
+from cluster.run_record import recorded, warn_of_another_session
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
@@ -33,6 +33,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
+    warn_of_another_session(folder)
     with recorded(folder) as record, ray_session(config.cluster), tracked_run(config, folder) as tracker:
         record.serves(endpoint())
         yield RunContext(config, folder, tracker, record=record)

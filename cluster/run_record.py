@@ -25,7 +25,8 @@ from fgvr.safe_text import masked, safe
 
 FILE = "session.json"
 BEAT = 30.0
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+PATIENCE = 3 * BEAT
+RUNNING, FINISHED, STOPPED, CUT_OFF = "running", "finished", "stopped", "cut off"
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,47 @@ class Session:
 
     @classmethod
     def read(cls, folder: str) -> Self | None:
-        """The last session of a run; None where it left none."""
+        """The last session of a run; None where it left none that this version can read."""
         try:
             return cls(**json.loads(storage.read_bytes(storage.join(folder, FILE))))
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
+
+    def silent(self, now: float | None = None) -> float:
+        """Seconds since the last sign of life; 0 where the clocks of two machines differ the other way."""
+        return max(0.0, (time.time() if now is None else now) - self.beat)
+
+    def state_now(self, now: float | None = None) -> str:
+        """Its state, or `cut off` where it never said that it ended, and gives no sign of life."""
+        if self.state != RUNNING:
+            return self.state
+        here = self.host == socket.gethostname() and not self.submitted  # a job's container has process ids of its own
+        return RUNNING if self.silent(now) < PATIENCE and not (here and not _is_alive(self.pid)) else CUT_OFF
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def warn_of_another_session(folder: str) -> None:
+    """Say so where a session of another process seems to be at work on the run: each would undo files of the other."""
+    other = Session.read(folder)
+    if other is None or (other.host, other.pid) == (socket.gethostname(), os.getpid()) or other.state_now() != RUNNING:
+        return
+    log.warning(
+        "another session (process %d on %s) left a sign of life in %s %.0f s ago. If it still works there, end one of "
+        "the two: what one finishes and clears away the other misses, and stops",
+        other.pid,
+        other.host,
+        folder,
+        other.silent(),
+    )
 
 
 class RunRecord:

@@ -7,27 +7,23 @@ have, the listing of its parts how many there are, and the parts' footers which 
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from cluster.run_record import BEAT, FINISHED, RUNNING, STOPPED, Session
+from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
 from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
 from fgvr.tables import Table
 
-CUT_OFF, UNKNOWN = "cut off", "unknown"
+UNKNOWN = "unknown"
 MOST_FOOTERS = 256
 """Footers that are read; of more parts a sample, evenly over the table."""
 THREADS = 32
-PATIENCE = 3 * BEAT
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -98,8 +94,8 @@ class RunStatus:
         script = next((n for n, word in enumerate(self.session.command) if word.endswith(".py")), None)
         if script is None:
             return None
-        words = [*self.session.command[: script + 1], "--config", storage.join(self.folder, "config.yaml")]
-        return continuing(self.session, words)
+        command, config = self.session.command, ["--config", storage.join(self.folder, "config.yaml")]
+        return continuing(self.session, [*command[: script + 1], *_own_options(command[script + 1 :]), *config])
 
 
 def run_status(folder: str, now: float | None = None) -> RunStatus:
@@ -109,8 +105,7 @@ def run_status(folder: str, now: float | None = None) -> RunStatus:
     found = _tables(folder)
     if session is None and not found:
         raise NoRun(f"there is no run in {folder}: name a run's folder, as runs/demo or s3://bucket/runs/demo")
-    silent = None if session is None else max(0.0, (time.time() if now is None else now) - session.beat)
-    state = _state(session, silent)
+    state = UNKNOWN if session is None else session.state_now(now)
     asked = [(name, print_) for name, print_ in session.stages] if session is not None and session.stages else found
     last = asked[-1] if session is not None and asked else None
     stages = _parallel(
@@ -118,7 +113,20 @@ def run_status(folder: str, now: float | None = None) -> RunStatus:
     )
     command = None if session is None else continuing(session, session.command)
     others = len(set(found) - set(asked))
+    silent = None if session is None else session.silent(now)
     return RunStatus(folder, state, silent, session, stages, others, command)
+
+
+def _own_options(words: Sequence[str]) -> list[str]:
+    """Options of the script itself, as `--stage near` of a sweep: those of the config have a dot, and stand in it."""
+    kept, own = [], False
+    for word in words:
+        if word.startswith("--"):
+            name = word.removeprefix("--").partition("=")[0]
+            own = name != "config" and "." not in name
+        if own:
+            kept.append(word)
+    return kept
 
 
 def continuing(session: Session, words: Sequence[str]) -> str:
@@ -127,26 +135,6 @@ def continuing(session: Session, words: Sequence[str]) -> str:
     if session.submitted:  # its folder was a copy that is gone with the job
         return f"ray job submit --working-dir . -- {command}"
     return f"cd {shlex.quote(session.folder)} && {command}"
-
-
-def _state(session: Session | None, silent: float | None) -> str:
-    if session is None or silent is None:
-        return UNKNOWN
-    if session.state != RUNNING:
-        return session.state
-    if session.host == socket.gethostname() and not session.submitted:
-        return RUNNING if _alive(session.pid) and silent < PATIENCE else CUT_OFF
-    return RUNNING if silent < PATIENCE else CUT_OFF
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _tables(folder: str) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ class StageProgress:
         self.publish()
 
     def part(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int]) -> None:
-        """A part was finished."""
+        """A part was finished, of which some rows may have been there already."""
         with self._lock:
             self._state["rows"] = self._state.get("rows", 0) + rows
             self._state["parts_waiting"] = self._state.get("parts_waiting", 1) - 1
@@ -58,9 +58,13 @@ class StageProgress:
             now = time.monotonic()
             took, self._came = now - self._came, now
         if self._metrics is not None:
-            self._metrics.computed(rows, failures, tokens)
             self._metrics.part_took(took)
         self.publish()
+
+    def computed(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int]) -> None:
+        """So many rows were computed by this session."""
+        if self._metrics is not None:
+            self._metrics.computed(rows, failures, tokens)
 
     def trained(self, metrics: Mapping[str, float], epochs: float | None) -> None:
         """A training reported."""
@@ -75,8 +79,8 @@ class StageProgress:
             told = "rows" in self._state
             self._state |= {"rows": rows, "rows_wanted": rows, "parts_waiting": 0}
             self._failures, self._tokens = Counter(failures), Counter(tokens)
-        if self._metrics is not None and not told:
-            self._metrics.computed(rows, failures, tokens)
+        if not told:
+            self.computed(rows, failures, tokens)
         self.publish()
 
     def publish(self) -> None:

@@ -14,11 +14,9 @@ from dataclasses import asdict
 from datetime import datetime
 
 from cluster.progress import duration
-from cluster.run_status import FINISHED, RunStatus, StageStatus, run_status
+from cluster.run_status import FINISHED, RUNNING, RunStatus, StageStatus, run_status
 from fgvr.errors import UserError
 from fgvr.safe_text import MASK, masked_tree, safe
-
-SHOWN = ("loss", "validation_top1", "train_top1", "images_per_second")
 
 
 def as_json(status: RunStatus) -> str:
@@ -56,9 +54,7 @@ def _line(stage: StageStatus) -> str:
     if stage.training:
         whole = "" if stage.epochs is None else f" of {stage.epochs:g}"
         rows = f"epoch {stage.training.get('epoch', 0):.4g}{whole}"
-        rows += "".join(
-            f", {name.replace('_', ' ')} {stage.training[name]:.3g}" for name in SHOWN[:1] if name in stage.training
-        )
+        rows += f", loss {stage.training['loss']:.3g}" if "loss" in stage.training else ""
     elif stage.rows_wanted is None:
         rows = ""
     elif stage.state == FINISHED:
@@ -72,13 +68,13 @@ def _line(stage: StageStatus) -> str:
 
 def _what_next(status: RunStatus) -> list[str]:
     lines = []
-    if status.session is not None and status.session.metrics and status.state == "running":
+    if status.session is not None and status.session.metrics and status.state == RUNNING:
         lines.append(f"metrics: {status.session.metrics}")
     if status.command is None:
         return [*lines, "", "The command that made this run is not recorded; given again, it goes on."]
     if status.state == FINISHED:
         lines += ["", "Nothing is left to do. This command made it:"]
-    elif status.state == "running":
+    elif status.state == RUNNING:
         lines += ["", "Should it end before it is done, this goes on:"]
     else:
         lines += ["", "This goes on where it ended:"]

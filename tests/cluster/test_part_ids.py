@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from cluster.parts import PartJob, ids_of_part, run_parts
 from cluster.stage_files import IDS as IDS_FILE
+from cluster.stage_progress import StageProgress, told
 from fgvr import tables
 from fgvr.config.base import Workers
-from fgvr.schemas import ERROR, IMAGE_ID
+from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 from fgvr.tables import Table
 from tests.without_ray import parts_without_ray
 
@@ -66,3 +68,30 @@ def test_workers_without_a_network_do_not_load_torch() -> None:
     code = "import sys; from cluster.parts import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
     code += "print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+class Half(Echo):
+    """Every second row fails, until that is mended."""
+
+    mended = False
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        ids = rows["image_id"].to_pylist()
+        errors = [None if number % 2 or self.mended else Failure(Reason.CORRUPT, "").as_row() for number in ids]
+        return rows.append_column(ERROR, pa.array(errors, ERROR.type)).cast(SCHEMA)
+
+
+def test_of_a_part_whose_failed_rows_are_tried_again_only_these_count_as_computed(
+    job: PartJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = replace(job, worker=Half)
+    run_parts(half, IDS)  # 2, 8, 14 and 16 fail
+    monkeypatch.setattr(Half, "mended", True)
+    counted: list[tuple[int, dict[str, int]]] = []
+    progress = StageProgress("echo", lambda: 1.0)
+    monkeypatch.setattr(progress, "computed", lambda rows, failures, _: counted.append((rows, failures)))
+    with told(progress, lambda _: None):
+        summary = run_parts(half, IDS, retry_failed=True)
+    assert (summary.rows, summary.failed) == (10, 0)
+    assert counted == [(1, {}), (2, {}), (1, {})]
+    assert progress.numbers()["rows"] == 10

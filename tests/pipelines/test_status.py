@@ -112,6 +112,16 @@ def test_the_command_that_continues_it_can_be_pasted(tmp_path: Path) -> None:
     assert said == f"{place} {['$HOME; `id`', chr(97) + chr(39) + 'b']}\n"
 
 
+def test_by_the_resolved_config_a_sweep_keeps_its_own_options(tmp_path: Path) -> None:
+    half_done(str(tmp_path))
+    options = ["--stage", "near", "--run.name", "birds", "--trials=8", "--config", "my.yaml", "--near.lr=0.1"]
+    session(str(tmp_path), command=["python", "tune/sweep.py", *options])
+    by_config = run_status(str(tmp_path), NOW).by_config
+    assert by_config is not None
+    words = ["python", "tune/sweep.py", "--stage", "near", "--trials=8", "--config", f"{tmp_path}/config.yaml"]
+    assert shlex.split(by_config)[3:] == words
+
+
 def test_a_submitted_run_is_continued_by_submitting_it(tmp_path: Path) -> None:
     half_done(str(tmp_path))
     session(str(tmp_path), submitted=True, command=["python", "pipelines/full.py"])
