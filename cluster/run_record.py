@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from cluster.beats import beating
 from fgvr import storage
 from fgvr.errors import user_error_in
 from fgvr.safe_text import masked, safe
@@ -159,22 +160,13 @@ def recorded(folder: str, beat: float = BEAT) -> Iterator[RunRecord]:
     """The record of a session that lasts as long as the block, and says how it ended."""
     record = RunRecord(folder)
     record.write()
-    stop = threading.Event()
-
-    def beats() -> None:
-        while not stop.wait(beat):
-            record.write()
-
-    thread = threading.Thread(target=beats, name="signs of life", daemon=True)
-    thread.start()
     state, message = FINISHED, ""
     try:
-        yield record
+        with beating(record.write, beat, last=beat):
+            yield record
     except BaseException as error:
         state = STOPPED
         message = safe(str(user_error_in(error) or error).strip() or type(error).__name__)[:1000]
         raise
     finally:
-        stop.set()
-        thread.join(timeout=beat)
         record.ended(state, message)

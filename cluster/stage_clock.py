@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from types import TracebackType
 from typing import Self
 
+from cluster.beats import beating
 from cluster.stage_files import CLOCK
 from fgvr import storage
 
@@ -27,12 +27,10 @@ class StageClock:
 
     def __init__(self, folder: str, beat: float = BEAT) -> None:
         self._file = storage.join(folder, CLOCK)
-        self._beat = beat
         self._earlier = _read(self._file)
         self._start = time.monotonic()
-        self._stop = threading.Event()
         self._written = self._earlier > 0
-        self._thread = threading.Thread(target=self._beats, daemon=True)
+        self._beats = beating(self._write, beat, last=LAST_SECONDS)
 
     @property
     def seconds(self) -> float:
@@ -41,14 +39,13 @@ class StageClock:
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
-        self._thread.start()
+        self._beats.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(timeout=LAST_SECONDS)  # an object store that is away must not hold up the stage
+        self._beats.__exit__(None, None, None)
         if kind is not None:
             self._write()
 
@@ -56,10 +53,6 @@ class StageClock:
         """The stage is finished: its manifest has the seconds."""
         if self._written:
             storage.remove(self._file)
-
-    def _beats(self) -> None:
-        while not self._stop.wait(self._beat):
-            self._write()
 
     def _write(self) -> None:
         try:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from cluster.beats import beating
 from cluster.metrics import TOKENS, stage_metrics
 
 EVERY_SECONDS = 30.0
@@ -111,21 +112,14 @@ def told(
     progress: StageProgress, tell: Callable[[dict[str, float]], Any], every: float | None = None
 ) -> Iterator[StageProgress]:
     """Make it the current one, and hand its numbers to `tell` every so many seconds, on a thread of its own."""
-    every = EVERY_SECONDS if every is None else every
-    stop = threading.Event()
 
-    def beats() -> None:
-        while not stop.wait(every):
-            progress.publish()
-            tell(progress.numbers())
+    def beat() -> None:
+        progress.publish()
+        tell(progress.numbers())
 
-    # A daemon, and waited for only shortly: a tracking server that hangs must not hold up the stage.
-    thread = threading.Thread(target=beats, name="stage progress", daemon=True)
     before = _current.set(progress)
-    thread.start()
     try:
-        yield progress
+        with beating(beat, EVERY_SECONDS if every is None else every, last=LAST_SECONDS):
+            yield progress
     finally:
         _current.reset(before)
-        stop.set()
-        thread.join(timeout=LAST_SECONDS)
