@@ -39,7 +39,7 @@ from pipelines import report_aspects, report_content
 from pipelines.billing import billing
 from pipelines.flow import Flow, stage_main
 from pipelines.methods import predict
-from pipelines.preflight import check_methods
+from pipelines.preflight import check_evaluation
 from pipelines.report_content import Compared
 
 log = logging.getLogger(__name__)
@@ -220,4 +220,4 @@ def show(flow: Flow) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, show, check=check_methods)
+    stage_main(__doc__, show, check=check_evaluation)

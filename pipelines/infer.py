@@ -24,6 +24,7 @@ from fgvr.schemas import PREDICTIONS
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
+from pipelines.student_task import check_student
 
 MODEL_FOLDER = "model"
 
@@ -98,6 +99,13 @@ def check_model(config: Config) -> None:
         identity_of(storage.absolute(config.infer.model))
 
 
+def _check(config: Config) -> None:
+    """Before anything is started: the model, or what trains it."""
+    check_model(config)
+    if config.infer.model is None:
+        check_student(config)
+
+
 def identity_of(model: str) -> str:
     """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
     digest = hashlib.sha256()
@@ -110,4 +118,4 @@ def identity_of(model: str) -> str:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.predictions, check=check_model)
+    stage_main(__doc__, lambda flow: flow.predictions, check=_check)

@@ -105,6 +105,13 @@ def check_splits(config: Config, splits: Collection[str]) -> None:
         )
 
 
+def check_evaluation(config: Config) -> None:
+    """The same for the script of evaluate, which computes only what its methods ask for."""
+    check_methods(config)
+    if {"base", "makd"} & set(config.evaluate.methods):
+        check_student(config)
+
+
 def check_detection(config: Config) -> None:
     """The same for the detector, which is not a part of the whole job."""
     source, detect = config.ingest.source, config.detect

@@ -10,6 +10,7 @@ from pipelines.preflight import check, check_methods, check_splits
 
 FOLDER = {"kind": "folder", "path": "."}
 PIPELINES = Path(__file__).parents[2] / "pipelines"
+NO_TEACHER = ["--makd.distillation.kind", "kd", "--makd.distillation.teacher", "/no/such"]
 CUB = {"kind": "layout", "name": "cub", "path": "data/CUB_200_2011"}
 
 
@@ -117,7 +118,9 @@ def test_a_download_that_lacks_a_listing_file_is_refused_before_anything_starts(
     [
         ("evaluate", ["--evaluate.methods", "[finer]"], "baselines.finer.llm"),
         ("infer", ["--infer.model", "/no/such/model"], "infer.model"),
-        ("makd", ["--makd.distillation.kind", "kd", "--makd.distillation.teacher", "/no/such"], "distillation.teacher"),
+        ("evaluate", NO_TEACHER, "distillation.teacher = /no/such"),
+        ("infer", NO_TEACHER, "distillation.teacher = /no/such"),
+        ("makd", NO_TEACHER, "distillation.teacher = /no/such"),
         ("class_scores", ["--mllm.kind", "openai", "--mllm.model", "m"], "mllm.kind = openai"),
     ],
 )
