@@ -1,76 +1,23 @@
+"""A student's training: what it learns, what must not change it, and its teachers."""
+
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from fgvr.classifier import load_classifier
-from fgvr.config import ImageLimits, Makd
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
-from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
-from fgvr.training.left_out import read_left_out, read_lost, reasons
 from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
-from fgvr.training.targets import true_targets
 from fgvr.training.teacher import put_scores
+from tests.fgvr.training.coloured_photos import TRUTH, job, photos, taught, weights
 from tests.two_processes import RankReporter, two_processes
-
-QUESTIONS = ("Is it red?", "Is it light?")
-TRUTH = np.array(
-    [[1, 0], [1, 1], [0, 0], [0, 1]], dtype=np.float32
-)  # classes: dark red, light red, dark blue, light blue
-COLOURS = np.array([[140, 20, 20], [230, 120, 120], [20, 20, 140], [120, 120, 230]])
-
-
-def photos(folder: Path, count: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Noisy plain colours: `count` images of four classes."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    classes = np.arange(count) % 4
-    uris = [str(folder / f"{n}.png") for n in range(count)]
-    for uri, label in zip(uris, classes, strict=True):
-        pixels = COLOURS[label] + rng.normal(0, 25, (16, 16, 3))
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(uri)
-    return uris, classes
-
-
-def job(tmp_path: Path, count: int = 48, share: float = 0.0, questions=QUESTIONS, **settings) -> StudentJob:
-    values = {"backbone": "test_vit", "image_size": 16, "epochs": 4, "batch_size": 8, "lr": 0.02, "min_crop": 0.5}
-    recipe = Makd(**{**values, "schedule": "cosine", **settings})
-    uris, classes = photos(tmp_path / "photos", count, seed=0)
-    p_yes = TRUTH[classes] * 0.8 + 0.1
-    p_yes[::5] = np.nan  # images whose aspects failed
-    held = np.arange(count) >= count * (1 - share)
-    examples = Examples(np.arange(count), uris, classes.astype(np.int64), p_yes, held, "v1")
-    examples.write(str(tmp_path / "examples.parquet"))
-    spec = StudentSpec(recipe.backbone, ("a", "b", "c", "d"), questions, timm_preprocess(recipe.backbone, 16))
-    return StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(tmp_path / "cache"))
-
-
-def taught(task: StudentJob, tmp_path: Path, **settings) -> StudentJob:
-    """The job with a teacher: a network with random weights, other normalisation, size and order of classes."""
-    labels = ("c", "a", "d", "b")
-    spec = StudentSpec("test_byobnet", labels, ("Is it?",), timm_preprocess("test_byobnet", 24))
-    torch.manual_seed(7)
-    save_student(tmp_path / "teacher", spec, build_student(spec).state_dict(), {})
-    recipe = Makd.model_validate(
-        task.settings.model_dump() | {"distillation": {"kind": "kd", "teacher": "x", **settings}}
-    )
-    return replace(task, settings=recipe, teacher=str(tmp_path / "teacher"))
-
-
-def weights(reporter: LocalReporter) -> dict[str, torch.Tensor]:
-    return load_file(reporter.checkpoint / "last" / "model.safetensors")
 
 
 @pytest.mark.slow
@@ -181,89 +128,6 @@ def test_another_seed_is_another_student(tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unreadable_images_are_left_out_and_listed(tmp_path):
-    task = job(tmp_path, epochs=1)
-    Path(Examples.read(task.examples).uris[7]).write_bytes(b"no image")
-    reporter = LocalReporter(tmp_path / "run")
-    train_student(task, reporter)
-    assert '"7": ["not_an_image"' in (reporter.checkpoint / "left_out.json").read_text()
-    with pytest.raises(ValueError, match=r"1 of 48 training images cannot be read \(\{'not_an_image': 1\}\)"):
-        train_student(replace(task, max_error_share=0.0), LocalReporter(tmp_path / "strict"))
-
-
-class Loses(LocalReporter):
-    """After the first epoch two photos are gone: one is learned from, one validates."""
-
-    def __init__(self, folder: Path, lost: Sequence[Path]) -> None:
-        super().__init__(folder)
-        self.lost = lost
-
-    def report(self, metrics, save=None):
-        super().report(metrics, save)
-        for photo in self.lost:
-            photo.unlink(missing_ok=True)
-
-
-def test_images_that_are_lost_on_the_way_are_remembered(tmp_path):
-    task = job(tmp_path, epochs=2, share=0.25, cache_gb=1e-9)  # which holds none: each is read when it is needed
-    uris = Examples.read(task.examples).uris
-    reporter = Loses(tmp_path / "run", [Path(uris[3]), Path(uris[40])])
-    train_student(task, reporter)
-    assert read_left_out(reporter.checkpoint) == {}
-    lost = read_lost(reporter.checkpoint)
-    assert list(lost) == [3, 40]
-    assert reasons(lost) == {"not_found": 2}
-    train_student(replace(task, settings=task.settings.model_copy(update={"epochs": 3})), reporter)
-    assert list(read_lost(reporter.checkpoint)) == [3, 40]  # by a resumed training, too
-
-
-def test_more_lost_images_than_allowed_stop_the_training(tmp_path):
-    task = replace(job(tmp_path, epochs=2, cache_gb=1e-9), max_error_share=0.0)
-    uris = Examples.read(task.examples).uris
-    with pytest.raises(ValueError, match=r"1 of 48 training images cannot be read \(\{'not_found': 1\}\)"):
-        train_student(task, Loses(tmp_path / "run", [Path(uris[3])]))
-    assert len(read_history(tmp_path / "run" / "checkpoint")) == 1
-
-
-def test_all_aspects_masked_trains_on_classes_alone(tmp_path):
-    task = job(tmp_path, epochs=1)
-    examples = Examples.read(task.examples)
-    replace(examples, p_yes=np.full_like(examples.p_yes, np.nan)).write(task.examples)
-    reporter = LocalReporter(tmp_path / "run")
-    train_student(task, reporter)
-    assert reporter.history[0]["aspect_loss"] == 0
-    assert np.isfinite(reporter.history[0]["loss"])
-    assert all(value.isfinite().all() for value in weights(reporter).values())
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
-    with pytest.raises(ValueError, match=r"not finite after epoch \d: lower makd\.lr = 1e\+20"):
-        train_student(job(tmp_path, epochs=3, lr=1e20), LocalReporter(tmp_path / "run"))
-
-
-def test_a_class_with_one_image_is_trained_on_and_learned(tmp_path):
-    """However much is held out and however little is used: it has no image to validate with, and is still an output."""
-    uris, classes = photos(tmp_path / "photos", 64, seed=0)
-    kept = np.flatnonzero((classes != 3) | (np.arange(64) == 7))
-    rows = pa.table({"image_id": kept, "uri": [uris[n] for n in kept], "class_id": pa.array(classes[kept], pa.int32())})
-    rows = rows.append_column("class_name", pa.array(["abcd"[n] for n in classes[kept]]))
-    targets = true_targets(true_classes(rows))
-    no_aspects = np.zeros((len(kept), 0), dtype=np.float32)
-    examples = assemble(rows, targets, no_aspects, HeldOut(0.5, 0, fraction=0.8), "v1").examples
-    assert len(examples) == 39  # 80% of 3 · 16 + 1
-    (place,) = np.flatnonzero(examples.classes == 3)
-    assert (int(examples.image_ids[place]), bool(examples.held_out[place])) == (7, False)
-    recipe = job(tmp_path / "recipe", epochs=12, lr=0.05, alpha=0.0, schedule="cosine").settings
-    examples.write(str(tmp_path / "examples.parquet"))
-    spec = StudentSpec(recipe.backbone, targets.labels, (), timm_preprocess(recipe.backbone, 16))
-    task = StudentJob(str(tmp_path / "examples.parquet"), spec, recipe, ImageLimits(), cache=str(tmp_path / "cache"))
-    reporter = LocalReporter(tmp_path / "run")
-    train_student(task, reporter)
-    student = load_classifier(reporter.checkpoint / "last")
-    assert student.labels == ["a", "b", "c", "d"]
-    assert student.scores([Image.open(uris[7])]).argmax() == 3
-
-
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
 def test_low_precision_and_compilation_train_the_same_student(tmp_path, monkeypatch, change):
     """Not to the bit, and the weights keep timm's names: a folder loads whatever it was trained with."""
@@ -279,11 +143,6 @@ def test_low_precision_and_compilation_train_the_same_student(tmp_path, monkeypa
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
     assert (losses[1] != losses[0]) or compiled  # bf16 rounds to 8 bits
     assert len(compiled) == ("compile" in change)
-
-
-def test_too_few_images_for_a_step_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"1 training images in batches of makd\.batch_size = 8"):
-        train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))
 
 
 def _train_as_one_of_two(rank: int, tasks: dict[str, StudentJob], folder: Path) -> None:
