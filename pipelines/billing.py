@@ -32,6 +32,7 @@ def _machines(config: Config) -> dict[str, Machine]:
         **dict.fromkeys(("embeddings", "views", "prototype_views"), embed),
         **dict.fromkeys(("makd", "base"), makd),
         **dict.fromkeys(("eval_makd", "eval_base", "eval_aspects"), infer),
+        **dict.fromkeys(("neighbours", "duplicates_neighbours"), config.neighbours.workers),
         "near": config.near.workers,
     }
     machines = {stage: _reserved(given) for stage, given in workers.items()}

@@ -10,15 +10,17 @@ such a group counts once. An image without a vector is a group of its own. docs/
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
-from fgvr import near_duplicates, schemas
+from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from fgvr import near_duplicates, schemas, storage
 from fgvr.config import Config, ConfigError
 from fgvr.discovery import discovery_ids
 from fgvr.discovery_neighbours import streamed_layout
@@ -31,6 +33,8 @@ from pipelines.flow import stage_main
 
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536
+MADE_OF_FILE = "duplicates_made_of.json"
+"""In the run's folder: settings of groups → revision of the embeddings that they were made of."""
 PHOTOS_FILE = "photos.npy"
 """Beside a labels table: `photo_id` of each of its rows, int64 [N]; there where answers are shared."""
 SHARED = "shared"
@@ -38,7 +42,18 @@ SHARED = "shared"
 
 
 def run(context: RunContext, samples: Table, embeddings: Table, similarity: float) -> Table:
-    """Groups of the discovery images, which are one photo from this cosine on."""
+    """Groups of the discovery images, which are one photo from this cosine on.
+
+    A run keeps its groups: a photo that gets its vector later, by run.retry_failed, stays a group of its own. In
+    another group it would have the MLLM asked about other images, which is another table of answers: all of them anew.
+    """
+    decides = {"images": context.config.label.images, "similarity": similarity}
+    place = storage.join(context.folder, MADE_OF_FILE)
+    made_of: dict[str, int] = json.loads(storage.read_bytes(place)) if storage.exists(place) else {}
+    settings = fingerprint_of(
+        "duplicates", [decides, context.config.neighbours], [samples, replace(embeddings, revision=0)]
+    )
+    embeddings = replace(embeddings, revision=made_of.get(settings, embeddings.revision))
     ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images)
     everyone = np.ones(len(ids), bool)
     search = neighbours.Search(
@@ -77,8 +92,11 @@ def run(context: RunContext, samples: Table, embeddings: Table, similarity: floa
         )
         return summary
 
-    decides = {"images": context.config.label.images, "similarity": similarity}
-    return context.stage("duplicates", decides=decides, inputs=[samples, embeddings, *search.inputs], compute=compute)
+    inputs = [samples, embeddings, *search.inputs]
+    table = context.stage("duplicates", decides=decides, inputs=inputs, compute=compute)
+    if settings not in made_of:
+        storage.write_bytes(place, json.dumps(made_of | {settings: embeddings.revision}).encode())
+    return table
 
 
 def asked_ids(duplicates: Table) -> Ids:
@@ -88,28 +106,31 @@ def asked_ids(duplicates: Table) -> Ids:
 
 
 def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
-    """The answers about all discovery images, from those about one of each group."""
+    """The answers about all discovery images, from those about one of each group.
+
+    Its rows have tokens, its metrics have none: they are those of `answers`, and the report adds all stages up.
+    """
 
     def compute(folder: StageFolder) -> StageSummary:
-        asked = asked_ids(duplicates)
+        rows = duplicates.read(["image_id", "photo_id"])
+        ids, photos = (rows[name].to_numpy() for name in ("image_id", "photo_id"))
+        asked = ids[ids == photos]
+        # Those that others get, too, are held: an image and its first one may be millions of rows apart.
+        firsts = np.unique(photos[ids != photos])
+        held = answers.find(firsts).combine_chunks()
         failures: Counter[str] = Counter()
-        totals: Counter[str] = Counter()
-        for number, part in enumerate(duplicates.batches(["image_id", "photo_id"])):
-            ids, photos = (part[name].to_numpy() for name in ("image_id", "photo_id"))
+        for number in range(duplicates.parts):
+            part = slice(number * duplicates.rows_per_part, (number + 1) * duplicates.rows_per_part)
+            own = ids[part] == photos[part]
             # A table's place of a row is that of its id among the ids of the stage.
-            given = answers.take(np.searchsorted(asked, photos))
-            rows = shared_rows(given, ids)
-            folder.write_part(number, rows)
-            failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
-            totals.update({name: pc.sum(rows[name]).as_py() or 0 for name in ("prompt_tokens", "output_tokens")})
-        return StageSummary(
-            duplicates.rows,
-            failures.total(),
-            duplicates.parts,
-            duplicates.rows_per_part,
-            dict(failures),
-            token_metrics(totals),
-        )
+            mine = answers.take(np.searchsorted(asked, ids[part][own]))
+            others = held.take(np.searchsorted(firsts, photos[part][~own]))
+            places = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)]))
+            given = shared_rows(pa.concat_tables([mine, others]).take(places), ids[part])
+            folder.write_part(number, given)
+            failures.update(error["reason"] for error in given["error"].to_pylist() if error is not None)
+        size = duplicates.rows_per_part
+        return StageSummary(duplicates.rows, failures.total(), duplicates.parts, size, dict(failures))
 
     return context.stage("shared_answers", decides={}, inputs=[answers, duplicates], compute=compute)
 

@@ -7,7 +7,8 @@ what it means, over all answers at once: cleaned names, and aliases of one name 
 a label space. With `label.samples` (several sampled answers) or `label.listed` (several labels an answer) an image has
 weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json` (names and counts,
 a name's place is its label id) and `aliases.csv` (answer, label, count), which can be edited and given back with
-`--label.aliases`: the model is not asked again then.
+`--label.aliases`: the model is not asked again then. With `label.duplicate_similarity`, `answers` has a row for one
+image of each group of near-duplicates (`pipelines/duplicates.py`), and a third table, `shared_answers`, one for all.
 """
 
 from __future__ import annotations

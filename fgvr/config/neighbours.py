@@ -10,7 +10,7 @@ from fgvr.config.base import Part, Workers
 
 
 class NeighbourSearch(Part):
-    """neighbours: how the nearest images are searched, of which candidates makes its sets. docs/neighbours.md."""
+    """neighbours: how the nearest images of candidates and duplicates are searched. docs/neighbours.md."""
 
     method: Literal["auto", "exact", "ivf"] = "auto"
     """`exact`, `ivf` (an inverted file, which misses a few), or exact while that takes at most `exact_seconds`."""

@@ -137,8 +137,16 @@ class Config(Part):
     detect: Detect = Detect()
 
     @model_validator(mode="after")
-    def _labels_once(self) -> Self:
-        if self.label.duplicate_similarity is not None and self.aspects.with_labels:
+    def _duplicates_share_answers(self) -> Self:
+        if self.label.duplicate_similarity is None:
+            return self
+        split, embedded = self.label.images.drawn_from, self.embed.splits
+        if embedded is not None and split not in embedded:
+            raise ValueError(
+                f"label.duplicate_similarity: near-duplicates are found by vectors, and embed.splits leaves out "
+                f"{split}, from which the images to label are drawn (label.images.split); add it there"
+            )
+        if self.aspects.with_labels:
             raise ValueError(
                 "label.duplicate_similarity: with aspects.with_labels each image is asked for its label with its "
                 "questions, so that no answer can be shared; leave one of the two out"

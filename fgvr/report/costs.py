@@ -45,9 +45,10 @@ class _Paid:
 
 
 _LOOKS = "looks"  # asks for answers and aspects in one pass, where there is one: both need it
-_NAMED = ("duplicates_neighbours", "duplicates", _LOOKS, "answers", "shared_answers", "labels")
+_ASKED = (_LOOKS, "answers", "labels")
+_NAMED = ("duplicates_neighbours", "duplicates", "shared_answers", *_ASKED)
 _VECTORS = ("embeddings",)
-_NEAR = ("candidates", "views", "near")
+_NEAR = ("neighbours", "candidates", "views", "near")
 _PAID = {
     "mllm": _Paid(inference=("eval_mllm_answers", "eval_mllm")),
     "zs_clip": _Paid(_NAMED, inference=_VECTORS),
@@ -84,7 +85,7 @@ def method_costs(
 def _paid(method: str, found: Mapping[str, StageResult], class_targets: str) -> _Paid:
     paid = _PAID.get(method, _Paid())
     if method == "mllm" and not any(name in found for name in paid.inference):
-        return _Paid(inference=_NAMED)  # the discovery images were evaluated: no other was named
+        return _Paid(inference=_ASKED)  # the discovery images were evaluated: no other was named
     if method in {"base", "makd"} and class_targets == "near":
         first = dict.fromkeys((*_NAMED, *_VECTORS, *paid.preparation))
         paid = _Paid(tuple(first), (*_NEAR, *paid.training))

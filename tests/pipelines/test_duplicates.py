@@ -9,10 +9,11 @@ import pytest
 from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import ConfigError, build
+from fgvr.discovery import discovery_ids
 from fgvr.embeddings import embedding_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
-from pipelines import candidates, duplicates, ingest, label
+from pipelines import candidates, duplicates, ingest, label, neighbours
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
@@ -37,22 +38,28 @@ def context_of(folder: Path, **more: Any) -> RunContext:
     return RunContext(build(tree | more), str(folder), NoTracking())  # type: ignore[arg-type]
 
 
-def vectors_of(context: RunContext, samples: Table, ids: list[int]) -> Table:
-    """Of the discovery images: 1 and 2 are nearly 0, 5 equals 3, 7 could not be read, the others are alone."""
+def vectors_of(context: RunContext, samples: Table, ids: list[int], *, retried: bool = False) -> Table:
+    """Of the discovery images: 1 and 2 are nearly 0, 5 equals 3, the others are alone.
+
+    7 could not be read at first; when it was tried again, it equals 3, too.
+    """
     random = np.random.default_rng(0)
     vectors = random.standard_normal((samples.rows, DIM))
     for place, like in OTHERS.items():
         vectors[ids[place]] = vectors[ids[like]] + (0.02 * random.standard_normal(DIM) if like == 0 else 0)
+    vectors[ids[7]] = vectors[ids[3]]
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    lost = [Failure(Reason.CORRUPT, "cut off") if row == ids[7] else None for row in range(samples.rows)]
+    failure = None if retried else Failure(Reason.CORRUPT, "cut off")
+    lost = [failure if row == ids[7] else None for row in range(samples.rows)]
     place, count = f"{context.folder}/vectors", samples.rows
-    table = Table(place, "embeddings", "f", count, 1, 1, count, 0.0, extra={"dim": DIM})
+    table = Table(place, "embeddings", "f", count, int(not retried), 1, count, 0.0, int(retried), extra={"dim": DIM})
     tables.write_part(table.uri, 0, embedding_rows(np.arange(samples.rows), vectors, lost))
     table.commit()
     return table
 
 
-def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path) -> None:
+def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "ROWS_PER_PART", 5)  # image 5 is in another part than 3, whose answer it gets
     context = context_of(tmp_path)
     samples = ingest.run(context)
     apart = label.run(context, samples)
@@ -71,6 +78,9 @@ def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path) -> None:
     named = label.run(context, samples, duplicates=groups)
     (answers,) = (table for table in context.tables if table.name == "answers" and table.rows == 9)
     assert answers.read(["image_id"])["image_id"].to_pylist() == [ids[p] for p in range(12) if p not in OTHERS]
+    # The report adds the tokens of all tables up: those that were paid for are those of the answers.
+    assert [bool(table.extra["metrics"]) for table in context.tables[-3:]] == [True, False, True]
+    assert [table.name for table in context.tables[-3:]] == ["answers", "shared_answers", "labels"]
     before, after = apart.read().to_pylist(), named.read().to_pylist()
     assert [row["image_id"] for row in after] == ids
     assert named.extra["shared"] == 3
@@ -108,6 +118,37 @@ def test_a_failure_is_shared_and_says_whose_it_is(tmp_path: Path) -> None:
         first = rows[OTHERS[place]]
         assert rows[place]["error"]["reason"] == first["error"]["reason"] == "engine_error"
         assert rows[place]["error"]["detail"].startswith(f"as image {first['image_id']}, which shows the same: ")
+
+
+def test_a_vector_that_comes_later_has_nobody_asked_anew(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    samples = ingest.run(context)
+    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
+    groups = duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
+    retried = vectors_of(context, samples, ids, retried=True)
+    assert duplicates.run(context, samples, retried, 0.98).version == groups.version
+    other = duplicates.run(context, samples, retried, 0.97)
+    assert (groups.extra["metrics"]["photos"], other.extra["metrics"]["photos"]) == (9, 8)
+
+
+def test_groups_found_in_tasks_are_those_found_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "run_once", lambda work, *arguments, **_: work(*arguments))
+    found = []
+    for name, search in (("here", {}), ("tasks", {"tasks": True, "memory_gb": 1e-7, "workers": {"rows_per_part": 4}})):
+        context = context_of(tmp_path / name, neighbours=search)
+        samples = ingest.run(context)
+        ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
+        groups = duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
+        found.append(groups.read().to_pylist())
+    assert groups.extra["search"]["shards"] > 1
+    assert [table.name for table in context.tables[-2:]] == ["duplicates_neighbours", "duplicates"]
+    assert [row["photo_id"] for row in found[0]] == [row["photo_id"] for row in found[1]]
+    assert [row["similarity"] for row in found[0]] == pytest.approx([row["similarity"] for row in found[1]])
+
+
+def test_without_vectors_of_the_discovery_split_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"label\.duplicate_similarity: .* embed\.splits leaves out train"):
+        context_of(tmp_path, embed={"splits": ["test"]})
 
 
 def test_labels_with_aspects_cannot_be_shared(tmp_path: Path) -> None:

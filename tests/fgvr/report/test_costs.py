@@ -105,3 +105,20 @@ def test_every_method_of_the_config_has_a_title_and_its_stages() -> None:
     from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES
 
     assert set(get_args(Method)) == set(METHOD_TITLES) == set(METHOD_MEANINGS) == set(_PAID)
+
+
+def test_near_duplicates_and_the_search_in_tasks() -> None:
+    stages = [
+        StageResult("duplicates_neighbours", 36, 400, 0),
+        StageResult("duplicates", 72, 400, 0),
+        StageResult("answers", 360, 100, 0),
+        StageResult("shared_answers", 108, 400, 0),
+        StageResult("labels", 0, 400, 0),
+        StageResult("neighbours", 180, 400, 0),
+        StageResult("near", 720, 400, 0),
+    ]
+    costs = method_costs(["mllm", "near"], stages, Billing()).methods
+    # Named: 0.01 + 0.02 + 0.1 + 0.03 hours; the search for neighbours is a part of the training, 0.05 of 0.25.
+    assert (costs["near"].preparation_hours, costs["near"].training_hours) == pytest.approx((0.16, 0.25))
+    # An MLLM that is asked about each of 10,000 images: 3.6 s an answer, nothing shared.
+    assert costs["mllm"].inference_hours == pytest.approx(10)
