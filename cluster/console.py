@@ -85,7 +85,17 @@ def quiet_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler).__name__ == "PlainRayHandler":  # its console handler; the other one writes the log file
-            handler.setLevel(logging.WARNING)
-            handler.addFilter(_no_advice)  # once, however often it is added
+    for handler in _console_of_ray_data():
+        handler.setLevel(logging.WARNING)
+        handler.addFilter(_no_advice)  # once, however often it is added
+
+
+def silence_ray_data() -> None:
+    """Nothing at all, until the next session: a stage that was stopped complains that its Ray is gone."""
+    for handler in _console_of_ray_data():
+        handler.setLevel(logging.CRITICAL + 1)
+
+
+def _console_of_ray_data() -> list[logging.Handler]:
+    """Ray Data has another handler that writes its log file."""
+    return [each for each in logging.getLogger("ray.data").handlers if type(each).__name__ == "PlainRayHandler"]

@@ -255,7 +255,8 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
 
     workers, limits, signs = job.workers, session.limits(), Signs()
     # Those that die before they are up are replaced; `Starts` says when that has no sense any more.
-    ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = Starts.most(workers.max_workers)
+    deaths = Starts.most(workers.max_workers) + workers.max_workers
+    ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = deaths
     specs = pa.table(
         {
             "part": pa.array(pending),

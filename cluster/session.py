@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import auto_init_hook
 
-from cluster.console import quiet_before_start, quiet_ray_data
+from cluster.console import quiet_before_start, quiet_ray_data, silence_ray_data
 from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
 from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
@@ -50,6 +51,8 @@ def ray_session(config: Cluster) -> Iterator[None]:
     """
     global _own, _limits  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
     quiet_before_start()
+    # Else the thread of a stage that was stopped starts another Ray when this one is gone: all cores, open to others.
+    auto_init_hook.enable_auto_connect = False
     _limits = config.limits
     if ray.is_initialized():
         quiet_ray_data()
@@ -73,6 +76,7 @@ def ray_session(config: Cluster) -> Iterator[None]:
         yield
     finally:
         _own = False
+        silence_ray_data()
         ray.shutdown()
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 log = logging.getLogger(__name__)
 
 NAMESPACE = b"fgvr"
+SIGN_SECONDS = 10.0
+"""Between two signs of a worker that does something, at most."""
 
 
 @dataclass(frozen=True)

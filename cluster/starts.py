@@ -1,4 +1,8 @@
-"""Workers that die before they are up: replaced a few times, because a machine may be to blame, and then no more."""
+"""Workers that die before they are up: replaced a few times, because a machine may be to blame, and then no more.
+
+While others give signs of life it may be one machine alone: the next worker that Ray puts there tries nothing and keeps
+its place, until another one has started somewhere, or nobody signs any more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from cluster.signs import Signs
+from cluster.signs import SIGN_SECONDS, Signs
 from cluster.watchdog import Watchdog
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
@@ -15,6 +19,7 @@ from fgvr.errors import UserError
 Worker = TypeVar("Worker")
 
 TRIES = 3
+LOOK_SECONDS = 3 * SIGN_SECONDS
 
 
 class WorkersDoNotStart(UserError):
@@ -41,8 +46,9 @@ class Starts:
 
     def start(self, load: Callable[[], Worker], watchdog: Watchdog) -> Worker | UserError:
         """The loaded worker, or why none can be loaded; after any other death the process ends and may be replaced."""
-        begun = self._signs.starts()
-        if len(begun) >= self.most(self._at_once):
+        while len(begun := self._signs.starts()) >= self.most(self._at_once):
+            if self._others_sign():
+                continue
             words = self._signs.all_words()
             said = f"the last one said: {words[-1]}" if words else "what they said is in Ray's log files"
             return WorkersDoNotStart(
@@ -60,3 +66,9 @@ class Starts:
             watchdog.end(f"{what}: {type(error).__name__}: {error}", error)
         self._signs.start_succeeded()
         return worker
+
+    def _others_sign(self) -> bool:
+        """Whether any worker that works or starts signs, looked at for half a minute; the signs of dead ones stay."""
+        before = self._signs.all_alive()
+        time.sleep(LOOK_SECONDS)
+        return self._signs.all_alive() != before

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cluster.signs import Signs
+from cluster.signs import SIGN_SECONDS, Signs
 from fgvr import liveness
 
 log = logging.getLogger(__name__)
 
-SIGN_SECONDS = 10.0
 GRACE_SECONDS = 60.0
 """After which `faulthandler` ends what the watchdog's own thread could not."""
 STDERR = 2  # Ray redirects the descriptor to the worker's log file

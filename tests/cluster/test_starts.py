@@ -6,6 +6,11 @@ from fgvr.errors import UserError
 from tests.cluster.boards import Board, Death, Dog
 
 
+@pytest.fixture(autouse=True)
+def _looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.starts.LOOK_SECONDS", 0.01)
+
+
 def refuse() -> str:
     raise UserError("mllm.model: there is nothing at /x")
 
@@ -41,3 +46,24 @@ def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int)
     assert isinstance(end, WorkersDoNotStart)
     assert f"label: {deaths} workers died one after the other" in str(end)
     assert "CUDA error: device lost" in str(end)
+
+
+def test_while_others_work_it_waits_and_tries_again_when_one_has_started() -> None:
+    board = Board()
+    board.begun, board.signs_left = ["a", "b", "c"], 1000
+
+    def sleep(_: float) -> None:
+        if board.signs_left < 900:
+            board.start_succeeded()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.starts.time.sleep", sleep)
+        assert start(board, lambda: "worker") == "worker"
+    assert board.signs_left < 900
+
+
+def test_when_the_others_are_gone_it_ends() -> None:
+    board = Board()
+    board.begun, board.signs_left = ["a", "b", "c"], 20
+    assert isinstance(start(board, lambda: pytest.fail("tried once more")), WorkersDoNotStart)
+    assert board.signs_left == 0

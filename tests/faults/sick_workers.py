@@ -23,7 +23,8 @@ class Illness:
     """What befalls the workers, and how often over all of them.
 
     Attributes:
-        kind: start-dies, start-raises, start-hangs, row-hangs, row-needs-memory or none.
+        kind: start-dies, start-raises, start-hangs, start-elsewhere (on all nodes but one), row-hangs,
+            row-needs-memory or none.
         times: so many workers are befallen.
         at: image id of the row.
     """
@@ -51,6 +52,15 @@ class Diary:
                 continue
             return True
         return False
+
+    def is_first(self, name: str, text: str) -> bool:
+        """Whether no other text was given before for this name."""
+        try:
+            with (self.folder / name).open("x") as stream:
+                stream.write(text)
+        except FileExistsError:
+            return (self.folder / name).read_text() in {text, ""}
+        return True
 
     def note(self, name: str, text: str) -> None:
         """A line at the end of a file."""
@@ -83,6 +93,9 @@ class HashWorker:
             raise RuntimeError("CUDA error: device lost")
         if self.diary.befalls(illness, "start-hangs"):
             time.sleep(3600)
+        if illness.kind == "start-elsewhere" and not self.diary.is_first("well", node):
+            self.diary.note("sick", node)
+            raise RuntimeError("CUDA error: device lost")
 
     def process(self, rows: pa.Table) -> pa.Table:
         ids = rows["image_id"].to_pylist()

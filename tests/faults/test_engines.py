@@ -39,6 +39,13 @@ def test_a_constructor_fails_always(place: Place, undisturbed, seen, kind: str, 
     )
 
 
+def test_a_node_on_which_no_engine_starts_does_not_stop_the_others(place: Place, undisturbed, seen) -> None:
+    place.but(illness=Illness("start-elsewhere"), seconds=1.0).run()
+    assert place.table().equals(undisturbed)
+    assert len(place.diary.lines("sick")) == 4  # the last one waits there, and takes no other's place
+    seen("engine's constructor, always, on one of two nodes: raises", "the other node computes all parts; same table")
+
+
 def test_a_worker_hangs_once(place: Place, undisturbed, seen) -> None:
     place.but(illness=Illness("row-hangs")).run()
     assert place.table().equals(undisturbed)
