@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fgvr import schemas, storage, tables
 from fgvr.neighbours.found import NOBODY, Floats, Ids
@@ -86,7 +87,21 @@ class MergeWorker:
         number = int(at[0]) // self.size
         parts = [tables.rows_among(tables.read_part(shard, number), ids) for shard in self.shards]
         own = None if self.queries.own is None else np.asarray(self.queries.own[at])
-        return neighbour_rows(ids, *merge([read_neighbours(part, self.k) for part in parts], self.k, own))
+        merged = neighbour_rows(ids, *merge([read_neighbours(part, self.k) for part in parts], self.k, own))
+        return _failed_where_one_failed(merged, parts)
+
+
+def _failed_where_one_failed(merged: pa.Table, parts: list[pa.Table]) -> pa.Table:
+    """An image whose search failed in one shard (it ended its workers) has no neighbours, and not those of the others."""
+    failed = np.any([part["error"].is_valid().to_numpy() for part in parts], axis=0)
+    if not failed.any():
+        return merged
+    errors = [next(filter(None, row), None) for row in zip(*(part["error"].to_pylist() for part in parts), strict=True)]
+    for name in ("neighbour_ids", "neighbour_scores"):
+        column = pc.if_else(pa.array(failed), pa.scalar(None, merged.schema.field(name).type), merged[name])
+        merged = merged.set_column(merged.schema.get_field_index(name), merged.schema.field(name), column)
+    place = merged.schema.get_field_index("error")
+    return merged.set_column(place, schemas.ERROR, pa.array(errors, schemas.ERROR.type))
 
 
 def prepare_index(task: SearchTask, recall: float) -> tuple[int, float]:

@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fgvr import storage, tables
+from cluster.attempts import failed_row
+from fgvr import schemas, storage, tables
 from fgvr.neighbours import Plan, nearest, vector_files
 from fgvr.neighbours.exact import Product
 from fgvr.neighbours.merge import merge
 from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
 from fgvr.neighbours.vector_files import VectorFile
+from fgvr.schemas import Failure, Reason
 
 EXACT = Plan("exact", Product("cpu", "bfloat16"))
 IDS = np.arange(0, 900, 3)  # image ids: 300 queries, of which every second one is in the database
@@ -85,6 +87,22 @@ def test_the_shards_together_find_what_one_search_finds(search, tmp_path):
         np.testing.assert_allclose(found_scores, scores[first : first + 128], atol=1e-6)
     some = merger.process(rows(IDS[130:132]))  # single rows of a part, as after a worker's death
     np.testing.assert_array_equal(read_neighbours(some, 7)[0], ids[130:132])
+
+
+def test_an_image_whose_search_failed_in_one_shard_is_a_failed_row(search, tmp_path):
+    queries, shards, ids, _ = search
+    places = [storage.join(shard, "found") for shard in shards]
+    failure = Failure(Reason.ENGINE_ERROR, "its worker died on it")
+    for shard, place in zip(shards, places, strict=True):
+        found = SearchWorker(SearchTask(queries, shard, 7, EXACT)).process(rows(IDS))
+        if place == places[1]:
+            found = pa.concat_tables([found[:4], failed_row(int(IDS[4]), failure, schemas.NEIGHBOURS), found[5:]])
+        tables.write_part(place, 0, found)
+    merged = MergeWorker(queries, places, 300, 7).process(rows(IDS))
+    assert merged.schema == schemas.NEIGHBOURS
+    assert merged["error"].to_pylist() == [failure.as_row() if row == 4 else None for row in range(300)]
+    assert merged["neighbour_ids"][4].as_py() is None
+    np.testing.assert_array_equal(read_neighbours(merged[5:], 7)[0], ids[5:])
 
 
 def test_a_task_with_an_inverted_file_that_another_process_made(search):
