@@ -92,7 +92,7 @@ class MergeWorker:
 
 
 def _failed_where_one_failed(merged: pa.Table, parts: list[pa.Table]) -> pa.Table:
-    """An image whose search failed in one shard, as it ended its workers, has no neighbours, not those of the others."""
+    """An image whose search failed in one shard, where it ended its workers, has no neighbours at all."""
     failed = np.any([part["error"].is_valid().to_numpy() for part in parts], axis=0)
     if not failed.any():
         return merged
