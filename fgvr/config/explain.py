@@ -32,7 +32,9 @@ def explain(problem: Any) -> str:
         case "missing":
             return f"{place}: required, and nobody gave it"
     shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
-    return f"{place}{shown}: {problem['msg'].replace('Input should', 'should').replace('String should', 'should')}"
+    said = problem["msg"].removeprefix("Value error, ")  # of a validator here, which says it in words of its own
+    said = said.replace("Input should", "should").replace("String should", "should")
+    return f"{place}{shown}: {said}" if place else said
 
 
 def _unknown(place: str) -> str:

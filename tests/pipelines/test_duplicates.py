@@ -147,10 +147,10 @@ def test_groups_found_in_tasks_are_those_found_here(tmp_path: Path, monkeypatch:
 
 
 def test_without_vectors_of_the_discovery_split_there_is_nothing_to_compare(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"label\.duplicate_similarity: .* embed\.splits leaves out train"):
+    with pytest.raises(ConfigError, match=r"^label\.duplicate_similarity: .* embed\.splits leaves out train"):
         context_of(tmp_path, embed={"splits": ["test"]})
 
 
 def test_labels_with_aspects_cannot_be_shared(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"label\.duplicate_similarity: with aspects\.with_labels"):
+    with pytest.raises(ConfigError, match=r"^label\.duplicate_similarity: with aspects\.with_labels"):
         context_of(tmp_path, aspects={"with_labels": True}, questions={"file": "q.txt"})
