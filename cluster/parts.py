@@ -234,14 +234,16 @@ def run_parts(
     forget_attempts(job.folder)
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
-    for facts in _stream(job, pending, finished):
-        _add(summary, facts)
-        progress.update(facts["rows"], summary.failed)
-        told.part(facts["rows"], facts["failures"], facts["totals"])
-        new = facts.get(COMPUTED, facts)
-        told.computed(new["rows"], new["failures"], new["totals"])
-        _check(summary, limit, job.name)
-    progress.close()
+    try:
+        for facts in _stream(job, pending, finished):
+            _add(summary, facts)
+            progress.update(facts["rows"], summary.failed)
+            told.part(facts["rows"], facts["failures"], facts["totals"])
+            new = facts.get(COMPUTED, facts)
+            told.computed(new["rows"], new["failures"], new["totals"])
+            _check(summary, limit, job.name)
+    finally:
+        progress.close()  # else what stopped it is written behind the line on a terminal
     _check(summary, limit, job.name)
     storage.remove(storage.join(job.folder, IDS))
     return summary

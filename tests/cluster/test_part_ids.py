@@ -1,5 +1,6 @@
 """Which rows a part holds, with one actor in this process in place of Ray's pool."""
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,24 @@ def test_workers_without_a_network_do_not_load_torch() -> None:
     code = "import sys; from cluster.parts import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
     code += "print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_line_on_a_terminal_is_cleared_when_the_stage_stops(job: PartJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    done = Echo.process
+
+    def breaks_later(self: Echo, rows: pa.Table) -> pa.Table:
+        if rows["image_id"][0].as_py() > 5:
+            raise OSError("the disk is full")
+        return done(self, rows)
+
+    monkeypatch.setattr(Echo, "process", breaks_later)
+    with pytest.raises(OSError, match="full"):
+        run_parts(job, IDS)
+    assert "echo: 4 of 10 rows" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
 
 
 class Half(Echo):
