@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from fgvr.safe_text import safe
@@ -91,9 +93,28 @@ def quiet_ray_data() -> None:
 
 
 def silence_ray_data() -> None:
-    """Nothing at all, until the next session: a stage that was stopped complains that its Ray is gone."""
+    """Nothing at all, until the next session: a stage that was stopped complains that its Ray is gone.
+
+    Its generator does so, too, when it is collected: the interpreter prints what cannot be raised any more.
+    """
     for handler in _console_of_ray_data():
         handler.setLevel(logging.CRITICAL + 1)
+    if not isinstance(sys.unraisablehook, _WithoutRay):
+        from ray.exceptions import RaySystemError
+
+        sys.unraisablehook = _WithoutRay(sys.unraisablehook, RaySystemError)
+
+
+@dataclass(frozen=True)
+class _WithoutRay:
+    """A `sys.unraisablehook` that drops what Ray says of calls after its end."""
+
+    other: Callable[[sys.UnraisableHookArgs], object]
+    ray_is_gone: type[Exception]
+
+    def __call__(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, self.ray_is_gone):
+            self.other(unraisable)
 
 
 def _console_of_ray_data() -> list[logging.Handler]:
