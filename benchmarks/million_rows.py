@@ -30,13 +30,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cluster.beats import beating
 from cluster.console import show_progress
 from cluster.run import open_run
 from fgvr.config import Config, build
@@ -140,19 +140,13 @@ def object_store() -> Iterator[list[float]]:
 
     # By its address: other sessions of Ray may be running on this machine.
     state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
-    seen, stop = [0.0], threading.Event()
+    seen = [0.0]
 
     def look() -> None:
-        while not stop.wait(0.5):
-            seen.append(float(internal_api.get_memory_info_reply(state).store_stats.object_store_bytes_used))
+        seen.append(float(internal_api.get_memory_info_reply(state).store_stats.object_store_bytes_used))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with beating(look, 0.5):
         yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def start(args: argparse.Namespace, rows: int, stages: Sequence[str], run: str) -> subprocess.Popen[bytes]:

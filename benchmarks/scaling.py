@@ -23,7 +23,6 @@ import json
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ import psutil
 import pyarrow as pa
 from PIL import Image
 
+from cluster.beats import beating
 from cluster.parts import PartJob, run_parts
 from cluster.session import ray_session
 from fgvr import schemas, tables
@@ -130,23 +130,15 @@ def rows_within(parts: Sequence[Part], first: float, last: float) -> float:
 def watched(diary: Path) -> Iterator[list[tuple[float, float, float]]]:
     """(time, busy cores of the machine, median MiB of an engine's own memory), each second."""
     seen: list[tuple[float, float, float]] = []
-    stop = threading.Event()
 
     def look() -> None:
-        psutil.cpu_percent()
-        while not stop.wait(1.0):
-            own = [memory(int(file.name)) for file in diary.glob("*")] if len(seen) % 10 == 9 else []
-            known = [mib for mib in own if mib]
-            cores = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-            seen.append((time.monotonic(), cores, statistics.median(known) if known else 0.0))
+        own = [memory(int(file.name)) for file in diary.glob("*")] if len(seen) % 10 == 9 else []
+        known = [mib for mib in own if mib]
+        cores = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+        seen.append((time.monotonic(), cores, statistics.median(known) if known else 0.0))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with beating(look, 1.0):  # psutil tells a thread's first look nothing: 0 cores, before any engine works
         yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def memory(pid: int) -> float:
