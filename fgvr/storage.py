@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import fsspec
+from filelock import FileLock
 from fsspec.core import url_to_fs
 
 from fgvr.storage_faults import full_disk, patient
@@ -210,18 +211,26 @@ def fetch_folder(uri: str | Path) -> Path:
     cache = cache_folder("folders") / key
     if not cache.is_dir():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
-            fetched = Path(temporary) / "folder"
-            for name in files:
-                inside = fetched / name.removeprefix(path).lstrip("/")
-                inside.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(name, str(inside))
-            try:
-                fetched.rename(cache)
-            except OSError:
-                if not cache.is_dir():  # another process was quicker: its copy serves as well
-                    raise
+        # Workers of one machine start together: one fetches the model, the others wait for its copy.
+        with FileLock(f"{cache}.lock"):
+            if not cache.is_dir():
+                _fetch(fs, files, path, cache)
     return cache
+
+
+def _fetch(fs: fsspec.AbstractFileSystem, files: Iterable[str], path: str, cache: Path) -> None:
+    """Copy the files below `path` to the folder `cache`, which is there only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+        fetched = Path(temporary) / "folder"
+        for name in files:
+            inside = fetched / name.removeprefix(path).lstrip("/")
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(name, str(inside))
+        try:
+            fetched.rename(cache)
+        except OSError:
+            if not cache.is_dir():  # another machine that shares this folder was quicker: its copy serves as well
+                raise
 
 
 def put_folder(local: Path, uri: str | Path) -> None:

@@ -1,7 +1,10 @@
 import os
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -113,6 +116,24 @@ def test_a_remote_folder_is_fetched_once_and_again_when_it_changed(
     assert storage.fetch_folder(memory) == first
     storage.write_bytes(storage.join(memory, "deep", "weights"), b"xyz")  # the same name and size
     assert (storage.fetch_folder(memory) / "deep" / "weights").read_bytes() == b"xyz"
+
+
+def test_those_who_want_a_folder_at_once_fetch_it_once(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_bytes(storage.join(memory, "weights"), b"abc")
+    fetched: list[str] = []
+
+    def slowly(self: fsspec.AbstractFileSystem, name: str, *args: object, **more: object) -> None:
+        fetched.append(name)
+        time.sleep(0.2)
+        get_file(self, name, *args, **more)
+
+    memory_files = type(fsspec.filesystem("memory"))
+    get_file = memory_files.get_file
+    monkeypatch.setattr(memory_files, "get_file", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        copies = set(pool.map(storage.fetch_folder, [memory] * 4))
+    assert [(copy / "weights").read_bytes() for copy in copies] == [b"abc"]
+    assert len(fetched) == 1
 
 
 def test_a_local_folder_is_not_copied(tmp_path: Path) -> None:
