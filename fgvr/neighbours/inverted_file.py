@@ -30,7 +30,7 @@ RECALL_QUERIES = 10_000
 SAMPLE_SHARE = 0.02  # of the queries: measuring costs no more than this share of exact search
 LEAST_SAMPLE = 1000
 SPARE = 8  # more than asked for: similarities are computed again and ties put in order among these
-FIRST_PROBED = 4
+FIRST_PROBED = 1
 SAME = 1e-6  # similarities that differ by less are equally near
 
 
