@@ -22,6 +22,9 @@ from fgvr.safe_text import masked, safe
 
 log = logging.getLogger(__name__)
 
+INTERRUPTED = 130
+"""Exit status after SIGINT: 128 and the signal's number."""
+
 __all__ = ["UserError", "open_run", "run_main"]
 
 
@@ -58,7 +61,8 @@ def run_main(
 
     Raises:
         SystemExit: for an error that the user can mend, with status 2 where the work has not begun (a wrong config, a
-            missing file, no Ray cluster at the address), and 1 where it has: the same command goes on.
+            missing file, no Ray cluster at the address), and 1 where it has: the same command goes on. 130, as shells
+            have it, for Ctrl-C.
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -76,6 +80,9 @@ def run_main(
         with open_run(config) as context:
             begun = True
             work(context)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted{': the same command goes on from what is finished' if begun else ''}\n")
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # whatever happened: was there a cause that the user can mend?
         known = user_error_in(error)
         if known is None:

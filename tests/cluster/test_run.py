@@ -17,7 +17,7 @@ class Lost(UserError):
     """An error that is no ConfigError, as of a missing model."""
 
 
-def raises(error: Exception) -> Callable[[object], None]:
+def raises(error: BaseException) -> Callable[[object], None]:
     def body(_given: object) -> None:
         raise error
 
@@ -74,6 +74,14 @@ def test_the_kind_of_an_error_does_not_matter_but_when_it_comes(end, error) -> N
 
 def test_what_a_worker_says_is_the_last_word(end) -> None:
     assert end(work=wrapped) == (1, "stopped: the photos are gone\n")
+
+
+def test_ctrl_c_is_no_error(end) -> None:
+    assert end(work=raises(KeyboardInterrupt())) == (
+        130,
+        "interrupted: the same command goes on from what is finished\n",
+    )
+    assert end(check=raises(KeyboardInterrupt())) == (130, "interrupted\n")
 
 
 def test_an_error_that_nobody_foresaw_is_shown_as_it_is(end) -> None:
