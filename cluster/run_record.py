@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cluster.beats import beating
+from cluster.beats import beating, leave
 from fgvr import storage
 from fgvr.errors import user_error_in
 from fgvr.safe_text import masked, safe
@@ -148,11 +148,7 @@ class RunRecord:
         """A sign of life, with all that is known; one that cannot be left is no reason to stop."""
         with self._lock:
             self._session.beat = time.time()
-            text = json.dumps(asdict(self._session), indent=1)
-            try:
-                storage.write_bytes(self._file, text.encode())
-            except Exception as error:  # of whatever kind a store's library has: the next one may get through
-                log.debug("no sign of life could be left at %s: %s", self._file, error)
+            leave(self._file, json.dumps(asdict(self._session), indent=1).encode())
 
 
 @contextmanager

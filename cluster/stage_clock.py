@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from types import TracebackType
 from typing import Self
 
-from cluster.beats import beating
+from cluster.beats import beating, leave
 from cluster.stage_files import CLOCK
 from fgvr import storage
-
-log = logging.getLogger(__name__)
 
 BEAT = 30.0
 """Seconds between two writings: what is lost at most when a session is killed."""
@@ -55,12 +52,7 @@ class StageClock:
             storage.remove(self._file)
 
     def _write(self) -> None:
-        try:
-            storage.write_bytes(self._file, json.dumps({"seconds": self.seconds}).encode())
-        except Exception as error:  # of whatever kind a store's library has: the next one may get through
-            log.debug("the seconds of a stage could not be left at %s: %s", self._file, error)
-            return
-        self._written = True
+        self._written |= leave(self._file, json.dumps({"seconds": self.seconds}).encode())
 
 
 def _read(file: str) -> float:

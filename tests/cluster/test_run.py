@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,9 @@ def end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.setattr("cluster.run.open_run", opened)
     monkeypatch.setattr("cluster.run.show_progress", lambda: None)
 
-    def ended(*argv: str, work: Callable[[object], None] = lambda _: None, **more: object) -> tuple[object, str]:
+    def ended(*argv: str, work: Callable[[object], None] = lambda _: None, **more: Any) -> tuple[object, str]:
         with pytest.raises(SystemExit) as left:
-            run_main("A script.", PRESETS, work, argv=argv, **more)  # type: ignore[arg-type]
+            run_main("A script.", PRESETS, work, argv=argv, **more)
         return left.value.code, capsys.readouterr().err
 
     return ended

@@ -22,7 +22,7 @@ def context(tmp_path: Path) -> RunContext:
 
 
 def context_in(folder: Path, **run: Any) -> RunContext:
-    return RunContext(build({"run": run}), str(folder), NoTracking())  # type: ignore[arg-type]
+    return RunContext(build({"run": run}), str(folder), NoTracking())
 
 
 def three_rows(folder: StageFolder) -> StageSummary:

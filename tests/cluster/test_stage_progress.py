@@ -61,9 +61,7 @@ def test_a_stage_finds_its_own_progress_and_is_counted_at_its_end(tmp_path: Path
         found.append(progress)
         return folder.write_table(pa.table({"image_id": [0, 1, 2]}))
 
-    RunContext(Config(), str(tmp_path), NoTracking()).stage(  # type: ignore[arg-type]
-        "label", decides={}, inputs=[], compute=compute
-    )
+    RunContext(Config(), str(tmp_path), NoTracking()).stage("label", decides={}, inputs=[], compute=compute)
     assert found[0].name == "label"
     assert found[0].numbers()["rows"] == 3
     assert stage_progress.current() is None

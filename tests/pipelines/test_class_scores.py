@@ -102,7 +102,7 @@ def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Flow) -> None:
     def with_prompt(prompt: str) -> str:
         scores = flow.context.config.class_scores.model_copy(update={"prompt": prompt})
         config = flow.context.config.model_copy(update={"class_scores": scores})
-        context = RunContext(config, flow.context.folder, NoTracking())  # type: ignore[arg-type]
+        context = RunContext(config, flow.context.folder, NoTracking())
         return class_scores.run(context, flow).fingerprint
 
     assert with_prompt("Which bird?") == flow.class_scores.fingerprint  # the words of label.prompt

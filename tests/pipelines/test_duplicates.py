@@ -35,7 +35,7 @@ def context_of(folder: Path, **more: Any) -> RunContext:
         "mllm": {"kind": "simulated", "request_seconds": 0, "names": 20},
         "label": {"images": images, "duplicate_similarity": 0.98, "workers": {"rows_per_part": 4}},
     }
-    return RunContext(build(tree | more), str(folder), NoTracking())  # type: ignore[arg-type]
+    return RunContext(build(tree | more), str(folder), NoTracking())
 
 
 def vectors_of(context: RunContext, samples: Table, ids: list[int], *, retried: bool = False) -> Table:

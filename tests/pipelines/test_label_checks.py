@@ -22,7 +22,7 @@ def test_a_slip_shows_before_the_model_is_asked(field: str, tmp_path: Path, monk
         "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos")}},
         "label": {"merge_similarity": 0.9, field: str(tmp_path / "gone")},
     }
-    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))  # type: ignore[arg-type]
+    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
     with pytest.raises(UserError, match=f"label.{field}"):
         flow.labels  # noqa: B018
     assert asked == []

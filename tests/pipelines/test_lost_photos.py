@@ -42,7 +42,7 @@ def test_the_stage_says_how_many_were_lost_and_why(
         "run": {"max_error_share": 0.5},
         "tracking": {"log_models": False},
     }
-    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))  # type: ignore[arg-type]
+    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
     table = flow.base
     assert "base: 1 of 8 training images were lost while it trained (not_found 1)" in caplog.text
     assert table.extra["lost"] == {"not_found": 1}

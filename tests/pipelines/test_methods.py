@@ -100,7 +100,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
                 },
             },
         }
-        context = RunContext(build(config), str(folder / "run"), NoTracking())  # type: ignore[arg-type]
+        context = RunContext(build(config), str(folder / "run"), NoTracking())
         yield Flow(context)
 
 
@@ -177,7 +177,7 @@ def test_a_language_model_that_names_nothing_ends_the_method(flow: Flow) -> None
     other = RunContext(
         config.model_copy(update={"questions": questions}),
         flow.context.folder,
-        NoTracking(),  # type: ignore[arg-type]
+        NoTracking(),
     )
     with pytest.raises(TooManyFailures, match=r"finer_labels: 36 of 36 rows failed \(\{'refused': 36\}\)"):
         predict(other, Flow(other), "finer", images(flow))

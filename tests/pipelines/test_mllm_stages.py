@@ -54,7 +54,7 @@ def flow(folder: Path, server: ChatServer, **more: Any) -> Flow:
         "aspects": {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per_part": 5}},
         **more,
     }
-    return Flow(RunContext(build(tree), str(folder / "run"), NoTracking()))  # type: ignore[arg-type]
+    return Flow(RunContext(build(tree), str(folder / "run"), NoTracking()))
 
 
 @pytest.fixture(scope="module")
