@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fgvr.mllm.answers import spelling_key
+from fgvr.mllm.spelling import spelling_key
 
 SPECIES_NAMES = 3
 """A Latin name that more names share is a species of many varieties (apples, dogs), whose names are no aliases."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fgvr import storage
 from fgvr.errors import UserError
-from fgvr.mllm.answers import spelling_key
+from fgvr.mllm.spelling import spelling_key
 
 
 class AliasError(UserError, ValueError):

@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from fgvr.mllm.prose import MAX_WORDS, count_words, name_in_prose, sentences
+from fgvr.mllm.spelling import spelling_key
 from fgvr.schemas import Failure, Reason
 
 MAX_CHARACTERS = 120
@@ -67,27 +68,6 @@ def clean_answer(raw: str | None) -> str | Failure:
     if _REFUSAL.search(text) or (name and spelling_key(name) in _NO_NAMES):
         return Failure(Reason.REFUSED, text)
     return Failure(Reason.EMPTY_ANSWER, f"no name found in {text!r}")
-
-
-def spelling_key(name: str) -> str:
-    """What two spellings of a name have in common: no case, accents on Latin letters, punctuation or extra blanks.
-
-    "Black-footed  Albatross." and "black footed albatross" share a key, as do "Anna's" and "Annas".
-    """
-    letters: list[str] = []
-    for letter in unicodedata.normalize("NFKD", name.casefold()):
-        if not unicodedata.combining(letter):
-            letters.append(letter)
-        elif letters and not _is_latin(letters[-1]):
-            letters.append(letter)  # in other scripts a mark is a letter's identity (й, が, hi vowels)
-    text = unicodedata.normalize("NFC", "".join(letters)).replace("'", "").replace("’", "")
-    # Marks of other scripts are part of words, which \w does not know.
-    kept = (letter if letter.isalnum() or unicodedata.category(letter).startswith("M") else " " for letter in text)
-    return " ".join("".join(kept).split())
-
-
-def _is_latin(letter: str) -> bool:
-    return unicodedata.name(letter, "").startswith("LATIN")
 
 
 def normalised(raw: str) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fgvr import storage
 from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
-from fgvr.mllm.answers import clean_answer, spelling_key
+from fgvr.mllm.answers import clean_answer
 from fgvr.mllm.latin import scientific_name
+from fgvr.mllm.spelling import spelling_key
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fgvr.mllm.answers import normalised, spelling_key
+from fgvr.mllm.answers import normalised
+from fgvr.mllm.spelling import spelling_key
 
 _NAME_KEYS = ("label", "name", "class", "species", "breed", "model", "answer")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)+)"\s*(?=[,\]])|\'((?:[^\'\\]|\\.|\'(?=\w))+)\'\s*(?=[,\]])')

@@ -26,7 +26,7 @@ from fgvr.mllm.alias_pairs import (
     with_a_slip,
     with_more_words,
 )
-from fgvr.mllm.answers import spelling_key
+from fgvr.mllm.spelling import spelling_key
 
 _STATED = 2.0  # above any cosine
 

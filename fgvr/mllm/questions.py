@@ -17,7 +17,7 @@ import pyarrow as pa
 from fgvr import schemas, storage
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
-from fgvr.mllm.answers import spelling_key
+from fgvr.mllm.spelling import spelling_key
 from fgvr.mllm.backend import Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
