@@ -28,7 +28,9 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
     WRONG_SIZE = "wrong_size"  # boxes were drawn on an image of another size
     REFUSED = "refused"  # the model answered that it cannot or will not say
-    EMPTY_ANSWER = "empty_answer"  # nothing left of the answer after cleaning
+    EMPTY_ANSWER = "empty_answer"  # no name in the answer, or it was cut off before one
+    NOTHING_THERE = "nothing_there"  # the model answered that the photo shows no such thing
+    OTHER_LANGUAGE = "other_language"  # the model answered with a statement in a language that is not read
     NO_LABEL_MASS = "no_label_mass"  # neither yes nor no, or a class name, had a measurable probability
     REQUEST_REJECTED = "request_rejected"  # the engine did not take the request (too long, not supported)
     ENGINE_ERROR = "engine_error"  # the engine or server failed on this request, after retries

@@ -5,58 +5,85 @@ Only the text of each item is found here; `fgvr.mllm.answers.clean_answer` makes
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
-from fgvr.mllm.answers import normalised
+from fgvr.mllm.marked_text import protected, restored
+from fgvr.mllm.name_text import explains, is_aside, without_tail
+from fgvr.mllm.refusals import is_refusal
+from fgvr.mllm.reply_json import json_names
+from fgvr.mllm.reply_text import unwrap
 from fgvr.mllm.spelling import spelling_key
 
-_NAME_KEYS = ("label", "name", "class", "species", "breed", "model", "answer")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)+)"\s*(?=[,\]])|\'((?:[^\'\\]|\\.|\'(?=\w))+)\'\s*(?=[,\]])')
 _FIELD = r"(?:label|class|option|candidate|guess|choice|answer|name|species|breed|prediction|top)"
 _NUMBERED = re.compile(
-    rf"^\s*(?:[*_]{{2}})?(?:{_FIELD}\s*)?[(\[#]?\d{{1,2}}(?:[.):\]](?:[*_]{{2}})?\s*|\s+-\s+)", re.IGNORECASE
+    rf"^\s*(?:[*_]{{2}})?(?:{_FIELD}\s*)?[(\[#]?\d{{1,2}}(?:[.):\]](?:[*_]{{2}})?\s*(?!\d)|\s+-\s+(?!\d))",
+    re.IGNORECASE,
 )
 _BULLET = re.compile(r"^(?P<indent>\s*)(?:[-*+•–]|[a-hA-H][.)])\s+")
 _INTRODUCTION = re.compile(
-    r"^[^,;:]*\b(?:labels?|names?|classes|candidates?|species|breeds?|models?|options?|guesses|possibilities|answers?)\b"
+    r"^[^,;:]*\b(?:labels?|names?|classes|candidates?|species|breeds?|models?|options?|guesses|possibilities|"
+    r"answers?)\b"
     r"[^,;:]*?(?:\b(?:are|include|would be|could be)\b:?|:)\s*",
     re.IGNORECASE,
 )
+_GREETING = re.compile(
+    r"^\W*(?:sure(?:\s+thing)?|certainly|of\s+course|absolutely|okay|ok|hello|hi|great(?:\s+question)?|got\s+it|"
+    r"no\s+problem|alright)\s*[!.,:;]+\s*(?=\S)",
+    re.IGNORECASE,
+)
 _CHATTER = re.compile(
-    r"^\W*(?:sure|certainly|of course|okay|ok|here\s+(?:are|is)|based\s+on|note\b|please\b|i\s|i['’]|let\s+me|these\b|"
-    r"hope\b|all\s+of\b|it\s+is\b|the\s+(?:image|photo|picture|above|exact)\b)|:\W*$",
+    r"^\W*(?:(?:sure|certainly|of\s+course|absolutely|okay|ok|hello|hi|got\s+it|no\s+problem|alright|thank\s+you|"
+    r"thanks)(?=\W*$|\s*[!.,:]\s*(?:here|these|the|i\b|let|based))|"
+    r"here\s+(?:are|is)\b|here['’]s\b|based\s+on\b|note\b\s*[:,]|note\s+that\b|please\s+(?:note|let|provide)\b|"
+    r"i\s+(?:hope|can|would|think|am|have|believe|see|cannot)\b|i['’](?:m|d|ve|ll)\b|let\s+me\b|"
+    r"these\s+(?:are|labels|names)\b|hope\s+(?:this|that|it)\b|all\s+of\s+(?:these|them|the)\b|it\s+is\b|"
+    r"it['’]s\s+(?:important|worth|also|possible|difficult|hard)\b|"
+    r"the\s+(?:image|photo|picture|above|exact)\s+(?:is|are|shows|could|can|may|labels|names|species|model|"
+    r"list)\b)|:\W*$",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(
-    r"\b(?:is|are|was|appears?|seems?|looks?|shows?|depicts?|features?|can['’]?t|cannot)\b|['’]m\b", re.IGNORECASE
-)
-_SURE = re.compile(
-    r"[\s,;:–—(-]*\d{1,3}(?:\.\d+)?\s*%.*$|\s*\((?:very\s+)?(?:most|likely|probab|possib|confiden)[^)]*\)",
-    re.IGNORECASE,
+    r"\b(?:is|are|was|appears?|seems?|looks?|shows|depicts|features)\s+(?!\d)|\b(?:can['’]?t|cannot)\b|['’]m\b"
 )
 _EXPLANATION = re.compile(r"(?:\*\*|__)?\s*(?:\s[-–—]+\s|:(?:\*\*|__)?\s)")
+_SURE = re.compile(
+    r"[\s,;:–—(-]*(?:\(|\b)(?:about\s+|approx\.?\s+|~)?\d{1,3}(?:\.\d+)?\s*%(?!\s*(?:fat|cotton|cocoa|wool|juice|"
+    r"alcohol|vol|pure|silk|linen|milk|reduced|\w+\s+milk)).*$|"
+    r"\s*\((?:very\s+)?(?:most|likely|probab|possib|confiden)[^)]*\)|\s*[(:–—-]+\s*(?:confidence|probability|p|"
+    r"score)?\s*[:=]?\s*0?\.\d+\)?\s*$",
+    re.IGNORECASE,
+)
 _ONLY_FIELD = re.compile(rf"^\W*{_FIELD}\W*$", re.IGNORECASE)
 
 
-def listed_names(raw: str, most: int) -> list[str]:
+def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     """The items of an answer in its order.
 
     Args:
         raw: the answer.
         most: names asked for; of a longer list the first ones are taken. A shorter one is taken as it is.
+        cut: whether the answer ended because it was as long as answers may get: the last item, with which it ended, may
+            be half a name and is left out.
 
     Returns:
         Texts of 1 to `most` items, each to be cleaned; equal spellings once. Where the answer holds no list, it
         is the one item itself: a single name, a sentence with a name in it, or a refusal.
     """
-    text = normalised(raw)
-    items = _from_json(text) or _from_lines(text, most)
+    reply = unwrap(raw)
+    if reply.open_thought:
+        return [raw]
+    text = _GREETING.sub("", reply.text)
+    items = json_names(text) if re.search(r"[\[{]", text) else None
+    from_json = items is not None
+    if items is None:
+        items = [] if is_refusal(text) else _from_lines(text, most)
+    if cut and len(items) > 1 and _ends_with(text, items[-1]):
+        items = items[:-1]
+    shares = _shares(items)
     distinct: dict[str, str] = {}
     for item in items:
-        bare = _without_explanation(item)
+        bare = item if from_json else _without_explanation(item, shares=shares)
         if key := spelling_key(bare):
             distinct.setdefault(key, bare)
     if items and not distinct:
@@ -64,41 +91,21 @@ def listed_names(raw: str, most: int) -> list[str]:
     return list(distinct.values())[:most] or [raw]
 
 
-def _from_json(text: str) -> list[str]:
-    """Names in a JSON list or object anywhere in the text; one that is cut off or has single quotes counts, too."""
-    decoder = json.JSONDecoder()
-    for start in re.finditer(r"[\[{]", text):
-        try:
-            value, _ = decoder.raw_decode(text, start.start())
-        except ValueError:  # also for a number of thousands of digits
-            continue
-        except RecursionError:  # brackets without end; from the next one on there are hardly fewer
-            break
-        if names := _names_in(value):
-            return names
-    begin = text.find("[")
-    return [double or single for double, single in _QUOTED.findall(text[begin:])] if begin >= 0 else []
+def _shares(items: list[str]) -> int:
+    """How many items say how sure the model is; small percentages are those of products: "Milk 3.5%"."""
+    percents = [
+        float(number)
+        for item in items
+        if (found := _SURE.search(item))
+        for number in re.findall(r"\d+(?:\.\d+)?|\.\d+", found[0])[:1]
+    ]
+    return len(percents) if percents and (max(percents) >= 20 or max(percents) <= 1) else 0
 
 
-def _names_in(value: Any) -> list[str]:
-    """["a", "b"], [{"label": "a", …}, …], {"labels": [...]}, {"1": "a", "2": "b"} or {"a": 0.7, "b": 0.2}."""
-    if isinstance(value, list):
-        found = (_name_of(item) if isinstance(item, dict) else item for item in value)
-        return [item for item in found if isinstance(item, str)]
-    if not isinstance(value, dict):
-        return []
-    inner = next((_names_in(item) for item in value.values() if isinstance(item, list)), [])
-    if inner:
-        return inner
-    if value and all(isinstance(item, int | float) for item in value.values()):
-        return list(value)
-    named = _name_of(value)
-    return [named] if named is not None else [item for item in value.values() if isinstance(item, str)]
-
-
-def _name_of(item: dict[str, Any]) -> str | None:
-    """The value of the field that holds the name."""
-    return next((item[key] for key in item if key.lower() in _NAME_KEYS and isinstance(item[key], str)), None)
+def _ends_with(text: str, item: str) -> bool:
+    """Whether nothing follows the item but marks that could be followed by more of it."""
+    place = text.rfind(item)
+    return place >= 0 and not re.search(r"[\n\]}]|\w", text[place + len(item) :])
 
 
 def _from_lines(text: str, most: int) -> list[str]:
@@ -142,7 +149,7 @@ def _from_sentence(text: str, most: int) -> list[str]:
     if introduction is None and _SENTENCE.search(text):
         return []
     separator = next((mark for mark in (";", "|", ",", "、", " / ") if mark in text), None)
-    pieces = [text] if separator is None else text.split(separator)
+    pieces = [text] if separator is None else _split(text, separator)
     pieces = [re.sub(r"^\s*(?:and|or)\s+", "", piece) for piece in pieces if piece.strip()]
     # "Black and White Warbler": "and" parts the last piece only where a name is missing.
     last = (
@@ -153,13 +160,42 @@ def _from_sentence(text: str, most: int) -> list[str]:
     return [*pieces[:-1], *last]
 
 
-def _without_explanation(item: str) -> str:
-    """The name before what is said of it: "**House Sparrow** (70%): small"; "Label: House Sparrow" keeps its name."""
-    item = _SURE.sub("", item.strip())
-    parts = [part for part in _EXPLANATION.split(item) if part.strip(" *_")]
-    while len(parts) > 1 and _ONLY_FIELD.match(parts[0]):
-        parts = parts[1:]
-    return parts[0].strip(' \t,;.*_`"“”') if parts else ""
+def _split(text: str, separator: str) -> list[str]:
+    """The pieces between separators outside brackets; "Milk, 1.5%" and "Fanta, 0.5 l" are one piece each."""
+    pieces: list[str] = []
+    for piece in text.split(separator):
+        opened = pieces and pieces[-1].count("(") > pieces[-1].count(")")
+        size = pieces and separator == "," and re.match(r"\s*\d+(?:[.,/]\d+)*\s*(?:%|[a-zA-Z\"]{1,5}\b)", piece)
+        if opened or size:
+            pieces[-1] += separator + piece
+        else:
+            pieces.append(piece)
+    return pieces
+
+
+def _without_explanation(item: str, *, shares: int) -> str:
+    """The name before what is said of it: "**House Sparrow** (70%): small"; "Label: House Sparrow" keeps its name.
+
+    `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
+    """
+    item = restored(protected(item.strip()))
+    sure = _SURE.search(item)
+    if sure is not None and sure.start() and (shares > 1 or (shares and not is_aside_kept(item[sure.start() :]))):
+        item = item[: sure.start()]
+    while (parted := _EXPLANATION.search(item)) is not None and _ONLY_FIELD.match(item[: parted.start()]):
+        item = item[parted.end() :]
+    for parted in _EXPLANATION.finditer(item):
+        head, tail = item[: parted.start()], item[parted.end() :]
+        if re.search(r"\w", head) and explains(head, tail):
+            item = head
+            break
+    return without_tail(item, in_list=shares > 1).strip(' \t,;*_`"“”') or item.strip(' \t,;.*_`"“”')
+
+
+def is_aside_kept(said: str) -> bool:
+    """Whether a percentage in brackets tells products apart: "Milk (2%)"."""
+    inside = re.match(r"\s*\(([^()]*)\)\s*$", said)
+    return inside is not None and not is_aside(inside[1])
 
 
 def answer_items(texts: Iterable[str | None], listed: int) -> list[list[str]]:

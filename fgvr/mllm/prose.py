@@ -1,8 +1,10 @@
 """The name inside an answer of whole sentences: "The bird in the image appears to be a **House Sparrow** (…).".
 
 Every sentence that states what the image shows makes a finding. A finding that reads as a name (capital letters,
-bold or italic type, a Latin name beside it) goes before one that is a common noun ("a sunflower"), that before one
-without an article ("often used"); among equals the first one counts. Nothing here knows any name.
+bold or italic type, quotes, a Latin name beside it) goes before one that is a common noun ("a sunflower"), that before
+one without an article ("often used"); among equals the first one counts. Nothing here knows any name.
+
+Words that end a name, and words that make a clause of it, count in lower case only: "Lexus IS 250", "Flying Spur".
 """
 
 from __future__ import annotations
@@ -11,80 +13,194 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fgvr.mllm.marked_text import bold_places, bold_words, quoted, restored, without_bold
+from fgvr.mllm.name_text import (
+    MAX_WORDS,
+    count_words,
+    explains,
+    is_aside,
+    is_comma_aside,
+    trimmed,
+    without_lead,
+    without_tail,
+)
+from fgvr.mllm.sentences import sentences
+
 _ARTICLE = r"(?:an?|the|some|one)\s+"
 _HEDGE = (
-    r"(?:most|very|quite|indeed|actually|almost\s+certainly|certainly|likely|probably|possibly|perhaps|definitely|clearly|"
-    r"commonly|specifically|either|identified\s+as|classified\s+as|known\s+as|called|named|described\s+as|considered|"
-    r"believed\s+to\s+be|thought\s+to\s+be|(?:an?\s+|the\s+)?(?:type|kind|variet(?:y|ies)|species|breed|example|members?|"
-    r"cultivars?|hybrid|photo|picture|image|close-up|(?:rear|front|side|back)(?:\s+view)?|view|pair|group|bunch|clusters?|"
-    r"characteristics|features|appearance|description|head)s?\s+of|(?:of|from|to)\s+the\s+(?:species|genus|variety|breed|"
-    r"model)|the\s+(?:species|genus|breed)|those\s+of|that\s+of)\s+"
+    r"(?:most|very|quite|indeed|actually|almost\s+certainly|certainly|likely|probably|possibly|perhaps|definitely|"
+    r"clearly|maybe|"
+    r"commonly|specifically|either|simply|just|best|identified\s+as|classified\s+as|known\s+as|called|named|"
+    r"described\s+as|considered|labell?ed(?:\s+as)?|"
+    r"believed\s+to\s+be|thought\s+to\s+be|(?:an?\s+|the\s+)?(?:type|kind|variet(?:y|ies)|species|breed|example|"
+    r"members?|"
+    r"cultivars?|hybrid|photo|photograph|picture|image|close-up|(?:rear|front|side|back)(?:\s+view)?|view|pair|"
+    r"group|bunch|clusters?|"
+    r"characteristics|features|appearance|description|head|bottle|box|pack|packet|package|can|bag|jar)s?\s+of|"
+    r"(?:of|from|to)\s+the\s+(?:species|genus|variety|breed|family|"
+    r"model)|the\s+(?:species|genus|breed)|those\s+of|that\s+of|of)\s+"
 )
 _COPULA = (
-    r"(?:is|are|was|appears?\s+to\s+(?:be|match|show|belong\s+to)|seems?\s+to\s+be|looks?\s+(?:like|to\s+be)|"
-    r"(?:could|might|may|must|would|can)\s+be|shows?|showcases?|depicts?|displays?|features?|(?:closely\s+|most\s+)*"
-    r"(?:resembles?|match(?:es)?)|represents|belongs?\s+to|has\s+features\s+consistent\s+with|contains?)"
+    r"(?:is|are|was|would\s+be|appears?\s+to\s+(?:be|match|show|belong\s+to)|seems?\s+to\s+be|"
+    r"looks?\s+(?:to\s+me\s+)?(?:like|to\s+be)|"
+    r"(?:could|might|may|must|can|should)\s+(?:be|well\s+be)|shows?|showcases?|depicts?|displays?|features?|"
+    r"(?:closely\s+|most\s+)*"
+    r"(?:resembles?|match(?:es)?)|represents|belongs?\s+to|has\s+features\s+consistent\s+with|contains?|"
+    r"points?\s+to|suggests?)"
 )
 _SUBJECT = (
-    r"(?:(?:the|this|these|that|an?)\s[^.:;]{0,80}?\b(?:image|picture|photo|photograph|pictured|shown|depicted|provided|"
-    r"foreground|description|question|species|model|breed|variety)\b[^.:;]{0,40}?\s|"
-    r"(?:this|these|it|they|that)(?:\s*(?='s|'re)|\s+)(?:\w+ly\s+)?|(?:this|these|the)\s+(?:\w+\s+){1,2}?)"
+    r"(?:(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?|(?:the|this|these|that|an?|my|your|"
+    r"our)\s[^.:;]{0,80}?\b(?:image|picture|photo|photograph|pictured|shown|depicted|provided|"
+    r"foreground|description|question|species|model|breed|variety|label|class|answer|name|guess|identification|"
+    r"classification|category|prediction|"
+    r"conclusion|match|subject|object|item|product|here|see|seen)\b[^.:;]{0,40}?\s|"
+    r"(?:what|who)\s+(?:you|we|i)(?:['’]re|\s+are|\s+can)?\s*(?:see|seeing|have|looking\s+at)?\s*(?:here\s+|"
+    r"in\s+(?:this|the)\s+\w+\s+)?|"
+    r"(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
+    r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
 )
 _STATEMENT = re.compile(
-    rf"(?:^|[,–—)]\s*|\b(?:that|so|therefore|and)\b,?\s)\s*{_SUBJECT}(?P<copula>{_COPULA}\s+|'s\s+|'re\s+)"
-    rf"(?P<prefix>(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?)(?P<name>\S.*)",
+    rf"(?:^|[,–—):]\s*|(?-i:\b(?:that|so|therefore|and|think|believe|guess|say|"
+    rf"suspect)\b),?\s)\s*{_SUBJECT}(?P<copula>{_COPULA}[:,]?\s+|['’]s\s+|['’]re\s+)"
+    rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_FIRST_PERSON = (
+    re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit", "You are looking at …"
+        r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll)|\s+(?:would|can|could|am|are|have|will|"
+        r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
+        r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|"
+        r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
+        r"believe|think|suspect|suggest|assign|provide|give|tag)\b"
+        r"(?:\s+(?:this|it|that|the|these)(?:\s+(?:(?!as\b|an?\b)\w+\s+){0,2}?(?:image|photo|picture|bird|animal|car|"
+        r"flower|plant|dog|cat|product|object|item|one|subject|label|class))?)?"
+        r"(?:\s+(?:label|name|class))?\s*(?:as|with|to\s+be|is)?[:,]?\s+)"
+        rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
+        re.IGNORECASE | re.DOTALL,
+    )
+)
+_THERE_IS = re.compile(
+    r"(?:^|,\s*)(?:there\s*(?:is|are|['’]s)|here\s*(?:is|are|['’]s)|here\s+we\s+have|pictured(?:\s+here)?\s+(?:is|"
+    r"are)|shown(?:\s+here)?\s+(?:is|are)|"
+    r"(?:it\s+)?can\s+be\s+(?:identified|classified|described|labell?ed|recogni[sz]ed)\s+as|featured\s+(?:is|are)|"
+    r"we\s+have)\s+"
+    rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _SUGGESTED = re.compile(  # "this suggests it is a Tree Pipit"
-    rf"\b(?:(?:that|which|it)\s+{_COPULA}|could\s+be|likely|resembles?|consistent\s+with|identified\s+as)\s+"
-    rf"(?P<prefix>(?:{_HEDGE})*{_ARTICLE}(?:{_HEDGE})*)(?P<name>\S.*)",
+    rf"\b(?:(?:that|which|it|this)\s+{_COPULA}|could\s+be|likely|resembles?|consistent\s+with|identified\s+as|"
+    rf"classified\s+as|described\s+as|labell?ed(?:\s+as)?|depicting|showing|"
+    r"featuring)\s+"
+    rf"(?P<prefix>(?-i:(?:{_HEDGE})*{_ARTICLE}(?:{_HEDGE})*))(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_NAMED_FIRST = re.compile(  # "A House Sparrow is shown in the image.", "House Sparrow is the best label."
+    r"^(?P<prefix>(?:[Aa]n?|[Tt]he)\s+)?(?P<name>(?!(?:It|This|That|These|They|There|What|I|We|You|The|He|She|My|"
+    r"In|On|One|Its|Based|Given|However|Without|To|As|If)\b)\S.{0,118}?)\s+"
+    r"(?:is|are|was)\s+(?=(?:the\s+(?:best|most|correct|label|answer|name|class|species|subject|main)|my\s|shown|"
+    r"depicted|pictured|visible|seen|perched|sitting|standing|"
+    r"parked|displayed|featured|in\s+the\s+(?:image|photo|picture)|in\s+this|a\s+(?:fine|suitable|good)|what))",
+    re.DOTALL,
+)
 _COMMON_NAME = re.compile(
-    r"^(?:\s+L\.?)?(?:\s*\([^)]*\))?[,\s(]*(?:is\s+|also\s+|which\s+)*(?:commonly|popularly|often|better|widely|more\s+commonly)\s+(?:also\s+)?"
+    r"^(?:\s+L\.?)?(?:\s*\([^)]*\))?[,\s(]*(?:is\s+|also\s+|which\s+)*(?:commonly|popularly|often|better|widely|"
+    r"more\s+commonly)\s+(?:also\s+)?"
     rf"(?:known|referred\s+to|called)\s+(?:as\s+)?(?:{_ARTICLE})?(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _MORE_EXACTLY = re.compile(
-    rf"^[,\s(]*(?:and\s+)?(?:more\s+)?(?:specifically|(?:most\s+)?likely|probably|possibly)\b,?\s+(?:{_HEDGE})*(?:{_ARTICLE})?"
+    rf"^[,\s(]*(?:and\s+)?(?:more\s+)?(?:specifically|(?:most\s+)?likely|probably|"
+    rf"possibly)\b,?\s+(?:{_HEDGE})*(?:{_ARTICLE})?"
     r"(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_PLACE = (
+    r"(?:in|on|at|over|near|by|through|against|beside|under|with|"
+    r"among|along|across|above|next|inside|outside|around|behind|atop|of)"
+)
+_SCENE = (
+    r"(?:image|images|picture|photo|photograph|foreground|background|cent(?:er|re)|middle|wild|water|snow|grass|"
+    r"garden|field|scene|frame|air|sky|sun|tree|trees|forest|"
+    r"wood|woods|sand|rain|dark|front|back|provided|given|above|upper|lower|left|right|kitchen|street|zoo|corner|"
+    r"distance|shot|view|first|second|third|fourth|"
+    r"early|late|mid|\d{4}s?|family|genus|order|brand|category|class|style|series|line|range|\w+\s+(?:family|genus|"
+    r"generation|series|style|category))"
+)
 _NAME_END = re.compile(
-    r"\s*[(,;:\n\"“”]|\s+[-–—]+\s|[.!?](?:\s|$)|"
-    r"\s+(?:which|that|who|from|based|known|due|because|characteri[sz]ed|recogni[sz]ed|recogni[sz]able|identifi\w+|"
-    r"specifically|likely|given|although|though|but|however|seen|shown|depicted|pictured|perched|sitting|standing|parked|"
-    r"flying|displayed|in\s+(?:the|this|its|full|bloom)|with|on\s+an?|as\s+(?:it|indicated|evidenced|suggested)|"
-    r"and\s+(?:is|are|was|its|has|it)|is|are|was|has|have|or|since|by|to|(?:species|genus|family|plant)(?=[\s.,]|$))\b",
+    r"\s+(?:which|that|who|whose|because|recogni[sz]ed|recogni[sz]able|identifiable|identified|specifically|likely|"
+    r"given|although|though|but|however|while|whereas|"
+    r"depicted|pictured|perched|parked|displayed|visible|featuring|surrounded|belonging|(?:characteri[sz]|"
+    r"distinguish)ed|"
+    r"(?:also|commonly|often|sometimes|scientifically|typically|usually|more|better|formally|generally)\s+(?:known|"
+    r"called|referred|found|seen|used|identified|and)|"
+    r"known\s+(?:as|for|to|by|scientifically)|based\s+on|due\s+to|native\s+to|similar\s+to|found\s+(?:in|on|across|"
+    r"throughout)|common\s+in|"
+    rf"(?:seen|shown|photographed|captured|taken)(?=\s+{_PLACE}\b|\s+here|[\s.,]*$)|"
+    rf"(?:flying|sitting|standing|swimming|resting|feeding|foraging|walking|running|posing|lying|held|hovering|"
+    rf"growing|blooming|wearing|holding|eating)"
+    rf"(?=\s+(?:{_PLACE}|an?|the|its|up|down|amid)\b|[\s.,]*$)|"
+    rf"in\s+(?:the|this|that|a)\s+(?:[a-z]+\s+)?{_SCENE}\b|in\s+(?:its|full|bloom|flight|this|breeding|an?)\b|"
+    rf"from\s+(?:the|its|a|around|about|approximately|\d{{4}})\s|"
+    r"with\s+(?!\d)(?=[a-z])(?![a-z]*[A-Z])|on\s+(?:an?|the|its|top)\s+(?![A-Z])|by\s+(?:an?|the|its)\s+(?![A-Z])|"
+    r"by\s+[a-z]|to\s+(?:the|its|be|your|an?)\s+(?![A-Z])|at\s+(?:an?|the|its)\s+(?![A-Z])|"
+    r"against\s|for\s+(?:its|their|this|the|sale)\b(?!\s+[A-Z])|as\s+(?:it|indicated|evidenced|suggested|seen|"
+    r"shown|the|an?|well|part)\b|"
+    r"and\s+(?:is|are|was|its|has|it|they|this|the|not|an?)\b|(?:is|are|was|were|has|have|may|appears?|"
+    r"shows)(?=\s+(?!\d)|[\s.,]*$)|can(?=\s+(?:be|also|grow|reach|have|vary|live|range)\b)|or|since|"
+    r"(?:species|genus|family)(?=[\s.,]|$))\b|"
+    r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|"
+    r"[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
+)
+_SOFT_END = re.compile(r"(?P<mark>,\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
+_SIZE = re.compile(
+    r"^(?:\d+(?:[.,/]\d+)*\s*(?:x\s*\d|ml|cl|l|g|kg|oz|lb|mm|cm|m|inch|in|pack|count|ct|pcs|pieces|gb|tb|w|v|\"|'|"
+    r"%|-)|size\s)",
     re.IGNORECASE,
 )
-_BOLD = re.compile(r"\*\*(?P<name>[^*\n]+?)\*\*(?!\s*:)")
-_BESIDE_LATIN = re.compile(r"(?P<name>[A-Z][\w'’-]+(?:\s+[A-Z][\w'’-]+)*)\s+\(\*?[A-Z][a-z]+ [a-z]{3,}")
+_BESIDE_LATIN = re.compile(r"(?P<name>[A-Z][\w'’-]{1,40}(?:\s+[A-Z][\w'’-]{1,40}){0,7})\s+\([A-Z][a-z]+ [a-z]{3,}")
 _LATIN = re.compile(r"^[A-Z][a-z]+(?: (?:x |× )?[a-z]{3,})?$")
 _LINNAEUS = re.compile(r"^([A-Z][a-z]+ [a-z]+) L$")
-_SENTENCE_END = re.compile(r"(?P<word>\S*)[.!?。！？]\s+(?=[A-Z*\"“0-9])|[。！？]|\n+")
-_NO_SENTENCE_END = re.compile(
-    r"^(?:\d{1,2}|St|Mt|Ft|Dr|Mr|Mrs|Ms|Jr|Sr|No|vs|var|sp|spp|cf|subsp|ca|[A-Z](?:\.[A-Z])*)$"
-)
+_ADVERB = r"(?!(?:\w*(?:l[il]|f|jel|hol|bel|bul|kel|gul|ral|sal|pol|p|wool|chil|anoma|fami|suppl|bar|dai))ly\b)\w{2,}ly"
 _NO_NAME = re.compile(
-    r"^(?:not\b|too\b|very\b|difficult|hard\b|unclear|unknown|unidenti|impossible|challenging|important|possible|"
-    r"likely$|based|characteri|indicative|consistent|similar|distinctive|visible|blurry|its\b|one\b|there\b|"
-    r"(?:small|large|medium)(?:[ -]sized)?$|(?:known|described|found|native|from|of|in|cultivars?|cultivated|variet\w+|"
-    r"hybrids?|specimens?|members?)\b|\w$|"
-    r".*\b(?:colou?r(?:ation|ed)?|shape|appearance|petals|plumage|closely|family|order)$)",
-    re.IGNORECASE,
+    r"^(?:(?:not|too|very|it|this|that|them|these|its|there|able|unable)\b|difficult|hard\s+to|unclear|unknown|"
+    r"unidenti|impossible|challenging|important|possible|"
+    r"likely$|based\b|characteri|indicative|consistent|similar\s+to|distinctive$|visible|blurry|one\s+(?:of|that|"
+    r"which|with)\b|"
+    r"(?:small|large|medium)(?:[ -]sized)?$|(?:known|described|found|native|from|of|in|cultivars?|cultivated|"
+    r"variet\w+|"
+    r"hybrids?|specimens?|members?|what|how|why|where|when|because|also|often|important|essential|worth|typically|"
+    r"usually)\b|\w$|"
+    r"(?:family|genus|order)\s+[A-Z]|"
+    r".*\b(?:colou?ration|colou?rs?|shape|appearance|petals|plumage|closely|family|order|type|kind|features|"
+    r"characteristics|structure|bracts)$)"
 )
-_CLAUSE = re.compile(r"\b(?:\w+ly|often|also|now|more|less|better|used|made|grown|seen|as|can|for|in|at)\b")
+_ONLY_ADVERB = re.compile(rf"^{_ADVERB}$")
+_PARTICIPLE = re.compile(r"\s+(?:recogni|identif|distinguish|visible|seen|known|characteri|[a-z]+ed\b)")
+_CLAUSE = re.compile(
+    rf"\b(?:{_ADVERB}\b(?=\s)|(?:often|also|now|less|better)\b|(?:used|made|grown|seen)\s+(?:as|in|to|for|of|from|"
+    rf"by|with)|can\s+(?:be|also)|as\s+(?:an?|it|the)\b|"
+    r"for\s+(?:its|their|the)|at\s+(?:the|its)|more\s+\w+\s+than)"
+)
+_GENERIC = (
+    r"(?:image|photo|picture|object|thing|item|product|animal|bird|insect|fish|dog|cat|plant|flower|tree|car|vehicle|"
+    r"species|cluster|group|bunch|head|close-up)"
+)
 _ANY_THING = re.compile(
-    r"^(?:(?:image|photo|picture|object|thing|item|product|animal|bird|insect|fish|dog|cat|plant|flower|tree|car|vehicle|"
-    r"species|cluster|group|bunch|head|close-up|small|large|medium|medium-sized|tall|tiny|big|bright|dark|light|pale|vivid|"
-    r"vibrant|beautiful|colou?rful|single|young|adult|male|female|of|an?|the|with|and|red|orange|yellow|green|blue|purple|"
-    r"violet|pink|brown|black|white|gr[ae]y)s?(?:\s+|$))+$",
-    re.IGNORECASE,
+    rf"^(?:(?:{_GENERIC}|small|large|tall|tiny|big|bright|dark|light|pale|vivid|medium|medium-sized|"
+    r"vibrant|beautiful|colou?rful|single|young|adult|male|female|of|an?|the|with|and|red|orange|yellow|green|blue|"
+    r"purple|"
+    r"violet|pink|brown|black|white|gr[ae]y|close-up|view)s?(?:\s+|$)){2,}$"
 )
-MAX_WORDS = 12
-"""Longer findings are clauses, not names."""
-_WITHOUT_BLANKS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
+_ONLY_KIND = re.compile(rf"^{_GENERIC}s?$")
+_LOOKS = re.compile(
+    r"^(?:(?:an?|the|of|male|female|adult|young|juvenile|immature|baby|small|large|big|tiny|single|rear|front|side|"
+    r"back|view|pair|group|close-up|old|new|modern|"
+    r"vintage|classic|beautiful|bright|dark|light|pale|vivid|shiny|red|orange|yellow|green|blue|purple|violet|pink|"
+    r"brown|black|white|gr[ae]y|silver|gold|golden|beige|"
+    r"two|three|four|several|some|vehicle|model|car|bird|flower|plant|dog|cat|pickup|sedan|truck|convertible|"
+    r"sports|four-door|two-door|compact|luxury|product|bottle|box|can|pack|"
+    r"bag|jar|pair|blooming|flowering|breeding|typical|common|specific)\s+)+(?=[A-Z0-9])"
+)
 
 
 @dataclass(frozen=True)
@@ -97,62 +213,88 @@ class _Finding:
 
 
 def name_in_prose(text: str) -> str | None:
-    """The name that the text says the image shows, or None; markdown may be present, and is used.
+    """The name that the protected text says the image shows, or None; markdown in it is used.
 
     A common name beside a Latin one is preferred, since people's class names are common names. Without a statement
     the last bold words count, which is how long answers end ("…most likely a **Mexican Sunflower**"), then a name
     with a Latin one in brackets.
     """
-    found = [finding for sentence in sentences(text) for finding in _findings(sentence)]
+    cut = sentences(text)
+    found = [finding for sentence in cut for finding in _findings(sentence, alone=len(cut) == 1)]
     best = max(found, key=lambda finding: finding.strength, default=None)
     if best is not None and best.strength:
         return _common(best) or _exactly(best, found) or best.name
-    bold = [match["name"].strip() for match in _BOLD.finditer(text) if not match["name"].rstrip().endswith(":")]
-    beside = [match["name"] for match in _BESIDE_LATIN.finditer(text)]
-    cut = (_cut(name) for name in [*reversed(bold), *beside])
-    return next((name for name in cut if name is not None), None if best is None else best.name)
+    bold = [
+        _plain(words) for words in bold_words(text) if not words.rstrip().endswith(":") and not _is_heading(text, words)
+    ]
+    beside = [match["name"] for match in _BESIDE_LATIN.finditer(restored(text))]
+    names = (_cut(name)[0] for name in [*reversed(bold), *beside] if count_words(name) <= MAX_WORDS)
+    return next((name for name in names if name is not None), None if best is None else best.name)
 
 
-def count_words(name: str) -> int:
-    """Words of a name; of Chinese, Japanese, Thai and Lao, which have no blanks, four letters count as a word."""
-    return len(name.split()) + len(_WITHOUT_BLANKS.findall(name)) // 4
+def _plain(words: str) -> str:
+    return trimmed(restored(words))
 
 
-def sentences(text: str) -> list[str]:
-    """The text cut at line breaks and at sentence ends that a capital letter follows."""
-    found: list[str] = []
-    start = 0
-    for end in _SENTENCE_END.finditer(text):
-        if end["word"] and _NO_SENTENCE_END.match(end["word"].lstrip('(*"')):
-            continue  # a number of a list, or an abbreviation: "1. Snapdragon", "St. Bernard"
-        found.append(text[start : end.end()].strip())
-        start = end.end()
-    found.append(text[start:].strip())
-    return [sentence for sentence in found if sentence]
+def _is_heading(text: str, words: str) -> bool:
+    """Whether bold words have a colon right after them: "**Beak**: long"."""
+    place = text.find(words)
+    return re.match(r"[\ue000-\ue0ef]*\s*:", text[place + len(words) :]) is not None
 
 
-def _findings(sentence: str) -> Iterator[_Finding]:
-    """What a sentence states, if anything."""
-    plain = _unmarked(sentence)
+def _findings(sentence: str, *, alone: bool) -> Iterator[_Finding]:
+    """What a sentence states, if anything; `alone`: whether it is all that was said."""
+    sentence = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", sentence)
+    marked = bold_places(sentence)
+    plain = without_bold(sentence)
     statement = _STATEMENT.search(plain)
-    if statement is not None:  # "a bird that appears to be a Tree Pipit": the relative clause has the name
-        inner = _NAME_END.search(statement["name"])
+    if statement is not None and quoted(statement["name"]) is None:  # "a bird that appears to be a Tree Pipit"
+        inner = re.search(r"\s+(?:that|which|who)\b|[,(]", statement["name"])
         relative = None if inner is None else _SUGGESTED.match(statement["name"], inner.start() + 1)
         statement = relative or statement
-    for match in (statement, _SUGGESTED.search(plain)):
-        name = None if match is None else _cut(match["name"])
-        if match is None or name is None:
+    patterns = (_FIRST_PERSON, _THERE_IS, _NAMED_FIRST, _SUGGESTED)
+    for match in (statement, *(pattern.search(plain) for pattern in patterns)):
+        if match is None:
             continue
-        rest = match["name"][match["name"].find(name) + len(name) :]
-        marked = re.search(rf"\*\s?{re.escape(name)}", sentence) is not None
-        if marked or re.search(r"[A-Z]", name) or re.match(r"\s*\([A-Z][a-z]+ [a-z]", rest):
+        start = match.start("prefix") if match["prefix"] else match.start("name")
+        bold = next((words for place, words in marked.items() if start <= place <= match.start("name")), "")
+        name, rest, exact = _said(match["name"], bold)
+        if name is None:
+            continue
+        if (
+            (exact and match.re is not _SUGGESTED)
+            or _reads_as_name(name)
+            or re.match(r"\s*\(\W?[A-Z][a-z]+ [a-z]", rest)
+        ):
             yield _Finding(name, 2, rest)
             return
-        plural = match.groupdict().get("copula", "").strip().lower() in {"are", "'re"}
-        noun = re.search(rf"{_ARTICLE}|\bof\s", match["prefix"], re.IGNORECASE) or _COMMON_NAME.match(rest)
+        plural = (match.groupdict().get("copula") or "").strip().lower() in {"are", "'re", "’re"}
+        noun = re.search(rf"{_ARTICLE}|\bof\s", match["prefix"] or "", re.IGNORECASE) or _COMMON_NAME.match(rest)
+        if _ONLY_KIND.match(name) and not alone:
+            continue  # "The image shows a bird. It …" has more to say
         if noun or not _CLAUSE.search(name):
             yield _Finding(name, 1 if noun or plural else 0, rest)
             return
+
+
+def _reads_as_name(name: str) -> bool:
+    return re.search(r"[A-Z]|\d", name) is not None
+
+
+def _said(text: str, bold: str) -> tuple[str | None, str, bool]:
+    """The name at the start of a statement's end, what follows it, and whether quotes or the `bold` type bound it."""
+    quotation = quoted(text)
+    if quotation is not None:
+        name = without_lead(_plain(quotation[0]), exact=True)
+        if name and not _NO_NAME.match(name) and count_words(name) <= MAX_WORDS:
+            return name, restored(quotation[1]), True
+    text = restored(text)
+    bold = without_lead(_plain(bold), exact=True)
+    if bold and text.startswith(bold) and not re.match(r"\s+(?:\d|[A-Z])|[\w'’-]", text[len(bold) :]):
+        bound = _cut(bold)[0] if count_words(bold) > MAX_WORDS // 2 else _described(without_tail(bold))
+        if bound and not _NO_NAME.match(bound) and not _ANY_THING.match(bound):
+            return bound, text[len(bold) :], True
+    return *_cut(text), False
 
 
 def _common(finding: _Finding) -> str | None:
@@ -162,37 +304,72 @@ def _common(finding: _Finding) -> str | None:
     match = _COMMON_NAME.match(finding.rest)
     if match is None:
         return None
-    first = _cut(match["name"])
+    first, rest = _cut(match["name"])
     if first is not None and re.match(r"^[A-Z][a-z]+ [a-z]+(?:i|us|um|is|ae|ens)$", first):  # another Latin name, or
-        other = re.match(rf"\s+or\s+(?:{_ARTICLE})?(?P<name>\S.*)", match["name"][len(first) :], re.DOTALL)
-        return (_cut(other["name"]) if other is not None else None) or first
+        other = re.match(rf"\s+or\s+(?:{_ARTICLE})?(?P<name>\S.*)", rest, re.DOTALL)
+        return (_cut(other["name"])[0] if other is not None else None) or first
     return first
 
 
 def _exactly(finding: _Finding, found: list[_Finding]) -> str | None:
     """A kind's name inside the same answer, where the finding says only what kind of thing it is: "a gull, …"."""
     match = _MORE_EXACTLY.match(finding.rest)
-    names = [_cut(match["name"])] if match is not None else []
+    names = [_cut(match["name"])[0]] if match is not None else []
     if finding.name.islower() and " " not in finding.name:
         names += [other.name for other in found if other.strength == 2]
     last = finding.name.split()[-1].casefold()
     return next((name for name in names if name and " " in name and name.split()[-1].casefold() == last), None)
 
 
-def _unmarked(text: str) -> str:
-    return re.sub(r"\*{1,3}|_{2}|`", "", re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", text))
+def _cut(text: str) -> tuple[str | None, str]:
+    """The name at the start of `text` (None where there is none), and what follows it."""
+    text = restored(text).lstrip(' "“')
+    place = _end(text)
+    name = text[:place]
+    if name.rfind("(") > name.rfind(")"):  # a bracket that the end left open
+        name = name[: name.rfind("(")] or name
+    name = _described(_LINNAEUS.sub(r"\1", trimmed(name)))
+    rest = text[place:]
+    if not name or _NO_NAME.match(name) or count_words(name) > MAX_WORDS or _ANY_THING.match(name):
+        return None, rest
+    if _ONLY_ADVERB.match(name) and _PARTICIPLE.match(rest):
+        return None, rest  # "easily recognizable"; "scaly" alone is a texture
+    return name, rest
 
 
-def _cut(text: str) -> str | None:
-    """The name at the start of `text`; None where there is none."""
-    text = text.lstrip(" \"“'*")
-    end = _NAME_END.search(text)
-    name = (text[: end.start()] if end is not None else text).strip(" .,'\"*_`")
-    name = _LINNAEUS.sub(r"\1", name)
-    # What a name's capitals begin after says how it looks: "a male Orchard Oriole", "the rear of a black Audi A4".
-    described = re.match(r"^(?:[a-z][a-z-]*\s+)+(?=[A-Z])", name)
-    if described is not None:
-        name = name[described.end() :]
-    if not name or _NO_NAME.match(name) or count_words(name) > MAX_WORDS:
-        return None
-    return None if _ANY_THING.match(name) else name
+def _end(text: str) -> int:
+    """Where the name at the start of `text` ends."""
+    hard = _NAME_END.search(text)
+    place = hard.start() if hard is not None else len(text)
+    for soft in _SOFT_END.finditer(text, 0, place):
+        head, tail = text[: soft.start()], text[soft.end() : place if hard is not None else len(text)]
+        mark = soft["mark"].strip()
+        if mark in {"(", "["}:
+            inside = re.split(r"[)\]]", text[soft.end() :], maxsplit=1)[0]
+            if soft.start() and (
+                is_aside(inside, prose=True, head=head) or inside == text[soft.end() :] or len(inside) > 40
+            ):
+                return soft.start()
+        elif mark in {"", ";"}:
+            return soft.start()
+        elif mark == ",":
+            if is_comma_aside(tail) or not (_SIZE.match(tail) or _is_variant(head, text[soft.end() :])):
+                return soft.start()
+        elif explains(head, text[soft.end() :]):
+            return soft.start()
+    return place
+
+
+def _is_variant(head: str, tail: str) -> bool:
+    """Whether a comma parts a product from its variant, with which the sentence ends: "Nike Air Max 90, White."."""
+    words = tail.rstrip(" .!").split()
+    return (
+        0 < len(words) <= 3
+        and re.search(r"[A-Z]", head) is not None
+        and all(re.match(r"[A-Z0-9]", word) for word in words)
+    )
+
+
+def _described(name: str) -> str:
+    """Without words for looks before a name's capitals: "a male Orchard Oriole", "the rear of a black Audi A4"."""
+    return _LOOKS.sub("", name)

@@ -17,10 +17,11 @@ import pyarrow as pa
 from fgvr import schemas, storage
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
-from fgvr.mllm.spelling import spelling_key
 from fgvr.mllm.backend import Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
+from fgvr.mllm.reply_text import without_thoughts
+from fgvr.mllm.spelling import spelling_key
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,6 @@ _STARTS = re.compile(
 _TO_THE_READER = re.compile(r"\b(?:you|your|me|i)\b", re.IGNORECASE)
 _SECOND = re.compile(r"\b(?:and|or)\s+(?:is|are|does|do|has|have|can)\s", re.IGNORECASE)
 _HEADING = re.compile(r"^[^?]*(?::|\s[-–—])\s+")
-_THINKING = re.compile(r"^.*?</think>", re.DOTALL)
 
 
 class QuestionsError(UserError, ValueError):
@@ -108,7 +108,7 @@ def parse_questions(reply: str) -> list[str]:
     starts like a yes/no question in English, the language of the prompts; repeated questions are dropped.
     """
     kept: dict[str, str] = {}
-    for line in _THINKING.sub("", reply).splitlines():
+    for line in without_thoughts(reply)[0].splitlines():
         for cell in line.split("|"):
             question = _question_of(cell)
             if question is not None:

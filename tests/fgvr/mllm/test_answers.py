@@ -162,7 +162,147 @@ def test_prose_in_another_script_is_not_read_but_kept_out() -> None:
         "图中的这只鸟有蓝色的背部和橙色的腹部,它的嘴又长又尖,因此它很可能是一只普通翠鸟,也就是一种小型的鱼狗。" * 2
     )
     assert isinstance(answer, Failure)
-    assert answer.reason is Reason.EMPTY_ANSWER
+    assert answer.reason is Reason.OTHER_LANGUAGE
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        # wrapping
+        ("<thinking>It is blue.</thinking>\nCommon Kingfisher", "Common Kingfisher"),
+        ("[THINK]It is blue.[/THINK]Common Kingfisher", "Common Kingfisher"),
+        ("◁think▷Blue.◁/think▷Common Kingfisher", "Common Kingfisher"),
+        ("It is blue, so it must be.\n</think>\n\nCommon Kingfisher", "Common Kingfisher"),
+        ("<|channel|>analysis<|message|>Blue.<|end|><|start|>assistant<|channel|>final<|message|>Kea<|return|>", "Kea"),
+        ("<SUMMARY>I look.</SUMMARY><REASONING>Blue.</REASONING><CONCLUSION>Kea</CONCLUSION>", "Kea"),
+        ("I compare.\n<answer>Tree Pipit</answer>", "Tree Pipit"),
+        ("The result is $\\boxed{\\text{Tree Pipit}}$.", "Tree Pipit"),
+        ("<|begin_of_box|>Tree Pipit<|end_of_box|>", "Tree Pipit"),
+        ("Tree Pipit</s>", "Tree Pipit"),
+        ("Tree Pipit<end_of_turn>\n<start_of_turn>user\nThanks!", "Tree Pipit"),
+        ("Tree Pipit<|eot_id|>", "Tree Pipit"),
+        ("<b>Tree Pipit</b><br>", "Tree Pipit"),
+        ("Marks &amp; Spencer Scarf", "Marks & Spencer Scarf"),
+        ("〔Tree Pipit〕".replace("〔", "【").replace("〕", "】"), "Tree Pipit"),
+        ("„Zilpzalp“", "Zilpzalp"),
+        ("翠鸟。", "翠鸟"),
+        # JSON
+        ('{"label": "Tree Pipit", "confidence": 0.93}', "Tree Pipit"),
+        ("{'species': 'Anthus trivialis', 'common_name': 'Tree Pipit',}", "Tree Pipit"),
+        ('Sure!\n```json\n{"result": {"name": "Tree Pipit"}}\n```', "Tree Pipit"),
+        ('["Tree Pipit"]', "Tree Pipit"),
+        ('{"label": "A Bathing Ape Hoodie"}', "A Bathing Ape Hoodie"),
+        # fields
+        ("**Common Name:** Tree Pipit\n**Scientific Name:** *Anthus trivialis*", "Tree Pipit"),
+        ("Scientific name: Anthus trivialis\nEnglish name: Tree Pipit", "Tree Pipit"),
+        ("Observation: it is brown.\nFinal answer: Tree Pipit", "Tree Pipit"),
+        ("### Label\n\nTree Pipit", "Tree Pipit"),
+        ("Assistant: Tree Pipit", "Tree Pipit"),
+        ("Option B: Tree Pipit", "Tree Pipit"),
+        ("Make: Skoda\nModel: Octavia\nYear: 2004", "Skoda Octavia 2004"),
+        # politeness
+        ("Absolutely! The label is Tree Pipit.", "Tree Pipit"),
+        ("Certainly! It's a Tree Pipit.", "Tree Pipit"),
+        ("Good question! Tree Pipit", "Tree Pipit"),
+        ("What a beautiful bird! This is a Tree Pipit.", "Tree Pipit"),
+        ("Here is the fine-grained label:\n\n**Tree Pipit**", "Tree Pipit"),
+        # hedges
+        ("My best guess would be a Tree Pipit.", "Tree Pipit"),
+        ("I'd say it's a Tree Pipit, but I am not sure.", "Tree Pipit"),
+        ("Could be a Tree Pipit", "Tree Pipit"),
+        ("Tree Pipit (80% sure)", "Tree Pipit"),
+        ("Tree Pipit, 80% sure", "Tree Pipit"),
+        ("Tree Pipit / Anthus trivialis", "Tree Pipit"),
+        ("Anthus trivialis (Tree Pipit)", "Tree Pipit"),
+        ("Tree Pipit: a slim brown bird", "Tree Pipit"),
+        ("Tree Pipit – judging by its streaked flanks", "Tree Pipit"),
+        ("I'm sorry, I can't be certain, but it looks like a Tree Pipit.", "Tree Pipit"),
+        # words of names that are words of other things
+        ("The breed is St. Bernard.", "St. Bernard"),
+        ("Infiniti IS 300", "Infiniti IS 300"),
+        ('The label is "cabbage butterfly".', "cabbage butterfly"),
+        ("This is a hard hat.", "hard hat"),
+        ("one-piece swimsuit", "one-piece swimsuit"),
+        ("jack in the pulpit", "jack in the pulpit"),
+        ("A 320", "A 320"),
+        ("Sorry! card game", "Sorry! card game"),
+        ("Other", "Other"),
+        ("I Can't Believe It's Yogurt", "I Can't Believe It's Yogurt"),
+        # brackets, dashes and colons that tell products apart
+        ("Kindle (2024)", "Kindle (2024)"),
+        ("Crisps (Salt & Vinegar)", "Crisps (Salt & Vinegar)"),
+        ("Airbus A330 - 300", "Airbus A330 - 300"),
+        ("Age of Empires: The Age of Kings", "Age of Empires: The Age of Kings"),
+        ("Yoghurt, 3.5%", "Yoghurt, 3.5%"),
+        ("C++ in a Nutshell", "C++ in a Nutshell"),
+        ("½ inch nut", "½ inch nut"),  # NFKC would make 1⁄2 of it
+    ],
+)
+def test_the_name_as_it_was_said(raw: str, name: str) -> None:
+    assert clean_answer(raw) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("<think>\nIt has a blue back and", Reason.EMPTY_ANSWER),
+        ("<|channel|>analysis<|message|>We look at", Reason.EMPTY_ANSWER),
+        ("Okay, let's look at the beak first", Reason.EMPTY_ANSWER),
+        ('{"label": null}', Reason.EMPTY_ANSWER),
+        ('{"label": "unknown"}', Reason.REFUSED),
+        ("Cannot determine the species.", Reason.REFUSED),
+        ("Unidentified bird species", Reason.REFUSED),
+        ("No animal is visible", Reason.NOTHING_THERE),
+        ("N/A (no bird in the picture)", Reason.NOTHING_THERE),
+        ("There are no flowers in this image.", Reason.NOTHING_THERE),
+        ("This is not a bird.", Reason.NOTHING_THERE),
+        ("The image does not show a bird.", Reason.NOTHING_THERE),
+        ("Black image", Reason.NOTHING_THERE),
+        ("None of these", Reason.NOTHING_THERE),
+        ("Das ist ein Eisvogel.", Reason.OTHER_LANGUAGE),
+        ("L'image montre un martin-pêcheur.", Reason.OTHER_LANGUAGE),
+        ("Parece un martín pescador.", Reason.OTHER_LANGUAGE),
+        ("Questa è una gazza.", Reason.OTHER_LANGUAGE),
+        ("На фото изображён зимородок.", Reason.OTHER_LANGUAGE),
+        ("这只鸟是普通翠鸟。", Reason.OTHER_LANGUAGE),
+        ("この鳥はカワセミです。", Reason.OTHER_LANGUAGE),
+    ],
+)
+def test_why_there_is_no_name(raw: str, reason: Reason) -> None:
+    answer = clean_answer(raw)
+    assert isinstance(answer, Failure)
+    assert answer.reason is reason
+
+
+@pytest.mark.parametrize(
+    "name", ["Le Petit Marseillais", "Der Kleine Prinz", "São Braz Café", "La Vache Qui Rit", "Eisvogel"]
+)
+def test_a_name_in_another_language_is_a_name(name: str) -> None:
+    assert clean_answer(name) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("The bird is a **Tree Pipit**. It has a strea", "Tree Pipit"),
+        ("Tree Pipit\nThe flanks are", "Tree Pipit"),
+        ('{"label": "Tree Pipit", "conf', "Tree Pipit"),
+        ("Tree Pipit, a slim brown", "Tree Pipit"),
+        ("2012 Chevrolet Silverado 1500 Ext", None),
+        ("This is a Tree Pip", None),
+        ('{"label": "Tree Pip', None),
+        ("<think>Its flanks", None),
+        ("", None),
+    ],
+)
+def test_what_an_answer_that_was_cut_off_still_names(raw: str, name: str | None) -> None:
+    answer = clean_answer(raw, cut=True)
+    if name is not None:
+        assert answer == name
+    else:
+        assert isinstance(answer, Failure)
+        assert answer.reason is Reason.EMPTY_ANSWER
+        assert answer.detail.startswith("cut off: ")
 
 
 def test_an_endless_answer_is_no_name() -> None:

@@ -68,6 +68,35 @@ def test_fewer_names_than_asked_for(raw: str, names: list[str]) -> None:
     assert [clean_answer(item) for item in listed_names(raw, 3)] == names
 
 
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        ("Okapi\nSureli\nNote Bird", ["Okapi", "Sureli", "Note Bird"]),  # begin like chatter
+        ("Airbus A330 - 200\nAirbus A330 - 300", ["Airbus A330 - 200", "Airbus A330 - 300"]),
+        ("1. Milk (2%)\n2. Milk 3.5%", ["Milk (2%)", "Milk 3.5%"]),  # portions, not how sure the model is
+        ("1. Wren: 60%\n2. Robin: 30%\n3. Dunnock: 10%", ["Wren", "Robin", "Dunnock"]),
+        ("Sure! Wren, Robin, and Dunnock.", ["Wren", "Robin", "Dunnock"]),
+        ("Cola, 0.5 l; Lemonade, 1 l", ["Cola, 0.5 l", "Lemonade, 1 l"]),
+        ("Phone (Blue), Phone (Red)", ["Phone (Blue)", "Phone (Red)"]),
+    ],
+)
+def test_items_stay_as_they_were_said(raw: str, names: list[str]) -> None:
+    assert [clean_answer(item) for item in listed_names(raw, 3)] == names
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        ("1. Wren\n2. Robin\n3. Eurasian Tr", ["Wren", "Robin"]),
+        ("Wren, Robin, Dunn", ["Wren", "Robin"]),
+        ('["Wren", "Robin", "Dun', ["Wren", "Robin"]),
+        ("1. Wren\n2. Robin\n", ["Wren", "Robin"]),  # the line had ended
+    ],
+)
+def test_a_list_that_was_cut_off_loses_the_item_it_ended_in(raw: str, names: list[str]) -> None:
+    assert listed_names(raw, 3, cut=True) == names
+
+
 @pytest.mark.parametrize("raw", ["I'm sorry, I can't identify the bird, the image is blurry.", "", "1.\n2.\n3.", "[]"])
 def test_no_name_stays_no_name(raw: str) -> None:
     (item,) = listed_names(raw, 3)

@@ -1,0 +1,194 @@
+"""What a model's reply is wrapped in is taken off: thoughts, end-of-turn marks, answer tags, HTML, code fences.
+
+Nothing here knows what a name is. The marks are those of open models' chat templates and reasoning formats
+(DeepSeek-R1, Qwen3, QwQ, Kimi-VL, GLM-4.5V, gpt-oss, Gemma, Command A, LLaVA-CoT, Magistral, Llama, Mistral, InternVL).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_THOUGHT = (
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|rationale|analysis|seed:think|"
+    r"begin_of_thought|start_thinking|summary|caption)"
+)
+_OPENED = re.compile(
+    rf"<\|?{_THOUGHT}\|?>|\[{_THOUGHT}\]|◁{_THOUGHT}▷|<\|channel\|?>\s*(?:analysis|commentary|"
+    rf"thought)\b",
+    re.IGNORECASE,
+)
+_CLOSED = re.compile(
+    rf"<\|?/{_THOUGHT}\|?>|\[/{_THOUGHT}\]|◁/{_THOUGHT}▷|<\|end_of_thought\|>|<\|end_thinking\|>|<channel\|>|"
+    r"<\|channel\|>\s*final\s*(?:<\|message\|>)?",
+    re.IGNORECASE,
+)
+_ANSWER_TAG = (
+    r"(?:answer|final_answer|final|conclusion|label|class|class_label|name|common_name|output|result|response|"
+    r"prediction|"
+    r"solution|species|breed|category|product)"
+)
+_ANSWER = re.compile(
+    rf"<(?P<tag>{_ANSWER_TAG})>\s*(?P<inside>.*?)\s*(?:</(?P=tag)>|\Z)|"
+    r"<\|begin_of_(?:box|solution)\|>\s*(?P<box>.*?)\s*(?:<\|end_of_(?:box|solution)\|>|\Z)|"
+    r"\[ANSWER\]\s*(?P<bracket>.*?)\s*(?:\[/ANSWER\]|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|emph)\s*\{([^{}]*)\}")
+_TURN_START = re.compile(
+    r"^\s*(?:<\|(?:im_start|start)\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|"
+    r"<start_of_turn>\s*model|<\|turn>\s*model|<\|message\|>|<\|assistant\|>|<s>|<bos>|<\|begin_of_text\|>|"
+    r"\[/INST\])\s*",
+    re.IGNORECASE,
+)
+_TURN_END = re.compile(
+    r"</s>|<s>|<eos>|<bos>|<pad>|<unk>|</?(?:start|end)_of_turn>|<turn\|>|<\|[^<>|\n]{1,40}\|?>|<[｜|"
+    r"][^<>\n]{1,40}[｜|]>|"
+    r"<\|?(?:endoftext|end_of_utterance|end_of_sentence|eot_id|end)\|?>|\[/?INST\]|<0x0A>",
+    re.IGNORECASE,
+)
+_HTML_BREAK = re.compile(r"<(?:br|/p|/div|/li|/h[1-6]|hr)\s*/?>", re.IGNORECASE)
+_HTML = re.compile(
+    r"</?(?:a|b|i|u|em|strong|span|p|div|code|pre|mark|small|sub|sup|h[1-6]|ul|ol|li|html|body|center|font|ref|text|"
+    rf"{_ANSWER_TAG})(?:\s[^<>]{{0,200}})?>",
+    re.IGNORECASE,
+)
+_ENTITY = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": " ", "ndash": "–", "mdash": "—"}
+_ENTITIES = re.compile(r"&(?:#(\d{2,6})|#x([0-9a-fA-F]{2,5})|(amp|lt|gt|quot|apos|nbsp|ndash|mdash));")
+_FENCE = re.compile(r"```+[ \t]*[\w+-]*[ \t]*\n?(?P<inside>.*?)\n?\s*(?:```+|\Z)", re.DOTALL)
+_INVISIBLE = re.compile(
+    r"[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe0e\ufe0f\ufeff\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_ONE_FORM = {
+    "<wide>",
+    "<narrow>",
+    "<noBreak>",
+    "<small>",
+    "<vertical>",
+    "<initial>",
+    "<medial>",
+    "<final>",
+    "<isolated>",
+}
+
+
+_LONGEST = 8_000
+"""Characters that are read of an answer, half from its beginning and half from its end."""
+_ENDLESS_WORD = re.compile(r"(\S{400})\S+")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, out of its wrapping.
+
+    Attributes:
+        text: the reply without thoughts, marks and fences; of a tagged answer what the tag holds.
+        explicit: whether a tag or box says that the text is the answer and nothing else.
+        open_thought: whether the reply ended inside its thoughts: what is left of it is no answer.
+    """
+
+    text: str
+    explicit: bool = False
+    open_thought: bool = False
+
+
+def unwrap(raw: str) -> Reply:
+    """A reply without its wrapping; see `Reply`."""
+    text, open_thought = without_thoughts(bounded(one_form(raw)))
+    tagged = _tagged(text)
+    if tagged is not None:
+        text = tagged
+    elif open_thought:
+        return Reply("", open_thought=True)
+    text = _up_to_the_turns_end(text)
+    text = _HTML.sub("", _HTML_BREAK.sub("\n", text))
+    text = _ENTITIES.sub(_letter, text)
+    text = _FENCE.sub(lambda fence: f"\n{fence['inside']}\n", text) if "```" in text else text
+    text = re.sub(r"^assistant\s*\n", "", text.strip(), flags=re.IGNORECASE)
+    return Reply(text.strip(), explicit=tagged is not None)
+
+
+def bounded(text: str) -> str:
+    """A text of bearable length: a model that repeats itself without end must not hold up the others."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}\n{text[-_LONGEST // 2 :]}"
+    return _ENDLESS_WORD.sub(r"\1", text)
+
+
+def one_form(text: str) -> str:
+    """Composed letters (NFC), full-width and no-break forms as plain ones, nothing invisible.
+
+    Not NFKC as a whole: it would make other names of "m²", "1½" and "Coca-Cola™".
+    """
+    text = unicodedata.normalize("NFC", text)
+    if not text.isascii():
+        text = "".join(letter if letter.isascii() else _plain(letter) for letter in text)
+        text = unicodedata.normalize("NFC", text)  # half-width kana bring their marks as letters of their own
+    return _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _plain(letter: str) -> str:
+    kind, _, _ = unicodedata.decomposition(letter).partition(" ")
+    if unicodedata.category(letter) == "Zs":
+        return " "
+    if kind in _ONE_FORM or "\ufb00" <= letter <= "\ufb06":  # the last are ligatures: ﬁ
+        return unicodedata.normalize("NFKC", letter)
+    return "\n" if letter in "\u2028\u2029\x85" else letter
+
+
+def without_thoughts(text: str) -> tuple[str, bool]:
+    """A reply after its thoughts, and whether they were never closed and nothing else was said."""
+    closed = list(_CLOSED.finditer(text))
+    if closed and text[closed[-1].end() :].strip():
+        text = text[closed[-1].end() :]
+    elif closed:  # said after the answer
+        first = _OPENED.search(text)
+        return ("" if first is None else text[: first.start()]), False
+    opened = _OPENED.search(text)
+    if opened is None:
+        return text, False
+    return text[: opened.start()], not text[: opened.start()].strip(" \n*#")
+
+
+def _tagged(text: str) -> str | None:
+    """What the last answer tag or box holds; None where there is none, or nothing in it."""
+    found = None
+    for match in _ANSWER.finditer(text):
+        inside = match["inside"] or match["box"] or match["bracket"] or ""
+        found = inside if inside.strip() else found
+    boxes = list(_BOXED.finditer(text))
+    box = boxes[-1] if boxes else None  # the last one counts
+    if box is not None and (inside := _TEXT_COMMAND.sub(r"\1", _braced(text, box.end()))).strip():
+        found = inside
+    return found
+
+
+def _braced(text: str, start: int) -> str:
+    """From `start` to the brace that closes, or to the end."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start:place]
+    return text[start:]
+
+
+def _up_to_the_turns_end(text: str) -> str:
+    """Without marks of turns; what follows the end of the model's own turn was said by nobody."""
+    text = _TURN_START.sub("", text, count=1)
+    place = 0
+    for mark in _TURN_END.finditer(text):
+        if text[place : mark.start()].strip():
+            return text[place : mark.start()]
+        place = mark.end()
+    return text[place:]
+
+
+def _letter(entity: re.Match[str]) -> str:
+    decimal, hexadecimal, name = entity.groups()
+    if name:
+        return _ENTITY[name]
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    return chr(code) if 32 <= code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
