@@ -138,7 +138,7 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
     if not cut:
         return read
     if isinstance(read, str):
-        return read if _is_complete(read, reply.text) else Failure(Reason.EMPTY_ANSWER, f"{CUT_OFF}{reply.text!r}")
+        return read if _is_complete(read, raw or "") else Failure(Reason.EMPTY_ANSWER, f"{CUT_OFF}{reply.text!r}")
     return read if read.reason is not Reason.EMPTY_ANSWER else Failure(read.reason, CUT_OFF + read.detail)
 
 

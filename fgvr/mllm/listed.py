@@ -78,7 +78,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     from_json = items is not None
     if items is None:
         items = [] if is_refusal(text) else _from_lines(text, most)
-    if cut and len(items) > 1 and _ends_with(text, items[-1]):
+    if cut and len(items) > 1 and _ends_with(raw, items[-1]):
         items = items[:-1]
     shares = _shares(items)
     distinct: dict[str, str] = {}
