@@ -4,7 +4,7 @@
 
 Every class name of every preset (`names/presets.txt`) and a list of product names (`names/products.txt`) is put into
 phrases in which real models answer, and read again with `fgvr.mllm.answers.clean_answer`. The table says for each
-phrase how many names did not come back as they were said; `--failures` lists every pair that did not, with what came out. Case and a
+phrase how many names did not come back; `--failures` lists every pair that did not, with what came out. Case and a
 leading article do not count. No name and no phrase has a rule of its own in the package: what fails stands in the list.
 """
 
