@@ -23,6 +23,7 @@ from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import NameEncoder, nearest_names
 from fgvr.mllm.label_space import read_label_space
+from fgvr.omissions import sentences
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.content import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
@@ -148,6 +149,7 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
             "Photos",
             f"{flow.samples.rows:,} ({', '.join(f'{name} {count:,}' for name, count in sorted(splits.items()))})",
         ),
+        *[("Left out", said) for said in sentences(flow.samples.extra.get("left_out", {})).values()],
         ("Discovery set, labelled by the MLLM", _discovery(config.label.images, flow.labels.rows)),
         ("MLLM", "simulated" if isinstance(config.mllm, SimulatedBackend) else config.mllm.model),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
