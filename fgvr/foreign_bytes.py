@@ -51,7 +51,7 @@ _MARKS: Final = re.compile(rb"^(?:\xef\xbb\xbf)?\s*")
 
 def what_it_is(data: bytes) -> str:
     """In words for people, and what to do where that is known; `data` is not empty and no image that is read."""
-    for look in (_by_start, _in_boxes, _by_place, _markup, _text):
+    for look in (known_start, _in_boxes, _by_place, _markup, _text):
         words = look(data)
         if words is not None:
             return words
@@ -89,7 +89,8 @@ def _size(data: bytes) -> int:
     return int(struct.unpack(">I", data[:4])[0])
 
 
-def _by_start(data: bytes) -> str | None:
+def known_start(data: bytes) -> str | None:
+    """What begins with bytes that no image which is read begins with, or with more of them than a TIFF."""
     return next((words for start, words in _STARTS if data.startswith(start)), None)
 
 
@@ -122,7 +123,7 @@ def _markup(data: bytes) -> str | None:
     if start.startswith((b"<?xml", b"<svg", b"<!doctype svg", b"<!--")) and _SVG.search(start):
         return "an SVG drawing, which has no pixels"
     if start.startswith((b"<?xml", b"<error")):
-        said = re.search(rb"<code>([\w.]{1,60})</code>", start)
+        said = re.search(rb"<code>([\w.]{1,60})</code>", data[:1024], re.IGNORECASE)
         return f"an XML document{f' ({said[1].decode()})' if said else ''} (an error of an object store?)"
     return "a JSON document (an error of a web server?)" if _JSON.match(start) else None
 

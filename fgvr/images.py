@@ -21,7 +21,7 @@ from fgvr import storage
 from fgvr.archives.images import InsideError, read_inside
 from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
-from fgvr.foreign_bytes import heif_brand, unread_tiff, what_it_is
+from fgvr.foreign_bytes import heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.image_formats import FORMATS, formats
 from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
@@ -234,6 +234,8 @@ def _with_its_end(data: bytes) -> bytes | None:
 
 def _unidentified(data: bytes) -> ImageError:
     """Of a file of which Pillow says no more than that it cannot read it."""
+    if known_start(data) is not None:
+        return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
     kept = unread_tiff(data) if data.startswith(_TIFF) else None
     if kept is not None:
         return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from unicodedata import normalize
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from fgvr import storage
 
@@ -23,20 +22,20 @@ _DRIVE: Final = re.compile(r"(?:^|/)(?:[A-Za-z]:[\\/]|\\\\\w)")
 def local_lookalike(uri: str) -> Path | None:
     """The file that is meant by a local `uri` at which there is nothing; None where there is none either."""
     path = str(storage.local_path(uri))
-    starts = [path, uri[len(storage.FILE) :]] if uri[: len(storage.FILE)].lower() == storage.FILE else [path]
-    decodable = len(starts) == 1  # what stands in a file:// URI has been decoded once
-    for start in starts:
-        for spelling in _spellings(start) if decodable else [start, start.replace("\\", "/")]:
-            found = _in_any_form(spelling)
-            if found is not None:
-                return found
+    for text in dict.fromkeys([path, path.replace("\\", "/")]):
+        found = _found("/" if text.startswith("/") else "", [name for name in text.split("/") if name])
+        if found is not None:
+            return Path(found)
     return None
 
 
 def key_lookalikes(key: str) -> list[str]:
     """Other spellings of an object's key (what follows the bucket), likeliest first; none for a plain ASCII key."""
-    found = [normalize(form, spelling) for spelling in _spellings(key) for form in ("NFC", "NFD")]
-    return [spelling for spelling in dict.fromkeys([*_spellings(key), *found]) if spelling != key]
+    slashes = key.replace("\\", "/")
+    decoded = ["/".join(map(_decoded, text.split("/"))) for text in (key, slashes)]
+    spellings = [*decoded, slashes]
+    spellings += [normalize(form, text) for text in (key, *decoded) for form in ("NFC", "NFD")]
+    return [text for text in dict.fromkeys(spellings) if text != key]
 
 
 def hint(uri: str) -> str:
@@ -54,33 +53,30 @@ def hint(uri: str) -> str:
     return "" if there is None else f" (there is {there}: capital letters count)"
 
 
-def _spellings(path: str) -> Iterator[str]:
-    """The path as it is, decoded, with slashes, and both."""
-    slashes = path.replace("\\", "/")
-    yield from dict.fromkeys([path, _decoded(path), slashes, _decoded(slashes)])
+def _found(start: str, names: list[str]) -> str | None:
+    """The first file or folder below `start` whose path has each of `names` in one of its forms."""
+    if not names:
+        return start
+    for form in _forms(names[0]):
+        place = f"{start.rstrip('/')}/{form}" if start else form
+        if os.path.lexists(place):
+            found = _found(place, names[1:])
+            if found is not None:
+                return found
+    return None
 
 
-def _decoded(path: str) -> str:
-    """Each name without percent-encoding; one that would become a path itself, or none, stays as it is."""
-    if "%" not in path:
-        return path
-    names = []
-    for name in path.split("/"):
-        decoded = os.fsdecode(unquote_to_bytes(os.fsencode(name)))
-        wrong = "/" in decoded or "\\" in decoded or "\0" in decoded or decoded in {"", ".", ".."}
-        names.append(name if wrong else decoded)
-    return "/".join(names)
+def _forms(name: str) -> list[str]:
+    """A name as it is, decoded and encoded, each in both of Unicode's forms."""
+    if name.isalnum() and name.isascii():
+        return [name]
+    spellings = [name, _decoded(name), quote(os.fsencode(name))]
+    return list(dict.fromkeys([name, *(normalize(form, text) for text in spellings for form in ("NFC", "NFD"))]))
 
 
-def _in_any_form(path: str) -> Path | None:
-    """The file or folder at `path`, of whose names each may stand in another of Unicode's forms."""
-    if path.isascii() or os.path.lexists(path):
-        return Path(path) if os.path.lexists(path) else None
-    start = "/" if path.startswith("/") else ""
-    for name in path.split("/"):
-        forms = [name] if name.isascii() else [name, normalize("NFC", name), normalize("NFD", name)]
-        found = next((place for form in forms if os.path.lexists(place := os.path.join(start, form))), None)  # noqa: PTH118
-        if found is None:
-            return None
-        start = found
-    return Path(start)
+def _decoded(name: str) -> str:
+    """A name without percent-encoding; as it is where that would make a path of it, or nothing."""
+    if "%" not in name:
+        return name
+    decoded = os.fsdecode(unquote_to_bytes(os.fsencode(name)))
+    return name if set(decoded) & set("/\\\0") or decoded in {"", ".", ".."} else decoded

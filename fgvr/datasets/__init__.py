@@ -98,7 +98,7 @@ def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
         if ending in counts:
             found.setdefault(remedy, {})[ending] = counts[ending]
     return [
-        f"{listed(files)} left out: {remedy}, and listed then by another ingest.source.snapshot"
+        f"{listed(files)} left out: {remedy}; another ingest.source.snapshot lists them then"
         for remedy, files in found.items()
     ]
 
