@@ -178,6 +178,14 @@ def test_a_list_of_ones_own_replaces_the_default(tmp_path):
     assert (everything.kept.rows, everything.left_out) == (5, {})
 
 
+def test_a_pattern_finds_a_name_as_macos_writes_it(tmp_path):
+    for name in ("Ru\u0308ckseite/a.jpg", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    listed = read_source(FolderSource(path=str(tmp_path), exclude=("r\u00fcck*",)), "")
+    assert (listed.kept.rows, listed.left_out) == (1, {"excluded": {"r\u00fcck*": 1}})
+
+
 def test_names_that_merely_look_alike_are_photos(tmp_path):
     names = ["recycle", "my @eaDir", "System Volume", "lost and found", "Thumbs", "snapshot", "recycled", "MACOSX"]
     for name in names:
