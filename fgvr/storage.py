@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 FILE = "file://"
+_CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
 
@@ -67,12 +69,12 @@ def is_local(uri: str | Path) -> bool:
 
 
 def is_object_store(uri: str | Path) -> bool:
-    """Whether `uri` leads to an object store, where "::" belongs to the key.
+    """Whether `uri` leads to an object store, where "::" belongs to the key (`s3://bucket/a::b.jpg`).
 
-    A chain that begins elsewhere (`simplecache::http://…`) could lead anywhere.
+    What looks like one of fsspec's chains (`simplecache::http://…`, `s3://bucket/x::http://…`) could lead anywhere.
     """
-    protocol, separator, _ = str(uri).partition("://")
-    return bool(separator) and protocol.lower() in OBJECT_STORES
+    protocol, separator, rest = str(uri).partition("://")
+    return bool(separator) and protocol.lower() in OBJECT_STORES and _CHAIN.search(rest) is None
 
 
 def local_path(uri: str | Path) -> Path:
