@@ -16,7 +16,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, plain
 from fgvr.config.data import FIRST_ENDINGS, FolderSource, Source, WebDatasetSource
 from fgvr.datasets import SampleRows, read_source, source_state
 from fgvr.failure_limit import allowed_failures
-from fgvr.omissions import Why, sentences
+from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -44,7 +44,8 @@ def run(context: RunContext) -> Table:
             if count:
                 log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
         for why, sentence in sentences(listed.left_out).items():
-            log.log(logging.WARNING if why == Why.ENDING else logging.INFO, "ingest: %s", sentence)
+            photos = why == Why.ENDING or not PICTURES.isdisjoint(listed.left_out[why])
+            log.log(logging.WARNING if photos else logging.INFO, "ingest: %s", sentence)
         for remark in listed.remarks:
             log.warning("ingest: %s", remark)
         summary.metrics = {

@@ -20,10 +20,10 @@ from fgvr.archives.ranges import Window
 from fgvr.archives.tar import Kind, Member, TarDamage, members
 from fgvr.config.data import WebDatasetSource
 from fgvr.datasets.folder import readable_endings
-from fgvr.datasets.left_out_names import LeftOutNames
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
 from fgvr.datasets.shards import Shard
-from fgvr.omissions import PICTURES, Omissions, Why, ending_of
+from fgvr.datasets.unlisted_members import UnlistedMembers
+from fgvr.omissions import Omissions
 from fgvr.schemas import Reason
 
 MAX_LABEL_BYTES: Final = 64 * 2**10
@@ -39,21 +39,6 @@ class _Group:
     key: str = ""
     images: list[str] = field(default_factory=list)
     class_name: str | None = None
-    with_image: bool = False
-    others: list[str] = field(default_factory=list)  # endings of what is neither an image nor says the class
-
-    def is_full(self) -> bool:
-        """Whether it must be handed on, whatever comes next."""
-        return max(len(self.images), len(self.others)) >= MAX_GROUP
-
-    def counted(self, omissions: Omissions) -> None:
-        """Count what is no row: beside a photo it is one's caption or boxes, unless it may be a photo itself."""
-        for ending in self.others:
-            omissions.count(Why.BESIDE if self.with_image and ending not in PICTURES else Why.ENDING, ending)
-
-    def next(self, key: str) -> _Group:
-        """An empty group, which knows what this one knew where it has the same key."""
-        return _Group(key, [], self.class_name, self.with_image) if key == self.key else _Group(key)
 
 
 class TarLister:
@@ -76,22 +61,20 @@ class TarLister:
         window = Window(shard.uri)
         damage: TarDamage | OSError | None = None
         group = _Group()
-        omissions = Omissions()
-        names = LeftOutNames(self._source.exclude, omissions)
+        unlisted = UnlistedMembers(self._source.exclude)
         walk = members(window.read, window.size)
         while True:
             try:
                 member = next(walk, None)
             except (TarDamage, OSError) as error:
                 damage, member = error, None
-            if member is not None and (member.kind is Kind.FOLDER or names.has_within(member.name)):
+            if member is not None and (member.kind is Kind.FOLDER or unlisted.has(member.name)):
                 continue
             key, ending = ("", "") if member is None else _key(member.name)
-            if member is None or key != group.key or group.is_full():
+            if member is None or key != group.key or len(group.images) == MAX_GROUP:
                 uris += group.images
                 classes += [group.class_name] * len(group.images)
-                group.counted(omissions)
-                group = group.next(key)
+                group = _Group(key, [], group.class_name if key == group.key else None)
             if len(uris) >= CHUNK or (member is None and uris):
                 yield chunk(uri=uris, class_name=classes, split=[split] * len(uris))
                 uris, classes = [], []
@@ -99,13 +82,13 @@ class TarLister:
                 break
             if ending and member.name.lower().endswith(self._endings):
                 group.images.append(_place(shard, member))
-                group.with_image = True
+                unlisted.image(key)
             elif ending.lower() == self._source.class_from:
                 group.class_name = self._class(window, member)
                 unread += group.class_name is None
             else:
-                group.others.append(ending_of(member.name))
-        self._omissions.add(omissions)
+                unlisted.other(key, member.name)
+        self._omissions.add(unlisted.end())
         self.unread.append(unread)
         if damage is not None:
             raise damage
