@@ -55,7 +55,7 @@ class Why(StrEnum):
 
 
 LeftOut = Mapping[str, Mapping[str, int]]
-"""Reason → ending, or pattern of ingest.source.exclude → number."""
+"""Reason → ending, or pattern that a name fits → number."""
 
 
 class Omissions:
@@ -65,8 +65,8 @@ class Omissions:
         self._counts: dict[Why, Counter[str]] = {}
         self._lock = Lock()
 
-    def count(self, why: Why, what: str = "") -> None:
-        """One more; `what` is an ending or a pattern, "" where the reason says all."""
+    def count(self, why: Why, what: str) -> None:
+        """One more; `what` is an ending, or the pattern that its name fits."""
         self._count(why, what, 1)
 
     def add(self, other: Omissions) -> None:

@@ -58,7 +58,7 @@ class FolderSource(Part):
     counted by ending."""
     exclude: tuple[str, ...] = NO_PHOTOS
     """Names of files and folders below `path` that are left out, with `*` and `?`, in any case. The default are
-    those that NAS devices and systems make; a list of your own replaces it. Hidden ones (.name) never count."""
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 class TableSource(Part):
@@ -101,7 +101,7 @@ class WebDatasetSource(Part):
     counted by ending."""
     exclude: tuple[str, ...] = NO_PHOTOS
     """Names of tars, members and folders below `path` that are left out, with `*` and `?`, in any case. The default are
-    those that NAS devices and systems make; a list of your own replaces it. Hidden ones (.name) never count."""
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 class ParquetSource(Part):
@@ -126,7 +126,7 @@ class ParquetSource(Part):
     """The listing is made once and kept; another text lists again, as is needed when files were replaced."""
     exclude: tuple[str, ...] = NO_PHOTOS
     """Names of files and folders below `path` that are left out, with `*` and `?`, in any case. The default are
-    those that NAS devices and systems make; a list of your own replaces it. Hidden ones (.name) never count."""
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 DataSet = Literal["cub", "cars", "dogs", "flowers", "pets", "grocery", "dtd", "aircraft", "caltech101", "mini_imagenet"]

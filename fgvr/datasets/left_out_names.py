@@ -51,7 +51,7 @@ class LeftOutNames:
 
     def _why(self, name: str) -> tuple[Why, str] | None:
         if name.startswith(".") and name not in {".", ".."}:
-            return Why.HIDDEN, ""
+            return Why.HIDDEN, ".*"
         folded = _folded(name)
         if not self._any.match(folded):
             return None

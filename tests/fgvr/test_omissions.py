@@ -46,17 +46,17 @@ def test_counts_of_threads_add_up():
     def one(_: int) -> None:
         part = Omissions()
         for _ in range(100):
-            part.count(Why.HIDDEN)
+            part.count(Why.HIDDEN, ".*")
             part.count(Why.ENDING, ".txt")
         whole.add(part)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(50)))
-    assert whole.facts() == {"ending": {".txt": 5_000}, "hidden": {"": 5_000}}
+    assert whole.facts() == {"ending": {".txt": 5_000}, "hidden": {".*": 5_000}}
 
 
 def test_in_words():
-    facts = {"ending": {".txt": 2, ".heic": 1}, "hidden": {"": 1}, "excluded": {"@eaDir": 2}, "beside": {".json": 3}}
+    facts = {"ending": {".txt": 2, ".heic": 1}, "hidden": {".*": 1}, "excluded": {"@eaDir": 2}, "beside": {".json": 3}}
     assert list(sentences(facts).values()) == [
         "3 files were left out by their ending: 1 .heic, 2 .txt (ingest.source.extensions)",
         "1 hidden file or folder was left out",

@@ -94,7 +94,7 @@ def test_what_is_left_out_is_in_the_log_and_the_manifest(tmp_path, caplog):
         (photos / name).write_bytes(b"")
     with caplog.at_level(logging.INFO):
         table = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
-    assert table.extra["left_out"] == {"ending": {".cr2": 2, ".txt": 1}, "hidden": {"": 1}, "excluded": {"@eaDir": 1}}
+    assert table.extra["left_out"] == {"ending": {".cr2": 2, ".txt": 1}, "hidden": {".*": 1}, "excluded": {"@eaDir": 1}}
     assert {name: number for name, number in table.extra["metrics"].items() if name.startswith("left_out")} == {
         "left_out_ending": 3.0,
         "left_out_hidden": 1.0,
@@ -106,6 +106,17 @@ def test_what_is_left_out_is_in_the_log_and_the_manifest(tmp_path, caplog):
         "ingest: 1 hidden file or folder was left out": "INFO",
         "ingest: 1 file or folder was left out by its name: 1 @eaDir (ingest.source.exclude)": "INFO",
     }
+
+
+@pytest.mark.parametrize(("beside", "level"), [("index.json", "INFO"), ("photo.jpg", "WARNING")])
+def test_photos_beside_archives_are_warned_of(tmp_path, caplog, beside, level):
+    tars(tmp_path, count=1, bad=0)
+    (tmp_path / beside).write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+    (record,) = [record for record in caplog.records if "beside the archives" in record.getMessage()]
+    assert record.levelname == level
+    assert record.getMessage() == f"ingest: 1 file beside the archives was not read: 1 {beside[beside.index('.') :]}"
 
 
 OLD_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"]

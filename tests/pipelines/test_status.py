@@ -190,7 +190,10 @@ def test_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_the_source_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"left_out": {"ending": {".heic": 1200, ".txt": 3}, "hidden": {"": 2}}, "remarks": ["HEIC \x1b[2J is read"]}
+    facts = {
+        "left_out": {"ending": {".heic": 1200, ".txt": 3}, "hidden": {".*": 2}},
+        "remarks": ["HEIC \x1b[2J is read"],
+    }
     uri = storage.join(str(tmp_path), "tables", "samples", "aa")
     Table(uri, "samples", "aa", 10, 0, 1, 10, 12.5, extra=facts).commit()
     assert main([str(tmp_path)]) == 0

@@ -50,7 +50,7 @@ EXCLUDED = {
     "#snapshot": 1,
     "Thumbs.db": 1,
 }
-HIDDEN = {"": 3}
+HIDDEN = {".*": 3}
 """A folder counts once, and so does all that is in it."""
 
 
@@ -149,7 +149,7 @@ def test_resource_forks_between_members_do_not_part_a_photo_from_its_class(tmp_p
             tar.addfile(info, io.BytesIO(data))
     listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="txt"), "")
     assert listed.rows["class_name"].to_pylist() == ["mug"]
-    assert listed.left_out == {"hidden": {"": 2}}
+    assert listed.left_out == {"hidden": {".*": 2}}
 
 
 def test_parquet_files_in_a_folder_with_others(tmp_path):
@@ -160,7 +160,7 @@ def test_parquet_files_in_a_folder_with_others(tmp_path):
     listed = read_source(ParquetSource(path=str(tmp_path)), "")
     assert (listed.kept.rows, listed.files) == (1, 1)
     assert as_facts(listed.left_out) == {
-        "hidden": {"": 1},
+        "hidden": {".*": 1},
         "excluded": {"#recycle": 1},
         "no_archive": {".md": 1, "without ending": 1},
     }
