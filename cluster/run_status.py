@@ -18,6 +18,7 @@ from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
 from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
+from fgvr.omissions import LeftOut
 from fgvr.tables import Table
 
 UNKNOWN = "unknown"
@@ -49,6 +50,8 @@ class StageStatus:
         seconds: wall time of all sessions, at the last sign of life.
         training: last metrics of a training.
         epochs: of the whole training.
+        left_out: what a listing of photos left out, by reason and ending (`fgvr.omissions`).
+        remarks: what else it says about its source.
     """
 
     name: str
@@ -62,6 +65,8 @@ class StageStatus:
     seconds: float = 0.0
     training: dict[str, float] = field(default_factory=dict)
     epochs: float | None = None
+    left_out: LeftOut = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,18 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
     except (FileNotFoundError, NotADirectoryError):
         return _unfinished(uri, name, fingerprint, CUT_OFF if state in {FINISHED, UNKNOWN} else state)
     failures = dict(done.failures)
-    return StageStatus(name, fingerprint, FINISHED, done.rows, done.rows, done.failed, failures, seconds=done.seconds)
+    return StageStatus(
+        name,
+        fingerprint,
+        FINISHED,
+        done.rows,
+        done.rows,
+        done.failed,
+        failures,
+        seconds=done.seconds,
+        left_out=done.extra.get("left_out", {}),
+        remarks=tuple(done.extra.get("remarks", ())),
+    )
 
 
 def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatus:

@@ -23,6 +23,7 @@ UNLABELLED_IMAGES = 1000
 IMAGE_FAILURES = (
     Reason.NOT_FOUND,
     Reason.UNREADABLE,
+    Reason.NOT_ALLOWED,
     Reason.EMPTY_FILE,
     Reason.TOO_MANY_BYTES,
     Reason.TOO_MANY_PIXELS,

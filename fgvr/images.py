@@ -1,7 +1,8 @@
 """Reading one image: bytes of unknown origin become RGB pixels, or an `ImageError` that says why not.
 
 Every file ends in one of two ways, and none takes the process with it: limits are checked before bytes are read and
-before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript, no plug-ins).
+before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript), and HEIC by
+pillow-heif where that is installed.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import io
 import math
 import stat
-from functools import cache
+from contextlib import suppress
 from typing import Final
 
+import fsspec
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
@@ -19,15 +21,24 @@ from fgvr import storage
 from fgvr.archives.images import InsideError, read_inside
 from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
+from fgvr.foreign_bytes import heif_brand, known_start, unread_tiff, what_it_is
+from fgvr.image_formats import FORMATS, formats
+from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
 from fgvr.web.addresses import NotAllowed, shown
 from fgvr.web.reader import HttpFailure, read_url
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
-"""Formats that are tried. Pillow hands EPS to Ghostscript, which is no place for a stranger's file."""
+__all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\x00", b"MM\x00*", b"RIFF")
+_TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SIGNATURES: Final = (
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF),
+    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000 as a file and as a bare stream
+)
+_END_OF_JPEG: Final = b"\xff\xd9"
+FRAMES: Final = 16
+"""Frames of an animation that are looked through for one in which anything is to be seen."""
 
 MAX_SIDE_RATIO: Final = 200
 """A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
@@ -70,7 +81,7 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {shown(uri)}") from error
+        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {shown(uri)}{hint(uri)}") from error
     except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
         raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
     if len(data) > limits.max_bytes:
@@ -82,7 +93,13 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
 
 def _read_local(uri: str, limits: ImageLimits) -> bytes:
     path = storage.local_path(uri)
-    facts = path.stat()
+    try:
+        facts = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        other = local_lookalike(uri)
+        if other is None:
+            raise FileNotFoundError(uri) from None
+        path, facts = other, other.stat()
     if not stat.S_ISREG(facts.st_mode):  # opening a pipe or a device can wait for ever
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
         raise ImageError(Reason.UNREADABLE, f"{uri} is {kind}")
@@ -102,9 +119,21 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
         raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
     fs, path = storage.resolve(uri)
     try:
-        return bytes(
-            fs.cat_file(path, start=0, end=limits.max_bytes + 1)
-        )  # one request, where a size check would make two
+        return _read_object(fs, path, limits)
+    except FileNotFoundError:
+        bucket, slash, key = path.partition("/")
+        for other in key_lookalikes(key):
+            with suppress(FileNotFoundError):
+                return _read_object(fs, f"{bucket}{slash}{other}", limits)
+        raise
+
+
+def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
+    try:
+        # One request, where a size check would make two.
+        return bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1))
+    except FileNotFoundError:
+        raise
     except OSError as error:
         if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object
             return b""
@@ -131,6 +160,8 @@ def _read_inside(uri: str, limits: ImageLimits) -> bytes:
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
     """The first frame as upright RGB without `limits.cut_bottom` rows; transparency over white, 16-bit values scaled.
 
+    Of an animation that begins with a frame of nothing but transparency, the first in which there is anything to see.
+
     Args:
         data: a whole image file.
         limits: pixels are counted from the header, before decoding.
@@ -145,32 +176,72 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     if len(data) > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_size(image.size, limits)
             if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
                 scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
                 if scaled is not None:
                     shrunk = max(image.size) / max(scaled.size)
                     return _without_bottom(upright(scaled, orientation(image)), limits.cut_bottom / shrunk)
-            image.load()
+            _load(image, limits)
             return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        if data.startswith(_SIGNATURES):
-            raise ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}") from error
-        raise ImageError(Reason.NOT_AN_IMAGE, _what_it_is(data)) from error
+        raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
         raise ImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
+        whole = _with_its_end(data)
+        if whole is not None:
+            return decode_image(whole, limits, short_side=short_side)
         raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow has (AVIF may be missing)."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+def _load(image: Image.Image, limits: ImageLimits) -> None:
+    """Decode the first frame that is not empty."""
+    image.load()
+    _check_size(image.size, limits)  # libheif learns the size anew while it decodes
+    if not (getattr(image, "is_animated", False) and _is_empty(image)):
+        return
+    with suppress(EOFError):
+        for frame in range(1, FRAMES):
+            image.seek(frame)
+            _check_size(image.size, limits)  # pages of a TIFF have sizes of their own
+            image.load()
+            if not _is_empty(image):
+                return
+    image.seek(0)
+    image.load()
+
+
+def _is_empty(image: Image.Image) -> bool:
+    """Whether all of a loaded frame is transparent."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+
+
+def _with_its_end(data: bytes) -> bytes | None:
+    """A JPEG that lacks nothing but its end mark (some cameras forget it), with it; None for any other."""
+    if not data.startswith(b"\xff\xd8\xff") or data.endswith(_END_OF_JPEG):
+        return None
+    whole = data.removesuffix(b"\xff") + _END_OF_JPEG
+    try:
+        simplejpeg.decode_jpeg(whole, "RGB")  # strict: it refuses what lacks pixels
+    except ValueError:
+        return None
+    return whole
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """Of a file of which Pillow says no more than that it cannot read it."""
+    if known_start(data) is not None:
+        return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
+    kept = unread_tiff(data) if data.startswith(_TIFF) else None
+    if kept is not None:
+        return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")
+    if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        return ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}")
+    return ImageError(Reason.CORRUPT if heif_brand(data) in formats() else Reason.NOT_AN_IMAGE, what_it_is(data))
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
@@ -204,12 +275,3 @@ def _scaled_jpeg(data: bytes, short_side: int) -> Image.Image | None:
     except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
         return None
     return Image.fromarray(pixels)
-
-
-def _what_it_is(data: bytes) -> str:
-    start = data[:256].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "an HTML page (an error page of a web server?)"
-    if start.startswith((b"<?xml", b"<svg", b"<error")):
-        return "an XML document"
-    return f"no known image format; it starts with {data[:16]!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # What object stores say of a file's version, by the names that fsspec's implementations give it.
 _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
+FILE = "file://"
+_CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
 
@@ -43,20 +46,35 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     if is_local(uri):  # not through url_to_fs, to which "::" in a name is a chain of file systems
         return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
-    fs, path = url_to_fs(str(uri), **patient(str(uri)))
+    text = small_scheme(uri)
+    if is_object_store(text):  # likewise: "::" is a part of the key
+        kind = fsspec.get_filesystem_class(text.partition("://")[0])
+        store = fsspec.filesystem(text.partition("://")[0], **{**kind._get_kwargs_from_urls(text), **patient(text)})
+        return store, str(kind._strip_protocol(text))
+    fs, path = url_to_fs(text, **patient(text))
     return fs, path
+
+
+def small_scheme(uri: str | Path) -> str:
+    """`uri` with its scheme in small letters, as it counts (RFC 3986, 3.1): s3:// for S3://."""
+    text = str(uri)
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme.lower()}://{rest}" if separator else text
 
 
 def is_local(uri: str | Path) -> bool:
     """Whether `uri` is a plain path or `file://`."""
     text = str(uri)
-    return "://" not in text or text.startswith("file://")
+    return "://" not in text or text[:7].lower() == FILE
 
 
 def is_object_store(uri: str | Path) -> bool:
-    """Whether `uri` leads to an object store; a chain (`simplecache::http://…`) could lead anywhere."""
+    """Whether `uri` leads to an object store, where "::" belongs to the key (`s3://bucket/a::b.jpg`).
+
+    What looks like one of fsspec's chains (`simplecache::http://…`, `s3://bucket/x::http://…`) could lead anywhere.
+    """
     protocol, separator, rest = str(uri).partition("://")
-    return bool(separator) and protocol in OBJECT_STORES and "::" not in rest
+    return bool(separator) and protocol.lower() in OBJECT_STORES and _CHAIN.search(rest) is None
 
 
 def local_path(uri: str | Path) -> Path:
@@ -67,9 +85,9 @@ def local_path(uri: str | Path) -> Path:
     text = str(uri)
     if not is_local(uri):
         raise ValueError(f"{text} is not on this machine's file system")
-    if not text.startswith("file://"):
+    if text[:7].lower() != FILE:
         return Path(text)
-    return Path(os.fsdecode(unquote_to_bytes(text.removeprefix("file://").removeprefix("localhost"))))
+    return Path(os.fsdecode(unquote_to_bytes(text[7:].removeprefix("localhost"))))
 
 
 def file_uri(path: Path) -> str:
@@ -89,7 +107,7 @@ def join(uri: str | Path, *parts: str) -> str:
 
 def absolute(uri: str | Path) -> str:
     """A local path made absolute (workers have other working directories); a remote one unchanged."""
-    return str(local_path(uri).expanduser().absolute()) if is_local(uri) else str(uri).rstrip("/")
+    return str(local_path(uri).expanduser().absolute()) if is_local(uri) else small_scheme(uri).rstrip("/")
 
 
 def exists(uri: str | Path) -> bool:

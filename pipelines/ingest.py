@@ -9,11 +9,14 @@ that reads it.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, plain
+from fgvr.config.data import FIRST_ENDINGS, FolderSource, Source, WebDatasetSource
 from fgvr.datasets import SampleRows, read_source, source_state
 from fgvr.failure_limit import allowed_failures
+from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -40,9 +43,16 @@ def run(context: RunContext) -> Table:
         for what, count in left_out.items():
             if count:
                 log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
+        for why, sentence in sentences(listed.left_out).items():
+            photos = why == Why.ENDING or not PICTURES.isdisjoint(listed.left_out[why])
+            log.log(logging.WARNING if photos else logging.INFO, "ingest: %s", sentence)
         for remark in listed.remarks:
             log.warning("ingest: %s", remark)
-        summary.metrics = {"classes": float(listed.classes), **{name: float(count) for name, count in left_out.items()}}
+        summary.metrics = {
+            "classes": float(listed.classes),
+            **{name: float(count) for name, count in left_out.items()},
+            **{f"left_out_{why}": float(sum(counts.values())) for why, counts in listed.left_out.items()},
+        }
         summary.extra = {
             "splits": listed.splits,
             "classes": listed.classes,
@@ -50,12 +60,40 @@ def run(context: RunContext) -> Table:
             "files": listed.files,
             "bad_files": len(listed.bad_files),
             **left_out,
+            "left_out": {why: dict(counts) for why, counts in listed.left_out.items()},
             "remarks": list(listed.remarks),
         }
         return summary
 
-    decides = {"source": config.source, "state": source_state(config.source), "rows_per_part": config.rows_per_part}
-    return context.stage("samples", decides=decides, inputs=[], compute=compute)
+    decides = {
+        "source": deciding(config.source),
+        "state": source_state(config.source),
+        "rows_per_part": config.rows_per_part,
+    }
+    table = context.stage("samples", decides=decides, inputs=[], compute=compute)
+    if isinstance(config.source, FolderSource | WebDatasetSource) and "left_out" not in table.extra:
+        log.warning(
+            "ingest: the photos were listed by an earlier version, which read fewer endings and did not count what it "
+            "left out; another ingest.source.snapshot lists them again"
+        )
+    return table
+
+
+def deciding(source: Source) -> dict[str, Any]:
+    """What of a source stands in the samples' fingerprint.
+
+    A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
+    `exclude` count where they are not the defaults, and the defaults stand as the first version had them.
+    """
+    facts: dict[str, Any] = plain(source)
+    defaults = type(source).model_fields
+    if "exclude" in facts and source.exclude == defaults["exclude"].default:
+        del facts["exclude"]
+    if "extensions" in facts and source.extensions == defaults["extensions"].default:
+        facts["extensions"] = list(FIRST_ENDINGS)
+    elif "extensions" in facts and source.extensions == FIRST_ENDINGS:
+        facts["extensions"] = {"only": facts["extensions"]}
+    return facts
 
 
 def _check_files(listed: SampleRows, max_error_share: float) -> None:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import NameEncoder, nearest_names
 from fgvr.mllm.label_space import read_label_space
+from fgvr.omissions import sentences
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.content import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
@@ -141,13 +141,17 @@ def _discovery(config: Discovery, images: int) -> str:
     return f"{images:,} of {config.drawn_from}{drawn}, seed {config.seed}"
 
 
+def photo_facts(samples: Table) -> list[tuple[str, str]]:
+    """How many photos the samples table has, and what its source left out."""
+    splits: dict[str, int] = samples.extra.get("splits", {})
+    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
+    left_out = sentences(samples.extra.get("left_out", {}))
+    return [("Photos", f"{samples.rows:,} ({counts})"), *(("Left out", said) for said in left_out.values())]
+
+
 def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]]:
-    splits: dict[str, Any] = flow.samples.extra.get("splits", {})
     facts = [
-        (
-            "Photos",
-            f"{flow.samples.rows:,} ({', '.join(f'{name} {count:,}' for name, count in sorted(splits.items()))})",
-        ),
+        *photo_facts(flow.samples),
         ("Discovery set, labelled by the MLLM", _discovery(config.label.images, flow.labels.rows)),
         ("MLLM", "simulated" if isinstance(config.mllm, SimulatedBackend) else config.mllm.model),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),

@@ -16,6 +16,7 @@ from datetime import datetime
 from cluster.progress import duration
 from cluster.run_status import FINISHED, RUNNING, RunStatus, StageStatus, run_status
 from fgvr.errors import UserError
+from fgvr.omissions import sentences
 from fgvr.safe_text import MASK, masked_tree, safe
 
 
@@ -34,6 +35,7 @@ def as_text(status: RunStatus) -> str:
         if stage.failures:
             counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage.failures.items()))
             lines.append(f"failures of {stage.name}: {'about ' if stage.estimated else ''}{counts}")
+        lines += [f"{stage.name}: {said}" for said in (*sentences(stage.left_out).values(), *stage.remarks)]
     if status.others:
         lines.append(f"{status.others} more tables of other settings are in this folder")
     return safe("\n".join([*lines, *_what_next(status)]) + "\n")

@@ -9,7 +9,23 @@ from pydantic import Field, model_validator
 from fgvr.config.base import Part
 from fgvr.config.web import WebPolicy
 
-IMAGE_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_ENDINGS: Final = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    *(".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".ico", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
+"""Those of `fgvr.image_formats.FORMATS`."""
+FIRST_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""The default until 0.1; the fingerprints of listings by the default are still made of it (pipelines/ingest.py)."""
+
+NO_PHOTOS: Final = (
+    *("@eaDir", "@SynoResource", "*@SynoEAStream", "@Recycle", "@Recently-Snapshot", "@__thumb", "@tmp"),
+    *("#recycle", "#snapshot", "~snapshot", "$RECYCLE.BIN", "System Volume Information", "found.[0-9][0-9][0-9]"),
+    *("lost+found", "__MACOSX", "Network Trash Folder", "Temporary Items"),
+    *("SYNOPHOTO_THUMB_*", "SYNOFILE_THUMB_*", "Thumbs.db", "ehthumbs*.db", "desktop.ini"),
+)
+"""What storage devices and systems put beside photos: thumbnails, waste baskets, snapshots, resource forks."""
 
 
 class ImageLimits(Part):
@@ -38,7 +54,11 @@ class FolderSource(Part):
     snapshot: str = "1"
     """The listing is made once and kept, so that a long run is not disturbed by new files; another text lists again."""
     extensions: tuple[str, ...] = IMAGE_ENDINGS
-    """File name endings that count as images, in any case."""
+    """File name endings that count as images, in any case; HEIC's where pillow-heif is installed. What is left out is
+    counted by ending."""
+    exclude: tuple[str, ...] = NO_PHOTOS
+    """Names of files and folders below `path` that are left out, with `*` and `?`, in any case. The default are
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 class TableSource(Part):
@@ -77,7 +97,11 @@ class WebDatasetSource(Part):
     snapshot: str = "1"
     """The listing is made once and kept; another text lists again, as is needed when tars were replaced."""
     extensions: tuple[str, ...] = IMAGE_ENDINGS
-    """Member name endings that count as images, in any case."""
+    """Member name endings that count as images, in any case; HEIC's where pillow-heif is installed. What is left out is
+    counted by ending."""
+    exclude: tuple[str, ...] = NO_PHOTOS
+    """Names of tars, members and folders below `path` that are left out, with `*` and `?`, in any case. The default are
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 class ParquetSource(Part):
@@ -100,6 +124,9 @@ class ParquetSource(Part):
     """Columns kept as metadata (price, brand, place …)."""
     snapshot: str = "1"
     """The listing is made once and kept; another text lists again, as is needed when files were replaced."""
+    exclude: tuple[str, ...] = NO_PHOTOS
+    """Names of files and folders below `path` that are left out, with `*` and `?`, in any case. The default are
+    those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
 
 
 DataSet = Literal["cub", "cars", "dogs", "flowers", "pets", "grocery", "dtd", "aircraft", "caltech101", "mini_imagenet"]

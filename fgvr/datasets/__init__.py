@@ -19,6 +19,8 @@ from fgvr.config.data import (
     WebDatasetSource,
 )
 from fgvr.datasets.rows import SampleRows, SourceError, collect
+from fgvr.image_formats import not_read_here
+from fgvr.omissions import LeftOut, Omissions, Why, listed
 
 SHOWN_BAD = 5
 """Damaged files that the remarks name."""
@@ -40,7 +42,9 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
         case FolderSource():
             from fgvr.datasets.folder import list_folder
 
-            return collect(list_folder(source), where=source.path)
+            omissions = Omissions()
+            rows = collect(list_folder(source, omissions), source.path, omissions)
+            return replace(rows, remarks=tuple(_unread(source.extensions, rows.left_out)))
         case TableSource():
             from fgvr.datasets.table_file import read_table_file
 
@@ -50,8 +54,8 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
         case LayoutSource():
             from fgvr.datasets.layouts import open_layout
 
-            listed, remarks = open_layout(source).read()
-            return replace(collect([listed], where=source.path), remarks=tuple(remarks))
+            table, remarks = open_layout(source).read()
+            return replace(collect([table], where=source.path), remarks=tuple(remarks))
         case FieldGuideSource():
             from fgvr.datasets.field_guide import read_field_guide
 
@@ -59,8 +63,8 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
         case CocoSource() | BirdScenesSource():
             from fgvr.datasets.coco import read_coco_source
 
-            listed, remarks = read_coco_source(source, run_folder)
-            return replace(collect(listed, where=source.path or run_folder), remarks=tuple(remarks))
+            tables, remarks = read_coco_source(source, run_folder)
+            return replace(collect(tables, where=source.path or run_folder), remarks=tuple(remarks))
 
 
 def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
@@ -70,18 +74,33 @@ def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     from fgvr.datasets.webdataset import TarLister
 
     remarks: list[str] = []
+    omissions = Omissions()
     if isinstance(source, WebDatasetSource):
-        shards, lister = find_shards(source.path, ".tar"), TarLister(source)
-        rows = collect(shards.chunks(lister.listed), where=source.path)
+        shards, lister = find_shards(source.path, ".tar", source.exclude, omissions), TarLister(source, omissions)
+        rows = collect(shards.chunks(lister.listed), source.path, omissions)
+        remarks += _unread(source.extensions, rows.left_out)
         if unread := sum(lister.unread):
             remarks.append(f"{unread:,} .{source.class_from} members say no class (ingest.source.class_from)")
     else:
-        shards = find_shards(source.path, ".parquet")
-        rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), where=source.path)
+        shards = find_shards(source.path, ".parquet", source.exclude, omissions)
+        rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), source.path, omissions)
     remarks += [f"not read to its end: {problem}" for problem in shards.bad[:SHOWN_BAD]]
     if len(shards.bad) > SHOWN_BAD:
         remarks.append(f"and {len(shards.bad) - SHOWN_BAD} more files that could not be read to their end")
     return replace(rows, files=len(shards.files), bad_files=tuple(shards.bad), remarks=tuple(remarks))
+
+
+def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
+    """What to do for photos that were asked for, and whose format this machine does not read."""
+    counts = left_out.get(Why.ENDING, {})
+    found: dict[str, dict[str, int]] = {}
+    for ending, remedy in not_read_here(extensions).items():
+        if ending in counts:
+            found.setdefault(remedy, {})[ending] = counts[ending]
+    return [
+        f"{listed(files)} left out: {remedy}; another ingest.source.snapshot lists them then"
+        for remedy, files in found.items()
+    ]
 
 
 def source_state(source: Source) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """A folder of images, on a disk or in an object store, searched recursively and listed as a stream.
 
-Hidden files and folders (`.cache`, macOS's `._photo.jpg`) are no photos. A folder named `x.jpg` is a folder. Links that
-lead nowhere, pipes and devices with an image's name are listed: reading them fails with a reason, and nothing is lost.
+Hidden files and folders (`.cache`, macOS's `._photo.jpg`) are no photos, nor is what NAS devices and systems put beside
+them (`ingest.source.exclude`); what is left out is counted. A folder named `x.jpg` is a folder. Links that lead
+nowhere, pipes and devices with an image's name are listed: reading them fails with a reason, and nothing is lost.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,10 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import FolderSource
+from fgvr.datasets.left_out_names import LeftOutNames
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
+from fgvr.image_formats import not_read_here
+from fgvr.omissions import Omissions, Why, ending_of, listed, sentences
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,22 @@ class Found:
     folders: tuple[str, ...]
 
 
-def list_folder(source: FolderSource) -> Iterator[pa.Table]:
+def list_folder(source: FolderSource, omissions: Omissions) -> Iterator[pa.Table]:
     """Chunks of images below `source.path`, whose names end in one of the extensions.
+
+    Args:
+        source: the folder.
+        omissions: counts what is left out.
 
     Raises:
         SourceError: no such folder, a folder that may not be read, or no image in it.
     """
-    endings = tuple(extension.lower() for extension in source.extensions)
-    others: Counter[str] = Counter()
+    endings = readable_endings(source.extensions)
     images = 0
     pending: list[Found] = []
-    for found in walk(source.path):
+    for found in walk(source.path, LeftOutNames(source.exclude, omissions)):
         if not found.uri.lower().endswith(endings):
-            others[Path(found.uri).suffix.lower() or "no extension"] += 1
+            omissions.count(Why.ENDING, ending_of(found.uri))
             continue
         images += 1
         pending.append(found)
@@ -48,11 +54,25 @@ def list_folder(source: FolderSource) -> Iterator[pa.Table]:
             yield _as_chunk(pending, source)
             pending = []
     if images == 0:
-        there = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "it is empty"
-        raise SourceError(
-            f"ingest.source.path = {source.path}: no file ends in {', '.join(source.extensions)} (found: {there})"
-        )
+        raise _no_image(source, omissions)
     yield _as_chunk(pending, source)
+
+
+def readable_endings(extensions: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `ingest.source.extensions` whose format this machine reads, in small letters."""
+    unread = not_read_here(extensions)
+    return tuple(ending for ending in map(str.lower, extensions) if ending not in unread)
+
+
+def _no_image(source: FolderSource, omissions: Omissions) -> SourceError:
+    facts = omissions.facts()
+    others = facts.pop(Why.ENDING, {})
+    there = [f"found: {listed(others)}"] if others else [] if facts else ["it is empty"]
+    there += [*sentences(facts).values(), *sorted({not_read_here(source.extensions).get(what, "") for what in others})]
+    return SourceError(
+        f"ingest.source.path = {source.path}: no file ends in {', '.join(source.extensions)} "
+        f"({'; '.join(filter(None, there))})"
+    )
 
 
 def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
@@ -67,12 +87,17 @@ def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
     return chunk(**columns)
 
 
-def walk(path: str) -> Iterator[Found]:
-    """All files below a folder or prefix that are not hidden, as a stream; raises SourceError."""
-    return _walk_local(path) if storage.is_local(path) else _walk_remote(path)
+def walk(path: str, names: LeftOutNames | None = None) -> Iterator[Found]:
+    """All files below a folder or prefix as a stream, but those whose names, or a folder's above them, `names` has.
+
+    Raises:
+        SourceError: no such folder, or one that may not be read.
+    """
+    names = names or LeftOutNames((), Omissions())
+    return _walk_local(path, names) if storage.is_local(path) else _walk_remote(path, names)
 
 
-def _walk_local(path: str) -> Iterator[Found]:
+def _walk_local(path: str, left_out: LeftOutNames) -> Iterator[Found]:
     root = storage.local_path(path).expanduser().absolute()
     if not root.is_dir():
         what = "is a file; `kind: table` reads lists of URIs" if root.is_file() else "is not there"
@@ -84,15 +109,25 @@ def _walk_local(path: str) -> Iterator[Found]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if left_out.has(entry.name):
                         continue
-                    if not entry.is_dir():
+                    if not _is_folder(entry):
                         uri = entry.path if entry.path.isascii() else storage.file_uri(Path(entry.path))
                         yield Found(uri, names)
                     elif not entry.is_symlink() or _is_new_tree(Path(entry.path), trees):
                         waiting.append((entry.path, (*names, _text(entry.name))))
-        except PermissionError as error:
-            raise SourceError(f"ingest.source.path = {path}: {folder} may not be read ({error.strerror})") from error
+        except OSError as error:  # no permission, a disk's error, a folder that was removed meanwhile
+            raise SourceError(
+                f"ingest.source.path = {path}: {folder} may not be read ({error.strerror}). Mend that, or leave it out "
+                "by its name (ingest.source.exclude)"
+            ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where nobody may look: its row will fail with the reason
+        return False
 
 
 def _is_new_tree(link: Path, trees: list[Path]) -> bool:
@@ -109,30 +144,32 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _walk_remote(path: str) -> Iterator[Found]:
+def _walk_remote(path: str, left_out: LeftOutNames) -> Iterator[Found]:
     fs, root = storage.resolve(path)
+    protocol = path.split("://", 1)[0].lower()
     if "s3" in fs.protocol:
-        return _walk_s3(fs, root.rstrip("/"), path)
-    return _walk_folders(fs, root.rstrip("/"), path.split("://", 1)[0])
+        return _walk_s3(fs, root.rstrip("/"), protocol, path, left_out)
+    return _walk_folders(fs, root.rstrip("/"), protocol, left_out)
 
 
-def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str) -> Iterator[Found]:
+def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str, left_out: LeftOutNames) -> Iterator[Found]:
     """Folder by folder, the names of one in memory at a time."""
     for folder, folders, files in fs.walk(root, detail=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not left_out.has(name)]
         inside = tuple(part for part in folder.removeprefix(root).split("/") if part)
         for name in files:
-            if name and not name.startswith("."):
+            if name and not left_out.has(name):
                 yield Found(f"{protocol}://{folder}/{name}", inside)
         fs.invalidate_cache(folder)
 
 
-def _walk_s3(fs: fsspec.AbstractFileSystem, root: str, path: str) -> Iterator[Found]:
+def _walk_s3(
+    fs: fsspec.AbstractFileSystem, root: str, protocol: str, path: str, left_out: LeftOutNames
+) -> Iterator[Found]:
     """Page by page of 1,000 keys, in the order of the keys: s3fs would hold all objects of a folder, as dictionaries.
 
     Ten million keys are ten thousand requests. s3fs repeats one that fails for a passing reason.
     """
-    protocol = path.split("://", 1)[0]
     bucket, _, prefix = root.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **fs.req_kw}
     while True:
@@ -142,8 +179,9 @@ def _walk_s3(fs: fsspec.AbstractFileSystem, root: str, path: str) -> Iterator[Fo
             raise SourceError(f"ingest.source.path = {path}: {error}") from error
         for entry in page.get("Contents", ()):
             key = entry["Key"]
-            *folders, name = key.removeprefix(request["Prefix"]).split("/")
-            if name and not any(part.startswith(".") for part in (*folders, name)):
+            inside = key.removeprefix(request["Prefix"])
+            *folders, name = inside.split("/")
+            if not left_out.has_within(inside) and name:  # a key that ends in a slash is a folder
                 yield Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part))
         if not page.get("IsTruncated"):
             return

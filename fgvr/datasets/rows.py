@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from fgvr.datasets.sorted_runs import SortedRuns, Spool
 from fgvr.errors import UserError
+from fgvr.omissions import LeftOut, Omissions, sentences
 from fgvr.schemas import SAMPLES
 
 CHUNK = 65_536
@@ -52,6 +53,7 @@ class SampleRows:
         remarks: what a reader of the results must know about the source.
         files: files with many images each that were listed; 0 for other sources.
         bad_files: what was wrong with those of them that could not be read to their end.
+        left_out: what is no row, by reason and ending (`fgvr.omissions`).
     """
 
     kept: Spool
@@ -64,6 +66,7 @@ class SampleRows:
     remarks: tuple[str, ...] = ()
     files: int = 0
     bad_files: tuple[str, ...] = ()
+    left_out: LeftOut = field(default_factory=dict)
 
     @property
     def rows(self) -> pa.Table:
@@ -108,12 +111,13 @@ def chunk(**columns: object) -> pa.Table:
     return pa.table(arrays, schema=LISTING)
 
 
-def collect(chunks: Iterable[pa.Table], where: str) -> SampleRows:
+def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None = None) -> SampleRows:
     """Sort by URI, keep the first of equal ones, number images and classes densely.
 
     Args:
         chunks: tables of the schema `LISTING`.
         where: the source, for messages.
+        omissions: what the listing leaves out, counted while `chunks` are read.
 
     Raises:
         SourceError: no row names an image, or a class has two ids.
@@ -124,8 +128,10 @@ def collect(chunks: Iterable[pa.Table], where: str) -> SampleRows:
         with_uri = listing.filter(pc.greater(pc.utf8_length(listing["uri"].fill_null("")), 0))
         listed, named = listed + listing.num_rows, named + with_uri.num_rows
         runs.add(with_uri)
+    left_out = {} if omissions is None else omissions.facts()
     if not named:
-        raise SourceError(f"{where}: no image is listed there ({listed} rows without a URI)")
+        why = "; ".join([f"{listed} rows without a URI", *sentences(left_out).values()])
+        raise SourceError(f"{where}: no image is listed there ({why})")
     once = _Once()
     for block in runs:
         once.add(block)
@@ -141,6 +147,7 @@ def collect(chunks: Iterable[pa.Table], where: str) -> SampleRows:
         without_uri=listed - named,
         splits=dict(once.splits),
         classes=len(names),
+        left_out=left_out,
     )
 
 

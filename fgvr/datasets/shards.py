@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,8 +13,10 @@ from fgvr.archives.parquet import ParquetDamage
 from fgvr.archives.places import Unlisted, file_of
 from fgvr.archives.tar import TarDamage
 from fgvr.datasets.folder import walk
+from fgvr.datasets.left_out_names import LeftOutNames
 from fgvr.datasets.rows import LISTING, SourceError, chunk
 from fgvr.datasets.sorted_runs import Spool
+from fgvr.omissions import Omissions, Why, ending_of, sentences
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Reason
 
@@ -67,8 +69,14 @@ class Shards:
             raise SourceError(f"ingest.source.path = {self.path}: no image can be listed; {self.bad[0]}")
 
 
-def find_shards(path: str, ending: str) -> Shards:
+def find_shards(path: str, ending: str, exclude: Sequence[str] = (), omissions: Omissions | None = None) -> Shards:
     """The files that a source's `path` names: itself, numbered ones, or those below it that end in `ending`.
+
+    Args:
+        path: of the source.
+        ending: `.tar` or `.parquet`.
+        exclude: names of files and folders that are not searched (`ingest.source.exclude`).
+        omissions: counts the other files below `path`.
 
     Raises:
         SourceError: there are none, or compressed tars among them.
@@ -83,11 +91,13 @@ def find_shards(path: str, ending: str) -> Shards:
     if single:
         found = [Shard(file_of(name)) for name in names]
     else:
-        found = [
-            Shard(file_of(file.uri), file.folders)
-            for file in walk(path)
-            if file.uri.lower().endswith((ending, *_PACKED))
-        ]
+        omissions = omissions or Omissions()
+        found = []
+        for file in walk(path, LeftOutNames(exclude, omissions)):
+            if file.uri.lower().endswith((ending, *_PACKED)):
+                found.append(Shard(file_of(file.uri), file.folders))
+            else:
+                omissions.count(Why.NO_ARCHIVE, ending_of(file.uri))
     packed = [shard.uri for shard in found if shard.uri.lower().endswith(_PACKED)]
     if packed and ending == ".tar":
         raise SourceError(
@@ -97,7 +107,8 @@ def find_shards(path: str, ending: str) -> Shards:
         )
     found = [shard for shard in found if shard.uri.lower().endswith(ending)]
     if not found:
-        raise SourceError(f"ingest.source.path = {path}: no file ends in {ending}")
+        there = "" if omissions is None else "; ".join(sentences(omissions.facts()).values())
+        raise SourceError(f"ingest.source.path = {path}: no file ends in {ending}{there and f' ({there})'}")
     return Shards(path, sorted(found, key=lambda shard: shard.uri))
 
 

@@ -1,7 +1,8 @@
 """WebDataset: images in tars, with members of the same key beside them. Members become places, nothing is extracted.
 
 An image that is a link, a device, a pipe or a sparse file is a row that fails with a reason; folders and hidden members
-are none. A member's name is text for people and the key for its class; it is never used as a path.
+are none, and what is none is counted. A member's name is text for people and the key for its class; it is never used as
+a path.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from fgvr.archives.places import TarPlace, Unlisted
 from fgvr.archives.ranges import Window
 from fgvr.archives.tar import Kind, Member, TarDamage, members
 from fgvr.config.data import WebDatasetSource
+from fgvr.datasets.folder import readable_endings
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
 from fgvr.datasets.shards import Shard
+from fgvr.datasets.unlisted_members import UnlistedMembers
+from fgvr.omissions import Omissions
 from fgvr.schemas import Reason
 
 MAX_LABEL_BYTES: Final = 64 * 2**10
@@ -40,10 +44,11 @@ class _Group:
 class TarLister:
     """Lists tars of one source; `unread` has, for each tar, how many members should have said a class and did not."""
 
-    def __init__(self, source: WebDatasetSource) -> None:
-        """Raises SourceError where `class_names` is not there or no text."""
+    def __init__(self, source: WebDatasetSource, omissions: Omissions | None = None) -> None:
+        """`omissions` counts what is no row. Raises SourceError where `class_names` is not there or no text."""
         self._source = source
-        self._endings = tuple(ending.lower() for ending in source.extensions)
+        self._omissions = omissions or Omissions()
+        self._endings = readable_endings(source.extensions)
         self._names = _class_names(source.class_names)
         self.unread: list[int] = []
 
@@ -56,12 +61,15 @@ class TarLister:
         window = Window(shard.uri)
         damage: TarDamage | OSError | None = None
         group = _Group()
+        unlisted = UnlistedMembers(self._source.exclude)
         walk = members(window.read, window.size)
         while True:
             try:
                 member = next(walk, None)
             except (TarDamage, OSError) as error:
                 damage, member = error, None
+            if member is not None and (member.kind is Kind.FOLDER or unlisted.has(member.name)):
+                continue
             key, ending = ("", "") if member is None else _key(member.name)
             if member is None or key != group.key or len(group.images) == MAX_GROUP:
                 uris += group.images
@@ -72,13 +80,15 @@ class TarLister:
                 uris, classes = [], []
             if member is None:
                 break
-            if member.kind is Kind.FOLDER or not ending:
-                continue
-            if member.name.lower().endswith(self._endings):
+            if ending and member.name.lower().endswith(self._endings):
                 group.images.append(_place(shard, member))
+                unlisted.image(key)
             elif ending.lower() == self._source.class_from:
                 group.class_name = self._class(window, member)
                 unread += group.class_name is None
+            else:
+                unlisted.other(key, member.name)
+        self._omissions.add(unlisted.end())
         self.unread.append(unread)
         if damage is not None:
             raise damage
@@ -106,11 +116,10 @@ class TarLister:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """(key, ending) of a member: path and name up to the name's first dot, and what follows; ("", "") if hidden."""
+    """(key, ending) of a member that is not hidden: path and name up to the name's first dot, and what follows."""
     folder, slash, base = name.rpartition("/")
-    hidden = any(part.startswith(".") and part not in {".", ".."} for part in (*folder.split("/"), base))
-    start, dot, ending = base.partition(".")
-    return ("", "") if hidden or not start or not dot else (f"{folder}{slash}{start}", ending)
+    start, _, ending = base.partition(".")
+    return f"{folder}{slash}{start}", ending
 
 
 def _place(shard: Shard, member: Member) -> str:

@@ -81,3 +81,51 @@ def names():
 @pytest.fixture
 def tower(clip):
     return TextTower.of(clip[0])
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """As on a machine without pillow-heif."""
+    from fgvr import foreign_bytes, image_formats
+
+    there = tuple(name for name in image_formats.formats() if name != "HEIF")
+    monkeypatch.setattr(image_formats, "formats", lambda: there)
+    monkeypatch.setattr(foreign_bytes, "formats", lambda: there)
+    monkeypatch.setattr("fgvr.images.formats", lambda: there)
+
+
+@pytest.fixture
+def stand_in_for_heif(monkeypatch):
+    """As on a machine with pillow-heif: a package of its name, which teaches Pillow to read a PNG behind such
+    a start as HEIC files have, which is what the fixture gives.
+    """
+    import io
+    import sys
+    import types
+
+    from PIL import Image, PngImagePlugin
+
+    from fgvr import image_formats
+
+    start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+    class Heif(PngImagePlugin.PngImageFile):
+        format = "HEIF"
+
+        def __init__(self, file, name):
+            super().__init__(io.BytesIO(file.read()[len(start) :]), name)
+
+    def register(**options):
+        assert options == {"decode_threads": 1, "thumbnails": False}
+        Image.register_open("HEIF", Heif, lambda found: found[4:12] == b"ftypheic")
+
+    module = types.ModuleType("pillow_heif")
+    module.register_heif_opener = register
+    before = dict(Image.OPEN), list(Image.ID)
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    image_formats.formats.cache_clear()
+    yield start
+    Image.OPEN.clear()
+    Image.OPEN.update(before[0])
+    Image.ID[:] = before[1]
+    image_formats.formats.cache_clear()

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from fgvr.evaluation import UNLABELLED_IMAGES, choose_images, compare, names_of, readable
-from fgvr.schemas import ERROR
+from fgvr.evaluation import IMAGE_FAILURES, UNLABELLED_IMAGES, choose_images, compare, names_of, readable
+from fgvr.schemas import ERROR, Reason
 
 DISCOVERY = np.array([1, 3])
 
@@ -78,3 +78,10 @@ def test_damaged_images_are_left_out_but_not_what_the_model_failed_on():
     errors = [None, {"reason": "corrupt", "detail": "x"}, {"reason": "refused", "detail": "x"}, None]
     labels = pa.table({"image_id": range(4), "error": pa.array(errors, ERROR.type)})
     assert readable(labels)["image_id"].to_pylist() == [0, 2, 3]
+
+
+def test_every_reason_is_either_the_images_or_the_models():
+    """On what lies in the image every method fails alike; a new reason has to be sorted in here."""
+    of_models = {"refused", "empty_answer", "no_label_mass", "request_rejected", "engine_error", "no_input"}
+    of_boxes = {"wrong_size"}
+    assert {reason.value for reason in IMAGE_FAILURES} == {reason.value for reason in Reason} - of_models - of_boxes

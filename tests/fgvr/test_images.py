@@ -146,6 +146,32 @@ def test_every_listed_format_is_read(kind):
     assert image.getpixel((20, 15)) == pytest.approx((10, 200, 30), abs=6)
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("short_side", [None, 40])
+def test_a_jpeg_that_lacks_only_its_end_mark_is_whole(missing, options, short_side):
+    data = jpeg(smooth(200, 150), **options)
+    assert data.endswith(b"\xff\xd9")
+    whole, cut = (decode_image(part, LIMITS, short_side=short_side) for part in (data, data[:-missing]))
+    assert np.array_equal(np.asarray(whole), np.asarray(cut))
+    with pytest.raises(ImageError, match="truncated"):  # pixels are missing
+        decode_image(data[: len(data) * 3 // 4], LIMITS, short_side=short_side)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_that_begins_empty_is_shown_by_its_first_picture(kind):
+    def saved(*colours: tuple[int, int, int, int]) -> bytes:
+        frames = [Image.new("RGBA", (40, 30), colour) for colour in colours]
+        sink = io.BytesIO()
+        frames[0].save(sink, kind, save_all=True, append_images=frames[1:], lossless=True, duration=100, disposal=2)
+        return sink.getvalue()
+
+    nothing, red, blue = (0, 0, 0, 0), (255, 0, 0, 255), (0, 0, 255, 255)
+    assert decode_image(saved(nothing, red, blue), LIMITS).getpixel((9, 9)) == (255, 0, 0)
+    assert decode_image(saved(red, blue), LIMITS).getpixel((9, 9)) == (255, 0, 0)
+    assert decode_image(saved(nothing), LIMITS).getpixel((9, 9)) == (255, 255, 255)
+
+
 def test_random_damage_never_raises_anything_else():
     rng = np.random.default_rng(0)
     originals = []

@@ -156,3 +156,30 @@ def test_a_folder_fingerprint_is_of_the_content_not_of_the_place(memory: str, tm
     storage.write_bytes(tmp_path / "b" / "weights", big)
     (tmp_path / "b" / "weights").rename(tmp_path / "b" / "renamed")
     assert storage.folder_fingerprint(tmp_path / "b") not in prints
+
+
+def test_schemes_count_in_any_case(tmp_path: Path) -> None:
+    name = uuid.uuid4().hex
+    storage.write_bytes(f"memory://{name}/a", b"1")
+    assert storage.read_bytes(f"Memory://{name}/a") == b"1"
+    assert storage.is_object_store(f"S3://{name}/a")
+    assert storage.absolute("S3://Bucket/Key/") == "s3://Bucket/Key"
+    assert storage.small_scheme("S3://Bucket/a://B") == "s3://Bucket/a://B"
+    storage.write_bytes(tmp_path / "a b", b"2")
+    assert storage.read_bytes(f"FILE://{tmp_path}/a%20b") == b"2"
+
+
+def test_two_colons_belong_to_a_key() -> None:
+    name = uuid.uuid4().hex
+    for key in ("a::b.jpg", "C::d/::e", "zip://x::y"):
+        uri = f"memory://{name}/{key}"
+        storage.write_bytes(uri, key.encode())
+        assert storage.is_object_store(uri)
+        assert storage.read_bytes(uri) == key.encode()
+    fs, _ = storage.resolve(f"memory://{name}/a::b.jpg")
+    assert type(fs).__name__ == "MemoryFileSystem"
+
+
+def test_a_chain_leads_to_no_object_store() -> None:
+    for uri in ("simplecache::s3://bucket/key", "zip://a.zip::s3://bucket/key", "ftp://host/x", "s3://a/b::Http://c"):
+        assert not storage.is_object_store(uri)

@@ -1,9 +1,10 @@
+import logging
 import tarfile
 
 import pytest
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext
+from cluster.stage import RunContext, fingerprint_of
 from fgvr.config import build
 from fgvr.datasets import SourceError
 from pipelines import ingest
@@ -84,3 +85,67 @@ def test_too_many_damaged_tars_stop_the_run(tmp_path):
 def test_a_source_that_is_not_there(tmp_path):
     with pytest.raises(SourceError, match="there is no such file"):
         ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "gone.csv")))
+
+
+def test_what_is_left_out_is_in_the_log_and_the_manifest(tmp_path, caplog):
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "b.cr2", "c.CR2", "d.txt", ".e.jpg", "@eaDir/a.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        table = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
+    assert table.extra["left_out"] == {"ending": {".cr2": 2, ".txt": 1}, "hidden": {".*": 1}, "excluded": {"@eaDir": 1}}
+    assert {name: number for name, number in table.extra["metrics"].items() if name.startswith("left_out")} == {
+        "left_out_ending": 3.0,
+        "left_out_hidden": 1.0,
+        "left_out_excluded": 1.0,
+    }
+    said = {record.getMessage(): record.levelname for record in caplog.records if "left out" in record.getMessage()}
+    assert said == {
+        "ingest: 3 files were left out by their ending: 2 .cr2, 1 .txt (ingest.source.extensions)": "WARNING",
+        "ingest: 1 hidden file or folder was left out": "INFO",
+        "ingest: 1 file or folder was left out by its name: 1 @eaDir (ingest.source.exclude)": "INFO",
+    }
+
+
+@pytest.mark.parametrize(("beside", "level"), [("index.json", "INFO"), ("photo.jpg", "WARNING")])
+def test_photos_beside_archives_are_warned_of(tmp_path, caplog, beside, level):
+    tars(tmp_path, count=1, bad=0)
+    (tmp_path / beside).write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+    (record,) = [record for record in caplog.records if "beside the archives" in record.getMessage()]
+    assert record.levelname == level
+    assert record.getMessage() == f"ingest: 1 file beside the archives was not read: 1 {beside[beside.index('.') :]}"
+
+
+OLD_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"]
+
+
+def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
+    """The part of the config as a version without `exclude` and with eight endings put it into the fingerprint."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"")
+    folder = {"kind": "folder", "path": str(photos), "class_from": "none", "split_from": "none", "snapshot": "1"}
+    decides = {"source": {**folder, "extensions": OLD_ENDINGS}, "state": {}, "rows_per_part": 2}
+    first = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
+    assert first.fingerprint == fingerprint_of("samples", decides, [])
+    assert "earlier version" not in caplog.text
+    # Whoever asks for these eight, or for other names, gets another table than whoever asks for the default.
+    others = [
+        ingest.run(context(tmp_path, kind="folder", path=str(photos), **more)).fingerprint
+        for more in ({"extensions": OLD_ENDINGS}, {"extensions": [".jpg"]}, {"exclude": []}, {"exclude": ["x"]})
+    ]
+    assert len({first.fingerprint, *others}) == 5
+    # One that an earlier version has listed is kept, and it is said what that means.
+    del first.extra["left_out"]
+    first.commit()
+    assert ingest.run(context(tmp_path, kind="folder", path=str(photos))).uri == first.uri
+    assert "listed by an earlier version" in caplog.text
+
+
+def test_sources_that_list_by_name_are_fingerprinted_as_before(tmp_path):
+    (tmp_path / "list.csv").write_text("uri\na.jpg\n")
+    source = build({"ingest": {"source": {"kind": "table", "path": str(tmp_path / "list.csv")}}}).ingest.source
+    assert ingest.deciding(source) == source.model_dump(mode="json") | {"metadata_columns": []}

@@ -6,7 +6,7 @@ import pytest
 
 from fgvr.label_agreement import Agreement
 from fgvr.tables import Table
-from pipelines.report_content import candidate_facts
+from pipelines.report_content import candidate_facts, photo_facts
 
 
 def table(name, metrics, **extra):
@@ -50,3 +50,13 @@ def test_nothing_estimated_is_said_to_be_so():
     facts = candidate_facts(table("candidates", {}, agreement=asdict(Agreement())), table("near", {}))
     assert facts.expected_to_help is None
     assert facts.expectation == "too few labels agree to tell how noisy labels and neighbourhoods are"
+
+
+def test_what_the_source_left_out_stands_beside_the_photos():
+    left_out = {"ending": {".heic": 1200, ".txt": 1}, "excluded": {"@eaDir": 3}}
+    assert photo_facts(table("samples", {}, splits={"train": 7, "test": 2}, left_out=left_out)) == [
+        ("Photos", "9 (test 2, train 7)"),
+        ("Left out", "1,201 files were left out by their ending: 1,200 .heic, 1 .txt (ingest.source.extensions)"),
+        ("Left out", "3 files or folders were left out by their name: 3 @eaDir (ingest.source.exclude)"),
+    ]
+    assert photo_facts(table("samples", {}, splits={"train": 9})) == [("Photos", "9 (train 9)")]

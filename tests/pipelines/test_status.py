@@ -189,6 +189,22 @@ def test_text_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "\x1b" not in raw
 
 
+def test_what_the_source_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {
+        "left_out": {"ending": {".heic": 1200, ".txt": 3}, "hidden": {".*": 2}},
+        "remarks": ["HEIC \x1b[2J is read"],
+    }
+    uri = storage.join(str(tmp_path), "tables", "samples", "aa")
+    Table(uri, "samples", "aa", 10, 0, 1, 10, 12.5, extra=facts).commit()
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "samples: 1,203 files were left out by their ending: 1,200 .heic, 3 .txt (ingest.source.extensions)" in text
+    assert "samples: 2 hidden files or folders were left out" in text
+    assert "samples: HEIC �[2J is read" in text
+    assert main([str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["left_out"] == facts["left_out"]
+
+
 def test_it_needs_neither_ray_nor_a_model() -> None:
     script = "import sys, pipelines.status; print(sorted({'ray', 'torch', 'mlflow', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -57,7 +57,7 @@ def test_spellings_of_the_same_folder(tmp_path, monkeypatch, path):
     assert rows(FolderSource(path=path.format(root=tmp_path))) == [(f"{tmp_path}/photos/a.jpg", "train", "None")]
 
 
-def test_messages(tmp_path):
+def test_messages(tmp_path, without_heif):
     touch(tmp_path, "notes.txt", "a.heic", "b.heic")
     with pytest.raises(SourceError, match=r"ingest.source.path = .*no file ends in .jpg.*found: 2 .heic, 1 .txt"):
         read_source(FolderSource(path=str(tmp_path)), "")

@@ -50,6 +50,16 @@ def test_a_bucket_as_a_source(bucket, tmp_path):
     assert by_uri.pop("s3://photos/birds/images/zero 100%41.jpg") == "train"
     assert by_uri == dict(zip(drawn["uri"].to_pylist(), drawn["split"].to_pylist(), strict=True))
 
+    # Whatever a key holds, it is listed and read; a table may spell it otherwise.
+    png = bucket.cat_file(drawn["uri"][0].as_py())
+    for key in ("a::b.png", "zip://c::d.png", "M\u00fcsli #1?.png", "e f.png"):
+        bucket.pipe_file(f"photos/odd/{key}", png)
+    uris = read_source(FolderSource(path="S3://photos/odd"), str(tmp_path)).rows["uri"].to_pylist()
+    assert len(uris) == 4
+    assert {read_image(uri, LIMITS).size for uri in uris} == {(64, 64)}
+    for spelling in ("S3://photos/odd/a::b.png", "s3://photos/odd/e%20f.png", "s3://photos/odd/Mu\u0308sli #1?.png"):
+        assert read_image(spelling, LIMITS).size == (64, 64)
+
     table = TableSource(path="s3://photos/birds/samples.csv")
     assert read_source(table, str(tmp_path)).rows["uri"].equals(drawn["uri"])
     before = source_state(table)

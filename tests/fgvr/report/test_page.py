@@ -4,7 +4,9 @@ from collections import Counter
 import pytest
 from sample_report import HOSTILE_FILE, RED_DOT, SCRIPT, content
 
+from fgvr.report import methods
 from fgvr.report.page import duration, render
+from fgvr.schemas import Reason
 
 
 class Elements(html.parser.HTMLParser):
@@ -30,6 +32,10 @@ class Elements(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def test_every_reason_has_a_meaning():
+    assert set(methods.FAILURE_MEANINGS) == {reason.value for reason in Reason}
 
 
 @pytest.mark.parametrize("scored", [True, False])
