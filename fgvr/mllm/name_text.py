@@ -148,7 +148,7 @@ def trimmed(name: str) -> str:
     for _ in range(3):
         before = name
         name = name.strip(" \t“”„‘«»‹›,;:–—=|\\~^")
-        name = re.sub(r"^(?:\"|'(?!\d\d\b)|[-!?/]+|\.(?![A-Za-z0-9])|\*+(?=\s|$)|>\s*)+", "", name)
+        name = re.sub(r"^(?:\"|'(?!\d\d\b)|[!?/]+|-+(?!\d)|\.(?![A-Za-z0-9])|\*+(?=\s|$)|>\s*)+", "", name)
         name = re.sub(r"(?<=[^\d])[\"']$|(?:(?<=\s)|(?<=[.!?\"]))[-/*]+$|\*{2,}$|[.!?。！？、，]+$|’$", "", name)
         for opening, closing in ("{}", "()", "[]", "【】", "（）"):
             if name.startswith(opening) and name.endswith(closing) and _is_around(name, opening, closing):
