@@ -48,17 +48,21 @@ _SIGNS = re.compile(
 )
 
 
-def spelling_key(name: str) -> str:
+def spelling_key(name: str, *, accents: bool = False) -> str:
     """What two spellings of a name have in common: no case, accents on Latin letters, punctuation or extra blanks.
 
     "Black-footed  Albatross." and "black footed albatross" share a key, as do "Anna's" and "Annas". Numbers and signs
     are no punctuation: "1.5 l" and "15 l", "1/2" and "12", "C", "C#" and "C++", "-5" and "5", '5"' and "5'" have
     keys of their own. A number may be written in several ways: "10,000" is "10000", "1,5" is "1.5", "2 × 4" is "2x4".
 
+    Args:
+        name: in any script.
+        accents: whether "pâté" and "pate" are two names.
+
     Returns:
         Words with a blank between; "" for a text without a letter or a digit.
     """
-    text = _QUOTED.sub(lambda quoted: f" {quoted[1] or quoted[2]} ", _folded(name).replace("''", '"'))
+    text = _QUOTED.sub(lambda quoted: f" {quoted[1] or quoted[2]} ", _folded(name, accents).replace("''", '"'))
     text = _APOSTROPHE.sub("", text)
     text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
     text = " ".join(re.sub(r"(?<=\d),(?=\d)", ".", text).split())
@@ -67,11 +71,13 @@ def spelling_key(name: str) -> str:
     return text if any(letter.isalnum() for letter in text) else ""
 
 
-def _folded(name: str) -> str:
-    """Without case, accents on Latin letters, and characters that nobody sees; of several signs for one thing one."""
+def _folded(name: str, accents: bool) -> str:
+    """Without case, characters that nobody sees and, unless asked for, Latin accents; of signs for one thing one."""
     text = _INVISIBLE.sub("", _TRADEMARK.sub(" ", name.translate(_ONE_SIGN)))
     text = unicodedata.normalize("NFKD", _SMALL_DIGIT.sub(" ", text)).replace("⁄", "/")
     text = _ANGSTROM.sub(r"\1angstrom", _MEGA.sub(r"\1mega", text))
+    if accents:
+        return unicodedata.normalize("NFC", text.casefold())
     letters: list[str] = []
     for letter in text.casefold():
         if not unicodedata.combining(letter):
