@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+_PLAIN = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+)*")  # most names; nothing but case and hyphens is to be folded there
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff\u20e3]")
 _TRADEMARK = re.compile("[™℠®©]")  # before NFKD, which makes letters of them
 _SMALL_DIGIT = re.compile(r"(?<=\d)(?=[²³¹⁰-⁹₀-₉¼-¾⅐-⅞①-⑳])")
@@ -62,6 +63,8 @@ def spelling_key(name: str, *, accents: bool = False) -> str:
     Returns:
         Words with a blank between; "" for a text without a letter or a digit.
     """
+    if _PLAIN.fullmatch(name):
+        return name.lower().replace("-", " ")
     text = _QUOTED.sub(lambda quoted: f" {quoted[1] or quoted[2]} ", _folded(name, accents).replace("''", '"'))
     text = _APOSTROPHE.sub("", text)
     text = _THOUSANDS.sub(lambda number: number[0].replace(",", ""), text)
