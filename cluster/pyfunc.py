@@ -1,7 +1,10 @@
-"""Trained models as MLflow models that classify image bytes wherever `mlflow.pyfunc.load_model` runs.
+"""Trained models as MLflow models that classify images where `mlflow.pyfunc.load_model` or `mlflow models serve` runs.
 
     model = mlflow.pyfunc.load_model("runs:/<run id>/makd")
-    model.predict(pandas.DataFrame({"image": [Path("bird.jpg").read_bytes()]}))  # columns label, score
+    model.predict(pandas.DataFrame({"image": ["bird.jpg", Path("finch.png").read_bytes()]}))  # label, score, error
+
+The model has no input schema: MLflow would refuse lists, PIL images and missing values before the model sees them, and
+take base64 text for the bytes of a file in two of its four JSON forms. `predict` says itself what it takes.
 
 The model folder is an artifact; the code is this project's `fgvr` and `cluster/pyfunc_model.py`. Nothing is pickled.
 """
@@ -57,11 +60,9 @@ def log_classifier(folder: Path, name: str) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    kind = read_model_file(folder)["kind"]
-    signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema([ColSpec(DataType.string, "label", required=False), ColSpec(DataType.float, "score")]),
-    )
+    model_kind = read_model_file(folder)["kind"]
+    columns = {"label": DataType.string, "score": DataType.float, "error": DataType.string}
+    signature = ModelSignature(outputs=Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()]))
     with tempfile.TemporaryDirectory() as temporary:
         code = Path(temporary) / "fgvr"
         shutil.copytree(Path(fgvr.__file__).parent, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
@@ -72,7 +73,7 @@ def log_classifier(folder: Path, name: str) -> str:
             code_paths=[str(code)],
             signature=signature,
             input_example=example(),
-            pip_requirements=requirements(kind),
+            pip_requirements=requirements(model_kind),
         )
     return str(logged.model_uri)
 

@@ -5,24 +5,43 @@ It may import fgvr only, which travels with the model; see cluster/pyfunc.py.
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from fgvr.classifier import ImageClassifier, load_classifier
 from fgvr.config import ImageLimits
+from fgvr.given_images import WANTED, GivenTypeError, given_image
 from fgvr.images import ImageError, decode_image
+from fgvr.schemas import Reason
 
 BATCH = 64
+COLUMN = "image"
+LIMITS = ImageLimits()
+PATHS_VARIABLE = "FGVR_MODEL_READS_PATHS"
+"""1: text that names a file or an address is read, even for clients of a server; 0: never."""
+_SERVERS = frozenset({"uvicorn", "gunicorn", "hypercorn", "waitress", "mlserver"})
+
+
+class InputError(MlflowException, TypeError):  # type: ignore[misc]  # mlflow has no types
+    """What was given to `predict` holds no images; a scoring server answers it with status 400."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)  # type: ignore[call-arg]
 
 
 class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
-    """Image bytes in, label and score out, for every kind of model that `load_classifier` knows."""
+    """Images in, label and score out, for every kind of model that `load_classifier` knows."""
 
     classifier: ImageClassifier
 
@@ -34,39 +53,120 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     def predict(
         self,
         context: PythonModelContext,
-        model_input: pd.DataFrame,
+        model_input: pd.DataFrame,  # or whatever the docstring says; of other hints MLflow makes a schema, or a warning
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Classify images.
 
+        An image is what `fgvr.given_images.given_image` reads. Text names a file or an address only where no server
+        runs in this process, or where FGVR_MODEL_READS_PATHS is 1: a client must not choose what a server reads.
+
         Args:
             context: MLflow's.
-            model_input: column `image`, the bytes of image files.
+            model_input: one image, or many: a list, an array, a Series, a data frame or dict with them under `image`
+                (or under the only name), a list of such dicts.
             params: none are known.
 
         Returns:
-            Columns `label` and `score` (softmax probability); for an image that cannot be decoded None and nan.
-        """
-        files = list(model_input["image"])
-        parts = [self._classify(files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
-        labels = [label for part in parts for label, _ in part]
-        scores = np.array([score for part in parts for _, score in part], dtype=np.float32)
-        return pd.DataFrame({"label": pd.Series(labels, dtype=object), "score": scores})
+            A data frame with an image a row and the index of `model_input`: `label`; `score`, its softmax probability;
+            `error`, the reason why there is neither (label None and score nan; in a server null, since JSON has no
+            nan), or None.
 
-    def _classify(self, files: list[bytes]) -> list[tuple[str | None, float]]:
-        answers: list[tuple[str | None, float]] = [(None, float("nan"))] * len(files)
+        Raises:
+            InputError: what was given, or one of its images, is of another type.
+        """
+        images, index = _rows(model_input)
+        answers = [
+            answer
+            for start in range(0, len(images), BATCH)
+            for answer in self._classify(images[start : start + BATCH], start)
+        ]
+        labels, scores, errors = zip(*answers, strict=True) if answers else ((), (), ())
+        if _in_a_server():
+            scored = pd.Series(
+                [None if error else score for score, error in zip(scores, errors, strict=True)], dtype=object
+            )
+        else:
+            scored = pd.Series(scores, dtype=np.float32)
+        columns = {"label": pd.Series(labels, dtype=object), "score": scored, "error": pd.Series(errors, dtype=object)}
+        result = pd.DataFrame(columns)
+        return result if index is None else result.set_axis(index, axis=0)
+
+    def _classify(self, images: Sequence[object], start: int) -> list[tuple[str | None, float, str | None]]:
+        """Label, score and error of each image; `start`: the row of the first, for messages."""
+        answers: list[tuple[str | None, float, str | None]] = [(None, float("nan"), None)] * len(images)
         prepared: dict[int, torch.Tensor] = {}
-        for row, data in enumerate(files):
+        for row, value in enumerate(images):
             try:
-                prepared[row] = self.classifier.prepare(decode_image(data, ImageLimits()))
-            except ImageError:
-                continue
+                prepared[row] = self._prepared(value)
+            except ImageError as error:
+                answers[row] = (None, float("nan"), f"{error.reason}: {error.failure.as_row()['detail']}")
+            except GivenTypeError as error:
+                raise InputError(f"row {start + row}: {error}") from None
         if prepared:
             scores = self.classifier.predict(torch.stack(list(prepared.values()))).scores
             for row, row_scores in zip(prepared, scores, strict=True):
                 best = int(row_scores.argmax())
-                answers[row] = (self.classifier.labels[best], float(row_scores[best]))
+                answers[row] = (self.classifier.labels[best], float(row_scores[best]), None)
         return answers
+
+    def _prepared(self, value: object) -> torch.Tensor:
+        """One given image as the classifier takes it; raises ImageError and GivenTypeError."""
+        if _is_missing(value):
+            raise ImageError(Reason.NO_INPUT, "no image was given")
+        image = given_image(value, LIMITS, read_paths=_reads_paths())
+        return self.classifier.prepare(decode_image(image, LIMITS) if isinstance(image, bytes) else image)
+
+
+def _rows(given: object) -> tuple[list[Any], pd.Index | None]:
+    """The images and, of pandas' objects, their index."""
+    if isinstance(given, pd.DataFrame):
+        return list(given.iloc[:, _column(list(given.columns))]), given.index
+    if isinstance(given, pd.Series):
+        return list(given), given.index
+    if isinstance(given, Mapping) and not isinstance(given.get("b64"), str):
+        names = list(given)
+        return _rows(given[names[_column(names)]])
+    if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "OSU":
+            raise InputError(f"an array of {given.dtype} does not say which channel is red; an image must be {WANTED}")
+        given = given.ravel().tolist()
+    images = given if isinstance(given, list | tuple) else [given]
+    return [_image_of(item) for item in images], None
+
+
+def _image_of(item: Any) -> Any:
+    """An image without what MLflow's parser or a record puts around it."""
+    if isinstance(item, np.ndarray) and item.ndim == 0:
+        item = item.item()
+    return item[COLUMN] if isinstance(item, dict) and COLUMN in item else item
+
+
+def _column(names: list[Any]) -> int:
+    """The place of the column of images."""
+    if names.count(COLUMN) == 1:
+        return names.index(COLUMN)
+    if len(names) == 1:
+        return 0
+    raise InputError(f"one column must be called {COLUMN!r} and hold, a row, {WANTED}; there are {names}")
+
+
+def _is_missing(value: object) -> bool:
+    """None, nan, NA, NaT, or nothing in a text or in bytes."""
+    if isinstance(value, str | bytes | bytearray):
+        return not value or value.isspace()
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
+def _in_a_server() -> bool:
+    """Whether this process answers clients: MLflow's scoring server sets a variable, others show by their modules."""
+    serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "").lower() in {"1", "true"}
+    return serving or not _SERVERS.isdisjoint(sys.modules)
+
+
+def _reads_paths() -> bool:
+    allowed = os.environ.get(PATHS_VARIABLE, "")
+    return allowed == "1" or (allowed != "0" and not _in_a_server())
 
 
 set_model(ClassifierModel())

@@ -198,6 +198,18 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
         raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
 
 
+def opened_image(image: Image.Image, limits: ImageLimits) -> Image.Image:
+    """An image that a caller opened or made, as `decode_image` gives it; raises ImageError alike."""
+    try:
+        _check_size(image.size, limits)
+        _load(image, limits)
+        return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # a file that was opened lazily may be damaged
+        raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
 def _load(image: Image.Image, limits: ImageLimits) -> None:
     """Decode the first frame that is not empty."""
     image.load()

@@ -36,11 +36,14 @@ class Label(Part):
     temperature: float = Field(default=0, ge=0)
     """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
     aliases: str | None = None
-    """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run."""
+    """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run. A line
+    stands for all spellings of its answer, unless another line gives one of them another label: then each for its own.
+    """
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are one label
     ("Mallard duck"); plurals and names with one Latin name always are, and at 1 nothing else. Lower, products that
-    differ in a word may be united: look through aliases.csv. null: only case and punctuation are forgiven."""
+    differ in a word may be united: look through aliases.csv. null: only case and punctuation are forgiven. Numbers and
+    signs tell names apart at every value: "1.5 l" and "15 l", "C" and "C#"."""
     merge_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
     duplicate_similarity: float | None = Field(default=None, gt=0, le=1)

@@ -6,22 +6,20 @@ synonyms: "rock dove" is wrong for "Rock Pigeon", "rock pigeon" and "Rock-Pigeon
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.mllm.spelling import spelling_key
+
 
 def fold_name(name: str) -> str:
-    """A name for comparison: NFKC, case folded, apostrophes dropped, everything but letters, digits and marks a blank.
+    """A name for comparison: the key of its spelling, accents kept: "Brewer's  Black-Bird" → "brewers black bird".
 
-    "Brewer's  Black-Bird" → "brewers black bird".
+    Numbers and signs stay, so that "C" is wrong for "C#", and "15 l" for "1.5 l".
     """
-    folded = unicodedata.normalize("NFKC", name).casefold().replace("'", "").replace("’", "")
-    # Combining marks belong to letters in many scripts (Hindi, Thai); they are not word boundaries.
-    kept = (char if char.isalnum() or unicodedata.category(char).startswith("M") else " " for char in folded)
-    return " ".join("".join(kept).split())
+    return spelling_key(name, accents=True)
 
 
 def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -1,14 +1,17 @@
 """Pairs of names that may mean one thing, found by how their words differ; nothing here compares all with all.
 
-A word in place of another, as in "Red-winged" and "White-winged", or another number, as in "3 Series" and "5 Series",
-makes no pair, however near the embeddings are.
+A word in place of another, as in "Red-winged" and "White-winged", makes no pair, however near the embeddings are, nor
+does another number or sign, as in "3 Series" and "5 Series", "C" and "C#", "Model" and "Model II".
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fgvr.mllm.spelling import spelling_key
 
@@ -16,6 +19,15 @@ SPECIES_NAMES = 3
 """A Latin name that more names share is a species of many varieties (apples, dogs), whose names are no aliases."""
 SLIP_LETTERS = 5
 """Shortest word in which another letter may be a slip; among short words it is another word (Barn, Bark)."""
+
+_NUMBER_WORD = re.compile(
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?:th)?|first|second|third|fifth|ninth|"
+    r"twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ieth)|"
+    r"(?:hundred|thousand|million|billion)(?:th)?|half|double|triple|percent"
+)
+_ROMAN = re.compile(r"(?=..)(?!ix$)x{0,3}(?:ix|iv|v?i{0,3})")  # of two letters or more; Hyundai's ix is no nine
+_PREFIXES = ("deca", "deci", "deka", "micro", "macro")  # a letter apart and of another size
+_YEAR = re.compile(r"(?:19|20)\d\d")
 
 Pair = tuple[int, int]
 
@@ -36,12 +48,41 @@ class NameUse:
 
 
 def name_words(name: str) -> tuple[str, ...]:
-    """The words of a name for comparison: folded, singular, without "and", "grey" as "gray"."""
-    return tuple(_singular(word) for word in spelling_key(name).split() if word != "and")
+    """The words of a name for comparison: folded, singular, "grey" as "gray", without "and" between two of them."""
+    words = spelling_key(name).split()
+    inner = range(1, len(words) - 1)
+    return tuple(_singular(word) for place, word in enumerate(words) if word != "and" or place not in inner)
+
+
+def one_spelling(words: tuple[str, ...]) -> str:
+    """The words without blanks beside letters: "passion flower" and "f 150" lose theirs, "737 800" does not."""
+    return re.sub(r"(?<=[^\W\d_]) | (?=[^\W\d_])", "", " ".join(words))
+
+
+def _measures(name: tuple[str, ...]) -> list[str]:
+    """The words that hold a digit or a sign, in their order, each with the word after it, which may be its unit."""
+    return [" ".join(name[place : place + 2]) for place, word in enumerate(name) if _is_number(word)]
+
+
+def _is_number(word: str) -> bool:
+    return not word.isalpha() and any(letter.isdigit() or unicodedata.category(letter)[0] in "PS" for letter in word)
+
+
+def _is_any_number(word: str) -> bool:
+    """Whether a word holds a digit or a sign, or is a number in letters: "two", "sixth", "iii"."""
+    return _is_number(word) or bool(_NUMBER_WORD.fullmatch(word) or _ROMAN.fullmatch(word))
+
+
+def _added_numbers(name: tuple[str, ...], added: Collection[str]) -> bool:
+    """Whether one of the words that a name has more is a number, or the unit of one: "5 kg", "20 V"."""
+    units = {word for number, word in pairwise(name) if number[0].isdigit() and len(word) < 3}
+    return any(word in units or _is_any_number(word) for word in added)
 
 
 def _singular(word: str) -> str:
     """Rough, and the same for all: what matters is that both forms become one."""
+    if _is_number(word):
+        return word  # a 911S is no plural of 911
     word = word.replace("grey", "gray")
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
@@ -53,7 +94,7 @@ def _singular(word: str) -> str:
 
 
 def of_one_species(names: Sequence[NameUse]) -> Iterator[Pair]:
-    """Names that the answers give one Latin name: that name itself, and common names that share a word."""
+    """Names of one Latin name and the same numbers: that name itself, and common names that share a word."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, use in enumerate(names):
         groups[spelling_key(use.latin or use.name)].append(place)
@@ -61,15 +102,29 @@ def of_one_species(names: Sequence[NameUse]) -> Iterator[Pair]:
         common = {place for place in group if spelling_key(names[place].name) != latin}
         if len(common) > SPECIES_NAMES:
             continue
+        words = {place: name_words(names[place].name) for place in group}
         for one, other in _pairs(group):
             both_common = one in common and other in common
-            if not both_common or set(name_words(names[one].name)) & set(name_words(names[other].name)):
+            related = not both_common or set(words[one]) & set(words[other])
+            if related and sorted(_measures(words[one])) == sorted(_measures(words[other])):
                 yield one, other
 
 
 def in_other_order(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
-    """Names of the same words: "2012 Fiat 500", "Fiat 500 2012"."""
-    yield from _sharing((tuple(sorted(name)),) for name in words)
+    """Names of the same words, their numbers in one order: "2012 Fiat 500", "Fiat 500 2012"; not "5 V 2 A", "2 V 5 A".
+
+    A year may stand first or last; of several other numbers each keeps the word that follows it.
+    """
+    yield from _sharing(((*sorted(name), *_fixed_order(name)),) for name in words)
+
+
+def _fixed_order(name: tuple[str, ...]) -> list[str]:
+    if len(name) > 1 and _YEAR.fullmatch(name[0]):
+        name = name[1:]
+    elif len(name) > 1 and _YEAR.fullmatch(name[-1]):
+        name = name[:-1]
+    measures = _measures(name)
+    return measures if len(measures) > 1 else []
 
 
 def with_a_slip(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
@@ -82,7 +137,7 @@ def _with_a_letter_less(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The name, and what is left of it without any one letter of a long word."""
     yield name
     for place, word in enumerate(name):
-        if len(word) >= SLIP_LETTERS and not any(letter.isdigit() for letter in word):
+        if len(word) >= SLIP_LETTERS and not _is_any_number(word):
             for letter in range(1, len(word)):
                 yield (*name[:place], word[:letter] + word[letter + 1 :], *name[place + 1 :])
 
@@ -94,14 +149,16 @@ def _differ_by_a_letter(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if len(different) != 1:
         return False
     short, long = different[0]
-    if len(short) < SLIP_LETTERS or any(letter.isdigit() for letter in short + long):
+    if len(short) < SLIP_LETTERS or _is_any_number(short) or _is_any_number(long):
+        return False
+    if short.startswith(_PREFIXES) and long.startswith(_PREFIXES) and short[:4] != long[:4]:
         return False
     same = next((place for place, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     return same > 0 and short[same + (len(short) == len(long)) :] == long[same + 1 :]
 
 
 def with_more_words(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
-    """A name, and the only one that holds all its words and more, no number among these: "Mallard", "Mallard duck".
+    """A name, and the only one that holds all its words and more, no number or unit: "Mallard", "Mallard duck".
 
     Where several names do, the name is a kind that they belong to ("Warbler", "Audi A4"), and no alias of either.
     """
@@ -113,8 +170,8 @@ def with_more_words(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
         rarest_first = sorted((holding[word] for word in set(name)), key=len)
         longer = [place for place in set.intersection(*rarest_first) if len(words[place]) > len(name)] if name else []
         if len(longer) == 1:
-            added = set(words[longer[0]]) - set(name)
-            if not any(letter.isdigit() for word in added for letter in word):
+            added = Counter(words[longer[0]]) - Counter(name)
+            if not _added_numbers(words[longer[0]], added):
                 yield min(short, longer[0]), max(short, longer[0])
 
 

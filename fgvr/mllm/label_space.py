@@ -12,7 +12,6 @@ from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
 from fgvr.mllm.answers import clean_answer
 from fgvr.mllm.latin import scientific_name
-from fgvr.mllm.spelling import spelling_key
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
@@ -72,7 +71,8 @@ def build_label_space(
 
     Spellings that differ in case, accents or punctuation only are one name; the most frequent spelling is the
     canonical one, among equally frequent ones the first in alphabetical order. A label that a person chose overrules
-    both, keeps the spelling that the person gave it, and is merged into no other.
+    both, keeps the spelling that the person gave it, and is merged into no other; labels that a person told apart stay
+    apart, be it by case alone.
 
     Args:
         answers: raw answer → number of images that gave it.
@@ -84,13 +84,13 @@ def build_label_space(
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for raw, (_, name) in read.items():
         if isinstance(name, str):
-            spellings[spelling_key(name)][name] += answers[raw]
+            spellings[chosen.name_key(name)][name] += answers[raw]
     canonical = _canonical(spellings, chosen)
     if merge is not None:
-        merged = merge(_uses(canonical, spellings, read, answers))
-        fixed = set(chosen.labels.values())
+        merged = merge(_uses(canonical, spellings, read, answers, chosen))
+        fixed = chosen.chosen
         canonical = {key: name if name in fixed else merged.get(name, name) for key, name in canonical.items()}
-    meanings = {raw: canonical[spelling_key(n)] if isinstance(n, str) else n for raw, (_, n) in read.items()}
+    meanings = {raw: canonical[chosen.name_key(n)] if isinstance(n, str) else n for raw, (_, n) in read.items()}
     counts: Counter[str] = Counter()
     table: Counter[tuple[str, str]] = Counter()
     for raw, (spelling, _) in read.items():
@@ -124,13 +124,14 @@ def _uses(
     spellings: Mapping[str, Counter[str]],
     read: Mapping[str, tuple[str | None, str | Failure]],
     answers: Mapping[str, int],
+    chosen: AliasTable,
 ) -> list[NameUse]:
     """The names with their counts and the scientific names that most of their answers give."""
     stated: dict[str, Counter[str]] = defaultdict(Counter)
     for raw, (spelling, name) in read.items():
         latin = scientific_name(raw, spelling) if isinstance(name, str) and spelling is not None else ""
         if isinstance(name, str) and latin:
-            stated[spelling_key(name)][latin] += answers[raw]
+            stated[chosen.name_key(name)][latin] += answers[raw]
     return [
         NameUse(
             name, spellings[key].total(), min(stated[key], key=lambda latin: (-stated[key][latin], latin), default="")
@@ -141,7 +142,7 @@ def _uses(
 
 def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dict[str, str]:
     """Key → the spelling that stands for all of it."""
-    by_person = {spelling_key(label): label for label in sorted(chosen.labels.values()) if label}
+    by_person = {chosen.name_key(label): label for label in sorted(chosen.chosen)}
     return {
         key: by_person.get(key) or min(counts, key=lambda name: (-counts[name], name))
         for key, counts in spellings.items()

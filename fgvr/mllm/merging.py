@@ -4,9 +4,11 @@ Text embeddings alone would do harm: with all-MiniLM-L6-v2 "Eastern Meadowlark" 
 than "Lotus" to "Lotus flower" (0.82). So a pair must first differ in a way in which names of one thing do
 (`fgvr.mllm.alias_pairs`), and only then the embeddings decide:
 
-- one **spelling** once plurals, blanks, "&" and "grey" are made alike: always merged;
+- one **spelling** once plurals, blanks beside letters, "&" and "grey" are made alike: always merged;
 - one **Latin name** given by the answers themselves: always merged;
 - the same words in another **order**, a **slip** in one letter, **more words**: merged from a cosine on.
+
+In none of them may a number or a sign differ: "1.5 l" and "15 l", "737-800" and "737800", "C" and "C#" stay apart.
 
 Every name joins the nearest more frequent one that is no alias itself: a star, not a chain, so of A~B~C all three
 become one only where C~A, too.
@@ -23,6 +25,7 @@ from fgvr.mllm.alias_pairs import (
     in_other_order,
     name_words,
     of_one_species,
+    one_spelling,
     with_a_slip,
     with_more_words,
 )
@@ -68,7 +71,7 @@ def _of_one_spelling(names: Sequence[NameUse]) -> list[list[NameUse]]:
     """Names in groups of one spelling, most frequent first, and so within a group; its first has the count of all."""
     groups: dict[str, list[NameUse]] = defaultdict(list)
     for use in sorted(names, key=lambda use: (-use.count, use.name)):
-        groups["".join(name_words(use.name)) or use.name].append(use)
+        groups[one_spelling(name_words(use.name)) or use.name].append(use)
     summed = []
     for group in groups.values():
         latin = next((use.latin for use in group if use.latin), "")
@@ -79,7 +82,7 @@ def _of_one_spelling(names: Sequence[NameUse]) -> list[list[NameUse]]:
 def _near(
     uses: Sequence[NameUse], pairs: Sequence[tuple[int, int]], encoder: NameEncoder, least: float
 ) -> dict[tuple[int, int], float]:
-    """The pairs of at least this cosine; names are embedded without case and punctuation."""
+    """The pairs of at least this cosine; names are embedded as their keys."""
     places = sorted({place for pair in pairs for place in pair})
     vectors = encoder.encode([spelling_key(uses[place].name) for place in places])
     row = {place: index for index, place in enumerate(places)}

@@ -1,8 +1,16 @@
+import base64
 import io
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -21,7 +29,9 @@ import mlflow, pandas
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 files = [open(path, "rb").read() for path in sys.argv[3:]]
-answers = [model.predict(pandas.DataFrame({"image": files})), model.predict([{"image": file} for file in files])]
+frame = pandas.DataFrame({"image": [*files, None]}, index=[30, 10, 20, 40, 50])
+answers = [model.predict(frame), model.predict([*sys.argv[3:], None])]
+assert frame.index.equals(answers[0].index)
 import fgvr
 print(json.dumps([fgvr.__file__, *[answer.to_dict("list") for answer in answers]]))
 """
@@ -65,15 +75,75 @@ def test_a_fresh_process_classifies_image_bytes_as_the_model_itself(tmp_path, bu
     # From another folder and without this project on the path: the code comes from the logged model.
     arguments = [sys.executable, "-P", "-c", FRESH, store, uri, *map(str, [*paths, broken])]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
-    source, frame, rows = json.loads(done.stdout.splitlines()[-1])
+    source, frame, paths_list = json.loads(done.stdout.splitlines()[-1])
     assert Path(source).is_relative_to(tmp_path / "artifacts")
-    assert frame == rows or str(frame) == str(rows)  # nan is not equal to itself
+    assert str(frame) == str(paths_list)  # nan is not equal to itself
     classifier = load_classifier(folder)
     scores = classifier.scores(images)
-    assert frame["label"][:3] == [classifier.labels[best] for best in scores.argmax(1)]
+    labels = [classifier.labels[best] for best in scores.argmax(1)]
+    assert frame["label"] == [*labels, None, None]
     assert frame["score"][:3] == pytest.approx(scores.max(1), abs=1e-5)
-    assert frame["label"][3] is None
-    assert np.isnan(frame["score"][3])
+    assert np.isnan(frame["score"][3:]).all()
+    assert [error and error.split(":")[0] for error in frame["error"]] == [None] * 3 + ["not_an_image", "no_input"]
+    if build is student:
+        check_served(store, uri, [path.read_bytes() for path in paths], labels, tmp_path)
+
+
+def check_served(store: str, uri: str, files: list[bytes], labels: list[str], folder: Path) -> None:
+    """`mlflow models serve` answers every form of its protocol alike, in valid JSON, and reads no paths."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": store}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    with (folder / "serve.log").open("wb") as log:
+        # In a session of its own: the command starts uvicorn, which must end with it.
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        images = [*(base64.b64encode(file).decode() for file in files), None, str(folder / "0.png")]
+        for request in (
+            {"dataframe_split": {"columns": ["image"], "data": [[image] for image in images]}},
+            {"dataframe_records": [{"image": image} for image in images]},
+            {"instances": images},
+            {"instances": [{"image": image} for image in images]},
+            {"inputs": images},
+            {"inputs": {"image": images}},
+        ):
+            rows = ask(f"http://127.0.0.1:{port}/invocations", request)["predictions"]
+            assert [row["label"] for row in rows] == [*labels, None, None]
+            assert [row["score"] is None for row in rows] == [False] * 3 + [True] * 2
+            assert rows[3]["error"].startswith("no_input")
+            assert "paths and addresses are not read here" in rows[4]["error"]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(f"http://127.0.0.1:{port}/invocations", {"inputs": [1, 2]})
+        assert refused.value.code == 400
+        assert "an image must be" in refused.value.read().decode()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert server.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError("the server did not start")
+
+
+def ask(address: str, request: dict[str, Any]) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    body = urllib.request.Request(address, json.dumps(request).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(body, timeout=60) as answer:
+        return json.loads(answer.read(), parse_constant=refuse)
 
 
 def test_requirements_are_pinned_without_local_parts():

@@ -13,6 +13,9 @@ from fgvr.metrics.classification import candidate_coverage, fold_name, inclusion
         ("ﬁnch", "finch"),  # NFKC: one ligature, two letters
         ("STRASSE", "strasse"),
         ("Straße", "strasse"),
+        ("Pâté", "pâté"),
+        ("C# Primer", "c# primer"),
+        ("2 % Milk, 1,5 l", "2% milk 1.5 l"),
         ("  ", ""),
         ("夜鷺", "夜鷺"),
         ("हिन्दी", "हिन्दी"),

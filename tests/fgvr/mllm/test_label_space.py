@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasError, read_aliases, write_aliases
 from fgvr.mllm.label_space import LabelSpace, build_label_space
+from fgvr.mllm.merging import merge_aliases
 from fgvr.schemas import Failure, Reason
 
 ANSWERS = {
@@ -85,6 +87,42 @@ def test_a_whole_answer_and_its_cleaned_name_may_mean_different_things(tmp_path:
     assert again.meanings == named.meanings
 
 
+def test_what_spreadsheets_make_of_a_table_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    rows = ' answer ;label\t;notes\n"Sofa, red";Sofa\u00a0;\n  Canape\u0301 ;Cafe\u0301;x\n;;\n'
+    file.write_bytes(rows.replace("\n", "\r\n").encode("utf-8-sig"))
+    table = read_aliases(str(file))
+    assert table.label("sofa red") == "Sofa"
+    assert table.label("canapé") == "Café"  # in one Unicode form
+    file.write_text("label\tanswer\nSofa\tSofa, red\n")
+    assert read_aliases(str(file)).label("Sofa red") == "Sofa"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'answer,label\nmug,Mug\npan,"Pan\ncup,Cup\n', "line 3: .*quote that opens there is never closed"),
+        (b'answer,label\n"19 inch rack,Rack\n"mug",Mug\n', "line 2: .*quote"),
+        (b'answer,label\nmug,"Mug\ncup,Cup\n"\n', "line 2: the label has a line break; is a quote not closed"),
+        (b"answer,label,label\nmug,Mug,Cup\n", "has the column label twice"),
+        (b"Answer,Labels\nmug,Mug\n", "needs columns answer and label.*write answer and label for Answer and Labels"),
+        (b"answer|label\nmug|Mug\n", "needs columns answer and label, has 'answer|label'"),
+        ("answer,label\nmug,Mug\n".encode("utf-16"), 'is UTF-16 text, not UTF-8: save it as "CSV UTF-8"'),
+        ("answer,label\nmug,Mug\n".encode("utf-16-le"), "is UTF-16 text"),
+        ("answer,label\nmug,Mug\ncafé,Café\n".encode("latin-1"), 'line 3: not UTF-8 text.*save it as "CSV UTF-8"'),
+        (b"answer,label\nSofa, red,Sofa\n", "line 2: 3 fields, but 2 columns; put quotes around text with commas"),
+        (b"answer,label\n\nmug\n", "line 3: there is no label"),
+        (b"answer,label\n,Mug\n", "line 2: 'Mug' is the label of no answer"),
+        (b"", "needs columns answer and label, has nothing"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path: Path, data: bytes, message: str) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_bytes(data)
+    with pytest.raises(AliasError, match=rf"^label\.aliases: .*aliases\.csv.*{message}"):
+        read_aliases(str(file))
+
+
 def test_chains_are_followed(tmp_path: Path) -> None:
     file = tmp_path / "aliases.csv"
     file.write_text("answer,label\na,b\nb,c\nc,C\n")
@@ -95,7 +133,7 @@ def test_chains_are_followed(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("answer,label\na,b\nb,a\n", "circle"),
-        ("answer,label\na,b\nA.,c\n", "line 3: 'A.' stands for 'b' and for 'c'"),
+        ("answer,label\na,b\nA,b\n a ,c\n", "line 4: 'a' stands for 'c', on line 2 for 'b'"),
         ("raw,name\na,b\n", "needs columns answer and label"),
     ],
 )
@@ -104,6 +142,49 @@ def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path, text: str, m
     file.write_text(text)
     with pytest.raises(AliasError, match=message):
         read_aliases(str(file))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("C Primer", "C# Primer"),
+        ("1.5 l flask", "15 l flask"),
+        ("2% Milk", "2 Milk"),
+        ("Polish", "polish"),
+        ("Résumé", "resume"),
+        ("re-sign", "resign"),
+        ("Wham!", "Wham"),
+        ("Sweet Peas", "sweetpea"),  # of one spelling for the merge
+    ],
+)
+def test_whatever_was_united_can_be_parted(tmp_path: Path, one: str, other: str) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text(f"answer,label\n{one},{one}\n{other},{other}\n", encoding="utf-8")
+    answers = {one: 3, other: 2, "Tree Pipit": 1}
+    table = read_aliases(str(file))
+    named = build_label_space(answers, table, lambda names: merge_aliases(names, _no_encoder, 1.0))
+    assert named.meanings == {one: one, other: other, "Tree Pipit": "Tree Pipit"}
+    assert dict(zip(named.space.labels, named.space.counts, strict=True)) == answers
+    file.write_bytes(write_aliases(named.aliases))
+    assert build_label_space(answers, read_aliases(str(file))).meanings == named.meanings
+
+
+def test_spellings_of_one_key_may_have_labels_that_differ_in_more(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text("answer,label\npolish,Nail varnish\nPolish,From Poland\nPOLISH,Nail varnish\nvarnish,polish\n")
+    named = build_label_space({"polish": 1, "Polish.": 2, "POLISH": 4, "varnish": 8}, read_aliases(str(file)))
+    assert named.space == LabelSpace(("From Poland", "Nail varnish"), (2, 13))
+
+
+def test_a_spelling_that_the_table_leaves_open_is_read_as_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "aliases.csv"
+    file.write_text("answer,label\npolish,Nail varnish\nPolish,From Poland\n")
+    named = build_label_space({"POLISH": 3, "Polish": 1}, read_aliases(str(file)))
+    assert named.meanings == {"POLISH": "POLISH", "Polish": "From Poland"}
+
+
+def _no_encoder() -> NameEncoder:
+    raise AssertionError("no embedding is needed")
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:

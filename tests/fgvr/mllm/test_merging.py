@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from fgvr.metrics.semantic import SentenceBert
 from fgvr.mllm.alias_pairs import NameUse
@@ -68,6 +69,86 @@ def test_spellings_and_latin_names_need_no_embedding() -> None:
         "Nelumbo nucifera": "Lotus",
     }
     assert model.loaded == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0.75 l carafe", "75 l carafe"),
+        ("7.5 l carafe", "75 l carafe"),
+        ("3/4 inch valve", "34 inch valve"),
+        ("1½ inch pipe", "11/2 inch pipe"),
+        ("Makita 5.0 Ah", "Makita 50 Ah"),
+        ("1:43 model car", "143 model car"),
+        ("6-12 month romper", "612 month romper"),
+        ("2x6 plank", "26 plank"),
+        ("Airbus 320-200", "Airbus 320200"),
+        ("F# manual", "F manual"),
+        ("C++ manual", "C manual"),
+        ("C++ manual", "C# manual"),
+        ("Vitamin A+", "Vitamin A"),
+        ("3% peroxide", "3 peroxide"),
+        ("-3 lens", "3 lens"),
+        ("-3 lens", "+3 lens"),
+        ('12" ruler', "12' ruler"),
+        ('12" ruler', "12 ruler"),
+        ("24 V relay", "24 A relay"),
+        ("5 mW laser", "5 MW laser"),
+        ("9 m/s anemometer", "9 ms anemometer"),
+        ("$5 voucher", "€5 voucher"),
+        ("Router 6E", "Router 6"),
+        ("Kawasaki 900S", "Kawasaki 900"),
+        ("10 x 25 binoculars", "25 x 10 binoculars"),
+        ("2.1 l 1.2 kg kettle", "1.2 l 2.1 kg kettle"),
+        ("12 V 5 A charger", "5 V 12 A charger"),
+        ("5 V 12 A charger", "5 A 12 V charger"),
+        ("Rocky II", "Rocky III"),
+        ("Rocky", "Rocky II"),
+        ("Sixth Avenue", "Sixty Avenue"),
+        ("Decimetre rule", "Decametre rule"),
+        ("Cola", "Cola Zero"),
+        ("Rice", "Rice 5 kg"),
+        ("Rice 5", "Rice 5 kg"),
+        ("Milk", "Milk 2%"),
+    ],
+)
+def test_another_number_sign_or_unit_is_another_thing_however_near(one: str, other: str) -> None:
+    latin = "Testus numerus"  # even where the answers give both the same
+    assert merge_aliases([NameUse(one, 2), NameUse(other, 1)], Angles(), -1.0) == {}
+    if any(letter.isdigit() for letter in one + other):
+        assert merge_aliases([NameUse(one, 2, latin), NameUse(other, 1, latin)], Angles(), 1.0) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ford F-150", "Ford F150"),
+        ("Ford F-150", "Ford F 150"),
+        ("Airbus 320-200", "Airbus 320 200"),
+        ("1,5 l carafe", "1.5 l carafe"),
+        ("1.5l carafe", "1.5 l carafe"),
+        ("2 × 6 plank", "2x6 plank"),
+        ("½ inch pipe", "1/2 inch pipe"),
+        ("20,000 mAh power bank", "20000 mAh power bank"),
+        ("30 °C bath", "30°C bath"),
+        ("Grey Wagtails", "gray wagtail"),
+        ("Salt & Pepper", "Salt and Pepper"),
+        ("Goldenrod", "Golden Rod"),
+    ],
+)
+def test_ways_to_write_one_name_are_one(one: str, other: str) -> None:
+    assert merge_aliases([NameUse(one, 2), NameUse(other, 1)], Angles(), 1.0) == {other: one}
+
+
+def test_and_is_left_out_between_words_only() -> None:
+    assert merge_aliases([NameUse("AND gate", 2), NameUse("gate", 1)], Angles(), 1.0) == {}
+
+
+def test_of_a_thousand_public_class_names_those_of_one_spelling_are_found_and_no_others() -> None:
+    names = sorted(set(_IMAGENET_CATEGORIES))
+    assert len(names) == 1000
+    alike = {"cardigan": "Cardigan", "sunglasses": "sunglass"}  # a dog and a jacket differ in case alone
+    assert merge_aliases([NameUse(name, 1) for name in names], Angles(), 1.0) == alike
 
 
 def test_a_star_not_a_chain() -> None:
