@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from cluster.capacity import worker_fields
-from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
+from cluster.parts import REMARKS, PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
@@ -56,6 +56,7 @@ class StageSummary:
         failures: failed rows by reason.
         metrics: numbers for MLflow and the report (token counts, losses, accuracies).
         extra: facts for later stages, JSON types.
+        remarks: what whoever judges the results must know; in the log, the manifest's `extra` and the report.
     """
 
     rows: int
@@ -65,6 +66,7 @@ class StageSummary:
     failures: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class StageFolder:
             rows_per_part=job.workers.rows_per_part,
             failures=dict(done.failures),
             metrics=token_metrics(done.totals),
+            remarks=tuple(sorted(done.remarks)),
         )
 
 
@@ -196,13 +199,17 @@ class RunContext:
                 seconds=clock.seconds + (earlier.seconds if earlier else 0.0),
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
-                extra={**summary.extra, "metrics": summary.metrics} | ({MADE_UP: invented} if invented else {}),
+                extra={**summary.extra, "metrics": summary.metrics}
+                | ({MADE_UP: invented} if invented else {})
+                | ({REMARKS: list(summary.remarks)} if summary.remarks else {}),
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
             for left in (PLAN, RETRYING):
                 storage.remove(storage.join(uri, left))
+        for remark in summary.remarks:
+            log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)
         return table

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 import fgvr
+from cluster.parts import REMARKS
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError
@@ -134,10 +135,16 @@ def _compared(context: RunContext, flow: Flow) -> Compared:
 
 
 def _remarks(flow: Flow) -> tuple[str, ...]:
-    """What else a reader must know: about the source, and whether anything was made up."""
+    """What else a reader must know: about the source, what was made up, and how models were asked."""
     invented = sorted({table.name for table in flow.context.tables if MADE_UP in table.extra})
     said = f"MADE UP: simulated models gave the tables {', '.join(invented)}; no number here means anything"
-    return (*flow.samples.extra.get("remarks", ()), *([said] if invented else []))
+    own = flow.samples.extra.get("remarks", ())
+    of_stages: dict[str, list[str]] = {}
+    for table in sorted({table.uri: table for table in flow.context.tables}.values(), key=lambda table: table.name):
+        for remark in () if table.name == flow.samples.name else table.extra.get(REMARKS, ()):
+            of_stages.setdefault(remark, []).append(table.name)
+    told = [f"{', '.join(dict.fromkeys(names))}: {remark}" for remark, names in of_stages.items()]
+    return (*own, *([said] if invented else []), *told)
 
 
 def _methods(context: RunContext) -> list[Method]:

@@ -175,18 +175,18 @@ class Calls:
         self, request: dict[str, Any], read: Callable[[Any], Result], needed: Mapping[str, str]
     ) -> tuple[bytes, Any, Result]:
         """The body of a reply, and what it says: of the first form of the request that the server takes."""
-        while True:
-            sent = self._dialect.sent(request)
-            try:
-                with self._first.turn(sent):
+        with self._first.turn(request):
+            while True:
+                sent = self._dialect.sent(request)
+                try:
                     body = self._post(sent, request, needed)
                     try:
                         return body, *self._interpreted(body, read)
                     except ErrorInside as inside:
                         self._judge(inside.error, request, sent, needed)
                         raise Rejected(inside.error.words) from inside
-            except _Adapted:
-                continue
+                except _Adapted:
+                    continue
 
     def _post(self, sent: dict[str, Any], request: dict[str, Any], needed: Mapping[str, str]) -> bytes:
         """The body of the answer to a request as it is sent."""

@@ -11,6 +11,7 @@ from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
 from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
+from fgvr.token_counts import UNCOUNTED
 
 EVALUATION = "eval_"
 """Names of stages that predict for the evaluation only begin with this."""
@@ -80,8 +81,8 @@ class MethodCost:
         preparation_hours: wall hours of naming, questions and other things done once before it learns.
         training_hours: wall hours of its training.
         inference_hours: wall hours for so many images at the measured rate.
-        usd: of all three together; None where a price is not known.
-        unpriced: models and machines without a price.
+        usd: of all three together; None where a price or a number of tokens is not known.
+        unpriced: models and machines without a price, and models whose server does not state tokens.
     """
 
     preparation_hours: float
@@ -195,7 +196,7 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
     found: dict[str, StageResult] = {}
     for table in {table.uri: table for table in tables}.values():
         metrics = table.extra.get("metrics", {})
-        tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
+        tokens = {name: int(metrics[name]) for name in (*TOKENS, UNCOUNTED) if name in metrics}
         earlier = found.get(table.name)
         if earlier is None:
             found[table.name] = StageResult(
@@ -221,6 +222,8 @@ def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
 
 def _totals(stages: Sequence[StageResult]) -> dict[str, float]:
     tokens = {name: sum(stage.tokens.get(name, 0) for stage in stages) for name in TOKENS}
+    if uncounted := sum(stage.tokens.get(UNCOUNTED, 0) for stage in stages):
+        tokens[UNCOUNTED] = uncounted
     return {**tokens, "seconds": sum(stage.seconds for stage in stages)}
 
 
