@@ -126,7 +126,7 @@ def refuses(field: str, reply: Reply) -> Any:
 def test_a_field_is_left_out_for_all_after_one_refusal(field: str, reply: Reply, sampling: dict[str, Any]) -> None:
     with serving(ChatServer(refuses(field, reply))) as server:
         answers = client(server, concurrency=16, max_retries=0).label([request(n, **sampling) for n in range(40)])
-    assert [answer.text for answer in answers] == ["Finch"] * 40
+    assert [(answer.text, answer.failure) for answer in answers] == [("Finch", None)] * 40
     assert len(server.asked) == 41  # one refusal, and no row that it costs
     assert server.most_open > 4  # then all threads ask
     others = {"temperature", "max_tokens", *({"seed"} if sampling else ())} - {field}
