@@ -38,7 +38,7 @@ from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
-from fgvr.part_worker import PartWorker, WorkerLost, remarks_of
+from fgvr.part_worker import REMARKS, PartWorker, WorkerLost, remarks_of
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
 
@@ -51,10 +51,6 @@ STOPPED = "stopped"
 """In the place of a part's summary: why the stage cannot go on."""
 COMPUTED = "computed"
 """Beside a part's summary: that of the rows that were computed now, where others of the part were there already."""
-
-
-REMARKS = "remarks"
-"""In a part's summary: what whoever judges its rows must know."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from cluster.capacity import worker_fields
-from cluster.parts import REMARKS, PartJob, PartSummary, TooManyFailures, run_parts
+from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
@@ -32,6 +32,7 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
 from fgvr.failure_limit import allowed_failures
 from fgvr.mllm.reply_cache import with_run_replies
+from fgvr.part_worker import REMARKS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table

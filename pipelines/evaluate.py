@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 
 import fgvr
-from cluster.parts import REMARKS
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError
@@ -32,7 +31,7 @@ from fgvr.report.cards import choose_examples
 from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
-from fgvr.report.results import EvaluationSet, Results, stage_results
+from fgvr.report.results import EvaluationSet, Results, stage_remarks, stage_results
 from fgvr.safe_text import masked
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
@@ -139,12 +138,8 @@ def _remarks(flow: Flow) -> tuple[str, ...]:
     invented = sorted({table.name for table in flow.context.tables if MADE_UP in table.extra})
     said = f"MADE UP: simulated models gave the tables {', '.join(invented)}; no number here means anything"
     own = flow.samples.extra.get("remarks", ())
-    of_stages: dict[str, list[str]] = {}
-    for table in sorted({table.uri: table for table in flow.context.tables}.values(), key=lambda table: table.name):
-        for remark in () if table.name == flow.samples.name else table.extra.get(REMARKS, ()):
-            of_stages.setdefault(remark, []).append(table.name)
-    told = [f"{', '.join(dict.fromkeys(names))}: {remark}" for remark, names in of_stages.items()]
-    return (*own, *([said] if invented else []), *told)
+    others = [table for table in flow.context.tables if table.name != flow.samples.name]
+    return (*own, *([said] if invented else []), *stage_remarks(others))
 
 
 def _methods(context: RunContext) -> list[Method]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
+from fgvr.part_worker import REMARKS
 from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
 from fgvr.token_counts import UNCOUNTED
@@ -212,6 +213,15 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
                 _sum(earlier.tokens, tokens),
             )
     return list(found.values())
+
+
+def stage_remarks(tables: Sequence[Table]) -> list[str]:
+    """What workers said of how the tables came about (`fgvr.part_worker.remarks_of`), once, with the tables' names."""
+    names: dict[str, set[str]] = {}
+    for table in tables:
+        for remark in table.extra.get(REMARKS, ()):
+            names.setdefault(remark, set()).add(table.name)
+    return [f"{', '.join(sorted(names[remark]))}: {remark}" for remark in sorted(names)]
 
 
 def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
