@@ -144,7 +144,9 @@ class Calls:
             except (TryAgain, ErrorInside, BackendRefused):
                 pass  # damaged, or kept by a version that read less: asked again, and replaced
         try:
-            body, reply, result = self._retries.run(lambda: self._once(request, read, needed or {}), self._pause)
+            body, reply, result = self._retries.run(
+                lambda: self._once(request, read, needed or {}), self._pause, lambda: self._first.turn(request)
+            )
         except NothingButWaiting as error:
             raise BackendRefused(
                 f"{self._config.base_url}: answered nobody for {self._config.max_wait_minutes:g} minutes"
@@ -175,18 +177,17 @@ class Calls:
         self, request: dict[str, Any], read: Callable[[Any], Result], needed: Mapping[str, str]
     ) -> tuple[bytes, Any, Result]:
         """The body of a reply, and what it says: of the first form of the request that the server takes."""
-        with self._first.turn(request):
-            while True:
-                sent = self._dialect.sent(request)
+        while True:
+            sent = self._dialect.sent(request)
+            try:
+                body = self._post(sent, request, needed)
                 try:
-                    body = self._post(sent, request, needed)
-                    try:
-                        return body, *self._interpreted(body, read)
-                    except ErrorInside as inside:
-                        self._judge(inside.error, request, sent, needed)
-                        raise Rejected(inside.error.words) from inside
-                except _Adapted:
-                    continue
+                    return body, *self._interpreted(body, read)
+                except ErrorInside as inside:
+                    self._judge(inside.error, request, sent, needed)
+                    raise Rejected(inside.error.words) from inside
+            except _Adapted:
+                continue
 
     def _post(self, sent: dict[str, Any], request: dict[str, Any], needed: Mapping[str, str]) -> bytes:
         """The body of the answer to a request as it is sent."""

@@ -490,3 +490,14 @@ def test_an_address_that_cannot_be_one_is_told_with_the_remedy(address: str, sai
         OpenAIClient(OpenAIBackend(base_url=address, model="m"))
     with pytest.raises(ConfigError, match=rf"questions\.llm\.base_url: .*{re.escape(said)}"):
         build({"questions": {"llm": {"kind": "openai", "model": "m", "base_url": address}}})
+
+
+def test_a_server_that_is_busy_from_the_start_is_not_asked_by_all_threads() -> None:
+    def answer(_: dict[str, Any], number: int) -> Reply:
+        return error(429, "slow down", retry_after="0.3") if number < 2 else completion("Finch")
+
+    with serving(ChatServer(answer)) as server:
+        answers = client(server, concurrency=16).label([request(n) for n in range(32)])
+    assert all(found.text == "Finch" for found in answers)
+    assert len(server.asked) == 34
+    assert server.times[2] - server.times[0] >= 0.6
