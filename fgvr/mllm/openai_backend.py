@@ -19,8 +19,9 @@ from fgvr.mllm.backend import (
 )
 from fgvr.mllm.openai_calls import Calls, Rejected
 from fgvr.mllm.openai_requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
+from fgvr.mllm.pace import GaveUp
 from fgvr.mllm.prompts import Conversation, aspect_conversation
-from fgvr.mllm.retry import GaveUp, TryAgain
+from fgvr.mllm.retry import TryAgain
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from fgvr.config.models import RUN_REPLIES, OpenAIBackend, check_base_url
+from fgvr.config.models import RUN_REPLIES, OpenAIBackend
 from fgvr.mllm.backend import BackendRefused
 from fgvr.mllm.first_requests import FirstRequests
 from fgvr.mllm.openai_dialect import LENGTH, Dialect
-from fgvr.mllm.openai_errors import ServerError
-from fgvr.mllm.openai_replies import ErrorInside, parsed, read_reply
+from fgvr.mllm.openai_errors import Refusal, ServerError
+from fgvr.mllm.openai_replies import parsed, read_reply
 from fgvr.mllm.openai_requests import spent_of
+from fgvr.mllm.openai_transport import Transport
+from fgvr.mllm.pace import NothingButWaiting, SharedPause
 from fgvr.mllm.reply_cache import ReplyCache, reply_key
-from fgvr.mllm.retry import NothingButWaiting, Retries, SharedPause, TryAgain, retry_after
-from fgvr.safe_text import keep_secret
+from fgvr.mllm.retry import Retries, TryAgain
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +36,6 @@ class Rejected(ValueError):
     """The server will not answer this request, however often it is asked."""
 
 
-class _Adapted(Exception):
-    """The request is to be sent once more, in another way: no try, since the server did nothing for it."""
-
-
 def _as_it_is(reply: Any) -> Any:
     return reply
 
@@ -52,26 +45,8 @@ class Calls:
 
     def __init__(self, config: OpenAIBackend, first_pause: float = 1.0) -> None:
         """Raises BackendRefused where the environment holds no key; see OpenAIClient."""
-        from openai import OpenAI
-
-        try:
-            check_base_url(config.base_url)
-        except ValueError as error:
-            raise BackendRefused(f"mllm.base_url: {error}") from None
-        key = os.environ.get(config.api_key_env)
-        if not key and not config.base_url.lower().startswith("http://"):
-            raise BackendRefused(
-                f"mllm.api_key_env: the environment variable {config.api_key_env} is not set, and {config.base_url}"
-                " needs a key (on a cluster the workers' environment must hold it)"
-            )
-        keep_secret(key or "")  # a server may quote it in its messages
         self._config = config
-        # Tries are counted here: the client's own do not know that other threads were told to wait.
-        self._client = OpenAI(
-            base_url=config.base_url, api_key=key or "none", timeout=config.timeout_seconds, max_retries=0
-        )
-        # Read in pieces, so that the limit holds for the whole of a reply and its bytes can be kept as they are.
-        self._create: Any = self._client.chat.completions.with_streaming_response.create
+        self._transport = Transport(config)
         self._retries = Retries(config.max_retries, first_pause, patience=60 * config.max_wait_minutes)
         self._pause = SharedPause()
         self._first = FirstRequests()
@@ -91,19 +66,11 @@ class Calls:
         Raises:
             BackendRefused: nobody answers, or the key is not accepted. A server without such a list is fine.
         """
-        from openai import APIConnectionError, APIError, APIStatusError
-
         try:
-            self._client.with_options(timeout=min(10.0, self._config.timeout_seconds)).models.list()
-        except APIConnectionError as error:
-            raise BackendRefused(
-                f"mllm.base_url: no server answers at {self._config.base_url}: {error.__cause__ or error}"
-            ) from error
-        except APIStatusError as error:
-            if error.status_code in {401, 403}:
-                raise self._refused(ServerError.of(error.status_code, error.response.content)) from error
-        except (APIError, ValueError):
-            return  # an answer of some kind: the first request will show
+            self._transport.look()
+        except Refusal as refusal:
+            if refusal.error.status in {401, 403}:
+                raise self._refused(refusal.error) from refusal
 
     def complete(
         self,
@@ -141,7 +108,7 @@ class Calls:
         if cache is not None and (body := cache.find(key)) is not None:
             try:
                 return self._interpreted(body, read)[1]
-            except (TryAgain, ErrorInside, BackendRefused):
+            except (TryAgain, Refusal, BackendRefused):
                 pass  # damaged, or kept by a version that read less: asked again, and replaced
         try:
             body, reply, result = self._retries.run(
@@ -180,62 +147,35 @@ class Calls:
         while True:
             sent = self._dialect.sent(request)
             try:
-                body = self._post(sent, request, needed)
-                try:
-                    return body, *self._interpreted(body, read)
-                except ErrorInside as inside:
-                    self._judge(inside.error, request, sent, needed)
-                    raise Rejected(inside.error.words) from inside
-            except _Adapted:
-                continue
-
-    def _post(self, sent: dict[str, Any], request: dict[str, Any], needed: Mapping[str, str]) -> bytes:
-        """The body of the answer to a request as it is sent."""
-        from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
-
-        transport = _transport()
-        slow = TryAgain(f"no answer within {self._config.timeout_seconds:g} s")
-        start = time.monotonic()
-        try:
-            with self._create(**sent) as response:
-                return b"".join(_before(start + self._config.timeout_seconds, response.iter_bytes(), slow))
-        except (APITimeoutError, transport.TimeoutException):
-            raise slow from None
-        except APIConnectionError as error:
-            raise TryAgain(f"the connection broke: {error.__cause__ or error}") from error
-        except transport.HTTPError as error:  # while the body was read
-            raise TryAgain(f"the connection broke: {error}") from error
-        except APIStatusError as error:
-            found = ServerError.of(error.status_code, error.response.content)
-            self._judge(found, request, sent, needed, error.response.headers)
-            raise Rejected(f"HTTP {found.status}: {found.words}") from error
-        except APIError as error:
-            raise TryAgain(f"the reply could not be read: {error}") from error
+                body = self._transport.post(sent)
+                return body, *self._interpreted(body, read)
+            except Refusal as refusal:
+                if not self._judge(refusal, request, sent, needed):
+                    raise Rejected(str(refusal)) from refusal
 
     def _judge(
-        self,
-        error: ServerError,
-        request: dict[str, Any],
-        sent: dict[str, Any],
-        needed: Mapping[str, str],
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Raise what the server's error calls for; returns for a request that is rejected for its own sake."""
+        self, refusal: Refusal, request: dict[str, Any], sent: dict[str, Any], needed: Mapping[str, str]
+    ) -> bool:
+        """Whether to send the request in another way, now; False: it is rejected for its own sake.
+
+        That is no try, since the server did nothing for it. Raises what else the server's words call for.
+        """
+        error = refusal.error
         status, text = error.status, error.text
-        said = f"HTTP {status}: {error.words}" if status else f"the reply is an error: {error.words}"
         if status == 429 and "insufficient_quota" in text:
-            raise self._refused(error)
+            raise self._refused(error) from refusal
         if status == 429 and "request too large" in text:
-            return  # larger than what the server allows in a minute: no wait helps
+            return False  # larger than what the server allows in a minute: no wait helps
         if status in _ABOUT_FIELDS and self._dialect.learn(error, request, sent, needed):
-            raise _Adapted
+            return True
         if status == 403 and error.of_one_request:
-            return
+            return False
         if status in _LATER or status >= 500 or not status:
-            after = retry_after(headers or {})
-            raise TryAgain(said, after, limited=status == 429 or after is not None)
+            limited = status == 429 or refusal.after is not None
+            raise TryAgain(str(refusal), refusal.after, limited=limited) from refusal
         if status in {401, 402, 403, 404} or any(words in text for words in _NO_SUCH_MODEL):
-            raise self._refused(error)
+            raise self._refused(error) from refusal
+        return False
 
     def _refused(self, error: ServerError) -> BackendRefused:
         no_model = f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url)"
@@ -246,21 +186,6 @@ class Calls:
             429: "the account's quota is used up",
         }.get(error.status, no_model)
         return BackendRefused(f"{self._config.base_url}: {what}: {error.words}")
-
-
-def _transport() -> ModuleType:
-    """The HTTP library below the client, whose errors come through while a body is read: httpx or httpx2."""
-    from openai import DefaultHttpxClient
-
-    return importlib.import_module(DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
-
-
-def _before(deadline: float, chunks: Iterable[bytes], slow: TryAgain) -> Iterator[bytes]:
-    """The chunks of a body; a server that sends a byte now and then never runs into the client's own limit."""
-    for chunk in chunks:
-        if time.monotonic() > deadline:
-            raise slow
-        yield chunk
 
 
 def _with_remarks(body: bytes, remarks: list[str]) -> bytes:

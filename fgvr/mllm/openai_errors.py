@@ -111,6 +111,16 @@ class ServerError:
         return min(places)[1] if places else None
 
 
+class Refusal(Exception):
+    """A server's answer that is an error; `after`: seconds that it asks to wait, None when it says nothing."""
+
+    def __init__(self, error: ServerError, after: float | None = None) -> None:
+        super().__init__(
+            f"HTTP {error.status}: {error.words}" if error.status else f"the reply is an error: {error.words}"
+        )
+        self.error, self.after = error, after
+
+
 def _place(name: str, text: str) -> int | None:
     """Where a text names a field."""
     own = re.escape(name)

@@ -7,20 +7,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fgvr.mllm.openai_errors import ServerError
+from fgvr.mllm.openai_errors import Refusal, ServerError
 from fgvr.mllm.retry import TryAgain
 
 _NO_ANSWER = {"error", "abort"}
 _ABOVE_ONE = 0.01
 """So far above 0 a log-probability may be by rounding; what is higher is something else."""
-
-
-class ErrorInside(Exception):
-    """A body of status 200 that holds an error, as routers and proxies send it."""
-
-    def __init__(self, error: ServerError) -> None:
-        super().__init__(error.words)
-        self.error = error
 
 
 def unreadable(what: str, body: bytes) -> TryAgain:
@@ -37,7 +29,7 @@ def read_reply(body: bytes) -> Any:
 
     Raises:
         TryAgain: it is no chat completion, or the engine behind the server broke off.
-        ErrorInside: it is an error, whatever its status said.
+        Refusal: it is an error, whatever its status said.
     """
     from openai.types.chat import ChatCompletion
 
@@ -46,7 +38,7 @@ def read_reply(body: bytes) -> Any:
     choice = choices[0] if isinstance(choices, list) and choices else None
     for place in (found, choice):
         if isinstance(place, dict) and place.get("error"):
-            raise ErrorInside(_error_inside(place["error"]))
+            raise Refusal(_error_inside(place["error"]))
     if isinstance(choice, dict) and choice.get("finish_reason") in _NO_ANSWER:
         raise unreadable(f"the server ended the request with finish_reason {choice['finish_reason']}", body)
     message = choice.get("message") if isinstance(choice, dict) else None

@@ -450,7 +450,7 @@ def test_a_rate_limit_loses_no_rows_and_is_not_flooded(header: dict[str, str]) -
     with serving(ChatServer(answer)) as server:
         answers = client(server, concurrency=16, max_retries=2).label([request(n) for n in range(100)])
     assert [answer.text for answer in answers] == ["Finch"] * 100
-    assert len(server.asked) < 180
+    assert len(server.asked) < 260  # sixteen threads that all came back at once would ask ten times as often
 
 
 def test_a_server_that_only_asks_to_wait_ends_the_job_in_time() -> None:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fgvr.mllm.retry import GaveUp, NothingButWaiting, Retries, SharedPause, TryAgain, retry_after
+from fgvr.mllm.pace import GaveUp, NothingButWaiting, SharedPause
+from fgvr.mllm.retry import Retries, TryAgain, retry_after
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr("fgvr.mllm.retry.time.monotonic", lambda: now[0])
     monkeypatch.setattr("fgvr.mllm.retry.time.sleep", passes)
-    monkeypatch.setattr("fgvr.mllm.retry.threading.Condition.wait", lambda _, seconds: passes(seconds))
+    monkeypatch.setattr("fgvr.mllm.pace.threading.Condition.wait", lambda _, seconds: passes(seconds))
     monkeypatch.setattr("fgvr.mllm.retry.random.uniform", lambda least, _: least)
     return now
 
