@@ -129,6 +129,8 @@ def _place(name: str, text: str) -> int | None:
     else:
         found = re.search(
             rf"[`'\"\[.]{own}[`'\"\],]"
+            rf"|(?<!\w){own} (?:param\w*|argument|field|option|keyword)(?!\w)"
+            rf"|image {own} (?:[`'\"]\w+[`'\"] )?(?:is |must )"
             rf"|(?:param\w*|arguments?|fields?|options?|keys?|keyword|supplied|support\w*|allow\w*)\W+(?:the \W?)?"
             rf"{own}(?!\w)"
             rf"|(?:^|[^\w\s]\s*|the ){own}\W{{1,3}}(?:(?:is|was|are|has) )?"
