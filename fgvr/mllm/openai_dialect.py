@@ -29,7 +29,7 @@ DETAIL = "detail"
 
 _AT_MOST = re.compile(
     r"(?:<=|≤|(?:less|smaller|lower) than or equal to|at most|up to|(?:no|not) (?:more|greater|larger) than|not exceed|"
-    r"max(?:imum)?(?: (?:allowed|value|number|limit|output|completion|tokens))*(?: (?:of|is|for [a-z_ ]{1,40}(?:is|of)))?|"
+    r"max(?:imum)?(?: (?:allowed|value|number|limit|output|completion|tokens))*(?: (?:of|is|for [a-z_ ]{1,40}is))?|"
     r"supports?(?: only)?|"
     r"between -?\d+(?:\.\d+)? and|from -?\d+ to|\[-?\d+(?:\.\d+)?,|range:? -?\d+(?:\.\d+)?(?:\.\.| to| -|-))"
     r"[\s:='\"`(]{0,3}(\d+)(?!\w|\.\d)"

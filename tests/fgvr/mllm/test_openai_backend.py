@@ -501,3 +501,9 @@ def test_a_server_that_is_busy_from_the_start_is_not_asked_by_all_threads() -> N
     assert all(found.text == "Finch" for found in answers)
     assert len(server.asked) == 34
     assert server.times[2] - server.times[0] >= 0.6
+
+
+def test_a_large_seed_is_sent_as_one_that_servers_take() -> None:
+    with serving(ChatServer(lambda *_: completion("Finch"))) as server:
+        client(server).generate([text_conversation("a")], Sampling(temperature=0.7, seed=3 * 2**40 + 5))
+    assert server.asked[0]["seed"] == 5
