@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, token_metrics
 from fgvr import tables
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
+from fgvr.token_counts import token_totals
 
 
 def take_part(
@@ -29,7 +29,7 @@ def take_part(
         for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
             tables.write_part(folder.uri, parts - 1, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
-            totals.update({f.name: pc.sum(rows[f.name]).as_py() or 0 for f in schema if f.name.endswith("_tokens")})
+            totals.update(token_totals(rows))
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
         return StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
 

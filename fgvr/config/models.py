@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -44,11 +46,31 @@ class VllmBackend(Part):
     """No compilation and no CUDA graphs: starts sooner, runs slower on a GPU; null: only on a CPU."""
     separate_process: bool = False
     """The engine in a process of its own, so that preprocessing and a GPU work at the same time."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine (`vllm.EngineArgs`), by its own names; those that have a field here, and those
     that it does not know, are refused."""
+
+
+def check_base_url(url: str) -> None:
+    """Raises ValueError, with what to write instead, for what cannot be the address of a server."""
+    example = "an address looks like http://gpu-machine:8000/v1"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no address ({error}); {example}") from None
+    rest = re.sub(r"^\w*:?/+", "", url)
+    if rest and ("://" not in url or parts.scheme not in {"http", "https"}):
+        raise ValueError(
+            f"{url!r} does not begin with http:// or https://: for a server of your own write http://{rest},"
+            f" for one with a certificate https://{rest}"
+        )
+    if not host or re.search(r"\s", url):
+        raise ValueError(f"{url!r} names no server; {example}")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError(f"{url!r}: give the address up to and with /v1, without /chat/completions")
 
 
 class OpenAIBackend(Part):
@@ -66,7 +88,11 @@ class OpenAIBackend(Part):
     timeout_seconds: float = Field(default=60, gt=0)
     """Limit of one request, from its first byte to the reply's last."""
     max_retries: int = Field(default=6, ge=0)
-    """Tries after the first, with growing pauses, for rate limits, server errors and broken connections."""
+    """Tries after the first, with growing pauses, for server errors and broken connections; a server that asks to slow
+    down is waited for by time instead (`max_wait_minutes`). 0: nothing is tried again, whatever the server asks."""
+    max_wait_minutes: float = Field(default=15, gt=0)
+    """How long a server that asks to slow down (429, Retry-After) and answers nobody is waited for before the job ends;
+    what is finished stays, and the same command goes on."""
     image_detail: Literal["auto", "low", "high"] = "auto"
     """What the server is asked to look at, where it offers the choice."""
     max_image_side: int = Field(default=2048, ge=32)

@@ -11,10 +11,11 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
-from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
+from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Picture, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.mllm.prompts import image_conversation
+from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 
 
@@ -47,6 +48,11 @@ class LabelWorker:
         self.settings = settings
         self.backend: Labeler = backend or make_backend(settings.mllm)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See fgvr.part_worker.remarks_of."""
+        return remarks_of(self.backend)
+
     def process(self, rows: pa.Table) -> pa.Table:
         """Answers for rows with `image_id` and `uri`: one row of ANSWERS each, in order."""
         ids = rows["image_id"].to_pylist()
@@ -73,12 +79,12 @@ class LabelWorker:
 
 
 def answer_seed(seed: int, image_id: int, number: int = 0) -> int:
-    """A seed for one answer about one image, 63 bits: the same whatever part, worker or order it is answered in.
+    """A seed for one answer about one image, below `SEEDS`: the same whatever part, worker or order it is answered in.
 
     It does not depend on how many answers there are either: more of them begin with the same ones.
     """
     text = f"{seed}:{image_id}" + (f":{number}" if number else "")
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % SEEDS
 
 
 def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.Table:
@@ -92,12 +98,17 @@ def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.T
             "image_id": ids,
             "texts": [[answer.text for answer in group] for group in answers],
             "logprobs": [[answer.logprob for answer in group] for group in answers],
-            "prompt_tokens": [sum(answer.prompt_tokens for answer in group) for group in answers],
-            "output_tokens": [sum(answer.output_tokens for answer in group) for group in answers],
+            "prompt_tokens": [_sum(group, [answer.prompt_tokens for answer in group]) for group in answers],
+            "output_tokens": [_sum(group, [answer.output_tokens for answer in group]) for group in answers],
             "error": [None if (failure := _failure(group)) is None else failure.as_row() for group in answers],
         },
         schema=schemas.ANSWERS,
     )
+
+
+def _sum(group: Sequence[Answer], tokens: Sequence[int]) -> int | None:
+    """None where the server did not state those of every answer: what it stated would be too little."""
+    return sum(tokens) if all(answer.tokens_known for answer in group) else None
 
 
 def _failure(group: Sequence[Answer]) -> Failure | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
+from fgvr.part_worker import REMARKS
 from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
+from fgvr.token_counts import UNCOUNTED
 
 EVALUATION = "eval_"
 """Names of stages that predict for the evaluation only begin with this."""
@@ -80,8 +82,8 @@ class MethodCost:
         preparation_hours: wall hours of naming, questions and other things done once before it learns.
         training_hours: wall hours of its training.
         inference_hours: wall hours for so many images at the measured rate.
-        usd: of all three together; None where a price is not known.
-        unpriced: models and machines without a price.
+        usd: of all three together; None where a price or a number of tokens is not known.
+        unpriced: models and machines without a price, and models whose server does not state tokens.
     """
 
     preparation_hours: float
@@ -195,7 +197,7 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
     found: dict[str, StageResult] = {}
     for table in {table.uri: table for table in tables}.values():
         metrics = table.extra.get("metrics", {})
-        tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
+        tokens = {name: int(metrics[name]) for name in (*TOKENS, UNCOUNTED) if name in metrics}
         earlier = found.get(table.name)
         if earlier is None:
             found[table.name] = StageResult(
@@ -213,6 +215,15 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
     return list(found.values())
 
 
+def stage_remarks(tables: Sequence[Table]) -> list[str]:
+    """What workers said of how the tables came about (`fgvr.part_worker.remarks_of`), once, with the tables' names."""
+    names: dict[str, set[str]] = {}
+    for table in tables:
+        for remark in table.extra.get(REMARKS, ()):
+            names.setdefault(remark, set()).add(table.name)
+    return [f"{', '.join(sorted(names[remark]))}: {remark}" for remark in sorted(names)]
+
+
 def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
     """Tokens and wall time (stages one after the other) in all; and, of these, what only the evaluation took."""
     evaluation = [stage for stage in stages if stage.name.startswith(EVALUATION)]
@@ -221,6 +232,8 @@ def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
 
 def _totals(stages: Sequence[StageResult]) -> dict[str, float]:
     tokens = {name: sum(stage.tokens.get(name, 0) for stage in stages) for name in TOKENS}
+    if uncounted := sum(stage.tokens.get(UNCOUNTED, 0) for stage in stages):
+        tokens[UNCOUNTED] = uncounted
     return {**tokens, "seconds": sum(stage.seconds for stage in stages)}
 
 

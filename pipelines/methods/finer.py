@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr.baselines import BaselineError
 from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
@@ -19,6 +19,7 @@ from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
+from fgvr.token_counts import token_totals
 from pipelines import aspects, label
 from pipelines.flow import Flow
 from pipelines.methods.clip_classes import ClipClasses, Ids
@@ -71,9 +72,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
         table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
         summary = folder.write_table(table)
-        summary.metrics = {
-            f"{kind}_tokens": float(sum(table[f"{kind}_tokens"].to_pylist())) for kind in ("prompt", "output")
-        }
+        summary.metrics = token_metrics(token_totals(table))
         return summary
 
     decides = {
