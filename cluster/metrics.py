@@ -51,7 +51,7 @@ class StageMetrics:
             if count:
                 self._failed.inc(count, self._tags | {"reason": reason if reason in REASONS else OTHER})
         for name, number in tokens.items():
-            if number:
+            if number and name.endswith(TOKENS):
                 self._tokens.inc(number, self._tags | {"kind": name.removesuffix(TOKENS)})
 
     def part_took(self, seconds: float) -> None:

@@ -59,7 +59,7 @@ class PartSummary:
     rows: int = 0
     failed: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)  # sums of the integer columns *_tokens
+    totals: Counter[str] = field(default_factory=Counter)  # see fgvr.tables.totals_of
     parts: int = 0
 
 
@@ -163,7 +163,7 @@ def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
 def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
     """The part's rows in the order of `ids`; checks that each id is there exactly once."""
     if before is not None:
-        kept = before.filter(pc.is_null(before["error"]))
+        kept = tables.conform(before.filter(pc.is_null(before["error"])), schema)
         rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
     if rows is None:
         raise ValueError("a part without rows")
@@ -176,8 +176,7 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
 def _summary(rows: pa.Table) -> dict[str, Any]:
     errors = rows["error"].combine_chunks()
     reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
-    tokens = {n: int(pc.sum(rows[n]).as_py() or 0) for n in rows.schema.names if n.endswith("_tokens")}
-    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tokens}
+    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tables.totals_of(rows)}
 
 
 def limit_threads(threads: int) -> None:

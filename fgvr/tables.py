@@ -22,6 +22,12 @@ from fgvr import storage
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"
 """Key of a part's summary in its footer."""
+CUT_COLUMN = "cut"
+"""Of answers tables: whether the limit of tokens ended each answer."""
+CUT_ANSWERS = "cut_answers"
+"""In a part's totals and a table's metrics: how many it ended."""
+CUT_OFF = "cut_off"
+"""In a table's facts: the same in words, with the limit; there where an answer was cut off."""
 
 
 def part_name(number: int) -> str:
@@ -63,6 +69,24 @@ def part_summary(folder: str, number: int) -> dict[str, Any]:
     """What a row-parallel stage left in a part's footer: `rows`, `failures` by reason, `totals` of tokens."""
     facts: dict[str, Any] = json.loads(part_metadata(folder, number)[SUMMARY])
     return facts
+
+
+def totals_of(rows: pa.Table) -> dict[str, int]:
+    """Sums of the integer columns `*_tokens`; of answers also how many the limit of tokens cut off."""
+    totals = {name: int(pc.sum(rows[name]).as_py() or 0) for name in rows.schema.names if name.endswith("_tokens")}
+    if CUT_COLUMN in rows.schema.names:
+        totals[CUT_ANSWERS] = int(pc.sum(pc.list_flatten(rows[CUT_COLUMN])).as_py() or 0)
+    return totals
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of an earlier version in today's schema: columns, and fields of structs, that they lack are null."""
+    return pa.concat_tables([schema.empty_table(), rows], promote_options="default").cast(schema)
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    """Parts of a table that one version began and a later one went on with."""
+    return pa.concat_tables(parts, promote_options="default")
 
 
 @dataclass(frozen=True)
@@ -117,7 +141,7 @@ class Table:
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """All rows, in the order in which they were written (ascending ids)."""
-        return pa.concat_tables([read_part(self.uri, number, columns) for number in range(self.parts)])
+        return _together([read_part(self.uri, number, columns) for number in range(self.parts)])
 
     def batches(self, columns: list[str] | None = None) -> Any:
         """The parts one after the other, for tables that should not be held whole."""
@@ -135,7 +159,7 @@ class Table:
         numbers = np.unique(ids // self.rows_per_part)
         if not numbers.size:
             return read_part(self.uri, 0, columns).slice(0, 0)
-        rows = pa.concat_tables([read_part(self.uri, int(number), columns) for number in numbers])
+        rows = _together([read_part(self.uri, int(number), columns) for number in numbers])
         starts = np.searchsorted(numbers, ids // self.rows_per_part) * self.rows_per_part
         # Every part but the last is full, so a part's rows start at a multiple of R among those read.
         return rows.take(pa.array(starts + ids % self.rows_per_part))
@@ -144,7 +168,7 @@ class Table:
         """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""
         wanted = np.unique(np.asarray(ids, dtype=np.int64))
         columns = columns if columns is None or "image_id" in columns else ["image_id", *columns]
-        return pa.concat_tables([rows_among(part, wanted) for part in self.batches(columns)])
+        return _together([rows_among(part, wanted) for part in self.batches(columns)])
 
     def good(self, columns: list[str] | None = None) -> pa.Table:
         """Rows without an error."""

@@ -11,10 +11,10 @@ from fgvr.config.data import Discovery
 from fgvr.config.simulated import ClipVectors, SimulatedVectors
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
-LISTED_PROMPT = (
-    "List the {k} most likely fine-grained class labels for this image, the most likely one first, one label per line, "
-    "without any other text."
-)
+_LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
+LISTED_PROMPT = f"{_LIST}, one label per line, without any other text."
+LISTED_QUESTION = f"{_LIST}."
+"""The same without the form of the answer, for structured ones."""
 
 
 class Label(Part):
@@ -31,8 +31,12 @@ class Label(Part):
     """Labels asked for in each answer; above 1 with `listed_prompt` (the paper's MLLM-CS asks for 3)."""
     listed_prompt: str = LISTED_PROMPT
     """What the model is asked for several labels; {k} becomes `listed`."""
+    answer: Literal["free", "structured"] = "free"
+    """`free`: the model answers as it likes, and the name is read from its words (the paper's way); `structured`: the
+    engine or server holds it to JSON with the name, of lists with confidences, or "not visible" (docs/answers.md)."""
     max_tokens: int = Field(default=32, ge=1)
-    """Longest answer, tokens; `listed` times as long for several labels."""
+    """Longest answer, tokens; `listed` times as long for several labels, and longer by what JSON needs. An answer that
+    is cut off before its name was complete is a failed row."""
     temperature: float = Field(default=0, ge=0)
     """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
     aliases: str | None = None

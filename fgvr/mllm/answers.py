@@ -51,8 +51,12 @@ _NO_NAMES = frozenset(
 )
 
 
-def clean_answer(raw: str | None) -> str | Failure:
+def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
     """The name that an answer means.
+
+    Args:
+        raw: the answer.
+        cut: whether it was cut off at the limit of tokens: a name at its very end may be half of one then.
 
     Returns:
         The name as the model spelt it (case kept), or a Failure: EMPTY_ANSWER when nothing is left or no name can be
@@ -60,9 +64,11 @@ def clean_answer(raw: str | None) -> str | Failure:
     """
     text = normalised(raw or "")
     if not re.search(r"\w", text):
-        return Failure(Reason.EMPTY_ANSWER, f"the answer was {raw!r}")
+        return Failure(Reason.EMPTY_ANSWER, f"{'cut off: ' if cut else ''}the answer was {raw!r}")
     name = _short_answer(text) or name_in_prose(text)
     name = None if name is None else _stripped(name)
+    if cut and (not name or text.rstrip(" .,;:-–—").endswith(name) or text.startswith("<think>")):
+        return Failure(Reason.EMPTY_ANSWER, f"cut off: it may go on after {raw!r}")
     if name and spelling_key(name) and spelling_key(name) not in _NO_NAMES and not _REFUSAL.search(name):
         return name
     if _REFUSAL.search(text) or (name and spelling_key(name) in _NO_NAMES):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from fgvr.mllm.answers import normalised
@@ -41,12 +40,13 @@ _EXPLANATION = re.compile(r"(?:\*\*|__)?\s*(?:\s[-–—]+\s|:(?:\*\*|__)?\s)")
 _ONLY_FIELD = re.compile(rf"^\W*{_FIELD}\W*$", re.IGNORECASE)
 
 
-def listed_names(raw: str, most: int) -> list[str]:
+def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     """The items of an answer in its order.
 
     Args:
         raw: the answer.
         most: names asked for; of a longer list the first ones are taken. A shorter one is taken as it is.
+        cut: whether the answer was cut off: an item at its very end is lost then.
 
     Returns:
         Texts of 1 to `most` items, each to be cleaned; equal spellings once. Where the answer holds no list, it
@@ -54,6 +54,8 @@ def listed_names(raw: str, most: int) -> list[str]:
     """
     text = normalised(raw)
     items = _from_json(text) or _from_lines(text, most)
+    if cut and len(items) > 1 and text.rstrip(" *_\"'`").endswith(items[-1].strip(" *_\"'`")):
+        items = items[:-1]
     distinct: dict[str, str] = {}
     for item in items:
         bare = _without_explanation(item)
@@ -160,13 +162,3 @@ def _without_explanation(item: str) -> str:
     while len(parts) > 1 and _ONLY_FIELD.match(parts[0]):
         parts = parts[1:]
     return parts[0].strip(' \t,;.*_`"“”') if parts else ""
-
-
-def answer_items(texts: Iterable[str | None], listed: int) -> list[list[str]]:
-    """The items of each answer of an image; a lost answer (None) has none.
-
-    Args:
-        texts: the answers.
-        listed: names that each was asked for; 1: the whole answer is the one item.
-    """
-    return [[] if text is None else [text] if listed == 1 else listed_names(text, listed) for text in texts]

@@ -18,6 +18,8 @@ from fgvr.mllm.yes_no import probability_of_yes
 from fgvr.schemas import Failure, Reason
 
 _LOSSLESS_PIXELS = 512 * 512
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+"""What servers call the end of a reply that their limit set: OpenAI's word, Anthropic's and Gemini's, Mistral's."""
 MOST_TOKENS = 10_000_000
 """A server that counts more for one request is wrong; no model's context is as long."""
 
@@ -60,7 +62,8 @@ def answer_of(reply: Any) -> Answer:
     tokens = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(token.logprob for token in tokens) / len(tokens) if tokens else None
     whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
-    return Answer(whole, mean, prompt_tokens, output_tokens)
+    cut = str(choice.finish_reason).casefold() in _CUT
+    return Answer(whole, mean, prompt_tokens, output_tokens, cut=cut)
 
 
 @dataclass(frozen=True)

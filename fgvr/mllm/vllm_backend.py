@@ -209,7 +209,8 @@ def answer_of(output: Any) -> Answer:
     tokens = len(reply.token_ids)
     total = reply.cumulative_logprob
     mean = None if total is None or tokens == 0 else float(total) / tokens
-    return Answer(reply.text, mean, len(output.prompt_token_ids or []), tokens)
+    cut = reply.finish_reason == "length"
+    return Answer(reply.text, mean, len(output.prompt_token_ids or []), tokens, cut=cut)
 
 
 def rejected(error: Exception) -> Failure:

@@ -69,7 +69,7 @@ def _stages(stages: dict[str, Any]) -> list[str]:
         f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
         for name, stage in stages.items()
     ]
-    return lines
+    return lines + [f"({name}: {stage['cut_off']})" for name, stage in stages.items() if stage.get("cut_off")]
 
 
 def _cost(cost: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
 from fgvr.report.aspects import AspectFacts
-from fgvr.tables import Table
+from fgvr.tables import CUT_OFF, Table
 
 EVALUATION = "eval_"
 """Names of stages that predict for the evaluation only begin with this."""
@@ -62,7 +62,17 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did; `seconds` is its wall time over all sessions, retries included."""
+    """What a stage did.
+
+    Attributes:
+        name: of its table.
+        seconds: wall time over all sessions, retries included.
+        rows: of the table, failed ones included.
+        failed: of these, failed ones.
+        failures: failed rows by reason.
+        tokens: by kind.
+        cut_off: how many answers the limit of tokens cut off, in words; "" where none was.
+    """
 
     name: str
     seconds: float
@@ -70,6 +80,11 @@ class StageResult:
     failed: int
     failures: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    cut_off: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the name; of answers that were cut off only where there are some."""
+        return {key: value for key, value in asdict(self).items() if key != "name" and (key != "cut_off" or value)}
 
 
 @dataclass(frozen=True)
@@ -174,10 +189,7 @@ class Results:
             "label_space": None if self.label_space is None else asdict(self.label_space.statistics),
             "candidates": None if self.candidates is None else asdict(self.candidates),
             "aspects": None if self.aspects is None else self.aspects.as_json(),
-            "stages": {
-                stage.name: {key: value for key, value in asdict(stage).items() if key != "name"}
-                for stage in self.stages
-            },
+            "stages": {stage.name: stage.as_json() for stage in self.stages},
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
         }
@@ -196,10 +208,11 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
     for table in {table.uri: table for table in tables}.values():
         metrics = table.extra.get("metrics", {})
         tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
+        cut_off = str(table.extra.get(CUT_OFF, ""))
         earlier = found.get(table.name)
         if earlier is None:
             found[table.name] = StageResult(
-                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens
+                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens, cut_off
             )
         else:
             found[table.name] = StageResult(
@@ -209,6 +222,7 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
                 earlier.failed + table.failed,
                 _sum(earlier.failures, table.failures),
                 _sum(earlier.tokens, tokens),
+                "; ".join(filter(None, (earlier.cut_off, cut_off))),
             )
     return list(found.values())
 
