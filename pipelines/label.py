@@ -36,7 +36,7 @@ from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.merging import merge_aliases
-from fgvr.mllm.structured import answer_schema, extra_tokens, instruction
+from fgvr.mllm.structured import extra_tokens, instruction
 from fgvr.tables import Table
 from pipelines.cut_answers import note_cut_answers
 from pipelines.duplicates import SHARED, asked_ids, share, write_photos
@@ -124,7 +124,7 @@ def answer(
     config = context.config.label
     settings = label_settings(context.config, several=several)
     if prompt is not None:
-        free = replace(settings.sampling, max_tokens=config.max_tokens, schema=None)
+        free = replace(settings.sampling, max_tokens=config.max_tokens, structured=None)
         settings = replace(settings, prompt=prompt, sampling=free)
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -141,7 +141,7 @@ def answer_decides(settings: LabelSettings) -> dict[str, Any]:
     """What decides the answers about an image."""
     sampling = settings.sampling
     # What came later decides only where it is used: tables of before are found again.
-    held = {} if sampling.schema is None else {"schema": sampling.schema}
+    held = {} if sampling.structured is None else {"structured": sampling.structured}
     return {
         "mllm": backend_identity(settings.mllm),
         "prompt": settings.prompt,
@@ -159,13 +159,12 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     asked = config.label
     listed, samples = (asked.listed, asked.samples) if several else (1, 1)
     temperature = asked.temperature if samples == asked.samples else 0.0
-    tokens, schema = asked.max_tokens * listed, None
-    if asked.answer == "structured":
-        tokens, schema = tokens + extra_tokens(listed), answer_schema(listed)
+    structured = listed if asked.answer == "structured" else None
+    tokens = asked.max_tokens * listed + (0 if structured is None else extra_tokens(listed))
     return LabelSettings(
         mllm=config.mllm,
         prompt=_prompt(asked, listed),
-        sampling=Sampling(tokens, temperature, asked.seed, schema),
+        sampling=Sampling(tokens, temperature, asked.seed, structured),
         limits=config.ingest.limits,
         samples=samples,
         threads=max(2, int(asked.workers.num_cpus)),

@@ -48,13 +48,13 @@ class Sampling:
         max_tokens: longest answer.
         temperature: of the draw.
         seed: of the draw; None: another one each time.
-        schema: JSON schema, as text, that the answer is held to; None: free words.
+        structured: names of an answer that is held to a form (`fgvr.mllm.structured`); None: free words.
     """
 
     max_tokens: int = 32
     temperature: float = 0.0
     seed: int | None = None
-    schema: str | None = None
+    structured: int | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversat
 from fgvr.mllm.question_prompts import QuestionPrompts
 from fgvr.mllm.request_loop import Done, RequestLoop
 from fgvr.mllm.splice_check import PROBE, question_prompts
+from fgvr.mllm.structured import answer_pattern
 from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
@@ -190,14 +191,16 @@ def _keeper(answers: list[Answer], place: int) -> Done:
 def answer_params(sampling: Sampling) -> Any:
     """VLLM's parameters of a reply in words; log-probabilities of its own tokens only."""
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+    names = sampling.structured
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         seed=sampling.seed if sampling.temperature > 0 else None,
         logprobs=0,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=None if names is None else StructuredOutputsParams(regex=answer_pattern(names)),
     )
 
 
