@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -52,6 +53,25 @@ class VllmBackend(Part):
     that it does not know, are refused."""
 
 
+def check_base_url(url: str) -> None:
+    """Raises ValueError, with what to write instead, for what cannot be the address of a server."""
+    try:
+        parts = urlsplit(url.strip())
+        scheme, host, _ = parts.scheme.lower(), parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no address ({error}); one looks like http://gpu-machine:8000/v1") from None
+    if "://" not in url or scheme not in {"http", "https"}:
+        rest = url.strip().partition("://")[2] or url.strip().lstrip("/")
+        raise ValueError(
+            f"{url!r} does not begin with http:// or https://: for a server of your own write http://{rest},"
+            f" for one with a certificate https://{rest}"
+        )
+    if not host or any(character.isspace() for character in url.strip()):
+        raise ValueError(f"{url!r} names no server; an address looks like http://gpu-machine:8000/v1")
+    if parts.query or parts.fragment or parts.path.rstrip("/").endswith(("/chat/completions", "/models")):
+        raise ValueError(f"{url!r}: give the address up to and with /v1, without what follows it")
+
+
 class OpenAIBackend(Part):
     """A model behind an OpenAI-compatible server: proprietary models, or `vllm serve` elsewhere."""
 
@@ -67,7 +87,11 @@ class OpenAIBackend(Part):
     timeout_seconds: float = Field(default=60, gt=0)
     """Limit of one request, from its first byte to the reply's last."""
     max_retries: int = Field(default=6, ge=0)
-    """Tries after the first, with growing pauses, for rate limits, server errors and broken connections."""
+    """Tries after the first, with growing pauses, for server errors and broken connections; a server that asks to slow
+    down is waited for by time instead (`max_wait_minutes`). 0: nothing is tried again, whatever the server asks."""
+    max_wait_minutes: float = Field(default=15, gt=0)
+    """How long a server that asks to slow down (429, Retry-After) and answers nobody is waited for before the job ends;
+    what is finished stays, and the same command goes on."""
     image_detail: Literal["auto", "low", "high"] = "auto"
     """What the server is asked to look at, where it offers the choice."""
     max_image_side: int = Field(default=2048, ge=32)

@@ -16,6 +16,9 @@ from fgvr.mllm.prompts import AspectOrder, Conversation
 from fgvr.part_worker import WorkerLost
 from fgvr.schemas import Failure
 
+SEEDS = 2**31
+"""Seeds of answers are below it: servers take int32 (Google), and JavaScript rounds what is above 2^53."""
+
 
 class EngineDead(WorkerLost):
     """The engine in this process is gone and cannot be used again."""
@@ -78,6 +81,7 @@ class Answer:
         failure: why the request failed.
         cut: whether the limit of tokens ended the reply, and not the model: the text may stop in the middle of a word,
             or of a thought before any.
+        tokens_known: whether the two counts are: false where a server does not state them.
     """
 
     text: str | None
@@ -86,6 +90,7 @@ class Answer:
     output_tokens: int = 0
     failure: Failure | None = None
     cut: bool = False
+    tokens_known: bool = True
 
 
 def _nothing() -> npt.NDArray[np.float32]:
@@ -102,6 +107,7 @@ class AspectAnswer:
         prompt_tokens: over all questions.
         cached_tokens: of these, served from the prefix cache; None where the backend does not say.
         failure: why the image has no probabilities; the arrays are empty then.
+        tokens_known: whether the counts are: false where a server does not state them.
     """
 
     p_yes: npt.NDArray[np.float32] = field(default_factory=_nothing)
@@ -109,6 +115,7 @@ class AspectAnswer:
     prompt_tokens: int = 0
     cached_tokens: int | None = None
     failure: Failure | None = None
+    tokens_known: bool = True
 
 
 @dataclass(frozen=True)

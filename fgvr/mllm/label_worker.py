@@ -11,7 +11,7 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
-from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
+from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Picture, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.mllm.prompts import image_conversation
@@ -73,12 +73,12 @@ class LabelWorker:
 
 
 def answer_seed(seed: int, image_id: int, number: int = 0) -> int:
-    """A seed for one answer about one image, 63 bits: the same whatever part, worker or order it is answered in.
+    """A seed for one answer about one image, below `SEEDS`: the same whatever part, worker or order it is answered in.
 
     It does not depend on how many answers there are either: more of them begin with the same ones.
     """
     text = f"{seed}:{image_id}" + (f":{number}" if number else "")
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % SEEDS
 
 
 def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.Table:

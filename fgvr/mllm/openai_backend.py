@@ -7,11 +7,20 @@ from itertools import islice
 from typing import Any
 
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, ImageRequest, Picture, Sampling
+from fgvr.mllm.backend import (
+    SEEDS,
+    Answer,
+    AspectAnswer,
+    AspectTask,
+    BackendRefused,
+    ImageRequest,
+    Picture,
+    Sampling,
+)
 from fgvr.mllm.openai_calls import Calls, Rejected
-from fgvr.mllm.openai_requests import Score, answer_of, data_url, joined, messages, score_of
+from fgvr.mllm.openai_requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
 from fgvr.mllm.prompts import Conversation, aspect_conversation
-from fgvr.mllm.retry import GaveUp
+from fgvr.mllm.retry import GaveUp, TryAgain
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 
@@ -32,6 +41,12 @@ class OpenAIClient:
         self._config = config
         self._calls = Calls(config, first_pause)
         self._calls.check_server()
+        self._scored = False
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the answers must know: what was asked otherwise than the config says, and why."""
+        return self._calls.remarks
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
         """See `Labeler`."""
@@ -76,16 +91,28 @@ class OpenAIClient:
     def _answer(self, content: list[dict[str, Any]], sampling: Sampling) -> Answer:
         extra: dict[str, Any] = {"logprobs": True} if self._config.answer_logprobs else {}
         if sampling.seed is not None and sampling.temperature > 0:
-            extra["seed"] = sampling.seed
+            extra["seed"] = sampling.seed % SEEDS
         try:
-            return answer_of(self._calls.complete(content, sampling.max_tokens, sampling.temperature, extra))
+            return self._calls.complete(content, sampling.max_tokens, sampling.temperature, extra, read=answer_of)
         except (Rejected, GaveUp) as error:
             return Answer(None, failure=_failure(error))
 
     def _score(self, content: list[dict[str, Any]], words: tuple[str, str]) -> Score:
         extra = {"logprobs": True, "top_logprobs": self._config.top_logprobs}
+        needed = dict.fromkeys(extra, f"the server gives no log-probabilities{NO_ASPECTS}")
+
+        def read(reply: Any) -> Score:
+            try:
+                found = score_of(reply, words)
+            except BackendRefused as error:
+                if self._scored:  # it can, and did not this time
+                    raise TryAgain(str(error), paid=True) from None
+                raise
+            self._scored = self._scored or found.failure is None
+            return found
+
         try:
-            return score_of(self._calls.complete(content, 1, 0, extra), words)
+            return self._calls.complete(content, 1, 0, extra, read=read, needed=needed)
         except (Rejected, GaveUp) as error:
             return Score(failure=_failure(error))
 

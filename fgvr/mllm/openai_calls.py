@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from fgvr.config.models import RUN_REPLIES, OpenAIBackend
+from fgvr.config.models import RUN_REPLIES, OpenAIBackend, check_base_url
 from fgvr.mllm.backend import BackendRefused
-from fgvr.mllm.openai_replies import read_reply
+from fgvr.mllm.first_requests import FirstRequests
+from fgvr.mllm.openai_dialect import LENGTH, Dialect
+from fgvr.mllm.openai_errors import ServerError
+from fgvr.mllm.openai_replies import ErrorInside, parsed, read_reply
+from fgvr.mllm.openai_requests import spent_of
 from fgvr.mllm.reply_cache import ReplyCache, reply_key
-from fgvr.mllm.retry import Retries, SharedPause, TryAgain, retry_after
+from fgvr.mllm.retry import NothingButWaiting, Retries, SharedPause, TryAgain, retry_after
 from fgvr.safe_text import keep_secret
 
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 _LATER = {408, 409, 425, 429}
+_ABOUT_FIELDS = {0, 400, 403, 405, 415, 422, 500, 501}
+"""Statuses with which servers refuse a field; 0: an error in a body of status 200."""
 _NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
+_NO_USAGE = "the server does not state its tokens (usage), so what the answers cost is not known"
+_REMARKS = "fgvr_remarks"
+"""Beside a kept reply's own fields: how its request was sent otherwise than it was meant."""
 
 
 class Rejected(ValueError):
     """The server will not answer this request, however often it is asked."""
 
 
+class _Adapted(Exception):
+    """The request is to be sent once more, in another way: no try, since the server did nothing for it."""
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply
+
+
 class Calls:
-    """Chat completions with retries and a cache; safe for several threads, which share one pause."""
+    """Chat completions with retries and a cache; safe for several threads, which share one pace."""
 
     def __init__(self, config: OpenAIBackend, first_pause: float = 1.0) -> None:
         """Raises BackendRefused where the environment holds no key; see OpenAIClient."""
         from openai import OpenAI
 
+        try:
+            check_base_url(config.base_url)
+        except ValueError as error:
+            raise BackendRefused(f"mllm.base_url: {error}") from None
         key = os.environ.get(config.api_key_env)
-        if not key and not config.base_url.startswith("http://"):
+        if not key and not config.base_url.lower().startswith("http://"):
             raise BackendRefused(
                 f"mllm.api_key_env: the environment variable {config.api_key_env} is not set, and {config.base_url}"
                 " needs a key (on a cluster the workers' environment must hold it)"
@@ -45,11 +72,18 @@ class Calls:
         )
         # Read in pieces, so that the limit holds for the whole of a reply and its bytes can be kept as they are.
         self._create: Any = self._client.chat.completions.with_streaming_response.create
-        self._retries = Retries(config.max_retries, first_pause)
+        self._retries = Retries(config.max_retries, first_pause, patience=60 * config.max_wait_minutes)
         self._pause = SharedPause()
-        self._length_field = "max_tokens"
+        self._first = FirstRequests()
+        self._dialect = Dialect(f"{config.model} at {config.base_url}")
+        self._remarks: set[str] = set()
         # `run` means the run's folder, which only a pipeline knows: on its own a client keeps nothing.
         self._cache = None if config.reply_cache in {None, RUN_REPLIES} else ReplyCache(str(config.reply_cache))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the replies must know: fields that the server did not take, counts it did not give."""
+        return tuple(sorted(self._remarks))
 
     def check_server(self) -> None:
         """Ask for the list of models, so that a wrong address or key shows at once.
@@ -67,46 +101,103 @@ class Calls:
             ) from error
         except APIStatusError as error:
             if error.status_code in {401, 403}:
-                raise self._refused(error) from error
+                raise self._refused(ServerError.of(error.status_code, error.response.content)) from error
         except (APIError, ValueError):
             return  # an answer of some kind: the first request will show
 
     def complete(
-        self, messages: list[dict[str, Any]], max_tokens: int, temperature: float, extra: dict[str, Any]
-    ) -> Any:
-        """A chat completion (`openai.types.chat.ChatCompletion`) with at least one choice, perhaps a kept one.
+        self,
+        messages: list[dict[str, Any]],
+        max_tokens: int,
+        temperature: float,
+        extra: dict[str, Any],
+        *,
+        read: Callable[[Any], Result] = _as_it_is,
+        needed: Mapping[str, str] | None = None,
+    ) -> Result:
+        """What `read` makes of a chat completion (`openai.types.chat.ChatCompletion`), perhaps of a kept one.
+
+        Args:
+            messages: see `fgvr.mllm.openai_requests.messages`.
+            max_tokens: of the reply.
+            temperature: of sampling.
+            extra: further fields of the request.
+            read: interprets a completion with at least one choice; raises TryAgain where it says nothing that can be
+                used. A reply is kept only when it was interpreted.
+            needed: fields of `extra` that cannot be left out where a server does not take them, each with the sentence
+                that the job ends with; without the others the request is sent once more.
 
         Raises:
             Rejected: the server does not take this request (too long, held for unsafe, malformed).
             GaveUp: it failed in other ways, after all tries.
-            BackendRefused: it will take none, or the cache's folder cannot be written.
+            BackendRefused: it will take none, or the cache's folder cannot be written; whatever `read` raises.
         """
+        # As it is meant: the name of a reply, too, so that a later run finds what a server's ways were learned for.
         request = {"model": self._config.model, "messages": messages, "temperature": temperature, **extra}
+        request[LENGTH] = max_tokens
         # A sample without a seed is meant to be another one each time.
         cache = self._cache if temperature == 0 or "seed" in extra else None
-        key = "" if cache is None else reply_key(self._config.base_url, {**request, "max_tokens": max_tokens})
-        if cache is not None and (kept := _kept(cache, key)) is not None:
-            return kept
-        body = self._retries.run(lambda: self._once(request, max_tokens), self._pause)
-        reply = read_reply(body)
+        key = "" if cache is None else reply_key(self._config.base_url, request)
+        if cache is not None and (body := cache.find(key)) is not None:
+            try:
+                return self._interpreted(body, read)[1]
+            except (TryAgain, ErrorInside, BackendRefused):
+                pass  # damaged, or kept by a version that read less: asked again, and replaced
+        try:
+            body, reply, result = self._retries.run(lambda: self._once(request, read, needed or {}), self._pause)
+        except NothingButWaiting as error:
+            raise BackendRefused(
+                f"{self._config.base_url}: answered nobody for {self._config.max_wait_minutes:g} minutes"
+                f" (mllm.max_wait_minutes) but asked to wait: {error}"
+            ) from error
+        self._note(self._dialect.remarks(request))
         if cache is not None and _worth_keeping(reply):
             try:
-                cache.keep(key, body)
+                cache.keep(key, _with_remarks(body, self._dialect.remarks(request)))
             except OSError as error:
                 raise BackendRefused(f"mllm.reply_cache = {cache.folder}: cannot write there: {error}") from error
-        return reply
+        return result
 
-    def _once(self, request: dict[str, Any], max_tokens: int) -> bytes:
-        """The body of a reply that `read_reply` can read."""
+    def _interpreted(self, body: bytes, read: Callable[[Any], Result]) -> tuple[Any, Result]:
+        reply = read_reply(body)
+        result = read(reply)
+        self._note(getattr(reply, _REMARKS, None) or ())
+        if spent_of(reply).prompt is None:
+            if _NO_USAGE not in self._remarks:
+                log.warning("%s at %s: %s", self._config.model, self._config.base_url, _NO_USAGE)
+            self._note([_NO_USAGE])
+        return reply, result
+
+    def _note(self, remarks: Iterable[Any]) -> None:
+        self._remarks.update(remark for remark in remarks if isinstance(remark, str))
+
+    def _once(
+        self, request: dict[str, Any], read: Callable[[Any], Result], needed: Mapping[str, str]
+    ) -> tuple[bytes, Any, Result]:
+        """The body of a reply, and what it says: of the first form of the request that the server takes."""
+        while True:
+            sent = self._dialect.sent(request)
+            try:
+                with self._first.turn(sent):
+                    body = self._post(sent, request, needed)
+                    try:
+                        return body, *self._interpreted(body, read)
+                    except ErrorInside as inside:
+                        self._judge(inside.error, request, sent, needed)
+                        raise Rejected(inside.error.words) from inside
+            except _Adapted:
+                continue
+
+    def _post(self, sent: dict[str, Any], request: dict[str, Any], needed: Mapping[str, str]) -> bytes:
+        """The body of the answer to a request as it is sent."""
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
         transport = _transport()
-        length_field = self._length_field
         slow = TryAgain(f"no answer within {self._config.timeout_seconds:g} s")
         start = time.monotonic()
         try:
-            with self._create(**request, **{length_field: max_tokens}) as response:
-                body = b"".join(_before(start + self._config.timeout_seconds, response.iter_bytes(), slow))
+            with self._create(**sent) as response:
+                return b"".join(_before(start + self._config.timeout_seconds, response.iter_bytes(), slow))
         except (APITimeoutError, transport.TimeoutException):
             raise slow from None
         except APIConnectionError as error:
@@ -114,35 +205,46 @@ class Calls:
         except transport.HTTPError as error:  # while the body was read
             raise TryAgain(f"the connection broke: {error}") from error
         except APIStatusError as error:
-            self._judge(error, length_field)
-            raise Rejected(f"HTTP {error.status_code}: {_message(error)}") from error
+            found = ServerError.of(error.status_code, error.response.content)
+            self._judge(found, request, sent, needed, error.response.headers)
+            raise Rejected(f"HTTP {found.status}: {found.words}") from error
         except APIError as error:
             raise TryAgain(f"the reply could not be read: {error}") from error
-        read_reply(body)
-        return body
 
-    def _judge(self, error: Any, length_field: str) -> None:
-        """Raise TryAgain or BackendRefused where the status calls for it; returns for a rejected request."""
-        status, text = error.status_code, _message(error)
+    def _judge(
+        self,
+        error: ServerError,
+        request: dict[str, Any],
+        sent: dict[str, Any],
+        needed: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raise what the server's error calls for; returns for a request that is rejected for its own sake."""
+        status, text = error.status, error.text
+        said = f"HTTP {status}: {error.words}" if status else f"the reply is an error: {error.words}"
         if status == 429 and "insufficient_quota" in text:
-            raise self._refused(error) from error
-        if status in _LATER or status >= 500:
-            raise TryAgain(f"HTTP {status}: {text}", retry_after(error.response.headers)) from error
-        if status in {401, 402, 403, 404} or any(words in text.lower() for words in _NO_SUCH_MODEL):
-            raise self._refused(error) from error
-        if status == 400 and length_field == "max_tokens" and "max_completion_tokens" in text:
-            self._length_field = "max_completion_tokens"  # newer models know only the other name
-            raise TryAgain(f"HTTP {status}: {text}", 0.0) from error
+            raise self._refused(error)
+        if status == 429 and "request too large" in text:
+            return  # larger than what the server allows in a minute: no wait helps
+        if status in _ABOUT_FIELDS and self._dialect.learn(error, request, sent, needed):
+            raise _Adapted
+        if status == 403 and error.of_one_request:
+            return
+        if status in _LATER or status >= 500 or not status:
+            after = retry_after(headers or {})
+            raise TryAgain(said, after, limited=status == 429 or after is not None)
+        if status in {401, 402, 403, 404} or any(words in text for words in _NO_SUCH_MODEL):
+            raise self._refused(error)
 
-    def _refused(self, error: Any) -> BackendRefused:
+    def _refused(self, error: ServerError) -> BackendRefused:
         no_model = f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url)"
         what = {
             401: f"the key in {self._config.api_key_env} is not accepted (mllm.api_key_env)",
             402: "the account has no credit left",
             403: f"the key in {self._config.api_key_env} may not do this (mllm.api_key_env)",
             429: "the account's quota is used up",
-        }.get(error.status_code, no_model)
-        return BackendRefused(f"{self._config.base_url}: {what}: {_message(error)}")
+        }.get(error.status, no_model)
+        return BackendRefused(f"{self._config.base_url}: {what}: {error.words}")
 
 
 def _transport() -> ModuleType:
@@ -160,22 +262,14 @@ def _before(deadline: float, chunks: Iterable[bytes], slow: TryAgain) -> Iterato
         yield chunk
 
 
-def _kept(cache: ReplyCache, key: str) -> Any | None:
-    body = cache.find(key)
-    try:
-        return None if body is None else read_reply(body)
-    except TryAgain:  # the file was damaged: as if it were not there
-        return None
+def _with_remarks(body: bytes, remarks: list[str]) -> bytes:
+    """A body to keep; with what a later reader of it must know, where there is such a thing."""
+    if not remarks:
+        return body
+    return json.dumps({**parsed(body), _REMARKS: remarks}).encode()
 
 
 def _worth_keeping(reply: Any) -> bool:
     """Whether a reply says something: what a filter held back, or nothing at all, is asked for again."""
     choice = reply.choices[0]
     return choice.finish_reason != "content_filter" and bool(choice.message.content)
-
-
-def _message(error: Any) -> str:
-    """The server's own words, with its error code."""
-    body = error.body if isinstance(error.body, dict) else {}
-    code = body.get("code")
-    return f"{body.get('message') or error.message}"[:300] + (f" ({code})" if code else "")

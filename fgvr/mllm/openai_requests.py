@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,11 @@ from PIL import Image
 
 from fgvr.mllm.backend import Answer, AspectAnswer, BackendRefused
 from fgvr.mllm.prompts import Conversation, flatten
-from fgvr.mllm.yes_no import probability_of_yes
+from fgvr.mllm.yes_no import log_sum, probability_of_yes
 from fgvr.schemas import Failure, Reason
 
+NO_ASPECTS = ", so it cannot be asked for aspects: use kind vllm, or another server"
+_FILTERED = "the server's content filter held the answer back"
 _LOSSLESS_PIXELS = 512 * 512
 _CUT = frozenset({"length", "max_tokens", "model_length"})
 """What servers call the end of a reply that their limit set: OpenAI's word, Anthropic's and Gemini's, Mistral's."""
@@ -51,19 +53,39 @@ def messages(conversation: Conversation, image: str | None, detail: str) -> list
 
 def answer_of(reply: Any) -> Answer:
     """A chat completion as an answer; what a content filter held back counts as refused."""
-    choice = reply.choices[0]
-    usage = getattr(reply, "usage", None)
-    prompt_tokens = _count(usage, "prompt_tokens") or 0
-    output_tokens = _count(usage, "completion_tokens") or 0
+    choice, spent = reply.choices[0], spent_of(reply)
+    tokens: dict[str, Any] = {
+        "prompt_tokens": spent.prompt or 0,
+        "output_tokens": spent.output or 0,
+        "tokens_known": spent.known,
+    }
     if choice.finish_reason == "content_filter":
-        failure = Failure(Reason.REFUSED, "the server's content filter held the answer back")
-        return Answer(None, None, prompt_tokens, output_tokens, failure)
+        return Answer(None, failure=Failure(Reason.REFUSED, _FILTERED), **tokens)
     text = choice.message.content or getattr(choice.message, "refusal", None) or ""
-    tokens = getattr(getattr(choice, "logprobs", None), "content", None) or []
-    mean = sum(token.logprob for token in tokens) / len(tokens) if tokens else None
+    listed = getattr(getattr(choice, "logprobs", None), "content", None) or []
+    mean = sum(token.logprob for token in listed) / len(listed) if listed else None
     whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
     cut = str(choice.finish_reason).casefold() in _CUT
-    return Answer(whole, mean, prompt_tokens, output_tokens, cut=cut)
+    return Answer(whole, mean, cut=cut, **tokens)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Tokens of one request as the server counted them; None where it does not say."""
+
+    prompt: int | None
+    output: int | None
+
+    @property
+    def known(self) -> bool:
+        """Whether both are."""
+        return self.prompt is not None and self.output is not None
+
+
+def spent_of(reply: Any) -> Spent:
+    """What a chat completion says that it took."""
+    usage = getattr(reply, "usage", None)
+    return Spent(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,7 @@ class Score:
     prompt_tokens: int = 0
     cached_tokens: int | None = None
     failure: Failure | None = None
+    tokens_known: bool = True
 
 
 def score_of(reply: Any, words: tuple[str, str]) -> Score:
@@ -87,20 +110,22 @@ def score_of(reply: Any, words: tuple[str, str]) -> Score:
     Raises:
         BackendRefused: the reply lists none: this server cannot answer aspects.
     """
-    content = getattr(getattr(reply.choices[0], "logprobs", None), "content", None)
+    choice = reply.choices[0]
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    if choice.finish_reason == "content_filter":
+        return Score(failure=Failure(Reason.REFUSED, _FILTERED))
     if not content or not content[0].top_logprobs:
-        raise BackendRefused(
-            "the server gives no top_logprobs, so it cannot be asked for aspects: use kind vllm, or another server"
-        )
+        raise BackendRefused(f"the server gives no top_logprobs{NO_ASPECTS}")
     listed = [(token.token, float(token.logprob)) for token in content[0].top_logprobs]
-    yes, no = (_total(value for token, value in listed if token.strip() == word) for word in words)
+    yes, no = (log_sum(value for token, value in listed if token.strip() == word) for word in words)
     floor = min(value for _, value in listed)
     found = max(yes, no) > -math.inf
     return Score(
         p_yes=probability_of_yes(max(yes, floor), max(no, floor))[0] if found else math.nan,
         label_mass=probability_of_yes(yes, no)[1],
-        prompt_tokens=_count(reply.usage, "prompt_tokens") or 0,
+        prompt_tokens=spent_of(reply).prompt or 0,
         cached_tokens=_cached_tokens(reply),
+        tokens_known=spent_of(reply).prompt is not None,
     )
 
 
@@ -117,6 +142,7 @@ def joined(scores: Sequence[Score]) -> AspectAnswer:
         label_mass=np.array([score.label_mass for score in scores], dtype=np.float32),
         prompt_tokens=sum(score.prompt_tokens for score in scores),
         cached_tokens=sum(cached) if cached else None,
+        tokens_known=all(score.tokens_known for score in scores),
     )
 
 
@@ -128,10 +154,4 @@ def _cached_tokens(reply: Any) -> int | None:
 def _count(facts: Any, name: str) -> int | None:
     """A number of tokens that a server states; None where it states none, or what cannot be one."""
     found = getattr(facts, name, None)
-    return found if isinstance(found, int) and 0 <= found <= MOST_TOKENS else None
-
-
-def _total(values: Iterable[float]) -> float:
-    """Log Σ exp."""
-    found = list(values)
-    return math.log(sum(math.exp(value) for value in found)) if found else -math.inf
+    return found if isinstance(found, int) and found is not True and 0 <= found <= MOST_TOKENS else None

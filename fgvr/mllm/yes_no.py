@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +85,22 @@ def _one_token(tokenizer: Any, prompt: str, before: list[int], word: str) -> int
 def probability_of_yes(yes: float, no: float) -> tuple[float, float]:
     """p(yes) = softmax over the two log-probabilities (MaKD, equation 1), and their mass e^yes + e^no.
 
-    Both −inf: (NaN, 0), since there is nothing to compare.
+    Any value down to −inf is one: engines and servers write −9999 and −inf for what is very unlikely. Both −inf: (NaN,
+    0), since there is nothing to compare; (NaN, 0) also where one is no logarithm of a probability (NaN, +inf).
     """
-    if yes == -math.inf and no == -math.inf:
+    top = max(yes, no)
+    if not -math.inf < top < math.inf or math.isnan(yes) or math.isnan(no):
         return math.nan, 0.0
-    difference = no - yes
-    p_yes = 1 / (1 + math.exp(difference)) if difference < 700 else 0.0  # e^710 overflows a double
-    return p_yes, min(1.0, math.exp(yes) + math.exp(no))
+    # With the larger one taken out no exponential overflows, and one that underflows is 0, as it should be.
+    odds_yes, odds_no = math.exp(yes - top), math.exp(no - top)
+    total = odds_yes + odds_no
+    return odds_yes / total, min(1.0, math.exp(min(top, 0.0)) * total)
+
+
+def log_sum(values: Iterable[float]) -> float:
+    """Log Σ exp of log-probabilities, −inf where there are none; with the largest taken out, so that none is lost."""
+    found = list(values)
+    top = max(found, default=-math.inf)
+    if not math.isfinite(top):
+        return top
+    return top + math.log(sum(math.exp(value - top) for value in found))

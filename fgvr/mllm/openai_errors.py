@@ -1,0 +1,177 @@
+"""What a server says when it does not answer: its words, and which field of the request they are about.
+
+Servers agree on a status and on little else. Error bodies are read as OpenAI, Azure, vLLM and LiteLLM write them
+(`error.message`, `.code`, `.param`), as FastAPI and Mistral do (lists of `loc` and `msg`), as Google does
+(`details[].fieldViolations`), and as Ollama and llama.cpp do (a text).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_MOST_WORDS = 300
+_OTHER_NAMES = {
+    "response_logprobs": "logprobs",
+    "max_output_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "num_predict": "max_tokens",
+    "n_predict": "max_tokens",
+    "image_detail": "detail",
+    "response_schema": "response_format",
+    "json_schema": "response_format",
+    "response_mime_type": "response_format",
+    "guided_json": "response_format",
+    "random_seed": "seed",
+}
+"""What servers call fields of a chat completion inside."""
+_COMPLAINT = re.compile(
+    r"unsupport|not (?:\w+ )?(?:support|allow|permit|availabl|enabl|recogni|accept|valid|implement)|unrecogni|unknown|"
+    r"unexpect|invalid|does(?:n't| not)|do not|cannot|can't|must|should|extra|only|expected|instead|requires?|greater|"
+    r"less|too (?:large|small|high|low)|out of range|deprecat|forbidden|disabled|illegal|range"
+)
+_PLAIN_WORDS = {"seed", "detail", "stop", "user", "n"}
+"""Fields whose names are words of any text: they count where they stand as a name."""
+_OF_THE_CONTENT = re.compile(
+    r"context.?(?:length|window)|(?:prompt|input|message|content|text)s? (?:is|are|was) too (?:long|large)|"
+    r"prompt is too|input tokens|prompt tokens|reduce the length|request too large|content.?(?:policy|filter|manag)|"
+    r"flagged|moderat|safety (?:system|filter)|unsafe|blocked"
+)
+
+
+@dataclass(frozen=True)
+class ServerError:
+    """A refusal.
+
+    Attributes:
+        status: of HTTP, or the one that a body of status 200 names; 0: none.
+        words: the server's own, with its error code; at most 300 characters and the code.
+        text: the same uncut, in lower case and with_underscores, for recognising.
+        code: its error code, "" where it has none.
+        params: names of fields that it states apart from its words, the last part of each path.
+    """
+
+    status: int
+    words: str
+    text: str = ""
+    code: str = ""
+    params: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, status: int, body: bytes) -> ServerError:
+        """Read an error's body, whatever it is."""
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            text = body.decode("utf-8", "replace")
+            return cls(status, _short(text) or f"status {status}", _snake(text))
+        return cls.of_json(status, found)
+
+    @classmethod
+    def of_json(cls, status: int, found: Any) -> ServerError:
+        """As `of`, of a body that was read."""
+        while isinstance(found, list) and len(found) == 1:
+            found = found[0]
+        error = found.get("error", found) if isinstance(found, Mapping) else found
+        facts: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+        code = str(next((facts[name] for name in ("code", "type", "status") if facts.get(name) is not None), ""))
+        said, shown = _words(error), facts.get("code")
+        words = _short(said) or f"status {status}"
+        # Keys of JSON inside the words, and the request that some repeat, are not what is complained about.
+        plain = re.sub(r'"\w+"\s*:', " ", said) if "{" in said else said
+        text = _snake(re.split(r"'input'\s*:", plain)[0] + f" {code}")
+        params = tuple(dict.fromkeys(_last(path) for path in _paths(found, 0)))
+        return cls(status, words + (f" ({shown})" if shown else ""), text, code, params)
+
+    @property
+    def of_one_request(self) -> bool:
+        """Whether it is about what was asked, its length or its content, and not about how."""
+        return _OF_THE_CONTENT.search(self.text) is not None
+
+    def field_among(self, names: Collection[str]) -> str | None:
+        """Which of the fields `names` (as in the request, and `detail` of an image) is not taken; None: none, or all.
+
+        A message about the prompt's length or content is about none, though it may name one.
+        """
+        if self.of_one_request:
+            return None
+        for param in self.params:
+            if (name := _OTHER_NAMES.get(param, param)) in names:
+                return name
+        if any(param in {"messages", "prompt", "content", "image_url", "url", "model"} for param in self.params):
+            return None
+        if _COMPLAINT.search(self.text) is None:
+            return None
+        known = {name: name for name in names} | {o: n for o, n in _OTHER_NAMES.items() if n in names}
+        places = [(place, known[name]) for name in known if (place := _place(name, self.text)) is not None]
+        return min(places)[1] if places else None
+
+
+def _place(name: str, text: str) -> int | None:
+    """Where a text names a field."""
+    own = re.escape(name)
+    if name not in _PLAIN_WORDS:
+        found = re.search(rf"(?<!\w){own}(?!\w)", text)
+    else:
+        found = re.search(
+            rf"[`'\"\[.]{own}[`'\"\],]"
+            rf"|(?:param\w*|arguments?|fields?|options?|keys?|keyword|supplied|support\w*|allow\w*)\W+(?:the \W?)?"
+            rf"{own}(?!\w)"
+            rf"|(?<!\w){own}\W{{1,3}}(?:(?:is|was|are|has) )?(?:not|un\w+|invalid|must|should|extra|out|only|does)\b",
+            text,
+        )
+    return None if found is None else found.start()
+
+
+def _words(error: Any) -> str:
+    """The sentence for people in an error."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, list):
+        return "; ".join(filter(None, (_words(part) for part in error[:4])))
+    if not isinstance(error, Mapping):
+        return ""
+    if isinstance(error.get("msg"), str):
+        path = error.get("loc")
+        where = ".".join(str(part) for part in path) if isinstance(path, list) else ""
+        return f"{where}: {error['msg']}" if where else str(error["msg"])
+    said = next((words for name in ("message", "detail", "error", "errors") if (words := _words(error.get(name)))), "")
+    # A router's own words are "Provider returned error"; the provider's stand beside them.
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    return f"{said}: {raw}" if isinstance(raw, str) and raw else said
+
+
+def _paths(found: Any, depth: int) -> Iterator[str]:
+    """Fields of the request that an error states as such."""
+    if depth > 6:
+        return
+    if isinstance(found, list):
+        for part in found[:20]:
+            yield from _paths(part, depth + 1)
+    elif isinstance(found, Mapping):
+        for name in ("param", "field", "loc"):
+            path = found.get(name)
+            if isinstance(path, str) and path:
+                yield path
+            elif name == "loc" and isinstance(path, list) and path:
+                yield ".".join(str(part) for part in path)
+        for name in ("error", "message", "detail", "details", "errors", "field_violations", "fieldViolations"):
+            yield from _paths(found.get(name), depth + 1)
+
+
+def _last(path: str) -> str:
+    parts = [part for part in re.split(r"[.\[\]/\s]+", _snake(path)) if part and not part.isdigit()]
+    return parts[-1] if parts else ""
+
+
+def _snake(text: str) -> str:
+    """`responseLogprobs` as `response_logprobs`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text[:5000]).lower()
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_MOST_WORDS]
