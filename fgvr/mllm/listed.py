@@ -54,7 +54,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     """
     text = normalised(raw)
     items = _from_json(text) or _from_lines(text, most)
-    if cut and len(items) > 1 and text.rstrip(" *_\"'`").endswith(items[-1].strip(" *_\"'`")):
+    if cut and items and text.rstrip(" *_\"'`").endswith(items[-1].strip(" *_\"'`")):
         items = items[:-1]
     distinct: dict[str, str] = {}
     for item in items:

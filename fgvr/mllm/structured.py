@@ -31,14 +31,14 @@ class StructuredNames:
     shares: tuple[Fraction, ...]
 
 
-def answer_schema(listed: int) -> str:
-    """The JSON schema of an answer with one name, or with up to `listed` of them and their confidences; JSON text."""
+def answer_schema(listed: int) -> dict[str, Any]:
+    """The JSON schema of an answer with one name, or with up to `listed` of them and their confidences."""
     name: dict[str, Any] = {"type": "string"}
     if listed == 1:
-        return json.dumps(_closed({"name": name}))
+        return _closed({"name": name})
     confidence = {"type": "integer", "minimum": 0, "maximum": 100}
     items = _closed({"name": name, "confidence": confidence})
-    return json.dumps(_closed({"names": {"type": "array", "items": items, "minItems": 1, "maxItems": listed}}))
+    return _closed({"names": {"type": "array", "items": items, "minItems": 1, "maxItems": listed}})
 
 
 def answer_pattern(listed: int) -> str:

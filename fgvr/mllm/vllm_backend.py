@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fgvr.config.models import VllmBackend
@@ -63,12 +64,15 @@ class VllmEngine:
         self._tasks: dict[AspectTask, AspectLoop] = {}
         self._names: dict[NameTask, NameLoop] = {}
         self._proven = False
+        self._held: set[int | None] = set()
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
         """See `Labeler`."""
         self._prove()
         answers: list[Answer] = []
         for request in requests:
+            if request.sampling.structured is not None:
+                self._prove_held(request.sampling)
             place = len(answers)
             answers.append(Answer(None))
             try:
@@ -177,6 +181,22 @@ class VllmEngine:
         except EngineDead as error:
             raise ModelError(f"mllm.model: the engine starts but cannot compute with this model: {error}") from error
         self._proven = True
+
+    def _prove_held(self, sampling: Sampling) -> None:
+        """Compute the beginning of a structured answer once, as in `_prove`."""
+        if sampling.structured in self._held:
+            return
+        conversation = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+        prompt = self._prompts.without_picture(self._prompts.ids(conversation))
+        try:
+            self._loop.submit(prompt, answer_params(replace(sampling, max_tokens=1)), lambda _: None)
+            self._loop.wait()
+        except (EngineDead, ValueError, TypeError, RuntimeError, NotImplementedError, ImportError) as error:
+            raise ModelError(
+                "label.answer = structured: the engine cannot hold this model's answers to a form (mllm.engine_args."
+                f"structured_outputs_config chooses by what): {error}; set label.answer to free"
+            ) from error
+        self._held.add(sampling.structured)
 
 
 def _keeper(answers: list[Answer], place: int) -> Done:
