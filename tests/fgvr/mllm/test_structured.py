@@ -177,7 +177,7 @@ def test_weights_and_reasons_of_structured_answers() -> None:
         "Finch",
         "Robin",
         "wren",
-    )  # the most frequent spelling; no Stork: it was not said in the form
+    )  # no Stork: it was said otherwise
     limit = "label.max_tokens = 32 (× 3 labels)"
     first, second, unseen, cut, prose = label_rows(table, named, 3, structured=True, limit=limit).to_pylist()
     # (0.4 + 0.8) / 2 and (0.6 + 0.2) / 2; the raw answer is the first that names the label.
