@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fgvr.mllm.listed import listed_names
 from fgvr.mllm.structured import read_structured
@@ -31,8 +31,7 @@ def item_text(item: Item) -> str:
     return item.text if isinstance(item, CutText) else item
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How the answers were asked for.
 
     Attributes:
@@ -44,8 +43,7 @@ class Form:
     structured: bool = False
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What one answer says.
 
     Attributes:

@@ -87,20 +87,28 @@ def weigh(
     failure: Failure | None = None
     for number, said in enumerate(read_answers(texts, Form(listed, structured), cuts)):
         for name, share in _shares(said, named).items():
-            votes[name] = votes.get(name, Fraction(0)) + share
+            votes[name] = votes[name] + share if name in votes else share
             first.setdefault(name, number)
-        meanings = (named.meanings[item] for item in said.items)
-        failure = failure or said.failure or next((why for why in meanings if isinstance(why, Failure)), None)
+        failure = failure or said.failure or _first_failure(said, named)
     if not votes:
         return Candidates({}, failure=failure or Failure(Reason.EMPTY_ANSWER, "no answer"))
+    if len(votes) == 1:  # nearly every image: fractions are slow
+        return Candidates(dict.fromkeys(votes, Fraction(1)), min(first.values()))
     total = sum(votes.values())
     heaviest_first = sorted(votes, key=lambda name: -votes[name])  # stable: equal ones stay as first said
     return Candidates({name: votes[name] / total for name in heaviest_first}, first[heaviest_first[0]])
 
 
+def _first_failure(said: Said, named: NamedAnswers) -> Failure | None:
+    meanings = (named.meanings[item] for item in said.items)
+    return next((meaning for meaning in meanings if isinstance(meaning, Failure)), None)
+
+
 def _shares(said: Said, named: NamedAnswers) -> dict[str, Fraction]:
     """Name → its share of the answer's vote, sum 1; what is no name has none."""
     meanings = [named.meanings[item] for item in said.items]
+    if len(meanings) == 1:
+        return {meaning: Fraction(1) for meaning in meanings if isinstance(meaning, str)}
     if said.shares is None:
         names = list(dict.fromkeys(meaning for meaning in meanings if isinstance(meaning, str)))
         return {name: Fraction(1, len(names)) for name in names}
