@@ -38,8 +38,9 @@ from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
-from fgvr.part_worker import PartWorker, WorkerLost
+from fgvr.part_worker import REMARKS, PartWorker, WorkerLost, remarks_of
 from fgvr.tables import Table
+from fgvr.token_counts import token_totals
 
 
 class TooManyFailures(UserError):
@@ -59,8 +60,9 @@ class PartSummary:
     rows: int = 0
     failed: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    totals: Counter[str] = field(default_factory=Counter)  # see fgvr.tables.totals_of
+    totals: Counter[str] = field(default_factory=Counter)  # see fgvr.token_counts
     parts: int = 0
+    remarks: set[str] = field(default_factory=set)  # of the workers: see fgvr.part_worker.remarks_of
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class _PartActor:
         rows = None if asked is None else attempts.process(asked, worker.process, self.job.schema)
         done = _merged(before, rows, ids, self.job.schema)
         summary = _summary(done)
+        earlier = [] if before is None else tables.part_summary(self.job.folder, number).get(REMARKS, [])
+        if remarks := sorted({*earlier, *remarks_of(worker)}):
+            summary[REMARKS] = remarks
         # In the file's footer the summary is read back without the rows when a run is resumed.
         facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
@@ -176,7 +181,7 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
 def _summary(rows: pa.Table) -> dict[str, Any]:
     errors = rows["error"].combine_chunks()
     reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
-    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tables.totals_of(rows)}
+    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": token_totals(rows)}
 
 
 def limit_threads(threads: int) -> None:
@@ -300,6 +305,7 @@ def _add(summary: PartSummary, facts: dict[str, Any]) -> None:
     summary.failed += sum(facts["failures"].values())
     summary.failures.update(facts["failures"])
     summary.totals.update(facts["totals"])
+    summary.remarks.update(facts.get(REMARKS, ()))
 
 
 def _check(summary: PartSummary, limit: int, name: str) -> None:

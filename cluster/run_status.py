@@ -18,6 +18,7 @@ from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
 from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
+from fgvr.part_worker import REMARKS
 from fgvr.tables import Table
 
 UNKNOWN = "unknown"
@@ -49,7 +50,7 @@ class StageStatus:
         seconds: wall time of all sessions, at the last sign of life.
         training: last metrics of a training.
         epochs: of the whole training.
-        cut_off: how many answers the limit of tokens cut off, in words; "" where none was.
+        remarks: what its manifest says of how the table came about.
     """
 
     name: str
@@ -63,7 +64,7 @@ class StageStatus:
     seconds: float = 0.0
     training: dict[str, float] = field(default_factory=dict)
     epochs: float | None = None
-    cut_off: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
         done.failed,
         dict(done.failures),
         seconds=done.seconds,
-        cut_off=done.extra.get(tables.CUT_OFF, ""),
+        remarks=tuple(done.extra.get(REMARKS, ())),
     )
 
 

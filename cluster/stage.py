@@ -32,6 +32,7 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
 from fgvr.failure_limit import allowed_failures
 from fgvr.mllm.reply_cache import with_run_replies
+from fgvr.part_worker import REMARKS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
@@ -56,6 +57,7 @@ class StageSummary:
         failures: failed rows by reason.
         metrics: numbers for MLflow and the report (token counts, losses, accuracies).
         extra: facts for later stages, JSON types.
+        remarks: what whoever judges the results must know; in the log, the manifest's `extra` and the report.
     """
 
     rows: int
@@ -65,6 +67,7 @@ class StageSummary:
     failures: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class StageFolder:
             rows_per_part=job.workers.rows_per_part,
             failures=dict(done.failures),
             metrics=token_metrics(done.totals),
+            remarks=tuple(sorted(done.remarks)),
         )
 
 
@@ -196,13 +200,17 @@ class RunContext:
                 seconds=clock.seconds + (earlier.seconds if earlier else 0.0),
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
-                extra={**summary.extra, "metrics": summary.metrics} | ({MADE_UP: invented} if invented else {}),
+                extra={**summary.extra, "metrics": summary.metrics}
+                | ({MADE_UP: invented} if invented else {})
+                | ({REMARKS: list(summary.remarks)} if summary.remarks else {}),
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
             for left in (PLAN, RETRYING):
                 storage.remove(storage.join(uri, left))
+        for remark in summary.remarks:
+            log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         self.tables.append(table)
         return table

@@ -21,7 +21,7 @@ from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
-from fgvr.web.addresses import NotAllowed, shown
+from fgvr.web.addresses import NotAllowed, shown, without_scheme
 from fgvr.web.reader import HttpFailure, read_url
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO")
@@ -65,12 +65,15 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
         ImageError: NOT_FOUND, UNREADABLE (network, permission, a folder, a device), NOT_ALLOWED, EMPTY_FILE or
             TOO_MANY_BYTES.
     """
+    if (place := uri.find("data:image/")) >= 0 and ";base64," in uri[place : place + 100]:
+        detail = f"{uri[:60]}…: an image inside its own address (data:) is not read; write it into a file"
+        raise ImageError(Reason.NOT_ALLOWED, detail)
     try:
         data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {shown(uri)}") from error
+        raise ImageError(Reason.NOT_FOUND, f"there is nothing at {shown(uri)}{_hint(uri)}") from error
     except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
         raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
     if len(data) > limits.max_bytes:
@@ -78,6 +81,11 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     if not data:
         raise ImageError(Reason.EMPTY_FILE, f"{shown(uri)} has no bytes")
     return data
+
+
+def _hint(uri: str) -> str:
+    """What a path at which nothing is may have been meant for."""
+    return " (a web address without https:// before it?)" if without_scheme(uri) else ""
 
 
 def _read_local(uri: str, limits: ImageLimits) -> bytes:

@@ -22,12 +22,6 @@ from fgvr import storage
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"
 """Key of a part's summary in its footer."""
-CUT_COLUMN = "cut"
-"""Of answers tables: whether the limit of tokens ended each answer."""
-CUT_ANSWERS = "cut_answers"
-"""In a part's totals and a table's metrics: how many it ended."""
-CUT_OFF = "cut_off"
-"""In a table's facts: the same in words, with the limit; there where an answer was cut off."""
 
 
 def part_name(number: int) -> str:
@@ -69,14 +63,6 @@ def part_summary(folder: str, number: int) -> dict[str, Any]:
     """What a row-parallel stage left in a part's footer: `rows`, `failures` by reason, `totals` of tokens."""
     facts: dict[str, Any] = json.loads(part_metadata(folder, number)[SUMMARY])
     return facts
-
-
-def totals_of(rows: pa.Table) -> dict[str, int]:
-    """Sums of the integer columns `*_tokens`; of answers also how many the limit of tokens cut off."""
-    totals = {name: int(pc.sum(rows[name]).as_py() or 0) for name in rows.schema.names if name.endswith("_tokens")}
-    if CUT_COLUMN in rows.schema.names:
-        totals[CUT_ANSWERS] = int(pc.sum(pc.list_flatten(rows[CUT_COLUMN])).as_py() or 0)
-    return totals
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -31,7 +31,7 @@ from fgvr.report.cards import choose_examples
 from fgvr.report.console import results_table
 from fgvr.report.costs import Billing, method_costs
 from fgvr.report.page import render
-from fgvr.report.results import EvaluationSet, Results, stage_results
+from fgvr.report.results import EvaluationSet, Results, stage_remarks, stage_results
 from fgvr.safe_text import masked
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
@@ -134,10 +134,12 @@ def _compared(context: RunContext, flow: Flow) -> Compared:
 
 
 def _remarks(flow: Flow) -> tuple[str, ...]:
-    """What else a reader must know: about the source, and whether anything was made up."""
+    """What else a reader must know: about the source, what was made up, and how models were asked."""
     invented = sorted({table.name for table in flow.context.tables if MADE_UP in table.extra})
     said = f"MADE UP: simulated models gave the tables {', '.join(invented)}; no number here means anything"
-    return (*flow.samples.extra.get("remarks", ()), *([said] if invented else []))
+    own = flow.samples.extra.get("remarks", ())
+    others = [table for table in flow.context.tables if table.name != flow.samples.name]
+    return (*own, *([said] if invented else []), *stage_remarks(others))
 
 
 def _methods(context: RunContext) -> list[Method]:

@@ -130,7 +130,7 @@ def answer(
     def compute(folder: StageFolder) -> StageSummary:
         job = PartJob(table, folder.uri, LabelWorker, {"settings": settings}, schemas.ANSWERS, samples, config.workers)
         summary = folder.run_parts(job, ids)
-        note_cut_answers(table, summary, token_limit(config, config.listed if several else 1))
+        note_cut_answers(summary, token_limit(config, config.listed if several else 1))
         return summary
 
     decides = answer_decides(settings) | {"workers": config.workers, "ids": digest_of_ids(ids)}

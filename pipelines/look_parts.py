@@ -13,6 +13,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, 
 from fgvr import tables
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
+from fgvr.token_counts import token_totals
 from pipelines.cut_answers import note_cut_answers
 
 
@@ -39,10 +40,10 @@ def take_part(
         for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
             tables.write_part(folder.uri, parts - 1, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
-            totals.update(tables.totals_of(rows))
+            totals.update(token_totals(rows))
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
         summary = StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
-        note_cut_answers(name, summary, limit)
+        note_cut_answers(summary, limit)
         return summary
 
     decides = {"ids": digest_of_ids(ids), "size": size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -46,7 +47,7 @@ class VllmBackend(Part):
     """No compilation and no CUDA graphs: starts sooner, runs slower on a GPU; null: only on a CPU."""
     separate_process: bool = False
     """The engine in a process of its own, so that preprocessing and a GPU work at the same time."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of vLLM's engine (`vllm.EngineArgs`), by its own names; those that have a field here, and those
@@ -55,21 +56,22 @@ class VllmBackend(Part):
 
 def check_base_url(url: str) -> None:
     """Raises ValueError, with what to write instead, for what cannot be the address of a server."""
+    example = "an address looks like http://gpu-machine:8000/v1"
     try:
-        parts = urlsplit(url.strip())
-        scheme, host, _ = parts.scheme.lower(), parts.hostname, parts.port
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"{url!r} is no address ({error}); one looks like http://gpu-machine:8000/v1") from None
-    if "://" not in url or scheme not in {"http", "https"}:
-        rest = url.strip().partition("://")[2] or url.strip().lstrip("/")
+        raise ValueError(f"{url!r} is no address ({error}); {example}") from None
+    rest = re.sub(r"^\w*:?/+", "", url)
+    if rest and ("://" not in url or parts.scheme not in {"http", "https"}):
         raise ValueError(
             f"{url!r} does not begin with http:// or https://: for a server of your own write http://{rest},"
             f" for one with a certificate https://{rest}"
         )
-    if not host or any(character.isspace() for character in url.strip()):
-        raise ValueError(f"{url!r} names no server; an address looks like http://gpu-machine:8000/v1")
-    if parts.query or parts.fragment or parts.path.rstrip("/").endswith(("/chat/completions", "/models")):
-        raise ValueError(f"{url!r}: give the address up to and with /v1, without what follows it")
+    if not host or re.search(r"\s", url):
+        raise ValueError(f"{url!r} names no server; {example}")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError(f"{url!r}: give the address up to and with /v1, without /chat/completions")
 
 
 class OpenAIBackend(Part):

@@ -11,7 +11,7 @@ from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
-from fgvr.config.models import Clip, Mllm, VllmBackend
+from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend, check_base_url
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 
@@ -151,4 +151,15 @@ class Config(Part):
                 "label.duplicate_similarity: with aspects.with_labels each image is asked for its label with its "
                 "questions, so that no answer can be shared; leave one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_have_addresses(self) -> Self:
+        llms = {"questions.llm": self.questions.llm, "baselines.finer.llm": self.baselines.finer.llm}
+        for name, backend in {"mllm": self.mllm, **llms}.items():
+            if isinstance(backend, OpenAIBackend):
+                try:
+                    check_base_url(backend.base_url)
+                except ValueError as error:
+                    raise ValueError(f"{name}.base_url: {error}") from None
         return self

@@ -14,6 +14,7 @@ from fgvr.config.models import Mllm
 from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, Picture
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
+from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 
 
@@ -43,6 +44,11 @@ class AspectWorker:
         """Load the model, or take a backend that runs already."""
         self.settings = settings
         self.backend: AspectScorer = backend or make_backend(settings.mllm)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See fgvr.part_worker.remarks_of."""
+        return remarks_of(self.backend)
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Probabilities for rows with `image_id` and `uri`: one row of `aspects(Q)` each, in order."""
@@ -75,7 +81,7 @@ def aspect_rows(ids: Sequence[int], answers: Sequence[AspectAnswer], questions: 
             "image_id": ids,
             "p_yes": _vectors([a.p_yes for a in answers], good, schema.field("p_yes").type),
             "label_mass": _vectors([a.label_mass for a in answers], good, schema.field("label_mass").type),
-            "prompt_tokens": [answer.prompt_tokens for answer in answers],
+            "prompt_tokens": [answer.prompt_tokens if answer.tokens_known else None for answer in answers],
             "cached_tokens": [answer.cached_tokens for answer in answers],
             "error": [None if answer.failure is None else answer.failure.as_row() for answer in answers],
         },

@@ -15,6 +15,7 @@ from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Picture, Sam
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 from fgvr.mllm.prompts import image_conversation
+from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 
 
@@ -46,6 +47,11 @@ class LabelWorker:
         """Load the model, or take a backend that runs already."""
         self.settings = settings
         self.backend: Labeler = backend or make_backend(settings.mllm)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See fgvr.part_worker.remarks_of."""
+        return remarks_of(self.backend)
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Answers for rows with `image_id` and `uri`: one row of ANSWERS each, in order."""
@@ -93,12 +99,17 @@ def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.T
             "texts": [[answer.text for answer in group] for group in answers],
             "cut": [[answer.cut for answer in group] for group in answers],
             "logprobs": [[answer.logprob for answer in group] for group in answers],
-            "prompt_tokens": [sum(answer.prompt_tokens for answer in group) for group in answers],
-            "output_tokens": [sum(answer.output_tokens for answer in group) for group in answers],
+            "prompt_tokens": [_sum(group, [answer.prompt_tokens for answer in group]) for group in answers],
+            "output_tokens": [_sum(group, [answer.output_tokens for answer in group]) for group in answers],
             "error": [None if (failure := _failure(group)) is None else failure.as_row() for group in answers],
         },
         schema=schemas.ANSWERS,
     )
+
+
+def _sum(group: Sequence[Answer], tokens: Sequence[int]) -> int | None:
+    """None where the server did not state those of every answer: what it stated would be too little."""
+    return sum(tokens) if all(answer.tokens_known for answer in group) else None
 
 
 def _failure(group: Sequence[Answer]) -> Failure | None:

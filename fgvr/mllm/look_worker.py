@@ -53,6 +53,11 @@ class LookWorker:
         self._labels = LabelWorker(settings.label, backend)
         self._aspects = AspectWorker(settings.aspects, backend)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See fgvr.part_worker.remarks_of."""
+        return self._labels.remarks
+
     def process(self, rows: pa.Table) -> pa.Table:
         """Words and aspects for rows with `image_id` and `uri`: one row of `looks(Q)` each, in order."""
         ids = rows["image_id"].to_numpy()

@@ -144,7 +144,9 @@ class Calls:
             except (TryAgain, ErrorInside, BackendRefused):
                 pass  # damaged, or kept by a version that read less: asked again, and replaced
         try:
-            body, reply, result = self._retries.run(lambda: self._once(request, read, needed or {}), self._pause)
+            body, reply, result = self._retries.run(
+                lambda: self._once(request, read, needed or {}), self._pause, lambda: self._first.turn(request)
+            )
         except NothingButWaiting as error:
             raise BackendRefused(
                 f"{self._config.base_url}: answered nobody for {self._config.max_wait_minutes:g} minutes"
@@ -178,13 +180,12 @@ class Calls:
         while True:
             sent = self._dialect.sent(request)
             try:
-                with self._first.turn(sent):
-                    body = self._post(sent, request, needed)
-                    try:
-                        return body, *self._interpreted(body, read)
-                    except ErrorInside as inside:
-                        self._judge(inside.error, request, sent, needed)
-                        raise Rejected(inside.error.words) from inside
+                body = self._post(sent, request, needed)
+                try:
+                    return body, *self._interpreted(body, read)
+                except ErrorInside as inside:
+                    self._judge(inside.error, request, sent, needed)
+                    raise Rejected(inside.error.words) from inside
             except _Adapted:
                 continue
 

@@ -38,7 +38,8 @@ _PLAIN_WORDS = {"seed", "detail", "stop", "user", "n"}
 _OF_THE_CONTENT = re.compile(
     r"context.?(?:length|window)|(?:prompt|input|message|content|text)s? (?:is|are|was) too (?:long|large)|"
     r"prompt is too|input tokens|prompt tokens|reduce the length|request too large|content.?(?:policy|filter|manag)|"
-    r"flagged|moderat|safety (?:system|filter)|unsafe|blocked"
+    r"flagged|moderat|safety (?:system|filter)|unsafe|blocked|"
+    r"(?:invalid|corrupt|broken|decode|process|download|load) (?:(?:the|your|this|an) )?(?:image|photo|picture)(?!\w)"
 )
 
 
@@ -120,7 +121,8 @@ def _place(name: str, text: str) -> int | None:
             rf"[`'\"\[.]{own}[`'\"\],]"
             rf"|(?:param\w*|arguments?|fields?|options?|keys?|keyword|supplied|support\w*|allow\w*)\W+(?:the \W?)?"
             rf"{own}(?!\w)"
-            rf"|(?<!\w){own}\W{{1,3}}(?:(?:is|was|are|has) )?(?:not|un\w+|invalid|must|should|extra|out|only|does)\b",
+            rf"|(?:^|[^\w\s]\s*|the ){own}\W{{1,3}}(?:(?:is|was|are|has) )?"
+            r"(?:not|un\w+|invalid|must|should|extra|out|only|does)\b",
             text,
         )
     return None if found is None else found.start()

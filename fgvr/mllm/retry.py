@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -44,6 +44,7 @@ class TryAgain(Exception):
         self.after = after
         self.limited = after is not None if limited is None else limited
         self.paid = paid
+        self.asked = self.silence = 0.0  # when it was asked, and for how long the server had answered nobody
 
 
 class GaveUp(RuntimeError):
@@ -72,6 +73,7 @@ class SharedPause:
         self._first_told = 0.0
         self._begun = 0.0  # when the present pause was set: what was asked before it says nothing new
         self._probing = 0
+        self._given_up = ""
 
     def extend(self, seconds: float) -> None:
         """No request for so long from now on."""
@@ -79,9 +81,11 @@ class SharedPause:
             self._until = max(self._until, time.monotonic() + seconds)
 
     def keep(self) -> None:
-        """Wait until a request may be sent."""
+        """Wait until a request may be sent; raises NothingButWaiting where somebody has given up meanwhile."""
         with self._condition:
             while (left := self._left()) > 0:
+                if self._given_up:
+                    raise NothingButWaiting(self._given_up)
                 self._condition.wait(min(left, _BEAT_SECONDS))
                 liveness.beat()  # a server's pauses are no hang: they have an end
 
@@ -106,7 +110,7 @@ class SharedPause:
         """The server did what it was asked at that time (`turn`), or said why not: it is not too busy."""
         with self._condition:
             if asked >= self._begun and (self._told or self._gap):
-                self._told = 0
+                self._told, self._given_up = 0, ""
                 self._gap = self._gap * 0.94 if self._gap > _SHORTEST_GAP else 0.0
                 self._condition.notify_all()
 
@@ -139,6 +143,12 @@ class SharedPause:
             self._until = max(self._until, now + length)
             return now - self._first_told
 
+    def give_up(self, words: str) -> None:
+        """Nobody waits any longer for the end of the present pause."""
+        with self._condition:
+            self._given_up = words
+            self._condition.notify_all()
+
     def _left(self) -> float:
         if self._told and self._probing:
             return _BEAT_SECONDS
@@ -161,11 +171,21 @@ class Retries:
     longest_pause: float = 60.0
     patience: float = 900.0
 
-    def run(self, work: Callable[[], Result], pause: SharedPause) -> Result:
+    def run(
+        self,
+        work: Callable[[], Result],
+        pause: SharedPause,
+        gate: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Result:
         """The result of `work`, tried again whenever it raises TryAgain.
 
         Where the server asks to slow down, time is counted instead of tries; and a request that alone is told so for
         all that time, while others are answered, fails after as many tries as others have.
+
+        Args:
+            work: one try.
+            pause: of all who ask the same server.
+            gate: entered for each try, before its turn is waited for.
 
         Raises:
             GaveUp: after the last try; NothingButWaiting where nobody was answered in all that time.
@@ -173,20 +193,11 @@ class Retries:
         tries = counted = unreadable = told = 0
         first_told = math.inf
         while True:
-            with pause.turn() as asked:
-                liveness.beat()
-                try:
-                    result = work()
-                except TryAgain as again:
-                    wish = again
-                    if wish.limited:
-                        silence = pause.slow_down(wish.after, asked, first=self.first_pause, longest=self.longest_pause)
-                except BaseException:
-                    pause.answered(asked)
-                    raise
-                else:
-                    pause.answered(asked)
-                    return result
+            try:
+                with gate():
+                    return self._try(work, pause)
+            except TryAgain as again:
+                wish = again
             tries += 1
             unreadable += wish.paid
             over = GaveUp(f"{wish} (after {tries} tries)")
@@ -199,11 +210,29 @@ class Retries:
                 _sleep(length * random.uniform(0.5, 1.0))
                 continue
             told += 1
-            first_told = min(first_told, asked)
-            if silence > self.patience:
+            first_told = min(first_told, wish.asked)
+            if wish.silence > self.patience:
+                pause.give_up(str(over))
                 raise NothingButWaiting(str(over)) from wish
             if not self.most or (told > self.most and time.monotonic() - first_told > self.patience):
                 raise over from wish
+
+    def _try(self, work: Callable[[], Result], pause: SharedPause) -> Result:
+        with pause.turn() as asked:
+            liveness.beat()
+            try:
+                result = work()
+            except TryAgain as wish:
+                wish.asked = asked
+                if wish.limited:
+                    limits = {"first": self.first_pause, "longest": self.longest_pause}
+                    wish.silence = pause.slow_down(wish.after, asked, **limits)
+                raise
+            except BaseException:
+                pause.answered(asked)
+                raise
+            pause.answered(asked)
+            return result
 
 
 def _sleep(seconds: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fgvr.metrics.scores import METRICS
 from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES, METRIC_TITLES
 from fgvr.safe_text import printable
+from fgvr.token_counts import UNCOUNTED
 
 
 def results_table(metrics: str) -> str:
@@ -69,13 +70,14 @@ def _stages(stages: dict[str, Any]) -> list[str]:
         f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
         for name, stage in stages.items()
     ]
-    return lines + [f"({name}: {stage['cut_off']})" for name, stage in stages.items() if stage.get("cut_off")]
+    return lines
 
 
 def _cost(cost: dict[str, Any]) -> str:
+    uncounted = f"; {cost[UNCOUNTED]:,} rows without, since the server does not state them" if UNCOUNTED in cost else ""
     return (
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
-        f"{cost['output_tokens']:,} out; {cost['seconds']:,.0f} s of all stages"
+        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s of all stages"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fgvr.report.prices import Prices
 from fgvr.report.results import EVALUATION, Costs, MethodCost, StageResult
+from fgvr.token_counts import UNCOUNTED
 
 IMAGES = 10_000
 """Images that inference is extrapolated to, as in the paper."""
@@ -123,6 +124,8 @@ def _usd(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
     if model is not None and model in prices.models:
         tokens = [float(stage.tokens.get(f"{kind}_tokens", 0)) for kind in ("prompt", "cached", "output")]
         usd += prices.models[model].usd(*tokens)
+        if stage.tokens.get(UNCOUNTED):
+            unpriced.add(f"tokens of {model}, which its server does not state")
     elif model is not None:
         unpriced.add(model)
     machine = billing.machines.get(stage.name, Machine())

@@ -9,8 +9,10 @@ from typing import Any
 
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
+from fgvr.part_worker import REMARKS
 from fgvr.report.aspects import AspectFacts
-from fgvr.tables import CUT_OFF, Table
+from fgvr.tables import Table
+from fgvr.token_counts import UNCOUNTED
 
 EVALUATION = "eval_"
 """Names of stages that predict for the evaluation only begin with this."""
@@ -62,17 +64,7 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did.
-
-    Attributes:
-        name: of its table.
-        seconds: wall time over all sessions, retries included.
-        rows: of the table, failed ones included.
-        failed: of these, failed ones.
-        failures: failed rows by reason.
-        tokens: by kind.
-        cut_off: how many answers the limit of tokens cut off, in words; "" where none was.
-    """
+    """What a stage did; `seconds` is its wall time over all sessions, retries included."""
 
     name: str
     seconds: float
@@ -80,11 +72,6 @@ class StageResult:
     failed: int
     failures: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
-    cut_off: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """All but the name; of answers that were cut off only where there are some."""
-        return {key: value for key, value in asdict(self).items() if key != "name" and (key != "cut_off" or value)}
 
 
 @dataclass(frozen=True)
@@ -95,8 +82,8 @@ class MethodCost:
         preparation_hours: wall hours of naming, questions and other things done once before it learns.
         training_hours: wall hours of its training.
         inference_hours: wall hours for so many images at the measured rate.
-        usd: of all three together; None where a price is not known.
-        unpriced: models and machines without a price.
+        usd: of all three together; None where a price or a number of tokens is not known.
+        unpriced: models and machines without a price, and models whose server does not state tokens.
     """
 
     preparation_hours: float
@@ -189,7 +176,10 @@ class Results:
             "label_space": None if self.label_space is None else asdict(self.label_space.statistics),
             "candidates": None if self.candidates is None else asdict(self.candidates),
             "aspects": None if self.aspects is None else self.aspects.as_json(),
-            "stages": {stage.name: stage.as_json() for stage in self.stages},
+            "stages": {
+                stage.name: {key: value for key, value in asdict(stage).items() if key != "name"}
+                for stage in self.stages
+            },
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
         }
@@ -207,12 +197,11 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
     found: dict[str, StageResult] = {}
     for table in {table.uri: table for table in tables}.values():
         metrics = table.extra.get("metrics", {})
-        tokens = {name: int(metrics[name]) for name in TOKENS if name in metrics}
-        cut_off = str(table.extra.get(CUT_OFF, ""))
+        tokens = {name: int(metrics[name]) for name in (*TOKENS, UNCOUNTED) if name in metrics}
         earlier = found.get(table.name)
         if earlier is None:
             found[table.name] = StageResult(
-                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens, cut_off
+                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens
             )
         else:
             found[table.name] = StageResult(
@@ -222,9 +211,17 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
                 earlier.failed + table.failed,
                 _sum(earlier.failures, table.failures),
                 _sum(earlier.tokens, tokens),
-                "; ".join(filter(None, (earlier.cut_off, cut_off))),
             )
     return list(found.values())
+
+
+def stage_remarks(tables: Sequence[Table]) -> list[str]:
+    """What workers said of how the tables came about (`fgvr.part_worker.remarks_of`), once, with the tables' names."""
+    names: dict[str, set[str]] = {}
+    for table in tables:
+        for remark in table.extra.get(REMARKS, ()):
+            names.setdefault(remark, set()).add(table.name)
+    return [f"{', '.join(sorted(names[remark]))}: {remark}" for remark in sorted(names)]
 
 
 def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
@@ -235,6 +232,8 @@ def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
 
 def _totals(stages: Sequence[StageResult]) -> dict[str, float]:
     tokens = {name: sum(stage.tokens.get(name, 0) for stage in stages) for name in TOKENS}
+    if uncounted := sum(stage.tokens.get(UNCOUNTED, 0) for stage in stages):
+        tokens[UNCOUNTED] = uncounted
     return {**tokens, "seconds": sum(stage.seconds for stage in stages)}
 
 

@@ -6,6 +6,7 @@ redirect nor a name server that answers differently the second time leads to an 
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ import httpcore
 from fgvr.config.web import WebPolicy
 from fgvr.web.deadline import Deadline, TimedStream
 
+_HOST = re.compile(
+    r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
+    r"[a-z0-9-]+\.(?:com|net|org|io|eu|co|shop|app|dev|cloud|example|de|fr|es|it|nl|pl|uk|us|ca|cn|jp|in|br|au|ru))"
+    r"(?::\d{1,5})?",
+    re.IGNORECASE,
+)
 _NAT64 = ip_network("64:ff9b::/96")
 
 
@@ -78,6 +85,11 @@ def shown(uri: str) -> str:
     place, asked, _ = rest.partition("#")[0].partition("?")
     host, slash, path = place.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?…" if asked else "")
+
+
+def without_scheme(path: str) -> bool:
+    """Whether a path looks like a web address whose `https://` was left away: `//host/a.jpg`, `www.host.org/a.jpg`."""
+    return path.startswith("//") or any(_HOST.fullmatch(part) for part in path.split("/")[:-1])
 
 
 def check_host(host: str, policy: WebPolicy) -> None:

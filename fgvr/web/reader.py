@@ -102,7 +102,7 @@ class _WebReader:
         try:
             with self._pool.stream("GET", url, headers=self._headers(address), extensions={"timeout": waits}) as answer:
                 if answer.status in _REDIRECTS:
-                    return _header(answer, b"location")
+                    return _target(answer)
                 _check(answer)
                 length = _header(answer, b"content-length")
                 if length.isdigit() and int(length) > max_bytes:
@@ -134,6 +134,17 @@ def _address(url: str) -> Address:
         return Address.of(url)
     except (ValueError, UnicodeError) as error:  # of a redirect, too: file:///etc/passwd is no place to go
         raise NotAllowed("not an http:// or https:// URL with a host") from error
+
+
+def _target(answer: httpcore.Response) -> str:
+    """Where a redirect leads: UTF-8, as browsers read what a server did not encode, else latin-1."""
+    given = next((value for key, value in answer.headers if key.lower() == b"location"), b"").strip()
+    if not given:
+        raise HttpFailure(answer.status, f"HTTP status {answer.status}, a redirect that does not say where to")
+    try:
+        return given.decode()
+    except UnicodeDecodeError:
+        return given.decode("latin-1")
 
 
 def _header(answer: httpcore.Response, name: bytes) -> str:

@@ -18,6 +18,7 @@ from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.prompts import image_conversation
 from fgvr.tables import Table
+from fgvr.token_counts import UNCOUNTED
 from pipelines import label
 from pipelines.flow import Flow
 from pipelines.methods.clip_classes import ClipClasses, Ids
@@ -65,7 +66,7 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
         summary.metrics = {
             "prompt_tokens": float(answer.prompt_tokens),
             "output_tokens": float(answer.output_tokens),
-        }
+        } | ({} if answer.tokens_known else {UNCOUNTED: 1.0})
         return summary
 
     decides = {"mllm": backend_identity(config.mllm), "ids": digest_of_ids(chosen), "prompt": META_PROMPT}

@@ -20,7 +20,8 @@ from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
 from fgvr.schemas import Failure, Reason
-from fgvr.tables import Table, totals_of
+from fgvr.tables import Table
+from fgvr.token_counts import token_totals
 from pipelines import aspects, label
 from pipelines.cut_answers import note_cut_answers
 from pipelines.flow import Flow
@@ -75,8 +76,8 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
         table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
         summary = folder.write_table(table)
-        summary.metrics = token_metrics(totals_of(table))
-        note_cut_answers("finer_answers", summary, _limit(settings))
+        summary.metrics = token_metrics(token_totals(table))
+        note_cut_answers(summary, _limit(settings))
         return summary
 
     decides = {

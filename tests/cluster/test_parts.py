@@ -76,8 +76,9 @@ def test_finished_parts_are_left_alone_and_only_the_missing_one_is_computed(job:
     summary = run_parts(job, IDS)
     assert processed(tmp_path) == ["8-15:4"]
     assert (summary.rows, summary.totals["prompt_tokens"]) == (10, 30)  # those of the earlier session included
+    assert summary.remarks == {"squares of ids"}
     assert {name: (Path(job.folder) / name).stat().st_mtime_ns for name in before} == before
-    run_parts(job, IDS)
+    assert run_parts(job, IDS).remarks == {"squares of ids"}  # kept with the parts
     assert processed(tmp_path) == ["8-15:4"]
 
 

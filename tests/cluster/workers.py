@@ -25,6 +25,8 @@ class SquareWorker:
         kills_at: every process that is given this id dies.
     """
 
+    remarks = ("squares of ids",)
+
     def __init__(
         self, diary: str, fails: int = 0, mended: str = "", dies_at: int | None = None, kills_at: int | None = None
     ) -> None:

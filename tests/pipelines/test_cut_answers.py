@@ -1,7 +1,6 @@
 """Answers that were cut off, from the workers' rows to manifest, status and report; and tables of before the column."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,20 @@ import pytest
 from cluster.metrics import StageMetrics
 from cluster.parts import _merged, _summary
 from cluster.run_status import run_status
-from cluster.stage import StageSummary, token_metrics
-from fgvr import schemas, storage, tables
+from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
+from fgvr import schemas, tables
 from fgvr.config import Label, build
 from fgvr.mllm.backend import Answer
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.look_worker import part_rows
 from fgvr.mllm.shared_answers import shared_rows
-from fgvr.report.console import _stages
-from fgvr.report.results import stage_results
+from fgvr.report.results import stage_remarks
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines.cut_answers import note_cut_answers
 from pipelines.label import answer_decides, label_settings, token_limit
 from pipelines.status import as_text
+from tests.untracked import NoTracking
 
 BEFORE = pa.schema([field for field in schemas.ANSWERS if field.name != "cut"])
 """The answers' schema before it said which were cut off."""
@@ -45,13 +44,15 @@ def old_rows() -> pa.Table:
     return pa.table([rows()[name] for name in BEFORE.names], schema=BEFORE)
 
 
-def finished(folder: str, **metrics: float) -> Table:
-    uri = storage.join(folder, "tables", "answers", "ab")
-    summary = StageSummary(3, metrics=metrics)
-    note_cut_answers("answers", summary, "label.max_tokens = 32")
-    table = Table(uri, "answers", "ab", 3, 0, 1, 3, 2.0, extra={**summary.extra, "metrics": summary.metrics})
-    table.commit()
-    return table
+def finished(folder: Path, **metrics: float) -> Table:
+    """An answers table as a stage of a run in `folder` leaves it."""
+
+    def compute(_: StageFolder) -> StageSummary:
+        summary = StageSummary(3, metrics=metrics, remarks=("the server gives no seeds",))
+        note_cut_answers(summary, "label.max_tokens = 32")
+        return summary
+
+    return RunContext(build({}), str(folder), NoTracking()).stage("answers", decides={}, inputs=[], compute=compute)
 
 
 def test_they_are_counted_in_a_part_and_are_no_tokens() -> None:
@@ -59,7 +60,7 @@ def test_they_are_counted_in_a_part_and_are_no_tokens() -> None:
     totals = _summary(rows())["totals"]
     assert totals == {"prompt_tokens": 0, "output_tokens": 0, "cut_answers": 2}
     assert token_metrics(totals)["cut_answers"] == 2.0
-    assert "cut_answers" not in _summary(old_rows())["totals"]  # not known is not none
+    assert "cut_answers" not in _summary(old_rows())["totals"]
 
     counted: list[float] = []
 
@@ -77,20 +78,17 @@ def test_they_are_said_on_the_console_in_status_and_in_the_report(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        table = finished(str(tmp_path), cut_answers=2.0)
+        table = finished(tmp_path, cut_answers=2.0)
     assert f"answers: {WORDS}" in caplog.text
-    assert table.extra["cut_off"] == WORDS
     assert f"answers: {WORDS}" in as_text(run_status(str(tmp_path)))
-    (stage,) = stage_results([table])
-    assert stage.cut_off == WORDS
-    assert any(WORDS in line for line in _stages({"answers": stage.as_json()}))
+    report = stage_remarks([table])
+    assert report[0].startswith(f"answers: {WORDS}")
+    assert report[1:] == ["answers: the server gives no seeds"]  # what was to be said besides is said
 
 
 def test_where_none_was_cut_off_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    table = finished(str(tmp_path), cut_answers=0.0)
-    assert "cut off" not in caplog.text + as_text(run_status(str(tmp_path)))
-    assert "cut_off" not in table.extra
-    assert "cut_off" not in stage_results([table])[0].as_json()
+    table = finished(tmp_path, cut_answers=0.0)
+    assert "cut off" not in caplog.text + as_text(run_status(str(tmp_path))) + "".join(stage_remarks([table]))
 
 
 def test_a_part_of_before_is_tried_again_by_a_version_that_knows_more() -> None:
@@ -157,9 +155,3 @@ def test_a_list_prompt_of_the_user_s_own_stays() -> None:
 def test_what_limits_an_answer() -> None:
     assert token_limit(Label()) == "label.max_tokens = 32"
     assert token_limit(Label(max_tokens=20), 3) == "label.max_tokens = 20 (× 3 labels)"
-
-
-def test_a_stage_with_several_tables_says_it_of_each() -> None:
-    one = Table("/a", "answers", "a", 3, 0, 1, 3, 1.0, extra={"cut_off": "1 answer was cut off at x = 1"})
-    (stage,) = stage_results([one, replace(one, uri="/b", extra={}), replace(one, uri="/c")])
-    assert stage.cut_off == "1 answer was cut off at x = 1; 1 answer was cut off at x = 1"

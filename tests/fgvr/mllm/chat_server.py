@@ -124,7 +124,10 @@ def serving(server: ChatServer) -> Iterator[ChatServer]:
             except OSError:  # the client did not wait
                 self.close_connection = True
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # sixteen connections at once would be too many for the default of 5
+
+    httpd = Server(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()

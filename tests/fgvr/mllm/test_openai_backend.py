@@ -2,7 +2,10 @@
 
 import base64
 import io
+import json
 import math
+import re
+import threading
 import time
 from typing import Any
 
@@ -11,12 +14,17 @@ import pytest
 from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
 from PIL import Image
 
+from fgvr.config import ConfigError, build
+from fgvr.config.data import ImageLimits
 from fgvr.config.models import OpenAIBackend
+from fgvr.mllm.aspect_worker import aspect_rows
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
-from fgvr.mllm.label_worker import answer_rows
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.openai_backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation, text_conversation
+from fgvr.part_worker import remarks_of
 from fgvr.schemas import Reason
+from fgvr.token_counts import token_totals
 
 
 def picture(shade: int = 0, size: tuple[int, int] = (8, 6)) -> Picture:
@@ -84,10 +92,18 @@ def test_answers_keep_the_order_and_the_concurrency_is_bounded() -> None:
         (200, {}, {"id": "1", "choices": [{"index": 0}]}),
         (200, {}, {"id": "1", "choices": ["Finch"]}),
         (200, {}, b"[" * 100_000),
-        completion([{"type": "text", "text": "Finch"}]),  # type: ignore[arg-type]
+        completion([3]),  # type: ignore[arg-type]
+        completion("Finch", finish="error"),
+        completion("Fin", finish="abort"),
+        (200, {}, {"error": {"message": "Provider returned error", "code": 502}}),
+        (200, {}, {"id": "1", "choices": [{"index": 0, "error": {"code": 502}, "message": {"content": ""}}]}),
+        (200, {"content-type": "text/event-stream"}, b'data: {"choices": [{"delta": {"content": "Fin"}}]}\n\n'),
         completion(None, refusal=["no"]),
         completion("Finch", tops={"Finch": None}),  # type: ignore[dict-item]
         completion("Finch", tops={"Finch": math.nan}),
+        completion("Finch", tops={"Finch": 0.9}),  # a probability, or a logit
+        completion("Finch", tops={"Finch": math.inf}),
+        completion("Finch", tops={"Finch": 10**400}),
     ],
 )
 def test_what_may_pass_is_tried_again(failure: Reply | None) -> None:
@@ -227,6 +243,7 @@ def test_a_count_of_tokens_that_is_none_does_not_cost_the_answer(tokens: Any) ->
     with serving(ChatServer(lambda *_: reply)) as server:
         (answer,) = client(server).label([request()])
     assert (answer.text, answer.prompt_tokens, answer.output_tokens) == ("Finch", 0, 3)
+    assert not answer.tokens_known
 
 
 def test_half_a_character_does_not_stop_the_table() -> None:
@@ -285,3 +302,202 @@ def test_a_server_without_log_probabilities_cannot_answer_aspects() -> None:
         pytest.raises(BackendRefused, match="top_logprobs"),
     ):
         client(server).aspects([picture()], AspectTask(("A?",), "i"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "House "}, {"type": "text", "text": "Finch"}], "House Finch"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "b"}], "b"),
+        ([{"type": "reasoning", "text": "a bill"}, {"type": "output_text", "text": "Finch"}], "Finch"),
+        (["House ", "Finch"], "House Finch"),
+        ({"type": "text", "text": "Finch"}, "Finch"),
+        ([{"type": "refusal", "refusal": "I cannot say."}], "I cannot say."),
+        ([{"type": "thinking", "thinking": "a bill"}], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_content_in_parts_is_the_text_of_its_parts(content: Any, text: str) -> None:
+    with serving(ChatServer(lambda *_: completion(content, reasoning_content="a bill"))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.failure) == (text, None)
+    assert len(server.asked) == 1
+
+
+def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+    deltas = [{"role": "assistant"}, {"reasoning_content": "a bill"}, {"content": "House "}, {"content": "Finch"}]
+    events: list[dict[str, Any]] = [{"id": "1", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    events.append({"id": "1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    events.append({"id": "1", "choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 3}})
+    body = "".join(f"data: {json.dumps(event)}\r\n\r\n" for event in events) + "data: [DONE]\n\n"
+    with serving(ChatServer(lambda *_: (200, {"content-type": "text/event-stream"}, body.encode()))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.prompt_tokens, answer.output_tokens) == ("House Finch", 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("tops", "p_yes", "mass"),
+    [
+        # By hand: e^0 / (e^0 + e^-9999); the same the other way round; 1 / (1 + e^-1) of e^-745 + e^-746, which is 0.
+        ({"Yes": 0.0, "No": -9999.0}, 1.0, 1.0),
+        ({"No": 0.0, "Yes": -math.inf}, 0.0, 1.0),
+        ({"Maybe": 0.0, "Yes": -745.0, "No": -746.0}, 1 / (1 + math.exp(-1)), 0.0),
+        ({"Yes": math.log(0.5), " Yes": -9999.0, "No": math.log(0.25)}, 2 / 3, 0.75),
+        ({"Yes": math.log(0.9), "Well": -9999.0}, 1.0, 0.9),
+        ({"Yes": math.log(0.9), "Well": -math.inf}, 1.0, 0.9),
+        ({"Maybe": 0.0, "Yes": -math.inf, "No": -math.inf}, math.nan, 0.0),
+        ({"Yes": 1e-7, "No": -20.0}, 1 / (1 + math.exp(-20)), 1.0),  # a rounding above 0
+    ],
+)
+def test_log_probabilities_of_any_value(tops: dict[str, float], p_yes: float, mass: float) -> None:
+    """JSON as Python and many servers write it has -Infinity; one question beside it keeps the image."""
+    other = {"Yes": math.log(0.6), "No": math.log(0.2)}
+    with serving(ChatServer(lambda b, _: completion("Yes", tops=tops if "A?" in prompt_of(b) else other))) as server:
+        (found,) = client(server).aspects([picture()], AspectTask(("A?", "B?"), "i"))
+    assert found.failure is None
+    assert found.p_yes.tolist() == pytest.approx([p_yes, 0.75], rel=1e-6, nan_ok=True)
+    assert found.label_mass.tolist() == pytest.approx([mass, 0.8], rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3.0, 1e300, 10**400, "high", None, True])
+def test_what_is_no_log_probability_fails_its_row_after_three_paid_replies(value: Any) -> None:
+    tops = {"Yes": math.log(0.6), "No": math.log(0.2)}
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return completion("Yes", tops={"Yes": value, "No": -3.0} if "A?" in prompt_of(body) else tops)
+
+    with serving(ChatServer(answer)) as server:
+        asked = client(server, concurrency=1)
+        (bad,) = asked.aspects([picture()], AspectTask(("A?",), "i"))
+        (good,) = asked.aspects([picture()], AspectTask(("B?",), "i"))
+    assert bad.failure is not None
+    assert bad.failure.reason is Reason.ENGINE_ERROR
+    assert "log-probabilities" in bad.failure.detail
+    assert good.failure is None
+    assert len(server.asked) == 4
+
+
+def test_a_reply_without_log_probabilities_in_between_fails_its_image_only() -> None:
+    tops = {"Yes": math.log(0.6), "No": math.log(0.2)}
+    replies = [completion("Yes", tops=tops), *[completion("Yes")] * 3, completion("", finish="content_filter")]
+    with serving(ChatServer(lambda _, n: replies[n])) as server:
+        found = client(server, concurrency=1).aspects([picture(n) for n in range(3)], AspectTask(("A?",), "i"))
+    assert [None if answer.failure is None else answer.failure.reason for answer in found] == [
+        None,
+        Reason.ENGINE_ERROR,
+        Reason.REFUSED,
+    ]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, "much"])
+def test_tokens_that_a_server_does_not_state_are_unknown_and_said_once(
+    usage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tops = {"Yes": math.log(0.6), "No": math.log(0.2)}
+    status, headers, body = completion("Finch", tops=tops)
+    body = {name: value for name, value in body.items() if name != "usage"} | (
+        {} if usage is None else {"usage": usage}
+    )
+    with serving(ChatServer(lambda *_: (status, headers, body))) as server, caplog.at_level("WARNING"):
+        asked = client(server)
+        worker = LabelWorker(LabelSettings(OpenAIBackend(model="m"), "Name it", Sampling(), ImageLimits()), asked)
+        (answer, other) = asked.label([request(), request(1)])
+        (scores,) = asked.aspects([picture()], AspectTask(("A?",), "i"))
+    rows = answer_rows([4, 5], [[answer], [other, answer]])
+    assert rows["texts"].to_pylist() == [["Finch"], ["Finch", "Finch"]]
+    assert rows["prompt_tokens"].to_pylist() == rows["output_tokens"].to_pylist() == [None, None]
+    assert aspect_rows([4], [scores], 1)["prompt_tokens"].to_pylist() == [None]
+    assert token_totals(rows) == {"prompt_tokens": 0, "output_tokens": 0, "uncounted_rows": 2}
+    assert sum("does not state its tokens" in record.getMessage() for record in caplog.records) == 1
+    assert remarks_of(worker) == (
+        "the server does not state its tokens (usage), so what the answers cost is not known",
+    )
+
+
+def test_a_photo_that_moderation_refuses_with_403_ends_no_job() -> None:
+    reply = error(403, "Your input was flagged by the model's moderation")
+    with serving(ChatServer(lambda _, n: reply if n == 0 else completion("Finch"))) as server:
+        bad, good = client(server, concurrency=1).label([request(0), request(1)])
+    assert bad.failure is not None
+    assert bad.failure.reason is Reason.REQUEST_REJECTED
+    assert good.text == "Finch"
+
+
+def test_a_request_too_large_for_the_rate_is_not_waited_for() -> None:
+    reply = error(429, "Request too large for m on tokens per min (TPM): Limit 30000, Requested 50000", "rate_limit")
+    with serving(ChatServer(lambda _, n: reply if n == 0 else completion("Finch"))) as server:
+        bad, good = client(server, concurrency=1).label([request(0), request(1)])
+    assert bad.failure is not None
+    assert bad.failure.reason is Reason.REQUEST_REJECTED
+    assert good.text == "Finch"
+
+
+@pytest.mark.parametrize("header", [{"retry_after": "1"}, {"retry_after_ms": "20"}, {}])
+def test_a_rate_limit_loses_no_rows_and_is_not_flooded(header: dict[str, str]) -> None:
+    """Forty requests, and one more every 20 ms: as a server of forty a minute, 75 times as fast."""
+    lock, state = threading.Lock(), {"left": 40.0, "at": time.monotonic()}
+
+    def answer(_: dict[str, Any], number: int) -> Reply:
+        with lock:
+            now = time.monotonic()
+            state["left"] = min(40.0, state["left"] + (now - state["at"]) / 0.02)
+            state["at"] = now
+            if state["left"] < 1:
+                return error(429, "rate limit", "rate_limit", **header)
+            state["left"] -= 1
+        return completion("Finch")
+
+    with serving(ChatServer(answer)) as server:
+        answers = client(server, concurrency=16, max_retries=2).label([request(n) for n in range(100)])
+    assert [answer.text for answer in answers] == ["Finch"] * 100
+    assert len(server.asked) < 180
+
+
+def test_a_server_that_only_asks_to_wait_ends_the_job_in_time() -> None:
+    with (
+        serving(ChatServer(lambda *_: error(429, "come back tomorrow", retry_after="0"))) as server,
+        pytest.raises(BackendRefused, match=r"mllm\.max_wait_minutes.*come back tomorrow"),
+    ):
+        client(server, max_wait_minutes=0.005, concurrency=4).label([request(n) for n in range(50)])
+    assert len(server.asked) < 30
+
+
+def test_without_retries_a_rate_limit_fails_its_row() -> None:
+    with serving(ChatServer(lambda *_: error(429, "slow down", retry_after="9"))) as server:
+        (answer,) = client(server, max_retries=0).label([request()])
+    assert answer.failure is not None
+    assert "HTTP 429: slow down (after 1 tries)" in answer.failure.detail
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("localhost:8000/v1", "http://localhost:8000/v1"),
+        ("//gpu:8000/v1", "http://gpu:8000/v1"),
+        ("http:/gpu:8000/v1", "http://gpu:8000/v1"),
+        ("ftp://gpu/v1", "http://gpu/v1"),
+        ("http://", "names no server"),
+        ("", "names no server"),
+        ("http://gpu:80000/v1", "no address"),
+        ("http://gpu 1:8000/v1", "names no server"),
+        ("http://[::1/v1", "no address"),
+        ("http://gpu:8000/v1/chat/completions", "up to and with /v1"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_told_with_the_remedy(address: str, said: str) -> None:
+    with pytest.raises(BackendRefused, match=rf"mllm\.base_url: .*{re.escape(said)}"):
+        OpenAIClient(OpenAIBackend(base_url=address, model="m"))
+    with pytest.raises(ConfigError, match=rf"questions\.llm\.base_url: .*{re.escape(said)}"):
+        build({"questions": {"llm": {"kind": "openai", "model": "m", "base_url": address}}})
+
+
+def test_a_server_that_is_busy_from_the_start_is_not_asked_by_all_threads() -> None:
+    def answer(_: dict[str, Any], number: int) -> Reply:
+        return error(429, "slow down", retry_after="0.3") if number < 2 else completion("Finch")
+
+    with serving(ChatServer(answer)) as server:
+        answers = client(server, concurrency=16).label([request(n) for n in range(32)])
+    assert all(found.text == "Finch" for found in answers)
+    assert len(server.asked) == 34
+    assert server.times[2] - server.times[0] >= 0.6

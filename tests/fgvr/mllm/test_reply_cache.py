@@ -137,3 +137,59 @@ def test_run_means_the_runs_own_folder(tmp_path: Path) -> None:
     assert config.mllm.reply_cache == "s3://bucket/runs/a/replies"  # type: ignore[union-attr]
     assert config.questions.llm.reply_cache is None  # type: ignore[union-attr]
     assert with_run_replies(build({}), "runs/a") == build({})
+
+
+def test_a_kept_reply_that_cannot_be_interpreted_is_asked_again_and_replaced(tmp_path: Path) -> None:
+    task = AspectTask(("A?",), "i")
+    picture = request().picture
+    with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": -0.1, "No": -3.0}))) as server:
+        (first,) = client(server, tmp_path).aspects([picture], task)
+        (file,) = tmp_path.rglob("*.json")
+        whole = file.read_bytes()
+        for kept in (
+            b"",
+            whole[:50],
+            whole.replace(b"-3.0", b"NaN"),
+            b'{"error": "busy"}',
+            whole.replace(b"top_", b""),
+        ):
+            file.write_bytes(kept)
+            (again,) = client(server, tmp_path).aspects([picture], task)
+            assert again.p_yes == first.p_yes
+            assert file.read_bytes() == whole
+    assert len(server.asked) == 6
+
+
+def test_a_reply_with_any_log_probability_is_no_trap(tmp_path: Path) -> None:
+    """Kept replies of earlier versions hold such values, too: they were kept before they were read."""
+    with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": 0.0, "No": -9999.0}))) as server:
+        for _ in range(2):
+            (found,) = client(server, tmp_path).aspects([request().picture], AspectTask(("A?",), "i"))
+            assert (found.p_yes.tolist(), found.label_mass.tolist()) == ([1.0], [1.0])
+    assert len(server.asked) == 1
+
+
+def test_an_unreadable_reply_is_never_kept(tmp_path: Path) -> None:
+    with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": 7.0, "No": -3.0}))) as server:
+        (found,) = client(server, tmp_path).aspects([request().picture], AspectTask(("A?",), "i"))
+    assert found.failure is not None
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_replies_of_a_server_that_takes_less_are_found_again_and_say_so(tmp_path: Path) -> None:
+    """The name of a reply is that of the question as it is meant: nobody has learned anything when a run is resumed."""
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        refused = next((field for field in ("temperature", "seed", "max_tokens") if field in body), None)
+        return completion("Finch") if refused is None else error(400, f"Unsupported parameter: '{refused}'")
+
+    sampled = [request(shade, temperature=0.7, seed=shade) for shade in range(3)]
+    with serving(ChatServer(answer)) as server:
+        first = client(server, tmp_path, concurrency=2)
+        assert [answer.text for answer in first.label(sampled)] == ["Finch"] * 3
+        assert len(server.asked) == 6
+        again = client(server, tmp_path)
+        assert [answer.text for answer in again.label(sampled)] == ["Finch"] * 3
+    assert len(server.asked) == 6
+    assert len(first.remarks) == 2
+    assert again.remarks == first.remarks

@@ -6,7 +6,7 @@ import pytest
 
 from fgvr.report.costs import IMAGES, Billing, Machine, method_costs
 from fgvr.report.prices import ModelPrice, Prices
-from fgvr.report.results import StageResult
+from fgvr.report.results import StageResult, cost
 
 
 def tokens(prompt: int, output: int, cached: int = 0) -> dict[str, int]:
@@ -122,3 +122,15 @@ def test_near_duplicates_and_the_search_in_tasks() -> None:
     assert (costs["near"].preparation_hours, costs["near"].training_hours) == pytest.approx((0.16, 0.25))
     # An MLLM that is asked about each of 10,000 images: 3.6 s an answer, nothing shared.
     assert costs["mllm"].inference_hours == pytest.approx(10)
+
+
+def test_tokens_that_a_server_did_not_state_make_no_cost_too_low() -> None:
+    stated = StageResult("answers", 360, 100, 0, tokens={**tokens(100_000, 1_000), "uncounted_rows": 3})
+    stages = [stated if stage.name == "answers" else stage for stage in STAGES]
+    found = method_costs(["zs_clip", "makd"], stages, Billing(PRICES, SERVER, MACHINES), class_targets="true").methods
+    assert found["zs_clip"].usd is None
+    assert found["zs_clip"].unpriced == ("tokens of gpt, which its server does not state",)
+    assert found["makd"].usd is not None  # it needs no names
+    totals = cost(stages)
+    assert (totals["prompt_tokens"], totals["uncounted_rows"]) == (1_300_000, 3)
+    assert "uncounted_rows" not in totals["evaluation"]

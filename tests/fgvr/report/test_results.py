@@ -2,7 +2,7 @@ import json
 
 from sample_report import results
 
-from fgvr.report.results import stage_results
+from fgvr.report.results import stage_remarks, stage_results
 from fgvr.tables import Table
 
 
@@ -43,3 +43,11 @@ def test_tables_of_one_stage_are_added_up():
     assert (found.seconds, found.rows, found.failed) == (3, 30, 2)
     assert found.failures == {"corrupt": 1, "not_found": 1}
     assert found.tokens == {"prompt_tokens": 10}
+
+
+def test_remarks_of_stages_are_told_once_with_their_tables() -> None:
+    def table(name: str, *remarks: str) -> Table:
+        return Table(f"/{name}", name, "f", 1, 0, 1, 1, 0.0, extra={"remarks": list(remarks)} if remarks else {})
+
+    found = stage_remarks([table("looks", "no seed", "no usage"), table("answers", "no seed"), table("labels")])
+    assert found == ["answers, looks: no seed", "looks: no usage"]

@@ -38,6 +38,10 @@ class Shop(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
+RAW = {"utf8": "/größe/ü b.jpg?ä=1".encode(), "latin1": "/größe.jpg".encode("latin-1"), "empty": b"", "blank": b"  "}
+"""Targets of redirects, byte for byte."""
+
+
 class _Answers(BaseHTTPRequestHandler):
     server: Shop
 
@@ -60,6 +64,8 @@ class _Answers(BaseHTTPRequestHandler):
         kind, _, rest = path[1:].partition("/")
         if kind == "to":
             self._send(302, b"", Location=rest)
+        elif kind == "raw":  # as servers do that put a file's name into the header as it is
+            self.wfile.write(b"HTTP/1.0 301 Moved\r\nLocation: " + RAW[rest] + b"\r\nContent-Length: 0\r\n\r\n")
         elif kind == "status":  # /status/<number>/<how often>/<Retry-After>
             status, often, wait = rest.split("/")
             if times > int(often):

@@ -177,3 +177,44 @@ def test_settings_that_cannot_be_meant():
     ):
         with pytest.raises(ValidationError):
             WebPolicy(**wrong)
+
+
+def test_a_redirect_says_where_to_in_whatever_letters(shop):
+    for kind, asked in {"utf8": "/gr%C3%B6%C3%9Fe/%C3%BC%20b.jpg?%C3%A4=1", "latin1": "/gr%C3%B6%C3%9Fe.jpg"}.items():
+        assert read_image(f"{shop.url}/raw/{kind}", limits()).size == (40, 30)
+        assert shop.asked[asked] == 1, dict(shop.asked)
+
+
+@pytest.mark.parametrize("kind", ["empty", "blank"])
+def test_a_redirect_to_nowhere_is_said_to_be_one(shop, kind):
+    found = failure(f"{shop.url}/raw/{kind}", limits())
+    assert found.reason is Reason.UNREADABLE
+    assert "HTTP status 301, a redirect that does not say where to" in found.detail
+    assert shop.asked[f"/raw/{kind}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "hinted"),
+    [
+        ("//cdn/a.jpg", True),
+        ("/photos/127.0.0.1:8080/a.jpg", True),
+        ("/photos/localhost:8080/a.jpg", True),
+        ("/photos/www.shop/a.jpg", True),
+        ("/photos/img.shop.test/2024/a.jpg", True),
+        ("/photos/shop.de/a.jpg", True),
+        ("/photos/v1.0/a.jpg", False),
+        ("/photos/2024.10.01/a.jpg", False),
+        ("/photos/img.shop.test", False),
+    ],
+)
+def test_a_path_that_looks_like_an_address_gets_a_hint(uri, hinted):
+    found = failure(uri, limits())
+    assert found.reason is Reason.NOT_FOUND
+    assert ("without https:// before it?" in found.detail) is hinted
+
+
+def test_an_image_inside_its_own_address_is_named_so():
+    found = failure("/photos/data:image/png;base64," + "A" * 10_000, limits())
+    assert found.reason is Reason.NOT_ALLOWED
+    assert "data:" in found.detail
+    assert len(found.detail) < 200
