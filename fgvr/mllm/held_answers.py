@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from fgvr.mllm.backend import Answer, BackendRefused
@@ -82,8 +83,7 @@ class HeldAnswers:
         message = reply.choices[0].message
         answer = answer_of(reply)
         if not message.content and getattr(message, "refusal", None):
-            refused = Failure(Reason.REFUSED, str(message.refusal))
-            return Answer(None, None, answer.prompt_tokens, answer.output_tokens, refused)
+            return replace(answer, text=None, logprob=None, failure=Failure(Reason.REFUSED, str(message.refusal)))
         if not answer.text or answer.failure is not None:
             return answer
         if looks_structured(answer.text):
