@@ -41,6 +41,7 @@ def answers(folder: Path, rows: int, rng: np.random.Generator) -> Table:
         part = {
             "image_id": ids,
             "texts": [[name] for name in names],
+            "cut": [[False]] * len(ids),
             "logprobs": [[-1.0]] * len(ids),
             "prompt_tokens": [272] * len(ids),
             "output_tokens": [8] * len(ids),
@@ -61,7 +62,7 @@ def samples(folder: Path, rows: int, rng: np.random.Generator) -> Table:
 
 def name(table: Table, folder: Path) -> None:
     """What `pipelines.label.name_answers` computes."""
-    items = count_items(table.batches(["texts", "error"]), 1)
+    items = count_items(table.batches(), 1)
     named = build_label_space(items, None, lambda uses: merge_aliases(uses, unneeded, 1.0))
     for number, part in enumerate(table.batches()):
         tables.write_part(str(folder), number, label_rows(part, named))

@@ -168,7 +168,7 @@ def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
 def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
     """The part's rows in the order of `ids`; checks that each id is there exactly once."""
     if before is not None:
-        kept = before.filter(pc.is_null(before["error"]))
+        kept = tables.conform(before.filter(pc.is_null(before["error"])), schema)
         rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
     if rows is None:
         raise ValueError("a part without rows")

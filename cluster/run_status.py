@@ -19,6 +19,7 @@ from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
 from fgvr.omissions import LeftOut
+from fgvr.part_worker import REMARKS
 from fgvr.tables import Table
 
 UNKNOWN = "unknown"
@@ -51,7 +52,7 @@ class StageStatus:
         training: last metrics of a training.
         epochs: of the whole training.
         left_out: what a listing of photos left out, by reason and ending (`fgvr.omissions`).
-        remarks: what else it says about its source.
+        remarks: what its manifest says of how the table came about.
     """
 
     name: str
@@ -166,7 +167,6 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
         done = Table.load(uri)
     except (FileNotFoundError, NotADirectoryError):
         return _unfinished(uri, name, fingerprint, CUT_OFF if state in {FINISHED, UNKNOWN} else state)
-    failures = dict(done.failures)
     return StageStatus(
         name,
         fingerprint,
@@ -174,10 +174,10 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
         done.rows,
         done.rows,
         done.failed,
-        failures,
+        dict(done.failures),
         seconds=done.seconds,
         left_out=done.extra.get("left_out", {}),
-        remarks=tuple(done.extra.get("remarks", ())),
+        remarks=tuple(done.extra.get(REMARKS, ())),
     )
 
 

@@ -68,6 +68,8 @@ ANSWERS = pa.schema(
     [
         IMAGE_ID,
         ("texts", pa.list_(pa.string())),  # every answer as the model gave it, kept for ever; null where it gave none
+        # whether the limit of tokens ended each; null where that is not known: tables of before the column have none
+        ("cut", pa.list_(pa.bool_())),
         ("logprobs", pa.list_(pa.float32())),  # mean log-probability of each answer's tokens, nats
         ("prompt_tokens", pa.int32()),  # of all answers, image tokens included
         ("output_tokens", pa.int32()),

@@ -65,6 +65,16 @@ def part_summary(folder: str, number: int) -> dict[str, Any]:
     return facts
 
 
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of an earlier version in today's schema: columns, and fields of structs, that they lack are null."""
+    return pa.concat_tables([schema.empty_table(), rows], promote_options="default").cast(schema)
+
+
+def _together(parts: list[pa.Table]) -> pa.Table:
+    """Parts of a table that one version began and a later one went on with."""
+    return pa.concat_tables(parts, promote_options="default")
+
+
 @dataclass(frozen=True)
 class Table:
     """A complete stage output.
@@ -117,7 +127,7 @@ class Table:
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """All rows, in the order in which they were written (ascending ids)."""
-        return pa.concat_tables([read_part(self.uri, number, columns) for number in range(self.parts)])
+        return _together([read_part(self.uri, number, columns) for number in range(self.parts)])
 
     def batches(self, columns: list[str] | None = None) -> Any:
         """The parts one after the other, for tables that should not be held whole."""
@@ -135,7 +145,7 @@ class Table:
         numbers = np.unique(ids // self.rows_per_part)
         if not numbers.size:
             return read_part(self.uri, 0, columns).slice(0, 0)
-        rows = pa.concat_tables([read_part(self.uri, int(number), columns) for number in numbers])
+        rows = _together([read_part(self.uri, int(number), columns) for number in numbers])
         starts = np.searchsorted(numbers, ids // self.rows_per_part) * self.rows_per_part
         # Every part but the last is full, so a part's rows start at a multiple of R among those read.
         return rows.take(pa.array(starts + ids % self.rows_per_part))
@@ -144,7 +154,7 @@ class Table:
         """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""
         wanted = np.unique(np.asarray(ids, dtype=np.int64))
         columns = columns if columns is None or "image_id" in columns else ["image_id", *columns]
-        return pa.concat_tables([rows_among(part, wanted) for part in self.batches(columns)])
+        return _together([rows_among(part, wanted) for part in self.batches(columns)])
 
     def good(self, columns: list[str] | None = None) -> pa.Table:
         """Rows without an error."""

@@ -25,16 +25,20 @@ from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas, storage, tables
 from fgvr.config import Config, Label
+from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from fgvr.discovery import discovery_ids
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.mllm.aliases import read_aliases, write_aliases
+from fgvr.mllm.answer_items import Form
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.merging import merge_aliases
+from fgvr.mllm.structured import extra_tokens, instruction
 from fgvr.tables import Table
+from pipelines.cut_answers import note_cut_answers
 from pipelines.duplicates import SHARED, asked_ids, share, write_photos
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
@@ -63,7 +67,8 @@ def run(context: RunContext, samples: Table, looks: Table | None = None, duplica
     elif looks is None:
         answers = answer(context, "answers", samples, ids, several=True)
     else:
-        answers = take_part(context, looks, "answers", column="answer", ids=ids, schema=schemas.ANSWERS)
+        limit = token_limit(config, config.listed)
+        answers = take_part(context, looks, "answers", column="answer", ids=ids, schema=schemas.ANSWERS, limit=limit)
     chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
     decides = {"aliases": chosen}
     return name_answers(
@@ -72,7 +77,8 @@ def run(context: RunContext, samples: Table, looks: Table | None = None, duplica
         [answers],
         config.aliases,
         decides=decides,
-        listed=config.listed,
+        form=Form(config.listed, config.answer == "structured"),
+        limit=token_limit(config, config.listed),
         merge=True,
         duplicates=duplicates,
     )
@@ -89,7 +95,11 @@ def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64],
         name: of the new table.
     """
     answers = answer(context, f"{name}_answers", samples, ids)
-    return name_answers(context, name, [answers, labels], labels.path(ALIASES_FILE))
+    config = context.config.label
+    form = Form(structured=config.answer == "structured")
+    return name_answers(
+        context, name, [answers, labels], labels.path(ALIASES_FILE), form=form, limit=token_limit(config)
+    )
 
 
 def answer(
@@ -109,16 +119,19 @@ def answer(
         samples: the samples table.
         ids: int64 [n], ascending, images asked about.
         several: ask as often and for as many labels as `label.samples` and `label.listed` say, else for one label once.
-        prompt: what is asked; None: what the config says.
+        prompt: what is asked, for an answer in free words; None: what the config says.
     """
     config = context.config.label
     settings = label_settings(context.config, several=several)
     if prompt is not None:
-        settings = replace(settings, prompt=prompt)
+        free = replace(settings.sampling, max_tokens=config.max_tokens, structured=None)
+        settings = replace(settings, prompt=prompt, sampling=free)
 
     def compute(folder: StageFolder) -> StageSummary:
         job = PartJob(table, folder.uri, LabelWorker, {"settings": settings}, schemas.ANSWERS, samples, config.workers)
-        return folder.run_parts(job, ids)
+        summary = folder.run_parts(job, ids)
+        note_cut_answers(summary, token_limit(config, config.listed if several else 1))
+        return summary
 
     decides = answer_decides(settings) | {"workers": config.workers, "ids": digest_of_ids(ids)}
     return context.stage(table, decides=decides, inputs=[samples], compute=compute)
@@ -127,13 +140,15 @@ def answer(
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
     """What decides the answers about an image."""
     sampling = settings.sampling
+    # What came later decides only where it is used: tables of before are found again.
+    held = {} if sampling.structured is None else {"structured": sampling.structured}
     return {
         "mllm": backend_identity(settings.mllm),
         "prompt": settings.prompt,
         "sampling": [sampling.max_tokens, sampling.temperature, sampling.seed],
         "samples": settings.samples,
         "limits": settings.limits,
-    }
+    } | held
 
 
 def label_settings(config: Config, *, several: bool) -> LabelSettings:
@@ -144,14 +159,32 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     asked = config.label
     listed, samples = (asked.listed, asked.samples) if several else (1, 1)
     temperature = asked.temperature if samples == asked.samples else 0.0
+    structured = listed if asked.answer == "structured" else None
+    tokens = asked.max_tokens * listed + (0 if structured is None else extra_tokens(listed))
     return LabelSettings(
         mllm=config.mllm,
-        prompt=asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed)),
-        sampling=Sampling(asked.max_tokens * listed, temperature, asked.seed),
+        prompt=_prompt(asked, listed),
+        sampling=Sampling(tokens, temperature, asked.seed, structured),
         limits=config.ingest.limits,
         samples=samples,
         threads=max(2, int(asked.workers.num_cpus)),
     )
+
+
+def _prompt(asked: Label, listed: int) -> str:
+    """What is asked for so many labels; for a structured answer its form is said behind it."""
+    if asked.answer == "free":
+        return asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed))
+    # The prompt for lists as it stands by default says how to write lines, which are not wanted here.
+    question = LISTED_QUESTION if asked.listed_prompt == LISTED_PROMPT else asked.listed_prompt
+    question = asked.prompt if listed == 1 else question.replace("{k}", str(listed))
+    return f"{question} {instruction(listed)}"
+
+
+def token_limit(asked: Label, listed: int = 1) -> str:
+    """What limits the tokens of an answer with so many labels, as messages say it."""
+    limit = f"label.max_tokens = {asked.max_tokens}"
+    return limit if listed == 1 else f"{limit} (× {listed} labels)"
 
 
 def _merge(config: Label) -> Merge | None:
@@ -177,7 +210,8 @@ def name_answers(
     aliases: str | None,
     *,
     decides: dict[str, Any] | None = None,
-    listed: int = 1,
+    form: Form | None = None,
+    limit: str | None = None,
     merge: bool = False,
     duplicates: Table | None = None,
 ) -> Table:
@@ -189,15 +223,20 @@ def name_answers(
         inputs: tables that it is made of; the first one has the answers.
         aliases: file of labels chosen before; None: there are none.
         decides: what else decides the content.
-        listed: names that each answer was asked for.
+        form: how the answers were asked for; None: for one label in free words.
+        limit: what limits an answer's tokens, for those that were cut off.
         merge: unite aliases of one name, as the config says.
         duplicates: whose answers are shared; it decided `inputs`.
     """
     answers, config = inputs[0], context.config.label
+    form = form or Form()
+    listed, structured = form.listed, form.structured
     decides = (decides or {}) | {"listed": listed, "merge": _merge_identity(config) if merge else None}
+    decides |= {"structured": True} if structured else {}
 
     def compute(folder: StageFolder) -> StageSummary:
-        items = count_items(answers.batches(["texts", "error"]), listed)
+        # All columns: a table that an earlier version made has no `cut`.
+        items = count_items(answers.batches(), listed, structured=structured)
         chosen = None if aliases is None else read_aliases(aliases)
         named = build_label_space(items, chosen, _merge(config) if merge else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
@@ -205,7 +244,7 @@ def name_answers(
         shared = 0 if duplicates is None else write_photos(folder, duplicates)
         failures: Counter[str] = Counter()
         for number, part in enumerate(answers.batches()):
-            rows = label_rows(part, named, listed)
+            rows = label_rows(part, named, listed, structured=structured, limit=limit)
             tables.write_part(folder.uri, number, rows)
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
         return StageSummary(

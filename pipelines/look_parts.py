@@ -14,12 +14,23 @@ from fgvr import tables
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
+from pipelines.cut_answers import note_cut_answers
 
 
 def take_part(
-    context: RunContext, looks: Table, name: str, *, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema
+    context: RunContext,
+    looks: Table,
+    name: str,
+    *,
+    column: str,
+    ids: npt.NDArray[np.int64],
+    schema: pa.Schema,
+    limit: str = "",
 ) -> Table:
-    """One part of what was said about the images `ids` (int64, ascending) as the table `name` of `schema`."""
+    """One part of what was said about the images `ids` (int64, ascending) as the table `name` of `schema`.
+
+    `limit` is what limits an answer's tokens, for what is said of those that were cut off.
+    """
     size = context.config.aspects.workers.rows_per_part
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -31,7 +42,9 @@ def take_part(
             failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
             totals.update(token_totals(rows))
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        return StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
+        summary = StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
+        note_cut_answers(summary, limit)
+        return summary
 
     decides = {"ids": digest_of_ids(ids), "size": size}
     return context.stage(name, decides=decides, inputs=[looks], compute=compute)

@@ -37,8 +37,12 @@ class Subject:
         return prompt
 
 
-def read_subject(reply: str) -> Subject:
+def read_subject(reply: str, cut_off: str | None = None) -> Subject:
     """The answer to META_PROMPT, also inside chatter or a code block.
+
+    Args:
+        reply: the answer.
+        cut_off: the limit that ended it, in words; None: the model ended it.
 
     Raises:
         BaselineError: there is no such object in it; says how to do without the question.
@@ -50,8 +54,9 @@ def read_subject(reply: str) -> Subject:
         facts = None
     words = {name: facts.get(name) for name in _FIELDS} if isinstance(facts, dict) else {}
     if not words or not all(isinstance(word, str) and word.strip() for word in words.values()):
+        limit = "" if cut_off is None else f", cut off at {cut_off},"
         raise BaselineError(
-            "findr: the MLLM did not say what the images show; its reply was "
+            f"findr: the MLLM did not say what the images show; its reply{limit} was "
             f"{reply[:300]!r}. Set baselines.findr.category, .unit and .expert"
         )
     return Subject(**{name: str(word).strip() for name, word in words.items()})

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fgvr.config.base import Part
 from fgvr.config.models import Mllm
+from fgvr.config.texts import NameTemplate, SubjectPrompt
 
 FINDR_PROMPT = (
     "You are a professional {expert} and can tell any {unit} of {category} from all others. Which {category} {unit} is"
@@ -42,7 +43,7 @@ class Prototypes(Part):
     """Augmented views of each discovery image beside the plain one (FineR, FiNDR: 10)."""
     min_crop: float = Field(default=0.5, gt=0, le=1)
     """Smallest share of the image's area that a view shows (FineR: 0.5)."""
-    template: str = "{}"
+    template: NameTemplate = "{}"
     """Prompt of a name (FineR, FiNDR: the bare name)."""
     seed: int = Field(default=0, ge=0)
     """Of the views."""
@@ -74,7 +75,7 @@ class Findr(Part):
     """Who knows them ("ornithologist"); null: the MLLM is asked."""
     images: int = Field(default=3, ge=1)
     """Images, side by side in one, that the MLLM is asked over (FiNDR: 3)."""
-    prompt: str = FINDR_PROMPT
+    prompt: SubjectPrompt = FINDR_PROMPT
     """What is asked about each discovery image; {category}, {unit} and {expert} are filled in."""
 
 

@@ -13,9 +13,7 @@ from fgvr.config.tree import leaves
 
 def explain(problem: Any) -> str:
     """One of pydantic's `ValidationError.errors()` in words."""
-    # pydantic names the alternative of a union in the path; to the user it is the value of `kind`.
-    tags = {leaf.default for leaf in leaves(Config) if leaf.name.endswith(".kind")}
-    place = ".".join(str(part) for part in problem["loc"] if part not in tags)
+    place = _field(problem["loc"])
     value = problem.get("input")
     context = problem.get("ctx") or {}
     match problem["type"]:
@@ -35,6 +33,16 @@ def explain(problem: Any) -> str:
     said = problem["msg"].removeprefix("Value error, ")  # of a validator here, which says it in words of its own
     said = said.replace("Input should", "should").replace("String should", "should")
     return f"{place}{shown}: {said}" if place else said
+
+
+def _field(loc: tuple[Any, ...]) -> str:
+    """The field's name, without the alternative of a union, which pydantic has in the path: that is in `kind`."""
+    kinds = {(leaf.name.removesuffix(".kind"), leaf.default) for leaf in leaves(Config) if leaf.name.endswith(".kind")}
+    place = ""
+    for part in map(str, loc):
+        if (place, part) not in kinds:  # only there: `clip` and `folder` are names of fields, too
+            place = f"{place}.{part}" if place else part
+    return place
 
 
 def _unknown(place: str) -> str:

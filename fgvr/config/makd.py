@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.distillation import Distillation, NoDistillation
 from fgvr.config.models import Mllm
+from fgvr.config.texts import Prompt
 
 ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide any other response)."
 
@@ -29,7 +30,7 @@ class Questions(Part):
     it; one of the same words always does, and at 1 no other. null: only case and punctuation are forgiven."""
     duplicate_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
-    subject: str = "the main object of the photo"
+    subject: Prompt = "the main object of the photo"
     """What the classes are, in words for the prompt: "birds", "grocery products"."""
     workers: Workers = Workers()
     """Where `llm` runs (one worker)."""
@@ -63,11 +64,18 @@ class Aspects(Part):
     """Of the sample of `max_images`."""
     workers: Workers = Workers(rows_per_part=256)
 
+    @model_validator(mode="after")
+    def _words_differ(self) -> Self:
+        yes, no = (word.strip() for word in self.words)
+        if not yes or not no or yes == no:
+            raise ValueError(f"words = {list(self.words)}: p(yes) compares two different words")
+        return self
+
 
 class ClassScores(Part):
     """class_scores: how likely the MLLM finds each class name as its answer, for the teacher `mllm` of distillation."""
 
-    prompt: str | None = None
+    prompt: Prompt | None = None
     """What is asked beside the image; null: `label.prompt`."""
     workers: Workers = Workers(rows_per_part=256)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fgvr.config.base import Part
 from fgvr.config.simulated import SimulatedBackend
+from fgvr.config.texts import NameTemplate
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
@@ -116,5 +117,5 @@ class Clip(Part):
     """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), or a local-dir folder."""
     pretrained: str | None = None
     """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file; null for `demo` and folders."""
-    template: str = "a photo of a {}."
+    template: NameTemplate = "a photo of a {}."
     """Prompt of zero-shot classification; {} is the name."""

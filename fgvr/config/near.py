@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.simulated import ClipVectors, SimulatedVectors
+from fgvr.config.texts import ListPrompt, Phrase, Prompt
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
-LISTED_PROMPT = (
-    "List the {k} most likely fine-grained class labels for this image, the most likely one first, one label per line, "
-    "without any other text."
-)
+_LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
+LISTED_PROMPT = f"{_LIST}, one label per line, without any other text."
+LISTED_QUESTION = f"{_LIST}."
+"""The same without the form of the answer, for structured ones."""
 
 
 class Label(Part):
@@ -22,17 +23,21 @@ class Label(Part):
 
     images: Discovery = Discovery()
     """The discovery set."""
-    prompt: str = LABEL_PROMPT
+    prompt: Prompt = LABEL_PROMPT
     """What the model is asked, beside the image (default: the paper's prompt)."""
     samples: int = Field(default=1, ge=1, le=100)
     """Answers about each image (self-consistency): the more of them give a name, the heavier it weighs among the
     image's own candidates. Above 1 they must be sampled: set a temperature, e.g. 0.7."""
     listed: int = Field(default=1, ge=1, le=50)
     """Labels asked for in each answer; above 1 with `listed_prompt` (the paper's MLLM-CS asks for 3)."""
-    listed_prompt: str = LISTED_PROMPT
+    listed_prompt: ListPrompt = LISTED_PROMPT
     """What the model is asked for several labels; {k} becomes `listed`."""
+    answer: Literal["free", "structured"] = "free"
+    """`free`: the model answers as it likes, and the name is read from its words (the paper's way); `structured`: the
+    engine or server holds it to JSON with the name, of lists with confidences, or "not visible" (docs/answers.md)."""
     max_tokens: int = Field(default=32, ge=1)
-    """Longest answer, tokens; `listed` times as long for several labels."""
+    """Longest answer, tokens; `listed` times as long for several labels, and longer by what JSON needs. An answer that
+    is cut off before its name was complete is a failed row."""
     temperature: float = Field(default=0, ge=0)
     """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
     aliases: str | None = None
@@ -105,7 +110,7 @@ class Near(Part):
     lower baseline."""
     context_length: int = Field(default=16, ge=1, le=64)
     """Learned context tokens."""
-    context_init: str | None = None
+    context_init: Phrase | None = None
     """Phrase whose token embeddings start the context, e.g. "a photo of a"; null: N(0, 0.02)."""
     class_specific: bool = False
     """A context of its own for every name, instead of a shared one."""

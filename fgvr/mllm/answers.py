@@ -25,7 +25,7 @@ from fgvr.mllm.name_text import (
 from fgvr.mllm.prose import name_in_prose
 from fgvr.mllm.refusals import foreign_language, is_placeholder, is_refusal, mentions_refusal, says_nothing_there
 from fgvr.mllm.reply_json import json_names
-from fgvr.mllm.reply_text import unwrap
+from fgvr.mllm.reply_text import bounded, unwrap
 from fgvr.mllm.sentences import sentences
 from fgvr.mllm.spelling import spelling_key
 from fgvr.schemas import Failure, Reason
@@ -128,7 +128,7 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
         found, REFUSED when the model said that it does not know or will not say, NOTHING_THERE when it said that the
         photo shows no such thing, OTHER_LANGUAGE for a statement in a language that is not read.
     """
-    reply = unwrap(raw or "")
+    reply = unwrap(bounded(raw or ""))
     if reply.open_thought:
         return Failure(Reason.EMPTY_ANSWER, CUT_OFF + OPEN_THOUGHT if cut else OPEN_THOUGHT)
     if not re.search(r"\w", reply.text):

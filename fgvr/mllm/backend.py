@@ -45,11 +45,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn; temperature 0 takes the most probable token at each step."""
+    """How an answer is drawn; temperature 0 takes the most probable token at each step.
+
+    Attributes:
+        max_tokens: longest answer.
+        temperature: of the draw.
+        seed: of the draw; None: another one each time.
+        structured: names of an answer that is held to a form (`fgvr.mllm.structured`); None: free words.
+    """
 
     max_tokens: int = 32
     temperature: float = 0.0
     seed: int | None = None
+    structured: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class Answer:
         prompt_tokens: image tokens included; 0 where the request failed.
         output_tokens: the end of the reply included where the backend counts it.
         failure: why the request failed.
+        cut: whether the limit of tokens ended the reply, and not the model: the text may stop in the middle of a word,
+            or of a thought before any.
         tokens_known: whether the two counts are: false where a server does not state them.
     """
 
@@ -79,6 +89,7 @@ class Answer:
     prompt_tokens: int = 0
     output_tokens: int = 0
     failure: Failure | None = None
+    cut: bool = False
     tokens_known: bool = True
 
 

@@ -6,10 +6,12 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fgvr import storage
 from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
+from fgvr.mllm.answer_items import CutText, Item, item_text
 from fgvr.mllm.answers import clean_answer
 from fgvr.mllm.latin import scientific_name
 from fgvr.schemas import Failure, Reason
@@ -55,17 +57,17 @@ class NamedAnswers:
 
     Attributes:
         space: the label space.
-        meanings: raw answer → canonical name, or why it has none.
+        meanings: raw answer (an `Item`) → canonical name, or why it has none.
         aliases: the alias table, for people.
     """
 
     space: LabelSpace
-    meanings: Mapping[str, str | Failure]
+    meanings: Mapping[Item, str | Failure]
     aliases: tuple[Alias, ...]
 
 
 def build_label_space(
-    answers: Mapping[str, int], aliases: AliasTable | None = None, merge: Merge | None = None
+    answers: Mapping[Any, int], aliases: AliasTable | None = None, merge: Merge | None = None
 ) -> NamedAnswers:
     """Clean all answers and unite those that mean the same name.
 
@@ -75,7 +77,7 @@ def build_label_space(
     apart, be it by case alone.
 
     Args:
-        answers: raw answer → number of images that gave it.
+        answers: raw answer (an `Item`: a str, or a CutText) → number of images that gave it.
         aliases: labels chosen by a person.
         merge: unites names of different spelling, after the clean-up.
     """
@@ -104,9 +106,10 @@ def build_label_space(
     return NamedAnswers(LabelSpace(labels, tuple(counts[name] for name in labels)), meanings, rows)
 
 
-def _read(raw: str, chosen: AliasTable) -> tuple[str | None, str | Failure]:
+def _read(item: Item, chosen: AliasTable) -> tuple[str | None, str | Failure]:
     """The spelling under which the alias table lists an answer (None: not at all), and the name it means."""
-    cleaned = clean_answer(raw)
+    raw = item_text(item)
+    cleaned = clean_answer(raw, cut=isinstance(item, CutText))
     spelling = cleaned if isinstance(cleaned, str) else None
     label = chosen.label(raw)
     if label is not None:
@@ -122,14 +125,14 @@ def _read(raw: str, chosen: AliasTable) -> tuple[str | None, str | Failure]:
 def _uses(
     canonical: Mapping[str, str],
     spellings: Mapping[str, Counter[str]],
-    read: Mapping[str, tuple[str | None, str | Failure]],
-    answers: Mapping[str, int],
+    read: Mapping[Item, tuple[str | None, str | Failure]],
+    answers: Mapping[Any, int],
     chosen: AliasTable,
 ) -> list[NameUse]:
     """The names with their counts and the scientific names that most of their answers give."""
     stated: dict[str, Counter[str]] = defaultdict(Counter)
     for raw, (spelling, name) in read.items():
-        latin = scientific_name(raw, spelling) if isinstance(name, str) and spelling is not None else ""
+        latin = scientific_name(item_text(raw), spelling) if isinstance(name, str) and spelling is not None else ""
         if isinstance(name, str) and latin:
             stated[chosen.name_key(name)][latin] += answers[raw]
     return [

@@ -97,6 +97,7 @@ def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.T
         {
             "image_id": ids,
             "texts": [[answer.text for answer in group] for group in answers],
+            "cut": [[answer.cut for answer in group] for group in answers],
             "logprobs": [[answer.logprob for answer in group] for group in answers],
             "prompt_tokens": [_sum(group, [answer.prompt_tokens for answer in group]) for group in answers],
             "output_tokens": [_sum(group, [answer.output_tokens for answer in group]) for group in answers],

@@ -6,13 +6,12 @@ Only the text of each item is found here; `fgvr.mllm.answers.clean_answer` makes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from fgvr.mllm.marked_text import protected, restored
 from fgvr.mllm.name_text import explains, is_aside, without_tail
 from fgvr.mllm.refusals import is_refusal
 from fgvr.mllm.reply_json import json_names
-from fgvr.mllm.reply_text import unwrap
+from fgvr.mllm.reply_text import bounded, unwrap
 from fgvr.mllm.spelling import spelling_key
 
 _FIELD = r"(?:label|class|option|candidate|guess|choice|answer|name|species|breed|prediction|top)"
@@ -68,9 +67,9 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
 
     Returns:
         Texts of 1 to `most` items, each to be cleaned; equal spellings once. Where the answer holds no list, it
-        is the one item itself: a single name, a sentence with a name in it, or a refusal.
+        is the one item itself: a single name, a sentence with a name in it, a refusal, half of a first name.
     """
-    reply = unwrap(raw)
+    reply = unwrap(bounded(raw))
     if reply.open_thought:
         return [raw]
     text = _GREETING.sub("", reply.text)
@@ -78,7 +77,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     from_json = items is not None
     if items is None:
         items = [] if is_refusal(text) else _from_lines(text, most)
-    if cut and len(items) > 1 and _ends_with(raw, items[-1]):
+    if cut and items and _ends_with(raw, items[-1]):
         items = items[:-1]
     shares = _shares(items)
     distinct: dict[str, str] = {}
@@ -196,13 +195,3 @@ def is_aside_kept(said: str) -> bool:
     """Whether a percentage in brackets tells products apart: "Milk (2%)"."""
     inside = re.match(r"\s*\(([^()]*)\)\s*$", said)
     return inside is not None and not is_aside(inside[1])
-
-
-def answer_items(texts: Iterable[str | None], listed: int) -> list[list[str]]:
-    """The items of each answer of an image; a lost answer (None) has none.
-
-    Args:
-        texts: the answers.
-        listed: names that each was asked for; 1: the whole answer is the one item.
-    """
-    return [[] if text is None else [text] if listed == 1 else listed_names(text, listed) for text in texts]

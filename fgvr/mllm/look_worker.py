@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fgvr import schemas
+from fgvr import schemas, tables
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker, aspect_rows
 from fgvr.mllm.backend import Answer, AspectAnswer, MllmBackend
 from fgvr.mllm.backends import make_backend
@@ -114,5 +114,5 @@ def part_rows(looks: pa.Table, column: str, schema: pa.Schema) -> pa.Table:
     part = looks[column].combine_chunks()
     if part.null_count:
         raise ValueError(f"{part.null_count} of {len(part)} images were not asked for their {column}")
-    fields = {field.name: pc.struct_field(part, field.name) for field in schema if field.name != "image_id"}
-    return pa.table({"image_id": looks["image_id"], **fields}, schema=schema)
+    fields = {field.name: pc.struct_field(part, field.name) for field in part.type}
+    return tables.conform(pa.table({"image_id": looks["image_id"], **fields}), schema)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from fgvr.mllm.backend import (
     Picture,
     Sampling,
 )
+from fgvr.mllm.held_answers import CANNOT, HeldAnswers
 from fgvr.mllm.openai_calls import Calls, Rejected
 from fgvr.mllm.openai_requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
 from fgvr.mllm.pace import GaveUp
@@ -43,6 +44,7 @@ class OpenAIClient:
         self._calls = Calls(config, first_pause)
         self._calls.check_server()
         self._scored = False
+        self._held = HeldAnswers(f"{config.model} at {config.base_url}")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -93,8 +95,15 @@ class OpenAIClient:
         extra: dict[str, Any] = {"logprobs": True} if self._config.answer_logprobs else {}
         if sampling.seed is not None and sampling.temperature > 0:
             extra["seed"] = sampling.seed % SEEDS
+
+        def send(form: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+            asked, needed = extra | form, dict.fromkeys(form, CANNOT)
+            return self._calls.complete(
+                content, sampling.max_tokens, sampling.temperature, asked, read=read, needed=needed
+            )
+
         try:
-            return self._calls.complete(content, sampling.max_tokens, sampling.temperature, extra, read=answer_of)
+            return send({}, answer_of) if sampling.structured is None else self._held.ask(sampling.structured, send)
         except (Rejected, GaveUp) as error:
             return Answer(None, failure=_failure(error))
 

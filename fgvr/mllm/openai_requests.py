@@ -20,6 +20,8 @@ from fgvr.schemas import Failure, Reason
 NO_ASPECTS = ", so it cannot be asked for aspects: use kind vllm, or another server"
 _FILTERED = "the server's content filter held the answer back"
 _LOSSLESS_PIXELS = 512 * 512
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+"""What servers call the end of a reply that their limit set: OpenAI's word, Anthropic's and Gemini's, Mistral's."""
 MOST_TOKENS = 10_000_000
 """A server that counts more for one request is wrong; no model's context is as long."""
 
@@ -63,7 +65,8 @@ def answer_of(reply: Any) -> Answer:
     listed = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(token.logprob for token in listed) / len(listed) if listed else None
     whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
-    return Answer(whole, mean, **tokens)
+    cut = str(choice.finish_reason).casefold() in _CUT
+    return Answer(whole, mean, cut=cut, **tokens)
 
 
 @dataclass(frozen=True)

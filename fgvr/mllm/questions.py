@@ -259,4 +259,9 @@ def _ask(llm: TextGenerator, prompt: str) -> str:
     if answer.text is None:
         reason = answer.failure.detail if answer.failure is not None else "no reply"
         raise QuestionsError(f"questions.llm: the model did not answer: {reason}")
+    if answer.cut:
+        log.warning(
+            "questions.llm: a reply was cut off at %d tokens; a last question that was not complete is left out",
+            _REPLY_TOKENS,
+        )
     return answer.text

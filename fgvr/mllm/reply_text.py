@@ -96,7 +96,7 @@ class Reply:
 
 def unwrap(raw: str) -> Reply:
     """A reply without its wrapping; see `Reply`."""
-    text, open_thought = without_thoughts(bounded(one_form(raw)))
+    text, open_thought = without_thoughts(one_form(raw))
     tagged = _tagged(text)
     if tagged is not None:
         text = tagged

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fgvr import schemas
+from fgvr import schemas, tables
 from fgvr.neighbours import Ids
 
 
@@ -19,6 +19,7 @@ def shared_rows(given: pa.Table, ids: Ids) -> pa.Table:
         given: rows of the answers schema, in the order of `ids`.
         ids: int64 [n].
     """
+    given = tables.conform(given, schemas.ANSWERS)
     asked = given["image_id"].to_numpy()
     own = pa.array(asked == ids)
     columns = {name: given[name].combine_chunks() for name in schemas.ANSWERS.names}

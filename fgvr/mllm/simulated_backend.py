@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,11 @@ PROMPT_TOKENS = 16
 def kind_name(kind: int) -> str:
     """The made-up name of a kind; it says what it is wherever it turns up."""
     return f"Simulated Kind {kind}"
+
+
+def _held(name: str, names: int) -> str:
+    """The one name as a structured answer of so many."""
+    return json.dumps({"name": name} if names == 1 else {"names": [{"name": name, "confidence": 100}]})
 
 
 class SimulatedEngine:
@@ -83,7 +89,10 @@ class SimulatedEngine:
         if right >= config.accuracy and config.names > 1:
             kind = (kind + 1 + int(other * (config.names - 1))) % config.names
         name = f"Simulated Rarity {content[:12]}" if rare < config.rare_names else kind_name(kind)
-        return Answer(name, -2.0 * right, IMAGE_TOKENS + PROMPT_TOKENS, tokens)
+        most = request.sampling.max_tokens
+        text = name if request.sampling.structured is None else _held(name, request.sampling.structured)
+        kept = text if tokens <= most else text[: len(text) * most // tokens]
+        return Answer(kept, -2.0 * right, IMAGE_TOKENS + PROMPT_TOKENS, min(tokens, most), cut=tokens > most)
 
     def _judged(self, picture: Picture, task: AspectTask) -> AspectAnswer:
         config, content, count = self._config, picture.content_id, len(task.questions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fgvr.config.models import VllmBackend
@@ -29,6 +30,7 @@ from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversat
 from fgvr.mllm.question_prompts import QuestionPrompts
 from fgvr.mllm.request_loop import Done, RequestLoop
 from fgvr.mllm.splice_check import PROBE, question_prompts
+from fgvr.mllm.structured import answer_pattern
 from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
@@ -62,12 +64,15 @@ class VllmEngine:
         self._tasks: dict[AspectTask, AspectLoop] = {}
         self._names: dict[NameTask, NameLoop] = {}
         self._proven = False
+        self._held: set[int | None] = set()
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
         """See `Labeler`."""
         self._prove()
         answers: list[Answer] = []
         for request in requests:
+            if request.sampling.structured is not None:
+                self._prove_held(request.sampling)
             place = len(answers)
             answers.append(Answer(None))
             try:
@@ -177,6 +182,22 @@ class VllmEngine:
             raise ModelError(f"mllm.model: the engine starts but cannot compute with this model: {error}") from error
         self._proven = True
 
+    def _prove_held(self, sampling: Sampling) -> None:
+        """Compute the beginning of a structured answer once, as in `_prove`."""
+        if sampling.structured in self._held:
+            return
+        conversation = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+        prompt = self._prompts.without_picture(self._prompts.ids(conversation))
+        try:
+            self._loop.submit(prompt, answer_params(replace(sampling, max_tokens=1)), lambda _: None)
+            self._loop.wait()
+        except Exception as error:  # vLLM's own, or those of what it holds answers with
+            raise ModelError(
+                "label.answer = structured: the engine cannot hold this model's answers to a form (mllm.engine_args."
+                f"structured_outputs_config chooses by what): {error}; set label.answer to free"
+            ) from error
+        self._held.add(sampling.structured)
+
 
 def _keeper(answers: list[Answer], place: int) -> Done:
     """Puts a finished output where its answer belongs."""
@@ -190,14 +211,16 @@ def _keeper(answers: list[Answer], place: int) -> Done:
 def answer_params(sampling: Sampling) -> Any:
     """VLLM's parameters of a reply in words; log-probabilities of its own tokens only."""
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+    names = sampling.structured
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         seed=sampling.seed if sampling.temperature > 0 else None,
         logprobs=0,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=None if names is None else StructuredOutputsParams(regex=answer_pattern(names)),
     )
 
 
@@ -209,7 +232,8 @@ def answer_of(output: Any) -> Answer:
     tokens = len(reply.token_ids)
     total = reply.cumulative_logprob
     mean = None if total is None or tokens == 0 else float(total) / tokens
-    return Answer(reply.text, mean, len(output.prompt_token_ids or []), tokens)
+    cut = reply.finish_reason == "length"
+    return Answer(reply.text, mean, len(output.prompt_token_ids or []), tokens, cut=cut)
 
 
 def rejected(error: Exception) -> Failure:

@@ -32,7 +32,8 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
     prompt = _subject(context, flow.samples, ids).fill(context.config.baselines.findr.prompt)
     answers = label.answer(context, "findr_answers", flow.samples, ids, prompt=prompt)
-    named = label.name_answers(context, "findr_labels", [answers], None, merge=True)
+    limit = label.token_limit(context.config.label)
+    named = label.name_answers(context, "findr_labels", [answers], None, limit=limit, merge=True)
     return of_names(context, flow, read_label_space(named).labels, named)
 
 
@@ -60,7 +61,8 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
                 f"findr: the MLLM could not be asked what the images show ({reason}). Set baselines.findr.category, "
                 ".unit and .expert"
             )
-        summary = folder.write_table(pa.table({k: [v] for k, v in asdict(read_subject(answer.text)).items()}))
+        subject = read_subject(answer.text, cut_off=f"{REPLY_TOKENS} tokens" if answer.cut else None)
+        summary = folder.write_table(pa.table({k: [v] for k, v in asdict(subject).items()}))
         summary.metrics = {
             "prompt_tokens": float(answer.prompt_tokens),
             "output_tokens": float(answer.output_tokens),

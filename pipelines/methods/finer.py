@@ -12,6 +12,8 @@ from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr.baselines import BaselineError
 from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
+from fgvr.config.baselines import Finer
+from fgvr.mllm.answer_items import Form
 from fgvr.mllm.backend import Answer, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
@@ -21,6 +23,7 @@ from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
 from pipelines import aspects, label
+from pipelines.cut_answers import note_cut_answers
 from pipelines.flow import Flow
 from pipelines.methods.clip_classes import ClipClasses, Ids
 from pipelines.methods.prototypes import of_names
@@ -31,8 +34,9 @@ def classes(context: RunContext, flow: Flow) -> ClipClasses:
     ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
     attributes = aspects.ask(context, "finer_aspects", flow.samples, flow.questions, ids)
     proposed = _propose(context, flow.questions, attributes)
-    count = context.config.baselines.finer.names
-    named = label.name_answers(context, "finer_labels", [proposed], None, listed=count, merge=True)
+    settings = context.config.baselines.finer
+    form, limit = Form(settings.names), _limit(settings)
+    named = label.name_answers(context, "finer_labels", [proposed], None, form=form, limit=limit, merge=True)
     return of_names(context, flow, read_label_space(named).labels, named)
 
 
@@ -73,6 +77,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
         summary = folder.write_table(table)
         summary.metrics = token_metrics(token_totals(table))
+        note_cut_answers(summary, _limit(settings))
         return summary
 
     decides = {
@@ -83,6 +88,10 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         "unsure": UNSURE,
     }
     return context.stage("finer_answers", decides=decides, inputs=[questions, attributes], compute=compute)
+
+
+def _limit(settings: Finer) -> str:
+    return f"baselines.finer.max_tokens = {settings.max_tokens}"
 
 
 def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> list[Answer]:

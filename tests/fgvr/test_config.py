@@ -64,6 +64,19 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         (["--mllm.kind", "openai"], r"mllm\.model: required"),
         (["--questions.llm.model", "x"], r"questions\.llm\.kind: required, 'vllm' or 'openai'"),
         (["--run.name", "../up"], r"run\.name = '\.\./up': should match pattern"),
+        # What is filled in needs its place, and what is said to a model must say something.
+        (["--clip.template", "an image"], r"clip\.template = 'an image': has no place for the name: all names would"),
+        (["--clip.template", "one {class_name}"], r"clip\.template = .*written \{\} and not \{class_name\}"),
+        (["--clip.template", "{}, a {kind}"], r"clip\.template = .*: has braces that are not filled in: only \{\}"),
+        (["--baselines.prototypes.template", "x"], r"baselines\.prototypes\.template = 'x': has no place"),
+        (["--label.prompt", "  "], r"label\.prompt = '  ': is empty"),
+        (["--label.listed_prompt", "Name {n} birds."], r"label\.listed_prompt = .*has no \{k\}.*label\.listed"),
+        (["--baselines.findr.prompt", "A {categry}?"], r"baselines\.findr\.prompt = .*\{categry\}, which is not"),
+        (["--near.context_init", "a photo of a {}"], r"near\.context_init = .*near\.name_position"),
+        (["--questions.subject", " "], r"questions\.subject = ' ': is empty"),
+        (["--aspects.words", "['Ja', 'Ja ']"], r"aspects: words = \['Ja', 'Ja '\]: .* two different words"),
+        # A field called like a kind of something else keeps its whole name.
+        (["--clip.model", "{}", "--clip.modle", "x"], r"^clip\.modle: "),
         (["--config", "nope"], r"--config nope: no such file, and no such preset \(there are: .*demo"),
         (["near.lr", "5"], r"'near\.lr': expected --field\.name VALUE"),
         (["--near.lr"], r"--near\.lr: a value is missing"),
@@ -72,6 +85,20 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
 def test_a_mistake_is_named_with_what_is_allowed(argv: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(*argv)
+
+
+def test_prompts_may_hold_braces_of_their_own() -> None:
+    asked = 'Answer with {"name": "..."}, at most {k} of them.'
+    config = load("--label.listed_prompt", asked, "--label.prompt", "As {name}: {}?", "--clip.template", "{}; {}")
+    assert (config.label.listed_prompt, config.label.prompt) == (asked, "As {name}: {}?")
+    assert config.clip.template == "{}; {}"
+    assert build({"near": {"context_init": "a photo of a"}}).near.context_init == "a photo of a"
+
+
+@pytest.mark.parametrize("part", [{"near": {"context_init": ""}}, {"class_scores": {"prompt": "\t"}}])
+def test_an_optional_text_is_null_or_says_something(part: dict[str, dict[str, str]]) -> None:
+    with pytest.raises(ConfigError, match=r"^(near\.context_init|class_scores\.prompt) = .*: is empty"):
+        build(part)
 
 
 def test_all_mistakes_are_named_at_once() -> None:

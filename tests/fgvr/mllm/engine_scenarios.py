@@ -17,6 +17,7 @@ from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
+from fgvr.mllm import vllm_backend
 from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import (
@@ -32,6 +33,7 @@ from fgvr.mllm.backend import (
 )
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
+from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
 from fgvr.mllm.vllm_backend import QuestionRejected, VllmEngine
@@ -121,6 +123,23 @@ class Scenarios:
             return [answer.text for answer in self.engine.label(requests)]
 
         return {"together": ask([1, 2, 3, 4]), "alone": ask([3])}
+
+    def structured_answers(self) -> Any:
+        """Held to the form of one name and of two; to one that is no form; and free again in between."""
+
+        def ask(names: int | None, tokens: int) -> list[dict[str, Any]]:
+            sampling = Sampling(tokens, structured=names)
+            requests = [ImageRequest(picture, image_conversation(), sampling) for picture in self.pictures[:2]]
+            return [asdict(answer) for answer in self.engine.label(requests)]
+
+        pattern, broken = vllm_backend.answer_pattern, "(" * 3
+        vllm_backend.answer_pattern = lambda _: broken
+        refused = message_of(ModelError, lambda: ask(7, 4))
+        vllm_backend.answer_pattern = pattern
+        vllm_backend.answer_pattern = lambda _: r'\{"name": "(?:Wren|Robin)"\}'
+        short = ask(5, 40)  # a random model never ends a name of any length by itself
+        vllm_backend.answer_pattern = pattern
+        return {"one": ask(1, 24), "free": ask(None, 6), "two": ask(2, 40), "short": short, "refused": refused}
 
     def name_scores(self) -> Any:
         task = NameTask(NAMES, "Name it")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from fgvr.mllm.answer_items import answer_items
 from fgvr.mllm.answers import clean_answer
-from fgvr.mllm.listed import answer_items, listed_names
+from fgvr.mllm.listed import listed_names
 from fgvr.schemas import Failure, Reason
 
 THREE = ["House Sparrow", "Tree Pipit", "Robin"]

@@ -18,6 +18,7 @@ from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.mllm.simulated_backend import SimulatedEngine, kind_name
 from fgvr.mllm.simulated_clock import EngineClock
+from fgvr.mllm.structured import StructuredNames, read_structured
 from fgvr.schemas import Reason
 from fgvr.simulation import kind_of
 
@@ -182,3 +183,17 @@ def test_an_engine_does_not_wait_for_images_that_are_read_in_time(monkeypatch: p
     # 1 s of work for the engine; one image after the other it would be (5 + 20 / 4) ms · 200 = 2 s.
     assert made.clock.busy == pytest.approx(200 * 0.02)
     assert time.monotonic() - started < 1.8
+
+
+def test_answers_are_cut_off_and_held_to_a_form_as_real_ones_are() -> None:
+    whole, cut = engine(names=5).label(requests(40)), engine(names=5).label(requests(40, max_tokens=6))
+    assert not any(answer.cut for answer in whole)
+    assert {answer.cut for answer in cut} == {True, False}
+    for long, short in zip(whole, cut, strict=True):
+        assert short.cut == (long.output_tokens > 6)
+        assert (short.text == long.text) == (not short.cut)
+        assert short.output_tokens == min(6, long.output_tokens)
+    for names in (1, 3):
+        held = engine(names=5).label(requests(40, structured=names))
+        found = [read_structured(answer.text or "", names) for answer in held]
+        assert [said.names for said in found if isinstance(said, StructuredNames)] == [(a.text,) for a in whole]

@@ -124,6 +124,26 @@ def test_labels_are_those_of_transformers(checked: Checked) -> None:
         assert answer["logprob"] == pytest.approx(logprob, abs=1e-3)
         assert answer["prompt_tokens"] == prompt_tokens
         assert 1 <= answer["output_tokens"] <= 6
+        assert answer["cut"] or answer["output_tokens"] < 6
+
+
+def test_structured_answers_are_held_to_their_form(results: dict[str, Any]) -> None:
+    held = results["structured_answers"]
+    for answers, beginning, tokens in ((held["one"], '{"name": "', 24), (held["two"], '{"names": [{"name": "', 40)):
+        for answer in answers:
+            assert answer["failure"] is None
+            assert answer["text"].startswith(beginning)
+            assert "\n" not in answer["text"]
+            assert answer["cut"] is (answer["output_tokens"] == tokens)
+    assert {answer["text"] for answer in held["short"]} <= {'{"name": "Wren"}', '{"name": "Robin"}'}
+    assert [answer["cut"] for answer in held["short"]] == [False, False]
+    assert [answer["text"] for answer in held["free"]] == [answer["text"] for answer in results["labels"][:2]]
+
+
+def test_a_form_that_the_engine_cannot_keep_to_is_named_before_any_image(results: dict[str, Any]) -> None:
+    message = results["structured_answers"]["refused"]
+    assert message.startswith("label.answer = structured: the engine cannot hold this model's answers to a form")
+    assert message.endswith("set label.answer to free")
 
 
 def test_a_sampled_answer_depends_on_its_seed_alone(results: dict[str, Any]) -> None:

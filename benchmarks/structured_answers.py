@@ -1,0 +1,61 @@
+"""Does holding a model to JSON harm its names? The demo's tiny MLLM through vLLM on drawn birds.
+
+    python benchmarks/structured_answers.py [--per-class 8]
+
+Rows: free words; asked for JSON and not held to it; held to it and not asked; both, which is `label.answer structured`.
+A name is right when it is the drawn species' own. The tiny model learned to answer one prompt with a bare name.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from PIL import Image
+
+from fgvr.config.models import VllmBackend
+from fgvr.config.near import LABEL_PROMPT
+from fgvr.demo.species import SPECIES
+from fgvr.demo.training.measure import DEMO_DIFFICULTY, drawings
+from fgvr.mllm.answers import clean_answer
+from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
+from fgvr.mllm.prompts import image_conversation
+from fgvr.mllm.structured import StructuredNames, extra_tokens, instruction, read_structured
+from fgvr.mllm.vllm_backend import VllmEngine
+
+SEED = 11
+
+
+def name_of(answer: Answer, *, held: bool) -> str | None:
+    """What the label stage makes of an answer; None: a failed row."""
+    if not held:
+        name = clean_answer(answer.text, cut=answer.cut)
+        return name if isinstance(name, str) else None
+    found = read_structured(answer.text or "", 1, cut=answer.cut)
+    return found.names[0] if isinstance(found, StructuredNames) else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--per-class", type=int, default=8, help="drawings of each of the 36 species")
+    birds = drawings(SEED, "test", parser.parse_args().per_class, DEMO_DIFFICULTY)
+    pictures = [Picture.of(Image.fromarray(image)) for image in birds.images]
+    truth = [SPECIES[species].name for species in birds.species]
+    engine = VllmEngine(VllmBackend(cpu_kv_cache_gb=0.5))
+    print(f"{len(pictures)} drawings\n{'':28}{'right':>8}{'a name':>8}{'cut off':>9}  first answer")
+    for title, asked, held in (
+        ("free", False, False),
+        ("asked for JSON, not held", True, False),
+        ("held to JSON, not asked", False, True),
+        ("structured", True, True),
+    ):
+        prompt = f"{LABEL_PROMPT} {instruction(1)}" if asked else LABEL_PROMPT
+        sampling = Sampling(32 + extra_tokens(1), structured=1) if held else Sampling(64 if asked else 32)
+        answers = engine.label(ImageRequest(picture, image_conversation(prompt), sampling) for picture in pictures)
+        names = [name_of(answer, held=held) for answer in answers]
+        right = sum(name == true for name, true in zip(names, truth, strict=True))
+        counts = (sum(name is not None for name in names), sum(answer.cut for answer in answers))
+        print(f"{title:28}{right:>8}{counts[0]:>8}{counts[1]:>9}  {(answers[0].text or '')[:60]}")
+
+
+if __name__ == "__main__":
+    main()
