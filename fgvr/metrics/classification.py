@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.class_names import one_form
+
 
 def fold_name(name: str) -> str:
     """A name for comparison: NFKC, case folded, apostrophes dropped, everything but letters, digits and marks a blank.
 
     "Brewer's  Black-Bird" → "brewers black bird".
     """
-    folded = unicodedata.normalize("NFKC", name).casefold().replace("'", "").replace("’", "")
+    folded = unicodedata.normalize("NFKC", one_form(name)).casefold().replace("'", "").replace("’", "")
     # Combining marks belong to letters in many scripts (Hindi, Thai); they are not word boundaries.
     kept = (char if char.isalnum() or unicodedata.category(char).startswith("M") else " " for char in folded)
     return " ".join("".join(kept).split())

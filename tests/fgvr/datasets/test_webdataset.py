@@ -104,9 +104,10 @@ def test_classes(tmp_path, source):
     )
     assert listed.rows["class_name"].to_pylist()[4:] == [None, None]
     unread = {"cls": 0, "txt": 1, "json": 1, "named": 2}[source]
-    assert len(listed.remarks) == bool(unread)
-    if unread:
-        assert listed.remarks[0].startswith(f"{unread} .")
+    *of_members, of_photos = listed.remarks
+    assert [remark.split()[0] for remark in of_members] == [str(unread)] * bool(unread)
+    missing = 3 if source == "cls" else 4
+    assert of_photos.startswith(f"{missing} of 6 photos ({'50' if missing == 3 else '66.7'}%) have no class")
 
 
 def test_splits_by_folder(tmp_path):
