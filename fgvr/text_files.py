@@ -43,7 +43,10 @@ def encoding_of(start: bytes) -> str:
 
 def decoded(data: bytes) -> str:
     """A file's text, without a byte-order mark; raises UnicodeDecodeError where it is none."""
-    return data.decode(encoding_of(data))
+    text = data.decode(encoding_of(data))
+    if data and not text and not data.startswith(codecs.BOM_UTF8):  # two or four bytes, the mark alone
+        raise UnicodeDecodeError("utf-8", data, 0, len(data), "it is UTF-16 without a letter")
+    return text
 
 
 def lines(text: str) -> list[str]:

@@ -46,7 +46,7 @@ def find_column(names: Sequence[str], column: str, field: str) -> int | None:
     places = [place for place, name in enumerate(names) if one_form(name) == wanted]
     if len(places) > 1:
         raise ColumnError(
-            f"it has {'two' if len(places) == 2 else len(places)} columns {wanted}, and ingest.source.{field} can "
+            f"it has {'two' if len(places) == 2 else len(places)} columns {wanted}, and {field} can "
             "mean one; rename or remove the other"
         )
     return places[0] if places else None

@@ -67,7 +67,7 @@ def _columns(file: pq.ParquetFile, source: ParquetSource) -> _Columns:
     schema = file.schema_arrow
 
     def needed(field: str, column: str) -> str:
-        place = find_column(schema.names, column, field)
+        place = find_column(schema.names, column, f"ingest.source.{field}")
         if place is None:
             known = columns_there(schema.names, field, column)
             raise ColumnError(f"there is no column {column}; there are {known} (ingest.source.{field})")

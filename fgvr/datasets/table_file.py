@@ -14,14 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from fgvr import storage
 from fgvr.class_names import one_form
 from fgvr.config.data import TableSource
 from fgvr.datasets.columns import ColumnError, as_text, check_kind, columns_there, find_column, near_miss
-from fgvr.datasets.csv_text import BLOCK, CsvText
+from fgvr.datasets.csv_text import CsvText
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
 from fgvr.datasets.windows_paths import Backslashes
 from fgvr.errors import UserError
@@ -119,7 +118,7 @@ def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | No
     """The columns that the source names; those of its defaults may be absent, but for the URI's."""
 
     def needed(field: str, column: str) -> int:
-        place = find_column(names, column, field)
+        place = find_column(names, column, f"ingest.source.{field}")
         if place is None:
             raise SourceError(
                 f"ingest.source.{field} = {column}: {source.path} has no such column; it has "
@@ -131,7 +130,11 @@ def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | No
         column = getattr(source, field)
         if column is None:
             return None
-        return needed(field, column) if field in source.model_fields_set else find_column(names, column, field)
+        return (
+            needed(field, column)
+            if field in source.model_fields_set
+            else find_column(names, column, f"ingest.source.{field}")
+        )
 
     return _Columns(
         names=tuple(names),
@@ -184,45 +187,11 @@ def _parquet_batches(path: str, source: TableSource, class_id_column: str | None
 
 def _csv_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
     filesystem, inside = storage.arrow_filesystem(path)
-    tabs = path.lower().endswith(".tsv")
-    text = CsvText(filesystem.open_input_stream(inside), source.path, tabs=tabs)
+    text = CsvText(filesystem.open_input_stream(inside), source.path, tabs=path.lower().endswith(".tsv"))
     if not text.header:
         raise SourceError(f"ingest.source.path = {source.path}: Empty CSV file: it has not even a header")
     columns = _chosen(text.header, source, class_id_column)
-    text.look_for_uris(columns.uri)
-    places = [str(place) for place in range(len(text.header))]
-    read = pacsv.ReadOptions(column_names=places, block_size=BLOCK)
-    parse = pacsv.ParseOptions(
-        delimiter="\t" if tabs else ",", quote_char=False if tabs else '"', newlines_in_values=not tabs
-    )
-    # All columns as text: "0123", "1e5" and "TRUE" are names, NA and null are, too, and types guessed from the first
-    # block break on the second. An empty cell is none.
-    convert = pacsv.ConvertOptions(
-        column_types=dict.fromkeys(places, pa.string()),
-        null_values=[""],
-        strings_can_be_null=True,
-        include_columns=[str(place) for place in columns.read],
-    )
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        if text.empty:  # pyarrow would take it for an error
-            return
-        rows = pa.PythonFile(text, mode="r")
-        for batch in pacsv.open_csv(rows, read_options=read, parse_options=parse, convert_options=convert):
-            cells = [_unquoted(column, tabs=tabs) for column in batch.columns]
-            yield pa.RecordBatch.from_arrays(cells, names=batch.schema.names)
-
-    return columns, batches()
-
-
-def _unquoted(cells: pa.Array, *, tabs: bool) -> pa.Array:
-    """Cells out of quotes that pyarrow leaves alone: all of a TSV, of a CSV those behind a blank (`a.jpg, "mug"`)."""
-    pattern = r'^"(?:[^"]|"")*"$' if tabs else r'^[ \t]+"(?:[^"]|"")*"[ \t]*$'
-    if not pc.any(pc.match_substring(cells, '"')).as_py():
-        return cells
-    quoted = pc.match_substring_regex(cells, pattern)
-    inside = pc.utf8_slice_codeunits(pc.utf8_trim(cells, characters=" \t"), 1, -1)
-    return pc.if_else(quoted, pc.replace_substring(inside, '""', '"'), cells)
+    return columns, text.batches(columns.read, columns.uri)
 
 
 def _as_chunk(

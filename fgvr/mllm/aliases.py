@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fgvr import storage
 from fgvr.errors import UserError
 from fgvr.mllm.spelling import spelling_key
+from fgvr.text_files import CsvError, decoded, read_csv
 
 
 class AliasError(UserError, ValueError):
@@ -45,22 +46,23 @@ def read_aliases(uri: str) -> AliasTable:
         AliasError: no such file, a missing column, an answer with two labels, or a circle.
     """
     try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")  # spreadsheets put a byte-order mark first
+        header, rows = read_csv(decoded(storage.read_bytes(uri)))
     except FileNotFoundError:
         raise AliasError(f"label.aliases: there is no file {uri}") from None
     except UnicodeDecodeError as error:
-        raise AliasError(f"label.aliases: {uri} is not UTF-8 text: {error}") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if not {"answer", "label"} <= set(reader.fieldnames or []):
-        raise AliasError(f"label.aliases: {uri} needs columns answer and label, has {reader.fieldnames}")
+        raise AliasError(f"label.aliases: {uri} is not UTF-8 text: {error.reason}") from None
+    except CsvError as error:
+        raise AliasError(f"label.aliases: {uri}, {error}") from None
+    if not {"answer", "label"} <= set(header):
+        raise AliasError(f"label.aliases: {uri} needs columns answer and label, has {header}")
     chosen: dict[str, str] = {}
-    for row in reader:
-        key, label = spelling_key(row["answer"] or ""), (row["label"] or "").strip()
+    for line, row in rows:
+        key, label = spelling_key(row["answer"]), row["label"].strip()
         if not key:
             continue
         if chosen.setdefault(key, label) != label:
             raise AliasError(
-                f"label.aliases: {uri}, line {reader.line_num}: {row['answer']!r} stands for {chosen[key]!r} and for"
+                f"label.aliases: {uri}, line {line}: {row['answer']!r} stands for {chosen[key]!r} and for"
                 f" {label!r} (case and punctuation of answers do not count)"
             )
     return AliasTable({key: _end_of_chain(key, chosen, uri) for key in chosen})

@@ -17,10 +17,11 @@ import pyarrow as pa
 from fgvr import schemas, storage
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
-from fgvr.mllm.spelling import spelling_key
 from fgvr.mllm.backend import Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
+from fgvr.mllm.spelling import spelling_key
+from fgvr.text_files import CsvError, decoded, lines, read_csv
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +73,16 @@ def read_questions(uri: str) -> list[AspectQuestion]:
         QuestionsError: no such file, or no question in it.
     """
     try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
+        text = decoded(storage.read_bytes(uri))
     except FileNotFoundError:
         raise QuestionsError(f"questions.file: there is no file {uri}") from None
     except UnicodeDecodeError as error:
-        raise QuestionsError(f"questions.file: {uri} is not UTF-8 text: {error}") from None
+        raise QuestionsError(f"questions.file: {uri} is not UTF-8 text: {error.reason}") from None
     name = uri.rsplit("/", 1)[-1]
     if uri.lower().endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        if "text" not in (reader.fieldnames or []):
-            raise QuestionsError(f"questions.file: {uri} needs a column text, has {reader.fieldnames}")
-        try:
-            rows = sorted(reader, key=lambda row: int(row.get("rank") or 10**9))
-        except ValueError as error:
-            raise QuestionsError(f"questions.file: {uri}: a rank is not a whole number: {error}") from None
-        found = [((row["text"] or "").strip(), row.get("source") or name) for row in rows]
+        found = [(row["text"].strip(), row.get("source") or name) for row in _rows_by_rank(text, uri)]
     else:
-        found = [(line.strip(), name) for line in text.splitlines() if not line.lstrip().startswith("#")]
+        found = [(line.strip(), name) for line in lines(text) if not line.lstrip().startswith("#")]
     kept = {spelling_key(question): (question, source) for question, source in reversed(found) if question}
     if not kept:
         raise QuestionsError(f"questions.file: there is no question in {uri}")
@@ -99,6 +93,20 @@ def read_questions(uri: str) -> list[AspectQuestion]:
         if not question.endswith(("?", "？", "؟")):
             log.warning("questions.file: %r has no question mark; it is asked as it stands", question[:100])
     return [AspectQuestion(question, rank, source) for rank, (question, source) in enumerate(ordered, start=1)]
+
+
+def _rows_by_rank(text: str, uri: str) -> list[dict[str, str]]:
+    """Rows of a CSV of questions, best first; raises QuestionsError."""
+    try:
+        header, read = read_csv(text)
+    except CsvError as error:
+        raise QuestionsError(f"questions.file: {uri}, {error}") from None
+    if "text" not in header:
+        raise QuestionsError(f"questions.file: {uri} needs a column text, has {header}")
+    try:
+        return sorted((row for _, row in read), key=lambda row: int(row.get("rank") or 10**9))
+    except ValueError as error:
+        raise QuestionsError(f"questions.file: {uri}: a rank is not a whole number: {error}") from None
 
 
 def parse_questions(reply: str) -> list[str]:
