@@ -70,7 +70,7 @@ def columns_there(names: Sequence[str], field: str, column: str) -> str:
 
 
 def near_miss(
-    names: Sequence[str], field: str, column: str, *, cutoff: float = 0.85, taken: Collection[str] = ()
+    names: Sequence[str], field: str, column: str, *, cutoff: float = 0.8, taken: Collection[str] = ()
 ) -> str | None:
     """The column that was probably meant: the same but for case, blanks, dashes or a plural, a usual name, a slip.
 
@@ -98,7 +98,7 @@ def _folded(name: str) -> str:
 def check_kind(name: str, kind: pa.DataType, what: str) -> None:
     """Raise ColumnError where a column holds several values a row; `what` a photo has one of: class, URI, split."""
     if pa.types.is_nested(_plain(kind)):
-        images = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        images = what == "URI" and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
         remedy = "; `ingest.source.kind: parquet` reads images that lie in a column" if images else ""
         raise ColumnError(f"column {name} holds {kind}; a photo has one {what}{remedy}")
 

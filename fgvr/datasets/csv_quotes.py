@@ -61,9 +61,10 @@ class Quotes:
         for start, end in cells:
             self._look_inside(data, start, end)
         if still_open is not None and (last or len(data) - still_open > LONGEST_CELL):
+            within = "" if last else " within a mebibyte"
             raise SourceError(
-                f"{self._where}, line {self._line(data, still_open)}: a quote opens a cell there that nothing closes; "
-                f"take it off if it is an inch mark or the like: {REMEDY}"
+                f"{self._where}, line {self._line(data, still_open)}: a quote opens a cell there that nothing closes"
+                f"{within}; take it off if it is an inch mark or the like: {REMEDY}"
             )
         self._passed(data, len(data) if still_open is None else still_open)
 

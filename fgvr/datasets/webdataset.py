@@ -193,7 +193,7 @@ class _Rows:
 
         Where it belongs to the same key, the group was only long, and images of its stem still wait for their class.
         """
-        group, following = self.group, _Group(key)
+        group, following, lacking = self.group, _Group(key), False
         goes_on = key == group.key
         for place, image in group.images:
             name = group.class_of(image)
@@ -202,13 +202,15 @@ class _Rows:
                 continue
             self.uris.append(place)
             self._classes.append(name)
+            lacking |= name is None
         for of, name in group.classes.items():
             if goes_on and of in {key, stem}:
                 following.classes[of] = name
                 continue
             self.found += 1
             self.unread += name is None and of in group.used
-            self.alone += of not in group.used
+            # 0.meta.json beside 0.json says something else of a photo whose class is known.
+            self.alone += of not in group.used and (lacking or not group.images or of == group.key)
         following.used = group.used & following.classes.keys()
         self.group = following
 
