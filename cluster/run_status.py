@@ -49,6 +49,7 @@ class StageStatus:
         seconds: wall time of all sessions, at the last sign of life.
         training: last metrics of a training.
         epochs: of the whole training.
+        remarks: what a reader of the results must know of a finished table.
     """
 
     name: str
@@ -62,6 +63,7 @@ class StageStatus:
     seconds: float = 0.0
     training: dict[str, float] = field(default_factory=dict)
     epochs: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,17 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
         done = Table.load(uri)
     except (FileNotFoundError, NotADirectoryError):
         return _unfinished(uri, name, fingerprint, CUT_OFF if state in {FINISHED, UNKNOWN} else state)
-    failures = dict(done.failures)
-    return StageStatus(name, fingerprint, FINISHED, done.rows, done.rows, done.failed, failures, seconds=done.seconds)
+    return StageStatus(
+        name,
+        fingerprint,
+        FINISHED,
+        done.rows,
+        done.rows,
+        done.failed,
+        dict(done.failures),
+        seconds=done.seconds,
+        remarks=tuple(done.extra.get("remarks", ())),
+    )
 
 
 def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatus:

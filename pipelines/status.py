@@ -34,6 +34,7 @@ def as_text(status: RunStatus) -> str:
         if stage.failures:
             counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage.failures.items()))
             lines.append(f"failures of {stage.name}: {'about ' if stage.estimated else ''}{counts}")
+        lines += [f"of {stage.name}: {remark}" for remark in stage.remarks]
     if status.others:
         lines.append(f"{status.others} more tables of other settings are in this folder")
     return safe("\n".join([*lines, *_what_next(status)]) + "\n")

@@ -167,3 +167,22 @@ def test_a_person_may_choose_a_label_of_200_words(tmp_path: Path) -> None:
 def test_names_in_other_scripts_are_labels() -> None:
     named = build_label_space({"翠鸟": 2, "翠鸟。": 1, "Зимородок": 1, "зимородок": 1, "किंगफ़िशर": 1})
     assert named.space == LabelSpace(("Зимородок", "किंगफ़िशर", "翠鸟"), (2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('answer,label\nfinch,Finch\n"19 inch,Rack\nowl,Owl\n', "line 3: a quote opens there that nothing closes"),
+        ("answer,label\nfinch, red,Finch\n", "line 2: 3 cells for 2 columns"),
+        ("answer,label,label\nfinch,Finch,Owl\n", "line 1: there are two columns label"),
+    ],
+)
+def test_a_table_that_could_only_be_guessed_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "aliases.csv").write_text(text)
+    with pytest.raises(AliasError, match=message):
+        read_aliases(str(tmp_path / "aliases.csv"))
+
+
+def test_a_table_of_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "aliases.csv").write_bytes("answer, label\r\nfinch,Fink \r\n".encode("utf-16"))
+    assert read_aliases(str(tmp_path / "aliases.csv")).label("Finch") == "Fink"
