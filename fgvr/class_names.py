@@ -18,6 +18,7 @@ LONG_NAME: Final = 120
 _MARKS = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
+_MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in their one form
 _JOINERS = "\u200c\u200d "
 _EMPTY_LETTERS = str.maketrans({"\u2800": " ", "\u3164": " ", "\uffa0": " "})  # an empty Braille cell, Hangul fillers
 
@@ -34,11 +35,19 @@ def one_form(name: str) -> str:
 
 def one_form_each(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of names in their one form, null where nothing is left; each distinct name is looked at once a chunk."""
+    if not pc.any(pc.match_substring_regex(names, _MAY_CHANGE)).as_py():
+        return pc.if_else(pc.equal(names, ""), pa.scalar(None, names.type), names)
     encoded = names.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], names.type).dictionary_encode()
     forms = [one_form(name) or None for name in encoded.dictionary.to_pylist()]
     return pa.chunked_array([pc.take(pa.array(forms, names.type), encoded.indices)])
+
+
+def odd_names(names: pa.ChunkedArray) -> list[str]:
+    """The names of a column that are odd, each once."""
+    may_be = pc.or_(pc.match_substring_regex(names, r"[\r\n]"), pc.greater(pc.utf8_length(names), LONG_NAME))
+    return [name for name in pc.unique(names.filter(may_be)).to_pylist() if is_odd(name)]
 
 
 def is_odd(name: str) -> bool:

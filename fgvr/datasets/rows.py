@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fgvr.class_names import is_odd, one_form_each
+from fgvr.class_names import odd_names, one_form_each
 from fgvr.datasets.sorted_runs import SortedRuns, Spool
 from fgvr.errors import UserError
 from fgvr.schemas import SAMPLES
@@ -132,7 +132,7 @@ def collect(chunks: Iterable[pa.Table], where: str) -> SampleRows:
     listed = named = 0
     odd: dict[str, None] = {}
     for read in chunks:
-        odd |= dict.fromkeys(name for name in pc.unique(read["class_name"]).to_pylist() if name and is_odd(name))
+        odd |= dict.fromkeys(odd_names(read["class_name"]))
         listing = _in_one_form(read)
         with_uri = listing.filter(pc.greater(pc.utf8_length(listing["uri"].fill_null("")), 0))
         listed, named = listed + listing.num_rows, named + with_uri.num_rows
