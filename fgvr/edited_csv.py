@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from fgvr.text_files import decoded
+
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # half of Europe's spreadsheets write semicolons
 
 
@@ -28,12 +30,12 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str]) -> Iterator[C
     """The rows of a CSV with commas, semicolons or tabs, as its first line has them; empty rows are left out.
 
     Args:
-        data: the file, UTF-8 with or without a byte-order mark.
+        data: the file, in an encoding that `fgvr.text_files.decoded` knows.
         name: of the file, for messages.
         needed: columns that must be there, once; others may be.
 
     Raises:
-        EditedCsvError: not UTF-8, a column that is missing or there twice, a quote that is never closed, a row of more
+        EditedCsvError: no text, a column that is missing or there twice, a quote that is never closed, a row of more
             fields than columns or too few for the needed ones.
     """
     text = _text(data, name)
@@ -57,13 +59,11 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str]) -> Iterator[C
 
 
 def _text(data: bytes, name: str) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in re.split(rb"[\r\n]", data, maxsplit=1)[0]:
-        raise EditedCsvError(f'{name} is UTF-16 text, not UTF-8: save it as "CSV UTF-8"')
     try:
-        return data.decode("utf-8-sig")  # spreadsheets put a byte-order mark first
+        return decoded(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise EditedCsvError(f'{name}, line {line}: not UTF-8 text ({error}): save it as "CSV UTF-8"') from None
+        raise EditedCsvError(f'{name}, line {line}: not UTF-8 text ({error.reason}): save it as "CSV UTF-8"') from None
 
 
 def _columns(header: str, separator: str) -> list[str]:
@@ -77,7 +77,7 @@ def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str]) -> 
         near = [lower[found[0]] for column in missing if (found := get_close_matches(column, lower, 1, 0.75))]
         meant = f"; write {' and '.join(missing)} for {' and '.join(near)}" if len(near) == len(missing) else ""
         raise EditedCsvError(
-            f"{name} needs columns {' and '.join(needed)}, has {', '.join(map(repr, columns)) or 'nothing'}{meant}"
+            f"{name} needs {'column' if len(needed) == 1 else 'columns'} {' and '.join(needed)}, has {', '.join(map(repr, columns)) or 'nothing'}{meant}"
         )
     twice = [column for column in needed if columns.count(column) > 1]
     if twice:

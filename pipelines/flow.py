@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster.run import run_main
 from cluster.stage import RunContext
 from fgvr.config import Config
+from fgvr.datasets import check_source
 from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
@@ -158,4 +159,9 @@ def stage_main(
             if isinstance(table, Table):
                 log.info("%s: %s", table.name, table.uri)
 
-    run_main(doc, PRESETS, run, check=check)
+    def look(config: Config) -> None:
+        check_source(config.ingest.source)
+        if check is not None:
+            check(config)
+
+    run_main(doc, PRESETS, run, check=look)

@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search.sample import Categorical, Domain, Float
 
-from fgvr.config import Config, build
+from fgvr.config import Config, as_given, build
 
 Space = dict[str, Domain]
 
@@ -86,7 +86,7 @@ def _choice(values: Sequence[Any], own: Any) -> Categorical:
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The config with other values of some fields, by their dotted names; raises ConfigError for wrong ones."""
-    tree = config.model_dump(mode="json")
+    tree = as_given(config)
     for path, value in values.items():
         *parts, name = path.split(".")
         place = tree

@@ -21,7 +21,7 @@ def read_nouns(uri: str) -> list[str]:
         BaselineError: there is no such file (the message names the package that has it), or it is of another format.
     """
     try:
-        text = storage.read_bytes(uri).decode("utf-8", errors="replace")
+        text = storage.read_bytes(uri).decode("utf-8-sig", errors="replace")
     except (FileNotFoundError, IsADirectoryError):
         raise BaselineError(
             f"baselines.wordnet.path: there is no file {uri}; it is index.noun of WordNet 3, which the package "

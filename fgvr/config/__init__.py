@@ -2,7 +2,7 @@
 
 from fgvr.config.data import Discovery, ImageLimits, Ingest
 from fgvr.config.distillation import MLLM_TEACHER, Dkd, Kd, NoDistillation
-from fgvr.config.load import ConfigError, build, load_config, to_yaml
+from fgvr.config.load import ConfigError, as_given, build, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
 from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
@@ -36,6 +36,7 @@ __all__ = [
     "SimulatedBackend",
     "SimulatedVectors",
     "VllmBackend",
+    "as_given",
     "build",
     "load_config",
     "to_yaml",

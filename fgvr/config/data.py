@@ -62,17 +62,19 @@ class FolderSource(Part):
 
 
 class TableSource(Part):
-    """A CSV or Parquet file with a URI a row; relative URIs start at the file's folder."""
+    """A CSV, TSV or Parquet file with a URI a row; relative URIs start at the file's folder."""
 
     kind: Literal["table"] = "table"
     path: str
-    """The .csv or .parquet file."""
+    """The .csv, .tsv or .parquet file."""
     uri_column: str = "uri"
     """Column with the image's path or URL."""
     split_column: str | None = "split"
-    """Column with the split; null or absent in the file: all rows are `train`."""
+    """Column with the split; an empty cell, null, or no column `split` in the file: `train`. One that is given here
+    must be there."""
     class_column: str | None = "class_name"
-    """Column with the true class name, for evaluation; null or absent in the file: unlabelled."""
+    """Column with the true class name, for evaluation; null, or no column `class_name` in the file: unlabelled. One
+    that is given here must be there."""
     metadata_columns: tuple[str, ...] = ()
     """Columns kept as metadata (price, brand, place …)."""
 

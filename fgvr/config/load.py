@@ -15,11 +15,14 @@ import yaml
 from pydantic import ValidationError
 
 from fgvr import storage
+from fgvr.config.data import TableSource
 from fgvr.config.explain import explain
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, leaves, merge, nested, options, type_name
+from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
 from fgvr.safe_text import MASK, masked_tree
+from fgvr.text_files import decoded
 
 
 class ConfigError(UserError, ValueError):
@@ -74,24 +77,50 @@ def _masked_fields(values: Any, place: str = "") -> list[str]:
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:
-    """The tree of a preset's name or of a YAML file's path or URL; raises ConfigError when there is none."""
+    """The tree of a preset's name or of a YAML file's path or URL, `$NAME` at the beginning of a path replaced.
+
+    Raises ConfigError when there is none, or none that says a config: a field twice, a list, nothing at all.
+    """
     shipped = presets / f"{name}.yaml"
     uri = str(shipped) if shipped.exists() else name
     if not storage.exists(uri):
         known = ", ".join(sorted(file.stem for file in presets.glob("*.yaml")))
         raise ConfigError(f"--config {name}: no such file, and no such preset (there are: {known})")
     try:
-        tree = yaml.safe_load(storage.read_bytes(uri).decode())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = with_environment(read_yaml(decoded(storage.read_bytes(uri))))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {name}: not a YAML file: not UTF-8 text: {error.reason}") from None
+    except FieldError as error:
+        raise ConfigError(f"--config {name}: {error}") from None
+    except YamlError as error:
         raise ConfigError(f"--config {name}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict | None):
-        raise ConfigError(f"--config {name}: expected fields with values, found a {type(tree).__name__}")
-    return tree or {}
+    except RecursionError:
+        raise ConfigError(f"--config {name}: an anchor (&) holds itself") from None
+    except OSError as error:  # a folder, a file that may not be read
+        raise ConfigError(f"--config {name}: cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        found = "nothing but comments" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"--config {name}: expected fields with values (`run:` …), found {found}")
+    return tree
 
 
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML that `--config` takes again, with `***` for secrets, which it then asks for."""
-    return yaml.safe_dump(masked_tree(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(masked_tree(as_given(config)), sort_keys=False, allow_unicode=True)
+
+
+def as_given(config: Config) -> dict[str, Any]:
+    """The resolved config as a tree of JSON types, from which `build` makes it again.
+
+    A table's columns that nobody named are left out: a column that is named must be there, one of the default's name
+    need not.
+    """
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    source = config.ingest.source
+    if isinstance(source, TableSource):
+        for column in {"split_column", "class_column"} - source.model_fields_set:
+            del tree["ingest"]["source"][column]
+    return tree
 
 
 def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]:
@@ -120,8 +149,8 @@ def _value(name: str, text: str) -> Any:
     `null` is none where the field may be; a list of one may be given without brackets.
     """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except YamlError:
         return text  # text that YAML takes for something else
     types = {kind for leaf in leaves(Config) if leaf.name == name for kind in options(leaf.annotation)}
     if str in types and not (value is None and type(None) in types):

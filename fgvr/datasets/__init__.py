@@ -18,6 +18,7 @@ from fgvr.config.data import (
     TableSource,
     WebDatasetSource,
 )
+from fgvr.datasets.remarks import class_remarks, split_remarks
 from fgvr.datasets.rows import SampleRows, SourceError, collect
 from fgvr.image_formats import not_read_here
 from fgvr.omissions import LeftOut, Omissions, Why, listed
@@ -25,7 +26,7 @@ from fgvr.omissions import LeftOut, Omissions, Why, listed
 SHOWN_BAD = 5
 """Damaged files that the remarks name."""
 
-__all__ = ["SampleRows", "SourceError", "read_source", "source_state"]
+__all__ = ["SampleRows", "SourceError", "check_source", "read_source", "source_state"]
 
 
 def read_source(source: Source, run_folder: str) -> SampleRows:
@@ -38,6 +39,11 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
     Raises:
         SourceError: there is nothing to list, or what is there is not what the source says it is.
     """
+    rows = _read(source, run_folder)
+    return replace(rows, remarks=(*rows.remarks, *class_remarks(source, rows), *split_remarks(rows)))
+
+
+def _read(source: Source, run_folder: str) -> SampleRows:
     match source:
         case FolderSource():
             from fgvr.datasets.folder import list_folder
@@ -48,7 +54,9 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
         case TableSource():
             from fgvr.datasets.table_file import read_table_file
 
-            return collect(read_table_file(source), where=source.path)
+            about: list[str] = []
+            rows = collect(read_table_file(source, remarks=about), where=source.path)
+            return replace(rows, remarks=tuple(about))
         case WebDatasetSource() | ParquetSource():
             return _read_shards(source)
         case LayoutSource():
@@ -67,6 +75,14 @@ def read_source(source: Source, run_folder: str) -> SampleRows:
             return replace(collect(tables, where=source.path or run_folder), remarks=tuple(remarks))
 
 
+def check_source(source: Source) -> None:
+    """Look in a moment whether a source can be what it says; raises SourceError, as `read_source` would later on."""
+    if isinstance(source, TableSource):
+        from fgvr.datasets.table_file import check_table_file
+
+        check_table_file(source)
+
+
 def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     """Files with many images each; what could not be read of them is a row, and a remark that the report repeats."""
     from fgvr.datasets.parquet_files import list_parquet
@@ -78,9 +94,7 @@ def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     if isinstance(source, WebDatasetSource):
         shards, lister = find_shards(source.path, ".tar", source.exclude, omissions), TarLister(source, omissions)
         rows = collect(shards.chunks(lister.listed), source.path, omissions)
-        remarks += _unread(source.extensions, rows.left_out)
-        if unread := sum(lister.unread):
-            remarks.append(f"{unread:,} .{source.class_from} members say no class (ingest.source.class_from)")
+        remarks += [*_unread(source.extensions, rows.left_out), *lister.remarks()]
     else:
         shards = find_shards(source.path, ".parquet", source.exclude, omissions)
         rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), source.path, omissions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from fgvr.class_names import one_form
 from fgvr.datasets.layout import Layout, Listed
 from fgvr.datasets.rows import SourceError
 
@@ -29,10 +30,10 @@ class Aircraft(Layout):
 
     def listed(self) -> Iterator[Listed]:
         """Split by split; classes are numbered in the order of variants.txt. Names hold blanks and slashes."""
-        numbers = {line.strip(): number for number, line in enumerate(self._variants())}
+        numbers = {one_form(line): number for number, line in enumerate(self._variants())}
         for split in SPLITS:
             for place, (photo, name) in self.fields(f"images_variant_{split}.txt", 2):
-                variant = name.strip()
+                variant = one_form(name)
                 if variant not in numbers:
                     raise SourceError(f"{place}: {variant!r} is not in {VARIANTS}")
                 yield Listed(f"images/{photo}.jpg", split, numbers[variant], variant)

@@ -52,10 +52,10 @@ class Grocery(Layout):
                 yield Listed(fields[0], split, int(fields[1]), found.name, {"coarse": found.coarse})
 
     def _classes(self) -> Mapping[int, _Class]:
-        rows = list(csv.reader(io.StringIO(self.text("classes.csv"))))
         try:
+            rows = list(csv.reader(io.StringIO(self.text("classes.csv"), newline=""), strict=True))
             return {int(row[1]): _Class(row[0].replace("-", " "), row[2].replace("-", " ")) for row in rows[1:]}
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, csv.Error) as error:
             raise SourceError(
                 f"{self.root}/classes.csv: expected the columns Class Name, Class ID, Coarse Class Name …: {error}"
             ) from error

@@ -22,6 +22,7 @@ import pyarrow as pa
 from fgvr import storage
 from fgvr.config.data import LayoutSource
 from fgvr.datasets.rows import SourceError, chunk
+from fgvr.text_files import decoded, lines
 
 SHOWN = 3
 """Missing things that a message names."""
@@ -127,13 +128,13 @@ class Layout(ABC):
     def text(self, name: str) -> str:
         """A listing file's text; raises SourceError where it is missing or not UTF-8."""
         try:
-            return self._bytes(name).decode()
+            return decoded(self._bytes(name))
         except UnicodeDecodeError as error:
             raise SourceError(f"{storage.join(self.root, name)}: not a text file: {error}") from error
 
     def fields(self, name: str, count: int) -> Iterator[tuple[str, list[str]]]:
         """(place for messages, words) of the lines of a text file; the last of `count` words may hold blanks."""
-        for number, line in enumerate(self.text(name).splitlines(), start=1):
+        for number, line in enumerate(lines(self.text(name)), start=1):
             if not line.strip() or line.startswith("#"):
                 continue
             words = line.split(maxsplit=count - 1)

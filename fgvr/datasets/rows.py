@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.class_names import odd_names, one_form_each
 from fgvr.datasets.sorted_runs import SortedRuns, Spool
 from fgvr.errors import UserError
 from fgvr.omissions import LeftOut, Omissions, sentences
@@ -22,10 +23,13 @@ from fgvr.schemas import SAMPLES
 CHUNK = 65_536
 """Rows that a listing gathers before it hands them on."""
 
+DEFAULT_SPLIT = "train"
+"""Of rows without a split."""
+
 LISTING = pa.schema(
     [
         pa.field("uri", pa.large_string()),  # absolute; large, since ten million exceed 2 GiB of text
-        pa.field("split", pa.string()),  # null or empty: train
+        pa.field("split", pa.string()),  # null or blank: train
         pa.field("class_id", pa.int32()),  # null in all rows: numbered here, by sorted class names
         pa.field("class_name", pa.string()),
         pa.field("metadata", pa.large_string()),
@@ -54,6 +58,9 @@ class SampleRows:
         files: files with many images each that were listed; 0 for other sources.
         bad_files: what was wrong with those of them that could not be read to their end.
         left_out: what is no row, by reason and ending (`fgvr.omissions`).
+        without_class: rows that were kept and have no class.
+        without_split: rows that were kept and are `train` since nothing names their split.
+        odd_classes: classes whose names go over lines or are very long, as they were written.
     """
 
     kept: Spool
@@ -67,6 +74,9 @@ class SampleRows:
     files: int = 0
     bad_files: tuple[str, ...] = ()
     left_out: LeftOut = field(default_factory=dict)
+    without_class: int = 0
+    without_split: int = 0
+    odd_classes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> pa.Table:
@@ -112,7 +122,7 @@ def chunk(**columns: object) -> pa.Table:
 
 
 def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None = None) -> SampleRows:
-    """Sort by URI, keep the first of equal ones, number images and classes densely.
+    """Sort by URI, keep the first of equal ones, number images and classes densely, names in their one form.
 
     Args:
         chunks: tables of the schema `LISTING`.
@@ -124,7 +134,10 @@ def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None 
     """
     runs = SortedRuns(LISTING, "uri")
     listed = named = 0
-    for listing in chunks:
+    odd: dict[str, None] = {}
+    for read in chunks:
+        odd |= dict.fromkeys(odd_names(read["class_name"]))
+        listing = _in_one_form(read)
         with_uri = listing.filter(pc.greater(pc.utf8_length(listing["uri"].fill_null("")), 0))
         listed, named = listed + listing.num_rows, named + with_uri.num_rows
         runs.add(with_uri)
@@ -148,7 +161,18 @@ def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None 
         splits=dict(once.splits),
         classes=len(names),
         left_out=left_out,
+        without_class=once.without_class,
+        without_split=once.without_split,
+        odd_classes=tuple(odd),
     )
+
+
+def _in_one_form(listing: pa.Table) -> pa.Table:
+    """The chunk with its splits and classes in their one form; those of which nothing is left are null."""
+    for place, column in enumerate(LISTING):
+        if column.name in {"split", "class_name"}:
+            listing = listing.set_column(place, column, one_form_each(listing[column.name]))
+    return listing
 
 
 class _Once:
@@ -156,16 +180,13 @@ class _Once:
 
     def __init__(self) -> None:
         self.kept = Spool(LISTING)
-        self.conflicts = 0
+        self.conflicts = self.without_class = self.without_split = 0
         self.splits: Counter[str] = Counter()
         self.classes: set[tuple[int | None, str | None]] = set()
         self._last = LISTING.empty_table()  # the row that was kept last: the next block may begin with its repeats
 
     def add(self, block: pa.Table) -> None:
         """The next rows in the order of the URIs; of equal ones the first listed comes first."""
-        filled = block["split"].fill_null("")
-        split = pc.if_else(pc.equal(filled, ""), "train", filled)
-        block = block.set_column(1, LISTING.field("split"), split)
         rows = pa.concat_tables([self._last, block]).combine_chunks()
         first = np.ones(rows.num_rows, dtype=bool)
         uris = rows["uri"]
@@ -174,6 +195,9 @@ class _Once:
         kept = rows.filter(pa.array(first))
         fresh = kept.slice(self._last.num_rows)
         self._last = kept.slice(kept.num_rows - 1)
+        self.without_class += fresh["class_name"].null_count
+        self.without_split += fresh["split"].null_count
+        fresh = fresh.set_column(1, LISTING.field("split"), fresh["split"].fill_null(DEFAULT_SPLIT))
         self.kept.append(fresh)
         for item in pc.value_counts(fresh["split"]).to_pylist():
             self.splits[item["values"]] += item["counts"]
@@ -187,7 +211,8 @@ def _conflicts(rows: pa.Table, first: np.ndarray) -> int:
     kept = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))[left_out]
     differs = np.zeros(len(left_out), dtype=bool)
     for name in ("split", "class_name"):
-        ours, theirs = (rows[name].fill_null("").take(pa.array(places)) for places in (left_out, kept))
+        filled = rows[name].fill_null(DEFAULT_SPLIT if name == "split" else "")
+        ours, theirs = (filled.take(pa.array(places)) for places in (left_out, kept))
         differs |= pc.not_equal(ours, theirs).to_numpy()
     return int(differs.sum())
 

@@ -1,110 +1,245 @@
-"""A CSV or Parquet file with an image's URI a row, and optionally its split, class and other columns."""
+"""A CSV, TSV or Parquet file with an image's URI a row, and optionally its split, class and other columns."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from fgvr import storage
+from fgvr.class_names import one_form
 from fgvr.config.data import TableSource
+from fgvr.datasets.columns import ColumnError, as_text, check_kind, columns_there, find_column, near_miss
+from fgvr.datasets.csv_text import CsvText
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
+from fgvr.datasets.windows_paths import Backslashes
+from fgvr.errors import UserError
 
 
-def read_table_file(source: TableSource, class_id_column: str | None = None) -> Iterator[pa.Table]:
+@dataclass(frozen=True)
+class _Columns:
+    """Places of the columns that are read, among all of the file; others may hold anything, the images themselves too.
+
+    Attributes:
+        names: of all columns of the file.
+    """
+
+    names: tuple[str, ...]
+    uri: int
+    split: int | None
+    class_name: int | None
+    class_id: int | None
+    metadata: tuple[int, ...]
+
+    @property
+    def read(self) -> list[int]:
+        """Those that are read, in the file's order."""
+        found = {self.uri, self.split, self.class_name, self.class_id, *self.metadata}
+        return sorted(place for place in found if place is not None)
+
+    def text(self, batch: pa.RecordBatch, place: int, what: str) -> pa.Array:
+        """A column of a batch whose columns are named by their places."""
+        return as_text(batch[str(place)], one_form(self.names[place]), what)
+
+
+def read_table_file(
+    source: TableSource, class_id_column: str | None = None, remarks: list[str] | None = None
+) -> Iterator[pa.Table]:
     """Chunks of a listing, in the order of the file.
 
     Args:
         source: the file and the names of its columns.
         class_id_column: column with class ids, for files that this project writes itself.
+        remarks: takes what a reader of the results must know, complete when the last chunk has come.
 
     Raises:
-        SourceError: no such file, an unknown format, or a column that is not there.
+        SourceError: no such file, an unknown format, a column that was named and is not there, is there twice or holds
+            what it cannot hold, or rows that cannot be read; the message names the line where it can.
     """
+    path = _path(source)
+    folder = path.rsplit("/", 1)[0]
+    backslashes = Backslashes(folder)
+    with _as_source_errors(source):
+        open_batches = _parquet_batches if _is_parquet(path) else _csv_batches
+        columns, batches = open_batches(path, source, class_id_column)
+        if remarks is not None:
+            remarks += _absent(source, columns)
+        for batch in batches:
+            yield _as_chunk(batch, columns, source, folder, backslashes)
+    if remarks is not None:
+        remarks += backslashes.remarks()
+
+
+def check_table_file(source: TableSource) -> None:
+    """Look at the file's header or schema alone; raises SourceError as `read_table_file` does."""
+    path = _path(source)
+    with _as_source_errors(source):
+        (_parquet_batches if _is_parquet(path) else _csv_batches)(path, source, None)
+
+
+def _path(source: TableSource) -> str:
     path = storage.absolute(source.path)
-    parquet = path.lower().endswith((".parquet", ".pq"))
-    if not parquet and not path.lower().endswith((".csv", ".tsv")):
+    if not path.lower().endswith((".csv", ".tsv", ".parquet", ".pq")):
         raise SourceError(f"ingest.source.path = {source.path}: the name must end in .csv, .tsv or .parquet")
     if not storage.exists(path):
         raise SourceError(f"ingest.source.path = {source.path}: there is no such file")
-    folder = path.rsplit("/", 1)[0]
+    return path
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith((".parquet", ".pq"))
+
+
+@contextmanager
+def _as_source_errors(source: TableSource) -> Iterator[None]:
+    """Whatever is wrong with the file in one sentence that names it."""
     try:
-        for batch in (_parquet_batches if parquet else _csv_batches)(path, source, class_id_column):
-            yield _as_chunk(batch, source, folder, class_id_column)
-    except pa.ArrowInvalid as error:  # not a Parquet file, rows of unequal length, text that is not UTF-8
-        raise SourceError(f"ingest.source.path = {source.path}: {error}") from error
+        yield
+    except UserError:
+        raise
+    except (ColumnError, pa.ArrowException, OSError, UnicodeError) as error:
+        # Not a Parquet file, rows of unequal length, text that is not UTF-8, a folder, a file that may not be read.
+        said = re.sub(r"Row #(\d+)", r"row \1 below the header", str(error).strip("'"))
+        hint = "; save the file as UTF-8" if "UTF8" in said else ""
+        raise SourceError(f"ingest.source.path = {source.path}: {said}{hint}") from error
 
 
-def _wanted(there: list[str], source: TableSource, class_id_column: str | None) -> list[str]:
-    """The columns that are read; a table may have others of any size, the images themselves among them."""
-    needed = [("uri_column", source.uri_column), ("class_id_column", class_id_column)]
-    needed += [("metadata_columns", column) for column in source.metadata_columns]
-    for field, column in needed:
-        if column is not None and column not in there:
+def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | None) -> _Columns:
+    """The columns that the source names; those of its defaults may be absent, but for the URI's."""
+
+    def needed(field: str, column: str) -> int:
+        place = find_column(names, column, f"ingest.source.{field}")
+        if place is None:
             raise SourceError(
-                f"ingest.source.{field} = {column}: {source.path} has no such column; it has {', '.join(there)}"
+                f"ingest.source.{field} = {column}: {source.path} has no such column; it has "
+                f"{columns_there(names, field, column)}"
             )
-    wanted = {source.split_column, source.class_column, *(column for _, column in needed)}
-    return [name for name in there if name in wanted]
+        return place
 
+    def named_or_there(field: str) -> int | None:
+        column = getattr(source, field)
+        if column is None:
+            return None
+        return (
+            needed(field, column)
+            if field in source.model_fields_set
+            else find_column(names, column, f"ingest.source.{field}")
+        )
 
-def _parquet_batches(path: str, source: TableSource, class_id_column: str | None) -> Iterator[pa.RecordBatch]:
-    filesystem, inside = storage.arrow_filesystem(path)
-    with filesystem.open_input_file(inside) as file:
-        table = pq.ParquetFile(file)
-        columns = _wanted(table.schema_arrow.names, source, class_id_column)
-        yield from table.iter_batches(batch_size=CHUNK, columns=columns)
-
-
-def _csv_batches(path: str, source: TableSource, class_id_column: str | None) -> Iterator[pa.RecordBatch]:
-    filesystem, inside = storage.arrow_filesystem(path)
-    parse = pacsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",", newlines_in_values=True)
-    with filesystem.open_input_stream(inside) as head:
-        first = pacsv.open_csv(head, parse_options=parse)
-        names = first.schema.names
-    # All columns as text: "0123" is a name, and types guessed from the first block break on the second.
-    convert = pacsv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()),
-        strings_can_be_null=True,
-        include_columns=_wanted(names, source, class_id_column),
+    return _Columns(
+        names=tuple(names),
+        uri=needed("uri_column", source.uri_column),
+        split=named_or_there("split_column"),
+        class_name=named_or_there("class_column"),
+        class_id=None if class_id_column is None else needed("class_id_column", class_id_column),
+        metadata=tuple(needed("metadata_columns", column) for column in source.metadata_columns),
     )
-    with filesystem.open_input_stream(inside) as file:
-        yield from pacsv.open_csv(file, parse_options=parse, convert_options=convert)
 
 
-def _as_chunk(batch: pa.RecordBatch, source: TableSource, folder: str, class_id_column: str | None) -> pa.Table:
-    names = batch.schema.names
-    columns: dict[str, object] = {"uri": absolute_uris(batch[source.uri_column], folder)}
-    if source.split_column in names:
-        columns["split"] = pc.utf8_trim_whitespace(batch[source.split_column].cast(pa.string()))
-    if source.class_column in names:
-        columns["class_name"] = class_names(batch[source.class_column])
-    if class_id_column is not None:
-        columns["class_id"] = batch[class_id_column].cast(pa.int32())
+def _absent(source: TableSource, columns: _Columns) -> list[str]:
+    """Remarks where a column of the default's name is not there, and one that looks like it is."""
+    taken = {one_form(columns.names[place]) for place in columns.read}
+    remarks = []
+    for field, place, without in (
+        ("split_column", columns.split, "every photo is of the split train"),
+        ("class_column", columns.class_name, "no photo has a class"),
+    ):
+        column = getattr(source, field)
+        near = None if place is not None or column is None else near_miss(columns.names, field, column, taken=taken)
+        if near is not None:
+            remarks.append(
+                f"{source.path} has no column {column}, so that {without}; is {near} meant? ingest.source.{field}: "
+                f"{json.dumps(near, ensure_ascii=False)} takes it"
+            )
+    return remarks
+
+
+_Opened = tuple[_Columns, Iterator[pa.RecordBatch]]
+"""The columns of a file, and its rows in batches whose columns are named by their places in the file."""
+
+
+def _parquet_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
+    filesystem, inside = storage.arrow_filesystem(path)
+    table = pq.ParquetFile(filesystem.open_input_file(inside))
+    schema = table.schema_arrow
+    columns = _chosen(schema.names, source, class_id_column)
+    for place, what in ((columns.uri, "URI"), (columns.split, "split"), (columns.class_name, "class")):
+        if place is not None:
+            check_kind(one_form(schema.names[place]), schema.field(place).type, what)
+    names = {schema.names[place]: str(place) for place in columns.read}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in table.iter_batches(batch_size=CHUNK, columns=list(names)):
+            yield batch.rename_columns([names[name] for name in batch.schema.names])
+
+    return columns, batches()
+
+
+def _csv_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
+    filesystem, inside = storage.arrow_filesystem(path)
+    text = CsvText(filesystem.open_input_stream(inside), source.path, tabs=path.lower().endswith(".tsv"))
+    if not text.header:
+        raise SourceError(f"ingest.source.path = {source.path}: Empty CSV file: it has not even a header")
+    columns = _chosen(text.header, source, class_id_column)
+    return columns, text.batches(columns.read, columns.uri)
+
+
+def _as_chunk(
+    batch: pa.RecordBatch, columns: _Columns, source: TableSource, folder: str, backslashes: Backslashes
+) -> pa.Table:
+    uris = backslashes.turned(columns.text(batch, columns.uri, "URI"))
+    listed: dict[str, object] = {"uri": absolute_uris(uris, folder)}
+    if columns.split is not None:
+        listed["split"] = columns.text(batch, columns.split, "split").cast(pa.string())
+    if columns.class_name is not None:
+        listed["class_name"] = columns.text(batch, columns.class_name, "class").cast(pa.string())
+    if columns.class_id is not None:
+        listed["class_id"] = batch[str(columns.class_id)].cast(pa.int32())
     if source.metadata_columns:
-        columns["metadata"] = metadata_json(batch, source.metadata_columns)
-    return chunk(**columns)
-
-
-def class_names(column: pa.Array) -> pa.Array:
-    """A column of classes as names; an empty one is none."""
-    name = column.cast(pa.string())
-    return pc.if_else(pc.equal(name, ""), None, name)
+        arrays = [batch[str(place)] for place in columns.metadata]
+        listed["metadata"] = metadata_json(
+            pa.RecordBatch.from_arrays(arrays, names=source.metadata_columns), source.metadata_columns
+        )
+    return chunk(**listed)
 
 
 def metadata_json(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
-    """The columns of each row as a JSON object."""
-    kept = {column: batch[column].to_pylist() for column in columns}
-    return [
-        json.dumps(dict(zip(kept, values, strict=True)), ensure_ascii=False, default=str)
-        for values in zip(*kept.values(), strict=True)
-    ]
+    """The columns of each row as a JSON object; what JSON has no number for (NaN, infinity) is null.
+
+    Raises ColumnError where a column holds what has no text.
+    """
+    kept = {column: _values(column, batch.column(batch.schema.names.index(column))) for column in columns}
+    rows = [dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)]
+    return [json.dumps(row, ensure_ascii=False, default=str, allow_nan=False) for row in rows]
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # times that Python has no object for, fields of one name
+        return list(as_text(column, name, "value").to_pylist())
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_nested(kind) or pa.types.is_dictionary(kind):
+        return [_finite(value) for value in values]
+    return values
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:

@@ -31,7 +31,7 @@ def read_names(uri: str, ids: Collection[str], *, field: str) -> dict[str, str]:
     Raises:
         SourceError: the file has none of these formats, is of another release of WordNet, or lacks an id.
     """
-    text = storage.read_bytes(uri).decode("utf-8", errors="replace")
+    text = storage.read_bytes(uri).decode("utf-8-sig", errors="replace")
     names: dict[str, str] = {}
     of_wordnet = False
     for line in text.splitlines():

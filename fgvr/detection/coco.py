@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
+from fgvr.class_names import one_form
 from fgvr.errors import UserError
+from fgvr.text_files import decoded
 
 
 class CocoError(UserError, ValueError):
@@ -90,7 +92,7 @@ def read_coco(uri: str) -> CocoSet:
         CocoError: there is no such file, or it cannot be understood.
     """
     try:
-        content = json.loads(storage.read_bytes(uri))
+        content = json.loads(decoded(storage.read_bytes(uri)))
     except FileNotFoundError:
         raise CocoError(f"{uri}: there is no such annotations file") from None
     except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
@@ -139,8 +141,14 @@ def _categories(entries: Any, where: str) -> tuple[Category, ...]:
             raise CocoError(f"{where}: categories[{number}] has no integer id")
         if entry["id"] in categories:
             raise CocoError(f"{where}: two categories have the id {entry['id']}")
-        categories[entry["id"]] = Category(entry["id"], str(entry.get("name", entry["id"])))
+        categories[entry["id"]] = Category(entry["id"], _name_of(entry))
     return tuple(categories[category_id] for category_id in sorted(categories))
+
+
+def _name_of(entry: Mapping[str, Any]) -> str:
+    """A category's name; its id where it has none."""
+    name = entry.get("name")
+    return (one_form(str(name)) if name is not None else "") or str(entry["id"])
 
 
 def _images(entries: list[Any], where: str, left_out: Counter[LeftOut]) -> dict[int, _Listed]:

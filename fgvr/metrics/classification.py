@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.class_names import one_form
 from fgvr.mllm.spelling import spelling_key
 
 
@@ -19,7 +20,7 @@ def fold_name(name: str) -> str:
 
     Numbers and signs stay, so that "C" is wrong for "C#", and "15 l" for "1.5 l".
     """
-    return spelling_key(name, accents=True)
+    return spelling_key(one_form(name), accents=True)
 
 
 def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:

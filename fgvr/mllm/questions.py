@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fgvr import schemas, storage
+from fgvr.edited_csv import EditedCsvError, read_edited_csv
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.backend import Sampling, TextGenerator
@@ -22,6 +23,7 @@ from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
 from fgvr.mllm.reply_text import without_thoughts
 from fgvr.mllm.spelling import spelling_key
+from fgvr.text_files import decoded, lines
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +74,17 @@ def read_questions(uri: str) -> list[AspectQuestion]:
         QuestionsError: no such file, or no question in it.
     """
     try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
+        data = storage.read_bytes(uri)
+        text = "" if uri.lower().endswith(".csv") else decoded(data)
     except FileNotFoundError:
         raise QuestionsError(f"questions.file: there is no file {uri}") from None
     except UnicodeDecodeError as error:
-        raise QuestionsError(f"questions.file: {uri} is not UTF-8 text: {error}") from None
+        raise QuestionsError(f"questions.file: {uri} is not UTF-8 text: {error.reason}") from None
     name = uri.rsplit("/", 1)[-1]
     if uri.lower().endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        if "text" not in (reader.fieldnames or []):
-            raise QuestionsError(f"questions.file: {uri} needs a column text, has {reader.fieldnames}")
-        try:
-            rows = sorted(reader, key=lambda row: int(row.get("rank") or 10**9))
-        except ValueError as error:
-            raise QuestionsError(f"questions.file: {uri}: a rank is not a whole number: {error}") from None
-        found = [((row["text"] or "").strip(), row.get("source") or name) for row in rows]
+        found = [(row["text"].strip(), row.get("source") or name) for row in _rows_by_rank(data, uri)]
     else:
-        found = [(line.strip(), name) for line in text.splitlines() if not line.lstrip().startswith("#")]
+        found = [(line.strip(), name) for line in lines(text) if not line.lstrip().startswith("#")]
     kept = {spelling_key(question): (question, source) for question, source in reversed(found) if question}
     if not kept:
         raise QuestionsError(f"questions.file: there is no question in {uri}")
@@ -99,6 +95,18 @@ def read_questions(uri: str) -> list[AspectQuestion]:
         if not question.endswith(("?", "？", "؟")):
             log.warning("questions.file: %r has no question mark; it is asked as it stands", question[:100])
     return [AspectQuestion(question, rank, source) for rank, (question, source) in enumerate(ordered, start=1)]
+
+
+def _rows_by_rank(data: bytes, uri: str) -> list[dict[str, str]]:
+    """Rows of a CSV of questions, best first; raises QuestionsError."""
+    try:
+        rows = [row.fields for row in read_edited_csv(data, uri, ("text",))]
+    except EditedCsvError as error:
+        raise QuestionsError(f"questions.file: {error}") from None
+    try:
+        return sorted(rows, key=lambda row: int(row.get("rank") or 10**9))
+    except ValueError as error:
+        raise QuestionsError(f"questions.file: {uri}: a rank is not a whole number: {error}") from None
 
 
 def parse_questions(reply: str) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 
-import yaml
 from pydantic import Field, ValidationError
 
 from fgvr import storage
 from fgvr.config.base import Part
+from fgvr.config.yaml_text import YamlError, read_yaml
 from fgvr.errors import UserError
+from fgvr.text_files import decoded
 
 
 class PricesError(UserError, ValueError):
@@ -51,11 +52,11 @@ class Prices(Part):
 def read_prices(uri: str) -> Prices:
     """The prices of a YAML file; raises PricesError naming what is wrong in it."""
     try:
-        content = yaml.safe_load(storage.read_bytes(uri))
+        content = read_yaml(decoded(storage.read_bytes(uri)))
         return Prices.model_validate(content)
     except (FileNotFoundError, IsADirectoryError):
         raise PricesError(f"evaluate.prices: there is no file {uri}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YamlError, UnicodeDecodeError) as error:
         raise PricesError(f"evaluate.prices: {uri} is no YAML file: {error}") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors())

@@ -139,3 +139,63 @@ def test_a_default_in_the_help_is_the_one_that_the_config_has() -> None:
     for name in ("label", "aspects", "embed", "infer"):
         assert shown[f"{name}.workers.rows_per_part"] == getattr(config, name).workers.rows_per_part
     assert shown["label.workers.rows_per_part"] != shown["embed.workers.rows_per_part"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "run:\n  name: a\nnear:\n  lr: 1\nrun:\n  seed: 1\n",
+            r"mine\.yaml: line 5: run stands there twice \(line 1, too\)",
+        ),
+        ("near:\n  lr: 1\n  epochs: 2\n  lr: 2\n", "line 4: lr stands there twice"),
+        ("near: {lr: 1, lr: 1}\n", "line 1: lr stands there twice"),
+        ("near:\n\tlr: 1\n", "not a YAML file: line 2, .*not with tabs$"),
+        ("near: {}\n---\nrun: {}\n", "not a YAML file: line 2, "),
+        ("", "expected fields .*found nothing"),
+        ("# near:\n", "expected fields .*found nothing"),
+        ("near\n", "expected fields .*found a str"),
+        ("near: &a\n  b: *a\n", "an anchor .* holds itself"),
+        (
+            "run:\n  folder: $NO_SUCH_PLACE/runs\n",
+            r"\$NO_SUCH_PLACE/runs: there is no environment variable NO_SUCH_PLACE",
+        ),
+        ("near: 2024-13-01\n", "not a YAML file: month must be"),
+    ],
+)
+def test_a_file_that_could_be_read_in_two_ways_or_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load("--config", str(tmp_path / "mine.yaml"))
+
+
+def test_anchors_merges_variables_and_marks_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOS", "/data/photos")
+    text = """
+label: {workers: &workers {num_cpus: 2, rows_per_part: 8}}
+embed:
+  workers: {<<: *workers, rows_per_part: 16}
+infer:
+  workers: *workers
+ingest:
+  source: {kind: folder, path: "${PHOTOS}/birds"}
+run: {folder: $PHOTOS}
+"""
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "mine.yaml").write_bytes(text.encode(encoding))
+        config = load("--config", str(tmp_path / "mine.yaml"))
+        assert (config.embed.workers.num_cpus, config.embed.workers.rows_per_part) == (2, 16)
+        assert config.infer.workers == config.label.workers
+        assert (config.ingest.source.path, config.run.folder) == ("/data/photos/birds", "/data/photos")
+
+
+def test_columns_of_a_table_that_nobody_named_stay_so(tmp_path: Path) -> None:
+    """A column that is named must be there, one of the default's name need not."""
+    config = load(
+        "--ingest.source.kind", "table", "--ingest.source.path", "l.csv", "--ingest.source.class_column", "label"
+    )
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    again = load("--config", str(tmp_path / "config.yaml"))
+    assert again == config
+    assert again.ingest.source.model_fields_set & {"split_column", "class_column", "uri_column"} >= {"class_column"}
+    assert "split_column" not in again.ingest.source.model_fields_set

@@ -8,6 +8,7 @@ from cluster.stage import RunContext, fingerprint_of
 from fgvr.config import build
 from fgvr.datasets import SourceError
 from pipelines import ingest
+from pipelines.flow import stage_main
 from tests.untracked import NoTracking
 
 
@@ -149,3 +150,24 @@ def test_sources_that_list_by_name_are_fingerprinted_as_before(tmp_path):
     (tmp_path / "list.csv").write_text("uri\na.jpg\n")
     source = build({"ingest": {"source": {"kind": "table", "path": str(tmp_path / "list.csv")}}}).ingest.source
     assert ingest.deciding(source) == source.model_dump(mode="json") | {"metadata_columns": []}
+
+
+def test_what_a_table_lacks_is_logged_and_kept(tmp_path, caplog):
+    (tmp_path / "list.csv").write_text("uri,Split,class_name\na.jpg,test,mug\nb.jpg,test,\n")
+    table = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    near, missing = table.extra["remarks"]
+    assert "is Split meant?" in near
+    assert missing == "1 of 2 photos (50%) have no class"
+    assert {f"ingest: {near}", f"ingest: {missing}"} <= set(caplog.messages)
+
+
+def test_a_slip_in_a_column_ends_before_anything_is_started(tmp_path, monkeypatch, capsys):
+    (tmp_path / "list.csv").write_text("uri,label\na.jpg,mug\n")
+    words = {"kind": "table", "path": str(tmp_path / "list.csv"), "class_column": "lable"}
+    flags = [word for name, value in words.items() for word in (f"--ingest.source.{name}", value)]
+    monkeypatch.setattr("sys.argv", ["ingest.py", *flags])
+    monkeypatch.setattr("cluster.run.open_run", lambda _: pytest.fail("it was started"))
+    with pytest.raises(SystemExit) as caught:
+        stage_main("ingest", lambda flow: flow.samples)
+    assert caught.value.code == 2
+    assert "did you mean label?" in capsys.readouterr().err

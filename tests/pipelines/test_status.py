@@ -232,3 +232,12 @@ def test_a_run_in_a_bucket(s3: Any) -> None:
         ("samples", FINISHED, 10, 0),
         ("answers", RUNNING, 6, 2),
     ]
+
+
+def test_remarks_of_a_table_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "birds")
+    session(run)
+    uri = storage.join(run, "tables", "samples", "aa")
+    Table(uri, "samples", "aa", 5, 0, 1, 5, 1.0, extra={"remarks": ["1 of 5 photos (20%) have no class"]}).commit()
+    assert main([run]) == 0
+    assert "samples: 1 of 5 photos (20%) have no class\n" in capsys.readouterr().out

@@ -50,3 +50,14 @@ def test_what_holds_no_captions_is_named(tmp_path: Path, name: str, content: byt
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match=r"baselines\.cased\.captions: there is no file"):
         read_captions(str(tmp_path / "c.csv"), "caption")
+
+
+def test_a_quote_that_nothing_closes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text('caption\nNA\n"a finch\nan owl\n')
+    with pytest.raises(BaselineError, match=r"line 3: a quote opens a cell there that nothing closes"):
+        read_captions(str(tmp_path / "c.csv"), "caption")
+
+
+def test_words_of_other_programs_are_captions(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("\ufeff caption,id\nNA,1\nnull,2\n,3\n")
+    assert read_captions(str(tmp_path / "c.csv"), "caption") == ["NA", "null"]

@@ -72,3 +72,14 @@ def test_a_new_photo_does_not_renumber_a_run(tmp_path):
     before = source_state(FolderSource(path=str(tmp_path)))
     touch(tmp_path, "a.jpg")
     assert source_state(FolderSource(path=str(tmp_path))) == before
+
+
+def test_folders_that_look_alike_are_one_class(tmp_path):
+    for number, name in enumerate(["Mu\u0308sli", "Müsli", "Müsli ", "Tea\u00a0Cup"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{number}.jpg").write_bytes(b"")
+    (tmp_path / "9.jpg").write_bytes(b"")
+    listed = read_source(FolderSource(path=str(tmp_path), class_from="parent"), "")
+    by_file = {row["uri"].rsplit("/", 1)[-1]: row["class_name"] for row in listed.rows.to_pylist()}
+    assert by_file == {"0.jpg": "Müsli", "1.jpg": "Müsli", "2.jpg": "Müsli", "3.jpg": "Tea Cup", "9.jpg": None}
+    assert listed.remarks == ("1 of 5 photos (20%) have no class (ingest.source.class_from = parent)",)

@@ -149,3 +149,34 @@ def test_messages(tmp_path):
     ]:
         with pytest.raises(SourceError, match=message):
             read_source(ParquetSource(path=str(tmp_path), **options), "")
+
+
+def test_columns_beside_the_images_as_people_name_and_fill_them(tmp_path):
+    columns = {
+        "image": [png(40 + n) for n in range(4)],
+        " label ": ["Tea Cup", "\ufeffTea\u00a0Cup ", "NA", None],
+        "part": ["test", "test\t", "NA", ""],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    listed = read_source(ParquetSource(path=str(tmp_path), class_column="label", split_column="part"), "")
+    assert listed.rows["class_name"].to_pylist() == ["Tea Cup", "Tea Cup", "NA", None]
+    assert listed.rows["split"].to_pylist() == ["test", "test", "NA", "train"]
+    assert listed.remarks == (
+        "1 of 4 photos (25%) have no class (ingest.source.class_column = label)",
+        "1 of 4 photos (25%) have no split: they are in train",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_column": "labels"}, r"no column labels; there are image, label, label2, part; did you mean label\?"),
+        ({"class_column": "label2"}, r"column label2 holds list<.*>; a photo has one class$"),
+        ({"split_column": "Part"}, r"no column Part; .*did you mean part\? \(ingest\.source\.split_column\)"),
+    ],
+)
+def test_columns_that_cannot_be_taken(tmp_path, options, message):
+    columns = {"image": [b"x"], "label": ["mug"], "label2": [["mug", "red"]], "part": ["test"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=message):
+        read_source(ParquetSource(path=str(tmp_path), **options), "")

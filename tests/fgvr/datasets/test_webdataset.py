@@ -104,9 +104,10 @@ def test_classes(tmp_path, source):
     )
     assert listed.rows["class_name"].to_pylist()[4:] == [None, None]
     unread = {"cls": 0, "txt": 1, "json": 1, "named": 2}[source]
-    assert len(listed.remarks) == bool(unread)
-    if unread:
-        assert listed.remarks[0].startswith(f"{unread} .")
+    *of_members, of_photos = listed.remarks
+    assert [remark.split()[0] for remark in of_members] == [str(unread)] * bool(unread)
+    missing = 3 if source == "cls" else 4
+    assert of_photos.startswith(f"{missing} of 6 photos ({'50' if missing == 3 else '66.7'}%) have no class")
 
 
 def test_splits_by_folder(tmp_path):
@@ -221,3 +222,78 @@ def test_messages(tmp_path):
     write_tar(tmp_path / "c/c.tar", ("a.jpg", jpeg(40)))
     with pytest.raises(SourceError, match=r"class_names = .*no such file"):
         read_source(WebDatasetSource(path=str(tmp_path / "c"), class_from="cls", class_names=str(tmp_path / "n")), "")
+
+
+def test_classes_of_names_with_points(tmp_path):
+    """By WebDataset's rule the key of v2.0.jpg is v2, one of many images; their classes stand beside each of them."""
+    photos = [f"v2.{n:04d}" for n in range(2_500)]  # more than wait for one another
+    members = [
+        pair for n, name in enumerate(photos) for pair in ((f"{name}.cls", b"%d" % (n % 7)), (f"{name}.jpg", b"x"))
+    ]
+    write_tar(tmp_path / "before.tar", *members)
+    write_tar(tmp_path / "behind.tar", *(member for n in range(0, 5_000, 2) for member in reversed(members[n : n + 2])))
+    for tar in ("before.tar", "behind.tar"):
+        listed = read_source(WebDatasetSource(path=str(tmp_path / tar), class_from="cls"), "")
+        assert listed.remarks == ()
+        assert [(name_of(row["uri"]), row["class_name"]) for row in listed.rows.to_pylist()] == [
+            (f"{name}.jpg", str(n % 7)) for n, name in enumerate(photos)
+        ]
+
+
+def test_a_class_of_all_images_of_a_key_and_one_of_its_own(tmp_path):
+    members = [
+        ("9.cls", b"mug"),
+        ("9.left.jpg", b"x"),
+        ("9.right.jpg", b"x"),
+        ("9.left.cls", b"cup"),
+        ("._9.cls", b"z"),
+    ]
+    write_tar(tmp_path / "a.tar", *members, ("9.meta.cls", b"of nobody"))
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    assert listed.rows["class_name"].to_pylist() == ["cup", "mug"]
+    assert listed.remarks == ()
+
+
+def test_hidden_members_do_not_part_a_sample(tmp_path):
+    """As tar on a Mac packs them."""
+    members = [
+        ("._0.jpg", b"m"),
+        ("0.jpg", b"x"),
+        ("._0.txt", b"m"),
+        ("0.txt", b"mug"),
+        ("d", special(tarfile.DIRTYPE)),
+    ]
+    write_tar(tmp_path / "a.tar", *members)
+    assert rows(WebDatasetSource(path=str(tmp_path), class_from="txt"))[0]["class_name"] == "mug"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_labels_of_windows(tmp_path, encoding):
+    def written(text: str) -> bytes:
+        return text.encode(encoding)
+
+    names = tmp_path / "names.txt"
+    names.write_bytes(written("mug\r\ntea\u00a0cup\r\n"))
+    for ending, labels in {
+        "txt": ["mug\r\n", "tea cup"],
+        "cls": ["0", "1"],
+        "json": ['{"label": "mug"}', '{"label": 1.0}'],
+    }.items():
+        members = [(f"{n}.jpg", b"x") for n in range(2)], [(f"{n}.{ending}", written(x)) for n, x in enumerate(labels)]
+        write_tar(tmp_path / ending / "a.tar", *(member for pair in zip(*members, strict=True) for member in pair))
+        source = WebDatasetSource(path=str(tmp_path / ending), class_from=ending, class_names=str(names))
+        listed = read_source(source, "")
+        assert (listed.rows["class_name"].to_pylist(), listed.remarks) == (["mug", "tea cup"], ())
+
+
+def test_classes_that_are_not_found_are_said(tmp_path):
+    write_tar(tmp_path / "none/a.tar", ("0.jpg", b"x"), ("0.txt", b"mug"), ("1.jpg", b"x"))
+    assert read_source(WebDatasetSource(path=str(tmp_path / "none"), class_from="cls"), "").remarks == (
+        "no member of the tars ends in .cls (ingest.source.class_from)",
+        "no photo has a class (ingest.source.class_from = cls)",
+    )
+    apart = [(f"{n}.jpg", b"x") for n in range(8)] + [(f"{n}.cls", b"1") for n in range(7, 12)]
+    write_tar(tmp_path / "apart/a.tar", *apart)
+    alone, missing = read_source(WebDatasetSource(path=str(tmp_path / "apart"), class_from="cls"), "").remarks
+    assert alone.startswith("4 .cls members belong to no photo: the members of a sample are neighbours in a tar")
+    assert missing == "7 of 8 photos (87.5%) have no class (ingest.source.class_from = cls)"

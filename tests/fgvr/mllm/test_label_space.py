@@ -107,8 +107,7 @@ def test_what_spreadsheets_make_of_a_table_is_read(tmp_path: Path) -> None:
         (b"answer,label,label\nmug,Mug,Cup\n", "has the column label twice"),
         (b"Answer,Labels\nmug,Mug\n", "needs columns answer and label.*write answer and label for Answer and Labels"),
         (b"answer|label\nmug|Mug\n", "needs columns answer and label, has 'answer|label'"),
-        ("answer,label\nmug,Mug\n".encode("utf-16"), 'is UTF-16 text, not UTF-8: save it as "CSV UTF-8"'),
-        ("answer,label\nmug,Mug\n".encode("utf-16-le"), "is UTF-16 text"),
+        ("answer,label\nmug,Mug\n".encode("utf-16-le"), 'it is UTF-16 or no text.*save it as "CSV UTF-8"'),
         ("answer,label\nmug,Mug\ncafé,Café\n".encode("latin-1"), 'line 3: not UTF-8 text.*save it as "CSV UTF-8"'),
         (b"answer,label\nSofa, red,Sofa\n", "line 2: 3 fields, but 2 columns; put quotes around text with commas"),
         (b"answer,label\n\nmug\n", "line 3: there is no label"),
@@ -248,3 +247,8 @@ def test_a_person_may_choose_a_label_of_200_words(tmp_path: Path) -> None:
 def test_names_in_other_scripts_are_labels() -> None:
     named = build_label_space({"翠鸟": 2, "翠鸟。": 1, "Зимородок": 1, "зимородок": 1, "किंगफ़िशर": 1})
     assert named.space == LabelSpace(("Зимородок", "किंगफ़िशर", "翠鸟"), (2, 1, 3))
+
+
+def test_a_table_of_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "aliases.csv").write_bytes("answer, label\r\nfinch,Fink \r\n".encode("utf-16"))
+    assert read_aliases(str(tmp_path / "aliases.csv")).label("Finch") == "Fink"

@@ -210,7 +210,7 @@ def test_a_csv_is_read_by_rank_and_written_back(tmp_path: Path) -> None:
     [
         ("q.txt", b"# only a comment\n\n", "there is no question in"),
         ("q.txt", b"\xff\xfe", "is not UTF-8 text"),
-        ("q.csv", b"question\nIs it a?\n", "needs a column text"),
+        ("q.csv", b"question\nIs it a?\n", "needs column text"),
         ("q.csv", b"text,rank\nIs it a?,first\n", "a rank is not a whole number"),
     ],
 )

@@ -1,0 +1,88 @@
+"""YAML as a config needs it: a field that stands twice is an error, and each error is a line that names its line."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import yaml
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/|$)")
+
+
+class YamlError(ValueError):
+    """Text that is not YAML; the message names the line where it can."""
+
+
+class FieldError(YamlError):
+    """A field that stands twice, or whose value begins with a variable that is not there."""
+
+
+def read_yaml(text: str) -> Any:
+    """The content of a YAML document, by the rules of PyYAML's safe loader; raises YamlError.
+
+    Of equal fields that loader lets the last one win without a word; what a mapping merges (`<<`) it may say anew.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_fields(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        said = "; ".join(part for part in (error.context, error.problem) if part)
+        hint = "; YAML is indented with blanks, not with tabs" if "'\\t'" in said else ""
+        raise YamlError(f"{place}{said}{hint}") from None
+    except YamlError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # characters that YAML has not, dates that are none
+        raise YamlError(" ".join(str(error).split())) from None
+
+
+def _check_fields(document: yaml.Node) -> None:
+    """Raise FieldError where a mapping of the document says a field twice. Merges are not resolved yet."""
+    waiting, seen = [document], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an anchor that is used again
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting += [key, value]
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                first = lines[key.tag, key.value]
+                raise FieldError(f"line {line}: {key.value} stands there twice (line {first}, too); make one of them")
+            lines[key.tag, key.value] = line
+
+
+def with_environment(value: Any) -> Any:
+    """A tree whose texts may begin with `$NAME/` or `${NAME}/`, as paths in shells do, with the variables' values.
+
+    Raises FieldError where there is no such variable.
+    """
+    if isinstance(value, dict):
+        return {key: with_environment(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_environment(item) for item in value]
+    found = _VARIABLE.match(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    name = found[1] or found[2]
+    if name not in os.environ:
+        raise FieldError(f"{value}: there is no environment variable {name}")
+    return os.environ[name] + value[found.end() :]
