@@ -56,7 +56,8 @@ class StudentTraining:
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
         self.low_precision = {"bf16": True, "fp32": False}.get(self.settings.precision, self.device.type == "cuda")
-        self.data = open_student_data(job, reporter)
+        resumed = reporter.resume_folder()
+        self.data = open_student_data(job, reporter, resumed)
         self.examples = self.data.examples
         p_yes = torch.from_numpy(self.examples.p_yes)
         self.cells = aspect_counts(p_yes, ~p_yes.isnan(), self.settings.aspect_loss).numpy()
@@ -71,7 +72,6 @@ class StudentTraining:
         )
         self.checkpoint = Checkpoint(job.spec, self.data.left_out)
         self._lost: LeftOut = {}  # by this worker in this epoch
-        resumed = reporter.resume_folder()
         if resumed is not None:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
         self.first_epoch = len(self.checkpoint.history)
