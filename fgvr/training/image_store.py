@@ -29,8 +29,8 @@ from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
 from fgvr.storage_faults import is_full
 from fgvr.students.preprocess import Pixels, Preprocess
-from fgvr.training.store_index import FAILED, INDEX_FILE, Index, Offsets, Stamps, stamps_of
-from fgvr.training.store_pixels import PIXELS_FILE, PixelsFile, cannot_write, room, warn_full
+from fgvr.training.store_index import FAILED, INDEX_FILE, PIXELS_FILE, Index, Offsets, Stamps, stamps_of
+from fgvr.training.store_pixels import PixelsFile, cannot_write, room, warn_full
 
 log = logging.getLogger(__name__)
 

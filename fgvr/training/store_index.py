@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from fgvr.schemas import Failure, Reason
 
 FAILED, NOT_STORED, NO_ROOM, UNREAD = -1, -2, -3, -4
 """In place of an offset: not readable; beyond the bound; the disk was full; not looked at yet."""
-INDEX_FILE = "index.npz"
+INDEX_FILE, PIXELS_FILE = "index.npz", "pixels.bin"
 
 Offsets = npt.NDArray[np.int64]
 Shapes = npt.NDArray[np.int32]
@@ -50,15 +52,23 @@ class Index:
 
     @classmethod
     def read(cls, folder: Path, count: int) -> Index | None:
-        """None where there is none, or it is not one of so many images."""
+        """None where there is none, or it is damaged, or not one of so many images."""
         try:
+            pixels = (folder / PIXELS_FILE).stat().st_size
             with np.load(folder / INDEX_FILE, allow_pickle=False) as file:
                 failures = json.loads(file["failures"].tobytes())
                 known = {int(n): Failure(Reason(reason), detail) for n, (reason, detail) in failures.items()}
                 index = cls(file["offsets"], file["shapes"], file["stamps"], known, float(file["tried"]))
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-        return index if len(index.offsets) == count else None
+        return index if len(index.offsets) == count and index.end <= pixels else None
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file of pixels that it speaks of."""
+        kept = self.offsets >= 0
+        ends = self.offsets[kept] + 3 * self.shapes[kept].astype(np.int64).prod(axis=1)
+        return int(ends.max(initial=0))
 
     def write(self, folder: Path) -> None:
         """Atomically: a reader sees the one before or this one."""
@@ -74,6 +84,8 @@ class Index:
                     failures=np.frombuffer(json.dumps(rows).encode(), np.uint8),
                     tried=np.float64(self.tried),
                 )
+                file.flush()
+                os.fsync(file.fileno())
             fresh.replace(folder / INDEX_FILE)
         finally:
             fresh.unlink(missing_ok=True)

@@ -16,11 +16,10 @@ import numpy as np
 from fgvr import disk_cache
 from fgvr.storage_faults import is_full
 from fgvr.students.preprocess import Pixels
-from fgvr.training.store_index import NO_ROOM, NOT_STORED
+from fgvr.training.store_index import NO_ROOM, NOT_STORED, PIXELS_FILE
 
 log = logging.getLogger(__name__)
 
-PIXELS_FILE = "pixels.bin"
 FREE_SHARE, FREE_BYTES = 0.05, 2**30
 """Of the disk, or this much where that is less: what a store leaves free, for others write there, too."""
 LOOK_EVERY = 64
@@ -55,6 +54,8 @@ class PixelsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())  # before an index says what is in it
         self._close()
 
     def append(self, image: Pixels) -> int:
