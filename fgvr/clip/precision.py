@@ -11,7 +11,7 @@ from fgvr.precision import autocast, automatic
 
 
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would differ.
+    """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would vary.
 
     On a CPU that has them, `benchmarks/coop.py --precision bf16` measures what it would bring.
     """
