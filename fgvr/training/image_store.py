@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 """Raised when the files, or the pixels that a photo becomes, change: older stores are not read then."""
 LOG_EVERY_SECONDS = 30.0
+SAVE_EVERY_SECONDS = 300.0
+"""What is decoded between two writings of the index is lost at most when a process dies that decodes millions."""
 REMOTE_THREADS = 16
 
 
@@ -181,20 +183,28 @@ def _find(root: Path, key: str, stamps: Stamps) -> tuple[Path, Index]:
 def _complete(folder: Path, index: Index, positions: Offsets, photos: _Photos) -> None:
     """Read photos into a store; what it holds already stays where it is, under whoever reads it."""
     folder.mkdir(exist_ok=True)
+    # Stores that nobody reads make room where the disk has little: at most so much will be written.
+    expected = 4 * photos.settings.preprocess.stored_side**2 * len(positions)
+    everything = 2**62  # the bound holds for what there is, and is looked at when that is known
+    disk_cache.make_room(folder.parent, everything, keep=folder, needed=min(expected, photos.settings.max_bytes))
     if index.failures:
         log.info("%s photos that could not be read before are tried again", f"{len(positions):,}")
     _read(folder, index, positions, photos)
+    _write(index, folder, photos.settings)
+
+
+def _write(index: Index, folder: Path, settings: StoreSettings) -> None:
     try:
         index.write(folder)
     except OSError as error:
         if not is_full(error):
             raise
-        warn_full(folder, photos.settings.max_bytes)  # this process has its index, the next one reads them again
+        warn_full(folder, settings.max_bytes)  # this process has its index, the next one reads them again
 
 
 def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos) -> None:
     """Read the photos at `positions`, append their pixels to the file in `folder`, and bring the index up to date."""
-    shown = time.monotonic()
+    shown = saved = time.monotonic()
     chosen = [photos.uris[position] for position in positions.tolist()]
     with PixelsFile(folder, photos.settings.max_bytes) as file:
         for number, image in enumerate(_decoded(chosen, photos.settings)):
@@ -210,6 +220,10 @@ def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos
                 shown = time.monotonic()
                 done, gib = f"{number + 1:,}", file.end / 2**30
                 log.info("decoding: %s of %s images, %.1f GiB", done, f"{len(positions):,}", gib)
+            if folder is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                file.to_disk()
+                _write(index, folder, photos.settings)
+                saved = time.monotonic()
     index.tried = time.time()
 
 

@@ -54,9 +54,13 @@ class PixelsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())  # before an index says what is in it
+        self.to_disk()
         self._close()
+
+    def to_disk(self) -> None:
+        """To be called before an index says what is in it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def append(self, image: Pixels) -> int:
         """Where the pixels begin; NOT_STORED where they are beyond the bound, NO_ROOM where the disk is full."""

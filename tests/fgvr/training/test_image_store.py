@@ -253,3 +253,31 @@ def test_a_damaged_store_is_built_again(photos, tmp_path, damaged):
     (file,) = (tmp_path / "cache").glob(f"*/{damaged}")
     file.write_bytes(file.read_bytes()[:100])
     assert (open_store(tmp_path / "cache", "v1", photos, settings())[1] == (1, 2, 3)).all()
+
+
+def test_what_was_decoded_before_a_death_is_not_decoded_again(photos, tmp_path, monkeypatch):
+    read = image_store.read_image
+
+    def dies(uri, *rest, **more):
+        if uri == photos[1]:
+            raise KeyboardInterrupt
+        return read(uri, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_store, "SAVE_EVERY_SECONDS", -1.0)
+        patch.setattr(image_store, "read_image", dies)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(tmp_path / "cache", "v1", photos, settings())
+    seen = counted(monkeypatch)
+    store = open_store(tmp_path / "cache", "v1", photos, settings())
+    assert sorted(seen) == sorted(photos[1:])
+    assert (store[0] == np.asarray(Image.open(photos[0]))).all()
+    assert (store[1] == (1, 2, 3)).all()
+
+
+def test_stores_that_nobody_reads_make_room_on_a_full_disk(photos, tmp_path, monkeypatch):
+    open_store(tmp_path / "cache", "old", photos, settings())
+    (old,) = (tmp_path / "cache").glob("*/index.npz")
+    monkeypatch.setattr(disk_cache, "free_bytes", lambda _: 10**9 if not old.exists() else 5)
+    open_store(tmp_path / "cache", "new", photos, settings())
+    assert not old.exists()
