@@ -123,7 +123,7 @@ def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSe
         with disk_cache.locked(root / f"{key}{disk_cache.LOCK}"):
             folder, index = _find(root, key, stamps)
             # What others tried while this process waited for them is not tried again.
-            late = index.tried < asked
+            late = index.tried <= asked
             positions = index.to_read(uris, stamps, room(root)) if late else np.zeros(0, np.int64)
             if len(positions) or not (folder / INDEX_FILE).exists():
                 _complete(folder, index, positions, _Photos(uris, stamps, settings))
