@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fgvr.candidates import NONE, Ids
 from fgvr.embeddings import read_vectors
 from fgvr.neighbours import Floats, Neighbours, Plan, Vectors, Wanted, nearest
+from fgvr.neighbours.machine import this_machine
 from fgvr.tables import Table, rows_among
 from fgvr.tables import vectors as vectors_of
 
@@ -131,7 +132,8 @@ def labelled_neighbours(
         k: at least 1.
         photos: as in `streamed_layout`.
         wanted: what the search must reach and may cost.
-        how: the plan, where there is one.
+        how: the plan, where there is one. One for another device is done on the CPU: this is the process that asks,
+            whose machine may have no GPU, or one that Ray gave to somebody else.
 
     Returns:
         ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector and in places for
@@ -140,6 +142,9 @@ def labelled_neighbours(
     digests = digests_of(vectors)
     who = layout(digests if photos is None else digests[photos], embedded, labelled)
     threads = len(os.sched_getaffinity(0))
+    if how is not None and how.product.device != "cpu":
+        reasons = (*how.reasons, f"planned for {how.product.device}, and done on the CPU, since it is done here")
+        how = replace(how, product=this_machine("cpu", threads).product, reasons=reasons)
     queries, database = vectors[who.queries], vectors[who.members]
     found = nearest(queries, database, k, own=who.own, threads=threads, wanted=wanted or Wanted(), how=how)
     return who.spread(len(vectors), found)

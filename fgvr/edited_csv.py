@@ -76,9 +76,9 @@ def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str]) -> 
         lower = {column.lower(): column for column in columns}
         near = [lower[found[0]] for column in missing if (found := get_close_matches(column, lower, 1, 0.75))]
         meant = f"; write {' and '.join(missing)} for {' and '.join(near)}" if len(near) == len(missing) else ""
-        raise EditedCsvError(
-            f"{name} needs {'column' if len(needed) == 1 else 'columns'} {' and '.join(needed)}, has {', '.join(map(repr, columns)) or 'nothing'}{meant}"
-        )
+        wanted = f"{'columns' if len(needed) > 1 else 'column'} {' and '.join(needed)}"
+        there = ", ".join(map(repr, columns)) or "nothing"
+        raise EditedCsvError(f"{name} needs {wanted}, has {there}{meant}")
     twice = [column for column in needed if columns.count(column) > 1]
     if twice:
         raise EditedCsvError(f"{name} has the column {twice[0]} twice: remove one of them")

@@ -7,23 +7,24 @@ its power, too: a renamed file whose bytes the system had not written yet would 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import fsspec
-from filelock import FileLock
 from fsspec.core import url_to_fs
 
-from fgvr.storage_faults import full_disk, patient
+from fgvr import disk_cache
+from fgvr.storage_faults import StorageFull, full_disk, patient
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -47,11 +48,13 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     if is_local(uri):  # not through url_to_fs, to which "::" in a name is a chain of file systems
         return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
     text = small_scheme(uri)
-    if is_object_store(text):  # likewise: "::" is a part of the key
+    # Others write to the same folders: a listing from a while ago hides their files, and shows what is gone.
+    fresh = {} if "::" in text and not is_object_store(text) else {"use_listings_cache": False}
+    if is_object_store(text):  # "::" is a part of the key
         kind = fsspec.get_filesystem_class(text.partition("://")[0])
-        store = fsspec.filesystem(text.partition("://")[0], **{**kind._get_kwargs_from_urls(text), **patient(text)})
-        return store, str(kind._strip_protocol(text))
-    fs, path = url_to_fs(text, **patient(text))
+        given = {**kind._get_kwargs_from_urls(text), **fresh, **patient(text)}
+        return fsspec.filesystem(text.partition("://")[0], **given), str(kind._strip_protocol(text))
+    fs, path = url_to_fs(text, **fresh, **patient(text))
     return fs, path
 
 
@@ -206,14 +209,29 @@ def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 def cache_folder(name: str) -> Path:
     """Where this machine keeps what can be fetched or computed again: FGVR_CACHE, or ~/.cache/fgvr."""
-    return Path(os.environ.get("FGVR_CACHE", Path.home() / ".cache" / "fgvr")) / name
+    return disk_cache.root() / name
 
 
-def fetch_folder(uri: str | Path) -> Path:
+_IN_USE: dict[Path, disk_cache.Use] = {}
+"""Copies that this process was given: nobody removes them while it lives."""
+Choose = Callable[[list[str]], Iterable[str]]
+"""Those of a folder's file names (relative, with `/`) that are wanted."""
+
+
+def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     """A local copy of a folder (a model, a checkpoint): the folder itself if it is local, else a cached download.
 
-    The cache key holds names, sizes and time stamps, so a changed remote folder is fetched again.
-    Raises FileNotFoundError when nothing is there.
+    The cache key holds names, sizes and time stamps, so a changed remote folder is fetched again. Copies that were
+    not used for the longest time make room for it (`fgvr.disk_cache`); this one stays while this process lives.
+
+    Args:
+        uri: of the folder.
+        choose: which files are needed; None: all.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StorageFull: the cache's disk has no room for it.
+        CacheError: the cache's folder cannot be written, or its bound is no number.
     """
     if is_local(uri):
         folder = local_path(uri)
@@ -221,29 +239,64 @@ def fetch_folder(uri: str | Path) -> Path:
             raise FileNotFoundError(f"{folder} is not a folder")
         return folder
     fs, path = resolve(uri)
-    files = fs.find(path, detail=True)
-    if not files:
+    found = fs.find(path, detail=True)
+    if not found:
         raise FileNotFoundError(f"there is nothing at {uri}")
-    state = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
-    key = hashlib.sha256(repr([str(uri), sorted(state)]).encode()).hexdigest()[:16]
-    cache = cache_folder("folders") / key
-    if not cache.is_dir():
+    files = {name.removeprefix(path).lstrip("/"): info for name, info in found.items()}
+    if choose is not None:
+        files = {name: files[name] for name in choose(list(files))}
+    marks = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
+    key = hashlib.sha256(repr([str(uri), sorted(marks)]).encode()).hexdigest()[:16]
+    cache = cache_folder(disk_cache.FETCHED) / key
+    with _cache_errors(cache, str(uri)):
         cache.parent.mkdir(parents=True, exist_ok=True)
         # Workers of one machine start together: one fetches the model, the others wait for its copy.
-        with FileLock(f"{cache}.lock"):
+        with disk_cache.locked(disk_cache.lock_of(cache)):
             if not cache.is_dir():
-                _fetch(fs, files, path, cache)
+                _fetch(fs, files, cache)
+            if cache not in _IN_USE:
+                _IN_USE[cache] = disk_cache.Use(cache, str(uri))
     return cache
 
 
-def _fetch(fs: fsspec.AbstractFileSystem, files: Iterable[str], path: str, cache: Path) -> None:
-    """Copy the files below `path` to the folder `cache`, which is there only when it is whole."""
-    with tempfile.TemporaryDirectory(dir=cache.parent) as temporary:
+def forget_folder(folder: Path) -> None:
+    """Remove what `fetch_folder` gave, unless another process uses it; nothing happens to a folder that was local."""
+    use = _IN_USE.pop(folder, None)
+    if use is not None:
+        use.end()
+        for entry in disk_cache.entries(folder.parent):
+            if entry.folder == folder:
+                disk_cache.remove(entry)
+
+
+@contextmanager
+def _cache_errors(cache: Path, uri: str) -> Iterator[None]:
+    """What the cache's disk refuses, in words; a copy that is there can be read where nothing can be written."""
+    try:
+        with full_disk(cache, f"It is to hold a copy of {uri}: {disk_cache.HOW_TO_CLEAN}"):
+            yield
+    except (StorageFull, FileNotFoundError):
+        raise
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        if not cache.is_dir():
+            raise disk_cache.CacheError(
+                f"{cache}: a copy of {uri} cannot be written there ({error.strerror}): set FGVR_CACHE to a folder "
+                "that can be written"
+            ) from error
+
+
+def _fetch(fs: fsspec.AbstractFileSystem, files: dict[str, dict[str, Any]], cache: Path) -> None:
+    """Copy `files`, by their names in the folder, to `cache`, which is there only when it is whole."""
+    needed = sum(int(info["size"] or 0) for info in files.values())
+    disk_cache.make_room(cache.parent, disk_cache.bound(cache.parent), needed=needed)
+    with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{cache.name}.") as temporary:
         fetched = Path(temporary) / "folder"
-        for name in files:
-            inside = fetched / name.removeprefix(path).lstrip("/")
+        for name, info in files.items():
+            inside = fetched / name
             inside.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(name, str(inside))
+            fs.get_file(info["name"], str(inside))
         try:
             fetched.rename(cache)
         except OSError:

@@ -34,17 +34,28 @@ class StorageFull(UserError, OSError):
 
 
 @contextmanager
-def full_disk(target: Path) -> Iterator[None]:
-    """Turns a full disk's error into StorageFull; other errors pass."""
+def full_disk(target: Path, remedy: str | None = None) -> Iterator[None]:
+    """Turns a full disk's error into StorageFull; other errors pass.
+
+    Args:
+        target: what was to be written.
+        remedy: what to do about it; None: what helps where it is a run's file.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
-        raise StorageFull(
-            f"{target}: no space is left there ({error.strerror}). What is written is kept; make room, or move the "
-            "run folder to a larger disk, and give the same command again"
-        ) from error
+        what_to_do = remedy or (
+            "What is written is kept; make room, or move the run folder to a larger disk, and give the same command "
+            "again"
+        )
+        raise StorageFull(f"{target}: no space is left there ({error.strerror}). {what_to_do}") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that a disk, or this user's share of it, is full."""
+    return error.errno in _FULL
 
 
 def patient(uri: str) -> dict[str, Any]:

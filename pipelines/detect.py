@@ -200,6 +200,7 @@ def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec,
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
     log_history(json.loads((checkpoint / HISTORY_FILE).read_text()))
     left_out = read_left_out(checkpoint)
+    storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
     summary = folder.write_table(_rows(examples, left_out))
     summary.metrics = trained.metrics
     summary.extra = {

@@ -12,7 +12,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.base import Workers
 from fgvr.config.models import DEMO_MODEL, Mllm, VllmBackend
 from fgvr.mllm import environment
-from fgvr.mllm.cards import card_bytes, smallest_here
+from fgvr.mllm.cards import card_bytes, cards_here, smallest_here
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import EngineSize, check_cpu_cache, check_on_gpus, size_of
 from fgvr.mllm.memory import GIB, NotEnoughMemory, available_bytes, engine_bytes
@@ -99,11 +99,25 @@ def _check_memory(config: Config, engine: _Engine, size: EngineSize) -> str:
     if workers.num_gpus:
         kind = workers.accelerator_type
         card = smallest_here() if here else None
+        largest = max(cards_here(), default=0) if here else 0
         card = card_bytes(kind) if card is None and kind is not None else card
         if card is None:
             return f"{field}: an engine needs {size.least / GIB:.2f} GiB of GPU memory at least; its card is not known"
         gpus = gpus_of_engine(mllm.tensor_parallel_size, mllm.engine_args)
-        return f"{field}: {size.text(check_on_gpus(size, card, gpus, mllm.gpu_memory_utilization, place))}"
+        try:
+            share = check_on_gpus(size, card, gpus, mllm.gpu_memory_utilization, place)
+        except NotEnoughMemory as error:
+            if largest <= card:
+                raise
+            # Ray gives any of them: the worker knows its card, and looks again.
+            share = check_on_gpus(size, largest, gpus, mllm.gpu_memory_utilization, place)
+            log.warning(
+                "%s (%s) This machine has cards of %.0f GiB, too: a worker that gets one of these can start",
+                field,
+                error,
+                largest / GIB,
+            )
+        return f"{field}: {size.text(share)}"
     cache = int(mllm.cpu_kv_cache_gb * GIB)
     check_cpu_cache(size, cache, place)
     if here and environment.runs_on_cpu():

@@ -119,6 +119,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
         "chosen": chosen.name,
         "lost": reasons(lost),
     }
+    storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
     return summary
 
 

@@ -68,6 +68,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         if config.tracking.log_models:
             log_classifier(checkpoint / MODEL_FOLDER, name="near")
         rows = disambiguate(candidates.read(), read_weights(checkpoint))
+        storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
         summary = folder.write_table(rows, ROWS_PER_PART)
         summary.metrics = trained.metrics | _against_truth(samples, labels, rows)
         summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}

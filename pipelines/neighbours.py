@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -32,6 +33,7 @@ from fgvr.discovery_neighbours import (
 from fgvr.neighbours import Neighbours, Plan, Size, Wanted, plan
 from fgvr.neighbours.machine import Machine, this_machine
 from fgvr.neighbours.nearest import SMALL
+from fgvr.neighbours.plan import EXACT_SECONDS
 from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
 from fgvr.neighbours.vector_files import write
 from fgvr.tables import Table
@@ -149,24 +151,57 @@ def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), search.model_dump(mode="json")]))
     if storage.exists(place):
         known = json.loads(storage.read_bytes(place))
-        if known["key"] == key:
-            return Plan.read(known["plan"])
-    how = plan(size, _machine(context), wanted(context))
-    if search.tasks is not None and search.tasks != how.tasks:
-        how = replace(how, tasks=search.tasks, reasons=(*how.reasons[:-1], f"neighbours.tasks is {search.tasks}"))
+        kept = Plan.read(known["plan"])
+        if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
+            return kept
+    how = _planned(context, size)
     storage.write_bytes(place, json.dumps({"key": key, "plan": asdict(how)}, indent=1).encode())
     log.info("%s: %s", name, "; ".join(how.reasons))
     return how
+
+
+def _planned(context: RunContext, size: Size) -> Plan:
+    """A plan for the machine that will compute it.
+
+    A GPU is a worker's. This process has none, or shares one with the workers that Ray gave it to: what it does itself
+    is planned for its CPU, and what would take long there is done in tasks.
+    """
+    search, asked = context.config.neighbours, wanted(context)
+    if search.workers.num_gpus:
+        threads = len(os.sched_getaffinity(0))
+        here = _with_memory(context, this_machine("cpu", threads))
+        if search.tasks is None:
+            own = plan(size, here, asked)
+            as_asked = own.method == "exact" or asked.method == "ivf"
+            if as_asked and not own.tasks and own.seconds <= EXACT_SECONDS["cpu"]:
+                return own
+            how = plan(size, _machine(context), asked)
+            return _where(how, True, "in tasks on the cluster: this process has no GPU of its own")
+        if not search.tasks:
+            return _where(plan(size, here, asked), False, "neighbours.tasks is False")
+    how = plan(size, _machine(context), asked)
+    if search.tasks is None or search.tasks == how.tasks:
+        return how
+    return _where(how, search.tasks, f"neighbours.tasks is {search.tasks}")
+
+
+def _where(how: Plan, tasks: bool, why: str) -> Plan:
+    """The plan, done in tasks or here, with the last of its reasons changed."""
+    return replace(how, tasks=tasks, reasons=(*how.reasons[:-1], why))
 
 
 def _machine(context: RunContext) -> Machine:
     """What a worker can do, measured where it runs; as many as there may be."""
     search = context.config.neighbours
     device, threads = ("cuda" if search.workers.num_gpus else "cpu"), max(1, int(search.workers.num_cpus))
-    machine = run_once(this_machine, device, threads, workers=search.workers)
-    if search.memory_gb is not None:
-        machine = replace(machine, memory=search.memory_gb * 2**30)
+    machine = _with_memory(context, run_once(this_machine, device, threads, workers=search.workers))
     return machine.times(search.workers.max_workers)
+
+
+def _with_memory(context: RunContext, machine: Machine) -> Machine:
+    """The machine with the memory that the config gives it, where it does."""
+    memory = context.config.neighbours.memory_gb
+    return machine if memory is None else replace(machine, memory=memory * 2**30)
 
 
 class _Work:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
+from fgvr.precision import autocast, automatic
+
 
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast on CUDA; nothing on a CPU: many have no instructions for it, and results would differ.
+    """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would vary.
 
     On a CPU that has them, `benchmarks/coop.py --precision bf16` measures what it would bring.
     """
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    return autocast(device, automatic(device))

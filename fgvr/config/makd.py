@@ -135,8 +135,9 @@ class Makd(Part):
     cache_gb: float = Field(default=16, gt=0)
     """Disk for decoded training images under FGVR_CACHE, memory-mapped; what is beyond it is decoded in every epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on CUDA, fp32 on a CPU (of
-    which those with AVX-512 BF16 or AMX train large students about twice as fast with bf16)."""
+    """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on a GPU that has it (compute
+    capability 8.0 and more), else fp32 (CPUs with AVX-512 BF16 or AMX train large students about twice as fast with
+    bf16). It is written into the student's folder, and inference computes in the same where its device can."""
     compile: bool = False
     """torch.compile the student: slow to begin, then quicker; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)

@@ -12,6 +12,7 @@ from typing import Any
 from fgvr.config.models import VllmBackend
 from fgvr.mllm.memory import GIB, NotEnoughMemory
 from fgvr.mllm.model_files import ModelFiles
+from fgvr.mllm.weight_files import weights_in
 
 STEP_TOKENS = 8192
 """vLLM's default of `max_num_batched_tokens` on large cards; smaller ones take 2,048."""
@@ -100,7 +101,9 @@ def weight_bytes(files: ModelFiles, dtype: str) -> int:
     """
     total = 0
     try:
-        for file in sorted(files.folder.glob("*.safetensors")):
+        for file in weights_in(files.folder):
+            if file.suffix != ".safetensors":
+                break
             for stored, count in _tensors(file):
                 total += count * (_ASKED.get(dtype, AUTO) if stored in _FLOATS else _STORED.get(stored, 1))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error):

@@ -11,10 +11,10 @@ from typing import Any
 
 from fgvr.config.models import VllmBackend
 from fgvr.mllm import environment
-from fgvr.mllm.cards import smallest_here
+from fgvr.mllm.cards import cards_here, own_card_is_known
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import check_cpu_cache, check_on_gpus, size_of
-from fgvr.mllm.memory import GIB, available_bytes, check_engine_fits
+from fgvr.mllm.memory import GIB, NotEnoughMemory, available_bytes, check_engine_fits
 from fgvr.mllm.model_files import PICKLED, ModelError, ModelFiles, find
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
     """
     files = find(config)
     on_cpu = environment.runs_on_cpu()
+    if not on_cpu:
+        environment.count_cards_as_the_driver()
     check_engine_args(config.engine_args, on_cpu=on_cpu)
     _check_size(config, files, on_cpu=on_cpu)
     arguments = engine_arguments(config, files, on_cpu=on_cpu, vision=vision)
@@ -69,10 +71,21 @@ def _check_size(config: VllmBackend, files: ModelFiles, *, on_cpu: bool) -> None
         check_engine_fits(size.weights, cache, free)
         log.info("mllm: %s", size.text(size.weights + size.activations + cache))
         return
-    card = smallest_here()
-    if card is not None:
-        gpus = gpus_of_engine(config.tensor_parallel_size, config.engine_args)
-        log.info("mllm: %s", size.text(check_on_gpus(size, card, gpus, config.gpu_memory_utilization)))
+    gpus = gpus_of_engine(config.tensor_parallel_size, config.engine_args)
+    cards = cards_here()
+    mine = cards[:gpus]  # vLLM takes the first ones
+    if not mine:
+        return
+    try:
+        share = check_on_gpus(size, min(mine), gpus, config.gpu_memory_utilization)
+    except NotEnoughMemory as error:
+        if own_card_is_known(cards):
+            raise
+        log.warning(
+            "%s. It is tried all the same: this machine's cards differ, and which one it gets is not known", error
+        )
+    else:
+        log.info("mllm: %s", size.text(share))
 
 
 @contextmanager

@@ -42,6 +42,14 @@ def prepare(*, separate_process: bool, eager: bool) -> None:
         _hook_children()
 
 
+def count_cards_as_the_driver() -> None:
+    """Let an index in CUDA_VISIBLE_DEVICES mean the card that nvidia-smi, NVML and Ray mean; before CUDA starts.
+
+    By itself CUDA counts the fastest card first: on a machine with different ones another card was measured than used.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
 def _hook_children() -> None:
     """Let Python processes that vLLM starts find the torchvision hook (`fgvr/child_startup/sitecustomize.py`)."""
     places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]

@@ -12,9 +12,9 @@ from typing import Any
 from fgvr import storage
 from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.errors import UserError
+from fgvr.mllm.weight_files import needed_files, weights_in
 
 _VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _SAMPLE = 1 << 16
 PICKLED = (
@@ -53,8 +53,7 @@ class ModelFiles:
 
     def weight_bytes(self, dtype: str) -> int:
         """Memory that the weights take in `dtype` ("auto": 16 bits); an estimate from the sizes of the files."""
-        files: list[Path] = next((found for p in _WEIGHTS if (found := list(self.folder.glob(p)))), [])
-        stored = sum(file.stat().st_size for file in files)
+        stored = sum(file.stat().st_size for file in weights_in(self.folder))
         text = self.config.get("text_config") or {}
         saved = str(self.config.get("dtype") or self.config.get("torch_dtype") or text.get("dtype") or "bfloat16")
         return int(stored * _BYTES.get(dtype, 2) / _BYTES.get(saved, 2))
@@ -84,7 +83,7 @@ def find(config: VllmBackend) -> ModelFiles:
     folder = _local_folder(config)
     if folder is None:
         try:
-            folder = _from_hub(config) if storage.is_local(config.model) else storage.fetch_folder(config.model)
+            folder = _from_hub(config) if storage.is_local(config.model) else _from_store(config.model)
         except FileNotFoundError:
             raise ModelError(f"mllm.model: there is nothing at {config.model}") from None
     return ModelFiles(folder, _read_config(str(folder)))
@@ -156,10 +155,33 @@ def _hub_config(config: VllmBackend) -> Path:
         ) from error
 
 
+def _from_store(uri: str) -> Path:
+    """All that vLLM needs of a model in an object store."""
+    return storage.fetch_folder(
+        uri, lambda names: needed_files(names, lambda name: storage.read_bytes(storage.join(uri, name)))
+    )
+
+
 def _from_hub(config: VllmBackend) -> Path:
     """All that vLLM needs of a hub model."""
     from huggingface_hub import snapshot_download
 
     commit = _hub_config(config).parent.name
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.bin"]
-    return Path(snapshot_download(config.model, revision=commit, allow_patterns=patterns))
+    doubles = _doubles(config.model, commit)
+    return Path(snapshot_download(config.model, revision=commit, allow_patterns=patterns, ignore_patterns=doubles))
+
+
+def _doubles(model: str, commit: str) -> list[str]:
+    """Files of a hub model whose weights other files hold, too; none where the hub does not answer."""
+    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    def read(name: str) -> bytes:
+        return Path(hf_hub_download(model, name, revision=commit)).read_bytes()
+
+    try:
+        names = list_repo_files(model, revision=commit)
+        return sorted(set(names) - set(needed_files(names, read)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError):
+        return []  # what the hub's cache on this machine holds is all that there is

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fgvr import liveness
 from fgvr.mllm.backend import EngineDead
 
+log = logging.getLogger(__name__)
+
 Done = Callable[[Any], None]
 """Called with a finished `vllm.RequestOutput`."""
+Whole = Callable[[], Any]
+"""Renders a prompt with its pixels."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Under way: what to do with its output, and how to ask again with the pixels, where that was not done yet."""
+
+    params: Any
+    done: Done
+    whole: Whole | None
 
 
 class RequestLoop:
@@ -22,17 +37,18 @@ class RequestLoop:
     def __init__(self, engine: Any) -> None:
         """`engine` is a `vllm.v1.engine.llm_engine.LLMEngine`."""
         self._engine = engine
-        self._waiting: dict[str, Done] = {}
+        self._waiting: dict[str, _Request] = {}
         self._number = 0
 
-    def submit(self, prompt: Any, params: Any, done: Done, *, whole: Callable[[], Any] | None = None) -> None:
+    def submit(self, prompt: Any, params: Any, done: Done, *, whole: Whole | None = None) -> None:
         """Queue one rendered prompt.
 
         Args:
             prompt: an engine input; it may lack the pixels of an image that the engine is believed to have.
             params: `vllm.SamplingParams`.
             done: called with the finished output.
-            whole: renders the prompt with the pixels, in case that the engine has dropped them meanwhile.
+            whole: renders the prompt with the pixels, in case that the engine has dropped them meanwhile. An engine in
+                this process says so at once; one in a process of its own ends the request with an error later.
 
         Raises whatever the engine raises about this prompt (too long, not supported); the engine is left as if it
         had never been submitted.
@@ -40,22 +56,22 @@ class RequestLoop:
         from vllm.multimodal.cache import MultiModalCacheMissError
 
         try:
-            self._submit(prompt, params, done)
+            self._submit(prompt, _Request(params, done, whole))
         except MultiModalCacheMissError:
             if whole is None:
                 raise
-            self._submit(whole(), params, done)
+            self._submit(whole(), _Request(params, done, None))
 
-    def _submit(self, prompt: Any, params: Any, done: Done) -> None:
+    def _submit(self, prompt: Any, request: _Request) -> None:
         self._number += 1
         name = str(self._number)
         try:
-            self._engine.add_request(name, prompt, params)
+            self._engine.add_request(name, prompt, request.params)
         except Exception:
             # The output processor may know the request although the core refused it: a step loop would wait for it.
             self._engine.abort_request([name])
             raise
-        self._waiting[name] = done
+        self._waiting[name] = request
 
     @property
     def unfinished(self) -> int:
@@ -78,4 +94,19 @@ class RequestLoop:
             for output in outputs:
                 # Asked for final outputs only; the name is the one given to add_request.
                 if output.finished:
-                    self._waiting.pop(output.request_id)(output)
+                    self._finish(self._waiting.pop(output.request_id), output)
+
+    def _finish(self, request: _Request, output: Any) -> None:
+        """Hand on an output, or ask again, once and with the pixels, where the engine ended it with an error.
+
+        That is how its own process says that it lacks an image; the output does not tell this from other errors, which
+        may pass, too.
+        """
+        if request.whole is not None and output.outputs and output.outputs[0].finish_reason == "error":
+            try:
+                self._submit(request.whole(), _Request(request.params, request.done, None))
+            except Exception as error:  # the output says that it failed; that asking again failed is a detail
+                log.warning("a request that ended with an error cannot be sent again: %s", error)
+            else:
+                return
+        request.done(output)

@@ -77,7 +77,7 @@ def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> Exac
     ids, scores = nobody(len(queries), k)
     unproven = 0
     rows = _placed(tensor(database), torch.device(product.device))
-    with _sums_in_fp32(), _Workers(product, len(database)) as workers:
+    with _sums_in_fp32(product.device), _Workers(product, len(database)) as workers:
         for start in range(0, len(queries), product.blocks.slab):
             here = slice(start, start + product.blocks.slab)
             slab = _Slab(queries[here], rows, k, workers)
@@ -219,15 +219,25 @@ class _Slab:
 
 
 @contextmanager
-def _sums_in_fp32() -> Iterator[None]:
-    """CuBLAS may add parts of an fp16 product in fp16 unless told otherwise, and the bound does not hold then."""
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_fp16_reduced_precision_reduction, settings.allow_tf32
-    settings.allow_fp16_reduced_precision_reduction = settings.allow_tf32 = False
+def _sums_in_fp32(device: str) -> Iterator[None]:
+    """Products of single precision in single precision, whatever this process has set; the bound does not hold else.
+
+    CuBLAS may add parts of an fp16 product in fp16, too. `fp32_precision` and not `allow_tf32`, which raises once
+    anybody has used the other.
+    """
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    wanted: dict[str, str | bool] = {"fp32_precision": "ieee"}
+    if device != "cpu":
+        settings = torch.backends.cuda.matmul
+        wanted["allow_fp16_reduced_precision_reduction"] = False
+    before = {name: getattr(settings, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(settings, name, value)
         yield
     finally:
-        settings.allow_fp16_reduced_precision_reduction, settings.allow_tf32 = before
+        for name, value in before.items():
+            setattr(settings, name, value)
 
 
 def _placed(database: Tensor, device: torch.device) -> Tensor:

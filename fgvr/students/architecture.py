@@ -12,6 +12,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from fgvr.errors import UserError
+from fgvr.precision import Precision
 from fgvr.students.preprocess import STORED_PER_INPUT, Preprocess
 
 
@@ -29,6 +30,7 @@ class StudentSpec:
         questions: the Q aspect questions; empty for the base student.
         preprocess: how it sees photos.
         backbone_args: further arguments of `timm.create_model` (drop_rate, drop_path_rate …).
+        precision: of its activations in training and validation, which inference keeps; None: not known.
     """
 
     backbone: str
@@ -36,6 +38,7 @@ class StudentSpec:
     questions: tuple[str, ...]
     preprocess: Preprocess
     backbone_args: dict[str, Any] = field(default_factory=dict)
+    precision: Precision | None = None
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits [N, C] and aspect logits [N, Q] of outputs [N, C + Q]."""

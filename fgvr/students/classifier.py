@@ -9,17 +9,19 @@ from PIL import Image
 from torch import nn
 
 from fgvr.classifier import Outputs, PreparedClassifier
+from fgvr.precision import autocast, of_model
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
 
 
 class StudentClassifier(PreparedClassifier):
-    """A student on a device; bf16 on CUDA, float32 elsewhere."""
+    """A student on a device, in the precision in which it was trained and validated (`fgvr.precision.of_model`)."""
 
     def __init__(self, spec: StudentSpec, model: nn.Module, device: str | torch.device = "cpu") -> None:
         self.spec = spec
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
+        self.precision = of_model(spec.precision, self.device)
         self.labels = list(spec.labels)
         self.questions = list(spec.questions)
 
@@ -37,7 +39,7 @@ class StudentClassifier(PreparedClassifier):
     def predict(self, prepared: torch.Tensor) -> Outputs:
         """Probabilities for uint8 [N, S, S, 3]."""
         inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device, self.precision):
             outputs = self.model(inputs)
         classes, aspects = self.spec.split(outputs.float())
         return Outputs(

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 
 import fgvr
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
+from fgvr.precision import Precision
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.students.preprocess import Preprocess
 
@@ -46,6 +47,7 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
         "preprocess": asdict(spec.preprocess),
         "labels": spec.labels,
         "questions": spec.questions,
+        "precision": spec.precision,
         "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
         "facts": facts,
     }
@@ -61,13 +63,16 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[Stud
             f"expected a {KIND} of format {FORMAT}"
         )
     try:
-        sizes = content["preprocess"]
+        sizes, precision = content["preprocess"], content.get("precision")
+        if precision not in {None, *get_args(Precision)}:
+            raise ModelFolderError(f"{folder / MODEL_FILE}: precision {precision!r} is unknown")
         spec = StudentSpec(
             backbone=content["backbone"],
             backbone_args=content["backbone_args"],
             labels=tuple(content["labels"]),
             questions=tuple(content["questions"]),
             preprocess=Preprocess(**{**sizes, "mean": tuple(sizes["mean"]), "std": tuple(sizes["std"])}),
+            precision=precision,
         )
     except (KeyError, TypeError) as error:
         raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None

@@ -93,7 +93,9 @@ class Checkpoint:
     def restore(self, folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""
         student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
-        optimiser.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True)["optimiser"])
+        # To the CPU first: the card that wrote it may not be here, or be another worker's.
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        optimiser.load_state_dict(state["optimiser"])
         self.history, self.lost = read_history(folder), read_lost(folder)
         validated = [epoch for epoch in self.history if not math.isnan(epoch.validation_top1)]
         if validated:

@@ -2,42 +2,44 @@
 
 The file holds the pixels of one image after the other, each already shrunk to what the student's crops need. All
 processes of a machine share it through the page cache, and two students that train on the same photos decode them
-once. What does not fit below the bound stays out and is decoded whenever it is asked for.
+once. What does not fit below the bound, or on the disk, stays out and is decoded whenever it is asked for.
+
+That a photo could not be read is a result of a moment, and a store outlives the run that met it: whoever opens a store
+tries these photos again, and adds those that can be read by now.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import logging
 import mmap
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from fgvr import storage
+from fgvr import disk_cache, storage
 from fgvr.config.data import ImageLimits
 from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
-from fgvr.schemas import Failure, Reason
+from fgvr.storage_faults import is_full
 from fgvr.students.preprocess import Pixels, Preprocess
+from fgvr.training.store_index import FAILED, INDEX_FILE, PIXELS_FILE, Index, Offsets, Stamps, stamps_of
+from fgvr.training.store_pixels import PixelsFile, cannot_write, room, warn_full
 
 log = logging.getLogger(__name__)
 
-FAILED, NOT_STORED = -1, -2
-PIXELS_FILE, INDEX_FILE, FAILURES_FILE = "pixels.bin", "index.npz", "failures.json"
+FORMAT = 2
+"""Raised when the files, or the pixels that a photo becomes, change: older stores are not read then."""
 LOG_EVERY_SECONDS = 30.0
+SAVE_EVERY_SECONDS = 300.0
+"""What is decoded between two writings of the index is lost at most when a process dies that decodes millions."""
 REMOTE_THREADS = 16
-ABANDONED_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,36 @@ class StoreSettings:
 
 
 class ImageStore:
-    """Images by their position in a list of URIs."""
+    """Images by their position in a list of URIs.
 
-    def __init__(self, folder: Path, uris: Sequence[str], settings: StoreSettings) -> None:
-        self.uris, self.settings = uris, settings
-        with np.load(folder / INDEX_FILE) as index:
-            self.offsets: npt.NDArray[np.int64] = index["offsets"]
-            self.shapes: npt.NDArray[np.int32] = index["shapes"]
-        failures = json.loads((folder / FAILURES_FILE).read_text())
-        self.failures = {int(n): Failure(Reason(reason), detail) for n, (reason, detail) in failures.items()}
-        with (folder / PIXELS_FILE).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._bytes = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    Attributes:
+        folder: where their pixels lie; None where nothing could be kept.
+        failures: of those that could not be read when the store was opened, by position.
+    """
+
+    def __init__(
+        self, folder: Path | None, uris: Sequence[str], settings: StoreSettings, index: Index | None = None
+    ) -> None:
+        """To be called under the lock of `folder`; `index`: as it is known, else it is read there."""
+        self.folder, self.uris, self.settings = folder, uris, settings
+        if index is None and folder is not None:
+            index = Index.read(folder, len(uris))
+        index = index or Index.empty(len(uris))
+        self.offsets, self.shapes = index.offsets, index.shapes
+        self.failures = dict(sorted(index.failures.items()))
+        self._bytes: mmap.mmap | bytes = b""
+        self._use: disk_cache.Use | None = None
+        if folder is not None:
+            with suppress(OSError):  # a full disk: the file stays readable to this process whoever removes it
+                self._use = disk_cache.Use(folder)
+            with (folder / PIXELS_FILE).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                self._bytes = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
 
     def __getitem__(self, position: int) -> Pixels:
-        """The shrunk image, uint8 [H, W, 3], read-only; raises ImageError where it cannot be had."""
+        """The shrunk image, uint8 [H, W, 3], read-only; raises ImageError where it cannot be had (now)."""
         offset = int(self.offsets[position])
-        if offset == FAILED:
-            failure = self.failures[position]
-            raise ImageError(failure.reason, failure.detail)
-        if offset == NOT_STORED:
+        if offset < 0:
             return read_shrunk(self.uris[position], self.settings)
         height, width = (int(side) for side in self.shapes[position])
         flat = np.frombuffer(self._bytes, dtype=np.uint8, count=height * width * 3, offset=offset)
@@ -92,7 +104,7 @@ def read_shrunk(uri: str, settings: StoreSettings) -> Pixels:
 
 
 def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSettings) -> ImageStore:
-    """The store of these images below `root`, built first where it is not there.
+    """The store of these images below `root`, built or completed first where photos are missing in it.
 
     Args:
         root: cache folder on this machine, shared by stores.
@@ -100,60 +112,119 @@ def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSe
         uris: where they are.
         settings: how they are kept.
 
-    Any number of processes may ask at once: one builds, the others wait for it.
+    Any number of processes may ask at once: one reads, the others wait for it. Where the cache cannot be written, a
+    warning says so, and nothing is kept.
     """
-    folder = root / _key(identity, uris, settings)
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f"{folder.name}.lock"):
-        if not (folder / INDEX_FILE).exists():
-            fresh = root / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-            try:
-                _build(fresh, uris, settings)
-                shutil.rmtree(folder, ignore_errors=True)
-                fresh.rename(folder)
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
-        os.utime(folder)
-        store = ImageStore(folder, uris, settings)
-    _evict(root, keep=folder, max_bytes=settings.max_bytes)
+    asked = time.time()
+    key = _key(identity, uris, settings)
+    stamps = stamps_of(uris)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with disk_cache.locked(root / f"{key}{disk_cache.LOCK}"):
+            folder, index = _find(root, key, stamps)
+            # What others tried while this process waited for them is not tried again.
+            late = index.tried <= asked
+            positions = index.to_read(uris, stamps, room(root)) if late else np.zeros(0, np.int64)
+            if len(positions) or not (folder / INDEX_FILE).exists():
+                _complete(folder, index, positions, _Photos(uris, stamps, settings))
+            os.utime(folder)
+            store = ImageStore(folder, uris, settings, index)
+    except OSError as error:
+        if not cannot_write(error):
+            raise
+        log.warning(
+            "%s: decoded training images cannot be kept there (%s): every epoch decodes them. Set FGVR_CACHE to a "
+            "folder with room, or lower makd.cache_gb; %s",
+            root,
+            error.strerror,
+            disk_cache.HOW_TO_CLEAN,
+        )
+        index = Index.empty(len(uris))
+        _read(None, index, np.arange(len(uris)), _Photos(uris, stamps, settings))  # once: failures must be known
+        return ImageStore(None, uris, settings, index)
+    with suppress(OSError):  # those who read a store keep its file: others may be removed under them
+        disk_cache.make_room(root, settings.max_bytes, keep=folder, in_use=True)
     return store
 
 
+@dataclass(frozen=True)
+class _Photos:
+    """All photos of a store, and their files as they are now."""
+
+    uris: Sequence[str]
+    stamps: Stamps
+    settings: StoreSettings
+
+
 def _key(identity: str, uris: Sequence[str], settings: StoreSettings) -> str:
-    """Names the content: another version of the samples, another size, a local file that changed: another store."""
-    digest = hashlib.sha256(f"{identity}/{settings.preprocess.stored_side}/{settings.max_bytes}".encode())
+    """Names the list and the way it is kept; which content of its local files a store holds is in its index."""
+    digest = hashlib.sha256(f"{FORMAT}/{identity}/{settings.preprocess.stored_side}/{settings.max_bytes}".encode())
     digest.update(settings.limits.model_dump_json(exclude={"web"}).encode())
     for uri in uris:
         digest.update(uri.encode())
-        if storage.is_local(uri):
-            try:
-                facts = storage.local_path(uri).stat()
-            except OSError:
-                continue  # it fails in the store, too, with a reason
-            digest.update(f"{facts.st_size}.{facts.st_mtime_ns}".encode())
+        digest.update(b"\0")
     return digest.hexdigest()[:20]
 
 
-def _build(folder: Path, uris: Sequence[str], settings: StoreSettings) -> None:
-    folder.mkdir(parents=True)
-    offsets = np.full(len(uris), NOT_STORED, dtype=np.int64)
-    shapes = np.zeros((len(uris), 2), dtype=np.int32)
-    failures: dict[int, tuple[str, str]] = {}
-    end, shown = 0, time.monotonic()
-    with (folder / PIXELS_FILE).open("wb") as file:
-        for position, image in enumerate(_decoded(uris, settings)):
+def _find(root: Path, key: str, stamps: Stamps) -> tuple[Path, Index]:
+    """The store of this list that fits to the files as they are now, or the place of a new one and an empty index."""
+    last = 0
+    for folder in root.glob(f"{key}-*"):
+        index = Index.read(folder, len(stamps))
+        if index is not None and index.fits(stamps):
+            return folder, index
+        if index is None:  # what a process left that died: whoever reads pixels of it keeps them
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(ValueError):
+            last = max(last, int(folder.name.rpartition("-")[2]))
+    return root / f"{key}-{last + 1}", Index.empty(len(stamps))
+
+
+def _complete(folder: Path, index: Index, positions: Offsets, photos: _Photos) -> None:
+    """Read photos into a store; what it holds already stays where it is, under whoever reads it."""
+    folder.mkdir(exist_ok=True)
+    # Stores that nobody reads make room where the disk has little: at most so much will be written.
+    expected = 4 * photos.settings.preprocess.stored_side**2 * len(positions)
+    everything = 2**62  # the bound holds for what there is, and is looked at when that is known
+    disk_cache.make_room(folder.parent, everything, keep=folder, needed=min(expected, photos.settings.max_bytes))
+    if index.failures:
+        log.info("%s photos that could not be read before are tried again", f"{len(positions):,}")
+    _read(folder, index, positions, photos)
+    _write(index, folder, photos.settings)
+
+
+def _write(index: Index, folder: Path, settings: StoreSettings) -> None:
+    try:
+        index.write(folder)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        warn_full(folder, settings.max_bytes)  # this process has its index, the next one reads them again
+
+
+def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos) -> None:
+    """Read the photos at `positions`, append their pixels to the file in `folder`, and bring the index up to date."""
+    shown = saved = time.monotonic()
+    chosen = [photos.uris[position] for position in positions.tolist()]
+    with PixelsFile(folder, photos.settings.max_bytes) as file:
+        for number, image in enumerate(_decoded(chosen, photos.settings)):
+            position = int(positions[number])
+            index.stamps[position] = photos.stamps[position]
+            index.failures.pop(position, None)
             if isinstance(image, ImageError):
-                offsets[position] = FAILED
-                failures[position] = (image.reason.value, image.detail)
-            elif end + image.nbytes <= settings.max_bytes:
-                file.write(np.ascontiguousarray(image).data)
-                offsets[position], shapes[position] = end, image.shape[:2]
-                end += image.nbytes
+                index.offsets[position] = FAILED
+                index.failures[position] = image.failure
+            else:
+                index.offsets[position], index.shapes[position] = file.append(image), image.shape[:2]
             if time.monotonic() - shown > LOG_EVERY_SECONDS:
                 shown = time.monotonic()
-                log.info("decoding: %s of %s images, %.1f GiB", f"{position + 1:,}", f"{len(uris):,}", end / 2**30)
-    (folder / FAILURES_FILE).write_text(json.dumps(failures))
-    np.savez(folder / INDEX_FILE, offsets=offsets, shapes=shapes)
+                done, gib = f"{number + 1:,}", file.end / 2**30
+                log.info("decoding: %s of %s images, %.1f GiB", done, f"{len(positions):,}", gib)
+            if folder is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                file.to_disk()
+                _write(index, folder, photos.settings)
+                saved = time.monotonic()
+    index.tried = time.time()
 
 
 def _decoded(uris: Sequence[str], settings: StoreSettings) -> Iterator[Pixels | ImageError]:
@@ -168,36 +239,3 @@ def _try(uri: str, settings: StoreSettings) -> Pixels | ImageError:
         return read_shrunk(uri, settings)
     except ImageError as error:
         return error
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """One process at a time; the system frees the lock of a process that dies. BlockingIOError without `wait`."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-
-
-def _evict(root: Path, *, keep: Path, max_bytes: int) -> None:
-    """Remove the stores that were used longest ago until the rest fits; a process that reads one keeps its file."""
-    folders = sorted((f for f in root.iterdir() if f != keep and f.suffix != ".lock"), key=_last_used)
-    total = sum(_size(folder) for folder in [*folders, keep])
-    for folder in folders:
-        building = folder.name.startswith(".")
-        abandoned = building and time.time() - _last_used(folder) > ABANDONED_SECONDS
-        if abandoned or (total > max_bytes and not building):
-            total -= _size(folder)
-            with suppress(BlockingIOError), _locked(root / f"{folder.name}.lock", wait=False):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _last_used(folder: Path) -> float:
-    with suppress(FileNotFoundError):  # another process may just have renamed or removed it
-        return folder.stat().st_mtime
-    return time.time()
-
-
-def _size(folder: Path) -> int:
-    with suppress(FileNotFoundError):
-        return sum(file.stat().st_size for file in folder.glob("*"))
-    return 0

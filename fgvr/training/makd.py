@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fgvr.config import Makd, NoDistillation
 from fgvr.losses.makd import UNKNOWN_CLASS, aspect_counts, makd_terms, mean
+from fgvr.precision import autocast, of_training
 from fgvr.students.architecture import build_student
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
@@ -55,8 +57,10 @@ class StudentTraining:
         """Open images, teacher and student; raises as `train_student`."""
         self.job, self.reporter, self.device = job, reporter, reporter.device
         self.settings = job.settings
-        self.low_precision = {"bf16": True, "fp32": False}.get(self.settings.precision, self.device.type == "cuda")
-        self.data = open_student_data(job, reporter)
+        self.precision = of_training(self.settings.precision, self.device)
+        self.low_precision = self.precision == "bf16"
+        resumed = reporter.resume_folder()
+        self.data = open_student_data(job, reporter, resumed)
         self.examples = self.data.examples
         p_yes = torch.from_numpy(self.examples.p_yes)
         self.cells = aspect_counts(p_yes, ~p_yes.isnan(), self.settings.aspect_loss).numpy()
@@ -69,9 +73,8 @@ class StudentTraining:
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
         )
-        self.checkpoint = Checkpoint(job.spec, self.data.left_out)
+        self.checkpoint = Checkpoint(replace(job.spec, precision=self.precision), self.data.left_out)
         self._lost: LeftOut = {}  # by this worker in this epoch
-        resumed = reporter.resume_folder()
         if resumed is not None:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
         self.first_epoch = len(self.checkpoint.history)
@@ -197,7 +200,7 @@ class StudentTraining:
         return right_count / max(count, 1)
 
     def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
+        with autocast(self.device, self.precision):
             outputs: Tensor = model(self.job.spec.preprocess.normalise(pixels))
         return outputs.float()
 

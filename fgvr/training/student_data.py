@@ -15,7 +15,7 @@ from fgvr.students.architecture import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
 from fgvr.training.examples import Examples
 from fgvr.training.image_store import StoreSettings, open_store
-from fgvr.training.left_out import LeftOut, too_many
+from fgvr.training.left_out import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.reporter import Reporter
 
 GIB = 2**30
@@ -67,29 +67,45 @@ class StudentData:
     validation: Positions
 
 
-def open_student_data(job: StudentJob, reporter: Reporter) -> StudentData:
+def open_student_data(job: StudentJob, reporter: Reporter, resumed: Path | None = None) -> StudentData:
     """Read the examples and open their images.
+
+    Args:
+        job: what the training is about.
+        reporter: of this worker.
+        resumed: the checkpoint from which the training goes on. It goes on without the images that were left out when
+            it began; any other start tries all of them.
 
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
     examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
-    loader, left_out = _open_images(job, examples, reporter)
+    loader, left_out = _open_images(job, examples, reporter, resumed)
     training, validation = _split(examples, left_out)
     _check_sizes(len(training), job.settings, reporter)
     return StudentData(examples, loader, left_out, training, validation)
 
 
-def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tuple[Loader, LeftOut]:
-    """The loader, and the failures by position of the images that cannot be read."""
+def _open_images(
+    job: StudentJob, examples: Examples, reporter: Reporter, resumed: Path | None
+) -> tuple[Loader, LeftOut]:
+    """The loader, and the failures by position of the images that cannot be read: the same on every worker."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
     root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
-    refusal = too_many(store.failures, len(examples), job.max_error_share)
+    # Each machine reads for itself, and one may get what another does not.
+    failures = over_workers(store.failures, reporter.world_size)
+    left_out = failures if resumed is None else read_left_out(resumed)
+    refusal = too_many(left_out | failures, len(examples), job.max_error_share)
     if refusal is not None:
-        raise StudentTrainingError(refusal)
+        example = next(iter(failures.values()), None)
+        raise StudentTrainingError(
+            refusal
+            + (f", e.g. {example.detail}" if example else "")
+            + ". The same command tries them again and goes on when they are back"
+        )
     loader = Loader(
         store=store,
         preprocess=job.spec.preprocess,
@@ -99,7 +115,7 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
         threads=threads if cuda else 1,  # on a CPU the model needs the cores
         pin=cuda,
     )
-    return loader, store.failures
+    return loader, left_out
 
 
 def _split(examples: Examples, left_out: LeftOut) -> tuple[Positions, Positions]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from fgvr import storage
 from fgvr.config import ConfigError
+from fgvr.precision import autocast
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
 
@@ -67,7 +68,7 @@ class StudentTeacher:
             resized = functional.interpolate(planes, size=(side, side), mode="bilinear", antialias=True)
             pixels = resized.permute(0, 2, 3, 1)
         inputs = self.spec.preprocess.normalise(pixels)
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self.low_precision):
+        with autocast(pixels.device, "bf16" if self.low_precision else "fp32"):
             outputs = self.model(inputs)
         return self.spec.split(outputs.float())[0][:, self._order]
 

@@ -96,6 +96,24 @@ def test_a_model_too_large_for_the_card_is_refused_by_its_headers(tmp_path: Path
     check_engines(config(workers | {"accelerator_type": "H100"}, model=str(tmp_path)))
 
 
+def test_a_machine_with_other_cards_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [6 * 2**30], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}, "architectures": ["X"]}))
+    asked = config({"num_gpus": 1}, model=str(tmp_path))
+    for cards in ([2 * GIB], [24 * GIB, 2 * GIB], [8 * GIB, 2 * GIB]):
+        monkeypatch.setattr(engine_checks, "smallest_here", lambda cards=cards: min(cards))
+        monkeypatch.setattr(engine_checks, "cards_here", lambda cards=cards: cards)
+        if max(cards) == 24 * GIB:
+            check_engines(asked)
+            assert "This machine has cards of 24 GiB, too" in caplog.text
+        else:
+            with pytest.raises(NotEnoughMemory):
+                check_engines(asked)
+
+
 def test_each_size_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     check_engines(config())

@@ -12,7 +12,11 @@ from cluster.parts import PartSummary
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
 from fgvr.config import build
+from fgvr.discovery_neighbours import labelled_neighbours
 from fgvr.embeddings import embedding_rows
+from fgvr.neighbours import Plan, Size
+from fgvr.neighbours.exact import Product
+from fgvr.neighbours.machine import Machine
 from fgvr.neighbours.search_worker import SearchWorker
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
@@ -129,6 +133,51 @@ def test_a_search_that_died_goes_on_with_its_plan_and_its_finished_parts(tmp_pat
     table = candidates_with(tmp_path / "run", inputs, tasks=True)
     assert processed == [0, 51, 101, 101, 151, 201]  # image 30 has no vector
     check_same(table, candidates_with(tmp_path / "here", inputs))
+
+
+GPU = Machine(Product("cuda", "float16"), rate=400e12, fp32_rate=50e12, memory=80 * 2.0**30)
+SLOW_DRIVER = Machine(Product("cpu", "float32"), rate=1e9, fp32_rate=1e9, memory=8 * 2.0**30)
+QUICK_DRIVER = Machine(Product("cpu", "float32"), rate=1e12, fp32_rate=1e12, memory=8 * 2.0**30)
+
+
+def planned(folder: Path, monkeypatch, driver: Machine, **search):
+    """The plan for 10,000 images where the workers have GPUs and the driver has none: 1.02e11 operations."""
+    monkeypatch.setattr(neighbours, "run_once", lambda *_, **__: GPU)
+    monkeypatch.setattr(neighbours, "this_machine", lambda *_: driver)
+    values = {"run": {"folder": str(folder)}, "neighbours": {"workers": {"num_gpus": 1, "num_cpus": 1}, **search}}
+    context = RunContext(build(values), str(folder), NoTracking())
+    return neighbours.plan_search(context, "neighbours", Size(10_000, 10_000, 512))
+
+
+def test_what_is_planned_for_a_gpu_is_not_done_in_the_driver(tmp_path, monkeypatch):
+    tasks = planned(tmp_path / "slow", monkeypatch, SLOW_DRIVER)
+    assert (tasks.tasks, tasks.product.device) == (True, "cuda")
+    assert tasks.reasons[-1] == "in tasks on the cluster: this process has no GPU of its own"
+    here = planned(tmp_path / "quick", monkeypatch, QUICK_DRIVER)
+    assert (here.tasks, here.product.device, here.method) == (False, "cpu", "exact")
+    asked = planned(tmp_path / "asked", monkeypatch, SLOW_DRIVER, tasks=False)
+    assert (asked.tasks, asked.product.device, asked.method) == (False, "cpu", "ivf")  # 205 s here are too many
+    assert planned(tmp_path / "tasks", monkeypatch, QUICK_DRIVER, tasks=True).product.device == "cuda"
+
+
+def test_a_run_that_goes_on_with_a_plan_of_before_searches_where_it_can(tmp_path, monkeypatch):
+    planned(tmp_path, monkeypatch, SLOW_DRIVER)
+    place = tmp_path / "neighbours_plan.json"
+    known = json.loads(place.read_text())
+    known["plan"]["tasks"] = False  # as it was made for every set below seven million
+    place.write_text(json.dumps(known))
+    assert planned(tmp_path, monkeypatch, QUICK_DRIVER).product.device == "cpu"
+
+
+def test_the_driver_searches_on_its_cpu_whatever_the_plan_says():
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((50, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    everyone = np.ones(50, bool)
+    how = Plan("exact", Product("cuda", "float16"), reasons=("as a GPU's",))
+    found = labelled_neighbours(vectors, everyone, everyone, 3, how=how)
+    assert (found.ids == np.argsort(-vectors @ vectors.T, axis=1)[:, :3]).all()
+    assert found.facts["device"] == "cpu"
 
 
 @pytest.mark.slow

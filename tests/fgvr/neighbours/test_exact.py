@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +123,31 @@ def test_rows_that_are_not_finite_are_counted():
     assert first_not_finite(vectors) is None
     vectors[7, 3], vectors[9, 0] = np.nan, np.inf
     assert first_not_finite(vectors) == (2, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["new", "old"])
+def test_products_are_in_single_precision_whatever_the_process_has_set(way):
+    """Both ways to ask for less, in processes of their own: they cannot be mixed, and cannot be undone."""
+    script = """
+import sys, numpy as np, torch
+from fgvr.neighbours import exact
+of = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}
+if sys.argv[1] == "new":
+    of["cuda"].fp32_precision = "tf32"
+else:
+    torch.set_float32_matmul_precision("medium")
+before = [settings.fp32_precision for settings in of.values()]
+for device, settings in of.items():
+    with exact._sums_in_fp32(device):
+        print(settings.fp32_precision)
+random = np.random.default_rng(0)
+vectors = random.standard_normal((400, 64)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+found = exact.exact(vectors, vectors, 3, exact.Product("cpu", "float32"))
+truth = np.sort(vectors.astype(float) @ vectors.astype(float).T)[:, ::-1][:, :3]
+print(np.abs(found.scores - truth).max() < 1e-6)
+print(before == [settings.fp32_precision for settings in of.values()])
+"""
+    done = subprocess.run([sys.executable, "-c", script, way], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ieee", "ieee", "True", "True"]

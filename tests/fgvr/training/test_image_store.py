@@ -1,16 +1,23 @@
+import errno
 import multiprocessing
 import os
+import tarfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from fgvr import disk_cache
+from fgvr.archives.places import TarPlace
 from fgvr.config import ImageLimits
 from fgvr.images import ImageError
 from fgvr.schemas import Reason
 from fgvr.students.preprocess import Preprocess
-from fgvr.training import image_store
+from fgvr.training import image_store, store_pixels
 from fgvr.training.image_store import StoreSettings, open_store
 
 PREPROCESS = Preprocess(input_size=8, resize=8, stored_side=12, mean=(0, 0, 0), std=(1, 1, 1))
@@ -107,3 +114,170 @@ def test_processes_that_ask_at_once_share_one_store(photos, tmp_path):
 
 def test_no_images_is_an_empty_store(tmp_path):
     assert open_store(tmp_path / "cache", "v1", [], settings()).failures == {}
+
+
+def failed(store) -> dict[int, Reason]:
+    return {position: failure.reason for position, failure in store.failures.items()}
+
+
+def counted(monkeypatch) -> list[str]:
+    """The URIs that are read from now on."""
+    read, seen = image_store.read_image, []
+
+    def reading(uri, *rest, **more):
+        seen.append(uri)
+        return read(uri, *rest, **more)
+
+    monkeypatch.setattr(image_store, "read_image", reading)
+    return seen
+
+
+@pytest.fixture
+def bucket(photos) -> Iterator[list[str]]:
+    """Three photos in an object store, of which the last two are away."""
+    uris = [f"memory://student-store/{name}.png" for name in "abc"]
+    files = fsspec.filesystem("memory")
+    files.pipe_file(uris[0], Path(photos[0]).read_bytes())
+    yield uris
+    files.rm("/student-store", recursive=True)
+
+
+def test_remote_photos_that_were_away_are_tried_again_and_they_alone(bucket, photos, tmp_path, monkeypatch):
+    first = open_store(tmp_path / "cache", "v1", bucket, settings())
+    assert failed(first) == {1: Reason.NOT_FOUND, 2: Reason.NOT_FOUND}
+    fsspec.filesystem("memory").pipe_file(bucket[1], Path(photos[1]).read_bytes())
+    seen = counted(monkeypatch)
+    again = open_store(tmp_path / "cache", "v1", bucket, settings())
+    assert failed(again) == {2: Reason.NOT_FOUND}
+    assert sorted(seen) == bucket[1:]
+    assert (again[1] == (1, 2, 3)).all()
+    assert (again[0] == first[0]).all()  # of the first reading, under both
+    assert len(list((tmp_path / "cache").glob("*/pixels.bin"))) == 1
+    seen.clear()
+    fsspec.filesystem("memory").pipe_file(bucket[2], Path(photos[1]).read_bytes())
+    assert (again[2] == (1, 2, 3)).all()  # a store that is open reads what it has not
+    assert failed(open_store(tmp_path / "cache", "v1", bucket, settings())) == {}
+    assert seen == [bucket[2]] * 2
+
+
+def test_local_photos_that_come_back_complete_the_store(photos, tmp_path, monkeypatch):
+    open_store(tmp_path / "cache", "v1", photos, settings())
+    Image.new("RGB", (6, 6), (7, 7, 7)).save(photos[3])
+    Image.new("RGB", (6, 6), (8, 8, 8)).save(photos[2])
+    seen = counted(monkeypatch)
+    store = open_store(tmp_path / "cache", "v1", photos, settings())
+    assert (failed(store), sorted(seen)) == ({}, sorted(photos[2:]))
+    assert (store[2] == 8).all()
+    assert (store[3] == 7).all()
+    Path(photos[3]).unlink()  # its disk is away: the pixels are here
+    assert (open_store(tmp_path / "cache", "v1", photos, settings())[3] == 7).all()
+    assert len(seen) == 2
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(photos, tmp_path, monkeypatch):
+    def refused(uri, *_, **__):
+        raise ImageError(Reason.UNREADABLE, f"{uri}: permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_store, "read_image", refused)
+        assert set(failed(open_store(tmp_path / "cache", "v1", photos[:2], settings())).values()) == {Reason.UNREADABLE}
+    assert failed(open_store(tmp_path / "cache", "v1", photos[:2], settings())) == {}
+
+
+def test_who_waits_for_another_does_not_try_what_that_one_tried(bucket, tmp_path, monkeypatch):
+    open_store(tmp_path / "cache", "v1", bucket, settings())
+    seen = counted(monkeypatch)
+    asked = time.time() - 60  # before the other one was done
+    monkeypatch.setattr(image_store.time, "time", lambda: asked)
+    assert len(failed(open_store(tmp_path / "cache", "v1", bucket, settings()))) == 2
+    assert seen == []
+
+
+def test_another_tar_under_the_same_name_is_another_store(photos, tmp_path):
+    shard = tmp_path / "photos.tar"
+
+    def write(colour: int) -> list[str]:
+        with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+            Image.new("RGB", (6, 6), (colour, 0, 0)).save(tmp_path / "one.bmp")
+            tar.add(tmp_path / "one.bmp", "one.bmp")
+        return [TarPlace(shard.as_uri(), 512, (tmp_path / "one.bmp").stat().st_size, "one.bmp").uri]
+
+    before = write(10)
+    assert open_store(tmp_path / "cache", "v1", before, settings())[0].max() == 10
+    after = write(20)
+    os.utime(shard, (5, 5))
+    assert after == before
+    assert open_store(tmp_path / "cache", "v1", after, settings())[0].max() == 20
+
+
+def test_a_full_disk_ends_the_storing_and_room_makes_up_for_it(photos, tmp_path, monkeypatch, caplog):
+    whole = store_pixels.PixelsFile._write
+
+    def until_full(self, image):
+        return whole(self, image) if self.end == 0 else self._file.write(b"part") and False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_pixels.PixelsFile, "_write", until_full)
+        store = open_store(tmp_path / "cache", "v1", photos, settings())
+        assert (store[1] == (1, 2, 3)).all()
+        assert set(failed(store)) == {2, 3}
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("pixels.bin")) == 270
+    assert "no space is left" in caplog.text
+    assert "makd.cache_gb" in caplog.text
+    assert "FGVR_CACHE" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(image_store, "room", lambda _: 12 * 24 * 3 - 1)
+        seen = counted(patch)
+        open_store(tmp_path / "cache", "v1", photos, settings())
+        assert seen == []  # it is still full
+    open_store(tmp_path / "cache", "v1", photos, settings())
+    Path(photos[1]).unlink()
+    assert (open_store(tmp_path / "cache", "v1", photos, settings())[1] == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+def test_where_nothing_can_be_written_nothing_is_kept(photos, tmp_path, monkeypatch, caplog, error):
+    def refused(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(disk_cache, "_lock", refused)
+    store = open_store(tmp_path / "cache", "v1", photos, settings())
+    assert (store[1] == (1, 2, 3)).all()
+    assert set(failed(store)) == {2, 3}
+    assert f"{os.strerror(error)}): every epoch decodes them. Set FGVR_CACHE" in caplog.text
+
+
+@pytest.mark.parametrize("damaged", ["index.npz", "pixels.bin"])
+def test_a_damaged_store_is_built_again(photos, tmp_path, damaged):
+    open_store(tmp_path / "cache", "v1", photos, settings())
+    (file,) = (tmp_path / "cache").glob(f"*/{damaged}")
+    file.write_bytes(file.read_bytes()[:100])
+    assert (open_store(tmp_path / "cache", "v1", photos, settings())[1] == (1, 2, 3)).all()
+
+
+def test_what_was_decoded_before_a_death_is_not_decoded_again(photos, tmp_path, monkeypatch):
+    read = image_store.read_image
+
+    def dies(uri, *rest, **more):
+        if uri == photos[1]:
+            raise KeyboardInterrupt
+        return read(uri, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_store, "SAVE_EVERY_SECONDS", -1.0)
+        patch.setattr(image_store, "read_image", dies)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(tmp_path / "cache", "v1", photos, settings())
+    seen = counted(monkeypatch)
+    store = open_store(tmp_path / "cache", "v1", photos, settings())
+    assert sorted(seen) == sorted(photos[1:])
+    assert (store[0] == np.asarray(Image.open(photos[0]))).all()
+    assert (store[1] == (1, 2, 3)).all()
+
+
+def test_stores_that_nobody_reads_make_room_on_a_full_disk(photos, tmp_path, monkeypatch):
+    open_store(tmp_path / "cache", "old", photos, settings())
+    (old,) = (tmp_path / "cache").glob("*/index.npz")
+    monkeypatch.setattr(disk_cache, "free_bytes", lambda _: 10**9 if not old.exists() else 5)
+    open_store(tmp_path / "cache", "new", photos, settings())
+    assert not old.exists()

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
+from fgvr.schemas import Failure, Reason
 from fgvr.students.architecture import StudentSpec, timm_preprocess
+from fgvr.training import student_data
 from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
@@ -109,3 +113,100 @@ def test_a_class_with_one_image_is_trained_on_and_learned(tmp_path):
 def test_too_few_images_for_a_step_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"1 training images in batches of makd\.batch_size = 8"):
         train_student(job(tmp_path, count=1), LocalReporter(tmp_path / "run"))
+
+
+def away(uris: Sequence[str], folder: Path) -> list[Path]:
+    """Photos moved elsewhere."""
+    folder.mkdir()
+    return [Path(uri).rename(folder / Path(uri).name) for uri in uris]
+
+
+def back(photos_away: Sequence[Path], uris: Sequence[str]) -> None:
+    for photo, uri in zip(photos_away, uris, strict=True):
+        photo.rename(uri)
+
+
+def remote(task: StudentJob, name: str) -> tuple[StudentJob, list[str]]:
+    """The job with its photos in an object store, where nothing tells one moment's content from another's."""
+    examples = Examples.read(task.examples)
+    uris = [f"memory://{name}/{Path(uri).name}" for uri in examples.uris]
+    for uri, local in zip(uris, examples.uris, strict=True):
+        fsspec.filesystem("memory").pipe_file(uri, Path(local).read_bytes())
+    replace(examples, uris=uris).write(task.examples)
+    return task, uris
+
+
+def test_the_same_command_trains_when_photos_are_back(tmp_path):
+    task, uris = remote(replace(job(tmp_path, epochs=1), max_error_share=0.01), "back")
+    files = fsspec.filesystem("memory")
+    kept = {uri: files.cat_file(uri) for uri in uris[:20]}
+    files.rm(list(kept))
+    with pytest.raises(ValueError, match=r"20 of 48 .*'not_found': 20.*e\.g\. .*back/0\.png.* same command tries them"):
+        train_student(task, LocalReporter(tmp_path / "run"))
+    for uri, content in kept.items():
+        files.pipe_file(uri, content)
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    assert read_left_out(reporter.checkpoint) == {}
+
+
+def test_a_few_photos_that_were_away_are_not_missing_from_the_next_student(tmp_path):
+    task, uris = remote(job(tmp_path, epochs=1), "few")
+    files = fsspec.filesystem("memory")
+    content = files.cat_file(uris[5])
+    files.rm(uris[5])
+    first = LocalReporter(tmp_path / "run")
+    train_student(task, first)
+    assert list(read_left_out(first.checkpoint)) == [5]
+    files.pipe_file(uris[5], content)
+    # A training that goes on has the batches that it began with; what the retry trains is another one.
+    train_student(replace(task, settings=task.settings.model_copy(update={"epochs": 2})), first)
+    assert list(read_left_out(first.checkpoint)) == [5]
+    again = LocalReporter(tmp_path / "run-1")
+    train_student(task, again)
+    assert read_left_out(again.checkpoint) == {}
+
+
+def test_photos_that_are_away_when_a_training_goes_on_are_lost_and_not_left_out(tmp_path):
+    task = job(tmp_path, epochs=1, cache_gb=1e-9)
+    uris = Examples.read(task.examples).uris[:2]
+    reporter = LocalReporter(tmp_path / "run")
+    train_student(task, reporter)
+    photos_away = away(uris, tmp_path / "away")
+    task = replace(task, settings=task.settings.model_copy(update={"epochs": 2}))
+    with pytest.raises(ValueError, match="2 of 48 training images cannot be read"):
+        train_student(replace(task, max_error_share=0.0), reporter)
+    assert len(read_history(reporter.checkpoint)) == 1  # nothing was learned without them
+    train_student(task, reporter)
+    assert (read_left_out(reporter.checkpoint), list(read_lost(reporter.checkpoint))) == ({}, [0, 1])
+    back(photos_away, uris)
+
+
+def test_workers_on_several_machines_leave_out_the_same_images(tmp_path, monkeypatch):
+    task = job(tmp_path, epochs=1)
+    Path(Examples.read(task.examples).uris[3]).unlink()
+    elsewhere = {9: Failure(Reason.UNREADABLE, "another machine's network"), 3: Failure(Reason.NOT_FOUND, "gone")}
+
+    def gather(found, world_size):
+        assert (list(found), world_size) == ([3], 2)
+        return dict(sorted((elsewhere | found).items()))
+
+    monkeypatch.setattr(student_data, "over_workers", gather)
+    reporter = LocalReporter(tmp_path / "run")
+    reporter.world_size = 2
+    data = student_data.open_student_data(task, reporter)
+    assert list(data.left_out) == [3, 9]
+    assert not {3, 9} & set(data.training.tolist())
+
+
+def test_a_checkpoint_of_a_gpu_is_read_without_one(tmp_path, monkeypatch):
+    """What torch.save writes of a card's tensors: storages tagged with its name."""
+    task = job(tmp_path, epochs=1)
+    reporter = LocalReporter(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:1")
+        train_student(task, reporter)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(reporter.checkpoint / "state.pt", weights_only=True)
+    train_student(replace(task, settings=task.settings.model_copy(update={"epochs": 2})), reporter)
+    assert len(read_history(reporter.checkpoint)) == 2

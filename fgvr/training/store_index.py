@@ -1,0 +1,152 @@
+"""What a store of decoded images knows of each: where its pixels lie, of which file they were made, or why none are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr import storage
+from fgvr.archives.places import ParquetPlace, TarPlace, is_inside, parse
+from fgvr.schemas import Failure, Reason
+
+FAILED, NOT_STORED, NO_ROOM, UNREAD = -1, -2, -3, -4
+"""In place of an offset: not readable; beyond the bound; the disk was full; not looked at yet."""
+INDEX_FILE, PIXELS_FILE = "index.npz", "pixels.bin"
+
+Offsets = npt.NDArray[np.int64]
+Shapes = npt.NDArray[np.int32]
+Stamps = npt.NDArray[np.int64]
+"""[N, 2]: size and time of change of local files; 0 where a photo is elsewhere, or not there."""
+
+
+@dataclass
+class Index:
+    """Where each image's pixels lie, and why some have none.
+
+    Attributes:
+        offsets: in the file of pixels, or FAILED, NOT_STORED, NO_ROOM, UNREAD.
+        shapes: height and width, also of what is not stored.
+        stamps: of the files when they were read.
+        failures: by position, of FAILED ones.
+        tried: when the last photo was read, seconds since 1970.
+    """
+
+    offsets: Offsets
+    shapes: Shapes
+    stamps: Stamps
+    failures: dict[int, Failure] = field(default_factory=dict)
+    tried: float = 0.0
+
+    @classmethod
+    def empty(cls, count: int) -> Index:
+        """Of so many images that were not looked at."""
+        return cls(np.full(count, UNREAD, np.int64), np.zeros((count, 2), np.int32), np.zeros((count, 2), np.int64))
+
+    @classmethod
+    def read(cls, folder: Path, count: int) -> Index | None:
+        """None where there is none, or it is damaged, or not one of so many images."""
+        try:
+            pixels = (folder / PIXELS_FILE).stat().st_size
+            with np.load(folder / INDEX_FILE, allow_pickle=False) as file:
+                failures = json.loads(file["failures"].tobytes())
+                known = {int(n): Failure(Reason(reason), detail) for n, (reason, detail) in failures.items()}
+                index = cls(file["offsets"], file["shapes"], file["stamps"], known, float(file["tried"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+        return index if len(index.offsets) == count and index.end <= pixels else None
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file of pixels that it speaks of."""
+        kept = self.offsets >= 0
+        ends = self.offsets[kept] + 3 * self.shapes[kept].astype(np.int64).prod(axis=1)
+        return int(ends.max(initial=0))
+
+    def write(self, folder: Path) -> None:
+        """Atomically: a reader sees the one before or this one."""
+        rows = {position: (failure.reason.value, failure.detail) for position, failure in self.failures.items()}
+        fresh = folder / f".{INDEX_FILE}"
+        try:
+            with fresh.open("wb") as file:
+                np.savez(
+                    file,
+                    offsets=self.offsets,
+                    shapes=self.shapes,
+                    stamps=self.stamps,
+                    failures=np.frombuffer(json.dumps(rows).encode(), np.uint8),
+                    tried=np.float64(self.tried),
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(folder / INDEX_FILE)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def fits(self, stamps: Stamps) -> bool:
+        """Whether no photo whose pixels are here was exchanged since; one that is away now has them still."""
+        known = (self.offsets >= 0) & self.stamps.any(axis=1) & stamps.any(axis=1)
+        return bool((self.stamps[known] == stamps[known]).all())
+
+    def to_read(self, uris: Sequence[str], stamps: Stamps, room: int) -> Offsets:
+        """Positions to be read: what never was, failures that may have passed, and what there is room for by now.
+
+        Args:
+            uris: of all photos.
+            stamps: of their files. A local one that is as it was fails as it did, unless it could not be opened.
+            room: bytes that may be written to the disk.
+        """
+        again = [
+            position
+            for position, failure in self.failures.items()
+            if failure.reason is Reason.UNREADABLE
+            or not storage.is_local(file_of(uris[position]))
+            or bool((self.stamps[position] != stamps[position]).any())
+        ]
+        homeless = np.flatnonzero(self.offsets == NO_ROOM)
+        fits = np.cumsum(3 * self.shapes[homeless].astype(np.int64).prod(axis=1)) <= room
+        unread = np.flatnonzero(self.offsets == UNREAD)
+        return np.sort(np.concatenate([unread, homeless[fits], np.array(again, np.int64)]))
+
+
+def stamps_of(uris: Sequence[str]) -> Stamps:
+    """Size and time of change of each photo's file, or of the file that it lies in."""
+    stamps = np.zeros((len(uris), 2), np.int64)
+    around: dict[str, tuple[int, int]] = {}  # files with many photos inside are asked about once
+    for position, uri in enumerate(uris):
+        file = file_of(uri)
+        if file == uri:
+            stamps[position] = _stamp(file)
+        else:
+            if file not in around:
+                around[file] = _stamp(file)
+            stamps[position] = around[file]
+    return stamps
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    if not storage.is_local(file):
+        return 0, 0
+    try:
+        facts = storage.local_path(file).stat()
+    except (OSError, ValueError):
+        return 0, 0  # it fails in the store, too, with a reason
+    return facts.st_size, facts.st_mtime_ns
+
+
+def file_of(uri: str) -> str:
+    """The photo's own file, or the one that it lies in."""
+    if not is_inside(uri):
+        return uri
+    with suppress(ValueError):
+        match parse(uri):
+            case TarPlace(shard=file) | ParquetPlace(file=file):
+                return file
+    return uri
