@@ -30,6 +30,7 @@ from fgvr.discovery import discovery_ids
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.answer_items import Form
+from fgvr.mllm.answers import READER
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.label_rows import count_items, label_rows
@@ -231,7 +232,11 @@ def name_answers(
     answers, config = inputs[0], context.config.label
     form = form or Form()
     listed, structured = form.listed, form.structured
-    decides = (decides or {}) | {"listed": listed, "merge": _merge_identity(config) if merge else None}
+    decides = (decides or {}) | {
+        "listed": listed,
+        "merge": _merge_identity(config) if merge else None,
+        "reader": READER,
+    }
     decides |= {"structured": True} if structured else {}
 
     def compute(folder: StageFolder) -> StageSummary:

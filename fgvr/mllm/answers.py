@@ -109,6 +109,8 @@ _FEATURES = re.compile(
 )
 _LETTERED = re.compile(r"^(?:[A-H]|option\s+[A-H\d]|choice\s+[A-H\d])[.):]\s+(?=\S)", re.IGNORECASE)
 
+READER = 2
+"""Raised when answers come to mean other names: tables of names are made anew then, without asking the model."""
 OPEN_THOUGHT = (
     "the answer ended inside its thoughts, before a name: raise label.max_tokens, or turn the model's thinking off"
 )
