@@ -128,7 +128,8 @@ class Makd(Part):
     """Disk for decoded training images under FGVR_CACHE, memory-mapped; what is beyond it is decoded in every epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on CUDA, fp32 on a CPU (of
-    which those with AVX-512 BF16 or AMX train large students about twice as fast with bf16)."""
+    which those with AVX-512 BF16 or AMX train large students about twice as fast with bf16; layers whose maps are
+    smaller than their stride stay in fp32 there, since their bf16 gradients are wrong)."""
     compile: bool = False
     """torch.compile the student: slow to begin, then quicker; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)

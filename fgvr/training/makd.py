@@ -25,6 +25,7 @@ from fgvr.students.architecture import build_student
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
 from fgvr.training.collective import sum_over_workers
+from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
 from fgvr.training.distillation import Distiller
 from fgvr.training.left_out import LeftOut, over_workers, too_many
 from fgvr.training.reporter import Reporter
@@ -63,6 +64,8 @@ class StudentTraining:
         self.distiller = self._distiller()
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
+        if self.low_precision and self.device.type == "cpu":
+            train_in_bf16_on_cpu(self.student, job.spec.preprocess.input_size)
         self.optimiser = torch.optim.SGD(
             self.student.parameters(),
             lr=self.settings.lr,
