@@ -38,6 +38,7 @@ from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Failures, table_place
 from fgvr.part_worker import PartWorker, WorkerLost
 from fgvr.tables import Table
 
@@ -58,9 +59,14 @@ class PartSummary:
 
     rows: int = 0
     failed: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
+    found: Failures = field(default_factory=Failures)
     totals: Counter[str] = field(default_factory=Counter)  # sums of the integer columns *_tokens
     parts: int = 0
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Failed rows by reason."""
+        return self.found.counts
 
 
 @dataclass(frozen=True)
@@ -143,14 +149,15 @@ class _PartActor:
         asked = self.job.samples.take(wanted, list(self.job.columns)) if len(wanted) else None
         rows = None if asked is None else attempts.process(asked, worker.process, self.job.schema)
         done = _merged(before, rows, ids, self.job.schema)
-        summary = _summary(done)
+        uris = _uris(asked)
+        summary = _summary(done, uris)
         # In the file's footer the summary is read back without the rows when a run is resumed.
         facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         attempts.finished()
-        return (
-            summary if before is None or rows is None else {**summary, COMPUTED: _summary(rows.cast(self.job.schema))}
-        )
+        if before is None or rows is None:
+            return summary
+        return {**summary, COMPUTED: _summary(rows.cast(self.job.schema), uris)}
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
@@ -173,11 +180,18 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
     return rows
 
 
-def _summary(rows: pa.Table) -> dict[str, Any]:
-    errors = rows["error"].combine_chunks()
-    reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
+def _uris(asked: pa.Table | None) -> dict[int, str]:
+    """Of the images that were computed; a part's failed rows are always among them."""
+    if asked is None or "uri" not in asked.schema.names:
+        return {}
+    return dict(zip(asked["image_id"].to_pylist(), asked["uri"].to_pylist(), strict=True))
+
+
+def _summary(rows: pa.Table, uris: Mapping[int, str]) -> dict[str, Any]:
+    failures = Failures.in_rows(rows, uris)
     tokens = {n: int(pc.sum(rows[n]).as_py() or 0) for n in rows.schema.names if n.endswith("_tokens")}
-    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": tokens}
+    counts, examples = dict(failures.counts), failures.examples_json()
+    return {"rows": rows.num_rows, "failures": counts, "examples": examples, "totals": tokens}
 
 
 def limit_threads(threads: int) -> None:
@@ -208,7 +222,7 @@ def run_parts(
         field: where the config has the job's workers, for messages.
 
     Raises:
-        TooManyFailures: the share was exceeded; names the most frequent reason.
+        TooManyFailures: the share was exceeded; gives an example of each reason.
         SessionError: the workers ask for more than there is.
         StageStopped: a worker met what a person has to mend: a part that ends every worker, workers that do not start.
         Stalled: no worker gave a sign of life for too long.
@@ -241,10 +255,10 @@ def run_parts(
             told.part(facts["rows"], facts["failures"], facts["totals"])
             new = facts.get(COMPUTED, facts)
             told.computed(new["rows"], new["failures"], new["totals"])
-            _check(summary, limit, job.name)
+            _check(summary, limit, job)
     finally:
         progress.close()  # else what stopped it is written behind the line on a terminal
-    _check(summary, limit, job.name)
+    _check(summary, limit, job)
     storage.remove(storage.join(job.folder, IDS))
     return summary
 
@@ -299,15 +313,14 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:
     summary.rows += facts["rows"]
     summary.failed += sum(facts["failures"].values())
-    summary.failures.update(facts["failures"])
+    summary.found.add(Failures.from_json(facts["failures"], facts.get("examples")))
     summary.totals.update(facts["totals"])
 
 
-def _check(summary: PartSummary, limit: int, name: str) -> None:
+def _check(summary: PartSummary, limit: int, job: PartJob) -> None:
     if summary.failed > limit:
-        reason, count = summary.failures.most_common(1)[0]
         raise TooManyFailures(
-            f"{name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
-            f"({limit} rows). Most frequent reason: {reason} ({count}). Rows done are kept; mend the cause and run "
-            "again with --run.retry_failed true, or raise run.max_error_share."
+            f"{job.name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
+            f"({limit} rows): {summary.found.in_words()}. Rows done are kept; mend the cause and run again with "
+            f"--run.retry_failed true, or raise run.max_error_share; {table_place(job.folder)}"
         )

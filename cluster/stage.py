@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
@@ -56,6 +58,7 @@ class StageSummary:
         failures: failed rows by reason.
         metrics: numbers for MLflow and the report (token counts, losses, accuracies).
         extra: facts for later stages, JSON types.
+        examples: of each reason a failed row.
     """
 
     rows: int
@@ -65,6 +68,7 @@ class StageSummary:
     failures: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, Example] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,11 @@ class StageFolder:
         starts = range(0, max(rows.num_rows, 1), size)
         for number, start in enumerate(starts):
             tables.write_part(self.uri, number, rows.slice(start, size))
-        failures: dict[str, int] = {}
-        for error in rows["error"].to_pylist() if "error" in rows.schema.names else []:
-            if error is not None:
-                failures[error["reason"]] = failures.get(error["reason"], 0) + 1
-        return StageSummary(rows.num_rows, sum(failures.values()), len(starts), size, failures)
+        found = Failures.in_rows(rows)
+        counts = dict(found.counts)
+        return StageSummary(
+            rows.num_rows, sum(counts.values()), len(starts), size, counts, examples=dict(found.examples)
+        )
 
     def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64]) -> StageSummary:
         """The table of a row-parallel stage; see cluster.parts."""
@@ -119,6 +123,7 @@ class StageFolder:
             rows_per_part=job.workers.rows_per_part,
             failures=dict(done.failures),
             metrics=token_metrics(done.totals),
+            examples=dict(done.found.examples),
         )
 
 
@@ -183,7 +188,8 @@ class RunContext:
             clock = StageClock(uri)
             with clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
-                self._check_failures(name, summary)
+                summary.examples = self._with_uris(summary.examples, inputs)
+                self._check_failures(name, uri, summary)
                 progress.finished(summary.rows, summary.failures, summary.metrics)
             table = Table(
                 uri=uri,
@@ -197,6 +203,7 @@ class RunContext:
                 revision=0 if earlier is None else earlier.revision + int(earlier.failed != summary.failed),
                 failures=summary.failures,
                 extra={**summary.extra, "metrics": summary.metrics} | ({MADE_UP: invented} if invented else {}),
+                examples=summary.examples,
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
@@ -204,15 +211,38 @@ class RunContext:
             for left in (PLAN, RETRYING):
                 storage.remove(storage.join(uri, left))
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
+        if table.failed:
+            for line in Failures(Counter(table.failures), table.examples).lines():
+                log.warning("%s: %s", name, line)
+            log.warning("%s: %s", name, table_place(uri))
         self.tables.append(table)
         return table
 
-    def _check_failures(self, name: str, summary: StageSummary) -> None:
+    def _with_uris(self, examples: Mapping[str, Example], inputs: Sequence[Table]) -> dict[str, Example]:
+        """The examples with their images' places, from the samples table, of which a part an example is read."""
+        samples = next((table for table in [*inputs, *self.tables] if table.name == "samples"), None)
+        return {
+            reason: example if samples is None else _placed(example, samples) for reason, example in examples.items()
+        }
+
+    def _check_failures(self, name: str, uri: str, summary: StageSummary) -> None:
         if summary.failed > allowed_failures(self.config.run.max_error_share, summary.rows):
+            found = Failures(Counter(summary.failures), summary.examples)
             raise TooManyFailures(
-                f"{name}: {summary.failed} of {summary.rows} rows failed ({summary.failures}), more than "
-                f"run.max_error_share = {self.config.run.max_error_share} allows"
+                f"{name}: {summary.failed} of {summary.rows} rows failed ({found.in_words()}), more than "
+                f"run.max_error_share = {self.config.run.max_error_share} allows; {table_place(uri)}"
             )
+
+
+def _placed(example: Example, samples: Table) -> Example:
+    """With its image's place, where it has none and the samples have it; words never stop a stage."""
+    if example.uri or not 0 <= example.image_id < samples.rows:
+        return example
+    try:
+        uri = samples.take(np.array([example.image_id]), ["uri"])["uri"][0].as_py()
+    except (OSError, KeyError, pa.ArrowException):
+        return example
+    return replace(example, uri=shown_uri(uri))
 
 
 def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:

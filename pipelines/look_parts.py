@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, token_metrics
 from fgvr import tables
+from fgvr.failures import Failures
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
 
@@ -23,15 +24,24 @@ def take_part(
     size = context.config.aspects.workers.rows_per_part
 
     def compute(folder: StageFolder) -> StageSummary:
-        failures: Counter[str] = Counter()
+        failures = Failures()
         totals: Counter[str] = Counter()
         parts = 0
         for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
             tables.write_part(folder.uri, parts - 1, rows)
-            failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
+            failures.add(Failures.in_rows(rows))
             totals.update({f.name: pc.sum(rows[f.name]).as_py() or 0 for f in schema if f.name.endswith("_tokens")})
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        return StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
+        return StageSummary(
+            rows=len(ids),
+            failed=failures.counts.total(),
+            parts=parts,
+            rows_per_part=size,
+            failures=dict(failures.counts),
+            metrics=token_metrics(totals),
+            extra=facts,
+            examples=failures.examples,
+        )
 
     decides = {"ids": digest_of_ids(ids), "size": size}
     return context.stage(name, decides=decides, inputs=[looks], compute=compute)

@@ -36,6 +36,7 @@ METRIC_MEANINGS = {
 FAILURE_MEANINGS = {
     "not_found": "nothing is at the URI",
     "unreadable": "no permission, no connection, or a folder where a file should be",
+    "not_allowed": "the policy of ingest.limits.web forbids the host or its address",
     "empty_file": "the file has no bytes",
     "too_many_bytes": "the file is larger than the limit, and was not read",
     "too_many_pixels": "the image is larger than the limit, and was not decoded",

@@ -126,7 +126,7 @@ class StudentTraining:
     def _count_lost(self) -> None:
         """What any worker lost in this epoch, beside what was left out from the start; stops where that is too much."""
         lost = over_workers(self._lost, self.reporter.world_size)
-        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share)
+        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
         if refusal is not None:
             raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
         self.checkpoint.lost |= lost

@@ -87,7 +87,7 @@ def _open_images(job: StudentJob, examples: Examples, reporter: Reporter) -> tup
     root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
-    refusal = too_many(store.failures, len(examples), job.max_error_share)
+    refusal = too_many(store.failures, len(examples), job.max_error_share, examples)
     if refusal is not None:
         raise StudentTrainingError(refusal)
     loader = Loader(
