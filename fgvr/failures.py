@@ -25,7 +25,7 @@ SPELLED_OUT = 3
 """Reasons that a message gives an example of; of the others it counts the rows."""
 
 REMEDIES = {
-    Reason.NOT_FOUND: "relative paths in a table begin at the table's folder",
+    Reason.NOT_FOUND: "moved? relative paths in a table begin at the table's folder",
     Reason.UNREADABLE: "see to permissions and the network",
     Reason.NOT_ALLOWED: "ingest.limits.web says which hosts are read",
     Reason.TOO_MANY_BYTES: "ingest.limits.max_bytes is the limit",
