@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
-from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
+from cluster.stage_files import CLOCK, PROGRESS, RETRYING, TOO_MANY, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
 from fgvr.failures import Example, Failures
@@ -186,7 +186,20 @@ def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatu
     retried = _json(storage.join(uri, RETRYING))
     seconds = float(clock.get("seconds", 0.0)) + float(retried.get("seconds", 0.0))
     if plan is None:
-        return StageStatus(name, fingerprint, state, seconds=seconds)
+        told = _json(storage.join(uri, TOO_MANY))
+        found = Failures.from_json(told.get("failures", {}), told.get("examples"))
+        return StageStatus(
+            name,
+            fingerprint,
+            state,
+            rows=told.get("rows", 0),
+            rows_wanted=told.get("rows"),
+            failed=found.counts.total(),
+            failures=dict(found.counts),
+            seconds=seconds,
+            examples=found.examples,
+            table=uri,
+        )
     if plan.training is not None:
         training = _json(storage.join(uri, plan.training, PROGRESS))
         return StageStatus(name, fingerprint, state, seconds=seconds, training=training, epochs=plan.epochs)

@@ -24,7 +24,7 @@ from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, PLAN, RETRYING
+from cluster.stage_files import CLOCK, PLAN, RETRYING, TOO_MANY
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -208,7 +208,7 @@ class RunContext:
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
-            for left in (PLAN, RETRYING):
+            for left in (PLAN, RETRYING, TOO_MANY):
                 storage.remove(storage.join(uri, left))
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
         if table.failed:
@@ -228,6 +228,8 @@ class RunContext:
     def _check_failures(self, name: str, uri: str, summary: StageSummary) -> None:
         if summary.failed > allowed_failures(self.config.run.max_error_share, summary.rows):
             found = Failures(Counter(summary.failures), summary.examples)
+            facts = {"rows": summary.rows, "failures": summary.failures, "examples": found.examples_json()}
+            storage.write_bytes(storage.join(uri, TOO_MANY), json.dumps(facts).encode())
             raise TooManyFailures(
                 f"{name}: {summary.failed} of {summary.rows} rows failed ({found.in_words()}), more than "
                 f"run.max_error_share = {self.config.run.max_error_share} allows; {table_place(uri)}"

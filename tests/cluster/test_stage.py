@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from cluster.parts import TooManyFailures
+from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, token_metrics
 from cluster.stage_clock import CLOCK
+from cluster.stage_files import TOO_MANY
 from fgvr.config import Config, ImageLimits, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
@@ -95,10 +97,14 @@ def test_a_stage_says_what_a_failed_row_says_and_of_which_image(
     assert "labels: 2 of 10 rows failed (refused (2), e.g. image 5 (photos/5.jpg): no 5)" in words
     assert f"table: {tmp_path}/tables/labels/" in words
     assert "{" not in words
+    (stopped,) = [stage for stage in run_status(str(tmp_path)).stages if stage.name == "labels"]
+    assert (stopped.rows, stopped.failed, stopped.failures) == (10, 2, {"refused": 2})
+    assert stopped.examples["refused"].uri == "/photos/5.jpg"
     made = run(context_in(tmp_path, max_error_share=0.5), 8, 5)
     assert "labels: refused (2), e.g. image 5 (photos/5.jpg): no 5" in caplog.text
     assert Table.load(made.uri) == made
     assert made.examples["refused"].uri == "/photos/5.jpg"
+    assert not Path(made.uri, TOO_MANY).exists()
     # A manifest that an earlier version wrote.
     manifest = Path(made.uri, "manifest.json")
     facts = json.loads(manifest.read_text())
