@@ -38,6 +38,7 @@ from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Failures, table_place
 from fgvr.part_worker import REMARKS, PartWorker, WorkerLost, remarks_of
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
@@ -59,10 +60,15 @@ class PartSummary:
 
     rows: int = 0
     failed: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
+    found: Failures = field(default_factory=Failures)
     totals: Counter[str] = field(default_factory=Counter)  # see fgvr.token_counts
     parts: int = 0
     remarks: set[str] = field(default_factory=set)  # of the workers: see fgvr.part_worker.remarks_of
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Failed rows by reason."""
+        return self.found.counts
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class _PartActor:
         asked = self.job.samples.take(wanted, list(self.job.columns)) if len(wanted) else None
         rows = None if asked is None else attempts.process(asked, worker.process, self.job.schema)
         done = _merged(before, rows, ids, self.job.schema)
-        summary = _summary(done)
+        summary = _summary(done, _uris(asked))
         earlier = [] if before is None else tables.part_summary(self.job.folder, number).get(REMARKS, [])
         if remarks := sorted({*earlier, *remarks_of(worker)}):
             summary[REMARKS] = remarks
@@ -153,9 +159,9 @@ class _PartActor:
         facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
         tables.write_part(self.job.folder, number, done.replace_schema_metadata(facts))
         attempts.finished()
-        return (
-            summary if before is None or rows is None else {**summary, COMPUTED: _summary(rows.cast(self.job.schema))}
-        )
+        if before is None or rows is None:
+            return summary
+        return {**summary, COMPUTED: _summary(rows.cast(self.job.schema), _uris(asked))}
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
@@ -178,10 +184,17 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
     return rows
 
 
-def _summary(rows: pa.Table) -> dict[str, Any]:
-    errors = rows["error"].combine_chunks()
-    reasons = Counter(reason for reason in pc.struct_field(errors, "reason").to_pylist() if reason is not None)
-    return {"rows": rows.num_rows, "failures": dict(reasons), "totals": token_totals(rows)}
+def _uris(asked: pa.Table | None) -> dict[int, str]:
+    """Of the images that were computed; a part's failed rows are always among them."""
+    if asked is None or "uri" not in asked.schema.names:
+        return {}
+    return dict(zip(asked["image_id"].to_pylist(), asked["uri"].to_pylist(), strict=True))
+
+
+def _summary(rows: pa.Table, uris: Mapping[int, str]) -> dict[str, Any]:
+    failures = Failures.in_rows(rows, uris)
+    counts, examples = dict(failures.counts), failures.examples_json()
+    return {"rows": rows.num_rows, "failures": counts, "examples": examples, "totals": token_totals(rows)}
 
 
 def limit_threads(threads: int) -> None:
@@ -212,7 +225,7 @@ def run_parts(
         field: where the config has the job's workers, for messages.
 
     Raises:
-        TooManyFailures: the share was exceeded; names the most frequent reason.
+        TooManyFailures: the share was exceeded; gives an example of each reason.
         SessionError: the workers ask for more than there is.
         StageStopped: a worker met what a person has to mend: a part that ends every worker, workers that do not start.
         Stalled: no worker gave a sign of life for too long.
@@ -245,10 +258,10 @@ def run_parts(
             told.part(facts["rows"], facts["failures"], facts["totals"])
             new = facts.get(COMPUTED, facts)
             told.computed(new["rows"], new["failures"], new["totals"])
-            _check(summary, limit, job.name)
+            _check(summary, limit, job)
     finally:
         progress.close()  # else what stopped it is written behind the line on a terminal
-    _check(summary, limit, job.name)
+    _check(summary, limit, job)
     storage.remove(storage.join(job.folder, IDS))
     return summary
 
@@ -303,16 +316,15 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:
     summary.rows += facts["rows"]
     summary.failed += sum(facts["failures"].values())
-    summary.failures.update(facts["failures"])
+    summary.found.add(Failures.from_json(facts["failures"], facts.get("examples")))
     summary.totals.update(facts["totals"])
     summary.remarks.update(facts.get(REMARKS, ()))
 
 
-def _check(summary: PartSummary, limit: int, name: str) -> None:
+def _check(summary: PartSummary, limit: int, job: PartJob) -> None:
     if summary.failed > limit:
-        reason, count = summary.failures.most_common(1)[0]
         raise TooManyFailures(
-            f"{name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
-            f"({limit} rows). Most frequent reason: {reason} ({count}). Rows done are kept; mend the cause and run "
-            "again with --run.retry_failed true, or raise run.max_error_share."
+            f"{job.name}: {summary.failed} of {summary.rows} rows failed so far, more than run.max_error_share allows "
+            f"({limit} rows): {summary.found.in_words()}. Rows done are kept; mend the cause and run again with "
+            f"--run.retry_failed true, or raise run.max_error_share; {table_place(job.folder)}"
         )

@@ -162,7 +162,7 @@ def recorded(folder: str, beat: float = BEAT) -> Iterator[RunRecord]:
             yield record
     except BaseException as error:
         state = STOPPED
-        message = safe(str(user_error_in(error) or error).strip() or type(error).__name__)[:1000]
+        message = safe(str(user_error_in(error) or error).strip() or type(error).__name__)[:4000]
         raise
     finally:
         record.ended(state, message)

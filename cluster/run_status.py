@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
-from cluster.stage_files import CLOCK, PROGRESS, RETRYING, Plan
+from cluster.stage_files import CLOCK, PROGRESS, RETRYING, TOO_MANY, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
+from fgvr.failures import Example, Failures
 from fgvr.omissions import LeftOut
 from fgvr.part_worker import REMARKS
 from fgvr.tables import Table
@@ -47,6 +48,8 @@ class StageStatus:
         rows_wanted: that there will be; None where that is not known.
         failed: of the rows that are there; estimated where not all footers were read.
         failures: likewise, by reason.
+        examples: of each reason a failed row; none of tables that earlier versions wrote.
+        table: the folder of the table.
         estimated: whether failures are.
         seconds: wall time of all sessions, at the last sign of life.
         training: last metrics of a training.
@@ -68,6 +71,8 @@ class StageStatus:
     epochs: float | None = None
     left_out: LeftOut = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    examples: dict[str, Example] = field(default_factory=dict)
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,13 +176,15 @@ def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStat
         name,
         fingerprint,
         FINISHED,
-        done.rows,
-        done.rows,
-        done.failed,
-        dict(done.failures),
+        rows=done.rows,
+        rows_wanted=done.rows,
+        failed=done.failed,
+        failures=dict(done.failures),
         seconds=done.seconds,
         left_out=done.extra.get("left_out", {}),
         remarks=tuple(done.extra.get(REMARKS, ())),
+        examples=done.examples,
+        table=uri,
     )
 
 
@@ -187,34 +194,50 @@ def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatu
     retried = _json(storage.join(uri, RETRYING))
     seconds = float(clock.get("seconds", 0.0)) + float(retried.get("seconds", 0.0))
     if plan is None:
-        return StageStatus(name, fingerprint, state, seconds=seconds)
+        told = _json(storage.join(uri, TOO_MANY))
+        found = Failures.from_json(told.get("failures", {}), told.get("examples"))
+        return StageStatus(
+            name,
+            fingerprint,
+            state,
+            rows=told.get("rows", 0),
+            rows_wanted=told.get("rows"),
+            failed=found.counts.total(),
+            failures=dict(found.counts),
+            seconds=seconds,
+            examples=found.examples,
+            table=uri,
+        )
     if plan.training is not None:
         training = _json(storage.join(uri, plan.training, PROGRESS))
         return StageStatus(name, fingerprint, state, seconds=seconds, training=training, epochs=plan.epochs)
     parts = sorted(tables.finished_parts(uri))
-    failures, share = _failures(uri, parts)
+    found, share = _failures(uri, parts)
     return StageStatus(
         name,
         fingerprint,
         state,
         rows=sum(plan.rows_of(part) for part in parts),
         rows_wanted=plan.rows,
-        failed=sum(failures.values()),
-        failures=failures,
+        failed=found.counts.total(),
+        failures=dict(found.counts),
         estimated=share < 1,
         seconds=seconds,
+        examples=found.examples,
+        table=uri,
     )
 
 
-def _failures(uri: str, parts: list[int]) -> tuple[dict[str, int], float]:
-    """Failed rows by reason, and the share of the parts whose footers were read for it."""
+def _failures(uri: str, parts: list[int]) -> tuple[Failures, float]:
+    """Failed rows by reason with examples, and the share of the parts whose footers were read for it."""
     step = max(1, -(-len(parts) // MOST_FOOTERS))
     looked_at = parts[::step]
-    counted: Counter[str] = Counter()
+    found = Failures()
     for summary in _parallel(lambda part: tables.part_summary(uri, part), looked_at):
-        counted.update(summary["failures"])
+        found.add(Failures.from_json(summary["failures"], summary.get("examples")))
     share = len(looked_at) / len(parts) if parts else 1.0
-    return {reason: round(count / share) for reason, count in counted.items()}, share
+    found.counts = Counter({reason: round(count / share) for reason, count in found.counts.items()})
+    return found, share
 
 
 def _parallel(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, PLAN, RETRYING
+from cluster.stage_files import CLOCK, PLAN, RETRYING, TOO_MANY
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -31,6 +32,7 @@ from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.part_worker import REMARKS
 from fgvr.schemas import SCHEMA_VERSION
@@ -58,6 +60,7 @@ class StageSummary:
         metrics: numbers for MLflow and the report (token counts, losses, accuracies).
         extra: facts for later stages, JSON types.
         remarks: what whoever judges the results must know; in the log, the manifest's `extra` and the report.
+        examples: of each reason a failed row.
     """
 
     rows: int
@@ -68,6 +71,7 @@ class StageSummary:
     metrics: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    examples: dict[str, Example] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,11 @@ class StageFolder:
         starts = range(0, max(rows.num_rows, 1), size)
         for number, start in enumerate(starts):
             tables.write_part(self.uri, number, rows.slice(start, size))
-        failures: dict[str, int] = {}
-        for error in rows["error"].to_pylist() if "error" in rows.schema.names else []:
-            if error is not None:
-                failures[error["reason"]] = failures.get(error["reason"], 0) + 1
-        return StageSummary(rows.num_rows, sum(failures.values()), len(starts), size, failures)
+        found = Failures.in_rows(rows)
+        counts = dict(found.counts)
+        return StageSummary(
+            rows.num_rows, sum(counts.values()), len(starts), size, counts, examples=dict(found.examples)
+        )
 
     def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64]) -> StageSummary:
         """The table of a row-parallel stage; see cluster.parts."""
@@ -123,6 +127,7 @@ class StageFolder:
             failures=dict(done.failures),
             metrics=token_metrics(done.totals),
             remarks=tuple(sorted(done.remarks)),
+            examples=dict(done.found.examples),
         )
 
 
@@ -187,7 +192,8 @@ class RunContext:
             clock = StageClock(uri)
             with clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
-                self._check_failures(name, summary)
+                summary.examples = self._with_uris(summary.examples, inputs)
+                self._check_failures(name, uri, summary)
                 progress.finished(summary.rows, summary.failures, summary.metrics)
             table = Table(
                 uri=uri,
@@ -203,24 +209,50 @@ class RunContext:
                 extra={**summary.extra, "metrics": summary.metrics}
                 | ({MADE_UP: invented} if invented else {})
                 | ({REMARKS: list(summary.remarks)} if summary.remarks else {}),
+                examples=summary.examples,
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
-            for left in (PLAN, RETRYING):
+            for left in (PLAN, RETRYING, TOO_MANY):
                 storage.remove(storage.join(uri, left))
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
+        if table.failed:
+            for line in Failures(Counter(table.failures), table.examples).lines():
+                log.warning("%s: %s", name, line)
+            log.warning("%s: %s", name, table_place(uri))
         self.tables.append(table)
         return table
 
-    def _check_failures(self, name: str, summary: StageSummary) -> None:
+    def _with_uris(self, examples: Mapping[str, Example], inputs: Sequence[Table]) -> dict[str, Example]:
+        """The examples with their images' places, from the samples table, of which a part an example is read."""
+        samples = next((table for table in [*inputs, *self.tables] if table.name == "samples"), None)
+        return {
+            reason: example if samples is None else _placed(example, samples) for reason, example in examples.items()
+        }
+
+    def _check_failures(self, name: str, uri: str, summary: StageSummary) -> None:
         if summary.failed > allowed_failures(self.config.run.max_error_share, summary.rows):
+            found = Failures(Counter(summary.failures), summary.examples)
+            facts = {"rows": summary.rows, "failures": summary.failures, "examples": found.examples_json()}
+            storage.write_bytes(storage.join(uri, TOO_MANY), json.dumps(facts).encode())
             raise TooManyFailures(
-                f"{name}: {summary.failed} of {summary.rows} rows failed ({summary.failures}), more than "
-                f"run.max_error_share = {self.config.run.max_error_share} allows"
+                f"{name}: {summary.failed} of {summary.rows} rows failed ({found.in_words()}), more than "
+                f"run.max_error_share = {self.config.run.max_error_share} allows; {table_place(uri)}"
             )
+
+
+def _placed(example: Example, samples: Table) -> Example:
+    """With its image's place, where it has none and the samples have it; words never stop a stage."""
+    if example.uri or not 0 <= example.image_id < samples.rows:
+        return example
+    try:
+        uri = samples.take(np.array([example.image_id]), ["uri"])["uri"][0].as_py()
+    except (OSError, KeyError, pa.ArrowException):
+        return example
+    return replace(example, uri=shown_uri(uri))
 
 
 def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:

@@ -15,6 +15,8 @@ RETRYING = "retrying.json"
 PLAN = "plan.json"
 IDS = "ids.int64"
 """Image ids of a row-parallel stage, 8 little-endian bytes each; cluster.parts."""
+TOO_MANY = "too_many.json"
+"""Counts and examples of the failed rows for which a stage stopped whose parts do not tell them in their footers."""
 PROGRESS = "progress.json"
 """Last metrics of a training, in its folder; cluster.train_progress."""
 

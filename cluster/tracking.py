@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from cluster.console import quiet_before_start
 from fgvr import storage
 from fgvr.config import Config, to_yaml
-from fgvr.safe_text import masked, masked_tree
+from fgvr.errors import user_error_in
+from fgvr.failures import Failures
+from fgvr.safe_text import masked, masked_tree, safe
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 TRACKING_URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 RUN_FILE = "mlflow_run.json"
 MAX_BATCH = 1000  # metrics in one request, MLflow's own limit
+MAX_TAG = 5000  # letters of a tag, likewise
 
 
 @dataclass
@@ -61,6 +65,9 @@ class StageRun:
         numbers |= table.extra.get("metrics", {})
         mlflow.log_metrics({name: float(value) for name, value in numbers.items()}, run_id=self.run_id)
         mlflow.set_tags({"table": masked(table.uri), "fingerprint": table.version})
+        found = Failures(Counter(table.failures), table.examples)
+        for reason, line in zip(found.ranked(), found.lines(), strict=True):
+            mlflow.set_tag(f"failed.{reason}", line)
         if MADE_UP in table.extra:
             mlflow.set_tag(MADE_UP, ", ".join(table.extra[MADE_UP]))
 
@@ -86,7 +93,11 @@ class Tracker:
 
         with mlflow.start_run(run_name=name, nested=True) as run:
             mlflow.log_params(_flat(masked_tree(plain(decides))))
-            yield StageRun(run.info.run_id)
+            try:
+                yield StageRun(run.info.run_id)
+            except Exception as error:
+                mlflow.set_tag("stopped", safe(str(user_error_in(error) or error))[:MAX_TAG])
+                raise
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Numbers of the whole pipeline."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvr import storage
+from fgvr.failures import Example
 
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"
@@ -60,7 +61,10 @@ def part_metadata(folder: str, number: int) -> dict[bytes, bytes]:
 
 
 def part_summary(folder: str, number: int) -> dict[str, Any]:
-    """What a row-parallel stage left in a part's footer: `rows`, `failures` by reason, `totals` of tokens."""
+    """What a row-parallel stage left in a part's footer: `rows`, `totals` of tokens, `failures` by reason, `examples`.
+
+    Of each reason there is one failed row; parts that earlier versions wrote have no `examples`.
+    """
     facts: dict[str, Any] = json.loads(part_metadata(folder, number)[SUMMARY])
     return facts
 
@@ -91,6 +95,7 @@ class Table:
         seconds: wall time of all sessions that worked on it, retries of failed rows included.
         revision: rises when failed rows were tried again; with the fingerprint it names the content.
         extra: small facts for later stages and the report (JSON types only).
+        examples: of each reason a failed row; none of tables that earlier versions wrote.
     """
 
     uri: str
@@ -104,11 +109,13 @@ class Table:
     revision: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    examples: dict[str, Example] = field(default_factory=dict)
 
     @classmethod
     def load(cls, uri: str, manifest: str = MANIFEST) -> Table:
         """Read the manifest of a finished folder; raises FileNotFoundError where the stage has not finished."""
         facts = json.loads(storage.read_bytes(storage.join(uri, manifest)))
+        facts["examples"] = {reason: Example(**row) for reason, row in facts.get("examples", {}).items()}
         return cls(**{**facts, "uri": uri})  # a run folder may have been moved or copied
 
     @property

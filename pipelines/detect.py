@@ -146,7 +146,7 @@ def _annotated(flow: Flow, split: str) -> tuple[CocoSet, pa.Table]:
     rows = split_rows(flow.samples, split, ["metadata"])
     if not rows.num_rows:
         raise ConfigError(
-            f"detect: no image is in the split {split} (there are: {sorted(flow.samples.extra['splits'])})"
+            f"detect: no image is in the split {split} (there are: {', '.join(sorted(flow.samples.extra['splits']))})"
         )
     return coco_files(source, flow.context.folder)[split].read(), rows
 

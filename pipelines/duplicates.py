@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +23,7 @@ from fgvr import near_duplicates, schemas, storage
 from fgvr.config import Config, ConfigError
 from fgvr.discovery import discovery_ids
 from fgvr.discovery_neighbours import streamed_layout
+from fgvr.failures import Failures
 from fgvr.mllm.shared_answers import shared_rows
 from fgvr.neighbours import Ids, Size
 from fgvr.neighbours.found import NOBODY
@@ -118,7 +118,7 @@ def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
         # Those that others get, too, are held: an image and its first one may be millions of rows apart.
         firsts = np.unique(photos[ids != photos])
         held = answers.find(firsts).combine_chunks()
-        failures: Counter[str] = Counter()
+        failures = Failures()
         for number in range(duplicates.parts):
             part = slice(number * duplicates.rows_per_part, (number + 1) * duplicates.rows_per_part)
             own = ids[part] == photos[part]
@@ -128,9 +128,15 @@ def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
             places = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)]))
             given = shared_rows(pa.concat_tables([mine, others]).take(places), ids[part])
             folder.write_part(number, given)
-            failures.update(error["reason"] for error in given["error"].to_pylist() if error is not None)
-        size = duplicates.rows_per_part
-        return StageSummary(duplicates.rows, failures.total(), duplicates.parts, size, dict(failures))
+            failures.add(Failures.in_rows(given))
+        return StageSummary(
+            rows=duplicates.rows,
+            failed=failures.counts.total(),
+            parts=duplicates.parts,
+            rows_per_part=duplicates.rows_per_part,
+            failures=dict(failures.counts),
+            examples=failures.examples,
+        )
 
     return context.stage("shared_answers", decides={}, inputs=[answers, duplicates], compute=compute)
 

@@ -16,6 +16,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, plain
 from fgvr.config.data import FIRST_ENDINGS, FolderSource, Source, WebDatasetSource
 from fgvr.datasets import SampleRows, read_source, source_state
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -99,9 +100,10 @@ def deciding(source: Source) -> dict[str, Any]:
 def _check_files(listed: SampleRows, max_error_share: float) -> None:
     """Of a tar or Parquet file that cannot be read one row says so; how many images it held is not known."""
     if len(listed.bad_files) > allowed_failures(max_error_share, listed.files):
+        first = one_line(listed.bad_files[0])
         raise TooManyFailures(
             f"ingest: {len(listed.bad_files)} of {listed.files} files cannot be read to their end, more than "
-            f"run.max_error_share = {max_error_share} allows: {listed.bad_files[0]}. Mend or remove them, or raise "
+            f"run.max_error_share = {max_error_share} allows: {first}. Mend or remove them, or raise "
             "run.max_error_share"
         )
 

@@ -14,7 +14,6 @@ image of each group of near-duplicates (`pipelines/duplicates.py`), and a third 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from fgvr import schemas, storage, tables
 from fgvr.config import Config, Label
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from fgvr.discovery import discovery_ids
+from fgvr.failures import Failures
 from fgvr.metrics.semantic import SentenceBert, find_sentence_model
 from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.answer_items import Form
@@ -247,17 +247,18 @@ def name_answers(
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
         shared = 0 if duplicates is None else write_photos(folder, duplicates)
-        failures: Counter[str] = Counter()
+        failures = Failures()
         for number, part in enumerate(answers.batches()):
             rows = label_rows(part, named, listed, structured=structured, limit=limit)
             tables.write_part(folder.uri, number, rows)
-            failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
+            failures.add(Failures.in_rows(rows))
         return StageSummary(
             rows=answers.rows,
-            failed=failures.total(),
+            failed=failures.counts.total(),
             parts=answers.parts,
             rows_per_part=answers.rows_per_part,
-            failures=dict(failures),
+            failures=dict(failures.counts),
+            examples=failures.examples,
             metrics={
                 "labels": float(len(named.space.labels)),
                 "spellings": float(len(named.aliases)),

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, token_metrics
 from fgvr import tables
+from fgvr.failures import Failures
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
@@ -34,15 +35,24 @@ def take_part(
     size = context.config.aspects.workers.rows_per_part
 
     def compute(folder: StageFolder) -> StageSummary:
-        failures: Counter[str] = Counter()
+        failures = Failures()
         totals: Counter[str] = Counter()
         parts = 0
         for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
             tables.write_part(folder.uri, parts - 1, rows)
-            failures.update(error["reason"] for error in rows["error"].to_pylist() if error is not None)
+            failures.add(Failures.in_rows(rows))
             totals.update(token_totals(rows))
         facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        summary = StageSummary(len(ids), failures.total(), parts, size, dict(failures), token_metrics(totals), facts)
+        summary = StageSummary(
+            rows=len(ids),
+            failed=failures.counts.total(),
+            parts=parts,
+            rows_per_part=size,
+            failures=dict(failures.counts),
+            metrics=token_metrics(totals),
+            extra=facts,
+            examples=failures.examples,
+        )
         note_cut_answers(summary, limit)
         return summary
 

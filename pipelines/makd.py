@@ -25,7 +25,7 @@ from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
-from fgvr.training.left_out import read_left_out, read_lost, reasons
+from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
 from fgvr.training.makd import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
@@ -103,11 +103,12 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     if lost:
         log.warning(
             "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was learned "
-            "from it, and its row has no error",
+            "from it, and its row has no error: %s",
             folder.name,
             len(lost),
             len(training_set.examples),
             ", ".join(f"{reason} {count}" for reason, count in reasons(lost).items()),
+            failures_of(lost, training_set.examples).in_words(),
         )
     summary.metrics = trained.metrics | {"lost": float(len(lost))}
     summary.extra = {
@@ -118,6 +119,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
         "held_out": int(training_set.examples.held_out.sum()),
         "chosen": chosen.name,
         "lost": reasons(lost),
+        "lost_examples": failures_of(lost, training_set.examples).examples_json(),
     }
     storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
     return summary

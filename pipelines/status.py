@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -16,6 +17,7 @@ from datetime import datetime
 from cluster.progress import duration
 from cluster.run_status import FINISHED, RUNNING, RunStatus, StageStatus, run_status
 from fgvr.errors import UserError
+from fgvr.failures import Failures, table_place
 from fgvr.omissions import sentences
 from fgvr.safe_text import MASK, masked_tree, safe
 
@@ -35,6 +37,8 @@ def as_text(status: RunStatus) -> str:
         if stage.failures:
             counts = ", ".join(f"{reason} {count:,}" for reason, count in sorted(stage.failures.items()))
             lines.append(f"failures of {stage.name}: {'about ' if stage.estimated else ''}{counts}")
+            lines += [f"  {line}" for line in Failures(Counter(stage.failures), stage.examples).lines()]
+            lines.append(f"  {table_place(stage.table)}")
         lines += [f"{stage.name}: {said}" for said in (*sentences(stage.left_out).values(), *stage.remarks)]
     if status.others:
         lines.append(f"{status.others} more tables of other settings are in this folder")

@@ -137,7 +137,8 @@ class Makd(Part):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on a GPU that has it (compute
     capability 8.0 and more), else fp32 (CPUs with AVX-512 BF16 or AMX train large students about twice as fast with
-    bf16). It is written into the student's folder, and inference computes in the same where its device can."""
+    bf16; layers whose maps are smaller than their stride stay in fp32 there, since their bf16 gradients are wrong). It
+    is written into the student's folder, and inference computes in the same where its device can."""
     compile: bool = False
     """torch.compile the student: slow to begin, then quicker; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)

@@ -37,7 +37,8 @@ class SimulatedBackend(Part):
     @model_validator(mode="after")
     def _shares(self) -> Self:
         if any(share < 0 for share in self.failures.values()) or sum(self.failures.values()) > 1:
-            raise ValueError(f"failures = {self.failures}: shares are at least 0 and add up to at most 1")
+            given = ", ".join(f"{reason} {share:g}" for reason, share in self.failures.items())
+            raise ValueError(f"failures ({given}): shares are at least 0 and add up to at most 1")
         return self
 
 

@@ -197,7 +197,7 @@ class _Training:
     def _leave_out(self, found: LeftOut) -> None:
         """Go on without the images that any worker found unreadable; those of a checkpoint every worker knows."""
         self.left_out = dict(sorted((self.left_out | over_workers(found, self.reporter.world_size)).items()))
-        refusal = too_many(self.left_out, len(self.examples), self.job.max_error_share)
+        refusal = too_many(self.left_out, len(self.examples), self.job.max_error_share, self.examples)
         if refusal is not None:
             raise DetectionTrainingError(refusal)
         readable = np.ones(len(self.examples), dtype=bool)

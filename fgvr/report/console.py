@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES, METRIC_TITLES
 from fgvr.safe_text import printable
@@ -70,6 +71,10 @@ def _stages(stages: dict[str, Any]) -> list[str]:
         f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
         for name, stage in stages.items()
     ]
+    for name, stage in stages.items():  # earlier versions wrote neither examples nor tables
+        found = Failures.from_json(stage.get("failures", {}), stage.get("examples"))
+        lines += [f"  {name}: {line}" for line in found.lines()]
+        lines += [f"  {name}: {table_place(table)}" for table in stage.get("tables", ())]
     return lines
 
 

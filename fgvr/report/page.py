@@ -11,6 +11,7 @@ from functools import cache
 
 import jinja2
 
+from fgvr.failures import remedy_of
 from fgvr.metrics.classification import fold_name
 from fgvr.metrics.scores import METRICS
 from fgvr.report import methods
@@ -59,10 +60,16 @@ def _best(results: dict[str, MethodResult]) -> dict[str, float]:
     return {metric: max((getattr(found, metric) for found in scores), default=math.inf) for metric in METRICS}
 
 
-def _failures(stages: list[StageResult]) -> list[tuple[str, str, int, str]]:
-    """(stage, reason, rows, meaning), most frequent first."""
+def _failures(stages: list[StageResult]) -> list[tuple[str, str, int, str, str]]:
+    """(stage, reason, rows, meaning and remedy, example), most frequent first."""
     rows = [
-        (stage.name, reason, count, methods.FAILURE_MEANINGS.get(reason, ""))
+        (
+            stage.name,
+            reason,
+            count,
+            "; ".join(filter(None, [methods.FAILURE_MEANINGS.get(reason, ""), remedy_of(reason)])),
+            stage.examples[reason].words() if reason in stage.examples else "",
+        )
         for stage in stages
         for reason, count in stage.failures.items()
     ]

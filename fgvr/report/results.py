@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fgvr.failures import Example, Failures, earliest
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
 from fgvr.part_worker import REMARKS
@@ -64,7 +66,10 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did; `seconds` is its wall time over all sessions, retries included."""
+    """What a stage did; `seconds` is its wall time over all sessions, retries included.
+
+    `examples` has a failed row of each reason in `failures`, and `tables` the folders of its tables with failed rows.
+    """
 
     name: str
     seconds: float
@@ -72,6 +77,13 @@ class StageResult:
     failed: int
     failures: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, Example] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> Failures:
+        """Its failed rows in words."""
+        return Failures(Counter(self.failures), self.examples)
 
 
 @dataclass(frozen=True)
@@ -177,7 +189,11 @@ class Results:
             "candidates": None if self.candidates is None else asdict(self.candidates),
             "aspects": None if self.aspects is None else self.aspects.as_json(),
             "stages": {
-                stage.name: {key: value for key, value in asdict(stage).items() if key != "name"}
+                stage.name: {
+                    key: value
+                    for key, value in asdict(stage).items()
+                    if key != "name" and (value or key not in {"examples", "tables"})
+                }
                 for stage in self.stages
             },
             "cost": cost(self.stages),
@@ -199,9 +215,17 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
         metrics = table.extra.get("metrics", {})
         tokens = {name: int(metrics[name]) for name in (*TOKENS, UNCOUNTED) if name in metrics}
         earlier = found.get(table.name)
+        places = (table.uri,) if table.failed else ()
         if earlier is None:
             found[table.name] = StageResult(
-                table.name, table.seconds, table.rows, table.failed, dict(table.failures), tokens
+                table.name,
+                table.seconds,
+                table.rows,
+                table.failed,
+                dict(table.failures),
+                tokens,
+                dict(table.examples),
+                places,
             )
         else:
             found[table.name] = StageResult(
@@ -211,6 +235,8 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
                 earlier.failed + table.failed,
                 _sum(earlier.failures, table.failures),
                 _sum(earlier.tokens, tokens),
+                earliest([earlier.examples, table.examples]),
+                (*earlier.tables, *places),
             )
     return list(found.values())
 

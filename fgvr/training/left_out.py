@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Example, Failures
 from fgvr.schemas import Failure, Reason
 
 LEFT_OUT_FILE, LOST_FILE = "left_out.json", "lost.json"
 
 LeftOut = dict[int, Failure]
 """Failures by position in the examples."""
+
+
+class TrainingImages(Protocol):
+    """Images that are learned from, by position."""
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """Of the samples table, int64 [N]."""
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """Where they are."""
 
 
 def write_left_out(folder: Path, left_out: LeftOut, file: str = LEFT_OUT_FILE) -> None:
@@ -49,11 +66,22 @@ def reasons(left_out: LeftOut) -> dict[str, int]:
     return dict(Counter(failure.reason.value for failure in left_out.values()))
 
 
-def too_many(left_out: LeftOut, images: int, max_error_share: float) -> str | None:
-    """What to say where more images cannot be read than the share allows; see `allowed_failures`."""
+def failures_of(left_out: LeftOut, images: TrainingImages | None = None) -> Failures:
+    """By reason, with an example of each; its number is the position where the images are not given."""
+    found = Failures(Counter(reasons(left_out)))
+    for position, failure in sorted(left_out.items(), reverse=True):  # the first of a reason is written last
+        image_id, uri = (position, "") if images is None else (images.image_ids[position], images.uris[position])
+        found.examples[failure.reason.value] = Example.of(int(image_id), failure, uri)
+    return found
+
+
+def too_many(
+    left_out: LeftOut, images: int, max_error_share: float, examples: TrainingImages | None = None
+) -> str | None:
+    """What to say where more of them cannot be read than the share allows, with examples; see `allowed_failures`."""
     if len(left_out) <= allowed_failures(max_error_share, images):
         return None
     return (
-        f"{len(left_out)} of {images} training images cannot be read ({reasons(left_out)}), "
+        f"{len(left_out)} of {images} training images cannot be read ({failures_of(left_out, examples).in_words()}), "
         f"more than run.max_error_share = {max_error_share} allows"
     )

@@ -27,6 +27,7 @@ from fgvr.students.architecture import build_student
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import Checkpoint, EpochMetrics
 from fgvr.training.collective import sum_over_workers
+from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
 from fgvr.training.distillation import Distiller
 from fgvr.training.left_out import LeftOut, over_workers, too_many
 from fgvr.training.reporter import Reporter
@@ -67,6 +68,8 @@ class StudentTraining:
         self.distiller = self._distiller()
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
+        if self.low_precision and self.device.type == "cpu":
+            train_in_bf16_on_cpu(self.student, job.spec.preprocess.input_size)
         self.optimiser = torch.optim.SGD(
             self.student.parameters(),
             lr=self.settings.lr,
@@ -126,7 +129,7 @@ class StudentTraining:
     def _count_lost(self) -> None:
         """What any worker lost in this epoch, beside what was left out from the start; stops where that is too much."""
         lost = over_workers(self._lost, self.reporter.world_size)
-        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share)
+        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
         if refusal is not None:
             raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
         self.checkpoint.lost |= lost

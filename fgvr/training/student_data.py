@@ -98,14 +98,9 @@ def _open_images(
     # Each machine reads for itself, and one may get what another does not.
     failures = over_workers(store.failures, reporter.world_size)
     left_out = failures if resumed is None else read_left_out(resumed)
-    refusal = too_many(left_out | failures, len(examples), job.max_error_share)
+    refusal = too_many(left_out | failures, len(examples), job.max_error_share, examples)
     if refusal is not None:
-        example = next(iter(failures.values()), None)
-        raise StudentTrainingError(
-            refusal
-            + (f", e.g. {example.detail}" if example else "")
-            + ". The same command tries them again and goes on when they are back"
-        )
+        raise StudentTrainingError(f"{refusal}. The same command tries them again and goes on when they are back")
     loader = Loader(
         store=store,
         preprocess=job.spec.preprocess,

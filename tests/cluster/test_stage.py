@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,10 @@ import pyarrow as pa
 import pytest
 
 from cluster.parts import TooManyFailures
+from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, token_metrics
 from cluster.stage_clock import CLOCK
+from cluster.stage_files import TOO_MANY
 from fgvr.config import Config, ImageLimits, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy
@@ -71,6 +74,43 @@ def test_more_failures_than_allowed_stop_the_stage_uncommitted(tmp_path: Path) -
         context.stage("label", decides={}, inputs=[], compute=lambda folder: folder.write_table(answers(3, 4)))
     done = context.stage("label", decides={}, inputs=[], compute=lambda folder: folder.write_table(answers(3)))
     assert (done.failed, done.failures) == (1, {"corrupt": 1})
+
+
+def test_a_stage_says_what_a_failed_row_says_and_of_which_image(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = [f"/photos/{n}.jpg" for n in range(10)]
+    listed = pa.table({"image_id": range(10), "uri": places})
+
+    def run(context: RunContext, *bad: int) -> Table:
+        samples = context.stage("samples", decides={}, inputs=[], compute=lambda f: f.write_table(listed, 4))
+        rows = [
+            {"image_id": n, "error": {"reason": "refused", "detail": f"no {n}"} if n in bad else None}
+            for n in range(10)
+        ]
+        table = pa.Table.from_pylist(rows, schema=ANSWERS)
+        return context.stage("labels", decides={}, inputs=[samples], compute=lambda f: f.write_table(table, 3))
+
+    with pytest.raises(TooManyFailures) as caught:
+        run(context_in(tmp_path), 8, 5)
+    words = str(caught.value)
+    assert "labels: 2 of 10 rows failed (refused (2), e.g. image 5 (photos/5.jpg): no 5)" in words
+    assert f"table: {tmp_path}/tables/labels/" in words
+    assert "{" not in words
+    (stopped,) = [stage for stage in run_status(str(tmp_path)).stages if stage.name == "labels"]
+    assert (stopped.rows, stopped.failed, stopped.failures) == (10, 2, {"refused": 2})
+    assert stopped.examples["refused"].uri == "/photos/5.jpg"
+    made = run(context_in(tmp_path, max_error_share=0.5), 8, 5)
+    assert "labels: refused (2), e.g. image 5 (photos/5.jpg): no 5" in caplog.text
+    assert Table.load(made.uri) == made
+    assert made.examples["refused"].uri == "/photos/5.jpg"
+    assert not Path(made.uri, TOO_MANY).exists()
+    # A manifest that an earlier version wrote.
+    manifest = Path(made.uri, "manifest.json")
+    facts = json.loads(manifest.read_text())
+    del facts["examples"]
+    manifest.write_text(json.dumps(facts))
+    assert (Table.load(made.uri).failures, Table.load(made.uri).examples) == ({"refused": 2}, {})
 
 
 def test_failed_rows_are_tried_again_when_asked_and_the_version_tells(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.tracking import RUN_FILE, Tracker, _apart, log_history, tracked_run
 from fgvr.config import Config, build
+from fgvr.failures import Example
 from fgvr.tables import Table
 
 pytestmark = pytest.mark.slow  # the first SQLite store takes MLflow some seconds
@@ -32,6 +33,7 @@ def labels(folder: Path) -> Table:
         100,
         2.5,
         failures={"corrupt": 3},
+        examples={"corrupt": Example(7, "cut\x1b[2J off", "/photos/owl.jpg")},
         extra={"metrics": {"prompt_tokens": 7}},
     )
 
@@ -47,6 +49,7 @@ def test_a_stage_is_a_nested_run_with_parameters_and_metrics_in_the_run_folder(t
     assert nested.data.params["images.split"] == "train"
     assert nested.data.metrics == {"rows": 100, "failed": 3, "seconds": 2.5, "failed.corrupt": 3, "prompt_tokens": 7}
     assert nested.data.tags["fingerprint"] == "ab12.0"
+    assert nested.data.tags["failed.corrupt"] == "corrupt (3), e.g. image 7 (photos/owl.jpg): cut�[2J off"
     parent = client.get_run(tracker.run_id)
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "birds")
     assert "config.yaml" in [file.path for file in client.list_artifacts(tracker.run_id)]
@@ -60,6 +63,16 @@ def test_the_history_of_a_training_is_logged_by_epoch(tmp_path: Path) -> None:
     losses = client.get_metric_history(stage.run_id, "loss")
     assert [(metric.step, metric.value) for metric in losses] == [(1, 3.0), (2, 2.0)]
     assert client.get_run(stage.run_id).data.metrics == {"loss": 2.0, "validation_top1": 0.5}
+
+
+def test_a_stage_that_stopped_says_why(tmp_path: Path) -> None:
+    with tracked_run(Config(), str(tmp_path)) as tracker:
+        with pytest.raises(Stopped), tracker.stage("answers", {}) as stage:
+            raise Stopped("3 of 4 rows failed (refused (3), e.g. image 0: no), key=https://a:hunter2@h")
+        run = mlflow.MlflowClient(tracker.uri).get_run(stage.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["stopped"].startswith("3 of 4 rows failed (refused (3), e.g. image 0: no)")
+    assert "hunter2" not in run.data.tags["stopped"]
 
 
 def test_a_run_that_is_continued_keeps_its_mlflow_run(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cluster.run_record import Session
 from cluster.run_status import CUT_OFF, FINISHED, MOST_FOOTERS, RUNNING, STOPPED, UNKNOWN, run_status
 from cluster.stage_files import CLOCK, Plan
 from fgvr import storage, tables
+from fgvr.failures import Example
 from fgvr.tables import SUMMARY, Table
 from pipelines.status import main
 
@@ -44,9 +45,9 @@ def finished(folder: str, name: str, fingerprint: str, rows: int, failures: dict
     Table(uri, name, fingerprint, rows, sum(counts.values()), 1, rows, 12.5, failures=counts).commit()
 
 
-def part(folder: str, number: int, rows: int, failures: dict[str, int]) -> None:
+def part(folder: str, number: int, rows: int, failures: dict[str, int], **more: Any) -> None:
     """A part as cluster.parts leaves it."""
-    facts = {SUMMARY: json.dumps({"rows": rows, "failures": failures, "totals": {}}).encode()}
+    facts = {SUMMARY: json.dumps({"rows": rows, "failures": failures, "totals": {}, **more}).encode()}
     tables.write_part(folder, number, pa.table({"image_id": range(rows)}).replace_schema_metadata(facts))
 
 
@@ -203,6 +204,32 @@ def test_what_the_source_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "samples: HEIC �[2J is read" in text
     assert main([str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stages"][0]["left_out"] == facts["left_out"]
+
+
+def test_failures_with_their_words_of_finished_and_unfinished_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half_done(str(tmp_path))  # its footers are those of an earlier version
+    uri = storage.join(str(tmp_path), "tables", "answers", "bb")
+    said = {"image_id": 5, "uri": "/p/cats/5.png", "detail": "HTTP 400:\x1b[2J no seed of https://a:hunter2@h"}
+    part(uri, 1, 4, {"request_rejected": 3}, examples={"request_rejected": said})
+    labels = storage.join(str(tmp_path), "tables", "labels", "cc")
+    examples = {"refused": Example(2, "I cannot help")}
+    Table(labels, "labels", "cc", 4, 1, 1, 4, 1.0, failures={"refused": 1}, examples=examples).commit()
+    session(str(tmp_path), stages=[["answers", "bb"], ["labels", "cc"]], state="stopped")
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "failures of answers: corrupt 1, refused 1, request_rejected 3" in text
+    assert "  request_rejected (3), e.g. image 5 (cats/5.png): HTTP 400:" in text
+    assert "  corrupt (1)\n" in text
+    assert f"  table: {uri} (column error)" in text
+    assert "  refused (1), e.g. image 2: I cannot help" in text
+    assert f"  table: {labels} (column error)" in text
+    assert not any(ord(char) < 32 and char != "\n" for char in text)
+    assert main([str(tmp_path), "--json"]) == 0
+    raw = capsys.readouterr().out
+    assert json.loads(raw)["stages"][0]["examples"]["request_rejected"]["image_id"] == 5
+    assert "hunter2" not in text + raw
 
 
 def test_it_needs_neither_ray_nor_a_model() -> None:

@@ -1,7 +1,11 @@
+import dataclasses
 import json
 
-from sample_report import results
+from sample_report import content, results
 
+from fgvr.failures import Example
+from fgvr.report.console import results_table
+from fgvr.report.page import render
 from fgvr.report.results import stage_remarks, stage_results
 from fgvr.tables import Table
 
@@ -51,3 +55,38 @@ def test_remarks_of_stages_are_told_once_with_their_tables() -> None:
 
     found = stage_remarks([table("looks", "no seed", "no usage"), table("answers", "no seed"), table("labels")])
     assert found == ["answers, looks: no seed", "looks: no usage"]
+
+
+def test_failures_have_their_words_in_the_numbers_on_the_page_and_on_the_console():
+    said = Example(4, "HTTP 400: <b>no</b> seed\x1b[2J", "/photos/a.png")
+    other = Example(2, "gone", "/photos/b.png")
+
+    def table(example: Example) -> Table:
+        failures = {"request_rejected": 2}
+        return Table(
+            f"/run/{example.image_id}",
+            "answers",
+            "f",
+            9,
+            2,
+            1,
+            9,
+            1.0,
+            failures=failures,
+            examples={"request_rejected": example},
+        )
+
+    (stage,) = stage_results([table(said), table(other)])
+    assert stage.examples == {"request_rejected": other}  # the lower image id
+    (alone,) = stage_results([table(said)])
+    made = dataclasses.replace(results(), stages=[alone])
+    facts = made.as_json()["stages"]["answers"]
+    assert facts["examples"]["request_rejected"]["detail"].startswith("HTTP 400")
+    assert list(facts["tables"]) == ["/run/4"]
+    page = render(dataclasses.replace(content(), results=made))
+    assert "image 4 (photos/a.png): HTTP 400: &lt;b&gt;no&lt;/b&gt; seed" in page
+    assert "<code>/run/4</code>" in page
+    assert "\x1b" not in page
+    shown = results_table(made.to_json())
+    assert "  answers: request_rejected (2), e.g. image 4 (photos/a.png): HTTP 400: <b>no</b> seed" in shown
+    assert "  answers: table: /run/4 (column error)" in shown

@@ -1,0 +1,85 @@
+"""bf16 training on a CPU: which convolutions must stay in float32 there, and whether bf16 is quick at all.
+
+oneDNN's bf16 gradient of a convolution's weights leaves memory as it found it, where the image is smaller than the
+stride or the dilation: kernel places that no pixel meets should get zeros, and get what was there before, NaN or any
+number, and some such shapes end the process. Seen with PyTorch 2.13 on x86 CPUs with AVX-512, whether they have
+instructions for bf16 or not (`ONEDNN_MAX_CPU_ISA=AVX512_CORE`); right in float32, and up to AVX2, where PyTorch does
+not ask oneDNN. `tests/fgvr/training/test_cpu_bf16.py` has the measured rule. A student meets it when its images are
+small for its strides: a ResNet at 16 pixels has maps of 1 × 1 before its last stride of 2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def train_in_bf16_on_cpu(student: nn.Module, side: int) -> None:
+    """Prepare a student for bf16 autocast on a CPU: convolutions of which bf16 is wrong compute in float32.
+
+    Weights and their names stay as they are. Warns on a CPU that has no instructions for bf16.
+
+    Args:
+        student: any network of float32 [N, 3, side, side].
+        side: of its images, pixels.
+    """
+    if not has_bf16_instructions():
+        log.warning(
+            "makd.precision = bf16: this CPU has no instructions for bf16, which is right here but slower than float32 "
+            "(makd.precision fp32 or auto)"
+        )
+    for convolution in unsafe_convolutions(student, side).values():
+        convolution.forward = _in_float32(convolution.forward)  # type: ignore[assignment]
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this CPU has instructions for bf16 (AVX-512 BF16, AMX, Arm BF16)."""
+    there = torch.cpu.get_capabilities()
+    return any(there.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def unsafe_convolutions(student: nn.Module, side: int) -> dict[str, Convolution]:
+    """By their names: convolutions that see maps smaller than their stride or dilation when images are `side` wide."""
+    found: dict[str, Convolution] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if isinstance(module, Convolution) and is_unsafe(module, tuple(inputs[0].shape[2:])):
+                found[name] = module
+
+        return hook
+
+    convolutions = [(n, module) for n, module in student.named_modules() if isinstance(module, Convolution)]
+    handles = [module.register_forward_pre_hook(look(name)) for name, module in convolutions]
+    device, training = next(student.parameters()).device, student.training
+    try:
+        with torch.no_grad():
+            student.eval()(torch.zeros(1, 3, side, side, device=device))
+    finally:
+        student.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def is_unsafe(convolution: Convolution, sides: tuple[int, ...]) -> bool:
+    """Whether some side of its input is smaller than its stride or dilation, and its kernel larger than a pixel."""
+    steps = zip(sides, convolution.stride, convolution.dilation, strict=True)
+    return max(convolution.kernel_size) > 1 and any(side < max(stride, dilation) for side, stride, dilation in steps)
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function outside of autocast, of float32."""
+
+    def outside(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return forward(images.float())
+
+    return outside
