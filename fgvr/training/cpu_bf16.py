@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fgvr.precision import has_bf16
+
 log = logging.getLogger(__name__)
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -30,19 +32,13 @@ def train_in_bf16_on_cpu(student: nn.Module, side: int) -> None:
         student: any network of float32 [N, 3, side, side].
         side: of its images, pixels.
     """
-    if not has_bf16_instructions():
+    if not has_bf16("cpu"):
         log.warning(
             "makd.precision = bf16: this CPU has no instructions for bf16, which is right here but slower than float32 "
             "(makd.precision fp32 or auto)"
         )
     for convolution in unsafe_convolutions(student, side).values():
         convolution.forward = _in_float32(convolution.forward)  # type: ignore[assignment]
-
-
-def has_bf16_instructions() -> bool:
-    """Whether this CPU has instructions for bf16 (AVX-512 BF16, AMX, Arm BF16)."""
-    there = torch.cpu.get_capabilities()
-    return any(there.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def unsafe_convolutions(student: nn.Module, side: int) -> dict[str, Convolution]:

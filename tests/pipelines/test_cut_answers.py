@@ -60,7 +60,7 @@ def test_they_are_counted_in_a_part_and_are_no_tokens() -> None:
     totals = _summary(rows(), {})["totals"]
     assert totals == {"prompt_tokens": 0, "output_tokens": 0, "cut_answers": 2}
     assert token_metrics(totals)["cut_answers"] == 2.0
-    assert "cut_answers" not in _summary(old_rows())["totals"]
+    assert "cut_answers" not in _summary(old_rows(), {})["totals"]
 
     counted: list[float] = []
 
