@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.distillation import Distillation, NoDistillation
@@ -144,3 +144,9 @@ class Makd(Part):
     seed: int = Field(default=0, ge=0)
     """Of weights, order and augmentation."""
     workers: TrainWorkers = TrainWorkers()
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        """The choice "true", of which YAML, and so the command line, makes a boolean."""
+        return "true" if value is True else value

@@ -199,3 +199,7 @@ def test_columns_of_a_table_that_nobody_named_stay_so(tmp_path: Path) -> None:
     assert again == config
     assert again.ingest.source.model_fields_set & {"split_column", "class_column", "uri_column"} >= {"class_column"}
     assert "split_column" not in again.ingest.source.model_fields_set
+
+
+def test_a_choice_that_is_a_word_of_yaml() -> None:
+    assert load("--makd.target", "true").makd.target == "true"
