@@ -35,7 +35,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
     assert '"7": ["not_an_image"' in (reporter.checkpoint / "left_out.json").read_text()
     with pytest.raises(
         ValueError,
-        match=r"1 of 48 training images cannot be read \(not_an_image \(1\), e\.g\. image 7 \(photos/7\.png\): text: .no image",
+        match=r"1 of 48 training images cannot be read \(not_an_image \(1\), e\.g\. image 7 \(photos/7\.png\): text",
     ):
         train_student(replace(task, max_error_share=0.0), LocalReporter(tmp_path / "strict"))
 
@@ -147,7 +147,7 @@ def test_the_same_command_trains_when_photos_are_back(tmp_path):
     files = fsspec.filesystem("memory")
     kept = {uri: files.cat_file(uri) for uri in uris[:20]}
     files.rm(list(kept))
-    with pytest.raises(ValueError, match=r"20 of 48 .*not_found \(20\).*e\.g\. .*back/0\.png.* same command tries them"):
+    with pytest.raises(ValueError, match=r"20 of 48 .*not_found \(20\).*e\.g\. .*back/0\.png.* same command tries"):
         train_student(task, LocalReporter(tmp_path / "run"))
     for uri, content in kept.items():
         files.pipe_file(uri, content)
