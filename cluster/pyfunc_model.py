@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from fgvr.classifier import ImageClassifier, load_classifier
 from fgvr.config import ImageLimits
-from fgvr.images import ImageError, decode_image
+from fgvr.images import ImageError
 
 BATCH = 64
 
@@ -58,7 +58,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         prepared: dict[int, torch.Tensor] = {}
         for row, data in enumerate(files):
             try:
-                prepared[row] = self.classifier.prepare(decode_image(data, ImageLimits()))
+                prepared[row] = self.classifier.decode(data, ImageLimits())
             except ImageError:
                 continue
         if prepared:
