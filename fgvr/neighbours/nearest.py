@@ -109,8 +109,8 @@ def itself_first(ids: Ids, scores: Floats, own: Ids, queries: Vectors, database:
     for row in elsewhere.tolist():
         places = np.flatnonzero(ids[row] == own[row])
         place = int(places[0]) if len(places) else ids.shape[1] - 1
-        vector = database[own[row]].astype(np.float32)
-        similarity = scores[row, place] if len(places) else np.float32(queries[row].astype(np.float32) @ vector)
+        vector = database[own[row]].astype(np.float64)
+        similarity = scores[row, place] if len(places) else np.float32(queries[row].astype(np.float64) @ vector)
         ids[row, : place + 1] = [own[row], *ids[row, :place]]
         scores[row, : place + 1] = [similarity, *scores[row, :place]]
     return ids, scores
