@@ -1,12 +1,17 @@
-"""A ResNet18-sized student over JPEG files on one core: our worker, a plain DataLoader loop, a naive Ray Data job.
+"""A student over JPEG files on one core: our worker, plain loops with Pillow and a DataLoader, a naive Ray Data job.
 
     python benchmarks/batch_inference.py --images 384 --rounds 3
+    python benchmarks/batch_inference.py --student demo --size 640 480 --ways ours "Pillow, draft"
+    python benchmarks/batch_inference.py --student demo --size 3000 2000 --images 160 --ways ours "Pillow, draft"
     python benchmarks/batch_inference.py --photos ~/grocery/dataset/test
 
 Each way runs in a process of its own that is kept to one core with all that it starts, and they take turns. Counted
-are images a second between the first and the last batch, and CPU milliseconds an image of all processes in that time.
+are images a second between the first and the last batch, and CPU milliseconds an image of all processes in that time;
+ratios are medians over the rounds of each round's ratio.
 
 - `ours`: the worker of pipelines/infer.py, with its threads.
+- `Pillow, draft`: a loop over the files in which Pillow decodes at the smallest scale that holds the model's input
+  (`Image.draft`) and resizes; the model as below. No limits, no EXIF, no reasons; other pixels than in training.
 - `DataLoader`: Pillow, torchvision's transforms, timm's model in PyTorch's own memory order, `inference_mode`; with no
   worker process, and with one: the better is compared.
 - `read_images`: `ray.data.read_images(size=…).map_batches(model)`, an actor that holds the model; CPU seconds of Ray's
@@ -40,23 +45,24 @@ from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import load_student, save_student
 
-BATCH, SIDE, WAYS = 32, 224, ("ours", "DataLoader, no worker", "DataLoader, 1 worker", "read_images")
+BATCH, WAYS = 32, ("ours", "Pillow, draft", "DataLoader, no worker", "DataLoader, 1 worker", "read_images")
+PART = 4 * BATCH  # of our worker, which makes its own batches in it
+STUDENTS = {"resnet18": ("resnet18", 224), "demo": ("test_byobnet", 64)}
 
 
-def draw(folder: Path, count: int) -> None:
-    """Photos of 500 × 375 pixels: drawn birds, enlarged, with a camera's noise."""
+def draw(folder: Path, count: int, width: int, height: int) -> None:
+    """Photos: drawn birds, enlarged, with a camera's noise."""
     for number in range(count):
-        bird = Image.fromarray(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).image).resize((500, 375))
-        noise = np.random.default_rng(number).normal(0, 6, (375, 500, 3))
+        bird = Image.fromarray(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).image).resize((width, height))
+        noise = np.random.default_rng(number).normal(0, 6, (height, width, 3))
         pixels = np.clip(np.asarray(bird) + noise, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:05d}.jpg", quality=90)
 
 
 def ours(model: Path, files: list[str]) -> Iterator[int]:
     worker = InferWorker(InferSettings(str(model), ImageLimits(), batch_images=BATCH, device="cpu", threads=1))
-    size = 4 * BATCH  # a part; the model has its own batches in it
-    for start in range(0, len(files), size):
-        some = files[start : start + size]
+    for start in range(0, len(files), PART):
+        some = files[start : start + PART]
         rows = worker.process(pa.table({"image_id": range(start, start + len(some)), "uri": some}))
         yield rows.num_rows
 
@@ -76,12 +82,24 @@ class Plain:
         return {"label": scores.argmax(dim=1).numpy()}
 
 
+def drafts(model: Path, files: list[str]) -> Iterator[int]:
+    side, network = load_student(model)[0].preprocess.input_size, Plain(str(model))
+    for start in range(0, len(files), BATCH):
+        pixels = []
+        for file in files[start : start + BATCH]:
+            with Image.open(file) as image:
+                image.draft("RGB", (side, side))
+                pixels.append(np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)))
+        yield len(network({"image": np.stack(pixels)})["label"])
+
+
 class Files(torch.utils.data.Dataset[torch.Tensor]):
     def __init__(self, files: list[str], spec: StudentSpec) -> None:
         from torchvision import transforms
 
         self.files = files
-        steps = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor()]
+        side = spec.preprocess.input_size
+        steps = [transforms.Resize(side), transforms.CenterCrop(side), transforms.ToTensor()]
         self.transform = transforms.Compose([*steps, transforms.Normalize(spec.preprocess.mean, spec.preprocess.std)])
 
     def __len__(self) -> int:
@@ -110,7 +128,8 @@ def read_images(model: Path, files: list[str]) -> Iterator[int]:
 
     # Two of Ray's CPUs, so that reading and the model's actor can run at the same time, on the one core.
     with ray_session(Cluster(num_cpus=2)):
-        images = ray.data.read_images(files, size=(SIDE, SIDE), mode="RGB", override_num_blocks=len(files) // BATCH)
+        side = load_student(model)[0].preprocess.input_size
+        images = ray.data.read_images(files, size=(side, side), mode="RGB", override_num_blocks=len(files) // BATCH)
         answers = images.map_batches(
             Plain, fn_constructor_args=(str(model),), batch_size=BATCH, compute=ray.data.ActorPoolStrategy(size=1)
         )
@@ -122,6 +141,7 @@ def measure(way: str, model: Path, files: list[str]) -> tuple[float, float]:
     """Images a second and CPU ms an image, from the end of the first batch to that of the last."""
     ways: dict[str, Callable[[], Iterator[int]]] = {
         "ours": lambda: ours(model, files),
+        "Pillow, draft": lambda: drafts(model, files),
         "DataLoader, no worker": lambda: loader(model, files, 0),
         "DataLoader, 1 worker": lambda: loader(model, files, 1),
         "read_images": lambda: read_images(model, files),
@@ -147,11 +167,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--photos", type=Path, help="folder of JPEG files; default: drawn ones of 500 × 375 pixels")
+    parser.add_argument("--photos", type=Path, help="folder of JPEG files; default: drawn ones")
+    parser.add_argument("--student", choices=STUDENTS, default="resnet18", help="a ResNet18 at 224 px, or the demo's")
+    parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width and height of the drawn photos")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.images <= PART:
+        parser.error(f"--images: more than {PART}, the images of a part, since the first is not counted")
     if args.measure:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         torch.set_num_threads(1)
@@ -162,22 +186,25 @@ def main() -> None:
         folder = Path(scratch)
         (folder / "photos").mkdir()
         if args.photos is None:
-            draw(folder / "photos", args.images)
+            draw(folder / "photos", args.images, *args.size)
         else:
             for place, file in enumerate(sorted(args.photos.rglob("*.jpg"))[: args.images]):
                 (folder / "photos" / f"{place:05d}.jpg").symlink_to(file.absolute())
-        spec = StudentSpec("resnet18", tuple(str(n) for n in range(100)), (), timm_preprocess("resnet18", SIDE))
+        backbone, side = STUDENTS[args.student]
+        spec = StudentSpec(backbone, tuple(str(n) for n in range(100)), (), timm_preprocess(backbone, side))
         save_student(folder / "student", spec, build_student(spec).state_dict(), {})
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in args.ways}
         for _ in range(args.rounds):
             for way in args.ways:
                 found[way].append(in_own_process(way, folder, folder / "photos"))
                 print(way, found[way][-1], file=sys.stderr, flush=True)
-    print(f"{args.images} photos, ResNet18 at {SIDE} px, batches of {BATCH}, one core, medians of {args.rounds}")
+    print(f"{args.images} photos, {backbone} at {side} px, batches of {BATCH}, one core, medians of {args.rounds}")
     print(f"{'':<24}{'images/s':>10}{'first is':>9}{'CPU ms':>9}{'first is':>9}")
     medians = {way: [statistics.median(column) for column in zip(*rows, strict=True)] for way, rows in found.items()}
     for way, (rate, cpu) in medians.items():
-        ratio, cheaper = medians[args.ways[0]][0] / rate, cpu / medians[args.ways[0]][1]
+        rounds = list(zip(found[args.ways[0]], found[way], strict=True))
+        ratio = statistics.median(first[0] / other[0] for first, other in rounds)
+        cheaper = statistics.median(other[1] / first[1] for first, other in rounds)
         print(f"{way:<24}{rate:>10.1f}{ratio:>8.2f}×{cpu:>9.1f}{cheaper:>8.2f}×")
 
 

@@ -4,10 +4,12 @@
     OMP_NUM_THREADS=1 python benchmarks/embedding.py --photos ~/photos           # real ones, cut and resized to that
     PYTHONPATH=. python3.12 benchmarks/embedding.py --towers --device cuda       # needs torch only
 
-Preprocessing: JPEG files (quality 92) to a CLIP's input tensor, by `fgvr.images.read_image` as EmbedWorker calls it and
-by Pillow's decoder in full size; the CLIP's own transform follows in both. CPU seconds of one thread, the two ways take
-turns, medians of `--repeat` rounds. The cosine is that of the two features of a photo, the least over all photos; next
-to it the mean one of different photos, since a CLIP with random weights tells photos apart less than a trained one.
+Preprocessing: JPEG files (quality 92) to a CLIP's input tensor, by `fgvr.images.read_image` as EmbedWorker calls it, by
+Pillow's decoder in full size, and by Pillow's at the smallest scale that holds the input (`Image.draft`), which is the
+least that a plain loop takes; the CLIP's own transform follows in all. CPU seconds of one thread, the ways take turns,
+medians of `--repeat` rounds, ratios of Pillow's ways to ours. The cosines are those of a photo's features by ours, and
+by draft, to those of full decoding, the least over all photos; next to them the mean one of different photos, since a
+CLIP with random weights tells photos apart less than a trained one.
 
 Towers: image features of random pixels with random weights, bf16 autocast on CUDA, fp32 on a CPU; images a second.
 `benchmarks/ray_overhead.py` measures the stage around all this.
@@ -94,26 +96,43 @@ def preprocessing(args: argparse.Namespace) -> None:
         kind = args.photos.name if args.photos else "drawn"
         size = sum(Path(path).stat().st_size for path in paths) / len(paths) / 1000
         print(f"{len(paths)} {kind} photos of {SIDE} × {SIDE} pixels, {size:.0f} kB on average")
-        print(f"{'CLIP':<24}{'Pillow ms':>10}{'ours ms':>9}{'ratio':>7}{'least cosine':>14}{'of others':>11}")
+        print(f"{'CLIP':<24}{'ours ms':>9}{'Pillow ms':>10}{'ratio':>7}{'draft ms':>9}{'ratio':>7}", end="")
+        print(f"{'least cosine':>14}{'of draft':>14}{'of others':>11}")
         for name, clip in (("ViT-B/16, random weights", random_clip), ("demo", load_clip(Clip()))):
 
             def ours(path: str, clip: ClipModel = clip) -> torch.Tensor:
-                return clip.preprocess(read_image(path, limits, short_side=2 * clip.image_size))
+                return clip.preprocess(read_image(path, limits, short_side=clip.short_side))
 
             def pillow(path: str, clip: ClipModel = clip) -> torch.Tensor:
                 with Image.open(path) as image:
                     return clip.preprocess(image.convert("RGB"))
 
-            times: dict[Callable[[str], torch.Tensor], list[float]] = {ours: [], pillow: []}
+            def draft(path: str, clip: ClipModel = clip) -> torch.Tensor:
+                with Image.open(path) as image:
+                    image.draft("RGB", (clip.image_size, clip.image_size))
+                    return clip.preprocess(image.convert("RGB"))
+
+            times: dict[Callable[[str], torch.Tensor], list[float]] = {ours: [], pillow: [], draft: []}
             for _ in range(args.repeat):
                 for way, found in times.items():
                     found.append(cpu_seconds(way, paths) / len(paths))
-            mine, theirs = (statistics.median(times[way]) * 1000 for way in (ours, pillow))
+            mine, theirs, least = (statistics.median(times[way]) * 1000 for way in (ours, pillow, draft))
+            ratios = [
+                statistics.median(a / b for a, b in zip(times[way], times[ours], strict=True))
+                for way in (pillow, draft)
+            ]
             some = paths[: args.features]
-            first, second = (clip.encode_pixels(torch.stack([way(path) for path in some])) for way in (ours, pillow))
-            same, others = (first * second).sum(dim=1).min(), second @ second.T
+            first, second, third = (
+                clip.encode_pixels(torch.stack([way(path) for path in some])) for way in (ours, pillow, draft)
+            )
+            same, rough, others = (
+                (first * second).sum(dim=1).min(),
+                (third * second).sum(dim=1).min(),
+                second @ second.T,
+            )
             apart = (others.sum() - others.trace()) / (len(some) * (len(some) - 1))
-            print(f"{name:<24}{theirs:>10.2f}{mine:>9.2f}{theirs / mine:>7.2f}{same:>14.5f}{apart:>11.3f}", flush=True)
+            print(f"{name:<24}{mine:>9.2f}{theirs:>10.2f}{ratios[0]:>7.2f}{least:>9.2f}{ratios[1]:>7.2f}", end="")
+            print(f"{same:>14.5f}{rough:>14.5f}{apart:>11.3f}", flush=True)
 
 
 def cpu_seconds(way: Callable[[str], torch.Tensor], paths: list[str]) -> float:

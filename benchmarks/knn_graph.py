@@ -1,11 +1,15 @@
-"""Nearest neighbours of all points: `faiss.knn`, the exact search of fgvr and its inverted file, side by side.
+"""Nearest neighbours of all points: `faiss.knn`, HNSW, the exact search of fgvr and its inverted file, side by side.
 
     python benchmarks/knn_graph.py                                  # 50,000 × 512, k = 16, two threads: four minutes
     python benchmarks/knn_graph.py --data narrow                    # vectors within a narrow cone, as CLIP's are
+    python benchmarks/knn_graph.py --size 12000 --data groups       # strangers, four near-copies of each
+    python benchmarks/knn_graph.py --size 4000 --data near-copies --cosine 0.99 --threads 1 --beside-random
     python benchmarks/knn_graph.py --size 1000000 --methods ivf --rounds 1
     python benchmarks/knn_graph.py --device cuda --size 1000000     # exact search against the card's GEMM rate
 
-Needs NumPy, torch and the folder `fgvr`; methods that FAISS is needed for are left out where it is not installed.
+Needs NumPy, torch and the folder `fgvr`; methods that FAISS is needed for are left out where it is not installed, and
+so is `usearch` (an HNSW graph with usearch's own settings; `pip install usearch`, Apache-2.0, which fgvr does not use).
+`ivf` is what `neighbours.method ivf` does: where its lists find too few it is exact search, which its facts say.
 Times are whole calls: training of the inverted file and the measurement of its recall included. Recall is that of
 1,000 queries against products in double precision; a ratio is the median over the rounds of faiss.knn's time through
 the method's in the same round.
@@ -29,15 +33,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fgvr.neighbours import Plan, nearest
 from fgvr.neighbours.exact import Product
 from fgvr.neighbours.machine import gemm_rate, this_machine
-from fgvr.neighbours.plan import Size, lists_for, plan
+from fgvr.neighbours.plan import Size, Wanted, plan
 
 CHECKED = 1000
 PHOTOS_A_CLUSTER = 50
+DATA = ["clustered", "narrow", "random", "groups", "near-copies", "crowds", "mixed"]
 
 
-def make_vectors(count: int, dim: int, data: str) -> np.ndarray:
-    """L2-normalised fp16 vectors [count, dim] around count / 50 centres, each at a distance of its own."""
+def make_vectors(count: int, dim: int, data: str, cosine: float = 0.99) -> np.ndarray:
+    """L2-normalised fp16 vectors [count, dim].
+
+    `clustered`: around count / 50 centres, each at a distance of its own; `narrow`: the same within a cone. `random`:
+    strangers. `groups`: strangers, of each four near-copies. `near-copies`: all around one centre, `crowds` around
+    eight, `mixed` a half around one and a half strangers, with the cosine `cosine` to each other.
+    """
     random = np.random.default_rng(0)
+    if data in {"random", "groups", "near-copies", "crowds", "mixed"}:
+        return loose_vectors(random, count, dim, data, cosine)
     centres = random.standard_normal((max(1, count // PHOTOS_A_CLUSTER), dim), dtype=np.float32)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     if data == "narrow":  # cosines of strangers around 0.7
@@ -52,6 +64,28 @@ def make_vectors(count: int, dim: int, data: str) -> np.ndarray:
     return vectors
 
 
+def loose_vectors(random: np.random.Generator, count: int, dim: int, data: str, cosine: float) -> np.ndarray:
+    """Strangers, and near-copies of few of them; see `make_vectors`."""
+    crowds = {"random": count, "groups": -(-count // 4), "near-copies": 1, "crowds": 8, "mixed": count // 2 + 1}[data]
+    crowd = np.arange(count) % crowds if data != "mixed" else np.maximum(0, np.arange(count) - count // 2)
+    noise = random.standard_normal((count, dim), dtype=np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    centres = random.standard_normal((crowds, dim), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    vectors = np.sqrt(cosine) * centres[crowd] + np.sqrt(1 - cosine) * noise
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors[random.permutation(count)].astype(np.float16)
+
+
+def hnsw(vectors: np.ndarray, k: int, threads: int) -> np.ndarray:
+    """Ids int64 [N, k] of usearch's graph, built and searched."""
+    from usearch.index import Index
+
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f16")
+    index.add(np.arange(len(vectors)), vectors, threads=threads)
+    return index.search(vectors, k, threads=threads).keys.astype(np.int64).reshape(len(vectors), -1)
+
+
 def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
     """Share of the true k nearest among `ids` of some queries, as near ones counting alike."""
     chosen = np.random.default_rng(5).permutation(len(vectors))[:CHECKED]
@@ -64,8 +98,10 @@ def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
     return float(((found >= best[:, :1] - 1e-6) & (ids[chosen] >= 0)).mean())
 
 
-def methods(vectors: np.ndarray, k: int, threads: int, device: str, wanted: list[str]) -> dict[str, Callable]:
-    """What is compared: functions that return ids int64 [N, k]."""
+def methods(
+    vectors: np.ndarray, k: int, threads: int, device: str, wanted: list[str], *, strangers: np.ndarray | None
+) -> dict[str, Callable]:
+    """What is compared: functions that return ids int64 [N, k]; exact search of `strangers` beside them, if given."""
     product = this_machine(device, threads).product if device == "cpu" else Product("cuda", "float16")
     exact_plan = Plan("exact", product)
     found: dict[str, Callable] = {
@@ -78,13 +114,19 @@ def methods(vectors: np.ndarray, k: int, threads: int, device: str, wanted: list
         single = vectors.astype(np.float32)
         if device == "cpu":
             found["faiss.knn"] = lambda: faiss.knn(single, single, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
-            lists = Plan("ivf", product, lists_for(len(vectors)))
+            size = Size(len(vectors), len(vectors), vectors.shape[1])
+            lists = plan(size, this_machine(device, threads), Wanted("ivf"))
             found["ivf"] = lambda: nearest(vectors, vectors, k, threads=threads, how=lists)
         elif hasattr(faiss, "StandardGpuResources"):
             resources = faiss.StandardGpuResources()
             found["faiss-gpu flat"] = lambda: faiss.knn_gpu(
                 resources, vectors, vectors, k, metric=faiss.METRIC_INNER_PRODUCT
             )[1]
+    if importlib.util.find_spec("usearch") is not None and device == "cpu":
+        found["usearch"] = lambda: hnsw(vectors, k, threads)
+    if strangers is not None:
+        found["exact, random vectors"] = lambda: nearest(strangers, strangers, k, threads=threads, how=exact_plan)
+        wanted = [*wanted, "exact, random vectors"]
     return {name: found[name] for name in sorted(found, key=lambda n: not n.startswith("faiss")) if name in wanted}
 
 
@@ -96,20 +138,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores")
     parser.add_argument("--rounds", type=int, default=3, help="times that all methods run, one after the other")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where exact search computes")
-    parser.add_argument("--data", choices=["clustered", "narrow"], default="clustered", help="how vectors lie")
+    parser.add_argument("--data", choices=DATA, default="clustered", help="how vectors lie")
+    parser.add_argument("--cosine", type=float, default=0.99, help="of near-copies to each other")
+    parser.add_argument("--beside-random", action="store_true", help="exact search of as many random vectors, too")
     parser.add_argument(
-        "--methods", nargs="+", default=["faiss.knn", "faiss-gpu flat", "exact", "ivf"], help="compared"
+        "--methods", nargs="+", default=["faiss.knn", "faiss-gpu flat", "exact", "ivf", "usearch"], help="compared"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    vectors = make_vectors(options.size, options.dim, options.data)
+    vectors = make_vectors(options.size, options.dim, options.data, options.cosine)
+    strangers = make_vectors(options.size, options.dim, "random") if options.beside_random else None
     if options.device == "cpu":
         machine = this_machine("cpu", options.threads)
         chosen = plan(Size(options.size, options.size, options.dim), machine)
         print("\n".join(chosen.reasons))
     else:
         print(torch.cuda.get_device_name(), f"{gemm_rate('cuda', 'float16', 50) / 1e12:.0f} TFLOP/s (fp16 product)")
-    compared = methods(vectors, options.k, options.threads, options.device, options.methods)
+    compared = methods(vectors, options.k, options.threads, options.device, options.methods, strangers=strangers)
     seconds: dict[str, list[float]] = {name: [] for name in compared}
     recalls: dict[str, float] = {}
     facts: dict[str, dict] = {}
@@ -123,7 +168,7 @@ def main() -> None:
             if not isinstance(ids, np.ndarray):
                 facts[name], ids = ids.facts, ids.ids
             if number == 0:
-                recalls[name] = recall(vectors, ids)
+                recalls[name] = recall(strangers if name.endswith("random vectors") else vectors, ids)
             print(f"round {number + 1}: {name} {seconds[name][-1]:.2f} s", flush=True)
     operations = 2.0 * options.size**2 * options.dim
     print(

@@ -22,7 +22,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from fgvr.classifier import ImageClassifier, load_classifier
 from fgvr.config import ImageLimits
 from fgvr.given_images import WANTED, GivenTypeError, given_image
-from fgvr.images import ImageError, decode_image
+from fgvr.images import ImageError
 from fgvr.schemas import Reason
 
 BATCH = 64
@@ -115,7 +115,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         if _is_missing(value):
             raise ImageError(Reason.NO_INPUT, "no image was given")
         image = given_image(value, LIMITS, read_paths=_reads_paths())
-        return self.classifier.prepare(decode_image(image, LIMITS) if isinstance(image, bytes) else image)
+        return self.classifier.decode(image, LIMITS) if isinstance(image, bytes) else self.classifier.prepare(image)
 
 
 def _rows(given: object) -> tuple[list[Any], pd.Index | None]:

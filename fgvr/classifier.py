@@ -17,7 +17,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
+from fgvr.images import decode_image, read_image_bytes
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -54,6 +56,19 @@ class ImageClassifier(Protocol):
         """The Q aspect questions; empty for a model without aspect outputs."""
         ...
 
+    @property
+    def short_side(self) -> int:
+        """Pixels that the shorter side of an image needs at least before `prepare`; the same as in training."""
+        ...
+
+    def read(self, uri: str, limits: ImageLimits) -> torch.Tensor:
+        """The image at a URI, read as training and validation read it, and prepared; raises ImageError."""
+        ...
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """The same of the bytes of an image file."""
+        ...
+
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """One RGB image as the model takes it, on the CPU and without a batch axis."""
         ...
@@ -72,7 +87,23 @@ class ImageClassifier(Protocol):
 
 
 class PreparedClassifier:
-    """`scores` and `aspects` for classes that implement `prepare` and `predict`; inherit from it."""
+    """`read`, `decode`, `scores` and `aspects` for classes that implement the rest; inherit from it.
+
+    Files are read here and nowhere else: a JPEG that is decoded at another fraction of its size has other pixels.
+    """
+
+    @property
+    def short_side(self) -> int:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def read(self, uri: str, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        return self.decode(read_image_bytes(uri, limits), limits)
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        return self.prepare(decode_image(data, limits, short_side=self.short_side))
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """See ImageClassifier."""

@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Final
 
 import fsspec
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
@@ -115,7 +117,10 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
     if facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     with path.open("rb") as file:
-        return file.read(limits.max_bytes + 1)
+        data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
+        if len(data) > facts.st_size:  # it grew meanwhile
+            data += file.read(limits.max_bytes + 1 - len(data))
+    return data
 
 
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
@@ -180,6 +185,17 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     Raises:
         ImageError: EMPTY_FILE, NOT_AN_IMAGE, TOO_MANY_BYTES, TOO_MANY_PIXELS or CORRUPT.
     """
+    image = _decoded(data, limits, short_side)
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+def decode_pixels(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> npt.NDArray[np.uint8]:
+    """The same as an array, uint8 [H, W, 3], without the copies that a Pillow image costs where none is needed."""
+    return np.asarray(_decoded(data, limits, short_side))
+
+
+def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.Image | npt.NDArray[np.uint8]:
+    """As the decoder that was used gives it."""
     if not data:
         raise ImageError(Reason.EMPTY_FILE, "no bytes")
     if len(data) > limits.max_bytes:
@@ -187,13 +203,7 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_size(image.size, limits)
-            if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
-                scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
-                if scaled is not None:
-                    shrunk = max(image.size) / max(scaled.size)
-                    return _without_bottom(upright(scaled, orientation(image)), limits.cut_bottom / shrunk)
-            _load(image, limits)
-            return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
+            return _loaded(image, data, limits, short_side)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -203,8 +213,24 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
         whole = _with_its_end(data)
         if whole is not None:
-            return decode_image(whole, limits, short_side=short_side)
+            return _decoded(whole, limits, short_side)
         raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
+def _loaded(
+    image: Image.Image, data: bytes, limits: ImageLimits, short_side: int | None
+) -> Image.Image | npt.NDArray[np.uint8]:
+    """The pixels of an opened image, whose header was looked at."""
+    if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
+        scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
+        if scaled is not None:
+            turned = orientation(image)
+            if turned == 1 and not limits.cut_bottom:
+                return scaled
+            shrunk = max(image.size) / max(scaled.shape[:2])
+            return _without_bottom(upright(Image.fromarray(scaled), turned), limits.cut_bottom / shrunk)
+    _load(image, limits)
+    return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
 
 
 def opened_image(image: Image.Image, limits: ImageLimits) -> Image.Image:
@@ -288,11 +314,13 @@ def _without_bottom(image: Image.Image, rows: float) -> Image.Image:
     return image.crop((0, 0, image.width, height)) if rows else image
 
 
-def _scaled_jpeg(data: bytes, short_side: int) -> Image.Image | None:
+def _scaled_jpeg(data: bytes, short_side: int) -> npt.NDArray[np.uint8] | None:
     """The JPEG at the smallest of n/8, n ≤ 4, whose sides are ≥ `short_side`, or whole; None: Pillow must decide."""
     try:
         # A factor below 2 costs more than it saves, and blurs: then the whole image is decoded.
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=short_side, min_width=short_side, min_factor=2)
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=short_side, min_width=short_side, min_factor=2
+        )
     except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
         return None
-    return Image.fromarray(pixels)
+    return pixels

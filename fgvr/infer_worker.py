@@ -18,12 +18,15 @@ import torch
 from fgvr import schemas
 from fgvr.classifier import ImageClassifier, Outputs, load_classifier
 from fgvr.config import ImageLimits
-from fgvr.images import ImageError, read_image
+from fgvr.images import ImageError
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
 TOP = 5
+READING = 2
+"""Version of how an image file becomes a model's input. Where the same file gets other pixels it rises: it is part of
+the tables' fingerprints, so that no table holds predictions of both."""
 Row = dict[str, Any]
 
 
@@ -77,7 +80,7 @@ class InferWorker:
 
     def _prepared(self, uri: str) -> torch.Tensor | Failure:
         try:
-            return self.classifier.prepare(read_image(uri, self.settings.limits))
+            return self.classifier.read(uri, self.settings.limits)
         except ImageError as error:
             return error.failure
 

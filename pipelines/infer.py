@@ -19,7 +19,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
 from fgvr.config import Config, ConfigError
-from fgvr.infer_worker import InferSettings, InferWorker
+from fgvr.infer_worker import READING, InferSettings, InferWorker
 from fgvr.schemas import PREDICTIONS
 from fgvr.splits import split_ids
 from fgvr.tables import Table
@@ -75,6 +75,7 @@ def classify(
 
     decides: dict[str, Any] = {
         "limits": settings.limits,
+        "reading": READING,
         "abstain_below": settings.abstain_below,
         "workers": config.workers,
         "ids": digest_of_ids(ids),

@@ -244,7 +244,11 @@ class _Work:
             summary = self.folder.run_parts(self._job(self.folder.uri, MergeWorker, arguments), self.ids)
         storage.remove(self.folder.path(FILES))
         summary.metrics = {"recall": min(recalls)}
-        facts = self.how.facts() | {"recall": min(recalls)} | ({"probed": probed} if probed else {})
+        exact = [task.how for task in tasks if task.how.method == "exact"]
+        facts = (exact[0] if len(exact) == len(tasks) else self.how).facts()
+        if 0 < len(exact) < len(tasks):
+            facts["reasons"] += [how.reasons[-1] for how in exact]
+        facts |= {"recall": min(recalls)} | ({"probed": probed} if probed else {})
         summary.extra = {"search": facts}
         return summary
 
@@ -255,6 +259,11 @@ class _Work:
             probed, recall = run_once(prepare_index, task, self.config.recall, workers=self.config.workers)
             storage.write_bytes(known, json.dumps([probed, recall]).encode())
         probed, recall = json.loads(storage.read_bytes(known))
+        if not probed:
+            shard = task.shard.rsplit("/", 1)[-1]
+            how = task.how.exactly(f"{shard}: its lists find less than neighbours.recall = {self.config.recall:g}")
+            log.warning("%s: %s", self.folder.name, how.reasons[-1])
+            return replace(task, how=how), recall
         return replace(task, probed=probed), recall
 
     def _job(self, folder: str, worker: type, arguments: dict[str, object]) -> PartJob:

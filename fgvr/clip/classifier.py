@@ -57,6 +57,11 @@ class ClipClassifier(PreparedClassifier):
         self.labels = list(classes.labels)
         self.questions: list[str] = []
 
+    @property
+    def short_side(self) -> int:
+        """As the embed stage reads."""
+        return self.clip.short_side
+
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The image as CLIP takes it, float32 [3, H, W]."""
         return self.clip.preprocess(image)

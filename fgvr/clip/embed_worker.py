@@ -86,7 +86,7 @@ class EmbedWorker:
         size = self.clip.image_size
         try:
             # Crops of views enlarge: they need the image in full.
-            image = read_image(uri, self.limits, short_side=None if self.views else 2 * size)
+            image = read_image(uri, self.limits, short_side=None if self.views else self.clip.short_side)
         except ImageError as error:
             return error.failure
         views = [random_view(image, size, (self.seed, image_id, n), self.min_crop) for n in range(self.views)]

@@ -58,6 +58,14 @@ class ClipModel:
         size = visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
 
+    @property
+    def short_side(self) -> int:
+        """Pixels that the shorter side of an image needs at least: twice the input, so that its own resizing decides.
+
+        Whoever reads files for `preprocess` reads them at this size, or their features differ.
+        """
+        return 2 * self.image_size
+
     @cached_property
     def dim(self) -> int:
         """Length of the features."""

@@ -18,7 +18,8 @@ class NeighbourSearch(Part):
     """Share of the true nearest images that an inverted file must find, measured on a sample; it probes more lists
     until it does."""
     exact_seconds: float | None = Field(default=None, gt=0)
-    """Time that exact search may take by the measured rate of the matrix product; null: 60 on CPUs, 7200 on GPUs."""
+    """Time that exact search may take by the measured rate of the matrix product; null: 60 on CPUs, 7200 on GPUs. Five
+    times as long where an inverted file turns out to find less than `recall`; beyond, the run stops."""
     tasks: bool | None = None
     """In tasks on the cluster, one for `workers.rows_per_part` images, of which a killed run keeps the finished ones;
     null: where the search takes more than five minutes or its vectors do not fit into memory. false: in the driver."""

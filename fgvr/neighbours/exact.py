@@ -3,8 +3,9 @@
 First the m best rows of each query by a product in bf16 (CPU) or fp16 (CUDA) are found (`tiles`), and their fp32
 similarities computed (`pairs`). Rounding moved no score by more than ε, so where the k-th similarity lies more than ε
 above the best score among all other rows, the k nearest are proven. For the other queries the database passes by once
-more, and every row whose score reaches the k-th similarity − ε is compared in fp32. So the result is that of brute
-force in fp32, ties in the order of row numbers, whatever the product's precision; only the time depends on the data.
+more, and every row whose score reaches the k-th similarity − ε is compared: one by one where they are few, by a product
+in double precision where they are many of a tile, as among near-duplicates. So the result is that of brute force, ties
+in the order of row numbers, whatever the product's precision; only the time depends on the data, and within bounds.
 Queries stay, the database passes by in blocks: neither has to fit into the device's memory.
 """
 
@@ -25,12 +26,13 @@ import torch
 from torch import Tensor
 
 from fgvr.neighbours.found import NOBODY, Floats, Ids, Vectors, nobody
-from fgvr.neighbours.pairs import ROUNDING, in_order, merged, pair_scores, row_scores
+from fgvr.neighbours.pairs import ROUNDING, best_columns, in_order, merged, pair_scores, row_scores
 from fgvr.neighbours.tiles import TILINGS, Candidates, TileProduct, Tiling
 
 # Of a result's rounding to the type, relative.
 UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}
 LEAST_CANDIDATES = 32
+MANY = 1 / 32  # of a tile's rows: so many cost more one by one than all of them by a product
 
 
 @dataclass(frozen=True)
@@ -176,29 +178,17 @@ class _Slab:
         unproven = (reach <= self.least_of_others + self._error(self.least_of_others)).nonzero().ravel()
         if not len(unproven):
             return 0
-        queries, rounded = self.queries[unproven], self.rounded[unproven]
-        ids, scores = (torch.from_numpy(array).to(self.device) for array in nobody(len(unproven), self.k))
-        at_least = reach[unproven]
-        at_least = at_least - self._error(at_least, unproven)
-
-        def search(block: Tensor, first_row: int, here: slice, tiles: TileProduct) -> None:
-            for number in range(-(-len(block) // tiles.columns)):
-                first = number * tiles.columns
-                tile = tiles.tile(number, rounded[here], block)[:, : len(block) - first]
-                who, rows = (tile >= at_least[here, None]).nonzero(as_tuple=True)
-                rows += first_row + first
-                near = pair_scores(queries[here], self.database, who, rows)
-                ids[here], scores[here] = merged(ids[here], scores[here], who, rows, near)
-
-        for first_row, _, block in self._blocks():
-            self.workers.each_block(len(unproven), partial(search, block, first_row))
-        self.ids[unproven], self.scores[unproven] = ids, scores
+        at_least = reach[unproven] - self._error(reach[unproven], unproven)
+        mended = _SecondPass(self.queries[unproven], self.rounded[unproven], at_least, self.database, self.k)
+        for first_row, block, rounded in self._blocks():
+            self.workers.each_block(len(unproven), partial(mended.search, block, rounded, first_row))
+        self.ids[unproven], self.scores[unproven] = mended.ids, mended.scores
         return len(unproven)
 
     def _error(self, score: Tensor, some: Tensor | None = None) -> Tensor:
-        """A bound on |rounded score − fp32 similarity| near `score`, float32 [n], for all queries or `some` of them.
+        """A bound on |rounded score − similarity| near `score`, float32 [n], for all queries or `some` of them.
 
-        |q·d − q'·d'| ≤ |q − q'| |d| + |q'| |d − d'| by Cauchy and Schwarz, and what rounding the sum itself takes.
+        |q·d − q'·d'| ≤ |q − q'| |d| + |q'| |d − d'| by Cauchy and Schwarz, and what rounding the sums themselves takes.
         """
         queries, rounded = self.queries, self.rounded
         if some is not None:
@@ -216,6 +206,48 @@ class _Slab:
         for at in range(0, len(self.database), step):
             block = self.database[at : at + step].to(self.device).float()
             yield at, block, block.to(self.dtype)
+
+
+class _SecondPass:
+    """Queries whose k nearest are looked for among all rows that may be some of them, as the database passes by."""
+
+    def __init__(self, queries: Tensor, rounded: Tensor, at_least: Tensor, database: Tensor, k: int) -> None:
+        """Rows with a rounded score below `at_least` [n] are none of the k nearest of the n queries [n, d]."""
+        self.queries, self.rounded, self.database, self.k = queries, rounded, database, k
+        self.at_least = at_least.to(rounded.dtype)  # rounded up it parts the scores, which are rounded, in the same way
+        self.ids, self.scores = (torch.from_numpy(array).to(queries.device) for array in nobody(len(queries), k))
+
+    def search(self, block: Tensor, rounded: Tensor, first_row: int, here: slice, tiles: TileProduct) -> None:
+        """Compare some queries with a block of the database, given in fp32 and rounded."""
+        for number in range(-(-len(block) // tiles.columns)):
+            first = number * tiles.columns
+            rows = block[first : first + tiles.columns]
+            near = tiles.tile(number, self.rounded[here], rounded)[:, : len(rows)] >= self.at_least[here, None]
+            counts = near.view(torch.uint8).sum(dim=1, dtype=torch.int32)  # of bytes: in half the time
+            many = counts > MANY * len(rows)
+            if many.any():
+                self._by_product(many.nonzero().ravel() + here.start, rows, first_row + first, tiles)
+            if (counts * ~many).any():
+                self._one_by_one(here, near & ~many[:, None], first_row + first)
+
+    def _one_by_one(self, here: slice, near: Tensor, first_row: int) -> None:
+        """Compare some queries with those rows of a tile that are `near`, bool [n, rows]."""
+        who, rows = near.nonzero(as_tuple=True)
+        rows += first_row
+        found = pair_scores(self.queries[here], self.database, who, rows)
+        self.ids[here], self.scores[here] = merged(self.ids[here], self.scores[here], who, rows, found)
+
+    def _by_product(self, who: Tensor, rows: Tensor, first_row: int, tiles: TileProduct) -> None:
+        """Compare the queries `who` with all `rows` [m, d] of a tile."""
+        scores = tiles.all_scores.of(self.queries[who], rows)
+        # Equal to the k-th is not enough: rows come in their order, and the first of equal ones counts.
+        better = scores.amax(dim=1) > self.scores[who, -1]
+        if not better.all():
+            who, scores = who[better], scores[better]
+        columns = best_columns(scores, self.k)
+        ids = torch.cat([self.ids[who], columns + first_row], dim=1)
+        both = torch.cat([self.scores[who], scores.gather(1, columns)], dim=1)
+        self.ids[who], self.scores[who] = in_order(ids, both, self.k)
 
 
 @contextmanager

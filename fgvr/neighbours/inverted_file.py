@@ -93,7 +93,8 @@ def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, re
             raise RecallTooLow(
                 f"neighbours: an inverted file that probes {built.index.nprobe} of its {lists} lists finds "
                 f"{built.recall:.3f} of the true neighbours, and neighbours.recall asks for {recall:g}; more lists "
-                "would take as long as exact search. Set neighbours.method to exact, or lower neighbours.recall"
+                "would take as long as exact search. Set neighbours.method to exact, raise neighbours.exact_seconds "
+                "(five times as long is taken where lists do not suffice), or lower neighbours.recall"
             )
         built.index.nprobe = min(2 * built.index.nprobe, most)
 

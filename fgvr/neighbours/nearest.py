@@ -7,9 +7,9 @@ import logging
 import numpy as np
 
 from fgvr.neighbours import inverted_file
-from fgvr.neighbours.exact import exact, first_not_finite, torch_threads
+from fgvr.neighbours.exact import Product, exact, first_not_finite, torch_threads
 from fgvr.neighbours.found import NOBODY, Floats, Ids, Neighbours, Vectors, nobody
-from fgvr.neighbours.inverted_file import InvertedFile, faiss_threads
+from fgvr.neighbours.inverted_file import InvertedFile, RecallTooLow, faiss_threads
 from fgvr.neighbours.machine import this_machine
 from fgvr.neighbours.plan import DEFAULT, Plan, Size, Wanted, plan
 
@@ -44,7 +44,7 @@ def nearest(
         finite: the vectors are known to be: they are not looked at, which takes 20 s for ten million.
 
     Equal similarities are in the order of the row numbers. Raises ValueError for vectors that are not finite or do not
-    fit together, RecallTooLow where an inverted file finds too few.
+    fit together, RecallTooLow where an inverted file finds too few and the plan does not fall back to exact search.
     """
     check_shapes(queries, database, k)
     if not finite:
@@ -58,17 +58,16 @@ def nearest(
     if not size.database or not size.queries:
         return Neighbours(*nobody(len(queries), k), "exact", 1.0, how.facts())
     most = min(k, len(database))
-    facts = how.facts()
     reached = 1.0
     with torch_threads(threads), faiss_threads(threads):
-        if how.method == "exact":
+        if how.method == "ivf" and built is None:
+            how, built = built_or_exactly(how, queries, database, most, recall=wanted.recall, product=how.product)
+        facts = how.facts()
+        if built is None or how.method == "exact":
             result = exact(queries, database, most, how.product)
             ids, scores = result.ids, result.scores
             facts["second_pass"] = result.unproven
         else:
-            if built is None:
-                built = inverted_file.build(database, how.lists)
-                inverted_file.tune(built, queries, database, most, recall=wanted.recall, product=how.product)
             ids, scores = built.search(queries, database, most)
             reached = built.recall
             facts |= {"lists": built.index.nlist, "probed": built.index.nprobe}
@@ -78,6 +77,40 @@ def nearest(
     missing = ((0, 0), (0, k - most))
     ids = np.pad(ids, missing, constant_values=NOBODY)
     return Neighbours(ids, np.pad(scores, missing, constant_values=-np.inf), how.method, reached, facts)
+
+
+def built_or_exactly(
+    how: Plan, queries: Vectors, database: Vectors, k: int, *, recall: float, product: Product
+) -> tuple[Plan, InvertedFile | None]:
+    """The plan's inverted file, tuned; or, where it finds too few, none and the plan to search exactly.
+
+    Args:
+        how: the plan, of an inverted file.
+        queries: [N, d], of which a sample is searched.
+        database: [M, d].
+        k: neighbours wanted.
+        recall: that is wanted of them.
+        product: of the exact search that says how many are found.
+
+    Raises:
+        RecallTooLow: it finds too few, and exact search would take too long.
+    """
+    built = inverted_file.build(database, how.lists)
+    try:
+        inverted_file.tune(built, queries, database, k, recall=recall, product=product)
+    except RecallTooLow as error:
+        if not how.falls_back:
+            if not how.exact_seconds:
+                raise
+            raise RecallTooLow(f"{error}. Exact search takes about {how.exact_seconds:,.0f} s here") from None
+        why = (
+            f"{built.index.nprobe} of {built.index.nlist} lists find {built.recall:.3f} of the true neighbours and "
+            f"neighbours.recall asks for {recall:g}"
+        )
+        exact_plan = how.exactly(why)
+        log.warning("neighbours: %s", exact_plan.reasons[-1])
+        return exact_plan, None
+    return how, built
 
 
 def check_shapes(queries: Vectors, database: Vectors, k: int) -> None:
@@ -109,8 +142,8 @@ def itself_first(ids: Ids, scores: Floats, own: Ids, queries: Vectors, database:
     for row in elsewhere.tolist():
         places = np.flatnonzero(ids[row] == own[row])
         place = int(places[0]) if len(places) else ids.shape[1] - 1
-        vector = database[own[row]].astype(np.float32)
-        similarity = scores[row, place] if len(places) else np.float32(queries[row].astype(np.float32) @ vector)
+        vector = database[own[row]].astype(np.float64)
+        similarity = scores[row, place] if len(places) else np.float32(queries[row].astype(np.float64) @ vector)
         ids[row, : place + 1] = [own[row], *ids[row, :place]]
         scores[row, : place + 1] = [similarity, *scores[row, :place]]
     return ids, scores

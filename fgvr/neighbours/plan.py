@@ -9,7 +9,7 @@ the database; a database that a machine cannot hold is cut into shards, whose re
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fgvr.neighbours.exact import FP32, Product
@@ -19,6 +19,7 @@ Method = Literal["auto", "exact", "ivf"]
 
 REACHED = 0.5  # share of the product's rate that a search reaches, selection included
 EXACT_SECONDS = {"cpu": 60.0, "cuda": 7200.0}
+FALL_BACK = 5.0  # times the seconds allowed may exact search take where an inverted file turns out to miss too many
 HERE_SECONDS = 300.0  # what takes longer is done in tasks, so that not all is lost when a machine dies
 BYTES = 2  # of a stored number
 
@@ -72,6 +73,8 @@ class Plan:
         shards: parts of the database that are searched one by one.
         seconds: expected.
         reasons: why, in words.
+        exact_seconds: that exact search is expected to take; 0 where nobody knows.
+        falls_back: exact search is done where the inverted file cannot reach the wanted recall.
     """
 
     method: Literal["exact", "ivf"]
@@ -81,6 +84,13 @@ class Plan:
     shards: int = 1
     seconds: float = 0.0
     reasons: tuple[str, ...] = ()
+    exact_seconds: float = 0.0
+    falls_back: bool = False
+
+    def exactly(self, why: str) -> Plan:
+        """The plan to search exactly instead of through an inverted file."""
+        reasons = (*self.reasons, f"{why}: searched exactly instead, about {self.exact_seconds:,.0f} s")
+        return replace(self, method="exact", lists=0, seconds=self.exact_seconds, reasons=reasons, falls_back=False)
 
     @classmethod
     def read(cls, known: dict[str, Any]) -> Plan:
@@ -108,7 +118,7 @@ def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
     """
     device = machine.product.device
     allowed = EXACT_SECONDS[device] if wanted.exact_seconds is None else wanted.exact_seconds
-    seconds = size.operations / (REACHED * machine.rate * machine.machines)
+    seconds = exact_seconds = size.operations / (REACHED * machine.rate * machine.machines)
     reasons = [
         f"exact search of {size.queries:,} × {size.database:,} vectors of {size.dim} numbers: about {seconds:,.0f} s "
         f"on {machine.machines} × {device} at half of the measured {machine.rate / 1e9:,.0f} GFLOP/s "
@@ -133,7 +143,8 @@ def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
     tasks = seconds > HERE_SECONDS or shards > 1 or (machine.machines > 1 and seconds > EXACT_SECONDS["cpu"])
     reasons.append("in tasks on the cluster, one for a block of queries" if tasks else "in this process")
     exact_lists = lists if method == "ivf" else 0
-    return Plan(method, machine.product, exact_lists, tasks, shards, seconds, tuple(reasons))
+    falls_back = method == "ivf" and exact_seconds <= FALL_BACK * allowed
+    return Plan(method, machine.product, exact_lists, tasks, shards, seconds, tuple(reasons), exact_seconds, falls_back)
 
 
 def lists_for(database: int) -> int:

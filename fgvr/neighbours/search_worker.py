@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from fgvr import schemas, storage, tables
 from fgvr.neighbours.found import NOBODY, Floats, Ids
-from fgvr.neighbours.inverted_file import InvertedFile, build, tune
+from fgvr.neighbours.inverted_file import InvertedFile
 from fgvr.neighbours.merge import merge
-from fgvr.neighbours.nearest import nearest
+from fgvr.neighbours.nearest import built_or_exactly, nearest
 from fgvr.neighbours.plan import Plan
 from fgvr.neighbours.vector_files import VectorFile
 
@@ -107,15 +107,15 @@ def _failed_where_one_failed(merged: pa.Table, parts: list[pa.Table]) -> pa.Tabl
 def prepare_index(task: SearchTask, recall: float) -> tuple[int, float]:
     """Write the shard's inverted file; returns how many lists must be probed and the measured recall.
 
-    Raises:
-        RecallTooLow: see `tune`.
+    No lists where the file finds too few and the plan falls back to exact search; else that raises RecallTooLow.
     """
     import faiss
 
     shard, queries = VectorFile.open(task.shard), VectorFile.open(task.queries)
-    built = build(shard.vectors, task.how.lists)
-    most = min(task.k, len(shard.ids))
-    tune(built, queries.vectors, shard.vectors, most, recall=recall, product=replace(task.how.product, device="cpu"))
+    most, product = min(task.k, len(shard.ids)), replace(task.how.product, device="cpu")
+    _, built = built_or_exactly(task.how, queries.vectors, shard.vectors, most, recall=recall, product=product)
+    if built is None:
+        return 0, 1.0
     with tempfile.TemporaryDirectory() as temporary:
         faiss.write_index(built.index, str(Path(temporary) / INDEX))
         storage.put_folder(Path(temporary), storage.join(task.shard, "index"))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fgvr.neighbours.found import NOBODY
+from fgvr.neighbours.pairs import AllScores
 
 BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
@@ -67,12 +68,13 @@ class Candidates:
 
 
 class TileProduct:
-    """Multiplies blocks of queries and of the database; owns the buffer of scores."""
+    """Multiplies blocks of queries and of the database; owns the buffers of scores, those of `all_scores`, too."""
 
     def __init__(self, tiling: Tiling, dtype: torch.dtype, device: torch.device, database: int) -> None:
         self.columns = max(1, min(tiling.columns, database))
         tiles = min(tiling.tiles, -(-database // self.columns))
         self.scores = torch.empty((tiles, tiling.queries, self.columns), dtype=dtype, device=device)
+        self.all_scores = AllScores()
         self.dtype, self.least = dtype, torch.iinfo(BITS[dtype]).min
 
     def tile(self, number: int, queries: Tensor, block: Tensor) -> Tensor:

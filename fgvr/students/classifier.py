@@ -9,6 +9,8 @@ from PIL import Image
 from torch import nn
 
 from fgvr.classifier import Outputs, PreparedClassifier
+from fgvr.config.data import ImageLimits
+from fgvr.images import decode_pixels
 from fgvr.precision import autocast, of_model
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
@@ -30,6 +32,16 @@ class StudentClassifier(PreparedClassifier):
         """From a model folder; raises ModelFolderError where it is damaged."""
         spec, model = load_student(folder, device)
         return cls(spec, model, device)
+
+    @property
+    def short_side(self) -> int:
+        """As the store of training images reads."""
+        return self.spec.preprocess.stored_side
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        pixels = decode_pixels(data, limits, short_side=self.short_side)
+        return torch.from_numpy(self.spec.preprocess.prepare_pixels(pixels))
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The image's centre crop, uint8 [S, S, 3]."""

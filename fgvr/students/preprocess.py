@@ -1,8 +1,8 @@
 """How a student sees a photo: the same few steps in training, validation and inference.
 
 A photo is first shrunk to `stored_side` (the size in which training keeps decoded images), then cropped. Inference
-does the same two steps as validation, so that both see the same pixels. Crops are taken from the photo before
-they are resized: a photo of 1 × 50,000 pixels never becomes a larger one on the way.
+does the same two steps as validation, on files read for the same `stored_side`: both see the same pixels. Crops are
+taken from the photo before they are resized: a photo of 1 × 50,000 pixels never becomes a larger one on the way.
 """
 
 from __future__ import annotations
@@ -71,15 +71,21 @@ class Preprocess:
 
     def prepare(self, image: Image.Image) -> Pixels:
         """An RGB image of any size as the student's input before normalisation, uint8 [S, S, 3]."""
-        return np.ascontiguousarray(self.centre_crop(self.shrink(np.asarray(image.convert("RGB")))))
+        return self.prepare_pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+
+    def prepare_pixels(self, image: Pixels) -> Pixels:
+        """The same of an image as an array, uint8 [H, W, 3]."""
+        return np.ascontiguousarray(self.centre_crop(self.shrink(image)))
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """uint8 [N, S, S, 3] as the float32 input [N, 3, S, S], in channels-last memory as it came, on its device."""
-        std = torch.tensor(self.std)
-        # Made on the device they would make the CPU wait for all that a GPU has still to do.
-        scale = (1 / (255 * std)).to(batch.device, non_blocking=True)
-        shift = (torch.tensor(self.mean) / std).to(batch.device, non_blocking=True)
-        return (batch.float() * scale - shift).permute(0, 3, 1, 2)
+        std, width = torch.tensor(self.std), batch.shape[2]
+        # Made on the device they would make the CPU wait for all that a GPU has still to do. Repeated for a row of
+        # pixels: along three channels a CPU works through them one by one.
+        scale = (1 / (255 * std)).repeat(width).to(batch.device, non_blocking=True)
+        shift = (torch.tensor(self.mean) / std).repeat(width).to(batch.device, non_blocking=True)
+        rows = (batch.flatten(2).float() * scale).sub_(shift)
+        return rows.view(batch.shape).permute(0, 3, 1, 2)
 
 
 def _pixels(array: object) -> Pixels:

@@ -82,6 +82,15 @@ def test_damaged_images_are_left_out_but_not_what_the_model_failed_on():
 
 def test_every_reason_is_either_the_images_or_the_models():
     """On what lies in the image every method fails alike; a new reason has to be sorted in here."""
-    of_models = {"refused", "empty_answer", "no_label_mass", "request_rejected", "engine_error", "no_input"}
+    of_models = {
+        "refused",
+        "empty_answer",
+        "nothing_there",
+        "other_language",
+        "no_label_mass",
+        "request_rejected",
+        "engine_error",
+        "no_input",
+    }
     of_boxes = {"wrong_size"}
     assert {reason.value for reason in IMAGE_FAILURES} == {reason.value for reason in Reason} - of_models - of_boxes

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,39 @@ def test_more_lists_are_probed_until_the_recall_is_reached_or_it_stops():
     assert high["recall"] >= 0.5
     with pytest.raises(RecallTooLow, match=r"probes 16 of its 64 lists .* Set neighbours.method to exact"):
         nearest(vectors, vectors, 5, how=Plan("ivf", lists=64), wanted=Wanted(recall=0.99))
+
+
+def loose_groups(groups, dim=64):
+    """Strangers of four near-copies each: three of a vector's neighbours are near, the others anywhere."""
+    random = np.random.default_rng(2)
+    vectors = np.repeat(random.standard_normal((groups, dim)), 4, axis=0)
+    vectors += 0.2 * random.standard_normal(vectors.shape)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def test_where_lists_find_too_few_it_is_searched_exactly_if_that_is_affordable(caplog):
+    vectors = loose_groups(600)
+    with caplog.at_level("WARNING"):
+        found = nearest(vectors, vectors, 9, own=np.arange(2400), wanted=Wanted("ivf"))
+    ids, scores = brute_force(vectors, vectors, 9)
+    np.testing.assert_array_equal(found.scores, scores.astype(np.float32))
+    assert (found.ids == ids).mean() > 0.999  # double precision parts what fp32 holds for equal
+    assert (found.method, found.recall, found.facts["method"], found.facts["recall"]) == ("exact", 1.0, "exact", 1.0)
+    assert found.facts["lists"] == 0
+    told = found.facts["reasons"][-1]
+    assert re.fullmatch(
+        r"(\d+) of \d+ lists find 0\.\d+ of the true neighbours and neighbours\.recall asks for 0\.95: "
+        r"searched exactly instead, about 0 s",
+        told,
+    )
+    assert told in caplog.text
+
+
+def test_where_exact_search_takes_too_long_the_message_names_the_fields():
+    vectors = loose_groups(600)
+    fields = r"neighbours\.method to exact, raise neighbours\.exact_seconds .* lower neighbours\.recall\. Exact search"
+    with pytest.raises(RecallTooLow, match=fields):
+        nearest(vectors, vectors, 9, wanted=Wanted("ivf", exact_seconds=1e-6))
 
 
 def test_recall_counts_equally_near_vectors_alike():

@@ -1,8 +1,10 @@
+from dataclasses import asdict
+
 import pytest
 
 from fgvr.neighbours.exact import Product
 from fgvr.neighbours.machine import Machine, available_memory, gemm_rate, this_machine
-from fgvr.neighbours.plan import Size, Wanted, plan
+from fgvr.neighbours.plan import Plan, Size, Wanted, plan
 
 GIB = 2.0**30
 TWO_CORES = Machine(Product("cpu", "bfloat16"), rate=220e9, fp32_rate=110e9, memory=8 * GIB)
@@ -49,6 +51,23 @@ def test_the_config_overrules():
     assert plan(all_points(1_000_000), TWO_CORES, Wanted(exact_seconds=1e5)).method == "exact"
     facts = plan(all_points(1000), TWO_CORES).facts()
     assert (facts["device"], facts["dtype"], facts["method"]) == ("cpu", "bfloat16", "exact")
+
+
+def test_exact_search_is_the_way_out_up_to_five_times_the_seconds_allowed():
+    # 2 · 170,000² · 512 = 2.96e13 operations, 269 s at half of 220 GFLOP/s; 180,000 would take 302 s of 5 · 60.
+    near = plan(all_points(170_000), TWO_CORES)
+    assert (near.method, near.falls_back) == ("ivf", True)
+    assert near.exact_seconds == pytest.approx(269.0, abs=0.1)
+    assert not plan(all_points(180_000), TWO_CORES).falls_back
+    assert plan(all_points(180_000), TWO_CORES, Wanted(exact_seconds=61)).falls_back
+    assert not plan(all_points(1000), TWO_CORES).falls_back  # it is exact already
+    exactly = near.exactly("too few")
+    assert (exactly.method, exactly.lists, exactly.seconds) == ("exact", 0, near.exact_seconds)
+    assert exactly.reasons == (*near.reasons, "too few: searched exactly instead, about 269 s")
+    known = asdict(near)
+    assert Plan.read(known).falls_back
+    del known["falls_back"], known["exact_seconds"]  # of a run that was begun before there were any
+    assert not Plan.read(known).falls_back
 
 
 def test_this_machine_is_measured_once_and_takes_the_quicker_type():

@@ -9,8 +9,9 @@ import pytest
 
 from cluster.attempts import failed_row
 from fgvr import schemas, storage, tables
-from fgvr.neighbours import Plan, nearest, vector_files
+from fgvr.neighbours import Plan, inverted_file, nearest, vector_files
 from fgvr.neighbours.exact import Product
+from fgvr.neighbours.inverted_file import RecallTooLow
 from fgvr.neighbours.merge import merge
 from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
 from fgvr.neighbours.vector_files import VectorFile
@@ -113,6 +114,20 @@ def test_a_task_with_an_inverted_file_that_another_process_made(search):
     found, _ = read_neighbours(SearchWorker(replace(task, probed=probed)).process(rows(IDS)), 4)
     exact, _ = read_neighbours(SearchWorker(replace(task, how=EXACT)).process(rows(IDS)), 4)
     assert np.mean([len(set(a) & set(b)) / 4 for a, b in zip(found, exact, strict=True)]) >= 0.85
+
+
+def test_an_inverted_file_that_finds_too_few_is_not_written_where_exact_search_is_the_way_out(search, monkeypatch):
+    def too_few(*_, **__):
+        raise RecallTooLow("too few")
+
+    queries, shards, _, _ = search
+    monkeypatch.setattr(inverted_file, "tune", too_few)
+    how = Plan("ivf", Product(), lists=8, exact_seconds=1234.0)
+    with pytest.raises(RecallTooLow, match=r"too few\. Exact search takes about 1,234 s"):
+        prepare_index(SearchTask(queries, shards[0], 4, how), 0.95)
+    task = SearchTask(queries, shards[0], 4, replace(how, falls_back=True))
+    assert prepare_index(task, 0.95) == (0, 1.0)
+    assert not storage.exists(storage.join(shards[0], "index"))
 
 
 def test_merged_results_are_those_of_faiss():
