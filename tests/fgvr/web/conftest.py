@@ -50,15 +50,10 @@ class _Answers(BaseHTTPRequestHandler):
             self.server.asked[self.path] += 1
             times = self.server.asked[self.path]
             self.server.headers[self.path] = dict(self.headers)
-            self.server.inside += 1
-            self.server.most_inside = max(self.server.most_inside, self.server.inside)
         try:
             self._answer(self.path.partition("?")[0], times)
         except OSError:
             return  # the reader left, as it should
-        finally:
-            with self.server.lock:
-                self.server.inside -= 1
 
     def _answer(self, path: str, times: int) -> None:
         kind, _, rest = path[1:].partition("/")
@@ -75,8 +70,18 @@ class _Answers(BaseHTTPRequestHandler):
         elif kind in ODD:
             ODD[kind](self)
         else:
-            time.sleep(0.05 if kind.startswith("slow") else 0)
+            if kind.startswith("slow"):
+                self._take_time()
             self._send(200, a_jpeg())
+
+    def _take_time(self) -> None:
+        # Counted until the answer begins: a reader that has all of it may ask again before this thread goes on.
+        with self.server.lock:
+            self.server.inside += 1
+            self.server.most_inside = max(self.server.most_inside, self.server.inside)
+        time.sleep(0.05)
+        with self.server.lock:
+            self.server.inside -= 1
 
     def _begin(self, **headers: str) -> None:
         self.send_response(200)
