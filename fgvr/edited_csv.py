@@ -41,7 +41,9 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str]) -> Iterator[C
     text = _text(data, name)
     first = re.split(r"[\r\n]", text, maxsplit=1)[0]
     separator = max(_SEPARATORS, key=lambda mark: (len(set(needed) & set(_columns(first, mark))), mark == ","))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    # `a, "b"` is b in quotes: whoever writes by hand puts a blank behind the comma.
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     line = 1
     try:
         columns = [column.strip() for column in next(reader, [])]

@@ -17,6 +17,7 @@ from fgvr.schemas import Reason
 
 WANTED = "the bytes of an image file, their base64 text or data: URL, a path or URL, or a PIL image"
 _DATA_URL = re.compile(r"data:[^,]*?(?P<base64>;base64)?,", re.IGNORECASE)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
 _LONGEST_PATH = 4096
 _SHORTEST_FILE = 40
 """Fewer characters of base64 hold no image in any format."""
@@ -30,7 +31,7 @@ def given_image(value: object, limits: ImageLimits, *, read_paths: bool) -> byte
     """The file's bytes of an image that a caller gave, or, of a decoded one, its upright RGB pixels.
 
     Args:
-        value: bytes, base64 text or a data: URL, a path or URL, a PIL image.
+        value: bytes (a file's, or those of base64 text), base64 text or a data: URL, a path or URL, a PIL image.
         limits: of bytes and pixels, and which addresses may be asked.
         read_paths: whether text may name a file or an address; False where strangers send it. `Path` objects come
             from programs only and are always read.
@@ -40,10 +41,11 @@ def given_image(value: object, limits: ImageLimits, *, read_paths: bool) -> byte
         GivenTypeError: another type.
     """
     match value:
-        case bytes():
-            return value
-        case bytearray() | memoryview():
-            return bytes(value)
+        case bytes() | bytearray() | memoryview():
+            data = bytes(value)
+            # What `base64.b64encode` gives. No image file is made of these characters alone.
+            text = data.decode() if _BASE64.fullmatch(data) else ""
+            return (_from_base64(text, limits) if len(text) >= _SHORTEST_FILE else None) or data
         case Image.Image():
             return opened_image(value, limits)
         case Path():

@@ -13,7 +13,9 @@ from fgvr.safe_text import masked_tree
 class Part(BaseModel):
     """A part of the config tree; every field carries its own docstring, which `--help` prints."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What a traceback or a log shows of a part: without secrets."""

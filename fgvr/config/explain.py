@@ -48,13 +48,16 @@ def _field(loc: tuple[Any, ...]) -> str:
 def _unknown(place: str) -> str:
     """A field of other kinds of its part, or of none."""
     kind, found = "", []
+    part, _, field = place.rpartition(".")
     for leaf in leaves(Config):
-        if leaf.name == f"{place.rpartition('.')[0]}.kind":
+        if leaf.name == f"{part}.kind":
             kind = leaf.default
         elif leaf.name == place:
             found.append(kind)
+    if found and not any(found):  # a field of a part without kinds, whose whole name is given as one key
+        return f"a preset has parts: write {field} below {part.replace('.', ': ')}:"
     if found:
-        return f"only with {place.rpartition('.')[0]}.kind {' or '.join(map(repr, found))}"
+        return f"only with {part}.kind {' or '.join(map(repr, found))}"
     return f"there is no such field{_suggestion(place)}"
 
 

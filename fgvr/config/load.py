@@ -137,6 +137,8 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
                 raise ConfigError(f"--{name}: a value is missing")
             value = following
         if name == "config":
+            if config is not None:  # the first one's fields would be dropped without a word
+                raise ConfigError(f"--config {config} and --config {value}: give one; flags change its fields")
             config = value
         else:
             overrides.append((name.replace("-", "_"), value))

@@ -80,7 +80,7 @@ class OpenAIBackend(Part):
     kind: Literal["openai"] = "openai"
     base_url: str = "https://api.openai.com/v1"
     """The server's address, up to and with /v1."""
-    model: str
+    model: str = Field(min_length=1)
     """The model's name at that server."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself never stands in a config. `http://` may need none."""

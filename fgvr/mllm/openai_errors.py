@@ -2,7 +2,7 @@
 
 Servers agree on a status and on little else. Error bodies are read as OpenAI, Azure, vLLM and LiteLLM write them
 (`error.message`, `.code`, `.param`), as FastAPI and Mistral do (lists of `loc` and `msg`), as Google does
-(`details[].fieldViolations`), and as Ollama and llama.cpp do (a text).
+(`details[].fieldViolations`), and as Ollama and llama.cpp do (a text); of others all texts are shown.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ _OTHER_NAMES = {
 _COMPLAINT = re.compile(
     r"unsupport|not (?:\w+ )?(?:support|allow|permit|availabl|enabl|recogni|accept|valid|implement)|unrecogni|unknown|"
     r"unexpect|invalid|does(?:n't| not)|do not|cannot|can't|must|should|extra|only|expected|instead|requires?|greater|"
-    r"less|too (?:large|small|high|low)|out of range|deprecat|forbidden|disabled|illegal|range"
+    r"less|too (?:large|small|high|low)|out of range|deprecat|forbidden|disabled|illegal|range|"
+    r"不支持|不允许|无效|非法|不合法|有误|错误|必须|只能|サポート|対応して|無効|지원|허용"
 )
+_FACTS = {"code", "type", "status", "object", "param", "id", "request_id", "requestId", "trace_id", "traceId"}
+"""Texts of an error that are no sentences."""
 _PLAIN_WORDS = {"seed", "detail", "stop", "user", "n"}
 """Fields whose names are words of any text: they count where they stand as a name."""
 _OF_THE_CONTENT = re.compile(
@@ -125,7 +128,7 @@ def _place(name: str, text: str) -> int | None:
     """Where a text names a field."""
     own = re.escape(name)
     if name not in _PLAIN_WORDS:
-        found = re.search(rf"(?<!\w){own}(?!\w)", text)
+        found = re.search(rf"(?<!\w){own}(?!\w)", text, re.ASCII)  # Chinese has no blanks around it
     else:
         found = re.search(
             rf"[`'\"\[.]{own}[`'\"\],]"
@@ -153,6 +156,10 @@ def _words(error: Any) -> str:
         where = ".".join(str(part) for part in path) if isinstance(path, list) else ""
         return f"{where}: {error['msg']}" if where else str(error["msg"])
     said = next((words for name in ("message", "detail", "error", "errors") if (words := _words(error.get(name)))), "")
+    # Of any other form all its texts, with their names: fields and what is wrong with them, a title and a reason.
+    said = said or "; ".join(
+        f"{name}: {words}" for name, part in error.items() if name not in _FACTS and (words := _words(part))
+    )
     # A router's own words are "Provider returned error"; the provider's stand beside them.
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None

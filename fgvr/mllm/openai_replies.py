@@ -39,8 +39,9 @@ def read_reply(body: bytes) -> Any:
     for place in (found, choice):
         if isinstance(place, dict) and place.get("error"):
             raise Refusal(_error_inside(place["error"]))
-    if isinstance(choice, dict) and choice.get("finish_reason") in _NO_ANSWER:
-        raise unreadable(f"the server ended the request with finish_reason {choice['finish_reason']}", body)
+    finish = choice.get("finish_reason") if isinstance(choice, dict) else None
+    if isinstance(finish, str) and finish in _NO_ANSWER:
+        raise unreadable(f"the server ended the request with finish_reason {finish}", body)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise unreadable("the reply has no choices", body)
@@ -51,7 +52,6 @@ def read_reply(body: bytes) -> Any:
         logprobs = _with_numbers(choice.get("logprobs"))
     except (TypeError, ValueError, OverflowError):
         raise unreadable("the reply's log-probabilities are none", body) from None
-    finish = choice.get("finish_reason")
     usable = {"finish_reason": finish if isinstance(finish, str) else None, "message": message, "logprobs": logprobs}
     return ChatCompletion.construct(**{"usage": None, **found, "choices": [{**choice, **usable}]})
 
@@ -83,7 +83,8 @@ def _joined_stream(body: bytes) -> dict[str, Any]:
         for key, text in _texts(part).items() if isinstance(part, dict) else ():
             said[key] = said.get(key, "") + (text if isinstance(text, str) else "")
         listed = choice.get("logprobs")
-        tokens += (listed.get("content") or []) if isinstance(listed, dict) else []
+        content = listed.get("content") if isinstance(listed, dict) else None
+        tokens += content if isinstance(content, list) else []
         finish = choice.get("finish_reason") or finish
     if finish is None and b"[DONE]" not in body:
         raise unreadable("the reply is a stream of events that breaks off", body)

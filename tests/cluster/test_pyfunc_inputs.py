@@ -71,6 +71,7 @@ def image_values(folder: Path) -> list[Any]:
         text(),
         np.str_(text()),
         text().rstrip("="),
+        text().encode(),
         base64.encodebytes(png()).decode(),
         base64.urlsafe_b64encode(png()).decode(),
         "data:image/png;base64," + text(),

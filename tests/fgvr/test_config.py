@@ -78,6 +78,9 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         # A field called like a kind of something else keeps its whole name.
         (["--clip.model", "{}", "--clip.modle", "x"], r"^clip\.modle: "),
         (["--config", "nope"], r"--config nope: no such file, and no such preset \(there are: .*demo"),
+        (["--config", "demo", "--config", "photos"], r"--config demo and --config photos: give one"),
+        (["--label.temperature", ".inf"], r"label\.temperature = inf: should be a finite number"),
+        (["--mllm.kind", "openai", "--mllm.model", ""], r"mllm\.model = '': should have at least 1 character"),
         (["near.lr", "5"], r"'near\.lr': expected --field\.name VALUE"),
         (["--near.lr"], r"--near\.lr: a value is missing"),
     ],
@@ -160,6 +163,7 @@ def test_a_default_in_the_help_is_the_one_that_the_config_has() -> None:
             "run:\n  folder: $NO_SUCH_PLACE/runs\n",
             r"\$NO_SUCH_PLACE/runs: there is no environment variable NO_SUCH_PLACE",
         ),
+        ("near.lr: 1\n", r"near\.lr: a preset has parts: write lr below near:$"),
         ("near: 2024-13-01\n", "not a YAML file: month must be"),
     ],
 )

@@ -252,3 +252,5 @@ def test_names_in_other_scripts_are_labels() -> None:
 def test_a_table_of_a_spreadsheet(tmp_path: Path) -> None:
     (tmp_path / "aliases.csv").write_bytes("answer, label\r\nfinch,Fink \r\n".encode("utf-16"))
     assert read_aliases(str(tmp_path / "aliases.csv")).label("Finch") == "Fink"
+    (tmp_path / "aliases.csv").write_text('answer, label\nfinch, "Fink, grau"\n')  # a blank before the quote
+    assert read_aliases(str(tmp_path / "aliases.csv")).label("Finch") == "Fink, grau"

@@ -389,6 +389,22 @@ def test_a_reply_without_log_probabilities_in_between_fails_its_image_only() -> 
     ]
 
 
+@pytest.mark.parametrize("finish", [[], {"reason": "stop"}, 7, True])
+def test_a_finish_reason_of_another_kind_is_none(finish: Any) -> None:
+    with serving(ChatServer(lambda *_: completion("Finch", finish=finish))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.cut, answer.failure) == ("Finch", False, None)
+
+
+@pytest.mark.parametrize("listed", [7, True, 1.5, "Yes", {"token": "Yes"}])
+def test_a_stream_whose_tokens_are_no_list_is_read_without_them(listed: Any) -> None:
+    event = {"choices": [{"delta": {"content": "Finch"}, "logprobs": {"content": listed}, "finish_reason": "stop"}]}
+    body = f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()
+    with serving(ChatServer(lambda *_: (200, {"content-type": "text/event-stream"}, body))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.logprob, answer.failure) == ("Finch", None, None)
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, "much"])
 def test_tokens_that_a_server_does_not_state_are_unknown_and_said_once(
     usage: Any, caplog: pytest.LogCaptureFixture

@@ -81,6 +81,10 @@ def of(reply: Reply) -> ServerError:
                "messages[0].content[0].image_url.detail"), "detail"),
         (mistral(["body", "messages", 0, "user", "content", 0, "image_url", "detail"], "Extra inputs"), "detail"),
         (error(400, "Use 'max_completion_tokens' instead of 'max_tokens'."), "max_tokens"),
+        # Fields as keys, and sentences in Chinese, which has no blanks around a name.
+        ((400, {}, {"title": "Invalid", "status": 400, "errors": {"seed": ["is not supported"]}}), "seed"),
+        ((400, {}, {"code": 3, "reason": "temperature is unsupported"}), "temperature"),
+        (error(400, "参数temperature非法"), "temperature"),
         # What is about one request: its length, its content, its picture.
         (error(400, "This model's maximum context length is 8192 tokens. However, you requested 9032 tokens."), None),
         (error(400, "'max_tokens' is too large: 32. This model's maximum context length is 8192 tokens and your request"
@@ -104,6 +108,8 @@ def test_words_of_every_form() -> None:
     assert of(error(400, "too long", "context")).words == "too long (context)"
     assert ServerError.of(502, b"<html>Bad gateway</html>").words == "<html>Bad gateway</html>"
     assert ServerError.of(500, b"").words == "status 500"
+    assert of((400, {}, {"error": {"code": "odd"}})).words == "status 400 (odd)"
+    assert of((400, {}, {"code": 7, "reason": "no seats", "id": "af31"})).words == "reason: no seats (7)"
     routed = {"message": "Provider returned error", "code": 400, "metadata": {"raw": '{"detail":"no seed here"}'}}
     assert of((400, {}, {"error": routed})).words == 'Provider returned error: {"detail":"no seed here"} (400)'
 
