@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.compute as pc
 
@@ -31,10 +31,13 @@ from fgvr.mllm.questions import (
     read_questions,
     write_questions,
 )
+from fgvr.part_worker import remarks_of
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
 
 QUESTIONS_FILE = "questions.csv"
+Written: TypeAlias = tuple[list[AspectQuestion], tuple[str, ...]]
+"""Questions, and the remarks of the model that wrote them on how it was asked."""
 
 
 def run(context: RunContext, flow: Flow) -> Table:
@@ -43,7 +46,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     given = _given(context)
     if given is not None:
         kept = given[: config.keep]
-        return _write(context, lambda: kept, decides=[[q.text, q.rank, q.source] for q in kept], inputs=[])
+        return _write(context, lambda: (kept, ()), decides=[[q.text, q.rank, q.source] for q in kept], inputs=[])
     llm = config.llm
     if llm is None:
         raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
@@ -51,7 +54,7 @@ def run(context: RunContext, flow: Flow) -> Table:
 
     wanted = Wanted(config.subject, config.generate, config.keep, config.duplicate_similarity)
 
-    def generate() -> list[AspectQuestion]:
+    def generate() -> Written:
         # Where the workers are: the driver may have neither the memory nor a GPU.
         return run_once(_generate, llm, names, wanted, config.duplicate_model, workers=config.workers)
 
@@ -61,14 +64,15 @@ def run(context: RunContext, flow: Flow) -> Table:
     return _write(context, generate, decides=decides, inputs=inputs)
 
 
-def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> list[AspectQuestion]:
+def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> Written:
     def load_encoder() -> SentenceBert:
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
     backend = make_backend(llm, vision=False)
     # A simulated model, which has no name, refuses before it is one.
     source = llm.kind if isinstance(llm, SimulatedBackend) else llm.model
-    return generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
+    questions = generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
+    return questions, remarks_of(backend)
 
 
 def _given(context: RunContext) -> list[AspectQuestion] | None:
@@ -101,14 +105,13 @@ def check_asked_with_labels(config: Config) -> None:
         )
 
 
-def _write(
-    context: RunContext, questions: Callable[[], list[AspectQuestion]], *, decides: Any, inputs: list[Table]
-) -> Table:
+def _write(context: RunContext, questions: Callable[[], Written], *, decides: Any, inputs: list[Table]) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
-        found = questions()
+        found, remarks = questions()
         folder.write_bytes(QUESTIONS_FILE, write_questions(found))
         summary = folder.write_table(question_rows(found))
         summary.extra = {"sources": sorted({question.source for question in found})}
+        summary.remarks = remarks
         return summary
 
     return context.stage("questions", decides=decides, inputs=inputs, compute=compute)

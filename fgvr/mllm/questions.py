@@ -18,7 +18,7 @@ from fgvr import schemas, storage
 from fgvr.edited_csv import EditedCsvError, read_edited_csv
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
-from fgvr.mllm.backend import Sampling, TextGenerator
+from fgvr.mllm.backend import Answer, Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
 from fgvr.mllm.reply_text import without_thoughts
@@ -217,18 +217,24 @@ def generate_questions(
 def _written(llm: TextGenerator, classes: Sequence[str], wanted: Wanted) -> list[str]:
     """At most `wanted.generate` questions, in the order of writing."""
     written: dict[str, str] = {}
-    reply = ""
+    reply = Answer("")
     for _ in range(_ROUNDS):
         known = list(written.values())
         reply = _ask(llm, generation_prompt(classes, wanted.subject, wanted.generate - len(known), known))
-        for question in parse_questions(reply):
+        for question in parse_questions(reply.text or ""):
             written.setdefault(spelling_key(question), question)
         if len(written) >= wanted.generate or len(written) == len(known):
             break
     if not written:
+        cut = (
+            f" was cut off at {_REPLY_TOKENS} tokens (of a model that thinks first, turn that off) and"
+            if reply.cut
+            else ""
+        )
         raise QuestionsError(
-            f"questions.llm: no yes/no question in English in the model's reply, which was {reply[:500]!r}; try another"
-            " model, or write questions of your own and give them as questions.file"
+            f"questions.llm: no yes/no question in English in the model's reply, which{cut} was"
+            f" {(reply.text or '')[:500]!r}; try another model, or write questions of your own and give them as"
+            " questions.file"
         )
     return list(written.values())[: wanted.generate]
 
@@ -238,7 +244,7 @@ def _ranked(llm: TextGenerator, questions: Sequence[str], keep: int) -> list[str
     chosen: dict[str, str] = {}
     if len(questions) > keep:
         known = {spelling_key(question): question for question in questions}
-        for question in parse_questions(_ask(llm, ranking_prompt(questions, keep))):
+        for question in parse_questions(_ask(llm, ranking_prompt(questions, keep)).text or ""):
             if (key := spelling_key(question)) in known:
                 chosen[key] = known[key]
     return list(chosen.values()) + [question for question in questions if spelling_key(question) not in chosen]
@@ -262,7 +268,8 @@ def write_questions(questions: Iterable[AspectQuestion]) -> bytes:
     return text.getvalue().encode()
 
 
-def _ask(llm: TextGenerator, prompt: str) -> str:
+def _ask(llm: TextGenerator, prompt: str) -> Answer:
+    """An answer with a text."""
     (answer,) = llm.generate([text_conversation(prompt, SYSTEM)], Sampling(max_tokens=_REPLY_TOKENS))
     if answer.text is None:
         reason = answer.failure.detail if answer.failure is not None else "no reply"
@@ -272,4 +279,4 @@ def _ask(llm: TextGenerator, prompt: str) -> str:
             "questions.llm: a reply was cut off at %d tokens; a last question that was not complete is left out",
             _REPLY_TOKENS,
         )
-    return answer.text
+    return answer

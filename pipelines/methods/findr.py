@@ -17,6 +17,7 @@ from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.prompts import image_conversation
+from fgvr.part_worker import remarks_of
 from fgvr.tables import Table
 from fgvr.token_counts import UNCOUNTED
 from pipelines import label
@@ -54,7 +55,7 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
 
     def compute(folder: StageFolder) -> StageSummary:
         uris = samples.take(chosen, ["uri"])["uri"].to_pylist()
-        answer = run_once(_ask, config.mllm, uris, config.ingest.limits, workers=config.label.workers)
+        answer, remarks = run_once(_ask, config.mllm, uris, config.ingest.limits, workers=config.label.workers)
         if answer.text is None:
             reason = "no reply" if answer.failure is None else answer.failure.detail
             raise BaselineError(
@@ -63,6 +64,7 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
             )
         subject = read_subject(answer.text, cut_off=f"{REPLY_TOKENS} tokens" if answer.cut else None)
         summary = folder.write_table(pa.table({k: [v] for k, v in asdict(subject).items()}))
+        summary.remarks = remarks
         summary.metrics = {
             "prompt_tokens": float(answer.prompt_tokens),
             "output_tokens": float(answer.output_tokens),
@@ -73,7 +75,8 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
     return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute)
 
 
-def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> Answer:
+def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
+    """The answer, and the model's remarks on how it was asked."""
     images = []
     for uri in uris:
         try:
@@ -82,5 +85,6 @@ def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> Answer:
             continue
     if not images:
         raise BaselineError("findr: none of the images that the MLLM is to be asked about can be read")
-    picture = Picture.of(side_by_side(images))
-    return make_backend(mllm).label([ImageRequest(picture, image_conversation(META_PROMPT), Sampling(REPLY_TOKENS))])[0]
+    backend = make_backend(mllm)
+    request = ImageRequest(Picture.of(side_by_side(images)), image_conversation(META_PROMPT), Sampling(REPLY_TOKENS))
+    return backend.label([request])[0], remarks_of(backend)

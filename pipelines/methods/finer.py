@@ -19,6 +19,7 @@ from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
+from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
@@ -72,11 +73,12 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
             if row["error"] is None
         ]
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        replies = iter(run_once(_ask, llm, prompts, sampling, workers=config.questions.workers))
+        given, remarks = run_once(_ask, llm, prompts, sampling, workers=config.questions.workers)
+        replies = iter(given)
         answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
         table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
         summary = folder.write_table(table)
-        summary.metrics = token_metrics(token_totals(table))
+        summary.metrics, summary.remarks = token_metrics(token_totals(table)), remarks
         note_cut_answers(summary, _limit(settings))
         return summary
 
@@ -94,8 +96,11 @@ def _limit(settings: Finer) -> str:
     return f"baselines.finer.max_tokens = {settings.max_tokens}"
 
 
-def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> list[Answer]:
-    return make_backend(llm, vision=False).generate([text_conversation(prompt) for prompt in prompts], sampling)
+def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
+    """The answers, and the model's remarks on how it was asked."""
+    backend = make_backend(llm, vision=False)
+    answers = backend.generate([text_conversation(prompt) for prompt in prompts], sampling)
+    return answers, remarks_of(backend)
 
 
 def _undescribed(error: dict[str, Any]) -> Answer:

@@ -89,8 +89,9 @@ def test_a_reply_without_questions_gives_none(reply: str) -> None:
 class Script:
     """A language model that says what it was given, and keeps what it was asked."""
 
-    def __init__(self, *replies: str) -> None:
+    def __init__(self, *replies: str, cut: bool = False) -> None:
         self.replies = list(replies)
+        self.cut = cut
         self.prompts: list[str] = []
         self.systems: list[str] = []
 
@@ -98,7 +99,7 @@ class Script:
         (conversation,) = conversations
         self.systems.append(conversation[0]["content"][0]["text"])
         self.prompts.append(conversation[-1]["content"][0]["text"])
-        return [Answer(self.replies.pop(0))]
+        return [Answer(self.replies.pop(0), cut=self.cut)]
 
 
 def generate(llm: Script, count: int, keep: int) -> list[str]:
@@ -138,6 +139,12 @@ def test_no_question_at_all_shows_the_reply_and_a_way_out(reply: str) -> None:
     with pytest.raises(QuestionsError, match=r"no yes/no question in English .* as questions\.file") as raised:
         generate(Script(reply), 3, 2)
     assert repr(reply) in str(raised.value)
+    assert "cut off" not in str(raised.value)
+
+
+def test_a_model_that_thinks_until_the_limit_is_told_from_one_that_has_no_questions() -> None:
+    with pytest.raises(QuestionsError, match=r"which was cut off at 4096 tokens .* and was '<think>"):
+        generate(Script("<think>Is it red? Is it", cut=True), 3, 2)
 
 
 def test_of_near_duplicates_the_better_ranked_one_stays(caplog: pytest.LogCaptureFixture) -> None:
