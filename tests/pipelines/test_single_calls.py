@@ -1,4 +1,4 @@
-"""What a model that is asked in one call says of how it was asked: it stands with the table, as that of workers does."""
+"""What a model that is asked in one call says of how it was asked stands with the table, as that of workers does."""
 
 from collections.abc import Callable
 from pathlib import Path
