@@ -16,10 +16,10 @@ from fgvr.config.models import VllmBackend
 from fgvr.config.near import LABEL_PROMPT
 from fgvr.demo.species import SPECIES
 from fgvr.demo.training.measure import DEMO_DIFFICULTY, drawings
-from fgvr.mllm.answers import clean_answer
+from fgvr.mllm.answer_items import Form, item_name, read_answers
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
 from fgvr.mllm.prompts import image_conversation
-from fgvr.mllm.structured import StructuredNames, extra_tokens, instruction, read_structured
+from fgvr.mllm.structured import extra_tokens, instruction
 from fgvr.mllm.vllm_backend import VllmEngine
 
 SEED = 11
@@ -27,11 +27,9 @@ SEED = 11
 
 def name_of(answer: Answer, *, held: bool) -> str | None:
     """What the label stage makes of an answer; None: a failed row."""
-    if not held:
-        name = clean_answer(answer.text, cut=answer.cut)
-        return name if isinstance(name, str) else None
-    found = read_structured(answer.text or "", 1, cut=answer.cut)
-    return found.names[0] if isinstance(found, StructuredNames) else None
+    (said,) = read_answers([answer.text], Form(structured=held), [answer.cut])
+    name = item_name(said.items[0]) if said.items else None
+    return name if isinstance(name, str) else None
 
 
 def main() -> None:

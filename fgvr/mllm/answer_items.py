@@ -1,16 +1,19 @@
 """The items of an answer: the texts in it that are to be cleaned, each of them a name or none.
 
 An item is the key under which the label space knows what it means. Whether an answer was cut off is part of it: the
-same words are a name where the model ended there, and may be half of one where it was stopped.
+same words are a name where the model ended there, and may be half of one where it was stopped. So is whether they are
+a field's: "Maybe Baby Onesie" is a name there, and a hedge before one in free words.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
+from fgvr.mllm.answers import clean_answer
 from fgvr.mllm.listed import listed_names
 from fgvr.mllm.structured import read_structured
 from fgvr.schemas import Failure
@@ -23,12 +26,26 @@ class CutText:
     text: str
 
 
-Item: TypeAlias = str | CutText
+@dataclass(frozen=True)
+class FieldText:
+    """The field of a structured answer that holds a name."""
+
+    text: str
+
+
+Item: TypeAlias = str | CutText | FieldText
 
 
 def item_text(item: Item) -> str:
     """The words of an item."""
-    return item.text if isinstance(item, CutText) else item
+    return item if isinstance(item, str) else item.text
+
+
+def item_name(item: Item) -> str | Failure:
+    """The name that an item holds, or why it holds none."""
+    if isinstance(item, FieldText):
+        return clean_answer(json.dumps({"name": item.text}))  # as in an answer that is JSON without having to be
+    return clean_answer(item_text(item), cut=isinstance(item, CutText))
 
 
 class Form(NamedTuple):
@@ -82,7 +99,9 @@ def read_answers(texts: Iterable[str | None], form: Form, cuts: Sequence[bool | 
 def _read(text: str, form: Form, *, cut: bool) -> Said:
     if form.structured:
         found = read_structured(text, form.listed, cut=cut)
-        return Said(failure=found) if isinstance(found, Failure) else Said(found.names, found.shares)
+        if isinstance(found, Failure):
+            return Said(failure=found)
+        return Said(tuple(FieldText(name) for name in found.names), found.shares)
     if form.listed == 1:
         return Said((CutText(text) if cut else text,))
     names = listed_names(text, form.listed, cut=cut)

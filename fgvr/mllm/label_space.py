@@ -11,8 +11,7 @@ from typing import Any
 from fgvr import storage
 from fgvr.mllm.alias_pairs import NameUse
 from fgvr.mllm.aliases import Alias, AliasTable
-from fgvr.mllm.answer_items import CutText, Item, item_text
-from fgvr.mllm.answers import clean_answer
+from fgvr.mllm.answer_items import Item, item_name, item_text
 from fgvr.mllm.latin import scientific_name
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
@@ -77,7 +76,7 @@ def build_label_space(
     apart, be it by case alone.
 
     Args:
-        answers: raw answer (an `Item`: a str, or a CutText) → number of images that gave it.
+        answers: raw answer (an `Item`: a str, CutText or FieldText) → number of images that gave it.
         aliases: labels chosen by a person.
         merge: unites names of different spelling, after the clean-up.
     """
@@ -109,7 +108,7 @@ def build_label_space(
 def _read(item: Item, chosen: AliasTable) -> tuple[str | None, str | Failure]:
     """The spelling under which the alias table lists an answer (None: not at all), and the name it means."""
     raw = item_text(item)
-    cleaned = clean_answer(raw, cut=isinstance(item, CutText))
+    cleaned = item_name(item)
     spelling = cleaned if isinstance(cleaned, str) else None
     label = chosen.label(raw)
     if label is not None:

@@ -8,8 +8,11 @@ import pyarrow as pa
 import pytest
 
 from fgvr import schemas
+from fgvr.mllm.aliases import AliasTable
+from fgvr.mllm.backend import Answer
 from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import build_label_space
+from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.structured import (
     StructuredNames,
     answer_pattern,
@@ -189,3 +192,16 @@ def test_weights_and_reasons_of_structured_answers() -> None:
     assert cut["error"]["reason"] == prose["error"]["reason"] == "empty_answer"
     assert cut["error"]["detail"].startswith(f"cut off at {limit} before it answered; raise label.max_tokens: ")
     assert "Stork" in prose["error"]["detail"]
+
+
+def test_a_field_bounds_its_name() -> None:
+    """What would be a hedge or an article in free words is a part of the name there."""
+    names = ["Likely Lads DVD", "A Bug's Life", "Perhaps Perfume 50 ml", "Wren"]
+    answers = [[Answer(json.dumps({"name": name}), 0.0, 1, 1)] for name in [*names, "a Wren.", "none"]]
+    table = answer_rows(range(6), answers)
+    named = build_label_space(count_items([table], 1, structured=True))
+    rows = label_rows(table, named, structured=True).to_pylist()
+    assert [row["label"] for row in rows] == [*names, "Wren", None]
+    chosen = AliasTable({"likely lads dvd": "The Likely Lads"})  # and a person's choice is found by the name
+    named = build_label_space(count_items([table], 1, structured=True), chosen)
+    assert "The Likely Lads" in named.space.labels
