@@ -99,13 +99,14 @@ class Dialect:
         Raises:
             BackendRefused: the server does not take a field that is needed, or insists.
         """
-        field = error.field_among(_names(sent))
+        # Of a field that was left out, too: without it the server is not content either.
+        field = error.field_among(_names(sent) | (_names(request) & self._dropped))
         if field is None:
             return False
         with self._lock:
             if self.sent(request) != sent:
                 return True  # another thread was told so while this request was under way
-            said = self._learned(field, error, sent, needed)
+            said = self._learned(field, error, sent, needed) if field in _names(sent) else ""
             if self.sent(request) == sent:
                 reason = needed.get(field, f"it takes no {field} as this job needs it")
                 raise BackendRefused(f"{self._server}: {reason}: {error.words}")

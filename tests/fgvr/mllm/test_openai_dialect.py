@@ -296,6 +296,17 @@ def test_a_server_that_insists_ends_the_job() -> None:
     assert len(server.asked) < 5
 
 
+def test_a_server_that_is_not_content_without_a_field_ends_the_job() -> None:
+    """It wants a value that is not the one that was meant, and refuses every photo until it gets it."""
+
+    def answer(body: dict[str, Any], _: int) -> Reply:
+        return completion("Finch") if body.get("temperature") == 1 else error(400, "temperature must be 1")
+
+    with serving(ChatServer(answer)) as server, pytest.raises(BackendRefused, match="temperature must be 1"):
+        client(server).label([request(shade) for shade in range(20)])
+    assert len(server.asked) == 2
+
+
 def test_a_refusal_inside_a_200_is_learned_too() -> None:
     inside = (200, {}, {"error": {"message": "'temperature' is not supported", "code": 400}})
     with serving(ChatServer(refuses("temperature", inside))) as server:
