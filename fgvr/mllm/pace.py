@@ -45,11 +45,6 @@ class SharedPause:
         self._probing = 0
         self._given_up = ""
 
-    def extend(self, seconds: float) -> None:
-        """No request for so long from now on."""
-        with self._condition:
-            self._until = max(self._until, time.monotonic() + seconds)
-
     def keep(self) -> None:
         """Wait until a request may be sent; raises NothingButWaiting where somebody has given up meanwhile."""
         with self._condition:

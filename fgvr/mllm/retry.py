@@ -134,13 +134,16 @@ def _sleep(seconds: float) -> None:
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Seconds that a reply asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date); None: nothing."""
     try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        if not math.isnan(milliseconds := float(headers["retry-after-ms"])):
+            return max(0.0, milliseconds / 1000)
     except (KeyError, ValueError):
         pass
     given = headers.get("retry-after", "")
     if (seconds := re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*s?\s*", given)) is not None:
         return float(seconds[1])
     try:
-        return max(0.0, (parsedate_to_datetime(given) - (now or datetime.now(UTC))).total_seconds())
-    except (ValueError, TypeError, OverflowError):  # neither a number nor a date, or a date without its zone
+        date = parsedate_to_datetime(given)
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)  # HTTP's are, also in C's form without one
+        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError, OverflowError):  # neither a number nor a date
         return None

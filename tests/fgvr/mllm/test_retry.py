@@ -27,9 +27,12 @@ from fgvr.mllm.retry import Retries, TryAgain, retry_after
         ({"retry-after": "nan"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "²"}, None),
-        ({"retry-after": "Fri, 02 Jan 2026 00:00:30"}, None),  # of no zone
+        # HTTP's dates are UTC, also where they do not say so (RFC 9110, 5.6.7).
+        ({"retry-after": "Fri, 02 Jan 2026 00:00:30"}, 30.0),
+        ({"retry-after": "Fri Jan  2 00:00:30 2026"}, 30.0),
         ({"retry-after": "Fri, 99 Foo 20266 00:00:30 GMT"}, None),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "nan", "retry-after": "9"}, 9.0),
         ({"retry-after-ms": "-100"}, 0.0),
     ],
 )
