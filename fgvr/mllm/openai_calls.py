@@ -12,7 +12,7 @@ from fgvr.mllm.backend import BackendRefused
 from fgvr.mllm.first_requests import FirstRequests
 from fgvr.mllm.openai_dialect import LENGTH, Dialect
 from fgvr.mllm.openai_errors import Refusal, ServerError
-from fgvr.mllm.openai_replies import parsed, read_reply
+from fgvr.mllm.openai_replies import FILTERED, parsed, read_reply
 from fgvr.mllm.openai_requests import spent_of
 from fgvr.mllm.openai_transport import Transport
 from fgvr.mllm.pace import NothingButWaiting, SharedPause
@@ -131,7 +131,7 @@ class Calls:
         reply = read_reply(body)
         result = read(reply)
         self._note(getattr(reply, _REMARKS, None) or ())
-        if spent_of(reply).prompt is None:
+        if not spent_of(reply).known:
             if _NO_USAGE not in self._remarks:
                 log.warning("%s at %s: %s", self._config.model, self._config.base_url, _NO_USAGE)
             self._note([_NO_USAGE])
@@ -198,4 +198,4 @@ def _with_remarks(body: bytes, remarks: list[str]) -> bytes:
 def _worth_keeping(reply: Any) -> bool:
     """Whether a reply says something: what a filter held back, or nothing at all, is asked for again."""
     choice = reply.choices[0]
-    return choice.finish_reason != "content_filter" and bool(choice.message.content)
+    return choice.finish_reason != FILTERED and bool(choice.message.content)

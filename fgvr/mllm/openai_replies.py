@@ -10,7 +10,26 @@ from typing import Any
 from fgvr.mllm.openai_errors import Refusal, ServerError
 from fgvr.mllm.retry import TryAgain
 
-_NO_ANSWER = {"error", "abort"}
+CUT, FILTERED = "length", "content_filter"
+"""OpenAI's words for a reply that the limit of tokens ended, and for one that was held back."""
+_NO_ANSWER = {"error", "abort", "network_error", "insufficient_system_resource"}
+"""The engine broke off: the last two are Zhipu's and DeepSeek's."""
+_SAME_REASON = dict.fromkeys(
+    # Anthropic's and Gemini's, Mistral's, watsonx's, and those of other ways to ask behind routers
+    (
+        "max_tokens",
+        "model_length",
+        "token_limit",
+        "max_output_tokens",
+        "max_new_tokens",
+        "model_context_window_exceeded",
+    ),
+    CUT,
+) | dict.fromkeys(
+    ("content-filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "image_safety", "sensitive"),
+    FILTERED,
+)
+"""Other servers' words, in lower case."""
 _ABOVE_ONE = 0.01
 """So far above 0 a log-probability may be by rounding; what is higher is something else."""
 
@@ -25,7 +44,8 @@ def read_reply(body: bytes) -> Any:
 
     Its first choice has a message, whose content and refusal are texts or null: content in parts is the text of its
     parts without the thoughts. Where tokens are listed, their log-probabilities are numbers that can be ones, down to
-    minus infinity. A stream of events that nobody asked for is put together. Of the other facts nothing is promised.
+    minus infinity. Why it ended is said in OpenAI's words (`CUT`, `FILTERED`), or None. A stream of events that nobody
+    asked for is put together. Of the other facts nothing is promised.
 
     Raises:
         TryAgain: it is no chat completion, or the engine behind the server broke off.
@@ -39,8 +59,8 @@ def read_reply(body: bytes) -> Any:
     for place in (found, choice):
         if isinstance(place, dict) and place.get("error"):
             raise Refusal(_error_inside(place["error"]))
-    finish = choice.get("finish_reason") if isinstance(choice, dict) else None
-    if isinstance(finish, str) and finish in _NO_ANSWER:
+    finish = _finish_reason(choice)
+    if finish in _NO_ANSWER:
         raise unreadable(f"the server ended the request with finish_reason {finish}", body)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
@@ -52,8 +72,16 @@ def read_reply(body: bytes) -> Any:
         logprobs = _with_numbers(choice.get("logprobs"))
     except (TypeError, ValueError, OverflowError):
         raise unreadable("the reply's log-probabilities are none", body) from None
-    usable = {"finish_reason": finish if isinstance(finish, str) else None, "message": message, "logprobs": logprobs}
+    usable = {"finish_reason": finish, "message": message, "logprobs": logprobs}
     return ChatCompletion.construct(**{"usage": None, **found, "choices": [{**choice, **usable}]})
+
+
+def _finish_reason(choice: Any) -> str | None:
+    found = choice.get("finish_reason") if isinstance(choice, dict) else None
+    if not isinstance(found, str):
+        return None
+    word = found.rpartition(".")[2].casefold()  # Python's name of it, "FinishReason.MAX_TOKENS"
+    return _SAME_REASON.get(word, word)
 
 
 def parsed(body: bytes) -> Any:

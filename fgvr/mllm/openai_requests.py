@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fgvr.mllm.backend import Answer, AspectAnswer, BackendRefused
+from fgvr.mllm.openai_replies import CUT, FILTERED
 from fgvr.mllm.prompts import Conversation, flatten
 from fgvr.mllm.yes_no import log_sum, probability_of_yes
 from fgvr.schemas import Failure, Reason
@@ -20,8 +21,6 @@ from fgvr.schemas import Failure, Reason
 NO_ASPECTS = ", so it cannot be asked for aspects: use kind vllm, or another server"
 _FILTERED = "the server's content filter held the answer back"
 _LOSSLESS_PIXELS = 512 * 512
-_CUT = frozenset({"length", "max_tokens", "model_length"})
-"""What servers call the end of a reply that their limit set: OpenAI's word, Anthropic's and Gemini's, Mistral's."""
 MOST_TOKENS = 10_000_000
 """A server that counts more for one request is wrong; no model's context is as long."""
 
@@ -59,14 +58,13 @@ def answer_of(reply: Any) -> Answer:
         "output_tokens": spent.output or 0,
         "tokens_known": spent.known,
     }
-    if choice.finish_reason == "content_filter":
+    if choice.finish_reason == FILTERED:
         return Answer(None, failure=Failure(Reason.REFUSED, _FILTERED), **tokens)
     text = choice.message.content or getattr(choice.message, "refusal", None) or ""
     listed = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(token.logprob for token in listed) / len(listed) if listed else None
     whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
-    cut = str(choice.finish_reason).casefold() in _CUT
-    return Answer(whole, mean, cut=cut, **tokens)
+    return Answer(whole, mean, cut=choice.finish_reason == CUT, **tokens)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def score_of(reply: Any, words: tuple[str, str]) -> Score:
     """
     choice = reply.choices[0]
     content = getattr(getattr(choice, "logprobs", None), "content", None)
-    if choice.finish_reason == "content_filter":
+    if choice.finish_reason == FILTERED:
         return Score(failure=Failure(Reason.REFUSED, _FILTERED))
     if not content or not content[0].top_logprobs:
         raise BackendRefused(f"the server gives no top_logprobs{NO_ASPECTS}")
@@ -154,4 +152,6 @@ def _cached_tokens(reply: Any) -> int | None:
 def _count(facts: Any, name: str) -> int | None:
     """A number of tokens that a server states; None where it states none, or what cannot be one."""
     found = getattr(facts, name, None)
+    if isinstance(found, float) and found.is_integer():  # a proxy whose language has no other numbers
+        found = int(found)
     return found if isinstance(found, int) and found is not True and 0 <= found <= MOST_TOKENS else None

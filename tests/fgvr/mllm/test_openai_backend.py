@@ -396,6 +396,39 @@ def test_a_finish_reason_of_another_kind_is_none(finish: Any) -> None:
     assert (answer.text, answer.cut, answer.failure) == ("Finch", False, None)
 
 
+@pytest.mark.parametrize("finish", ["MAX_TOKENS", "FinishReason.MAX_TOKENS", "model_length", "token_limit"])
+def test_a_limit_by_any_name_cuts_the_answer(finish: str) -> None:
+    with serving(ChatServer(lambda *_: completion("Fin", finish=finish))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.cut, answer.failure) == ("Fin", True, None)
+
+
+@pytest.mark.parametrize("finish", ["SAFETY", "sensitive", "content-filter", "PROHIBITED_CONTENT"])
+def test_a_filter_by_any_name_holds_the_answer_back(finish: str) -> None:
+    with serving(ChatServer(lambda *_: completion("half a na", finish=finish))) as server:
+        (answer,) = client(server).label([request()])
+    assert (answer.text, answer.failure and answer.failure.reason) == (None, Reason.REFUSED)
+
+
+def test_an_engine_that_lacks_resources_is_asked_again() -> None:
+    replies = [completion("Fi", finish="insufficient_system_resource"), completion("Finch")]
+    with serving(ChatServer(lambda _, n: replies[n])) as server:
+        (answer,) = client(server).label([request()])
+    assert answer.text == "Finch"
+
+
+@pytest.mark.parametrize(("usage", "counts"), [((20.0, 3.0), (20, 3, True)), ((20, None), (20, 0, False))])
+def test_counts_of_a_proxy(usage: tuple[float, float | None], counts: tuple[int, int, bool]) -> None:
+    """Whole numbers may come with a point; where one of the two is missing that is said."""
+    status, headers, body = completion("Finch")
+    body["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))
+    with serving(ChatServer(lambda *_: (status, headers, body))) as server:
+        asked = client(server)
+        (answer,) = asked.label([request()])
+    assert (answer.prompt_tokens, answer.output_tokens, answer.tokens_known) == counts
+    assert any("usage" in remark for remark in asked.remarks) is not counts[2]
+
+
 @pytest.mark.parametrize("listed", [7, True, 1.5, "Yes", {"token": "Yes"}])
 def test_a_stream_whose_tokens_are_no_list_is_read_without_them(listed: Any) -> None:
     event = {"choices": [{"delta": {"content": "Finch"}, "logprobs": {"content": listed}, "finish_reason": "stop"}]}
