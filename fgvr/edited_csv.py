@@ -26,13 +26,14 @@ class CsvRow:
     fields: dict[str, str]
 
 
-def read_edited_csv(data: bytes, name: str, needed: Sequence[str]) -> Iterator[CsvRow]:
+def read_edited_csv(data: bytes, name: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[CsvRow]:
     """The rows of a CSV with commas, semicolons or tabs, as its first line has them; empty rows are left out.
 
     Args:
         data: the file, in an encoding that `fgvr.text_files.decoded` knows.
         name: of the file, for messages.
         needed: columns that must be there, once; others may be.
+        optional: columns that are read where they are there, once at most.
 
     Raises:
         EditedCsvError: no text, a column that is missing or there twice, a quote that is never closed, a row of more
@@ -47,7 +48,7 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str]) -> Iterator[C
     line = 1
     try:
         columns = [column.strip() for column in next(reader, [])]
-        _check_columns(columns, name, needed)
+        _check_columns(columns, name, needed, optional)
         line = reader.line_num + 1
         for fields in reader:
             if any(field.strip() for field in fields):
@@ -72,7 +73,7 @@ def _columns(header: str, separator: str) -> list[str]:
     return [column.strip(' \r"') for column in header.split(separator)]
 
 
-def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str]) -> None:
+def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str], optional: Sequence[str]) -> None:
     missing = [column for column in needed if column not in columns]
     if missing:
         lower = {column.lower(): column for column in columns}
@@ -81,7 +82,7 @@ def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str]) -> 
         wanted = f"{'columns' if len(needed) > 1 else 'column'} {' and '.join(needed)}"
         there = ", ".join(map(repr, columns)) or "nothing"
         raise EditedCsvError(f"{name} needs {wanted}, has {there}{meant}")
-    twice = [column for column in needed if columns.count(column) > 1]
+    twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
     if twice:
         raise EditedCsvError(f"{name} has the column {twice[0]} twice: remove one of them")
 

@@ -42,6 +42,8 @@ MAX_WORDS = 40
 """Words of a question that a language model wrote; a longer one is a story, and costs every image its tokens."""
 _ROUNDS = 4
 _REPLY_TOKENS = 4096
+_CELLS = re.compile(r"\||(?<=\?)[\"']\s*,\s*[\"']")  # of a table, and of a list of texts
+_MARKS = re.compile(r"\*{1,3}|`|_{2}|^#+\s*|</?[a-z]+>")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•–>]|\(?\d{1,3}[.):]|Q(?:uestion)?\s*\d{1,3}\s*[.):]?)\s*", re.IGNORECASE)
 _QUESTION = re.compile(r"(?:[^.!?\n]|[.!](?=\S))*\?")
 _STARTS = re.compile(
@@ -66,22 +68,23 @@ class AspectQuestion:
 
 
 def read_questions(uri: str) -> list[AspectQuestion]:
-    """Questions of a file, best first: one a line (`#` starts a comment), or a CSV with the column `text`.
+    """Questions of a file, best first: one a line (`#` starts a comment), or a CSV or TSV with the column `text`.
 
-    A CSV may have the columns `rank` and `source`, too. Repeated questions are dropped.
+    A table may have the columns `rank` and `source`, too. Repeated questions are dropped.
 
     Raises:
         QuestionsError: no such file, or no question in it.
     """
+    is_table = uri.lower().endswith((".csv", ".tsv"))
     try:
         data = storage.read_bytes(uri)
-        text = "" if uri.lower().endswith(".csv") else decoded(data)
+        text = "" if is_table else decoded(data)
     except FileNotFoundError:
         raise QuestionsError(f"questions.file: there is no file {uri}") from None
     except UnicodeDecodeError as error:
         raise QuestionsError(f"questions.file: {uri} is not UTF-8 text: {error.reason}") from None
     name = uri.rsplit("/", 1)[-1]
-    if uri.lower().endswith(".csv"):
+    if is_table:
         found = [(row["text"].strip(), row.get("source") or name) for row in _rows_by_rank(data, uri)]
     else:
         found = [(line.strip(), name) for line in lines(text) if not line.lstrip().startswith("#")]
@@ -100,7 +103,7 @@ def read_questions(uri: str) -> list[AspectQuestion]:
 def _rows_by_rank(data: bytes, uri: str) -> list[dict[str, str]]:
     """Rows of a CSV of questions, best first; raises QuestionsError."""
     try:
-        rows = [row.fields for row in read_edited_csv(data, uri, ("text",))]
+        rows = [row.fields for row in read_edited_csv(data, uri, ("text",), ("rank", "source"))]
     except EditedCsvError as error:
         raise QuestionsError(f"questions.file: {error}") from None
     try:
@@ -112,12 +115,13 @@ def _rows_by_rank(data: bytes, uri: str) -> list[dict[str, str]]:
 def parse_questions(reply: str) -> list[str]:
     """The yes/no questions in a language model's reply, without its thoughts, numbering, markdown and chatter.
 
-    A line, or a cell of a markdown table, is kept if it holds exactly one question of at most MAX_WORDS words that
-    starts like a yes/no question in English, the language of the prompts; repeated questions are dropped.
+    A line, a cell of a markdown table, or a text in a list of JSON is kept if it holds exactly one question of at most
+    MAX_WORDS words that starts like a yes/no question in English, the language of the prompts; repeated questions
+    are dropped.
     """
     kept: dict[str, str] = {}
     for line in without_thoughts(reply)[0].splitlines():
-        for cell in line.split("|"):
+        for cell in _CELLS.split(line):
             question = _question_of(cell)
             if question is not None:
                 kept.setdefault(spelling_key(question), question[0].upper() + question[1:])
@@ -126,7 +130,7 @@ def parse_questions(reply: str) -> list[str]:
 
 def _question_of(line: str) -> str | None:
     """The only question of a line, where it is a yes/no question about the photo."""
-    plain = _LIST_MARK.sub("", re.sub(r"\*{1,3}|`|_{2}|^#+\s*", "", line.strip())).strip(" \"'“”,[]")
+    plain = _LIST_MARK.sub("", _MARKS.sub("", line.strip())).strip(" \"'“”,[]{}")
     if _STARTS.match(plain) and plain.endswith("?") and plain.count("?") == 1:
         found = plain  # whole, with the points of "St. Bernard" and "5.0 litres"
     else:
@@ -134,7 +138,7 @@ def _question_of(line: str) -> str | None:
         if len(questions) != 1:
             return None
         found = questions[0].strip(" \"'“”:-–—")
-    question = " ".join((found if _STARTS.match(found) else _HEADING.sub("", found)).split())
+    question = " ".join((found if _STARTS.match(found) else _HEADING.sub("", found).lstrip("[\"'")).split())
     if not _STARTS.match(question) or _TO_THE_READER.search(question) or _SECOND.search(question):
         return None
     return question if len(question.split()) <= MAX_WORDS else None

@@ -66,6 +66,27 @@ def test_only_single_yes_no_questions_survive() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '["Is it red?", "Is the bird\'s bill hooked?"]',
+        '{"questions": ["Is it red?", "Is the bird\'s bill hooked?"]}',
+        "<li>Is it red?</li>\n<li>Is the bird's bill hooked?</li>",
+    ],
+)
+def test_lists_on_one_line_and_of_html(reply: str) -> None:
+    assert parse_questions(reply) == ["Is it red?", "Is the bird's bill hooked?"]
+    assert parse_questions('Is it "red", "blue" or grey?') == ['Is it "red", "blue" or grey?']
+
+
+def test_a_tsv_is_a_table_and_no_column_counts_twice(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("rank\ttext\n2\tIs it a, or b?\n1\tIs it c?\n")
+    assert [question.text for question in read_questions(str(tmp_path / "q.tsv"))] == ["Is it c?", "Is it a, or b?"]
+    (tmp_path / "q.csv").write_text("rank,text,rank\n1,Is it a?,2\n2,Is it b?,1\n")
+    with pytest.raises(QuestionsError, match=r"q\.csv has the column rank twice"):
+        read_questions(str(tmp_path / "q.csv"))
+
+
 def test_thoughts_are_no_questions() -> None:
     assert parse_questions("<think>Is the list long?\nAre birds animals?</think>\nIs it blue?") == ["Is it blue?"]
 
