@@ -24,7 +24,7 @@ from fgvr.mllm.name_text import (
 )
 from fgvr.mllm.prose import name_in_prose
 from fgvr.mllm.refusals import foreign_language, is_placeholder, is_refusal, mentions_refusal, says_nothing_there
-from fgvr.mllm.reply_json import json_names
+from fgvr.mllm.reply_json import structured_names
 from fgvr.mllm.reply_text import unwrap
 from fgvr.mllm.sentences import sentences
 from fgvr.mllm.spelling import spelling_key
@@ -144,12 +144,11 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
 
 def _read(text: str, *, explicit: bool) -> str | Failure:
     """The name in an unwrapped answer."""
-    if text[0] in "[{" or "{" in text or '["' in text or "['" in text:
-        names = json_names(text)
-        if names is not None:
-            text, explicit = names[0] if names else "", True
-            if not re.search(r"\w", text):
-                return Failure(Reason.EMPTY_ANSWER, "the JSON in the answer names nothing")
+    names = structured_names(text)
+    if names is not None:
+        text, explicit = names[0] if names else "", True
+        if not re.search(r"\w", text):
+            return Failure(Reason.EMPTY_ANSWER, "the JSON in the answer names nothing")
     if is_refusal(text) or says_nothing_there(text):
         return _named_after_all(text) or _without_name(text)
     language = foreign_language(text)

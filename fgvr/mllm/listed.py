@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from fgvr.mllm.marked_text import protected, restored
 from fgvr.mllm.name_text import explains, is_aside, without_tail
 from fgvr.mllm.refusals import is_refusal
-from fgvr.mllm.reply_json import json_names
+from fgvr.mllm.reply_json import structured_names
 from fgvr.mllm.reply_text import unwrap
 from fgvr.mllm.spelling import spelling_key
 
@@ -74,7 +74,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     if reply.open_thought:
         return [raw]
     text = _GREETING.sub("", reply.text)
-    items = json_names(text) if re.search(r"[\[{]", text) else None
+    items = structured_names(text)
     from_json = items is not None
     if items is None:
         items = [] if is_refusal(text) else _from_lines(text, most)

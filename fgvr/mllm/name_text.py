@@ -16,11 +16,13 @@ MAX_WORDS = 12
 """Longer findings are clauses, not names."""
 _WITHOUT_BLANKS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 
-_LIST_MARK = re.compile(r"^\s*(?:[-*•–+>]\s+|[(\[]?\d{1,2}[.)\]]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)")
+_LIST_MARK = re.compile(
+    r"^\s*(?:[-*•–+>]\s+|[\u2022\u2190-\u21ff\u2460-\u2473\u25a0-\u25ff\u2776-\u277f]\s*|[-=]>\s*|\d\u20e3\s*|[(\[]?\d{1,2}[.)\]]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)"
+)
 _HEDGE = re.compile(
-    r"^(?:(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|maybe|"
-    r"presumably|apparently|definitely|"
-    r"almost\s+certainly|undoubtedly)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|may|must|"
+    r"^(?:(?:(?-i:[Ii]s|[Cc]ould|[Mm]ight|[Cc]an)\s+(?-i:it|this|that|they)(?:\s+be)?(?=\s+an?\s))|either(?=\s+an?\s)|(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|maybe|"
+    r"presumably|apparently|definitely|clearly|obviously|evidently|"
+    r"almost\s+certainly|undoubtedly|probable)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|may|must|"
     r"would)\s+be|"
     r"identified\s+as|classified\s+as|best\s+described\s+as|closely\s+resembles|resembles|"
     r"pictured(?:\s+here)?\s+is|shown(?:\s+here)?\s+is|"
@@ -92,7 +94,7 @@ _ASIDE = re.compile(
     r"a\.k\.a\.|because|due|given|which|"
     r"tentative|unsure|unconfirmed|best\s+guess|guess|uncertain|assumed|hybrid\s+of|synonym|syn\.|approximately|"
     r"note|if)\b[\s.:]|"
-    r"(?:likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|approx\.?|probably|"
+    r"(?:likely|(?:less|more)\s+likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|approx\.?|probably|"
     r"possibly|perhaps|maybe|\?+)$|(?:most|very)\s+(?:likely|probabl))",
     re.IGNORECASE,
 )
@@ -119,7 +121,13 @@ _SEPARATOR = re.compile(
 )
 _BRACKET = re.compile(r"\s*(?P<open>[(\[])(?P<inside>[^()\[\]]*)[)\]]\s*$")
 _OPEN_BRACKET = re.compile(r"\s*[(\[][^()\[\]]*$")
+_WITHIN_QUOTES = re.compile(r"^(?:\"([^\"]+)\"|'((?:[^']|'(?=\w))+)')$")
+_STRAY_QUOTE = r"(?:\"(?=[^\"]*$)|'(?!\d\d\b|[Tt]is\b|\w'\w))"
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55]")
+_OTHER_GUESS = re.compile(
+    r"\s+or\s+(?:an?|the|possibly|perhaps|maybe|another|some|similar)\s.*$|\s+(?:aka|a\.k\.a\.)\s.*$|"
+    r"\s+(?:to\s+me|in\s+(?:this|the)\s+(?:image|photo|picture))$|(?<=\w)\[\d{1,2}\]$"
+)
 _HEDGE_AT_END = re.compile(
     r",?\s+(?:[Ii]\s+(?:think|believe|guess|suppose|would\s+say)|[Ii]['’]d\s+(?:say|guess)|most\s+likely|probably|"
     r"possibly|perhaps|maybe|or\s+similar|or\s+something\s+similar|"
@@ -148,7 +156,8 @@ def trimmed(name: str) -> str:
     for _ in range(3):
         before = name
         name = name.strip(" \t“”„‘«»‹›,;:–—=|\\~^")
-        name = re.sub(r"^(?:\"|'(?!\d\d\b)|[-!?/]+|\.(?![A-Za-z0-9])|\*+(?=\s|$)|>\s*)+", "", name)
+        name = _WITHIN_QUOTES.sub(lambda found: found[1] or found[2], name)
+        name = re.sub(rf"^(?:{_STRAY_QUOTE}|[-/]+|[!?]+(?!\s\()|\.+(?![.\w])|\*{{2,}}|\*(?=\s|$)|>\s*)+", "", name)
         name = re.sub(r"(?<=[^\d])[\"']$|(?:(?<=\s)|(?<=[.!?\"]))[-/*]+$|\*{2,}$|[.!?。！？、，]+$|’$", "", name)
         for opening, closing in ("{}", "()", "[]", "【】", "（）"):
             if name.startswith(opening) and name.endswith(closing) and _is_around(name, opening, closing):
@@ -189,7 +198,7 @@ def without_tail(name: str, *, in_list: bool = False) -> str:
         name = trimmed(_without_sureness(name, in_list=in_list))
         name = _without_bracket(name)
         name = _without_explanation(name)
-        name = _HEDGE_AT_END.sub("", name)
+        name = _OTHER_GUESS.sub("", _HEDGE_AT_END.sub("", name))
         if name == before:
             break
     return trimmed(name)

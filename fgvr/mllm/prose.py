@@ -42,42 +42,43 @@ _HEDGE = (
 )
 _COPULA = (
     r"(?:is|are|was|would\s+be|appears?\s+to\s+(?:be|match|show|belong\s+to)|seems?\s+to\s+be|"
-    r"looks?\s+(?:to\s+me\s+)?(?:like|to\s+be)|"
+    r"looks?\s+(?:to\s+me\s+)?(?:like|to\s+be)|(?:should|can|could|may|might|would)\s+be\s+(?:labell?ed|classified|named|"
+    r"called|identified|described|categori[sz]ed)(?:\s+as)?|captures?|presents?|portrays?|illustrates?|highlights?|"
     r"(?:could|might|may|must|can|should)\s+(?:be|well\s+be)|shows?|showcases?|depicts?|displays?|features?|"
     r"(?:closely\s+|most\s+)*"
     r"(?:resembles?|match(?:es)?)|represents|belongs?\s+to|has\s+features\s+consistent\s+with|contains?|"
     r"points?\s+to|suggests?)"
 )
 _SUBJECT = (
-    r"(?:(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?|(?:the|this|these|that|an?|my|your|"
+    r"(?:(?:it|this|that)\s+(?:looks|seems|appears)\s+(?:like|that|to\s+me\s+(?:like|that)|as\s+if)\s+(?:this|it|that)\s+|"
+    r"(?:(?:one|another|a|an|my)\s+)?(?:(?:possible|suitable|good|likely|common|english|best|final|correct|product|class|fine-grained)\s+)*"
+    r"(?:label|answer|name|guess|prediction|match)\s(?:of\s+(?:this|the)\s+[a-z]+\s)?|(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?|(?:the|this|these|that|an?|my|your|"
     r"our)\s[^.:;]{0,80}?\b(?:image|picture|photo|photograph|pictured|shown|depicted|provided|"
     r"foreground|description|question|species|model|breed|variety|label|class|answer|name|guess|identification|"
     r"classification|category|prediction|"
-    r"conclusion|match|subject|object|item|product|here|see|seen)\b[^.:;]{0,40}?\s|"
+    r"conclusion|candidate|match|subject|object|item|product|here|see|seen)\b[^.:;]{0,40}?\s|"
     r"(?:what|who)\s+(?:you|we|i)(?:['’]re|\s+are|\s+can)?\s*(?:see|seeing|have|looking\s+at)?\s*(?:here\s+|"
     r"in\s+(?:this|the)\s+\w+\s+)?|"
     r"(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
     r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
 )
 _STATEMENT = re.compile(
-    rf"(?:^|[,–—):]\s*|(?-i:\b(?:that|so|therefore|and|think|believe|guess|say|"
+    rf"(?:^(?:(?:so|thus|then|hence|therefore|well|okay|ok|clearly|overall|again)\s+)?|[,–—):]\s*|(?-i:\b(?:that|so|therefore|and|think|believe|guess|say|sure|confident|certain|convinced|chance|possibility|likelihood|"
     rf"suspect)\b),?\s)\s*{_SUBJECT}(?P<copula>{_COPULA}[:,]?\s+|['’]s\s+|['’]re\s+)"
     rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
-_FIRST_PERSON = (
-    re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit", "You are looking at …"
-        r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll)|\s+(?:would|can|could|am|are|have|will|"
-        r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
-        r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|"
-        r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
-        r"believe|think|suspect|suggest|assign|provide|give|tag)\b"
-        r"(?:\s+(?:this|it|that|the|these)(?:\s+(?:(?!as\b|an?\b)\w+\s+){0,2}?(?:image|photo|picture|bird|animal|car|"
-        r"flower|plant|dog|cat|product|object|item|one|subject|label|class))?)?"
-        r"(?:\s+(?:label|name|class))?\s*(?:as|with|to\s+be|is)?[:,]?\s+)"
-        rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
-        re.IGNORECASE | re.DOTALL,
-    )
+_FIRST_PERSON = re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit"
+    r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll)|\s+(?:would|can|could|am|are|have|will|"
+    r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
+    r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|(?:going|go)\s+with|lean(?:ing)?\s+towards?|got|"
+    r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
+    r"believe|think|suspect|suggest|assign|provide|give|tag)\b"
+    r"(?-i:\s+(?:this|it|that|the|these)(?:\s+(?:(?!as\b|an?\b)\w+\s+){0,2}?(?:image|photo|picture|bird|animal|car|"
+    r"flower|plant|dog|cat|product|object|item|one|subject|label|class))?)?"
+    r"(?-i:\s+(?:label|name|class))?\s*(?:as|with|to\s+be|is)?[:,]?\s+)"
+    rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 _THERE_IS = re.compile(
     r"(?:^|,\s*)(?:there\s*(?:is|are|['’]s)|here\s*(?:is|are|['’]s)|here\s+we\s+have|pictured(?:\s+here)?\s+(?:is|"
@@ -149,9 +150,9 @@ _NAME_END = re.compile(
     r"shows)(?=\s+(?!\d)|[\s.,]*$)|can(?=\s+(?:be|also|grow|reach|have|vary|live|range)\b)|or|since|"
     r"(?:species|genus|family)(?=[\s.,]|$))\b|"
     r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|"
-    r"[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
+    r"(?<![A-Z])[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
 )
-_SOFT_END = re.compile(r"(?P<mark>,\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
+_SOFT_END = re.compile(r"(?P<mark>,(?!\d{3}\b)\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
 _SIZE = re.compile(
     r"^(?:\d+(?:[.,/]\d+)*\s*(?:x\s*\d|ml|cl|l|g|kg|oz|lb|mm|cm|m|inch|in|pack|count|ct|pcs|pieces|gb|tb|w|v|\"|'|"
     r"%|-)|size\s)",
@@ -286,7 +287,8 @@ def _said(text: str, bold: str) -> tuple[str | None, str, bool]:
     quotation = quoted(text)
     if quotation is not None:
         name = without_lead(_plain(quotation[0]), exact=True)
-        if name and not _NO_NAME.match(name) and count_words(name) <= MAX_WORDS:
+        bounds = not re.match(r"\s+[A-Z\d]", restored(quotation[1]))  # "Weird Al" Yankovic
+        if bounds and name and not _NO_NAME.match(name) and count_words(name) <= MAX_WORDS:
             return name, restored(quotation[1]), True
     text = restored(text)
     bold = without_lead(_plain(bold), exact=True)
@@ -353,7 +355,7 @@ def _end(text: str) -> int:
         elif mark in {"", ";"}:
             return soft.start()
         elif mark == ",":
-            if is_comma_aside(tail) or not (_SIZE.match(tail) or _is_variant(head, text[soft.end() :])):
+            if is_comma_aside(tail) or not (_SIZE.match(tail) or _is_variant(head, tail)):
                 return soft.start()
         elif explains(head, text[soft.end() :]):
             return soft.start()
@@ -362,7 +364,7 @@ def _end(text: str) -> int:
 
 def _is_variant(head: str, tail: str) -> bool:
     """Whether a comma parts a product from its variant, with which the sentence ends: "Nike Air Max 90, White."."""
-    words = tail.rstrip(" .!").split()
+    words = [word for word in tail.rstrip(" .,!").split() if word not in {"of", "with", "and", "for", "in"}]
     return (
         0 < len(words) <= 3
         and re.search(r"[A-Z]", head) is not None

@@ -26,7 +26,7 @@ _SENTENCE_END = re.compile(
 _SENTENCE_START = re.compile(r"[A-Z*\"“„«‘(0-9\ue000-\ue0ef]|(?:it|the|this|its|they|there|however)\b")
 _STARTS_ANEW = re.compile(rf"{_STARTER}['’]?\b")
 _GOES_ON = re.compile(r"(?:[A-Z0-9][\w'’&+-]*(?:\s+(?:of|the|and|in|for)){0,2}[ .]*){2,5}(?:$|(?=[,\n(]))")
-_INITIALS = re.compile(r"^[A-Z](?:\.[A-Z\d])*$")
+_INITIALS = re.compile(r"^(?:[A-Z]|[^\W\d_](?:\.[^\W_])+)$")  # "J.", "U.S.", "e.l.f."
 
 
 def sentences(text: str) -> list[str]:
