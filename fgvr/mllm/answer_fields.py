@@ -16,14 +16,14 @@ _ADJECTIVE = (
     r"(?:best|most|educated|if\s+i\s+had\s+to\s+(?:choose|pick|give)|"
     r"as|likely|probable|fine[- ]grained|final|predicted|correct|closest|top|single|specific|possible|"
     r"overall|suggested|proposed|"
-    r"appropriate|rank|top-1|suitable|primary|common|english|full|short|my|detailed|exact|precise|estimated|main|vernacular|"
+    r"appropriate|top-1|suitable|primary|common|english|full|short|my|detailed|exact|precise|estimated|main|vernacular|"
     r"product|image|object|"
     r"bird|dog|cat|flower|plant|car|item|animal|aircraft|vehicle|insect|fish|food|brand|class|species|breed|"
     r"category|model|one|word|#?\d+)"
 )
 _BEST_FIELD = (
     r"(?:label|class\s*label|answer|ans|prediction|guess|classification|identification|response|conclusion|verdict|"
-    r"result|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|requested)"
+    r"result|rank|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|requested)"
 )
 _NAME_FIELD = r"(?:name|product|title|item|object|subject|image|photo|picture)"
 _KIND_FIELD = (
@@ -58,6 +58,7 @@ def best_field(text: str) -> str | None:
         return composed
     for place, piece in enumerate(pieces):
         bare = without_bold(without_list_mark(piece.strip().lstrip("*#> ")))
+        bare = re.sub(r"^[\[(]([A-Za-z ]{4,20})[\])]:?\s(?=\S)", r"\1: ", bare)  # "[Label] Tree Pipit"
         field = _FIELD.match(bare)
         if field is None:
             heading = _FIELD.match(f"{spelling_key(restored(bare))[:60]}: x")

@@ -140,6 +140,19 @@ def count_words(name: str) -> int:
     return len(name.split()) + len(_WITHOUT_BLANKS.findall(name)) // 4
 
 
+_PARTICLES = frozenset(
+    "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y before".split()
+)
+
+
+def is_title(text: str) -> bool:
+    """Whether all words but particles have capitals or digits: "This Is Spinal Tap", "Lexus IS 350"."""
+    words = [word for word in re.findall(r"[^\W_][\w'’.+#-]*", text) if word not in _PARTICLES]
+    return len(words) > 1 and all(
+        word[0].isupper() or any(letter.isupper() or letter.isdigit() for letter in word) for word in words
+    )
+
+
 def is_short_enough(name: str) -> bool:
     """Whether a text may be a name by its length."""
     return 0 < len(name) <= MAX_CHARACTERS and count_words(name) <= MAX_WORDS

@@ -355,7 +355,9 @@ def _end(text: str) -> int:
         elif mark in {"", ";"}:
             return soft.start()
         elif mark == ",":
-            if is_comma_aside(tail) or not (_SIZE.match(tail) or _is_variant(head, tail)):
+            if is_comma_aside(tail) or not (
+                _SIZE.match(tail) or (_is_variant(head, tail) and not re.match(r",?\s+or\b", text[place:]))
+            ):
                 return soft.start()
         elif explains(head, text[soft.end() :]):
             return soft.start()
