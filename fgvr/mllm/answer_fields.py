@@ -16,14 +16,14 @@ _ADJECTIVE = (
     r"(?:best|most|educated|if\s+i\s+had\s+to\s+(?:choose|pick|give)|"
     r"as|likely|probable|fine[- ]grained|final|predicted|correct|closest|top|single|specific|possible|"
     r"overall|suggested|proposed|"
-    r"appropriate|top-1|suitable|primary|common|english|full|short|my|detailed|exact|precise|estimated|main|vernacular|"
+    r"appropriate|suitable|primary|common|english|full|short|my|detailed|exact|precise|estimated|main|vernacular|"
     r"product|image|object|"
     r"bird|dog|cat|flower|plant|car|item|animal|aircraft|vehicle|insect|fish|food|brand|class|species|breed|"
     r"category|model|one|word|#?\d+)"
 )
 _BEST_FIELD = (
     r"(?:label|class\s*label|answer|ans|prediction|guess|classification|identification|response|conclusion|verdict|"
-    r"result|rank|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|requested)"
+    r"result|rank|top-1|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|requested)"
 )
 _NAME_FIELD = r"(?:name|product|title|item|object|subject|image|photo|picture)"
 _KIND_FIELD = (
@@ -31,7 +31,7 @@ _KIND_FIELD = (
 )
 _THING_FIELD = r"(?:bird|flower|plant|dog|cat|car|vehicle|aircraft)"
 _FIELD = re.compile(
-    rf"^(?:the\s+|a\s+|an\s+|its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
+    rf"^(?:(?:therefore|thus|so|hence|finally|then),?\s+)?(?:the\s+|a\s+|an\s+|its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
     rf"(?P<named>{_NAME_FIELD})|(?P<kind>{_KIND_FIELD})|(?P<thing>{_THING_FIELD})|(?P<letter>[A-H]))"
     r"(?:\s+(?:for|of|in)\s+(?:this|the)\s+(?:\w+\s+){0,3}?(?:image|photo|picture|photograph|bird|plant|flower|"
     r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|might\s+be))?\s*"

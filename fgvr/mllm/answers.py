@@ -49,10 +49,10 @@ _CHATTER = re.compile(
     r"dog|cat|one)?)"
     r"\s*(?:[!.,:;…]+|\s[-–—]+)\s*(?![a-z]*\s*$)"
     r"|(?:so|okay|ok|alright|well|now|right|hmm+|got\s+it|first)?[,.!\s]*(?:let['’]?s|let\s+me|i\s+need\s+to|"
-    r"i\s+should|i['’]ll|i\s+will|the\s+user)\s[^\n.:!]*[\n.:!]+\s*"
+    r"i\s+should|i['’]ll|i\s+will|the\s+user)\s(?-i:(?=[a-z]))[^\n.:!]*[\n.:!]+\s*"
     r"|(?:here(?:['’]s|\s+is|\s+are|\s+you\s+go)|below\s+is|the\s+following\s+is)\b[^:\n.!]{0,100}(?::|\n|!)\s*"
     r"|(?:based\s+on|after|upon|judging\s+(?:by|from)|from|looking\s+at|given|considering|according\s+to|as\s+per|"
-    r"with)\s+(?-i:(?=[a-z]))(?:(?!\b(?:is|are|be|seems|appears|looks)\s+[^:\s])[^\n:.(]){0,160}:\s*)+)",
+    r"with)\s+(?-i:(?=[a-z]))(?:(?!\b(?:is|are|be|seems|appears|looks|as|i|i['’]d|we)\s+[^:\s])[^\n:.(]){0,160}:\s*)+)",
     re.IGNORECASE,
 )
 _ONLY_CHATTER = re.compile(
@@ -86,6 +86,7 @@ _STATEMENT = re.compile(
     r"has|resembles|features|represents|contains)\b|['’](?:s|re)\s(?=[a-z\d\"“\ue000-\ue0ef]|[A-Z][\w'’.+-]+\s[A-Za-z]))|"
     r"(?:[Ii]n|[Oo]n|[Ff]rom)\s[^,\n]{0,60}(?:image|photo|picture|photograph|shot|scene)\b[^,\n]{0,20},|"
     r"(?:[Nn]ot|[Ii]t['’]?s\s+not|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is\s+not|isn['’]t))\s+an?\s|"
+    r"[Ii]t['’]s\s(?=\S)|(?:(?:[Ff]irst|[Nn]ext|[Tt]hen|[Nn]ow),?\s)?I\s+[a-z]+\s+(?:at|the|this|that|an?|with|from|it|can|for|toward|towards)\b|"
     r"[Yy]ou['’]ve\s+got\s|[Ll]abel\s+is\s|"
     r"[Ii](?:['’](?:m|d|ve|ll)\b|\s+(?:think|believe|guess|suspect|would|can|could|am|see|don|do|cannot|will|have|"
     r"might|identify|say|lean|go)\b)|[Ww]e\s+(?:see|can|have)\b|[Yy]ou(?:['’]re|\s+are|\s+can)\s|"
@@ -105,7 +106,7 @@ _VERB_INSIDE = re.compile(
     r"['’](?:s|re)\s(?:an?|the|likely|probably)\s|\s(?:shows|depicts|features|displays)\s(?:an?|the|its|two|"
     r"several)\s"
 )
-_COLON_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*\**[A-Za-z][\w /-]{1,30}\**\s*:\s+\S")
+_COLON_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*\**([A-Za-z][\w /-]{1,30})\**\s*:\s+\S")
 _FEATURES = re.compile(
     r"\b(?:feature|characteristic|detail|aspect|observation|trait|attribute|element|point|step|reason|clue|factor|"
     r"indicator|propert)(?:s|ies)?\b",
@@ -153,13 +154,9 @@ def _read(text: str, *, explicit: bool) -> str | Failure:
         text, explicit = names[0] if names else "", True
         if not re.search(r"\w", text):
             return Failure(Reason.EMPTY_ANSWER, "the JSON in the answer names nothing")
-    title = (
-        is_title(text.split("\n", 1)[0])
-        and re.match(r"\W*(?:no|not|none|nothing|un\w+)\b", text, re.IGNORECASE) is None
-    )
-    if not title and (is_refusal(text) or says_nothing_there(text)):
+    if is_refusal(text) or says_nothing_there(text):
         return _named_after_all(text) or _without_name(text)
-    language = None if title else foreign_language(text)
+    language = foreign_language(text)
     if language is not None:
         return Failure(Reason.OTHER_LANGUAGE, f"a statement in {language}, which is not read: {text!r}")
     name = _name_of(protected(text), exact=explicit)
@@ -172,11 +169,14 @@ def _named_after_all(text: str) -> str | None:
     """The name that follows an apology: "I'm sorry, I can't be certain, but it looks like a **Herring Gull**."."""
     if says_nothing_there(text):
         return None
-    pieces = re.split(r"(?<=[.!])\s+|,?\s+but\s+(?:rather\s+)?|;\s+|\bhowever,?\s+", text, flags=re.IGNORECASE)
+    pieces = re.split(
+        r"(?<=[.!])\s+|,?\s+but\s+(?:rather\s+)?|;\s+|\bhowever,?\s+", protected(text), flags=re.IGNORECASE
+    )
     for piece in pieces[1:]:
-        if not is_refusal(piece) and not mentions_refusal(piece) and _STATEMENT.match(piece):
-            found = name_in_prose(protected(piece))
-            named = found and (re.search(r"[A-Z]", found) or bold_words(protected(piece)))
+        said = restored(piece)
+        if not is_refusal(said) and not mentions_refusal(said) and _STATEMENT.match(said):
+            found = name_in_prose(piece)
+            named = found and (re.search(r"[A-Z]", found) or bold_words(piece))
             if found and named and not is_placeholder(found):
                 return found
     return None
@@ -255,7 +255,8 @@ def _is_heading(line: str) -> bool:
 
 def _direct(lines: list[str], *, exact: bool) -> str | None:
     """The name where the answer begins with it; None where its first line says more than a name."""
-    listed = sum(_COLON_LINE.match(restored(line)) is not None for line in lines) > 1
+    headed = [found[1] for line in lines if (found := _COLON_LINE.match(restored(line)))]
+    listed = sum(spelling_key(heading) not in _HEADINGS for heading in headed) > 1
     for first in _beginnings(lines[0]):
         name = _short_name(first, exact=exact, heading=listed)
         if name is not None:
@@ -294,7 +295,8 @@ def _states(text: str, *, exact: bool) -> bool:
     """Whether a sentence says something; a title does not: "I'm From Rice", "There Is Nothing Left to Lose"."""
     if not (_ONLY_CHATTER.match(text) or _STATEMENT.match(text)):
         return False
-    return not is_title(text) or (not exact and re.match(r"[Ii]t['’]s\s", text) is not None)
+    contracted = re.match(r"\w+['’]s\s+(?:an?|the)\s" if exact else r"\w+['’]s\s+(?:an?|the)\s|[Ii]t['’]s\s", text)
+    return contracted is not None or not is_title(text)
 
 
 def _is_name(name: str, *, exact: bool, alone: bool) -> bool:

@@ -8,19 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from fgvr.mllm.marked_text import protected, restored
+from fgvr.mllm.marked_text import bold_words, protected, restored, without_bold
 from fgvr.mllm.name_text import explains, is_aside, without_tail
 from fgvr.mllm.refusals import is_refusal
 from fgvr.mllm.reply_json import structured_names
 from fgvr.mllm.reply_text import unwrap
 from fgvr.mllm.spelling import spelling_key
 
-_FIELD = r"(?:label|class|option|candidate|guess|choice|answer|name|species|breed|prediction|top)"
+_FIELD = r"(?:label|class|option|rank|candidate|guess|choice|answer|name|species|breed|prediction|top)"
 _NUMBERED = re.compile(
     rf"^\s*(?:[*_]{{2}})?(?:{_FIELD}\s*)?[(\[#]?\d{{1,2}}(?:[.):\]](?:[*_]{{2}})?\s*(?!\d)|\s+-\s+(?!\d))",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"^(?P<indent>\s*)(?:[-*+•–]|[a-hA-H][.)])\s+")
+_ORDINAL = re.compile(
+    r"^\s*(?:[\u2460-\u2473\u2776-\u277f]\s*|#?\d{1,2}\s(?=[^\W\d])|#\d{1,2}\s+|\d{1,2}(?:\u20e3|st\b|nd\b|rd\b|th\b)\s*[:.)-]?\s*|"
+    r"[ivx]{1,4}[.)]\s+|(?:first|second|third|fourth|fifth|most\s+likely|next|then)(?:\s+\w+)?\s*:\s*|"
+    r"\d{1,3}\s?%\s+)(?=\S)",
+    re.IGNORECASE,
+)
+"""Marks of items that would be names' own beginnings in a single line."""
+_BULLET = re.compile(
+    r"^(?P<indent>\s*)(?:(?:[-*+•–—>·‣]|[a-hA-H][.)])\s+(?:\[[ xX]?\]\s+)?|[\u2190-\u21ff\u25a0-\u25ff\u2700-\u2775\u2780-\u27bf\u2b50]\s*)"
+)
 _INTRODUCTION = re.compile(
     r"^[^,;:]*\b(?:labels?|names?|classes|candidates?|species|breeds?|models?|options?|guesses|possibilities|"
     r"answers?)\b"
@@ -73,6 +82,8 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     reply = unwrap(raw)
     if reply.open_thought:
         return [raw]
+    if reply.tagged:
+        return list(reply.tagged)[:most]
     text = _GREETING.sub("", reply.text)
     items = structured_names(text)
     from_json = items is not None
@@ -115,8 +126,11 @@ def _from_lines(text: str, most: int) -> list[str]:
         return numbered
     if inline := _numbered_inline(text):
         return inline
-    if numbered:
+    if any(re.search(r"\w", item) for item in numbered):
         return numbered
+    ordinal = [_ORDINAL.sub("", line, count=1) for line in lines if _ORDINAL.match(line)]
+    if len(ordinal) > 1 and len(ordinal) >= len(lines) - 2:
+        return ordinal
     bullets = [(found, line) for line in lines if (found := _BULLET.match(line))]
     if bullets:
         outermost = min(len(found["indent"]) for found, _ in bullets)
@@ -148,7 +162,10 @@ def _from_sentence(text: str, most: int) -> list[str]:
     text = text[introduction.end() :] if introduction is not None else text
     if introduction is None and _SENTENCE.search(text):
         return []
-    separator = next((mark for mark in (";", "|", ",", "、", " / ") if mark in text), None)
+    text = re.sub(r"^\s*[\[({](.*)[\])}]\s*$", r"\1", re.sub(r"^\s*either\s+", "", text, flags=re.IGNORECASE))
+    separator = next((mark for mark in (";", "|", ",", "、", " / ", " > ", " · ", " • ") if mark in text), None)
+    if separator is None and text.count("/") == most - 1 > 1:
+        separator = "/"
     pieces = [text] if separator is None else _split(text, separator)
     pieces = [re.sub(r"^\s*(?:and|or)\s+", "", piece) for piece in pieces if piece.strip()]
     # "Black and White Warbler": "and" parts the last piece only where a name is missing.
@@ -178,7 +195,11 @@ def _without_explanation(item: str, *, shares: int) -> str:
 
     `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
     """
-    item = restored(protected(item.strip()))
+    marked = protected(item.strip())
+    bold = bold_words(marked)
+    item = restored(marked)
+    if bold and without_bold(marked).startswith(bold[0]) and re.match(r"\s*[:–—-]\s", item[len(restored(bold[0])) :]):
+        item = restored(bold[0])
     sure = _SURE.search(item)
     if sure is not None and sure.start() and (shares > 1 or (shares and not is_aside_kept(item[sure.start() :]))):
         item = item[: sure.start()]

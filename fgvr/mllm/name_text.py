@@ -141,7 +141,7 @@ def count_words(name: str) -> int:
 
 
 _PARTICLES = frozenset(
-    "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y before".split()
+    re.findall(r"\w+", "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y")
 )
 
 
@@ -170,7 +170,7 @@ def trimmed(name: str) -> str:
         before = name
         name = name.strip(" \t“”„‘«»‹›,;:–—=|\\~^")
         name = _WITHIN_QUOTES.sub(lambda found: found[1] or found[2], name)
-        name = re.sub(rf"^(?:{_STRAY_QUOTE}|[-/]+|[!?]+(?!\s\()|\.+(?![.\w])|\*{{2,}}|\*(?=\s|$)|>\s*)+", "", name)
+        name = re.sub(rf"^(?:{_STRAY_QUOTE}|[-/]+|[!?]+(?![!?]|\s\()|\.+(?![.\w])|\*{{2,}}|\*(?=\s|$)|>\s*)+", "", name)
         name = re.sub(r"(?<=[^\d])[\"']$|(?:(?<=\s)|(?<=[.!?\"]))[-/*]+$|\*{2,}$|[.!?。！？、，]+$|’$", "", name)
         for opening, closing in ("{}", "()", "[]", "【】", "（）"):
             if name.startswith(opening) and name.endswith(closing) and _is_around(name, opening, closing):

@@ -69,7 +69,7 @@ _STATEMENT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FIRST_PERSON = re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit"
-    r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll)|\s+(?:would|can|could|am|are|have|will|"
+    r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll|ve)|\s+(?:would|can|could|am|are|have|will|"
     r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
     r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|(?:going|go)\s+with|lean(?:ing)?\s+towards?|got|"
     r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
@@ -149,7 +149,7 @@ _NAME_END = re.compile(
     r"and\s+(?:is|are|was|its|has|it|they|this|the|not|an?)\b|(?:is|are|was|were|has|have|may|appears?|"
     r"shows)(?=\s+(?!\d)|[\s.,]*$)|can(?=\s+(?:be|also|grow|reach|have|vary|live|range)\b)|or|since|"
     r"(?:species|genus|family)(?=[\s.,]|$))\b|"
-    r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|"
+    r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|\s+(?:here|there|to\s+me)(?=[.,!\s]*$)|"
     r"(?<![A-Z])[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
 )
 _SOFT_END = re.compile(r"(?P<mark>,(?!\d{3}\b)\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
@@ -325,7 +325,7 @@ def _exactly(finding: _Finding, found: list[_Finding]) -> str | None:
 
 def _cut(text: str) -> tuple[str | None, str]:
     """The name at the start of `text` (None where there is none), and what follows it."""
-    text = restored(text).lstrip(' "“')
+    text = restored(text).lstrip(' "“' if text.count('"') % 2 else " “")
     place = _end(text)
     name = text[:place]
     if name.rfind("(") > name.rfind(")"):  # a bracket that the end left open

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from fgvr.mllm.name_text import is_title
 from fgvr.mllm.spelling import spelling_key
 
 _KIND = (
@@ -52,7 +53,7 @@ _REFUSED = re.compile(
     r"insufficient\s+(?:information|detail|data)|more\s+(?:information|details?|context)\s+(?:is|are)\s+needed|"
     r"(?-i:[Cc]an|[Cc]ould|[Ww]ould|[Ww]ill|[Mm]ay)\s+(?-i:you|I)\s+(?-i:please|share|provide|upload|send|give|show|have|try)\b|"
     r"(?-i:[Ii])\s+(?-i:won['’]?t|will\s+not|must|need\s+(?:more|an?y?|the)|have\s+(?:no|to)|decline)\s|"
-    r"(?-i:(?:more|further|additional)\s+(?:\w+\s+){1,2}(?:needed|required))|"
+    r"(?-i:(?:[Mm]ore|[Ff]urther|[Aa]dditional)\s+(?:\w+\s+){1,2}(?:needed|required))|"
     r"(?:request|access|image|input)\s+(?-i:denied|rejected|failed|error|unavailable)|error\s*[:!]|"
     r"(?:please\s+)?(?:provide|upload|share|send)\s+(?:an?\s+|the\s+|a\s+clearer\s+)?(?:image|photo|picture)|"
     rf"(?:the\s+)?(?:{_SCENE}\s+is\s+)?too\s+(?:blurry|blurred|dark|small|low|far|unclear|bright))",
@@ -206,9 +207,18 @@ def is_placeholder(name: str) -> bool:
     return spelling_key(name) in _PLACEHOLDERS or _UNKNOWN.match(name) is not None
 
 
+def _is_titled(text: str) -> bool:
+    """Whether an answer is a title and so a name: "There Is Nothing Left to Lose", but not "No Bird Visible"."""
+    line = text.strip(" \n*#_\"'“").split("\n", 1)[0]
+    if re.match(r"(?:no|not|none|nothing|un\w+|blank|empty)\b", line, re.IGNORECASE) or line.isupper():
+        return False
+    line = re.split(r"\s[(–—-]|,\s|\.\s", line, maxsplit=1)[0]
+    return is_title(line) and len(line.split()) > 2
+
+
 def is_refusal(text: str) -> bool:
     """Whether an answer begins by saying that the model does not know or will not say."""
-    return _REFUSED.match(text.lstrip(" \"'“*_#")) is not None
+    return not _is_titled(text) and _REFUSED.match(text.lstrip(" \"'“*_#")) is not None
 
 
 def mentions_refusal(text: str) -> bool:
@@ -219,7 +229,7 @@ def mentions_refusal(text: str) -> bool:
 def says_nothing_there(text: str) -> bool:
     """Whether an answer says that the photo shows no such thing, or nothing at all."""
     first_line = text.lstrip(" \"'“*_#([\n").split("\n", 1)[0]
-    return spelling_key(text) in _ABSENT or _NOTHING.match(first_line) is not None
+    return spelling_key(text) in _ABSENT or (_NOTHING.match(first_line) is not None and not _is_titled(text))
 
 
 def foreign_language(text: str) -> str | None:
@@ -228,7 +238,7 @@ def foreign_language(text: str) -> str | None:
     A name is taken in any language; only what has the subject and the verb of a statement is kept out.
     """
     line = text.strip(' \n"“„«(¡¿*').split("\n", 1)[0][:300]
-    if len(_LETTERS.findall(line)) < 4:
+    if len(_LETTERS.findall(line)) < 4 or _is_titled(text):
         return None
     line = line[:1].lower() + line[1:]  # what has capitals inside may be part of a name: "A photo of São Paulo Coffee"
     return next((name for name, pattern in _STATEMENTS.items() if pattern.match(line)), None)

@@ -68,7 +68,7 @@ _VISIBLE_KEYS = {"visible", "isvisible", "present", "found"}
 
 def structured_names(text: str) -> list[str] | None:
     """The names of a reply that is JSON, nearly JSON or a table; None where it is neither."""
-    if re.search(r"[{]|\[\s*[\[\"'“{]|^\[", text) or _ONE_FIELD.match(text):
+    if re.search(r"[{]|\[\s*[\[\"'“{]|^[\[(]", text) or _ONE_FIELD.match(text):
         names = json_names(text)
         if names is not None:
             return names
@@ -81,6 +81,8 @@ def json_names(text: str) -> list[str] | None:
     Returns:
         None where there is no JSON; an empty list, or one with an empty text, where the JSON names nothing (null).
     """
+    if re.match(r"\(\s*[\"'].*\)\W*$", text, re.DOTALL):
+        text = f"[{text.strip(' .')[1:-1]}]"
     if "{“" in text or "[“" in text:
         text = text.translate({ord("“"): '"', ord("”"): '"'})
     found = [names for value in _values(text) if (names := _names_in(value)) is not None]

@@ -93,18 +93,20 @@ class Reply:
         text: the reply without thoughts, marks and fences; of a tagged answer what the tag holds.
         explicit: whether a tag or box says that the text is the answer and nothing else.
         open_thought: whether the reply ended inside its thoughts: what is left of it is no answer.
+        tagged: what each tag holds where several of one kind follow each other, as a list does.
     """
 
     text: str
     explicit: bool = False
     open_thought: bool = False
+    tagged: tuple[str, ...] = ()
 
 
 def unwrap(raw: str) -> Reply:
     """A reply without its wrapping; see `Reply`."""
     text = _ENTITIES.sub(lambda entity: html.unescape(entity[0]), bounded(one_form(raw)))
     text, open_thought = without_thoughts(_PROMPT.sub("", _PLACES.sub("", text)))
-    tagged = _tagged(text)
+    whole, tagged = text, _tagged(text)
     if tagged is not None:
         text = tagged
     elif open_thought:
@@ -114,9 +116,10 @@ def unwrap(raw: str) -> Reply:
     text = _without_latex(text)
     text = _FENCE.sub(lambda fence: f"\n{fence['inside']}\n", text) if "```" in text else text
     text = re.sub(
-        r"^assistant\s*\n|(?:\\n)+$|(?<=\w)\s*#{2,}$|(?<=\w)\s?\[\^\d{1,2}\]$", "", text.strip(), flags=re.IGNORECASE
+        r"^assistant\s*\n|(?:\\n)+$|(?<=\S)\s*#{2,}$|(?<=\w)\s?\[\^\d{1,2}\]$", "", text.strip(), flags=re.IGNORECASE
     )
-    return Reply(text.strip(), explicit=tagged is not None)
+    each = tuple(_HTML.sub("", found["inside"]) for found in _ANSWER.finditer(whole) if found["inside"])
+    return Reply(text.strip(), explicit=tagged is not None, tagged=each if len(each) > 1 else ())
 
 
 def bounded(text: str) -> str:
