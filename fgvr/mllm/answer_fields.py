@@ -23,7 +23,8 @@ _ADJECTIVE = (
 )
 _BEST_FIELD = (
     r"(?:label|class\s*label|answer|ans|prediction|guess|classification|identification|response|conclusion|verdict|"
-    r"result|rank|top-1|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|requested)"
+    r"result|rank|top-1|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|"
+    r"requested)"
 )
 _NAME_FIELD = r"(?:name|product|title|item|object|subject|image|photo|picture)"
 _KIND_FIELD = (
@@ -31,10 +32,12 @@ _KIND_FIELD = (
 )
 _THING_FIELD = r"(?:bird|flower|plant|dog|cat|car|vehicle|aircraft)"
 _FIELD = re.compile(
-    rf"^(?:(?:therefore|thus|so|hence|finally|then),?\s+)?(?:the\s+|a\s+|an\s+|its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
+    rf"^(?:(?:therefore|thus|so|hence|finally|then),?\s+)?(?:the\s+|a\s+|an\s+|"
+    rf"its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
     rf"(?P<named>{_NAME_FIELD})|(?P<kind>{_KIND_FIELD})|(?P<thing>{_THING_FIELD})|(?P<letter>[A-H]))"
     r"(?:\s+(?:for|of|in)\s+(?:this|the)\s+(?:\w+\s+){0,3}?(?:image|photo|picture|photograph|bird|plant|flower|"
-    r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|might\s+be))?\s*"
+    r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|"
+    r"might\s+be))?\s*"
     r"(?:[:=]+|[-=]?>|[→⇒➡]\ufe0f?|(?-i:(?<=[a-z])\s[-–—]\s(?=[A-Z])))\s*(?P<value>.*)$",
     re.IGNORECASE | re.DOTALL,
 )

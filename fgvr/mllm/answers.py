@@ -83,19 +83,23 @@ _PARTS = frozenset(
 _STATEMENT = re.compile(
     r"^(?:(?i:this|that|it|these|those|they|he|she|there|here|what|who)(?:\s+(?:[a-z]\w*\s+){0,4}?(?:is|are|was|"
     r"appears?|seems?|looks?|shows?|depicts?|could|might|may|must|would|can|does|doesn|"
-    r"has|resembles|features|represents|contains)\b|['’](?:s|re)\s(?=[a-z\d\"“\ue000-\ue0ef]|[A-Z][\w'’.+-]+\s[A-Za-z]))|"
+    r"has|resembles|features|represents|contains)\b|['’](?:s|re)\s(?=[a-z\d\"“\ue000-\ue0ef]|"
+    r"[A-Z][\w'’.+-]+\s[A-Za-z]))|"
     r"(?:[Ii]n|[Oo]n|[Ff]rom)\s[^,\n]{0,60}(?:image|photo|picture|photograph|shot|scene)\b[^,\n]{0,20},|"
     r"(?:[Nn]ot|[Ii]t['’]?s\s+not|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is\s+not|isn['’]t))\s+an?\s|"
-    r"[Ii]t['’]s\s(?=\S)|(?:(?:[Ff]irst|[Nn]ext|[Tt]hen|[Nn]ow),?\s)?I\s+[a-z]+\s+(?:at|the|this|that|an?|with|from|it|can|for|toward|towards)\b|"
+    r"[Ii]t['’]s\s(?=\S)|(?:(?:[Ff]irst|[Nn]ext|[Tt]hen|[Nn]ow),?\s)?I\s+[a-z]+\s+(?:at|the|this|that|an?|with|from|"
+    r"it|can|for|toward|towards)\b|"
     r"[Yy]ou['’]ve\s+got\s|[Ll]abel\s+is\s|"
     r"[Ii](?:['’](?:m|d|ve|ll)\b|\s+(?:think|believe|guess|suspect|would|can|could|am|see|don|do|cannot|will|have|"
     r"might|identify|say|lean|go)\b)|[Ww]e\s+(?:see|can|have)\b|[Yy]ou(?:['’]re|\s+are|\s+can)\s|"
     r"(?i:based\s+on|judging|looking\s+at)\b.*,|(?i:(?:so|ok|okay|alright|well|now|hmm+|got\s+it|first|"
     r"next)?[,.!\s]*)(?:[Ll]et['’]?s|[Ll]et\s+me|[Ii]\s+(?:need|should|have)\s+to|[Ii]['’]ll)\s+[a-z]|"
     r"(?i:the|this|an?|my|in|from|based|given|judging|looking|pictured|shown|as|without|while|although|"
-    r"unfortunately|regarding|concerning|due|because|therefore|thus|so|hence|after|to|with|it|that|most\s+probably|clearly)\b[^\n]*?[a-z,]\s(?:is|are|"
+    r"unfortunately|regarding|concerning|due|because|therefore|thus|so|hence|after|to|with|it|that|most\s+probably|"
+    r"clearly)\b[^\n]*?[a-z,]\s(?:is|are|"
     r"was|appears?|seems?|looks|shows?|depicts?|"
-    r"(?:should|can|could|would|cannot|can['’]t|couldn['’]t)\s+(?:be|not)\b|captures|presents|portrays|depicts|might\s+be|may\s+be|must\s+be|would\s+be|can\s+be|displays?|features|resembles|represents|"
+    r"(?:should|can|could|would|cannot|can['’]t|couldn['’]t)\s+(?:be|not)\b|captures|presents|portrays|depicts|"
+    r"might\s+be|may\s+be|must\s+be|would\s+be|can\s+be|displays?|features|resembles|represents|"
     r"contains|has|have|it['’]s)\s|"
     r"(?i:the\s+|this\s+)?(?i:image|photo|picture|photograph)\s+(?:is|shows?|depicts?|displays?|features|contains|"
     r"appears|of)\b)"
@@ -295,8 +299,10 @@ def _states(text: str, *, exact: bool) -> bool:
     """Whether a sentence says something; a title does not: "I'm From Rice", "There Is Nothing Left to Lose"."""
     if not (_ONLY_CHATTER.match(text) or _STATEMENT.match(text)):
         return False
-    contracted = re.match(r"\w+['’]s\s+(?:an?|the)\s" if exact else r"\w+['’]s\s+(?:an?|the)\s|[Ii]t['’]s\s", text)
-    return contracted is not None or not is_title(text)
+    contracted = re.match(r"(?i:it|that|this)['’]s\s+(?i:an?|the)\s", text) or (
+        not exact and re.match(r"\w+['’]s\s+(?:an?|the)\s|[Ii]t['’]s\s", text)
+    )
+    return bool(contracted) or not is_title(text)
 
 
 def _is_name(name: str, *, exact: bool, alone: bool) -> bool:

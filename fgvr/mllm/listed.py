@@ -21,14 +21,16 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(
-    r"^\s*(?:[\u2460-\u2473\u2776-\u277f]\s*|#?\d{1,2}\s(?=[^\W\d])|#\d{1,2}\s+|\d{1,2}(?:\u20e3|st\b|nd\b|rd\b|th\b)\s*[:.)-]?\s*|"
+    r"^\s*(?:[\u2460-\u2473\u2776-\u277f]\s*|#?\d{1,2}\s(?=[^\W\d])|#\d{1,2}\s+|\d{1,2}(?:\u20e3|st\b|nd\b|rd\b|"
+    r"th\b)\s*[:.)-]?\s*|"
     r"[ivx]{1,4}[.)]\s+|(?:first|second|third|fourth|fifth|most\s+likely|next|then)(?:\s+\w+)?\s*:\s*|"
     r"\d{1,3}\s?%\s+)(?=\S)",
     re.IGNORECASE,
 )
 """Marks of items that would be names' own beginnings in a single line."""
 _BULLET = re.compile(
-    r"^(?P<indent>\s*)(?:(?:[-*+•–—>·‣]|[a-hA-H][.)])\s+(?:\[[ xX]?\]\s+)?|[\u2190-\u21ff\u25a0-\u25ff\u2700-\u2775\u2780-\u27bf\u2b50]\s*)"
+    r"^(?P<indent>\s*)(?:(?:[-*+•–—>·‣]|[a-hA-H][.)])\s+(?:\[[ xX]?\]\s+)?|"
+    r"[\u2190-\u21ff\u25a0-\u25ff\u2700-\u2775\u2780-\u27bf\u2b50]\s*)"
 )
 _INTRODUCTION = re.compile(
     r"^[^,;:]*\b(?:labels?|names?|classes|candidates?|species|breeds?|models?|options?|guesses|possibilities|"
@@ -63,6 +65,8 @@ _SURE = re.compile(
     r"score)?\s*[:=]?\s*0?\.\d+\)?\s*$",
     re.IGNORECASE,
 )
+_MOST_READ = 20  # items for each name asked for
+_LONGEST_ITEM = 500  # characters: a name and the beginning of what is said of it
 _ONLY_FIELD = re.compile(rf"^\W*{_FIELD}\W*$", re.IGNORECASE)
 
 
@@ -91,6 +95,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
         items = [] if is_refusal(text) else _from_lines(text, most)
     if cut and len(items) > 1 and _ends_with(raw, items[-1]):
         items = items[:-1]
+    items = items[: _MOST_READ * most]  # an endless list has no more to say
     shares = _shares(items)
     distinct: dict[str, str] = {}
     for item in items:
@@ -121,16 +126,8 @@ def _ends_with(text: str, item: str) -> bool:
 
 def _from_lines(text: str, most: int) -> list[str]:
     lines = [line for line in text.splitlines() if line.strip()]
-    numbered = [_NUMBERED.sub("", line, count=1) for line in lines if _NUMBERED.match(line)]
-    if len(numbered) > 1:
+    if numbered := _numbered(lines, text):
         return numbered
-    if inline := _numbered_inline(text):
-        return inline
-    if any(re.search(r"\w", item) for item in numbered):
-        return numbered
-    ordinal = [_ORDINAL.sub("", line, count=1) for line in lines if _ORDINAL.match(line)]
-    if len(ordinal) > 1 and len(ordinal) >= len(lines) - 2:
-        return ordinal
     bullets = [(found, line) for line in lines if (found := _BULLET.match(line))]
     if bullets:
         outermost = min(len(found["indent"]) for found, _ in bullets)
@@ -139,6 +136,19 @@ def _from_lines(text: str, most: int) -> list[str]:
     if len(names) > 1:
         return names
     return _from_sentence(names[0] if names else text, most)
+
+
+def _numbered(lines: list[str], text: str) -> list[str]:
+    """The items that numbers part, in lines or within one."""
+    numbered = [_NUMBERED.sub("", line, count=1) for line in lines if _NUMBERED.match(line)]
+    if len(numbered) > 1:
+        return numbered
+    if inline := _numbered_inline(text):
+        return inline
+    if any(re.search(r"\w", item) for item in numbered):
+        return numbered
+    ordinal = [_ORDINAL.sub("", line, count=1) for line in lines if _ORDINAL.match(line)]
+    return ordinal if len(ordinal) > 1 and len(ordinal) >= len(lines) - 2 else []
 
 
 def _numbered_inline(text: str) -> list[str]:
@@ -195,7 +205,7 @@ def _without_explanation(item: str, *, shares: int) -> str:
 
     `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
     """
-    marked = protected(item.strip())
+    marked = protected(item.strip()[:_LONGEST_ITEM])
     bold = bold_words(marked)
     item = restored(marked)
     if bold and without_bold(marked).startswith(bold[0]) and re.match(r"\s*[:–—-]\s", item[len(restored(bold[0])) :]):

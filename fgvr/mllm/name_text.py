@@ -17,12 +17,16 @@ MAX_WORDS = 12
 _WITHOUT_BLANKS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 
 _LIST_MARK = re.compile(
-    r"^\s*(?:[-*•–+>]\s+|[\u2022\u2190-\u21ff\u2460-\u2473\u25a0-\u25ff\u2776-\u277f]\s*|[-=]>\s*|\d\u20e3\s*|[(\[]?\d{1,2}[.)\]]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)"
+    r"^\s*(?:[-*•–+>]\s+|[\u2022\u2190-\u21ff\u2460-\u2473\u25a0-\u25ff\u2776-\u277f]\s*|[-=]>\s*|\d\u20e3\s*|"
+    r"[(\[]?\d{1,2}[.)\]:]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)"
 )
 _HEDGE = re.compile(
-    r"^(?:(?:(?-i:[Ii]s|[Cc]ould|[Mm]ight|[Cc]an)\s+(?-i:it|this|that|they)(?:\s+be)?(?=\s+an?\s))|either(?=\s+an?\s)|(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|maybe|"
+    r"^(?:(?:(?-i:[Ii]s|[Cc]ould|[Mm]ight|[Cc]an)\s+(?-i:it|this|that|they)(?:\s+be)?(?=\s+an?\s))|"
+    r"either(?=\s+an?\s)|(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|"
+    r"maybe|"
     r"presumably|apparently|definitely|clearly|obviously|evidently|"
-    r"almost\s+certainly|undoubtedly|probable)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|may|must|"
+    r"almost\s+certainly|undoubtedly|probable)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|"
+    r"may|must|"
     r"would)\s+be|"
     r"identified\s+as|classified\s+as|best\s+described\s+as|closely\s+resembles|resembles|"
     r"pictured(?:\s+here)?\s+is|shown(?:\s+here)?\s+is|"
@@ -94,7 +98,8 @@ _ASIDE = re.compile(
     r"a\.k\.a\.|because|due|given|which|"
     r"tentative|unsure|unconfirmed|best\s+guess|guess|uncertain|assumed|hybrid\s+of|synonym|syn\.|approximately|"
     r"note|if)\b[\s.:]|"
-    r"(?:likely|(?:less|more)\s+likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|approx\.?|probably|"
+    r"(?:likely|(?:less|more)\s+likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|"
+    r"approx\.?|probably|"
     r"possibly|perhaps|maybe|\?+)$|(?:most|very)\s+(?:likely|probabl))",
     re.IGNORECASE,
 )

@@ -24,7 +24,8 @@ _OPENED = re.compile(
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
-    rf"<\s?\|?/\s?{_THOUGHT}\|?\s?>|\[/{_PLAIN_THOUGHT}\]|◁/{_THOUGHT}▷|<\|end_of_thought\|>|<\|end_thinking\|>|<channel\|>|"
+    rf"<\s?\|?/\s?{_THOUGHT}\|?\s?>|\[/{_PLAIN_THOUGHT}\]|◁/{_THOUGHT}▷|<\|end_of_thought\|>|<\|end_thinking\|>|"
+    rf"<channel\|>|"
     r"<\|channel\|>\s*final\s*(?:<\|message\|>)?|<unused95>|</details>|(?-i:assistantfinal(?=[A-Z]))|"
     r"^\.{3}\s?done thinking\.?$",
     re.IGNORECASE | re.MULTILINE,
@@ -52,7 +53,8 @@ _TURN_START = re.compile(
 _TURN_END = re.compile(
     r"</s>|<s>|</?(?:start|end)_of_turn>|<turn\|>|<\|[^<>|\n]{1,40}\|?>|<[｜|][^<>\n]{1,40}[｜|]>|"
     r"<\|?(?:eos|bos|pad|unk|sep|eot|eod|endoftext|end_of_utterance|end_of_sentence|eot_id|end|image)\|?>|"
-    r"</?(?:assistant|user|system)>|\[\|?/?end\w*\|?\]|<0x0A>|<\|\w*\|?\Z|(?-i:\[/?(?:INST|EOS|BOS|EOT|EOD|SEP|PAD|DONE)\])",
+    r"</?(?:assistant|user|system)>|\[\|?/?end\w*\|?\]|<0x0A>|<\|\w*\|?\Z|"
+    r"(?-i:\[/?(?:INST|EOS|BOS|EOT|EOD|SEP|PAD|DONE)\])",
     re.IGNORECASE,
 )
 _PROMPT = re.compile(r"\A.*\[/INST\](?=.*\w)", re.DOTALL)
@@ -82,6 +84,7 @@ _ONE_FORM = {
 
 _LONGEST = 8_000
 """Characters that are read of an answer, half from its beginning and half from its end."""
+_ENDLESS_SIGN = re.compile(r"(\W)\1{59,}")
 _ENDLESS_WORD = re.compile(r"(\S{400})\S+")
 
 
@@ -126,6 +129,7 @@ def bounded(text: str) -> str:
     """A text of bearable length: a model that repeats itself without end must not hold up the others."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}\n{text[-_LONGEST // 2 :]}"
+    text = _ENDLESS_SIGN.sub(lambda run: run[0][:60], text)
     return _ENDLESS_WORD.sub(r"\1", text)
 
 
