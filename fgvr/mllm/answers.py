@@ -15,6 +15,7 @@ from fgvr.mllm.answer_fields import best_field, is_field
 from fgvr.mllm.marked_text import bold_words, protected, quoted, restored, without_bold
 from fgvr.mllm.name_text import (
     MAX_WORDS,
+    begins_with_title,
     count_words,
     is_short_enough,
     is_title,
@@ -302,7 +303,7 @@ def _states(text: str, *, exact: bool) -> bool:
     contracted = re.match(r"(?i:it|that|this)['’]s\s+(?i:an?|the)\s", text) or (
         not exact and re.match(r"\w+['’]s\s+(?:an?|the)\s|[Ii]t['’]s\s", text)
     )
-    return bool(contracted) or not is_title(text)
+    return bool(contracted) or not begins_with_title(text)
 
 
 def _is_name(name: str, *, exact: bool, alone: bool) -> bool:

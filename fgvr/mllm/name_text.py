@@ -127,7 +127,7 @@ _SEPARATOR = re.compile(
 _BRACKET = re.compile(r"\s*(?P<open>[(\[])(?P<inside>[^()\[\]]*)[)\]]\s*$")
 _OPEN_BRACKET = re.compile(r"\s*[(\[][^()\[\]]*$")
 _WITHIN_QUOTES = re.compile(r"^(?:\"([^\"]+)\"|'((?:[^']|'(?=\w))+)')$")
-_STRAY_QUOTE = r"(?:\"(?=[^\"]*$)|'(?!\d\d\b|[Tt]is\b|\w'\w))"
+_STRAY_QUOTE = r"(?:\"(?=[^\"]*$)|'(?!\w))"  # of "'Tis the Season" it is an apostrophe
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55]")
 _OTHER_GUESS = re.compile(
     r"\s+or\s+(?:an?|the|possibly|perhaps|maybe|another|some|similar)\s.*$|\s+(?:aka|a\.k\.a\.)\s.*$|"
@@ -156,6 +156,12 @@ def is_title(text: str) -> bool:
     return len(words) > 1 and all(
         word[0].isupper() or any(letter.isupper() or letter.isdigit() for letter in word) for word in words
     )
+
+
+def begins_with_title(text: str, words: int = 3) -> bool:
+    """Whether a text is a title of so many words at least, or is one up to a bracket, dash, comma or full stop."""
+    title = re.split(r"\s[(–—-]|,\s|\.\s", text, maxsplit=1)[0]
+    return is_title(title) and len(title.split()) >= (words if title != text else 2)
 
 
 def is_short_enough(name: str) -> bool:

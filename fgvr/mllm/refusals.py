@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from fgvr.mllm.name_text import is_title
+from fgvr.mllm.name_text import begins_with_title
 from fgvr.mllm.spelling import spelling_key
 
 _KIND = (
@@ -223,13 +223,12 @@ def is_placeholder(name: str) -> bool:
     return spelling_key(name) in _PLACEHOLDERS or _UNKNOWN.match(name) is not None
 
 
-def _is_titled(text: str) -> bool:
+def _is_titled(text: str, words: int = 3) -> bool:
     """Whether an answer is a title and so a name: "There Is Nothing Left to Lose", but not "No Bird Visible"."""
     line = text.strip(" \n*#_\"'“").split("\n", 1)[0]
     if re.match(r"(?:no|not|none|nothing|un\w+|blank|empty)\b", line, re.IGNORECASE) or line.isupper():
         return False
-    line = re.split(r"\s[(–—-]|,\s|\.\s", line, maxsplit=1)[0]
-    return is_title(line) and len(line.split()) > 2
+    return begins_with_title(line) and len(line.split()) >= words
 
 
 def is_refusal(text: str) -> bool:
@@ -254,7 +253,7 @@ def foreign_language(text: str) -> str | None:
     A name is taken in any language; only what has the subject and the verb of a statement is kept out.
     """
     line = text.strip(' \n"“„«(¡¿*').split("\n", 1)[0][:300]
-    if len(_LETTERS.findall(line)) < 3 or _is_titled(text):
+    if len(_LETTERS.findall(line)) < 3 or _is_titled(text, words=2):
         return None
     line = line[:1].lower() + line[1:]  # what has capitals inside may be part of a name: "A photo of São Paulo Coffee"
     return next((name for name, pattern in _STATEMENTS.items() if pattern.match(line)), None)
