@@ -33,7 +33,7 @@ _KIND_FIELD = (
 _THING_FIELD = r"(?:bird|flower|plant|dog|cat|car|vehicle|aircraft)"
 _FIELD = re.compile(
     rf"^(?:(?:therefore|thus|so|hence|finally|then),?\s+)?(?:the\s+|a\s+|an\s+|"
-    rf"its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
+    rf"its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}}(?:(?-i:[a-z-]{{3,20}})\s+)?)(?:(?P<best>{_BEST_FIELD})|"
     rf"(?P<named>{_NAME_FIELD})|(?P<kind>{_KIND_FIELD})|(?P<thing>{_THING_FIELD})|(?P<letter>[A-H]))"
     r"(?:\s+(?:for|of|in)\s+(?:this|the)\s+(?:\w+\s+){0,3}?(?:image|photo|picture|photograph|bird|plant|flower|"
     r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|"

@@ -52,6 +52,7 @@ _CHATTER = re.compile(
     r"|(?:so|okay|ok|alright|well|now|right|hmm+|got\s+it|first)?[,.!\s]*(?:let['’]?s|let\s+me|i\s+need\s+to|"
     r"i\s+should|i['’]ll|i\s+will|the\s+user)\s(?-i:(?=[a-z]))[^\n.:!]*[\n.:!]+\s*"
     r"|(?:here(?:['’]s|\s+is|\s+are|\s+you\s+go)|below\s+is|the\s+following\s+is)\b[^:\n.!]{0,100}(?::|\n|!)\s*"
+    r"|(?:in\s+(?:short|brief|summary|conclusion|a\s+word|other\s+words)|to\s+sum\s+up|overall|simply\s+put|tl;?dr)\s*[:,]\s*"
     r"|(?:based\s+on|after|upon|judging\s+(?:by|from)|from|looking\s+at|given|considering|according\s+to|as\s+per|"
     r"with)\s+(?-i:(?=[a-z]))(?:(?!\b(?:is|are|be|seems|appears|looks|as|i|i['’]d|we)\s+[^:\s])[^\n:.(]){0,160}:\s*)+)",
     re.IGNORECASE,
@@ -300,8 +301,8 @@ def _states(text: str, *, exact: bool) -> bool:
     """Whether a sentence says something; a title does not: "I'm From Rice", "There Is Nothing Left to Lose"."""
     if not (_ONLY_CHATTER.match(text) or _STATEMENT.match(text)):
         return False
-    contracted = re.match(r"(?i:it|that|this)['’]s\s+(?i:an?|the)\s", text) or (
-        not exact and re.match(r"\w+['’]s\s+(?:an?|the)\s|[Ii]t['’]s\s", text)
+    contracted = re.match(r"(?i:it|that|this)['’]s\s+(?:an?|the)\s", text) or (
+        not exact and re.match(r"\w+['’]s\s+(?i:an?|the)\s|[Ii]t['’]s\s", text)
     )
     return bool(contracted) or not begins_with_title(text)
 

@@ -87,7 +87,7 @@ _LATIN = re.compile(r"^[A-Z][a-z]+(?: (?:x |× )?[a-z]{3,})?$")
 _LINNAEUS = re.compile(r"^([A-Z][a-z]+ [a-z]+) L$")
 _ADVERB = r"(?!(?:\w*(?:l[il]|f|jel|hol|bel|bul|kel|gul|ral|sal|pol|p|wool|chil|anoma|fami|suppl|bar|dai))ly\b)\w{2,}ly"
 _NO_NAME = re.compile(
-    r"^(?:(?:not|too|very|it|this|that|them|these|its|there|able|unable)\b|difficult|hard\s+to|unclear|unknown|"
+    r"^(?:(?:not(?!-)|too|very|it|this|that|them|these|its|there|able|unable)\b|difficult|hard\s+to|unclear|unknown(?=$|\s+(?:species|type|kind|variety|breed|origin|bird|plant|flower|car|object|item)\b)|"
     r"unidenti|impossible|challenging|important|possible|"
     r"likely$|based\b|characteri|indicative|consistent|similar\s+to|distinctive$|visible|blurry|one\s+(?:of|that|"
     r"which|with)\b|"

@@ -228,7 +228,7 @@ def _is_titled(text: str, words: int = 3) -> bool:
     line = text.strip(" \n*#_\"'“").split("\n", 1)[0]
     if re.match(r"(?:no|not|none|nothing|un\w+|blank|empty)\b", line, re.IGNORECASE) or line.isupper():
         return False
-    return begins_with_title(line) and len(line.split()) >= words
+    return begins_with_title(line, words) and len(line.split()) >= words
 
 
 def is_refusal(text: str) -> bool:

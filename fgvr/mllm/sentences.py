@@ -50,7 +50,7 @@ def _ends_here(word: str, following: str, *, first: bool) -> bool:
     """Whether the full stop after `word` ends a sentence: not that of a number `first` in a list or an abbreviation."""
     if not _SENTENCE_START.match(following):
         return False
-    bare = word.lstrip("(*\"“'\ue000\ue002\ue0e0")
+    bare = word.rsplit(":", 1)[-1].lstrip("(*\"“'\ue000\ue002\ue0e0")
     if first and bare.isdigit() and len(bare) <= 2:
         return False
     if bare in _ABBREVIATIONS or _INITIALS.match(bare):

@@ -44,7 +44,7 @@ SUBJECT = (
     r"conclusion|candidate|match|subject|object|item|product|here|see|seen)\b[^.:;]{0,40}?\s|"
     r"(?:what|who)\s+(?:you|we|i)(?:['’]re|\s+are|\s+can)?\s*(?:see|seeing|have|looking\s+at)?\s*(?:here\s+|"
     r"in\s+(?:this|the)\s+\w+\s+)?|"
-    r"(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
+    r"(?:this(?:\s+(?:one|bird|car|flower|dog|plant|item|product))?|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
     r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
 )
 STATEMENT = re.compile(
@@ -57,7 +57,7 @@ STATEMENT = re.compile(
 FIRST_PERSON = re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit"
     r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll|ve)|\s+(?:would|can|could|am|are|have|will|"
     r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
-    r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|"
+    r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see(?:ing)?|looking\s+at|"
     r"(?:going|go)\s+with|lean(?:ing)?\s+towards?|got|"
     r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
     r"believe|think|suspect|suggest|assign|provide|give|tag)\b"
