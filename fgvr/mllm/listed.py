@@ -95,7 +95,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
         items = [] if is_refusal(text) else _from_lines(text, most)
     if cut and len(items) > 1 and _ends_with(raw, items[-1]):
         items = items[:-1]
-    items = items[: _MOST_READ * most]  # an endless list has no more to say
+    items = [item[:_LONGEST_ITEM] for item in items[: _MOST_READ * most]]  # an endless list has no more to say
     shares = _shares(items)
     distinct: dict[str, str] = {}
     for item in items:
@@ -205,7 +205,7 @@ def _without_explanation(item: str, *, shares: int) -> str:
 
     `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
     """
-    marked = protected(item.strip()[:_LONGEST_ITEM])
+    marked = protected(item.strip())
     bold = bold_words(marked)
     item = restored(marked)
     if bold and without_bold(marked).startswith(bold[0]) and re.match(r"\s*[:–—-]\s", item[len(restored(bold[0])) :]):
