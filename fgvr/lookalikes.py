@@ -15,6 +15,7 @@ from unicodedata import normalize
 from urllib.parse import quote, unquote_to_bytes
 
 from fgvr import storage
+from fgvr.web.addresses import without_scheme
 
 _DRIVE: Final = re.compile(r"(?:^|/)(?:[A-Za-z]:[\\/]|\\\\\w)")
 
@@ -33,7 +34,7 @@ def key_lookalikes(key: str) -> list[str]:
     """Other spellings of an object's key (what follows the bucket), likeliest first; none for a plain ASCII key."""
     slashes = key.replace("\\", "/")
     decoded = ["/".join(map(_decoded, text.split("/"))) for text in (key, slashes)]
-    spellings = [*decoded, slashes]
+    spellings = [*decoded, slashes, key if "%" in key else quote(key)]
     spellings += [normalize(form, text) for text in (key, *decoded) for form in ("NFC", "NFD")]
     return [text for text in dict.fromkeys(spellings) if text != key]
 
@@ -46,6 +47,8 @@ def hint(uri: str) -> str:
         return " (nor with / for \\: a Windows path?)"
     if not storage.is_local(uri):
         return ""
+    if without_scheme(uri):
+        return " (a web address without https:// before it?)"
     path = storage.local_path(uri)
     stem, dot, ending = path.name.rpartition(".")
     names = [f"{stem}{dot}{ending.upper()}", f"{stem}{dot}{ending.lower()}", path.name.lower(), path.name.upper()]
