@@ -102,11 +102,12 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     lost = read_lost(checkpoint)
     if lost:
         log.warning(
-            "%s: %d of %d training images were lost while it trained; where one was missing, nothing was learned from "
-            "it, and its row has no error: %s",
+            "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was learned "
+            "from it, and its row has no error: %s",
             folder.name,
             len(lost),
             len(training_set.examples),
+            ", ".join(f"{reason} {count}" for reason, count in reasons(lost).items()),
             failures_of(lost, training_set.examples).in_words(),
         )
     summary.metrics = trained.metrics | {"lost": float(len(lost))}
