@@ -47,9 +47,9 @@ def hint(uri: str) -> str:
         return " (nor with / for \\: a Windows path?)"
     if not storage.is_local(uri):
         return ""
-    if without_scheme(uri):
-        return " (a web address without https:// before it?)"
     path = storage.local_path(uri)
+    if "://" not in uri and without_scheme(uri) and not path.parent.is_dir():  # mirrors have folders called like hosts
+        return " (a web address without https:// before it?)"
     stem, dot, ending = path.name.rpartition(".")
     names = [f"{stem}{dot}{ending.upper()}", f"{stem}{dot}{ending.lower()}", path.name.lower(), path.name.upper()]
     there = next((name for name in names if name != path.name and os.path.lexists(path.with_name(name))), None)

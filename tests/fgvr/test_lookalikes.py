@@ -106,11 +106,13 @@ def test_what_is_found_is_checked_like_what_was_named(tmp_path):
         ("\\\\nas\\photos\\0.png", r"a path of a Windows drive"),
         ("IMG_1.PNG/x.png", "there is nothing at"),
         ("gone.png", r"there is nothing at \S*/gone\.png$"),
+        ("mirror.shop.example/7.png", r"/7\.png$"),
         ("cdn.shop.example/7.png", r"\(a web address without https:// before it\?\)$"),
     ],
 )
 def test_what_is_not_found_says_what_may_be_wrong(tmp_path, asked, hint):
     put(tmp_path, "IMG_1.PNG")
+    put(tmp_path, "mirror.shop.example/6.png")
     with pytest.raises(ImageError, match=hint) as caught:
         read_image(f"{tmp_path}/{asked}", LIMITS)
     assert caught.value.reason is Reason.NOT_FOUND
