@@ -16,7 +16,8 @@ LONG_NAME: Final = 120
 # Byte-order marks, soft hyphens, marks of direction, widthless blanks: nobody sees them. Joiners are letters of
 # Persian, of Indian scripts and of emoji, and go at the ends only.
 _MARKS = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe]"
 )
 _MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in their one form
 _JOINERS = "\u200c\u200d "

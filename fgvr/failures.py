@@ -27,7 +27,6 @@ SPELLED_OUT = 3
 REMEDIES = {
     Reason.NOT_FOUND: "moved? relative paths in a table begin at the table's folder",
     Reason.UNREADABLE: "see to permissions and the network",
-    Reason.NOT_ALLOWED: "ingest.limits.web says which hosts are read",
     Reason.TOO_MANY_BYTES: "ingest.limits.max_bytes is the limit",
     Reason.TOO_MANY_PIXELS: "ingest.limits.max_pixels is the limit",
     Reason.EMPTY_ANSWER: "see label.prompt and label.max_tokens",

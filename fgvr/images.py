@@ -28,7 +28,7 @@ from fgvr.image_formats import FORMATS, formats
 from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
-from fgvr.web.addresses import NotAllowed, shown, without_scheme
+from fgvr.web.addresses import NotAllowed, shown
 from fgvr.web.reader import HttpFailure, read_url
 
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
@@ -86,7 +86,7 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        said = f"there is nothing at {shown(uri)}{hint(uri)}{_scheme_hint(uri)}"
+        said = f"there is nothing at {shown(uri)}{hint(uri)}"
         raise ImageError(Reason.NOT_FOUND, said) from error
     except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
         raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
@@ -95,11 +95,6 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     if not data:
         raise ImageError(Reason.EMPTY_FILE, f"{shown(uri)} has no bytes")
     return data
-
-
-def _scheme_hint(uri: str) -> str:
-    """What a path at which nothing is may have been meant for."""
-    return " (a web address without https:// before it?)" if without_scheme(uri) else ""
 
 
 def _read_local(uri: str, limits: ImageLimits) -> bytes:

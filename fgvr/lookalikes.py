@@ -15,6 +15,7 @@ from unicodedata import normalize
 from urllib.parse import quote, unquote_to_bytes
 
 from fgvr import storage
+from fgvr.web.addresses import without_scheme
 
 _DRIVE: Final = re.compile(r"(?:^|/)(?:[A-Za-z]:[\\/]|\\\\\w)")
 
@@ -33,7 +34,7 @@ def key_lookalikes(key: str) -> list[str]:
     """Other spellings of an object's key (what follows the bucket), likeliest first; none for a plain ASCII key."""
     slashes = key.replace("\\", "/")
     decoded = ["/".join(map(_decoded, text.split("/"))) for text in (key, slashes)]
-    spellings = [*decoded, slashes]
+    spellings = [*decoded, slashes, key if "%" in key else quote(key)]
     spellings += [normalize(form, text) for text in (key, *decoded) for form in ("NFC", "NFD")]
     return [text for text in dict.fromkeys(spellings) if text != key]
 
@@ -47,6 +48,8 @@ def hint(uri: str) -> str:
     if not storage.is_local(uri):
         return ""
     path = storage.local_path(uri)
+    if "://" not in uri and without_scheme(uri) and not path.parent.is_dir():  # mirrors have folders called like hosts
+        return " (a web address without https:// before it?)"
     stem, dot, ending = path.name.rpartition(".")
     names = [f"{stem}{dot}{ending.upper()}", f"{stem}{dot}{ending.lower()}", path.name.lower(), path.name.upper()]
     there = next((name for name in names if name != path.name and os.path.lexists(path.with_name(name))), None)

@@ -22,23 +22,9 @@ PICTURES: Final = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".j2k"),
         *(".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".exr", ".hdr", ".dcm", ".ppm"),
-        *(
-            ".cr2",
-            ".cr3",
-            ".crw",
-            ".nef",
-            ".nrw",
-            ".arw",
-            ".srf",
-            ".sr2",
-            ".dng",
-            ".raf",
-            ".orf",
-            ".rw2",
-            ".pef",
-            ".srw",
-        ),
-        *(".x3f", ".3fr", ".iiq", ".raw", ".mov", ".mp4", ".m4v", ".avi", ".webm", ".zip", ".tar", ".rar", ".7z"),
+        *(".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".dng", ".raf", ".orf", ".rw2", ".pef"),
+        *(".srw", ".x3f", ".3fr", ".iiq", ".raw", ".mov", ".mp4", ".m4v", ".avi", ".webm", ".zip", ".tar", ".rar"),
+        ".7z",
     )
 )
 """Endings of what may hold a photo: counted and named first, however many others there are."""

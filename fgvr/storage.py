@@ -7,7 +7,6 @@ its power, too: a renamed file whose bytes the system had not written yet would 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -24,7 +23,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from fgvr import disk_cache
-from fgvr.storage_faults import StorageFull, full_disk, patient
+from fgvr.storage_faults import StorageFull, cannot_write, full_disk, patient
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -278,7 +277,7 @@ def _cache_errors(cache: Path, uri: str) -> Iterator[None]:
     except (StorageFull, FileNotFoundError):
         raise
     except OSError as error:
-        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        if not cannot_write(error):
             raise
         if not cache.is_dir():
             raise disk_cache.CacheError(

@@ -27,6 +27,7 @@ _PASSING = (
     *("RequestLimitExceeded", "BandwidthLimitExceeded", "(500)", "(502)", "(503)", "(504)", "Bad Gateway"),
 )
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}  # the last two: a file is there
 
 
 class StorageFull(UserError, OSError):
@@ -56,6 +57,11 @@ def full_disk(target: Path, remedy: str | None = None) -> Iterator[None]:
 def is_full(error: OSError) -> bool:
     """Whether it says that a disk, or this user's share of it, is full."""
     return error.errno in _FULL
+
+
+def cannot_write(error: OSError) -> bool:
+    """Whether it says that a folder takes no files: it is full, read-only, somebody else's, or none."""
+    return is_full(error) or error.errno in _NOT_OURS
 
 
 def patient(uri: str) -> dict[str, Any]:

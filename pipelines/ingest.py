@@ -13,7 +13,14 @@ from typing import Any
 
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary, plain
-from fgvr.config.data import FIRST_ENDINGS, FolderSource, Source, WebDatasetSource
+from fgvr.config.data import (
+    FIRST_ENDINGS,
+    FolderSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from fgvr.datasets import SampleRows, read_source, source_state
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import one_line
@@ -72,12 +79,26 @@ def run(context: RunContext) -> Table:
         "rows_per_part": config.rows_per_part,
     }
     table = context.stage("samples", decides=decides, inputs=[], compute=compute)
-    if isinstance(config.source, FolderSource | WebDatasetSource) and "left_out" not in table.extra:
-        log.warning(
-            "ingest: the photos were listed by an earlier version, which read fewer endings and did not count what it "
-            "left out; another ingest.source.snapshot lists them again"
-        )
+    if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
+        log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
     return table
+
+
+def _listed_otherwise(source: Source) -> str | None:
+    """What an earlier version, whose listing is kept, did otherwise, and how photos are listed again."""
+    match source:
+        case FolderSource() | WebDatasetSource():
+            did, remedy = "which read fewer endings and did not count what it left out", "ingest.source.snapshot"
+        case ParquetSource():
+            did, remedy = "for which names that differ by blanks or marks were others", "ingest.source.snapshot"
+        case TableSource():
+            did, remedy = (
+                "for which NA, null and nan were empty cells, and names that differ by blanks others",
+                "run.name",
+            )
+        case _:
+            return None
+    return f"{did}; another {remedy} lists them again"
 
 
 def deciding(source: Source) -> dict[str, Any]:

@@ -22,8 +22,8 @@ FIRST_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 NO_PHOTOS: Final = (
     *("@eaDir", "@SynoResource", "*@SynoEAStream", "@Recycle", "@Recently-Snapshot", "@__thumb", "@tmp"),
     *("#recycle", "#snapshot", "~snapshot", "$RECYCLE.BIN", "System Volume Information", "found.[0-9][0-9][0-9]"),
-    *("lost+found", "__MACOSX", "Network Trash Folder", "Temporary Items"),
-    *("SYNOPHOTO_THUMB_*", "SYNOFILE_THUMB_*", "Thumbs.db", "ehthumbs*.db", "desktop.ini"),
+    *("RECYCLER", "@sharebin", "@sharesnap", "lost+found", "__MACOSX", "Network Trash Folder"),
+    *("Temporary Items", "SYNOPHOTO_THUMB_*", "SYNOFILE_THUMB_*", "Thumbs.db", "ehthumbs*.db", "desktop.ini"),
 )
 """What storage devices and systems put beside photos: thumbnails, waste baskets, snapshots, resource forks."""
 

@@ -15,6 +15,7 @@ SHOWN_COLUMNS: Final = 20
 """Columns of a file that a message lists."""
 
 _USUAL: Final = {
+    "image_column": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "bytes", "imagebytes"),
     "uri_column": (
         "url",
         "path",

@@ -26,15 +26,15 @@ def list_parquet(shard: Shard, source: ParquetSource) -> Iterator[pa.Table]:
         ParquetDamage, pa.ArrowException, OSError: the file is damaged, lacks a column, or cannot be read.
     """
     file = open_parquet(shard.uri)
-    column = image_column(file, source.image_column)
     try:
         columns = _columns(file, source)
     except ColumnError as error:
         raise ParquetDamage(str(error)) from None
+    column = image_column(file, columns.image)
     wanted = sorted({name for name in (columns.class_name, columns.split, *columns.metadata) if name is not None})
     folder = shard.folders[0] if source.split_from == "top" and shard.folders else None
     for group in groups(file, column):
-        uris = group.uris(shard.uri, source.image_column)
+        uris = group.uris(shard.uri, columns.image)
         if not wanted:
             for first in range(0, group.rows, CHUNK):
                 part = uris.slice(first, CHUNK)
@@ -51,11 +51,12 @@ def list_parquet(shard: Shard, source: ParquetSource) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The names, as the file spells them, of the columns beside the images that are read.
+    """The names, as the file spells them, of the column of images and of those beside it that are read.
 
     `hugging_face` has the names of a column of class numbers.
     """
 
+    image: str
     class_name: str | None
     split: str | None
     metadata: tuple[str, ...]
@@ -73,13 +74,14 @@ def _columns(file: pq.ParquetFile, source: ParquetSource) -> _Columns:
             raise ColumnError(f"there is no column {column}; there are {known} (ingest.source.{field})")
         return str(schema.names[place])
 
+    image = needed("image_column", source.image_column)
     class_name = None if source.class_column is None else needed("class_column", source.class_column)
     split = None if source.split_column is None else needed("split_column", source.split_column)
     for name, what in ((class_name, "class"), (split, "split")):
         if name is not None:
             check_kind(one_form(name), schema.field(name).type, what)
     metadata = tuple(needed("metadata_columns", name) for name in source.metadata_columns)
-    return _Columns(class_name, split, metadata, _hugging_face_names(file, class_name))
+    return _Columns(image, class_name, split, metadata, _hugging_face_names(file, class_name))
 
 
 def _chunk(

@@ -81,7 +81,7 @@ def find_shards(path: str, ending: str, exclude: Sequence[str] = (), omissions: 
     Raises:
         SourceError: there are none, or compressed tars among them.
     """
-    if path.startswith(("http://", "https://")):
+    if path.lower().startswith(("http://", "https://")):
         raise SourceError(
             f"ingest.source.path = {path}: files with many images are read from disks and object stores; download "
             "them, or list single images by URL (ingest.source.kind: table)"

@@ -13,8 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.storage_faults import full_disk
+
 RUN_BYTES = 64 * 2**20
 """Rows that are sorted at once, and what a `Spool` keeps in memory before it takes a file."""
+ROOM = "Listings that are larger than memory wait there: set TMPDIR to a folder on a disk with room"
 BLOCK_ROWS = 16_384
 """Rows of each run that wait in memory while runs are merged."""
 
@@ -34,7 +37,11 @@ class Spool:
         self._writer: pa.RecordBatchStreamWriter | None = None
 
     def append(self, table: pa.Table) -> None:
-        """Add rows at the end; not while or after the spool is read."""
+        """Add rows at the end; not while or after the spool is read. Raises StorageFull."""
+        with full_disk(Path(tempfile.gettempdir()), ROOM):
+            self._append(table)
+
+    def _append(self, table: pa.Table) -> None:
         self.rows += table.num_rows
         if self._writer is not None:
             self._writer.write_table(table, max_chunksize=BLOCK_ROWS)
@@ -57,7 +64,8 @@ class Spool:
                     yield table.slice(start, BLOCK_ROWS)
             return
         if self._writer is not None:
-            self._writer.close()
+            with full_disk(Path(tempfile.gettempdir()), ROOM):
+                self._writer.close()
         with pa.OSFile(str(self._path)) as file, pa.ipc.open_stream(file) as reader:
             for batch in reader:
                 if batch.num_rows:

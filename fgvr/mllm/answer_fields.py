@@ -7,12 +7,14 @@ import re
 from fgvr.mllm.marked_text import restored, without_bold
 from fgvr.mllm.name_text import count_words, trimmed, without_list_mark
 from fgvr.mllm.refusals import says_nothing_there
+from fgvr.mllm.reply_json import composed_name
 from fgvr.mllm.sentences import sentences
 from fgvr.mllm.spelling import spelling_key
 
 _MODEL_WORDS = 8
 _ADJECTIVE = (
-    r"(?:best|most|likely|probable|fine[- ]grained|final|predicted|correct|closest|top|single|specific|possible|"
+    r"(?:best|most|educated|if\s+i\s+had\s+to\s+(?:choose|pick|give)|"
+    r"as|likely|probable|fine[- ]grained|final|predicted|correct|closest|top|single|specific|possible|"
     r"overall|suggested|proposed|"
     r"appropriate|suitable|primary|common|english|full|short|my|detailed|exact|precise|estimated|main|vernacular|"
     r"product|image|object|"
@@ -20,8 +22,9 @@ _ADJECTIVE = (
     r"category|model|one|word|#?\d+)"
 )
 _BEST_FIELD = (
-    r"(?:label|class\s*label|answer|prediction|guess|classification|identification|response|conclusion|verdict|"
-    r"result|output)"
+    r"(?:label|class\s*label|answer|ans|prediction|guess|classification|identification|response|conclusion|verdict|"
+    r"result|rank|top-1|output|match|solution|decision|pick|final|fine[- ]grained|identified(?:\s+as)?|detected|"
+    r"requested)"
 )
 _NAME_FIELD = r"(?:name|product|title|item|object|subject|image|photo|picture)"
 _KIND_FIELD = (
@@ -29,10 +32,13 @@ _KIND_FIELD = (
 )
 _THING_FIELD = r"(?:bird|flower|plant|dog|cat|car|vehicle|aircraft)"
 _FIELD = re.compile(
-    rf"^(?:the\s+|a\s+|an\s+|its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}})(?:(?P<best>{_BEST_FIELD})|"
+    rf"^(?:(?:therefore|thus|so|hence|finally|then),?\s+)?(?:the\s+|a\s+|an\s+|"
+    rf"its\s+)?(?P<of>(?:{_ADJECTIVE}\s+){{0,5}}(?:(?-i:[a-z-]{{3,20}})\s+)?)(?:(?P<best>{_BEST_FIELD})|"
     rf"(?P<named>{_NAME_FIELD})|(?P<kind>{_KIND_FIELD})|(?P<thing>{_THING_FIELD})|(?P<letter>[A-H]))"
     r"(?:\s+(?:for|of|in)\s+(?:this|the)\s+(?:\w+\s+){0,3}?(?:image|photo|picture|photograph|bird|plant|flower|"
-    r"object|item|product))?(?:\s+(?:is|would\s+be|could\s+be|might\s+be))?\s*[:=]+\s*(?P<value>.*)$",
+    r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|"
+    r"might\s+be))?\s*"
+    r"(?:[:=]+|[-=]?>|[→⇒➡]\ufe0f?|(?-i:(?<=[a-z])\s[-–—]\s(?=[A-Z])))\s*(?P<value>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _MAKE = re.compile(r"^(?:make|brand|manufacturer)\s*[:=]\s*(?P<value>\S.*)$", re.IGNORECASE)
@@ -55,6 +61,7 @@ def best_field(text: str) -> str | None:
         return composed
     for place, piece in enumerate(pieces):
         bare = without_bold(without_list_mark(piece.strip().lstrip("*#> ")))
+        bare = re.sub(r"^[\[(]([A-Za-z ]{4,20})[\])]:?\s(?=\S)", r"\1: ", bare)  # "[Label] Tree Pipit"
         field = _FIELD.match(bare)
         if field is None:
             heading = _FIELD.match(f"{spelling_key(restored(bare))[:60]}: x")
@@ -67,7 +74,7 @@ def best_field(text: str) -> str | None:
         value = field["value"].strip() or (pieces[place + 1] if place + 1 < len(pieces) else "")
         if not re.search(r"\w", value) or says_nothing_there(restored(value)):
             continue
-        if (field["thing"] or field["kind"]) and re.match(r"(?:an?|the)\s", value):
+        if field["thing"] and re.match(r"(?:an?|the)\s", value):
             continue  # "cat: a small animal" explains a name
         found.append((_rank(field), place, value))
     return min(found)[2] if found else None
@@ -91,8 +98,7 @@ def _make_and_model(pieces: list[str]) -> str | None:
     )
     if not make or not model or count_words(make) > 3 or count_words(model) > _MODEL_WORDS:
         return None
-    start = "" if model.casefold().startswith(make.casefold()) else f"{make} "
-    return f"{start}{model}" + (f" {year}" if year and year not in model else "")
+    return composed_name(make, model, year)
 
 
 def is_field(line: str) -> bool:

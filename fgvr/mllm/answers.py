@@ -12,11 +12,13 @@ import re
 from collections.abc import Iterator
 
 from fgvr.mllm.answer_fields import best_field, is_field
-from fgvr.mllm.marked_text import protected, quoted, restored, without_bold
+from fgvr.mllm.marked_text import bold_words, protected, quoted, restored, without_bold
 from fgvr.mllm.name_text import (
     MAX_WORDS,
+    begins_with_title,
     count_words,
     is_short_enough,
+    is_title,
     trimmed,
     without_lead,
     without_list_mark,
@@ -24,7 +26,7 @@ from fgvr.mllm.name_text import (
 )
 from fgvr.mllm.prose import name_in_prose
 from fgvr.mllm.refusals import foreign_language, is_placeholder, is_refusal, mentions_refusal, says_nothing_there
-from fgvr.mllm.reply_json import json_names
+from fgvr.mllm.reply_json import structured_names
 from fgvr.mllm.reply_text import bounded, unwrap
 from fgvr.mllm.sentences import sentences
 from fgvr.mllm.spelling import spelling_key
@@ -48,10 +50,11 @@ _CHATTER = re.compile(
     r"dog|cat|one)?)"
     r"\s*(?:[!.,:;…]+|\s[-–—]+)\s*(?![a-z]*\s*$)"
     r"|(?:so|okay|ok|alright|well|now|right|hmm+|got\s+it|first)?[,.!\s]*(?:let['’]?s|let\s+me|i\s+need\s+to|"
-    r"i\s+should|i['’]ll|i\s+will|the\s+user)\s[^\n.:!]*[\n.:!]+\s*"
+    r"i\s+should|i['’]ll|i\s+will|the\s+user)\s(?-i:(?=[a-z]))[^\n.:!]*[\n.:!]+\s*"
     r"|(?:here(?:['’]s|\s+is|\s+are|\s+you\s+go)|below\s+is|the\s+following\s+is)\b[^:\n.!]{0,100}(?::|\n|!)\s*"
+    r"|(?:in\s+(?:short|brief|summary|conclusion|a\s+word|other\s+words)|to\s+sum\s+up|overall|simply\s+put|tl;?dr)\s*[:,]\s*"
     r"|(?:based\s+on|after|upon|judging\s+(?:by|from)|from|looking\s+at|given|considering|according\s+to|as\s+per|"
-    r"with)\s+[^\n:.]{0,160}:\s*)+)",
+    r"with)\s+(?-i:(?=[a-z]))(?:(?!\b(?:is|are|be|seems|appears|looks|as|i|i['’]d|we)\s+[^:\s])[^\n:.(]){0,160}:\s*)+)",
     re.IGNORECASE,
 )
 _ONLY_CHATTER = re.compile(
@@ -82,15 +85,23 @@ _PARTS = frozenset(
 _STATEMENT = re.compile(
     r"^(?:(?i:this|that|it|these|those|they|he|she|there|here|what|who)(?:\s+(?:[a-z]\w*\s+){0,4}?(?:is|are|was|"
     r"appears?|seems?|looks?|shows?|depicts?|could|might|may|must|would|can|does|doesn|"
-    r"has|resembles|features|represents|contains)\b|['’](?:s|re)\s(?=[a-z\d\"“\ue000-\ue0ef]|[A-Z][a-z]+\s[A-Za-z]))|"
+    r"has|resembles|features|represents|contains)\b|['’](?:s|re)\s(?=[a-z\d\"“\ue000-\ue0ef]|"
+    r"[A-Z][\w'’.+-]+\s[A-Za-z]))|"
+    r"(?:[Ii]n|[Oo]n|[Ff]rom)\s[^,\n]{0,60}(?:image|photo|picture|photograph|shot|scene)\b[^,\n]{0,20},|"
+    r"(?:[Nn]ot|[Ii]t['’]?s\s+not|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is\s+not|isn['’]t))\s+an?\s|"
+    r"[Ii]t['’]s\s(?=\S)|(?:(?:[Ff]irst|[Nn]ext|[Tt]hen|[Nn]ow),?\s)?I\s+[a-z]+\s+(?:at|the|this|that|an?|with|from|"
+    r"it|can|for|toward|towards)\b|"
+    r"[Yy]ou['’]ve\s+got\s|[Ll]abel\s+is\s|"
     r"[Ii](?:['’](?:m|d|ve|ll)\b|\s+(?:think|believe|guess|suspect|would|can|could|am|see|don|do|cannot|will|have|"
-    r"might|identify|say)\b)|[Ww]e\s+(?:see|can|have)\b|[Yy]ou(?:['’]re|\s+are|\s+can)\s|"
+    r"might|identify|say|lean|go)\b)|[Ww]e\s+(?:see|can|have)\b|[Yy]ou(?:['’]re|\s+are|\s+can)\s|"
     r"(?i:based\s+on|judging|looking\s+at)\b.*,|(?i:(?:so|ok|okay|alright|well|now|hmm+|got\s+it|first|"
     r"next)?[,.!\s]*)(?:[Ll]et['’]?s|[Ll]et\s+me|[Ii]\s+(?:need|should|have)\s+to|[Ii]['’]ll)\s+[a-z]|"
     r"(?i:the|this|an?|my|in|from|based|given|judging|looking|pictured|shown|as|without|while|although|"
-    r"unfortunately|regarding|concerning|due|because|therefore|thus|so|hence|after|to)\b[^\n]*?[a-z,]\s(?:is|are|"
+    r"unfortunately|regarding|concerning|due|because|therefore|thus|so|hence|after|to|with|it|that|most\s+probably|"
+    r"clearly)\b[^\n]*?[a-z,]\s(?:is|are|"
     r"was|appears?|seems?|looks|shows?|depicts?|"
-    r"could\s+be|might\s+be|may\s+be|must\s+be|would\s+be|can\s+be|displays?|features|resembles|represents|"
+    r"(?:should|can|could|would|cannot|can['’]t|couldn['’]t)\s+(?:be|not)\b|captures|presents|portrays|depicts|"
+    r"might\s+be|may\s+be|must\s+be|would\s+be|can\s+be|displays?|features|resembles|represents|"
     r"contains|has|have|it['’]s)\s|"
     r"(?i:the\s+|this\s+)?(?i:image|photo|picture|photograph)\s+(?:is|shows?|depicts?|displays?|features|contains|"
     r"appears|of)\b)"
@@ -101,7 +112,7 @@ _VERB_INSIDE = re.compile(
     r"['’](?:s|re)\s(?:an?|the|likely|probably)\s|\s(?:shows|depicts|features|displays)\s(?:an?|the|its|two|"
     r"several)\s"
 )
-_COLON_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*\**[A-Za-z][\w /-]{1,30}\**\s*:\s+\S")
+_COLON_LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])?\s*\**([A-Za-z][\w /-]{1,30})\**\s*:\s+\S")
 _FEATURES = re.compile(
     r"\b(?:feature|characteristic|detail|aspect|observation|trait|attribute|element|point|step|reason|clue|factor|"
     r"indicator|propert)(?:s|ies)?\b",
@@ -146,12 +157,11 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
 
 def _read(text: str, *, explicit: bool) -> str | Failure:
     """The name in an unwrapped answer."""
-    if text[0] in "[{" or "{" in text or '["' in text or "['" in text:
-        names = json_names(text)
-        if names is not None:
-            text, explicit = names[0] if names else "", True
-            if not re.search(r"\w", text):
-                return Failure(Reason.EMPTY_ANSWER, "the JSON in the answer names nothing")
+    names = structured_names(text)
+    if names is not None:
+        text, explicit = names[0] if names else "", True
+        if not re.search(r"\w", text):
+            return Failure(Reason.EMPTY_ANSWER, "the JSON in the answer names nothing")
     if is_refusal(text) or says_nothing_there(text):
         return _named_after_all(text) or _without_name(text)
     language = foreign_language(text)
@@ -160,18 +170,22 @@ def _read(text: str, *, explicit: bool) -> str | Failure:
     name = _name_of(protected(text), exact=explicit)
     if name and spelling_key(name) and not is_placeholder(name):
         return name
-    return _without_name(name or text, text)
+    return (None if name else _named_after_all(text)) or _without_name(name or text, text)
 
 
 def _named_after_all(text: str) -> str | None:
     """The name that follows an apology: "I'm sorry, I can't be certain, but it looks like a **Herring Gull**."."""
     if says_nothing_there(text):
         return None
-    pieces = re.split(r"(?<=[.!])\s+|,?\s+but\s+|;\s+|\bhowever,?\s+", text, flags=re.IGNORECASE)
+    pieces = re.split(
+        r"(?<=[.!])\s+|,?\s+but\s+(?:rather\s+)?|;\s+|\bhowever,?\s+", protected(text), flags=re.IGNORECASE
+    )
     for piece in pieces[1:]:
-        if not is_refusal(piece) and not mentions_refusal(piece) and _STATEMENT.match(piece):
-            found = name_in_prose(protected(piece))
-            if found and re.search(r"[A-Z]", found) and not is_placeholder(found):
+        said = restored(piece)
+        if not is_refusal(said) and not mentions_refusal(said) and _STATEMENT.match(said):
+            found = name_in_prose(piece)
+            named = found and (re.search(r"[A-Z]", found) or bold_words(piece))
+            if found and named and not is_placeholder(found):
                 return found
     return None
 
@@ -227,8 +241,13 @@ def _without_chatter(text: str) -> str:
     if not re.search(r"\w", rest):
         return text
     # Bold type is kept in what follows, for the reader of prose.
-    place = text.find(rest[:20].strip())
-    return text[place:].lstrip() if place > 0 and "\n" not in rest[:20] else rest
+    text = _SPEAKER.sub("", text)
+    places = [place for place, letter in enumerate(text) if without_bold(letter)]
+    return (
+        text[places[found.end()] - 1 :].lstrip()
+        if text[places[found.end()] - 1] not in plain
+        else text[places[found.end()] :]
+    )
 
 
 def _is_heading(line: str) -> bool:
@@ -244,7 +263,8 @@ def _is_heading(line: str) -> bool:
 
 def _direct(lines: list[str], *, exact: bool) -> str | None:
     """The name where the answer begins with it; None where its first line says more than a name."""
-    listed = sum(_COLON_LINE.match(restored(line)) is not None for line in lines) > 1
+    headed = [found[1] for line in lines if (found := _COLON_LINE.match(restored(line)))]
+    listed = sum(spelling_key(heading) not in _HEADINGS for heading in headed) > 1
     for first in _beginnings(lines[0]):
         name = _short_name(first, exact=exact, heading=listed)
         if name is not None:
@@ -255,7 +275,7 @@ def _direct(lines: list[str], *, exact: bool) -> str | None:
 def _beginnings(line: str) -> Iterator[str]:
     """The line where it is one sentence, then its first sentence."""
     cut = sentences(line)
-    if len(cut) == 1 or (all(piece[-1] in "!?" for piece in cut[:-1]) and _is_title(restored(line))):
+    if len(cut) == 1 or (all(piece[-1] in "!?" for piece in cut[:-1]) and is_title(restored(line))):
         yield line  # "Where's Wally? The Wonder Book"
     if len(cut) > 1:
         yield cut[0]
@@ -271,57 +291,32 @@ def _short_name(text: str, *, exact: bool, heading: bool) -> str | None:
         text, exact = quotation[0], True
     plain = restored(text if exact else _LETTERED.sub("", text)).strip()[:_READ_FOR_A_NAME]
     item = heading and not exact and re.search(r":\s", plain) is not None  # of a list with headings: "Beak: long"
-    if item or not re.search(r"\w", plain) or _ONLY_CHATTER.match(plain) or _STATEMENT.match(plain):
+    if item or not re.search(r"\w", plain) or _states(plain, exact=exact):
         return None
     name = without_lead(without_tail(without_lead(trimmed(plain), exact=exact)), exact=exact)
+    if name != trimmed(plain) and _states(name, exact=exact):
+        return None  # "Most probably, this is a …"
     return name if _is_name(name, exact=exact, alone=name == trimmed(plain)) else None
+
+
+def _states(text: str, *, exact: bool) -> bool:
+    """Whether a sentence says something; a title does not: "I'm From Rice", "There Is Nothing Left to Lose"."""
+    if not (_ONLY_CHATTER.match(text) or _STATEMENT.match(text)):
+        return False
+    contracted = re.match(r"(?i:it|that|this)['’]s\s+(?:an?|the)\s", text) or (
+        not exact and re.match(r"\w+['’]s\s+(?i:an?|the)\s|[Ii]t['’]s\s", text)
+    )
+    return bool(contracted) or not begins_with_title(text)
 
 
 def _is_name(name: str, *, exact: bool, alone: bool) -> bool:
     """Whether what is left of a sentence is a name; `alone`: whether it is all of it."""
     if not is_short_enough(name) or (not alone and spelling_key(name) in _HEADINGS | _PARTS):
         return False
-    title = _is_title(name)
+    title = is_title(name)
     if _VERB_INSIDE.search(f"{name} ") and not title:
         return False  # a finite verb makes it a sentence: the name is in it, but it is not the name
     return exact or title or count_words(name) <= _SHORT_ANSWER_WORDS
-
-
-def _is_title(text: str) -> bool:
-    """Whether all words but particles have capitals or digits: "This Is Spinal Tap", "Lexus IS 350"."""
-    words = re.findall(r"[^\W_][\w'’.+#-]*", text)
-    small = {
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "by",
-        "de",
-        "del",
-        "des",
-        "der",
-        "for",
-        "from",
-        "in",
-        "la",
-        "le",
-        "of",
-        "on",
-        "or",
-        "the",
-        "to",
-        "with",
-        "x",
-        "n",
-        "y",
-        "e",
-        "und",
-    }
-    counted = [word for word in words if word not in small]
-    return len(counted) > 1 and all(
-        not word[0].islower() or any(letter.isupper() or letter.isdigit() for letter in word) for word in counted
-    )
 
 
 def _is_complete(name: str, text: str) -> bool:

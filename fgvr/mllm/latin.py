@@ -7,11 +7,13 @@ import re
 _MARKS = re.compile(r"\*{1,3}|_{2}|`|[\"“”]")
 _BINOMIAL = r"(?P<latin>[A-Z][a-z]+ (?:[x×] )?[a-z]{3,})\b"
 _AFTER = re.compile(
-    rf"^(?:\s+(?:flower|plant|species)s?)?\s*(?:\((?:or\s+|also\s+)?|,?\s*(?:scientific|botanic|formal)ally\s+known\s+as\s+)"
+    rf"^(?:\s+(?:flower|plant|species)s?)?\s*(?:\((?:or\s+|also\s+)?|,?\s*(?:scientific|botanic|"
+    rf"formal)ally\s+known\s+as\s+)"
     rf"(?:genus\s+|species\s+)?{_BINOMIAL}"
 )
 _BEFORE = re.compile(
-    rf"{_BINOMIAL}(?:\s*\([^)]*\))?,?\s+(?:also\s+|more\s+)?commonly\s+(?:known|referred\s+to|called)(?:\s+as)?\s+(?:an?\s+|the\s+)?$"
+    rf"{_BINOMIAL}(?:\s*\([^)]*\))?,?\s+(?:also\s+|more\s+)?commonly\s+(?:known|referred\s+to|"
+    rf"called)(?:\s+as)?\s+(?:an?\s+|the\s+)?$"
 )
 _REACH = 100
 """Characters around a name in which its scientific name stands."""

@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import re
 
-from fgvr.mllm.marked_text import protected, restored
+from fgvr.mllm.marked_text import bold_words, protected, restored, without_bold
 from fgvr.mllm.name_text import explains, is_aside, without_tail
 from fgvr.mllm.refusals import is_refusal
-from fgvr.mllm.reply_json import json_names
+from fgvr.mllm.reply_json import structured_names
 from fgvr.mllm.reply_text import bounded, unwrap
 from fgvr.mllm.spelling import spelling_key
 
-_FIELD = r"(?:label|class|option|candidate|guess|choice|answer|name|species|breed|prediction|top)"
+_FIELD = r"(?:label|class|option|rank|candidate|guess|choice|answer|name|species|breed|prediction|top)"
 _NUMBERED = re.compile(
     rf"^\s*(?:[*_]{{2}})?(?:{_FIELD}\s*)?[(\[#]?\d{{1,2}}(?:[.):\]](?:[*_]{{2}})?\s*(?!\d)|\s+-\s+(?!\d))",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"^(?P<indent>\s*)(?:[-*+•–]|[a-hA-H][.)])\s+")
+_ORDINAL = re.compile(
+    r"^\s*(?:[\u2460-\u2473\u2776-\u277f]\s*|#?\d{1,2}\s(?=[^\W\d])|#\d{1,2}\s+|\d{1,2}(?:\u20e3|st\b|nd\b|rd\b|"
+    r"th\b)\s*[:.)-]?\s*|"
+    r"[ivx]{1,4}[.)]\s+|(?:first|second|third|fourth|fifth|most\s+likely|next|then)(?:\s+\w+)?\s*:\s*|"
+    r"\d{1,3}\s?%\s+)(?=\S)",
+    re.IGNORECASE,
+)
+"""Marks of items that would be names' own beginnings in a single line."""
+_BULLET = re.compile(
+    r"^(?P<indent>\s*)(?:(?:[-*+•–—>·‣]|[a-hA-H][.)])\s+(?:\[[ xX]?\]\s+)?|"
+    r"[\u2190-\u21ff\u25a0-\u25ff\u2700-\u2775\u2780-\u27bf\u2b50]\s*)"
+)
 _INTRODUCTION = re.compile(
     r"^[^,;:]*\b(?:labels?|names?|classes|candidates?|species|breeds?|models?|options?|guesses|possibilities|"
     r"answers?)\b"
@@ -53,6 +64,8 @@ _SURE = re.compile(
     r"score)?\s*[:=]?\s*0?\.\d+\)?\s*$",
     re.IGNORECASE,
 )
+_MOST_READ = 20  # items for each name asked for
+_LONGEST_ITEM = 500  # characters: a name and the beginning of what is said of it
 _ONLY_FIELD = re.compile(rf"^\W*{_FIELD}\W*$", re.IGNORECASE)
 
 
@@ -72,13 +85,16 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
     reply = unwrap(bounded(raw))
     if reply.open_thought:
         return [raw]
+    if reply.tagged:
+        return list(reply.tagged)[:most]
     text = _GREETING.sub("", reply.text)
-    items = json_names(text) if re.search(r"[\[{]", text) else None
+    items = structured_names(text)
     from_json = items is not None
     if items is None:
         items = [] if is_refusal(text) else _from_lines(text, most)
     if cut and items and _ends_with(raw, items[-1]):
         items = items[:-1]
+    items = [item[:_LONGEST_ITEM] for item in items[: _MOST_READ * most]]  # an endless list has no more to say
     shares = _shares(items)
     distinct: dict[str, str] = {}
     for item in items:
@@ -109,12 +125,7 @@ def _ends_with(text: str, item: str) -> bool:
 
 def _from_lines(text: str, most: int) -> list[str]:
     lines = [line for line in text.splitlines() if line.strip()]
-    numbered = [_NUMBERED.sub("", line, count=1) for line in lines if _NUMBERED.match(line)]
-    if len(numbered) > 1:
-        return numbered
-    if inline := _numbered_inline(text):
-        return inline
-    if numbered:
+    if numbered := _numbered(lines, text):
         return numbered
     bullets = [(found, line) for line in lines if (found := _BULLET.match(line))]
     if bullets:
@@ -124,6 +135,19 @@ def _from_lines(text: str, most: int) -> list[str]:
     if len(names) > 1:
         return names
     return _from_sentence(names[0] if names else text, most)
+
+
+def _numbered(lines: list[str], text: str) -> list[str]:
+    """The items that numbers part, in lines or within one."""
+    numbered = [_NUMBERED.sub("", line, count=1) for line in lines if _NUMBERED.match(line)]
+    if len(numbered) > 1:
+        return numbered
+    if inline := _numbered_inline(text):
+        return inline
+    if any(re.search(r"\w", item) for item in numbered):
+        return numbered
+    ordinal = [_ORDINAL.sub("", line, count=1) for line in lines if _ORDINAL.match(line)]
+    return ordinal if len(ordinal) > 1 and len(ordinal) >= len(lines) - 2 else []
 
 
 def _numbered_inline(text: str) -> list[str]:
@@ -147,7 +171,10 @@ def _from_sentence(text: str, most: int) -> list[str]:
     text = text[introduction.end() :] if introduction is not None else text
     if introduction is None and _SENTENCE.search(text):
         return []
-    separator = next((mark for mark in (";", "|", ",", "、", " / ") if mark in text), None)
+    text = re.sub(r"^\s*[\[({](.*)[\])}]\s*$", r"\1", re.sub(r"^\s*either\s+", "", text, flags=re.IGNORECASE))
+    separator = next((mark for mark in (";", "|", ",", "、", " / ", " > ", " · ", " • ") if mark in text), None)
+    if separator is None and text.count("/") == most - 1 > 1:
+        separator = "/"
     pieces = [text] if separator is None else _split(text, separator)
     pieces = [re.sub(r"^\s*(?:and|or)\s+", "", piece) for piece in pieces if piece.strip()]
     # "Black and White Warbler": "and" parts the last piece only where a name is missing.
@@ -177,7 +204,11 @@ def _without_explanation(item: str, *, shares: int) -> str:
 
     `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
     """
-    item = restored(protected(item.strip()))
+    marked = protected(item.strip())
+    bold = bold_words(marked)
+    item = restored(marked)
+    if bold and without_bold(marked).startswith(bold[0]) and re.match(r"\s*[:–—-]\s", item[len(restored(bold[0])) :]):
+        item = restored(bold[0])
     sure = _SURE.search(item)
     if sure is not None and sure.start() and (shares > 1 or (shares and not is_aside_kept(item[sure.start() :]))):
         item = item[: sure.start()]

@@ -16,11 +16,17 @@ MAX_WORDS = 12
 """Longer findings are clauses, not names."""
 _WITHOUT_BLANKS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 
-_LIST_MARK = re.compile(r"^\s*(?:[-*•–+>]\s+|[(\[]?\d{1,2}[.)\]]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)")
+_LIST_MARK = re.compile(
+    r"^\s*(?:[-*•–+>]\s+|[\u2022\u2190-\u21ff\u2460-\u2473\u25a0-\u25ff\u2776-\u277f]\s*|[-=]>\s*|\d\u20e3\s*|"
+    r"[(\[]?\d{1,2}[.)\]:]\s+(?=\S)|[(\[][a-hA-H1-9][)\]]\s+)"
+)
 _HEDGE = re.compile(
-    r"^(?:(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|maybe|"
-    r"presumably|apparently|definitely|"
-    r"almost\s+certainly|undoubtedly)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|may|must|"
+    r"^(?:(?:(?-i:[Ii]s|[Cc]ould|[Mm]ight|[Cc]an)\s+(?-i:it|this|that|they)(?:\s+be)?(?=\s+an?\s))|"
+    r"either(?=\s+an?\s)|(?:it['’]?s\s+)?(?:most\s+|very\s+|quite\s+|more\s+)?(?:likely|probably|possibly|perhaps|"
+    r"maybe|"
+    r"presumably|apparently|definitely|clearly|obviously|evidently|"
+    r"almost\s+certainly|undoubtedly|probable)|(?:looks|seems|appears)\s+(?:like|to\s+be|to\s+show)|(?:could|might|"
+    r"may|must|"
     r"would)\s+be|"
     r"identified\s+as|classified\s+as|best\s+described\s+as|closely\s+resembles|resembles|"
     r"pictured(?:\s+here)?\s+is|shown(?:\s+here)?\s+is|"
@@ -92,7 +98,8 @@ _ASIDE = re.compile(
     r"a\.k\.a\.|because|due|given|which|"
     r"tentative|unsure|unconfirmed|best\s+guess|guess|uncertain|assumed|hybrid\s+of|synonym|syn\.|approximately|"
     r"note|if)\b[\s.:]|"
-    r"(?:likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|approx\.?|probably|"
+    r"(?:likely|(?:less|more)\s+likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|"
+    r"approx\.?|probably|"
     r"possibly|perhaps|maybe|\?+)$|(?:most|very)\s+(?:likely|probabl))",
     re.IGNORECASE,
 )
@@ -119,7 +126,13 @@ _SEPARATOR = re.compile(
 )
 _BRACKET = re.compile(r"\s*(?P<open>[(\[])(?P<inside>[^()\[\]]*)[)\]]\s*$")
 _OPEN_BRACKET = re.compile(r"\s*[(\[][^()\[\]]*$")
+_WITHIN_QUOTES = re.compile(r"^(?:\"([^\"]+)\"|'((?:[^']|'(?=\w))+)')$")
+_STRAY_QUOTE = r"(?:\"(?=[^\"]*$)|'(?!\w))"  # of "'Tis the Season" it is an apostrophe
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55]")
+_OTHER_GUESS = re.compile(
+    r"\s+or\s+(?:an?|the|possibly|perhaps|maybe|another|some|similar)\s.*$|\s+(?:aka|a\.k\.a\.)\s.*$|"
+    r"\s+(?:to\s+me|in\s+(?:this|the)\s+(?:image|photo|picture))$|(?<=\w)\[\d{1,2}\]$"
+)
 _HEDGE_AT_END = re.compile(
     r",?\s+(?:[Ii]\s+(?:think|believe|guess|suppose|would\s+say)|[Ii]['’]d\s+(?:say|guess)|most\s+likely|probably|"
     r"possibly|perhaps|maybe|or\s+similar|or\s+something\s+similar|"
@@ -130,6 +143,25 @@ _HEDGE_AT_END = re.compile(
 def count_words(name: str) -> int:
     """Words of a name; of Chinese, Japanese, Thai and Lao, which have no blanks, four letters count as a word."""
     return len(name.split()) + len(_WITHOUT_BLANKS.findall(name)) // 4
+
+
+_PARTICLES = frozenset(
+    re.findall(r"\w+", "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y")
+)
+
+
+def is_title(text: str) -> bool:
+    """Whether all words but particles have capitals or digits: "This Is Spinal Tap", "Lexus IS 350"."""
+    words = [word for word in re.findall(r"[^\W_][\w'’.+#-]*", text) if word not in _PARTICLES]
+    return len(words) > 1 and all(
+        word[0].isupper() or any(letter.isupper() or letter.isdigit() for letter in word) for word in words
+    )
+
+
+def begins_with_title(text: str, words: int = 3) -> bool:
+    """Whether a text is a title of so many words at least, or is one up to a bracket, dash, comma or full stop."""
+    title = re.split(r"\s[(–—-]|,\s|\.\s", text, maxsplit=1)[0]
+    return is_title(title) and len(title.split()) >= (words if title != text else 2)
 
 
 def is_short_enough(name: str) -> bool:
@@ -148,7 +180,10 @@ def trimmed(name: str) -> str:
     for _ in range(3):
         before = name
         name = name.strip(" \t“”„‘«»‹›,;:–—=|\\~^")
-        name = re.sub(r"^(?:\"|'(?!\d\d\b)|[!?/]+|-+(?!\d)|\.(?![A-Za-z0-9])|\*+(?=\s|$)|>\s*)+", "", name)
+        name = _WITHIN_QUOTES.sub(lambda found: found[1] or found[2], name)
+        name = re.sub(
+            rf"^(?:{_STRAY_QUOTE}|-+(?!\d)|/+|[!?]+(?![!?]|\s\()|\.+(?![.\w])|\*{{2,}}|\*(?=\s|$)|>\s*)+", "", name
+        )
         name = re.sub(r"(?<=[^\d])[\"']$|(?:(?<=\s)|(?<=[.!?\"]))[-/*]+$|\*{2,}$|[.!?。！？、，]+$|’$", "", name)
         for opening, closing in ("{}", "()", "[]", "【】", "（）"):
             if name.startswith(opening) and name.endswith(closing) and _is_around(name, opening, closing):
@@ -189,7 +224,7 @@ def without_tail(name: str, *, in_list: bool = False) -> str:
         name = trimmed(_without_sureness(name, in_list=in_list))
         name = _without_bracket(name)
         name = _without_explanation(name)
-        name = _HEDGE_AT_END.sub("", name)
+        name = _OTHER_GUESS.sub("", _HEDGE_AT_END.sub("", name))
         if name == before:
             break
     return trimmed(name)

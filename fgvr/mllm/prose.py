@@ -25,92 +25,17 @@ from fgvr.mllm.name_text import (
     without_tail,
 )
 from fgvr.mllm.sentences import sentences
+from fgvr.mllm.statements import ARTICLE, FIRST_PERSON, HEDGE, NAMED_FIRST, STATEMENT, SUGGESTED, THERE_IS
 
-_ARTICLE = r"(?:an?|the|some|one)\s+"
-_HEDGE = (
-    r"(?:most|very|quite|indeed|actually|almost\s+certainly|certainly|likely|probably|possibly|perhaps|definitely|"
-    r"clearly|maybe|"
-    r"commonly|specifically|either|simply|just|best|identified\s+as|classified\s+as|known\s+as|called|named|"
-    r"described\s+as|considered|labell?ed(?:\s+as)?|"
-    r"believed\s+to\s+be|thought\s+to\s+be|(?:an?\s+|the\s+)?(?:type|kind|variet(?:y|ies)|species|breed|example|"
-    r"members?|"
-    r"cultivars?|hybrid|photo|photograph|picture|image|close-up|(?:rear|front|side|back)(?:\s+view)?|view|pair|"
-    r"group|bunch|clusters?|"
-    r"characteristics|features|appearance|description|head|bottle|box|pack|packet|package|can|bag|jar)s?\s+of|"
-    r"(?:of|from|to)\s+the\s+(?:species|genus|variety|breed|family|"
-    r"model)|the\s+(?:species|genus|breed)|those\s+of|that\s+of|of)\s+"
-)
-_COPULA = (
-    r"(?:is|are|was|would\s+be|appears?\s+to\s+(?:be|match|show|belong\s+to)|seems?\s+to\s+be|"
-    r"looks?\s+(?:to\s+me\s+)?(?:like|to\s+be)|"
-    r"(?:could|might|may|must|can|should)\s+(?:be|well\s+be)|shows?|showcases?|depicts?|displays?|features?|"
-    r"(?:closely\s+|most\s+)*"
-    r"(?:resembles?|match(?:es)?)|represents|belongs?\s+to|has\s+features\s+consistent\s+with|contains?|"
-    r"points?\s+to|suggests?)"
-)
-_SUBJECT = (
-    r"(?:(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?|(?:the|this|these|that|an?|my|your|"
-    r"our)\s[^.:;]{0,80}?\b(?:image|picture|photo|photograph|pictured|shown|depicted|provided|"
-    r"foreground|description|question|species|model|breed|variety|label|class|answer|name|guess|identification|"
-    r"classification|category|prediction|"
-    r"conclusion|match|subject|object|item|product|here|see|seen)\b[^.:;]{0,40}?\s|"
-    r"(?:what|who)\s+(?:you|we|i)(?:['’]re|\s+are|\s+can)?\s*(?:see|seeing|have|looking\s+at)?\s*(?:here\s+|"
-    r"in\s+(?:this|the)\s+\w+\s+)?|"
-    r"(?:this|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
-    r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
-)
-_STATEMENT = re.compile(
-    rf"(?:^|[,–—):]\s*|(?-i:\b(?:that|so|therefore|and|think|believe|guess|say|"
-    rf"suspect)\b),?\s)\s*{_SUBJECT}(?P<copula>{_COPULA}[:,]?\s+|['’]s\s+|['’]re\s+)"
-    rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_FIRST_PERSON = (
-    re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit", "You are looking at …"
-        r"(?:^|[,–—:]\s*|\band\s)\s*(?:(?:i|we|you|one)(?:['’](?:d|m|re|ll)|\s+(?:would|can|could|am|are|have|will|"
-        r"might|do))?\s+(?:also\s+|clearly\s+|confidently\s+|best\s+)?"
-        r"(?P<verb>classify|label|identify|identified|describe|call|name|categori[sz]e|recogni[sz]e|see|looking\s+at|"
-        r"say|guess|go\s+with|think\s+of|choose|pick|answer|"
-        r"believe|think|suspect|suggest|assign|provide|give|tag)\b"
-        r"(?:\s+(?:this|it|that|the|these)(?:\s+(?:(?!as\b|an?\b)\w+\s+){0,2}?(?:image|photo|picture|bird|animal|car|"
-        r"flower|plant|dog|cat|product|object|item|one|subject|label|class))?)?"
-        r"(?:\s+(?:label|name|class))?\s*(?:as|with|to\s+be|is)?[:,]?\s+)"
-        rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
-        re.IGNORECASE | re.DOTALL,
-    )
-)
-_THERE_IS = re.compile(
-    r"(?:^|,\s*)(?:there\s*(?:is|are|['’]s)|here\s*(?:is|are|['’]s)|here\s+we\s+have|pictured(?:\s+here)?\s+(?:is|"
-    r"are)|shown(?:\s+here)?\s+(?:is|are)|"
-    r"(?:it\s+)?can\s+be\s+(?:identified|classified|described|labell?ed|recogni[sz]ed)\s+as|featured\s+(?:is|are)|"
-    r"we\s+have)\s+"
-    rf"(?P<prefix>(?-i:(?:{_HEDGE})*(?:{_ARTICLE})?(?:{_HEDGE})*(?:{_ARTICLE})?))(?P<name>\S.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_SUGGESTED = re.compile(  # "this suggests it is a Tree Pipit"
-    rf"\b(?:(?:that|which|it|this)\s+{_COPULA}|could\s+be|likely|resembles?|consistent\s+with|identified\s+as|"
-    rf"classified\s+as|described\s+as|labell?ed(?:\s+as)?|depicting|showing|"
-    r"featuring)\s+"
-    rf"(?P<prefix>(?-i:(?:{_HEDGE})*{_ARTICLE}(?:{_HEDGE})*))(?P<name>\S.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_NAMED_FIRST = re.compile(  # "A House Sparrow is shown in the image.", "House Sparrow is the best label."
-    r"^(?P<prefix>(?:[Aa]n?|[Tt]he)\s+)?(?P<name>(?!(?:It|This|That|These|They|There|What|I|We|You|The|He|She|My|"
-    r"In|On|One|Its|Based|Given|However|Without|To|As|If)\b)\S.{0,118}?)\s+"
-    r"(?:is|are|was)\s+(?=(?:the\s+(?:best|most|correct|label|answer|name|class|species|subject|main)|my\s|shown|"
-    r"depicted|pictured|visible|seen|perched|sitting|standing|"
-    r"parked|displayed|featured|in\s+the\s+(?:image|photo|picture)|in\s+this|a\s+(?:fine|suitable|good)|what))",
-    re.DOTALL,
-)
 _COMMON_NAME = re.compile(
     r"^(?:\s+L\.?)?(?:\s*\([^)]*\))?[,\s(]*(?:is\s+|also\s+|which\s+)*(?:commonly|popularly|often|better|widely|"
     r"more\s+commonly)\s+(?:also\s+)?"
-    rf"(?:known|referred\s+to|called)\s+(?:as\s+)?(?:{_ARTICLE})?(?P<name>\S.*)",
+    rf"(?:known|referred\s+to|called)\s+(?:as\s+)?(?:{ARTICLE})?(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _MORE_EXACTLY = re.compile(
     rf"^[,\s(]*(?:and\s+)?(?:more\s+)?(?:specifically|(?:most\s+)?likely|probably|"
-    rf"possibly)\b,?\s+(?:{_HEDGE})*(?:{_ARTICLE})?"
+    rf"possibly)\b,?\s+(?:{HEDGE})*(?:{ARTICLE})?"
     r"(?P<name>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -148,10 +73,10 @@ _NAME_END = re.compile(
     r"and\s+(?:is|are|was|its|has|it|they|this|the|not|an?)\b|(?:is|are|was|were|has|have|may|appears?|"
     r"shows)(?=\s+(?!\d)|[\s.,]*$)|can(?=\s+(?:be|also|grow|reach|have|vary|live|range)\b)|or|since|"
     r"(?:species|genus|family)(?=[\s.,]|$))\b|"
-    r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|"
-    r"[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
+    r"\s+(?:with|on|in|from|of)\s+(?:my|[a-z-]+ed)\s|\s+(?:here|there|to\s+me)(?=[.,!\s]*$)|"
+    r"(?<![A-Z])[.!?]\s+(?=[a-z])(?=(?:it|the|this|its|they|however|there)\b)",
 )
-_SOFT_END = re.compile(r"(?P<mark>,\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
+_SOFT_END = re.compile(r"(?P<mark>,(?!\d{3}\b)\s*|;\s*|:\s+|\s+[-–—]{1,3}\s+|\s*—\s*|\s*\n|\s*[(\[])")
 _SIZE = re.compile(
     r"^(?:\d+(?:[.,/]\d+)*\s*(?:x\s*\d|ml|cl|l|g|kg|oz|lb|mm|cm|m|inch|in|pack|count|ct|pcs|pieces|gb|tb|w|v|\"|'|"
     r"%|-)|size\s)",
@@ -162,7 +87,7 @@ _LATIN = re.compile(r"^[A-Z][a-z]+(?: (?:x |× )?[a-z]{3,})?$")
 _LINNAEUS = re.compile(r"^([A-Z][a-z]+ [a-z]+) L$")
 _ADVERB = r"(?!(?:\w*(?:l[il]|f|jel|hol|bel|bul|kel|gul|ral|sal|pol|p|wool|chil|anoma|fami|suppl|bar|dai))ly\b)\w{2,}ly"
 _NO_NAME = re.compile(
-    r"^(?:(?:not|too|very|it|this|that|them|these|its|there|able|unable)\b|difficult|hard\s+to|unclear|unknown|"
+    r"^(?:(?:not(?!-)|too|very|it|this|that|them|these|its|there|able|unable)\b|difficult|hard\s+to|unclear|unknown(?=$|\s+(?:species|type|kind|variety|breed|origin|bird|plant|flower|car|object|item)\b)|"
     r"unidenti|impossible|challenging|important|possible|"
     r"likely$|based\b|characteri|indicative|consistent|similar\s+to|distinctive$|visible|blurry|one\s+(?:of|that|"
     r"which|with)\b|"
@@ -247,12 +172,12 @@ def _findings(sentence: str, *, alone: bool) -> Iterator[_Finding]:
     sentence = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", sentence)
     marked = bold_places(sentence)
     plain = without_bold(sentence)
-    statement = _STATEMENT.search(plain)
+    statement = STATEMENT.search(plain)
     if statement is not None and quoted(statement["name"]) is None:  # "a bird that appears to be a Tree Pipit"
         inner = re.search(r"\s+(?:that|which|who)\b|[,(]", statement["name"])
-        relative = None if inner is None else _SUGGESTED.match(statement["name"], inner.start() + 1)
+        relative = None if inner is None else SUGGESTED.match(statement["name"], inner.start() + 1)
         statement = relative or statement
-    patterns = (_FIRST_PERSON, _THERE_IS, _NAMED_FIRST, _SUGGESTED)
+    patterns = (FIRST_PERSON, THERE_IS, NAMED_FIRST, SUGGESTED)
     for match in (statement, *(pattern.search(plain) for pattern in patterns)):
         if match is None:
             continue
@@ -262,14 +187,14 @@ def _findings(sentence: str, *, alone: bool) -> Iterator[_Finding]:
         if name is None:
             continue
         if (
-            (exact and match.re is not _SUGGESTED)
+            (exact and match.re is not SUGGESTED)
             or _reads_as_name(name)
             or re.match(r"\s*\(\W?[A-Z][a-z]+ [a-z]", rest)
         ):
             yield _Finding(name, 2, rest)
             return
         plural = (match.groupdict().get("copula") or "").strip().lower() in {"are", "'re", "’re"}
-        noun = re.search(rf"{_ARTICLE}|\bof\s", match["prefix"] or "", re.IGNORECASE) or _COMMON_NAME.match(rest)
+        noun = re.search(rf"{ARTICLE}|\bof\s", match["prefix"] or "", re.IGNORECASE) or _COMMON_NAME.match(rest)
         if _ONLY_KIND.match(name) and not alone:
             continue  # "The image shows a bird. It …" has more to say
         if noun or not _CLAUSE.search(name):
@@ -286,7 +211,8 @@ def _said(text: str, bold: str) -> tuple[str | None, str, bool]:
     quotation = quoted(text)
     if quotation is not None:
         name = without_lead(_plain(quotation[0]), exact=True)
-        if name and not _NO_NAME.match(name) and count_words(name) <= MAX_WORDS:
+        bounds = not re.match(r"\s+[A-Z\d]", restored(quotation[1]))  # "Weird Al" Yankovic
+        if bounds and name and not _NO_NAME.match(name) and count_words(name) <= MAX_WORDS:
             return name, restored(quotation[1]), True
     text = restored(text)
     bold = without_lead(_plain(bold), exact=True)
@@ -306,7 +232,7 @@ def _common(finding: _Finding) -> str | None:
         return None
     first, rest = _cut(match["name"])
     if first is not None and re.match(r"^[A-Z][a-z]+ [a-z]+(?:i|us|um|is|ae|ens)$", first):  # another Latin name, or
-        other = re.match(rf"\s+or\s+(?:{_ARTICLE})?(?P<name>\S.*)", rest, re.DOTALL)
+        other = re.match(rf"\s+or\s+(?:{ARTICLE})?(?P<name>\S.*)", rest, re.DOTALL)
         return (_cut(other["name"])[0] if other is not None else None) or first
     return first
 
@@ -323,7 +249,7 @@ def _exactly(finding: _Finding, found: list[_Finding]) -> str | None:
 
 def _cut(text: str) -> tuple[str | None, str]:
     """The name at the start of `text` (None where there is none), and what follows it."""
-    text = restored(text).lstrip(' "“')
+    text = restored(text).lstrip(' "“' if text.count('"') % 2 else " “")
     place = _end(text)
     name = text[:place]
     if name.rfind("(") > name.rfind(")"):  # a bracket that the end left open
@@ -353,7 +279,9 @@ def _end(text: str) -> int:
         elif mark in {"", ";"}:
             return soft.start()
         elif mark == ",":
-            if is_comma_aside(tail) or not (_SIZE.match(tail) or _is_variant(head, text[soft.end() :])):
+            if is_comma_aside(tail) or not (
+                _SIZE.match(tail) or (_is_variant(head, tail) and not re.match(r",?\s+or\b", text[place:]))
+            ):
                 return soft.start()
         elif explains(head, text[soft.end() :]):
             return soft.start()
@@ -362,7 +290,7 @@ def _end(text: str) -> int:
 
 def _is_variant(head: str, tail: str) -> bool:
     """Whether a comma parts a product from its variant, with which the sentence ends: "Nike Air Max 90, White."."""
-    words = tail.rstrip(" .!").split()
+    words = [word for word in tail.rstrip(" .,!").split() if word not in {"of", "with", "and", "for", "in"}]
     return (
         0 < len(words) <= 3
         and re.search(r"[A-Z]", head) is not None

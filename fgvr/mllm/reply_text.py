@@ -6,37 +6,44 @@ Nothing here knows what a name is. The marks are those of open models' chat temp
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from dataclasses import dataclass
 
 _THOUGHT = (
-    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|scratch_?pad|rationale|analysis|seed:think|"
-    r"begin_of_thought|start_thinking|summary|caption)"
+    r"(?:[\w:]*(?:think|thought|reason|reflect|monolog|scratch_?pad|rationale|deliberat|planning)\w*|analysis|summary|"
+    r"caption)"
 )
+"""Tags of thoughts, by the word in them: <think>, <seed:think>, <inner_thoughts>, <internal_monologue>."""
+_PLAIN_THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"  # "[ThinkPad]" is none
 _OPENED = re.compile(
-    rf"<\|?{_THOUGHT}\|?>|\[{_THOUGHT}\]|◁{_THOUGHT}▷|<\|channel\|?>\s*(?:analysis|commentary|"
-    rf"thought)\b",
+    rf"<\s?\|?{_THOUGHT}\|?\s?>|\[{_PLAIN_THOUGHT}\]|◁{_THOUGHT}▷|<\|channel\|?>\s*(?:analysis|commentary|"
+    rf"thought)\b|<unused94>|<\|?(?:think|thought|reason)\w*\Z|<details[^<>]{{0,80}}>\s*<summary>|"
+    r"\A(?-i:analysis(?=[A-Z]))|\Athinking\.{3}\n",
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
-    rf"<\|?/{_THOUGHT}\|?>|\[/{_THOUGHT}\]|◁/{_THOUGHT}▷|<\|end_of_thought\|>|<\|end_thinking\|>|<channel\|>|"
-    r"<\|channel\|>\s*final\s*(?:<\|message\|>)?",
-    re.IGNORECASE,
+    rf"<\s?\|?/\s?{_THOUGHT}\|?\s?>|\[/{_PLAIN_THOUGHT}\]|◁/{_THOUGHT}▷|<\|end_of_thought\|>|<\|end_thinking\|>|"
+    rf"<channel\|>|"
+    r"<\|channel\|>\s*final\s*(?:<\|message\|>)?|<unused95>|</details>|(?-i:assistantfinal(?=[A-Z]))|"
+    r"^\.{3}\s?done thinking\.?$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER_TAG = (
-    r"(?:answer|final_answer|final|conclusion|label|class|class_label|name|common_name|output|result|response|"
-    r"prediction|"
-    r"solution|species|breed|category|product)"
+    r"(?:[a-z]+_){0,3}(?:answer|final|conclusion|label|class|name|output|result|response|prediction|solution|species|"
+    r"breed|category|product|item|object)"
 )
 _ANSWER = re.compile(
-    rf"<(?P<tag>{_ANSWER_TAG})>\s*(?P<inside>.*?)\s*(?:</(?P=tag)>|\Z)|"
+    rf"<(?P<tag>{_ANSWER_TAG})(?:\s[^<>]{{0,80}})?>\s*(?P<inside>.*?)\s*(?:</(?P=tag)>|\Z)|"
     r"<\|begin_of_(?:box|solution)\|>\s*(?P<box>.*?)\s*(?:<\|end_of_(?:box|solution)\|>|\Z)|"
-    r"\[ANSWER\]\s*(?P<bracket>.*?)\s*(?:\[/ANSWER\]|\Z)",
+    r"\[(?:ANSWER|RESPONSE)\]\s*(?P<bracket>.*?)\s*(?:\[/(?:ANSWER|RESPONSE)\]|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|emph)\s*\{([^{}]*)\}")
+_BOXED = re.compile(r"(?:\\|(?<!\w))(?:boxed|fbox)\s*\{")
+_COMMAND = re.compile(r"\\(?:text\w*|math\w+|emph|operatorname|mbox)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_MATHS = re.compile(r"\$\$?(?=\\)([^$\n]*)\$\$?|\\[(\[]([^\n]*?)\\[)\]]")
+_ESCAPED = re.compile(r"\\([&%$#_*~ {}\[\]()!.+-])")
 _TURN_START = re.compile(
     r"^\s*(?:<\|(?:im_start|start)\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|"
     r"<start_of_turn>\s*model|<\|turn>\s*model|<\|message\|>|<\|assistant\|>|<s>|<bos>|<\|begin_of_text\|>|"
@@ -44,19 +51,20 @@ _TURN_START = re.compile(
     re.IGNORECASE,
 )
 _TURN_END = re.compile(
-    r"</s>|<s>|<eos>|<bos>|<pad>|<unk>|</?(?:start|end)_of_turn>|<turn\|>|<\|[^<>|\n]{1,40}\|?>|<[｜|"
-    r"][^<>\n]{1,40}[｜|]>|"
-    r"<\|?(?:endoftext|end_of_utterance|end_of_sentence|eot_id|end)\|?>|\[/?INST\]|<0x0A>",
+    r"</s>|<s>|</?(?:start|end)_of_turn>|<turn\|>|<\|[^<>|\n]{1,40}\|?>|<[｜|][^<>\n]{1,40}[｜|]>|"
+    r"<\|?(?:eos|bos|pad|unk|sep|eot|eod|endoftext|end_of_utterance|end_of_sentence|eot_id|end|image)\|?>|"
+    r"</?(?:assistant|user|system)>|\[\|?/?end\w*\|?\]|<0x0A>|<\|\w*\|?\Z|"
+    r"(?-i:\[/?(?:INST|EOS|BOS|EOT|EOD|SEP|PAD|DONE)\])",
     re.IGNORECASE,
 )
-_HTML_BREAK = re.compile(r"<(?:br|/p|/div|/li|/h[1-6]|hr)\s*/?>", re.IGNORECASE)
-_HTML = re.compile(
-    r"</?(?:a|b|i|u|em|strong|span|p|div|code|pre|mark|small|sub|sup|h[1-6]|ul|ol|li|html|body|center|font|ref|text|"
-    rf"{_ANSWER_TAG})(?:\s[^<>]{{0,200}})?>",
-    re.IGNORECASE,
+_PROMPT = re.compile(r"\A.*\[/INST\](?=.*\w)", re.DOTALL)
+_PLACES = re.compile(
+    r"<\|?(?P<kind>b?box|quad|point)(?:_start)?\|?>[\s\d\[\](),.]*<[/|]?(?P=kind)(?:_end)?\|?>", re.IGNORECASE
 )
-_ENTITY = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'", "nbsp": " ", "ndash": "–", "mdash": "—"}
-_ENTITIES = re.compile(r"&(?:#(\d{2,6})|#x([0-9a-fA-F]{2,5})|(amp|lt|gt|quot|apos|nbsp|ndash|mdash));")
+_HTML_BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6]|hr)\s*/?>", re.IGNORECASE)
+_HTML_CELL = re.compile(r"</t[dh]>(?=\s*<t[dh])", re.IGNORECASE)
+_HTML = re.compile(r"<[/?]?[A-Za-z][\w.:-]{0,40}(?:\s[^<>]{0,200})?[/?]?>")
+_ENTITIES = re.compile(r"&(?:#\d{2,6}|#x[0-9a-fA-F]{2,5}|[A-Za-z]{2,8}\d?);")
 _FENCE = re.compile(r"```+[ \t]*[\w+-]*[ \t]*\n?(?P<inside>.*?)\n?\s*(?:```+|\Z)", re.DOTALL)
 _INVISIBLE = re.compile(
     r"[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe0e\ufe0f\ufeff\x00-\x08\x0b-\x1f\x7f-\x9f]"
@@ -76,6 +84,7 @@ _ONE_FORM = {
 
 _LONGEST = 8_000
 """Characters that are read of an answer, half from its beginning and half from its end."""
+_ENDLESS_SIGN = re.compile(r"(\W)\1{59,}")
 _ENDLESS_WORD = re.compile(r"(\S{400})\S+")
 
 
@@ -87,33 +96,40 @@ class Reply:
         text: the reply without thoughts, marks and fences; of a tagged answer what the tag holds.
         explicit: whether a tag or box says that the text is the answer and nothing else.
         open_thought: whether the reply ended inside its thoughts: what is left of it is no answer.
+        tagged: what each tag holds where several of one kind follow each other, as a list does.
     """
 
     text: str
     explicit: bool = False
     open_thought: bool = False
+    tagged: tuple[str, ...] = ()
 
 
 def unwrap(raw: str) -> Reply:
     """A reply without its wrapping; see `Reply`."""
-    text, open_thought = without_thoughts(one_form(raw))
-    tagged = _tagged(text)
+    text = _ENTITIES.sub(lambda entity: html.unescape(entity[0]), one_form(raw))
+    text, open_thought = without_thoughts(_PROMPT.sub("", _PLACES.sub("", text)))
+    whole, tagged = text, _tagged(text)
     if tagged is not None:
         text = tagged
     elif open_thought:
         return Reply("", open_thought=True)
     text = _up_to_the_turns_end(text)
-    text = _HTML.sub("", _HTML_BREAK.sub("\n", text))
-    text = _ENTITIES.sub(_letter, text)
+    text = _HTML.sub("", _HTML_CELL.sub(" | ", _HTML_BREAK.sub("\n", text)))
+    text = _without_latex(text)
     text = _FENCE.sub(lambda fence: f"\n{fence['inside']}\n", text) if "```" in text else text
-    text = re.sub(r"^assistant\s*\n", "", text.strip(), flags=re.IGNORECASE)
-    return Reply(text.strip(), explicit=tagged is not None)
+    text = re.sub(
+        r"^assistant\s*\n|(?:\\n)+$|(?<=\S)\s*#{2,}$|(?<=\w)\s?\[\^\d{1,2}\]$", "", text.strip(), flags=re.IGNORECASE
+    )
+    each = tuple(_HTML.sub("", found["inside"]) for found in _ANSWER.finditer(whole) if found["inside"])
+    return Reply(text.strip(), explicit=tagged is not None, tagged=each if len(each) > 1 else ())
 
 
 def bounded(text: str) -> str:
     """A text of bearable length: a model that repeats itself without end must not hold up the others."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}\n{text[-_LONGEST // 2 :]}"
+    text = _ENDLESS_SIGN.sub(lambda run: run[0][:60], text)
     return _ENDLESS_WORD.sub(r"\1", text)
 
 
@@ -160,9 +176,19 @@ def _tagged(text: str) -> str | None:
         found = inside if inside.strip() else found
     boxes = list(_BOXED.finditer(text))
     box = boxes[-1] if boxes else None  # the last one counts
-    if box is not None and (inside := _TEXT_COMMAND.sub(r"\1", _braced(text, box.end()))).strip():
-        found = inside
+    if box is not None and (inside := _braced(text, box.end())).strip():
+        found = inside.replace("~", " ")  # TeX's blank
     return found
+
+
+def _without_latex(text: str) -> str:
+    """What LaTeX sets as text, of commands and formulas; and no backslashes before signs (also markdown's)."""
+    if "\\" not in text:
+        return text
+    text = _MATHS.sub(lambda maths: maths[1] or maths[2] or "", text)
+    for _ in range(3):
+        text = _COMMAND.sub(r"\1", text)
+    return _ESCAPED.sub(r"\1", text)
 
 
 def _braced(text: str, start: int) -> str:
@@ -184,11 +210,3 @@ def _up_to_the_turns_end(text: str) -> str:
             return text[place : mark.start()]
         place = mark.end()
     return text[place:]
-
-
-def _letter(entity: re.Match[str]) -> str:
-    decimal, hexadecimal, name = entity.groups()
-    if name:
-        return _ENTITY[name]
-    code = int(decimal) if decimal else int(hexadecimal, 16)
-    return chr(code) if 32 <= code < 0x110000 and not 0xD800 <= code < 0xE000 else ""

@@ -26,7 +26,7 @@ _SENTENCE_END = re.compile(
 _SENTENCE_START = re.compile(r"[A-Z*\"“„«‘(0-9\ue000-\ue0ef]|(?:it|the|this|its|they|there|however)\b")
 _STARTS_ANEW = re.compile(rf"{_STARTER}['’]?\b")
 _GOES_ON = re.compile(r"(?:[A-Z0-9][\w'’&+-]*(?:\s+(?:of|the|and|in|for)){0,2}[ .]*){2,5}(?:$|(?=[,\n(]))")
-_INITIALS = re.compile(r"^[A-Z](?:\.[A-Z\d])*$")
+_INITIALS = re.compile(r"^(?:[A-Z]|[^\W\d_](?:\.[^\W_])+)$")  # "J.", "U.S.", "e.l.f."
 
 
 def sentences(text: str) -> list[str]:
@@ -50,7 +50,7 @@ def _ends_here(word: str, following: str, *, first: bool) -> bool:
     """Whether the full stop after `word` ends a sentence: not that of a number `first` in a list or an abbreviation."""
     if not _SENTENCE_START.match(following):
         return False
-    bare = word.lstrip("(*\"“'\ue000\ue002\ue0e0")
+    bare = word.rsplit(":", 1)[-1].lstrip("(*\"“'\ue000\ue002\ue0e0")
     if first and bare.isdigit() and len(bare) <= 2:
         return False
     if bare in _ABBREVIATIONS or _INITIALS.match(bare):

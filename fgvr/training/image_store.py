@@ -27,10 +27,10 @@ from fgvr import disk_cache, storage
 from fgvr.config.data import ImageLimits
 from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
-from fgvr.storage_faults import is_full
+from fgvr.storage_faults import cannot_write, is_full
 from fgvr.students.preprocess import Pixels, Preprocess
 from fgvr.training.store_index import FAILED, INDEX_FILE, PIXELS_FILE, Index, Offsets, Stamps, stamps_of
-from fgvr.training.store_pixels import PixelsFile, cannot_write, room, warn_full
+from fgvr.training.store_pixels import PixelsFile, room, warn_full
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fgvr import storage
 from fgvr.archives.places import ParquetPlace, TarPlace, is_inside, parse
+from fgvr.lookalikes import local_lookalike
 from fgvr.schemas import Failure, Reason
 
 FAILED, NOT_STORED, NO_ROOM, UNREAD = -1, -2, -3, -4
@@ -135,10 +136,13 @@ def _stamp(file: str) -> tuple[int, int]:
     if not storage.is_local(file):
         return 0, 0
     try:
-        facts = storage.local_path(file).stat()
+        path: Path | None = storage.local_path(file)
+        if path is not None and not path.exists():  # it may be read under the name that another system gave it
+            path = local_lookalike(file)
+        facts = None if path is None else path.stat()
     except (OSError, ValueError):
-        return 0, 0  # it fails in the store, too, with a reason
-    return facts.st_size, facts.st_mtime_ns
+        facts = None
+    return (0, 0) if facts is None else (facts.st_size, facts.st_mtime_ns)  # it fails in the store, too, with a reason
 
 
 def file_of(uri: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -24,12 +23,6 @@ FREE_SHARE, FREE_BYTES = 0.05, 2**30
 """Of the disk, or this much where that is less: what a store leaves free, for others write there, too."""
 LOOK_EVERY = 64
 """Images between two looks at how much is free."""
-_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-
-
-def cannot_write(error: OSError) -> bool:
-    """Whether it says that a folder takes no files: it is full, read-only, somebody else's, or none."""
-    return is_full(error) or error.errno in _NOT_OURS
 
 
 def room(folder: Path) -> int:

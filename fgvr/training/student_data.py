@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fgvr import storage
+from fgvr import disk_cache, storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.students.architecture import StudentSpec
@@ -17,8 +17,6 @@ from fgvr.training.examples import Examples
 from fgvr.training.image_store import StoreSettings, open_store
 from fgvr.training.left_out import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.reporter import Reporter
-
-GIB = 2**30
 
 
 class StudentTrainingError(UserError, ValueError):
@@ -35,7 +33,7 @@ class StudentJob:
         settings: the recipe. `alpha` weighs the aspects.
         limits: of reading an image.
         max_error_share: of images that cannot be read; see `allowed_failures`.
-        cache: folder for decoded images on the worker's machine; None: `fgvr.storage.cache_folder("images")`.
+        cache: folder for decoded images on the worker's machine; None: that of `fgvr.disk_cache.IMAGES`.
         teacher: URI of the teacher's folder (`fgvr.training.teacher`), where the settings distil one.
     """
 
@@ -92,8 +90,8 @@ def _open_images(
     """The loader, and the failures by position of the images that cannot be read: the same on every worker."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
-    root = storage.cache_folder("images") if job.cache is None else Path(job.cache)
-    settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * GIB), threads)
+    root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
+    settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * disk_cache.GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
     # Each machine reads for itself, and one may get what another does not.
     failures = over_workers(store.failures, reporter.world_size)

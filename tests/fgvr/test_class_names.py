@@ -23,6 +23,7 @@ from fgvr.metrics.classification import fold_name
         ("5\u2033 pipe", "5\u2033 pipe"),
         (" \u3000\ufeff\u200b ", ""),
         ("\u3164", ""),  # a letter that is empty
+        ("\ufffeTea\u034f Cup\ufffb", "Tea Cup"),
     ],
 )
 def test_one_form(written, name):

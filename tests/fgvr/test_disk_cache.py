@@ -223,3 +223,12 @@ def test_ages_are_of_the_last_use(tmp_path: Path) -> None:
     use = Use(entry)
     assert time.time() - entry_of(entry).used < 5
     use.end()
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_file_where_the_cache_should_be_is_named(tmp_path, monkeypatch, below):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "file" / below))
+    fsspec.filesystem("memory").pipe_file("/below-a-file/model.bin", b"x")
+    with pytest.raises(CacheError, match=r"cannot be written there .*set FGVR_CACHE"):
+        storage.fetch_folder("memory://below-a-file")

@@ -106,13 +106,22 @@ def test_what_is_found_is_checked_like_what_was_named(tmp_path):
         ("\\\\nas\\photos\\0.png", r"a path of a Windows drive"),
         ("IMG_1.PNG/x.png", "there is nothing at"),
         ("gone.png", r"there is nothing at \S*/gone\.png$"),
+        ("mirror.shop.example/7.png", r"/7\.png$"),
+        ("cdn.shop.example/7.png", r"\(a web address without https:// before it\?\)$"),
     ],
 )
 def test_what_is_not_found_says_what_may_be_wrong(tmp_path, asked, hint):
     put(tmp_path, "IMG_1.PNG")
+    put(tmp_path, "mirror.shop.example/6.png")
     with pytest.raises(ImageError, match=hint) as caught:
         read_image(f"{tmp_path}/{asked}", LIMITS)
     assert caught.value.reason is Reason.NOT_FOUND
+
+
+def test_a_bucket_that_is_called_like_a_host_is_no_address():
+    fsspec.filesystem("memory").pipe_file("/photos.shop.example/here.png", picture(20))
+    with pytest.raises(ImageError, match=r"there is nothing at memory://photos\.shop\.example/7\.png$"):
+        read_image("memory://photos.shop.example/7.png", LIMITS)
 
 
 def test_keys_of_object_stores(monkeypatch):
@@ -121,7 +130,9 @@ def test_keys_of_object_stores(monkeypatch):
     memory.pipe_file("/looks/c/0.png", picture(22))
     memory.pipe_file("/looks/x%20y.png", picture(23))
     memory.pipe_file("/looks/x y.png", picture(24))
-    for key, width in {"%C3%A9/a%20b.png": 21, "c\\0.png": 22, "x%20y.png": 23, "x y.png": 24}.items():
+    memory.pipe_file("/looks/d/K%C3%BChler%20Tag.png", picture(25))
+    named = {"%C3%A9/a%20b.png": 21, "c\\0.png": 22, "x%20y.png": 23, "x y.png": 24, "d/Kühler Tag.png": 25}
+    for key, width in named.items():
         assert read_image(f"memory://looks/{key}", LIMITS).width == width
     asked = []
     read = memory.cat_file

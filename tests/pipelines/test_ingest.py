@@ -152,6 +152,17 @@ def test_sources_that_list_by_name_are_fingerprinted_as_before(tmp_path):
     assert ingest.deciding(source) == source.model_dump(mode="json") | {"metadata_columns": []}
 
 
+def test_a_table_that_an_earlier_version_has_read_is_kept_and_said(tmp_path, caplog):
+    (tmp_path / "list.csv").write_text("uri,class_name\na.jpg,NA\n")
+    first = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    assert "earlier version" not in caplog.text
+    del first.extra["left_out"]
+    first.commit()
+    assert ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).uri == first.uri
+    assert "NA, null and nan were empty cells" in caplog.text
+    assert "another run.name lists them again" in caplog.text
+
+
 def test_what_a_table_lacks_is_logged_and_kept(tmp_path, caplog):
     (tmp_path / "list.csv").write_text("uri,Split,class_name\na.jpg,test,mug\nb.jpg,test,\n")
     table = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))

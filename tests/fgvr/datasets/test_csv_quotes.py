@@ -78,7 +78,7 @@ def test_wherever_a_block_ends_the_verdict_is_that_of_a_strict_reader():
     """
     random_ = random.Random(0)
     refused = 0
-    for _ in range(4_000):
+    for _ in range(2_000):
         text = "".join(random_.choices(['"', ",", "x", "\n", '""', '"x",', '",\n"'], k=random_.randrange(1, 14)))
         try:
             list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -93,7 +93,7 @@ def test_wherever_a_block_ends_the_verdict_is_that_of_a_strict_reader():
             except SourceError:
                 found = False
             assert found == expected, text
-    assert 500 < refused < 3_500
+    assert 250 < refused < 1_750
 
 
 def test_quotes_are_letters_in_tsv():

@@ -36,6 +36,18 @@ def uris(listed) -> list[str]:
     return listed.rows["uri"].to_pylist()
 
 
+def test_the_column_of_images_is_found_and_named_like_the_others(tmp_path):
+    def listed(*names):
+        pq.write_table(pa.table([pa.array([png(31)])] * len(names), names=names), tmp_path / "a.parquet")
+        return uris(read_source(ParquetSource(path=str(tmp_path)), ""))
+
+    assert [outcome(uri) for uri in listed("\ufeffimage ")] == [31]
+    with pytest.raises(SourceError, match=r"two columns image, and ingest.source.image_column can mean one"):
+        listed("image", "image")
+    with pytest.raises(SourceError, match=r"no column image; there are id, Photo; did you mean Photo\\?"):
+        listed("id", "Photo")
+
+
 def test_rows_in_the_order_of_the_files(tmp_path):
     for file in range(2):
         table = pa.table({"image": [png(40 + 20 * file + n) for n in range(13)], "place": ["north"] * 13})

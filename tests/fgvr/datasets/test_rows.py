@@ -7,6 +7,7 @@ import pytest
 from fgvr.datasets import sorted_runs
 from fgvr.datasets.rows import LISTING, SourceError, chunk, collect
 from fgvr.schemas import SAMPLES
+from fgvr.storage_faults import StorageFull
 
 
 def test_sorted_dense_and_typed():
@@ -101,6 +102,13 @@ def test_a_spool_is_read_again_from_its_file():
     assert Path(folder).is_dir()
     del spool
     assert not Path(folder).exists()
+
+
+def test_a_full_disk_under_a_long_listing_is_told(monkeypatch):
+    monkeypatch.setattr(sorted_runs.Spool, "_path", Path("/dev/full"))
+    spool = sorted_runs.Spool(LISTING, memory_bytes=1_000)
+    with pytest.raises(StorageFull, match=r"no space is left there .*TMPDIR"):
+        spool.append(chunk(uri=[f"/{number}" for number in np.random.default_rng(0).integers(0, 2**60, 100_000)]))
 
 
 def test_half_a_million_rows_without_python_objects_a_row():

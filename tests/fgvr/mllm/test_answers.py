@@ -305,6 +305,164 @@ def test_what_an_answer_that_was_cut_off_still_names(raw: str, name: str | None)
         assert answer.detail.startswith("cut off: ")
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        # thoughts of other spellings
+        "<inner_thoughts>Short bill.</inner_thoughts>Rock Wren",
+        "<internal_monologue>Short bill.</internal_monologue>\nRock Wren",
+        "<planning >Short bill.</planning >Rock Wren",
+        "&lt;think&gt;Short bill.&lt;/think&gt;Rock Wren",
+        "<unused94>thought\nShort bill.<unused95>Rock Wren",
+        "analysisShort bill.assistantfinalRock Wren",
+        "Thinking...\nShort bill.\n...done thinking.\n\nRock Wren",
+        "<details><summary>Thought for 2 seconds</summary>Short bill.</details>\nRock Wren",
+        # marks
+        "Rock Wren[EOS]",
+        "Rock Wren[|endofturn|]",
+        "Rock Wren<EOT>",
+        "Rock Wren<|im_e",
+        "Rock Wren ###",
+        "Rock Wren\\n",
+        "Rock Wren</assistant>",
+        "[INST] What is it? [/INST] Rock Wren",
+        "<ref>Rock Wren</ref><box>[[1, 2, 3, 4]]</box>",
+        "<fine_grained_label>Rock Wren</fine_grained_label>",
+        '<object type="bird">Rock Wren</object>',
+        "Rock Wren[2]",
+        "**Rock Wren",
+        "→ Rock Wren",
+        "➡️ **Rock Wren**",
+        # LaTeX
+        "$\\text{Rock Wren}$",
+        "\\textbf{Rock Wren}",
+        "\\(\\mathrm{Rock\\ Wren}\\)",
+        "\\boxed{Rock~Wren}",
+        "boxed{Rock Wren}",
+        # nearly JSON, and tables
+        '{label: "Rock Wren"}',
+        '{"label": Rock Wren}',
+        '{"label": "Rock Wren}',
+        "{“label”: “Rock Wren”}",
+        '"label": "Rock Wren"',
+        '{"name": "classify", "arguments": {"label": "Rock Wren"}}',
+        '{"scientific_name": "Salpinctes obsoletus", "predicted_bird_name": "Rock Wren"}',
+        "| Label | Confidence |\n|---|---|\n| Rock Wren | 0.8 |",
+        "| Rank | Species |\n|---|---|\n| 1 | Rock Wren |\n| 2 | Wren |",
+        "| Field | Value |\n|---|---|\n| Common name | Rock Wren |\n| Family | Wrens |",
+        "<table><tr><td>Label</td><td>Rock Wren</td></tr></table>",
+        "label,confidence\nRock Wren,0.8",
+        # fields
+        "Top-1: Rock Wren",
+        "Solution: Rock Wren",
+        "Label #1: Rock Wren",
+        "Species (common name): Rock Wren",
+        "Common name - Rock Wren",
+        "Label → **Rock Wren**",
+        "[Answer]: Rock Wren",
+        "Therefore, the final label is: Rock Wren",
+        # statements and hedges
+        "So the answer is Rock Wren.",
+        "One possible label is Rock Wren.",
+        "Most probably, this is a Rock Wren.",
+        "With 80% confidence, this is a Rock Wren.",
+        "There's a good chance that this is a Rock Wren.",
+        "I'm fairly sure it is the Rock Wren.",
+        "I'm leaning towards Rock Wren.",
+        "You've got a Rock Wren there.",
+        "It looks like a Rock Wren to me.",
+        "The photo captures a Rock Wren.",
+        "The image should be labeled as Rock Wren.",
+        "Is this a Rock Wren?",
+        "Either a Rock Wren or a Canyon Wren.",
+        "It's Rock Wren.",
+        "It's not a Canyon Wren; it's a Rock Wren.",
+        "Without a sharper photo I can't say for sure, but my best guess is Rock Wren.",
+        "It's hard to say, but it looks like a **Rock Wren**.",
+        "First, I look at the bill. It is thin.\n\nTherefore, the label is: **Rock Wren**",
+    ],
+)
+def test_one_name_in_other_dresses(raw: str) -> None:
+    assert clean_answer(raw) == "Rock Wren"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.k.o. Night Balm",
+        "U.S. Divers Mask",
+        "10,000 Maniacs CD",
+        "€250,000 Puzzle",
+        "F*A*M*E Soundtrack",
+        "B* Sides Vinyl",
+        "'Twas the Night Before Christmas",
+        '"Big Al" Anderson LP',
+        "?! (Why Why) EP",
+        "I'm Not There DVD",
+        "There Is a Light That Never Goes Out",
+        "I Don't Care Mug",
+        "C'est La Vie Perfume",
+        "Это Радуга",
+        "Let's Rock 1999",
+        "With the Lights Out LP",
+        "Dawn of Man: The Game",
+        "Cat Mate C500",
+    ],
+)
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "{}",
+        "**{}**",
+        "{} (90% sure)",
+        "{}\n\nNote: as far as can be seen.",
+        "Label: {}",
+        "Okay, here's the identification: **{}**",
+        "The label for this image is {}.",
+        "Based on the photo, I would classify this as {}.",
+    ],
+)
+def test_names_of_titles_signs_and_initials(name: str, phrase: str) -> None:
+    assert clean_answer(phrase.format(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("<internal_monologue>It has a", Reason.EMPTY_ANSWER),
+        ("<unused94>thought\nIt has a", Reason.EMPTY_ANSWER),
+        ("<think", Reason.EMPTY_ANSWER),
+        ("Could you please share the photo?", Reason.REFUSED),
+        ("I need more details.", Reason.REFUSED),
+        ("The breed cannot be determined from this photo.", Reason.REFUSED),
+        ("Breed unknown", Reason.REFUSED),
+        ("Other/unknown", Reason.REFUSED),
+        ("Dunno", Reason.REFUSED),
+        ('{"visible": false}', Reason.NOTHING_THERE),
+        ("There doesn't seem to be a dog in this image.", Reason.NOTHING_THERE),
+        ("This isn't a dog.", Reason.NOTHING_THERE),
+        ("The dog is not visible in the photo.", Reason.NOTHING_THERE),
+        ("No relevant object", Reason.NOTHING_THERE),
+        ("NO DOG VISIBLE", Reason.NOTHING_THERE),
+        ("Ich weiß es nicht.", Reason.OTHER_LANGUAGE),
+        ("Je ne peux pas le dire.", Reason.OTHER_LANGUAGE),
+        ("Lo siento, no se ve bien.", Reason.OTHER_LANGUAGE),
+        ("Ovo je pas.", Reason.OTHER_LANGUAGE),
+        ("Това е куче.", Reason.OTHER_LANGUAGE),
+        ("无法确定品种。", Reason.OTHER_LANGUAGE),
+    ],
+)
+def test_more_reasons_why_there_is_no_name(raw: str, reason: Reason) -> None:
+    answer = clean_answer(raw)
+    assert isinstance(answer, Failure)
+    assert answer.reason is reason
+
+
+def test_parts_of_a_name_in_json_are_put_together() -> None:
+    assert clean_answer('{"make": "Seat", "model": "Ibiza", "year": 1999}') == "Seat Ibiza 1999"
+    assert clean_answer('{"brand": "Canon", "model": "Canon EOS R8"}') == "Canon EOS R8"
+
+
 def test_an_endless_answer_is_no_name() -> None:
     answer = clean_answer("finch " * 5000)
     assert isinstance(answer, Failure)

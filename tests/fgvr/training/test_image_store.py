@@ -5,6 +5,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import fsspec
 import numpy as np
@@ -245,6 +246,24 @@ def test_where_nothing_can_be_written_nothing_is_kept(photos, tmp_path, monkeypa
     assert (store[1] == (1, 2, 3)).all()
     assert set(failed(store)) == {2, 3}
     assert f"{os.strerror(error)}): every epoch decodes them. Set FGVR_CACHE" in caplog.text
+
+
+def test_a_photo_that_comes_back_under_a_name_of_another_system(tmp_path):
+    (uri,) = uris = [str(tmp_path / normalize("NFC", "Müsli.png"))]
+    there = tmp_path / normalize("NFD", "Müsli.png")
+    assert failed(open_store(tmp_path / "cache", "v1", uris, settings())) == {0: Reason.NOT_FOUND}
+    for colour in (3, 4):  # then exchanged
+        Image.fromarray(np.full((12 + colour, 12, 3), colour, np.uint8)).save(there)
+        store = open_store(tmp_path / "cache", "v1", uris, settings())
+        assert (store.failures, store[0][0, 0, 0]) == ({}, colour), uri
+
+
+@pytest.mark.parametrize("below", ["", "images"])
+def test_a_file_where_the_cache_should_be(photos, tmp_path, caplog, below):
+    (tmp_path / "file").write_text("")
+    store = open_store(tmp_path / "file" / below, "v1", photos, settings())
+    assert (store[1] == (1, 2, 3)).all()
+    assert "Set FGVR_CACHE" in caplog.text
 
 
 @pytest.mark.parametrize("damaged", ["index.npz", "pixels.bin"])
