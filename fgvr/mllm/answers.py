@@ -211,6 +211,9 @@ def _name_of(text: str, *, exact: bool = False, depth: int = 0) -> str | None:
                 return found
     if not exact:
         text = _without_chatter(text)
+    quotation = quoted(text)
+    if quotation is not None and not re.search(r"\w", quotation[1]):  # a sentence in quotes is read as one without
+        text, exact = quotation[0], True
     lines = [line for line in text.split("\n") if re.search(r"\w", line)]
     of_features = False
     while len(lines) > 1 and _is_heading(lines[0]):

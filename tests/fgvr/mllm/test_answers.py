@@ -206,6 +206,7 @@ def test_prose_in_another_script_is_not_read_but_kept_out() -> None:
         ("Good question! Tree Pipit", "Tree Pipit"),
         ("What a beautiful bird! This is a Tree Pipit.", "Tree Pipit"),
         ("Here is the fine-grained label:\n\n**Tree Pipit**", "Tree Pipit"),
+        ('"The image shows a Tree Pipit"', "Tree Pipit"),
         # hedges
         ("My best guess would be a Tree Pipit.", "Tree Pipit"),
         ("I'd say it's a Tree Pipit, but I am not sure.", "Tree Pipit"),
