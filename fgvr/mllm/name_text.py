@@ -98,7 +98,7 @@ _ASIDE = re.compile(
     r"a\.k\.a\.|because|due|given|which|"
     r"tentative|unsure|unconfirmed|best\s+guess|guess|uncertain|assumed|hybrid\s+of|synonym|syn\.|approximately|"
     r"note|if)\b[\s.:]|"
-    r"(?:likely|(?:less|more)\s+likely|probable|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|"
+    r"(?:(?:(?:less|more|fairly|quite|pretty|somewhat|rather|highly|not|un|im)[\s-]*)?(?:likely|probable|sure|certain|confident)|possible|unsure|unconfirmed|tentative|guess|uncertain|estimated?|"
     r"approx\.?|probably|"
     r"possibly|perhaps|maybe|\?+)$|(?:most|very)\s+(?:likely|probabl))",
     re.IGNORECASE,

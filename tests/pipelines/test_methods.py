@@ -179,5 +179,5 @@ def test_a_language_model_that_names_nothing_ends_the_method(flow: Flow) -> None
         flow.context.folder,
         NoTracking(),
     )
-    with pytest.raises(TooManyFailures, match=r"finer_labels: 36 of 36 rows failed \(\{'refused': 36\}\)"):
+    with pytest.raises(TooManyFailures, match=r"finer_labels: 36 of 36 rows failed \(refused \(36\), e\.g\. image"):
         predict(other, Flow(other), "finer", images(flow))
