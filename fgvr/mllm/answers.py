@@ -143,7 +143,7 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
     """
     reply = unwrap(bounded(raw or ""))
     if reply.open_thought:
-        return Failure(Reason.EMPTY_ANSWER, CUT_OFF + OPEN_THOUGHT if cut else OPEN_THOUGHT)
+        return Failure(Reason.EMPTY_ANSWER, f"{CUT_OFF}it ended inside its thoughts" if cut else OPEN_THOUGHT)
     if not re.search(r"\w", reply.text):
         nothing = f"{CUT_OFF}nothing was said before the end" if cut else f"the answer was {raw!r}"
         return Failure(Reason.EMPTY_ANSWER, nothing)

@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 from fgvr.mllm.backend import Answer, BackendRefused
 from fgvr.mllm.openai_requests import answer_of
 from fgvr.mllm.retry import TryAgain
-from fgvr.mllm.structured import MOST_CHARACTERS, answer_schema, looks_structured
+from fgvr.mllm.structured import MOST_CHARACTERS, answer_schema, is_structured
 from fgvr.schemas import Failure, Reason
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ FIELD = "response_format"
 FREE = "set label.answer to free, or take kind vllm or another server"
 CANNOT = f"label.answer = structured: it holds no answer to a JSON schema; {FREE}"
 MOST_UNHEEDED = 3
-"""Replies without JSON before the first with it, after which the server is believed not to heed the field."""
+"""Replies of another form before the first of the right one, after which the server is believed not to heed the field."""
 MOST_ALONE = 4
 """Requests that go alone while none is answered; then the server is slow or ill, and the others need not wait."""
 _SCHEMA, _JSON = "json_schema", "json_object"
@@ -58,18 +59,18 @@ class HeldAnswers:
                     raise self._refused
                 if not self._open:
                     return self._first(names, send)
-        return send({FIELD: response_format(names, self._way)}, self._read)
+        return send({FIELD: response_format(names, self._way)}, partial(self._read, names))
 
     def _first(self, names: int, send: Send) -> Answer:
         self._alone += 1
         try:
             try:
-                return send({FIELD: response_format(names, self._way)}, self._read)
+                return send({FIELD: response_format(names, self._way)}, partial(self._read, names))
             except BackendRefused as error:
                 if self._way != _SCHEMA or CANNOT not in str(error):
                     raise
                 self._way = _JSON
-                answer = send({FIELD: response_format(names, self._way)}, self._read)
+                answer = send({FIELD: response_format(names, self._way)}, partial(self._read, names))
                 log.warning("%s knows JSON and no schemas: its answers' form is what the prompt asks for", self._server)
                 return answer
         except BackendRefused as error:
@@ -78,7 +79,7 @@ class HeldAnswers:
         finally:
             self._open = self._open or self._alone >= MOST_ALONE
 
-    def _read(self, reply: Any) -> Answer:
+    def _read(self, names: int, reply: Any) -> Answer:
         """A chat completion as an answer; raises TryAgain where it may be of a server that does not heed the field."""
         message = reply.choices[0].message
         answer = answer_of(reply)
@@ -86,11 +87,11 @@ class HeldAnswers:
             return replace(answer, text=None, logprob=None, failure=Failure(Reason.REFUSED, str(message.refusal)))
         if not answer.text or answer.failure is not None:
             return answer
-        if looks_structured(answer.text):
+        if is_structured(answer.text, names, cut=bool(answer.cut)):
             self._open = True
         elif not self._open:
             self._unheeded += 1
-            said = f"its answer is no JSON: {answer.text[:MOST_CHARACTERS]!r}"
+            said = f"its answer is of another form: {answer.text[:MOST_CHARACTERS]!r}"
             if self._unheeded >= MOST_UNHEEDED:
                 raise BackendRefused(
                     f"{self._server}: label.answer = structured: it takes {FIELD} and does not heed it: {said}; {FREE}"

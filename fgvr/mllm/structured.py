@@ -88,8 +88,7 @@ def read_structured(text: str, listed: int, *, cut: bool = False) -> StructuredN
 
     Returns:
         At least one name; or a Failure: NOTHING_THERE where the image shows none, EMPTY_ANSWER for what is not of the
-        schema,
-        with a detail that begins with "cut off: " where the reply was cut off.
+        schema, with a detail that begins with "cut off: " where the reply was cut off.
     """
     try:
         # Thoughts and code fences: of servers that hold a model to JSON by its prompt alone.
@@ -114,9 +113,12 @@ def read_structured(text: str, listed: int, *, cut: bool = False) -> StructuredN
     return StructuredNames(tuple(name for name, _ in named), tuple(shares))
 
 
-def looks_structured(text: str) -> bool:
-    """Whether a reply, whole or cut off, may come from a model that is held to a JSON object."""
-    return unwrap(text).text.startswith("{")
+def is_structured(text: str, listed: int, *, cut: bool) -> bool:
+    """Whether a reply comes from a model that is held to the form; of one that was cut off, whether it may."""
+    if cut:
+        return unwrap(text).text.startswith("{")
+    read = read_structured(text, listed)
+    return isinstance(read, StructuredNames) or read.reason is Reason.NOTHING_THERE
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

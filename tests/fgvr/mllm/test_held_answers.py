@@ -27,14 +27,26 @@ def ask(server: ChatServer, images: int = 1, names: int = 1, **settings: Any) ->
 
 @pytest.mark.parametrize("names", [1, 3])
 def test_the_schema_is_sent(names: int) -> None:
-    with serving(ChatServer(lambda *_: completion(WREN))) as server:
+    said = WREN if names == 1 else '{"names": [{"name": "Wren", "confidence": 90}]}'
+    with serving(ChatServer(lambda *_: completion(said))) as server:
         answers = ask(server, 3, names)
-    assert [answer.text for answer in answers] == [WREN] * 3
+    assert [answer.text for answer in answers] == [said] * 3
     for body in server.asked:
         held = body["response_format"]
         assert held["type"] == "json_schema"
         assert held["json_schema"]["strict"] is True
         assert held["json_schema"]["schema"] == answer_schema(names)
+
+
+def test_json_of_another_form_is_found_by_the_first_replies() -> None:
+    with (
+        serving(ChatServer(lambda *_: completion('{"label": "Wren"}'))) as server,
+        pytest.raises(
+            BackendRefused, match=r"does not heed it: its answer is of another form: .*set label.answer to free"
+        ),
+    ):
+        ask(server, 30)
+    assert len(server.asked) == 3
 
 
 def test_a_server_that_knows_json_and_no_schemas() -> None:
