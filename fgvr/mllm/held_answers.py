@@ -26,7 +26,7 @@ FIELD = "response_format"
 FREE = "set label.answer to free, or take kind vllm or another server"
 CANNOT = f"label.answer = structured: it holds no answer to a JSON schema; {FREE}"
 MOST_UNHEEDED = 3
-"""Replies of another form before the first of the right one, after which the server is believed not to heed the field."""
+"""Replies of another form before the first right one, after which the server is believed not to heed the field."""
 MOST_ALONE = 4
 """Requests that go alone while none is answered; then the server is slow or ill, and the others need not wait."""
 _SCHEMA, _JSON = "json_schema", "json_object"
