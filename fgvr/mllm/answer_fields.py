@@ -38,7 +38,7 @@ _FIELD = re.compile(
     r"(?:\s+(?:for|of|in)\s+(?:this|the)\s+(?:\w+\s+){0,3}?(?:image|photo|picture|photograph|bird|plant|flower|"
     r"object|item|product))?(?:\s+of)?(?:\s+\(?(?:#?\d|[a-z]+\s+name)\)?)?(?:\s+(?:is|would\s+be|could\s+be|"
     r"might\s+be))?\s*"
-    r"(?:[:=]+|[-=]?>|[→⇒➡]\ufe0f?|(?-i:(?<=[a-z])\s[-–—]\s(?=[A-Z])))\s*(?P<value>.*)$",
+    r"(?:(?<!\d)[:=]+|[:=]+(?!\d)|[-=]?>|[→⇒➡]\ufe0f?|(?-i:(?<=[a-z])\s[-–—]\s(?=[A-Z])))\s*(?P<value>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _MAKE = re.compile(r"^(?:make|brand|manufacturer)\s*[:=]\s*(?P<value>\S.*)$", re.IGNORECASE)

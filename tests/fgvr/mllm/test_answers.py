@@ -207,6 +207,7 @@ def test_prose_in_another_script_is_not_read_but_kept_out() -> None:
         ("What a beautiful bird! This is a Tree Pipit.", "Tree Pipit"),
         ("Here is the fine-grained label:\n\n**Tree Pipit**", "Tree Pipit"),
         ('"The image shows a Tree Pipit"', "Tree Pipit"),
+        ("The image shows a 1:43 Scale Fiat 500.", "1:43 Scale Fiat 500"),  # no field "… a 1:"
         # hedges
         ("My best guess would be a Tree Pipit.", "Tree Pipit"),
         ("I'd say it's a Tree Pipit, but I am not sure.", "Tree Pipit"),
