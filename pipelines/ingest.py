@@ -21,7 +21,7 @@ from fgvr.config.data import (
     TableSource,
     WebDatasetSource,
 )
-from fgvr.datasets import SampleRows, read_source, source_state
+from fgvr.datasets import SampleRows, check_place, read_source, source_state
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
@@ -130,4 +130,4 @@ def _check_files(listed: SampleRows, max_error_share: float) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.samples)
+    stage_main(__doc__, lambda flow: flow.samples, check=lambda config: check_place(config.ingest.source))

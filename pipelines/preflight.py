@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from fgvr import storage
 from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError, SimulatedBackend, SimulatedVectors
@@ -14,15 +13,13 @@ from fgvr.config.data import (
     BirdScenesSource,
     CocoSource,
     FolderSource,
-    LayoutSource,
     ParquetSource,
     Source,
     TableSource,
     WebDatasetSource,
 )
 from fgvr.config.models import VllmBackend
-from fgvr.datasets.layouts import open_layout
-from fgvr.datasets.shards import numbered
+from fgvr.datasets import check_place
 from fgvr.detection.coco import Category
 from fgvr.detection.model import AspectDetector, DetectorSpec
 from fgvr.metrics.semantic import find_sentence_model
@@ -156,10 +153,7 @@ def _may_have_truth(source: Source) -> bool:
 
 def _check_source(config: Config) -> None:
     source = config.ingest.source
-    if isinstance(source, LayoutSource):
-        open_layout(source).listing_files()
-    elif not isinstance(source, DRAWN) and not storage.exists(numbered(source.path)[0]):
-        raise ConfigError(f"ingest.source.path = {source.path}: there is nothing")
+    check_place(source)
     unlabelled = isinstance(source, FolderSource) and source.class_from == "none"
     if unlabelled and config.label.images.per_class is not None:
         raise ConfigError(

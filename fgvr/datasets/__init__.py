@@ -8,6 +8,7 @@ from typing import Any
 
 from fgvr import storage
 from fgvr.config.data import (
+    DRAWN,
     BirdScenesSource,
     CocoSource,
     FieldGuideSource,
@@ -26,7 +27,7 @@ from fgvr.omissions import LeftOut, Omissions, Why, listed
 SHOWN_BAD = 5
 """Damaged files that the remarks name."""
 
-__all__ = ["SampleRows", "SourceError", "check_source", "read_source", "source_state"]
+__all__ = ["SampleRows", "SourceError", "check_place", "check_source", "read_source", "source_state"]
 
 
 def read_source(source: Source, run_folder: str) -> SampleRows:
@@ -81,6 +82,26 @@ def check_source(source: Source) -> None:
         from fgvr.datasets.table_file import check_table_file
 
         check_table_file(source)
+
+
+def check_place(source: Source) -> None:
+    """Raises SourceError where there is nothing at a source's place, or a file where a folder of photos should be."""
+    if isinstance(source, LayoutSource):
+        from fgvr.datasets.layouts import open_layout
+
+        open_layout(source).listing_files()
+    elif not isinstance(source, DRAWN):
+        from fgvr.datasets.shards import numbered
+
+        if not storage.exists(numbered(source.path)[0]):
+            raise SourceError(f"ingest.source.path = {source.path}: there is nothing")
+        if isinstance(source, FolderSource) and storage.is_local(source.path):
+            place = storage.local_path(source.path).expanduser()
+            if place.is_file():
+                raise SourceError(
+                    f"ingest.source.path = {source.path}: is a file; kind folder reads the folder it lies in, and "
+                    "`kind: table` a CSV, TSV or Parquet file of paths"
+                )
 
 
 def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:

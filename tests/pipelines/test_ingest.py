@@ -6,7 +6,7 @@ import pytest
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, fingerprint_of
 from fgvr.config import build
-from fgvr.datasets import SourceError
+from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
 from pipelines.flow import stage_main
 from tests.untracked import NoTracking
@@ -182,3 +182,11 @@ def test_a_slip_in_a_column_ends_before_anything_is_started(tmp_path, monkeypatc
         stage_main("ingest", lambda flow: flow.samples)
     assert caught.value.code == 2
     assert "did you mean label?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "message"), [("gone", "there is nothing"), ("a.jpg", "is a file")])
+def test_a_place_that_cannot_be_a_folder_of_photos_ends_before_anything_is_started(tmp_path, path, message):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    source = build({"ingest": {"source": {"kind": "folder", "path": str(tmp_path / path)}}}).ingest.source
+    with pytest.raises(SourceError, match=message):
+        check_place(source)
