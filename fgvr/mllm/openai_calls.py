@@ -178,7 +178,8 @@ class Calls:
         return False
 
     def _refused(self, error: ServerError) -> BackendRefused:
-        no_model = f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url)"
+        usual = "" if "/v" in self._config.base_url.partition("://")[2] else "; most servers' addresses end in /v1"
+        no_model = f"there is no model {self._config.model} or no such address (mllm.model, mllm.base_url{usual})"
         what = {
             401: f"the key in {self._config.api_key_env} is not accepted (mllm.api_key_env)",
             402: "the account has no credit left",
