@@ -236,21 +236,17 @@ def _prose(text: str) -> str | None:
 
 def _without_chatter(text: str) -> str:
     """Without "Sure!", "Great question!" and "Here is the label:" in front, where something follows."""
-    plain = without_bold(_SPEAKER.sub("", text))
+    spoken = _SPEAKER.sub("", text)
+    plain = without_bold(spoken)
     found = _CHATTER.match(plain)
     if found is None or not found[0]:
-        return _SPEAKER.sub("", text)
-    rest = plain[found.end() :].strip()
-    if not re.search(r"\w", rest):
+        return spoken
+    if not re.search(r"\w", plain[found.end() :]):
         return text
-    # Bold type is kept in what follows, for the reader of prose.
-    text = _SPEAKER.sub("", text)
-    places = [place for place, letter in enumerate(text) if without_bold(letter)]
-    return (
-        text[places[found.end()] - 1 :].lstrip()
-        if text[places[found.end()] - 1] not in plain
-        else text[places[found.end()] :]
-    )
+    start = [place for place, letter in enumerate(spoken) if without_bold(letter)][found.end()]
+    if not without_bold(spoken[start - 1]):
+        start -= 1  # bold type is kept in what follows, for the reader of prose
+    return spoken[start:]
 
 
 def _is_heading(line: str) -> bool:

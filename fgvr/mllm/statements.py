@@ -47,11 +47,13 @@ SUBJECT = (
     r"(?:this(?:\s+(?:one|bird|car|flower|dog|plant|item|product))?|these|it|they|that)(?:\s*(?='s|’s|'re|’re)|\s+)(?:\w+ly\s+)?(?:(?:image|photo|picture)\s+)?|(?:this|"
     r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
 )
+_NAMED = rf"(?P<prefix>(?-i:(?:{HEDGE})*(?:{ARTICLE})?(?:{HEDGE})*(?:{ARTICLE})?))(?P<name>\S.*)"
+"""What a statement ends with: hedges and articles, in lower case only, then the name and all that follows."""
 STATEMENT = re.compile(
     rf"(?:^(?:(?:so|thus|then|hence|therefore|well|okay|ok|clearly|overall|again)\s+)?|[,–—):]\s*|(?-i:\b(?:that|so|"
     rf"therefore|and|think|believe|guess|say|sure|confident|certain|convinced|chance|possibility|likelihood|"
     rf"suspect)\b),?\s)\s*{SUBJECT}(?P<copula>{COPULA}[:,]?\s+|['’]s\s+|['’]re\s+)"
-    rf"(?P<prefix>(?-i:(?:{HEDGE})*(?:{ARTICLE})?(?:{HEDGE})*(?:{ARTICLE})?))(?P<name>\S.*)",
+    rf"{_NAMED}",
     re.IGNORECASE | re.DOTALL,
 )
 FIRST_PERSON = re.compile(  # "I would classify this image as a Tree Pipit", "I can see a Tree Pipit"
@@ -64,7 +66,7 @@ FIRST_PERSON = re.compile(  # "I would classify this image as a Tree Pipit", "I 
     r"(?-i:\s+(?:this|it|that|the|these)(?:\s+(?:(?!as\b|an?\b)\w+\s+){0,2}?(?:image|photo|picture|bird|animal|car|"
     r"flower|plant|dog|cat|product|object|item|one|subject|label|class))?)?"
     r"(?-i:\s+(?:label|name|class))?\s*(?:as|with|to\s+be|is)?[:,]?\s+)"
-    rf"(?P<prefix>(?-i:(?:{HEDGE})*(?:{ARTICLE})?(?:{HEDGE})*(?:{ARTICLE})?))(?P<name>\S.*)",
+    rf"{_NAMED}",
     re.IGNORECASE | re.DOTALL,
 )
 THERE_IS = re.compile(
@@ -72,7 +74,7 @@ THERE_IS = re.compile(
     r"are)|shown(?:\s+here)?\s+(?:is|are)|"
     r"(?:it\s+)?can\s+be\s+(?:identified|classified|described|labell?ed|recogni[sz]ed)\s+as|featured\s+(?:is|are)|"
     r"we\s+have)\s+"
-    rf"(?P<prefix>(?-i:(?:{HEDGE})*(?:{ARTICLE})?(?:{HEDGE})*(?:{ARTICLE})?))(?P<name>\S.*)",
+    rf"{_NAMED}",
     re.IGNORECASE | re.DOTALL,
 )
 SUGGESTED = re.compile(  # "this suggests it is a Tree Pipit"
