@@ -6,6 +6,8 @@ STAMP := $(VENV)/.fgvr-setup
 PY := $(VENV)/bin/python
 # After set-up nothing comes from the network; a hub name in a test would be an error, not a download.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+# A file's tests stay together (they share engines and runs); how many processes is said in tests/conftest.py.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 CODE := fgvr cluster pipelines tune tests
 
 .PHONY: help demo test test-fast faults lint format setup setup-gpu clean
@@ -17,10 +19,10 @@ demo: $(STAMP) ## the whole job on drawn birds: prints the results and where the
 	$(OFFLINE) $(PY) pipelines/full.py --config demo
 
 test: $(STAMP) ## all tests but the fault suite
-	$(OFFLINE) $(PY) -m pytest
+	$(OFFLINE) $(PY) -m pytest $(SIDE_BY_SIDE)
 
 test-fast: $(STAMP) ## the tests that take less than five seconds each
-	$(OFFLINE) $(PY) -m pytest -m "not slow and not faults"
+	$(OFFLINE) $(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow and not faults"
 
 faults: $(STAMP) ## the fault suite: jobs that are killed, starved and cut off (docs/reliability.md)
 	$(OFFLINE) $(PY) -m pytest -m faults

@@ -11,6 +11,27 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
 
+GIB_A_PROCESS = 8
+"""What README asks for: a Ray session with an engine of the demo's size beside the test's own process."""
+CORES = len(os.sched_getaffinity(0))
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Several processes that all compute on every core wait for each other more than they compute.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of `make test`: a core and eight gigabytes each, no more than four; 0 is this process alone."""
+    import psutil
+
+    count = min(CORES, round(psutil.virtual_memory().total / 2**30) // GIB_A_PROCESS, 4)
+    return count if count > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, else in their order: the last process to end then ends on a short one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 @pytest.fixture(autouse=True)
 def _no_tracking_store() -> None:

@@ -109,7 +109,7 @@ def test_the_truth_about_products_comes_in_their_order():
 
 @pytest.mark.slow
 def test_the_asked_model_answers_questions_and_names_after_both_prompts(tmp_path):
-    some, table = photos(16), read_table()
+    some, table = photos(8), read_table()
     train_mllm(some, None, tmp_path / "mllm", vision_steps=12, language_steps=1, seed=1)
     train_vqa(some, table, tmp_path / "mllm", tmp_path / "vqa", steps=240, seed=1)
     assert answered_right(tmp_path / "vqa", some, table) > 0.95
