@@ -39,7 +39,8 @@ class Workers(Part):
     memory_gb: float | None = Field(default=None, gt=0)
     """Memory an actor reserves, GiB, so that Ray does not put too many on a node; null: none reserved."""
     rows_per_part: int = Field(default=1024, ge=1)
-    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress."""
+    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress. A table that was begun
+    goes on with the size it was begun with."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

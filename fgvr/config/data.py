@@ -255,7 +255,7 @@ class Ingest(Part):
     source: Source = FieldGuideSource()
     """Where the photos come from."""
     rows_per_part: int = Field(default=65536, ge=1)
-    """Rows a part file of the samples table holds."""
+    """Rows a part file of the samples table holds; one that was begun goes on with the size it was begun with."""
     limits: ImageLimits = ImageLimits()
     """Limits of every later read of an image."""
 
