@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from fgvr import storage
-from fgvr.config.data import TableSource
+from fgvr.config.data import TableSource, check_path_is_read
 from fgvr.config.explain import explain
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, known_leaves, merge, nested, options, type_name
@@ -49,8 +49,21 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
         sys.stdout.write(help_text(description, presets))
         raise SystemExit(0)
     name, given = _parse_flags(argv)
-    preset = merge(default_kinds(Config), read_preset(name or default, presets))
-    return build(merge(preset, _flag_layer(given)))
+    tree = default_kinds(Config)
+    for layer in (read_preset(name or default, presets), _flag_layer(given)):
+        _check_source(layer, tree)
+        tree = merge(tree, layer)
+    return build(tree)
+
+
+def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:
+    """Photos that somebody names must not be taken for a place to draw at."""
+    sources = [tree.get("ingest") for tree in (layer, below)]
+    given, lower = (part.get("source") if isinstance(part, dict) else None for part in sources)
+    try:
+        check_path_is_read(given, lower.get("kind") if isinstance(lower, dict) else None)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def build(values: dict[str, Any]) -> Config:
