@@ -43,9 +43,7 @@ def test_a_folder_with_anything_of_a_person_s_is_refused_and_left_alone(tmp_path
         (tmp_path / name).write_bytes(data)
     before, source = contents(tmp_path), SMALL[kind](str(tmp_path))
     for refuses in (check_source, check_place, lambda one: read_source(one, str(tmp_path / "run"))):
-        with pytest.raises(
-            SourceError, match=r"source\.draw_to = .*neither empty .*--ingest\.source\.kind folder"
-        ):
+        with pytest.raises(SourceError, match=r"source\.draw_to = .*neither empty .*--ingest\.source\.kind folder"):
             refuses(source)
     assert contents(tmp_path) == before
 
@@ -90,9 +88,7 @@ def test_drawn_once_and_said_and_gone_on_with_where_it_was_cut_short(
 
 
 def test_photos_named_without_their_kind_are_no_place_to_draw_at(tmp_path: Path) -> None:
-    asks = (
-        r"source\.path = '/home/me/photos': .*kind is field_guide, which draws.*did you mean --ingest\.source\.kind"
-    )
+    asks = r"source\.path = '/home/me/photos': .*kind is field_guide, which draws.*did you mean --ingest\.source\.kind"
     with pytest.raises(ConfigError, match=asks):
         load_config(["--ingest.source.path", "/home/me/photos"], PRESETS)
     with pytest.raises(ConfigError, match=r"kind is bird_scenes.*did you mean --ingest\.source\.kind folder\?"):
