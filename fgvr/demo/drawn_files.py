@@ -1,4 +1,4 @@
-"""Names of the files of a drawn field guide, and what lies in a folder before something is drawn into it."""
+"""Names of the files of a drawn field guide, and what lies in a folder before something is written into it."""
 
 from __future__ import annotations
 
@@ -31,3 +31,9 @@ def first_entry(folder: str) -> str | None:
     except FileNotFoundError:
         return None
     return min((name for name in names if not name.startswith(".") and name != "lost+found"), default=None)
+
+
+def may_take_model(folder: str) -> bool:
+    """Whether a model may be saved in a folder: an empty one, or that of a model, which is replaced."""
+    names = ("config.json", "open_clip_config.json")
+    return first_entry(folder) is None or any(storage.exists(storage.join(folder, name)) for name in names)

@@ -167,7 +167,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     per_class = {"train": args.train_per_class, "test": args.test_per_class}
     if not may_draw(args.out):
-        parser.error(f"{args.out}: neither empty nor a field guide as it was drawn; name another folder")
+        parser.error(
+            f"{args.out}: neither empty nor a field guide as it was drawn; name another folder, or remove one cut short"
+        )
     started = time.perf_counter()
     path = write_field_guide(
         args.out, per_class=per_class, difficulty=args.difficulty, seed=args.seed, workers=args.workers
