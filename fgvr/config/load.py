@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from fgvr import storage
 from fgvr.config.data import TableSource, check_path_is_read
 from fgvr.config.explain import explain
+from fgvr.config.idle import without_effect
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, known_leaves, merge, nested, options, type_name
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
@@ -50,10 +51,22 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
         raise SystemExit(0)
     name, given = _parse_flags(argv)
     tree = default_kinds(Config)
-    for layer in (read_preset(name or default, presets), _flag_layer(given)):
+    flags = _flag_layer(given)
+    for layer in (read_preset(name or default, presets), flags):
         _check_source(layer, tree)
         tree = merge(tree, layer)
-    return build(tree)
+    config = build(tree)
+    for sentence in without_effect(config, _names(flags)):
+        log.warning("%s", sentence)
+    return config
+
+
+def _names(layer: dict[str, Any], part: str = "") -> list[str]:
+    """Dotted names of all fields of a layer."""
+    below = [
+        _names(value, f"{part}{key}.") if isinstance(value, dict) else [f"{part}{key}"] for key, value in layer.items()
+    ]
+    return [name for names in below for name in names]
 
 
 def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:

@@ -137,6 +137,7 @@ def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     if isinstance(source, WebDatasetSource):
         shards, lister = find_shards(source.path, ".tar", source.exclude, omissions), TarLister(source, omissions)
         rows = collect(shards.chunks(lister.listed), source.path, omissions)
+        lister.check_key()
         remarks += [*_unread(source.extensions, rows.left_out), *lister.remarks()]
     else:
         shards = find_shards(source.path, ".parquet", source.exclude, omissions)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from fgvr.config import Config, ConfigError, build, load_config
+from fgvr.config.idle import IDLE
+from fgvr.config.tree import known_leaves
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 
@@ -137,3 +139,35 @@ def test_null_is_said_and_words_are_words(monkeypatch: pytest.MonkeyPatch) -> No
     assert load("--label.prompt", "$5/kg?").label.prompt == "$5/kg?"
     assert load("--label.prompt", "Which {thing} is this?").label.prompt == "Which {thing} is this?"
     assert build({"aspects": {"instruction": ""}}).aspects.instruction == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        # A preset's choice counts instead, which the person who types the flag does not see.
+        (
+            ["--label.images.max_images", "500"],
+            "--label.images.max_images has no effect: label.images.per_class = 10 counts; set it to null where null is "
+            "meant",
+        ),
+        (["--label.images", "{max_images: 500, per_class: null}"], None),
+        (["--makd.milestones", "[3]"], "--makd.milestones has no effect: makd.schedule = cosine counts; set it to "),
+        (["--makd.milestones", "[3]", "--makd.schedule", "milestones"], None),
+        (["--near.gce_q", "0.5"], "--near.gce_q has no effect: near.loss = proden"),
+        (["--label.prompt", "What?", "--label.listed", "3"], "--label.prompt has no effect: label.listed_prompt is"),
+        (["--label.prompt", "What?"], None),
+        (["--label.listed_prompt", "{k}?"], "--label.listed_prompt has no effect: label.prompt is asked"),
+    ],
+)
+def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    load(*argv)
+    if said is None:
+        assert caplog.messages == []
+    else:
+        (message,) = caplog.messages
+        assert message.startswith(said)
+
+
+def test_the_fields_that_may_have_no_effect_exist() -> None:
+    names = {leaf.name for leaf in known_leaves(Config)}
+    assert set(IDLE) <= names
