@@ -21,6 +21,7 @@ import torch
 from grocery_photos import Photos, data_folder, load_photos
 
 from fgvr.config.near import LABEL_PROMPT
+from fgvr.demo.drawn_files import may_take_model
 
 DEFAULT_OUT = Path("~/.cache/fgvr/grocery")
 VISION_STEPS, LANGUAGE_STEPS = 2200, 600
@@ -39,10 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all steps (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     args = parser.parse_args(arguments)
+    folder = args.out.expanduser() / args.model
+    if not may_take_model(str(folder)):
+        parser.error(f"--out: {folder} is neither empty nor a model's folder; name another one")
     torch.set_num_threads(args.threads)
     photos = load_photos(args.data, ("train",) if args.measure else ("train", "val"))
     held_out = load_photos(args.data, ("val",)) if args.measure else None
-    train(args.model, photos, held_out, args.out.expanduser() / args.model, scale=args.scale, seed=args.seed)
+    train(args.model, photos, held_out, folder, scale=args.scale, seed=args.seed)
 
 
 def train(model: str, photos: Photos, held_out: Photos | None, folder: Path, *, scale: float, seed: int) -> None:

@@ -21,6 +21,7 @@ from grocery_photos import data_folder, load_photos, plain
 from listing_mllm import DRAWINGS_SEED, LISTED, BirdLessons, GroceryLessons, list_names, quality, train_listing
 from own_models import DEMO_FOLDER, LISTING
 
+from fgvr.demo.drawn_files import may_take_model
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.training.annotator import annotated_name
 from fgvr.demo.training.dialogue import LABEL_PROMPT, SPECIES_NAMES
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     steps = max(1, round(STEPS * args.scale))
     folder = (args.out or (DEMO_FOLDER if args.config == "demo" else DEFAULT_OUT)).expanduser() / LISTING
+    if not may_take_model(str(folder)):
+        parser.error(f"--out: {folder} is neither empty nor a model's folder; name another one")
     if args.config == "demo":
         list_birds(folder, steps=steps, seed=args.seed, measured=args.measure)
         return

@@ -56,6 +56,7 @@ STAGES = {
 }
 """Property of the flow → the tables that it computes."""
 ASKED, LIMIT = 16, 540.0
+QUESTIONS_FILE = "million-rows-questions.txt"  # a person may have a questions.txt in the folder
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def config_of(folder: Path, rows: int, run: str, dim: int) -> Config:
             "mllm": mllm | {"failures": failures},
             "label": {"images": everything, "workers": one_core},
             "aspects": {"workers": one_core},
-            "questions": {"file": str(folder / "questions.txt")},
+            "questions": {"file": str(folder / QUESTIONS_FILE)},
             "embed": {"vectors": {"kind": "simulated", "dim": dim}, "workers": one_core},
             "infer": {"model": str(folder / "student"), "workers": one_core},
         }
@@ -102,7 +103,7 @@ def draw(folder: Path, rows: int) -> None:
         labels = tuple(species.name for species in SPECIES)
         spec = StudentSpec("test_byobnet", labels, (), timm_preprocess("test_byobnet", 64))
         save_student(folder / "student", spec, build_student(spec).state_dict(), {})
-        (folder / "questions.txt").write_text("".join(f"{question.text}\n" for question in QUESTIONS[:ASKED]))
+        (folder / QUESTIONS_FILE).write_text("".join(f"{question.text}\n" for question in QUESTIONS[:ASKED]))
 
 
 def measure(config: Config, stages: Sequence[str], measured: Path | None) -> None:

@@ -1,10 +1,11 @@
 """Row-parallel stages: parts of the rows go to a pool of Ray Data actors, each part comes back as one file.
 
-A part is a fixed range of the stage's ids and exactly one file, which the actor that computed it writes
-atomically. So resuming means doing the parts whose file is missing, a task that Ray retries after a death
-overwrites the same file with the same rows, and neither can lose or double a row. Only part numbers and a
-summary row a part travel through the object store; images are read where they are used. The stage's ids lie in one
-file, of which an actor reads its part's: in the object store and the driver they would grow with the table.
+A part is a fixed range of the stage's ids, of a size that is recorded when the table is begun, and exactly one file,
+which the actor that computed it writes atomically. So resuming means doing the parts whose file is missing, a task
+that Ray retries after a death overwrites the same file with the same rows, and neither can lose or double a row. Only
+part numbers and a summary row a part travel through the object store; images are read where they are used. The stage's
+ids lie in one file, of which an actor reads its part's: in the object store and the driver they would grow with the
+table.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from cluster.attempts import Attempts, PartGivenUp, forget_attempts
 from cluster.capacity import check_capacity, wanted
 from cluster.progress import Progress
 from cluster.signs import Signs
-from cluster.stage_files import IDS, Plan
+from cluster.stage_files import IDS, Plan, rows_per_part
 from cluster.stage_progress import StageProgress
 from cluster.starts import Starts
 from cluster.waiting import patiently
@@ -82,7 +83,7 @@ class PartJob:
         arguments: its keyword arguments; must pickle.
         schema: Arrow schema of the stage's rows.
         samples: the samples table.
-        workers: size of the pool and what an actor reserves.
+        workers: size of the pool, what an actor reserves, and rows a part where the table is not yet begun.
         columns: sample columns that the worker needs.
     """
 
@@ -164,6 +165,12 @@ class _PartActor:
         return {**summary, COMPUTED: _summary(rows.cast(self.job.schema), _uris(asked))}
 
 
+def as_begun(job: PartJob) -> PartJob:
+    """The job with parts of the size with which its table was begun; begins it where nobody has."""
+    size = rows_per_part(job.folder, job.name, job.workers.rows_per_part)
+    return replace(job, workers=job.workers.model_copy(update={"rows_per_part": size}))
+
+
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
     """The image ids of a part, from the stage's file of ids."""
     width = 8 * job.workers.rows_per_part
@@ -230,6 +237,7 @@ def run_parts(
         StageStopped: a worker met what a person has to mend: a part that ends every worker, workers that do not start.
         Stalled: no worker gave a sign of life for too long.
     """
+    job = as_begun(job)
     size = job.workers.rows_per_part
     summary = PartSummary(parts=-(-len(ids) // size))
     finished = tables.finished_parts(job.folder)

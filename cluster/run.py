@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.console import show_progress
 from cluster.metrics import endpoint
+from cluster.run_folder import CONFIG_FILE, check_run_folder
 from cluster.run_record import recorded, warn_of_another_session
 from cluster.session import ray_session
 from cluster.stage import RunContext
@@ -33,7 +34,8 @@ def open_run(config: Config) -> Iterator[RunContext]:
     """Everything that a stage needs, closed again at the end."""
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     try:
-        storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
+        check_run_folder(folder)
+        storage.write_bytes(storage.join(folder, CONFIG_FILE), to_yaml(config).encode())
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
     warn_of_another_session(folder)

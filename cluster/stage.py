@@ -20,11 +20,11 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from cluster.capacity import worker_fields
-from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
+from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, PLAN, RETRYING, TOO_MANY
+from cluster.stage_files import CLOCK, PARTS, PLAN, RETRYING, TOO_MANY, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -96,6 +96,10 @@ class StageFolder:
         """One part of a table that one process writes as a stream."""
         tables.write_part(self.uri, number, rows)
 
+    def rows_per_part(self, wanted: int) -> int:
+        """How many rows each part holds: as the table was begun, or `wanted` where this begins it."""
+        return rows_per_part(self.uri, self.name, wanted)
+
     def write_table(self, rows: pa.Table, rows_per_part: int | None = None) -> StageSummary:
         """The whole table of a stage that runs in one process; counts the failed rows."""
         size = max(1, rows_per_part or rows.num_rows)
@@ -108,12 +112,16 @@ class StageFolder:
             rows.num_rows, sum(counts.values()), len(starts), size, counts, examples=dict(found.examples)
         )
 
-    def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64]) -> StageSummary:
-        """The table of a row-parallel stage; see cluster.parts."""
+    def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64], field: str | None = None) -> StageSummary:
+        """The table of a row-parallel stage; see cluster.parts.
+
+        `field`: where the config has the job's workers; None: found by itself, where the job has the very same ones.
+        """
         config = self.context.config
-        fields = [field for field, workers in worker_fields(config) if workers is job.workers]
+        fields = [field] if field else [field for field, own in worker_fields(config) if own is job.workers]
+        begun = as_begun(job)
         done: PartSummary = run_parts(
-            job,
+            begun,
             ids,
             max_error_share=config.run.max_error_share,
             retry_failed=self.retry_failed,
@@ -123,7 +131,7 @@ class StageFolder:
             rows=done.rows,
             failed=done.failed,
             parts=done.parts,
-            rows_per_part=job.workers.rows_per_part,
+            rows_per_part=begun.workers.rows_per_part,
             failures=dict(done.failures),
             metrics=token_metrics(done.totals),
             remarks=tuple(sorted(done.remarks)),
@@ -214,7 +222,7 @@ class RunContext:
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
-            for left in (PLAN, RETRYING, TOO_MANY):
+            for left in (PLAN, PARTS, RETRYING, TOO_MANY):
                 storage.remove(storage.join(uri, left))
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
@@ -265,10 +273,8 @@ def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:
 
 def plain(value: Any) -> Any:
     """Config parts as JSON types, without what only says where and how wide a stage runs."""
-    if isinstance(value, Workers):
-        return {"rows_per_part": value.rows_per_part}  # decides which rows are in which file
-    if isinstance(value, TrainWorkers):
-        return {}
+    if isinstance(value, Workers | TrainWorkers):
+        return {}  # which rows are in which file, the table's folder says: cluster.stage_files.rows_per_part
     if isinstance(value, BaseModel):
         parts = {name: getattr(value, name) for name in type(value).model_fields}
         return {name: plain(part) for name, part in parts.items() if not isinstance(part, WebPolicy)}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from fgvr import storage
+from fgvr import storage, tables
+
+log = logging.getLogger(__name__)
 
 CLOCK = "clock.json"
 """Seconds so far; cluster.stage_clock."""
 RETRYING = "retrying.json"
 """The manifest of a finished table whose failed rows are tried again."""
 PLAN = "plan.json"
+PARTS = "parts.json"
+"""How many rows each part file holds, from the moment the table is begun."""
 IDS = "ids.int64"
 """Image ids of a row-parallel stage, 8 little-endian bytes each; cluster.parts."""
 TOO_MANY = "too_many.json"
@@ -57,3 +62,43 @@ class Plan:
             return cls(**json.loads(storage.read_bytes(storage.join(folder, PLAN))))
         except FileNotFoundError:
             return None
+
+
+def rows_per_part(folder: str, name: str, wanted: int) -> int:
+    """How many rows each part of the table in `folder` holds: as it was begun, or `wanted` where this begins it.
+
+    Which rows lie in which file must not change between two sessions, whatever the config says in the second one; of
+    two that begin at once, the first one's size is that of both.
+
+    Args:
+        folder: the table's.
+        name: the table's, for the console.
+        wanted: by the config.
+    """
+    place = storage.join(folder, PARTS)
+    if (size := _recorded(place)) is None:
+        storage.create_bytes(place, json.dumps({"rows_per_part": _of_finished(folder) or wanted}).encode())
+        size = _recorded(place) or wanted
+    if size != wanted:
+        log.info(
+            "%s: goes on with %s rows a file, as it was begun; the config's %s are for tables that begin",
+            name,
+            f"{size:,}",
+            f"{wanted:,}",
+        )
+    return size
+
+
+def _recorded(place: str) -> int | None:
+    try:
+        return int(json.loads(storage.read_bytes(place))["rows_per_part"])
+    except FileNotFoundError:
+        return None
+
+
+def _of_finished(folder: str) -> int | None:
+    """Of a finished table whose failed rows are tried again."""
+    try:
+        return tables.Table.load(folder, RETRYING).rows_per_part
+    except FileNotFoundError:
+        return None

@@ -29,6 +29,8 @@ BOUND_GIB = 100.0
 FETCHED, IMAGES = "folders", "images"
 KINDS = {FETCHED: "fetched from object stores: models, checkpoints, vectors", IMAGES: "decoded training images"}
 LOCK, USE = ".lock", ".use"
+_KEY = re.compile(r"\.?[0-9a-f]{16,20}(?![^.-])")
+_PHOTOS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".heic", ".webp", ".gif", ".bmp", ".dng", ".cr2", ".nef", ".arw")
 LOOK_SECONDS = 0.2
 HOW_TO_CLEAN = "python pipelines/cache.py shows and cleans what lies there, and FGVR_CACHE names another folder"
 
@@ -160,15 +162,28 @@ class Use:
             self.end()
 
 
+def _is_somebodys(entry: Path) -> bool:
+    """Whether a folder was not made here: photos in it, and nothing beside it that says who made or uses it.
+
+    FGVR_CACHE may name a folder that holds an `images` of somebody's, whose photos must not be what makes room.
+    """
+    if entry.is_symlink():  # never made here; whatever it leads to stays
+        return True
+    if _KEY.match(entry.name) or _use_of(entry).exists() or lock_of(entry).exists():
+        return False
+    names = (name for _, _, files in os.walk(entry) for name in files)
+    return any(name.lower().endswith(_PHOTOS) for name in names)
+
+
 def _use_of(entry: Path) -> Path:
     return entry.with_name(f"{entry.name}{USE}")
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What is kept in a kind's folder, longest unused first."""
+    """What is kept in a kind's folder, longest unused first; without a person's photos."""
     folders: list[Path] = []
     with suppress(FileNotFoundError):
-        folders = [entry for entry in folder.iterdir() if entry.is_dir()]
+        folders = [entry for entry in folder.iterdir() if entry.is_dir() and not _is_somebodys(entry)]
     found = [Entry(each, _size(each), _last_used(each), _busy(each), _source(each)) for each in folders]
     return sorted(found, key=lambda entry: entry.used)
 

@@ -16,7 +16,9 @@ and its label is right, so its precision is p_r = a_r / q.
 
 Limits (simulated with errors within a genus, 3 to 30 images a class): q and p come out within 0.05 of the truth where
 at least nine of ten neighbours are of the same class. Where neighbourhoods mix classes they are what the estimate takes
-for the truth: at p = 0.76, p came out up to 0.15 too high and q up to 0.06 too low, and worse below.
+for the truth: at p = 0.76, p came out up to 0.15 too high and q up to 0.06 too low, and worse below. From few images a
+name, or names that mostly occur once, a model that says the same of all that looks alike cannot be told from one that
+is right: there the numbers still steer `adaptive`, but they are not told to anybody (`Agreement.unfounded`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ MIN_IMAGES = 20  # on which some name has two votes; below, nothing is estimated
 MOST_IMAGES = 20_000  # the estimate is made of; more would change its second decimal by nothing
 ROUNDS = 100
 SETTLED = 1e-4  # largest change of a reliability in the last round
+IMAGES_A_NAME = 10  # on average, from which on the estimate is told
+WRONG = 0.2  # off by more than this in either share, the estimate was wrong, whatever the two shares' order
 CERTAIN = 0.98  # no vote counts as more reliable than this, nor as less than its opposite
 NONE = -1
 
@@ -47,6 +51,9 @@ class Agreement:
         neighbour_precision: share of the k − 1 nearest neighbours that are of the same true class.
         reliability: a_r, the share of right votes: the image's own label, then its neighbours', nearest first.
         collision: c, the chance that two wrong votes on an image agree.
+        images: that the estimate was made of; this and the next two None where earlier versions made it.
+        names: different labels of these images.
+        once: of these, those that a single image has.
     """
 
     agreement: float | None = None
@@ -54,6 +61,20 @@ class Agreement:
     neighbour_precision: float | None = None
     reliability: tuple[float, ...] = ()
     collision: float | None = None
+    images: int | None = None
+    names: int | None = None
+    once: int | None = None
+
+    @property
+    def unfounded(self) -> str:
+        """Why nobody should believe the estimate, words without a verb; "" where nothing speaks against it."""
+        if not self.images or not self.names or self.once is None:
+            return ""
+        if self.images < IMAGES_A_NAME * self.names:
+            return f"{self.images / self.names:.1f} images a name on average, from {IMAGES_A_NAME} on it would tell"
+        if 2 * self.once > self.names:
+            return f"{self.once:,} of {self.names:,} names on a single image"
+        return ""
 
     @property
     def expected_to_help(self) -> bool | None:
@@ -63,9 +84,11 @@ class Agreement:
         return self.neighbour_precision > self.label_accuracy
 
     def in_words(self) -> str:
-        """The expectation with its two numbers, a sentence."""
+        """The expectation with its two numbers, a sentence; or why there is none."""
         if self.label_accuracy is None or self.neighbour_precision is None:
             return "too few labels agree to tell how noisy labels and neighbourhoods are"
+        if self.unfounded:
+            return f"no estimate of how noisy labels and neighbourhoods are: {self.unfounded}"
         neighbours, labels = f"neighbourhoods ({self.neighbour_precision:.2f})", f"labels ({self.label_accuracy:.2f})"
         if self.expected_to_help:
             return f"expected: {neighbours} purer than {labels}: candidate sets should help"
@@ -78,12 +101,19 @@ class Agreement:
 
 
 def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precision: float) -> str:
-    """What the truth, where it is known, says of the expectation; the shares are the true ones."""
+    """What the truth, where it is known, says of the expectation; the shares are the true ones.
+
+    The expectation was the order of two shares, and it is worth what the shares are: estimated far off, it may hold by
+    chance.
+    """
     purer = neighbour_precision > label_accuracy
     than = "purer than" if purer else "no purer than"
     words = f"true: neighbourhoods ({neighbour_precision:.2f}) {than} labels ({label_accuracy:.2f})"
-    if estimated.expected_to_help is None:
+    if estimated.label_accuracy is None or estimated.neighbour_precision is None or estimated.unfounded:
         return words
+    off = max(abs(estimated.label_accuracy - label_accuracy), abs(estimated.neighbour_precision - neighbour_precision))
+    if off > WRONG + 1e-9:
+        return f"{words}: the estimate was wrong"
     return f"{words}: the expectation {'holds' if purer == estimated.expected_to_help else 'does not hold'}"
 
 
@@ -100,6 +130,7 @@ def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:
     if not observed.size:
         return Agreement()
     agreement = float(observed.mean())
+    images_of_names = np.unique(labels[:, 0], return_counts=True)[1]
     labels = labels[np.linspace(0, len(labels) - 1, min(len(labels), MOST_IMAGES)).astype(int)]
     same = _same(labels)
     if (same.sum(axis=2) > 1).any(axis=1).sum() < MIN_IMAGES:
@@ -107,7 +138,16 @@ def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:
     reliability, collision = _fit(labels != NONE, same)
     q = float(reliability[0])
     precision = float(np.clip(reliability[1 : max(k, 2)] / q, 0.0, 1.0).mean()) if q > 0 else 0.0
-    return Agreement(agreement, q, precision, tuple(reliability.tolist()), collision)
+    return Agreement(
+        agreement,
+        q,
+        precision,
+        tuple(reliability.tolist()),
+        collision,
+        images=int(images_of_names.sum()),
+        names=len(images_of_names),
+        once=int((images_of_names == 1).sum()),
+    )
 
 
 def _same(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:

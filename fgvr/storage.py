@@ -168,6 +168,41 @@ def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
                 fs.put_file(str(temporary), path)
 
 
+def create_bytes(uri: str | Path, data: bytes) -> bool:
+    """Write a whole file unless there is one already, its folders included; returns whether this call wrote it.
+
+    Of several writers at the same moment exactly one does.
+    """
+    if not is_local(uri):
+        fs, path = resolve(uri)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    target = local_path(uri)
+    if target.exists():
+        return False
+    whole = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    write_bytes(whole, data)
+    try:
+        os.link(whole, target)  # fails where the name is taken; a rename would replace it
+    except FileExistsError:
+        return False
+    except (
+        OSError
+    ):  # a file system without hard links: there the name alone can be had first, for a moment without text
+        try:
+            with target.open("xb") as file:
+                file.write(data)
+                _to_disk(file)
+        except FileExistsError:
+            return False
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
+
+
 def _to_disk(file: IO[bytes]) -> None:
     """Wait until the bytes are on the disk, before the file gets its name."""
     file.flush()

@@ -43,10 +43,10 @@ def run(context: RunContext) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder)
         _check_files(listed, context.config.run.max_error_share)
-        parts = 0
-        for parts, rows in enumerate(listed.parts(config.rows_per_part), start=1):
+        parts, size = 0, folder.rows_per_part(config.rows_per_part)
+        for parts, rows in enumerate(listed.parts(size), start=1):
             folder.write_part(parts - 1, rows)
-        summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=config.rows_per_part)
+        summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=size)
         left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
         for what, count in left_out.items():
             if count:
@@ -73,11 +73,7 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    decides = {
-        "source": deciding(config.source),
-        "state": source_state(config.source),
-        "rows_per_part": config.rows_per_part,
-    }
+    decides = {"source": deciding(config.source), "state": source_state(config.source)}
     table = context.stage("samples", decides=decides, inputs=[], compute=compute)
     if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
         log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)

@@ -14,7 +14,9 @@ image of each group of near-duplicates (`pipelines/duplicates.py`), and a third 
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,8 @@ from pipelines.cut_answers import note_cut_answers
 from pipelines.duplicates import SHARED, asked_ids, share, write_photos
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
+
+log = logging.getLogger(__name__)
 
 ALIASES_FILE = "aliases.csv"
 
@@ -245,7 +249,7 @@ def name_answers(
         chosen = None if aliases is None else read_aliases(aliases)
         named = build_label_space(items, chosen, _merge(config) if merge else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
-        folder.write_bytes(ALIASES_FILE, write_aliases(named.aliases))
+        _write_aliases(folder, write_aliases(named.aliases))
         shared = 0 if duplicates is None else write_photos(folder, duplicates)
         failures = Failures()
         for number, part in enumerate(answers.batches()):
@@ -268,6 +272,19 @@ def name_answers(
         )
 
     return context.stage(table, decides=decides, inputs=inputs, compute=compute)
+
+
+def _write_aliases(folder: StageFolder, content: bytes) -> None:
+    """The file of aliases, which people edit: where failed rows are tried again, what they made of it is kept."""
+    place = folder.path(ALIASES_FILE)
+    before = storage.read_bytes(place) if storage.exists(place) else content
+    if before != content:
+        stem, ending = ALIASES_FILE.rsplit(".", 1)
+        number = next(number for number in count(1) if not storage.exists(folder.path(f"{stem}.{number}.{ending}")))
+        kept = f"{stem}.{number}.{ending}"
+        folder.write_bytes(kept, before)
+        log.info("%s: %s is written anew; the one that was there is kept as %s", folder.name, place, kept)
+    folder.write_bytes(ALIASES_FILE, content)
 
 
 if __name__ == "__main__":

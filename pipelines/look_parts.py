@@ -32,9 +32,9 @@ def take_part(
 
     `limit` is what limits an answer's tokens, for what is said of those that were cut off.
     """
-    size = context.config.aspects.workers.rows_per_part
 
     def compute(folder: StageFolder) -> StageSummary:
+        size = folder.rows_per_part(context.config.aspects.workers.rows_per_part)
         failures = Failures()
         totals: Counter[str] = Counter()
         parts = 0
@@ -56,8 +56,7 @@ def take_part(
         note_cut_answers(summary, limit)
         return summary
 
-    decides = {"ids": digest_of_ids(ids), "size": size}
-    return context.stage(name, decides=decides, inputs=[looks], compute=compute)
+    return context.stage(name, decides={"ids": digest_of_ids(ids)}, inputs=[looks], compute=compute)
 
 
 def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:

@@ -41,6 +41,7 @@ from fgvr.tables import Table
 log = logging.getLogger(__name__)
 
 FILES, READY = "files", "ready.json"
+WORKERS = "neighbours.workers"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,6 @@ class Search:
             "k": self.k,
             "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
             "recall": wanted(self.context).recall,
-            "workers": self.context.config.neighbours.workers,
         }
         inputs = [table for key, table in self.tables.items() if key != "samples"]
         return self.context.stage(name, decides=decides, inputs=inputs, compute=compute)
@@ -148,7 +148,9 @@ def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
     place = storage.join(context.folder, f"{name}_plan.json")
-    key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), search.model_dump(mode="json")]))
+    # How many workers there are changes how long it takes; only another device is planned for anew.
+    asked = search.model_dump(mode="json", exclude={"workers"}) | {"gpu": search.workers.num_gpus > 0}
+    key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), asked]))
     if storage.exists(place):
         known = json.loads(storage.read_bytes(place))
         kept = Plan.read(known["plan"])
@@ -209,7 +211,10 @@ class _Work:
 
     def __init__(self, folder: StageFolder, samples: Table, ids: Ids, k: int, how: Plan) -> None:
         self.folder, self.samples, self.ids, self.k, self.how = folder, samples, ids, k, how
-        self.config = folder.context.config.neighbours
+        search = folder.context.config.neighbours
+        # The shards' parts and those of their merge hold the same queries.
+        size = folder.rows_per_part(search.workers.rows_per_part)
+        self.config = search.model_copy(update={"workers": search.workers.model_copy(update={"rows_per_part": size})})
         self.queries = folder.path(FILES, "queries")
         self.shards = [folder.path(FILES, f"shard-{number:05d}") for number in range(how.shards)]
 
@@ -234,14 +239,16 @@ class _Work:
             tasks, recalls = map(list, zip(*(self._with_index(task) for task in tasks), strict=True))
             probed = max(task.probed for task in tasks)
         if len(tasks) == 1:
-            summary = self.folder.run_parts(self._job(self.folder.uri, SearchWorker, {"task": tasks[0]}), self.ids)
+            job = self._job(self.folder.uri, SearchWorker, {"task": tasks[0]})
+            summary = self.folder.run_parts(job, self.ids, WORKERS)
         else:
             places = [storage.join(task.shard, "found") for task in tasks]
             for place, task in zip(places, tasks, strict=True):
-                run_parts(self._job(place, SearchWorker, {"task": task}), self.ids, field="neighbours.workers")
+                run_parts(self._job(place, SearchWorker, {"task": task}), self.ids, field=WORKERS)
             size = self.config.workers.rows_per_part
             arguments = {"queries": self.queries, "shards": places, "rows_per_part": size, "k": self.k}
-            summary = self.folder.run_parts(self._job(self.folder.uri, MergeWorker, arguments), self.ids)
+            job = self._job(self.folder.uri, MergeWorker, arguments)
+            summary = self.folder.run_parts(job, self.ids, WORKERS)
         storage.remove(self.folder.path(FILES))
         summary.metrics = {"recall": min(recalls)}
         exact = [task.how for task in tasks if task.how.method == "exact"]

@@ -95,14 +95,15 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     """
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
+    told = not agreement.unfounded
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
         coverage=metrics.get("coverage"),
         nearest_coverage=nearest,
-        label_accuracy=agreement.label_accuracy,
-        neighbour_precision=agreement.neighbour_precision,
-        expected_to_help=agreement.expected_to_help,
+        label_accuracy=agreement.label_accuracy if told else None,
+        neighbour_precision=agreement.neighbour_precision if told else None,
+        expected_to_help=agreement.expected_to_help if told else None,
         expectation=agreement.in_words(),
         truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
         true_label_accuracy=accuracy,

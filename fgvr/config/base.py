@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from fgvr.config.tree import given_tree, merge, options
 from fgvr.safe_text import masked_tree
 
 
@@ -16,6 +17,43 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields of text that may say nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_rest_of_a_default_stays(cls, values: Any) -> Any:
+        """Of a part with values of its own by default (`Workers(rows_per_part=256)`), they hold where one is given."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for name, info in cls.model_fields.items():
+            if isinstance(values.get(name), dict):
+                default = info.get_default(call_default_factory=True)
+                if isinstance(default, Part):
+                    filled[name] = merge(given_tree(default), values[name])
+        return filled
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        """`epochs: yes` would be one epoch."""
+        for name in cls.model_fields if isinstance(values, dict) else ():
+            kinds = set(options(cls.model_fields[name].annotation))
+            if isinstance(values.get(name), bool) and kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name} = {values[name]}: should be a number")
+        return values
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _text_says_something(cls, value: Any, info: ValidationInfo) -> Any:
+        """A path that is empty is the working directory, an empty name a name: meant was none."""
+        if isinstance(value, str) and not value.strip() and info.field_name not in cls.may_be_empty:
+            kinds = options(cls.model_fields[info.field_name or ""].annotation)
+            none = "; write null for none" if type(None) in kinds else ""
+            raise ValueError(f"is empty{none}")
+        return value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What a traceback or a log shows of a part: without secrets."""
@@ -39,7 +77,8 @@ class Workers(Part):
     memory_gb: float | None = Field(default=None, gt=0)
     """Memory an actor reserves, GiB, so that Ray does not put too many on a node; null: none reserved."""
     rows_per_part: int = Field(default=1024, ge=1)
-    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress."""
+    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress. A table that was begun
+    goes on with the size it was begun with."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -179,12 +180,31 @@ class LayoutSource(Part):
         return self
 
 
-class FieldGuideSource(Part):
+class _Drawn(Part):
+    """A source that draws its photos; until 0.1 `draw_to` was called `path`, as where others read is."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        return _draw_to(values) if isinstance(values, dict) else values
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; knows the earlier name, too."""
+        return super().model_copy(update=None if update is None else _draw_to(update), deep=deep)
+
+
+def _draw_to(values: Mapping[str, Any]) -> dict[str, Any]:
+    if "path" not in values or "draw_to" in values:
+        return dict(values)
+    return {"draw_to" if name == "path" else name: value for name, value in values.items()}
+
+
+class FieldGuideSource(_Drawn):
     """Drawings of invented birds: the demo and the project's test data. Drawn on first use."""
 
     kind: Literal["field_guide"] = "field_guide"
-    path: str | None = None
-    """Where to draw; null: `field_guide/` in the run folder."""
+    draw_to: str | None = None
+    """Folder to WRITE drawings to, empty or drawn before; null: `field_guide/` in the run folder."""
     train_per_class: int = Field(default=30, ge=1)
     """Training drawings a species."""
     test_per_class: int = Field(default=20, ge=1)
@@ -211,12 +231,12 @@ class CocoSource(Part):
     """Folder of its images."""
 
 
-class BirdScenesSource(Part):
+class BirdScenesSource(_Drawn):
     """Drawn scenes with several birds of the field guide and their boxes, in COCO's format. Drawn on first use."""
 
     kind: Literal["bird_scenes"] = "bird_scenes"
-    path: str | None = None
-    """Where to draw; null: `bird_scenes/` in the run folder."""
+    draw_to: str | None = None
+    """Folder to WRITE drawings to, empty or drawn before; null: `bird_scenes/` in the run folder."""
     train_scenes: int = Field(default=240, ge=1)
     """Training scenes."""
     test_scenes: int = Field(default=100, ge=1)
@@ -249,15 +269,37 @@ DRAWN = (FieldGuideSource, BirdScenesSource)
 """Sources that need no files and bring their own questions."""
 
 
+def check_path_is_read(given: Any, kind: str | None) -> None:
+    """Raises ValueError where a layer of a config gives a source's `path` without its kind, and the kind draws.
+
+    Args:
+        given: the source as the layer has it.
+        kind: of the source, by the layers below.
+    """
+    drawing = [part.model_fields["kind"].default for part in DRAWN]
+    if isinstance(given, dict) and "path" in given and "kind" not in given and kind in drawing:
+        raise ValueError(
+            f"ingest.source.path = {given['path']!r}: the source's kind is {kind}, which draws photos and reads none; "
+            "did you mean --ingest.source.kind folder? (To draw there: ingest.source.draw_to)"
+        )
+
+
 class Ingest(Part):
     """ingest: a source becomes the samples table."""
 
     source: Source = FieldGuideSource()
     """Where the photos come from."""
     rows_per_part: int = Field(default=65536, ge=1)
-    """Rows a part file of the samples table holds."""
+    """Rows a part file of the samples table holds; one that was begun goes on with the size it was begun with."""
     limits: ImageLimits = ImageLimits()
     """Limits of every later read of an image."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_is_read(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            check_path_is_read(values.get("source"), FieldGuideSource().kind)
+        return values
 
     @model_validator(mode="after")
     def _banner_of_aircraft(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fgvr.config.run import Config
-from fgvr.config.tree import leaves
+from fgvr.config.tree import known_leaves
 
 
 def explain(problem: Any) -> str:
@@ -22,10 +22,10 @@ def explain(problem: Any) -> str:
         case "union_tag_invalid":
             return f"{place}.kind = {context['tag']!r}: should be {context['expected_tags'].replace(', ', ' or ')}"
         case "union_tag_not_found":
-            kinds = [leaf.default for leaf in leaves(Config) if leaf.name == f"{place}.kind"]
+            kinds = [leaf.default for leaf in known_leaves(Config) if leaf.name == f"{place}.kind"]
             return f"{place}.kind: required, {' or '.join(map(repr, kinds))}"
         case "model_type" | "model_attributes_type":
-            below = [leaf.name for leaf in leaves(Config) if leaf.name.startswith(f"{place}.")]
+            below = [leaf.name for leaf in known_leaves(Config) if leaf.name.startswith(f"{place}.")]
             return f"{place} = {value!r}: this part has fields of its own ({', '.join(below[:3])} …)"
         case "missing":
             return f"{place}: required, and nobody gave it"
@@ -37,7 +37,9 @@ def explain(problem: Any) -> str:
 
 def _field(loc: tuple[Any, ...]) -> str:
     """The field's name, without the alternative of a union, which pydantic has in the path: that is in `kind`."""
-    kinds = {(leaf.name.removesuffix(".kind"), leaf.default) for leaf in leaves(Config) if leaf.name.endswith(".kind")}
+    kinds = {
+        (leaf.name.removesuffix(".kind"), leaf.default) for leaf in known_leaves(Config) if leaf.name.endswith(".kind")
+    }
     place = ""
     for part in map(str, loc):
         if (place, part) not in kinds:  # only there: `clip` and `folder` are names of fields, too
@@ -49,7 +51,7 @@ def _unknown(place: str) -> str:
     """A field of other kinds of its part, or of none."""
     kind, found = "", []
     part, _, field = place.rpartition(".")
-    for leaf in leaves(Config):
+    for leaf in known_leaves(Config):
         if leaf.name == f"{part}.kind":
             kind = leaf.default
         elif leaf.name == place:
@@ -63,7 +65,7 @@ def _unknown(place: str) -> str:
 
 def _suggestion(place: str) -> str:
     """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
-    known = list(dict.fromkeys(leaf.name for leaf in leaves(Config)))
+    known = list(dict.fromkeys(leaf.name for leaf in known_leaves(Config)))
     known += list(dict.fromkeys(name[:end] for name in known for end, at in enumerate(name) if at == "."))
     part, _, field = place.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}

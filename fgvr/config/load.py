@@ -1,28 +1,33 @@
 """From a preset, a YAML file and `--dotted.flags` to a checked config; and the help text that lists every field.
 
-Later layers win: defaults, then the file named by `--config`, then flags. Where a layer names another `kind` of a
-backend or source, the fields that lower layers gave to the old kind are dropped.
+Later layers win: defaults, then the file named by `--config`, then flags, whose order does not count. Where a layer
+names another `kind` of a backend or source, the fields that lower layers gave to the old kind are dropped; those of the
+same layer must be the new kind's.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
 from fgvr import storage
-from fgvr.config.data import TableSource
+from fgvr.config.data import TableSource, check_path_is_read
 from fgvr.config.explain import explain
+from fgvr.config.idle import without_effect
 from fgvr.config.run import Config
-from fgvr.config.tree import default_kinds, leaves, merge, nested, options, type_name
+from fgvr.config.tree import default_kinds, known_leaves, merge, nested, options, type_name
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
 from fgvr.safe_text import MASK, masked_tree
 from fgvr.text_files import decoded
+
+log = logging.getLogger(__name__)
 
 
 class ConfigError(UserError, ValueError):
@@ -44,17 +49,40 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
     if "--help" in argv or "-h" in argv:
         sys.stdout.write(help_text(description, presets))
         raise SystemExit(0)
-    name, overrides = _parse_flags(argv)
-    layer = read_preset(name or default, presets)
-    for path, text in overrides:
-        layer = merge(layer, nested(path, _value(path, text)))
-    return build(layer)
+    name, given = _parse_flags(argv)
+    tree = default_kinds(Config)
+    flags = _flag_layer(given)
+    for layer in (read_preset(name or default, presets), flags):
+        _check_source(layer, tree)
+        tree = merge(tree, layer)
+    config = build(tree)
+    for sentence in without_effect(config, _names(flags)):
+        log.warning("%s", sentence)
+    return config
+
+
+def _names(layer: dict[str, Any], part: str = "") -> list[str]:
+    """Dotted names of all fields of a layer."""
+    below = [
+        _names(value, f"{part}{key}.") if isinstance(value, dict) else [f"{part}{key}"] for key, value in layer.items()
+    ]
+    return [name for names in below for name in names]
+
+
+def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:
+    """Photos that somebody names must not be taken for a place to draw at."""
+    sources = [tree.get("ingest") for tree in (layer, below)]
+    given, lower = (part.get("source") if isinstance(part, dict) else None for part in sources)
+    try:
+        check_path_is_read(given, lower.get("kind") if isinstance(lower, dict) else None)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def build(values: dict[str, Any]) -> Config:
     """A checked config of a plain tree; raises ConfigError with one line for each thing that is wrong."""
     try:
-        config = Config.model_validate(merge(default_kinds(Config), values))
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(problem) for problem in error.errors())) from None
     if left_out := _masked_fields(config.model_dump(mode="json")):
@@ -145,21 +173,67 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
     return config, overrides
 
 
+def _flag_layer(given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """All flags as one layer, so that a part's `kind` holds for all of its fields wherever it stands among them."""
+    layer: dict[str, Any] = {}
+    for name, text in given:
+        _add_flag(layer, nested(name, _value(name, text)), "")
+    return layer
+
+
+def _add_flag(layer: dict[str, Any], flag: dict[str, Any], part: str) -> None:
+    for key, value in flag.items():
+        place, before = f"{part}{key}", layer.get(key)
+        if key not in layer:
+            layer[key] = value
+        elif isinstance(value, dict) and isinstance(before, dict):
+            _add_flag(before, value, f"{place}.")
+        elif isinstance(value, dict) or isinstance(before, dict):
+            whole = value if isinstance(before, dict) else before
+            raise ConfigError(f"--{place} = {whole!r}, and flags for fields below it: give one of the two")
+        else:
+            if before != value:
+                log.warning("--%s is given twice: %r is dropped, the last one, %r, holds", place, before, value)
+            layer[key] = value
+
+
 def _value(name: str, text: str) -> Any:
     """A flag's value: literally for fields of text (a run may be named 123), else as YAML has it.
 
-    `null` is none where the field may be; a list of one may be given without brackets.
+    `null` is none where the field may be; a list of one may be given without brackets. Raises ConfigError for a value
+    that says nothing, such as an empty variable of the shell, and for a mapping that says a field twice.
     """
+    types = {kind for leaf in known_leaves(Config) if leaf.name == name for kind in options(leaf.annotation)}
+    lists = [kind for kind in types if get_origin(kind) is tuple]
+    if not text.strip() and str not in types:
+        raise ConfigError(f"--{name}: {text!r} says nothing; write null for none")
+    null = type(None) in types and text.strip() in {"null", "Null", "NULL"}
+    if str in types and not null:
+        return _with_variable(name, text)
+    if any(_of_texts(kind) for kind in lists) and not null and not text.lstrip().startswith("["):
+        return [_with_variable(name, text)]
     try:
         value = read_yaml(text)
+    except FieldError as error:
+        raise ConfigError(f"--{name}: {error}") from None
     except YamlError:
         return text  # text that YAML takes for something else
-    types = {kind for leaf in leaves(Config) if leaf.name == name for kind in options(leaf.annotation)}
-    if str in types and not (value is None and type(None) in types):
-        return text
-    if any(get_origin(kind) is tuple for kind in types) and isinstance(value, str | int | float):
-        return [value]
-    return value
+    if value is None and text.strip() not in {"null", "Null", "NULL", "~"}:  # a comment
+        raise ConfigError(f"--{name}: {text!r} says nothing; write null for none")
+    return [value] if lists and isinstance(value, str | int | float) else value
+
+
+def _of_texts(kind: Any) -> bool:
+    """Whether a tuple's type is one of texts or words."""
+    first = get_args(kind)[0]
+    return first is str or get_origin(first) is Literal
+
+
+def _with_variable(name: str, text: str) -> str:
+    try:
+        return str(with_environment(text))
+    except FieldError as error:
+        raise ConfigError(f"--{name}: {error}") from None
 
 
 def help_text(description: str, presets: Path) -> str:
@@ -168,7 +242,7 @@ def help_text(description: str, presets: Path) -> str:
     lines += ["Exit status: 0 done; 1 stopped on the way, the same command goes on; 2 not started: mend it", ""]
     lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
     lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]
-    for leaf in leaves(Config):
+    for leaf in known_leaves(Config):
         if leaf.name.endswith(".kind"):
             lines += ["", f"  --{leaf.name} {leaf.default}, and its fields:"]
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -45,6 +45,8 @@ class Questions(Part):
 
 class Aspects(Part):
     """aspects: p(yes) of every question for every training image of the student."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset({"instruction"})
 
     split: str = "train"
     """Images asked about."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -33,6 +34,12 @@ def leaves(model: type[BaseModel], prefix: str = "", made: BaseModel | None = No
             yield Leaf(place, info.annotation, info.description or "", default)
         for part in parts:
             yield from leaves(part, f"{place}.", default if type(default) is part else None)
+
+
+@cache
+def known_leaves(model: type[BaseModel]) -> tuple[Leaf, ...]:
+    """All leaf fields of `model`, found once."""
+    return tuple(leaves(model))
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
@@ -64,7 +71,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     """`lower` overruled by `upper`, deeply; another `kind` starts afresh."""
-    if "kind" in upper and upper["kind"] != lower.get("kind"):
+    if "kind" in upper and upper["kind"] != lower.get("kind", upper["kind"]):
         return upper
     merged = dict(lower)
     for key, value in upper.items():
@@ -85,3 +92,16 @@ def default_kinds(model: type[BaseModel]) -> dict[str, Any]:
         elif below := default_kinds(type(default)):
             tree[name] = below
     return tree
+
+
+def given_tree(part: BaseModel) -> dict[str, Any]:
+    """What was given when a part was made, as a tree; with its `kind`, which need not have been given."""
+    tree = {name: whole_tree(getattr(part, name)) for name in type(part).model_fields if name in part.model_fields_set}
+    return {"kind": part.kind, **tree} if "kind" in type(part).model_fields else tree  # type: ignore[attr-defined]
+
+
+def whole_tree(value: Any) -> Any:
+    """A part as a tree of all its values; another value as it is."""
+    if not isinstance(value, BaseModel):
+        return value
+    return {name: whole_tree(getattr(value, name)) for name in type(value).model_fields}

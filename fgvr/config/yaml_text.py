@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/|$)")
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})(?=/|$)")
 
 
 class YamlError(ValueError):
@@ -16,13 +16,14 @@ class YamlError(ValueError):
 
 
 class FieldError(YamlError):
-    """A field that stands twice, or whose value begins with a variable that is not there."""
+    """A field that stands twice or without a value, or whose value begins with a variable that is not there."""
 
 
 def read_yaml(text: str) -> Any:
     """The content of a YAML document, by the rules of PyYAML's safe loader; raises YamlError.
 
-    Of equal fields that loader lets the last one win without a word; what a mapping merges (`<<`) it may say anew.
+    Of equal fields that loader lets the last one win without a word; what a mapping merges (`<<`) it may say anew. A
+    field without a value it takes for null, which for many fields means "all": whoever means that writes null.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -47,7 +48,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _check_fields(document: yaml.Node) -> None:
-    """Raise FieldError where a mapping of the document says a field twice. Merges are not resolved yet."""
+    """Raise FieldError where a mapping says a field twice, or no value of it. Merges are not resolved yet."""
     waiting, seen = [document], set()
     while waiting:
         node = waiting.pop()
@@ -67,13 +68,15 @@ def _check_fields(document: yaml.Node) -> None:
             if (key.tag, key.value) in lines:
                 first = lines[key.tag, key.value]
                 raise FieldError(f"line {line}: {key.value} stands there twice (line {first}, too); make one of them")
+            if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+                raise FieldError(f"line {line}: {key.value} has no value; give it one, null for none, or leave it out")
             lines[key.tag, key.value] = line
 
 
 def with_environment(value: Any) -> Any:
     """A tree whose texts may begin with `$NAME/` or `${NAME}/`, as paths in shells do, with the variables' values.
 
-    Raises FieldError where there is no such variable.
+    Raises FieldError where there is no such variable, or nothing in it.
     """
     if isinstance(value, dict):
         return {key: with_environment(item) for key, item in value.items()}
@@ -85,4 +88,6 @@ def with_environment(value: Any) -> Any:
     name = found[1] or found[2]
     if name not in os.environ:
         raise FieldError(f"{value}: there is no environment variable {name}")
+    if not os.environ[name]:  # $SCRATCH/runs would be /runs
+        raise FieldError(f"{value}: the environment variable {name} is empty")
     return os.environ[name] + value[found.end() :]

@@ -68,12 +68,13 @@ def _read(source: Source, run_folder: str) -> SampleRows:
         case FieldGuideSource():
             from fgvr.datasets.field_guide import read_field_guide
 
-            return collect(read_field_guide(source, run_folder), where=source.path or run_folder)
+            return collect(read_field_guide(source, run_folder), where=source.draw_to or run_folder)
         case CocoSource() | BirdScenesSource():
             from fgvr.datasets.coco import read_coco_source
 
             tables, remarks = read_coco_source(source, run_folder)
-            return replace(collect(tables, where=source.path or run_folder), remarks=tuple(remarks))
+            where = source.path if isinstance(source, CocoSource) else source.draw_to or run_folder
+            return replace(collect(tables, where=where), remarks=tuple(remarks))
 
 
 def check_source(source: Source) -> None:
@@ -82,15 +83,23 @@ def check_source(source: Source) -> None:
         from fgvr.datasets.table_file import check_table_file
 
         check_table_file(source)
+    elif isinstance(source, DRAWN):
+        _check_drawing(source)
 
 
 def check_place(source: Source) -> None:
-    """Raises SourceError where there is nothing at a source's place, or a file where a folder of photos should be."""
+    """Raises SourceError where there is nothing at a source's place, or a file where a folder of photos should be.
+
+    And where a source that draws would draw into a folder that holds something else.
+    """
+    if isinstance(source, DRAWN):
+        _check_drawing(source)
+        return
     if isinstance(source, LayoutSource):
         from fgvr.datasets.layouts import open_layout
 
         open_layout(source).listing_files()
-    elif not isinstance(source, DRAWN):
+    else:
         from fgvr.datasets.shards import numbered
 
         if not storage.exists(numbered(source.path)[0]):
@@ -104,6 +113,19 @@ def check_place(source: Source) -> None:
                 )
 
 
+def _check_drawing(source: FieldGuideSource | BirdScenesSource) -> None:
+    if source.draw_to is None:
+        return  # in the run folder
+    if isinstance(source, FieldGuideSource):
+        from fgvr.datasets.field_guide import check_field_guide
+
+        check_field_guide(source, storage.absolute(source.draw_to))
+    else:
+        from fgvr.datasets.coco import check_scenes
+
+        check_scenes(source, storage.absolute(source.draw_to))
+
+
 def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     """Files with many images each; what could not be read of them is a row, and a remark that the report repeats."""
     from fgvr.datasets.parquet_files import list_parquet
@@ -115,6 +137,7 @@ def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     if isinstance(source, WebDatasetSource):
         shards, lister = find_shards(source.path, ".tar", source.exclude, omissions), TarLister(source, omissions)
         rows = collect(shards.chunks(lister.listed), source.path, omissions)
+        lister.check_key()
         remarks += [*_unread(source.extensions, rows.left_out), *lister.remarks()]
     else:
         shards = find_shards(source.path, ".parquet", source.exclude, omissions)
@@ -160,7 +183,7 @@ def source_state(source: Source) -> dict[str, Any]:
 
             return settings(source)
         case BirdScenesSource():
-            return source.model_dump(mode="json", exclude={"kind", "path"})
+            return source.model_dump(mode="json", exclude={"kind", "draw_to"})
         case CocoSource():
             from fgvr.datasets.coco import coco_files
 

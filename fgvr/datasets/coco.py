@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import BirdScenesSource, CocoSource
+from fgvr.datasets.drawn_folder import SETTINGS, drawn_with
 from fgvr.datasets.rows import SourceError, chunk
 from fgvr.detection.coco import CocoSet, read_coco
 
-SETTINGS = "settings.json"
-"""Beside the drawn scenes: what they were drawn with."""
+log = logging.getLogger(__name__)
+
 COCO_ID = "coco_image_id"
 """In the samples' metadata, beside width and height: the image's id in its annotations file."""
 
@@ -49,7 +51,7 @@ def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> 
     """Chunks of the listed images, and remarks about annotations that were left out; draws scenes not there yet.
 
     Raises:
-        SourceError: the folder holds scenes that were drawn with other settings.
+        SourceError: the folder holds scenes that were drawn with other settings, or anything else.
         CocoError: an annotations file is missing or cannot be understood.
     """
     if isinstance(source, BirdScenesSource):
@@ -73,31 +75,44 @@ def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> 
 
 
 def _scenes_folder(source: BirdScenesSource, run_folder: str) -> str:
-    """Where the scenes lie: `source.path`, else a folder in the run named after the settings."""
-    if source.path is not None:
-        return storage.absolute(source.path)
+    """Where the scenes lie: `source.draw_to`, else a folder in the run named after the settings."""
+    if source.draw_to is not None:
+        return storage.absolute(source.draw_to)
     digest = hashlib.sha256(json.dumps(_settings(source), sort_keys=True).encode()).hexdigest()[:8]
     return storage.join(run_folder, "bird_scenes", digest)
 
 
 def _settings(source: BirdScenesSource) -> dict[str, object]:
-    return source.model_dump(mode="json", exclude={"kind", "path"})
+    return source.model_dump(mode="json", exclude={"kind", "draw_to"})
+
+
+def check_scenes(source: BirdScenesSource, folder: str) -> None:
+    """Raises SourceError where the scenes can neither be read nor drawn in `folder`."""
+    wanted = _settings(source)
+    drawn = drawn_with(folder, wanted, "scenes with birds") or wanted
+    if drawn != wanted:
+        differing = ", ".join(f"{key} {drawn[key]}" for key in wanted if drawn[key] != wanted[key])
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: the scenes there were drawn with {differing}; name another folder or "
+            "remove this one"
+        )
 
 
 def _drawn(source: BirdScenesSource, folder: str) -> None:
-    """Draw the scenes unless they are there; the settings are written last and mark that all are."""
+    """Draw the scenes unless they are there; a split's annotations are written last and mark that all are."""
     from fgvr.demo.bird_scenes import SceneSettings, write_scenes
 
-    wanted, place = _settings(source), storage.join(folder, SETTINGS)
-    if storage.exists(place):
-        drawn = json.loads(storage.read_bytes(place))
-        if drawn != wanted:
-            differing = ", ".join(f"{key} {drawn.get(key)}" for key in wanted if drawn.get(key) != wanted[key])
-            raise SourceError(
-                f"ingest.source.path = {folder}: the scenes there were drawn with {differing}; name another folder or "
-                "remove this one"
-            )
+    if source.draw_to is not None:
+        check_scenes(source, folder)
+    counts = {"train": source.train_scenes, "test": source.test_scenes}
+    missing = {
+        split: count
+        for split, count in counts.items()
+        if not storage.exists(storage.join(folder, "annotations", f"{split}.json"))
+    }
+    if not missing:
         return
+    log.info("ingest: drawing %s scenes with birds into %s", f"{sum(missing.values()):,}", folder)
+    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(_settings(source), indent=1).encode())
     settings = SceneSettings(source.size, source.birds, source.classes, source.difficulty, source.seed)
-    write_scenes(folder, settings, {"train": source.train_scenes, "test": source.test_scenes})
-    storage.write_bytes(place, json.dumps(wanted, indent=1).encode())
+    write_scenes(folder, settings, missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 
@@ -11,46 +12,64 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import FieldGuideSource, TableSource
+from fgvr.datasets.drawn_folder import SETTINGS, drawn_with
 from fgvr.datasets.rows import SourceError
 from fgvr.datasets.table_file import read_table_file
+from fgvr.demo.drawn_files import QUESTIONS_FILE, SAMPLES, is_field_guide
 
-SETTINGS = "settings.json"
-"""Beside samples.csv: what the drawings were made with."""
+log = logging.getLogger(__name__)
 
 
 def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
-    """Where the drawings lie: `source.path`, else a folder in the run named after the settings."""
-    if source.path is not None:
-        return storage.absolute(source.path)
+    """Where the drawings lie: `source.draw_to`, else a folder in the run named after the settings."""
+    if source.draw_to is not None:
+        return storage.absolute(source.draw_to)
     digest = hashlib.sha256(json.dumps(settings(source), sort_keys=True).encode()).hexdigest()[:8]
     return storage.join(run_folder, "field_guide", digest)
 
 
 def questions_file(source: FieldGuideSource, run_folder: str) -> str:
     """URI of the field guide's aspect questions, one a line."""
-    return storage.join(field_guide_folder(source, run_folder), "questions.txt")
+    return storage.join(field_guide_folder(source, run_folder), QUESTIONS_FILE)
 
 
 def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.Table]:
     """Chunks of the field guide's samples; draws it when it is not there yet.
 
     Raises:
-        SourceError: the folder holds a field guide that was drawn with other settings.
+        SourceError: the folder holds a field guide that was drawn with other settings, or anything else.
     """
     folder = field_guide_folder(source, run_folder)
+    if source.draw_to is not None:
+        check_field_guide(source, folder)
+    if not storage.exists(storage.join(folder, SAMPLES)):
+        _draw(source, folder)
+    yield from read_table_file(TableSource(path=storage.join(folder, SAMPLES)), class_id_column="class_id")
+
+
+def check_field_guide(source: FieldGuideSource, folder: str) -> None:
+    """Raises SourceError where the field guide can neither be read nor drawn in `folder`."""
+    if not storage.exists(storage.join(folder, SETTINGS)) and is_field_guide(folder):
+        return  # drawn by `python -m fgvr.demo.field_guide`, which leaves no settings: taken as it is
     wanted = settings(source)
-    if storage.exists(storage.join(folder, "samples.csv")):
-        _check_settings(folder, wanted)
-    else:
-        _draw(source, folder, wanted)
-    yield from read_table_file(TableSource(path=storage.join(folder, "samples.csv")), class_id_column="class_id")
+    drawn = drawn_with(folder, wanted, "a field guide") or wanted
+    if drawn != wanted:
+        keys = [key for key in wanted if drawn[key] != wanted[key]]
+        differing = ", ".join(f"{key} {drawn[key]} (asked for: {wanted[key]})" for key in keys)
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: the field guide there was drawn with {differing}; name another folder "
+            "or remove this one"
+        )
 
 
-def _draw(source: FieldGuideSource, folder: str, wanted: dict[str, object]) -> None:
+def _draw(source: FieldGuideSource, folder: str) -> None:
     from fgvr.demo.field_guide import write_field_guide
+    from fgvr.demo.species import SPECIES
 
+    count = (source.train_per_class + source.test_per_class) * len(SPECIES)
+    log.info("ingest: drawing %s birds into %s", f"{count:,}", folder)
     # The settings first, the split file last: a drawing that was cut short is seen as not there, and drawn again.
-    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(wanted, indent=1).encode())
+    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(settings(source), indent=1).encode())
     difficulty = {} if source.difficulty is None else {"difficulty": source.difficulty}
     write_field_guide(
         folder,
@@ -65,19 +84,5 @@ def settings(source: FieldGuideSource) -> dict[str, object]:
     """All that decides the drawings; the demo's difficulty is resolved, so that its change draws anew."""
     from fgvr.demo.samples import DEMO_DIFFICULTY
 
-    values = source.model_dump(mode="json", exclude={"kind", "path"})
+    values = source.model_dump(mode="json", exclude={"kind", "draw_to"})
     return {**values, "difficulty": source.difficulty or DEMO_DIFFICULTY}
-
-
-def _check_settings(folder: str, wanted: dict[str, object]) -> None:
-    try:
-        drawn = json.loads(storage.read_bytes(storage.join(folder, SETTINGS)))
-    except FileNotFoundError:
-        return  # drawn by `python -m fgvr.demo.field_guide`: taken as it is
-    if drawn != wanted:
-        keys = [key for key in wanted if drawn.get(key) != wanted[key]]
-        differing = ", ".join(f"{key} {drawn.get(key)} (asked for: {wanted[key]})" for key in keys)
-        raise SourceError(
-            f"ingest.source.path = {folder}: the field guide there was drawn with {differing}; name another folder or "
-            "remove this one"
-        )

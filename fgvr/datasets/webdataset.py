@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from fgvr.archives.ranges import Window
 from fgvr.archives.tar import Kind, Member, TarDamage, members
 from fgvr.class_names import one_form
 from fgvr.config.data import WebDatasetSource
+from fgvr.datasets.columns import SHOWN_COLUMNS, near_miss
 from fgvr.datasets.folder import readable_endings
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
 from fgvr.datasets.shards import Shard
@@ -30,6 +31,8 @@ from fgvr.text_files import decoded, lines
 
 MAX_LABEL_BYTES: Final = 64 * 2**10
 """A member that says a class and is longer says none."""
+MOST_KEYS: Final = 1000
+"""Keys of JSON members that are remembered, for a message that none is the class's."""
 MAX_GROUP: Final = 1000
 """Images of one key that wait for their class, or classes for their images."""
 
@@ -91,6 +94,8 @@ class TarLister:
         self._endings = readable_endings(source.extensions)
         self._names = _class_names(source.class_names)
         self.beside: list[Beside] = []
+        self._with_key = 0  # JSON members that have the key of the class
+        self._other_keys: set[str] = set()
 
     def listed(self, shard: Shard) -> Iterator[pa.Table]:
         """Chunks of a tar's listing; raises TarDamage and OSError, after what comes before the damage."""
@@ -163,13 +168,30 @@ class TarLister:
             return key, name[: -len(self._source.class_from) - 1], _CLASS
         return key, name, ""
 
+    def check_key(self) -> None:
+        """Raises SourceError where no JSON member of the tars, once they are listed, has the key of the class."""
+        if self._other_keys and not self._with_key:
+            key, there = self._source.class_key, sorted(self._other_keys)
+            near = near_miss(there, "class_column", key, cutoff=0.6)
+            shown = ", ".join(there[:SHOWN_COLUMNS]) + (" …" if len(there) > SHOWN_COLUMNS else "")
+            meant = "" if near is None else f"; did you mean {near}?"
+            raise SourceError(f"ingest.source.class_key = {key}: no .json member has it; there are {shown}{meant}")
+
+    def _keyed(self, content: Any) -> Any:
+        """The class in a JSON member; raises KeyError or TypeError."""
+        if isinstance(content, dict) and self._source.class_key not in content and len(self._other_keys) < MOST_KEYS:
+            self._other_keys.update(content)
+        found = content[self._source.class_key]
+        self._with_key += 1
+        return found
+
     def _class(self, window: Window, member: Member) -> str | None:
         if member.kind is not Kind.FILE or member.size > MAX_LABEL_BYTES:
             return None
         try:
             text = decoded(window.read(member.offset, member.size)).strip()
             if self._source.class_from == "json":
-                text = _json_text(json.loads(text)[self._source.class_key])
+                text = _json_text(self._keyed(json.loads(text)))
             if self._names is not None and (self._source.class_from == "cls" or text.isdigit()):
                 number = int(text)
                 return (self._names[number] or None) if number >= 0 else None

@@ -24,6 +24,7 @@ import simplejpeg
 
 from fgvr import storage
 from fgvr.demo.drawing import background, lit, paint
+from fgvr.demo.drawn_files import first_entry
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.samples import JPEG_QUALITY
 from fgvr.demo.scene import Scene, sample_scene
@@ -193,6 +194,16 @@ RANGES: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
+def _are_scenes(folder: str) -> bool:
+    """Whether the annotations in a folder are those of drawn scenes: all of their categories are species."""
+    try:
+        drawn = json.loads(storage.read_bytes(storage.join(folder, "annotations", "train.json")))
+        names = {category["name"] for category in drawn["categories"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(names) and names <= {species.name for species in SPECIES}
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -203,6 +214,8 @@ def main(arguments: list[str] | None = None) -> None:
         value = getattr(SceneSettings(), name)
         parser.add_argument(f"--{name}", type=kind, default=value, help="default: %(default)s")
     args = parser.parse_args(arguments)
+    if first_entry(args.out) is not None and not _are_scenes(args.out):
+        parser.error(f"{args.out}: neither empty nor a folder of drawn scenes; name another one")
     settings = SceneSettings(args.size, args.birds, args.classes, args.difficulty, args.seed)
     write_scenes(os.fspath(args.out), settings, {"train": args.train, "test": args.test})
     print(f"{args.out}: {args.train} + {args.test} scenes of {args.classes} species")

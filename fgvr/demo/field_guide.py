@@ -19,6 +19,8 @@ from multiprocessing import get_context
 
 import fsspec
 
+from fgvr import storage
+from fgvr.demo.drawn_files import HEADER, QUESTIONS_FILE, SAMPLES, first_entry, is_field_guide
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, class_of, sample
 from fgvr.demo.species import SPECIES
@@ -37,7 +39,9 @@ def write_field_guide(
     seed: int = 0,
     workers: int = 1,
 ) -> str:
-    """Draw and write a whole field guide; existing files are overwritten with the same bytes.
+    """Draw and write a whole field guide; of one that is there, files of the same names are overwritten.
+
+    Whoever calls it has looked what lies in the folder (`may_draw`).
 
     Args:
         folder: a path or an fsspec address.
@@ -66,13 +70,25 @@ def write_field_guide(
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(write_shard, shards):
                 pass
-    _write(f"{root}/questions.txt", "".join(f"{question.text}\n" for question in QUESTIONS).encode())
+    _write(f"{root}/{QUESTIONS_FILE}", _questions())
     table = io.StringIO(newline="")
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(("uri", "split", "class_id", "class_name"))
+    rows.writerow(HEADER)
     rows.writerows(_rows(per_class, seed))
-    _write(f"{root}/samples.csv", table.getvalue().encode())  # last: a split file means that the images are there
-    return f"{root}/samples.csv"
+    _write(f"{root}/{SAMPLES}", table.getvalue().encode())  # last: a split file means that the images are there
+    return f"{root}/{SAMPLES}"
+
+
+def may_draw(folder: str) -> bool:
+    """Whether a folder is empty, or a field guide whose questions nobody has changed."""
+    if first_entry(folder) is None:
+        return True
+    questions = f"{folder.rstrip('/')}/{QUESTIONS_FILE}"
+    return is_field_guide(folder) and (not storage.exists(questions) or storage.read_bytes(questions) == _questions())
+
+
+def _questions() -> bytes:
+    return "".join(f"{question.text}\n" for question in QUESTIONS).encode()
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (default: %(default)s)")
     args = parser.parse_args(arguments)
     per_class = {"train": args.train_per_class, "test": args.test_per_class}
+    if not may_draw(args.out):
+        parser.error(
+            f"{args.out}: neither empty nor a field guide as it was drawn; name another folder, or remove one cut short"
+        )
     started = time.perf_counter()
     path = write_field_guide(
         args.out, per_class=per_class, difficulty=args.difficulty, seed=args.seed, workers=args.workers

@@ -136,11 +136,13 @@ class CandidateFacts:
     Attributes:
         mean_size: labels in a set.
         coverage: share (0–1) of sets that hold the true name; None where no truth is known.
-        label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; None: unknown.
+        label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; this and the
+            next two None where there is no estimate, or too little behind it.
         neighbour_precision: share of neighbours of the same class, estimated likewise.
-        expected_to_help: whether the neighbourhoods are purer than the labels are right; None: unknown.
-        expectation: that in words, with its numbers.
-        truth: the same with the true numbers, and whether the expectation holds; "" where no truth is known.
+        expected_to_help: whether the neighbourhoods are purer than the labels are right.
+        expectation: that in words, with its numbers, or why there is none.
+        truth: the same with the true numbers, and whether the expectation holds or the estimate was wrong; "" where no
+            truth is known.
         true_label_accuracy: share of MLLM labels that are right; this and the next two None where no truth is known.
         candidate_accuracy: share of images whose heaviest candidate is right before training.
         disambiguated_accuracy: the same after it.

@@ -19,7 +19,7 @@ PARTS = 9  # 36 species with two images each in parts of 8
 
 def arguments(folder: Path) -> list[str]:
     drawings = str(folder.parent / "drawings")  # the same for both runs: paths are part of the samples table
-    return runs.flags(str(folder), label__workers__rows_per_part="8", ingest__source__path=drawings)
+    return runs.flags(str(folder), label__workers__rows_per_part="8", ingest__source__draw_to=drawings)
 
 
 def answers_folder(folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 def arguments(folder: Path, **more: str) -> list[str]:
     drawings = str(folder.parent / "drawings")  # the same for both runs: paths are part of the samples table
-    return runs.flags(str(folder), label__workers__rows_per_part="8", ingest__source__path=drawings, **more)
+    return runs.flags(str(folder), label__workers__rows_per_part="8", ingest__source__draw_to=drawings, **more)
 
 
 def parts_in(folder: Path) -> int:

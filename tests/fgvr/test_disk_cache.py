@@ -232,3 +232,21 @@ def test_a_file_where_the_cache_should_be_is_named(tmp_path, monkeypatch, below)
     fsspec.filesystem("memory").pipe_file("/below-a-file/model.bin", b"x")
     with pytest.raises(CacheError, match=r"cannot be written there .*set FGVR_CACHE"):
         storage.fetch_folder("memory://below-a-file")
+
+
+def test_photos_of_a_person_s_make_no_room(tmp_path: Path) -> None:
+    """FGVR_CACHE may be a folder with an `images` that was there before."""
+    photos = put(tmp_path, "2019", 1000, 0)
+    (photos / "summer").mkdir()
+    (photos / "summer" / "IMG_1.JPG").write_bytes(b"photo")
+    linked = tmp_path / "elsewhere"
+    linked.symlink_to(photos)
+    ours = put(tmp_path, "0123456789abcdef0123-1", 100, 1)
+    (ours / "example.png").write_bytes(b"a model's picture")
+    used = put(tmp_path, "model", 100, 2)
+    (used / "example.png").write_bytes(b"a model's picture")
+    (tmp_path / "model.use").touch()
+    assert [entry.folder.name for entry in disk_cache.entries(tmp_path)] == ["0123456789abcdef0123-1", "model"]
+    disk_cache.make_room(tmp_path, 0)
+    assert names(tmp_path) == ["2019", "elsewhere"]
+    assert (photos / "summer" / "IMG_1.JPG").read_bytes() == b"photo"

@@ -75,7 +75,12 @@ def test_the_expectation_in_words(agreement, words):
     ("accuracy", "precision", "words"),
     [
         (0.65, 0.96, "true: neighbourhoods (0.96) purer than labels (0.65): the expectation holds"),
-        (0.9, 0.8, "true: neighbourhoods (0.80) no purer than labels (0.90): the expectation does not hold"),
+        (0.84, 0.8, "true: neighbourhoods (0.80) no purer than labels (0.84): the expectation does not hold"),
+        # By hand: 0.93 expected, 0.72 true, 0.21 off; 0.64 expected, 0.85 true; both off, in the order expected.
+        (0.65, 0.72, "true: neighbourhoods (0.72) purer than labels (0.65): the estimate was wrong"),
+        (0.85, 0.93, "true: neighbourhoods (0.93) purer than labels (0.85): the estimate was wrong"),
+        (0.0, 0.13, "true: neighbourhoods (0.13) purer than labels (0.00): the estimate was wrong"),
+        (0.84, 0.73, "true: neighbourhoods (0.73) no purer than labels (0.84): the expectation does not hold"),
     ],
 )
 def test_the_truth_beside_the_expectation(accuracy, precision, words):
@@ -86,3 +91,40 @@ def test_the_truth_beside_the_expectation(accuracy, precision, words):
 def test_nothing_to_compare_with_gives_nothing():
     assert estimate(np.array([[3, -1, -1]], np.int32), k=3).agreement is None
     assert estimate(np.zeros((0, 11), np.int32), k=3).agreement is None
+
+
+def one_name_each(counts):
+    """Neighbours that all carry the image's own label: a perfect agreement of `counts[i]` images with name i."""
+    return np.repeat(np.repeat(np.arange(len(counts)), counts).astype(np.int32)[:, None], 11, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([10] * 6, True),
+        ([10] * 5 + [9], False),  # 59 images, 6 names: 9.8 a name
+        ([1] * 23 + [3] * 11, False),  # 56 images, 34 names
+        ([1] * 3 + [40] * 3, True),  # half of the names once
+        ([1] * 4 + [40] * 3, False),  # 17.7 a name, but most names once
+    ],
+)
+def test_few_images_a_name_are_no_ground_for_an_estimate(counts, told):
+    found = estimate(one_name_each(counts), k=3)
+    assert (found.images, found.names, found.once) == (sum(counts), len(counts), counts.count(1))
+    assert (found.unfounded == "") is told
+    assert found.in_words().startswith("expected: " if told else "no estimate of how noisy labels")
+    words = truth_in_words(found, 1.0, 1.0)
+    assert words == "true: neighbourhoods (1.00) no purer than labels (1.00)" + told * ": the expectation holds"
+
+
+def test_why_there_is_no_estimate():
+    few = estimate(one_name_each([2] * 25), k=3)
+    assert few.in_words().endswith("are: 2.0 images a name on average, from 10 on it would tell")
+    rare = estimate(one_name_each([1] * 4 + [40] * 3), k=3)
+    assert rare.in_words().endswith("are: 4 of 7 names on a single image")
+
+
+def test_only_images_with_a_name_count():
+    labels = np.concatenate([one_name_each([10] * 3), np.full((5, 11), -1, np.int32)])
+    found = estimate(labels, k=3)
+    assert (found.images, found.names, found.once) == (30, 3, 0)

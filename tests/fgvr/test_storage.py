@@ -183,3 +183,32 @@ def test_two_colons_belong_to_a_key() -> None:
 def test_a_chain_leads_to_no_object_store() -> None:
     for uri in ("simplecache::s3://bucket/key", "zip://a.zip::s3://bucket/key", "ftp://host/x", "s3://a/b::Http://c"):
         assert not storage.is_object_store(uri)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:  # as on many network shares
+
+        def refused(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refused)
+    target = tmp_path / "new" / "it.json"
+    with ThreadPoolExecutor(8) as pool:
+        wrote = list(pool.map(lambda n: storage.create_bytes(target, b"%d" % n), range(8)))
+    assert sum(wrote) == 1
+    assert target.read_bytes() == b"%d" % wrote.index(True)
+    assert [file.name for file in target.parent.iterdir()] == ["it.json"]
+
+
+def test_an_object_is_created_once(memory: str) -> None:
+    assert [storage.create_bytes(f"{memory}/it", text) for text in (b"first", b"second")] == [True, False]
+    assert storage.read_bytes(f"{memory}/it") == b"first"
+
+
+def test_an_object_of_s3_is_created_once(s3) -> None:
+    s3.mkdir("once")
+    with ThreadPoolExecutor(4) as pool:
+        wrote = list(pool.map(lambda n: storage.create_bytes("s3://once/it", b"%d" % n), range(4)))
+    assert sum(wrote) == 1
+    assert storage.read_bytes("s3://once/it") == b"%d" % wrote.index(True)

@@ -129,7 +129,7 @@ def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"")
     folder = {"kind": "folder", "path": str(photos), "class_from": "none", "split_from": "none", "snapshot": "1"}
-    decides = {"source": {**folder, "extensions": OLD_ENDINGS}, "state": {}, "rows_per_part": 2}
+    decides = {"source": {**folder, "extensions": OLD_ENDINGS}, "state": {}}
     first = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
     assert first.fingerprint == fingerprint_of("samples", decides, [])
     assert "earlier version" not in caplog.text

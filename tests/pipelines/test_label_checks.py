@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.stage import RunContext
+from cluster.stage import RunContext, StageFolder
 from fgvr.config import build
 from fgvr.errors import UserError
 from pipelines import label
@@ -26,3 +26,23 @@ def test_a_slip_shows_before_the_model_is_asked(field: str, tmp_path: Path, monk
     with pytest.raises(UserError, match=f"label.{field}"):
         flow.labels  # noqa: B018
     assert asked == []
+
+
+def test_aliases_edited_in_place_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where failed rows are tried again the file is written anew, into the same folder."""
+    caplog.set_level("INFO")
+    folder = StageFolder(str(tmp_path), "labels", None)
+    edits = [b"answer,label,count\nwren,Eurasian wren,2\n", b"answer,label,count\nwren,Jenny,2\n"]
+    ours = b"answer,label,count\nwren,wren,2\n"
+    label._write_aliases(folder, ours)
+    label._write_aliases(folder, ours)
+    assert caplog.messages == []
+    for edit in edits:
+        (tmp_path / "aliases.csv").write_bytes(edit)
+        label._write_aliases(folder, ours)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
+        "aliases.csv": ours,
+        "aliases.1.csv": edits[0],
+        "aliases.2.csv": edits[1],
+    }
+    assert "the one that was there is kept as aliases.2.csv" in caplog.messages[1]

@@ -16,8 +16,15 @@ def table(name, metrics, **extra):
 @pytest.mark.parametrize(
     ("estimated", "true", "helps", "expectation", "truth"),
     [
-        ((0.64, 0.93), (0.65, 0.96), True, "(0.93) purer than labels (0.64): candidate sets should help", "holds"),
-        ((0.91, 0.58), (0.95, 0.54), False, "(0.58) no purer than labels (0.91): candidate sets should not", "holds"),
+        ((0.64, 0.93), (0.65, 0.96), True, "(0.93) purer than labels (0.64): candidate sets should help", "n holds"),
+        ((0.91, 0.58), (0.95, 0.54), False, "(0.58) no purer than labels (0.91): candidate sets should not", "n holds"),
+        (
+            (0.29, 1.0),
+            (0.0, 0.13),
+            True,
+            "(1.00) purer than labels (0.29): candidate sets should",
+            "the estimate was wrong",
+        ),
         ((0.74, 0.86), (0.80, 0.76), True, "(0.86) purer than labels (0.74): candidate sets should", "does not hold"),
     ],
 )
@@ -29,7 +36,7 @@ def test_expectation_and_truth_in_both_regimes(estimated, true, helps, expectati
     facts = candidate_facts(table("candidates", metrics, agreement=agreement), near)
     assert facts.expected_to_help is helps
     assert expectation in facts.expectation
-    assert facts.truth.endswith(f"the expectation {truth}")
+    assert facts.truth.endswith(truth)
     assert f"({true[1]:.2f})" in facts.truth
     assert (facts.true_label_accuracy, facts.candidate_accuracy, facts.disambiguated_accuracy) == (true[0], 0.9, 0.92)
 
@@ -44,6 +51,17 @@ def test_without_truth_only_the_estimate_is_told():
         None,
         None,
     )
+
+
+def test_an_estimate_without_ground_is_not_told():
+    agreement = asdict(Agreement(0.5, 0.29, 1.0, (0.29, 0.29), 0.2, images=60, names=34, once=23))
+    metrics = {"mean_candidates": 1.6, "true_label_accuracy": 0.0, "true_neighbour_precision": 0.13}
+    facts = candidate_facts(table("candidates", metrics, agreement=agreement), table("near", {}))
+    assert (facts.label_accuracy, facts.neighbour_precision, facts.expected_to_help) == (None, None, None)
+    assert facts.expectation == (
+        "no estimate of how noisy labels and neighbourhoods are: 1.8 images a name on average, from 10 on it would tell"
+    )
+    assert facts.truth == "true: neighbourhoods (0.13) purer than labels (0.00)"
 
 
 def test_nothing_estimated_is_said_to_be_so():

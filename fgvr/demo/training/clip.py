@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from fgvr.demo.drawn_files import may_take_model
 from fgvr.demo.species import SPECIES
 from fgvr.demo.training.captions import describe, name_caption
 from fgvr.demo.training.clip_looks import train_looks
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all steps (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     args = parser.parse_args(arguments)
+    if not may_take_model(str(args.output)):
+        parser.error(f"{args.output}: neither empty nor a model's folder; name another one")
     torch.set_num_threads(args.threads)
     train_clip(args.output, seed=args.seed, scale=args.scale)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fgvr.demo.drawn_files import may_take_model
 from fgvr.demo.training.dialogue import segments, training_tokenizer
 from fgvr.demo.training.drawings import draw_many
 from fgvr.demo.training.mllm_language import train_language
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all steps (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     args = parser.parse_args(arguments)
+    if not may_take_model(str(args.output)):
+        parser.error(f"{args.output}: neither empty nor a model's folder; name another one")
     torch.set_num_threads(args.threads)
     train_mllm(args.output, seed=args.seed, scale=args.scale)
 

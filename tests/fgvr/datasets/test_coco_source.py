@@ -61,6 +61,6 @@ def test_scenes_are_drawn_once(tmp_path):
     assert read_source(source, str(tmp_path)).rows.num_rows == 5
     assert not Path(rows[0]["uri"]).exists()
     place = str(tmp_path / "here")
-    read_source(source.model_copy(update={"path": place}), str(tmp_path))
+    read_source(source.model_copy(update={"draw_to": place}), str(tmp_path))
     with pytest.raises(SourceError, match=r"the scenes there were drawn with size 32; name another folder"):
-        read_source(source.model_copy(update={"path": place, "size": 48}), str(tmp_path))
+        read_source(source.model_copy(update={"draw_to": place, "size": 48}), str(tmp_path))

@@ -37,8 +37,8 @@ def test_other_settings_are_other_drawings(tmp_path):
 
 def test_a_place_of_its_own_is_not_drawn_over(tmp_path):
     place = str(tmp_path / "birds")
-    read_source(FieldGuideSource(path=place, train_per_class=1, test_per_class=1), str(tmp_path))
+    read_source(FieldGuideSource(draw_to=place, train_per_class=1, test_per_class=1), str(tmp_path))
     with pytest.raises(
         SourceError, match=r"was drawn with train_per_class 1 \(asked for: 2\), seed 0 \(asked for: 4\)"
     ):
-        read_source(FieldGuideSource(path=place, train_per_class=2, test_per_class=1, seed=4), str(tmp_path))
+        read_source(FieldGuideSource(draw_to=place, train_per_class=2, test_per_class=1, seed=4), str(tmp_path))

@@ -37,7 +37,7 @@ def bucket(s3):
 
 
 def test_a_bucket_as_a_source(bucket, tmp_path):
-    guide = FieldGuideSource(path="s3://photos/birds", train_per_class=1, test_per_class=1)
+    guide = FieldGuideSource(draw_to="s3://photos/birds", train_per_class=1, test_per_class=1)
     drawn = read_source(guide, str(tmp_path)).rows
     assert drawn["uri"][0].as_py().startswith("s3://photos/birds/images/")
     assert read_image(drawn["uri"][0].as_py(), LIMITS).size == (64, 64)
@@ -107,7 +107,7 @@ def test_a_prefix_is_listed_page_by_page(bucket, monkeypatch):
 @pytest.mark.slow
 def test_images_inside_files_in_a_bucket(bucket, tmp_path):
     """Both ways of a window: members close together, and a large gap between them."""
-    drawn = FieldGuideSource(path=str(tmp_path / "birds"), train_per_class=1, test_per_class=1)
+    drawn = FieldGuideSource(draw_to=str(tmp_path / "birds"), train_per_class=1, test_per_class=1)
     photos = [Path(uri).read_bytes() for uri in read_source(drawn, "").rows["uri"].to_pylist()[:20]]
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for n, data in enumerate(photos):

@@ -297,3 +297,19 @@ def test_classes_that_are_not_found_are_said(tmp_path):
     alone, missing = read_source(WebDatasetSource(path=str(tmp_path / "apart"), class_from="cls"), "").remarks
     assert alone.startswith("4 .cls members belong to no photo: the members of a sample are neighbours in a tar")
     assert missing == "7 of 8 photos (87.5%) have no class (ingest.source.class_from = cls)"
+
+
+def test_a_key_that_is_named_and_in_no_member(tmp_path):
+    members = [(f"{n}.jpg", b"x") for n in range(3)], [(f"{n}.json", b'{"labels": "mug", "id": 7}') for n in range(3)]
+    write_tar(tmp_path / "a.tar", *(member for pair in zip(*members, strict=True) for member in pair))
+    source = WebDatasetSource(path=str(tmp_path), class_from="json", class_key="clas")
+    with pytest.raises(
+        SourceError, match=r"class_key = clas: no \.json member has it; there are id, labels; did you mean"
+    ):
+        read_source(source, "")
+    # One that has it is enough: the others are counted.
+    write_tar(tmp_path / "b.tar", ("9.jpg", b"x"), ("9.json", b'{"clas": "cup"}'))
+    assert read_source(source, "").remarks == (
+        "3 .json members say no class (ingest.source.class_from)",
+        "3 of 4 photos (75%) have no class (ingest.source.class_from = json)",
+    )

@@ -1,0 +1,39 @@
+"""Names of the files of a drawn field guide, and what lies in a folder before something is written into it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fgvr import storage
+
+SAMPLES: Final = "samples.csv"
+QUESTIONS_FILE: Final = "questions.txt"
+HEADER: Final = ("uri", "split", "class_id", "class_name")
+_FIRST_LINES = re.compile(rb"uri,split,class_id,class_name\n(images/[^/\n]+/\d{4}/\d{7}\.jpg,|$)")
+
+
+def is_field_guide(folder: str) -> bool:
+    """Whether the split file in `folder` is one of a field guide: others may have a samples.csv, too."""
+    try:
+        return _FIRST_LINES.match(storage.read_bytes(storage.join(folder, SAMPLES), 0, 1000)) is not None
+    except OSError:
+        return False
+
+
+def first_entry(folder: str) -> str | None:
+    """The first visible thing in a folder, or the name of a file in the folder's place; None: nothing is there."""
+    fs, path = storage.resolve(folder)
+    try:
+        if fs.isfile(path):
+            return path.rsplit("/", 1)[-1]
+        names = [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
+    except FileNotFoundError:
+        return None
+    return min((name for name in names if not name.startswith(".") and name != "lost+found"), default=None)
+
+
+def may_take_model(folder: str) -> bool:
+    """Whether a model may be saved in a folder: an empty one, or that of a model, which is replaced."""
+    names = ("config.json", "open_clip_config.json")
+    return first_entry(folder) is None or any(storage.exists(storage.join(folder, name)) for name in names)

@@ -1,0 +1,173 @@
+"""Nothing that was given is dropped in silence: it is used, or refused in words."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from fgvr.config import Config, ConfigError, build, load_config
+from fgvr.config.idle import IDLE
+from fgvr.config.tree import known_leaves
+
+PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+def load(*argv: str) -> Config:
+    return load_config(argv, PRESETS)
+
+
+def test_a_kind_holds_for_the_flags_beside_it_wherever_it_stands() -> None:
+    given = [("--mllm.kind", "openai"), ("--mllm.model", "X"), ("--mllm.timeout_seconds", "9")]
+    for order in itertools.permutations(given):
+        mllm = load(*itertools.chain(*order)).mllm
+        assert (mllm.kind, mllm.model, mllm.timeout_seconds) == ("openai", "X", 9)
+
+
+def test_the_default_s_own_kind_drops_nothing(tmp_path: Path) -> None:
+    """`demo.yaml` does not say mllm.kind; naming the kind that it has anyway changed the model to the tiny one."""
+    for order in (["--mllm.model", "X", "--mllm.kind", "vllm"], ["--mllm.kind", "vllm", "--mllm.model", "X"]):
+        assert load(*order).mllm.model == "X"
+    (tmp_path / "mine.yaml").write_text("mllm: {model: X}\nquestions: {llm: {model: Y}}\n")
+    config = load("--config", str(tmp_path / "mine.yaml"), "--mllm.kind", "vllm", "--questions.llm.kind", "vllm")
+    assert (config.mllm.model, config.questions.llm.model) == ("X", "Y")
+    # A file's union without a default of its own says its kind, or a flag does.
+    with pytest.raises(ConfigError, match=r"questions\.llm\.kind: required"):
+        load("--config", str(tmp_path / "mine.yaml"))
+
+
+def test_flags_of_a_kind_that_another_flag_replaces_are_refused() -> None:
+    for order in (
+        ["--mllm.timeout_seconds", "9", "--mllm.kind", "vllm"],
+        ["--mllm.kind", "vllm", "--mllm.timeout_seconds", "9"],
+    ):
+        with pytest.raises(ConfigError, match=r"mllm\.timeout_seconds: only with mllm\.kind 'openai'"):
+            load(*order)
+    with pytest.raises(ConfigError, match=r"split_column: only with"):
+        load("--ingest.source.split_column", "s", "--ingest.source.kind", "folder", "--ingest.source.path", "/p")
+
+
+def test_a_part_and_a_field_of_it_on_one_line() -> None:
+    config = load("--label.workers", "{num_cpus: 2}", "--label.workers.max_workers", "3")
+    assert (config.label.workers.num_cpus, config.label.workers.max_workers) == (2, 3)
+    for argv in (
+        ["--questions.llm", "null", "--questions.llm.model", "x"],
+        ["--questions.llm.model", "x", "--questions.llm", "null"],
+    ):
+        with pytest.raises(ConfigError, match=r"--questions\.llm = None, and flags for fields below it: give one"):
+            load(*argv)
+
+
+def test_a_flag_given_twice_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert load("--near.epochs", "9", "--near.epochs=11").near.epochs == 11
+    assert caplog.messages == ["--near.epochs is given twice: 9 is dropped, the last one, 11, holds"]
+    caplog.clear()
+    load("--near.epochs", "9", "--near.epochs", "9")
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        # What an empty variable of the shell leaves; for these fields null would mean all.
+        (["--label.images.max_images", ""], r"--label\.images\.max_images: '' says nothing; write null for none"),
+        (["--aspects.max_images", " # 500"], r"--aspects\.max_images: ' # 500' says nothing"),
+        (["--near.lr", ""], r"--near\.lr: '' says nothing"),
+        (["--embed.splits", ""], r"--embed\.splits: '' says nothing; write null"),
+        (["--infer.split", ""], r"infer\.split = '': is empty; write null for none"),
+        (["--run.folder", " "], r"run\.folder = ' ': is empty$"),
+        (["--label.aliases", ""], r"label\.aliases = '': is empty; write null"),
+        (["--ingest.source.kind", "folder", "--ingest.source.path", ""], r"ingest\.source\.path = '': is empty"),
+        # A value twice within a flag.
+        (["--label.workers", "{num_cpus: 1, num_cpus: 2}"], r"--label\.workers: line 1: num_cpus stands there twice"),
+        (["--mllm.engine_args", '{"a": 1, "a": 2}'], r"--mllm\.engine_args: line 1: a stands there twice"),
+        # Words where numbers are meant would be 1 and 0.
+        (["--near.epochs", "yes"], r"near: epochs = True: should be a number"),
+        (["--label.images.max_images", "true"], r"label\.images: max_images = True: should be a number"),
+        (["--run.folder", "$NO_SUCH_PLACE/runs"], r"--run\.folder: .*no environment variable NO_SUCH_PLACE"),
+        (["--run.folder", "${EMPTY_PLACE}/runs"], r"--run\.folder: .*variable EMPTY_PLACE is empty"),
+    ],
+)
+def test_a_flag_that_says_nothing_or_two_things(argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY_PLACE", "")
+    with pytest.raises(ConfigError, match=message):
+        load(*argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label:\n  images:\n    max_images:\n", r"line 3: max_images has no value; give it one, null for none"),
+        (
+            "ingest:\n  source:\n    kind: table\n    path: l.csv\n    class_column: # label\n",
+            r"line 5: class_column has no",
+        ),
+        ("near:\n  # lr: 1\nrun: {}\n", "line 1: near has no value"),
+        ("label: {images: {max_images: }}\n", "line 1: max_images has no value"),
+        ('label: {images: {"max_images": 1, max_images: 2}}\n', "line 1: max_images stands there twice"),
+        ('{"near": {"lr": 1, "lr": 1}}', "line 1: lr stands there twice"),
+        ("mllm:\n  engine_args:\n    a: {b: 1,\n      b: 2}\n", r"line 4: b stands there twice \(line 3, too\)"),
+        ("embed: {splits: train}\n", r"embed\.splits = 'train': should be a valid tuple"),
+        ("near: null\n", r"near = None: this part has fields of its own"),
+        ("label: {workers: null}\n", r"label\.workers = None: this part has fields of its own"),
+        ("mllm: null\n", r"mllm = None: "),
+        ("near: {epochs: on}\n", r"near: epochs = True: should be a number"),
+        ("run: {folder: $EMPTY_PLACE/runs}\n", "the environment variable EMPTY_PLACE is empty"),
+        ("ingest: {source: {kind: folder, path: p, class_column: c}}\n", r"class_column: only with .*'table'"),
+    ],
+)
+def test_a_file_that_says_nothing_or_two_things(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY_PLACE", "")
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load("--config", str(tmp_path / "mine.yaml"))
+
+
+def test_null_is_said_and_words_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOS", "/data/photos")
+    assert load("--label.images.max_images", "null").label.images.max_images is None
+    assert load("--infer.split", "null").infer.split is None
+    # Splits and endings are texts, whatever YAML makes of them.
+    assert load("--embed.splits", "2026").embed.splits == ("2026",)
+    assert load("--embed.splits", "no").embed.splits == ("no",)
+    assert load("--embed.splits", "null").embed.splits is None
+    assert load("--evaluate.methods", "[near, makd]").evaluate.methods == ("near", "makd")
+    # A flag's variable that the shell has not replaced (an entrypoint without one) is one as in a file.
+    source = load("--ingest.source.kind", "folder", "--ingest.source.path", "$PHOTOS/birds").ingest.source
+    assert source.path == "/data/photos/birds"
+    assert load("--label.prompt", "$5/kg?").label.prompt == "$5/kg?"
+    assert load("--label.prompt", "Which {thing} is this?").label.prompt == "Which {thing} is this?"
+    assert build({"aspects": {"instruction": ""}}).aspects.instruction == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        # A preset's choice counts instead, which the person who types the flag does not see.
+        (
+            ["--label.images.max_images", "500"],
+            "--label.images.max_images has no effect: label.images.per_class = 10 counts; set it to null where null is "
+            "meant",
+        ),
+        (["--label.images", "{max_images: 500, per_class: null}"], None),
+        (["--makd.milestones", "[3]"], "--makd.milestones has no effect: makd.schedule = cosine counts; set it to "),
+        (["--makd.milestones", "[3]", "--makd.schedule", "milestones"], None),
+        (["--near.gce_q", "0.5"], "--near.gce_q has no effect: near.loss = proden"),
+        (["--label.prompt", "What?", "--label.listed", "3"], "--label.prompt has no effect: label.listed_prompt is"),
+        (["--label.prompt", "What?"], None),
+        (["--label.listed_prompt", "{k}?"], "--label.listed_prompt has no effect: label.prompt is asked"),
+    ],
+)
+def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    load(*argv)
+    if said is None:
+        assert caplog.messages == []
+    else:
+        (message,) = caplog.messages
+        assert message.startswith(said)
+
+
+def test_the_fields_that_may_have_no_effect_exist() -> None:
+    names = {leaf.name for leaf in known_leaves(Config)}
+    assert set(IDLE) <= names
