@@ -23,6 +23,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from fgvr import disk_cache
+from fgvr.errors import UserError
 from fgvr.storage_faults import StorageFull, cannot_write, full_disk, patient
 
 if TYPE_CHECKING:
@@ -211,6 +212,41 @@ def cache_folder(name: str) -> Path:
     return disk_cache.root() / name
 
 
+class NameLeadsOut(UserError, ValueError):
+    """A name of a stranger's listing that would be a path to elsewhere on this machine."""
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative name of a listing, an index or a manifest, with `/`, may be a path out of its folder.
+
+    By the rules of every system, since a folder that one machine fetches may be read by another: `..`, absolute
+    parts, backslashes, drive letters, and what no path can hold. Object stores and archives allow them all.
+    """
+    parts = name.split("/")
+    odd = any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts)
+    return odd or re.match(r"[A-Za-z]:", name) is not None
+
+
+def check_below(names: Iterable[str], uri: str | Path) -> None:
+    """Raises NameLeadsOut where one of the names below `uri` cannot be a file below a local folder."""
+    known = set(names)
+    for name in sorted(known):
+        above = next((part for part in _folders_above(name) if part in known), None)
+        if leads_out(name) or above is not None:
+            what = "leads out of its folder" if above is None else f"makes a folder of {above!r}, which is a file, too"
+            raise NameLeadsOut(
+                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Who keeps that place has to remove "
+                "it; a copy without it serves as well"
+            )
+
+
+def _folders_above(name: str) -> Iterator[str]:
+    """`a/b` and `a` of `a/b/c`."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
 _IN_USE: dict[Path, disk_cache.Use] = {}
 """Copies that this process was given: nobody removes them while it lives."""
 Choose = Callable[[list[str]], Iterable[str]]
@@ -229,6 +265,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
 
     Raises:
         FileNotFoundError: nothing is there.
+        NameLeadsOut: a wanted file's name leads out of the folder, or two of them cannot both be files.
         StorageFull: the cache's disk has no room for it.
         CacheError: the cache's folder cannot be written, or its bound is no number.
     """
@@ -241,9 +278,12 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     found = fs.find(path, detail=True)
     if not found:
         raise FileNotFoundError(f"there is nothing at {uri}")
-    files = {name.removeprefix(path).lstrip("/"): info for name, info in found.items()}
+    files = {name.removeprefix(path).removeprefix("/"): info for name, info in found.items()}
+    # What consoles make of an empty folder: a key of no bytes that ends in a slash.
+    files = {name: info for name, info in files.items() if info["size"] or (name and not name.endswith("/"))}
     if choose is not None:
         files = {name: files[name] for name in choose(list(files))}
+    check_below(files, uri)
     marks = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
     key = hashlib.sha256(repr([str(uri), sorted(marks)]).encode()).hexdigest()[:16]
     cache = cache_folder(disk_cache.FETCHED) / key
