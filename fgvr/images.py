@@ -106,15 +106,15 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
         if other is None:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
-    if not stat.S_ISREG(facts.st_mode):  # opening a pipe or a device can wait for ever
-        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
-        raise ImageError(Reason.UNREADABLE, f"{uri} is {kind}")
-    if facts.st_size > limits.max_bytes:
+    if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
-    with path.open("rb") as file:
-        data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
-        if len(data) > facts.st_size:  # it grew meanwhile
-            data += file.read(limits.max_bytes + 1 - len(data))
+    try:
+        with io.BufferedReader(storage.open_regular(path)) as file:  # type: ignore[type-var]  # an io.FileIO
+            data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
+            if len(data) > facts.st_size:  # it grew meanwhile
+                data += file.read(limits.max_bytes + 1 - len(data))
+    except storage.NotRegular as error:
+        raise ImageError(Reason.UNREADABLE, str(error)) from error
     return data
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 FILE = "file://"
+_KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
 _CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
@@ -101,6 +103,29 @@ def file_uri(path: Path) -> str:
     except UnicodeEncodeError:
         return path.absolute().as_uri()
     return text
+
+
+class NotRegular(OSError):
+    """Not a regular file, or one of the kernel's: reading it could wait for ever, or do something."""
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A local file for reading, without a buffer; never opens a pipe, a socket or a device, and never waits.
+
+    Files below /proc and /sys, and below /dev but for shared memory, are the kernel's, and some that call themselves
+    regular wait for events. Links are followed. Raises FileNotFoundError, and OSError for what may not be read.
+    """
+    facts = path.stat()
+    real = os.path.realpath(path)
+    if not stat.S_ISREG(facts.st_mode) or _KERNEL.match(real):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+        raise NotRegular(f"{path} is {kind}")
+    # It may be exchanged between the look and the opening, which must not wait then either.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def join(uri: str | Path, *parts: str) -> str:
