@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +29,7 @@ _WEB: Final = r"(?i)^https?://"
 _KEYS: Final = r"|/\.(?:ssh|aws|azure|gnupg|kube|docker|password-store)/"
 _SYSTEM: Final = re.compile(rf"^/(?:proc|sys|etc|boot|dev(?!/shm/))(?:/|$){_KEYS}")
 """Places of the system and of keys. No photos of a person lie there, but in memory (/dev/shm)."""
-_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$){_KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://"
+_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$){_KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
 """What is to be looked at more closely; Arrow's expressions look at nothing ahead."""
 _SAME: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 SHOWN: Final = 160
@@ -84,7 +85,12 @@ class AllowedPlaces:
         if not storage.is_local(place):
             # Of what is no object store the reader says so.
             return self.anywhere or not storage.is_object_store(place) or self._below(_root(place))
-        path = os.path.normpath(storage.local_path(place))
+        path = str(storage.local_path(place))
+        # Where nothing is there, the reader tries the name as other systems write it (fgvr.lookalikes).
+        forms = {path, path.replace("\\", "/"), unquote(path), unquote(path).replace("\\", "/")}
+        return all(self._allows_local(os.path.normpath(form)) for form in forms)
+
+    def _allows_local(self, path: str) -> bool:
         if self.anywhere:
             return self._below(path) or _SYSTEM.search(path) is None
         return self.allows_path(path)

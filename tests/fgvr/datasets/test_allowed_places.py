@@ -60,6 +60,8 @@ def test_a_persons_own_table_names_what_he_likes(tmp_path):
     # Where files of this machine stand beside other people's addresses, somebody may have slipped them in.
     assert any("6 rows" in remark and "allowed_roots" in remark for remark in remarks), remarks
     assert listed(str(tmp_path / "lists/local.csv"), uris[:5])[1] == []
+    odd = ["/data/100%.jpg", "/data/M%C3%BCsli.jpg", "/data/a\\b.jpg"]
+    assert len(listed(str(tmp_path / "lists/odd.csv"), odd)[0]) == 3
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,7 @@ def test_a_persons_own_table_names_what_he_likes(tmp_path):
             "FILE:///proc/kmsg",
             "file:///%65tc/x",
         ),
+        *("/%65tc/passwd", "/data/..\\..\\etc\\passwd", "/%2e%2e/proc/x", "/data/%2E%2e/%2E%2e/etc/x"),
         *("tar+file:///etc/x.tar#000000000000512+9/a.jpg", "parquet+file:///proc/x#000000.000000000/00000000/image"),
     ],
 )
@@ -156,7 +159,14 @@ def test_coco_files_name_images_below_their_folder(tmp_path):
     photo(tmp_path / "coco/train/a.png")
     secret = photo(tmp_path / "secret.png")
     (tmp_path / "coco/train/link.png").symlink_to(secret)
-    names = ["a.png", "../../secret.png", "link.png", "../train/a.png"]
+    names = [
+        "a.png",
+        "../../secret.png",
+        "link.png",
+        "../train/a.png",
+        "..\\..\\secret.png",
+        "%2e%2e/%2e%2e/secret.png",
+    ]
     nothing_on_them = {"annotations": [], "categories": [{"id": 1, "name": "bird"}]}
     images = [{"id": n, "file_name": name, "width": 40, "height": 30} for n, name in enumerate(names)]
     for split in ("train", "test"):
@@ -171,8 +181,8 @@ def test_coco_files_name_images_below_their_folder(tmp_path):
         test_images="train",
     )
     found = read_source(source, "")
-    assert sum(map(refused, found.rows["uri"].to_pylist())) == 2
-    assert any("2 rows name places" in remark for remark in found.remarks)
+    assert sum(map(refused, found.rows["uri"].to_pylist())) == 4
+    assert any("4 rows name places" in remark for remark in found.remarks)
     allowed = read_source(source, "", (str(tmp_path),))
     assert not any(map(is_inside, allowed.rows["uri"].to_pylist()))
 
