@@ -25,6 +25,7 @@ from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
 from fgvr.foreign_bytes import heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.image_formats import FORMATS, formats
+from fgvr.image_headers import FRAMES, excess, stated_sizes
 from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
@@ -39,9 +40,6 @@ _SIGNATURES: Final = (
     *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000 as a file and as a bare stream
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
-FRAMES: Final = 16
-"""Frames of an animation that are looked through for one in which anything is to be seen."""
-
 MAX_SIDE_RATIO: Final = 200
 """A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
 
@@ -106,15 +104,15 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
         if other is None:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
-    if not stat.S_ISREG(facts.st_mode):  # opening a pipe or a device can wait for ever
-        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
-        raise ImageError(Reason.UNREADABLE, f"{uri} is {kind}")
-    if facts.st_size > limits.max_bytes:
+    if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
-    with path.open("rb") as file:
-        data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
-        if len(data) > facts.st_size:  # it grew meanwhile
-            data += file.read(limits.max_bytes + 1 - len(data))
+    try:
+        with io.BufferedReader(storage.open_regular(path)) as file:  # type: ignore[type-var]  # an io.FileIO
+            data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
+            if len(data) > facts.st_size:  # it grew meanwhile
+                data += file.read(limits.max_bytes + 1 - len(data))
+    except storage.NotRegular as error:
+        raise ImageError(Reason.UNREADABLE, str(error)) from error
     return data
 
 
@@ -195,6 +193,7 @@ def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.
         raise ImageError(Reason.EMPTY_FILE, "no bytes")
     if len(data) > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+    _check_header(data, limits)
     try:
         with Image.open(io.BytesIO(data), formats=formats()) as image:
             _check_size(image.size, limits)
@@ -284,6 +283,19 @@ def _unidentified(data: bytes) -> ImageError:
     if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
         return ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}")
     return ImageError(Reason.CORRUPT if heif_brand(data) in formats() else Reason.NOT_AN_IMAGE, what_it_is(data))
+
+
+def _check_header(data: bytes, limits: ImageLimits) -> None:
+    """What decoders would take memory or hours for before, or beside, what Pillow lets us see."""
+    for width, height in stated_sizes(data):
+        if width * height > limits.max_pixels:
+            raise ImageError(
+                Reason.TOO_MANY_PIXELS,
+                f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
+            )
+    said = excess(data)
+    if said is not None:
+        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

@@ -24,6 +24,8 @@ def local_lookalike(uri: str) -> Path | None:
     """The file that is meant by a local `uri` at which there is nothing; None where there is none either."""
     path = str(storage.local_path(uri))
     for text in dict.fromkeys([path, path.replace("\\", "/")]):
+        if text != path and ".." in text.split("/"):  # what may be read was decided by the path as it stood
+            continue
         found = _found("/" if text.startswith("/") else "", [name for name in text.split("/") if name])
         if found is not None:
             return Path(found)

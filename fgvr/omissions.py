@@ -38,6 +38,7 @@ class Why(StrEnum):
     EXCLUDED = "excluded"  # ingest.source.exclude
     BESIDE = "beside"  # in a tar, of the same key as a photo: captions, boxes, other classes
     NO_ARCHIVE = "no_archive"  # beside tars or Parquet files
+    LINK = "link"  # to what lies outside of the source, and not below ingest.limits.allowed_roots
 
 
 LeftOut = Mapping[str, Mapping[str, int]]
@@ -101,6 +102,8 @@ def sentences(left_out: LeftOut) -> dict[str, str]:
             "(ingest.source.exclude)",
             Why.BESIDE: f"{files} beside photos in the archives {were} not read: {what}",
             Why.NO_ARCHIVE: f"{files} beside the archives {were} not read: {what}",
+            Why.LINK: f"{number:,} {'link' if one else 'links'} to folders outside of the source {were} not followed "
+            "(ingest.limits.allowed_roots names places that may be)",
         }[why]
     return words
 

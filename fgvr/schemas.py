@@ -20,7 +20,7 @@ class Reason(StrEnum):
 
     NOT_FOUND = "not_found"  # nothing at the URI
     UNREADABLE = "unreadable"  # permission, network, a directory where a file should be
-    NOT_ALLOWED = "not_allowed"  # the policy of ingest.limits.web forbids the host or its address
+    NOT_ALLOWED = "not_allowed"  # ingest.limits.web or allowed_roots forbids the host, its address or the place
     EMPTY_FILE = "empty_file"  # zero bytes
     TOO_MANY_BYTES = "too_many_bytes"  # above the byte limit, not read
     TOO_MANY_PIXELS = "too_many_pixels"  # above the pixel limit (a decompression bomb), not decoded

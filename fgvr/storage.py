@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from fgvr import disk_cache
+from fgvr.errors import UserError
 from fgvr.storage_faults import StorageFull, cannot_write, full_disk, patient
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 FILE = "file://"
+_KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
 _CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
@@ -100,6 +103,29 @@ def file_uri(path: Path) -> str:
     except UnicodeEncodeError:
         return path.absolute().as_uri()
     return text
+
+
+class NotRegular(OSError):
+    """Not a regular file, or one of the kernel's: reading it could wait for ever, or do something."""
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A local file for reading, without a buffer; never opens a pipe, a socket or a device, and never waits.
+
+    Files below /proc and /sys, and below /dev but for shared memory, are the kernel's, and some that call themselves
+    regular wait for events. Links are followed. Raises FileNotFoundError, and OSError for what may not be read.
+    """
+    facts = path.stat()
+    real = os.path.realpath(path)
+    if not stat.S_ISREG(facts.st_mode) or _KERNEL.match(real):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+        raise NotRegular(f"{path} is {kind}")
+    # It may be exchanged between the look and the opening, which must not wait then either.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular(f"{path} is not a regular file")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -246,6 +272,41 @@ def cache_folder(name: str) -> Path:
     return disk_cache.root() / name
 
 
+class NameLeadsOut(UserError, ValueError):
+    """A name of a stranger's listing that would be a path to elsewhere on this machine."""
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative name of a listing, an index or a manifest, with `/`, may be a path out of its folder.
+
+    By the rules of every system, since a folder that one machine fetches may be read by another: `..`, absolute
+    parts, backslashes, drive letters, and what no path can hold. Object stores and archives allow them all.
+    """
+    parts = name.split("/")
+    odd = any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts)
+    return odd or re.match(r"[A-Za-z]:", name) is not None
+
+
+def check_below(names: Iterable[str], uri: str | Path) -> None:
+    """Raises NameLeadsOut where one of the names below `uri` cannot be a file below a local folder."""
+    known = set(names)
+    for name in sorted(known):
+        above = next((part for part in _folders_above(name) if part in known), None)
+        if leads_out(name) or above is not None:
+            what = "leads out of its folder" if above is None else f"makes a folder of {above!r}, which is a file, too"
+            raise NameLeadsOut(
+                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Who keeps that place has to remove "
+                "it; a copy without it serves as well"
+            )
+
+
+def _folders_above(name: str) -> Iterator[str]:
+    """`a/b` and `a` of `a/b/c`."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
 _IN_USE: dict[Path, disk_cache.Use] = {}
 """Copies that this process was given: nobody removes them while it lives."""
 Choose = Callable[[list[str]], Iterable[str]]
@@ -264,6 +325,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
 
     Raises:
         FileNotFoundError: nothing is there.
+        NameLeadsOut: a wanted file's name leads out of the folder, or two of them cannot both be files.
         StorageFull: the cache's disk has no room for it.
         CacheError: the cache's folder cannot be written, or its bound is no number.
     """
@@ -276,9 +338,12 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     found = fs.find(path, detail=True)
     if not found:
         raise FileNotFoundError(f"there is nothing at {uri}")
-    files = {name.removeprefix(path).lstrip("/"): info for name, info in found.items()}
+    files = {name.removeprefix(path).removeprefix("/"): info for name, info in found.items()}
+    # What consoles make of an empty folder: a key of no bytes that ends in a slash.
+    files = {name: info for name, info in files.items() if info["size"] or (name and not name.endswith("/"))}
     if choose is not None:
         files = {name: files[name] for name in choose(list(files))}
+    check_below(files, uri)
     marks = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
     key = hashlib.sha256(repr([str(uri), sorted(marks)]).encode()).hexdigest()[:16]
     cache = cache_folder(disk_cache.FETCHED) / key

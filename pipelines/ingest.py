@@ -41,7 +41,7 @@ def run(context: RunContext) -> Table:
     config = context.config.ingest
 
     def compute(folder: StageFolder) -> StageSummary:
-        listed = read_source(config.source, context.folder)
+        listed = read_source(config.source, context.folder, config.limits.allowed_roots)
         _check_files(listed, context.config.run.max_error_share)
         parts, size = 0, folder.rows_per_part(config.rows_per_part)
         for parts, rows in enumerate(listed.parts(size), start=1):
@@ -52,7 +52,7 @@ def run(context: RunContext) -> Table:
             if count:
                 log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
         for why, sentence in sentences(listed.left_out).items():
-            photos = why == Why.ENDING or not PICTURES.isdisjoint(listed.left_out[why])
+            photos = why in {Why.ENDING, Why.LINK} or not PICTURES.isdisjoint(listed.left_out[why])
             log.log(logging.WARNING if photos else logging.INFO, "ingest: %s", sentence)
         for remark in listed.remarks:
             log.warning("ingest: %s", remark)
@@ -73,7 +73,9 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    decides = {"source": deciding(config.source), "state": source_state(config.source)}
+    decides: dict[str, object] = {"source": deciding(config.source), "state": source_state(config.source)}
+    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
+        decides["allowed_roots"] = list(config.limits.allowed_roots)
     table = context.stage("samples", decides=decides, inputs=[], compute=compute)
     if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
         log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)

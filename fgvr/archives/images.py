@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fgvr import storage
 from fgvr.archives.parquet import ParquetDamage, read_row
 from fgvr.archives.places import ParquetPlace, TarPlace, Unlisted, parse
 from fgvr.archives.ranges import read_range
-from fgvr.archives.tar import BLOCK, Kind, parse_header
+from fgvr.archives.tar import BLOCK, is_at
 from fgvr.schemas import Reason
+
+LEAD: Final = 4096
+"""Bytes before a member's own that hold the headers with its name, where the last one of them has no room for it."""
 
 
 class InsideError(Exception):
@@ -45,21 +50,41 @@ def read_inside(uri: str, max_bytes: int) -> bytes:
 
 
 def _member(place: TarPlace, max_bytes: int) -> bytes:
-    """One request: the member's bytes and the header before them, which must be the one that was listed."""
+    """One request: the member's bytes and the headers before them, which must be those that were listed."""
     if place.size > max_bytes:
         raise InsideError(Reason.TOO_MANY_BYTES, f"{place.size:,} bytes, the limit is {max_bytes:,}")
-    data = read_range(place.shard, place.offset - BLOCK, place.offset + place.size)
-    try:
-        header = parse_header(data[:BLOCK])
-        long = len(place.name.encode()) > 99  # then the whole name stands in another header
-        same = header.size == place.size and header.kind is Kind.FILE and (long or header.name == place.name)
-    except ValueError:
-        same = False
-    if not same:
+    first = max(place.offset - (BLOCK if place.name.isascii() and len(place.name) < 100 else LEAD), 0)
+    data = read_range(place.shard, first, place.offset + place.size)
+
+    def read(start: int, length: int) -> bytes:
+        if start >= first:
+            return data[start - first : start - first + length]
+        return around.read(start, length)
+
+    around = _Backwards(place.shard)
+    if not is_at(read, place.name, place.offset, place.size):
         raise InsideError(
             Reason.CORRUPT,
             f"{place.shard} was written anew since it was listed; another ingest.source.snapshot lists again",
         )
-    if len(data) < BLOCK + place.size:
+    found = data[place.offset - first :]
+    if len(found) < place.size:
         raise InsideError(Reason.CORRUPT, f"{place.shard} ends in the middle of {place.name}")
-    return data[BLOCK:]
+    return found
+
+
+class _Backwards:
+    """Small parts of a file, asked for in falling order: what is before them is fetched with them."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._start, self._data, self._more = 0, b"", 64 * 2**10
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`, fewer where the file ends."""
+        stop = start + length
+        if start < self._start or stop > self._start + len(self._data):
+            self._start = max(0, min(start, stop - self._more))
+            self._data = read_range(self._uri, self._start, stop)
+            self._more *= 2
+        return self._data[start - self._start : stop - self._start]

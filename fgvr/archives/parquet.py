@@ -54,6 +54,8 @@ class Group:
 def open_parquet(uri: str) -> pq.ParquetFile:
     """A file to be read as a stream: one MiB at a time, pages with checksums checked."""
     filesystem, path = storage.arrow_filesystem(uri)
+    if storage.is_local(uri):
+        storage.open_regular(storage.local_path(uri)).close()  # Arrow would wait for a pipe
     return pq.ParquetFile(
         filesystem.open_input_file(path), pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import os
 from typing import Final
 
 from fgvr import storage
@@ -16,10 +16,8 @@ _NEAR: Final = 2**20
 def file_size(uri: str) -> int:
     """Bytes; raises FileNotFoundError, and OSError for what is no regular file."""
     if storage.is_local(uri):
-        facts = storage.local_path(uri).stat()
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe or a device can wait for ever
-            raise OSError(f"{uri} is not a regular file")
-        return facts.st_size
+        with storage.open_regular(storage.local_path(uri)) as file:
+            return os.fstat(file.fileno()).st_size
     fs, path = storage.resolve(uri)
     fs.invalidate_cache(path)
     return int(fs.info(path)["size"])
@@ -28,8 +26,7 @@ def file_size(uri: str) -> int:
 def read_range(uri: str, start: int, stop: int) -> bytes:
     """Bytes [start, stop), fewer where the file ends; raises FileNotFoundError or OSError."""
     if storage.is_local(uri):
-        file_size(uri)
-        with storage.local_path(uri).open("rb", buffering=0) as file:
+        with storage.open_regular(storage.local_path(uri)) as file:
             file.seek(start)
             return file.read(stop - start)
     fs, path = storage.resolve(uri)

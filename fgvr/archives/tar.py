@@ -2,56 +2,38 @@
 
 Why not `tarfile`: it takes a damaged or missing header behind the first member for the end of the archive, so that the
 rest would be lost without a word; it reads extended headers of any size into memory; and what it makes of hostile
-archives differs between Python's patch releases. Formats: POSIX.1-2017 `pax`, and GNU tar's manual, "Basic Tar Format".
+archives differs between Python's patch releases.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from itertools import islice
 from typing import Final
 
-BLOCK: Final = 512
-MAX_EXTENDED: Final = 2**20
-"""Bytes of an extended header (long names, pax records); real ones have a few hundred."""
+from fgvr.archives.tar_headers import (
+    BEFORE,
+    BLOCK,
+    FILES,
+    MAX_EXTENDED,
+    Header,
+    Kind,
+    Read,
+    Said,
+    TarDamage,
+    padded,
+    parse_header,
+    pax_records,
+)
 
-_OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
-_RECORD: Final = re.compile(rb"(\d{1,7}) ([^=]+)=")
-_MAGICS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+__all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header"]
 
-
-class Kind(StrEnum):
-    """What a member is; only a file has an image's bytes."""
-
-    FILE = "a file"
-    HARD_LINK = "a hard link"
-    SOFT_LINK = "a symbolic link"
-    DEVICE = "a device"
-    FOLDER = "a folder"
-    PIPE = "a named pipe"
-    SPARSE = "a sparse file"
-    OTHER = "a member of an unknown type"
-
-
-_KINDS: Final = {
-    b"0": Kind.FILE,
-    b"\0": Kind.FILE,
-    b"7": Kind.FILE,
-    b"1": Kind.HARD_LINK,
-    b"2": Kind.SOFT_LINK,
-    b"3": Kind.DEVICE,
-    b"4": Kind.DEVICE,
-    b"5": Kind.FOLDER,
-    b"6": Kind.PIPE,
-    b"S": Kind.SPARSE,
-}
+MAX_END: Final = 16 * 2**20
+"""Zeros behind an end mark among which the next archive is looked for; programs fill up to 1 MiB."""
+MOST_BEFORE: Final = 16
+"""Extended headers of one member that are looked for; programs write two or three."""
 _WITH_BYTES: Final = {Kind.FILE, Kind.SPARSE, Kind.OTHER}
-
-
-class TarDamage(Exception):
-    """The archive cannot be read on; the message says from which byte, and why."""
 
 
 @dataclass(frozen=True)
@@ -64,40 +46,8 @@ class Member:
     size: int
 
 
-@dataclass(frozen=True)
-class Header:
-    """A header block by itself; `size` is what the block says, which an extended header may override."""
-
-    name: str
-    flag: bytes
-    size: int
-
-    @property
-    def kind(self) -> Kind:
-        """Old archives mark folders by a slash only."""
-        kind = _KINDS.get(self.flag, Kind.OTHER)
-        return Kind.FOLDER if kind is Kind.FILE and self.name.endswith("/") else kind
-
-
-def parse_header(block: bytes) -> Header:
-    """A header block of 512 bytes; raises ValueError, which says what is wrong with it."""
-    if len(block) < BLOCK:
-        raise ValueError("the archive ends inside a header")
-    sum_field = _OCTAL.fullmatch(block[148:156])
-    stated = int(sum_field[1] or b"0", 8) if sum_field else -1
-    blanked = block[:148] + b" " * 8 + block[156:]
-    signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)  # as some old programs added up
-    if stated not in {sum(blanked), signed}:
-        packed = next((name for magic, name in _MAGICS.items() if block.startswith(magic)), None)
-        raise ValueError(f"this is {packed}-compressed: unpack it to a plain .tar" if packed else "no header is here")
-    name = _text(block[:100])
-    if block[257:263] == b"ustar\0" and block[345]:
-        name = f"{_text(block[345:500])}/{name}"
-    return Header(name, block[156:157], _number(block[124:136]))
-
-
-def members(read: Callable[[int, int], bytes], size: int) -> Iterator[Member]:
-    """All members in their order, extended headers applied.
+def members(read: Read, size: int) -> Iterator[Member]:
+    """All members in their order, extended headers applied; of archives that were joined by `cat`, those of all.
 
     Args:
         read: (start, length) → bytes, fewer where the file ends.
@@ -107,31 +57,110 @@ def members(read: Callable[[int, int], bytes], size: int) -> Iterator[Member]:
         TarDamage: in the place of what is behind the damage: a broken header, a member that the end of the file cuts
             off, an archive without its end mark.
     """
-    at = 0
+    at, of_all = 0, dict[str, str]()
     while True:
-        start, long_name, pax = at, None, {}
-        while True:  # a member may have several headers before its own
+        start, said = at, Said(None, dict(of_all))
+        header = _header_at(read, at)
+        if header is None:
+            following = _next_archive(read, at, size)
+            if following is None:
+                return
+            at, of_all = following, {}
+            continue
+        while header.flag in BEFORE:  # a member may have several headers before its own
+            said.take(read, at, header)
+            if header.flag == b"g":
+                of_all |= said.pax
+            at += BLOCK + padded(header.size)
             header = _header_at(read, at)
             if header is None:
-                if at != start:
-                    raise TarDamage(f"from byte {start:,}: an extended header without a member")
-                return
-            if header.flag not in {b"L", b"K", b"x", b"g"}:
-                break
-            data = _extended(read, at, header)
-            if header.flag == b"L":
-                long_name = _text(data)
-            elif header.flag == b"x":
-                pax = _pax(data, at)
-            at += BLOCK + _padded(header.size)
-        member = _member(read, at, header, long_name, pax)
-        at = member.offset + (_padded(member.size) if member.kind in _WITH_BYTES else 0)
-        if member.offset + (member.size if member.kind in _WITH_BYTES else 0) > size:
+                raise TarDamage(f"from byte {start:,}: an extended header without a member")
+        member = _member(read, at, header, said)
+        has_bytes = member.kind in _WITH_BYTES or header.flag in FILES
+        at = member.offset + (padded(member.size) if has_bytes else 0)
+        if member.offset + (member.size if has_bytes else 0) > size:
             raise TarDamage(f"from byte {start:,}: the file ends at {size:,}, in the middle of a member")
         yield member
 
 
-def _header_at(read: Callable[[int, int], bytes], at: int) -> Header | None:
+def is_at(read: Read, name: str, offset: int, size: int) -> bool:
+    """Whether the bytes at an offset belong to a file of this name and size, as `members` would list it.
+
+    The name may stand in the header block right before the bytes, or in a header before that one. Those have any
+    length, and are looked for from the end: each is a header whose content ends where the next one begins.
+    """
+    first = offset - BLOCK
+    try:
+        own = parse_header(read(first, BLOCK))
+        if own.flag not in FILES:
+            return False
+        if own.name == name and own.size == size:
+            return own.kind is Kind.FILE
+        before: list[tuple[int, Header]] = []
+        for place in islice(_headers_before(read, first), MOST_BEFORE):
+            before.insert(0, place)
+            said = Said(None, {})
+            for at, header in before:
+                said.take(read, at, header)
+            if said.name(own) == name and said.size(own) == size and not said.sparse:
+                return True
+        of_all = parse_header(read(0, BLOCK))
+        if of_all.flag != b"g" or "path" not in pax_records(read, 0, of_all):
+            return False
+    except (ValueError, TarDamage):
+        return False
+    return any(
+        (member.name, member.offset, member.size, member.kind) == (name, offset, size, Kind.FILE)
+        for member in _up_to(read, offset, size)
+    )
+
+
+def _headers_before(read: Read, first: int) -> Iterator[tuple[int, Header]]:
+    """The extended headers of the member whose own header block is at `first`, from the last one to the first."""
+    end, at = first, first - 2 * BLOCK
+    while at >= 0 and end - at <= MAX_EXTENDED + 2 * BLOCK:
+        block = read(at, BLOCK)
+        try:
+            header = parse_header(block) if block[156:157] in BEFORE else None
+        except ValueError:
+            header = None
+        if header is not None and header.flag in BEFORE and at + BLOCK + padded(header.size) == end:
+            yield at, header
+            end, at = at, at - BLOCK
+        at -= BLOCK
+
+
+def _up_to(read: Read, offset: int, size: int) -> Iterator[Member]:
+    """The members up to the one at `offset`, for archives whose first header names all of them."""
+    try:
+        for member in members(read, offset + padded(size)):
+            yield member
+            if member.offset >= offset:
+                return
+    except TarDamage:
+        return
+
+
+def _next_archive(read: Read, at: int, size: int) -> int | None:
+    """Where behind the end mark at `at` another archive begins; null: nowhere. Other bytes there are nobody's."""
+    end = min(size, at + MAX_END)
+    while at < end:
+        blocks = read(at, 64 * BLOCK)
+        zeros = len(blocks) - len(blocks.lstrip(b"\0"))
+        if zeros < len(blocks):
+            at += zeros // BLOCK * BLOCK
+            try:
+                parse_header(read(at, BLOCK))
+            except ValueError:
+                return None
+            return at
+        if not blocks:
+            return None
+        at += len(blocks)
+    return None
+
+
+def _header_at(read: Read, at: int) -> Header | None:
     """The header at an offset, or None at the end mark: two blocks of zeros, of which some programs write one."""
     block = read(at, BLOCK)
     if not block:
@@ -147,26 +176,15 @@ def _header_at(read: Callable[[int, int], bytes], at: int) -> Header | None:
         raise TarDamage(f"from byte {at:,}: {error}") from error
 
 
-def _extended(read: Callable[[int, int], bytes], at: int, header: Header) -> bytes:
-    if header.size > MAX_EXTENDED:
-        raise TarDamage(f"from byte {at:,}: an extended header of {header.size:,} bytes")
-    data = read(at + BLOCK, header.size)
-    if len(data) < header.size:
-        raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
-    return data
-
-
-def _member(
-    read: Callable[[int, int], bytes], at: int, header: Header, long_name: str | None, pax: dict[str, str]
-) -> Member:
-    name = pax.get("path", long_name if long_name is not None else header.name)
-    kind, size, offset = Header(name, header.flag, header.size).kind, header.size, at + BLOCK
-    if "size" in pax:
-        if not pax["size"].isascii() or not pax["size"].isdigit() or len(pax["size"]) > 18:
-            raise TarDamage(f"from byte {at:,}: a pax header with an impossible size")
-        size = int(pax["size"])
-    if any(key.startswith("GNU.sparse.") for key in pax):
-        return Member(pax.get("GNU.sparse.name", name), Kind.SPARSE, offset, size)
+def _member(read: Read, at: int, header: Header, said: Said) -> Member:
+    name = said.name(header)
+    kind, offset = Header(name, header.flag, header.size).kind, at + BLOCK
+    try:
+        size = said.size(header)
+    except ValueError as error:
+        raise TarDamage(f"from byte {at:,}: {error}") from error
+    if said.sparse:
+        return Member(name, Kind.SPARSE, offset, size)
     if kind is Kind.SPARSE:  # the map of its holes goes on in further blocks
         more = read(at, BLOCK)[482]
         while more:
@@ -175,39 +193,3 @@ def _member(
                 raise TarDamage(f"from byte {at:,}: the file ends in the map of a sparse file")
             offset, more = offset + BLOCK, block[504]
     return Member(name, kind, offset, size)
-
-
-def _pax(data: bytes, at: int) -> dict[str, str]:
-    """Records of a length, which counts itself, a blank, `key=value` and a line's end."""
-    records: dict[str, str] = {}
-    place = 0
-    while place < len(data) and data[place]:
-        record = _RECORD.match(data, place)
-        end = place + int(record[1]) if record else 0
-        if record is None or end > len(data) or end <= record.end() or data[end - 1 : end] != b"\n":
-            raise TarDamage(f"from byte {at:,}: a broken pax header")
-        records[record[2].decode(errors="replace")] = data[record.end() : end - 1].decode(errors="replace")
-        place = end
-    return records
-
-
-def _number(field: bytes) -> int:
-    """A number in octal digits or, with the highest bit set, in base 256; raises ValueError."""
-    if field[0] == 0x80:
-        value = int.from_bytes(field[1:], "big")
-        if value >= 2**60:
-            raise ValueError("an impossible number in a header")
-        return value
-    digits = _OCTAL.fullmatch(field)
-    if digits is None:
-        raise ValueError("a number that is none in a header")
-    return int(digits[1] or b"0", 8)
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _text(field: bytes) -> str:
-    """A name up to the first zero byte; what is not UTF-8 becomes replacement characters."""
-    return field.partition(b"\0")[0].decode(errors="replace")

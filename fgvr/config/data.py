@@ -38,6 +38,11 @@ class ImageLimits(Part):
     """Width times height as the header says (a decompression bomb lies in a few kilobytes)."""
     cut_bottom: int = Field(default=0, ge=0)
     """Rows of pixels that are cut off the bottom of every image (the banner of FGVC-Aircraft's photos: 20)."""
+    allowed_roots: tuple[str, ...] = ()
+    """Folders, buckets and prefixes (/data/photos, s3://bucket/2024) that a source may name or link to beside its own
+    folder; rows that name others fail. Empty: by where the source lies. A table on this machine may name what it
+    likes but the system's files; one in a bucket, that bucket and web addresses; a data set's lists and links, what
+    is below the source's folder (docs/security.md)."""
     web: WebPolicy = WebPolicy()
     """Images at http:// and https:// URLs."""
 

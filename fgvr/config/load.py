@@ -8,6 +8,7 @@ same layer must be the new kind's.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from fgvr.safe_text import MASK, masked_tree
 from fgvr.text_files import decoded
 
 log = logging.getLogger(__name__)
+_LOST = re.compile(r"^\*{3}$|://\*{3}@|[?&;][\w.%-]+=\*{3}|(?:^|/)\*{3}(?=[/.?]|$)|KEY-----\*{3}")
+"""How `fgvr.safe_text.masked_tree` leaves a value that held a secret."""
 
 
 class ConfigError(UserError, ValueError):
@@ -94,14 +97,14 @@ def build(values: dict[str, Any]) -> Config:
 
 
 def _masked_fields(values: Any, place: str = "") -> list[str]:
-    """Dotted names of the fields whose value has lost a secret."""
+    """Dotted names of the fields whose value has lost a secret: `***` in a secret's place, not in a text's emphasis."""
     if isinstance(values, dict):
         return [
             found for name, value in values.items() for found in _masked_fields(value, f"{place}.{name}".strip("."))
         ]
     if isinstance(values, list):
         return [found for value in values for found in _masked_fields(value, place)]
-    return [place] if isinstance(values, str) and MASK in values else []
+    return [place] if isinstance(values, str) and _LOST.search(values) else []
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,40 +31,41 @@ SHOWN_BAD = 5
 __all__ = ["SampleRows", "SourceError", "check_place", "check_source", "read_source", "source_state"]
 
 
-def read_source(source: Source, run_folder: str) -> SampleRows:
+def read_source(source: Source, run_folder: str, allowed_roots: Sequence[str] = ()) -> SampleRows:
     """List a source's images as rows of the samples table.
 
     Args:
         source: where the photos are.
         run_folder: URI of the run's folder, where the field guide is drawn if it has no place of its own.
+        allowed_roots: as in `ingest.limits`: what the source names elsewhere is a row that fails.
 
     Raises:
         SourceError: there is nothing to list, or what is there is not what the source says it is.
     """
-    rows = _read(source, run_folder)
+    rows = _read(source, run_folder, allowed_roots)
     return replace(rows, remarks=(*rows.remarks, *class_remarks(source, rows), *split_remarks(rows)))
 
 
-def _read(source: Source, run_folder: str) -> SampleRows:
+def _read(source: Source, run_folder: str, allowed_roots: Sequence[str]) -> SampleRows:
     match source:
         case FolderSource():
             from fgvr.datasets.folder import list_folder
 
             omissions = Omissions()
-            rows = collect(list_folder(source, omissions), source.path, omissions)
+            rows = collect(list_folder(source, omissions, allowed_roots), source.path, omissions)
             return replace(rows, remarks=tuple(_unread(source.extensions, rows.left_out)))
         case TableSource():
             from fgvr.datasets.table_file import read_table_file
 
             about: list[str] = []
-            rows = collect(read_table_file(source, remarks=about), where=source.path)
+            rows = collect(read_table_file(source, remarks=about, allowed_roots=allowed_roots), where=source.path)
             return replace(rows, remarks=tuple(about))
         case WebDatasetSource() | ParquetSource():
-            return _read_shards(source)
+            return _read_shards(source, allowed_roots)
         case LayoutSource():
             from fgvr.datasets.layouts import open_layout
 
-            table, remarks = open_layout(source).read()
+            table, remarks = open_layout(source).read(allowed_roots)
             return replace(collect([table], where=source.path), remarks=tuple(remarks))
         case FieldGuideSource():
             from fgvr.datasets.field_guide import read_field_guide
@@ -72,7 +74,7 @@ def _read(source: Source, run_folder: str) -> SampleRows:
         case CocoSource() | BirdScenesSource():
             from fgvr.datasets.coco import read_coco_source
 
-            tables, remarks = read_coco_source(source, run_folder)
+            tables, remarks = read_coco_source(source, run_folder, allowed_roots)
             where = source.path if isinstance(source, CocoSource) else source.draw_to or run_folder
             return replace(collect(tables, where=where), remarks=tuple(remarks))
 
@@ -126,7 +128,7 @@ def _check_drawing(source: FieldGuideSource | BirdScenesSource) -> None:
         check_scenes(source, storage.absolute(source.draw_to))
 
 
-def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
+def _read_shards(source: WebDatasetSource | ParquetSource, allowed_roots: Sequence[str]) -> SampleRows:
     """Files with many images each; what could not be read of them is a row, and a remark that the report repeats."""
     from fgvr.datasets.parquet_files import list_parquet
     from fgvr.datasets.shards import find_shards
@@ -135,12 +137,13 @@ def _read_shards(source: WebDatasetSource | ParquetSource) -> SampleRows:
     remarks: list[str] = []
     omissions = Omissions()
     if isinstance(source, WebDatasetSource):
-        shards, lister = find_shards(source.path, ".tar", source.exclude, omissions), TarLister(source, omissions)
+        shards = find_shards(source.path, ".tar", source.exclude, omissions, allowed_roots)
+        lister = TarLister(source, omissions)
         rows = collect(shards.chunks(lister.listed), source.path, omissions)
         lister.check_key()
         remarks += [*_unread(source.extensions, rows.left_out), *lister.remarks()]
     else:
-        shards = find_shards(source.path, ".parquet", source.exclude, omissions)
+        shards = find_shards(source.path, ".parquet", source.exclude, omissions, allowed_roots)
         rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), source.path, omissions)
     remarks += [f"not read to its end: {problem}" for problem in shards.bad[:SHOWN_BAD]]
     if len(shards.bad) > SHOWN_BAD:

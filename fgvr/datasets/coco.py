@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import BirdScenesSource, CocoSource
+from fgvr.datasets.allowed_places import AllowedPlaces
 from fgvr.datasets.drawn_folder import SETTINGS, drawn_with
 from fgvr.datasets.rows import SourceError, chunk
 from fgvr.detection.coco import CocoSet, read_coco
@@ -47,8 +49,12 @@ def coco_files(source: CocoSource | BirdScenesSource, run_folder: str) -> dict[s
     return {split: CocoFiles(*(storage.join(root, name) for name in pair)) for split, pair in names.items()}
 
 
-def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> tuple[list[pa.Table], list[str]]:
+def read_coco_source(
+    source: CocoSource | BirdScenesSource, run_folder: str, allowed_roots: Sequence[str] = ()
+) -> tuple[list[pa.Table], list[str]]:
     """Chunks of the listed images, and remarks about annotations that were left out; draws scenes not there yet.
+
+    Images outside of the source's folder fail, unless they are below one of `allowed_roots` (`ingest.limits`).
 
     Raises:
         SourceError: the folder holds scenes that were drawn with other settings, or anything else.
@@ -59,11 +65,14 @@ def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> 
     chunks, remarks = [], []
     for split, files in coco_files(source, run_folder).items():
         listed = files.read()
+        own = files.images if isinstance(source, BirdScenesSource) else storage.absolute(source.path)
+        allowed = AllowedPlaces(files.annotations, own, allowed_roots, lists_own_files=True)
+        uris = pa.array([storage.join(files.images, image.file_name) for image in listed.images], pa.large_string())
         for reason, count in listed.left_out.items():
             remarks.append(f"{files.annotations}: {count} entries left out ({reason.value})")
         chunks.append(
             chunk(
-                uri=[storage.join(files.images, image.file_name) for image in listed.images],
+                uri=allowed.checked(uris),
                 split=[split] * len(listed.images),
                 metadata=[
                     json.dumps({COCO_ID: image.id, "width": image.width, "height": image.height})
@@ -71,6 +80,7 @@ def read_coco_source(source: CocoSource | BirdScenesSource, run_folder: str) -> 
                 ],
             )
         )
+        remarks += allowed.remarks()
     return chunks, remarks
 
 

@@ -3,12 +3,14 @@
 Hidden files and folders (`.cache`, macOS's `._photo.jpg`) are no photos, nor is what NAS devices and systems put beside
 them (`ingest.source.exclude`); what is left out is counted. A folder named `x.jpg` is a folder. Links that lead
 nowhere, pipes and devices with an image's name are listed: reading them fails with a reason, and nothing is lost.
+Links to what lies outside of the folder are followed where `ingest.limits.allowed_roots` names the place: a folder may
+have come out of a stranger's archive. Those to folders are counted, those to photos are rows that fail.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import FolderSource
+from fgvr.datasets.allowed_places import AllowedPlaces, refused_uri
 from fgvr.datasets.left_out_names import LeftOutNames
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
 from fgvr.image_formats import not_read_here
@@ -25,18 +28,23 @@ from fgvr.omissions import Omissions, Why, ending_of, listed, sentences
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its URI, and the names of the folders between the source's folder and it."""
+    """A file: its URI, and the names of the folders between the source's folder and it.
+
+    `refused` is the URI of a row that fails in its place: a link to where the source may not lead.
+    """
 
     uri: str
     folders: tuple[str, ...]
+    refused: str = ""
 
 
-def list_folder(source: FolderSource, omissions: Omissions) -> Iterator[pa.Table]:
+def list_folder(source: FolderSource, omissions: Omissions, allowed_roots: Sequence[str] = ()) -> Iterator[pa.Table]:
     """Chunks of images below `source.path`, whose names end in one of the extensions.
 
     Args:
         source: the folder.
         omissions: counts what is left out.
+        allowed_roots: as in `ingest.limits`; links may lead there.
 
     Raises:
         SourceError: no such folder, a folder that may not be read, or no image in it.
@@ -44,7 +52,7 @@ def list_folder(source: FolderSource, omissions: Omissions) -> Iterator[pa.Table
     endings = readable_endings(source.extensions)
     images = 0
     pending: list[Found] = []
-    for found in walk(source.path, LeftOutNames(source.exclude, omissions)):
+    for found in walk(source.path, LeftOutNames(source.exclude, omissions), allowed_roots):
         if not found.uri.lower().endswith(endings):
             omissions.count(Why.ENDING, ending_of(found.uri))
             continue
@@ -76,7 +84,7 @@ def _no_image(source: FolderSource, omissions: Omissions) -> SourceError:
 
 
 def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
-    columns: dict[str, object] = {"uri": [file.uri for file in found]}
+    columns: dict[str, object] = {"uri": [file.refused or file.uri for file in found]}
     by_split = source.split_from == "top"
     if by_split:
         columns["split"] = [file.folders[0] if file.folders else None for file in found]
@@ -87,22 +95,22 @@ def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
     return chunk(**columns)
 
 
-def walk(path: str, names: LeftOutNames | None = None) -> Iterator[Found]:
+def walk(path: str, names: LeftOutNames | None = None, allowed_roots: Sequence[str] = ()) -> Iterator[Found]:
     """All files below a folder or prefix as a stream, but those whose names, or a folder's above them, `names` has.
 
     Raises:
         SourceError: no such folder, or one that may not be read.
     """
     names = names or LeftOutNames((), Omissions())
-    return _walk_local(path, names) if storage.is_local(path) else _walk_remote(path, names)
+    return _walk_local(path, names, allowed_roots) if storage.is_local(path) else _walk_remote(path, names)
 
 
-def _walk_local(path: str, left_out: LeftOutNames) -> Iterator[Found]:
+def _walk_local(path: str, left_out: LeftOutNames, allowed_roots: Sequence[str]) -> Iterator[Found]:
     root = storage.local_path(path).expanduser().absolute()
     if not root.is_dir():
         what = "is a file; `kind: table` reads lists of URIs" if root.is_file() else "is not there"
         raise SourceError(f"ingest.source.path = {path}: {what}")
-    trees = [root.resolve()]
+    trees, allowed = [root.resolve()], AllowedPlaces(str(root), str(root), allowed_roots, lists_own_files=True)
     waiting: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
     while waiting:
         folder, names = waiting.pop()
@@ -111,9 +119,11 @@ def _walk_local(path: str, left_out: LeftOutNames) -> Iterator[Found]:
                 for entry in entries:
                     if left_out.has(entry.name):
                         continue
+                    outside = entry.is_symlink() and not allowed.allows_path(entry.path)
                     if not _is_folder(entry):
-                        uri = entry.path if entry.path.isascii() else storage.file_uri(Path(entry.path))
-                        yield Found(uri, names)
+                        yield _found(entry, names, str(root) if outside else "")
+                    elif outside:
+                        left_out.omissions.count(Why.LINK, "folders")
                     elif not entry.is_symlink() or _is_new_tree(Path(entry.path), trees):
                         waiting.append((entry.path, (*names, _text(entry.name))))
         except OSError as error:  # no permission, a disk's error, a folder that was removed meanwhile
@@ -121,6 +131,14 @@ def _walk_local(path: str, left_out: LeftOutNames) -> Iterator[Found]:
                 f"ingest.source.path = {path}: {folder} may not be read ({error.strerror}). Mend that, or leave it out "
                 "by its name (ingest.source.exclude)"
             ) from error
+
+
+def _found(entry: os.DirEntry[str], folders: tuple[str, ...], leads_out_of: str) -> Found:
+    uri = entry.path if entry.path.isascii() else storage.file_uri(Path(entry.path))
+    if not leads_out_of:
+        return Found(uri, folders)
+    target = _text(os.path.realpath(entry.path))
+    return Found(uri, folders, refused_uri(uri, target, leads_out_of))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import LayoutSource
+from fgvr.datasets.allowed_places import AllowedPlaces
 from fgvr.datasets.rows import SourceError, chunk
 from fgvr.text_files import decoded, lines
 
@@ -106,8 +107,11 @@ class Layout(ABC):
                 raise self.missing(name)
         return [storage.join(self.root, name) for name in names]
 
-    def read(self) -> tuple[pa.Table, list[str]]:
-        """All images as a chunk of a listing, and remarks.
+    def read(self, allowed_roots: Sequence[str] = ()) -> tuple[pa.Table, list[str]]:
+        """All images as a chunk of a listing, and remarks; those that lie elsewhere than the download fail.
+
+        Args:
+            allowed_roots: as in `ingest.limits`.
 
         Raises:
             SourceError: a listing file or a listed photo is missing, or a file is not as published.
@@ -116,14 +120,15 @@ class Layout(ABC):
         rows = list(self.listed())
         self._check_photos([row.path for row in rows])
         merged = "val" if self.source.val_as_train else None
+        allowed = AllowedPlaces(self.root, self.root, allowed_roots, lists_own_files=True)
         table = chunk(
-            uri=[storage.join(self.root, row.path) for row in rows],
+            uri=allowed.checked(pa.array([storage.join(self.root, row.path) for row in rows], pa.large_string())),
             split=["train" if row.split == merged else row.split for row in rows],
             class_id=[row.class_id for row in rows],
             class_name=[row.class_name for row in rows],
             metadata=[json.dumps(row.metadata, ensure_ascii=False) if row.metadata else None for row in rows],
         )
-        return table, [*self._deviations(rows), *self.remarks()]
+        return table, [*self._deviations(rows), *self.remarks(), *allowed.remarks()]
 
     def text(self, name: str) -> str:
         """A listing file's text; raises SourceError where it is missing or not UTF-8."""

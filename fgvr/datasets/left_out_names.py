@@ -18,14 +18,14 @@ class LeftOutNames:
         self._patterns = {pattern: re.compile(translate(_folded(pattern))) for pattern in patterns}
         # One question for nearly every name; which pattern it was is asked for the few.
         self._any = re.compile("|".join(translate(_folded(pattern)) for pattern in self._patterns) or r"(?!)")
-        self._omissions = omissions
+        self.omissions = omissions
         self._last = self._kept = ""
 
     def has(self, name: str) -> bool:
         """Whether a file or folder of this name is left out; it is counted then."""
         found = self._why(name)
         if found is not None:
-            self._omissions.count(*found)
+            self.omissions.count(*found)
         return found is not None
 
     def has_within(self, path: str) -> bool:
@@ -43,7 +43,7 @@ class LeftOutNames:
                 continue
             place = path[: end + 1]  # with the slash behind a folder: `.a/x` and `.ab` are two
             if place != self._last:
-                self._omissions.count(*found)
+                self.omissions.count(*found)
             self._last = place
             return True
         self._kept = folder

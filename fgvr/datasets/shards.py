@@ -30,10 +30,14 @@ _PACKED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz
 
 @dataclass(frozen=True)
 class Shard:
-    """A file: its URI as `fgvr.archives.places` has it, and the folders between the source's path and it."""
+    """A file: its URI as `fgvr.archives.places` has it, and the folders between the source's path and it.
+
+    `refused` is the URI of a row that fails in its place: a link to where the source may not lead.
+    """
 
     uri: str
     folders: tuple[str, ...] = ()
+    refused: str = ""
 
 
 @dataclass
@@ -69,7 +73,13 @@ class Shards:
             raise SourceError(f"ingest.source.path = {self.path}: no image can be listed; {self.bad[0]}")
 
 
-def find_shards(path: str, ending: str, exclude: Sequence[str] = (), omissions: Omissions | None = None) -> Shards:
+def find_shards(
+    path: str,
+    ending: str,
+    exclude: Sequence[str] = (),
+    omissions: Omissions | None = None,
+    allowed_roots: Sequence[str] = (),
+) -> Shards:
     """The files that a source's `path` names: itself, numbered ones, or those below it that end in `ending`.
 
     Args:
@@ -77,6 +87,7 @@ def find_shards(path: str, ending: str, exclude: Sequence[str] = (), omissions: 
         ending: `.tar` or `.parquet`.
         exclude: names of files and folders that are not searched (`ingest.source.exclude`).
         omissions: counts the other files below `path`.
+        allowed_roots: as in `ingest.limits`; links may lead there.
 
     Raises:
         SourceError: there are none, or compressed tars among them.
@@ -93,9 +104,9 @@ def find_shards(path: str, ending: str, exclude: Sequence[str] = (), omissions: 
     else:
         omissions = omissions or Omissions()
         found = []
-        for file in walk(path, LeftOutNames(exclude, omissions)):
+        for file in walk(path, LeftOutNames(exclude, omissions), allowed_roots):
             if file.uri.lower().endswith((ending, *_PACKED)):
-                found.append(Shard(file_of(file.uri), file.folders))
+                found.append(Shard(file_of(file.uri), file.folders, file.refused))
             else:
                 omissions.count(Why.NO_ARCHIVE, ending_of(file.uri))
     packed = [shard.uri for shard in found if shard.uri.lower().endswith(_PACKED)]
@@ -130,6 +141,9 @@ def numbered(path: str) -> list[str]:
 
 def _listed(shard: Shard, listed: Callable[[Shard], Iterator[pa.Table]]) -> tuple[Spool, str | None]:
     rows = Spool(LISTING, memory_bytes=8 * 2**20)
+    if shard.refused:
+        rows.append(chunk(uri=[shard.refused]))
+        return rows, f"{shard.uri}: a link to outside of the source; ingest.limits.allowed_roots may name the place"
     try:
         for table in listed(shard):
             rows.append(table)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from fgvr import storage
 from fgvr.class_names import one_form
 from fgvr.config.data import TableSource
+from fgvr.datasets.allowed_places import AllowedPlaces
 from fgvr.datasets.columns import ColumnError, as_text, check_kind, columns_there, find_column, near_miss
 from fgvr.datasets.csv_text import CsvText
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
@@ -53,7 +54,10 @@ class _Columns:
 
 
 def read_table_file(
-    source: TableSource, class_id_column: str | None = None, remarks: list[str] | None = None
+    source: TableSource,
+    class_id_column: str | None = None,
+    remarks: list[str] | None = None,
+    allowed_roots: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """Chunks of a listing, in the order of the file.
 
@@ -61,6 +65,7 @@ def read_table_file(
         source: the file and the names of its columns.
         class_id_column: column with class ids, for files that this project writes itself.
         remarks: takes what a reader of the results must know, complete when the last chunk has come.
+        allowed_roots: as in `ingest.limits`; rows that name other places fail.
 
     Raises:
         SourceError: no such file, an unknown format, a column that was named and is not there, is there twice or holds
@@ -69,15 +74,17 @@ def read_table_file(
     path = _path(source)
     folder = path.rsplit("/", 1)[0]
     backslashes = Backslashes(folder)
+    allowed = AllowedPlaces(path, folder, allowed_roots)
     with _as_source_errors(source):
         open_batches = _parquet_batches if _is_parquet(path) else _csv_batches
         columns, batches = open_batches(path, source, class_id_column)
         if remarks is not None:
             remarks += _absent(source, columns)
         for batch in batches:
-            yield _as_chunk(batch, columns, source, folder, backslashes)
+            rows = _as_chunk(batch, columns, source, folder, backslashes)
+            yield rows.set_column(0, rows.schema.field(0), allowed.checked(rows["uri"].combine_chunks()))
     if remarks is not None:
-        remarks += backslashes.remarks()
+        remarks += [*backslashes.remarks(), *allowed.remarks()]
 
 
 def check_table_file(source: TableSource) -> None:

@@ -112,9 +112,10 @@ class TarLister:
                 damage, member = error, None
             if member is None:
                 break
-            if member.kind is Kind.FOLDER or unlisted.has(member.name):
+            name = _with_slashes(member.name)
+            if member.kind is Kind.FOLDER or unlisted.has(name):
                 continue
-            key, stem, kind = self._parts(member.name)
+            key, stem, kind = self._parts(name)
             if key != rows.group.key or rows.group.is_long:
                 rows.end_group(key, stem)
                 if len(rows.uris) >= CHUNK:
@@ -125,7 +126,7 @@ class TarLister:
             elif kind == _CLASS:
                 rows.group.classes[stem] = self._class(window, member)
             else:
-                unlisted.other(key, member.name)
+                unlisted.other(key, name)
         self._omissions.add(unlisted.end())
         rows.end_group("", "")
         yield rows.taken()
@@ -250,6 +251,11 @@ class _Rows:
         rows = chunk(uri=self.uris, class_name=self._classes, split=[self._split] * len(self.uris))
         self.uris, self._classes = [], []
         return rows
+
+
+def _with_slashes(name: str) -> str:
+    """A member's name as it counts here: some programs on Windows put backslashes between folders."""
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _json_text(value: object) -> str:

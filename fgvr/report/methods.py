@@ -36,7 +36,7 @@ METRIC_MEANINGS = {
 FAILURE_MEANINGS = {
     "not_found": "nothing is at the URI",
     "unreadable": "no permission, no connection, or a folder where a file should be",
-    "not_allowed": "the policy of ingest.limits.web, or of what images are read from, forbids the address",
+    "not_allowed": "the policy of ingest.limits (web, allowed_roots), or of what is read from, forbids the address",
     "empty_file": "the file has no bytes",
     "too_many_bytes": "the file is larger than the limit, and was not read",
     "too_many_pixels": "the image is larger than the limit, and was not decoded",

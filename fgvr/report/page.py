@@ -18,7 +18,7 @@ from fgvr.report import methods
 from fgvr.report.aspect_pictures import MAP_SIDE
 from fgvr.report.content import ReportContent
 from fgvr.report.results import MethodResult, StageResult, cost
-from fgvr.safe_text import masked
+from fgvr.safe_text import masked_value
 
 SHOWN_LABELS = 30
 SHOWN_ASPECTS = 12
@@ -91,8 +91,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _without_secrets(value: object) -> object:
-    """What an expression of the templates gives, before it is escaped; what a macro made has been through here."""
-    return masked(value) if type(value) is str and not value.startswith(PICTURE) else value
+    """What an expression of the templates gives, before it is escaped; what a macro made has been through here.
+
+    Names, questions and files are shown as they are: only URLs' secrets and keys are no names. Messages of failures
+    were masked when they were made.
+    """
+    return masked_value(value) if type(value) is str and not value.startswith(PICTURE) else value
 
 
 def of(number: int, thing: str) -> str:

@@ -159,7 +159,7 @@ class _Photos:
 def _key(identity: str, uris: Sequence[str], settings: StoreSettings) -> str:
     """Names the list and the way it is kept; which content of its local files a store holds is in its index."""
     digest = hashlib.sha256(f"{FORMAT}/{identity}/{settings.preprocess.stored_side}/{settings.max_bytes}".encode())
-    digest.update(settings.limits.model_dump_json(exclude={"web"}).encode())
+    digest.update(settings.limits.model_dump_json(exclude={"web", "allowed_roots"}).encode())
     for uri in uris:
         digest.update(uri.encode())
         digest.update(b"\0")

@@ -10,13 +10,14 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import quote, unquote, urlsplit
 
 import httpcore
 
 from fgvr.config.web import WebPolicy
 from fgvr.web.deadline import Deadline, TimedStream
+from fgvr.web.public import embedded, is_public
 
 _HOST = re.compile(
     r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
@@ -24,7 +25,6 @@ _HOST = re.compile(
     r"(?::\d{1,5})?",
     re.IGNORECASE,
 )
-_NAT64 = ip_network("64:ff9b::/96")
 
 
 class NotAllowed(Exception):
@@ -102,25 +102,21 @@ def check_host(host: str, policy: WebPolicy) -> None:
 
 
 def check_address(address: str, host: str, policy: WebPolicy) -> None:
-    """Raises NotAllowed for an IP address that is neither public nor in one of `private_networks`."""
+    """Raises NotAllowed for an IP address that is neither public nor in one of `private_networks`.
+
+    Of an address that leads to another one both have to be: `::ffff:127.0.0.1` is this machine.
+    """
     ip = ip_address(address.partition("%")[0])
-    for form in (ip, *_embedded(ip)):
-        public = form.is_global and not form.is_multicast
-        if not public and not any(form in ip_network(network) for network in policy.private_networks):
-            raise NotAllowed(
-                f"{host} is at {address}, which is not a public address; ingest.limits.web.private_networks names "
-                "networks that may be asked all the same"
-            )
-
-
-def _embedded(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
-    """IPv4 addresses that an IPv6 address leads to: mapped, 6to4, Teredo, NAT64."""
-    if isinstance(ip, IPv4Address):
-        return []
-    found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if ip in _NAT64:
-        found.append(IPv4Address(int(ip) & 0xFFFFFFFF))
-    return [address for address in found if address is not None]
+    allowed = [ip_network(network) for network in policy.private_networks]
+    if is_public(ip) or any(ip in network for network in allowed):
+        return
+    inside = embedded(ip) if isinstance(ip, IPv6Address) else []
+    if inside and all(is_public(form) or any(form in network for network in allowed) for form in inside):
+        return
+    raise NotAllowed(
+        f"{host} is at {address}, which is not a public address; ingest.limits.web.private_networks names networks "
+        "that may be asked all the same"
+    )
 
 
 class CheckedBackend(httpcore.SyncBackend):

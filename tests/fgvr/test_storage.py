@@ -212,3 +212,52 @@ def test_an_object_of_s3_is_created_once(s3) -> None:
         wrote = list(pool.map(lambda n: storage.create_bytes("s3://once/it", b"%d" % n), range(4)))
     assert sum(wrote) == 1
     assert storage.read_bytes("s3://once/it") == b"%d" % wrote.index(True)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("../PWNED", "a/../../../PWNED", "..", "./x", "a/./b", "a//b", "/etc/PWNED", "//etc/PWNED", "a/..", "C:PWNED"),
+        *("..\\PWNED", "a\\..\\..\\PWNED", "\\\\server\\share\\x", "c:/PWNED", "nul\0byte", "a/b\0/c"),
+    ],
+)
+def test_no_name_of_a_listing_leaves_its_folder(
+    key: str, memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "deep" / "cache"))
+    storage.write_bytes(storage.join(memory, "config.json"), b"{}")
+    fs, path = storage.resolve(memory)
+
+    def listed(self: object, place: str, **_: object) -> dict[str, dict[str, object]]:
+        names = [f"{path}/config.json", f"{path}/{key}"]
+        return {name: {"name": f"{path}/config.json", "size": 2} for name in names}
+
+    monkeypatch.setattr(type(fs), "find", listed)
+    assert storage.leads_out(key)
+    with pytest.raises(storage.NameLeadsOut, match="leads out of its folder, so nothing of it was fetched"):
+        storage.fetch_folder(memory)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    # What is not wanted of a folder does not keep the rest from being fetched.
+    assert (storage.fetch_folder(memory, lambda _: ["config.json"]) / "config.json").read_bytes() == b"{}"
+
+
+def test_usual_names_of_a_listing_stay() -> None:
+    for name in ("a", "a/b.json", "..a/b..", "...", "a b/ü", "model-00001-of-00002.safetensors", "ab:c", "1:x", "a~/x"):
+        assert not storage.leads_out(name)
+
+
+def test_markers_of_folders_are_no_files_and_a_file_is_no_folder(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path))
+    fs, path = storage.resolve(memory)
+    storage.write_bytes(storage.join(memory, "a/b"), b"12")
+    entries = {f"{path}/": 0, f"{path}/a/": 0, f"{path}/a/b": 2}
+    monkeypatch.setattr(
+        type(fs), "find", lambda *_, **__: {name: {"name": name, "size": size} for name, size in entries.items()}
+    )
+    folder = storage.fetch_folder(memory)
+    assert [file.relative_to(folder).as_posix() for file in folder.rglob("*")] == ["a", "a/b"]
+    entries[f"{path}/a"] = 3  # object stores hold both
+    with pytest.raises(storage.NameLeadsOut, match="'a/b' makes a folder of 'a', which is a file, too"):
+        storage.fetch_folder(memory)

@@ -4,7 +4,7 @@ import tarfile
 import pytest
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, fingerprint_of
+from cluster.stage import RunContext, fingerprint_of, plain
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
@@ -190,3 +190,21 @@ def test_a_place_that_cannot_be_a_folder_of_photos_ends_before_anything_is_start
     source = build({"ingest": {"source": {"kind": "folder", "path": str(tmp_path / path)}}}).ingest.source
     with pytest.raises(SourceError, match=message):
         check_place(source)
+
+
+def test_allowed_roots_count_in_the_listing_and_in_no_other_stage(tmp_path):
+    """They decide which rows fail; runs that were finished without them stay finished."""
+    (tmp_path / "list.csv").write_text(f"uri\n{tmp_path}/a.jpg\n/elsewhere/b.jpg\n")
+
+    def listed(**limits):
+        source = {"kind": "table", "path": str(tmp_path / "list.csv")}
+        config = build({"ingest": {"source": source, "limits": limits}})
+        return ingest.run(RunContext(config, str(tmp_path / "run"), NoTracking())), plain(config.ingest.limits)
+
+    (own, before), (given, after) = listed(), listed(allowed_roots=["/photos"])
+    assert own.version != given.version
+    assert before == after
+    assert "allowed_roots" not in before
+    assert own.read()["uri"].to_pylist() == ["/elsewhere/b.jpg", f"{tmp_path}/a.jpg"]
+    assert [uri.startswith("unlisted+") for uri in given.read()["uri"].to_pylist()] == [False, True]
+    assert "1 rows name places" in given.extra["remarks"][0]

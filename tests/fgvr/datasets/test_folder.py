@@ -1,7 +1,10 @@
 import pytest
 
-from fgvr.config.data import FolderSource
+from fgvr.config.data import FolderSource, ImageLimits
 from fgvr.datasets import SourceError, read_source, source_state
+from fgvr.images import ImageError, read_image_bytes
+from fgvr.omissions import sentences
+from fgvr.schemas import Reason
 
 
 def touch(root, *names):
@@ -40,14 +43,30 @@ def test_classes_and_splits_from_folders(tmp_path):
     assert [row[2] for row in rows(by_class)] == ["None", "test", "Azure Finch", "Gull", "Azure Finch"]
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_are_followed_once_where_they_may_lead(tmp_path):
     touch(tmp_path, "photos/a.jpg", "elsewhere/b.jpg")
     (tmp_path / "photos/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "photos/again").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "photos")
-    names = [row[0] for row in rows(FolderSource(path=str(tmp_path / "photos")), root=tmp_path)]
-    assert len(names) == 2
-    assert "/photos/a.jpg" in names
+    (tmp_path / "photos/circle").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos/b2.jpg").symlink_to(tmp_path / "elsewhere/b.jpg")
+    (tmp_path / "photos/a2.jpg").symlink_to("a.jpg")
+    source = FolderSource(path=str(tmp_path / "photos"))
+    followed = read_source(source, "", allowed_roots=[str(tmp_path / "elsewhere")])
+    names = [uri.removeprefix(str(tmp_path)) for uri in followed.rows["uri"].to_pylist()]
+    assert len(names) == 4
+    assert {"/photos/a.jpg", "/photos/a2.jpg", "/photos/b2.jpg"} < set(names)
+    assert followed.left_out == {}
+
+    # A folder may have come out of a stranger's archive: by itself it leads nowhere else.
+    kept = read_source(source, "")
+    *inside, refused = kept.rows["uri"].to_pylist()
+    assert inside == [f"{tmp_path}/photos/a.jpg", f"{tmp_path}/photos/a2.jpg"]
+    with pytest.raises(ImageError, match=r"allowed_roots names no place of .*elsewhere/b\.jpg") as caught:
+        read_image_bytes(refused, ImageLimits())
+    assert caught.value.reason is Reason.NOT_ALLOWED
+    assert kept.left_out == {"link": {"folders": 2}}
+    assert "2 links to folders outside of the source were not followed" in sentences(kept.left_out)["link"]
 
 
 @pytest.mark.parametrize("path", ["photos", "file://{root}/photos", "{root}/photos/"])

@@ -1,0 +1,219 @@
+"""By which forms secrets are told from names: what tools, clouds and servers write them like.
+
+What a person's photos show is called like secrets, too (Asian_paradise_flycatcher, Token_ring, SK-100234-BLACK-XL), so
+that no word alone is one. A secret has a form that its maker gives it (exact letters, exact length), or stands in a
+place where only secrets stand: a URL's user and query, a header, the value of a field that is called so.
+
+Forms of keys: GitHub's, GitLab's, Slack's, Stripe's and AWS's documentation of their tokens; RFC 7519 for JWT,
+RFC 7468 for PEM, RFC 3986 for URLs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MASK: Final = "***"
+
+_OF_KEYS: Final = frozenset(
+    (
+        *("api", "access", "secret", "account", "private", "encryption", "signing", "ssh", "shared", "master"),
+        *("storage", "auth", "service", "subscription", "aws", "azure", "openai", "anthropic", "license", "sas"),
+        *("hmac", "jwt"),
+    )
+)
+"""`<word>_key` is secret, as `sort_key`, `class_key` and `public_key` are not."""
+_OF_TOKENS: Final = frozenset(
+    (
+        *("eos", "bos", "pad", "unk", "sep", "cls", "mask", "image", "img", "video", "audio", "stop", "start"),
+        *("end", "special", "next", "first", "last", "per", "think", "each", "unexpected", "unknown", "text"),
+        *("boi", "eoi"),
+    )
+)
+"""`<word>_token` is a model's, and no secret."""
+_ALWAYS: Final = frozenset(
+    (
+        *("password", "passwd", "passphrase", "passcode", "secret", "credential", "credentials", "token"),
+        *("apikey", "accesskey", "secretkey", "accountkey", "privatekey", "authtoken", "accesstoken"),
+        *("sessiontoken",),
+    )
+)
+_PASSWORDS: Final = frozenset(["password", "passwd", "passphrase", "passcode"])
+_PROSE: Final = frozenset(
+    (
+        *("is", "was", "are", "must", "not", "no", "there", "null", "none", "missing", "required", "wrong"),
+        *("empty", "unset", "cannot", "may", "should", "has", "of", "for", "in", "and", "or", "to", "from"),
+        *("expected", "please", "see", "set", "true", "false", "a", "an", "the", "this", "that", "it", "invalid"),
+        *("unknown", "incorrect", "str"),
+    )
+)
+_WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a field or variable of this name holds a secret: `hf_token`, `clientSecret`, `AWS_ACCESS_KEY_ID`."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if words[-1:] == ["id"] and words[-2:-1] == ["key"]:
+        words.pop()
+    if not words:
+        return False
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last == "key":
+        return before in _OF_KEYS
+    if last == "token":
+        return before not in _OF_TOKENS
+    if last == "pwd":
+        return before != ""
+    return last in _ALWAYS or last.endswith("password") or (last == "signature" and before in {"amz", "goog"})
+
+
+def _digit_and_letter(text: str) -> bool:
+    return any(char.isdigit() for char in text) and any(char.isalpha() for char in text)
+
+
+def _looks_random(text: str) -> bool:
+    """Whether some part without `-` and `_` is as no name is: ten letters and digits or more, and both."""
+    return _digit_and_letter(text) and any(len(part) >= 10 for part in re.split(r"[-_.]", text))
+
+
+# Every repetition has a bound where a match may begin at any place: without, a stranger's long text takes hours.
+_START, _END = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
+_SURE: Final = re.compile(
+    "|".join(
+        (
+            rf"{_START}AKIA[A-Z0-9]{{16}}{_END}",
+            rf"{_START}ASIA(?=[A-Z]{{0,15}}[0-9])[A-Z0-9]{{16}}{_END}",  # 16 letters alone may be a name in capitals
+            rf"{_START}github_pat_[A-Za-z0-9_]{{20,255}}",
+            rf"{_START}gh[pousr]_[A-Za-z0-9]{{20,255}}{_END}",
+            rf"{_START}gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{20,255}}(?:\.\d\d\.\w{{7,12}})?",
+            rf"{_START}hf_(?=[a-z]{{0,40}}[A-Z0-9])[A-Za-z0-9]{{20,60}}{_END}",
+            rf"{_START}(?:hf|api_org)_[A-Za-z0-9]{{34}}{_END}",
+            rf"{_START}AIza[A-Za-z0-9_-]{{35}}(?![\w-])",
+            rf"{_START}AIzaSy(?=[\w-]{{0,33}}\d)[A-Za-z0-9_-]{{20,33}}(?![\w-])",
+            rf"{_START}ya29\.[A-Za-z0-9_-]{{20,500}}",
+            rf"{_START}GOCSPX-[A-Za-z0-9_-]{{20,40}}",
+            rf"{_START}(?:[srp]k|whsec)_(?:(?:live|test)_)(?=[a-zA-Z]{{0,250}}\d)[A-Za-z0-9]{{16,250}}{_END}",
+            rf"{_START}SG\.[A-Za-z0-9_-]{{20,24}}\.[A-Za-z0-9_-]{{40,46}}",
+            rf"{_START}npm_[A-Za-z0-9]{{36}}{_END}",
+            rf"{_START}pypi-Ag[A-Za-z0-9_-]{{50,1000}}",
+            rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])",
+            rf"{_START}do[opr]_v1_[0-9a-f]{{64}}{_END}",
+            rf"{_START}(?:gsk_|r8_|xai-|pplx-|nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
+            rf"{_START}AGE-SECRET-KEY-1[A-Z0-9]{{58}}{_END}",
+            # JSON Web Tokens: two parts that begin like JSON objects in base64, and a signature.
+            rf"{_START}eyJ[A-Za-z0-9_-]{{6,4000}}\.(?:eyJ[A-Za-z0-9_-]{{2,8000}}|[A-Za-z0-9_-]{{20,8000}})\.[A-Za-z0-9_-]{{5,2000}}",
+        )
+    )
+)
+_LIKELY: Final = re.compile(
+    rf"{_START}(?:sk-(?:proj|ant|svcacct|admin|or|live|test|lf|None)-[A-Za-z0-9_-]{{12,400}}"
+    rf"|sk-(?=[A-Za-z0-9]{{16}})[A-Za-z0-9]{{16,400}}(?![\w-])"
+    rf"|xox[abceprsd](?:\.xox[bp])?-[A-Za-z0-9-]{{10,400}}|xapp-\d-[A-Za-z0-9-]{{10,400}})"
+)
+_PEM: Final = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----(?!\*)"
+    r".*?(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+
+# scheme://user:password@host. After a colon the password may hold / and @, unless it is a port that follows: the last
+# @ counts that has a host behind it, else the last before the path.
+_USER: Final = re.compile(
+    r"""(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)"""
+    r"""(?:[^\s/@:'"<>]{0,200}:(?!\d{1,5}(?:/|\s|$))"""
+    r"""(?:[^\s'"<>]{0,300}@(?=[\w.-]{1,255}(?::\d|/))|[^\s/'"<>]{0,300}@|[^\s'"<>]{0,300}@)"""
+    r"""|[^\s/?#'"<>]{1,500}@)""",
+    re.IGNORECASE,
+)
+# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and whatever is called a key or a token.
+_QUERY: Final = re.compile(r"""([?&;])([\w.%-]{1,60})=(?!\*\*\*)([^&\s'"#<>]{1,4000})""")
+_OF_QUERIES: Final = frozenset(
+    (
+        *("sig", "signature", "key", "token", "auth", "policy", "key-pair-id", "googleaccessid", "hdnts"),
+        *("hdnea", "hmac", "pwd", "pass", "jwt", "code", "credential", "access_token", "sessionid", "sas"),
+    )
+)
+_NAME: Final = re.compile(
+    r"""(?<![\w.-])(?P<flag>--)?(?P<name>[A-Za-z_][\w.-]{0,80})(?P<quote>\\?["'])?"""
+    r"""(?P<sep>[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}|(?(flag)[ \t]|(?!)))(?P<open>b?\\?["'])?"""
+)
+_QUOTED: Final = re.compile(r"""[^"'\\\n]{1,4000}""")
+_BARE: Final = re.compile(r"""[^&\s"',;)}\]<>]{1,4000}""")
+_HEADER: Final = re.compile(
+    r"""(?P<head>(?<![\w])(?:proxy-)?authorization["']?\s{0,3}[:=,]\s{0,3}(?:b?["'])?)"""
+    r"""(?:(?P<scheme>[A-Za-z][\w-]{1,30})[ \t]{1,3})?"""
+    r"""(?!\*\*\*)(?P<value>[^\s"'}\\,]{1,4000}(?:,[ \t]{0,2}[\w-]{1,40}=[^\s"'}\\,]{1,2000}){0,8})""",
+    re.IGNORECASE,
+)
+_SCHEMES: Final = frozenset(
+    (
+        *("basic", "bearer", "token", "digest", "apikey", "key", "negotiate", "ntlm", "hawk", "splunk"),
+        *("sharedkey", "aws", "aws4-hmac-sha256", "goog4-rsa-sha256", "dpop", "oauth", "hmac", "snowflake"),
+    )
+)
+_NAMED_HEADER: Final = re.compile(
+    r"""((?<![\w-])(?:x-api-key|api-key|private-token|x-auth-token|x-amz-security-token|x-vault-token|"""
+    r"""ocp-apim-subscription-key)["']?[ \t]{0,3}[:=,][ \t]{0,3}(?:b?["'])?)(?!\*\*\*)[^\s"'},;\\]{1,4000}""",
+    re.IGNORECASE,
+)
+
+
+_COOKIE: Final = re.compile(
+    r"""((?<![\w-])(?:set-)?cookie["']?[ \t]{0,3}[:,][ \t]{0,3}(?:b?["'])?)[\w.-]{1,80}=[^"'\n\\]{1,4000}""",
+    re.IGNORECASE,
+)
+
+
+def mask_forms(text: str) -> str:
+    """Data (a name, a path, a URL, a value of a config) without what has the form of a secret."""
+    text = _PEM.sub(rf"-----BEGIN \1-----{MASK}", text)
+    text = _USER.sub(rf"\1{MASK}@", text)
+    text = _QUERY.sub(_without_query_secret, text)
+    text = _SURE.sub(MASK, text)
+    return _LIKELY.sub(lambda found: MASK if _looks_random(found[0]) else found[0], text)
+
+
+def mask_places(text: str) -> str:
+    """Messages, logs and command lines: also without what stands where a secret stands, by its header or its name."""
+    text = _HEADER.sub(_without_credentials, text)
+    text = _COOKIE.sub(rf"\1{MASK}", _NAMED_HEADER.sub(rf"\1{MASK}", text))
+    parts, at = [], 0
+    for name in _NAME.finditer(text):
+        if name.start() < at or not is_secret_name(name["name"]):
+            continue
+        value = (_QUOTED if name["open"] else _BARE).match(text, name.end())
+        if value is not None and not value[0].startswith(MASK) and _is_secret(text, name, value):
+            parts += [text[at : name.end()], MASK]
+            at = value.end()
+    return "".join([*parts, text[at:]])
+
+
+def _without_query_secret(found: re.Match[str]) -> str:
+    name = found[2]
+    secret = name.lower() in _OF_QUERIES or is_secret_name(name) or name.lower().endswith(("signature", "credential"))
+    return f"{found[1]}{name}={MASK}" if secret else found[0]
+
+
+def _without_credentials(found: re.Match[str]) -> str:
+    scheme, value = found["scheme"], found["value"]
+    if scheme is None:
+        secret = value.lower() not in _SCHEMES and (_digit_and_letter(value) or len(value) >= 16)
+        return f"{found['head']}{MASK}" if secret else found[0]
+    if scheme.lower() not in _SCHEMES or (value.lower() in _PROSE and scheme.lower() in {"token", "key"}):
+        return found[0]
+    return found[0][: found.start("value") - found.start()] + MASK
+
+
+def _is_secret(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
+    """Whether a value is one, by how it stands behind its secret name: prose has colons, too."""
+    if ":" not in name["sep"] or name["quote"] or name["open"] or name["sep"].strip() == ":=":
+        return True
+    if text[max(name.start() - 40, 0) : name.start()].rstrip(" \t\n\"'\\").endswith(("{", ",", "[")):
+        return True  # an entry of JSON, of flow YAML, or of what Python prints of a mapping
+    words, said = _WORDS.findall(name["name"]), value[0]
+    if words[-1].lower() in _PASSWORDS or words[-1].lower().endswith("password"):
+        return said.lower() not in _PROSE
+    if len(words) == 1:  # "Secret: a novel", "Token: ring" name things
+        return len(said) >= 6 and _digit_and_letter(said)
+    prose = said.isalpha() and re.match(r" [a-z]{2,}", text[value.end() : value.end() + 20]) is not None
+    return said.lower() not in _PROSE and not prose
