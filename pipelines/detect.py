@@ -72,7 +72,9 @@ def run(context: RunContext, flow: Flow) -> Table:
         examples = _examples(annotated, rows, p_yes)
         return _train(folder, examples, DetectorSpec(settings.model, annotated.categories, questions), settings)
 
-    return context.stage("detector", decides=decides(settings, context.config), inputs=inputs, compute=compute)
+    return context.stage(
+        "detector", decides=decides(settings, context.config), inputs=inputs, compute=compute, workers=settings.workers
+    )
 
 
 def decides(settings: Detect, config: Config) -> dict[str, Any]:
@@ -135,7 +137,9 @@ def find(context: RunContext, flow: Flow) -> Table:
         "workers": config.infer_workers,
         "ids": digest_of_ids(ids),
     }
-    return context.stage("detections", decides=decided, inputs=[flow.samples, detector], compute=compute)
+    return context.stage(
+        "detections", decides=decided, inputs=[flow.samples, detector], compute=compute, workers=config.infer_workers
+    )
 
 
 def _annotated(flow: Flow, split: str) -> tuple[CocoSet, pa.Table]:

@@ -8,27 +8,36 @@ that reads it.
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, StageFolder, StageSummary, plain
+from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, plain
+from fgvr import storage
 from fgvr.config.data import (
-    FIRST_ENDINGS,
+    CocoSource,
     FolderSource,
+    LayoutSource,
     ParquetSource,
     Source,
     TableSource,
     WebDatasetSource,
 )
-from fgvr.datasets import SampleRows, check_place, read_source, source_state
+from fgvr.datasets import SampleRows, check_place, listing_state, marks, read_source
+from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
-from fgvr.failures import one_line
+from fgvr.failures import one_line, shown_uri
 from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
 log = logging.getLogger(__name__)
+MARKS = "marks.json"
+"""Beside the table: URI of each listed file → what tells it from another one under its name (fgvr.datasets.marks)."""
+LISTING_RULES = 1
+"""Raised when the same source comes to be other rows; a longer default list of endings is none such (`deciding`)."""
 
 
 def run(context: RunContext) -> Table:
@@ -40,12 +49,17 @@ def run(context: RunContext) -> Table:
     """
     config = context.config.ingest
 
+    # Before they are listed: what is replaced meanwhile is noticed the next time.
+    now = marks.look(config.source) if getattr(config.source, "replaced", "keep") == "anew" else None
+
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder)
         _check_files(listed, context.config.run.max_error_share)
         parts = 0
         for parts, rows in enumerate(listed.parts(config.rows_per_part), start=1):
             folder.write_part(parts - 1, rows)
+        if now is not None:
+            folder.write_bytes(MARKS, json.dumps(now).encode())
         summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=config.rows_per_part)
         left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
         for what, count in left_out.items():
@@ -75,9 +89,12 @@ def run(context: RunContext) -> Table:
 
     decides = {
         "source": deciding(config.source),
-        "state": source_state(config.source),
+        "state": listing_state(config.source),
+        "listing": LISTING_RULES,
         "rows_per_part": config.rows_per_part,
     }
+    if now is not None:
+        decides |= _replaced(context, decides, now)
     table = context.stage("samples", decides=decides, inputs=[], compute=compute)
     if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
         log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
@@ -102,20 +119,53 @@ def _listed_otherwise(source: Source) -> str | None:
 
 
 def deciding(source: Source) -> dict[str, Any]:
-    """What of a source stands in the samples' fingerprint.
+    """What of a source stands in the samples' fingerprint: what it is, not how it is spelled.
 
     A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
-    `exclude` count where they are not the defaults, and the defaults stand as the first version had them.
+    `exclude` count where they are not the defaults. Files of names count by their content (`listing_state`).
     """
-    facts: dict[str, Any] = plain(source)
+    facts: dict[str, Any] = {
+        name: value for name, value in plain(source).items() if name not in {"replaced", "class_names"}
+    }
     defaults = type(source).model_fields
-    if "exclude" in facts and source.exclude == defaults["exclude"].default:
-        del facts["exclude"]
-    if "extensions" in facts and source.extensions == defaults["extensions"].default:
-        facts["extensions"] = list(FIRST_ENDINGS)
-    elif "extensions" in facts and source.extensions == FIRST_ENDINGS:
-        facts["extensions"] = {"only": facts["extensions"]}
+    for name in ("extensions", "exclude"):
+        if name in facts and getattr(source, name) == defaults[name].default:
+            del facts[name]
+        elif name in facts:
+            facts[name] = sorted({text.lower() for text in facts[name]})
+    match source:
+        case TableSource():  # its rows count by their content; relative ones start at its folder
+            folder, _, name = storage.absolute(source.path).rpartition("/")
+            facts["path"] = [storage.canonical(folder or "/"), *PurePosixPath(name.lower()).suffixes]
+        case CocoSource():
+            del facts["path"]
+            for name in ("train_annotations", "train_images", "test_annotations", "test_images"):
+                facts[name] = storage.canonical(storage.join(source.path, facts[name]))
+        case LayoutSource():
+            facts["path"] = storage.canonical(open_layout(source).root)
+        case _ if source.path is not None:
+            facts["path"] = storage.canonical(source.path)
     return facts
+
+
+def _replaced(context: RunContext, decides: dict[str, Any], now: marks.Marks) -> dict[str, str]:
+    """What names the photos as they are now, where some of a finished listing were replaced; else nothing."""
+    uri = storage.join(context.folder, "tables", "samples", fingerprint_of("samples", decides, []))
+    try:
+        before: marks.Marks = json.loads(storage.read_bytes(storage.join(uri, MARKS)))
+    except FileNotFoundError:  # not listed yet, too many, or by a version that did not look
+        return {}
+    changed = marks.replaced(before, now)
+    if not changed:
+        return {}
+    log.warning(
+        "ingest: %s of %s listed files were replaced since (size, time or ETag; %s): they are listed again and all is "
+        "computed anew. To keep what is finished: --ingest.source.replaced keep",
+        f"{len(changed):,}",
+        f"{len(before):,}",
+        shown_uri(changed[0]),
+    )
+    return {"replaced": marks.digest(before, now)}
 
 
 def _check_files(listed: SampleRows, max_error_share: float) -> None:

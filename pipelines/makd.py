@@ -21,6 +21,7 @@ from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage
 from fgvr.config import ConfigError, Makd
+from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
@@ -40,7 +41,7 @@ TEACHER_FOLDER = "teacher"
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 # What changes only how a training runs, not what comes out.
-NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers"}
+NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers", "precision"}
 
 
 def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
@@ -58,9 +59,10 @@ def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
 
     decides = {
         "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
+        "precision": of_workers(settings.workers, settings.precision),
         "limits": config.ingest.limits,
     }
-    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute)
+    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute, workers=settings.workers)
 
 
 def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask) -> StageSummary:

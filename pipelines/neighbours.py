@@ -121,7 +121,8 @@ class Search:
             "workers": self.context.config.neighbours.workers,
         }
         inputs = [table for key, table in self.tables.items() if key != "samples"]
-        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute)
+        workers = self.context.config.neighbours.workers
+        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute, workers=workers)
 
 
 def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighbours, Flags]:

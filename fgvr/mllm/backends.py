@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from fgvr.config.models import Mllm, OpenAIBackend
 from fgvr.config.simulated import SimulatedBackend
 from fgvr.mllm.backend import MllmBackend
-from fgvr.mllm.model_files import identity
+from fgvr.mllm.engine_args import deciding_arguments
+from fgvr.mllm.model_files import identity, pinned
 
 
 def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
@@ -41,7 +43,7 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
     if isinstance(config, OpenAIBackend):
         return {
             "kind": config.kind,
-            "server": config.base_url,
+            "server": server_identity(config.base_url),
             "model": config.model,
             "detail": config.image_detail,
             "max_image_side": config.max_image_side,
@@ -57,5 +59,20 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
         "seed": config.seed,
-        "engine_args": config.engine_args,
+        "engine_args": deciding_arguments(config.engine_args),
     }
+
+
+def exactly(config: Mllm) -> Mllm:
+    """The same backend for workers: a name on the hub with the commit that it means now. Raises ModelError."""
+    return config if isinstance(config, OpenAIBackend | SimulatedBackend) else pinned(config)
+
+
+def server_identity(url: str) -> str:
+    """What of a server's address says which server it is: host and path.
+
+    The scheme, a user and password, the port (of a tunnel, or of a server that was started again), a query and a slash
+    at the end are how it is reached.
+    """
+    parts = urlsplit(url)
+    return f"{(parts.hostname or '').rstrip('.')}/{parts.path.strip('/')}"

@@ -15,7 +15,7 @@ from fgvr.config import Config, Mllm
 from fgvr.config.baselines import Finer
 from fgvr.mllm.answer_items import Form
 from fgvr.mllm.backend import Answer, Sampling
-from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.backends import backend_identity, exactly, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
@@ -61,7 +61,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
     """The language model's words about each image, as an answers table."""
     config = context.config
     settings, subject = config.baselines.finer, config.questions.subject
-    llm = language_model(config)
+    llm = exactly(language_model(config))
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
 
     def compute(folder: StageFolder) -> StageSummary:

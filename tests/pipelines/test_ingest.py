@@ -4,7 +4,7 @@ import tarfile
 import pytest
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, fingerprint_of
+from cluster.stage import RunContext
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
@@ -123,15 +123,14 @@ def test_photos_beside_archives_are_warned_of(tmp_path, caplog, beside, level):
 OLD_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"]
 
 
-def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
-    """The part of the config as a version without `exclude` and with eight endings put it into the fingerprint."""
+def test_a_listing_by_the_defaults_stays_when_a_later_version_lists_more_by_default(tmp_path, caplog):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"")
-    folder = {"kind": "folder", "path": str(photos), "class_from": "none", "split_from": "none", "snapshot": "1"}
-    decides = {"source": {**folder, "extensions": OLD_ENDINGS}, "state": {}, "rows_per_part": 2}
     first = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
-    assert first.fingerprint == fingerprint_of("samples", decides, [])
+    assert set(ingest.deciding(context(tmp_path, kind="folder", path=str(photos)).config.ingest.source)) == {
+        *("kind", "path", "class_from", "split_from", "snapshot")
+    }
     assert "earlier version" not in caplog.text
     # Whoever asks for these eight, or for other names, gets another table than whoever asks for the default.
     others = [
@@ -146,10 +145,11 @@ def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
     assert "listed by an earlier version" in caplog.text
 
 
-def test_sources_that_list_by_name_are_fingerprinted_as_before(tmp_path):
+def test_a_table_counts_by_its_rows_and_where_relative_ones_start(tmp_path):
     (tmp_path / "list.csv").write_text("uri\na.jpg\n")
     source = build({"ingest": {"source": {"kind": "table", "path": str(tmp_path / "list.csv")}}}).ingest.source
-    assert ingest.deciding(source) == source.model_dump(mode="json") | {"metadata_columns": []}
+    expected = source.model_dump(mode="json") | {"metadata_columns": [], "path": [str(tmp_path), ".csv"]}
+    assert ingest.deciding(source) == expected
 
 
 def test_a_table_that_an_earlier_version_has_read_is_kept_and_said(tmp_path, caplog):
