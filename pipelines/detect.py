@@ -33,8 +33,8 @@ from fgvr.detection.coco import CocoSet
 from fgvr.detection.evaluate import coco_metrics, coco_results
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import AspectDetector, DetectorSpec
-from fgvr.detection.training import HISTORY_FILE, LAST, DetectionJob, train_detector
-from fgvr.detection.worker import DetectSettings, DetectWorker, detections_of
+from fgvr.detection.training import HISTORY_FILE, LAST, RECIPE, DetectionJob, train_detector
+from fgvr.detection.worker import FINDING, DetectSettings, DetectWorker, detections_of
 from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
 from fgvr.tables import Table
 from fgvr.training.assemble import p_yes_of, split_rows
@@ -82,7 +82,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     decided: dict[str, Any] = {
         name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
     }
-    decided["limits"] = config.ingest.limits
+    decided |= {"limits": config.ingest.limits, "version": RECIPE}
     if settings.alpha > 0 and settings.aspects == "truth":
         decided["truth"] = [question.text for question in QUESTIONS]
     return decided
@@ -131,6 +131,7 @@ def find(context: RunContext, flow: Flow) -> Table:
         return summary
 
     decided: dict[str, Any] = {
+        "version": FINDING,
         "limits": settings.limits,
         "score_threshold": settings.score_threshold,
         "max_detections": settings.max_detections,

@@ -27,7 +27,7 @@ from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
 from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
-from fgvr.training.makd import train_student
+from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
@@ -58,6 +58,7 @@ def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
         return _train(folder, training_set, student_spec(flow, task, training_set), task)
 
     decides = {
+        "version": RECIPE,
         "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
         "precision": of_workers(settings.workers, settings.precision),
         "limits": config.ingest.limits,

@@ -23,7 +23,7 @@ from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
 from fgvr.precision import of_workers
 from fgvr.tables import Table
-from fgvr.training.near import train_near
+from fgvr.training.near import RECIPE, train_near
 from fgvr.training.near_data import NearJob
 from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
 from pipelines import embed
@@ -77,6 +77,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         return summary
 
     decides = {
+        "version": RECIPE,
         "recipe": {name: getattr(config.near, name) for name in Near.model_fields if name not in NOT_DECIDING},
         "clip": find_clip(clip).identity(),
         "precision": of_workers(config.near.workers),

@@ -41,6 +41,8 @@ from fgvr.tables import Table
 log = logging.getLogger(__name__)
 
 FILES, READY = "files", "ready.json"
+RULES = 1
+"""Raised when the same vectors come to have other neighbours: what counts as one photo, how ties are told."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,14 @@ class Search:
         self.plan = plan_search(context, name, size)
         self.inputs = [self._in_tasks(name, self.plan)] if self.plan is not None and self.plan.tasks else []
 
+    @property
+    def decides(self) -> dict[str, object]:
+        """What of the search decides what is found: nothing but its rules where it is exact, however it is done."""
+        if self.plan is None or self.plan.method == "exact":
+            return {"method": "exact", "rules": RULES}
+        recall = wanted(self.context).recall
+        return {"method": self.plan.method, "lists": self.plan.lists, "recall": recall, "rules": RULES}
+
     def find(self) -> tuple[Neighbours, Flags]:
         """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
         among, embeddings = self.among(), self.tables["embeddings"]
@@ -117,7 +127,7 @@ class Search:
         decides = {
             "k": self.k,
             "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
-            "recall": wanted(self.context).recall,
+            "recall": None if how.method == "exact" else wanted(self.context).recall,
             "workers": self.context.config.neighbours.workers,
         }
         inputs = [table for key, table in self.tables.items() if key != "samples"]

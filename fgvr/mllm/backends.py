@@ -11,6 +11,9 @@ from fgvr.mllm.backend import MllmBackend
 from fgvr.mllm.engine_args import deciding_arguments
 from fgvr.mllm.model_files import identity, pinned
 
+ASKING = 1
+"""Raised when the same model is asked otherwise about the same thing, or its tokens come to mean other numbers."""
+
 
 def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
     """Start the engine, or connect to the server, that the config names.
@@ -43,6 +46,7 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
     if isinstance(config, OpenAIBackend):
         return {
             "kind": config.kind,
+            "asking": ASKING,
             "server": server_identity(config.base_url),
             "model": config.model,
             "detail": config.image_detail,
@@ -52,9 +56,10 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
         }
     if isinstance(config, SimulatedBackend):
         times = {"request_seconds", "tokens_per_second", "concurrency", "start_seconds"}
-        return config.model_dump(mode="json", exclude=times)
+        return {"asking": ASKING, **config.model_dump(mode="json", exclude=times)}
     return {
         "kind": config.kind,
+        "asking": ASKING,
         "model": identity(config),
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,

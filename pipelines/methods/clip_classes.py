@@ -15,7 +15,7 @@ from cluster.settled import settled_precision
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes, zero_shot_classes
-from fgvr.clip.from_features import predictions_from_features
+from fgvr.clip.from_features import RULES, predictions_from_features
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip, pinned
 from fgvr.clip.text_table import TEXTS_A_PART, write_texts
@@ -49,7 +49,7 @@ def from_features(context: RunContext, flow: Flow, name: str, ids: Ids, classes:
     def compute(folder: StageFolder) -> StageSummary:
         return folder.write_table(predictions_from_features(flow.embeddings, ids, classes.load(), threshold))
 
-    decides = {**classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
+    decides = {"rules": RULES, **classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
     return context.stage(name, decides=decides, inputs=[flow.embeddings, *classes.made_of], compute=compute)
 
 

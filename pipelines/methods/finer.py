@@ -10,7 +10,7 @@ import pyarrow as pa
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr.baselines import BaselineError
-from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
+from fgvr.baselines.attributes import PROMPT, RULES, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
 from fgvr.config.baselines import Finer
 from fgvr.mllm.answer_items import Form
@@ -84,6 +84,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
 
     decides = {
         "llm": backend_identity(llm),
+        "rules": RULES,
         "finer": settings.model_copy(update={"llm": None}),
         "subject": subject,
         "prompt": PROMPT,
