@@ -32,7 +32,7 @@ from fgvr.demo.questions import QUESTIONS
 from fgvr.detection.coco import CocoSet
 from fgvr.detection.evaluate import coco_metrics, coco_results
 from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import AspectDetector, DetectorSpec
+from fgvr.detection.model import AspectDetector, DetectorSpec, pretrained_weights
 from fgvr.detection.training import HISTORY_FILE, LAST, RECIPE, DetectionJob, train_detector
 from fgvr.detection.worker import FINDING, DetectSettings, DetectWorker, detections_of
 from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
@@ -83,6 +83,8 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
         name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
     }
     decided |= {"limits": config.ingest.limits, "version": RECIPE}
+    if settings.pretrained:
+        decided["weights"] = pretrained_weights(settings.model.backbone)
     if settings.alpha > 0 and settings.aspects == "truth":
         decided["truth"] = [question.text for question in QUESTIONS]
     return decided

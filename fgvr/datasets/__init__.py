@@ -178,15 +178,18 @@ def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
             # What is no list of the download is the file of names: by its content, wherever it lies.
             files = {listing.get(uri, "class_names"): storage.absolute(uri) for uri in layout.listing_files()}
             return files, layout.state()
-        case FieldGuideSource():
-            from fgvr.datasets.field_guide import settings
-
-            return {}, settings(source)
-        case BirdScenesSource():
-            return {}, source.model_dump(mode="json", exclude={"kind", "path"})
         case CocoSource():
             from fgvr.datasets.coco import coco_files
 
             return {split: storage.absolute(each.annotations) for split, each in coco_files(source, "").items()}, {}
         case _:
-            return {}, {}
+            return {}, _drawn(source)
+
+
+def _drawn(source: Source) -> dict[str, Any]:
+    """What decides drawings; empty for photos."""
+    if isinstance(source, FieldGuideSource):
+        from fgvr.datasets.field_guide import settings
+
+        return settings(source)
+    return source.model_dump(mode="json", exclude={"kind", "path"}) if isinstance(source, BirdScenesSource) else {}
