@@ -33,6 +33,8 @@ SMALL = 2**20
 SETTLED_SECONDS = 5.0
 """Age of a file's last change from which its digest is kept: a later change cannot have the same time by then."""
 TRIES = 3
+MANY = 64 * 2**20
+"""Bytes from which several files are read side by side."""
 LARGE = 4 * 2**30
 """Bytes from which the log says that they are read: it takes many seconds."""
 _FOR_PEOPLE = re.compile(r"(licen[cs]e|notice|use_policy|acceptable_use)\b.*|.*\.(md|rst)", re.IGNORECASE)
@@ -116,6 +118,8 @@ def _local_files(folder: Path) -> dict[str, str]:
     unknown = sum(_unread_bytes(file) for file in files.values())
     if unknown >= LARGE:
         log.info("%s: reading its %.0f GiB once, so that this model is known by what it holds", folder, unknown / 2**30)
+    if unknown < MANY:
+        return {name: file_digest(file) for name, file in files.items()}
     with ThreadPoolExecutor(4) as pool:  # hashing leaves the interpreter's lock alone
         return dict(zip(files, pool.map(file_digest, files.values()), strict=True))
 
