@@ -99,7 +99,7 @@ def folder_digest(place: str | Path) -> str:
     Raises:
         FileNotFoundError: there is nothing.
     """
-    found = _local_files(Path(place)) if storage.is_local(place) else _objects(str(place))
+    found = _local_files(storage.local_path(place).expanduser()) if storage.is_local(place) else _objects(str(place))
     if not found:
         raise FileNotFoundError(f"there is nothing at {place}")
     return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()[:16]
@@ -112,7 +112,6 @@ def counts(name: str) -> bool:
 
 
 def _local_files(folder: Path) -> dict[str, str]:
-    folder = storage.local_path(str(folder)).expanduser()
     names = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     files = {name: file for name, file in names.items() if counts(name)}
     unknown = sum(_unread_bytes(file) for file in files.values())

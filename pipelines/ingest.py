@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, plain
+from cluster.stage import RunContext, StageFolder, StageSummary, plain
 from fgvr import storage
 from fgvr.config.data import (
     CocoSource,
@@ -25,17 +25,16 @@ from fgvr.config.data import (
     TableSource,
     WebDatasetSource,
 )
-from fgvr.datasets import SampleRows, check_place, listing_state, marks, read_source
+from fgvr.datasets import SampleRows, check_place, listing_state, read_source
 from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
-from fgvr.failures import one_line, shown_uri
+from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
+from pipelines.listing import MARKS, Listing
 
 log = logging.getLogger(__name__)
-MARKS = "marks.json"
-"""Beside the table: URI of each listed file → what tells it from another one under its name (fgvr.datasets.marks)."""
 LISTING_RULES = 1
 """Raised when the same source comes to be other rows; a longer default list of endings is none such (`deciding`)."""
 
@@ -49,8 +48,14 @@ def run(context: RunContext) -> Table:
     """
     config = context.config.ingest
 
+    decides = {
+        "source": deciding(config.source),
+        "state": listing_state(config.source),
+        "listing": LISTING_RULES,
+        "rows_per_part": config.rows_per_part,
+    }
     # Before they are listed: what is replaced meanwhile is noticed the next time.
-    now = marks.look(config.source) if getattr(config.source, "replaced", "keep") == "anew" else None
+    listing, now = Listing.of(context, decides).looked_at(config.source)
 
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder)
@@ -87,15 +92,8 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    decides = {
-        "source": deciding(config.source),
-        "state": listing_state(config.source),
-        "listing": LISTING_RULES,
-        "rows_per_part": config.rows_per_part,
-    }
-    if now is not None:
-        decides |= _replaced(context, decides, now)
-    table = context.stage("samples", decides=decides, inputs=[], compute=compute)
+    table = context.stage("samples", decides=listing.deciding, inputs=[], compute=compute)
+    listing.keep()
     if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
         log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
     return table
@@ -146,26 +144,6 @@ def deciding(source: Source) -> dict[str, Any]:
         case _ if source.path is not None:
             facts["path"] = storage.canonical(source.path)
     return facts
-
-
-def _replaced(context: RunContext, decides: dict[str, Any], now: marks.Marks) -> dict[str, str]:
-    """What names the photos as they are now, where some of a finished listing were replaced; else nothing."""
-    uri = storage.join(context.folder, "tables", "samples", fingerprint_of("samples", decides, []))
-    try:
-        before: marks.Marks = json.loads(storage.read_bytes(storage.join(uri, MARKS)))
-    except FileNotFoundError:  # not listed yet, too many, or by a version that did not look
-        return {}
-    changed = marks.replaced(before, now)
-    if not changed:
-        return {}
-    log.warning(
-        "ingest: %s of %s listed files were replaced since (size, time or ETag; %s): they are listed again and all is "
-        "computed anew. To keep what is finished: --ingest.source.replaced keep",
-        f"{len(changed):,}",
-        f"{len(before):,}",
-        shown_uri(changed[0]),
-    )
-    return {"replaced": marks.digest(before, now)}
 
 
 def _check_files(listed: SampleRows, max_error_share: float) -> None:

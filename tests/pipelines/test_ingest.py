@@ -1,10 +1,12 @@
 import logging
+import os
 import tarfile
 
 import pytest
 
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
+from fgvr import storage
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
@@ -190,3 +192,80 @@ def test_a_place_that_cannot_be_a_folder_of_photos_ends_before_anything_is_start
     source = build({"ingest": {"source": {"kind": "folder", "path": str(tmp_path / path)}}}).ingest.source
     with pytest.raises(SourceError, match=message):
         check_place(source)
+
+
+def replace_photo(file, data: bytes, seconds: float = 5):
+    """Another content under the same name, at another time."""
+    file.write_bytes(data)
+    then = file.stat().st_mtime + seconds
+    os.utime(file, (then, then))
+
+
+def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"1")
+    options = {"kind": "folder", "path": str(photos)}
+    first = ingest.run(context(tmp_path, **options))
+    (photos / "c.jpg").write_bytes(b"new files wait for another snapshot")
+    (photos / "notes.txt").write_bytes(b"1")
+    assert ingest.run(context(tmp_path, **options)) == first
+    replace_photo(photos / "b.jpg", b"2")  # of the same size
+    assert ingest.run(context(tmp_path, **options, replaced="keep")) == first
+    assert "replaced" not in caplog.text
+    second = ingest.run(context(tmp_path, **options))
+    assert (second.uri != first.uri, second.rows) == (True, 3)
+    assert "1 of 2 listed files were replaced since (size, time or ETag; " in caplog.text
+    assert "b.jpg" in caplog.text
+    assert ingest.run(context(tmp_path, **options)) == second
+    replace_photo(photos / "a.jpg", b"33")
+    third = ingest.run(context(tmp_path, **options))
+    assert len({first.uri, second.uri, third.uri}) == 3
+    (photos / "b.jpg").unlink()  # its row will fail, if it is read at all
+    assert ingest.run(context(tmp_path, **options)) == third
+
+
+@pytest.mark.parametrize("path", ["", "/00.tar", "/{00..01}.tar"])
+def test_tars_that_were_replaced_are_another_table(tmp_path, path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    tars(shards, count=2, bad=0)
+    options = {"kind": "webdataset", "path": f"{shards}{path}"}
+    first = ingest.run(context(tmp_path, **options))
+    assert ingest.run(context(tmp_path, **options)) == first
+    replace_photo(shards / "00.tar", (shards / "01.tar").read_bytes())
+    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+
+
+def test_more_files_than_are_looked_at_are_left_to_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setattr("fgvr.datasets.marks.MOST", 1)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"1")
+    options = {"kind": "folder", "path": str(photos)}
+    first = ingest.run(context(tmp_path, **options))
+    replace_photo(photos / "b.jpg", b"22")
+    assert ingest.run(context(tmp_path, **options)) == first
+    assert ingest.run(context(tmp_path, **options, snapshot="2")).uri != first.uri
+
+
+def test_objects_that_were_replaced_are_another_table(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        storage.write_bytes(f"memory://replaced/{name}", b"1")
+    options = {"kind": "folder", "path": "memory://replaced/"}
+    first = ingest.run(context(tmp_path, **options))
+    assert ingest.run(context(tmp_path, **options)) == first
+    storage.write_bytes("memory://replaced/a.jpg", b"2")
+    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+
+
+@pytest.mark.parametrize("kind", ["table", "layout", "coco"])
+def test_a_snapshot_is_the_way_by_hand_for_lists_of_photos(tmp_path, kind):
+    named = {"name": "dtd"} if kind == "layout" else {}
+    made = [
+        build({"ingest": {"source": {"kind": kind, "path": str(tmp_path), **named, **more}}}).ingest.source
+        for more in ({}, {"snapshot": "2"})
+    ]
+    assert ingest.deciding(made[0]) != ingest.deciding(made[1])
