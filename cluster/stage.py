@@ -19,25 +19,28 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from cluster.begun import Begun, limits_raised
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, PARTS, PLAN, RETRYING, TOO_MANY, rows_per_part
+from cluster.stage_files import BEGUN, CLOCK, PARTS, PLAN, RETRYING, TOO_MANY, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.config.web import WebPolicy
+from fgvr.config.data import ImageLimits
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
+from fgvr.images import PIXELS
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.part_worker import REMARKS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
+from fgvr.versions import Environment, environment, mixture
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class StageSummary:
     extra: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     examples: dict[str, Example] = field(default_factory=dict)
+    by_rows: bool = False  # failed rows alone can be computed again
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class StageFolder:
             metrics=token_metrics(done.totals),
             remarks=tuple(sorted(done.remarks)),
             examples=dict(done.found.examples),
+            by_rows=True,
         )
 
 
@@ -157,6 +162,7 @@ class RunContext:
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
     record: RunRecord | None = None
+    _mixture_said: bool = False
 
     def __post_init__(self) -> None:
         self.config = with_run_replies(self.config, self.folder)
@@ -168,6 +174,7 @@ class RunContext:
         decides: Any,
         inputs: Sequence[Table],
         compute: Callable[[StageFolder], StageSummary],
+        workers: Workers | TrainWorkers | None = None,
     ) -> Table:
         """The stage's table: found finished, or computed by `compute` and committed.
 
@@ -177,6 +184,7 @@ class RunContext:
                 of worker pools do not count.
             inputs: tables that the stage reads.
             compute: writes parts and files into the folder and says what it wrote.
+            workers: that compute it, whose kind of device the manifest states; None: the driver.
 
         Raises:
             TooManyFailures: more rows failed than run.max_error_share allows.
@@ -186,16 +194,26 @@ class RunContext:
         if self.record is not None:
             self.record.stage(name, fingerprint)
         before = _finished(uri)
-        retry = self.config.run.retry_failed
+        limits = self.config.ingest.limits
+        raised = limits_raised(before or _finished(uri, RETRYING), limits)
+        retry = self.config.run.retry_failed or raised
         if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
             self.tables.append(before)
+            self._say_mixture()
             return before
+        if raised:
+            log.info("%s: ingest.limits allow more than before: what failed by them is tried again", name)
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
         invented = made_up(plain(decides), [table.extra for table in inputs])
         if invented:
             log.warning("%s: MADE UP, by simulated models (%s)", name, ", ".join(invented))
         earlier = _reopen(uri, before)
+        now = environment("cpu" if workers is None else workers.device)
+        begun = Begun.of(name, Begun.read(uri), now, limits, earlier)
+        if workers is not None:  # others begin anew when they were interrupted
+            begun.write(uri)
+        self._say_mixture((name, [now]), *((table.name, table.made_with) for table in inputs))
         with self.tracker.stage(name, decides) as tracked:
             clock = StageClock(uri)
             with clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
@@ -218,11 +236,13 @@ class RunContext:
                 | ({MADE_UP: invented} if invented else {})
                 | ({REMARKS: list(summary.remarks)} if summary.remarks else {}),
                 examples=summary.examples,
+                made_with=begun.made_with,
+                limits=begun.limits if summary.by_rows else {},
             )
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
             table.commit()
             clock.forget()
-            for left in (PLAN, PARTS, RETRYING, TOO_MANY):
+            for left in (PLAN, PARTS, RETRYING, TOO_MANY, BEGUN):
                 storage.remove(storage.join(uri, left))
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
@@ -233,6 +253,13 @@ class RunContext:
             log.warning("%s: %s", name, table_place(uri))
         self.tables.append(table)
         return table
+
+    def _say_mixture(self, *more: tuple[str, Sequence[Environment]]) -> None:
+        """Once a run, that its tables are of different versions; as soon as two are known."""
+        said = mixture([*((table.name, table.made_with) for table in self.tables), *more])
+        if said and not self._mixture_said:
+            log.warning("%s", said)
+            self._mixture_said = True
 
     def _with_uris(self, examples: Mapping[str, Example], inputs: Sequence[Table]) -> dict[str, Example]:
         """The examples with their images' places, from the samples table, of which a part an example is read."""
@@ -273,17 +300,22 @@ def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:
 
 def plain(value: Any) -> Any:
     """Config parts as JSON types, without what only says where and how wide a stage runs."""
-    if isinstance(value, Workers | TrainWorkers):
-        return {}  # which rows are in which file, the table's folder says: cluster.stage_files.rows_per_part
     if isinstance(value, BaseModel):
-        parts = {name: getattr(value, name) for name in type(value).model_fields}
-        parts.pop("allowed_roots", None)  # counts in the listing (pipelines/ingest.py)
-        return {name: plain(part) for name, part in parts.items() if not isinstance(part, WebPolicy)}
+        return _of_part(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _of_part(value: BaseModel) -> dict[str, Any]:
+    if isinstance(value, Workers | TrainWorkers):
+        return {}  # which rows are in which file, the table's folder says: cluster.stage_files.rows_per_part
+    if isinstance(value, ImageLimits):
+        # What an image may cost decides nothing but which rows failed: see `RunContext.stage`.
+        return {"cut_bottom": value.cut_bottom, "pixels": PIXELS}
+    return {name: plain(getattr(value, name)) for name in type(value).model_fields}
 
 
 def _reopen(uri: str, before: Table | None) -> Table | None:
@@ -304,8 +336,8 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
     return before
 
 
-def _finished(uri: str) -> Table | None:
+def _finished(uri: str, manifest: str = tables.MANIFEST) -> Table | None:
     try:
-        return Table.load(uri)
+        return Table.load(uri, manifest)
     except FileNotFoundError:
         return None

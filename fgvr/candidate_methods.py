@@ -13,6 +13,8 @@ from fgvr.config import Candidates
 from fgvr.label_agreement import NEIGHBOURS, Agreement
 from fgvr.neighbours import Neighbours
 
+RULES = 1
+"""Raised when the same labels and neighbours come to be other candidate sets."""
 log = logging.getLogger(__name__)
 
 

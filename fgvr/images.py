@@ -32,6 +32,10 @@ from fgvr.schemas import Failure, Reason
 from fgvr.web.addresses import NotAllowed, shown
 from fgvr.web.reader import HttpFailure, read_url
 
+PIXELS = 1
+"""Version of how a file becomes an image. Where the same file gets other pixels it rises: it is part of the
+fingerprints of all tables that were made of images (cluster/stage.py)."""
+
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
 _TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")

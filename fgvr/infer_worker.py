@@ -19,6 +19,7 @@ from fgvr import schemas
 from fgvr.classifier import ImageClassifier, Outputs, load_classifier
 from fgvr.config import ImageLimits
 from fgvr.images import ImageError
+from fgvr.precision import Precision
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
@@ -41,6 +42,7 @@ class InferSettings:
         batch_images: images in a forward pass.
         device: where the model runs; None: a GPU where there is one.
         threads: that read and prepare images.
+        begun: what the devices of the table's workers can, by the first of them; see `fgvr.precision.held`.
     """
 
     model: str
@@ -49,6 +51,7 @@ class InferSettings:
     batch_images: int = 64
     device: str | None = None
     threads: int = 4
+    begun: Precision | None = None
 
 
 class InferWorker:
@@ -57,7 +60,7 @@ class InferWorker:
     def __init__(self, settings: InferSettings) -> None:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device)
+        self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device, settings.begun)
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`."""

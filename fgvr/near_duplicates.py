@@ -15,6 +15,8 @@ import numpy as np
 from fgvr.neighbours import Floats, Ids
 from fgvr.neighbours.found import NOBODY
 
+RULES = 1
+"""Raised when the same vectors come to be other groups."""
 NEIGHBOURS = 16
 """Nearest images that are looked at. Of a larger group some images may find no way to its first one; they are asked
 about themselves, which costs money and no correctness."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from fgvr.config.base import TrainWorkers, Workers
 from fgvr.errors import UserError
 
 Precision = Literal["bf16", "fp32"]
@@ -38,6 +39,30 @@ def automatic(device: torch.device | str) -> Precision:
     return "bf16" if device.type != "cpu" and has_bf16(device) else "fp32"
 
 
+def of_workers(workers: Workers | TrainWorkers, asked: Literal["auto", "bf16", "fp32"] = "auto") -> Precision:
+    """What a precision means for workers, as it stands in fingerprints: `auto` is bf16 on a GPU, float32 on a CPU.
+
+    So a table that was begun on CPUs is another one than that of GPUs. Of GPUs without bf16 the first worker decides
+    for its table (`cluster.settled`).
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if workers.device == "cuda" else "fp32"
+
+
+def held(precision: Precision | None, device: torch.device | str) -> Precision:
+    """The precision that a table was begun in, on one of its workers' devices; None: what is usual there.
+
+    Raises PrecisionError where this worker's card cannot go on in it.
+    """
+    if precision == "bf16" and not has_bf16(device):
+        raise PrecisionError(
+            f"the table was begun in bf16, on another device, and this {torch.device(device).type} has none (GPUs: "
+            "compute capability below 8.0): let its workers run on one kind of them (.workers.accelerator_type)"
+        )
+    return automatic(device) if precision is None else precision
+
+
 def of_training(asked: Literal["auto", "bf16", "fp32"], device: torch.device | str) -> Precision:
     """What `makd.precision` means on a device.
 
@@ -53,13 +78,16 @@ def of_training(asked: Literal["auto", "bf16", "fp32"], device: torch.device | s
     return asked
 
 
-def of_model(trained: Precision | None, device: torch.device | str) -> Precision:
+def of_model(trained: Precision | None, device: torch.device | str, begun: Precision | None = None) -> Precision:
     """In which a trained network computes: as it was trained and validated, where the device can.
 
     Args:
         trained: as its folder says; None: it is of a version that did not write it.
         device: where it computes. One without bf16 computes in float32, which is finer.
+        begun: what the devices of the table's workers can, see `held`; None: there is no table.
     """
+    if begun is not None and held(begun, device) == "fp32":
+        return "fp32"
     if trained is None:
         return automatic(device)
     return trained if trained == "fp32" or has_bf16(device) else "fp32"

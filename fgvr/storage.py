@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # What object stores say of a file's version, by the names that fsspec's implementations give it.
-_CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 FILE = "file://"
 _KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
@@ -136,6 +136,17 @@ def join(uri: str | Path, *parts: str) -> str:
 def absolute(uri: str | Path) -> str:
     """A local path made absolute (workers have other working directories); a remote one unchanged."""
     return str(local_path(uri).expanduser().absolute()) if is_local(uri) else small_scheme(uri).rstrip("/")
+
+
+def canonical(uri: str | Path) -> str:
+    """The place that a URI means, however it is spelled: for fingerprints.
+
+    A local one against the working directory, with its links followed: a link that leads elsewhere now is another
+    place. Of a remote one the key as it is, without the slashes at its end.
+    """
+    if not is_local(uri):
+        return absolute(uri)
+    return file_uri(Path(os.path.realpath(local_path(uri).expanduser())))
 
 
 def exists(uri: str | Path) -> bool:
@@ -344,7 +355,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     if choose is not None:
         files = {name: files[name] for name in choose(list(files))}
     check_below(files, uri)
-    marks = [(name, info["size"], *(str(info.get(mark)) for mark in _CHANGE_MARKS)) for name, info in files.items()]
+    marks = [(name, info["size"], *(str(info.get(mark)) for mark in CHANGE_MARKS)) for name, info in files.items()]
     key = hashlib.sha256(repr([str(uri), sorted(marks)]).encode()).hexdigest()[:16]
     cache = cache_folder(disk_cache.FETCHED) / key
     with _cache_errors(cache, str(uri)):
@@ -417,9 +428,9 @@ def put_folder(local: Path, uri: str | Path) -> None:
 
 
 def folder_fingerprint(uri: str | Path) -> str:
-    """A short hash of a folder's file names, sizes and the first and last megabyte of each file.
+    """A short hash of a folder's file names and all their bytes, the same for every copy of the folder.
 
-    Cheap for models of many gigabytes, and the same for every copy of the folder. Raises FileNotFoundError.
+    It reads everything, each time: `fgvr.digests.folder_digest` does that once. Raises FileNotFoundError.
     """
     fs, path = resolve(uri)
     files = fs.find(path, detail=True)
@@ -427,9 +438,8 @@ def folder_fingerprint(uri: str | Path) -> str:
         raise FileNotFoundError(f"there is nothing at {uri}")
     digest = hashlib.sha256()
     for name in sorted(files):
-        size = int(files[name]["size"])
-        digest.update(f"{name.removeprefix(path)}:{size}".encode())
-        digest.update(fs.cat_file(name, start=0, end=min(size, 2**20)))
-        if size > 2**20:
-            digest.update(fs.cat_file(name, start=max(size - 2**20, 0), end=size))
+        digest.update(f"{name.removeprefix(path)}:{files[name]['size']}".encode())
+        with fs.open(name, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()[:16]

@@ -96,6 +96,9 @@ class Table:
         revision: rises when failed rows were tried again; with the fingerprint it names the content.
         extra: small facts for later stages and the report (JSON types only).
         examples: of each reason a failed row; none of tables that earlier versions wrote.
+        made_with: versions and kinds of device of the sessions that worked on it (`fgvr.versions`); none of tables that
+            earlier versions wrote.
+        limits: of row-parallel tables, the lowest limits of images that rows were computed under.
     """
 
     uri: str
@@ -110,6 +113,8 @@ class Table:
     failures: dict[str, int] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     examples: dict[str, Example] = field(default_factory=dict)
+    made_with: list[dict[str, str]] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, uri: str, manifest: str = MANIFEST) -> Table:

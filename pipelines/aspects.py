@@ -20,7 +20,7 @@ from fgvr import schemas
 from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
-from fgvr.mllm.backends import backend_identity
+from fgvr.mllm.backends import backend_identity, exactly
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -50,7 +50,7 @@ def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: 
 
     decides = aspect_decides(context.config)
     decides |= {"workers": config.workers, "ids": digest_of_ids(ids)}
-    return context.stage(table, decides=decides, inputs=[samples, questions], compute=compute)
+    return context.stage(table, decides=decides, inputs=[samples, questions], compute=compute, workers=config.workers)
 
 
 def aspect_settings(config: Config, questions: Table) -> AspectSettings:
@@ -58,7 +58,7 @@ def aspect_settings(config: Config, questions: Table) -> AspectSettings:
     asked = config.aspects
     texts = tuple(questions.read(["text"])["text"].to_pylist())
     return AspectSettings(
-        mllm=config.mllm,
+        mllm=exactly(config.mllm),
         task=AspectTask(texts, asked.instruction, asked.order, asked.words),
         min_label_mass=asked.min_label_mass,
         limits=config.ingest.limits,

@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import label_agreement, storage
-from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
+from fgvr.candidate_methods import RULES, candidate_sets, most_neighbours, used_neighbours
 from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
 from fgvr.candidates import NONE, CandidateSets, coverage
 from fgvr.label_agreement import Agreement
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
-from fgvr.neighbours import Neighbours, Size, Wanted
+from fgvr.neighbours import Neighbours, Size
 from fgvr.tables import Table
 from pipelines import neighbours
 from pipelines.duplicates import PHOTOS_FILE, SHARED
@@ -42,7 +42,7 @@ ROWS_PER_PART = 65_536
 
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -> Table:
     """The candidate sets of the discovery images."""
-    config, wanted = context.config.candidates, neighbours.wanted(context)
+    config = context.config.candidates
 
     @cache
     def names() -> tuple[Ids, CandidateSets]:
@@ -83,8 +83,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
         summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
         return summary
 
-    # What is found may depend on these, but tables made before there were any keep their names.
-    decides = config if wanted == Wanted() else {"candidates": config, "neighbours": asdict(wanted)}
+    decides = {"candidates": config, "neighbours": search.decides, "rules": RULES}
     inputs = [samples, labels, embeddings, *search.inputs]
     return context.stage("candidates", decides=decides, inputs=inputs, compute=compute)
 

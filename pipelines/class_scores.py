@@ -14,9 +14,11 @@ from typing import Any
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
+from fgvr.config import VllmBackend
 from fgvr.mllm.backend import NameTask
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
+from fgvr.mllm.model_files import pinned
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import class_names, learned_rows
@@ -27,6 +29,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     """The scores of the student's training images; raises ConfigError for a model behind a server."""
     config = context.config.class_scores
     mllm = engine_of(context.config)
+    mllm = pinned(mllm) if isinstance(mllm, VllmBackend) else mllm
     rows = learned_rows(flow, context.config.makd)
     names = class_names(flow, context.config.makd, rows)
     settings = ClassScoreSettings(
@@ -54,7 +57,9 @@ def run(context: RunContext, flow: Flow) -> Table:
         "workers": config.workers,
         "ids": digest_of_ids(ids),
     }
-    return context.stage("class_scores", decides=decides, inputs=[flow.samples], compute=compute)
+    return context.stage(
+        "class_scores", decides=decides, inputs=[flow.samples], compute=compute, workers=config.workers
+    )
 
 
 if __name__ == "__main__":

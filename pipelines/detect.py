@@ -32,9 +32,9 @@ from fgvr.demo.questions import QUESTIONS
 from fgvr.detection.coco import CocoSet
 from fgvr.detection.evaluate import coco_metrics, coco_results
 from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import AspectDetector, DetectorSpec
-from fgvr.detection.training import HISTORY_FILE, LAST, DetectionJob, train_detector
-from fgvr.detection.worker import DetectSettings, DetectWorker, detections_of
+from fgvr.detection.model import AspectDetector, DetectorSpec, pretrained_weights
+from fgvr.detection.training import HISTORY_FILE, LAST, RECIPE, DetectionJob, train_detector
+from fgvr.detection.worker import FINDING, DetectSettings, DetectWorker, detections_of
 from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
 from fgvr.tables import Table
 from fgvr.training.assemble import p_yes_of, split_rows
@@ -72,7 +72,9 @@ def run(context: RunContext, flow: Flow) -> Table:
         examples = _examples(annotated, rows, p_yes)
         return _train(folder, examples, DetectorSpec(settings.model, annotated.categories, questions), settings)
 
-    return context.stage("detector", decides=decides(settings, context.config), inputs=inputs, compute=compute)
+    return context.stage(
+        "detector", decides=decides(settings, context.config), inputs=inputs, compute=compute, workers=settings.workers
+    )
 
 
 def decides(settings: Detect, config: Config) -> dict[str, Any]:
@@ -80,7 +82,9 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     decided: dict[str, Any] = {
         name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
     }
-    decided["limits"] = config.ingest.limits
+    decided |= {"limits": config.ingest.limits, "version": RECIPE}
+    if settings.pretrained:
+        decided["weights"] = pretrained_weights(settings.model.backbone)
     if settings.alpha > 0 and settings.aspects == "truth":
         decided["truth"] = [question.text for question in QUESTIONS]
     return decided
@@ -129,13 +133,16 @@ def find(context: RunContext, flow: Flow) -> Table:
         return summary
 
     decided: dict[str, Any] = {
+        "version": FINDING,
         "limits": settings.limits,
         "score_threshold": settings.score_threshold,
         "max_detections": settings.max_detections,
         "workers": config.infer_workers,
         "ids": digest_of_ids(ids),
     }
-    return context.stage("detections", decides=decided, inputs=[flow.samples, detector], compute=compute)
+    return context.stage(
+        "detections", decides=decided, inputs=[flow.samples, detector], compute=compute, workers=config.infer_workers
+    )
 
 
 def _annotated(flow: Flow, split: str) -> tuple[CocoSet, pa.Table]:

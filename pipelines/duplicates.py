@@ -13,6 +13,7 @@ import io
 import json
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,12 +48,12 @@ def run(context: RunContext, samples: Table, embeddings: Table, similarity: floa
     A run keeps its groups: a photo that gets its vector later, by run.retry_failed, stays a group of its own. In
     another group it would have the MLLM asked about other images, which is another table of answers: all of them anew.
     """
-    decides = {"images": context.config.label.images, "similarity": similarity}
+    decides: dict[str, Any] = {"images": context.config.label.images, "similarity": similarity}
     place = storage.join(context.folder, MADE_OF_FILE)
     made_of: dict[str, int] = json.loads(storage.read_bytes(place)) if storage.exists(place) else {}
-    settings = fingerprint_of(
-        "duplicates", [decides, context.config.neighbours], [samples, replace(embeddings, revision=0)]
-    )
+    wanted = neighbours.wanted(context)
+    asked = [decides, wanted.method, wanted.recall]
+    settings = fingerprint_of("duplicates", asked, [samples, replace(embeddings, revision=0)])
     embeddings = replace(embeddings, revision=made_of.get(settings, embeddings.revision))
     ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images)
     everyone = np.ones(len(ids), bool)
@@ -92,6 +93,7 @@ def run(context: RunContext, samples: Table, embeddings: Table, similarity: floa
         )
         return summary
 
+    decides |= {"neighbours": search.decides, "rules": near_duplicates.RULES}
     inputs = [samples, embeddings, *search.inputs]
     table = context.stage("duplicates", decides=decides, inputs=inputs, compute=compute)
     if settings not in made_of:

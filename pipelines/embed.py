@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.parts import PartJob
+from cluster.settled import settled_precision
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.clip.simulated_worker import SimulatedEmbedWorker
-from fgvr.clip.source import find_clip
+from fgvr.clip.source import find_clip, pinned
 from fgvr.clip.views import MIN_CROP
 from fgvr.config import ConfigError, SimulatedVectors
+from fgvr.precision import of_workers
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -35,7 +37,7 @@ def run(context: RunContext, samples: Table) -> Table:
     splits, vectors = context.config.embed.splits, context.config.embed.vectors
     if isinstance(vectors, SimulatedVectors):
         return _simulated(context, samples, _ids(samples, splits), vectors)
-    return _vectors(context, "embeddings", samples, _ids(samples, splits), decides={"splits": splits})
+    return _vectors(context, "embeddings", samples, _ids(samples, splits), decides={"splits": _named(samples, splits)})
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,17 @@ def _vectors(
     context: RunContext, name: str, samples: Table, ids: Ids, *, decides: dict[str, Any], views: Views | None = None
 ) -> Table:
     config = context.config
-    source = find_clip(config.clip)
+    clip = pinned(config.clip)
+    source = find_clip(clip)
 
     def compute(folder: StageFolder) -> StageSummary:
-        dim = load_clip(config.clip).dim * (1 if views is None else views.count)
+        dim = load_clip(clip).dim * (1 if views is None else views.count)
         arguments: dict[str, Any] = {
-            "clip": config.clip,
+            "clip": clip,
             "limits": config.ingest.limits,
             "batch_images": config.embed.batch_images,
-            "device": "cuda" if config.embed.workers.num_gpus else "cpu",
+            "device": config.embed.workers.device,
+            "precision": settled_precision(folder, config.embed.workers) if config.embed.workers.num_gpus else None,
         }
         if views is not None:
             arguments |= {"views": views.count, "seed": views.seed, "min_crop": views.min_crop}
@@ -84,10 +88,11 @@ def _vectors(
 
     decides = decides | {
         "clip": source.identity(),
+        "precision": of_workers(config.embed.workers),
         "limits": config.ingest.limits,
         "workers": config.embed.workers,
     }
-    return context.stage(name, decides=decides, inputs=[samples], compute=compute)
+    return context.stage(name, decides=decides, inputs=[samples], compute=compute, workers=config.embed.workers)
 
 
 def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: SimulatedVectors) -> Table:
@@ -106,12 +111,18 @@ def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: Simulated
         return summary
 
     decides = {
-        "splits": config.embed.splits,
+        "splits": _named(samples, config.embed.splits),
         "vectors": vectors,
         "limits": config.ingest.limits,
         "workers": config.embed.workers,
     }
     return context.stage("embeddings", decides=decides, inputs=[samples], compute=compute)
+
+
+def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
+    """The splits as they stand in a fingerprint: a list of all that there are is all, in whatever order."""
+    named = sorted(set(splits or ()))
+    return None if splits is None or named == sorted(samples.extra["splits"]) else named
 
 
 def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:

@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,11 @@ import pyarrow as pa
 import fgvr
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
-from fgvr.config import ConfigError
+from fgvr.config import ConfigError, Evaluate
 from fgvr.config.run import Method
 from fgvr.evaluation import Comparison, choose_images, compare, names_of, readable
 from fgvr.metrics.scores import METRICS
-from fgvr.metrics.semantic import SentenceBert, find_sentence_model
+from fgvr.metrics.semantic import SentenceBert, look_up
 from fgvr.report.aspect_pictures import AspectPictures
 from fgvr.report.cards import choose_examples
 from fgvr.report.console import results_table
@@ -35,6 +36,7 @@ from fgvr.report.results import EvaluationSet, Results, stage_remarks, stage_res
 from fgvr.safe_text import masked
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
+from fgvr.versions import mixture
 from pipelines import report_aspects, report_content
 from pipelines.billing import billing
 from pipelines.flow import Flow, stage_main
@@ -58,7 +60,8 @@ def run(context: RunContext, flow: Flow) -> Table:
     compared = _compared(context, flow)
     true = flow.samples.take(compared.images.ids, ["class_name"])["class_name"].to_pylist()
     # Raised before minutes are spent; without truth no model is needed.
-    sentence_model = find_sentence_model(config.sentence_model)[1] if any(true) else ""
+    found = look_up(config.sentence_model) if any(true) else None
+    sentence_model = "" if found is None else found.name
     tables = {method: predict(context, flow, method, compared.ids_for(method)) for method in _methods(context)}
     asked = report_aspects.aspect_images(context, flow) if "makd" in compared.methods else None
     computed: list[Results] = []
@@ -95,18 +98,24 @@ def run(context: RunContext, flow: Flow) -> Table:
 
     facts = {
         "prices": None if bills.prices is None else bills.prices.model_dump(mode="json"),
-        "sentence_model": sentence_model,
+        "sentence_model": None if found is None else found.identity(),
         "run": context.config.run.name,
         "version": fgvr.__version__,
     }
     # The page shows what every stage took, so each of them is an input.
     inputs = list({found.uri: found for found in context.tables if found.name != "report"}.values())
-    table = context.stage("report", decides={"evaluate": config, **facts}, inputs=inputs, compute=compute)
+    table = context.stage("report", decides={"evaluate": _deciding(config), **facts}, inputs=inputs, compute=compute)
     for name in FILES:  # one place that does not change with the config, and holds what was asked for last
         storage.write_bytes(storage.join(context.folder, "report", name), storage.read_bytes(table.path(name)))
     for results in computed:
         _track(context, flow, table, results)
     return table
+
+
+def _deciding(config: Evaluate) -> dict[str, Any]:
+    """What of the settings stands in the report's fingerprint: files and models are there by what they hold."""
+    facts = config.model_dump(mode="json", exclude={"prices", "sentence_model"})
+    return facts | {"methods": list(dict.fromkeys(config.methods))}
 
 
 def _compared(context: RunContext, flow: Flow) -> Compared:
@@ -139,7 +148,8 @@ def _remarks(flow: Flow) -> tuple[str, ...]:
     said = f"MADE UP: simulated models gave the tables {', '.join(invented)}; no number here means anything"
     own = flow.samples.extra.get("remarks", ())
     others = [table for table in flow.context.tables if table.name != flow.samples.name]
-    return (*own, *([said] if invented else []), *stage_remarks(others))
+    mixed = mixture([(table.name, table.made_with) for table in flow.context.tables])
+    return (*own, *([said] if invented else []), *([mixed] if mixed else []), *stage_remarks(others))
 
 
 def _methods(context: RunContext) -> list[Method]:

@@ -9,12 +9,15 @@ aspect questions if the model answers them. `infer.model` null means this run's 
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.parts import PartJob
+from cluster.settled import settled_precision
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
@@ -68,7 +71,9 @@ def classify(
     )
 
     def compute(folder: StageFolder) -> StageSummary:
-        job = PartJob(name, folder.uri, InferWorker, {"settings": settings}, PREDICTIONS, samples, config.workers)
+        begun = settled_precision(folder, config.workers) if _depends_on_device(settings) else None
+        arguments = {"settings": replace(settings, begun=begun)}
+        job = PartJob(name, folder.uri, InferWorker, arguments, PREDICTIONS, samples, config.workers)
         summary = folder.run_parts(job, ids)
         summary.extra = {"model": settings.model}
         return summary
@@ -76,13 +81,26 @@ def classify(
     decides: dict[str, Any] = {
         "limits": settings.limits,
         "reading": READING,
+        "device": config.workers.device,
         "abstain_below": settings.abstain_below,
         "workers": config.workers,
         "ids": digest_of_ids(ids),
     }
     if trained is None:
-        return context.stage(name, decides={**decides, "model": identity_of(model)}, inputs=[samples], compute=compute)
-    return context.stage(name, decides=decides, inputs=[samples, trained], compute=compute)
+        return context.stage(
+            name,
+            decides={**decides, "model": identity_of(model)},
+            inputs=[samples],
+            compute=compute,
+            workers=config.workers,
+        )
+    return context.stage(name, decides=decides, inputs=[samples, trained], compute=compute, workers=config.workers)
+
+
+def _depends_on_device(settings: InferSettings) -> bool:
+    """Whether the predictions' precision may differ from one of the workers' devices to another."""
+    facts = json.loads(storage.read_bytes(storage.join(settings.model, MODEL_FILE)))
+    return settings.device == "cuda" or facts.get("precision") == "bf16"
 
 
 def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:

@@ -8,27 +8,37 @@ that reads it.
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.parts import TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary, plain
+from fgvr import storage
 from fgvr.config.data import (
-    FIRST_ENDINGS,
+    BirdScenesSource,
+    CocoSource,
+    FieldGuideSource,
     FolderSource,
+    LayoutSource,
     ParquetSource,
     Source,
     TableSource,
     WebDatasetSource,
 )
-from fgvr.datasets import SampleRows, check_place, read_source, source_state
+from fgvr.datasets import SampleRows, check_place, listing_state, read_source
+from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.tables import Table
 from pipelines.flow import stage_main
+from pipelines.listing import MARKS, Listing
 
 log = logging.getLogger(__name__)
+LISTING_RULES = 1
+"""Raised when the same source comes to be other rows; a longer default list of endings is none such (`deciding`)."""
 
 
 def run(context: RunContext) -> Table:
@@ -40,12 +50,24 @@ def run(context: RunContext) -> Table:
     """
     config = context.config.ingest
 
+    decides: dict[str, Any] = {
+        "source": deciding(config.source),
+        "state": listing_state(config.source),
+        "listing": LISTING_RULES,
+    }
+    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
+        decides["allowed_roots"] = list(config.limits.allowed_roots)
+    # Before they are listed: what is replaced meanwhile is noticed the next time.
+    listing, now = Listing.of(context, decides).looked_at(config.source)
+
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder, config.limits.allowed_roots)
         _check_files(listed, context.config.run.max_error_share)
         parts, size = 0, folder.rows_per_part(config.rows_per_part)
         for parts, rows in enumerate(listed.parts(size), start=1):
             folder.write_part(parts - 1, rows)
+        if now is not None:
+            folder.write_bytes(MARKS, json.dumps(now).encode())
         summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=size)
         left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
         for what, count in left_out.items():
@@ -73,10 +95,8 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    decides: dict[str, object] = {"source": deciding(config.source), "state": source_state(config.source)}
-    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
-        decides["allowed_roots"] = list(config.limits.allowed_roots)
-    table = context.stage("samples", decides=decides, inputs=[], compute=compute)
+    table = context.stage("samples", decides=listing.deciding, inputs=[], compute=compute)
+    listing.keep()
     if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
         log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
     return table
@@ -100,19 +120,34 @@ def _listed_otherwise(source: Source) -> str | None:
 
 
 def deciding(source: Source) -> dict[str, Any]:
-    """What of a source stands in the samples' fingerprint.
+    """What of a source stands in the samples' fingerprint: what it is, not how it is spelled.
 
     A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
-    `exclude` count where they are not the defaults, and the defaults stand as the first version had them.
+    `exclude` count where they are not the defaults. Files of names count by their content (`listing_state`).
     """
-    facts: dict[str, Any] = plain(source)
+    facts: dict[str, Any] = {
+        name: value for name, value in plain(source).items() if name not in {"replaced", "class_names"}
+    }
     defaults = type(source).model_fields
-    if "exclude" in facts and source.exclude == defaults["exclude"].default:
-        del facts["exclude"]
-    if "extensions" in facts and source.extensions == defaults["extensions"].default:
-        facts["extensions"] = list(FIRST_ENDINGS)
-    elif "extensions" in facts and source.extensions == FIRST_ENDINGS:
-        facts["extensions"] = {"only": facts["extensions"]}
+    for name in ("extensions", "exclude"):
+        if name in facts and getattr(source, name) == defaults[name].default:
+            del facts[name]
+        elif name in facts:
+            facts[name] = sorted({text.lower() for text in facts[name]})
+    match source:
+        case TableSource():  # its rows count by their content; relative ones start at its folder
+            folder, _, name = storage.absolute(source.path).rpartition("/")
+            facts["path"] = [storage.canonical(folder or "/"), *PurePosixPath(name.lower()).suffixes]
+        case CocoSource():
+            del facts["path"]
+            for name in ("train_annotations", "train_images", "test_annotations", "test_images"):
+                facts[name] = storage.canonical(storage.join(source.path, facts[name]))
+        case LayoutSource():
+            facts["path"] = storage.canonical(open_layout(source).root)
+        case FieldGuideSource() | BirdScenesSource():
+            facts["draw_to"] = None if source.draw_to is None else storage.canonical(source.draw_to)
+        case _:
+            facts["path"] = storage.canonical(source.path)
     return facts
 
 

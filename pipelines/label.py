@@ -29,12 +29,12 @@ from fgvr.config import Config, Label
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from fgvr.discovery import discovery_ids
 from fgvr.failures import Failures
-from fgvr.metrics.semantic import SentenceBert, find_sentence_model
+from fgvr.metrics.semantic import SentenceBert, look_up
 from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.answer_items import Form
 from fgvr.mllm.answers import READER
 from fgvr.mllm.backend import Sampling
-from fgvr.mllm.backends import backend_identity
+from fgvr.mllm.backends import backend_identity, exactly
 from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
@@ -64,7 +64,7 @@ def run(context: RunContext, samples: Table, looks: Table | None = None, duplica
     if config.aliases is not None:
         read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
     if config.merges_by_meaning:
-        find_sentence_model(config.merge_model, "label.merge_model")  # and a slip in this
+        look_up(config.merge_model, "label.merge_model")  # and a slip in this
     ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.images)
     if duplicates is not None:
         asked = answer(context, "answers", samples, asked_ids(duplicates), several=True)
@@ -139,7 +139,7 @@ def answer(
         return summary
 
     decides = answer_decides(settings) | {"workers": config.workers, "ids": digest_of_ids(ids)}
-    return context.stage(table, decides=decides, inputs=[samples], compute=compute)
+    return context.stage(table, decides=decides, inputs=[samples], compute=compute, workers=config.workers)
 
 
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     structured = listed if asked.answer == "structured" else None
     tokens = asked.max_tokens * listed + (0 if structured is None else extra_tokens(listed))
     return LabelSettings(
-        mllm=config.mllm,
+        mllm=exactly(config.mllm),
         prompt=_prompt(asked, listed),
         sampling=Sampling(tokens, temperature, asked.seed, structured),
         limits=config.ingest.limits,
@@ -205,7 +205,7 @@ def _merge(config: Label) -> Merge | None:
 def _merge_identity(config: Label) -> Any:
     if not config.merges_by_meaning:
         return config.merge_similarity
-    return [config.merge_similarity, find_sentence_model(config.merge_model, "label.merge_model")[1]]
+    return [config.merge_similarity, look_up(config.merge_model, "label.merge_model").identity()]
 
 
 def name_answers(

@@ -42,7 +42,9 @@ def run(context: RunContext, samples: Table, questions: Table) -> Table:
 
     decides = {"label": label.answer_decides(settings.label), "aspects": aspects.aspect_decides(config)}
     decides |= {"workers": config.aspects.workers, "ids": [digest_of_ids(label_ids), digest_of_ids(aspect_ids)]}
-    return context.stage("looks", decides=decides, inputs=[samples, questions], compute=compute)
+    return context.stage(
+        "looks", decides=decides, inputs=[samples, questions], compute=compute, workers=config.aspects.workers
+    )
 
 
 def _check(config: Config) -> None:

@@ -21,12 +21,13 @@ from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage
 from fgvr.config import ConfigError, Makd
+from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
 from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
-from fgvr.training.makd import train_student
+from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
@@ -40,7 +41,7 @@ TEACHER_FOLDER = "teacher"
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 # What changes only how a training runs, not what comes out.
-NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers"}
+NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers", "precision"}
 
 
 def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
@@ -57,10 +58,12 @@ def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
         return _train(folder, training_set, student_spec(flow, task, training_set), task)
 
     decides = {
+        "version": RECIPE,
         "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
+        "precision": of_workers(settings.workers, settings.precision),
         "limits": config.ingest.limits,
     }
-    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute)
+    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute, workers=settings.workers)
 
 
 def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask) -> StageSummary:

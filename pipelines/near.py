@@ -17,12 +17,13 @@ from cluster.train import train
 from fgvr import storage
 from fgvr.candidate_table import disambiguate
 from fgvr.candidates import NONE
-from fgvr.clip.source import find_clip
+from fgvr.clip.source import find_clip, pinned
 from fgvr.config import ConfigError, Near, SimulatedVectors
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
+from fgvr.precision import of_workers
 from fgvr.tables import Table
-from fgvr.training.near import train_near
+from fgvr.training.near import RECIPE, train_near
 from fgvr.training.near_data import NearJob
 from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
 from pipelines import embed
@@ -38,6 +39,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
     config = context.config
     if isinstance(config.embed.vectors, SimulatedVectors):
         raise ConfigError("embed.vectors.kind = simulated: NeaR learns nothing from made-up vectors; set it to clip")
+    clip = pinned(config.clip)
     views = None
     if config.near.views > 1:
         views = embed.run_views(context, samples, candidates.read(["image_id"])["image_id"].to_numpy())
@@ -46,7 +48,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
     def compute(folder: StageFolder) -> StageSummary:
         job = NearJob(
             settings=config.near,
-            clip=config.clip,
+            clip=clip,
             labels=labels.uri,
             embeddings=embeddings.uri,
             candidates=candidates.uri,
@@ -75,10 +77,12 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         return summary
 
     decides = {
+        "version": RECIPE,
         "recipe": {name: getattr(config.near, name) for name in Near.model_fields if name not in NOT_DECIDING},
-        "clip": find_clip(config.clip).identity(),
+        "clip": find_clip(clip).identity(),
+        "precision": of_workers(config.near.workers),
     }
-    return context.stage("near", decides=decides, inputs=inputs, compute=compute)
+    return context.stage("near", decides=decides, inputs=inputs, compute=compute, workers=config.near.workers)
 
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:

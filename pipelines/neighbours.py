@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 FILES, READY = "files", "ready.json"
 WORKERS = "neighbours.workers"
+RULES = 1
+"""Raised when the same vectors come to have other neighbours: what counts as one photo, how ties are told."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,14 @@ class Search:
         self.plan = plan_search(context, name, size)
         self.inputs = [self._in_tasks(name, self.plan)] if self.plan is not None and self.plan.tasks else []
 
+    @property
+    def decides(self) -> dict[str, object]:
+        """What of the search decides what is found: nothing but its rules where it is exact, however it is done."""
+        if self.plan is None or self.plan.method == "exact":
+            return {"method": "exact", "rules": RULES}
+        recall = wanted(self.context).recall
+        return {"method": self.plan.method, "lists": self.plan.lists, "recall": recall, "rules": RULES}
+
     def find(self) -> tuple[Neighbours, Flags]:
         """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
         among, embeddings = self.among(), self.tables["embeddings"]
@@ -118,10 +128,11 @@ class Search:
         decides = {
             "k": self.k,
             "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
-            "recall": wanted(self.context).recall,
+            "recall": None if how.method == "exact" else wanted(self.context).recall,
         }
         inputs = [table for key, table in self.tables.items() if key != "samples"]
-        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute)
+        workers = self.context.config.neighbours.workers
+        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute, workers=workers)
 
 
 def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighbours, Flags]:

@@ -20,10 +20,11 @@ from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import Config, ConfigError, Mllm, SimulatedBackend
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
-from fgvr.metrics.semantic import SentenceBert, find_sentence_model
-from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.metrics.semantic import SentenceBert, look_up
+from fgvr.mllm.backends import backend_identity, exactly, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.questions import (
+    READER,
     AspectQuestion,
     Wanted,
     generate_questions,
@@ -50,17 +51,22 @@ def run(context: RunContext, flow: Flow) -> Table:
     llm = config.llm
     if llm is None:
         raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
+    llm = exactly(llm)
     names, inputs = _class_names(flow)
 
     wanted = Wanted(config.subject, config.generate, config.keep, config.duplicate_similarity)
 
+    decides = {"llm": backend_identity(llm), "reader": READER, **asdict(wanted)}
+    duplicate_model = config.duplicate_model
+    if config.compares_meaning:
+        model = look_up(duplicate_model, "questions.duplicate_model")
+        decides["duplicate_model"] = model.identity()
+        duplicate_model = model.exactly if model.commit is not None else duplicate_model
+
     def generate() -> Written:
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        return run_once(_generate, llm, names, wanted, config.duplicate_model, workers=config.workers)
+        return run_once(_generate, llm, names, wanted, duplicate_model, workers=config.workers)
 
-    decides = {"llm": backend_identity(llm), **asdict(wanted)}
-    if config.compares_meaning:
-        decides["duplicate_model"] = find_sentence_model(config.duplicate_model, "questions.duplicate_model")[1]
     return _write(context, generate, decides=decides, inputs=inputs)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from fgvr import storage
 from fgvr.config import Config, ConfigError, Makd
 from fgvr.config.base import TrainWorkers
+from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.makd import train_student
+from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
@@ -89,7 +90,9 @@ class MakdSweep:
         swept = {field.partition(".")[2] for field in self.space()}
         fields = set(Makd.model_fields) - swept - NOT_DECIDING
         return {
+            "version": RECIPE,
             "recipe": recipe(self.config.makd, fields, self.teacher),
+            "precision": of_workers(self.config.makd.workers, self.config.makd.precision),
             "limits": self.config.ingest.limits,
         }
 

@@ -21,7 +21,9 @@ from fgvr.config.base import TrainWorkers
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.mllm.label_space import read_label_space
 from fgvr.neighbours import Neighbours
+from fgvr.precision import of_workers
 from fgvr.tables import Table
+from fgvr.training.near import RECIPE
 from fgvr.training.near_data import NearJob
 from pipelines import candidates, embed, near
 from pipelines.flow import Flow
@@ -123,7 +125,13 @@ class NearSweep:
         fields = (near_fields | {f"candidates.{name}" for name in Candidates.model_fields}) - swept
         parts = {"near": self.config.near, "candidates": self.config.candidates}
         recipe = {field: getattr(parts[field.partition(".")[0]], field.partition(".")[2]) for field in sorted(fields)}
-        return {"recipe": recipe, "clip": find_clip(self.config.clip).identity(), "objective": MEANING}
+        return {
+            "version": RECIPE,
+            "recipe": recipe,
+            "clip": find_clip(self.config.clip).identity(),
+            "precision": of_workers(self.config.near.workers),
+            "objective": MEANING,
+        }
 
     def space(self) -> Space:
         """Learning rate, k, loss, context length."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+RULES = 1
+"""Raised when the same p(yes) come to be described in other words."""
 UNSURE = 0.1
 """Answers whose p(yes) is nearer to ½ than this are left out: they would say as often the wrong thing."""
 

@@ -14,6 +14,8 @@ from fgvr.infer_worker import TOP, Row
 from fgvr.neighbours import Vectors, nearest
 
 Floats = npt.NDArray[np.float32]
+RULES = 1
+"""Raised when the same vectors and captions come to give other names."""
 LOGIT_SCALE = 1 / 0.07
 """Of both softmaxes: the public code leaves CLIP's temperature at its initial value."""
 

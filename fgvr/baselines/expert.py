@@ -11,6 +11,8 @@ from PIL import Image
 
 from fgvr.baselines import BaselineError
 
+READER = 1
+"""Raised when the same reply comes to mean another subject, or the row of images looks otherwise."""
 META_PROMPT = (
     "These photos show things of one category. Say which category that is, what its kinds are called (species, breed,"
     " model, variety …), and what a person is called who knows them by profession. Answer with a JSON object and"

@@ -21,6 +21,7 @@ from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs,
 from fgvr.clip.model import ClipModel, load_clip, load_source
 from fgvr.clip.source import LOCAL, ClipSource, find_clip
 from fgvr.config.models import Clip
+from fgvr.precision import Precision
 
 Floats = npt.NDArray[np.float32]
 FORMAT = 1
@@ -93,7 +94,7 @@ class NearClassifier(ClipClassifier):
     """CLIP with prompts learned from candidate sets."""
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> NearClassifier:
+    def load(cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None) -> NearClassifier:
         """From a model folder.
 
         Raises:
@@ -102,10 +103,14 @@ class NearClassifier(ClipClassifier):
         """
         content = read_near_file(folder)
         reference = content["clip"]
+        # CLIP's towers are never in bf16 on a CPU, whatever it can.
+        precision = None if begun is None or torch.device(device).type == "cpu" else begun
         if reference["bundled"]:
-            clip = load_clip(Clip(model=f"{LOCAL}{folder / CLIP_FOLDER}"), device)
+            clip = load_clip(Clip(model=f"{LOCAL}{folder / CLIP_FOLDER}"), device, precision)
         else:
-            clip = load_source(find_clip(Clip(model=reference["name"], pretrained=reference["pretrained"])), device)
+            commit = reference.get("identity", {}).get("commit")  # of a hub model: what its name means now is another
+            named = Clip(model=reference["name"], pretrained=reference["pretrained"], revision=commit)
+            clip = load_source(find_clip(named), device, precision)
         return cls(clip, load_classes(folder))
 
 

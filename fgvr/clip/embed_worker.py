@@ -15,6 +15,7 @@ from fgvr.clip.views import MIN_CROP, random_view
 from fgvr.config import Clip, ImageLimits
 from fgvr.embeddings import embedding_rows
 from fgvr.images import ImageError, read_image
+from fgvr.precision import Precision
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 
@@ -34,6 +35,7 @@ class EmbedWorker:
         seed: of the views; with it and the image id a view is always the same.
         min_crop: smallest share of the image's area that a view shows.
         threads: that read and decode; None: one more than the model has.
+        precision: in which the table was begun; None: as is usual on the device.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class EmbedWorker:
         seed: int = 0,
         min_crop: float = MIN_CROP,
         threads: int | None = None,
+        precision: Precision | None = None,
     ) -> None:
-        self.clip = load_clip(clip, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.clip = load_clip(clip, device or ("cuda" if torch.cuda.is_available() else "cpu"), precision)
         self.limits, self.batch_images = limits, batch_images
         self.views, self.seed, self.min_crop = views, seed, min_crop
         self.threads = torch.get_num_threads() + 1 if threads is None else threads

@@ -14,6 +14,8 @@ from fgvr.infer_worker import Row, prediction_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
+RULES = 1
+"""Raised when the same vectors come to give other predictions; also of what the classes' vectors are made by."""
 IMAGES_AT_ONCE = 4096
 SCORES_AT_ONCE = 2**26
 """256 MB of them: a vocabulary of 100,000 names takes few images at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pickle import UnpicklingError
@@ -16,12 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from fgvr.clip.precision import low_precision
 from fgvr.clip.prompt_layout import Tokenizer
 from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 from fgvr.config.models import Clip
 from fgvr.mllm.model_files import PICKLED
+from fgvr.precision import Precision, autocast, held
 
 TEXTS_AT_ONCE = 256
 _log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class ClipModel:
         preprocess: its own; a PIL image to a float32 tensor [3, H, W] on the CPU.
         device: where it runs.
         source: what it was loaded from.
+        precision: in which it computes; None: as is usual on the device. Features are float32.
     """
 
     network: nn.Module
@@ -44,6 +46,10 @@ class ClipModel:
     preprocess: Callable[[Image.Image], Tensor]
     device: torch.device
     source: ClipSource
+    precision: Precision | None = None
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self.device, held(self.precision, self.device))
 
     @property
     def logit_scale(self) -> float:
@@ -77,7 +83,7 @@ class ClipModel:
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim] on the device."""
         network: Any = self.network
-        with low_precision(self.device):
+        with self._autocast():
             features = network.encode_image(pixels.to(self.device, non_blocking=True))
         return F.normalize(features.float(), dim=-1)
 
@@ -96,7 +102,7 @@ class ClipModel:
         features = [torch.zeros(0, self.dim)]
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             ids = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
-            with low_precision(self.device):
+            with self._autocast():
                 encoded = network.encode_text(ids) if self._tower is None else self._tower.encode_ids(ids)
             features.append(F.normalize(encoded.float(), dim=-1).cpu())
         return np.asarray(torch.cat(features).numpy(), dtype=np.float32)
@@ -124,20 +130,29 @@ class ClipModel:
             _log.warning("%d of %d texts are too long for the text tower and were cut", long, len(texts))
 
 
-def load_clip(config: Clip, device: str | torch.device = "cpu") -> ClipModel:
+def load_clip(config: Clip, device: str | torch.device = "cpu", precision: Precision | None = None) -> ClipModel:
     """Load the configured CLIP; raises ClipError when it cannot be found, fetched or used."""
-    return load_source(find_clip(config), device)
+    return load_source(find_clip(config), device, precision)
 
 
-def load_source(source: ClipSource, device: str | torch.device = "cpu") -> ClipModel:
-    """Load a CLIP that was found before; raises ClipError when its files do not make a model."""
+def load_source(
+    source: ClipSource, device: str | torch.device = "cpu", precision: Precision | None = None
+) -> ClipModel:
+    """Load a CLIP that was found before.
+
+    Raises:
+        ClipError: its files do not make a model.
+        PrecisionError: the device does not have the precision.
+    """
     import open_clip
     from open_clip.transformer import QuickGELU
 
     device = torch.device(device)
+    held(precision, device)
+    files = source.in_files()
     try:
-        network, preprocess = open_clip.create_model_from_pretrained(source.name, source.pretrained, device=device)
-        tokenizer = open_clip.get_tokenizer(source.name)
+        network, preprocess = open_clip.create_model_from_pretrained(files.name, files.pretrained, device=device)
+        tokenizer = open_clip.get_tokenizer(files.name)
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except UnpicklingError as error:
@@ -147,4 +162,4 @@ def load_source(source: ClipSource, device: str | torch.device = "cpu") -> ClipM
     if source.quick_gelu and not any(isinstance(module, QuickGELU) for module in network.modules()):
         raise ClipError(f"clip.model: {source.name} was loaded without the QuickGELU that its weights need")
     network.eval().requires_grad_(False)
-    return ClipModel(network, tokenizer, preprocess, device, source)
+    return ClipModel(network, tokenizer, preprocess, device, source, precision)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fgvr import storage
+from fgvr import hub, storage
 from fgvr.config.models import DEMO_MODEL, Clip
+from fgvr.digests import file_digest, folder_digest
 from fgvr.errors import UserError
-from fgvr.mllm.model_files import ModelFiles
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+_SAFE_FILES = ("*.json", "*.txt", "*.model", "open_clip_*.safetensors", "model.safetensors")
+_OTHER_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth")
 
 
 class ClipError(UserError, ValueError):
@@ -31,22 +33,50 @@ class ClipSource:
         pretrained: weights tag or file; None where the name says it all.
         folder: local copy of a `local-dir:` model.
         quick_gelu: the weights were trained with QuickGELU: another activation silently costs accuracy.
+        commit: of a `hf-hub:` model.
     """
 
     name: str
     pretrained: str | None = None
     folder: Path | None = None
     quick_gelu: bool = False
+    commit: str | None = None
 
     def identity(self) -> dict[str, str | None]:
         """What tells this model from others in a fingerprint of results, wherever its files lie."""
         if self.folder is not None:
-            return {"files": ModelFiles(self.folder, {}).fingerprint()}
-        weights = self.pretrained
-        if weights is not None and Path(weights).is_file():
-            stat = Path(weights).stat()
-            weights = f"{Path(weights).name} {stat.st_size} {stat.st_mtime_ns}"
-        return {"name": self.name, "pretrained": weights}
+            return {"files": folder_digest(self.folder)}
+        if self.commit is not None:
+            return {"name": self.name, "commit": self.commit}
+        if self.pretrained is not None and Path(self.pretrained).is_file():
+            return {"name": self.name, "weights": file_digest(self.pretrained)[:16]}
+        return {"name": self.name, "pretrained": self.pretrained}
+
+    def in_files(self) -> ClipSource:
+        """A hub model as a folder of the files of its commit, which are fetched; any other as it is.
+
+        Raises:
+            ClipError: the hub does not give them.
+        """
+        if self.commit is None:
+            return self
+        name = self.name.removeprefix(HUB)
+        try:
+            folder = hub.folder_of(name, self.commit, _SAFE_FILES)
+            if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+                folder = hub.folder_of(name, self.commit, [*_SAFE_FILES, *_OTHER_FILES])
+        except hub.HubError as error:
+            raise ClipError(f"clip.model: {error}") from error
+        return replace(_folder(str(folder)), commit=None)
+
+
+def pinned(config: Clip) -> Clip:
+    """The same model with the commit that a name on the hub means now, for workers that ask for it later.
+
+    Raises ClipError.
+    """
+    commit = find_clip(config).commit
+    return config if commit is None else config.model_copy(update={"revision": commit})
 
 
 def find_clip(config: Clip) -> ClipSource:
@@ -60,16 +90,24 @@ def find_clip(config: Clip) -> ClipSource:
 
         return _folder(str(CLIP_PATH))
     if config.model.startswith(HUB):
-        return ClipSource(config.model)
+        return _hub(config.model, config.revision)
     place = config.model.removeprefix(LOCAL)
     if config.model.startswith((LOCAL, "/", ".", "~", "file:")) or "://" in place or Path(place).is_dir():
         return _folder(place)
     return _builtin(config.model, config.pretrained)
 
 
+def _hub(model: str, revision: str | None) -> ClipSource:
+    try:
+        return ClipSource(model, commit=hub.commit_of(model.removeprefix(HUB), CONFIG_FILE, revision))
+    except hub.HubError as error:
+        at = "" if revision is None else f" at {revision} (clip.revision)"
+        raise ClipError(f"clip.model: the Hugging Face hub did not give {model}{at}: {error}") from error
+
+
 def _folder(place: str) -> ClipSource:
     try:
-        folder = storage.fetch_folder(Path(place).expanduser() if storage.is_local(place) else place)
+        folder = storage.fetch_folder(storage.local_path(place).expanduser() if storage.is_local(place) else place)
     except FileNotFoundError as error:
         raise ClipError(f"clip.model: {error}") from None
     folder = folder.absolute()
@@ -109,4 +147,5 @@ def _builtin(name: str, pretrained: str | None) -> ClipSource:
             f"clip.model: the {pretrained} weights were trained with QuickGELU, and {name} has another activation "
             f"(4 points less on ImageNet); use {name}-quickgelu"
         )
+    name = name.replace("/", "-")  # as open_clip does: both spellings are one model
     return ClipSource(name, str(Path(pretrained).expanduser()) if not weights else pretrained, quick_gelu=quick)

@@ -13,19 +13,22 @@ import torch
 from fgvr import schemas, tables
 from fgvr.clip.model import load_clip
 from fgvr.config.models import Clip
+from fgvr.precision import Precision
 from fgvr.tables import Table, vectors
 
 TEXTS_A_PART = 8192
 
 
-def write_texts(clip: Clip, texts: Sequence[str], template: str, folder: str) -> int:
+def write_texts(
+    clip: Clip, texts: Sequence[str], template: str, folder: str, precision: Precision | None = None
+) -> int:
     """Encode `texts` in `template` and write the parts that `folder` lacks; returns the number of all parts.
 
-    Runs on the GPU where there is one.
+    Runs on the GPU where there is one, in the precision in which the table was begun.
     """
     starts = range(0, len(texts), TEXTS_A_PART)
     missing = sorted(set(range(len(starts))) - tables.finished_parts(folder))
-    model = load_clip(clip, "cuda" if torch.cuda.is_available() else "cpu") if missing else None
+    model = load_clip(clip, "cuda" if torch.cuda.is_available() else "cpu", precision) if missing else None
     for part in missing:
         here = list(texts[starts[part] : starts[part] + TEXTS_A_PART])
         assert model is not None  # noqa: S101 - for mypy: there is something missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -80,6 +80,11 @@ class Workers(Part):
     """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress. A table that was begun
     goes on with the size it was begun with."""
 
+    @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where they compute, by what they reserve: the driver, which asks, may have another device or none."""
+        return "cuda" if self.num_gpus else "cpu"
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_workers > self.max_workers:
@@ -103,6 +108,11 @@ class TrainWorkers(Part):
     """One GPU a worker, with nccl instead of gloo."""
     max_failures: int = Field(default=3, ge=-1)
     """Restarts from the last checkpoint after a worker died; -1: without limit."""
+
+    @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where they compute."""
+        return "cuda" if self.use_gpu else "cpu"
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

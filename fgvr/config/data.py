@@ -17,8 +17,6 @@ IMAGE_ENDINGS: Final = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
 """Those of `fgvr.image_formats.FORMATS`."""
-FIRST_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""The default until 0.1; the fingerprints of listings by the default are still made of it (pipelines/ingest.py)."""
 
 NO_PHOTOS: Final = (
     *("@eaDir", "@SynoResource", "*@SynoEAStream", "@Recycle", "@Recently-Snapshot", "@__thumb", "@tmp"),
@@ -59,6 +57,9 @@ class FolderSource(Part):
     """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
     snapshot: str = "1"
     """The listing is made once and kept, so that a long run is not disturbed by new files; another text lists again."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """Listed photos that were replaced under their names (another size, time or ETag; of up to 100,000 files it is
+    looked for at each start): `anew`: they are listed and computed anew; `keep`: what is finished stays."""
     extensions: tuple[str, ...] = IMAGE_ENDINGS
     """File name endings that count as images, in any case; HEIC's where pillow-heif is installed. What is left out is
     counted by ending."""
@@ -83,6 +84,9 @@ class TableSource(Part):
     that is given here must be there."""
     metadata_columns: tuple[str, ...] = ()
     """Columns kept as metadata (price, brand, place …)."""
+    snapshot: str = "1"
+    """The images behind the listed names are taken to be the same until this text changes: give another one when they
+    were replaced, which is not looked for here."""
 
 
 class WebDatasetSource(Part):
@@ -103,7 +107,10 @@ class WebDatasetSource(Part):
     split_from: Literal["none", "top"] = "none"
     """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
     snapshot: str = "1"
-    """The listing is made once and kept; another text lists again, as is needed when tars were replaced."""
+    """The listing is made once and kept; another text lists again."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """Listed tars that were replaced under their names (another size, time or ETag; of up to 100,000 files it is looked
+    for at each start): `anew`: they are listed and computed anew; `keep`: what is finished stays."""
     extensions: tuple[str, ...] = IMAGE_ENDINGS
     """Member name endings that count as images, in any case; HEIC's where pillow-heif is installed. What is left out is
     counted by ending."""
@@ -131,7 +138,10 @@ class ParquetSource(Part):
     metadata_columns: tuple[str, ...] = ()
     """Columns kept as metadata (price, brand, place …)."""
     snapshot: str = "1"
-    """The listing is made once and kept; another text lists again, as is needed when files were replaced."""
+    """The listing is made once and kept; another text lists again."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """Listed files that were replaced under their names (another size, time or ETag; of up to 100,000 it is looked for
+    at each start): `anew`: they are listed and computed anew; `keep`: what is finished stays."""
     exclude: tuple[str, ...] = NO_PHOTOS
     """Names of files and folders below `path` that are left out, with `*` and `?`, in any case. The default are
     those that NAS devices and systems make; a list of your own replaces it. Hidden names (.name) always are."""
@@ -169,6 +179,9 @@ class LayoutSource(Part):
     """Other seeds draw other training images where there is no official split."""
     class_names: str | None = None
     """mini_imagenet: ImageNet's words.txt or WordNet 3.0's data.noun; null: beside the lists, else in /usr/share."""
+    snapshot: str = "1"
+    """The images behind the listed names are taken to be the same until this text changes: give another one when they
+    were replaced, which is not looked for here."""
 
     @model_validator(mode="after")
     def _fields_of_this_data_set(self) -> Self:
@@ -234,6 +247,9 @@ class CocoSource(Part):
     """Of the split `test`."""
     test_images: str = "val2017"
     """Folder of its images."""
+    snapshot: str = "1"
+    """The images behind the listed names are taken to be the same until this text changes: give another one when they
+    were replaced, which is not looked for here."""
 
 
 class BirdScenesSource(_Drawn):

@@ -23,7 +23,7 @@ class VllmBackend(Part):
     model: str = DEMO_MODEL
     """`demo` (the tiny model shipped here), a folder (local or s3://), or a hub name (OpenGVLab/InternVL3_5-8B-HF)."""
     revision: str | None = None
-    """Revision of a hub model; null: the newest."""
+    """Revision of a hub model; null: the newest when the run asks, whose commit stands in its fingerprints."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; auto: as in the checkpoint, and 16 bits for one in float32."""
     max_model_len: int | None = Field(default=None, ge=16)
@@ -114,7 +114,10 @@ class Clip(Part):
     """The CLIP model of embeddings, zero-shot classification and prompt learning (open_clip)."""
 
     model: str = DEMO_MODEL
-    """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), or a local-dir folder."""
+    """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), a local-dir folder, or a hub name
+    (hf-hub:timm/ViT-B-16-SigLIP)."""
+    revision: str | None = None
+    """Revision of a hub model; null: the newest when the run asks, whose commit stands in its fingerprints."""
     pretrained: str | None = None
     """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file; null for `demo` and folders."""
     template: NameTemplate = "a photo of a {}."

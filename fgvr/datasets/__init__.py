@@ -22,13 +22,14 @@ from fgvr.config.data import (
 )
 from fgvr.datasets.remarks import class_remarks, split_remarks
 from fgvr.datasets.rows import SampleRows, SourceError, collect
+from fgvr.digests import content_of
 from fgvr.image_formats import not_read_here
 from fgvr.omissions import LeftOut, Omissions, Why, listed
 
 SHOWN_BAD = 5
 """Damaged files that the remarks name."""
 
-__all__ = ["SampleRows", "SourceError", "check_place", "check_source", "read_source", "source_state"]
+__all__ = ["SampleRows", "SourceError", "check_place", "check_source", "listing_state", "read_source", "source_state"]
 
 
 def read_source(source: Source, run_folder: str, allowed_roots: Sequence[str] = ()) -> SampleRows:
@@ -165,44 +166,57 @@ def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
 
 
 def source_state(source: Source) -> dict[str, Any]:
-    """What decides the samples besides the config: the content of the files that list them.
+    """What decides the samples besides the config: the content of the files that list them, by their URIs.
 
     A folder of photos, tars or Parquet files has none: its listing is kept until `snapshot` changes, since a file that
-    arrives in the middle of a long run would give all images new ids. Raises SourceError when a file is not there.
+    arrives in the middle of a long run would give all images new ids. Files that were replaced are looked for by
+    `fgvr.datasets.marks`. Raises SourceError when a file is not there.
     """
-    besides: dict[str, Any] = {}
+    files, besides = _listing_files(source)
+    return besides | {uri: _content(source, uri) for uri in files.values()}
+
+
+def listing_state(source: Source) -> dict[str, Any]:
+    """The same by what the files are for the source, wherever it lies: for fingerprints. Raises SourceError."""
+    files, besides = _listing_files(source)
+    return besides | {name: _content(source, uri) for name, uri in files.items()}
+
+
+def _content(source: Source, uri: str) -> str:
+    try:
+        return content_of(uri)
+    except FileNotFoundError as error:
+        named = "class_names" if isinstance(source, WebDatasetSource) else "path"
+        raise SourceError(f"ingest.source.{named} = {getattr(source, named)}: there is no such file") from error
+
+
+def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
+    """Files that list a source or name its classes: what each is for → its URI; and what else decides."""
     match source:
-        case FolderSource() | WebDatasetSource() | ParquetSource():
-            return {}
+        case WebDatasetSource(class_names=str(names)):
+            return {"class_names": storage.absolute(names)}, {}
         case TableSource():
-            files = [source.path]
+            return {"table": storage.absolute(source.path)}, {}
         case LayoutSource():
             from fgvr.datasets.layouts import open_layout
 
             layout = open_layout(source)
-            files, besides = layout.listing_files(), layout.state()
-        case FieldGuideSource():
-            from fgvr.datasets.field_guide import settings
-
-            return settings(source)
-        case BirdScenesSource():
-            return source.model_dump(mode="json", exclude={"kind", "draw_to"})
+            listing = {storage.join(layout.root, name): name for name in layout.files()}
+            # What is no list of the download is the file of names: by its content, wherever it lies.
+            files = {listing.get(uri, "class_names"): storage.absolute(uri) for uri in layout.listing_files()}
+            return files, layout.state()
         case CocoSource():
             from fgvr.datasets.coco import coco_files
 
-            files = [of_split.annotations for of_split in coco_files(source, "").values()]
-    try:
-        return {**besides, **{file: _content(storage.absolute(file)) for file in files}}
-    except FileNotFoundError as error:
-        raise SourceError(f"ingest.source.path = {source.path}: there is no such file") from error
+            return {split: storage.absolute(each.annotations) for split, each in coco_files(source, "").items()}, {}
+        case _:
+            return {}, _drawn(source)
 
 
-def _content(uri: str) -> str:
-    """What tells a file from its next version: a hash on this machine, the store's own tag elsewhere."""
-    fs, path = storage.resolve(uri)
-    if storage.is_local(uri):
-        with storage.local_path(uri).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    fs.invalidate_cache(path)
-    facts = fs.info(path)
-    return f"{facts.get('ETag') or facts.get('LastModified')}:{facts['size']}"
+def _drawn(source: Source) -> dict[str, Any]:
+    """What decides drawings; empty for photos."""
+    if isinstance(source, FieldGuideSource):
+        from fgvr.datasets.field_guide import settings
+
+        return settings(source)
+    return source.model_dump(mode="json", exclude={"kind", "draw_to"}) if isinstance(source, BirdScenesSource) else {}

@@ -22,19 +22,22 @@ from fgvr.config.data import FolderSource
 from fgvr.datasets.allowed_places import AllowedPlaces, refused_uri
 from fgvr.datasets.left_out_names import LeftOutNames
 from fgvr.datasets.rows import CHUNK, SourceError, chunk
+from fgvr.digests import version_of
 from fgvr.image_formats import not_read_here
 from fgvr.omissions import Omissions, Why, ending_of, listed, sentences
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its URI, and the names of the folders between the source's folder and it.
+    """A file: its URI, the names of the folders between the source's folder and it, and what a store says of it.
 
+    `mark` tells it from the next version; it is empty on this machine, where a listing says nothing but names.
     `refused` is the URI of a row that fails in its place: a link to where the source may not lead.
     """
 
     uri: str
     folders: tuple[str, ...]
+    mark: str = ""
     refused: str = ""
 
 
@@ -138,7 +141,7 @@ def _found(entry: os.DirEntry[str], folders: tuple[str, ...], leads_out_of: str)
     if not leads_out_of:
         return Found(uri, folders)
     target = _text(os.path.realpath(entry.path))
-    return Found(uri, folders, refused_uri(uri, target, leads_out_of))
+    return Found(uri, folders, refused=refused_uri(uri, target, leads_out_of))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -172,12 +175,13 @@ def _walk_remote(path: str, left_out: LeftOutNames) -> Iterator[Found]:
 
 def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str, left_out: LeftOutNames) -> Iterator[Found]:
     """Folder by folder, the names of one in memory at a time."""
-    for folder, folders, files in fs.walk(root, detail=False):
-        folders[:] = [name for name in folders if not left_out.has(name)]
+    for folder, folders, files in fs.walk(root, detail=True):
+        for name in [name for name in folders if left_out.has(name)]:
+            del folders[name]
         inside = tuple(part for part in folder.removeprefix(root).split("/") if part)
-        for name in files:
+        for name, facts in files.items():
             if name and not left_out.has(name):
-                yield Found(f"{protocol}://{folder}/{name}", inside)
+                yield Found(f"{protocol}://{folder}/{name}", inside, version_of(facts))
         fs.invalidate_cache(folder)
 
 
@@ -200,7 +204,8 @@ def _walk_s3(
             inside = key.removeprefix(request["Prefix"])
             *folders, name = inside.split("/")
             if not left_out.has_within(inside) and name:  # a key that ends in a slash is a folder
-                yield Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part))
+                mark = f"{entry.get('ETag')}:{entry.get('Size')}"
+                yield Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part), mark)
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]

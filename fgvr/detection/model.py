@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fgvr import hub
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
 from fgvr.config.detect import Detector
 from fgvr.detection.coco import Category
@@ -112,6 +113,20 @@ class AspectDetector(nn.Module):
         if self.aspect_head is not None:
             outputs[ASPECT_LOGITS] = self.aspect_head(top.mean(dim=(2, 3)))
         return outputs
+
+
+def pretrained_weights(name: str) -> dict[str, str]:
+    """Which weights of timm's a backbone starts from, for fingerprints: their name on the hub, and its commit.
+
+    Raises DetectorError where there are none, or the hub does not give them.
+    """
+    weights = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if weights is None or not weights.hf_hub_id:
+        raise DetectorError(f"detect.pretrained: timm has no weights of {name}; take another backbone, or false")
+    try:
+        return {"name": weights.hf_hub_id, "commit": hub.commit_of(weights.hf_hub_id, "config.json")}
+    except hub.HubError as error:
+        raise DetectorError(f"detect.pretrained: the hub did not give {weights.hf_hub_id}: {error}") from error
 
 
 def _backbone(name: str, pretrained: bool) -> Any:

@@ -71,6 +71,8 @@ class DetectionEpoch:
     images_per_second: float
 
 
+RECIPE = 1
+"""Raised when the same settings and photos come to train another detector."""
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 

@@ -20,6 +20,9 @@ from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
+FINDING = 1
+"""Raised when the same detector comes to find other things in the same photo."""
+
 
 @dataclass(frozen=True)
 class DetectSettings:

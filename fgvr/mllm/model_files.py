@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvr import storage
+from fgvr import hub, storage
 from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.digests import folder_digest
 from fgvr.errors import UserError
 from fgvr.mllm.weight_files import needed_files, weights_in
 
 _VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-_SAMPLE = 1 << 16
 PICKLED = (
     "its weights are a pickle that holds more than tensors, which could run any program; it was not loaded. Take the "
     "model's .safetensors files, or convert it where you trust it"
@@ -59,19 +58,11 @@ class ModelFiles:
         return int(stored * _BYTES.get(dtype, 2) / _BYTES.get(saved, 2))
 
     def fingerprint(self) -> str:
-        """Hash of all files' names and sizes and of samples of their content: 16 hex digits, quick at any size.
+        """Name of what the folder holds, 16 hex digits, of all bytes of all files: copies of a folder agree.
 
-        Copies of a folder agree; an exchange of weights of the same size is noticed. Texts for people do not count.
+        The bytes are read once (`fgvr.digests`). Texts for people do not count.
         """
-        digest = hashlib.sha256()
-        for file in sorted(file for file in self.folder.rglob("*") if file.is_file() and file.suffix != ".md"):
-            size = file.stat().st_size
-            digest.update(f"{file.relative_to(self.folder).as_posix()} {size}\n".encode())
-            with file.open("rb") as stream:
-                for start in sorted({0, *range(0, size, max(_SAMPLE, size // 16))}):
-                    stream.seek(start)
-                    digest.update(stream.read(_SAMPLE))
-        return digest.hexdigest()[:16]
+        return folder_digest(self.folder)
 
 
 def find(config: VllmBackend) -> ModelFiles:
@@ -99,14 +90,19 @@ def identity(config: VllmBackend) -> dict[str, str | None]:
         return {"files": ModelFiles(folder, _read_config(str(folder))).fingerprint()}
     if not storage.is_local(config.model):
         _read_config(config.model)
-        fs, path = storage.resolve(config.model)
-        files = [
-            (name.removeprefix(path), facts["size"], str(facts.get("ETag") or facts.get("LastModified")))
-            for name, facts in sorted(fs.find(path, detail=True).items())
-        ]
-        return {"files": hashlib.sha256(repr(files).encode()).hexdigest()[:16]}
+        return {"files": folder_digest(config.model)}
     # The hub's cache has a folder a commit.
     return {"name": config.model, "commit": _hub_config(config).parent.name}
+
+
+def pinned(config: VllmBackend) -> VllmBackend:
+    """The same model with the commit that a name on the hub means now, for workers that ask for it later.
+
+    What is published meanwhile is another model than the one that the fingerprint names. Raises ModelError.
+    """
+    if _local_folder(config) is not None or not storage.is_local(config.model):
+        return config
+    return config.model_copy(update={"revision": _hub_config(config).parent.name})
 
 
 def _read_config(place: str) -> dict[str, Any]:
@@ -141,17 +137,12 @@ def _local_folder(config: VllmBackend) -> Path | None:
 
 def _hub_config(config: VllmBackend) -> Path:
     """The config.json of a hub model, in the hub's local cache: fetched alone, so that a slip is noticed at once."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     try:
-        return Path(hf_hub_download(config.model, "config.json", revision=config.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if constants.HF_HUB_OFFLINE:
-            reason = "HF_HUB_OFFLINE is set, and the hub's cache on this machine does not hold it"
+        return hub.file_of(config.model, "config.json", config.revision)
+    except hub.HubError as error:
+        at = "" if config.revision is None else f" at {config.revision} (mllm.revision)"
         raise ModelError(
-            f"mllm.model: {config.model} is no folder here, and the Hugging Face hub did not give it: {reason}"
+            f"mllm.model: {config.model}{at} is no folder here, and the Hugging Face hub did not give it: {error}"
         ) from error
 
 

@@ -27,6 +27,8 @@ from fgvr.text_files import decoded, lines
 
 log = logging.getLogger(__name__)
 
+READER = 1
+"""Raised when the same model and names come to give other questions: other prompts, or what is read of its replies."""
 SYSTEM = "You are a good question maker."
 """The paper's system prompt."""
 

@@ -11,7 +11,7 @@ from torch import nn
 from fgvr.classifier import Outputs, PreparedClassifier
 from fgvr.config.data import ImageLimits
 from fgvr.images import decode_pixels
-from fgvr.precision import autocast, of_model
+from fgvr.precision import Precision, autocast, of_model
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
 
@@ -19,19 +19,27 @@ from fgvr.students.folder import load_student
 class StudentClassifier(PreparedClassifier):
     """A student on a device, in the precision in which it was trained and validated (`fgvr.precision.of_model`)."""
 
-    def __init__(self, spec: StudentSpec, model: nn.Module, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        spec: StudentSpec,
+        model: nn.Module,
+        device: str | torch.device = "cpu",
+        begun: Precision | None = None,
+    ) -> None:
         self.spec = spec
         self.device = torch.device(device)
         self.model = model.eval().to(self.device)
-        self.precision = of_model(spec.precision, self.device)
+        self.precision = of_model(spec.precision, self.device, begun)
         self.labels = list(spec.labels)
         self.questions = list(spec.questions)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> StudentClassifier:
+    def load(
+        cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None
+    ) -> StudentClassifier:
         """From a model folder; raises ModelFolderError where it is damaged."""
         spec, model = load_student(folder, device)
-        return cls(spec, model, device)
+        return cls(spec, model, device, begun)
 
     @property
     def short_side(self) -> int:

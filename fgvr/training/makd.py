@@ -35,6 +35,9 @@ from fgvr.training.schedule import learning_rate
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
 from fgvr.training.teacher import open_teacher
 
+RECIPE = 1
+"""Raised when the same settings, images and targets come to train another student."""
+
 
 def train_student(job: StudentJob, reporter: Reporter) -> None:
     """Train to the last epoch, from the reporter's checkpoint if it has one.

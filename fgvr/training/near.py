@@ -38,6 +38,8 @@ from fgvr.training.reporter import Reporter
 
 log = logging.getLogger(__name__)
 
+RECIPE = 1
+"""Raised when the same settings and tables come to train another model."""
 REPORTS = 50  # at most about so many in a training
 
 

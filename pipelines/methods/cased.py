@@ -8,7 +8,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.baselines import BaselineError
 from fgvr.baselines.captions import read_captions
-from fgvr.baselines.cased import CaptionDatabase, CasedSettings
+from fgvr.baselines.cased import RULES, CaptionDatabase, CasedSettings
 from fgvr.baselines.cased import predict as name_by_captions
 from fgvr.clip.from_features import no_vector
 from fgvr.clip.model import load_clip
@@ -40,7 +40,12 @@ def predict(context: RunContext, flow: Flow, name: str, ids: Ids) -> Table:
         ]
         return folder.write_table(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
 
-    decides = {"ids": digest_of_ids(ids), "retrieved": config.retrieved, "image_weight": config.image_weight}
+    decides = {
+        "rules": RULES,
+        "ids": digest_of_ids(ids),
+        "retrieved": config.retrieved,
+        "image_weight": config.image_weight,
+    }
     return context.stage(name, decides=decides, inputs=[flow.embeddings, database], compute=compute)
 
 

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.once import run_once
+from cluster.settled import settled_precision
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes, zero_shot_classes
-from fgvr.clip.from_features import predictions_from_features
+from fgvr.clip.from_features import RULES, predictions_from_features
 from fgvr.clip.model import load_clip
-from fgvr.clip.source import find_clip
+from fgvr.clip.source import find_clip, pinned
 from fgvr.clip.text_table import TEXTS_A_PART, write_texts
 from fgvr.mllm.label_space import read_label_space
+from fgvr.precision import of_workers
 from fgvr.tables import Table
 from pipelines.flow import Flow
 
@@ -47,13 +49,13 @@ def from_features(context: RunContext, flow: Flow, name: str, ids: Ids, classes:
     def compute(folder: StageFolder) -> StageSummary:
         return folder.write_table(predictions_from_features(flow.embeddings, ids, classes.load(), threshold))
 
-    decides = {**classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
+    decides = {"rules": RULES, **classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
     return context.stage(name, decides=decides, inputs=[flow.embeddings, *classes.made_of], compute=compute)
 
 
 def mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
     """ZS-CLIP: the names that the MLLM gave, in the configured template."""
-    clip = context.config.clip
+    clip = pinned(context.config.clip)
 
     def load() -> ClassFeatures:
         return zero_shot_classes(load_clip(clip), read_label_space(flow.labels).labels, clip.template)
@@ -68,12 +70,14 @@ def learned(flow: Flow) -> ClipClasses:
 
 def text_vectors(context: RunContext, name: str, texts: Sequence[str], template: str) -> Table:
     """CLIP vectors of many texts: the table `name`, found again by its content, computed where the images' are."""
-    clip = context.config.clip
+    clip, workers = pinned(context.config.clip), context.config.embed.workers
 
     def compute(folder: StageFolder) -> StageSummary:
-        parts = run_once(write_texts, clip, list(texts), template, folder.uri, workers=context.config.embed.workers)
+        precision = settled_precision(folder, workers) if workers.num_gpus else None
+        parts = run_once(write_texts, clip, list(texts), template, folder.uri, precision, workers=workers)
         return StageSummary(rows=len(texts), parts=parts, rows_per_part=TEXTS_A_PART)
 
     content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     decides = {"texts": content, "template": template, "clip": find_clip(clip).identity()}
-    return context.stage(name, decides=decides, inputs=[], compute=compute)
+    decides["precision"] = of_workers(workers)
+    return context.stage(name, decides=decides, inputs=[], compute=compute, workers=workers)

@@ -10,11 +10,11 @@ import pyarrow as pa
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr.baselines import BaselineError
-from fgvr.baselines.expert import META_PROMPT, Subject, read_subject, side_by_side
+from fgvr.baselines.expert import META_PROMPT, READER, Subject, read_subject, side_by_side
 from fgvr.config import ImageLimits, Mllm
 from fgvr.images import ImageError, read_image
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
-from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.backends import backend_identity, exactly, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.prompts import image_conversation
 from fgvr.part_worker import remarks_of
@@ -51,11 +51,12 @@ def _subject(context: RunContext, samples: Table, ids: Ids) -> Subject:
 def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
     """The MLLM's answer about a few images, evenly spread over the discovery set; one row."""
     config = context.config
+    mllm = exactly(config.mllm)
     chosen = ids[np.unique(np.linspace(0, len(ids) - 1, config.baselines.findr.images).round().astype(int))]
 
     def compute(folder: StageFolder) -> StageSummary:
         uris = samples.take(chosen, ["uri"])["uri"].to_pylist()
-        answer, remarks = run_once(_ask, config.mllm, uris, config.ingest.limits, workers=config.label.workers)
+        answer, remarks = run_once(_ask, mllm, uris, config.ingest.limits, workers=config.label.workers)
         if answer.text is None:
             reason = "no reply" if answer.failure is None else answer.failure.detail
             raise BaselineError(
@@ -71,8 +72,15 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
         } | ({} if answer.tokens_known else {UNCOUNTED: 1.0})
         return summary
 
-    decides = {"mllm": backend_identity(config.mllm), "ids": digest_of_ids(chosen), "prompt": META_PROMPT}
-    return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute)
+    decides = {
+        "mllm": backend_identity(mllm),
+        "ids": digest_of_ids(chosen),
+        "prompt": META_PROMPT,
+        "tokens": REPLY_TOKENS,
+        "reader": READER,
+        "limits": config.ingest.limits,
+    }
+    return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute, workers=config.label.workers)
 
 
 def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:

@@ -10,12 +10,12 @@ import pyarrow as pa
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr.baselines import BaselineError
-from fgvr.baselines.attributes import PROMPT, UNSURE, described, naming_prompt
+from fgvr.baselines.attributes import PROMPT, RULES, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
 from fgvr.config.baselines import Finer
 from fgvr.mllm.answer_items import Form
 from fgvr.mllm.backend import Answer, Sampling
-from fgvr.mllm.backends import backend_identity, make_backend
+from fgvr.mllm.backends import backend_identity, exactly, make_backend
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
@@ -61,7 +61,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
     """The language model's words about each image, as an answers table."""
     config = context.config
     settings, subject = config.baselines.finer, config.questions.subject
-    llm = language_model(config)
+    llm = exactly(language_model(config))
     sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -84,6 +84,7 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
 
     decides = {
         "llm": backend_identity(llm),
+        "rules": RULES,
         "finer": settings.model_copy(update={"llm": None}),
         "subject": subject,
         "prompt": PROMPT,

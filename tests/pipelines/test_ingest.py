@@ -1,10 +1,12 @@
 import logging
+import os
 import tarfile
 
 import pytest
 
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, fingerprint_of, plain
+from cluster.stage import RunContext, plain
+from fgvr import storage
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
@@ -123,15 +125,14 @@ def test_photos_beside_archives_are_warned_of(tmp_path, caplog, beside, level):
 OLD_ENDINGS = [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"]
 
 
-def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
-    """The part of the config as a version without `exclude` and with eight endings put it into the fingerprint."""
+def test_a_listing_by_the_defaults_stays_when_a_later_version_lists_more_by_default(tmp_path, caplog):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"")
-    folder = {"kind": "folder", "path": str(photos), "class_from": "none", "split_from": "none", "snapshot": "1"}
-    decides = {"source": {**folder, "extensions": OLD_ENDINGS}, "state": {}}
     first = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
-    assert first.fingerprint == fingerprint_of("samples", decides, [])
+    assert set(ingest.deciding(context(tmp_path, kind="folder", path=str(photos)).config.ingest.source)) == {
+        *("kind", "path", "class_from", "split_from", "snapshot")
+    }
     assert "earlier version" not in caplog.text
     # Whoever asks for these eight, or for other names, gets another table than whoever asks for the default.
     others = [
@@ -146,10 +147,11 @@ def test_listings_of_earlier_versions_keep_their_fingerprint(tmp_path, caplog):
     assert "listed by an earlier version" in caplog.text
 
 
-def test_sources_that_list_by_name_are_fingerprinted_as_before(tmp_path):
+def test_a_table_counts_by_its_rows_and_where_relative_ones_start(tmp_path):
     (tmp_path / "list.csv").write_text("uri\na.jpg\n")
     source = build({"ingest": {"source": {"kind": "table", "path": str(tmp_path / "list.csv")}}}).ingest.source
-    assert ingest.deciding(source) == source.model_dump(mode="json") | {"metadata_columns": []}
+    expected = source.model_dump(mode="json") | {"metadata_columns": [], "path": [str(tmp_path), ".csv"]}
+    assert ingest.deciding(source) == expected
 
 
 def test_a_table_that_an_earlier_version_has_read_is_kept_and_said(tmp_path, caplog):
@@ -208,3 +210,80 @@ def test_allowed_roots_count_in_the_listing_and_in_no_other_stage(tmp_path):
     assert own.read()["uri"].to_pylist() == ["/elsewhere/b.jpg", f"{tmp_path}/a.jpg"]
     assert [uri.startswith("unlisted+") for uri in given.read()["uri"].to_pylist()] == [False, True]
     assert "1 rows name places" in given.extra["remarks"][0]
+
+
+def replace_photo(file, data: bytes, seconds: float = 5):
+    """Another content under the same name, at another time."""
+    file.write_bytes(data)
+    then = file.stat().st_mtime + seconds
+    os.utime(file, (then, then))
+
+
+def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"1")
+    options = {"kind": "folder", "path": str(photos)}
+    first = ingest.run(context(tmp_path, **options))
+    (photos / "c.jpg").write_bytes(b"new files wait for another snapshot")
+    (photos / "notes.txt").write_bytes(b"1")
+    assert ingest.run(context(tmp_path, **options)) == first
+    replace_photo(photos / "b.jpg", b"2")  # of the same size
+    assert ingest.run(context(tmp_path, **options, replaced="keep")) == first
+    assert "replaced" not in caplog.text
+    second = ingest.run(context(tmp_path, **options))
+    assert (second.uri != first.uri, second.rows) == (True, 3)
+    assert "1 of 2 listed files were replaced since (size, time or ETag; " in caplog.text
+    assert "b.jpg" in caplog.text
+    assert ingest.run(context(tmp_path, **options)) == second
+    replace_photo(photos / "a.jpg", b"33")
+    third = ingest.run(context(tmp_path, **options))
+    assert len({first.uri, second.uri, third.uri}) == 3
+    (photos / "b.jpg").unlink()  # its row will fail, if it is read at all
+    assert ingest.run(context(tmp_path, **options)) == third
+
+
+@pytest.mark.parametrize("path", ["", "/00.tar", "/{00..01}.tar"])
+def test_tars_that_were_replaced_are_another_table(tmp_path, path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    tars(shards, count=2, bad=0)
+    options = {"kind": "webdataset", "path": f"{shards}{path}"}
+    first = ingest.run(context(tmp_path, **options))
+    assert ingest.run(context(tmp_path, **options)) == first
+    replace_photo(shards / "00.tar", (shards / "01.tar").read_bytes())
+    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+
+
+def test_more_files_than_are_looked_at_are_left_to_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setattr("fgvr.datasets.marks.MOST", 1)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"1")
+    options = {"kind": "folder", "path": str(photos)}
+    first = ingest.run(context(tmp_path, **options))
+    replace_photo(photos / "b.jpg", b"22")
+    assert ingest.run(context(tmp_path, **options)) == first
+    assert ingest.run(context(tmp_path, **options, snapshot="2")).uri != first.uri
+
+
+def test_objects_that_were_replaced_are_another_table(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        storage.write_bytes(f"memory://replaced/{name}", b"1")
+    options = {"kind": "folder", "path": "memory://replaced/"}
+    first = ingest.run(context(tmp_path, **options))
+    assert ingest.run(context(tmp_path, **options)) == first
+    storage.write_bytes("memory://replaced/a.jpg", b"2")
+    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+
+
+@pytest.mark.parametrize("kind", ["table", "layout", "coco"])
+def test_a_snapshot_is_the_way_by_hand_for_lists_of_photos(tmp_path, kind):
+    named = {"name": "dtd"} if kind == "layout" else {}
+    made = [
+        build({"ingest": {"source": {"kind": kind, "path": str(tmp_path), **named, **more}}}).ingest.source
+        for more in ({}, {"snapshot": "2"})
+    ]
+    assert ingest.deciding(made[0]) != ingest.deciding(made[1])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fgvr import storage
-from fgvr.config.models import VllmBackend
+from fgvr.config.models import OpenAIBackend, VllmBackend
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.engine_start import engine_arguments, start_engine
 from fgvr.mllm.memory import NotEnoughMemory
@@ -120,3 +120,37 @@ def test_engine_arguments_of_cpu_and_gpu(tmp_path: Path) -> None:
     gpu = engine_arguments(config, files, on_cpu=False, vision=False)
     assert (gpu["gpu_memory_utilization"], gpu["enforce_eager"]) == (0.9, False)
     assert not {"kv_cache_memory_bytes", "limit_mm_per_prompt"} & set(gpu)
+
+
+def test_how_an_engine_is_sized_decides_nothing_and_what_is_not_known_does(tmp_path: Path) -> None:
+    def of(**arguments: Any) -> dict[str, Any]:
+        return backend_identity(VllmBackend(model=str(tmp_path / "model"), engine_args=arguments))
+
+    folder(tmp_path)
+    plain = of()
+    assert of(max_num_batched_tokens=8192, block_size=32, hf_token="secret") == plain
+    for deciding in ({"quantization": "fp8"}, {"kv_cache_dtype": "fp8"}, {"hf_overrides": {}}, {"from_tomorrow": 1}):
+        assert of(**deciding) != plain
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    before = of(tokenizer=str(tmp_path / "tokenizer"))
+    assert str(tmp_path) not in repr(before)
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"other": 1}')
+    assert of(tokenizer=str(tmp_path / "tokenizer")) != before
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://gpu:8001/v1",
+        "https://gpu/v1/",
+        "http://user:key@gpu:8000/v1",
+        "http://GPU:8000/v1?key=secret",
+    ],
+)
+def test_a_server_is_its_host_and_path(url: str) -> None:
+    first, other = (OpenAIBackend(model="m", base_url=each) for each in ("http://gpu:8000/v1", url))
+    assert backend_identity(other) == backend_identity(first)
+    assert "key" not in repr(backend_identity(other))
+    elsewhere = OpenAIBackend(model="m", base_url="http://gpu2:8000/v1")
+    assert backend_identity(elsewhere) != backend_identity(first)

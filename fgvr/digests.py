@@ -1,0 +1,181 @@
+"""What a file holds, as a name for fingerprints: a digest of all its bytes, which costs once while the file stays.
+
+Weights are gigabytes, and every command asks for their names. So a digest is kept in the user's cache by the file's
+path, size, times and inode: as long as none of these changes, the bytes are not read again. The time of the last change
+of the inode (ctime) is among them because nobody sets it: a file that was replaced by one of the same size and time
+(`cp -p`, an unpacked archive) is another file all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fgvr import disk_cache, storage
+from fgvr.errors import UserError
+
+KEPT = "digests"
+"""Folder of the kept digests below `fgvr.disk_cache.root()`: a small file each."""
+BOUND = 4096
+"""Digests that are kept; of more, those that were written first go."""
+SMALL = 2**20
+"""Bytes up to which a file is read each time: that is as quick as looking its digest up."""
+SETTLED_SECONDS = 5.0
+"""Age of a file's last change from which its digest is kept: a later change cannot have the same time by then."""
+TRIES = 3
+MANY = 64 * 2**20
+"""Bytes from which several files are read side by side."""
+LARGE = 4 * 2**30
+"""Bytes from which the log says that they are read: it takes many seconds."""
+_FOR_PEOPLE = re.compile(r"(licen[cs]e|notice|use_policy|acceptable_use)\b.*|.*\.(md|rst)", re.IGNORECASE)
+_HEX = re.compile(r"[0-9a-f]{64}")
+Mark = list[int]
+"""Size, time of the last change of the content and of the inode (nanoseconds), inode."""
+
+log = logging.getLogger(__name__)
+
+
+class FileChanging(UserError, OSError):
+    """A file was written each time that it was read."""
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of all bytes of a file on this machine, 64 hex digits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileChanging: somebody writes it all the time.
+    """
+    real = Path(os.path.realpath(path))
+    for _ in range(TRIES):
+        mark = _mark(real)
+        kept = _read(real, mark) if mark[0] > SMALL else None
+        if kept is not None:
+            return kept
+        with real.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        now = time.time()
+        if _mark(real) == mark:
+            if mark[0] > SMALL and now - max(mark[1:3]) / 1e9 > SETTLED_SECONDS:
+                _keep(real, mark, digest)
+            return digest
+    raise FileChanging(f"{real}: it was changed while it was read, {TRIES} times; start again when it is written")
+
+
+def content_of(uri: str | Path) -> str:
+    """What tells a file anywhere from its next version: its digest on this machine, the store's own mark elsewhere.
+
+    Raises FileNotFoundError.
+    """
+    if storage.is_local(uri):
+        return file_digest(storage.local_path(uri).expanduser())
+    fs, path = storage.resolve(uri)
+    fs.invalidate_cache(path)
+    return version_of(fs.info(path))
+
+
+def version_of(facts: Mapping[str, Any]) -> str:
+    """An object's version as its store tells it, with its size: the ETag or checksum, else the time of its writing."""
+    mark = next((str(facts[name]) for name in storage.CHANGE_MARKS if facts.get(name)), "")
+    return f"{mark}:{facts.get('size')}"
+
+
+def folder_digest(place: str | Path) -> str:
+    """Name of a folder's content, 16 hex digits: of names and contents of all its files, wherever it lies.
+
+    On this machine of all bytes, so that copies agree; in an object store of the marks of its objects, and nothing is
+    fetched. Texts for people (*.md, LICENSE) and hidden files (.git, what a download leaves) do not count.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+    """
+    found = _local_files(storage.local_path(place).expanduser()) if storage.is_local(place) else _objects(str(place))
+    if not found:
+        raise FileNotFoundError(f"there is nothing at {place}")
+    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()[:16]
+
+
+def counts(name: str) -> bool:
+    """Whether a file of a model's folder, by its name in it (with `/`), is a part of the model."""
+    parts = name.split("/")
+    return not any(part.startswith(".") for part in parts) and _FOR_PEOPLE.fullmatch(parts[-1]) is None
+
+
+def _local_files(folder: Path) -> dict[str, str]:
+    names = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    files = {name: file for name, file in names.items() if counts(name)}
+    unknown = sum(_unread_bytes(file) for file in files.values())
+    if unknown >= LARGE:
+        log.info("%s: reading its %.0f GiB once, so that this model is known by what it holds", folder, unknown / 2**30)
+    if unknown < MANY:
+        return {name: file_digest(file) for name, file in files.items()}
+    with ThreadPoolExecutor(4) as pool:  # hashing leaves the interpreter's lock alone
+        return dict(zip(files, pool.map(file_digest, files.values()), strict=True))
+
+
+def _objects(uri: str) -> dict[str, str]:
+    fs, path = storage.resolve(uri)
+    found = {name.removeprefix(path).lstrip("/"): facts for name, facts in fs.find(path, detail=True).items()}
+    return {name: version_of(facts) for name, facts in found.items() if counts(name)}
+
+
+def _mark(path: Path) -> Mark:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
+def _unread_bytes(path: Path) -> int:
+    real = Path(os.path.realpath(path))
+    mark = _mark(real)
+    return 0 if mark[0] > SMALL and _read(real, mark) is not None else mark[0]
+
+
+def _place(path: Path) -> Path:
+    return disk_cache.root() / KEPT / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+
+
+def _read(path: Path, mark: Mark) -> str | None:
+    """The kept digest of the file as it is; None where there is none, or what is kept cannot be read."""
+    try:
+        facts = json.loads(_place(path).read_bytes())
+        digest = facts["digest"]
+        return str(digest) if facts["mark"] == mark and _HEX.fullmatch(digest) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(path: Path, mark: Mark, digest: str) -> None:
+    """Write it beside and rename: another process sees a whole entry or none. Without a cache it is read anew."""
+    place = _place(path)
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            beside.write_text(json.dumps({"path": os.fsdecode(path), "mark": mark, "digest": digest}))
+            beside.replace(place)
+        finally:
+            beside.unlink(missing_ok=True)
+        _bound(place.parent)
+
+
+def _bound(folder: Path) -> None:
+    entries = [entry for entry in os.scandir(folder) if entry.name.endswith(".json")]
+    if len(entries) <= BOUND:
+        return
+    ages: dict[str, float] = {}
+    for entry in entries:
+        with suppress(OSError):  # another process was quicker
+            ages[entry.path] = entry.stat().st_mtime
+    for path in sorted(ages, key=ages.__getitem__)[: len(ages) - BOUND * 3 // 4]:
+        with suppress(OSError):
+            Path(path).unlink()

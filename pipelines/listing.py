@@ -1,0 +1,100 @@
+"""Which listing of a source counts in a run: the first one, or one that was made when its photos had been replaced.
+
+A listing is made once and kept, since new files would give all images new ids. But where photos were replaced under
+their names (`fgvr.datasets.marks`), what was computed from them is of other photos: they are listed anew, which makes
+another samples table, and so another table of everything that is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster.stage import RunContext, fingerprint_of
+from fgvr import storage
+from fgvr.config.data import Source
+from fgvr.datasets import marks
+from fgvr.failures import shown_uri
+from fgvr.tables import MANIFEST
+
+log = logging.getLogger(__name__)
+
+MARKS = "marks.json"
+"""Beside the samples table: URI of each listed file → what tells it from another one under its name."""
+LISTINGS = "listings.json"
+"""In the run's folder: fingerprint of a source's first listing → what names its last one, if photos were replaced."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing of a source.
+
+    Attributes:
+        folder: URI of the run's.
+        first: what decides the first listing of this source.
+        replaced: names the photos that this one was made of; empty for the first one.
+    """
+
+    folder: str
+    first: dict[str, Any]
+    replaced: str = ""
+
+    @classmethod
+    def of(cls, context: RunContext, decides: dict[str, Any]) -> Listing:
+        """The last listing of the source that `decides` describes."""
+        first = cls(context.folder, decides)
+        return replace(first, replaced=first._known().get(first._key, ""))
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What decides this one."""
+        return self.first | ({"replaced": self.replaced} if self.replaced else {})
+
+    def looked_at(self, source: Source) -> tuple[Listing, marks.Marks | None]:
+        """This listing, or another one where some of its photos were replaced, and the photos as they are now.
+
+        None where they are not looked at: by `ingest.source.replaced`, or because there are too many of them.
+        """
+        if getattr(source, "replaced", "keep") == "keep":
+            return self, None
+        try:
+            before: marks.Marks | None = json.loads(storage.read_bytes(self._path(MARKS)))
+        except FileNotFoundError:
+            if storage.exists(self._path(MANIFEST)):
+                return self, None
+            before = None
+        now = marks.look(source)
+        changed = [] if before is None or now is None else marks.replaced(before, now)
+        if before is None or now is None or not changed:
+            return self, now
+        log.warning(
+            "ingest: %s of %s listed files were replaced since (size, time or ETag; %s): they are listed again and all "
+            "is computed anew. To keep what is finished: --ingest.source.replaced keep",
+            f"{len(changed):,}",
+            f"{len(before):,}",
+            shown_uri(changed[0]),
+        )
+        return replace(self, replaced=marks.digest(before, now)), now
+
+    def keep(self) -> None:
+        """Remember it: its table is there."""
+        known = self._known()
+        if known.get(self._key, "") != self.replaced:
+            place = storage.join(self.folder, LISTINGS)
+            storage.write_bytes(place, json.dumps(known | {self._key: self.replaced}).encode())
+
+    @property
+    def _key(self) -> str:
+        return fingerprint_of("samples", self.first, [])
+
+    def _path(self, name: str) -> str:
+        return storage.join(self.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name)
+
+    def _known(self) -> dict[str, str]:
+        try:
+            known: dict[str, str] = json.loads(storage.read_bytes(storage.join(self.folder, LISTINGS)))
+        except FileNotFoundError:
+            return {}
+        return known

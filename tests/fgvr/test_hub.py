@@ -1,0 +1,99 @@
+"""Names on the hub count by their commit, from a hub cache as `huggingface_hub` lays it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgvr import hub
+from fgvr.clip.model import load_clip
+from fgvr.clip.source import ClipError, find_clip, pinned
+from fgvr.config.models import Clip, VllmBackend
+from fgvr.demo.paths import CLIP_PATH
+from fgvr.metrics.semantic import SentenceModelError, look_up
+from fgvr.mllm import model_files
+from fgvr.mllm.backends import exactly
+
+OLD, NEW = "a" * 40, "b" * 40
+Publish = Callable[[str, dict[str, bytes], str], None]
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Put a commit of a model into the cache, as the newest."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def add(name: str, files: dict[str, bytes], commit: str) -> None:
+        repo = tmp_path / f"models--{name.replace('/', '--')}"
+        for file, data in files.items():
+            place = repo / "snapshots" / commit / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / "main").write_text(commit)
+
+    return add
+
+
+def clip_files() -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in CLIP_PATH.iterdir() if file.is_file()}
+
+
+def test_a_name_is_the_commit_that_it_means_now(publish: Publish) -> None:
+    publish("owner/clip", clip_files(), OLD)
+    publish("owner/bert", {"modules.json": b"[]"}, OLD)
+    publish("owner/mllm", {"config.json": b"{}"}, OLD)
+    clip, mllm = Clip(model="hf-hub:owner/clip"), VllmBackend(model="owner/mllm")
+
+    def identities() -> list[Any]:
+        return [find_clip(clip).identity(), look_up("owner/bert").identity(), model_files.identity(mllm)]
+
+    before = identities()
+    assert [facts["commit"] for facts in before] == [OLD] * 3
+    held = [pinned(clip), look_up("owner/bert").exactly, exactly(mllm)]
+    for name, file in (("clip", "open_clip_config.json"), ("bert", "modules.json"), ("mllm", "config.json")):
+        publish(f"owner/{name}", {file: b'{"model_cfg": {}}'}, NEW)
+    assert [facts["commit"] for facts in identities()] == [NEW] * 3
+    # Workers that come later are asked for what the fingerprint names.
+    assert find_clip(held[0]).identity() == before[0]
+    assert look_up(held[1]).identity() == before[1]
+    assert model_files.identity(held[2]) == before[2]
+    # A revision is another spelling of its commit.
+    assert find_clip(clip.model_copy(update={"revision": OLD})).identity() == before[0]
+    assert look_up(f"owner/bert@{OLD}").identity() == before[1]
+
+
+def test_a_hub_clip_is_loaded_from_the_files_of_its_commit(publish: Publish) -> None:
+    publish("owner/clip", clip_files(), OLD)
+    publish("owner/clip", {"open_clip_config.json": b'{"model_cfg": {"embed_dim": 3}}'}, NEW)
+    image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3))
+    there = load_clip(Clip(model="hf-hub:owner/clip", revision=OLD))
+    assert there.source.commit == OLD
+    np.testing.assert_array_equal(
+        there.encode_images([image]), load_clip(Clip(model=str(CLIP_PATH))).encode_images([image])
+    )
+    with pytest.raises(ClipError, match="weights"):
+        load_clip(Clip(model="hf-hub:owner/clip"))
+
+
+def test_what_the_hub_does_not_give_is_named_by_its_field(publish: Publish) -> None:
+    publish("owner/clip", {"open_clip_config.json": json.dumps({}).encode()}, OLD)
+    with pytest.raises(ClipError, match=r"clip\.model: .*hf-hub:owner/none.*HF_HUB_OFFLINE is set"):
+        find_clip(Clip(model="hf-hub:owner/none"))
+    with pytest.raises(ClipError, match=r"owner/clip at v9 \(clip\.revision\)"):
+        find_clip(Clip(model="hf-hub:owner/clip", revision="v9"))
+    with pytest.raises(ClipError, match=r"clip\.model: "):
+        find_clip(Clip(model="hf-hub:no name"))
+    with pytest.raises(model_files.ModelError, match=r"owner/none at v9 \(mllm\.revision\)"):
+        model_files.identity(VllmBackend(model="owner/none", revision="v9"))
+    with pytest.raises(SentenceModelError, match=r"evaluate\.sentence_model = owner/none: not in the hub's cache"):
+        look_up("owner/none")
+    with pytest.raises(SentenceModelError, match="s3: "):
+        look_up("a b c", "s3: ")
+    with pytest.raises(hub.HubError):
+        hub.commit_of("owner/none", "config.json")
