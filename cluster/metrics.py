@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import ParamSpec
 
 from cluster.tracking_names import label
 from fgvr.schemas import Reason
@@ -26,15 +26,13 @@ SECONDS = [0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
 """Bounds of the histogram of times between parts."""
 
 
-def _or_not(
-    record: Callable[Concatenate[StageMetrics, Given], None],
-) -> Callable[Concatenate[StageMetrics, Given], None]:
+def _or_not(record: Callable[Given, None]) -> Callable[Given, None]:
     """Numbers for people that Ray does not take, at its end or ours, stop no stage."""
 
     @wraps(record)
-    def tried(metrics: StageMetrics, *args: Given.args, **more: Given.kwargs) -> None:
+    def tried(*args: Given.args, **more: Given.kwargs) -> None:
         try:
-            record(metrics, *args, **more)
+            record(*args, **more)
         except Exception as error:
             log.debug("Ray does not take a stage's numbers: %s", error)
 

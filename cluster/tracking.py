@@ -25,7 +25,7 @@ from cluster.console import quiet_before_start
 from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
 from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
 from cluster.tracking_names import LONGEST_TAG, flat, named, names_tag, run_name
-from cluster.tracking_send import Sender
+from cluster.tracking_send import PARENT_TAG, Sender
 from fgvr import storage
 from fgvr.config import Config, to_yaml
 from fgvr.errors import UserError, user_error_in
@@ -128,6 +128,7 @@ class Tracker:
         self._refused: set[str] = set()
         self._lock = threading.RLock()
         self._warned = False
+        self._let_go = False
 
     @property
     def run_id(self) -> str:
@@ -168,8 +169,14 @@ class Tracker:
                 raise TrackingError(f"tracking.uri = {masked(self.uri)}: {refused}") from refused
         self.flush()
 
+    def let_go(self) -> None:
+        """Tell nothing from now on, and end nothing: another session owns the run, and goes on with it."""
+        self._let_go = True
+
     def end(self, status: str) -> None:
         """Close the parent run, and try once more to tell what MLflow did not take so far."""
+        if self._let_go:
+            return
         self.note.end(status)
         self._sender.link.try_soon()
         self._sender.uploads.try_soon()
@@ -197,21 +204,29 @@ class Tracker:
         self.tell(note)
         stage = StageRun(self, note)
         before = _stage.set(stage)
+        why: BaseException | None = None
         try:
             yield stage
         except BaseException as error:
-            stage.add_progress()
-            if isinstance(error, Exception):
-                note.news.tag({"stopped": safe(str(user_error_in(error) or error))[:LONGEST_TAG]})
-            note.end(FAILED)
+            why = error
             raise
         finally:
             _stage.reset(before)
-            if note.ended is None:
-                stage.add_progress()
-                note.end(FINISHED)
-            note.table = ""  # the block has ended, so it is known how
+            self._close(stage, why)
+
+    def _close(self, stage: StageRun, why: BaseException | None) -> None:
+        """A stage's block has ended; whatever goes wrong here, it has ended as it has."""
+        try:
+            note = stage.note
+            stage.add_progress()
+            if isinstance(why, Exception):
+                note.news.tag({"stopped": safe(str(user_error_in(why) or why))[:LONGEST_TAG]})
+            if why is not None or note.ended is None:
+                note.end(FINISHED if why is None else FAILED)
+            note.table = ""  # how it has ended is known
             self.tell(note)
+        except Exception as error:
+            self._say_slip(error)
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Numbers of the whole pipeline; those of a stage's block are told when the stage has ended well."""
@@ -234,7 +249,7 @@ class Tracker:
 
     def tell_progress(self, note: Note, news: News) -> None:
         """Tell what may come later: it stays in `news` where MLflow cannot be told in this moment."""
-        if not note.run_id or not self._sender.link.ready() or not self._lock.acquire(blocking=False):
+        if self._let_go or not note.run_id or not self._sender.link.ready() or not self._lock.acquire(blocking=False):
             return
         try:
             self._sender.tell(note.run_id, news)
@@ -245,6 +260,8 @@ class Tracker:
 
     def keep(self, note: Note) -> None:
         """Write a note into the run folder."""
+        if self._let_go:
+            return
         note.store = self._store
         self._outbox.keep(note)
 
@@ -259,7 +276,7 @@ class Tracker:
             again: also what it refused before.
         """
         with self._lock:
-            if not self._sender.link.ready():
+            if self._let_go or not self._sender.link.ready():
                 return
             try:
                 self._send(self.note, None, again)
@@ -272,8 +289,7 @@ class Tracker:
                 self._say_refused(refused)
             # A slip in here, or a library's error that nobody foresaw, must not cost a table either.
             except Exception as error:
-                log.warning("MLflow was not told all: %s: %s", type(error).__name__, safe(str(error)))
-                log.debug("the whole error", exc_info=error)
+                self._say_slip(error)
 
     def _send(self, note: Note, parent: str | None, again: bool) -> None:
         if not note.waits() or (note.file in self._refused and not again):
@@ -310,7 +326,12 @@ class Tracker:
             self.note.run_id, self.note.untold = "", True
             self._sender.run_id(self.note, None)
             self._write_run_file()
-        note.run_id = self.note.run_id if note is self.note else ""
+        if note is self.note:
+            return
+        if self._sender.is_there(note.run_id):
+            note.news.tags[PARENT_TAG] = self.run_id
+        else:
+            note.run_id = ""
 
     def _take_over(self, note: Note) -> None:
         """A note of an earlier session: a stage has ended well if it was committed; what had not ended was killed."""
@@ -343,6 +364,10 @@ class Tracker:
         facts = {"tracking_uri": masked(self.uri), "run_id": self.note.run_id, "key": self.note.tag[1]}
         leave(storage.join(self._folder, RUN_FILE), json.dumps(facts).encode())
 
+    def _say_slip(self, error: Exception) -> None:
+        log.warning("MLflow was not told all: %s: %s", type(error).__name__, safe(str(error)))
+        log.debug("the whole error", exc_info=error)
+
     def _say_away(self, why: Exception) -> None:
         if not self._warned:
             log.warning(
@@ -356,6 +381,12 @@ class Tracker:
 
     def _say_refused(self, why: Exception) -> None:
         log.warning("MLflow refuses something; it is kept in %s: %s", self._outbox.folder, why)
+
+
+def let_go() -> None:
+    """Forget the open runs without ending them: another session owns the run folder, and goes on with them."""
+    for tracker in _open:
+        tracker.let_go()
 
 
 def log_history(history: Sequence[Mapping[str, float]]) -> None:
@@ -445,7 +476,7 @@ def _local_store(uri: str, folder: str, *, own: bool) -> str | None:
     if file is None:
         return None
     place = folder if own else str(file.parent)  # a store of several runs keeps none of its files in one of them
-    artifacts = storage.join(place, tracking_store.ARTIFACTS)
+    artifacts = tracking_store.artifacts_in(place)
     try:
         tracking_store.prepare(file, own=own)
         if own:
@@ -464,6 +495,7 @@ def _note_of_run(config: Config, folder: str, store: str, uri: str) -> Note:
         facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
         same = facts["tracking_uri"] == masked(uri) or store == OWN
         key, run_id = str(facts.get("key") or note.tag[1]), str(facts["run_id"])
+        note.asked = "key" in facts  # an earlier session may have died when MLflow made the run
     except FileNotFoundError:
         same, key, run_id = False, note.tag[1], ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:

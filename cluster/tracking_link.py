@@ -133,8 +133,9 @@ def _refusal(error: Exception) -> Refused | None:
     """The error as one that would come again; None where it is the server's or the network's trouble."""
     from mlflow.exceptions import InvalidUrlException, MlflowException
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+    from sqlalchemy.exc import ArgumentError
 
-    if isinstance(error, UnsupportedModelRegistryStoreURIException | InvalidUrlException):
+    if isinstance(error, UnsupportedModelRegistryStoreURIException | InvalidUrlException | ArgumentError):
         return Refused(_words(error))
     if isinstance(error, MlflowException):
         code = str(error.error_code)

@@ -69,10 +69,13 @@ def shown(value: Any, limit: int) -> str:
 
 def flat(value: Any) -> list[tuple[str, str]]:
     """Nested values as (dotted name, value) pairs for parameters; lists and the rest beyond MOST_PARAMETERS as text."""
-    pairs = [(name or "value", shown(item, LONGEST_PARAMETER)) for name, item in _leaves(masked_tree(value), "")]
-    if len(pairs) > MOST_PARAMETERS:
-        more = len(pairs) - MOST_PARAMETERS
-        pairs = [*pairs[:MOST_PARAMETERS], ("left out", f"{more:,} more; the run's config.yaml has all")]
+    leaves = list(_leaves(value, ""))
+    pairs = [
+        (name or "value", shown(masked_tree(item, name), LONGEST_PARAMETER)) for name, item in leaves[:MOST_PARAMETERS]
+    ]
+    if len(leaves) > MOST_PARAMETERS:
+        more = len(leaves) - MOST_PARAMETERS
+        pairs.append(("left out", f"{more:,} more; the run's config.yaml has all"))
     return pairs
 
 

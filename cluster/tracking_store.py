@@ -19,13 +19,13 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from fgvr import disk_cache
+from fgvr import disk_cache, storage
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ KEPT = "mlflow"
 """Folder of the empty stores in the user's cache."""
 BESIDE = ("-journal", "-wal", "-shm")
 """What SQLite keeps beside a file; of another one it would be played into it."""
+LOCK_SECONDS = 5.0
+"""Another process is waited for before its store is looked at."""
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -70,6 +72,12 @@ def local_file(uri: str) -> Path | None:
     return None if not place or place == ":memory:" or place.startswith("file:") else Path(place).absolute()
 
 
+def artifacts_in(folder: str) -> str:
+    """Where a store keeps artifacts in a folder, as MLflow reads it: it takes `%41` in a plain path for a letter."""
+    place = storage.join(folder, ARTIFACTS)
+    return Path(place).as_uri() if storage.is_local(place) and "%" in place else place
+
+
 def prepare(file: Path, *, own: bool = True) -> None:
     """See to it that a whole store is at `file`; done in a moment where one is.
 
@@ -101,7 +109,7 @@ def state_of(file: Path) -> State:
     if not file.exists() or file.stat().st_size == 0:  # SQLite makes an empty file when it opens one that is not there
         return State.UNFINISHED if file.exists() else State.NOTHING
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=5)) as store:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS)) as store:
             tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not tables - {"alembic_version"}:
                 return State.UNFINISHED
@@ -133,6 +141,15 @@ def set_places(file: Path, artifacts: str, *, moved: bool) -> None:
         for old in sorted(place for place in places if place and place.endswith(end) and place != artifacts):
             for table, column in PLACES if moved else PLACES[:1]:
                 _replace_start(store, table, column, old, artifacts)
+            _forget_places()
+
+
+def _forget_places() -> None:
+    """MLflow remembers in a process where each run's artifacts lie."""
+    from mlflow.tracking._tracking_service import utils
+
+    with suppress(AttributeError):  # of another MLflow
+        utils._artifact_repos_cache.clear()
 
 
 def _replace_start(store: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
