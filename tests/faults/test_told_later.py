@@ -41,7 +41,7 @@ def serving(folder: Path, port: int) -> Iterator[Callable[[], None]]:
         server.wait()
 
     try:
-        end = time.monotonic() + 180
+        end = time.monotonic() + 400
         while True:
             assert server.poll() is None, (folder / "log").read_text()[-2000:]
             try:
