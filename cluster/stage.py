@@ -37,6 +37,7 @@ from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.images import PIXELS
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.part_worker import REMARKS
+from fgvr.safe_text import safe
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
@@ -220,7 +221,6 @@ class RunContext:
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
                 summary.examples = self._with_uris(summary.examples, inputs)
                 self._check_failures(name, uri, summary)
-                progress.finished(summary.rows, summary.failures, summary.metrics)
             table = Table(
                 uri=uri,
                 name=name,
@@ -239,11 +239,12 @@ class RunContext:
                 made_with=begun.made_with,
                 limits=begun.limits if summary.by_rows else {},
             )
-            tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
+            _before_commit(tracked.finish, table)
             table.commit()
-            clock.forget()
-            for left in (PLAN, PARTS, RETRYING, TOO_MANY, BEGUN):
-                storage.remove(storage.join(uri, left))
+            # From here on the stage is done, whatever becomes of the rest: what MLflow keeps of it waits in the run
+            # folder since `finish`, and is sent when this block ends.
+            _clear(clock, uri)
+            progress.finished(summary.rows, summary.failures, summary.metrics)
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
@@ -334,6 +335,25 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
     storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
     storage.remove(storage.join(uri, tables.MANIFEST))
     return before
+
+
+def _before_commit(finish: Callable[[Table], object], table: Table) -> None:
+    """What is kept for MLflow of a stage that is about to be committed, and that no failure to do so may stop."""
+    try:
+        finish(table)
+    except Exception as error:
+        log.warning("%s: not kept for MLflow: %s: %s", table.name, type(error).__name__, safe(str(error)))
+        log.debug("the whole error", exc_info=error)
+
+
+def _clear(clock: StageClock, uri: str) -> None:
+    """Remove what only an unfinished stage needs; what stays harms nobody, and no store's trouble undoes a commit."""
+    try:
+        clock.forget()
+        for left in (PLAN, PARTS, RETRYING, TOO_MANY, BEGUN):
+            storage.remove(storage.join(uri, left))
+    except Exception as error:
+        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
 
 
 def _finished(uri: str, manifest: str = tables.MANIFEST) -> Table | None:
