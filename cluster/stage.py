@@ -19,12 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from cluster import lease
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, PLAN, RETRYING, TOO_MANY
+from cluster.stage_files import CLOCK, RETRYING, TOO_MANY, clear_left
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -177,10 +178,12 @@ class RunContext:
         uri = storage.join(self.folder, "tables", name, fingerprint)
         if self.record is not None:
             self.record.stage(name, fingerprint)
+        lease.check(uri)
         before = _finished(uri)
         retry = self.config.run.retry_failed
         if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
+            clear_left(uri)
             self.tables.append(before)
             return before
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
@@ -211,11 +214,12 @@ class RunContext:
                 | ({REMARKS: list(summary.remarks)} if summary.remarks else {}),
                 examples=summary.examples,
             )
+            lease.check(uri)
             tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
+            lease.check(uri)
             table.commit()
             clock.forget()
-            for left in (PLAN, RETRYING, TOO_MANY):
-                storage.remove(storage.join(uri, left))
+            clear_left(uri)
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cluster.console import quiet_before_start
+from cluster.lease import LeaseLost
 from fgvr import storage
 from fgvr.config import Config, to_yaml
 from fgvr.errors import user_error_in
@@ -95,6 +97,8 @@ class Tracker:
             mlflow.log_params(_flat(masked_tree(plain(decides))))
             try:
                 yield StageRun(run.info.run_id)
+            except LeaseLost:  # its run is the new owner's to end
+                raise
             except Exception as error:
                 mlflow.set_tag("stopped", safe(str(user_error_in(error) or error))[:MAX_TAG])
                 raise
@@ -115,6 +119,14 @@ class Tracker:
             copy = Path(temporary) / Path(uri).name
             copy.write_bytes(storage.read_bytes(uri))
             mlflow.log_artifact(str(copy), folder, run_id=self.run_id)
+
+
+def let_go() -> None:
+    """Forget the open runs without ending them, on all threads: another session owns the run, and goes on with them."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:  # MLflow's own ways to leave a run end it
+        for runs in fluent._active_run_stack.get_all_thread_values().values():
+            runs.clear()
 
 
 def log_history(history: Sequence[Mapping[str, float]]) -> None:

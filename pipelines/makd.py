@@ -17,6 +17,7 @@ from typing import Literal
 
 from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage_files import training_name
 from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage
@@ -80,8 +81,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     trained = train(
         train_student,
         job,
-        # A retry may have more images than the training that is finished there.
-        name=f"training-{folder.attempt}" if folder.attempt else "training",
+        name=training_name(folder.attempt),
         folder=folder.uri,
         workers=settings.workers,
         field="makd.workers",

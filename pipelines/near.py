@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage_files import training_name
 from cluster.train import train
 from fgvr import storage
 from fgvr.candidate_table import disambiguate
@@ -55,7 +56,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         trained = train(
             train_near,
             job,
-            name="training",
+            name=training_name(folder.attempt),
             folder=folder.uri,
             workers=config.near.workers,
             field="near.workers",

@@ -13,9 +13,11 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from cluster import lease
 from cluster.once import run_once
 from cluster.parts import PartJob, run_parts
 from cluster.stage import RunContext, StageFolder, StageSummary
@@ -41,6 +43,8 @@ from fgvr.tables import Table
 log = logging.getLogger(__name__)
 
 FILES, READY = "files", "ready.json"
+OTHERS = "others"
+"""Key in the file of plans: those that were made before the last one, for other sizes and settings."""
 
 
 @dataclass(frozen=True)
@@ -142,22 +146,33 @@ def wanted(context: RunContext) -> Wanted:
 def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     """The plan of the search `name`; None for one so small that it needs none.
 
-    A run keeps its plan: rates differ from time to time.
+    A run keeps its plans, one for each size and settings that it was asked for: rates differ from time to time, and
+    settings that come back must find what was computed with them.
     """
     search = context.config.neighbours
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
     place = storage.join(context.folder, f"{name}_plan.json")
     key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), search.model_dump(mode="json")]))
-    if storage.exists(place):
-        known = json.loads(storage.read_bytes(place))
+    plans = _plans(place)
+    for known in plans:
         kept = Plan.read(known["plan"])
         if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
             return kept
     how = _planned(context, size)
-    storage.write_bytes(place, json.dumps({"key": key, "plan": asdict(how)}, indent=1).encode())
+    facts = {"key": key, "plan": asdict(how), OTHERS: [known for known in plans if known["key"] != key]}
+    lease.check(place)
+    storage.write_bytes(place, json.dumps(facts, indent=1).encode())
     log.info("%s: %s", name, "; ".join(how.reasons))
     return how
+
+
+def _plans(place: str) -> list[dict[str, Any]]:
+    """Plans with what they were made for, the last one first; earlier versions kept no others."""
+    if not storage.exists(place):
+        return []
+    last = json.loads(storage.read_bytes(place))
+    return [last, *last.pop(OTHERS, [])]
 
 
 def _planned(context: RunContext, size: Size) -> Plan:
@@ -242,6 +257,7 @@ class _Work:
             size = self.config.workers.rows_per_part
             arguments = {"queries": self.queries, "shards": places, "rows_per_part": size, "k": self.k}
             summary = self.folder.run_parts(self._job(self.folder.uri, MergeWorker, arguments), self.ids)
+        lease.check(self.folder.uri)
         storage.remove(self.folder.path(FILES))
         summary.metrics = {"recall": min(recalls)}
         exact = [task.how for task in tasks if task.how.method == "exact"]

@@ -16,6 +16,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from cluster import lease
 from fgvr.errors import user_error_in
 from tune.stage_sweep import EPOCH, Objective
 
@@ -128,6 +129,8 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
     def _close(self, trial: Trial, status: str, state: str, tags: dict[str, str] | None = None) -> None:
         from mlflow import MlflowClient
 
+        if lease.is_lost():  # its run is the new owner's to end
+            return
         client = MlflowClient()
         run_id = self._find(client, trial)
         if run_id is None:
