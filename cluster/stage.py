@@ -25,7 +25,7 @@ from cluster.parts import PartJob, PartSummary, TooManyFailures, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, RETRYING, TOO_MANY, clear_left
+from cluster.stage_files import CLOCK, PLAN, RETRYING, TOO_MANY, clear_left
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -219,6 +219,8 @@ class RunContext:
             lease.check(uri)
             table.commit()
             clock.forget()
+            for left in (PLAN, RETRYING, TOO_MANY):
+                storage.remove(storage.join(uri, left))
             clear_left(uri)
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
