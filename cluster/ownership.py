@@ -160,7 +160,8 @@ def _taken_over(mine: Lease, number: int, other: Owner, clock: Clock, pause: Pau
 def _forget_waiting(folder: str) -> None:
     """Signs of sessions that wait: those that still do leave another one."""
     for name in _waiting(folder):
-        storage.remove(storage.join(folder, FOLDER, name))
+        with suppress(FileNotFoundError):  # it has just ended its wait
+            storage.remove(storage.join(folder, FOLDER, name))
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ def look(folder: str, seconds: float, *, clock: Clock = time.monotonic, pause: P
     owner, begin = Owner.from_json(first[1]), clock()
     if owner.is_free or owner.process.is_alive:
         return Seen(owner, not owner.is_free, _who_waits(folder, waiting))
+    if seconds:
+        log.warning("%s: watching for a sign of life of %s, at most %.0f s", folder, owner, seconds)
     while clock() - begin < seconds:
         pause(LOOK)
         now = lease.newest(folder)
