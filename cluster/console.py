@@ -22,6 +22,7 @@ LEVELS = {
     "botocore": logging.WARNING,
     "aiobotocore": logging.WARNING,
     "py4j": logging.WARNING,
+    "urllib3.connectionpool": logging.ERROR,  # each try of a call to a tracking server that is away; we say it once
     "sentence_transformers": logging.WARNING,
     "faiss.loader": logging.WARNING,
     "ray.train": logging.WARNING,

@@ -6,10 +6,18 @@ one of the few reasons of `fgvr.schemas.Reason`, so that the number of series st
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import ParamSpec
 
+from cluster.tracking_names import label
 from fgvr.schemas import Reason
+
+log = logging.getLogger(__name__)
+
+Given = ParamSpec("Given")
 
 REASONS = frozenset(reason.value for reason in Reason)
 OTHER = "other"
@@ -18,13 +26,26 @@ SECONDS = [0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
 """Bounds of the histogram of times between parts."""
 
 
+def _or_not(record: Callable[Given, None]) -> Callable[Given, None]:
+    """Numbers for people that Ray does not take, at its end or ours, stop no stage."""
+
+    @wraps(record)
+    def tried(*args: Given.args, **more: Given.kwargs) -> None:
+        try:
+            record(*args, **more)
+        except Exception as error:
+            log.debug("Ray does not take a stage's numbers: %s", error)
+
+    return tried
+
+
 class StageMetrics:
     """The metrics of one stage; needs a Ray session. Ray puts `ray_` before the names, and `_total` behind counters."""
 
     def __init__(self, stage: str) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        self._tags = {"stage": stage}
+        self._tags = {"stage": label(stage)}
         one, reason, kind = ("stage",), ("stage", "reason"), ("stage", "kind")
         self._rows = Counter("fgvr_rows", "Rows computed by this session, failed ones included", one)
         self._failed = Counter("fgvr_failed_rows", "Of these, failed ones by reason", reason)
@@ -43,6 +64,7 @@ class StageMetrics:
         }
         self._gauges = {name: Gauge(f"fgvr_stage_{name}", text, one) for name, text in gauges.items()}
 
+    @_or_not
     def computed(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, float]) -> None:
         """Count rows of this session."""
         if rows:
@@ -52,12 +74,14 @@ class StageMetrics:
                 self._failed.inc(count, self._tags | {"reason": reason if reason in REASONS else OTHER})
         for name, number in tokens.items():
             if number and name.endswith(TOKENS):
-                self._tokens.inc(number, self._tags | {"kind": name.removesuffix(TOKENS)})
+                self._tokens.inc(number, self._tags | {"kind": label(name.removesuffix(TOKENS))})
 
+    @_or_not
     def part_took(self, seconds: float) -> None:
         """A part came, so long after the one before it."""
         self._part.observe(seconds, self._tags)
 
+    @_or_not
     def state(self, numbers: Mapping[str, float]) -> None:
         """Set those of the stage's gauges that `numbers` has."""
         for name, gauge in self._gauges.items():

@@ -36,6 +36,7 @@ from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.part_worker import REMARKS
+from fgvr.safe_text import safe
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
@@ -183,7 +184,7 @@ class RunContext:
         retry = self.config.run.retry_failed
         if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
-            clear_left(uri)
+            _clear_left(uri)
             self.tables.append(before)
             return before
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
@@ -197,7 +198,6 @@ class RunContext:
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
                 summary.examples = self._with_uris(summary.examples, inputs)
                 self._check_failures(name, uri, summary)
-                progress.finished(summary.rows, summary.failures, summary.metrics)
             table = Table(
                 uri=uri,
                 name=name,
@@ -215,13 +215,13 @@ class RunContext:
                 examples=summary.examples,
             )
             lease.check(uri)
-            tracked.finish(table)  # before it counts as done: a process that dies in between would leave it untold
+            _before_commit(tracked.finish, table)
             lease.check(uri)
             table.commit()
-            clock.forget()
-            for left in (PLAN, RETRYING, TOO_MANY):
-                storage.remove(storage.join(uri, left))
-            clear_left(uri)
+            # From here on the stage is done, whatever becomes of the rest: what MLflow keeps of it waits in the run
+            # folder since `finish`, and is sent when this block ends.
+            _clear(clock, uri)
+            progress.finished(summary.rows, summary.failures, summary.metrics)
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
         log.info("%s: %s rows, %s failed, %s", name, f"{table.rows:,}", f"{table.failed:,}", duration(table.seconds))
@@ -301,6 +301,34 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
     storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
     storage.remove(storage.join(uri, tables.MANIFEST))
     return before
+
+
+def _before_commit(finish: Callable[[Table], object], table: Table) -> None:
+    """What is kept for MLflow of a stage that is about to be committed, and that no failure to do so may stop."""
+    try:
+        finish(table)
+    except Exception as error:
+        log.warning("%s: not kept for MLflow: %s: %s", table.name, type(error).__name__, safe(str(error)))
+        log.debug("the whole error", exc_info=error)
+
+
+def _clear(clock: StageClock, uri: str) -> None:
+    """Remove what only an unfinished stage needs; what stays harms nobody, and no store's trouble undoes a commit."""
+    try:
+        clock.forget()
+        for left in (PLAN, RETRYING, TOO_MANY):
+            storage.remove(storage.join(uri, left))
+    except Exception as error:
+        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
+    _clear_left(uri)
+
+
+def _clear_left(uri: str) -> None:
+    """Likewise checkpoints, and what a session that was killed right behind its commit left."""
+    try:
+        clear_left(uri)
+    except Exception as error:
+        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
 
 
 def _finished(uri: str) -> Table | None:

@@ -1,27 +1,36 @@
-"""MLflow: a parent run for the pipeline, a nested run a stage, artifacts and models."""
+"""MLflow: a parent run for the pipeline, a nested run a stage, artifacts and models.
+
+Nothing here decides whether a stage is done, and nothing here stops one. What MLflow does not take, because its server
+is down, hangs or refuses a value, waits in the run folder (`cluster.outbox`) and is told at the next chance: at the
+next stage, at the end of the run, at its next start.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from cluster import tracking_store
+from cluster.beats import leave
 from cluster.console import quiet_before_start
-from cluster.lease import LeaseLost
+from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
+from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
+from cluster.tracking_names import LONGEST_TAG, flat, named, names_tag, run_name
+from cluster.tracking_send import PARENT_TAG, Sender
 from fgvr import storage
 from fgvr.config import Config, to_yaml
-from fgvr.errors import user_error_in
+from fgvr.errors import UserError, user_error_in
 from fgvr.failures import Failures
-from fgvr.safe_text import masked, masked_tree, safe
+from fgvr.safe_text import masked, safe
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 
@@ -32,117 +41,373 @@ log = logging.getLogger(__name__)
 
 TRACKING_URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 RUN_FILE = "mlflow_run.json"
-MAX_BATCH = 1000  # metrics in one request, MLflow's own limit
-MAX_TAG = 5000  # letters of a tag, likewise
+OWN = "of the run folder"
+"""Names the run's own store, wherever the folder is moved."""
 
 
-@dataclass
+class TrackingError(UserError, RuntimeError):
+    """A run cannot be tracked where and how the config says; the message says what to change."""
+
+
 class StageRun:
     """The nested run of a stage that is being computed."""
 
-    run_id: str
-    _silent: bool = False
-
-    def progress(self, numbers: Mapping[str, float]) -> None:
-        """Log how far the stage is, as `progress.…`; step: its seconds so far. A server that fails stops nothing."""
-        import mlflow
-        from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
-
-        now, step = int(time.time() * 1000), int(numbers.get("seconds", 0))
-        metrics = [Metric(f"progress.{name}", float(value), now, step) for name, value in numbers.items()]
-        try:
-            mlflow.MlflowClient().log_batch(self.run_id, metrics)
-        except (MlflowException, OSError) as error:
-            if not self._silent:
-                log.warning("MLflow does not take the progress of stages: %s", error)
-            self._silent = True
-
-    def finish(self, table: Table) -> None:
-        """Log what the stage produced: rows, failures by reason, duration and the stage's own metrics."""
-        import mlflow
-
-        numbers = {"rows": table.rows, "failed": table.failed, "seconds": table.seconds}
-        numbers |= {f"failed.{reason}": count for reason, count in table.failures.items()}
-        numbers |= table.extra.get("metrics", {})
-        mlflow.log_metrics({name: float(value) for name, value in numbers.items()}, run_id=self.run_id)
-        mlflow.set_tags({"table": masked(table.uri), "fingerprint": table.version})
-        found = Failures(Counter(table.failures), table.examples)
-        for reason, line in zip(found.ranked(), found.lines(), strict=True):
-            mlflow.set_tag(f"failed.{reason}", line)
-        if MADE_UP in table.extra:
-            mlflow.set_tag(MADE_UP, ", ".join(table.extra[MADE_UP]))
-
-
-class Tracker:
-    """The parent run of a pipeline; a run that is continued keeps its MLflow run."""
-
-    def __init__(self, run: Run, uri: str) -> None:
-        self.run = run
-        self.uri = uri
+    def __init__(self, tracker: Tracker, note: Note) -> None:
+        self._tracker, self.note = tracker, note
+        self._lock = threading.Lock()
+        self._later = News()
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the parent run."""
-        return str(self.run.info.run_id)
+        """MLflow's id; none where MLflow could not be told yet that the stage has begun."""
+        return self.note.run_id
+
+    def progress(self, numbers: Mapping[str, float]) -> None:
+        """Log how far the stage is, as `progress.…`; step: its seconds so far. A server that fails stops nothing."""
+        with self._lock:
+            values = {f"{PROGRESS}{name}": value for name, value in numbers.items()}
+            self._later.measure(values, step=int(numbers.get("seconds", 0)))
+            self._tracker.tell_progress(self.note, self._later)
+
+    def finish(self, table: Table) -> None:
+        """Keep what the stage produced: rows, failures by reason, duration and the stage's own metrics.
+
+        Nothing is sent before the block of `Tracker.stage` ends, so that the table can be committed first: a process
+        that dies in between leaves a note, and the next session looks whether the table is there.
+        """
+        self.add_progress()
+        numbers = {"rows": table.rows, "failed": table.failed, "seconds": table.seconds}
+        numbers |= {f"failed.{reason}": count for reason, count in table.failures.items()}
+        self.note.news.measure(numbers | table.extra.get("metrics", {}))
+        found = Failures(Counter(table.failures), table.examples)
+        tags = {f"failed.{reason}": line for reason, line in zip(found.ranked(), found.lines(), strict=True)}
+        if MADE_UP in table.extra:
+            tags[MADE_UP] = ", ".join(table.extra[MADE_UP])
+        self.note.news.tag({"table": table.uri, "fingerprint": table.version, **tags})
+        self.note.end(FINISHED)
+        self.note.table = self._tracker.inside(table.uri)
+        self._tracker.keep(self.note)
+
+    def log_model(self, folder: str, name: str) -> None:
+        """A model in the stage's folder, to be logged when the stage has ended well."""
+        self.note.models.append((self._tracker.inside(folder), name))
+
+    def add_progress(self) -> None:
+        """What is left of the stage's progress is told with the rest."""
+        with self._lock:
+            self.note.news.add(self._later)
+            self._later = News()
+
+
+_stage: ContextVar[StageRun | None] = ContextVar("tracked stage", default=None)
+_open: list[Tracker] = []
+
+
+def current() -> Tracker | None:
+    """The tracker of the run that is open; None where none is."""
+    return _open[-1] if _open else None
+
+
+class Tracker:
+    """The parent run of a pipeline; a run that is continued keeps its MLflow run.
+
+    Args:
+        uri: of the MLflow store, without a password.
+        sender: tells it notes.
+        note: of the pipeline's own run.
+        folder: the run folder.
+        store: names the store in the run folder.
+    """
+
+    def __init__(self, uri: str, sender: Sender, note: Note, folder: str, store: str) -> None:
+        self.uri = uri
+        self.note = note
+        self._sender, self._folder, self._store = sender, folder, store
+        self._outbox = Outbox(folder)
+        self._waiting: dict[str, Note] = {}
+        self._refused: set[str] = set()
+        self._lock = threading.RLock()
+        self._warned = False
+        self._let_go = False
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the parent run; none as long as MLflow did not answer."""
+        return self.note.run_id
+
+    @property
+    def run(self) -> Run:
+        """The parent run as MLflow has it now."""
+        return self._sender.client.get_run(self.run_id)
+
+    def begin(self, config_text: str) -> None:
+        """Open the parent run, new or again, and tell what earlier sessions could not.
+
+        Raises:
+            TrackingError: there is no such store or experiment.
+        """
+        self.note.news.files.append(Artifact("config.yaml", text=config_text))
+        for note in self._outbox.read():
+            try:
+                self._take_over(note)
+            except Exception as error:  # an object store's, or of a manifest that cannot be read: it stays a note
+                log.warning("%s stays: %s", note.file, safe(str(error)))
+        with self._lock:
+            try:
+                self._sender.experiment_id  # noqa: B018  # asks for it
+                if self.note.run_id and not self._sender.is_there(self.note.run_id):
+                    log.warning("MLflow run %s of an earlier session is gone; starting a new one", self.note.run_id)
+                    self.note.run_id = ""
+                earlier = bool(self.note.run_id)
+                self._sender.run_id(self.note, None)
+                self._write_run_file()
+                if earlier:
+                    self._sender.link.call(lambda: _end_killed_stages(self.run_id))
+            except Away as away:
+                self._say_away(away)
+            except Refused as refused:
+                raise TrackingError(f"tracking.uri = {masked(self.uri)}: {refused}") from refused
+        self.flush()
+
+    def let_go(self) -> None:
+        """Tell nothing from now on, and end nothing: another session owns the run, and goes on with it."""
+        self._let_go = True
+
+    def end(self, status: str) -> None:
+        """Close the parent run, and try once more to tell what MLflow did not take so far."""
+        if self._let_go:
+            return
+        self.note.end(status)
+        self._sender.link.try_soon()
+        self._sender.uploads.try_soon()
+        self.flush(again=True)
+        left = [note for note in [self.note, *self._waiting.values()] if note.waits()]
+        for note in left:
+            self._outbox.keep(note)
+        if left:
+            log.warning(
+                "MLflow at %s was not told all of this run: %d of its runs wait in %s. No result is missing; the same "
+                "command tells it when it answers",
+                masked(self.uri),
+                len(left),
+                self._outbox.folder,
+            )
 
     @contextmanager
     def stage(self, name: str, decides: Any) -> Iterator[StageRun]:
         """A nested run that fails with the stage and carries what decides its content as parameters."""
-        import mlflow
-
         from cluster.stage import plain
 
-        with mlflow.start_run(run_name=name, nested=True) as run:
-            mlflow.log_params(_flat(masked_tree(plain(decides))))
-            try:
-                yield StageRun(run.info.run_id)
-            except LeaseLost:  # its run is the new owner's to end
-                raise
-            except Exception as error:
-                mlflow.set_tag("stopped", safe(str(user_error_in(error) or error))[:MAX_TAG])
-                raise
+        note = Note.new(run_name(name))
+        note.news.params, renamed = named(flat(plain(decides)))
+        note.news.tags = names_tag(renamed)
+        self.tell(note)
+        stage = StageRun(self, note)
+        before = _stage.set(stage)
+        why: BaseException | None = None
+        try:
+            yield stage
+        except BaseException as error:
+            why = error
+            raise
+        finally:
+            _stage.reset(before)
+            self._close(stage, why)
+
+    def _close(self, stage: StageRun, why: BaseException | None) -> None:
+        """A stage's block has ended; whatever goes wrong here, it has ended as it has."""
+        try:
+            note = stage.note
+            stage.add_progress()
+            if isinstance(why, Exception):
+                note.news.tag({"stopped": safe(str(user_error_in(why) or why))[:LONGEST_TAG]})
+            if why is not None or note.ended is None:
+                note.end(FINISHED if why is None else FAILED)
+            note.table = ""  # how it has ended is known
+            self.tell(note)
+        except Exception as error:
+            self._say_slip(error)
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Numbers of the whole pipeline."""
-        import mlflow
-
-        mlflow.log_metrics(metrics, run_id=self.run_id)
+        """Numbers of the whole pipeline; those of a stage's block are told when the stage has ended well."""
+        news = News()
+        news.measure(metrics)
+        self._of_run(news)
 
     def log_file(self, uri: str, folder: str | None = None) -> None:
-        """A file of the run folder as an artifact of the parent run."""
-        import tempfile
+        """A file of the run folder as an artifact of the parent run; likewise."""
+        self._of_run(News(files=[Artifact(Path(uri).name, folder or "", self.inside(uri))]))
 
-        import mlflow
+    def tell(self, note: Note) -> None:
+        """Tell MLflow a note below the parent run, or keep it until that is possible."""
+        with self._lock:
+            note.store = self._store
+            self._waiting[note.file] = note
+            self.flush()
+            if note.waits():
+                self.keep(note)
 
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Path(temporary) / Path(uri).name
-            copy.write_bytes(storage.read_bytes(uri))
-            mlflow.log_artifact(str(copy), folder, run_id=self.run_id)
+    def tell_progress(self, note: Note, news: News) -> None:
+        """Tell what may come later: it stays in `news` where MLflow cannot be told in this moment."""
+        if self._let_go or not note.run_id or not self._sender.link.ready() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._sender.tell(note.run_id, news)
+        except (Away, Refused) as error:
+            self._say_away(error)
+        finally:
+            self._lock.release()
+
+    def keep(self, note: Note) -> None:
+        """Write a note into the run folder."""
+        if self._let_go:
+            return
+        note.store = self._store
+        self._outbox.keep(note)
+
+    def inside(self, uri: str) -> str:
+        """A place relative to the run folder where it lies in it, so that the folder can be moved."""
+        return uri.removeprefix(f"{self._folder.rstrip('/')}/")
+
+    def flush(self, *, again: bool = False) -> None:
+        """Tell MLflow all that waits, in its order, unless it did not answer a moment ago.
+
+        Args:
+            again: also what it refused before.
+        """
+        with self._lock:
+            if self._let_go or not self._sender.link.ready():
+                return
+            try:
+                self._send(self.note, None, again)
+                for _, note in sorted(self._waiting.items()):
+                    if self.run_id:
+                        self._send(note, self.run_id, again)
+            except Away as away:
+                self._say_away(away)
+            except Refused as refused:
+                self._say_refused(refused)
+            # A slip in here, or a library's error that nobody foresaw, must not cost a table either.
+            except Exception as error:
+                self._say_slip(error)
+
+    def _send(self, note: Note, parent: str | None, again: bool) -> None:
+        if not note.waits() or (note.file in self._refused and not again):
+            return
+        new = not note.run_id
+        try:
+            try:
+                self._sender.send(note, parent)
+            except Refused as refused:
+                if not refused.missing:
+                    raise
+                self._find_again(note)
+                self._sender.send(note, self.run_id if parent else None)
+        except Refused as refused:
+            self._say_refused(refused)
+            self._refused.add(note.file)
+            return
+        self._warned = False
+        if note is self.note and new:
+            self._write_run_file()
+        if note.waits():
+            if self._sender.uploads.ready():  # so it was refused
+                self._refused.add(note.file)
+        else:
+            self._refused.discard(note.file)
+            self._outbox.forget(note)
+            if note.ended is not None:
+                self._waiting.pop(note.file, None)
+
+    def _find_again(self, note: Note) -> None:
+        """A run is gone, as from a server that lost its database: look for it, and make what is not there."""
+        if not self._sender.is_there(self.note.run_id):
+            self._sender.__dict__.pop("experiment_id", None)
+            self.note.run_id, self.note.untold = "", True
+            self._sender.run_id(self.note, None)
+            self._write_run_file()
+        if note is self.note:
+            return
+        if self._sender.is_there(note.run_id):
+            note.news.tags[PARENT_TAG] = self.run_id
+        else:
+            note.run_id = ""
+
+    def _take_over(self, note: Note) -> None:
+        """A note of an earlier session: a stage has ended well if it was committed; what had not ended was killed."""
+        if note.store != self._store:
+            note.run_id = ""
+        if note.tag == self.note.tag:
+            self.note.news.add(note.news)
+            self.note.begun = min(self.note.begun, note.begun)
+            self.keep(self.note)
+            if note.file != self.note.file:
+                self._outbox.forget(note)
+            return
+        if note.ended is None or (note.table and not _is_committed(storage.join(self._folder, note.table))):
+            note.end(KILLED)
+        note.table = ""
+        self._waiting[note.file] = note
+
+    def _of_run(self, news: News) -> None:
+        stage = _stage.get()
+        if stage is not None:
+            stage.note.of_run.add(news)
+            return
+        with self._lock:
+            self.note.news.add(news)
+            self.flush()
+            if self.note.waits():
+                self.keep(self.note)
+
+    def _write_run_file(self) -> None:
+        facts = {"tracking_uri": masked(self.uri), "run_id": self.note.run_id, "key": self.note.tag[1]}
+        leave(storage.join(self._folder, RUN_FILE), json.dumps(facts).encode())
+
+    def _say_slip(self, error: Exception) -> None:
+        log.warning("MLflow was not told all: %s: %s", type(error).__name__, safe(str(error)))
+        log.debug("the whole error", exc_info=error)
+
+    def _say_away(self, why: Exception) -> None:
+        if not self._warned:
+            log.warning(
+                "MLflow at %s does not take what it is told (%s). The run goes on; what MLflow misses is kept in %s "
+                "and told when it answers: at the next stage, at the end, or at the next start of this run",
+                masked(self.uri),
+                why,
+                self._outbox.folder,
+            )
+        self._warned = True
+
+    def _say_refused(self, why: Exception) -> None:
+        log.warning("MLflow refuses something; it is kept in %s: %s", self._outbox.folder, why)
 
 
 def let_go() -> None:
-    """Forget the open runs without ending them, on all threads: another session owns the run, and goes on with them."""
-    fluent = sys.modules.get("mlflow.tracking.fluent")
-    if fluent is not None:  # MLflow's own ways to leave a run end it
-        for runs in fluent._active_run_stack.get_all_thread_values().values():
-            runs.clear()
+    """Forget the open runs without ending them: another session owns the run folder, and goes on with them."""
+    for tracker in _open:
+        tracker.let_go()
 
 
 def log_history(history: Sequence[Mapping[str, float]]) -> None:
-    """Metrics of a training's epochs, each at its `epoch`, at the run that is open; nothing where none is."""
-    import mlflow
-    from mlflow.entities import Metric
+    """Metrics of a training's epochs, each at its `epoch`, at the stage that is open; nothing where none is."""
+    stage = _stage.get()
+    if stage is not None:
+        for row in history:
+            numbers = {name: value for name, value in row.items() if name != "epoch"}
+            stage.note.news.measure(numbers, step=int(row["epoch"]))
 
-    run = mlflow.active_run()
-    if run is None:
-        return
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(name, value, now, int(row["epoch"])) for row in history for name, value in row.items() if name != "epoch"
-    ]
-    for start in range(0, len(metrics), MAX_BATCH):
-        mlflow.MlflowClient().log_batch(run.info.run_id, metrics[start : start + MAX_BATCH])
+
+def log_model(folder: str, name: str) -> None:
+    """Log a model folder, of `fgvr.classifier`'s kind, to the stage that is open, when the stage has ended well.
+
+    Args:
+        folder: URI, in the stage's own folder.
+        name: of the logged model.
+    """
+    stage = _stage.get()
+    if stage is not None:
+        stage.log_model(folder, name)
 
 
 @contextmanager
@@ -152,30 +417,34 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
     Args:
         config: the resolved config; logged as `config.yaml`.
         folder: the run folder; holds the SQLite store unless the config or MLFLOW_TRACKING_URI names another.
+
+    Raises:
+        TrackingError: there is no such store or experiment.
     """
     quiet_before_start()
     import mlflow
 
-    given = {name: os.environ.get(name) for name in (TRACKING_URI, USER, PASSWORD)}
-    uri, login = _apart(config.tracking.uri or given[TRACKING_URI] or _sqlite_uri(config, folder))
+    given = {name: os.environ.get(name) for name in (TRACKING_URI, USER, PASSWORD, RETRIES)}
+    chosen = config.tracking.uri or given[TRACKING_URI]
+    uri, login = _apart(chosen or _sqlite_uri(config, folder))
+    artifacts = _local_store(uri, folder, own=not chosen)
     os.environ.update(login)
+    os.environ.setdefault(RETRIES, RETRIES_HERE)
     mlflow.set_tracking_uri(uri)  # also sets the environment variable, for child processes
-    experiment = mlflow.get_experiment_by_name(config.tracking.experiment)
-    if experiment is None:
-        own_store = uri.startswith("sqlite:")
-        place = storage.join(folder, "mlartifacts") if own_store else None
-        mlflow.create_experiment(config.tracking.experiment, artifact_location=place)
-    mlflow.set_experiment(config.tracking.experiment)
-    run_id = _earlier_run(folder, uri)
-    if run_id is not None:
-        _end_killed_stages(run_id)
-    with mlflow.start_run(run_id=run_id, run_name=config.run.name) as run:
-        facts = json.dumps({"tracking_uri": masked(uri), "run_id": run.info.run_id})
-        storage.write_bytes(storage.join(folder, RUN_FILE), facts.encode())
-        mlflow.log_text(to_yaml(config), "config.yaml")
+    sender = Sender(Link(), Link(), folder, config.tracking.experiment, artifacts)
+    store = masked(uri) if chosen else OWN
+    tracker = Tracker(uri, sender, _note_of_run(config, folder, store, uri), folder, store)
+    _open.append(tracker)
+    status = FAILED
+    try:
+        tracker.begin(to_yaml(config))
+        yield tracker
+        status = FINISHED
+    finally:
         try:
-            yield Tracker(run, uri)
+            tracker.end(status)
         finally:
+            _open.remove(tracker)
             # Left there, the next run of this process would take this run's store for the one that the user chose.
             for name, value in given.items():
                 os.environ.pop(name, None)
@@ -198,26 +467,53 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
 def _sqlite_uri(config: Config, folder: str) -> str:
     """SQLite needs a local file: beside the run folder's files, or under ./runs where that is an object store."""
     local = storage.local_path(folder) if storage.is_local(folder) else Path("runs") / config.run.name
-    local.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{local.absolute()}/mlflow.db"
+    return tracking_store.sqlite_uri(local / tracking_store.FILE)
 
 
-def _earlier_run(folder: str, tracking_uri: str) -> str | None:
-    """The run that an earlier session of the same run folder used, if it is in this store."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
+def _local_store(uri: str, folder: str, *, own: bool) -> str | None:
+    """See to it that an SQLite store is there; where its artifacts go, or None where that is the store's affair."""
+    file = tracking_store.local_file(uri)
+    if file is None:
+        return None
+    place = folder if own else str(file.parent)  # a store of several runs keeps none of its files in one of them
+    artifacts = tracking_store.artifacts_in(place)
+    try:
+        tracking_store.prepare(file, own=own)
+        if own:
+            tracking_store.set_places(file, artifacts, moved=storage.is_local(folder))
+    except OSError as error:
+        raise TrackingError(
+            f"{file}: MLflow's store cannot be written there ({error.strerror or error}); tracking.uri names another"
+        ) from error
+    return artifacts
 
+
+def _note_of_run(config: Config, folder: str, store: str, uri: str) -> Note:
+    """The note of the pipeline's own run: that of earlier sessions, if it is in this store, or a new one."""
+    note = Note.new(run_name(config.run.name))
     try:
         facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
+        same = facts["tracking_uri"] == masked(uri) or store == OWN
+        key, run_id = str(facts.get("key") or note.tag[1]), str(facts["run_id"])
+        note.asked = "key" in facts  # an earlier session may have died when MLflow made the run
     except FileNotFoundError:
-        return None
-    if facts["tracking_uri"] != masked(tracking_uri):
-        return None
+        same, key, run_id = False, note.tag[1], ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s in %s cannot be read (%s): MLflow gets a new run", RUN_FILE, folder, error)
+        same, key, run_id = False, note.tag[1], ""
+    note.tag, note.run_id, note.store = (KEY_TAG, key), run_id if same else "", store
+    # Written before MLflow is asked: a process that dies when the run is made finds it again by its key.
+    facts = {"tracking_uri": masked(uri), "run_id": note.run_id, "key": key}
+    leave(storage.join(folder, RUN_FILE), json.dumps(facts).encode())
+    return note
+
+
+def _is_committed(uri: str) -> bool:
     try:
-        return str(mlflow.get_run(facts["run_id"]).info.run_id)
-    except MlflowException:
-        log.warning("MLflow run %s of an earlier session is gone; starting a new one", facts["run_id"])
-        return None
+        Table.load(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _end_killed_stages(run_id: str) -> None:
@@ -230,11 +526,3 @@ def _end_killed_stages(run_id: str) -> None:
     for run in client.search_runs([experiment], begun):
         if "fgvr.trial" not in run.data.tags:
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested values with dotted names; MLflow cuts parameters at 6,000 characters."""
-    if isinstance(value, dict):
-        pairs = [_flat(item, f"{prefix}{key}.") for key, item in value.items()]
-        return {name: text for found in pairs for name, text in found.items()}
-    return {prefix.rstrip(".") or "value": str(value)[:500]}

@@ -10,6 +10,7 @@ The table has a row for each image, with its true name and a column for each met
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from dataclasses import replace
 from functools import cache
@@ -62,7 +63,6 @@ def run(context: RunContext, flow: Flow) -> Table:
     sentence_model = find_sentence_model(config.sentence_model)[1] if any(true) else ""
     tables = {method: predict(context, flow, method, compared.ids_for(method)) for method in _methods(context)}
     asked = report_aspects.aspect_images(context, flow) if "makd" in compared.methods else None
-    computed: list[Results] = []
     load_encoder = cache(lambda: SentenceBert(config.sentence_model))
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -88,7 +88,7 @@ def run(context: RunContext, flow: Flow) -> Table:
         folder.write_bytes("metrics.json", results.to_json().encode())
         page = report_content.content(context.config, flow, compared, tables, results)
         folder.write_bytes("report.html", render(replace(page, aspects=pictures)).encode())
-        computed.append(results)
+        _track(context, flow, folder, results)
         columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
         summary = folder.write_table(pa.table(columns))
         summary.metrics = _numbers(results)
@@ -106,8 +106,6 @@ def run(context: RunContext, flow: Flow) -> Table:
     lease.check(context.folder)
     for name in FILES:  # one place that does not change with the config, and holds what was asked for last
         storage.write_bytes(storage.join(context.folder, "report", name), storage.read_bytes(table.path(name)))
-    for results in computed:
-        _track(context, flow, table, results)
     return table
 
 
@@ -196,7 +194,8 @@ def _results(
 
 def _numbers(results: Results) -> dict[str, float]:
     """`near.top1`, `near.sacc.all-MiniLM-L6-v2` and so on, for MLflow: sACC of two models does not compare."""
-    model = results.evaluation.sacc_model.rstrip("/").rsplit("/", 1)[-1]
+    # Of a folder it is the folder's name with a digest, `my model@1f2e3d4c`, which is no name of a metric.
+    model = re.sub(r"[^\w.-]+", "-", results.evaluation.sacc_model.rstrip("/").rsplit("/", 1)[-1], flags=re.ASCII)
     return {
         f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
         for method, result in results.methods.items()
@@ -205,8 +204,12 @@ def _numbers(results: Results) -> dict[str, float]:
     }
 
 
-def _track(context: RunContext, flow: Flow, table: Table, results: Results) -> None:
-    """Numbers and files of the report, and the alias table, at the pipeline's own MLflow run."""
+def _track(context: RunContext, flow: Flow, table: StageFolder, results: Results) -> None:
+    """Numbers and files of the report, and the alias table, at the pipeline's own MLflow run.
+
+    Called while the stage is computed: they are kept with its note, which is told when the stage is done, so that a
+    process which dies in between leaves them to be told.
+    """
     context.tracker.log_metrics(_numbers(results))
     for name in FILES:
         context.tracker.log_file(table.path(name), "report")

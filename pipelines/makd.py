@@ -15,10 +15,9 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
 from cluster.stage_files import training_name
-from cluster.tracking import log_history
+from cluster.tracking import log_history, log_model
 from cluster.train import train
 from fgvr import storage
 from fgvr.config import ConfigError, Makd
@@ -96,7 +95,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
     log_history([epoch.plain() for epoch in read_history(checkpoint)])
     if config.tracking.log_models:
-        log_classifier(chosen, name=folder.name)
+        log_model(folder.path(MODEL_FOLDER), folder.name)
     left_out = read_left_out(checkpoint)
     summary = folder.write_table(training_set.table(left_out))
     lost = read_lost(checkpoint)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cluster.pyfunc import log_classifier
 from cluster.stage import RunContext, StageFolder, StageSummary
 from cluster.stage_files import training_name
+from cluster.tracking import log_model
 from cluster.train import train
 from fgvr import storage
 from fgvr.candidate_table import disambiguate
@@ -67,7 +67,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))
         folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
         if config.tracking.log_models:
-            log_classifier(checkpoint / MODEL_FOLDER, name="near")
+            log_model(folder.path(MODEL_FOLDER), "near")
         rows = disambiguate(candidates.read(), read_weights(checkpoint))
         storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
         summary = folder.write_table(rows, ROWS_PER_PART)

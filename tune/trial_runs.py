@@ -1,14 +1,14 @@
 """A sweep as others see it while it runs: one MLflow run a trial below the run's own, and a line on the console.
 
 Ray keeps a pickled copy of its callbacks, with which a sweep is continued later; so this one holds nothing of the
-session. The parent is the MLflow run that is active, and a trial's run is found again by its tags.
+session. What MLflow is told goes through the tracker of the run that is open, which keeps it where MLflow does not take
+it; a trial's MLflow run is found again by its tags.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from cluster import lease
+from cluster.outbox import RUNNING, Note
+from cluster.tracking import Tracker, current
+from cluster.tracking_names import flat, named, names_tag
 from fgvr.errors import user_error_in
 from tune.stage_sweep import EPOCH, Objective
 
@@ -69,47 +71,33 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, stage: str, sweep: str, trials: int, epochs: int, objective: Objective) -> None:
         self.stage, self.sweep, self.trials, self.epochs, self.objective = stage, sweep, trials, epochs, objective
-        self._runs: dict[str, str] = {}  # trial → MLflow run; empty in the copy that Ray keeps
+        self._notes: dict[str, Note] = {}  # by trial; empty in the copy that Ray keeps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what this session has told."""
+        return self.__dict__ | {"_notes": {}}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Open the trial's run, or open it again."""
-        from mlflow import MlflowClient
-
-        client = MlflowClient()
-        run_id = self._find(client, trial)
-        if run_id is not None:
-            client.update_run(run_id, status="RUNNING")
-            return
-        parent = self._parent(client)
-        tags = {
-            "mlflow.parentRunId": parent.info.run_id,
-            SWEEP_TAG: f"{self.stage}/{self.sweep}",
-            TRIAL_TAG: trial.trial_id,
-            STATE_TAG: "running",
-        }
-        name = f"{self.stage} trial {self._number(trials, trial)}"
-        run = client.create_run(parent.info.experiment_id, tags=tags, run_name=name)
-        self._runs[trial.trial_id] = run.info.run_id
-        for field, value in trial.config.items():
-            client.log_param(run.info.run_id, field, value)
+        note = self._note(trials, trial)
+        note.status, note.ended, note.untold = RUNNING, None, True
+        note.news.params, renamed = named(flat(trial.config))
+        note.news.tag({SWEEP_TAG: f"{self.stage}/{self.sweep}", STATE_TAG: "running"})
+        note.news.tags |= names_tag(renamed)
+        self._tracker().tell(note)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Keep the metrics of an epoch."""
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric
-
-        client = MlflowClient()
-        run_id = self._find(client, trial)
-        if run_id is not None:
-            now, step = int(time.time() * 1000), int(result.get(EPOCH, 0))
-            client.log_batch(run_id, [Metric(name, value, now, step) for name, value in measured(result).items()])
+        note = self._note(trials, trial)
+        note.news.measure(measured(result), step=int(result.get(EPOCH, 0)))
+        self._tracker().tell(note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the run of a trial that trained to its end or was stopped because others are better."""
         done = int(trial.last_result.get(EPOCH, 0))
-        self._close(trial, "FINISHED", "finished" if done >= self.epochs else "stopped early")
+        self._close(trials, trial, "FINISHED", "finished" if done >= self.epochs else "stopped early")
         value = trial.last_result.get(self.objective.metric, float("nan"))
         stopped = "" if done >= self.epochs else f", stopped after {done} of {self.epochs} epochs"
         log.info("%s: %s %.4f%s", self._head(trials, trial), self.objective.metric, value, stopped)
@@ -117,45 +105,35 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the run of a trial that failed; the sweep goes on."""
         why = cause(trial)
-        self._close(trial, "FAILED", "failed", {"fgvr.error": why[:500]})
+        self._close(trials, trial, "FAILED", "failed", {"fgvr.error": why[:500]})
         log.warning("%s failed: %s", self._head(trials, trial), why)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Mark the runs of trials that were interrupted; they go on when the sweep is continued."""
         for trial in trials:
             if not trial.is_finished():
-                self._close(trial, "KILLED", "interrupted")
+                self._close(trials, trial, "KILLED", "interrupted")
 
-    def _close(self, trial: Trial, status: str, state: str, tags: dict[str, str] | None = None) -> None:
-        from mlflow import MlflowClient
+    def _close(
+        self, trials: list[Trial], trial: Trial, status: str, state: str, tags: dict[str, str] | None = None
+    ) -> None:
+        note = self._note(trials, trial)
+        note.news.tag({STATE_TAG: state, **(tags or {})})
+        note.end(status)
+        self._tracker().tell(note)
 
-        if lease.is_lost():  # its run is the new owner's to end
-            return
-        client = MlflowClient()
-        run_id = self._find(client, trial)
-        if run_id is None:
-            return
-        for name, text in {STATE_TAG: state, **(tags or {})}.items():
-            client.set_tag(run_id, name, text)
-        client.set_terminated(run_id, status)
+    def _tracker(self) -> Tracker:
+        tracker = current()
+        if tracker is None:
+            raise RuntimeError("a sweep needs the run of its pipeline to be open")
+        return tracker
 
-    def _parent(self, client: Any) -> Any:
-        import mlflow
-
-        active = mlflow.active_run()
-        if active is None:
-            raise RuntimeError("a sweep needs the MLflow run of its pipeline to be active")
-        return client.get_run(active.info.run_id)
-
-    def _find(self, client: Any, trial: Trial) -> str | None:
-        if trial.trial_id in self._runs:
-            return self._runs[trial.trial_id]
-        parent = self._parent(client)
-        wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`{TRIAL_TAG}` = '{trial.trial_id}'"
-        found = client.search_runs([parent.info.experiment_id], wanted, max_results=1)
-        if found:
-            self._runs[trial.trial_id] = str(found[0].info.run_id)
-        return self._runs.get(trial.trial_id)
+    def _note(self, trials: list[Trial], trial: Trial) -> Note:
+        if trial.trial_id not in self._notes:
+            name = f"{self.stage} trial {self._number(trials, trial)}"
+            # An earlier session may have begun it.
+            self._notes[trial.trial_id] = Note(name, (TRIAL_TAG, str(trial.trial_id)), asked=True)
+        return self._notes[trial.trial_id]
 
     def _number(self, trials: list[Trial], trial: Trial) -> int:
         return 1 + next(place for place, other in enumerate(trials) if other.trial_id == trial.trial_id)

@@ -115,6 +115,17 @@ def test_a_submitted_run_does_the_whole_job_on_a_bucket_and_resumes_there(
     assert {name for name in before if after[name] != before[name]} == {part_name(1)}
     assert runs.rows(FOLDER, "embeddings").equals(rows)
 
+    # The same photos as a table in the bucket, of a name that is no name in MLflow: the same vectors.
+    place = "s3://birds/of (2026)/list, all+1's.csv"
+    storage.write_bytes(place, "\n".join(["uri", *samples["uri"].to_pylist()]).encode())
+    listed = {"run.folder": "s3://birds/listed", "ingest.source.kind": "table", "ingest.source.path": place}
+    listed |= {"run.name": "tiny", "embed.workers.rows_per_part": "32"}
+    listed |= {"tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    done = submit(head, "embed", [word for name, value in listed.items() for word in (f"--{name}", value)], env)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert runs.rows("s3://birds/listed", "embeddings")["vector"].equals(rows["vector"])
+    assert storage.list_files("s3://birds/listed/tiny/outbox") == []
+
 
 def modified(folder: str) -> dict[str, object]:
     """When each part of a table was written."""

@@ -1,0 +1,290 @@
+"""A run's own MLflow store: an SQLite file that is there whole, or not at all.
+
+MLflow makes its tables by dozens of migrations, in the final place and not in one transaction: seconds, in which a
+process that is stopped leaves a file that no version of MLflow opens again. So the file is made elsewhere and then gets
+its name; an empty one is kept in the user's cache, so that later runs copy it. What an earlier version left half made
+is made anew, and a store that an older MLflow filled is brought up to date beside its place.
+
+The store knows its artifacts by absolute places. A run folder that was moved or copied would write to the old place, or
+stop at a machine that has none such: its own places are corrected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from fgvr import disk_cache, storage
+
+log = logging.getLogger(__name__)
+
+FILE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+KEPT = "mlflow"
+"""Folder of the empty stores in the user's cache."""
+BESIDE = ("-journal", "-wal", "-shm")
+"""What SQLite keeps beside a file; of another one it would be played into it."""
+LOCK_SECONDS = 5.0
+"""Another process is waited for before its store is looked at."""
+PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Columns that hold places of artifacts."""
+
+
+class State(Enum):
+    """What is at a store's place."""
+
+    NOTHING = "nothing"
+    WHOLE = "a store of the installed MLflow, or one that another process holds"
+    OLDER = "a store of another MLflow, in which something is"
+    UNFINISHED = "tables that were being made when it was stopped; nothing is in them"
+    DAMAGED = "no SQLite database, or a broken one"
+
+
+def sqlite_uri(file: Path) -> str:
+    """The store's address; what would end a path in an address is written as its number, as SQLAlchemy reads it."""
+    return f"sqlite:///{str(file.absolute()).replace('%', '%25').replace('?', '%3F')}"
+
+
+def local_file(uri: str) -> Path | None:
+    """The file of an `sqlite:///…` address; None for other stores, and for one in memory."""
+    if not uri.startswith("sqlite:"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    place = make_url(uri).database
+    return None if not place or place == ":memory:" or place.startswith("file:") else Path(place).absolute()
+
+
+def artifacts_in(folder: str) -> str:
+    """Where a store keeps artifacts in a folder, as MLflow reads it: it takes `%41` in a plain path for a letter."""
+    place = storage.join(folder, ARTIFACTS)
+    return Path(place).as_uri() if storage.is_local(place) and "%" in place else place
+
+
+def prepare(file: Path, *, own: bool = True) -> None:
+    """See to it that a whole store is at `file`; done in a moment where one is.
+
+    Args:
+        file: of the store.
+        own: it belongs to one run, so an older one may be brought up to date. A store of several runs is shared with
+            who knows whom: there MLflow says itself what to do.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file):
+        state = state_of(file)
+        if state is State.OLDER and own:
+            _bring_up_to_date(file)
+        elif state in {State.UNFINISHED, State.DAMAGED}:
+            aside = _set_aside(file)
+            if state is State.DAMAGED:
+                log.warning("%s is no MLflow store that can be read: kept as %s, and made anew", file, aside)
+            else:
+                _unlink(aside)
+        if state in {State.NOTHING, State.UNFINISHED, State.DAMAGED}:
+            _make(file)
+
+
+def state_of(file: Path) -> State:
+    """What is there, from its tables; nothing is changed."""
+    if not file.exists() or file.stat().st_size == 0:  # SQLite makes an empty file when it opens one that is not there
+        return State.UNFINISHED if file.exists() else State.NOTHING
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS)) as store:
+            tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not tables - {"alembic_version"}:
+                return State.UNFINISHED
+            if "experiments" not in tables:
+                unfinished = "alembic_version" in tables or any(name.startswith("_alembic") for name in tables)
+                return State.UNFINISHED if unfinished else State.OLDER
+            revisions = store.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
+            if [name for (name,) in revisions] == [_revision()]:
+                return State.WHOLE
+            runs = "runs" in tables and store.execute("SELECT 1 FROM runs LIMIT 1").fetchone()
+            experiments = store.execute("SELECT count(*) FROM experiments").fetchone()[0]
+            return State.OLDER if runs or experiments > 1 else State.UNFINISHED
+    except sqlite3.DatabaseError as error:
+        broken = getattr(error, "sqlite_errorname", "") in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+        return State.DAMAGED if broken else State.WHOLE  # locked, or not to be read: MLflow will say it
+
+
+def set_places(file: Path, artifacts: str, *, moved: bool) -> None:
+    """Let the store's experiments put new artifacts below `artifacts`, where they put them elsewhere.
+
+    Args:
+        file: of the store.
+        artifacts: the run's folder of artifacts.
+        moved: what is there moved with the run folder, so runs and models that are there are found there, too.
+    """
+    end = f"/{ARTIFACTS}"
+    with closing(sqlite3.connect(file, timeout=20)) as store, store:
+        places = {place for (place,) in store.execute("SELECT DISTINCT artifact_location FROM experiments")}
+        for old in sorted(place for place in places if place and place.endswith(end) and place != artifacts):
+            for table, column in PLACES if moved else PLACES[:1]:
+                _replace_start(store, table, column, old, artifacts)
+            _forget_places()
+
+
+def _forget_places() -> None:
+    """MLflow remembers in a process where each run's artifacts lie."""
+    from mlflow.tracking._tracking_service import utils
+
+    with suppress(AttributeError):  # of another MLflow
+        utils._artifact_repos_cache.clear()
+
+
+def _replace_start(store: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
+    if column in {row[1] for row in store.execute(f"PRAGMA table_info({table})")}:
+        store.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  # names of PLACES
+            f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+        )
+
+
+@cache
+def _revision() -> str:
+    """The schema of the installed MLflow."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
+
+
+def _make(file: Path) -> None:
+    """An empty store with its name, at once; another process may be quicker."""
+    with _beside(file) as new:
+        kept = _kept()
+        if kept is not None:
+            shutil.copyfile(kept, new)
+        if state_of(new) is not State.WHOLE:
+            new.unlink(missing_ok=True)
+            _create(new)
+        _to_disk(new)
+        try:
+            os.link(new, file)  # unlike a renaming never replaces another process's store
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            if not file.exists():
+                new.replace(file)
+
+
+def _kept() -> Path | None:
+    """An empty store of the installed MLflow in the user's cache, made where it is not there; None without a cache."""
+    import mlflow
+
+    folder = disk_cache.root() / KEPT
+    file = folder / f"store-{mlflow.__version__}-{_revision()}.db"
+    try:
+        if state_of(file) is State.WHOLE:
+            return file
+        folder.mkdir(parents=True, exist_ok=True)
+        with disk_cache.locked(folder / "store.lock"):
+            if state_of(file) is not State.WHOLE:
+                with _beside(file) as new:
+                    _create(new)
+                    _to_disk(new)
+                    new.replace(file)
+    except OSError as error:
+        log.debug("no empty MLflow store is kept in %s: %s", folder, error)
+        return None
+    return file
+
+
+def _create(file: Path) -> None:
+    """MLflow's tables, all but the rows that it makes when a store is opened."""
+    from mlflow.store.db.utils import _initialize_tables
+
+    _with_engine(file, _initialize_tables)
+
+
+def _bring_up_to_date(file: Path) -> None:
+    """MLflow's migrations, in a copy that takes the store's name when they are done."""
+    from mlflow.store.db.utils import _upgrade_db
+
+    log.info("MLflow's store %s is of another version: bringing it up to date", file)
+    try:
+        with _beside(file) as new:
+            with closing(sqlite3.connect(file, timeout=20)) as store, closing(sqlite3.connect(new)) as copy:
+                store.backup(copy)
+            _with_engine(new, _upgrade_db)
+            _to_disk(new)
+            new.replace(file)
+    except Exception as error:  # alembic's, SQLAlchemy's, SQLite's; MLflow says what it cannot open
+        log.warning("MLflow's store %s is of another version, and could not be brought up to date: %s", file, error)
+
+
+def _with_engine(file: Path, do: Callable[..., None]) -> None:
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(sqlite_uri(file))
+    try:
+        do(engine)
+    finally:
+        engine.dispose()
+
+
+def _set_aside(file: Path) -> Path:
+    """Give it another name, with what SQLite keeps beside it."""
+    aside = file.with_name(f"{file.name}.unread-{time.time_ns() // 1_000_000}")
+    for end in BESIDE:
+        beside = file.with_name(file.name + end)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + end))
+    file.rename(aside)
+    return aside
+
+
+def _unlink(file: Path) -> None:
+    for end in ("", *BESIDE):
+        file.with_name(file.name + end).unlink(missing_ok=True)
+
+
+@contextmanager
+def _beside(file: Path) -> Iterator[Path]:
+    """A path in a folder of its own beside a file, gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.", ignore_cleanup_errors=True) as folder:
+        yield Path(folder) / FILE
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process of this machine at a time at a store; without a cache folder it goes without."""
+    folder = disk_cache.root() / KEPT
+    lock = folder / f"{hashlib.sha256(str(file.absolute()).encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = disk_cache.locked(lock)
+        held.__enter__()
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.__exit__(None, None, None)
+
+
+def _to_disk(file: Path) -> None:
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
