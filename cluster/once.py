@@ -64,13 +64,13 @@ def run_once(function: Callable[..., Result], *arguments: Any, workers: Workers)
     def waits_for() -> str:
         return f"{name}: waiting for one of {wanted(workers)}"
 
-    try:
-        (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        words = signs.all_words()
-        raise WorkerDied(
-            f"{name}: its worker died each of {RETRIES + 1} times ({type(error).__name__})"
-            + (f"; the last one said: {words[-1]}" if words else "; Ray's log files have its last words")
-        ) from error
-    signs.clear()
+    with signs.kept():
+        try:
+            (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            words = signs.all_words()
+            raise WorkerDied(
+                f"{name}: its worker died each of {RETRIES + 1} times ({type(error).__name__})"
+                + (f"; the last one said: {words[-1]}" if words else "; Ray's log files have its last words")
+            ) from error
     return result

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import session, stage_progress
+from cluster import lease, session, stage_progress
 from cluster.attempts import Attempts, PartGivenUp, forget_attempts
 from cluster.capacity import check_capacity, wanted
 from cluster.progress import Progress
@@ -252,6 +252,7 @@ def run_parts(
     pending.sort()
     limit = allowed_failures(max_error_share, len(ids))
     progress = Progress(job.name, total=len(ids), done=summary.rows)
+    lease.check(job.folder)
     if pending:
         check_capacity(field, job.workers)
         Plan(rows=len(ids), rows_per_part=size).write(job.folder)
@@ -270,6 +271,7 @@ def run_parts(
     finally:
         progress.close()  # else what stopped it is written behind the line on a terminal
     _check(summary, limit, job)
+    lease.check(job.folder)  # workers of another owner read it
     storage.remove(storage.join(job.folder, IDS))
     return summary
 
@@ -312,13 +314,13 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     def waits_for() -> str:
         return f"{job.name}: waiting for {left} parts, computed by {wanted(workers)}"
 
-    for row in patiently(dataset.iter_rows, signs, minutes=limits.place_minutes, waits_for=waits_for):
-        left -= 1
-        facts = json.loads(row["summary"])
-        if STOPPED in facts:
-            raise StageStopped(facts[STOPPED])
-        yield facts
-    signs.clear()
+    with signs.kept():
+        for row in patiently(dataset.iter_rows, signs, minutes=limits.place_minutes, waits_for=waits_for):
+            left -= 1
+            facts = json.loads(row["summary"])
+            if STOPPED in facts:
+                raise StageStopped(facts[STOPPED])
+            yield facts
 
 
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cluster.console import show_progress
 from cluster.metrics import endpoint
+from cluster.ownership import TERMINATED, ends_when_told, owned
 from cluster.run_folder import CONFIG_FILE, check_run_folder
-from cluster.run_record import recorded, warn_of_another_session
+from cluster.run_record import recorded
 from cluster.session import ray_session
 from cluster.stage import RunContext
-from cluster.tracking import tracked_run
+from cluster.tracking import let_go, tracked_run
 from fgvr import storage
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
@@ -31,17 +32,35 @@ __all__ = ["UserError", "open_run", "run_main"]
 
 @contextmanager
 def open_run(config: Config) -> Iterator[RunContext]:
-    """Everything that a stage needs, closed again at the end."""
+    """Everything that a stage needs, closed again at the end. Nothing is written or started before the run is owned.
+
+    Raises:
+        RunFolderError: the run's folder is somebody's.
+        RunTaken: another session works on the run.
+        LeaseLost: another session has taken it over meanwhile.
+        SessionError: no Ray session could be had.
+    """
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
-    try:
-        check_run_folder(folder)
-        storage.write_bytes(storage.join(folder, CONFIG_FILE), to_yaml(config).encode())
-    except OSError as error:
-        raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
-    warn_of_another_session(folder)
-    with recorded(folder) as record, ray_session(config.cluster), tracked_run(config, folder) as tracker:
+    config, take_over = _without_take_over(config)
+    with ExitStack() as stack:
+        try:
+            check_run_folder(folder)
+            stack.enter_context(owned(folder, take_over=take_over, on_lost=let_go))
+            storage.write_bytes(storage.join(folder, CONFIG_FILE), to_yaml(config).encode())
+        except OSError as error:
+            raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
+        record = stack.enter_context(recorded(folder))
+        stack.enter_context(ray_session(config.cluster))
+        stack.enter_context(ends_when_told())  # Ray's start has put a handler of its own there
+        tracker = stack.enter_context(tracked_run(config, folder))
         record.serves(endpoint())
         yield RunContext(config, folder, tracker, record=record)
+
+
+def _without_take_over(config: Config) -> tuple[Config, bool]:
+    """Whether to take over is said once: in the saved config it would take the run from every later session, too."""
+    asked = config.run.take_over
+    return config.model_copy(update={"run": config.run.model_copy(update={"take_over": False})}), asked
 
 
 def run_main(
@@ -63,8 +82,8 @@ def run_main(
 
     Raises:
         SystemExit: for an error that the user can mend, with status 2 where the work has not begun (a wrong config, a
-            missing file, no Ray cluster at the address), and 1 where it has: the same command goes on. 130, as shells
-            have it, for Ctrl-C.
+            missing file, no Ray cluster at the address, another session that works on the run), and 1 where it has:
+            the same command goes on. As shells have it, 130 for Ctrl-C and 143 for SIGTERM.
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -85,6 +104,10 @@ def run_main(
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted{': the same command goes on from what is finished' if begun else ''}\n")
         raise SystemExit(INTERRUPTED) from None
+    except SystemExit as end:
+        if end.code in {128 + number for number in TERMINATED}:
+            sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
+        raise
     except Exception as error:  # whatever happened: was there a cause that the user can mend?
         known = user_error_in(error)
         if known is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from cluster import lease
 from cluster.run_record import Session
 from fgvr import storage
 from fgvr.config.yaml_text import YamlError, read_yaml
@@ -11,7 +12,7 @@ from fgvr.errors import UserError
 from fgvr.text_files import decoded
 
 CONFIG_FILE = "config.yaml"
-_BESIDE = (".json", ".db", ".lock")  # what sessions leave that were cut off before they wrote the config
+_BESIDE = (".json", ".db", ".lock", lease.FOLDER)  # what sessions leave that were cut off before they wrote the config
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 

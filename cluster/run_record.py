@@ -1,7 +1,8 @@
 """What a run folder says about who works on it: the command, signs of life, the stages, and how it ended.
 
 `session.json` in the run folder is written when a session begins, every half minute, at every stage and at the end; so
-a session whose last sign of life is old, and that never said how it ended, was cut off. Secrets are masked.
+a session that never said how it ended was cut off. Whether one lives is not read here, but from the run's lease
+(`cluster.lease`); the times here are of its own clock. Secrets are masked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from cluster import lease
 from cluster.beats import beating, leave
+from cluster.lease import LeaseLost
 from fgvr import storage
 from fgvr.errors import user_error_in
 from fgvr.safe_text import masked, safe
@@ -88,7 +91,10 @@ class Session:
         return max(0.0, (time.time() if now is None else now) - self.beat)
 
     def state_now(self, now: float | None = None) -> str:
-        """Its state, or `cut off` where it never said that it ended, and gives no sign of life."""
+        """Its state, or `cut off` where it never said that it ended, and gives no sign of life.
+
+        For runs of earlier versions, which left no lease: it trusts that the clocks of two machines agree.
+        """
         if self.state != RUNNING:
             return self.state
         here = self.host == socket.gethostname() and not self.submitted  # a job's container has process ids of its own
@@ -103,21 +109,6 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def warn_of_another_session(folder: str) -> None:
-    """Say so where a session of another process seems to be at work on the run: each would undo files of the other."""
-    other = Session.read(folder)
-    if other is None or (other.host, other.pid) == (socket.gethostname(), os.getpid()) or other.state_now() != RUNNING:
-        return
-    log.warning(
-        "another session (process %d on %s) left a sign of life in %s %.0f s ago. If it still works there, end one of "
-        "the two: what one finishes and clears away the other misses, and stops",
-        other.pid,
-        other.host,
-        folder,
-        other.silent(),
-    )
 
 
 class RunRecord:
@@ -145,8 +136,19 @@ class RunRecord:
         self.write()
 
     def write(self) -> None:
-        """A sign of life, with all that is known; one that cannot be left is no reason to stop."""
+        """A sign of life, with all that is known; one that cannot be left is no reason to stop.
+
+        A session that has lost its run leaves none: the file is the new owner's.
+        """
         with self._lock:
+            try:
+                lease.check(self._file)
+            except LeaseLost:
+                return
+            # As in `leave`: what stands in the way of a sign ends nothing.
+            except Exception as error:
+                log.debug("no sign could be left at %s: %s", self._file, error)
+                return
             self._session.beat = time.time()
             leave(self._file, json.dumps(asdict(self._session), indent=1).encode())
 

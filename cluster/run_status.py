@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from cluster.lease import RELEASED, Owner
+from cluster.ownership import BEAT, Seen, look
 from cluster.run_record import CUT_OFF, FINISHED, RUNNING, STOPPED, Session
 from cluster.stage_files import CLOCK, PROGRESS, RETRYING, TOO_MANY, Plan
 from fgvr import storage, tables
@@ -24,6 +26,10 @@ from fgvr.part_worker import REMARKS
 from fgvr.tables import Table
 
 UNKNOWN = "unknown"
+WAITING = "waiting"
+WATCHED = 3 * BEAT
+"""Seconds that a session on another machine is watched for a sign of life, at most."""
+TAKE_OVER = "--run.take_over"
 MOST_FOOTERS = 256
 """Footers that are read; of more parts a sample, evenly over the table."""
 THREADS = 32
@@ -81,12 +87,16 @@ class RunStatus:
 
     Attributes:
         folder: of the run.
-        state: running, finished, stopped (by an error), cut off, or unknown (it left no session file).
-        silent: seconds since the last sign of life.
+        state: running, finished, stopped (by an error), cut off, waiting (a session waits until it is sure that the one
+            before it was cut off), or unknown (it left no session file).
+        silent: seconds since the last sign of life; of a session on another machine those that were watched without
+            one, None where one was seen.
         session: the last session; None where it left none.
         stages: of that session, in its order; where there is none, all stages found.
         others: tables of other settings in the same folder.
         command: what continues the run; None where nobody knows.
+        owner: the session that has the run, or had it last; None of a run of an earlier version.
+        waiting: the session that waits for it.
     """
 
     folder: str
@@ -96,6 +106,8 @@ class RunStatus:
     stages: list[StageStatus]
     others: int
     command: str | None
+    owner: Owner | None = None
+    waiting: Owner | None = None
 
     @property
     def by_config(self) -> str | None:
@@ -109,23 +121,62 @@ class RunStatus:
         return continuing(self.session, [*command[: script + 1], *_own_options(command[script + 1 :]), *config])
 
 
-def run_status(folder: str, now: float | None = None) -> RunStatus:
-    """The status of the run in `folder`, a local path or an URL; raises NoRun."""
+def run_status(folder: str, now: float | None = None, *, watched: float = WATCHED) -> RunStatus:
+    """The status of the run in `folder`, a local path or an URL; raises NoRun.
+
+    Whether a session lives is what its lease says (`cluster.ownership.look`), by no clock but this process's own.
+
+    Args:
+        folder: of the run.
+        now: seconds since 1970; None: now. Decides about runs of earlier versions only, which left no lease.
+        watched: seconds that a session on another machine is watched for a sign of life, at most.
+    """
     folder = storage.absolute(folder)
     session = Session.read(folder)
     found = _tables(folder)
-    if session is None and not found:
+    seen = look(folder, watched)
+    if session is None and not found and seen is None:
         raise NoRun(f"there is no run in {folder}: name a run's folder, as runs/demo or s3://bucket/runs/demo")
-    state = UNKNOWN if session is None else session.state_now(now)
+    if seen is not None:
+        session = Session.read(folder)  # as it is now: watching may have taken a while
+    state = _state(session, seen, now)
     asked = [(name, print_) for name, print_ in session.stages] if session is not None and session.stages else found
     last = asked[-1] if session is not None and asked else None
     stages = _parallel(
         lambda stage: _stage(folder, *stage, state=state if stage == last or state != RUNNING else CUT_OFF), asked
     )
-    command = None if session is None else continuing(session, session.command)
+    command = None if session is None else continuing(session, _without_take_over(session.command))
     others = len(set(found) - set(asked))
     silent = None if session is None else session.silent(now)
-    return RunStatus(folder, state, silent, session, stages, others, command)
+    if seen is not None and not seen.owner.process.is_within_sight:
+        silent = seen.silent
+    owner, waiting = (None, None) if seen is None else (seen.owner, seen.waiting)
+    return RunStatus(folder, state, silent, session, stages, others, command, owner, waiting)
+
+
+def _state(session: Session | None, seen: Seen | None, now: float | None) -> str:
+    if seen is None:
+        return UNKNOWN if session is None else session.state_now(now)
+    if seen.is_alive:
+        return RUNNING
+    if seen.waiting is not None:
+        return WAITING
+    ended = session is not None and session.state != RUNNING
+    return session.state if session is not None and ended and seen.owner.state == RELEASED else CUT_OFF
+
+
+def _without_take_over(words: Sequence[str]) -> list[str]:
+    """A command as it was given, but for what would take the run from whoever has it when it is given again."""
+    kept, skip = [], False
+    for word in words:
+        name, _, value = word.partition("=")
+        if skip and not word.startswith("--"):
+            skip = False
+            continue
+        skip = name == TAKE_OVER and not value
+        if name != TAKE_OVER:
+            kept.append(word)
+    return kept
 
 
 def _own_options(words: Sequence[str]) -> list[str]:
@@ -254,4 +305,15 @@ def _json(uri: str) -> dict[str, Any]:
     return facts
 
 
-__all__ = ["CUT_OFF", "FINISHED", "RUNNING", "STOPPED", "UNKNOWN", "NoRun", "RunStatus", "StageStatus", "run_status"]
+__all__ = [
+    "CUT_OFF",
+    "FINISHED",
+    "RUNNING",
+    "STOPPED",
+    "UNKNOWN",
+    "WAITING",
+    "NoRun",
+    "RunStatus",
+    "StageStatus",
+    "run_status",
+]

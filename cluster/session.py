@@ -15,6 +15,7 @@ from ray._private import auto_init_hook
 
 from cluster.console import quiet_before_start, quiet_ray_data, silence_ray_data
 from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
+from cluster.signs import forget_all
 from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
 
@@ -76,6 +77,7 @@ def ray_session(config: Cluster) -> Iterator[None]:
         yield
     finally:
         _own = False
+        forget_all()
         silence_ray_data()
         ray.shutdown()
 

@@ -10,7 +10,10 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +27,10 @@ class Signs:
     """One wait's place in the store; made by the driver, travels to the workers.
 
     Attributes:
-        place: prefix of all its keys.
+        place: prefix of all its keys; it begins with that of the session's Ray job.
     """
 
-    place: str = field(default_factory=lambda: f"signs/{uuid.uuid4().hex}")
+    place: str = field(default_factory=lambda: f"{_of_this_job()}{uuid.uuid4().hex}")
 
     def alive(self, text: str) -> None:
         """A worker's sign of life; differs from the last one by its time. One that does not get through is left out."""
@@ -62,9 +65,13 @@ class Signs:
         """Models can be loaded: earlier deaths do not count any more."""
         self._clear("starts/")
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._clear("")
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """They are forgotten when the wait ends, however it ends."""
+        try:
+            yield self
+        finally:
+            _forget(f"{self.place}/")
 
     def _clear(self, kind: str) -> None:
         from ray.experimental import internal_kv
@@ -82,3 +89,27 @@ class Signs:
         keys = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
         found = {key.decode(): internal_kv._internal_kv_get(key, namespace=NAMESPACE) for key in keys}
         return {key: value.decode() for key, value in found.items() if value is not None}
+
+
+def forget_all() -> None:
+    """Forget all signs of this session: a worker that was just ending may have left one behind a wait's end."""
+    _forget(_of_this_job())
+
+
+def _of_this_job() -> str:
+    """Prefix of a driver's signs, the same in all processes of its Ray job."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id() if ray.is_initialized() else "none"
+    return f"signs/{job}/"
+
+
+def _forget(prefix: str) -> None:
+    """Where the head is gone they are, too: that is no reason to hide why a wait ended."""
+    from ray.exceptions import RayError
+    from ray.experimental import internal_kv
+
+    try:
+        internal_kv._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)
+    except (RayError, RuntimeError, OSError, ValueError) as error:
+        log.debug("signs at %s could not be removed: %s", prefix, error)

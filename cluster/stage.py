@@ -19,13 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel
 
+from cluster import lease
 from cluster.begun import Begun, limits_raised
 from cluster.capacity import worker_fields
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import BEGUN, CLOCK, PARTS, PLAN, RETRYING, TOO_MANY, rows_per_part
+from cluster.stage_files import CLOCK, RETRYING, TOO_MANY, clear_left, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -194,12 +195,14 @@ class RunContext:
         uri = storage.join(self.folder, "tables", name, fingerprint)
         if self.record is not None:
             self.record.stage(name, fingerprint)
+        lease.check(uri)
         before = _finished(uri)
         limits = self.config.ingest.limits
         raised = limits_raised(before or _finished(uri, RETRYING), limits)
         retry = self.config.run.retry_failed or raised
         if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
+            _clear_left(uri)
             self.tables.append(before)
             self._say_mixture()
             return before
@@ -239,7 +242,9 @@ class RunContext:
                 made_with=begun.made_with,
                 limits=begun.limits if summary.by_rows else {},
             )
+            lease.check(uri)
             _before_commit(tracked.finish, table)
+            lease.check(uri)
             table.commit()
             # From here on the stage is done, whatever becomes of the rest: what MLflow keeps of it waits in the run
             # folder since `finish`, and is sent when this block ends.
@@ -350,8 +355,15 @@ def _clear(clock: StageClock, uri: str) -> None:
     """Remove what only an unfinished stage needs; what stays harms nobody, and no store's trouble undoes a commit."""
     try:
         clock.forget()
-        for left in (PLAN, PARTS, RETRYING, TOO_MANY, BEGUN):
-            storage.remove(storage.join(uri, left))
+    except Exception as error:
+        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
+    _clear_left(uri)
+
+
+def _clear_left(uri: str) -> None:
+    """Likewise checkpoints, and what a session that was killed right behind its commit left."""
+    try:
+        clear_left(uri)
     except Exception as error:
         log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
 

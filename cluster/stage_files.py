@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -26,6 +27,29 @@ TOO_MANY = "too_many.json"
 """Counts and examples of the failed rows for which a stage stopped whose parts do not tell them in their footers."""
 PROGRESS = "progress.json"
 """Last metrics of a training, in its folder; cluster.train_progress."""
+TRAINING = "training"
+"""The folder of a training's checkpoints; of a table whose failed rows are tried again with the attempt behind it."""
+_TRAININGS = re.compile(rf"{TRAINING}(-\d+)?")
+
+
+def training_name(attempt: int) -> str:
+    """The folder of a stage's training: a retry may have more images than the training that is finished there."""
+    return f"{TRAINING}-{attempt}" if attempt else TRAINING
+
+
+def clear_left(folder: str) -> None:
+    """Remove from a finished table's folder what only its computation needed, checkpoints of all sessions included.
+
+    Models that stay are copies beside them. A session that was killed between the manifest and this leaves it to the
+    next one.
+    """
+    files, folders = storage.list_entries(folder)
+    for name in (CLOCK, PLAN, PARTS, BEGUN, IDS, RETRYING, TOO_MANY):
+        if name in files:
+            storage.remove(storage.join(folder, name))
+    for name in folders:
+        if _TRAININGS.fullmatch(name):
+            storage.remove(storage.join(folder, name))
 
 
 @dataclass(frozen=True)

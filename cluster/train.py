@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import session
+from cluster import checkpoints, lease, session
 from cluster.capacity import check_capacity, wanted
+from cluster.lease import Fence
 from cluster.signs import Signs
 from cluster.stage_files import Plan
 from cluster.train_progress import ProgressWriter, shown
@@ -49,7 +50,8 @@ class NoCheckpoint(RuntimeError):
 class RayReporter:
     """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
 
-    def __init__(self, folder: str, *, every_report: bool) -> None:
+    def __init__(self, folder: str, session: str, start: str | None, *, every_report: bool) -> None:
+        """Where the training's progress goes, the session's own folder, and another one's checkpoint to begin with."""
         import ray.train
         import ray.train.torch
 
@@ -58,14 +60,23 @@ class RayReporter:
         self.world_size = int(context.get_world_size())
         self.device = ray.train.torch.get_device()
         self.progress = ProgressWriter(folder)
+        self.session, self.start = session, start
         self.every_report = every_report
+        self._resumed: Path | None = None
 
     def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training, as a local folder."""
+        """The last checkpoint of an interrupted training, as a local folder: that itself, or a copy in the cache."""
         import ray.train
 
-        checkpoint = ray.train.get_checkpoint()
-        return None if checkpoint is None else Path(checkpoint.to_directory())
+        own = ray.train.get_checkpoint()
+        last = self.start if own is None else storage.join(self.session, Path(own.path).name)
+        self._resumed = None if last is None else storage.fetch_folder(last)
+        return self._resumed
+
+    def end(self) -> None:
+        """Give back the copy of the checkpoint that the training went on from."""
+        if self._resumed is not None:
+            storage.forget_folder(self._resumed)
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
         """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint.
@@ -85,7 +96,9 @@ class RayReporter:
             return
         with tempfile.TemporaryDirectory() as temporary:
             save(Path(temporary))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(temporary))
+            name, checkpoint = checkpoints.new_name(), ray.train.Checkpoint.from_directory(temporary)
+            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
+        checkpoints.note(self.session, name, metrics)
 
 
 def _worker(job: dict[str, Any]) -> None:
@@ -94,7 +107,7 @@ def _worker(job: dict[str, Any]) -> None:
     torch.set_num_threads(job["threads"])
     limits: Limits = job["limits"]
     watchdog = Watchdog(job["signs"])
-    reporter = RayReporter(job["folder"], every_report=job["every_report"])
+    reporter = RayReporter(job["folder"], job["session"], job["start"], every_report=job["every_report"])
     what = f"training {job['name']}, worker {reporter.rank}"
     try:
         with watchdog.over(what, limits.silent_minutes, "cluster.limits.silent_minutes"):
@@ -103,6 +116,8 @@ def _worker(job: dict[str, Any]) -> None:
         if is_out_of_memory(error):
             job["signs"].last_words(f"{what}: out of memory ({type(error).__name__}: {error})")
         raise
+    finally:
+        reporter.end()
 
 
 def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
@@ -121,6 +136,7 @@ def train(
     title: str | None = None,
     epochs: float | None = None,
     callbacks: Sequence[Any] = (),
+    fence: Fence | None = None,
 ) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
 
@@ -134,6 +150,7 @@ def train(
         title: what the console calls the training; None: `name`.
         epochs: of the whole training, for the time left.
         callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
+        fence: of the run, in a process that does not own it itself (a sweep's trial).
 
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
@@ -141,6 +158,7 @@ def train(
         TrainingGivenUp: the same, where workers hung or had too little memory.
         Stalled: no worker gave a sign of life for too long.
         NoCheckpoint: it ended without one.
+        LeaseLost: another session has taken over the run.
     """
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -149,7 +167,13 @@ def train(
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if callbacks:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)
-    filesystem, path = storage.arrow_filesystem(folder)
+    check_owner: Callable[[str], None] = lease.check if fence is None else lambda _: fence.check()
+    training = storage.join(folder, name)
+    check_owner(folder)
+    start = checkpoints.last_kept(training)
+    checkpoints.forget_others(training, start)
+    own = checkpoints.new_session(training)
+    filesystem, path = storage.arrow_filesystem(training)
     threads = max(1, int(workers.num_cpus))
     limits, signs = session.limits(), Signs()
     trainer = TorchTrainer(
@@ -158,7 +182,9 @@ def train(
             "loop": loop,
             "config": config,
             "threads": threads,
-            "folder": storage.join(folder, name),
+            "folder": training,
+            "session": storage.join(training, own),
+            "start": None if start is None else start.folder,
             "every_report": bool(callbacks),
             "name": title or name,
             "limits": limits,
@@ -172,7 +198,7 @@ def train(
             resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=own,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
@@ -188,21 +214,24 @@ def train(
     def results() -> Iterator[ray.train.Result]:
         yield trainer.fit()
 
-    try:
-        with shown(storage.join(folder, name), title or name, epochs):
-            (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
-    except ray.train.TrainingFailedError as error:
-        words = signs.all_words()
-        if words:
-            raise TrainingGivenUp(
-                f"training {title or name}: workers died more often than {field}.max_failures = {workers.max_failures}"
-                f" allows; the last one said: {words[-1]}. The same command goes on from the last checkpoint"
-            ) from error
-        raise RuntimeError(f"training {name} failed: {error}") from error
-    signs.clear()
+    with signs.kept():
+        try:
+            with shown(training, title or name, epochs):
+                (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
+        except ray.train.TrainingFailedError as error:
+            check_owner(folder)  # it may have failed because its files are another session's now
+            words = signs.all_words()
+            if words:
+                raise TrainingGivenUp(
+                    f"training {title or name}: workers died more often than {field}.max_failures = "
+                    f"{workers.max_failures} allows; the last one said: {words[-1]}. The same command goes on from the "
+                    "last checkpoint"
+                ) from error
+            raise RuntimeError(f"training {name} failed: {error}") from error
     if result.error is not None:
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
-    if result.checkpoint is None:
-        raise NoCheckpoint(f"training {name} ended without a checkpoint")
-    inside = Path(result.checkpoint.path).name
-    return TrainResult(dict(result.metrics or {}), storage.join(folder, name, inside))
+    if result.checkpoint is not None:
+        return TrainResult(dict(result.metrics or {}), storage.join(training, own, Path(result.checkpoint.path).name))
+    if start is not None:  # it was at its end when the session before this one was
+        return TrainResult(start.metrics, start.folder)
+    raise NoCheckpoint(f"training {name} ended without a checkpoint")

@@ -7,6 +7,7 @@ its power, too: a renamed file whose bytes the system had not written yet would 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 # What object stores say of a file's version, by the names that fsspec's implementations give it.
 CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
+
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What disks without hard links answer (exFAT, some network drives)."""
 
 FILE = "file://"
 _KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
@@ -181,6 +185,51 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     fs.pipe_file(path, data)
 
 
+def create_bytes(uri: str | Path, data: bytes) -> bool:
+    """Write a whole file where none is, its folders included; False where one is there, or another was quicker.
+
+    Of any number of writers at once, on however many machines, one alone is told True: a hard link on local disks and
+    NFS, `If-None-Match: *` on S3. `data` must differ from what any other writer would write (a token in it), since an
+    answer that is lost on the network is asked for again, and then what is there says whose it is.
+    """
+    if not is_local(uri):
+        fs, path = resolve(uri)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return read_bytes(uri) == data
+        return read_bytes(uri) == data  # a store that knows no conditions overwrites: the last writer has it
+    target = local_path(uri)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        with full_disk(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(data)
+                _to_disk(file)
+            return _linked(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _linked(whole: Path, target: Path) -> bool:
+    """Give a file that is whole its name, if nobody has that name."""
+    try:
+        os.link(whole, target)
+    except FileExistsError:
+        return whole.stat().st_nlink == 2  # NFS: the first answer was lost, and the link is ours
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with target.open("xb") as file:  # a reader may see it before it is whole
+                file.write(whole.read_bytes())
+                _to_disk(file)
+        except FileExistsError:
+            return False
+    return True
+
+
 @contextmanager
 def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
     """A file that is written piece by piece, for what should not be held whole; atomic as `write_bytes`.
@@ -205,41 +254,6 @@ def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
                 fs.put_file(str(temporary), path)
 
 
-def create_bytes(uri: str | Path, data: bytes) -> bool:
-    """Write a whole file unless there is one already, its folders included; returns whether this call wrote it.
-
-    Of several writers at the same moment exactly one does.
-    """
-    if not is_local(uri):
-        fs, path = resolve(uri)
-        try:
-            fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-    target = local_path(uri)
-    if target.exists():
-        return False
-    whole = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    write_bytes(whole, data)
-    try:
-        os.link(whole, target)  # fails where the name is taken; a rename would replace it
-    except FileExistsError:
-        return False
-    except (
-        OSError
-    ):  # a file system without hard links: there the name alone can be had first, for a moment without text
-        try:
-            with target.open("xb") as file:
-                file.write(data)
-                _to_disk(file)
-        except FileExistsError:
-            return False
-    finally:
-        whole.unlink(missing_ok=True)
-    return True
-
-
 def _to_disk(file: IO[bytes]) -> None:
     """Wait until the bytes are on the disk, before the file gets its name."""
     file.flush()
@@ -255,17 +269,24 @@ def remove(uri: str | Path) -> None:
 
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
     """Names (not paths) of the files directly in `folder` that end in `suffix`, sorted; empty when there is none."""
+    return [name for name in list_entries(folder)[0] if name.endswith(suffix)]
+
+
+def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders directly in `folder`, sorted, hidden ones left out; empty when none."""
     fs, path = resolve(folder)
     try:
         if is_local(folder):
             with os.scandir(path) as found:  # fsspec asks the disk about each file: 40 times as long
-                names = [entry.name for entry in found if entry.is_file()]
+                there = [(entry.name, entry.is_dir(), entry.is_file()) for entry in found]
         else:
             fs.invalidate_cache(path)  # another process may have written since the last listing
-            names = [Path(entry["name"]).name for entry in fs.ls(path, detail=True) if entry["type"] == "file"]
+            kinds = [(entry["name"].rstrip("/"), entry["type"]) for entry in fs.ls(path, detail=True)]
+            there = [(Path(name).name, kind == "directory", kind == "file") for name, kind in kinds]
     except FileNotFoundError:
-        return []
-    return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+        return [], []
+    shown = [entry for entry in there if not entry[0].startswith(".")]
+    return sorted(name for name, _, is_file in shown if is_file), sorted(name for name, is_dir, _ in shown if is_dir)
 
 
 def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
+from cluster.stage_files import training_name
 from cluster.tracking import log_history
 from cluster.train import train
 from fgvr import storage, tables
@@ -195,7 +196,7 @@ def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec,
     trained = train(
         train_detector,
         job,
-        name=f"training-{folder.attempt}" if folder.attempt else "training",
+        name=training_name(folder.attempt),
         folder=folder.uri,
         workers=settings.workers,
         field="detect.workers",

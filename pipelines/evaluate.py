@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 import fgvr
+from cluster import lease
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError, Evaluate
@@ -105,6 +106,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     # The page shows what every stage took, so each of them is an input.
     inputs = list({found.uri: found for found in context.tables if found.name != "report"}.values())
     table = context.stage("report", decides={"evaluate": _deciding(config), **facts}, inputs=inputs, compute=compute)
+    lease.check(context.folder)
     for name in FILES:  # one place that does not change with the config, and holds what was asked for last
         storage.write_bytes(storage.join(context.folder, "report", name), storage.read_bytes(table.path(name)))
     return table

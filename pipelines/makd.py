@@ -16,6 +16,7 @@ import logging
 from typing import Literal
 
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage_files import training_name
 from cluster.tracking import log_history, log_model
 from cluster.train import train
 from fgvr import storage
@@ -82,8 +83,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     trained = train(
         train_student,
         job,
-        # A retry may have more images than the training that is finished there.
-        name=f"training-{folder.attempt}" if folder.attempt else "training",
+        name=training_name(folder.attempt),
         folder=folder.uri,
         workers=settings.workers,
         field="makd.workers",

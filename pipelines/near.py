@@ -12,6 +12,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage_files import training_name
 from cluster.tracking import log_model
 from cluster.train import train
 from fgvr import storage
@@ -57,7 +58,7 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         trained = train(
             train_near,
             job,
-            name="training",
+            name=training_name(folder.attempt),
             folder=folder.uri,
             workers=config.near.workers,
             field="near.workers",

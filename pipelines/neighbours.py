@@ -13,9 +13,11 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from cluster import lease
 from cluster.once import run_once
 from cluster.parts import PartJob, run_parts
 from cluster.stage import RunContext, StageFolder, StageSummary
@@ -44,6 +46,8 @@ FILES, READY = "files", "ready.json"
 WORKERS = "neighbours.workers"
 RULES = 1
 """Raised when the same vectors come to have other neighbours: what counts as one photo, how ties are told."""
+OTHERS = "others"
+"""Key in the file of plans: those that were made before the last one, for other sizes and settings."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def wanted(context: RunContext) -> Wanted:
 def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     """The plan of the search `name`; None for one so small that it needs none.
 
-    A run keeps its plan: rates differ from time to time.
+    A run keeps its plans, one for each size and settings that it was asked for: rates differ from time to time, and
+    settings that come back must find what was computed with them.
     """
     search = context.config.neighbours
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
@@ -162,15 +167,25 @@ def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     # How many workers there are changes how long it takes; only another device is planned for anew.
     asked = search.model_dump(mode="json", exclude={"workers"}) | {"gpu": search.workers.num_gpus > 0}
     key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), asked]))
-    if storage.exists(place):
-        known = json.loads(storage.read_bytes(place))
+    plans = _plans(place)
+    for known in plans:
         kept = Plan.read(known["plan"])
         if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
             return kept
     how = _planned(context, size)
-    storage.write_bytes(place, json.dumps({"key": key, "plan": asdict(how)}, indent=1).encode())
+    facts = {"key": key, "plan": asdict(how), OTHERS: [known for known in plans if known["key"] != key]}
+    lease.check(place)
+    storage.write_bytes(place, json.dumps(facts, indent=1).encode())
     log.info("%s: %s", name, "; ".join(how.reasons))
     return how
+
+
+def _plans(place: str) -> list[dict[str, Any]]:
+    """Plans with what they were made for, the last one first; earlier versions kept no others."""
+    if not storage.exists(place):
+        return []
+    last = json.loads(storage.read_bytes(place))
+    return [last, *last.pop(OTHERS, [])]
 
 
 def _planned(context: RunContext, size: Size) -> Plan:
@@ -260,6 +275,7 @@ class _Work:
             arguments = {"queries": self.queries, "shards": places, "rows_per_part": size, "k": self.k}
             job = self._job(self.folder.uri, MergeWorker, arguments)
             summary = self.folder.run_parts(job, self.ids, WORKERS)
+        lease.check(self.folder.uri)
         storage.remove(self.folder.path(FILES))
         summary.metrics = {"recall": min(recalls)}
         exact = [task.how for task in tasks if task.how.method == "exact"]

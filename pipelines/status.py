@@ -49,11 +49,20 @@ def _headline(status: RunStatus) -> str:
     session = status.session
     text = f"{status.folder}: {status.state}"
     if session is None:
-        return f"{text}; its sessions left no record"
+        return f"{text}; {f'owned by {status.owner}' if status.owner else 'its sessions left no record'}"
     started = datetime.fromtimestamp(session.started).astimezone()
-    text += f"; begun {started:%Y-%m-%d %H:%M %Z} on {session.host} (process {session.pid})"
-    text += f", last sign of life {duration(status.silent or 0.0)} ago"
-    return f"{text}\n{session.message}" if session.message else text
+    text += f"; begun {started:%Y-%m-%d %H:%M %Z} on {session.host} (process {session.pid}), {_last_sign(status)}"
+    if status.waiting is not None:
+        text += f"\nwaits until it is sure of that: {status.waiting}"
+    return f"{text}\n{session.message}" if session.message and status.state != RUNNING else text
+
+
+def _last_sign(status: RunStatus) -> str:
+    if status.owner is None or status.owner.process.is_within_sight:
+        return f"last sign of life {duration(status.silent or 0.0)} ago"
+    if status.silent is None:
+        return "a sign of life was just seen" if status.state == RUNNING else "it said that it ended"
+    return f"no sign of life in the {duration(status.silent)} that were watched"
 
 
 def _line(stage: StageStatus) -> str:

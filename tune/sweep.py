@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cluster import lease
 from cluster.run import UserError, run_main
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
@@ -88,7 +89,8 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     fingerprint = fingerprint_of(f"sweep/{stage}", decides, sweep.inputs)
     folder = storage.join(context.folder, "sweeps", stage, fingerprint)
     log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
-    plan = TrialPlan(sweep.prepare(folder), folder, room.workers)
+    lease.check(folder)
+    plan = TrialPlan(sweep.prepare(folder), folder, room.workers, lease.fence_of(folder))
     how = Search(
         trials=options.trials,
         concurrent=room.trials,
@@ -98,6 +100,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
     trials = search(plan, how, runs)
+    lease.check(folder)  # Ray Tune ends in peace when its process is told to end
     _finish(context, sweep, trials)
     unfinished = options.trials - sum(trial.state in ("finished", "stopped early", "failed") for trial in trials)
     if unfinished:

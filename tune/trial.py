@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.lease import Fence
+from cluster.stage_files import TRAINING
 from cluster.train import NoCheckpoint, train
 from fgvr.config.base import TrainWorkers
 from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
@@ -22,11 +24,13 @@ class TrialPlan:
         sweep: the stage that is swept.
         folder: of the sweep.
         workers: of a training.
+        fence: of the run; None where nobody owns it.
     """
 
     sweep: StageSweep
     folder: str
     workers: TrainWorkers
+    fence: Fence | None = None
 
 
 def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
@@ -48,11 +52,12 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
         train(
             train_stoppable,
             job,
-            name="training",
+            name=TRAINING,
             folder=folder,
             workers=workers,
             field=f"{plan.sweep.stage}.workers",
             callbacks=[TuneReportCallback()],
+            fence=plan.fence,
         )
     except NoCheckpoint:
         if not is_stopped(folder):

@@ -27,6 +27,8 @@ class Run(Part):
     """A stage stops when more than this share of its rows has failed (of few rows: more than a tenth, at most five)."""
     retry_failed: bool = False
     """Finished stages try their failed rows once more."""
+    take_over: bool = False
+    """Take the run over from a session that works on it: that one stops by itself. Not saved in config.yaml."""
 
 
 class Limits(Part):

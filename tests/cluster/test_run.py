@@ -4,12 +4,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from cluster.run import run_main
-from fgvr.config import Config, ConfigError
+from cluster import lease
+from cluster.lease import LeaseLost
+from cluster.ownership import owned
+from cluster.run import open_run, run_main
+from cluster.run_record import recorded
+from fgvr.config import Config, ConfigError, load_config
 from fgvr.errors import UserError
+from tests.cluster.leases import elsewhere, taken_by
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 
@@ -67,6 +73,62 @@ def test_what_keeps_the_work_from_beginning_ends_with_2(end, argv, named) -> Non
     assert named in words
 
 
+def test_a_second_session_is_refused_before_anything_is_written_or_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.run.show_progress", lambda: None)
+    monkeypatch.setattr("cluster.run.ray_session", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr("cluster.run.tracked_run", lambda *_: pytest.fail("MLflow was started"))
+    flags = ["--run.folder", str(tmp_path), "--run.name", "birds"]
+    with owned(str(tmp_path / "birds")):
+        there = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as left:
+            run_main("A script.", PRESETS, lambda _: None, argv=flags)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"not started: run.folder, run.name: another session works on {tmp_path}/birds: process ")
+    assert "--run.take_over true" in said
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_to_take_over_is_asked_once_and_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+
+    @contextmanager
+    def owns(folder: str, *, take_over: bool, **_: Any) -> Iterator[None]:
+        given.append(take_over)
+        yield
+
+    @contextmanager
+    def nothing(*_: object) -> Iterator[MagicMock]:
+        yield MagicMock()
+
+    for name in ("ray_session", "tracked_run"):
+        monkeypatch.setattr(f"cluster.run.{name}", nothing)
+    monkeypatch.setattr("cluster.run.endpoint", lambda: None)
+    monkeypatch.setattr("cluster.run.owned", owns)
+    config = load_config(["--run.folder", str(tmp_path), "--run.take_over", "true"], PRESETS, "")
+    with open_run(config) as context:
+        assert not context.config.run.take_over
+    assert given == [True]
+    assert "take_over: false" in (tmp_path / "demo" / "config.yaml").read_text()
+
+
+def test_a_session_that_lost_its_run_writes_no_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "birds"
+
+    def loses() -> None:
+        with owned(str(folder), beat=60), recorded(str(folder)) as record:
+            taken_by(folder, elsewhere())
+            (folder / "session.json").write_text("the new owner's")
+            record.stage("labels", "aa")
+            lease.check(str(folder))
+
+    with pytest.raises(LeaseLost):
+        loses()
+    assert (folder / "session.json").read_text() == "the new owner's"
+
+
 @pytest.mark.parametrize("error", [ConfigError("clip.model: not there"), Lost("clip.model: not there")])
 def test_the_kind_of_an_error_does_not_matter_but_when_it_comes(end, error) -> None:
     assert end(check=raises(error)) == (2, "not started: clip.model: not there\n")
@@ -83,6 +145,10 @@ def test_ctrl_c_is_no_error(end) -> None:
         "interrupted: the same command goes on from what is finished\n",
     )
     assert end(check=raises(KeyboardInterrupt())) == (130, "interrupted\n")
+
+
+def test_to_be_told_to_end_is_no_error(end) -> None:
+    assert end(work=raises(SystemExit(143))) == (143, "told to end: the same command goes on from what is finished\n")
 
 
 def test_an_error_that_nobody_foresaw_is_shown_as_it_is(end) -> None:

@@ -1,8 +1,6 @@
 """Sessions that end well, with an error, or are killed; and the secrets of their command lines."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run_record import FILE, Session, recorded, warn_of_another_session
+from cluster.run_record import FILE, Session, recorded
 from fgvr.errors import UserError
 
 
@@ -71,28 +69,7 @@ def test_a_store_that_takes_no_sign_of_life_stops_nothing(tmp_path: Path, monkey
     assert kept(tmp_path).stages == [["samples", "aa"], ["labels", "bb"]]
 
 
-def another(folder: Path, caplog: pytest.LogCaptureFixture, **facts: object) -> bool:
-    """Whether a session of such a record is warned of."""
-    caplog.clear()
-    known = {"host": "elsewhere", "pid": 12, "beat": time.time() - 20, "state": "running"}
-    (folder / FILE).write_text(json.dumps(known | facts))
-    warn_of_another_session(str(folder))
-    return "another session (process" in caplog.text
-
-
-def test_two_sessions_at_once_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    here = socket.gethostname()
-    assert another(tmp_path, caplog)
-    assert another(tmp_path, caplog, host=here, pid=os.getppid())
-    assert not another(tmp_path, caplog, beat=time.time() - 100)
-    assert not another(tmp_path, caplog, host=here, pid=2**22 + 1)  # above the kernel's largest id: it is gone
-    # A container that starts again has the same name, and its processes the same ids.
-    assert not another(tmp_path, caplog, host=here, pid=os.getpid())
-    assert not another(tmp_path, caplog, state="stopped")
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"of_a_later_version": 1}'])
 def test_a_record_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert Session.read(str(tmp_path)) is None
-    warn_of_another_session(str(tmp_path))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cluster.parts import PartJob
 from cluster.run import run_main
 from cluster.stage import RunContext, StageFolder, StageSummary
+from cluster.stage_files import training_name
 from cluster.train import train
 from fgvr import storage
 from fgvr.config.base import TrainWorkers, Workers
@@ -116,7 +117,8 @@ def _train(job: Job, folder: StageFolder) -> StageSummary:
         max_failures=1,
     )
     config = {"epochs": 6, "diary": job.diary, "illness": job.illness}
-    done = train(count_up, config, name="chain", folder=folder.path("train"), workers=workers, field="near.workers")
+    name = training_name(folder.attempt)
+    done = train(count_up, config, name=name, folder=folder.uri, workers=workers, field="near.workers")
     epoch, chain = torch.load(storage.fetch_folder(done.checkpoint) / "state.pt")
     return folder.write_table(pa.table({"image_id": [0], "epoch": [epoch], "chain": [chain]}))
 

@@ -1,5 +1,6 @@
 """What status.py says about runs in every state, from their files alone."""
 
+import functools
 import json
 import os
 import shlex
@@ -7,19 +8,24 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from cluster import ownership
+from cluster.lease import Owner
 from cluster.run_record import Session
-from cluster.run_status import CUT_OFF, FINISHED, MOST_FOOTERS, RUNNING, STOPPED, UNKNOWN, run_status
+from cluster.run_status import CUT_OFF, FINISHED, MOST_FOOTERS, RUNNING, STOPPED, UNKNOWN, WAITING, run_status
 from cluster.stage_files import CLOCK, Plan
 from fgvr import storage, tables
 from fgvr.failures import Example
 from fgvr.tables import SUMMARY, Table
 from pipelines.status import main
+from tests.cluster.leases import HandClock, dead_here, elsewhere, taken_by
 
 NOW = 1_700_000_000.0
 COMMAND = ["/venv/bin/python", "pipelines/full.py", "--config", "my birds.yaml", "--run.name", "birds"]
@@ -92,6 +98,62 @@ def test_whether_anything_works_on_it(tmp_path: Path, facts: dict[str, Any], sta
     status = run_status(str(tmp_path), NOW)
     assert status.state == state
     assert status.stages[-1].state == (CUT_OFF if state == FINISHED else state)
+
+
+@pytest.mark.parametrize(
+    ("owner", "facts", "state"),
+    [
+        (Owner.here, {"beat": NOW - 10**6, "state": "stopped"}, RUNNING),  # the record is the last session's
+        (dead_here, {"beat": NOW}, CUT_OFF),
+        (dead_here, {"beat": NOW, "state": "stopped"}, CUT_OFF),  # a later one died before it left a record
+        (elsewhere, {"beat": NOW + 10**6}, CUT_OFF),  # a clock that is ahead
+    ],
+)
+def test_whether_a_session_lives_is_what_its_lease_says_and_no_clock(
+    tmp_path: Path, owner: Callable[[], Owner], facts: dict[str, Any], state: str
+) -> None:
+    half_done(str(tmp_path))
+    session(str(tmp_path), **facts)
+    mine = taken_by(tmp_path, owner())
+    assert run_status(str(tmp_path), NOW, watched=0).state == state
+    mine.release()
+    ended = facts.get("state", CUT_OFF)
+    assert run_status(str(tmp_path), NOW, watched=0).state == ended
+
+
+def test_a_session_elsewhere_that_lives_and_one_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half_done(str(tmp_path))
+    session(str(tmp_path), beat=NOW - 10**6)  # its clock is days behind
+    other = taken_by(tmp_path, elsewhere())
+    clock = HandClock(events={9.0: other.beat})
+    look = functools.partial(ownership.look, clock=clock, pause=clock.pause)
+    monkeypatch.setattr("cluster.run_status.look", look)
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: running; begun" in said
+    assert "a sign of life was just seen" in said
+    assert main([str(tmp_path)]) == 0  # no further sign
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: cut off; begun" in said
+    assert "no sign of life in the 30 s that were watched" in said
+    assert "This goes on where it ended:" in said
+    waiting = storage.join(str(tmp_path), "owner", "waiting-b.json")
+    storage.write_bytes(waiting, replace(Owner.here(), user="bob").as_json())
+    status = run_status(str(tmp_path))
+    assert (status.state, status.stages[-1].state) == (WAITING, WAITING)
+    assert main([str(tmp_path)]) == 0
+    assert f"waits until it is sure of that: process {os.getpid()} on" in capsys.readouterr().out
+
+
+def test_the_command_that_continues_it_takes_nothing_over(tmp_path: Path) -> None:
+    half_done(str(tmp_path))
+    for words in (["--run.take_over", "true"], ["--run.take_over=true"], ["--run.take_over"]):
+        session(str(tmp_path), command=["python", "pipelines/full.py", *words, "--run.name", "birds"])
+        command = run_status(str(tmp_path), NOW).command
+        assert command is not None
+        assert command.endswith("python pipelines/full.py --run.name birds")
 
 
 def test_the_command_that_continues_it_can_be_pasted(tmp_path: Path) -> None:
