@@ -289,7 +289,7 @@ PATIENT = {
 # All of these at once, in the setup of that name: no stage's fingerprint changes.
 DECIDES_NOTHING: dict[str, dict[str, Any]] = {
     "all": {
-        "run": {"max_error_share": 0.5, "retry_failed": True},
+        "run": {"max_error_share": 0.5, "retry_failed": True, "take_over": True},
         "cluster": {
             "address": "auto",
             "num_cpus": 3,
