@@ -154,6 +154,23 @@ class Config(Part):
         return self
 
     @model_validator(mode="after")
+    def _waits_end_before_they_are_hangs(self) -> Self:
+        # Defaults are left alone: a config that was saved has them, and readers wait no longer than is allowed.
+        silent = self.cluster.limits.silent_minutes
+        waits: list[tuple[str, Part, str]] = [("ingest.limits.web", self.ingest.limits.web, "total_seconds")]
+        if isinstance(self.mllm, OpenAIBackend):
+            waits.append(("mllm", self.mllm, "timeout_seconds"))
+        for place, part, field in waits:
+            seconds = getattr(part, field)
+            if seconds >= 60 * silent and seconds != type(part).model_fields[field].default:
+                raise ValueError(
+                    f"{place}.{field} = {seconds:g}: one such wait is as long as the silence after which a worker is "
+                    f"ended, cluster.limits.silent_minutes = {silent:g}; lower the one (well below {60 * silent:g}), or "
+                    "raise the other"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _servers_have_addresses(self) -> Self:
         llms = {"questions.llm": self.questions.llm, "baselines.finer.llm": self.baselines.finer.llm}
         for name, backend in {"mllm": self.mllm, **llms}.items():
