@@ -33,7 +33,8 @@ class Limits(Part):
     """Longest waits. Each ends with a message that says what was waited for; work that gets on may take days."""
 
     start_minutes: float = Field(default=60, gt=0)
-    """For a worker to load its model: then it is ended and another one started, three times in a row at most."""
+    """For a worker to load its model: then it is ended and another one started. A stage stops when three died so and
+    none came up, however large its pool may grow; where `min_workers` begin together, that many and two."""
     silent_minutes: float = Field(default=30, gt=0)
     """In which a worker finishes nothing, no image, step or batch: then it is ended and its work given to another."""
     place_minutes: float = Field(default=120, gt=0)
@@ -165,7 +166,7 @@ class Config(Part):
             if seconds >= 60 * silent and seconds != type(part).model_fields[field].default:
                 raise ValueError(
                     f"{place}.{field} = {seconds:g}: one such wait is as long as the silence after which a worker is "
-                    f"ended, cluster.limits.silent_minutes = {silent:g}; lower the one (well below {60 * silent:g}), or "
+                    f"ended, cluster.limits.silent_minutes = {silent:g}; lower the one (below {60 * silent:g}), or "
                     "raise the other"
                 )
         return self
