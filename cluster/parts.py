@@ -273,7 +273,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     import ray.data
 
     workers, limits, signs = job.workers, session.limits(), Signs()
-    # Those that die before they are up are replaced; `Starts` says when that has no sense any more. Ray's own limit lies
+    # Those that die before they are up are replaced; `Starts` says when that has no sense any more. Ray's own limit is
     # higher: it counts those that began together, too.
     deaths = Starts.most(workers.max_workers) + workers.max_workers
     ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = deaths

@@ -121,6 +121,7 @@ def train(
     title: str | None = None,
     epochs: float | None = None,
     callbacks: Sequence[Any] = (),
+    limits: Limits | None = None,
 ) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
 
@@ -134,6 +135,7 @@ def train(
         title: what the console calls the training; None: `name`.
         epochs: of the whole training, for the time left.
         callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
+        limits: longest waits; None: the session's. Whoever calls this in a process that Ray started must give them.
 
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
@@ -151,7 +153,7 @@ def train(
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)
     filesystem, path = storage.arrow_filesystem(folder)
     threads = max(1, int(workers.num_cpus))
-    limits, signs = session.limits(), Signs()
+    limits, signs = limits or session.limits(), Signs()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={

@@ -88,7 +88,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     fingerprint = fingerprint_of(f"sweep/{stage}", decides, sweep.inputs)
     folder = storage.join(context.folder, "sweeps", stage, fingerprint)
     log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
-    plan = TrialPlan(sweep.prepare(folder), folder, room.workers)
+    plan = TrialPlan(sweep.prepare(folder), folder, room.workers, context.config.cluster.limits)
     how = Search(
         trials=options.trials,
         concurrent=room.trials,

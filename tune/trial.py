@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from cluster import session
 from cluster.train import NoCheckpoint, train
 from fgvr.config.base import TrainWorkers
+from fgvr.config.run import Limits
 from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
 from tune.spaces import with_values
 from tune.stage_sweep import StageSweep
@@ -22,11 +24,13 @@ class TrialPlan:
         sweep: the stage that is swept.
         folder: of the sweep.
         workers: of a training.
+        limits: longest waits, of the run; the driver knows them, a trial's process does not.
     """
 
     sweep: StageSweep
     folder: str
     workers: TrainWorkers
+    limits: Limits = field(default_factory=session.limits)
 
 
 def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
@@ -53,6 +57,7 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
             workers=workers,
             field=f"{plan.sweep.stage}.workers",
             callbacks=[TuneReportCallback()],
+            limits=plan.limits,
         )
     except NoCheckpoint:
         if not is_stopped(folder):
