@@ -1,10 +1,10 @@
 """The image's shells without Docker: a copy of this Debian in namespaces of its own, with the Dockerfile's instructions
 carried out in it, and a head started in it by the command lines of `ray up`.
 
-    sudo .venv/bin/python benchmarks/image_environment.py          # Debian 12 with unshare; a minute; changes nothing here
+    sudo .venv/bin/python benchmarks/image_environment.py     # Debian 12 with unshare; a minute; changes nothing here
 
-In the place of /opt/venv stands the Python that runs this. Prints what each step says; ends with an error where one fails.
-Not shown by it: apt-get, the installation of the dependencies, Docker itself.
+In the place of /opt/venv stands the Python that runs this. Prints what each step says, and ends where one fails. Not
+shown: apt-get, the installation of the dependencies, Docker itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make_root(root: Path) -> None:
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     sh(f"mount -t proc proc {root}/proc; mount --rbind /dev {root}/dev")
-    sh(f"mount -t tmpfs -o size=8g tmpfs {root}/dev/shm")  # --shm-size
+    sh(f"mount -t tmpfs -o size=8g tmpfs {root / 'dev' / 'shm'}")  # --shm-size
     for name in ETC:
         if (Path("/etc") / name).exists():
             sh(f"cp -a /etc/{name} {root}/etc/")
@@ -123,10 +123,9 @@ def main() -> None:
             image.build()
             cluster = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
             image.ray_up("ray get-auth-token --generate >/dev/null && chmod 600 ~/.ray/auth_token && ls -l ~/.ray")
-            for start in cluster["head_start_ray_commands"]:
+            for command in cluster["head_start_ray_commands"]:
                 # The autoscaler would ask AWS; the address is this namespace's only one.
-                start = re.sub(r" --autoscaling-config=\S+", " --node-ip-address=127.0.0.1", start)
-                image.ray_up(start)
+                image.ray_up(re.sub(r" --autoscaling-config=\S+", " --node-ip-address=127.0.0.1", command))
             image.ray_up('python -c "import locale, time; print(locale.getpreferredencoding(), time.tzname[0])"')
             image.ray_up("ray status")
             image.ray_up("ray stop")
