@@ -22,7 +22,8 @@ from fgvr.errors import UserError
 Worker = TypeVar("Worker")
 
 TRIES = 3
-LOOK_SECONDS = 3 * SIGN_SECONDS
+LOOKS = 3
+LOOK_SECONDS = LOOKS * SIGN_SECONDS
 
 
 class WorkersDoNotStart(UserError):
@@ -50,11 +51,11 @@ class Starts:
     def start(self, load: Callable[[], Worker], watchdog: Watchdog) -> Worker | UserError:
         """The loaded worker, or why none can be loaded; after any other death the process ends and may be replaced."""
         most = self.most(self._at_once)
-        while len(begun := self._signs.starts()) >= most:
-            signing = self._signing()
-            dead = [name for name in begun if _worker_of(name) not in signing]
+        while len(self._signs.starts()) >= most:
+            signing = self._signing(most)
+            dead = self._dead(signing)
             if len(dead) < most:
-                break  # the others are under way, as this one will be
+                break  # one has come up, or the others are under way as this one will be
             if not signing:
                 return self._given_up(len(dead))
         self._signs.start_begun(f"{time.time():020.6f}-{os.uname().nodename}-{os.getpid()}")
@@ -77,14 +78,23 @@ class Starts:
             "Rows that are done are kept; mend the cause and give the same command again"
         )
 
-    def _signing(self) -> set[str]:
+    def _dead(self, signing: set[str]) -> list[str]:
+        """Starts since the last one that succeeded whose worker does not sign."""
+        return [name for name in self._signs.starts() if _worker_of(name) not in signing]
+
+    def _signing(self, most: int) -> set[str]:
         """Workers (node-pid) that sign, at work or while they start; looked at for half a minute.
 
-        The signs of dead ones stay, and do not change.
+        The signs of dead ones stay, and do not change. Where fewer than `most` starts are in doubt it ends before.
         """
-        before = self._signs.all_alive()
-        time.sleep(LOOK_SECONDS)
-        return {_last_part(key) for key, sign in self._signs.all_alive().items() if before.get(key) != sign}
+        before, signing = self._signs.all_alive(), set[str]()
+        for _ in range(LOOKS):
+            time.sleep(LOOK_SECONDS / LOOKS)
+            now = self._signs.all_alive()
+            signing |= {_last_part(key) for key, sign in now.items() if before.get(key) != sign}
+            if len(self._dead(signing)) < most:
+                break
+        return signing
 
 
 def _worker_of(start: str) -> str:

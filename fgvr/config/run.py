@@ -159,8 +159,12 @@ class Config(Part):
         # Defaults are left alone: a config that was saved has them, and readers wait no longer than is allowed.
         silent = self.cluster.limits.silent_minutes
         waits: list[tuple[str, Part, str]] = [("ingest.limits.web", self.ingest.limits.web, "total_seconds")]
-        if isinstance(self.mllm, OpenAIBackend):
-            waits.append(("mllm", self.mllm, "timeout_seconds"))
+        servers = {
+            "mllm": self.mllm,
+            "questions.llm": self.questions.llm,
+            "baselines.finer.llm": self.baselines.finer.llm,
+        }
+        waits += [(name, part, "timeout_seconds") for name, part in servers.items() if isinstance(part, OpenAIBackend)]
         for place, part, field in waits:
             seconds = getattr(part, field)
             if seconds >= 60 * silent and seconds != type(part).model_fields[field].default:

@@ -215,6 +215,7 @@ def test_a_choice_that_is_a_word_of_yaml() -> None:
         ("--ingest.limits.web.total_seconds", "1800"),
         ("--ingest.limits.web.total_seconds", "120", "--cluster.limits.silent_minutes", "2"),
         ("--mllm.kind", "openai", "--mllm.model", "m", "--mllm.timeout_seconds", "2000"),
+        ("--questions.llm.kind", "openai", "--questions.llm.model", "m", "--questions.llm.timeout_seconds", "1800"),
     ],
 )
 def test_one_wait_that_would_be_taken_for_a_hang_is_refused(flags: tuple[str, ...]) -> None:
