@@ -82,26 +82,45 @@ def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
     problem = shortage(demand_of(workers), nodes)
     if problem is None:
         return
+    if no_workers(nodes) and not session.is_own():
+        log.info("%s: no worker node is up; waiting for the cluster to start some (%s)", field, _asked(workers))
+        return
     if session.is_own():
         raise SessionError(f"{field}.{problem}. Lower it, or raise cluster.num_cpus / cluster.num_gpus")
     log.warning("%s.%s now; waiting for the cluster to grow", field, problem)
+
+
+def no_workers(nodes: list[Node]) -> bool:
+    """Whether there is nothing but a head that gives no cores away, as where an autoscaler has not begun yet."""
+    return all(node.cpus == 0 and node.gpus == 0 for node in nodes)
 
 
 def wanted(workers: Workers | TrainWorkers) -> str:
     """What one worker reserves and what the cluster has left now, in words."""
     import ray
 
-    each, free = demand_of(workers), ray.available_resources()
+    free = ray.available_resources()
+    left = f"{free.get('CPU', 0):g} CPU cores, {free.get('GPU', 0):g} GPUs and {free.get('memory', 0) / 2**30:.1f} GiB"
+    return f"{_asked(workers)} (free in the cluster now: {left})"
+
+
+def _asked(workers: Workers | TrainWorkers) -> str:
+    each = demand_of(workers)
     parts = [f"{each.cpus:g} CPU cores"]
     parts += [f"{each.gpus:g} GPUs"] if each.gpus else []
     parts += [f"{each.memory_gb:g} GiB"] if each.memory_gb else []
     parts += [f"an accelerator {each.accelerator}"] if each.accelerator else []
-    left = f"{free.get('CPU', 0):g} CPU cores, {free.get('GPU', 0):g} GPUs and {free.get('memory', 0) / 2**30:.1f} GiB"
-    return f"workers with {', '.join(parts)} each (free in the cluster now: {left})"
+    return f"workers with {', '.join(parts)} each"
 
 
 def check_all(config: Config) -> None:
-    """`check_capacity` of every stage, so that a whole run does not stop half-way. Raises SessionError."""
+    """`check_capacity` of every stage, so that a whole run does not stop half-way. Raises SessionError.
+
+    Where no worker is up yet there is nothing to compare with: each stage says what it waits for when it begins.
+    """
+    if not session.is_own() and no_workers(cluster_nodes()):
+        log.info("the cluster's head gives no cores away and no worker node is up yet: stages wait for some to start")
+        return
     for field, workers in worker_fields(config):
         check_capacity(field, workers)
 

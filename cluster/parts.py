@@ -108,7 +108,7 @@ class _PartActor:
         limit_threads(max(1, int(job.workers.num_cpus)))
         self.job, self.signs, self.limits = job, signs, limits
         self.watchdog = Watchdog(signs)
-        starts = Starts(signs, job.name, limits, at_once=job.workers.max_workers)
+        starts = Starts(signs, job.name, limits, at_once=job.workers.min_workers)
         self.started = starts.start(lambda: job.worker(**job.arguments), self.watchdog)
 
     @property
@@ -283,7 +283,8 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     import ray.data
 
     workers, limits, signs = job.workers, session.limits(), Signs()
-    # Those that die before they are up are replaced; `Starts` says when that has no sense any more.
+    # Those that die before they are up are replaced; `Starts` says when that has no sense any more. Ray's own limit is
+    # higher: it counts those that began together, too.
     deaths = Starts.most(workers.max_workers) + workers.max_workers
     ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = deaths
     specs = pa.table(

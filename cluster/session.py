@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -20,13 +21,16 @@ from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
+CARRIED = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT")
+"""Of the driver's environment, what holds for a run and not for a machine: where models may come from. Workers on other
+nodes inherit their node's environment alone; keys and caches are a node's own (docs/cluster.md)."""
 CONNECT_SECONDS = 5.0
 START_ATTEMPTS = 3
 
 log = logging.getLogger(__name__)
 
 _own = False  # whether this process started the Ray that it uses; Ray has no public question for it
-_limits = Limits()
+_limits: Limits | None = None  # of the session's run; None where none was opened in this process
 
 
 REMOTE_HINT = (
@@ -50,11 +54,19 @@ def ray_session(config: Cluster) -> Iterator[None]:
     Raises:
         SessionError: no cluster answers at the address, or Ray cannot start here.
     """
-    global _own, _limits  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
+    global _limits  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
     quiet_before_start()
     # Else the thread of a stage that was stopped starts another Ray when this one is gone: all cores, open to others.
     auto_init_hook.enable_auto_connect = False
-    _limits = config.limits
+    outer, _limits = _limits, config.limits
+    try:
+        yield from _session(config)
+    finally:
+        _limits = outer
+
+
+def _session(config: Cluster) -> Iterator[None]:
+    global _own  # noqa: PLW0603  # as above
     if ray.is_initialized():
         quiet_ray_data()
         yield
@@ -88,8 +100,17 @@ def is_own() -> bool:
 
 
 def limits() -> Limits:
-    """Longest waits, as the config of the session's run has them; the defaults in Ray's own processes."""
-    return _limits
+    """Longest waits, as the config of the session's run has them; the defaults where no session was opened here.
+
+    Raises:
+        RuntimeError: in a process that Ray started. It has no session of its own, and the defaults would stand there
+            for what the run was given: who sends work there sends its limits along.
+    """
+    if _limits is not None:
+        return _limits
+    if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        raise RuntimeError("the limits of a run are known to its driver alone: pass them to what runs in a worker")
+    return Limits()
 
 
 def _environment() -> dict[str, Any]:
@@ -98,7 +119,11 @@ def _environment() -> dict[str, Any]:
     In a submitted job Ray has put the uploaded working directory on their path already.
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}}
+    variables = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    # What a submitted job's --runtime-env-json names reaches workers by itself, and Ray refuses it when it comes twice.
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    given = set(job.get("env_vars") or {})
+    return {"env_vars": variables | {name: os.environ[name] for name in CARRIED if name in os.environ.keys() - given}}
 
 
 def _joined(config: Cluster, address: str) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def train(
     epochs: float | None = None,
     callbacks: Sequence[Any] = (),
     fence: Fence | None = None,
+    limits: Limits | None = None,
 ) -> TrainResult:
     """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
 
@@ -151,6 +152,7 @@ def train(
         epochs: of the whole training, for the time left.
         callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
         fence: of the run, in a process that does not own it itself (a sweep's trial).
+        limits: longest waits; None: the session's. Whoever calls this in a process that Ray started must give them.
 
     Raises:
         SessionError: the workers can never start, they ask for more than there is.
@@ -175,7 +177,7 @@ def train(
     own = checkpoints.new_session(training)
     filesystem, path = storage.arrow_filesystem(training)
     threads = max(1, int(workers.num_cpus))
-    limits, signs = session.limits(), Signs()
+    limits, signs = limits or session.limits(), Signs()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={

@@ -56,6 +56,7 @@ class Watchdog:
         liveness.beat()
         with self._lock:
             self._watched = Watched(what, minutes * 60, field)
+            liveness.allow(minutes * 60)
             _arm(minutes * 60)  # here already: the block may keep the thread from ever running
         self._begun.set()
         try:
@@ -63,6 +64,7 @@ class Watchdog:
         finally:
             with self._lock:
                 self._watched = None
+                liveness.allow(float("inf"))
                 self._begun.clear()
                 faulthandler.cancel_dump_traceback_later()
 
@@ -87,10 +89,20 @@ class Watchdog:
                 faulthandler.dump_traceback(file=STDERR)
                 self.end(
                     f"{watched.what}: nothing was finished for {silence / 60:.1f} min, the limit is {watched.field}"
-                    f" = {watched.seconds / 60:g} (where it hung stands in the worker's log file)"
+                    f" = {watched.seconds / 60:g}{_worked_on()} (where it hung stands in the worker's log file)"
                 )
             self._signs.alive(watched.what)
             threading.Event().wait(min(SIGN_SECONDS, watched.seconds / 4))
+
+
+def _worked_on() -> str:
+    """What was being done, for last words: the three things that were begun first, and how many there were."""
+    under_way = liveness.under_way()
+    if not under_way:
+        return ""
+    first = ", ".join(f"{what} for {seconds / 60:.1f} min" for what, seconds in under_way[:3])
+    more = f" and {len(under_way) - 3} more" if len(under_way) > 3 else ""
+    return f"; worked on: {first}{more}"
 
 
 def _arm(seconds: float) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from fgvr import storage
+from fgvr import liveness, storage
 from fgvr.archives.images import InsideError, read_inside
 from fgvr.archives.places import is_inside
 from fgvr.config.data import ImageLimits
@@ -67,7 +67,8 @@ class ImageError(Exception):
 
 def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
     """The image at a URI, as `decode_image` gives it; raises ImageError."""
-    return decode_image(read_image_bytes(uri, limits), limits, short_side=short_side)
+    with liveness.doing(f"the image {shown(uri)}"):
+        return decode_image(read_image_bytes(uri, limits), limits, short_side=short_side)
 
 
 def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
@@ -84,7 +85,8 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
         detail = f"{uri[:60]}…: an image inside its own address (data:) is not read; write it into a file"
         raise ImageError(Reason.NOT_ALLOWED, detail)
     try:
-        data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
+        with liveness.doing(f"reading {shown(uri)}"):
+            data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -142,8 +144,8 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
 def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
     try:
         # One request, where a size check would make two.
-        return bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1))
-    except FileNotFoundError:
+        return storage.cat_within(fs, path, 0, limits.max_bytes + 1, liveness.longest_wait(limits.web.total_seconds))
+    except (FileNotFoundError, storage.TooSlow):
         raise
     except OSError as error:
         if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object

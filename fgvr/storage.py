@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -22,9 +23,10 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import fsspec
+from fsspec import asyn
 from fsspec.core import url_to_fs
 
-from fgvr import disk_cache
+from fgvr import disk_cache, liveness
 from fgvr.errors import UserError
 from fgvr.storage_faults import StorageFull, cannot_write, full_disk, patient
 
@@ -163,6 +165,32 @@ def read_bytes(uri: str | Path, start: int | None = None, end: int | None = None
     """The whole file, or its bytes from `start` to before `end` (those that there are); raises FileNotFoundError."""
     fs, path = resolve(uri)
     return bytes(fs.cat_file(path, start=start, end=end))
+
+
+class TooSlow(OSError):
+    """A store did not give a file's bytes in the time that there was."""
+
+
+def cat_within(
+    fs: fsspec.AbstractFileSystem, path: str, start: int | None, end: int | None, seconds: float = math.inf
+) -> bytes:
+    """As `fs.cat_file`, in so many seconds at most, all tries included, and in less where it could be taken for a hang.
+
+    For images: one of them may fail. What all rows need is read by `read_bytes`, which waits as long as tries last.
+
+    Raises:
+        TooSlow: that time is over. A store's library waits for each piece, and a piece may be a byte.
+    """
+    seconds = liveness.longest_wait(seconds)
+    if math.isinf(seconds) or not getattr(fs, "async_impl", False):
+        return bytes(fs.cat_file(path, start=start, end=end))
+    try:
+        return bytes(asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds))
+    except asyn.FSTimeoutError as error:
+        raise TooSlow(
+            f"{path}: not read in {seconds:.0f} s (ingest.limits.web.total_seconds, or half of "
+            "cluster.limits.silent_minutes)"
+        ) from error
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:

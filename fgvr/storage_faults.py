@@ -15,12 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fgvr import liveness
 from fgvr.errors import UserError
 
 log = logging.getLogger(__name__)
 
 S3_TRIES = 22
 """Of one request; s3fs pauses 0.1 s · 1.7ⁿ between them, 15 s at most: four minutes in all."""
+CONNECT_SECONDS, READ_SECONDS = 15, 60
+"""Longest wait of a try for a connection, and for the next bytes."""
 TELL_SECONDS = 10.0
 _PASSING = (
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"),
@@ -70,7 +73,8 @@ def patient(uri: str) -> dict[str, Any]:
         return {}
     _teach_s3fs()
     # Tries are counted in one place: botocore's own would multiply ours.
-    return {"config_kwargs": {"retries": {"total_max_attempts": 1, "mode": "standard"}}}
+    waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+    return {"config_kwargs": {"retries": {"total_max_attempts": 1, "mode": "standard"}, **waits}}
 
 
 @cache
@@ -94,6 +98,7 @@ class _Passing:
         text = str(error)
         if not isinstance(error, BrokenConnection) and not any(words in text for words in _PASSING):
             return False
+        liveness.beat()  # the tries have an end: waiting for a store is no hang
         now = time.monotonic()
         if now - self._told >= TELL_SECONDS:
             self._told = now

@@ -90,7 +90,8 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     folder = storage.join(context.folder, "sweeps", stage, fingerprint)
     log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
     lease.check(folder)
-    plan = TrialPlan(sweep.prepare(folder), folder, room.workers, lease.fence_of(folder))
+    limits = context.config.cluster.limits
+    plan = TrialPlan(sweep.prepare(folder), folder, room.workers, limits, lease.fence_of(folder))
     how = Search(
         trials=options.trials,
         concurrent=room.trials,

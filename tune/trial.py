@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from cluster import session
 from cluster.lease import Fence
 from cluster.stage_files import TRAINING
 from cluster.train import NoCheckpoint, train
 from fgvr.config.base import TrainWorkers
+from fgvr.config.run import Limits
 from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
 from tune.spaces import with_values
 from tune.stage_sweep import StageSweep
@@ -24,12 +26,14 @@ class TrialPlan:
         sweep: the stage that is swept.
         folder: of the sweep.
         workers: of a training.
+        limits: longest waits, of the run; the driver knows them, a trial's process does not.
         fence: of the run; None where nobody owns it.
     """
 
     sweep: StageSweep
     folder: str
     workers: TrainWorkers
+    limits: Limits = field(default_factory=session.limits)
     fence: Fence | None = None
 
 
@@ -58,6 +62,7 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
             field=f"{plan.sweep.stage}.workers",
             callbacks=[TuneReportCallback()],
             fence=plan.fence,
+            limits=plan.limits,
         )
     except NoCheckpoint:
         if not is_stopped(folder):

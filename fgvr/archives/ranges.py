@@ -30,7 +30,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
             file.seek(start)
             return file.read(stop - start)
     fs, path = storage.resolve(uri)
-    return bytes(fs.cat_file(path, start=start, end=stop))
+    return storage.cat_within(fs, path, start, stop)
 
 
 class Window:

@@ -35,7 +35,8 @@ class Limits(Part):
     """Longest waits. Each ends with a message that says what was waited for; work that gets on may take days."""
 
     start_minutes: float = Field(default=60, gt=0)
-    """For a worker to load its model: then it is ended and another one started, three times in a row at most."""
+    """For a worker to load its model: then it is ended and another one started. A stage stops when three died so and
+    none came up, however large its pool may grow; where `min_workers` begin together, that many and two."""
     silent_minutes: float = Field(default=30, gt=0)
     """In which a worker finishes nothing, no image, step or batch: then it is ended and its work given to another."""
     place_minutes: float = Field(default=120, gt=0)
@@ -153,6 +154,27 @@ class Config(Part):
                 "label.duplicate_similarity: with aspects.with_labels each image is asked for its label with its "
                 "questions, so that no answer can be shared; leave one of the two out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _waits_end_before_they_are_hangs(self) -> Self:
+        # Defaults are left alone: a config that was saved has them, and readers wait no longer than is allowed.
+        silent = self.cluster.limits.silent_minutes
+        waits: list[tuple[str, Part, str]] = [("ingest.limits.web", self.ingest.limits.web, "total_seconds")]
+        servers = {
+            "mllm": self.mllm,
+            "questions.llm": self.questions.llm,
+            "baselines.finer.llm": self.baselines.finer.llm,
+        }
+        waits += [(name, part, "timeout_seconds") for name, part in servers.items() if isinstance(part, OpenAIBackend)]
+        for place, part, field in waits:
+            seconds = getattr(part, field)
+            if seconds >= 60 * silent and seconds != type(part).model_fields[field].default:
+                raise ValueError(
+                    f"{place}.{field} = {seconds:g}: one such wait is as long as the silence after which a worker is "
+                    f"ended, cluster.limits.silent_minutes = {silent:g}; lower the one (below {60 * silent:g}), or "
+                    "raise the other"
+                )
         return self
 
     @model_validator(mode="after")

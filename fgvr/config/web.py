@@ -26,9 +26,16 @@ class WebPolicy(Part):
     read_seconds: float = Field(default=30, gt=0)
     """Longest wait for the next bytes."""
     total_seconds: float = Field(default=300, gt=0)
-    """Longest time of one request, so that a server that sends a byte now and then holds no worker."""
+    """Longest time of one image: the look-up of its host's name, redirects, all attempts and the waits between them; of
+    images in object stores, too. At most half of `cluster.limits.silent_minutes`, whatever stands here."""
     retries: int = Field(default=3, ge=0)
-    """Further attempts after a broken connection, a timeout, or an answer 408, 429, 500, 502, 503 or 504."""
+    """Further attempts after a broken connection, a timeout, or an answer 408, 429, 500, 502, 503 or 504, as far as
+    `total_seconds` reaches."""
+    host_failures: int = Field(default=3, ge=0)
+    """A host at which so many images one after the other got no answer in their time is left alone for a while: its
+    rows fail at once, and say so; 0: every row tries."""
+    host_pause_seconds: float = Field(default=300, ge=0)
+    """Longest such while; the first are shorter. Then one image tries the host for all."""
     max_wait_seconds: float = Field(default=60, ge=0)
     """Longest wait between attempts; a server that asks for more (Retry-After) has refused."""
     max_redirects: int = Field(default=5, ge=0)

@@ -7,7 +7,6 @@ redirect nor a name server that answers differently the second time leads to an 
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -17,6 +16,7 @@ import httpcore
 
 from fgvr.config.web import WebPolicy
 from fgvr.web.deadline import Deadline, TimedStream
+from fgvr.web.names import look_up
 from fgvr.web.public import embedded, is_public
 
 _HOST = re.compile(
@@ -66,6 +66,11 @@ class Address:
         if split.username is not None:
             user = (unquote(split.username), unquote(split.password or ""))
         return cls(split.scheme, host, split.port, target, user)
+
+    @property
+    def place(self) -> str:
+        """Host and port as one name, for what is remembered of a server."""
+        return f"{self.host}:{self.port or {'http': 80, 'https': 443}[self.scheme]}"
 
     @property
     def authority(self) -> str:
@@ -139,13 +144,10 @@ class CheckedBackend(httpcore.SyncBackend):
         Raises:
             NotAllowed: one of its addresses is not allowed.
             httpcore.ConnectError: the name is unknown, or nothing answers.
-            httpcore.ReadTimeout: the time of the whole attempt is over.
+            httpcore.ConnectTimeout: the name servers or none of the addresses answer in time.
+            httpcore.ReadTimeout: the time of the whole image is over.
         """
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(f"the host is not known ({error})") from error
-        addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        addresses = look_up(host, port, self._deadline.within(timeout))
         for address in addresses:
             check_address(address, host, self._policy)
         for number, address in enumerate(addresses, start=1):

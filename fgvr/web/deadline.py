@@ -14,15 +14,20 @@ import httpcore
 
 
 class Deadline(threading.local):
-    """When the attempt of the calling thread has to be over, on `time.monotonic`'s clock."""
+    """When the image of the calling thread has to be there, on `time.monotonic`'s clock."""
 
     at = float("inf")
 
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative where it is over."""
+        return self.at - time.monotonic()
+
     def within(self, timeout: float | None) -> float:
         """Seconds to wait at most; raises httpcore.ReadTimeout when there are none left."""
-        left = self.at - time.monotonic()
+        left = self.left
         if left <= 0:
-            raise httpcore.ReadTimeout("the time of the whole attempt is over")
+            raise httpcore.ReadTimeout("the time of the whole image is over")
         return left if timeout is None else min(timeout, left)
 
 

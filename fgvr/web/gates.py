@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
@@ -18,14 +19,18 @@ class Gates:
         self._lock = Lock()
 
     @contextmanager
-    def enter(self, host: str) -> Iterator[None]:
-        """Wait for a place. The host's comes first, so that threads waiting for a slow host hold no other's place."""
+    def enter(self, host: str) -> Iterator[float]:
+        """Wait for a place; gives the seconds that it took.
+
+        The host's comes first, so that threads waiting for a slow host hold no other's place.
+        """
+        begun = time.monotonic()
         with self._lock:
             gate, users = self._hosts.get(host, (BoundedSemaphore(self._per_host), 0))
             self._hosts[host] = (gate, users + 1)
         try:
             with gate, self._all:
-                yield
+                yield time.monotonic() - begun
         finally:
             with self._lock:
                 gate, users = self._hosts.pop(host)

@@ -11,7 +11,7 @@ import os
 import random
 import ssl
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Final
@@ -19,24 +19,55 @@ from urllib.parse import urljoin
 
 import httpcore
 
+from fgvr import liveness
 from fgvr.config.web import WebPolicy
 from fgvr.web.addresses import Address, CheckedBackend, NotAllowed, check_host
 from fgvr.web.deadline import Deadline
 from fgvr.web.gates import Gates
+from fgvr.web.hosts import SilentHosts
 
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _PASSING: Final = {408, 429, 500, 502, 503, 504}
 _FIRST_WAIT: Final = 0.5
 """Seconds before the second attempt; doubled before each further one."""
+_REFUSAL: Final = 0.05
+"""Seconds that a row costs whose host is left alone: a short outage of the only host must not fail a table at once."""
 
 
 class HttpFailure(OSError):
-    """What a server answered instead of the file; `status` is its number, 0 where there was no answer."""
+    """What a server answered instead of the file; `status` is its number, 0 where there was no answer.
 
-    def __init__(self, status: int, text: str, *, passing: bool = False, wait: float | None = None) -> None:
-        """`passing`: another attempt may succeed; `wait`: seconds until then, if the server named them."""
+    Args:
+        passing: another attempt may succeed.
+        wait: seconds until then, if the server named them.
+        silent: the host was waited for in vain.
+        untried: it was not asked.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        passing: bool = False,
+        wait: float | None = None,
+        silent: bool = False,
+        untried: bool = False,
+    ) -> None:
         super().__init__(text)
-        self.status, self.passing, self.wait = status, passing, wait
+        self.status, self.passing, self.wait, self.silent, self.untried = status, passing, wait, silent, untried
+
+
+@dataclass(eq=False)
+class _Visit:
+    """Where an image led to: the seconds that each host took, over all attempts."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slowest(self) -> str:
+        """The host that took longest: a quick one that leads to a dead one is not to blame."""
+        return max(self.seconds, key=lambda host: self.seconds[host])
 
 
 def read_url(url: str, max_bytes: int, policy: WebPolicy) -> bytes:
@@ -53,11 +84,12 @@ def read_url(url: str, max_bytes: int, policy: WebPolicy) -> bytes:
 
 
 class _WebReader:
-    """Connections and gates of one process."""
+    """Connections, gates and silent hosts of one process."""
 
     def __init__(self, policy: WebPolicy) -> None:
         self._policy = policy
         self._gates = Gates(policy.max_requests, policy.max_requests_per_host)
+        self._silent = SilentHosts(policy.host_failures, policy.host_pause_seconds)
         self._deadline = Deadline()
         self._pool = httpcore.ConnectionPool(
             max_connections=policy.max_requests,
@@ -66,33 +98,85 @@ class _WebReader:
         )
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """Attempts until one succeeds or all are used up."""
+        """Attempts until one succeeds, all are used up, or the image's time is over."""
+        seconds = liveness.longest_wait(self._policy.total_seconds)
+        self._deadline.at = time.monotonic() + seconds
+        visit = _Visit()
+        try:
+            data = self._attempts(url, max_bytes, visit)
+        except HttpFailure as failure:
+            self._tell(visit, failure)
+            if failure.passing and self._deadline.left <= 0:
+                said = f"{failure} (all of its {seconds:.0f} s are over: ingest.limits.web.total_seconds)"
+                raise HttpFailure(failure.status, said) from failure
+            raise
+        else:
+            self._tell(visit, None)
+            return data
+        finally:
+            for host in visit.seconds:
+                self._silent.given_up(host, visit)
+            liveness.beat()  # nobody is taken for a hang whose images end, one way or the other
+
+    def _attempts(self, url: str, max_bytes: int, visit: _Visit) -> bytes:
         for attempt in range(self._policy.retries + 1):
             try:
-                return self._follow(url, max_bytes)
+                return self._follow(url, max_bytes, visit)
             except HttpFailure as failure:
                 wait = failure.wait
                 if wait is None:
                     wait = min(_FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5), self._policy.max_wait_seconds)
-                if not failure.passing or attempt == self._policy.retries or wait > self._policy.max_wait_seconds:
+                longest = min(self._policy.max_wait_seconds, self._deadline.left)
+                if not failure.passing or attempt == self._policy.retries or wait > longest:
                     raise
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _follow(self, url: str, max_bytes: int) -> bytes:
+    def _tell(self, visit: _Visit, failure: HttpFailure | None) -> None:
+        """What the end of an image says of the hosts that it led to."""
+        if failure is not None and failure.untried:
+            return
+        unanswered = failure is not None and failure.passing and failure.status == 0
+        took = sum(visit.seconds.values())
+        if failure is not None and (failure.silent or (unanswered and took > self._policy.connect_seconds)):
+            self._silent.failed(visit.slowest)
+            return
+        for host in visit.seconds:
+            self._silent.answered(host)
+
+    def _follow(self, url: str, max_bytes: int, visit: _Visit) -> bytes:
         """One attempt: the request, and those that redirects ask for."""
         address = _address(url)
         for _ in range(self._policy.max_redirects + 1):
             check_host(address.host, self._policy)
-            with self._gates.enter(address.host):
-                self._deadline.at = time.monotonic() + self._policy.total_seconds
-                answer = self._ask(address, max_bytes)
+            with self._gates.enter(address.host) as waited:
+                self._deadline.at += waited  # others' requests are not this image's time
+                self._check_silent(address, visit)
+                begun = time.monotonic()
+                try:
+                    answer = self._ask(address, max_bytes)
+                finally:
+                    visit.seconds[address.place] += time.monotonic() - begun
             if isinstance(answer, bytes):
                 return answer
             target = _address(urljoin(f"{address.scheme}://{address.authority}{address.target}", answer))
             same = (target.scheme, target.authority) == (address.scheme, address.authority)
             address = replace(target, user=address.user if same else None)  # a password is for the host it was given to
         raise HttpFailure(0, f"more than {self._policy.max_redirects} redirects (ingest.limits.web.max_redirects)")
+
+    def _check_silent(self, address: Address, visit: _Visit) -> None:
+        """Raises HttpFailure for a host that is left alone."""
+        visit.seconds.setdefault(address.place, 0.0)
+        refused = self._silent.refused(address.place, visit)
+        if refused is not None:
+            times, left = refused
+            time.sleep(_REFUSAL)
+            raise HttpFailure(
+                0,
+                f"{address.place} gave no answer to {times} images one after the other and is not asked for another "
+                f"{left:.0f} s (ingest.limits.web.host_failures and .host_pause_seconds)",
+                untried=True,
+            )
 
     def _ask(self, address: Address, max_bytes: int) -> bytes | str:
         """The body, or the target of a redirect."""
@@ -110,7 +194,7 @@ class _WebReader:
                 return _body(answer, max_bytes)
         except httpcore.TimeoutException as error:
             raise HttpFailure(
-                0, f"no answer in time ({type(error).__name__}; ingest.limits.web)", passing=True
+                0, f"no answer in time ({type(error).__name__}; ingest.limits.web)", passing=True, silent=True
             ) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             forged = isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError)

@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from cluster.capacity import Demand, Node, demand_of, shortage, worker_fields
+from cluster.capacity import Demand, Node, check_all, check_capacity, demand_of, shortage, worker_fields
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 
@@ -53,3 +55,24 @@ def test_every_stage_with_workers_is_known() -> None:
         "makd.workers",
         "infer.workers",
     } <= set(fields)
+
+
+def test_a_head_without_cores_before_the_first_worker_is_no_shortage(monkeypatch, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    head = [Node(cpus=0, gpus=0, memory_gb=12)]
+    monkeypatch.setattr("cluster.capacity.cluster_nodes", lambda: head)
+    monkeypatch.setattr("cluster.session.is_own", lambda: False)
+    check_all(Config())
+    check_capacity("label.workers", Workers(num_cpus=8, num_gpus=1, accelerator_type="L40S"))
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert "no worker node is up yet" in caplog.messages[0]  # once, and not for each stage
+    assert caplog.messages[1] == (
+        "label.workers: no worker node is up; waiting for the cluster to start some (workers with 8 CPU cores, "
+        "1 GPUs, an accelerator L40S each)"
+    )
+    caplog.clear()
+    head.append(Node(cpus=4, gpus=0, memory_gb=16))
+    check_capacity("label.workers", Workers(num_cpus=8))
+    assert caplog.messages == [
+        "label.workers.num_cpus = 8: no node has more than 4 CPU cores now; waiting for the cluster to grow"
+    ]

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from cluster.parts import PartJob, StageStopped, TooManyFailures, run_parts
 from cluster.session import SessionError
+from cluster.signs import Signs
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.tables import Table
@@ -151,3 +153,24 @@ def test_a_worker_larger_than_the_session_is_refused_instead_of_waited_for(job: 
     large = PartJob(**{**job.__dict__, "workers": Workers(num_cpus=4)})
     with pytest.raises(SessionError, match=r"label\.workers\.num_cpus = 4: no node has more than 2 CPU cores"):
         run_parts(large, IDS, field="label.workers")
+
+
+def test_signs_of_many_workers_are_read_back_and_forgotten() -> None:
+    signs, other = Signs(), Signs()
+    assert (signs.starts(), signs.all_alive()) == ([], {})
+    signs.alive("label, part 3")
+    for name in ("1-a-7", "2-b-8"):
+        signs.start_begun(name)
+        other.start_begun("another stage's")
+    signs.last_words("CUDA error")
+    ((key, sign),) = signs.all_alive().items()
+    assert key == f"{signs.place}/alive/{os.uname().nodename}-{os.getpid()}"
+    assert sign.endswith("label, part 3")
+    assert signs.starts() == [f"{signs.place}/starts/1-a-7", f"{signs.place}/starts/2-b-8"]
+    assert signs.all_words() == ["CUDA error"]
+    signs.start_succeeded()
+    assert signs.starts() == []
+    signs.clear()
+    assert signs.all_alive() == {}
+    assert len(other.starts()) == 1
+    other.clear()

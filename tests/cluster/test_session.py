@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import socket
@@ -5,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import ray
 
+from cluster import session
 from cluster.session import SessionError, check_address
+from fgvr.config.run import Cluster, Limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +143,48 @@ def test_libraries_are_quiet_and_what_the_user_set_stays(monkeypatch: pytest.Mon
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert os.environ["RAY_BACKEND_LOG_LEVEL"] == "debug"
     assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)
+
+
+def test_limits_are_the_sessions_and_an_inner_session_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.session.ray.is_initialized", lambda: True)  # as where one is up in this process
+    patient = Limits(start_minutes=240, silent_minutes=240, place_minutes=600)
+    before = session.limits()
+    with session.ray_session(Cluster(limits=patient)):
+        assert session.limits() == patient
+        with session.ray_session(Cluster()):
+            assert session.limits() == Limits()
+        assert session.limits() == patient
+    assert session.limits() == before
+
+
+def test_a_process_that_ray_started_does_not_take_the_defaults_for_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Context:
+        worker = SimpleNamespace(mode=ray.WORKER_MODE)
+
+    monkeypatch.setattr("cluster.session._limits", None)
+    monkeypatch.setattr("cluster.session.ray.is_initialized", lambda: True)
+    monkeypatch.setattr("cluster.session.ray.get_runtime_context", Context)
+    with pytest.raises(RuntimeError, match="pass them to what runs in a worker"):
+        session.limits()
+    Context.worker.mode = ray.SCRIPT_MODE
+    assert session.limits() == Limits()
+
+
+def test_workers_take_models_from_where_the_driver_may_and_keep_the_rest_of_their_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        monkeypatch.delenv(name, raising=False)
+    assert "HF_HUB_OFFLINE" not in session._environment()["env_vars"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "https://models.example")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for others")
+    monkeypatch.setenv("FGVR_CACHE", "/of/this/machine")
+    sent = session._environment()["env_vars"]
+    assert (sent["HF_HUB_OFFLINE"], sent["HF_ENDPOINT"]) == ("1", "https://models.example")
+    assert not {"AWS_SECRET_ACCESS_KEY", "FGVR_CACHE"} & set(sent)
+    # Ray refuses a variable that the submitted job's own runtime environment names, too.
+    job = {"runtime_env": {"env_vars": {"HF_HUB_OFFLINE": "0"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert "HF_HUB_OFFLINE" not in session._environment()["env_vars"]
+    assert session._environment()["env_vars"]["HF_ENDPOINT"] == "https://models.example"

@@ -39,6 +39,21 @@ def test_a_hang_ends_the_process_with_last_words_and_where_it_hung() -> None:
     assert "in stuck" in done.stderr
 
 
+def test_last_words_name_what_was_worked_on_and_not_only_the_part() -> None:
+    done = child(
+        "names = [liveness.doing(f'reading https://shop.example/{n}.jpg') for n in range(5)]\n"
+        "[name.__enter__() for name in names]\ntime.sleep(60)"
+    )
+    assert done.returncode == 1
+    assert "; worked on: reading https://shop.example/0.jpg for 0.0 min, reading" in done.stdout
+    assert "2.jpg for 0.0 min and 2 more (where it hung" in done.stdout
+
+
+def test_one_wait_inside_the_block_stays_below_its_limit() -> None:
+    done = child("print('at most', liveness.longest_wait(300))")
+    assert done.stdout.split("\n")[0] == "at most 0.25"  # of half a second
+
+
 def test_progress_keeps_it_alive_at_any_length() -> None:
     done = child("for _ in range(20): time.sleep(0.1); liveness.beat()")
     assert done.stdout.split() == ["survived", "left"]

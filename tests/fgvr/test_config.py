@@ -207,3 +207,26 @@ def test_columns_of_a_table_that_nobody_named_stay_so(tmp_path: Path) -> None:
 
 def test_a_choice_that_is_a_word_of_yaml() -> None:
     assert load("--makd.target", "true").makd.target == "true"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--ingest.limits.web.total_seconds", "1800"),
+        ("--ingest.limits.web.total_seconds", "120", "--cluster.limits.silent_minutes", "2"),
+        ("--mllm.kind", "openai", "--mllm.model", "m", "--mllm.timeout_seconds", "2000"),
+        ("--questions.llm.kind", "openai", "--questions.llm.model", "m", "--questions.llm.timeout_seconds", "1800"),
+    ],
+)
+def test_one_wait_that_would_be_taken_for_a_hang_is_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"_seconds = \d+: one such wait is as long as .*cluster.limits.silent_min"):
+        load(*flags)
+
+
+def test_a_short_silence_alone_and_what_it_saves_are_taken(tmp_path: Path) -> None:
+    # Readers wait for half of it at most, whatever the default says (fgvr.liveness.longest_wait).
+    config = load("--cluster.limits.silent_minutes", "0.25")
+    saved = tmp_path / "config.yaml"
+    saved.write_text(to_yaml(config))
+    assert load("--config", str(saved)) == config
+    load("--ingest.limits.web.total_seconds", "600")

@@ -72,3 +72,17 @@ def test_what_may_pass_by_itself(error: Exception, passes: bool) -> None:
 def test_only_s3_is_told_how_to_try_again() -> None:
     assert patient("/a") == patient("gs://b/c") == {}
     assert patient("s3://b/c")["config_kwargs"]["retries"]["total_max_attempts"] == 1
+
+
+def test_a_stores_tries_are_signs_of_life_and_none_of_them_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+    monkeypatch.setattr("fgvr.storage_faults.liveness.beat", lambda: beats.append(1))
+    passing = _Passing()
+    assert passing(refused("SlowDown"))
+    assert passing(ConnectTimeoutError(endpoint_url="http://x"))
+    assert len(beats) == 2
+    assert not passing(refused("AccessDenied"))
+    assert len(beats) == 2
+    waits = patient("s3://bucket/a")["config_kwargs"]
+    assert waits["connect_timeout"] <= 15
+    assert waits["read_timeout"] <= 60
