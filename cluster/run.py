@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 """Exit status after SIGINT: 128 and the signal's number."""
 
+PLAN_FLAGS = frozenset({"--plan", "--dry-run", "--dry_run"})
+"""Of every script: check the config, say what the models will be asked and what that will cost, and start nothing."""
+
 __all__ = ["UserError", "open_run", "run_main"]
 
 
@@ -48,6 +51,7 @@ def run_main(
     work: Callable[[RunContext], object],
     *,
     check: Callable[[Config], None] | None = None,
+    plan: Callable[[Config], str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """The body of every script in pipelines/.
@@ -57,6 +61,7 @@ def run_main(
         presets: folder of the shipped presets.
         work: what to do inside the run.
         check: looks for what cannot work before anything is started; raises a UserError.
+        plan: what the work would take, as text, for `--plan` (or `--dry-run`); it starts nothing.
         argv: arguments; null: the command line's.
 
     Raises:
@@ -71,12 +76,16 @@ def run_main(
             "a secret stands on the command line: everyone on this machine sees it there, and so do those who see "
             "Ray's list of jobs. Give it in the environment instead (docs/security.md)"
         )
+    planned = plan is not None and not PLAN_FLAGS.isdisjoint(words)
     begun = False
     try:
-        config = load_config(words, presets, doc or "")
+        config = load_config([word for word in words if word not in PLAN_FLAGS] if plan else words, presets, doc or "")
         check_installation()
         if check is not None:
             check(config)
+        if plan is not None and planned:
+            sys.stdout.write(safe(plan(config)))
+            return
         with open_run(config) as context:
             begun = True
             work(context)

@@ -89,4 +89,4 @@ def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.aspects)
+    stage_main(__doc__, lambda flow: flow.aspects, asks=("aspects",))

@@ -271,4 +271,4 @@ def name_answers(
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.labels)
+    stage_main(__doc__, lambda flow: flow.labels, asks=("labels",))

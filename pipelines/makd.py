@@ -136,4 +136,4 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student)
+    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student, asks=("base", "makd"))
