@@ -12,6 +12,7 @@ from cluster.console import show_progress
 from cluster.metrics import endpoint
 from cluster.run_record import recorded, warn_of_another_session
 from cluster.session import ray_session
+from cluster.shared_folder import check_seen
 from cluster.stage import RunContext
 from cluster.tracking import tracked_run
 from fgvr import storage
@@ -19,6 +20,7 @@ from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
 from fgvr.safe_text import masked, safe
+from fgvr.storage_refusals import refusal, told
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,31 @@ def open_run(config: Config) -> Iterator[RunContext]:
     """Everything that a stage needs, closed again at the end."""
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     try:
-        storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
+        with told("run.folder", config.run.folder):
+            storage.write_bytes(storage.join(folder, "config.yaml"), to_yaml(config).encode())
     except OSError as error:
         raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
     warn_of_another_session(folder)
     with recorded(folder) as record, ray_session(config.cluster), tracked_run(config, folder) as tracker:
+        check_seen(folder)
         record.serves(endpoint())
         yield RunContext(config, folder, tracker, record=record)
+
+
+def _show_plan(config: Config, plan: Callable[[Config], str], check: Callable[[Config], None] | None) -> None:
+    """What it would take on stdout; then what would keep it from starting is raised, since a plan has two halves."""
+    problem: UserError | None = None
+    try:
+        if check is not None:
+            check(config)
+    except UserError as error:
+        problem = error
+    try:
+        sys.stdout.write(safe(plan(config)))
+    except Exception as error:
+        raise problem or error from None
+    if problem is not None:
+        raise problem
 
 
 def run_main(
@@ -81,11 +101,11 @@ def run_main(
     try:
         config = load_config([word for word in words if word not in PLAN_FLAGS] if plan else words, presets, doc or "")
         check_installation()
+        if plan is not None and planned:
+            _show_plan(config, plan, check)
+            return
         if check is not None:
             check(config)
-        if plan is not None and planned:
-            sys.stdout.write(safe(plan(config)))
-            return
         with open_run(config) as context:
             begun = True
             work(context)
@@ -93,7 +113,7 @@ def run_main(
         sys.stderr.write(f"interrupted{': the same command goes on from what is finished' if begun else ''}\n")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:  # whatever happened: was there a cause that the user can mend?
-        known = user_error_in(error)
+        known = user_error_in(error) or refusal(error)
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)

@@ -13,6 +13,7 @@ from cluster.stage import RunContext
 from fgvr.config import Config
 from fgvr.datasets import check_place, check_source
 from fgvr.tables import Table
+from pipelines.places import check_stores
 
 if TYPE_CHECKING:
     from pipelines.needs import Target
@@ -179,10 +180,15 @@ def stage_main(
                 log.info("%s: %s", table.name, table.uri)
 
     def look(config: Config) -> None:
+        check_stores(config)
         check_place(config.ingest.source)
         check_source(config.ingest.source)
         if check is not None:
             check(config)
+        if wanted := targets(config):
+            from pipelines.plan import check_asked
+
+            check_asked(config, wanted)
 
     def plan(config: Config) -> str:
         from pipelines.plan import plan as text

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from fgvr.config.data import BirdScenesSource, FieldGuideSource
+from fgvr.config.data import (
+    BirdScenesSource,
+    CocoSource,
+    FieldGuideSource,
+    FolderSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from fgvr.demo.drawing import SIZE as DRAWN_SIDE
 from fgvr.demo.species import SPECIES
 from fgvr.mllm.request_tokens import PHOTO, Size
@@ -73,3 +82,14 @@ class Photos:
     def kinds(self) -> int:
         """True classes."""
         return len(set().union(*self.classes.values()))
+
+
+def may_have_truth(source: Source) -> bool:
+    """Whether true classes can be among the samples, so that names will be compared with them at the end."""
+    if isinstance(source, FolderSource):
+        return source.class_from != "none"
+    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
+        return False
+    if isinstance(source, WebDatasetSource):
+        return source.class_from != "none"
+    return not isinstance(source, TableSource | ParquetSource) or source.class_column is not None

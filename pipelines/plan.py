@@ -7,6 +7,7 @@ and money".
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,24 +15,29 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.config import Config, OpenAIBackend, SimulatedBackend
-from fgvr.config.data import DRAWN
+from fgvr.config.data import DRAWN, Source
 from fgvr.config.models import DEMO_MODEL
 from fgvr.datasets import read_source
 from fgvr.images import ImageError, read_image
+from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.mllm.request_tokens import PHOTO, Size, image_tokens
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.prices import SHIPPED, read_prices
 from fgvr.report.results import StageResult
 from fgvr.tables import Table
+from pipelines import room
 from pipelines.asks import Ask, Load, asks, naming_all
 from pipelines.bill import Bill, Line
 from pipelines.billing import billing
 from pipelines.flow import Flow
 from pipelines.looking import Looking, quietly
-from pipelines.needs import Target
-from pipelines.photo_counts import Photos
+from pipelines.needs import Target, asking
+from pipelines.photo_counts import Photos, may_have_truth
+from pipelines.places import check_keys
+from pipelines.preflight import check_naming, check_questions
 from pipelines.rates import Rate, There, assumed_seconds
+from pipelines.room import bytes_to_come
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +77,49 @@ def tell_bill(flow: Flow, targets: Sequence[Target]) -> None:
     context, samples = flow.context, flow.samples
     photos = Photos.of_rows(samples.batches(["split", "class_id"]), _usual_size(samples, context.config))
     bill = bill_of(context.config, context.folder, samples, targets, photos)
+    check_keys(context.config, [line.ask.stage for line in bill.lines])
     if bill.lines:
         for line in bill.table():
             log.info("%s", line)
-    if warning := bill.warning():
-        log.warning("%s", warning)
+    for words in _warnings(context.config, context.folder, bill):
+        log.warning("%s", words)
+
+
+def check_asked(config: Config, targets: Sequence[Target]) -> None:
+    """What the stages that ask need: models, questions, aliases, keys. Each raises a UserError of its own.
+
+    A key is wanted where something is left to ask: where photos are listed already, `tell_bill` knows what that is.
+    """
+    looking = Looking(config, _folder(config))
+    with quietly():
+        Flow(looking).samples  # noqa: B018  # looks for it
+    stages = set(asking(config, _expected(config.ingest.source), targets))
+    if {"answers", "looks"} & stages:
+        check_naming(config)
+    if {"aspects", "looks", "questions"} & stages:
+        check_questions(config)
+    if "samples" not in looking.found:
+        check_keys(config, stages)
+    for model in [config.mllm] if stages - {"questions", "finer_answers"} else []:
+        backend_identity(model)  # finds the model without fetching its weights
+
+
+def _expected(source: Source) -> Photos:
+    """As far as a source says what it will list."""
+    if isinstance(source, DRAWN):
+        return Photos.drawn(source)
+    if not may_have_truth(source):
+        return Photos({"train": 1})
+    return Photos({"train": 1, "test": 1}, {"train": Counter([0]), "test": Counter([0])})
+
+
+def _folder(config: Config) -> str:
+    return storage.join(storage.absolute(config.run.folder), config.run.name)
 
 
 def plan(config: Config, targets: Sequence[Target]) -> str:
     """The same as text for a run that is not started: photos are listed where no table of them is there."""
-    folder = storage.join(storage.absolute(config.run.folder), config.run.name)
+    folder = _folder(config)
     flow = Flow(Looking(config, folder))
     samples: Table | None = None
     with quietly():
@@ -96,9 +135,14 @@ def plan(config: Config, targets: Sequence[Target]) -> str:
     bill = bill_of(config, folder, samples, targets, photos)
     splits = ", ".join(f"{split} {count:,}" for split, count in sorted(photos.splits.items()))
     lines = [f"{photos.total:,} photos ({splits})", *bill.table()]
-    if warning := bill.warning():
-        lines.append(f"warning: {warning}")
+    lines += [f"warning: {words}" for words in _warnings(config, folder, bill)]
     return "\n".join([*lines, "nothing was started"]) + "\n"
+
+
+def _warnings(config: Config, folder: str, bill: Bill) -> list[str]:
+    """Of a bill that is too high, and of a disk that is too small for a job that is to be done as a whole."""
+    needed = bytes_to_come(config, bill.photos, questions=config.questions.keep) if len(bill.lines) > 1 else 0
+    return [words for words in (bill.warning(), room.warning(folder, needed)) if words is not None]
 
 
 def _line(ask: Ask, there: There | None, money: Billing) -> Line:

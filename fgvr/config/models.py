@@ -116,6 +116,6 @@ class Clip(Part):
     model: str = DEMO_MODEL
     """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), or a local-dir folder."""
     pretrained: str | None = None
-    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file; null for `demo` and folders."""
+    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file, local or s3://; null for `demo` and folders."""
     template: NameTemplate = "a photo of a {}."
     """Prompt of zero-shot classification; {} is the name."""
