@@ -29,6 +29,9 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
     splits = config.embed.splits
     embedded = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
     asked = photos.bounded(config.aspects.split, config.aspects.max_images)
+    if config.embed.images == "needed":
+        drawn = photos.bounded(config.label.images.drawn_from, config.label.images.max_images)
+        embedded = min(embedded, drawn + asked + photos.splits.get(config.evaluate.split, 0))
     predicted = photos.total if config.infer.split is None else photos.splits.get(config.infer.split, 0)
     return embedded * (2 * DIM + 10) + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
 
@@ -50,5 +53,5 @@ def warning(folder: str, needed: int) -> str | None:
         return None
     return (
         f"run.folder: the tables of this run will take about {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
-        f" in {place}: embed.splits leaves out photos that need no vector, or take another disk (--run.folder)"
+        f" in {place}: --embed.images needed leaves out photos that need no vector, or take another disk (--run.folder)"
     )

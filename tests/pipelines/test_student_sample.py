@@ -11,6 +11,7 @@ import pytest
 from fgvr.config import build
 from fgvr.discovery import discovery_ids
 from fgvr.tables import Table, write_part
+from pipelines import embed
 from pipelines.aspects import image_ids
 from pipelines.student_task import learned_rows, student_task
 
@@ -80,3 +81,12 @@ def test_which_images_they_are_decides_both_students(samples: Table) -> None:
     assert decided(1, 0.0)  # the base student reads no table that would tell
     assert decided(1, 0.0) == decided(1, 4.0)
     assert decided(1, 0.0) != decided(2, 0.0)
+
+
+def test_vectors_are_needed_of_what_is_named_learned_from_or_evaluated_on(samples: Table) -> None:
+    values = {"label": {"images": {"max_images": 30, "seed": 1}}, "aspects": {"max_images": 60, "seed": 4}}
+    config = build(values | {"embed": {"images": "needed"}})
+    named = set(discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images).tolist())
+    needed = set(embed._needed(config, samples).tolist())
+    assert needed == named | learned(samples, values) | set(range(TRAIN, TRAIN + TEST))
+    assert len(needed) < 30 + 60 + TEST  # the samples of two seeds overlap, or all of them would be one
