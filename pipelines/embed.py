@@ -32,7 +32,7 @@ Ids = npt.NDArray[np.int64]
 
 
 def run(context: RunContext, samples: Table) -> Table:
-    """Vectors of the images that `embed.splits` and `embed.images` name; raises ClipError where there is no such CLIP."""
+    """Vectors of the images that `embed.splits` and `embed.images` name; raises ClipError where there is no CLIP."""
     splits, vectors = context.config.embed.splits, context.config.embed.vectors
     ids = _ids(samples, splits)
     if context.config.embed.images == "needed":

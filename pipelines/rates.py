@@ -5,6 +5,7 @@ Rows of finished parts are there, and so are requests whose replies are kept.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from pipelines.asks import Ask, Load
 from pipelines.flow import Flow
 from pipelines.looking import Looking, Unfinished, quietly
 from pipelines.methods import predict
+
+log = logging.getLogger(__name__)
 
 NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
 """Images a second and GPU, of a name and of 50 questions on a cached prefix: assumed in docs/scaling.md of 8 billion
@@ -52,8 +55,11 @@ class There:
         self.looking = Looking(config, folder)
         flow = Flow(self.looking)
         for stage in stages:
-            with quietly():
-                _reach(flow, stage)
+            try:
+                with quietly():
+                    _reach(flow, stage)
+            except Exception as error:  # whoever computes the stage says it again, and better
+                log.debug("%s could not be looked for: %s", stage, error)
 
     def rows(self, ask: Ask) -> int:
         """Rows that are not there, without those whose replies are kept."""

@@ -1,4 +1,4 @@
-"""Names on the hub, with a hub on loopback: what it does not have is said before anything starts, online and offline."""
+"""Names on the hub, with a hub on loopback: what it does not have is refused, online and offline."""
 
 import json
 import os
