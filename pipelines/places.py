@@ -11,7 +11,7 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError, Mllm, OpenAIBackend
 from fgvr.datasets.shards import numbered
 from fgvr.safe_text import masked
-from fgvr.storage_refusals import told
+from fgvr.storage_refusals import StorageRefused, told
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,11 @@ def check_stores(config: Config) -> None:
     Whether anything is there is not judged: that is the business of whoever needs it.
     """
     for field, uri in _remote(config.model_dump(mode="json")):
-        with told(field, masked(uri)):
-            storage.exists(numbered(uri)[0])
+        try:
+            with told(field, masked(uri)):
+                storage.exists(numbered(uri)[0])
+        except ImportError as error:  # of a store whose library is no dependency: gs://, az:// …
+            raise StorageRefused(f"{field} = {masked(uri)}: a package is missing: {error}") from error
 
 
 def _remote(values: Any, field: str = "") -> Iterator[tuple[str, str]]:

@@ -161,3 +161,12 @@ def test_without_credentials_a_sentence_says_what_the_environment_must_hold(
 
 def test_places_on_this_machine_and_words_are_left_alone() -> None:
     check_stores(build({"evaluate": {"prices": "shipped"}, "label": {"prompt": "Is it s3 or gs?"}}))
+
+
+def test_a_store_whose_library_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(uri: str) -> bool:
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr("pipelines.places.storage.exists", missing)
+    with pytest.raises(StorageRefused, match=r"run\.folder = gs://b/runs: a package is missing: Please install gcsfs"):
+        check_stores(build({"run": {"folder": "gs://b/runs"}}))
