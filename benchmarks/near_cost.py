@@ -16,7 +16,7 @@ def cost_table(title: str, rows: Sequence[Row], measured: Sequence[Sequence[Meas
     """Table 1 of one data set, means over seeds; the paper's rows below ours are of other machines and MLLMs.
 
     Learning is what a method needs before the first image: the MLLM's names, CLIP's vectors of captions and words,
-    training. US$ are unknown without a price file (`--set evaluate.prices=docs/prices.yaml`).
+    training. US$ are unknown without a price file (`--set evaluate.prices=shipped`).
     """
     lines = []
     for row, of_row in zip(rows, measured, strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -172,9 +173,15 @@ def as_begun(job: PartJob) -> PartJob:
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
-    """The image ids of a part, from the stage's file of ids."""
+    """The image ids of a part, from the stage's file of ids; raises StageStopped where it is not seen."""
     width = 8 * job.workers.rows_per_part
-    data = storage.read_bytes(storage.join(job.folder, IDS), number * width, (number + 1) * width)
+    try:
+        data = storage.read_bytes(storage.join(job.folder, IDS), number * width, (number + 1) * width)
+    except FileNotFoundError:
+        raise StageStopped(
+            f"{job.name}: {job.folder} is not there on {socket.gethostname()}, where a worker runs. All nodes must"
+            " share the run's folder (run.folder): a disk mounted at the same path everywhere, or an object store"
+        ) from None
     return np.frombuffer(data, dtype="<i8").astype(np.int64)
 
 

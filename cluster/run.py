@@ -14,6 +14,7 @@ from cluster.ownership import TERMINATED, ends_when_told, owned
 from cluster.run_folder import CONFIG_FILE, check_run_folder
 from cluster.run_record import recorded
 from cluster.session import ray_session
+from cluster.shared_folder import check_seen
 from cluster.stage import RunContext
 from cluster.tracking import let_go, tracked_run
 from fgvr import storage
@@ -21,11 +22,15 @@ from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
 from fgvr.safe_text import masked, safe
+from fgvr.storage_refusals import refusal, told
 
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 """Exit status after SIGINT: 128 and the signal's number."""
+
+PLAN_FLAGS = frozenset({"--plan", "--dry-run", "--dry_run"})
+"""Of every script: check the config, say what the models will be asked and what that will cost, and start nothing."""
 
 __all__ = ["UserError", "open_run", "run_main"]
 
@@ -44,14 +49,16 @@ def open_run(config: Config) -> Iterator[RunContext]:
     config, take_over = _without_take_over(config)
     with ExitStack() as stack:
         try:
-            check_run_folder(folder)
-            stack.enter_context(owned(folder, take_over=take_over, on_lost=let_go))
-            storage.write_bytes(storage.join(folder, CONFIG_FILE), to_yaml(config).encode())
+            with told("run.folder", config.run.folder):
+                check_run_folder(folder)
+                stack.enter_context(owned(folder, take_over=take_over, on_lost=let_go))
+                storage.write_bytes(storage.join(folder, CONFIG_FILE), to_yaml(config).encode())
         except OSError as error:
             raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
         record = stack.enter_context(recorded(folder))
         stack.enter_context(ray_session(config.cluster))
         stack.enter_context(ends_when_told())  # Ray's start has put a handler of its own there
+        check_seen(folder)
         tracker = stack.enter_context(tracked_run(config, folder))
         record.serves(endpoint())
         yield RunContext(config, folder, tracker, record=record)
@@ -63,12 +70,29 @@ def _without_take_over(config: Config) -> tuple[Config, bool]:
     return config.model_copy(update={"run": config.run.model_copy(update={"take_over": False})}), asked
 
 
+def _show_plan(config: Config, plan: Callable[[Config], str], check: Callable[[Config], None] | None) -> None:
+    """What it would take on stdout; then what would keep it from starting is raised, since a plan has two halves."""
+    problem: UserError | None = None
+    try:
+        if check is not None:
+            check(config)
+    except UserError as error:
+        problem = error
+    try:
+        sys.stdout.write(safe(plan(config)))
+    except Exception as error:
+        raise problem or error from None
+    if problem is not None:
+        raise problem
+
+
 def run_main(
     doc: str | None,
     presets: Path,
     work: Callable[[RunContext], object],
     *,
     check: Callable[[Config], None] | None = None,
+    plan: Callable[[Config], str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """The body of every script in pipelines/.
@@ -78,6 +102,7 @@ def run_main(
         presets: folder of the shipped presets.
         work: what to do inside the run.
         check: looks for what cannot work before anything is started; raises a UserError.
+        plan: what the work would take, as text, for `--plan` (or `--dry-run`); it starts nothing.
         argv: arguments; null: the command line's.
 
     Raises:
@@ -92,10 +117,14 @@ def run_main(
             "a secret stands on the command line: everyone on this machine sees it there, and so do those who see "
             "Ray's list of jobs. Give it in the environment instead (docs/security.md)"
         )
+    planned = plan is not None and not PLAN_FLAGS.isdisjoint(words)
     begun = False
     try:
-        config = load_config(words, presets, doc or "")
+        config = load_config([word for word in words if word not in PLAN_FLAGS] if plan else words, presets, doc or "")
         check_installation()
+        if plan is not None and planned:
+            _show_plan(config, plan, check)
+            return
         if check is not None:
             check(config)
         with open_run(config) as context:
@@ -109,7 +138,7 @@ def run_main(
             sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
         raise
     except Exception as error:  # whatever happened: was there a cause that the user can mend?
-        known = user_error_in(error)
+        known = user_error_in(error) or refusal(error)
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)

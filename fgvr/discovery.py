@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from fgvr.config.data import Discovery
 from fgvr.errors import UserError
+from fgvr.splits import first_of
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
         if absent:
             log.warning("%d classes have no image in the split %r", absent, config.drawn_from)
         return _per_class(found, config.per_class, config.seed)
-    if config.max_images is None or config.max_images >= len(found.ids):
-        return found.ids
-    return np.sort(np.random.default_rng(config.seed).choice(found.ids, size=config.max_images, replace=False))
+    return first_of(found.ids, config.max_images, config.seed)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ class UserError(Exception):
 
 def user_error_in(error: BaseException) -> BaseException | None:
     """The UserError in an error's chain of causes: Ray wraps what its workers raise; None where there is none."""
-    return next((cause for cause in _chain(error) if isinstance(cause, UserError)), None)
+    return next((cause for cause in chain(error) if isinstance(cause, UserError)), None)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from; of what Ray wraps, the inner one before it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -30,10 +31,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         # first: a RayTaskError is an instance of its cause's class, too, but its message is a traceback.
         inner = getattr(error, "cause", None)
         if isinstance(inner, BaseException):
-            yield from _chain(inner)
+            yield from chain(inner)
         workers = getattr(error, "worker_failures", None)
         if isinstance(workers, dict):
             for failure in workers.values():
-                yield from _chain(failure)
+                yield from chain(failure)
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,7 @@
-"""Ids of the images of a split, read a part of the samples table at a time: all that stays is 8 bytes an image."""
+"""Ids of the images of a split, read a part of the samples table at a time, and samples of them.
+
+All that stays is 8 bytes an image.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.splitmix import mixed
 from fgvr.tables import Table
 
 Ids = npt.NDArray[np.int64]
@@ -22,3 +26,21 @@ def split_ids(samples: Table, splits: Collection[str] | None) -> Ids:
     parts = samples.batches(["image_id", "split"])
     found = [rows.filter(pc.is_in(rows["split"], wanted))["image_id"].to_numpy() for rows in parts]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def first_of(ids: Ids, count: int | None, seed: int) -> Ids:
+    """A random sample of so many images, ascending: int64 [min(n, count)]; all of them for None.
+
+    A seed puts all images there could be into one order, by a hash of their ids; a sample is the first of it. So a
+    larger sample holds every smaller one, and what one stage drew from a split the next one finds among its own.
+
+    Args:
+        ids: int64 [n], each once.
+        count: of images.
+        seed: another one is another order.
+    """
+    if count is None or count >= len(ids):
+        return np.sort(ids)
+    of_seed = mixed(np.array([seed], dtype=np.uint64))
+    place = mixed(of_seed + ids.astype(np.uint64))  # no two images have the same
+    return np.sort(ids[np.argpartition(place, count - 1)[:count]])

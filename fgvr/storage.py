@@ -418,6 +418,20 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     return cache
 
 
+def fetch_file(uri: str | Path) -> Path:
+    """A local copy of one file, as `fetch_folder` keeps them; a local file itself. Raises FileNotFoundError, too."""
+    if is_local(uri):
+        return local_path(uri).expanduser()
+    folder, _, name = str(uri).rpartition("/")
+
+    def alone(names: list[str]) -> list[str]:
+        if name not in names:
+            raise FileNotFoundError(f"there is no file {uri}")
+        return [name]
+
+    return fetch_folder(folder, alone) / name
+
+
 def forget_folder(folder: Path) -> None:
     """Remove what `fetch_folder` gave, unless another process uses it; nothing happens to a folder that was local."""
     use = _IN_USE.pop(folder, None)

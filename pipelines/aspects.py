@@ -21,7 +21,7 @@ from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.backends import backend_identity, exactly
-from fgvr.splits import split_ids
+from fgvr.splits import first_of, split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 from pipelines.look_parts import take_part
@@ -80,15 +80,13 @@ def aspect_decides(config: Config) -> dict[str, Any]:
 
 
 def image_ids(samples: Table, config: Aspects) -> npt.NDArray[np.int64]:
-    """Ascending ids of the images asked about: the split, or so many of it at random."""
+    """Ascending ids of the images asked about: the split, or the first of it in the order of the seed."""
     ids = split_ids(samples, [config.split])
     if not len(ids):
         known = ", ".join(sorted(samples.extra["splits"]))
         raise ConfigError(f"aspects.split = {config.split}: no image is in this split (there are: {known})")
-    if config.max_images is not None and config.max_images < len(ids):
-        ids = np.random.default_rng(config.seed).choice(ids, size=config.max_images, replace=False)
-    return np.sort(np.asarray(ids, dtype=np.int64))
+    return first_of(ids, config.max_images, config.seed)
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.aspects)
+    stage_main(__doc__, lambda flow: flow.aspects, asks=("aspects",))

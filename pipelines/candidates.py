@@ -148,4 +148,4 @@ def _heaviest_right(sets: CandidateSets, truth: Labels, rows: npt.NDArray[np.boo
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.candidates)
+    stage_main(__doc__, lambda flow: flow.candidates, asks=("near",))

@@ -63,4 +63,4 @@ def run(context: RunContext, flow: Flow) -> Table:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.class_scores, check=engine_of)
+    stage_main(__doc__, lambda flow: flow.class_scores, check=engine_of, asks=("class_scores",))

@@ -245,4 +245,4 @@ def _work(flow: Flow) -> Table:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, _work, check=check_detection)
+    stage_main(__doc__, _work, check=check_detection, asks=("detector",))

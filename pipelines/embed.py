@@ -23,9 +23,10 @@ from fgvr.clip.model import load_clip
 from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip, pinned
 from fgvr.clip.views import MIN_CROP
-from fgvr.config import ConfigError, SimulatedVectors
+from fgvr.config import Config, ConfigError, SimulatedVectors
+from fgvr.discovery import discovery_ids
 from fgvr.precision import of_workers
-from fgvr.splits import split_ids
+from fgvr.splits import first_of, split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 
@@ -33,11 +34,28 @@ Ids = npt.NDArray[np.int64]
 
 
 def run(context: RunContext, samples: Table) -> Table:
-    """Vectors of all images, or of those of `embed.splits`; raises ClipError for a CLIP that is not there."""
+    """Vectors of the images that `embed.splits` and `embed.images` name; raises ClipError where there is no CLIP."""
     splits, vectors = context.config.embed.splits, context.config.embed.vectors
+    ids = _ids(samples, splits)
+    if context.config.embed.images == "needed":
+        ids = np.intersect1d(ids, _needed(context.config, samples))
     if isinstance(vectors, SimulatedVectors):
-        return _simulated(context, samples, _ids(samples, splits), vectors)
-    return _vectors(context, "embeddings", samples, _ids(samples, splits), decides={"splits": _named(samples, splits)})
+        return _simulated(context, samples, ids, vectors)
+    decides = {"splits": _named(samples, splits)} | _which(context.config, ids)
+    return _vectors(context, "embeddings", samples, ids, decides=decides)
+
+
+def _needed(config: Config, samples: Table) -> Ids:
+    """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
+    named = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images)
+    most = config.aspects.max_images if config.makd.images == "asked" else None
+    learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
+    return np.union1d(np.union1d(named, learned), split_ids(samples, [config.evaluate.split]))
+
+
+def _which(config: Config, ids: Ids) -> dict[str, Any]:
+    """What names the images in a fingerprint where the splits alone do not."""
+    return {"ids": digest_of_ids(ids)} if config.embed.images == "needed" else {}
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,7 @@ def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: Simulated
 
     decides = {
         "splits": _named(samples, config.embed.splits),
+        **_which(config, ids),
         "vectors": vectors,
         "limits": config.ingest.limits,
         "workers": config.embed.workers,

@@ -59,7 +59,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     """
     config = context.config.evaluate
     bills = billing(context.config)  # a slip in the price file shows before hours are spent
-    compared = _compared(context, flow)
+    compared = compared_images(context, flow)
     true = flow.samples.take(compared.images.ids, ["class_name"])["class_name"].to_pylist()
     # Raised before minutes are spent; without truth no model is needed.
     found = look_up(config.sentence_model) if any(true) else None
@@ -118,7 +118,7 @@ def _deciding(config: Evaluate) -> dict[str, Any]:
     return facts | {"methods": list(dict.fromkeys(config.methods))}
 
 
-def _compared(context: RunContext, flow: Flow) -> Compared:
+def compared_images(context: RunContext, flow: Flow) -> Compared:
     """Which images the methods name."""
     config = context.config.evaluate
     methods = _methods(context)
@@ -237,4 +237,4 @@ def show(flow: Flow) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, show, check=check_evaluation)
+    stage_main(__doc__, show, check=check_evaluation, asks=("report",))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.run import run_main
 from cluster.stage import RunContext
 from fgvr.config import Config
-from fgvr.datasets import check_source
+from fgvr.datasets import check_place, check_source
 from fgvr.tables import Table
+from pipelines.places import check_stores
+
+if TYPE_CHECKING:
+    from pipelines.needs import Target
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +148,12 @@ class Flow:
 
 
 def stage_main(
-    doc: str | None, work: Callable[[Flow], object], *, check: Callable[[Config], None] | None = None
+    doc: str | None,
+    work: Callable[[Flow], object],
+    *,
+    check: Callable[[Config], None] | None = None,
+    asks: Callable[[Config], Sequence[Target]] | Sequence[Target] = (),
+    tells_itself: bool = False,
 ) -> None:
     """The command line of one stage's script: computes what the stage needs, then the stage.
 
@@ -151,17 +161,38 @@ def stage_main(
         doc: the script's docstring, first thing in `--help`.
         work: what to ask of the flow.
         check: raises a UserError for what cannot work, before anything is started.
+        asks: tables that it computes for which a model may have to be asked; what that will take is said first …
+        tells_itself: … by `work`.
     """
 
+    def targets(config: Config) -> Sequence[Target]:
+        return asks(config) if callable(asks) else asks
+
     def run(context: RunContext) -> None:
-        made = work(Flow(context))
+        flow = Flow(context)
+        if (wanted := targets(context.config)) and not tells_itself:
+            from pipelines.plan import tell_bill
+
+            tell_bill(flow, wanted)
+        made = work(flow)
         for table in made if isinstance(made, tuple) else (made,):
             if isinstance(table, Table):
                 log.info("%s: %s", table.name, table.uri)
 
     def look(config: Config) -> None:
+        check_stores(config)
+        check_place(config.ingest.source)
         check_source(config.ingest.source)
         if check is not None:
             check(config)
+        if wanted := targets(config):
+            from pipelines.plan import check_asked
 
-    run_main(doc, PRESETS, run, check=look)
+            check_asked(config, wanted)
+
+    def plan(config: Config) -> str:
+        from pipelines.plan import plan as text
+
+        return text(config, targets(config))
+
+    run_main(doc, PRESETS, run, check=look, plan=plan)

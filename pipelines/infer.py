@@ -137,4 +137,4 @@ def identity_of(model: str) -> str:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.predictions, check=_check)
+    stage_main(__doc__, lambda flow: flow.predictions, check=_check, asks=("predictions",))

@@ -288,4 +288,4 @@ def _write_aliases(folder: StageFolder, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.labels)
+    stage_main(__doc__, lambda flow: flow.labels, asks=("labels",))

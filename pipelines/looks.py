@@ -53,4 +53,4 @@ def _check(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.looks, check=_check)
+    stage_main(__doc__, lambda flow: flow.looks, check=_check, asks=("looks",))

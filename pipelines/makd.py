@@ -28,6 +28,7 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
 from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
 from fgvr.training.makd import RECIPE, train_student
+from fgvr.training.schedule import bounded_by_steps
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
@@ -41,7 +42,8 @@ TEACHER_FOLDER = "teacher"
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 # What changes only how a training runs, not what comes out.
-NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "workers", "precision"}
+# Which images they are is told by their ids.
+NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "images", "workers", "precision"}
 
 
 def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
@@ -62,13 +64,20 @@ def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
         "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
         "precision": of_workers(settings.workers, settings.precision),
         "limits": config.ingest.limits,
+        **task.decides,
     }
     return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute, workers=settings.workers)
 
 
 def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask) -> StageSummary:
     """Train, keep the models, and list the images."""
-    config, settings = folder.context.config, task.settings
+    config, examples = folder.context.config, training_set.examples
+    settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
+    if settings.epochs < task.settings.epochs:
+        log.info(
+            "%s: %d of %d epochs, as makd.max_steps = %s allows",
+            *(folder.name, settings.epochs, task.settings.epochs, f"{settings.max_steps:,}"),
+        )
     job = StudentJob(
         examples=folder.path("examples.parquet"),
         spec=spec,
@@ -117,6 +126,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
         "class_targets": training_set.targets.source,
         "classes": len(spec.labels),
         "questions": len(spec.questions),
+        "epochs": settings.epochs,
         "images": len(training_set.examples) - len(left_out),
         "held_out": int(training_set.examples.held_out.sum()),
         "chosen": chosen.name,
@@ -128,4 +138,4 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student)
+    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student, asks=("base", "makd"))

@@ -97,4 +97,4 @@ def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, f
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.near)
+    stage_main(__doc__, lambda flow: flow.near, asks=("near",))

@@ -6,23 +6,20 @@ import logging
 from collections.abc import Collection
 
 from fgvr.baselines.wordnet import read_nouns
-from fgvr.clip.source import find_clip
+from fgvr.clip.source import check_clip_weights, find_clip
 from fgvr.config import Config, ConfigError, SimulatedBackend, SimulatedVectors
 from fgvr.config.data import (
     DRAWN,
     BirdScenesSource,
     CocoSource,
     FolderSource,
-    ParquetSource,
-    Source,
-    TableSource,
-    WebDatasetSource,
 )
 from fgvr.config.models import VllmBackend
 from fgvr.datasets import check_place
 from fgvr.detection.coco import Category
 from fgvr.detection.model import AspectDetector, DetectorSpec
 from fgvr.metrics.semantic import find_sentence_model
+from fgvr.mllm.aliases import read_aliases
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
@@ -31,6 +28,7 @@ from pipelines.engine_checks import check_engines
 from pipelines.infer import check_model
 from pipelines.methods.cased import captions
 from pipelines.methods.finer import language_model
+from pipelines.photo_counts import may_have_truth
 from pipelines.questions import check_asked_with_labels
 from pipelines.student_task import check_student
 
@@ -40,7 +38,8 @@ log = logging.getLogger(__name__)
 def check(config: Config) -> None:
     """Raise a UserError that names the field: models that are not there, no questions, training on test images."""
     _check_source(config)
-    _check_questions(config)
+    check_naming(config)
+    check_questions(config)
     _check_learning(config)
     _check_simulated(config)
     check_methods(config)
@@ -48,12 +47,19 @@ def check(config: Config) -> None:
         identity(config.mllm)  # finds the model without fetching its weights
     check_engines(config)
     find_clip(config.clip)
+    check_clip_weights(config.clip)
     check_model(config)
-    if _may_have_truth(config.ingest.source):
+    if may_have_truth(config.ingest.source):
         find_sentence_model(config.evaluate.sentence_model)
+    check_student(config)
+
+
+def check_naming(config: Config) -> None:
+    """Read the aliases that were given and find the model that unites names; each raises its own error."""
+    if config.label.aliases is not None:
+        read_aliases(config.label.aliases)
     if config.label.merges_by_meaning:
         find_sentence_model(config.label.merge_model, "label.merge_model")
-    check_student(config)
 
 
 def _check_simulated(config: Config) -> None:
@@ -132,23 +138,12 @@ def check_detection(config: Config) -> None:
             raise ConfigError(
                 f"aspects.split = {config.aspects.split}: the detector learns on detect.split = {detect.split}"
             )
-        _check_questions(config)
+        check_questions(config)
         if isinstance(config.mllm, VllmBackend):
             identity(config.mllm)
     elif detect.alpha > 0 and not isinstance(source, BirdScenesSource):
         raise ConfigError("detect.aspects = truth: only drawn scenes have true answers; take mllm")
     AspectDetector(DetectorSpec(detect.model, (Category(1, "a"),)))
-
-
-def _may_have_truth(source: Source) -> bool:
-    """Whether true classes can be among the samples, so that names will be compared with them at the end."""
-    if isinstance(source, FolderSource):
-        return source.class_from != "none"
-    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
-        return False
-    if isinstance(source, WebDatasetSource):
-        return source.class_from != "none"
-    return not isinstance(source, TableSource | ParquetSource) or source.class_column is not None
 
 
 def _check_source(config: Config) -> None:
@@ -162,7 +157,8 @@ def _check_source(config: Config) -> None:
         )
 
 
-def _check_questions(config: Config) -> None:
+def check_questions(config: Config) -> None:
+    """Read the questions, or see whether somebody can write them; raises a UserError."""
     if config.questions.file is not None:
         read_questions(config.questions.file)
     elif config.questions.llm is None and not isinstance(config.ingest.source, DRAWN):
@@ -171,7 +167,7 @@ def _check_questions(config: Config) -> None:
             "let a language model write them, e.g. --questions.llm.kind openai --questions.llm.model gpt-4o"
         )
     elif config.questions.llm is not None and (
-        config.makd.target == "near" or not _may_have_truth(config.ingest.source)
+        config.makd.target == "near" or not may_have_truth(config.ingest.source)
     ):
         check_asked_with_labels(config)
     if config.questions.compares_meaning:
@@ -182,7 +178,7 @@ def check_methods(config: Config) -> None:
     """Read what the compared methods need besides models: each of them raises its own error."""
     methods = config.evaluate.methods
     if {"finer", "makd"} & set(methods):
-        _check_questions(config)
+        check_questions(config)
     if "zs_wordnet" in methods:
         read_nouns(config.baselines.wordnet.path)
     if "cased" in methods:

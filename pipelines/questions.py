@@ -124,4 +124,4 @@ def _write(context: RunContext, questions: Callable[[], Written], *, decides: An
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.questions)
+    stage_main(__doc__, lambda flow: flow.questions, asks=("questions",))

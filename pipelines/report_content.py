@@ -163,7 +163,9 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
         facts.append(("Candidates", f"{config.candidates.method}, k = {k:.0f}"))
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
-        facts.append(("Student", f"{config.makd.backbone}, {config.makd.epochs} epochs, α = {config.makd.alpha:g}"))
+        trained = flow.makd if "makd" in results.methods else flow.base
+        epochs = trained.extra.get("epochs", config.makd.epochs)  # fewer where makd.max_steps is met
+        facts.append(("Student", f"{config.makd.backbone}, {epochs} epochs, α = {config.makd.alpha:g}"))
         taught = config.makd.distillation
         if taught.kind != "none":
             facts.append(("Teacher of the students", f"{taught.teacher}, {taught.kind}, T = {taught.temperature:g}"))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cluster.stage import digest_of_ids
 from fgvr import storage
 from fgvr.clip.classifier import ClassFeatures, load_classes
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
+from fgvr.splits import first_of
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.tables import Table
+from fgvr.tables import Table, rows_among
 from fgvr.training.assemble import (
     HeldOut,
     TrainingSet,
@@ -41,6 +44,7 @@ class StudentTask:
     Attributes:
         settings: the recipe.
         rows: of the samples that are learned from.
+        sampled: whether the split has others.
         near: whether NeaR gives the class targets.
         inputs: tables that decide the outcome.
         teacher: whose class outputs are distilled.
@@ -51,6 +55,12 @@ class StudentTask:
     near: bool
     inputs: tuple[Table, ...]
     teacher: Teacher | None = None
+    sampled: bool = False
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of the images decides the outcome besides the tables: which they are, where they are not all."""
+        return {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
 
     @property
     def with_aspects(self) -> bool:
@@ -103,16 +113,23 @@ def student_task(flow: Flow, settings: Makd) -> StudentTask:
     inputs += [teacher.scores] if isinstance(teacher, MllmTeacher) else []
     if settings.alpha > 0:
         inputs += [flow.questions] if settings.aspect_targets == "random" else [flow.questions, flow.aspects]
-    return StudentTask(settings, rows, near, tuple(inputs), teacher)
+    sampled = rows.num_rows < flow.samples.extra["splits"][settings.split]
+    return StudentTask(settings, rows, near, tuple(inputs), teacher, sampled)
 
 
 def learned_rows(flow: Flow, settings: Makd) -> pa.Table:
-    """Rows of the samples that the student may learn from; raises ConfigError where there are none."""
+    """Rows of the samples that the student learns from: of its split those that aspects asks about, or all of it.
+
+    Raises ConfigError where there are none.
+    """
     rows = split_rows(flow.samples, settings.split, ["class_id", "class_name"])
     if not rows.num_rows:
         known = ", ".join(sorted(flow.samples.extra["splits"]))
         raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
-    return rows
+    asked = flow.context.config.aspects
+    if settings.images == "all" or asked.max_images is None or asked.max_images >= rows.num_rows:
+        return rows
+    return rows_among(rows, first_of(rows["image_id"].to_numpy(), asked.max_images, asked.seed))
 
 
 def class_names(flow: Flow, settings: Makd, rows: pa.Table) -> tuple[str, ...]:

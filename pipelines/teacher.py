@@ -128,6 +128,8 @@ def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
 def recipe(settings: Makd, fields: set[str], teacher: Teacher | None) -> dict[str, Any]:
     """These fields of the recipe for a fingerprint: a student by its content, wherever it lies."""
     decided: dict[str, Any] = {name: getattr(settings, name) for name in sorted(fields)}
+    if decided.get("max_steps") is None:  # it came later: students of before are found again
+        decided.pop("max_steps", None)
     if isinstance(teacher, StudentModel):
         decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}
     return decided

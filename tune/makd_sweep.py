@@ -9,7 +9,7 @@ where the data has them, else NeaR's labels, and then the objective is agreement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fgvr import storage
@@ -20,6 +20,7 @@ from fgvr.students.architecture import StudentSpec
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.makd import RECIPE, train_student
+from fgvr.training.schedule import bounded_by_steps
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
@@ -46,6 +47,7 @@ class MakdSweep:
         examples: its training set; None in the copies that travel to the trials.
         inputs: tables that it was made of.
         teacher: whose class outputs all trials distil.
+        images: what names a sample of the training images in a fingerprint; empty where they are all of the split.
     """
 
     config: Config
@@ -53,6 +55,7 @@ class MakdSweep:
     examples: TrainingSet | None
     inputs: Sequence[Table]
     teacher: Teacher | None = None
+    images: Mapping[str, Any] = field(default_factory=dict)
     stage: str = "makd"
     objective: Objective = OBJECTIVE
 
@@ -72,7 +75,11 @@ class MakdSweep:
                 f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
                 "none to measure on: raise it"
             )
-        return cls(config, student_spec(flow, task, training_set), training_set, task.inputs, task.teacher)
+        config = config.model_copy(
+            update={"makd": bounded_by_steps(config.makd, int((~training_set.examples.held_out).sum()))}
+        )
+        spec = student_spec(flow, task, training_set)
+        return cls(config, spec, training_set, task.inputs, task.teacher, task.decides)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -94,6 +101,7 @@ class MakdSweep:
             "recipe": recipe(self.config.makd, fields, self.teacher),
             "precision": of_workers(self.config.makd.workers, self.config.makd.precision),
             "limits": self.config.ingest.limits,
+            **self.images,
         }
 
     def space(self) -> Space:
@@ -106,7 +114,7 @@ class MakdSweep:
             self.examples.examples.write(storage.join(folder, EXAMPLES_FILE))
             if self.teacher is not None:
                 self.teacher.put(storage.join(folder, TEACHER_FOLDER), self.examples.examples.image_ids)
-        return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher)
+        return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher, self.images)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A student that learns the first questions by rank."""

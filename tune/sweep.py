@@ -23,7 +23,11 @@ from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.config.load import help_text
+from fgvr.datasets import check_place
 from pipelines.flow import PRESETS, Flow
+from pipelines.needs import Target
+from pipelines.places import check_stores
+from pipelines.plan import check_asked, plan, tell_bill
 from tune import makd_sweep
 from tune.makd_sweep import MakdSweep
 from tune.near_sweep import NearSweep
@@ -47,6 +51,8 @@ from tune.trial_runs import TrialRuns
 log = logging.getLogger(__name__)
 
 STAGES: dict[str, Callable[[Flow], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
+TARGETS: dict[str, tuple[Target, ...]] = {"near": ("near",), "makd": ("makd",)}
+"""Tables whose making a sweep needs, for which models may have to be asked."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     workers = context.config.near.workers if stage == "near" else context.config.makd.workers
     room = find_room(f"{stage}.workers", workers, options.max_concurrent)
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
+    tell_bill(flow, TARGETS[stage])
     sweep = STAGES[stage](flow)
     space = sweep.space()
     start = start_of(context.config, space)
@@ -91,7 +98,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     log.info("sweep of %s: %d trials, %d at once, in %s", stage, options.trials, room.trials, folder)
     lease.check(folder)
     limits = context.config.cluster.limits
-    plan = TrialPlan(sweep.prepare(folder), folder, room.workers, limits, lease.fence_of(folder))
+    trial_plan = TrialPlan(sweep.prepare(folder), folder, room.workers, limits, lease.fence_of(folder))
     how = Search(
         trials=options.trials,
         concurrent=room.trials,
@@ -100,7 +107,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
-    trials = search(plan, how, runs)
+    trials = search(trial_plan, how, runs)
     lease.check(folder)  # Ray Tune ends in peace when its process is told to end
     _finish(context, sweep, trials)
     unfinished = options.trials - sum(trial.state in ("finished", "stopped early", "failed") for trial in trials)
@@ -138,8 +145,11 @@ def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
 
 def check(config: Config, options: Options) -> None:
     """What can be seen before anything starts; raises ConfigError."""
+    check_stores(config)
+    check_place(config.ingest.source)
     if options.stage == "makd":
         makd_sweep.check(config)
+    check_asked(config, TARGETS[options.stage])
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
@@ -179,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         lambda context: run(Flow(context), options),
         check=lambda config: check(config, options),
+        plan=lambda config: plan(config, TARGETS[options.stage]),
         argv=rest,
     )
 

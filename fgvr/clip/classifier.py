@@ -153,7 +153,7 @@ class NearModel:
             "clip": {
                 "bundled": bundled,
                 "name": None if bundled else self.clip.name,
-                "pretrained": self.clip.pretrained,
+                "pretrained": self.clip.origin or self.clip.pretrained,
                 "identity": self.clip.identity(),
             },
             "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},

@@ -34,6 +34,7 @@ class ClipSource:
         folder: local copy of a `local-dir:` model.
         quick_gelu: the weights were trained with QuickGELU: another activation silently costs accuracy.
         commit: of a `hf-hub:` model.
+        origin: URL that the weights file was fetched from.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ClipSource:
     folder: Path | None = None
     quick_gelu: bool = False
     commit: str | None = None
+    origin: str | None = None
 
     def identity(self) -> dict[str, str | None]:
         """What tells this model from others in a fingerprint of results, wherever its files lie."""
@@ -138,6 +140,12 @@ def _builtin(name: str, pretrained: str | None) -> ClipSource:
     known = f"a file or one of {', '.join(tags) or '(none)'}"
     if pretrained is None:
         raise ClipError(f"clip.pretrained: {name} without weights is random; name {known}")
+    origin = None if storage.is_local(pretrained) else pretrained
+    if origin is not None:
+        try:
+            pretrained = str(storage.fetch_file(origin))
+        except FileNotFoundError as error:
+            raise ClipError(f"clip.pretrained: {error}") from None
     weights = get_pretrained_cfg(name.replace("/", "-"), pretrained)
     if not weights and not Path(pretrained).expanduser().is_file():
         raise ClipError(f"clip.pretrained: {pretrained!r} is no file and no tag of {name}; name {known}")
@@ -148,4 +156,32 @@ def _builtin(name: str, pretrained: str | None) -> ClipSource:
             f"(4 points less on ImageNet); use {name}-quickgelu"
         )
     name = name.replace("/", "-")  # as open_clip does: both spellings are one model
-    return ClipSource(name, str(Path(pretrained).expanduser()) if not weights else pretrained, quick_gelu=quick)
+    return ClipSource(
+        name, str(Path(pretrained).expanduser()) if not weights else pretrained, quick_gelu=quick, origin=origin
+    )
+
+
+def check_clip_weights(config: Clip) -> None:
+    """Where the hub is switched off, look whether its cache here holds the weights of an open_clip tag.
+
+    With a network they are fetched by whoever needs them first.
+
+    Raises:
+        ClipError: they are not there, so that nobody can have them.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if not constants.HF_HUB_OFFLINE or config.pretrained is None:
+        return
+    facts = get_pretrained_cfg(config.model.replace("/", "-"), config.pretrained)
+    repository = str(facts.get("hf_hub") or "")
+    if not repository or facts.get("file"):
+        return
+    name, _, file = repository.rpartition("/")
+    files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    if not any(isinstance(try_to_load_from_cache(name, found), str) for found in files):
+        raise ClipError(
+            f"clip.pretrained: {config.pretrained} of {config.model} is not in the hub's cache on this machine, and "
+            "HF_HUB_OFFLINE is set; name a weights file"
+        )

@@ -345,8 +345,10 @@ class Discovery(Part):
     """Drawn from `test` instead, as FineR did with CUB: images learned on are evaluated on. The report counts them."""
     per_class: int | None = Field(default=None, ge=1)
     """m-shot benchmark protocol: so many a true class (needs true classes); null: `max_images` at random."""
-    max_images: int | None = Field(default=1000, ge=1)
-    """So many at random; null: all of the split. Without effect where `per_class` is set."""
+    max_images: int | None = Field(default=20_000, ge=1)
+    """So many at random, more of them hold those of fewer; null: all of the split. Without effect where `per_class` is
+    set. The vocabulary can have no name that none of them shows: of 3,000 kinds, equally frequent, 1,000 images show
+    28%, 20,000 all, and 96% of them three times."""
     seed: int = Field(default=0, ge=0)
     """Other seeds draw other images."""
 

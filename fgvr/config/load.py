@@ -241,7 +241,11 @@ def _with_variable(name: str, text: str) -> str:
 
 def help_text(description: str, presets: Path) -> str:
     """Every field with its type, default and meaning."""
-    lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--FIELD VALUE …]", ""]
+    lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--plan] [--FIELD VALUE …]", ""]
+    lines += [
+        "--plan (or --dry-run): check the config, say what models will be asked and what it costs, start nothing",
+        "",
+    ]
     lines += ["Exit status: 0 done; 1 stopped on the way, the same command goes on; 2 not started: mend it", ""]
     lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
     lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]

@@ -50,8 +50,10 @@ class Aspects(Part):
 
     split: str = "train"
     """Images asked about."""
-    max_images: int | None = Field(default=None, ge=1)
-    """So many at random; null: all of the split."""
+    max_images: int | None = Field(default=20_000, ge=1)
+    """So many at random, on which the student trains (`makd.images`); more of them hold those of fewer, and with one
+    split and `seed` those of `label.images.max_images`. null: all of the split, with every question, which for
+    millions of photos costs several times what naming all of them would."""
     instruction: str = ASPECT_INSTRUCTION
     """Said once, beside the question (paper's words)."""
     order: Literal["shared_prefix", "paper"] = "shared_prefix"
@@ -64,7 +66,7 @@ class Aspects(Part):
     """Ask these questions and label's in one pass over the images of both, so that an image is read, preprocessed and
     put into the prefix cache once. Only where the questions need no labels: from a file, or for known classes."""
     seed: int = Field(default=0, ge=0)
-    """Of the sample of `max_images`."""
+    """Of the sample of `max_images`: another one draws others."""
     workers: Workers = Workers(rows_per_part=256)
 
     @model_validator(mode="after")
@@ -96,6 +98,10 @@ class Makd(Part):
     """Further arguments of timm's model, by its own names (drop_rate, drop_path_rate …)."""
     split: str = "train"
     """Images trained on; the evaluation split cannot be it."""
+    images: Literal["asked", "all"] = "asked"
+    """Which of the split: `asked`, the sample that aspects asks about (`aspects.max_images` and `aspects.seed`), with
+    aspects and without; `all`: the others, too, which then teach classes alone. (Where few of them were asked, alpha
+    wants to be smaller: an asked image's aspects weigh more, the fewer there are.)"""
     fraction: float = Field(default=1, gt=0, le=1)
     """Share of these images that is used, of every class, by `seed`; a smaller share is inside a larger one."""
     target: Literal["auto", "true", "near"] = "auto"
@@ -115,6 +121,9 @@ class Makd(Part):
     """Also train the same student without aspects, for comparison."""
     epochs: int = Field(default=240, ge=1)
     """Passes over the training images."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Fewer passes where all of them would take more steps than this, one at least; `milestones` and `warmup_epochs`
+    keep their places in the training. null: however many they are."""
     batch_size: int = Field(default=16, ge=2)
     """Images a step, over all workers."""
     lr: float = Field(default=0.01, gt=0)

@@ -119,6 +119,6 @@ class Clip(Part):
     revision: str | None = None
     """Revision of a hub model; null: the newest when the run asks, whose commit stands in its fingerprints."""
     pretrained: str | None = None
-    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file; null for `demo` and folders."""
+    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file, local or s3://; null for `demo` and folders."""
     template: NameTemplate = "a photo of a {}."
     """Prompt of zero-shot classification; {} is the name."""

@@ -78,6 +78,9 @@ class Embed(Part):
 
     splits: tuple[str, ...] | None = None
     """Only these splits; null: all."""
+    images: Literal["all", "needed"] = "all"
+    """Of these splits: `all`, or `needed`, those that are named, that the student learns from or that are evaluated on:
+    all that the job itself reads. Searching among all photos needs the others, too."""
     batch_images: int = Field(default=64, ge=1)
     """Images in a forward pass."""
     vectors: Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")] = ClipVectors()

@@ -89,7 +89,8 @@ class Evaluate(Part):
     sentence_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of two do not compare."""
     prices: str | None = None
-    """YAML file with the prices of tokens and machine hours (docs/prices.yaml is one); null: US$ are unknown."""
+    """YAML file with the prices of tokens and machine hours, or `shipped`, those that come with this version; null: US$
+    are unknown in the report, and estimates before the start are by the shipped ones."""
     hyphen_to_space: bool = False
     """sIoU: `Black-footed` as two words, instead of the public code's `blackfooted`."""
     bootstrap: int = Field(default=1000, ge=0)

@@ -100,10 +100,9 @@ class Calls:
             BackendRefused: it will take none, or the cache's folder cannot be written; whatever `read` raises.
         """
         # As it is meant: the name of a reply, too, so that a later run finds what a server's ways were learned for.
-        request = {"model": self._config.model, "messages": messages, "temperature": temperature, **extra}
-        request[LENGTH] = max_tokens
+        request = chat_request(self._config.model, messages, max_tokens, temperature, extra)
         # A sample without a seed is meant to be another one each time.
-        cache = self._cache if temperature == 0 or "seed" in extra else None
+        cache = self._cache if is_kept(temperature, extra) else None
         key = "" if cache is None else reply_key(self._config.base_url, request)
         if cache is not None and (body := cache.find(key)) is not None:
             try:
@@ -187,6 +186,18 @@ class Calls:
             429: "the account's quota is used up",
         }.get(error.status, no_model)
         return BackendRefused(f"{self._config.base_url}: {what}: {error.words}")
+
+
+def chat_request(
+    model: str, messages: list[dict[str, Any]], max_tokens: int, temperature: float, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A request as it is meant, by which its reply is named."""
+    return {"model": model, "messages": messages, "temperature": temperature, **extra, LENGTH: max_tokens}
+
+
+def is_kept(temperature: float, extra: Mapping[str, Any]) -> bool:
+    """Whether a reply may stand for another one: not a sample without a seed."""
+    return temperature == 0 or "seed" in extra
 
 
 def _with_remarks(body: bytes, remarks: list[str]) -> bytes:

@@ -97,6 +97,6 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
         lines.append("(at the measured rates, in which starting the workers counts: with few images it is most of it)")
     if not priced:
-        return [*lines, "(for US$ give a price file: --evaluate.prices docs/prices.yaml)"]
+        return [*lines, "(for US$ give a price file: --evaluate.prices shipped)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})
     return [*lines, f"(prices: {costs['prices']}{'; unknown: ' if missing else ''}{', '.join(missing)})"]

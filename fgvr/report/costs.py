@@ -98,8 +98,8 @@ def _cost(paid: _Paid, found: Mapping[str, StageResult], billing: Billing) -> Me
     once = [found[name] for name in (*paid.preparation, *paid.training) if name in found]
     rated = [found[name] for name in paid.inference if name in found and found[name].rows]
     unpriced: set[str] = set()
-    usd = sum(_usd(stage, billing, unpriced) for stage in once)
-    usd += sum(_usd(stage, billing, unpriced) * IMAGES / stage.rows for stage in rated)
+    usd = sum(usd_of(stage, billing, unpriced) for stage in once)
+    usd += sum(usd_of(stage, billing, unpriced) * IMAGES / stage.rows for stage in rated)
 
     def hours(names: Sequence[str]) -> float:
         return sum(found[name].seconds for name in names if name in found) / 3600
@@ -113,8 +113,8 @@ def _cost(paid: _Paid, found: Mapping[str, StageResult], billing: Billing) -> Me
     )
 
 
-def _usd(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
-    """What a stage cost; adds what has no price to `unpriced`."""
+def usd_of(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
+    """What a stage cost, or will by an estimate of its seconds and tokens; adds what has no price to `unpriced`."""
     prices = billing.prices
     if prices is None:
         unpriced.add("no price file (evaluate.prices)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 
 from pydantic import Field, ValidationError
 
@@ -11,6 +12,10 @@ from fgvr.config.base import Part
 from fgvr.config.yaml_text import YamlError, read_yaml
 from fgvr.errors import UserError
 from fgvr.text_files import decoded
+
+SHIPPED = "shipped"
+"""The word for the price file that is a part of this package, on whatever machine it is."""
+SHIPPED_FILE = Path(__file__).with_name("prices.yaml")
 
 
 class PricesError(UserError, ValueError):
@@ -50,14 +55,24 @@ class Prices(Part):
 
 
 def read_prices(uri: str) -> Prices:
-    """The prices of a YAML file; raises PricesError naming what is wrong in it."""
+    """The prices of a YAML file, or the shipped ones; raises PricesError naming what is wrong in it."""
+    if uri == SHIPPED:
+        uri = str(SHIPPED_FILE)
     try:
         content = read_yaml(decoded(storage.read_bytes(uri)))
         return Prices.model_validate(content)
     except (FileNotFoundError, IsADirectoryError):
-        raise PricesError(f"evaluate.prices: there is no file {uri}") from None
+        raise PricesError(
+            f"evaluate.prices: there is no file {uri} (`{SHIPPED}` are those of this package, of {_shipped_date()})"
+        ) from None
+    except OSError as error:
+        raise PricesError(f"evaluate.prices: {uri} cannot be read: {error}") from None
     except (YamlError, UnicodeDecodeError) as error:
         raise PricesError(f"evaluate.prices: {uri} is no YAML file: {error}") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors())
         raise PricesError(f"evaluate.prices: {uri}: {problems}") from None
+
+
+def _shipped_date() -> str:
+    return str(read_prices(SHIPPED).date)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
+from fgvr.splitmix import mixed as _mixed
 from fgvr.tables import Table, rows_among, vectors
 from fgvr.training.examples import Examples
 from fgvr.training.fraction import fraction_of
@@ -135,14 +136,6 @@ def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.fl
         normal = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
         p_yes[start : start + rows] = 1 / (1 + np.exp(-normal))
     return p_yes
-
-
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Splitmix64's next output from these states: 64 bits that all depend on all; sums wrap around."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 @dataclass(frozen=True)

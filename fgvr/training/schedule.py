@@ -6,6 +6,31 @@ import math
 
 from fgvr.config import Makd
 from fgvr.config.detect import Detect
+from fgvr.training.batches import steps_per_epoch
+
+
+def bounded_by_steps(settings: Makd, images: int) -> Makd:
+    """The recipe with as few epochs as `max_steps` allows, one at least; the same one where they are fewer anyway.
+
+    Milestones and warm-up keep their shares of the training, in whole epochs.
+
+    Args:
+        settings: the recipe.
+        images: that are trained on.
+    """
+    if settings.max_steps is None:
+        return settings
+    most = max(1, settings.max_steps // steps_per_epoch(images, settings.batch_size))
+    if most >= settings.epochs:
+        return settings
+    share = most / settings.epochs
+    return settings.model_copy(
+        update={
+            "epochs": most,
+            "milestones": tuple(round(milestone * share) for milestone in settings.milestones),
+            "warmup_epochs": round(settings.warmup_epochs * share),
+        }
+    )
 
 
 def learning_rate(settings: Makd | Detect, step: int, steps_per_epoch: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from cluster import lease
 from cluster.lease import LeaseLost
@@ -154,3 +155,24 @@ def test_to_be_told_to_end_is_no_error(end) -> None:
 def test_an_error_that_nobody_foresaw_is_shown_as_it_is(end) -> None:
     with pytest.raises(ZeroDivisionError):
         end(work=lambda _: 1 / 0)
+
+
+def test_what_a_store_refuses_is_a_sentence_before_and_after_the_start(end) -> None:
+    status, words = end(check=raises(NoCredentialsError()))
+    assert status == 2
+    assert words.startswith("not started: there are no credentials for it")
+    status, words = end(work=raises(NoCredentialsError()))
+    assert status == 1
+    assert words.startswith("stopped: there are no credentials for it")
+    assert "Traceback" not in words
+
+
+def test_a_plan_is_shown_and_nothing_is_opened(end, capsys) -> None:
+    given = {"plan": lambda config: f"a plan of {config.run.name}\n", "argv": ("--run.name", "mine", "--plan")}
+    run_main("A script.", PRESETS, raises(AssertionError("it ran")), **given)
+    assert capsys.readouterr().out == "a plan of mine\n"
+    # What would keep it from starting is said below it.
+    with pytest.raises(SystemExit) as left:
+        run_main("A script.", PRESETS, raises(AssertionError("it ran")), check=raises(Lost("no model")), **given)
+    out, err = capsys.readouterr()
+    assert (left.value.code, out, err) == (2, "a plan of mine\n", "not started: no model\n")

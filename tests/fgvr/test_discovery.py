@@ -81,3 +81,10 @@ def test_what_cannot_be_drawn() -> None:
         discovery_ids([samples(classes=False)], Discovery(per_class=3))
     with pytest.raises(DiscoveryError, match="there are no samples"):
         discovery_ids([samples().slice(0, 0)], Discovery())
+
+
+def test_more_images_are_those_of_fewer_and_others() -> None:
+    few, more, all_but_one = (
+        set(discovery_ids([samples()], Discovery(max_images=count, seed=2)).tolist()) for count in (7, 20, 49)
+    )
+    assert few < more < all_but_one

@@ -43,7 +43,8 @@ def test_the_demo_passes() -> None:
             {"evaluate": {"methods": ["cased"]}, "baselines": {"cased": {"captions": "/no/such.csv"}}},
             "baselines.cased.captions",
         ),
-        ({"evaluate": {"prices": "/no/such/prices.yaml"}}, "evaluate.prices"),
+        ({"evaluate": {"prices": "/no/such/prices.yaml"}}, "evaluate.prices: there is no file .*`shipped`"),
+        ({"label": {"aliases": "/no/such/aliases.csv"}}, "label.aliases"),
         ({"evaluate": {"methods": ["finer"]}}, "baselines.finer.llm: the method finer needs"),
         (
             {"evaluate": {"methods": ["finer"]}, "baselines": {"finer": {"llm": {"kind": "vllm", "model": "/no/llm"}}}},
@@ -113,6 +114,9 @@ def test_a_download_that_lacks_a_listing_file_is_refused_before_anything_starts(
         check(build({"ingest": {"source": {**CUB, "path": str(tmp_path)}}}))
 
 
+KEYLESS = ["--mllm.kind", "openai", "--mllm.model", "m", "--mllm.api_key_env", "NO_SUCH_KEY"]
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "named"),
     [
@@ -122,6 +126,14 @@ def test_a_download_that_lacks_a_listing_file_is_refused_before_anything_starts(
         ("infer", NO_TEACHER, "distillation.teacher = /no/such"),
         ("makd", NO_TEACHER, "distillation.teacher = /no/such"),
         ("class_scores", ["--mllm.kind", "openai", "--mllm.model", "m"], "mllm.kind = openai"),
+        *(
+            (script, ["--ingest.source.kind", "folder", "--ingest.source.path", "/no/such/photos"], "there is nothing")
+            for script in ("label", "aspects", "embed", "candidates", "near", "makd", "infer", "evaluate", "questions")
+        ),
+        *((script, KEYLESS, "NO_SUCH_KEY is not set") for script in ("label", "aspects", "near", "full")),
+        ("label", ["--label.aliases", "/no/such.csv"], "label.aliases"),
+        ("near", ["--mllm.model", "/no/such/model"], "/no/such/model"),
+        ("aspects", ["--questions.file", "/no/such.txt"], "questions.file"),
     ],
 )
 def test_a_stage_s_script_refuses_what_it_lacks_before_the_run_is_opened(

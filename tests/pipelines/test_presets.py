@@ -72,3 +72,19 @@ def test_coco_has_the_setting_of_the_paper_s_detectors() -> None:
     assert [round(steps * 8 / 117_266) for steps in (120_000, 160_000, 180_000)] == [*detect.milestones, detect.epochs]
     assert (model.image_size, model.anchors, config.questions.keep) == (800, (32, 64, 128, 256, 512), 50)
     assert "(docs/detection.md)" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "coco"])
+def test_the_papers_recipes_ask_about_all_training_images_and_train_for_all_epochs(name: str) -> None:
+    config = load_config(["--config", name], PRESETS)
+    assert (config.aspects.max_images, config.makd.images, config.makd.max_steps) == (None, "asked", None)
+
+
+def test_a_person_s_own_photos_are_asked_about_in_one_bounded_sample() -> None:
+    config = load_config(["--config", "photos"], PRESETS)
+    drawn, asked = config.label.images, config.aspects
+    assert (drawn.max_images, drawn.split, drawn.seed) == (asked.max_images, asked.split, asked.seed)
+    assert asked.max_images == 20_000
+    assert config.makd.split == asked.split
+    # 240 epochs of nine tenths of the sample fit into the bound, so that it only meets larger ones.
+    assert config.makd.epochs * -(-18_000 // config.makd.batch_size) <= (config.makd.max_steps or 0)

@@ -56,6 +56,8 @@ def test_help_lists_the_sweep_s_flags_and_the_config_s(capsys):
     [
         (["--stage", "near", "--near.leraning_rate", "1"], "near.leraning_rate: there is no such field"),
         (["--stage", "makd", "--makd.validation_share", "0"], "makd.validation_share = 0"),
+        (["--stage", "near", "--ingest.source.kind", "folder", "--ingest.source.path", "/no/such"], "there is nothing"),
+        (["--stage", "makd", "--questions.file", "/no/such.txt"], "questions.file"),
     ],
 )
 def test_a_wrong_config_stops_before_ray_starts(argv, message, capsys):

@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from fgvr import storage
-from fgvr.clip.source import ClipError, find_clip
+from fgvr.clip.source import ClipError, check_clip_weights, find_clip
 from fgvr.config import Clip
 
 
@@ -68,3 +69,25 @@ def test_a_folder_without_weights_is_refused_instead_of_used_at_random(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {}}))
     with pytest.raises(ClipError, match="holds no weights"):
         find_clip(Clip(model=str(tmp_path)))
+
+
+def test_weights_at_a_url_are_fetched_and_remembered_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "cache"))
+    storage.write_bytes("memory://models/clip/w.pt", b"weights")
+    storage.write_bytes("memory://models/clip/other.pt", b"others")
+    found = find_clip(Clip(model="ViT-B-32", pretrained="memory://models/clip/w.pt"))
+    assert found.pretrained is not None
+    assert Path(found.pretrained).read_bytes() == b"weights"
+    assert found.origin == "memory://models/clip/w.pt"
+    assert [file.name for file in Path(found.pretrained).parent.iterdir()] == ["w.pt"]
+    with pytest.raises(ClipError, match=r"clip\.pretrained: there is no file memory://models/clip/none\.pt"):
+        find_clip(Clip(model="ViT-B-32", pretrained="memory://models/clip/none.pt"))
+
+
+def test_weights_that_the_hub_would_have_are_missed_where_it_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_clip_weights(Clip())
+    config = Clip(model="ViT-B-16-quickgelu", pretrained="openai")
+    with pytest.raises(ClipError, match=r"openai of ViT-B-16-quickgelu is not in the hub's cache .* HF_HUB_OFFLINE"):
+        check_clip_weights(config)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    check_clip_weights(config)  # fetched by whoever needs them first

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.report.prices import ModelPrice, PricesError, read_prices
+import fgvr
+from fgvr.report.prices import SHIPPED_FILE, ModelPrice, PricesError, read_prices
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "prices.yaml"
 
@@ -43,3 +44,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PricesError, match="there is no file"):
         read_prices(str(tmp_path / "prices.yaml"))
+
+
+def test_the_shipped_prices_are_a_part_of_the_package_and_those_of_the_documentation() -> None:
+    assert SHIPPED_FILE.is_file()
+    assert SHIPPED_FILE.is_relative_to(Path(fgvr.__file__).parent)
+    assert read_prices("shipped") == read_prices(str(EXAMPLE))
+
+
+def test_a_submitted_job_finds_both() -> None:
+    """By Ray's own packaging, which leaves out what .rayignore names."""
+    from ray._private.runtime_env import packaging
+
+    root = EXAMPLE.parents[1]
+    ignored = packaging.get_excludes_from_ignore_files(root, include_gitignore=True)
+    assert not any(leaves_out(file) for leaves_out in ignored for file in (EXAMPLE, SHIPPED_FILE))
+    assert any(leaves_out(root / "docs" / "scaling.md") for leaves_out in ignored)

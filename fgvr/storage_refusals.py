@@ -1,0 +1,123 @@
+"""What a store or a disk refuses for good, as a sentence: no credentials, expired ones, another region, no such bucket.
+
+The libraries behind `fgvr.storage` raise errors of their own for it, some of which are no OSError, and s3fs hides a
+store's code behind Python's nearest error. A person has to mend all of these; waiting does not.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fgvr.errors import UserError, chain
+from fgvr.storage_faults import is_full
+
+_KEYS = "the environment must hold AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or the machine a role"
+_RENEW = "they have expired: renew them (aws sso login, or new keys and AWS_SESSION_TOKEN)"
+_WHO = (
+    "the store does not know this key, or its secret is another one: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+)
+_WHO += "and AWS_ENDPOINT_URL if the store is not Amazon's"
+_REGION = "the bucket is in another region{there}: set AWS_REGION and AWS_DEFAULT_REGION to it"
+
+_BY_NAME = {
+    "NoCredentialsError": f"there are no credentials for it: {_KEYS}",
+    "NoAuthTokenError": f"there are no credentials for it: {_KEYS}",
+    "PartialCredentialsError": f"the credentials are not complete ({{error}}): {_KEYS}",
+    "CredentialRetrievalError": "its credentials cannot be had: {error}",
+    "InvalidConfigError": "the configuration of AWS is wrong: {error}",
+    "ConfigParseError": "the configuration of AWS cannot be read: {error}",
+    "ProfileNotFound": "{error}: check AWS_PROFILE",
+    "TokenRetrievalError": f"its credentials cannot be had: {_RENEW}",
+    "SSOTokenLoadError": f"its credentials cannot be had: {_RENEW}",
+    "UnauthorizedSSOTokenError": f"its credentials cannot be had: {_RENEW}",
+    "NoRegionError": "no region is set: set AWS_REGION and AWS_DEFAULT_REGION",
+    "InvalidRegionError": "{error}: check AWS_REGION and AWS_DEFAULT_REGION",
+    "EndpointConnectionError": "no store answers: {error}; check AWS_ENDPOINT_URL and the network",
+    "ConnectTimeoutError": "no store answers: {error}; check AWS_ENDPOINT_URL and the network",
+    "ProxyConnectionError": "the proxy does not answer: {error}; check HTTPS_PROXY",
+    "SSLError": "the store's certificate is not accepted: {error}",
+    "ParamValidationError": "it cannot be the name of a bucket or an object: {error}",
+    "DefaultCredentialsError": "there are no credentials for it: {error}",
+    "RefreshError": "its credentials cannot be renewed: {error}",
+    "ClientAuthenticationError": "its credentials are not accepted: {error}",
+}
+"""By the name of the error's class, for libraries that need not be installed."""
+_BY_CODE = {
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"), _RENEW),
+    "InvalidToken": "AWS_SESSION_TOKEN does not belong to these keys, or is damaged",
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"), _WHO),
+    **dict.fromkeys(
+        ("AccessDenied", "AllAccessDisabled", "AccountProblem", "NotSignedUp", "403", "Forbidden"),
+        "access is denied: these credentials may not do this there (reading, listing and, for a run's folder, writing)",
+    ),
+    **dict.fromkeys(
+        ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"), _REGION
+    ),
+    "NoSuchBucket": "there is no such bucket",
+    "InvalidBucketName": "it cannot be the name of a bucket",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it (the store allows fifteen minutes)",
+}
+
+
+_LOCAL = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class StorageRefused(UserError):
+    """A place that a config names can never be read or written as things are; the message says why."""
+
+
+@contextmanager
+def told(field: str, uri: str) -> Iterator[None]:
+    """Turns what a store or disk refuses into StorageRefused, which names the field; other errors pass.
+
+    Args:
+        field: dotted name in the config.
+        uri: its value.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        words = refusal(error)
+        if words is None:
+            raise
+        raise StorageRefused(f"{field} = {uri}: {words}") from error
+
+
+def refusal(error: BaseException) -> str | None:
+    """Why a place cannot be used, of an error or one that it came from; None where it is nothing of the kind."""
+    for cause in chain(error):
+        code = _code(cause)
+        if code in _BY_CODE:
+            return _BY_CODE[code].format(there=_region(cause))
+        for kind in type(cause).__mro__:
+            if kind.__name__ in _BY_NAME and kind.__module__.split(".")[0] not in {"fgvr", "builtins"}:
+                return _BY_NAME[kind.__name__].format(error=str(cause).strip().rstrip("."))
+    for cause in chain(error):
+        if isinstance(cause, OSError) and (is_full(cause) or cause.errno in _LOCAL):
+            return f"it cannot be used: {cause.strerror}{f' ({cause.filename})' if cause.filename else ''}"
+        if isinstance(cause, PermissionError):
+            return f"access is denied: {cause}"
+    return None
+
+
+def _code(error: BaseException) -> str:
+    """What an object store called its error."""
+    facts = _facts(error).get("Error")
+    return str(facts.get("Code", "")) if isinstance(facts, dict) else ""
+
+
+def _region(error: BaseException) -> str:
+    facts = _facts(error)
+    headers = facts.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    found = facts.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    return f", {found}" if found else ""
+
+
+def _facts(error: BaseException) -> dict[str, Any]:
+    found = getattr(error, "response", None)
+    return found if isinstance(found, dict) else {}

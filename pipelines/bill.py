@@ -1,0 +1,210 @@
+"""The bill before the start: what every stage that asks a model has yet to ask, and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fgvr.config import SimulatedBackend
+from fgvr.mllm.request_tokens import UNKNOWN_IMAGE
+from pipelines.asks import Ask, Load
+from pipelines.photo_counts import Photos
+from pipelines.rates import ASSUMED_BILLIONS, NAMES_A_SECOND, QUESTIONS_50_A_SECOND
+
+NOTICED_SECONDS, NOTICED_USD = 600.0, 1.0
+"""Below both nobody minds that naming every photo would be cheaper still."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one stage has yet to ask.
+
+    Attributes:
+        ask: the stage.
+        rows: rows that are not there; None: not known yet.
+        load: of all of them.
+        seconds: wall time; None: nobody knows.
+        usd: None: likewise.
+        measured: whether the time is by a rate of this run.
+    """
+
+    ask: Ask
+    rows: int
+    load: Load
+    seconds: float | None
+    usd: float | None
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What is left to ask of a run.
+
+    Attributes:
+        lines: stages with something left, in the order of a run.
+        naming_all: what naming every photo once would be.
+        photos: of the samples.
+        prices: date and source of the prices.
+        image_tokens: of a photo in a prompt of the MLLM; None: not known, and assumed.
+        free: no engine or server that costs: the demo's tiny model, or simulated ones.
+    """
+
+    lines: tuple[Line, ...]
+    naming_all: Line
+    photos: Photos
+    prices: str
+    image_tokens: int | None
+    free: bool
+
+    @property
+    def load(self) -> Load:
+        """Of all stages."""
+        return sum((line.load for line in self.lines), Load())
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all stages, one after the other; None where one's is not known."""
+        return _sum([line.seconds for line in self.lines])
+
+    @property
+    def usd(self) -> float | None:
+        """Of all stages; None where one's is not known."""
+        return _sum([line.usd for line in self.lines])
+
+    def table(self) -> list[str]:
+        """The lines of the console."""
+        if not self.lines:
+            return ["nothing is left to ask a model"]
+        if self.free:
+            stages = ", ".join(f"{line.ask.stage} {line.load.requests:,.0f}" for line in self.lines)
+            return [f"requests to come: {stages} ({_who(self.lines)})"]
+        rows = [("to be asked", "photos", "requests", "tokens in", "tokens out", "hours", "US$")]
+        rows += [_cells(line.ask.stage, line) for line in self.lines]
+        if len(self.lines) > 1:
+            every = Line(self.lines[0].ask, 0, self.load, self.seconds, self.usd)
+            rows.append(("together", "", *_cells("", every)[2:]))
+        rows.append(_cells("instead: name all", self.naming_all))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if not n else cell.rjust(width)
+                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return [*lines, *self._notes()]
+
+    def _notes(self) -> list[str]:
+        notes = []
+        assumed = [line for line in self.lines if line.seconds is not None and not line.measured]
+        if assumed:
+            notes.append(
+                f"hours assumed, not measured: {NAMES_A_SECOND:g} names, or 50 questions about"
+                f" {QUESTIONS_50_A_SECOND:g} images, a second and GPU of {ASSUMED_BILLIONS:g} billion parameters"
+            )
+        if on_cpu := [line.ask.stage for line in assumed if not line.ask.workers.num_gpus]:
+            notes.append(f"no GPU is reserved for {', '.join(on_cpu)}: hours are of one GPU, a CPU takes far longer")
+        if any(line.seconds is None for line in self.lines):
+            notes.append("hours: known once a part is done")
+        if self.image_tokens is None:
+            notes.append(
+                f"tokens: {UNKNOWN_IMAGE:,} a photo assumed, as the model's way of cutting it is not known here"
+            )
+        if any(line.ask.at_most for line in self.lines):
+            notes.append("at most: " + ", ".join(line.ask.stage for line in self.lines if line.ask.at_most))
+        if any(line.usd is not None for line in self.lines):
+            notes.append(f"prices: {self.prices}")
+        return notes
+
+    def _fewer(self, dearest: Line) -> int:
+        """Rows of the dearest stage with which all would be half of naming every photo; a tenth where none would do."""
+        ours, theirs = _comparable(self, self.naming_all)
+        weight = _weight(dearest, self)
+        fit = int(dearest.rows * (theirs / 2 - (ours - weight)) / weight) if weight else 0
+        fit = fit if fit > 0 else max(1, dearest.rows // 10)
+        return int(float(f"{fit:.1e}"))
+
+    def warning(self) -> str | None:
+        """A sentence where all this is more than naming every photo would be; None where it is not, or nobody minds."""
+        if self.free or not self.lines:
+            return None
+        ours, theirs = _comparable(self, self.naming_all)
+        small = (self.seconds or 0) < NOTICED_SECONDS and (self.usd or 0) < NOTICED_USD
+        if ours <= theirs or (small and (self.seconds is not None or self.usd is not None)):
+            return None
+        dearest = max(self.lines, key=lambda line: _weight(line, self))
+        return (
+            f"this asks for more than naming all {self.photos.total:,} photos would ({_amount(self)} against"
+            f" {_amount(self.naming_all)}), most of it in {dearest.ask.stage}: {_remedy(dearest, self._fewer(dearest))}"
+        )
+
+
+def _who(lines: Sequence[Line]) -> str:
+    made_up = any(isinstance(line.ask.model, SimulatedBackend) for line in lines)
+    return (
+        "simulated: no model is asked, nothing is to be paid" if made_up else "the demo's tiny model, on this machine"
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _comparable(bill: Bill, other: Line) -> tuple[float, float]:
+    """The bill and another line in the first of US$, hours and tokens that both are known in."""
+    for ours, theirs in ((bill.usd, other.usd), (bill.seconds, other.seconds)):
+        if ours is not None and theirs is not None:
+            return ours, theirs
+    return bill.load.prompt - bill.load.cached, other.load.prompt - other.load.cached
+
+
+def _weight(line: Line, bill: Bill) -> float:
+    known = line.usd if bill.usd is not None else line.seconds if bill.seconds is not None else None
+    return line.load.prompt - line.load.cached if known is None else known
+
+
+def _amount(of: Bill | Line) -> str:
+    if of.usd is not None:
+        return f"US$ {_money(of.usd)}"
+    if of.seconds is not None:
+        return f"{_hours(of.seconds)} hours"
+    return f"{_tokens(of.load.prompt)} tokens"
+
+
+def _remedy(dearest: Line, fewer: int) -> str:
+    fields = {
+        "answers": f"--label.images.max_images {fewer} names fewer",
+        "aspects": f"--aspects.max_images {fewer} asks about fewer",
+        "looks": f"--aspects.max_images {fewer} asks about fewer",
+        "eval_mllm_answers": f"--evaluate.max_images {fewer}, or no mllm in evaluate.methods, asks about fewer",
+        "class_scores": f"--aspects.max_images {fewer} trains on fewer",
+    }
+    return fields.get(dearest.ask.stage, f"take {dearest.ask.stage.partition('_')[0]} out of evaluate.methods")
+
+
+def _cells(name: str, line: Line) -> tuple[str, ...]:
+    return (
+        name,
+        f"{line.rows:,}",
+        f"{line.load.requests:,.0f}",
+        _tokens(line.load.prompt),
+        _tokens(line.load.output),
+        "?" if line.seconds is None else _hours(line.seconds),
+        "?" if line.usd is None else _money(line.usd),
+    )
+
+
+def _tokens(count: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:,.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f}" if seconds >= 36_000 else f"{seconds / 3600:.2f}"
+
+
+def _money(usd: float) -> str:
+    return f"{usd:,.0f}" if usd >= 100 else f"{usd:.2f}"

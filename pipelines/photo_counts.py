@@ -1,0 +1,95 @@
+"""How many photos there are of each split and class: all that the bill of a run needs to know of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from fgvr.config.data import (
+    BirdScenesSource,
+    CocoSource,
+    FieldGuideSource,
+    FolderSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
+from fgvr.demo.drawing import SIZE as DRAWN_SIDE
+from fgvr.demo.species import SPECIES
+from fgvr.mllm.request_tokens import PHOTO, Size
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Counts of a samples table, or of a source that is not listed yet.
+
+    Attributes:
+        splits: split → images.
+        classes: split → true class id → images.
+        size: width and height of a usual one, pixels.
+    """
+
+    splits: Mapping[str, int]
+    classes: Mapping[str, Counter[int]] = field(default_factory=dict)
+    size: Size = PHOTO
+
+    @classmethod
+    def of_rows(cls, parts: Iterable[pa.Table], size: Size = PHOTO) -> Photos:
+        """Of rows with `split` and `class_id`; each part is let go before the next."""
+        splits: Counter[str] = Counter()
+        classes: dict[str, Counter[int]] = {}
+        for rows in parts:
+            counted = rows.group_by(["split", "class_id"]).aggregate([([], "count_all")])
+            columns = (counted[name].to_pylist() for name in ("split", "class_id", "count_all"))
+            for split, class_id, count in zip(*columns, strict=True):
+                splits[split] += count
+                if class_id is not None:
+                    classes.setdefault(split, Counter())[class_id] += count
+        return cls(splits, classes, size)
+
+    @classmethod
+    def drawn(cls, source: FieldGuideSource | BirdScenesSource) -> Photos:
+        """Of what a source will draw."""
+        if isinstance(source, BirdScenesSource):
+            return cls({"train": source.train_scenes, "test": source.test_scenes}, size=(source.size, source.size))
+        kinds = range(len(SPECIES))
+        counts = {"train": source.train_per_class, "test": source.test_per_class}
+        return cls(
+            {split: count * len(kinds) for split, count in counts.items()},
+            {split: Counter(dict.fromkeys(kinds, count)) for split, count in counts.items()},
+            (DRAWN_SIDE, DRAWN_SIDE),
+        )
+
+    @property
+    def total(self) -> int:
+        """Of all splits."""
+        return sum(self.splits.values())
+
+    def bounded(self, split: str, most: int | None) -> int:
+        """Images of a split, or so many of them."""
+        there = self.splits.get(split, 0)
+        return there if most is None else min(there, most)
+
+    def all_have_classes(self, split: str) -> bool:
+        """Whether every image of a split has a true class."""
+        return 0 < self.splits.get(split, 0) == sum(self.classes.get(split, Counter()).values())
+
+    @property
+    def kinds(self) -> int:
+        """True classes."""
+        return len(set().union(*self.classes.values()))
+
+
+def may_have_truth(source: Source) -> bool:
+    """Whether true classes can be among the samples, so that names will be compared with them at the end."""
+    if isinstance(source, FolderSource):
+        return source.class_from != "none"
+    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
+        return False
+    if isinstance(source, WebDatasetSource):
+        return source.class_from != "none"
+    return not isinstance(source, TableSource | ParquetSource) or source.class_column is not None

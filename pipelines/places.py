@@ -1,0 +1,74 @@
+"""What the places that a config names say before anything is started: stores that refuse, keys that are missing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fgvr import storage
+from fgvr.config import Config, ConfigError, Mllm, OpenAIBackend
+from fgvr.datasets.shards import numbered
+from fgvr.safe_text import masked
+from fgvr.storage_refusals import StorageRefused, told
+
+log = logging.getLogger(__name__)
+
+
+def check_stores(config: Config) -> None:
+    """Look at every place on an object store that the config names; raises StorageRefused, which names the field.
+
+    Whether anything is there is not judged: that is the business of whoever needs it.
+    """
+    for field, uri in _remote(config.model_dump(mode="json")):
+        try:
+            with told(field, masked(uri)):
+                storage.exists(numbered(uri)[0])
+        except ImportError as error:  # of a store whose library is no dependency: gs://, az:// …
+            raise StorageRefused(f"{field} = {masked(uri)}: a package is missing: {error}") from error
+
+
+def _remote(values: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, URI) of all values that lie on an object store."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _remote(value, f"{field}.{name}" if field else str(name))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _remote(value, field)
+    elif isinstance(values, str) and storage.is_object_store(values) and not values.lower().startswith("memory:"):
+        yield field, values
+
+
+def check_keys(config: Config, stages: Iterable[str]) -> None:
+    """Look for the keys of the servers that these stages ask.
+
+    Workers on this machine have this process's environment. Those of another cluster have their own, of which nothing
+    is known here: then a missing key is a warning.
+
+    Args:
+        config: of the run.
+        stages: of `pipelines.needs.ORDER`, that have something left to ask.
+
+    Raises:
+        ConfigError: the environment does not hold one.
+    """
+    for field, model in dict(_model_of(config, stage) for stage in stages).items():
+        if not isinstance(model, OpenAIBackend) or model.base_url.lower().startswith("http://"):
+            continue
+        if os.environ.get(model.api_key_env):
+            continue
+        words = f"{field}.api_key_env: the environment variable {model.api_key_env} is not set"
+        if config.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
+            raise ConfigError(f"{words}, and {model.base_url} needs a key")
+        log.warning("%s here; the workers' environment must hold it, as %s needs a key", words, model.base_url)
+
+
+def _model_of(config: Config, stage: str) -> tuple[str, Mllm | None]:
+    """The field of the model that a stage asks, and the model."""
+    if stage == "finer_answers" and config.baselines.finer.llm is not None:
+        return "baselines.finer.llm", config.baselines.finer.llm
+    if stage in {"questions", "finer_answers"}:
+        return "questions.llm", config.questions.llm
+    return "mllm", config.mllm

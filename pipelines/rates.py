@@ -1,0 +1,165 @@
+"""What is left of the stages that ask, and what a row takes: as this run measured it, or as docs/scaling.md assumes.
+
+Rows of finished parts are there, and so are requests whose replies are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.stage_clock import StageClock
+from fgvr import storage, tables
+from fgvr.config import Config, OpenAIBackend, VllmBackend
+from fgvr.config.models import DEMO_MODEL
+from fgvr.mllm.engine_size import weight_bytes
+from fgvr.mllm.kept_replies import KeptReplies
+from fgvr.mllm.model_files import find
+from pipelines import evaluate
+from pipelines.asks import Ask, Load
+from pipelines.flow import Flow
+from pipelines.looking import Looking, Unfinished, quietly
+from pipelines.methods import predict
+
+log = logging.getLogger(__name__)
+
+NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
+"""Images a second and GPU, of a name and of 50 questions on a cached prefix: assumed in docs/scaling.md of 8 billion
+parameters, not measured."""
+ASSUMED_BILLIONS = 8.0
+LIKE = {"eval_mllm_answers": "answers", "findr_answers": "answers", "finer_aspects": "aspects"}
+"""Stages that ask the same of other images."""
+LOOKED_AT = 64
+"""Images whose requests are made to see whether their replies are kept: all where there are no more, else a sample."""
+FOOTERS = 64
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a row takes, as it was measured: seconds of all workers together, and tokens; None: not known."""
+
+    seconds: float
+    load: Load | None = None
+
+
+class There:
+    """What of the asking stages of a run is there."""
+
+    def __init__(self, config: Config, folder: str, stages: Collection[str]) -> None:
+        """Looks for the tables of these stages in the run's folder."""
+        self.config = config
+        self.looking = Looking(config, folder)
+        flow = Flow(self.looking)
+        for stage in stages:
+            try:
+                with quietly():
+                    _reach(flow, stage)
+            except Exception as error:  # whoever computes the stage says it again, and better
+                log.debug("%s could not be looked for: %s", stage, error)
+
+    def rows(self, ask: Ask) -> int:
+        """Rows that are not there, without those whose replies are kept."""
+        found, begun = self.looking.found.get(ask.stage), self.looking.unfinished.get(ask.stage)
+        if found is not None:
+            return found.failed if self.config.run.retry_failed else 0
+        if begun is None:
+            return ask.rows
+        return round(len(begun.left) * (1 - _kept(begun, ask)))
+
+    def rate(self, stage: str) -> Rate | None:
+        """As measured, of the stage or of one that asks the same of other images."""
+        for name in (stage, LIKE.get(stage, stage)):
+            table, begun = self.looking.found.get(name), self.looking.unfinished.get(name)
+            if table is not None and table.rows:
+                counts = {k: float(v) for k, v in table.extra.get("metrics", {}).items() if k.endswith("_tokens")}
+                return Rate(table.seconds / table.rows, _counted(counts, table.rows))
+            if begun is not None and begun.done:
+                return _measured(begun)
+        return None
+
+
+def _reach(flow: Flow, stage: str) -> None:
+    """Ask for the table of a stage that asks; raises NotThere at the first one that is not finished."""
+    match stage:
+        case "looks":
+            flow.looks  # noqa: B018
+        case "answers":
+            flow.labels  # noqa: B018
+        case "questions":
+            flow.questions  # noqa: B018
+        case "aspects":
+            flow.aspects  # noqa: B018
+        case "class_scores":
+            flow.class_scores  # noqa: B018
+        case _:
+            wanted = {"eval_mllm_answers": "mllm"}.get(stage) or stage.partition("_")[0]
+            compared = evaluate.compared_images(flow.context, flow)
+            for method in flow.context.config.evaluate.methods:
+                if method == wanted:
+                    predict(flow.context, flow, method, compared.ids_for(method))
+
+
+def assumed_seconds(ask: Ask, rows: int) -> float | None:
+    """Wall seconds at the assumed rates; None of a server and of simulated models, for which none are assumed.
+
+    An engine whose workers reserve no GPU is taken for one on a GPU: on a CPU nobody knows.
+    """
+    if not isinstance(ask.model, VllmBackend):
+        return None
+    gpus = ask.workers.max_workers * ask.workers.num_gpus or 1
+    a_name = 1 / NAMES_A_SECOND
+    more = (1 / QUESTIONS_50_A_SECOND - a_name) / 49  # a question more about the same image
+    each = a_name + more * max(0.0, ask.row.requests - 1)
+    return rows * each * billions(ask.model) / ASSUMED_BILLIONS / gpus
+
+
+def billions(model: VllmBackend) -> float:
+    """Parameters that a token takes: as the model's name says (8B, 30B-A3B), else by weights that are here."""
+    said = re.findall(r"(?<![A-Za-z0-9.])(A?)(\d+(?:\.\d+)?)B(?![A-Za-z0-9])", model.model.rpartition("/")[2])
+    if said:
+        return float(next((number for active, number in said if active), said[0][1]))
+    if model.model == DEMO_MODEL or (storage.is_local(model.model) and storage.exists(model.model)):
+        return max(weight_bytes(find(model), "bfloat16") / 2e9, 1e-3)
+    return ASSUMED_BILLIONS
+
+
+def _measured(begun: Unfinished) -> Rate | None:
+    """Of the parts that are there: their tokens, and the time that the stage has taken so far."""
+    folder = begun.job.folder
+    done = sorted(begun.done)
+    looked_at = done[:: max(1, -(-len(done) // FOOTERS))]
+    summaries = [tables.part_summary(folder, part) for part in looked_at]
+    rows = sum(summary["rows"] for summary in summaries)
+    seconds = StageClock(folder).seconds
+    if not rows or seconds < 1:  # it left none
+        return None
+    counts: dict[str, float] = {}
+    for summary in summaries:
+        for name, count in summary["totals"].items():
+            counts[name] = counts.get(name, 0) + count
+    return Rate(seconds / (rows * len(done) / len(looked_at)), _counted(counts, rows))
+
+
+def _counted(counts: Mapping[str, float], rows: int) -> Load | None:
+    """Tokens of a row; None where none were counted, as of a server that does not state them."""
+    prompt = counts.get("prompt_tokens", 0)
+    if not prompt:
+        return None
+    return Load(0, prompt / rows, counts.get("cached_tokens", 0) / rows, counts.get("output_tokens", 0) / rows)
+
+
+def _kept(begun: Unfinished, ask: Ask) -> float:
+    """Share of the requests left whose replies are kept, by those of some images; 0 where nothing is kept."""
+    if not isinstance(ask.model, OpenAIBackend) or ask.model.reply_cache is None or not len(begun.left):
+        return 0.0
+    if not storage.exists(str(ask.model.reply_cache)):
+        return 0.0
+    job, left = begun.job, begun.left
+    some = left[np.unique(np.linspace(0, len(left) - 1, min(LOOKED_AT, len(left))).round().astype(int))]
+    backend = KeptReplies(ask.model)
+    job.worker(**job.arguments, backend=backend).process(job.samples.take(some, list(job.columns)))
+    return backend.share

@@ -1,0 +1,30 @@
+"""Disk for what is to come, by hand."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fgvr.config import build
+from pipelines.photo_counts import Photos
+from pipelines.room import bytes_to_come, warning
+
+PHOTOS = Photos({"train": 1_000_000, "test": 500_000})
+
+
+def test_vectors_answers_and_predictions() -> None:
+    config = build({"aspects": {"max_images": 1_000}})
+    vectors, answers, rest = 1_500_000 * 1034, 1_000 * (50 * 8 + 60), 3_000_000 * 60
+    assert bytes_to_come(config, PHOTOS, questions=50) == vectors + answers + rest
+    fewer = build({"aspects": {"max_images": 1_000}, "embed": {"splits": ["test"]}, "infer": {"split": "test"}})
+    assert bytes_to_come(fewer, PHOTOS, questions=50) == 500_000 * 1034 + answers + 2_000_000 * 60
+
+
+def test_a_disk_that_is_too_small_is_said_once_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
+    assert warning(str(tmp_path / "not" / "there"), 2**31) is None
+    words = warning(str(tmp_path / "not" / "there"), 2**32)
+    assert words is not None
+    assert f"about 4.0 GiB, and 2.0 GiB are free in {tmp_path}" in words
+    assert warning("s3://bucket/runs", 2**60) is None
