@@ -62,9 +62,7 @@ def read_part(folder: str, number: int, columns: list[str] | None = None) -> pa.
     return pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None)
 
 
-def read_places(
-    folder: str, number: int, places: npt.NDArray[np.int64], columns: list[str] | None = None
-) -> pa.Table:
+def read_places(folder: str, number: int, places: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
     """Rows of one part by their places in it (ascending): only the row groups that hold them are read."""
     with _opened(folder, number) as file:
         sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)], np.int64)
@@ -75,9 +73,7 @@ def read_places(
         return rows.take(pa.array(places - skipped[of]))
 
 
-def read_among(
-    folder: str, number: int, ids: npt.NDArray[np.int64], columns: list[str] | None = None
-) -> pa.Table:
+def read_among(folder: str, number: int, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
     """Rows of one part whose `image_id` is among `ids` (ascending): groups without any of them are not read.
 
     Args:
@@ -260,17 +256,18 @@ class Table:
         """
         if not len(ids) or not self.rows:
             return []
-        numbers = np.arange(self.parts, dtype=np.int64)
+        numbers, everywhere = np.arange(self.parts, dtype=np.int64), list(range(self.parts))
         if not (self.parts - 1) * self.rows_per_part < self.rows <= self.parts * self.rows_per_part:
-            return numbers.tolist()  # not parts of one size
+            return everywhere  # not parts of one size
         with _opened(self.uri, self.parts - 1) as file:
             bounds = _bounds(file.metadata.row_group(file.num_row_groups - 1)) if file.num_row_groups else None
         if bounds is None:
-            return numbers.tolist()
+            return everywhere
         starts = numbers * self.rows_per_part
         ends = np.minimum(starts + self.rows_per_part, self.rows)
         largest = bounds[1] - (self.rows - ends)
-        return numbers[np.searchsorted(ids, starts) < np.searchsorted(ids, largest, side="right")].tolist()
+        around = np.searchsorted(ids, starts) < np.searchsorted(ids, largest, side="right")
+        return [number for number in everywhere if around[number]]
 
     def find(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
         """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""

@@ -139,7 +139,7 @@ def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
         p_yes = _p_yes(flow, task.settings, image_ids)
     targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
-    return assemble(task.rows, targets, p_yes, held, flow.samples.version, flow.samples)
+    return assemble(task.rows, targets, p_yes, held, flow.samples.version, samples=flow.samples)
 
 
 def student_spec(flow: Flow, task: StudentTask, training_set: TrainingSet) -> StudentSpec:

@@ -30,7 +30,7 @@ class Values(Protocol):
 class AspectAnswers(NDArrayOperatorsMixin):
     """p(yes) of N images and Q questions, of which only the rows of images with answers are held.
 
-    Reads like the array float32 [N, Q] with nan elsewhere: `answers[positions]`, and as a whole where an array is wanted.
+    Reads like the array float32 [N, Q] with nan elsewhere: `answers[positions]`, and as a whole where one is wanted.
 
     Attributes:
         shape: N and Q.
@@ -64,8 +64,10 @@ class AspectAnswers(NDArrayOperatorsMixin):
             chosen = np.arange(*positions.indices(len(self)))
         else:
             chosen = np.asarray(positions)
-            chosen = np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + len(self), chosen)
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < len(self)):
+            chosen = (
+                np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + len(self), chosen)
+            )
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"there are {len(self)} images")
         return self._dense(np.atleast_1d(chosen))[0 if chosen.ndim == 0 else slice(None)][..., columns]
 
@@ -80,10 +82,11 @@ class AspectAnswers(NDArrayOperatorsMixin):
     def _held(self, rows: Any) -> Answers:
         """Answers of held rows (not of positions), float32 [n, Q]."""
         values = self._values[rows if self._places is None else self._places[rows]]
-        return np.asarray(values[:, : self.shape[1]], dtype=np.float32)
+        first: Answers = values[:, : self.shape[1]].astype(np.float32, copy=False)
+        return first
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return np.asarray(self._dense(np.arange(len(self))), dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         arrays = [np.asarray(each) if isinstance(each, AspectAnswers) else each for each in inputs]

@@ -237,6 +237,7 @@ def assemble(
     p_yes: npt.NDArray[np.float32] | AspectAnswers,
     validation: HeldOut,
     identity: str,
+    *,
     samples: Table | None = None,
 ) -> TrainingSet:
     """The training set of images with a class target.
