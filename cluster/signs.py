@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Signs:
 
     def starts(self) -> list[str]:
         """Starts begun since the last one that succeeded."""
-        return sorted(self._all("starts/"))
+        return sorted(self._keys("starts/"))
 
     def start_succeeded(self) -> None:
         """Models can be loaded: earlier deaths do not count any more."""
@@ -76,9 +77,17 @@ class Signs:
 
         internal_kv._internal_kv_put(f"{self.place}/{name}", text.encode(), overwrite=True, namespace=NAMESPACE)
 
-    def _all(self, kind: str) -> dict[str, str]:
+    def _keys(self, kind: str) -> list[str]:
         from ray.experimental import internal_kv
 
-        keys = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
-        found = {key.decode(): internal_kv._internal_kv_get(key, namespace=NAMESPACE) for key in keys}
-        return {key: value.decode() for key, value in found.items() if value is not None}
+        found = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
+        return [key.decode() for key in found]
+
+    def _all(self, kind: str) -> dict[str, str]:
+        """In two requests, however many there are: n workers that look for each other's signs would else send n²."""
+        from ray.experimental import internal_kv
+
+        keys = [key.encode() for key in self._keys(kind)]
+        store: Any = internal_kv.internal_kv_get_gcs_client()
+        found = store.internal_kv_multi_get(keys, NAMESPACE) if keys else {}
+        return {key.decode(): value.decode() for key, value in found.items()}
