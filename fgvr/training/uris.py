@@ -39,6 +39,10 @@ class Uris(Sequence[str]):
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"there are {len(self)} images")
+        return self.read_one(position)
+
+    def read_one(self, position: int) -> str:
+        """That at a position."""
         return self.read(np.array([position]))[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -79,10 +83,17 @@ class MappedUris(Uris):
     def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
         """From the pages that hold them."""
         found: list[str] = []
+        if not len(positions):
+            return found
         numbers, first = np.unique(positions // BLOCK, return_index=True)
         for number, places in zip(numbers.tolist(), np.split(positions % BLOCK, first[1:]), strict=True):
             found += self._chunks[number].take(pa.array(places)).to_pylist()
         return found
+
+    def read_one(self, position: int) -> str:
+        """Of millions they are asked for one after the other."""
+        uri: str = self._chunks[position // BLOCK][position % BLOCK].as_py()
+        return uri
 
 
 def write_uris(file: Any, uris: Sequence[str]) -> None:
