@@ -59,7 +59,7 @@ def rows_of(folder: Path) -> int:
     return int(folder.name)
 
 
-def check(right: bool) -> None:  # noqa: FBT001
+def check(right: bool) -> None:
     if not right:
         raise ValueError("what was read is not what was written")
 
