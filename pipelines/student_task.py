@@ -13,7 +13,7 @@ from fgvr.clip.classifier import ClassFeatures, load_classes
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.tables import Table
-from fgvr.training.answers import AspectAnswers
+from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.assemble import (
     HeldOut,
     RandomAnswers,

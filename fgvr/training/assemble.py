@@ -15,7 +15,7 @@ from fgvr.clip.classifier import ClassFeatures
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.tables import Table, read_part, read_places, vectors
-from fgvr.training.answers import AspectAnswers
+from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.examples import Examples
 from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread

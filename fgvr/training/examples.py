@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
-from fgvr.training.answers import Answers, AspectAnswers
+from fgvr.training.aspect_answers import Answers, AspectAnswers
 from fgvr.training.uris import MappedUris, write_uris
 
 IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "uris.arrow"

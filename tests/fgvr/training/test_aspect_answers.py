@@ -10,7 +10,7 @@ import pytest
 from fgvr import tables
 from fgvr.tables import Table
 from fgvr.training import uris as uris_module
-from fgvr.training.answers import AspectAnswers
+from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.assemble import RandomAnswers, random_p_yes
 from fgvr.training.examples import Examples
 from fgvr.training.uris import MappedUris, SampleUris, write_uris
