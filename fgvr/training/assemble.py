@@ -21,6 +21,8 @@ from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
 from fgvr.training.uris import SampleUris
 
+SCORES_AT_ONCE = 2**22
+"""Of images and classes: 16 MB, however many classes there are."""
 RANDOM_BLOCK = 2**18
 """Random numbers that are made at a time."""
 
@@ -131,11 +133,17 @@ def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, clas
     for part in embeddings.batches_of(image_ids, ["image_id", "vector", "error"]):
         rows = part.filter(pc.is_null(part["error"]))
         if rows.num_rows:
-            best = classes.scores(vectors(rows["vector"])).argmax(axis=1)
-            predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = best
+            predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = _best(classes, vectors(rows["vector"]))
     settled = disambiguated.filter(pc.is_valid(disambiguated["label_id"]))
     beside = spread(image_ids, settled["image_id"].to_numpy(), settled["label_id"].to_numpy().astype(np.int64), -1)
     return NearLabels(beside, predicted, classes.labels)
+
+
+def _best(classes: ClassFeatures, features: npt.NDArray[np.float16]) -> Ids:
+    """The likeliest class of each image, int64 [N]; few images at once where there are many classes."""
+    at_once = max(1, SCORES_AT_ONCE // max(1, len(classes.labels)))
+    starts = range(0, len(features), at_once)
+    return np.concatenate([classes.scores(features[start : start + at_once]).argmax(axis=1) for start in starts])
 
 
 def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[np.float32]:
