@@ -262,12 +262,13 @@ def assemble(
     usable = targets.classes != UNKNOWN_CLASS
     if validation.fraction < 1:
         usable[usable] = fraction_of(targets.classes[usable], validation.fraction, validation.seed)
-    classes, chosen = targets.classes[usable], image_ids[usable]
+    everyone = bool(usable.all())  # then nothing is copied
+    classes, chosen = (targets.classes, image_ids) if everyone else (targets.classes[usable], image_ids[usable])
     examples = Examples(
         image_ids=chosen,
         uris=rows["uri"].filter(pa.array(usable)).to_pylist() if samples is None else SampleUris(samples, chosen),
         classes=classes,
-        p_yes=AspectAnswers.of(p_yes).chosen(usable),
+        p_yes=AspectAnswers.of(p_yes) if everyone else AspectAnswers.of(p_yes).chosen(usable),
         held_out=held_out(classes, validation.share, validation.seed),
         identity=identity,
     )
