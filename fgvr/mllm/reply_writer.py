@@ -189,6 +189,8 @@ class RemoteWriter(Writer):
         if self._waiting >= BATCH_REPLIES or end - self._sent >= BATCH_BYTES:
             self.flush()
         elif self._timer is None:
+            atexit.unregister(flush_all)  # s3fs closes its connections at the end, too: this must come before
+            atexit.register(flush_all)
             self._timer = threading.Timer(BATCH_SECONDS, self._late)
             self._timer.daemon = True
             self._timer.start()
