@@ -98,7 +98,7 @@ class DataSetRuns:
         labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
         columns = ["image_id", "split", "class_name"]
         images = choose_images(
-            flow.samples.read(columns),
+            flow.samples.batches(columns),
             labelled,
             split=evaluate.split,
             max_images=evaluate.max_images,

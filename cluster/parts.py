@@ -263,7 +263,8 @@ def run_parts(
     if pending:
         check_capacity(field, job.workers)
         Plan(rows=len(ids), rows_per_part=size).write(job.folder)
-        storage.write_bytes(storage.join(job.folder, IDS), np.asarray(ids, dtype="<i8").tobytes())
+        with storage.new_file(storage.join(job.folder, IDS)) as file:
+            file.write(np.ascontiguousarray(ids, dtype="<i8").data)  # without a copy: there may be a hundred million
     forget_attempts(job.folder)
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))

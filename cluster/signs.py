@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Signs:
 
     def starts(self) -> list[str]:
         """Starts begun since the last one that succeeded."""
-        return sorted(self._all("starts/"))
+        return sorted(self._keys("starts/"))
 
     def start_succeeded(self) -> None:
         """Models can be loaded: earlier deaths do not count any more."""
@@ -83,15 +83,20 @@ class Signs:
 
         internal_kv._internal_kv_put(f"{self.place}/{name}", text.encode(), overwrite=True, namespace=NAMESPACE)
 
-    def _all(self, kind: str) -> dict[str, str]:
+    def _keys(self, kind: str) -> list[str]:
         from ray.experimental import internal_kv
 
-        keys = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
-        if not keys:
-            return {}
-        # At one go: a thousand workers that look at each other's signs one by one would be a million questions.
-        found = internal_kv.internal_kv_get_gcs_client().internal_kv_multi_get(list(keys), NAMESPACE)
-        return {key.decode(): value.decode() for key, value in found.items() if value is not None}
+        found = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
+        return [key.decode() for key in found]
+
+    def _all(self, kind: str) -> dict[str, str]:
+        """In two requests, however many there are: n workers that look for each other's signs would else send n²."""
+        from ray.experimental import internal_kv
+
+        keys = [key.encode() for key in self._keys(kind)]
+        store: Any = internal_kv.internal_kv_get_gcs_client()
+        found = store.internal_kv_multi_get(keys, NAMESPACE) if keys else {}
+        return {key.decode(): value.decode() for key, value in found.items()}
 
 
 def forget_all() -> None:

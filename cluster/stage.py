@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
     """Names a set of images, int64 [n] ascending, in a fingerprint."""
-    return hashlib.sha256(ids.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
 @dataclass

@@ -21,7 +21,7 @@ from fgvr.candidates import NONE, Ids
 from fgvr.embeddings import read_vectors
 from fgvr.neighbours import Floats, Neighbours, Plan, Vectors, Wanted, nearest
 from fgvr.neighbours.machine import this_machine
-from fgvr.tables import Table, rows_among
+from fgvr.tables import Table
 from fgvr.tables import vectors as vectors_of
 
 Flags = npt.NDArray[np.bool_]
@@ -89,8 +89,7 @@ def discovery_vectors(embeddings: Table, ids: Ids) -> tuple[npt.NDArray[np.float
 
 def vector_blocks(embeddings: Table, ids: Ids) -> Iterator[tuple[Ids, npt.NDArray[np.float16]]]:
     """The same one part after the other: which of `ids` (int64, ascending) have a vector, and these."""
-    for batch in embeddings.batches(["image_id", "vector"]):
-        rows = rows_among(batch, ids)
+    for rows in embeddings.batches_of(ids, ["image_id", "vector"]):
         good = rows.filter(rows["vector"].is_valid())
         vectors = vectors_of(good["vector"])
         finite = np.isfinite(vectors).all(axis=1)

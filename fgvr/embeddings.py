@@ -40,15 +40,15 @@ def embedding_rows(ids: Ids, features: npt.NDArray[np.float32], failures: Sequen
 def read_vectors(embeddings: Table, ids: Ids) -> tuple[Halfs, npt.NDArray[np.bool_]]:
     """Vectors of the images `ids` and whether each has one: fp16 [N, d] (zeros where not) and bool [N].
 
-    Reads one part after the other, so memory is that of the result and one part. Parts without any of the images
-    are not kept; images that the table does not have count as without a vector.
+    Memory is that of the result and of the few parts that are being read: only parts, and row groups in them, that
+    hold some of the images are read at all. Images that the table does not have count as without a vector.
     """
     ids = np.asarray(ids, dtype=np.int64)
     order = np.argsort(ids, kind="stable")
     ascending = ids[order]
     found = np.zeros(len(ids), dtype=bool)
     result: Halfs | None = None
-    for rows in embeddings.batches(["image_id", "vector"]):
+    for rows in embeddings.batches_of(ascending, ["image_id", "vector"]):
         if result is None:
             result = np.zeros((len(ids), rows.schema.field("vector").type.byte_width // 2), np.float16)
         good = rows.filter(rows["vector"].is_valid())

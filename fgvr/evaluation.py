@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from fgvr.metrics.scores import score
 from fgvr.metrics.semantic import NameEncoder
 from fgvr.report.results import MethodResult
 from fgvr.schemas import Reason
+from fgvr.tables import rows_among
 
 UNLABELLED_IMAGES = 1000
 """Without truth, methods can only be compared with each other; more images would cost MLLM calls and say no more."""
@@ -60,27 +61,36 @@ class EvaluationImages:
 
 
 def choose_images(
-    samples: pa.Table, discovery: npt.NDArray[np.int64], *, split: str, max_images: int | None, seed: int
+    samples: pa.Table | Iterable[pa.Table],
+    discovery: npt.NDArray[np.int64],
+    *,
+    split: str,
+    max_images: int | None,
+    seed: int,
 ) -> EvaluationImages:
     """The images of `split`; where there are none, the discovery images, which the MLLM has named already.
 
     Args:
-        samples: columns image_id, split, class_name.
+        samples: columns image_id, split, class_name; a table, or its parts, of which each is let go before the next.
         discovery: int64 [m], ids that the MLLM labelled.
         split: evaluation split.
         max_images: so many at random; None: all, but at most UNLABELLED_IMAGES where no class is known.
         seed: of the sample.
     """
-    of_split = samples.filter(pc.equal(samples["split"], split))
-    if of_split.num_rows:
-        ids = of_split["image_id"].to_numpy()
-        labelled = of_split["class_name"].null_count < of_split.num_rows
-        trained_on = False
-    else:
-        ids = np.sort(np.asarray(discovery, dtype=np.int64))
-        labelled = True  # they cost nothing more
-        found = pc.unique(samples.filter(pc.is_in(samples["image_id"], pa.array(ids)))["split"]).to_pylist()
-        split, trained_on = " and ".join(sorted(found)), True
+    named = np.sort(np.asarray(discovery, dtype=np.int64))
+    parts = [np.zeros(0, np.int64)]
+    splits: set[str] = set()
+    labelled = False
+    for rows in [samples] if isinstance(samples, pa.Table) else samples:
+        of_split = rows.filter(pc.equal(rows["split"], split))
+        parts.append(of_split["image_id"].to_numpy())
+        labelled = labelled or of_split["class_name"].null_count < of_split.num_rows
+        splits.update(pc.unique(rows_among(rows, named)["split"]).to_pylist())
+    ids = np.concatenate(parts)
+    trained_on = not len(ids)
+    if trained_on:
+        ids, labelled = named, True  # they cost nothing more
+        split = " and ".join(sorted(splits))
     limit = max_images if max_images is not None else (None if labelled else UNLABELLED_IMAGES)
     if limit is not None and limit < len(ids):
         ids = np.sort(np.random.default_rng(seed).choice(ids, size=limit, replace=False))
@@ -142,10 +152,29 @@ def compare(
 
 
 def names_of(predictions: pa.Table, ids: npt.NDArray[np.int64]) -> list[str]:
-    """One name for each of `ids` from a predictions or labels table; "" where it failed, abstained or is not there."""
-    rows = predictions.filter(pc.is_in(predictions["image_id"], pa.array(ids)))
-    said = dict(zip(rows["image_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    if "abstained" in rows.column_names:
-        abstained = rows.filter(rows["abstained"].fill_null(False))
-        said |= dict.fromkeys(abstained["image_id"].to_pylist())
-    return [said.get(image) or "" for image in ids.tolist()]
+    """One name for each of `ids` from a predictions or labels table; "" where it failed, abstained or is not there.
+
+    Equal names are one string: 8 bytes an image.
+    """
+    own = predictions["image_id"].to_numpy()
+    order = np.argsort(own, kind="stable")
+    places = np.searchsorted(own[order], ids, side="right") - 1
+    there = places >= 0
+    rows = order[places * there] if len(own) else places
+    there &= own[rows] == ids if len(own) else False
+    names = strings(predictions["label"])
+    if "abstained" in predictions.column_names:
+        names[predictions["abstained"].fill_null(False).to_numpy()] = None
+    return [name or "" for name in np.where(there, names[rows], "").tolist()] if len(own) else [""] * len(ids)
+
+
+def strings(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
+    """A column of text as objects [N], None where it is null; equal texts are one string."""
+    encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries()
+    found = [np.zeros(0, dtype=object)]
+    words: npt.NDArray[np.object_] | None = None
+    for chunk in encoded.chunks:
+        if words is None:  # the same for all chunks
+            words = np.array([*chunk.dictionary.to_pylist(), None], dtype=object)
+        found.append(words[chunk.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)])
+    return np.concatenate(found)

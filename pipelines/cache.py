@@ -35,11 +35,11 @@ def as_text(kinds: dict[str, list[Entry]]) -> str:
     """All entries, longest unused first, for a terminal."""
     root = disk_cache.root()
     total = sum(disk_cache.total(entries) for entries in kinds.values())
-    lines = [f"{root}: {_gib(total)}, {_gib(disk_cache.free_bytes(root))} free on its disk"]
+    lines = [f"{root}: {size_of(total)}, {size_of(disk_cache.free_bytes(root))} free on its disk"]
     for kind, entries in kinds.items():
         what = disk_cache.KINDS.get(kind, "yours: removed only with --kind")
-        bound = f" of {_gib(disk_cache.bound(root / kind))}" if kind == disk_cache.FETCHED else ""
-        lines += ["", f"{kind}: {_gib(disk_cache.total(entries))}{bound} ({what})"]
+        bound = f" of {size_of(disk_cache.bound(root / kind))}" if kind == disk_cache.FETCHED else ""
+        lines += ["", f"{kind}: {size_of(disk_cache.total(entries))}{bound} ({what})"]
         lines += [_line(entry) for entry in entries]
     return safe("\n".join(lines) + "\n")
 
@@ -48,11 +48,15 @@ def _line(entry: Entry) -> str:
     age = f"{duration(max(0.0, time.time() - entry.used))} ago"
     source = entry.source if len(entry.source) <= SOURCE_WIDTH else f"…{entry.source[1 - SOURCE_WIDTH :]}"
     state = "in use  " if entry.busy else ""
-    return f"  {entry.folder.name:24}{_gib(entry.bytes):>12}  used {age:16}{state}{source}".rstrip()
+    return f"  {entry.folder.name:24}{size_of(entry.bytes):>12}  used {age:16}{state}{source}".rstrip()
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"
+def size_of(size: float) -> str:
+    """In the largest unit of which there is one at least."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
+        if size >= 0.995 * unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size / 2**10:.2f} KiB" if size >= 1000 else f"{size:.0f} B"
 
 
 def kinds_there(chosen: Sequence[str]) -> dict[str, list[Entry]]:
@@ -134,9 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(gone: list[Entry], busy: list[Entry]) -> None:
-    lines = [f"removed {_place(entry.folder)}, {_gib(entry.bytes)}" for entry in gone]
-    lines += [f"left {_place(entry.folder)}, {_gib(entry.bytes)}: a process uses it" for entry in busy]
-    lines.append(f"{len(gone)} removed, {_gib(disk_cache.total(gone))} free again")
+    lines = [f"removed {_place(entry.folder)}, {size_of(entry.bytes)}" for entry in gone]
+    lines += [f"left {_place(entry.folder)}, {size_of(entry.bytes)}: a process uses it" for entry in busy]
+    lines.append(f"{len(gone)} removed, {size_of(disk_cache.total(gone))} free again")
     sys.stdout.write(safe("\n".join(lines) + "\n"))
 
 

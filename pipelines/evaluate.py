@@ -26,7 +26,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
 from fgvr.config import ConfigError, Evaluate
 from fgvr.config.run import Method
-from fgvr.evaluation import Comparison, choose_images, compare, names_of, readable
+from fgvr.evaluation import Comparison, choose_images, compare, names_of, readable, strings
 from fgvr.metrics.scores import METRICS
 from fgvr.metrics.semantic import SentenceBert, look_up
 from fgvr.report.aspect_pictures import AspectPictures
@@ -49,6 +49,7 @@ from pipelines.report_content import Compared
 log = logging.getLogger(__name__)
 
 FILES = ("metrics.json", "report.html")
+ROWS_PER_PART = 2**18
 
 
 def run(context: RunContext, flow: Flow) -> Table:
@@ -60,7 +61,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     config = context.config.evaluate
     bills = billing(context.config)  # a slip in the price file shows before hours are spent
     compared = compared_images(context, flow)
-    true = flow.samples.take(compared.images.ids, ["class_name"])["class_name"].to_pylist()
+    true = strings(flow.samples.take(compared.images.ids, ["class_name"])["class_name"]).tolist()
     # Raised before minutes are spent; without truth no model is needed.
     found = look_up(config.sentence_model) if any(true) else None
     sentence_model = "" if found is None else found.name
@@ -93,7 +94,7 @@ def run(context: RunContext, flow: Flow) -> Table:
         folder.write_bytes("report.html", render(replace(page, aspects=pictures)).encode())
         _track(context, flow, folder, results)
         columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
-        summary = folder.write_table(pa.table(columns))
+        summary = folder.write_table(pa.table(columns), ROWS_PER_PART)
         summary.metrics = _numbers(results)
         return summary
 
@@ -124,7 +125,7 @@ def compared_images(context: RunContext, flow: Flow) -> Compared:
     methods = _methods(context)
     labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))
     images = choose_images(
-        flow.samples.read(["image_id", "split", "class_name"]),
+        flow.samples.batches(["image_id", "split", "class_name"]),
         labelled["image_id"].to_numpy(),
         split=config.split,
         max_images=config.max_images,

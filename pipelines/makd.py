@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 Variant = Literal["makd", "base"]
 MODEL_FOLDER = "model"
 TEACHER_FOLDER = "teacher"
+ROWS_PER_PART = 2**20
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 # What changes only how a training runs, not what comes out.
@@ -79,7 +80,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
             *(folder.name, settings.epochs, task.settings.epochs, f"{settings.max_steps:,}"),
         )
     job = StudentJob(
-        examples=folder.path("examples.parquet"),
+        examples=folder.path("examples"),
         spec=spec,
         settings=settings,
         limits=config.ingest.limits,
@@ -109,7 +110,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     if config.tracking.log_models:
         log_model(folder.path(MODEL_FOLDER), folder.name)
     left_out = read_left_out(checkpoint)
-    summary = folder.write_table(training_set.table(left_out))
+    summary = folder.write_table(training_set.table(left_out), ROWS_PER_PART)
     lost = read_lost(checkpoint)
     if lost:
         log.warning(

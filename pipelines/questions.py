@@ -94,7 +94,9 @@ def _given(context: RunContext) -> list[AspectQuestion] | None:
 def _class_names(flow: Flow) -> tuple[list[str], list[Table]]:
     """What the images may show, and the tables that say so."""
     if flow.context.config.makd.target != "near":
-        true = pc.unique(flow.samples.read(["class_name"])["class_name"].drop_null()).to_pylist()
+        true: set[str] = set()
+        for rows in flow.samples.batches(["class_name"]):
+            true.update(pc.unique(rows["class_name"].drop_null()).to_pylist())
         if true:
             return sorted(true), [flow.samples]
     check_asked_with_labels(flow.context.config)

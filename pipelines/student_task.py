@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.stage import digest_of_ids
@@ -17,14 +16,14 @@ from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from fgvr.splits import first_of
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.tables import Table, rows_among
+from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.assemble import (
     HeldOut,
+    RandomAnswers,
     TrainingSet,
+    answers_of,
     assemble,
     near_labels,
-    p_yes_of,
-    random_p_yes,
-    split_rows,
     true_classes,
 )
 from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
@@ -43,7 +42,7 @@ class StudentTask:
 
     Attributes:
         settings: the recipe.
-        rows: of the samples that are learned from.
+        rows: ids and true classes of the samples that are learned from, as `class_rows` gives them.
         sampled: whether the split has others.
         near: whether NeaR gives the class targets.
         inputs: tables that decide the outcome.
@@ -118,11 +117,11 @@ def student_task(flow: Flow, settings: Makd) -> StudentTask:
 
 
 def learned_rows(flow: Flow, settings: Makd) -> pa.Table:
-    """Rows of the samples that the student learns from: of its split those that aspects asks about, or all of it.
+    """Ids and classes of the samples that the student learns from: of its split those that aspects asks about, or all of it.
 
     Raises ConfigError where there are none.
     """
-    rows = split_rows(flow.samples, settings.split, ["class_id", "class_name"])
+    rows = class_rows(flow.samples, settings.split)
     if not rows.num_rows:
         known = ", ".join(sorted(flow.samples.extra["splits"]))
         raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
@@ -151,12 +150,12 @@ def check_teacher(flow: Flow, *, near_is_there: bool) -> None:
 def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
     """The student's training set, with the answers to all questions that were asked."""
     image_ids = task.rows["image_id"].to_numpy()
-    p_yes = np.zeros((len(image_ids), 0), dtype=np.float32)
+    p_yes = AspectAnswers(len(image_ids), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     if task.with_aspects:
         p_yes = _p_yes(flow, task.settings, image_ids)
     targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
-    return assemble(task.rows, targets, p_yes, held, flow.samples.version)
+    return assemble(task.rows, targets, p_yes, held, flow.samples.version, samples=flow.samples)
 
 
 def student_spec(flow: Flow, task: StudentTask, training_set: TrainingSet) -> StudentSpec:
@@ -179,11 +178,12 @@ def near_classes(flow: Flow) -> ClassFeatures:
     return load_classes(storage.fetch_folder(flow.near.path("model")))
 
 
-def _p_yes(flow: Flow, settings: Makd, image_ids: Ids) -> npt.NDArray[np.float32]:
+def _p_yes(flow: Flow, settings: Makd, image_ids: Ids) -> AspectAnswers:
     if settings.aspect_targets == "random":
-        return random_p_yes(image_ids, flow.questions.rows, settings.seed)
-    return p_yes_of(image_ids, flow.aspects.read(["image_id", "p_yes", "error"]), flow.questions.rows)
+        return RandomAnswers(image_ids, flow.questions.rows, settings.seed).answers()
+    return answers_of(image_ids, flow.aspects, flow.questions.rows)
 
 
 def _near_targets(flow: Flow, image_ids: Ids) -> ClassTargets:
-    return near_targets(near_labels(image_ids, flow.near.read(), flow.embeddings, near_classes(flow)))
+    settled = flow.near.read(["image_id", "label_id"])
+    return near_targets(near_labels(image_ids, settled, flow.embeddings, near_classes(flow)))

@@ -35,7 +35,7 @@ OBJECTIVE = Objective(
     "the evaluation split has no part in it",
     of="best",
 )
-EXAMPLES_FILE = "examples.parquet"
+EXAMPLES_FILE = "examples"
 
 
 @dataclass(frozen=True)

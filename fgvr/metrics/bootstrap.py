@@ -26,11 +26,21 @@ def interval(
         return None
     tail = (1 - level) / 2
     if scores.size >= NORMAL_FROM:
-        half = NormalDist().inv_cdf(1 - tail) * float(scores.std(ddof=1)) / scores.size**0.5
-        return float(scores.mean()) - half, float(scores.mean()) + half
+        return normal_interval(scores, np.ones(scores.size, dtype=np.int64), level=level)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for index in range(resamples):  # one resample at a time: memory stays at N
         means[index] = scores[rng.integers(scores.size, size=scores.size)].mean()
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def normal_interval(
+    scores: npt.NDArray[np.float64], weights: npt.NDArray[np.int64], *, level: float = 0.95
+) -> tuple[float, float]:
+    """The same of many images by the central limit theorem; `weights`: how many images have each score, int64 [n]."""
+    images = int(weights.sum())
+    mean = float(np.average(scores, weights=weights))
+    variance = float(np.average((scores - mean) ** 2, weights=weights)) * images / (images - 1)
+    half = NormalDist().inv_cdf(1 - (1 - level) / 2) * (variance / images) ** 0.5
+    return mean - half, mean + half

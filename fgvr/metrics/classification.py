@@ -43,10 +43,14 @@ def inclusion_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray
     return np.array([bool(t.strip()) and t.strip().lower() in g.strip().lower() for g, t in pairs], dtype=bool)
 
 
-def mapped_share(predicted: Sequence[str], classes: Iterable[str]) -> float:
+def mapped_share(
+    predicted: Sequence[str], classes: Iterable[str], weights: npt.NDArray[np.int64] | None = None
+) -> float:
     """Share (0–1) of predictions that name any of the true classes, right or wrong; 0 without predictions."""
     known = {fold_name(name) for name in classes} - {""}
-    return float(np.mean([fold_name(name) in known for name in predicted])) if predicted else 0.0
+    folded = {name: fold_name(name) for name in set(predicted)}
+    found = [folded[name] in known for name in predicted]
+    return float(np.average(found, weights=weights)) if found else 0.0
 
 
 def candidate_coverage(candidates: Sequence[Sequence[str]], true: Sequence[str]) -> float:

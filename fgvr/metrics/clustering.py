@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,9 @@ class ClusterMatch:
         return 100 * float(self.hits.mean()) if self.hits.size else 0.0
 
 
-def match_clusters(predicted: Sequence[str], true: Sequence[str]) -> ClusterMatch:
+def match_clusters(
+    predicted: Sequence[str], true: Sequence[str], weights: npt.NDArray[np.int64] | None = None
+) -> ClusterMatch:
     """Match names so that most images agree (FineR `utils/metrics.py`; near.md "Evaluation").
 
     FineR solves the assignment on a dense D × D count matrix, D = max(#predicted, #true names): every surplus name is
@@ -40,7 +43,10 @@ def match_clusters(predicted: Sequence[str], true: Sequence[str]) -> ClusterMatc
     """
     if len(predicted) != len(true):
         raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
-    counts = Counter((guess, truth) for guess, truth in zip(predicted, true, strict=True) if guess)
+    counts: Counter[tuple[str, str]] = Counter()
+    for guess, truth, images in zip(predicted, true, repeat(1) if weights is None else weights.tolist(), strict=False):
+        if guess:
+            counts[guess, truth] += images
     if not counts:
         return ClusterMatch({}, np.zeros(len(predicted), dtype=bool))
     guesses = sorted({guess for guess, _ in counts})

@@ -56,8 +56,9 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> float:
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} predictions: they must be of the same images")
     folded = {name: fold_name(name) for name in {*first, *second}}
-    same = [bool(folded[a]) and folded[a] == folded[b] for a, b in zip(first, second, strict=True)]
-    return float(np.mean(same)) if same else 0.0
+    pairs = Counter(zip(first, second, strict=True))
+    same = sum(images for (a, b), images in pairs.items() if folded[a] and folded[a] == folded[b])
+    return same / len(first) if len(first) else 0.0
 
 
 def agreement_matrix(predictions: dict[str, Sequence[str]]) -> npt.NDArray[np.float64]:

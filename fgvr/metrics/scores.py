@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from fgvr.metrics.bootstrap import interval
+from fgvr.metrics.bootstrap import NORMAL_FROM, interval, normal_interval
 from fgvr.metrics.classification import inclusion_hits, mapped_share, top1_hits
 from fgvr.metrics.clustering import match_clusters
 from fgvr.metrics.semantic import NameEncoder, sacc_scores, siou_scores
@@ -61,20 +63,33 @@ def score(
     """
     if not all(true):
         raise ValueError("an image without a true name cannot be scored: leave it out first")
-    per_image = {
-        "sacc": sacc_scores(predicted, true, encoder),
-        "cacc": 100 * match_clusters(predicted, true).hits.astype(np.float64),
-        "siou": siou_scores(predicted, true, hyphen_to_space=hyphen_to_space),
-        "top1": 100 * top1_hits(predicted, true).astype(np.float64),
+    pairs = Counter(zip(predicted, true, strict=True))
+    # From so many images on order decides nothing (no resampling): each pair of names is scored once, by its weight.
+    weighed = len(true) >= NORMAL_FROM
+    guesses, truths = ([guess for guess, _ in pairs], [truth for _, truth in pairs]) if weighed else (predicted, true)
+    weights = np.fromiter(pairs.values(), np.int64) if weighed else np.ones(len(true), dtype=np.int64)
+    values = {
+        "sacc": sacc_scores(guesses, truths, encoder),
+        "cacc": 100 * match_clusters(guesses, truths, weights).hits.astype(np.float64),
+        "siou": siou_scores(guesses, truths, hyphen_to_space=hyphen_to_space),
+        "top1": 100 * top1_hits(guesses, truths).astype(np.float64),
     }
-    intervals = {name: interval(values, resamples=resamples, seed=seed) for name, values in per_image.items()}
-    means = {name: float(np.mean(values)) if len(values) else 0.0 for name, values in per_image.items()}
+    intervals = {
+        name: normal_interval(each, weights)
+        if weighed and resamples
+        else interval(each, resamples=resamples, seed=seed)
+        for name, each in values.items()
+    }
+
+    def mean(each: npt.NDArray[np.float64]) -> float:
+        return float(np.average(each, weights=weights) if weighed else np.mean(each)) if len(each) else 0.0
+
     return MethodScores(
-        **means,
+        **{name: mean(each) for name, each in values.items()},
         images=len(true),
-        unnamed=sum(not name for name in predicted),
-        names=len(set(predicted) - {""}),
-        mapped=mapped_share(predicted, set(true)),
-        inclusion=100 * float(np.mean(inclusion_hits(predicted, true))) if true else 0.0,
+        unnamed=sum(count for (guess, _), count in pairs.items() if not guess),
+        names=len(set(guesses) - {""}),
+        mapped=mapped_share(guesses, set(truths), weights),
+        inclusion=100 * mean(inclusion_hits(guesses, truths).astype(np.float64)),
         intervals={name: found for name, found in intervals.items() if found is not None},
     )

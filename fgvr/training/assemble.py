@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,15 @@ from fgvr.clip.classifier import ClassFeatures
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.splitmix import mixed as _mixed
-from fgvr.tables import Table, rows_among, vectors
+from fgvr.tables import Table, read_part, read_places, vectors
+from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.examples import Examples
 from fgvr.training.fraction import fraction_of
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
+from fgvr.training.uris import SampleUris
 
+SCORES_AT_ONCE = 2**22
+"""Of images and classes: 16 MB, however many classes there are."""
 RANDOM_BLOCK = 2**18
 """Random numbers that are made at a time."""
 
@@ -46,19 +52,16 @@ class TrainingSet:
             left_out: failures of images that could not be read, by position in `examples`.
         """
         examples = self.examples
-        errors: list[dict[str, str] | None] = [None] * len(examples)
-        for position, failure in left_out.items():
-            errors[position] = failure.as_row()
-        good = pa.array([error is None for error in errors])
+        positions = np.full(len(examples), -1, dtype=np.int32)
+        positions[list(left_out)] = np.arange(len(left_out))
+        good = pa.array(positions < 0)
         rows = pa.table(
             [
                 pa.array(examples.image_ids),
                 pc.if_else(good, pa.array(examples.classes.astype(np.int32)), None),
                 pa.array(examples.held_out),
-                pa.array(
-                    ~np.isnan(examples.p_yes).all(axis=1) if examples.p_yes.shape[1] else np.zeros(len(examples), bool)
-                ),
-                pa.array(errors, STUDENT_TARGETS.field("error").type),
+                pa.array(examples.answers.answered),
+                _errors(list(left_out.values()), pc.if_else(good, None, pa.array(positions))),
             ],
             schema=STUDENT_TARGETS,
         )
@@ -66,20 +69,56 @@ class TrainingSet:
         if self.targets.source == "true" or not len(without):
             return rows
         failure = Failure(Reason.NO_INPUT, "NeaR has no label for this image: an earlier stage failed on it")
-        failed = [{"image_id": int(image_id), "error": failure.as_row()} for image_id in without]
-        return pa.concat_tables([rows, pa.Table.from_pylist(failed, STUDENT_TARGETS)]).sort_by("image_id")
+        failed = {"image_id": without, "error": _errors([failure], pa.array(np.zeros(len(without), dtype=np.int32)))}
+        failed |= {name: pa.nulls(len(without), rows.schema.field(name).type) for name in rows.schema.names[1:-1]}
+        columns = [failed[name] for name in STUDENT_TARGETS.names]
+        return pa.concat_tables([rows, pa.table(columns, schema=STUDENT_TARGETS)]).sort_by("image_id")
+
+
+def _errors(failures: Sequence[Failure], places: pa.Array) -> pa.Array:
+    """The column `error`: of each row the failure at its place, or none where that is null."""
+    return pa.array([failure.as_row() for failure in failures], STUDENT_TARGETS.field("error").type).take(places)
 
 
 def split_rows(samples: Table, split: str, columns: list[str]) -> pa.Table:
-    """`image_id`, `uri` and other columns of the samples of a split."""
-    rows = samples.read(sorted({"image_id", "uri", "split", *columns}))
-    return rows.filter(pc.equal(rows["split"], split))
+    """`image_id`, `uri` and other columns of the samples of a split; of other rows only their split is read."""
+    return pa.concat_tables(_of_split(samples, split, sorted({"image_id", "uri", "split", *columns})))
+
+
+def class_rows(samples: Table, split: str) -> pa.Table:
+    """`image_id`, `class_id` and `class_name` of the samples of a split: 16 bytes an image.
+
+    Names are a dictionary, one for all images.
+    """
+    ids, classes, codes = [np.zeros(0, np.int64)], [pa.array([], pa.int32())], [pa.array([], pa.int32())]
+    names: dict[str, int] = {}
+    for rows in _of_split(samples, split, ["image_id", "class_id", "class_name"]):
+        if rows.num_rows:
+            ids.append(rows["image_id"].to_numpy())
+            classes.append(rows["class_id"].combine_chunks())
+            codes.append(_codes(rows["class_name"].combine_chunks().dictionary_encode(), names))
+    named = pa.DictionaryArray.from_arrays(pa.concat_arrays(codes), pa.array(list(names), pa.string()))
+    return pa.table({"image_id": np.concatenate(ids), "class_id": pa.concat_arrays(classes), "class_name": named})
+
+
+def _of_split(samples: Table, split: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Parts of the samples without the rows of other splits; one part without rows where none has any."""
+    for number in range(samples.parts):
+        places = np.flatnonzero(pc.equal(read_part(samples.uri, number, ["split"])["split"], split).to_numpy())
+        if len(places) or number == 0:
+            yield read_places(samples.uri, number, places, columns)
+
+
+def _codes(encoded: pa.DictionaryArray, names: dict[str, int]) -> pa.Array:
+    """The names' numbers in `names`, which new ones join; null where there is no name."""
+    numbers = np.array([names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()], np.int32)
+    return pa.array(numbers, pa.int32()).take(encoded.indices)
 
 
 def true_classes(rows: pa.Table) -> TrueClasses:
     """Of rows with `class_id` and `class_name`."""
     ids = pc.fill_null(rows["class_id"], UNKNOWN_CLASS).to_numpy().astype(np.int64)
-    return TrueClasses(ids, rows["class_name"].to_pylist())
+    return TrueClasses(ids, rows["class_name"])
 
 
 def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, classes: ClassFeatures) -> NearLabels:
@@ -92,14 +131,20 @@ def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, clas
         classes: the text side of the NeaR model.
     """
     predicted = np.full(len(image_ids), UNKNOWN_CLASS, dtype=np.int64)
-    for part in embeddings.batches(["image_id", "vector", "error"]):
-        rows = rows_among(part.filter(pc.is_null(part["error"])), image_ids)
+    for part in embeddings.batches_of(image_ids, ["image_id", "vector", "error"]):
+        rows = part.filter(pc.is_null(part["error"]))
         if rows.num_rows:
-            best = classes.scores(vectors(rows["vector"])).argmax(axis=1)
-            predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = best
+            predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = _best(classes, vectors(rows["vector"]))
     settled = disambiguated.filter(pc.is_valid(disambiguated["label_id"]))
     beside = spread(image_ids, settled["image_id"].to_numpy(), settled["label_id"].to_numpy().astype(np.int64), -1)
     return NearLabels(beside, predicted, classes.labels)
+
+
+def _best(classes: ClassFeatures, features: npt.NDArray[np.float16]) -> Ids:
+    """The likeliest class of each image, int64 [N]; few images at once where there are many classes."""
+    at_once = max(1, SCORES_AT_ONCE // max(1, len(classes.labels)))
+    starts = range(0, len(features), at_once)
+    return np.concatenate([classes.scores(features[start : start + at_once]).argmax(axis=1) for start in starts])
 
 
 def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[np.float32]:
@@ -110,11 +155,51 @@ def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[n
         aspects: rows of the aspects table.
         questions: Q.
     """
+    ids, p_yes = _answered(aspects, questions)
+    return spread(image_ids, ids, p_yes, np.nan)
+
+
+def answers_of(image_ids: Ids, aspects: Table, questions: int) -> AspectAnswers:
+    """The same as `p_yes_of`, holding a row only for images that have answers."""
+    rows, values = [np.zeros(0, np.int64)], [np.zeros((0, questions), np.float32)]
+    for part in aspects.batches(["image_id", "p_yes", "error"]):
+        ids, p_yes = _answered(part, questions)
+        places = np.searchsorted(image_ids, ids)
+        known = image_ids[np.minimum(places, len(image_ids) - 1)] == ids if len(image_ids) else np.zeros(len(ids), bool)
+        rows.append(places[known])
+        values.append(p_yes[known])
+    return AspectAnswers(len(image_ids), np.concatenate(rows), np.concatenate(values))
+
+
+def _answered(aspects: pa.Table, questions: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Ids [n] and answers [n, Q] of the rows that have some."""
     good = aspects.filter(pc.and_(pc.is_null(aspects["error"]), pc.is_valid(aspects["p_yes"])))
     flat = pc.list_flatten(good["p_yes"]).to_numpy().astype(np.float32)
     if flat.size != good.num_rows * questions:
         raise ValueError(f"the aspects table has other than {questions} values in a row: it fits other questions")
-    return spread(image_ids, good["image_id"].to_numpy(), flat.reshape(-1, questions), np.nan)
+    return good["image_id"].to_numpy(), flat.reshape(-1, questions)
+
+
+@dataclass(frozen=True)
+class RandomAnswers:
+    """`random_p_yes` of images (int64 [N], ascending), made when rows are asked for."""
+
+    image_ids: Ids
+    questions: int
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and Q."""
+        return len(self.image_ids), self.questions
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
+        """Of these images."""
+        return random_p_yes(self.image_ids[rows], self.questions, self.seed)
+
+    def answers(self) -> AspectAnswers:
+        """As the answers about these images."""
+        return AspectAnswers(len(self.image_ids), np.arange(len(self.image_ids)), self)
 
 
 def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.float32]:
@@ -148,7 +233,13 @@ class HeldOut:
 
 
 def assemble(
-    rows: pa.Table, targets: ClassTargets, p_yes: npt.NDArray[np.float32], validation: HeldOut, identity: str
+    rows: pa.Table,
+    targets: ClassTargets,
+    p_yes: npt.NDArray[np.float32] | AspectAnswers,
+    validation: HeldOut,
+    identity: str,
+    *,
+    samples: Table | None = None,
 ) -> TrainingSet:
     """The training set of images with a class target.
 
@@ -158,17 +249,19 @@ def assemble(
         p_yes: float32 [N, Q], nan where there is none; Q = 0 for the base student.
         validation: images held out; its fraction of the images is taken first.
         identity: see `fgvr.training.image_store`.
+        samples: where the URIs are read when they are needed; None: `rows` have them.
     """
     image_ids = rows["image_id"].to_numpy()
     usable = targets.classes != UNKNOWN_CLASS
     if validation.fraction < 1:
         usable[usable] = fraction_of(targets.classes[usable], validation.fraction, validation.seed)
-    classes = targets.classes[usable]
+    everyone = bool(usable.all())  # then nothing is copied
+    classes, chosen = (targets.classes, image_ids) if everyone else (targets.classes[usable], image_ids[usable])
     examples = Examples(
-        image_ids=image_ids[usable],
-        uris=rows["uri"].filter(pa.array(usable)).to_pylist(),
+        image_ids=chosen,
+        uris=rows["uri"].filter(pa.array(usable)).to_pylist() if samples is None else SampleUris(samples, chosen),
         classes=classes,
-        p_yes=p_yes[usable],
+        p_yes=AspectAnswers.of(p_yes) if everyone else AspectAnswers.of(p_yes).chosen(usable),
         held_out=held_out(classes, validation.share, validation.seed),
         identity=identity,
     )

@@ -1,18 +1,23 @@
-"""A student's training images with everything it learns of them, as one Parquet file that all workers read."""
+"""A student's training images with everything it learns of them, in files that all workers of a machine map."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fgvr import storage
-from fgvr.tables import vectors
+from fgvr.training.aspect_answers import Answers, AspectAnswers
+from fgvr.training.uris import MappedUris, write_uris
+
+IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "uris.arrow"
+ANSWERED, ANSWERS = "answered.npy", "answers.npy"
+FACTS = "examples.json"
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Examples:
     """
 
     image_ids: npt.NDArray[np.int64]
-    uris: list[str]
+    uris: Sequence[str]
     classes: npt.NDArray[np.int64]
-    p_yes: npt.NDArray[np.float32]
+    p_yes: Answers | AspectAnswers
     held_out: npt.NDArray[np.bool_]
     identity: str
 
@@ -39,16 +44,22 @@ class Examples:
         sizes = {len(self.image_ids), len(self.uris), len(self.classes), len(self.p_yes), len(self.held_out)}
         if len(sizes) != 1 or self.p_yes.ndim != 2:
             raise ValueError(f"examples of different lengths: {sorted(sizes)}")
-        wrong = ~np.isnan(self.p_yes) & ~((self.p_yes >= 0) & (self.p_yes <= 1))
-        if wrong.any():
-            row, question = np.argwhere(wrong)[0]
-            raise ValueError(
-                f"p(yes) of image {self.image_ids[row]}, question {question}: "
-                f"{self.p_yes[row, question]} is not in 0 … 1"
-            )
+        for rows, values in self.answers.blocks():
+            wrong = ~np.isnan(values) & ~((values >= 0) & (values <= 1))
+            if wrong.any():
+                row, question = np.argwhere(wrong)[0]
+                raise ValueError(
+                    f"p(yes) of image {self.image_ids[rows[row]]}, question {question}: "
+                    f"{values[row, question]} is not in 0 … 1"
+                )
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @cached_property
+    def answers(self) -> AspectAnswers:
+        """`p_yes` of the images that have answers."""
+        return AspectAnswers.of(self.p_yes)
 
     def first_aspects(self, count: int) -> Examples:
         """The same for a student with `count` aspect outputs, the questions of the lowest ranks; 0: without aspects.
@@ -57,39 +68,43 @@ class Examples:
         """
         if count > self.p_yes.shape[1]:
             raise ValueError(f"a student of {count} questions on examples with answers to {self.p_yes.shape[1]}")
-        first = self.p_yes[:, :count]
+        first = self.answers.first(count)
         return Examples(self.image_ids, self.uris, self.classes, first, self.held_out, self.identity)
 
     def write(self, uri: str) -> None:
-        """As a Parquet file."""
-        width = self.p_yes.shape[1]
-        halves: Any = np.ascontiguousarray(self.p_yes.astype("<f2")).tobytes()
-        p_yes = pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * width), len(self), [None, pa.py_buffer(halves)])
-        columns = {
-            "image_id": pa.array(self.image_ids),
-            "uri": pa.array(self.uris, pa.string()),
-            "class": pa.array(self.classes),
-            "held_out": pa.array(self.held_out),
-        }
-        if width:
-            columns["p_yes"] = p_yes
-        facts = {"identity": self.identity, "questions": width}
-        table = pa.table(columns).replace_schema_metadata({"fgvr.examples": json.dumps(facts)})
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        storage.write_bytes(uri, sink.getvalue().to_pybytes())
+        """As a folder of files that can be mapped into memory; no more than a block of URIs or answers is held."""
+        answers = self.answers
+        for name, array in ((IDS, self.image_ids), (CLASSES, self.classes), (HELD_OUT, self.held_out)):
+            _save(storage.join(uri, name), array)
+        with storage.new_file(storage.join(uri, URIS)) as file:
+            write_uris(file, self.uris)
+        _save(storage.join(uri, ANSWERED), answers.rows)
+        facts = {"descr": "<f2", "fortran_order": False, "shape": (len(answers.rows), answers.shape[1])}
+        with storage.new_file(storage.join(uri, ANSWERS)) as file:
+            write_header: Any = np.lib.format.write_array_header_1_0
+            write_header(file, facts)
+            for _, values in answers.blocks():
+                file.write(np.ascontiguousarray(values, dtype="<f2").data)
+        storage.write_bytes(storage.join(uri, FACTS), json.dumps({"identity": self.identity}).encode())
 
     @classmethod
     def read(cls, uri: str) -> Examples:
-        """As `write` left them; p(yes) has gone through fp16 (steps of 5e-4 at most)."""
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
-        facts = json.loads(table.schema.metadata[b"fgvr.examples"])
-        empty = np.zeros((table.num_rows, 0), dtype=np.float32)
-        return cls(
-            image_ids=table["image_id"].to_numpy(),
-            uris=table["uri"].to_pylist(),
-            classes=table["class"].to_numpy(),
-            p_yes=vectors(table["p_yes"]).astype(np.float32) if facts["questions"] else empty,
-            held_out=table["held_out"].to_numpy(),
-            identity=facts["identity"],
+        """As `write` left them, mapped from the disk; p(yes) has gone through fp16 (steps of 5e-4 at most)."""
+        folder = storage.fetch_folder(uri)
+        ids, classes, held_out, answered, values = (
+            np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            for name in (IDS, CLASSES, HELD_OUT, ANSWERED, ANSWERS)
         )
+        return cls(
+            image_ids=ids,
+            uris=MappedUris(str(folder / URIS)),
+            classes=classes,
+            p_yes=AspectAnswers(len(ids), answered, values),
+            held_out=held_out,
+            identity=json.loads((folder / FACTS).read_bytes())["identity"],
+        )
+
+
+def _save(uri: str, array: npt.NDArray[Any]) -> None:
+    with storage.new_file(uri) as file:
+        np.save(file, array, allow_pickle=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.training.targets import Ids
+from fgvr.training.targets import Ids, numbered
 
 FIRST = -1.0
 
@@ -25,7 +25,7 @@ def fraction_of(classes: Ids, fraction: float, seed: int) -> npt.NDArray[np.bool
         seed: of the shuffling and of u.
     """
     rng = np.random.default_rng(seed)
-    _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    inverse, counts = numbered(classes)
     shuffled = rng.permutation(len(classes))
     by_class = shuffled[np.argsort(inverse[shuffled], kind="stable")]
     rank = np.empty(len(classes), dtype=np.int64)

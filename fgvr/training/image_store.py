@@ -205,9 +205,8 @@ def _write(index: Index, folder: Path, settings: StoreSettings) -> None:
 def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos) -> None:
     """Read the photos at `positions`, append their pixels to the file in `folder`, and bring the index up to date."""
     shown = saved = time.monotonic()
-    chosen = [photos.uris[position] for position in positions.tolist()]
     with PixelsFile(folder, photos.settings.max_bytes) as file:
-        for number, image in enumerate(_decoded(chosen, photos.settings)):
+        for number, image in enumerate(_decoded(photos, positions)):
             position = int(positions[number])
             index.stamps[position] = photos.stamps[position]
             index.failures.pop(position, None)
@@ -227,11 +226,16 @@ def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos
     index.tried = time.time()
 
 
-def _decoded(uris: Sequence[str], settings: StoreSettings) -> Iterator[Pixels | ImageError]:
-    """Images or errors in the order of the URIs; remote files wait for the network, so more of them wait at once."""
-    remote = any(not storage.is_local(uri) for uri in uris)
+def _decoded(photos: _Photos, positions: Offsets) -> Iterator[Pixels | ImageError]:
+    """Images or errors in the order of the positions; remote files wait for the network, so more are read at once.
+
+    URIs are taken as they are needed: of a hundred million no list is made.
+    """
+    uris, settings = photos.uris, photos.settings
+    remote = any(not storage.is_local(uris[int(position)]) for position in positions)
     threads = max(settings.threads, REMOTE_THREADS if remote else 1)
-    return read_ahead(lambda uri: _try(uri, settings), uris, threads=threads, ahead=4 * threads)
+    chosen = (uris[int(position)] for position in positions)
+    return read_ahead(lambda uri: _try(uri, settings), chosen, threads=threads, ahead=4 * threads)
 
 
 def _try(uri: str, settings: StoreSettings) -> Pixels | ImageError:

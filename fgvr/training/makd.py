@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -66,8 +67,7 @@ class StudentTraining:
         resumed = reporter.resume_folder()
         self.data = open_student_data(job, reporter, resumed)
         self.examples = self.data.examples
-        p_yes = torch.from_numpy(self.examples.p_yes)
-        self.cells = aspect_counts(p_yes, ~p_yes.isnan(), self.settings.aspect_loss).numpy()
+        self.cells = self._cells()
         self.distiller = self._distiller()
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
@@ -85,6 +85,14 @@ class StudentTraining:
             self.checkpoint.restore(resumed, self.student, self.optimiser)
         self.first_epoch = len(self.checkpoint.history)
         self.model = _wrapped(self.student, self.settings, reporter)
+
+    def _cells(self) -> npt.NDArray[np.int32]:
+        """What each image weighs in the mean of the aspect loss, int32 [N]; nothing where it has no answers."""
+        cells = np.zeros(len(self.examples), dtype=np.int32)
+        for rows, values in self.examples.answers.blocks():
+            p_yes = torch.from_numpy(values)
+            cells[rows] = aspect_counts(p_yes, ~p_yes.isnan(), self.settings.aspect_loss).numpy()
+        return cells
 
     def _distiller(self) -> Distiller | None:
         settings = self.settings.distillation

@@ -28,7 +28,7 @@ class StudentJob:
     """What a training is about; pickles, and travels to each worker.
 
     Attributes:
-        examples: URI of the examples file.
+        examples: URI of the examples' folder.
         spec: the student; its questions are the first of those in the examples, none for the base student.
         settings: the recipe. `alpha` weighs the aspects.
         limits: of reading an image.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS
 
 Ids = npt.NDArray[np.int64]
+BLOCK = 2**20
+"""Images that are looked at together."""
 
 
 class TargetError(UserError, ValueError):
@@ -39,7 +42,7 @@ class TrueClasses:
     """True classes of N images as the samples table has them: class ids (−1 where unknown) and names."""
 
     ids: Ids
-    names: Sequence[str | None]
+    names: Sequence[str | None] | pa.ChunkedArray
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,27 @@ def true_targets(true: TrueClasses) -> ClassTargets:
     known = true.ids != UNKNOWN_CLASS
     if not known.any():
         raise TargetError("makd.target is true, but no training image has a true class (use near, or auto)")
-    used, dense = np.unique(true.ids[known], return_inverse=True)
     names: dict[int, str] = {}
-    for number in np.flatnonzero(known):
-        class_id = int(true.ids[number])
-        name = true.names[number] or f"class {class_id}"
+    for class_id, name in _named(true, known):
         if names.setdefault(class_id, name) != name:
             raise TargetError(f"class id {class_id} has two names in the samples: {names[class_id]!r} and {name!r}")
-    classes = np.full(len(true.ids), UNKNOWN_CLASS, dtype=np.int64)
-    classes[known] = dense
-    return ClassTargets(classes, tuple(names[int(class_id)] for class_id in used), "true")
+    used = np.array(sorted(names), dtype=np.int64)
+    classes = np.where(known, np.searchsorted(used, true.ids), UNKNOWN_CLASS)
+    return ClassTargets(classes, tuple(names[class_id] for class_id in used.tolist()), "true")
+
+
+def _named(true: TrueClasses, known: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
+    """Every pair of a class id and its name once at least, in the order of the images."""
+    column = true.names if isinstance(true.names, pa.ChunkedArray) else pa.chunked_array([true.names], pa.string())
+    for start in range(0, len(column), BLOCK):
+        names = column.slice(start, BLOCK).combine_chunks()
+        names = names if pa.types.is_dictionary(names.type) else names.dictionary_encode()
+        here = known[start : start + BLOCK]
+        ids = true.ids[start : start + BLOCK][here]
+        codes = names.indices.fill_null(-1).to_numpy(zero_copy_only=False)[here].astype(np.int64)
+        first = np.sort(np.unique(ids * (len(names.dictionary) + 1) + codes, return_index=True)[1])
+        for class_id, code in zip(ids[first].tolist(), codes[first].tolist(), strict=True):
+            yield class_id, (names.dictionary[code].as_py() if code >= 0 else None) or f"class {class_id}"
 
 
 def near_targets(near: NearLabels) -> ClassTargets:
@@ -119,6 +133,13 @@ def spread(ids: Ids, rows: Ids, values: npt.NDArray[Any], fill: float) -> npt.ND
     return spread_values
 
 
+def numbered(classes: Ids) -> tuple[npt.NDArray[np.int32], Ids]:
+    """Of N images the number of their class among those that occur, int32 [N], and how many each class has."""
+    used = np.unique(classes)
+    numbers = np.searchsorted(used, classes).astype(np.int32)  # by `return_inverse` it would take 24 bytes an image
+    return numbers, np.bincount(numbers, minlength=len(used))
+
+
 def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which training images validate instead: bool [N], stratified by class.
 
@@ -130,7 +151,7 @@ def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:
     known = np.flatnonzero(classes != UNKNOWN_CLASS)
     if share <= 0 or not known.size:
         return chosen
-    _, inverse, counts = np.unique(classes[known], return_inverse=True, return_counts=True)
+    inverse, counts = numbered(classes[known])
     quotas = counts * share
     takes = np.minimum(np.floor(quotas).astype(np.int64), counts - 1)
     missing = round(float(quotas.sum())) - int(takes.sum())

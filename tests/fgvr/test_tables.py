@@ -1,8 +1,10 @@
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fgvr import schemas, storage, tables
@@ -121,3 +123,49 @@ def test_rows_among_ids() -> None:
     assert tables.rows_among(rows, ids)["n"].to_pylist() == [1, 2]
     assert tables.rows_among(rows, ids[:0]).equals(rows.slice(0, 0))
     assert tables.rows_among(rows.slice(0, 0), ids).num_rows == 0
+
+
+def test_of_a_large_part_only_the_groups_of_the_asked_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "GROUP_ROWS", 3)
+    ids = np.array([0, 1, 5, 6, 7, 20, 21, 22, 23, 40, 41])
+    table = write(str(tmp_path), pa.table({"image_id": ids, "uri": [f"{n}.jpg" for n in ids]}), 8)
+    read: list[list[int]] = []
+    whole = pq.ParquetFile.read_row_groups
+
+    def counted(file: pq.ParquetFile, groups: list[int], **kwargs: Any) -> pa.Table:
+        read.append(list(groups))
+        return whole(file, groups, **kwargs)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
+    assert table.find(np.array([41, 6, 8, 41, 7]))["uri"].to_pylist() == ["6.jpg", "7.jpg", "41.jpg"]
+    assert sorted(read) == [[0], [1]]  # of the part of ids 0 to 22 the rows 3 to 5, of the other one its first three
+    read.clear()
+    assert tables.read_places(table.uri, 0, np.array([1, 6, 7]), ["image_id"])["image_id"].to_pylist() == [1, 21, 22]
+    assert read == [[0, 2]]
+
+
+def test_parts_without_any_of_the_ids_are_not_opened(tmp_path: Path) -> None:
+    rows = pa.table({"image_id": np.arange(100) * 2, "uri": [f"{n}.jpg" for n in range(100)]})
+    table = write(str(tmp_path), rows, 10)  # ids of 0 to 198
+    for number in range(9):  # of the last part the footer says how large ids may be
+        if number not in {4, 5}:
+            storage.remove(table.path(tables.part_name(number)))
+    # Row 10·p has an id of 10·p at least, and of 198 less the rows behind it at most: 95 and 96 may be in parts 0 to 9.
+    with pytest.raises(FileNotFoundError):
+        table.find(np.array([96]))
+    dense = write(str(tmp_path / "dense"), pa.table({"image_id": range(100)}), 10)
+    for number in set(range(9)) - {4, 5}:
+        storage.remove(dense.path(tables.part_name(number)))
+    assert dense.find(np.array([41, 59, 99, 100, -1]))["image_id"].to_pylist() == [41, 59, 99]
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_ids_are_found_wherever_they_lie(tmp_path: Path, step: int) -> None:
+    ids = np.arange(60) * step + 3
+    table = write(str(tmp_path), pa.table({"image_id": ids}), 7)
+    for wanted in ([3], [3, 4, 10, 17], [int(ids[-1])], list(range(0, 500, 3)), [1000], []):
+        found = table.find(np.array(wanted, dtype=np.int64), [])
+        assert found["image_id"].to_pylist() == sorted(set(wanted) & set(ids.tolist()))
+        assert found.schema.names == ["image_id"]

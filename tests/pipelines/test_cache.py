@@ -37,10 +37,26 @@ def test_a_look_removes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
     before = left(root)
     assert cache.main([]) == 0
     said = capsys.readouterr().out
-    assert "folders: 0.00 GiB of " in said
-    assert "old                         0.00 GiB  used 960 h 0 min ago" in said
-    assert "grocery: 0.00 GiB (yours: removed only with --kind)" in said
+    assert "folders: 3.00 MiB of " in said
+    assert "old                         1.00 MiB  used 960 h 0 min ago" in said
+    assert "grocery: 1.00 MiB (yours: removed only with --kind)" in said
     assert left(root) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.98 KiB"),
+        (300_000, "292.97 KiB"),
+        (2**20 - 1, "1.00 MiB"),
+        (5 * 2**30 + 2**29, "5.50 GiB"),
+        (2**30 - 1, "1.00 GiB"),
+    ],
+)
+def test_small_things_are_not_nothing(size: int, said: str) -> None:
+    assert cache.size_of(size) == said
 
 
 @pytest.mark.parametrize(
@@ -75,7 +91,7 @@ def test_cleaning_brings_copies_below_their_bound(root: Path, monkeypatch: pytes
 def test_what_a_process_uses_stays(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     use = Use(root / "images/photos-1", "s3://somebody:secret@bucket")
     assert cache.main(["--all"]) == 0
-    assert "left images/photos-1, 0.00 GiB: a process uses it" in capsys.readouterr().out
+    assert "left images/photos-1, 1.00 MiB: a process uses it" in capsys.readouterr().out
     assert (root / "images/photos-1").is_dir()
     cache.main([])
     assert "in use" in capsys.readouterr().out

@@ -166,7 +166,7 @@ def test_findr_asks_as_the_expert_that_the_model_named(flow: Flow) -> None:
 
 def test_replies_are_kept_with_the_run(flow: Flow) -> None:
     named(flow, "findr")
-    assert list(Path(flow.context.folder, "replies").rglob("*.json"))
+    assert list(Path(flow.context.folder, "replies").rglob("*.replies"))
 
 
 def test_a_language_model_that_names_nothing_ends_the_method(flow: Flow) -> None:

@@ -77,7 +77,7 @@ def test_failures_are_never_kept(tmp_path: Path, bad: Reply) -> None:
     healthy = False
     with serving(ChatServer(lambda *_: completion("Finch") if healthy else bad)) as server:
         client(server, tmp_path).label([request()])
-        assert not list(tmp_path.rglob("*.json"))
+        assert not list(tmp_path.rglob("*.*"))
         healthy = True
         (answer,) = client(server, tmp_path).label([request()])
     assert answer.text == "Finch"
@@ -105,18 +105,19 @@ def test_aspects_are_kept_too(tmp_path: Path) -> None:
 def test_a_damaged_file_is_a_question_not_asked(tmp_path: Path) -> None:
     with serving(ChatServer(lambda *_: completion("Finch"))) as server:
         client(server, tmp_path).label([request()])
-        (file,) = tmp_path.rglob("*.json")
-        file.write_bytes(file.read_bytes()[:20])
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes().replace(b"Finch", b"Finck"))
         (answer,) = client(server, tmp_path).label([request()])
     assert (answer.text, len(server.asked)) == ("Finch", 2)
 
 
-def test_many_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+def test_many_at_once_leave_one_file_of_whole_replies(tmp_path: Path) -> None:
     cache = ReplyCache(str(tmp_path))
+    keys = [f"{number:064x}" for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: cache.keep("ab" * 32, b"x" * 100_000), range(64)))
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["ab" * 32 + ".json"]
-    assert cache.find("ab" * 32) == b"x" * 100_000
+        list(pool.map(lambda number: cache.keep(keys[number % 8], bytes([number % 8]) * 10_000), range(64)))
+    assert len([file for file in tmp_path.rglob("*") if file.is_file()]) == 1
+    assert [cache.find(key) for key in keys] == [bytes([number]) * 10_000 for number in range(8)]
     assert cache.find("cd" * 32) is None
 
 
@@ -139,24 +140,22 @@ def test_run_means_the_runs_own_folder(tmp_path: Path) -> None:
     assert with_run_replies(build({}), "runs/a") == build({})
 
 
-def test_a_kept_reply_that_cannot_be_interpreted_is_asked_again_and_replaced(tmp_path: Path) -> None:
+def test_a_kept_reply_that_cannot_be_interpreted_is_asked_again_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, bytes] = {}
+    keep = ReplyCache.keep
+    monkeypatch.setattr(ReplyCache, "keep", lambda cache, key, body: (kept.update({key: body}), keep(cache, key, body)))
     task = AspectTask(("A?",), "i")
     picture = request().picture
     with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": -0.1, "No": -3.0}))) as server:
         (first,) = client(server, tmp_path).aspects([picture], task)
-        (file,) = tmp_path.rglob("*.json")
-        whole = file.read_bytes()
-        for kept in (
-            b"",
-            whole[:50],
-            whole.replace(b"-3.0", b"NaN"),
-            b'{"error": "busy"}',
-            whole.replace(b"top_", b""),
-        ):
-            file.write_bytes(kept)
+        ((key, whole),) = kept.items()
+        for bad in (b"", whole[:50], whole.replace(b"-3.0", b"NaN"), b'{"error": "busy"}', whole.replace(b"top_", b"")):
+            keep(ReplyCache(str(tmp_path)), key, bad)
             (again,) = client(server, tmp_path).aspects([picture], task)
             assert again.p_yes == first.p_yes
-            assert file.read_bytes() == whole
+            assert ReplyCache(str(tmp_path)).find(key) == whole
     assert len(server.asked) == 6
 
 
@@ -173,7 +172,7 @@ def test_an_unreadable_reply_is_never_kept(tmp_path: Path) -> None:
     with serving(ChatServer(lambda *_: completion("Yes", tops={"Yes": 7.0, "No": -3.0}))) as server:
         (found,) = client(server, tmp_path).aspects([request().picture], AspectTask(("A?",), "i"))
     assert found.failure is not None
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_replies_of_a_server_that_takes_less_are_found_again_and_say_so(tmp_path: Path) -> None:
