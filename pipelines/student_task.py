@@ -23,6 +23,7 @@ from fgvr.training.assemble import (
     TrainingSet,
     answers_of,
     assemble,
+    class_rows,
     near_labels,
     true_classes,
 )
@@ -117,7 +118,7 @@ def student_task(flow: Flow, settings: Makd) -> StudentTask:
 
 
 def learned_rows(flow: Flow, settings: Makd) -> pa.Table:
-    """Ids and classes of the samples that the student learns from: of its split those that aspects asks about, or all of it.
+    """Ids and classes of the samples that the student learns from: those of its split that aspects asks about, or all.
 
     Raises ConfigError where there are none.
     """
