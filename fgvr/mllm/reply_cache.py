@@ -19,7 +19,7 @@ from fgvr.mllm.reply_writer import writer_of
 LOOK_SECONDS = 30.0
 """Between two looks for what other processes kept."""
 MERGE_AT = 16
-"""Segments whose places are held in memory before those of all are sorted anew into a file."""
+"""Segments whose places are held in memory, 2 MB each, before those of all are sorted anew into a file."""
 
 
 class ReplyCache:
@@ -88,6 +88,10 @@ class ReplyCache:
                 if name not in known:
                     self._names.append(name)
                 self._recent[number] = index
+                self._merge()
+
+    def _merge(self) -> None:
+        """Put the places of segments that are complete into the file, where there are many in memory."""
         complete = {number: index for number, index in self._recent.items() if number not in self._growing}
         if len(complete) > MERGE_AT:
             self._places = Places(self._places, complete)
