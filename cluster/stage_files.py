@@ -101,10 +101,10 @@ def rows_per_part(folder: str, name: str, wanted: int) -> int:
         name: the table's, for the console.
         wanted: by the config.
     """
-    place = storage.join(folder, PARTS)
-    if (size := _recorded(place)) is None:
-        storage.create_bytes(place, json.dumps({"rows_per_part": _of_finished(folder) or wanted}).encode())
-        size = _recorded(place) or wanted
+    if (size := _recorded(folder)) is None:
+        begun = json.dumps({"rows_per_part": _of_finished(folder) or wanted}).encode()
+        storage.create_bytes(storage.join(folder, PARTS), begun)
+        size = _recorded(folder) or wanted
     if size != wanted:
         log.info(
             "%s: goes on with %s rows a file, as it was begun; the config's %s are for tables that begin",
@@ -115,9 +115,14 @@ def rows_per_part(folder: str, name: str, wanted: int) -> int:
     return size
 
 
-def _recorded(place: str) -> int | None:
+def begun_rows_per_part(folder: str) -> int | None:
+    """How many rows each part of the table in `folder` holds; None where none was begun there."""
+    return _recorded(folder) or _of_finished(folder)
+
+
+def _recorded(folder: str) -> int | None:
     try:
-        return int(json.loads(storage.read_bytes(place))["rows_per_part"])
+        return int(json.loads(storage.read_bytes(storage.join(folder, PARTS)))["rows_per_part"])
     except FileNotFoundError:
         return None
 

@@ -9,6 +9,7 @@ questions; its prompt's prefix is computed once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: 
     """The aspects of the images `ids` (int64, ascending) as the table `table`."""
     config = context.config.aspects
     settings = aspect_settings(context.config, questions)
+    settings = replace(settings, mllm=exactly(settings.mllm))
     count = len(settings.task.questions)
 
     def compute(folder: StageFolder) -> StageSummary:
@@ -58,7 +60,7 @@ def aspect_settings(config: Config, questions: Table) -> AspectSettings:
     asked = config.aspects
     texts = tuple(questions.read(["text"])["text"].to_pylist())
     return AspectSettings(
-        mllm=exactly(config.mllm),
+        mllm=config.mllm,
         task=AspectTask(texts, asked.instruction, asked.order, asked.words),
         min_label_mass=asked.min_label_mass,
         limits=config.ingest.limits,

@@ -128,6 +128,7 @@ def answer(
     """
     config = context.config.label
     settings = label_settings(context.config, several=several)
+    settings = replace(settings, mllm=exactly(settings.mllm))
     if prompt is not None:
         free = replace(settings.sampling, max_tokens=config.max_tokens, structured=None)
         settings = replace(settings, prompt=prompt, sampling=free)
@@ -167,7 +168,7 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     structured = listed if asked.answer == "structured" else None
     tokens = asked.max_tokens * listed + (0 if structured is None else extra_tokens(listed))
     return LabelSettings(
-        mllm=exactly(config.mllm),
+        mllm=config.mllm,
         prompt=_prompt(asked, listed),
         sampling=Sampling(tokens, temperature, asked.seed, structured),
         limits=config.ingest.limits,

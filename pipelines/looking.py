@@ -12,8 +12,10 @@ import numpy as np
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from cluster.stage_files import begun_rows_per_part
 from fgvr import storage, tables
 from fgvr.config import Config
+from fgvr.config.base import TrainWorkers, Workers
 from fgvr.tables import Table
 from fgvr.training.targets import Ids
 
@@ -68,6 +70,7 @@ class Looking(RunContext):
         decides: Any,
         inputs: Sequence[Table],
         compute: Callable[[StageFolder], StageSummary],
+        workers: Workers | TrainWorkers | None = None,
     ) -> Table:
         """The finished table; raises NotThere."""
         uri = storage.join(self.folder, "tables", name, fingerprint_of(name, decides, inputs))
@@ -95,7 +98,7 @@ def quietly() -> Iterator[None]:
 
 
 def _left(job: PartJob, ids: Ids, *, retry: bool) -> Unfinished:
-    size = job.workers.rows_per_part
+    size = begun_rows_per_part(job.folder) or job.workers.rows_per_part
     finished = tables.finished_parts(job.folder)
     left = [np.zeros(0, np.int64)]
     for part, start in enumerate(range(0, len(ids), size)):

@@ -9,6 +9,8 @@ from its table, which are those that they would have computed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cluster.parts import PartJob
@@ -16,6 +18,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.config import Config, ConfigError
 from fgvr.discovery import discovery_ids
+from fgvr.mllm.backends import exactly
 from fgvr.mllm.look_worker import LookSettings, LookWorker
 from fgvr.tables import Table
 from pipelines import aspects, label
@@ -27,9 +30,9 @@ def run(context: RunContext, samples: Table, questions: Table) -> Table:
     config = context.config
     label_ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images)
     aspect_ids = aspects.image_ids(samples, config.aspects)
-    settings = LookSettings(
-        label.label_settings(config, several=True), aspects.aspect_settings(config, questions), label_ids, aspect_ids
-    )
+    of_label, of_aspects = label.label_settings(config, several=True), aspects.aspect_settings(config, questions)
+    mllm = exactly(config.mllm)
+    settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, aspect_ids)
     ids = np.union1d(label_ids, aspect_ids)
 
     def compute(folder: StageFolder) -> StageSummary:

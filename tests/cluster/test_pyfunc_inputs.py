@@ -33,6 +33,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ClassifierModel:
     return loaded
 
 
+@pytest.fixture(autouse=True)
+def _in_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever servers other tests of this process have imported."""
+    monkeypatch.setattr("cluster.pyfunc_model._SERVERS", frozenset())
+
+
 @pytest.fixture
 def in_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")

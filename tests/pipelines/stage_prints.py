@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.stage import RunContext, fingerprint_of
+from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
 from pipelines import evaluate
@@ -22,25 +21,6 @@ from tests.untracked import NoTracking
 ROWS = 8
 CLASSES = ("Gull", "Tern")
 CODED = {"image_id": list(range(ROWS)), "error": pa.nulls(ROWS, pa.struct([("reason", pa.string())]))}
-
-
-@dataclass(frozen=True)
-class MadeUp(Table):
-    """A finished table in memory; beside it lies what others read."""
-
-    content: pa.Table = field(default_factory=lambda: pa.table({}))
-
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        return self.content if columns is None else self.content.select(columns)
-
-    def batches(self, columns: list[str] | None = None) -> Any:
-        yield self.read(columns)
-
-    def take(self, ids: Any, columns: list[str] | None = None) -> pa.Table:
-        return self.read(columns).take(pa.array(np.asarray(ids)))
-
-    def find(self, ids: Any, columns: list[str] | None = None) -> pa.Table:
-        return self.read(columns).filter(pc.is_in(self.content["image_id"], pa.array(np.asarray(ids))))
 
 
 @dataclass
@@ -58,17 +38,13 @@ class Asking(RunContext):
         return table
 
 
-def made_up(folder: str, name: str) -> MadeUp:
+def made_up(folder: str, name: str) -> Table:
+    """A finished table, and beside it what others read."""
     place = Path(folder, "tables", name)
-    if not place.is_dir():
-        place.mkdir(parents=True)
-        place.joinpath("label_space.json").write_text(json.dumps({"labels": CLASSES, "counts": [4, 4]}))
-        for file in evaluate.FILES:
-            place.joinpath(file).write_text("{}")
     columns: dict[str, Any] = {
         **CODED,
         "split": ["train"] * 6 + ["test"] * 2,
-        "class_id": [n % 2 for n in range(ROWS)],
+        "class_id": pa.array([n % 2 for n in range(ROWS)], pa.int32()),
         "class_name": [CLASSES[n % 2] for n in range(ROWS)],
         "label": [CLASSES[n % 2] for n in range(ROWS)],
         "label_id": [n % 2 for n in range(ROWS)],
@@ -88,24 +64,29 @@ def made_up(folder: str, name: str) -> MadeUp:
         "questions": 0,
         "metrics": {"shared": 0},
     }
-    return MadeUp(str(place), name, "f", ROWS, 0, 1, ROWS, 0.0, extra=extra, content=pa.table(columns))
+    if not place.is_dir():
+        tables.write_part(str(place), 0, pa.table(columns))
+        place.joinpath("label_space.json").write_text(json.dumps({"labels": CLASSES, "counts": [4, 4]}))
+        for file in evaluate.FILES:
+            place.joinpath(file).write_text("{}")
+    return Table(str(place), name, "f", ROWS, 0, 1, ROWS, 0.0, extra=extra)
 
 
-def prints_of(config: Config, folder: Path, tables: tuple[str, ...]) -> Mapping[str, str]:
+def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[str, str]:
     """Stage → its fingerprint, of all stages that these tables of `pipelines.flow.Flow` need.
 
     Args:
         config: of the run.
         folder: of the run; made-up tables lie there.
-        tables: properties of Flow.
+        wanted: properties of Flow.
     """
-    return asking(config, folder, tables).prints
+    return asking(config, folder, wanted).prints
 
 
-def asking(config: Config, folder: Path, tables: tuple[str, ...]) -> Asking:
+def asking(config: Config, folder: Path, wanted: tuple[str, ...]) -> Asking:
     """The context that was asked."""
     context = Asking(config, str(folder), NoTracking())
     flow = Flow(context)
-    for name in tables:
+    for name in wanted:
         getattr(flow, name)
     return context

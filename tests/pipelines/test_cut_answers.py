@@ -101,11 +101,12 @@ def test_a_part_of_before_is_tried_again_by_a_version_that_knows_more() -> None:
 def test_a_table_that_two_versions_computed_is_read_as_one(tmp_path: Path) -> None:
     uri = str(tmp_path / "answers")
     tables.write_part(uri, 0, old_rows())
-    tables.write_part(uri, 1, rows().slice(0, 2))
+    later = rows().slice(0, 2)
+    tables.write_part(uri, 1, later.set_column(0, "image_id", pa.array([4, 5])))
     table = Table(uri, "answers", "f", 5, 0, 2, 3, 0.0)
     assert table.read()["cut"].to_pylist() == [None] * 3 + [[True, False], [False, True]]
     assert table.take(np.array([4, 0]))["cut"].to_pylist() == [[False, True], None]
-    assert table.find(np.array([2]))["cut"].to_pylist() == [None, [False, True]]
+    assert table.find(np.array([2, 5]))["cut"].to_pylist() == [None, [False, True]]
     assert [part["texts"].num_chunks for part in table.batches(["texts"])] == [1, 1]
 
 

@@ -180,6 +180,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.aspect_loss", "kl", {"makd"}),
         ("makd.aspect_targets", "random", {"makd", "aspects"}),  # the MLLM is not asked then
         ("makd.epochs", 3, STUDENTS),
+        ("makd.max_steps", 3, STUDENTS),
         ("makd.batch_size", 3, STUDENTS),
         ("makd.lr", 0.05, STUDENTS),
         ("makd.momentum", 0.1, STUDENTS),
@@ -318,6 +319,8 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
                     "total_seconds": 3,
                     "max_wait_seconds": 3,
                     "max_redirects": 3,
+                    "host_failures": 9,
+                    "host_pause_seconds": 9,
                     "user_agent": "me",
                 },
             },
@@ -355,6 +358,8 @@ TABLES_OF = {"all": WHOLE, "server": LABELS, "simulated": LABELS, "boxes": ("det
 ELSEWHERE = {
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
+    "makd.images": "by the ids of the images, where they are not all: tests/pipelines/test_student_sample.py",
+    "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
     "makd.split": "who is learned from is told by the examples; with the split's rows in the table's inputs",
     "makd.target": "which tables are among the inputs",
     "makd.base": "whether there is a student of that name",

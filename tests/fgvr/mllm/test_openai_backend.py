@@ -527,7 +527,6 @@ def test_without_retries_a_rate_limit_fails_its_row() -> None:
         ("http:/gpu:8000/v1", "http://gpu:8000/v1"),
         ("ftp://gpu/v1", "http://gpu/v1"),
         ("http://", "names no server"),
-        ("", "names no server"),
         ("http://gpu:80000/v1", "no address"),
         ("http://gpu 1:8000/v1", "names no server"),
         ("http://[::1/v1", "no address"),
