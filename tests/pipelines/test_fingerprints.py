@@ -134,7 +134,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("questions.file", "{questions}", {"questions"}),
         ("questions.keep", 1, {"questions"}),
         ("aspects.split", "test", {"aspects"}),
-        ("aspects.max_images", 2, {"aspects"}),
+        ("aspects.max_images", 2, {"aspects", "class_scores"}),
         ("aspects.instruction", "Say Yes or No.", {"aspects"}),
         ("aspects.order", "paper", {"aspects"}),
         ("aspects.words", ["yes", "no"], {"aspects"}),
