@@ -58,7 +58,7 @@ def run(context: RunContext) -> Table:
     if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
         decides["allowed_roots"] = list(config.limits.allowed_roots)
     # Before they are listed: what is replaced meanwhile is noticed the next time.
-    listing, now = Listing.of(context, decides).looked_at(config.source)
+    listing, now = Listing.of(context, decides).looked_at(config)
 
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder, config.limits.allowed_roots)
