@@ -32,6 +32,7 @@ from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
+from fgvr.safe_text import masked_value
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 from pipelines.listing import MARKS, Listing
@@ -91,7 +92,7 @@ def run(context: RunContext) -> Table:
             "bad_files": len(listed.bad_files),
             **left_out,
             "left_out": {why: dict(counts) for why, counts in listed.left_out.items()},
-            "remarks": list(listed.remarks),
+            "remarks": [masked_value(remark) for remark in listed.remarks],  # they name the source as it was given
         }
         return summary
 

@@ -244,6 +244,15 @@ def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path,
     assert ingest.run(context(tmp_path, **options)) == third
 
 
+def test_remarks_in_the_manifest_hold_no_secret_of_the_sources_address(tmp_path):
+    token = f"ghp_{'a1B2' * 9}"
+    (tmp_path / token).mkdir()
+    (tmp_path / token / "list.csv").write_text("uri,Split\na.jpg,test\n")
+    remarks = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / token / "list.csv"))).extra["remarks"]
+    assert any("/***/list.csv has no column split" in remark for remark in remarks)
+    assert not any(token in remark for remark in remarks)
+
+
 def test_photos_behind_a_link_that_is_allowed_are_looked_at_as_well(tmp_path):
     photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
     for folder in (photos, elsewhere):
