@@ -27,7 +27,7 @@ from typing import Self
 from cluster.process_identity import ProcessIdentity
 from fgvr import storage
 from fgvr.errors import UserError
-from fgvr.safe_text import masked, safe
+from fgvr.safe_text import masked_words, safe
 
 FOLDER = "owner"
 HELD, RELEASED = "held", "released"
@@ -68,7 +68,7 @@ class Owner:
     @classmethod
     def here(cls) -> Self:
         """This process, as an owner that begins now."""
-        command = [masked(word) for word in sys.orig_argv]
+        command = masked_words(sys.orig_argv)
         return cls(uuid.uuid4().hex, ProcessIdentity.here(), _user(), command, _job(), time.time())
 
     @classmethod

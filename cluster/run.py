@@ -21,7 +21,7 @@ from fgvr import storage
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
-from fgvr.safe_text import masked, safe
+from fgvr.safe_text import masked_words, safe
 from fgvr.storage_refusals import refusal, told
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def run_main(
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
-    if any(masked(word) != word for word in words):
+    if masked_words(words) != words:
         log.warning(
             "a secret stands on the command line: everyone on this machine sees it there, and so do those who see "
             "Ray's list of jobs. Give it in the environment instead (docs/security.md)"

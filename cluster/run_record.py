@@ -25,7 +25,7 @@ from cluster.beats import beating, leave
 from cluster.lease import LeaseLost
 from fgvr import storage
 from fgvr.errors import user_error_in
-from fgvr.safe_text import masked, safe
+from fgvr.safe_text import masked_words, safe
 
 FILE = "session.json"
 BEAT = 30.0
@@ -69,7 +69,7 @@ class Session:
     def here(cls) -> Self:
         """The session of this process, which begins now."""
         return cls(
-            command=[masked(word) for word in sys.orig_argv],
+            command=masked_words(sys.orig_argv),
             folder=str(Path.cwd()),
             submitted="RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ,
             host=socket.gethostname(),

@@ -15,6 +15,8 @@ from typing import Final
 
 MAX_NUMBERS: Final = 2**20
 """Numbers in the entries of a TIFF's page: offsets and sizes of its strips or tiles, palettes."""
+MAX_ENTRIES: Final = 2**16 - 1
+"""Entries of a TIFF's page; more can stand in a BigTIFF's alone, and do in no real one's."""
 MAX_EXIF: Final = 4 * 2**20
 """Bytes of a JPEG's EXIF; one segment holds 64 KiB."""
 FRAMES: Final = 16
@@ -54,6 +56,8 @@ def excess(data: bytes) -> str | None:
         return None
     try:
         for entries in islice(_pages(data), FRAMES):
+            if len(entries) > MAX_ENTRIES:
+                return f"a TIFF with a page of more than {MAX_ENTRIES:,} entries"
             numbers = sum(count for _, kind, count, _ in entries if kind not in _BYTES)
             if numbers > MAX_NUMBERS:
                 return f"a TIFF whose header has {numbers:,} numbers"
@@ -109,7 +113,7 @@ def _pages(data: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
         (number,) = struct.unpack_from(order + counts, data, at)
         at += struct.calcsize("=" + counts)
         found, size = [], struct.calcsize("=" + entry) + numbers
-        for _ in range(min(number, len(data) // size)):
+        for _ in range(min(number, MAX_ENTRIES + 1, len(data) // size)):
             tag, kind, count = struct.unpack_from(order + entry, data, at)
             (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + size - numbers)
             found.append((tag, kind, count, value))

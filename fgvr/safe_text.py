@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fgvr.secret_forms import MASK, is_secret_name, mask_forms, mask_places
 
-__all__ = ["MASK", "keep_secret", "masked", "masked_tree", "masked_value", "printable", "safe"]
+__all__ = ["MASK", "keep_secret", "masked", "masked_tree", "masked_value", "masked_words", "printable", "safe"]
 
 SHORTEST_SECRET = 8
 """Values of secret variables that are shorter (`testing`) are words of other texts, too, and are left alone."""
@@ -38,6 +38,17 @@ def masked(text: str) -> str:
     tokens or passwords.
     """
     return mask_places(masked_value(text))
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """A command line's words, each `masked`; one behind a flag with a secret's name (`--hf-token x`) goes whole."""
+    flags = ["", *words][:-1]  # what stands before each
+    return [
+        MASK
+        if before.startswith("--") and "=" not in before and word and is_secret_name(before) and word[:2] != "--"
+        else masked(word)
+        for before, word in zip(flags, words, strict=True)
+    ]
 
 
 def masked_value(text: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cluster.progress import duration
 from fgvr import disk_cache
+from fgvr.digests import KEPT
 from fgvr.disk_cache import GIB, Entry
 from fgvr.errors import UserError
 from fgvr.safe_text import safe
@@ -62,7 +63,11 @@ def size_of(size: float) -> str:
 def kinds_there(chosen: Sequence[str]) -> dict[str, list[Entry]]:
     """Entries by kind; all kinds where none is chosen. Raises CacheError for one that is not there."""
     root = disk_cache.root()
-    there = sorted(folder.name for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    there = (
+        sorted(folder.name for folder in root.iterdir() if folder.is_dir() and folder.name != KEPT)
+        if root.is_dir()
+        else []
+    )
     unknown = sorted(set(chosen) - set(there) - set(disk_cache.KINDS))
     if unknown:
         raise disk_cache.CacheError(f"{root} has no {', '.join(unknown)}; there are: {', '.join(there) or 'none'}")

@@ -32,6 +32,7 @@ from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
+from fgvr.safe_text import masked_value
 from fgvr.tables import Table
 from pipelines.flow import stage_main
 from pipelines.listing import MARKS, Listing
@@ -58,7 +59,7 @@ def run(context: RunContext) -> Table:
     if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
         decides["allowed_roots"] = list(config.limits.allowed_roots)
     # Before they are listed: what is replaced meanwhile is noticed the next time.
-    listing, now = Listing.of(context, decides).looked_at(config.source)
+    listing, now = Listing.of(context, decides).looked_at(config)
 
     def compute(folder: StageFolder) -> StageSummary:
         listed = read_source(config.source, context.folder, config.limits.allowed_roots)
@@ -91,7 +92,7 @@ def run(context: RunContext) -> Table:
             "bad_files": len(listed.bad_files),
             **left_out,
             "left_out": {why: dict(counts) for why, counts in listed.left_out.items()},
-            "remarks": list(listed.remarks),
+            "remarks": [masked_value(remark) for remark in listed.remarks],  # they name the source as it was given
         }
         return summary
 

@@ -12,9 +12,10 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster import lease
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
-from fgvr.config.data import Source
+from fgvr.config.data import Ingest
 from fgvr.datasets import marks
 from fgvr.failures import shown_uri
 from fgvr.tables import MANIFEST
@@ -52,12 +53,12 @@ class Listing:
         """What decides this one."""
         return self.first | ({"replaced": self.replaced} if self.replaced else {})
 
-    def looked_at(self, source: Source) -> tuple[Listing, marks.Marks | None]:
+    def looked_at(self, ingest: Ingest) -> tuple[Listing, marks.Marks | None]:
         """This listing, or another one where some of its photos were replaced, and the photos as they are now.
 
         None where they are not looked at: by `ingest.source.replaced`, or because there are too many of them.
         """
-        if getattr(source, "replaced", "keep") == "keep":
+        if getattr(ingest.source, "replaced", "keep") == "keep":
             return self, None
         try:
             before: marks.Marks | None = json.loads(storage.read_bytes(self._path(MARKS)))
@@ -65,7 +66,7 @@ class Listing:
             if storage.exists(self._path(MANIFEST)):
                 return self, None
             before = None
-        now = marks.look(source)
+        now = marks.look(ingest.source, ingest.limits.allowed_roots)
         changed = [] if before is None or now is None else marks.replaced(before, now)
         if before is None or now is None or not changed:
             return self, now
@@ -83,6 +84,7 @@ class Listing:
         known = self._known()
         if known.get(self._key, "") != self.replaced:
             place = storage.join(self.folder, LISTINGS)
+            lease.check(place)
             storage.write_bytes(place, json.dumps(known | {self._key: self.replaced}).encode())
 
     @property

@@ -73,9 +73,14 @@ def check_student(config: Config) -> None:
 
     Raises:
         StudentError: timm does not have the backbone.
-        ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach.
+        ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach; or the aspects are of other images.
     """
     settings = config.makd
+    if settings.alpha > 0 and settings.aspect_targets == "mllm" and config.aspects.split != settings.split:
+        raise ConfigError(
+            f"aspects.split = {config.aspects.split}: the student learns on makd.split = {settings.split}, about whose "
+            "images no question would be asked; name one split, or set makd.alpha to 0 for no aspects"
+        )
     build_student(spec_of(settings, ("a",), ()))
     find_teacher(settings)  # reads it as a whole
     if asks_mllm(settings):

@@ -15,7 +15,7 @@ from fgvr import storage, tables
 from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
 from fgvr.candidate_table import candidate_rows
 from fgvr.candidates import NONE
-from fgvr.clip.source import find_clip
+from fgvr.clip.source import find_clip, pinned
 from fgvr.config import Candidates, Config, ConfigError, Near
 from fgvr.config.base import TrainWorkers
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
@@ -174,7 +174,7 @@ class NearSweep:
         Table(folder, "candidates", "", len(ids), 0, 1, len(ids), 0.0).commit()
         job = NearJob(
             settings=config.near,
-            clip=config.clip,
+            clip=pinned(config.clip),
             labels=self.labels.uri,
             embeddings=self.embeddings.uri,
             candidates=folder,

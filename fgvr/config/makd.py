@@ -49,7 +49,7 @@ class Aspects(Part):
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"instruction"})
 
     split: str = "train"
-    """Images asked about."""
+    """Images asked about: those of the student that learns the answers (`makd.split`), or of the detector."""
     max_images: int | None = Field(default=20_000, ge=1)
     """So many at random, on which the student trains (`makd.images`); more of them hold those of fewer, and with one
     split and `seed` those of `label.images.max_images`. null: all of the split, with every question, which for

@@ -31,6 +31,8 @@ _SYSTEM: Final = re.compile(rf"^/(?:proc|sys|etc|boot|dev(?!/shm/))(?:/|$){_KEYS
 """Places of the system and of keys. No photos of a person lie there, but in memory (/dev/shm)."""
 _ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$){_KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
 """What is to be looked at more closely; Arrow's expressions look at nothing ahead."""
+_UP: Final = r"/\.{1,2}(?:/|$)"
+"""Parts of a key that mean another place wherever paths are simplified."""
 _SAME: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 SHOWN: Final = 160
 """Characters of a refused URI that its row keeps."""
@@ -83,8 +85,10 @@ class AllowedPlaces:
         if re.match(_WEB, place):
             return True
         if not storage.is_local(place):
-            # Of what is no object store the reader says so.
-            return self.anywhere or not storage.is_object_store(place) or self._below(_root(place))
+            if self.anywhere or not storage.is_object_store(place):  # of what is no object store the reader says so
+                return True
+            # Some stores' libraries put keys into addresses, in which `..` leads up: to another bucket or repository.
+            return self._below(_root(place)) and re.search(_UP, place) is None
         path = str(storage.local_path(place))
         # Where nothing is there, the reader tries the name as other systems write it (fgvr.lookalikes).
         forms = {path, path.replace("\\", "/"), unquote(path), unquote(path).replace("\\", "/")}
@@ -135,7 +139,8 @@ class AllowedPlaces:
             fine = pc.or_(web, pc.or_(below, pc.invert(pc.match_substring_regex(uris, _ODD))))
         else:
             # What lies on this machine is looked at one by one: links lead elsewhere.
-            fine = pc.or_(web, pc.and_(below, remote))
+            plain = pc.invert(pc.match_substring_regex(uris, _UP))
+            fine = pc.or_(web, pc.and_(below, pc.and_(remote, plain)))
         return pc.or_(fine, empty).fill_null(True)
 
     def _below(self, place: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -28,11 +28,14 @@ Marks = dict[str, str]
 """URI → mark."""
 
 
-def look(source: Source) -> Marks | None:
-    """The files of a source as they are now; None for kinds whose listing says nothing, and for too many files."""
+def look(source: Source, allowed_roots: Sequence[str] = ()) -> Marks | None:
+    """The files of a source as they are now; None for kinds whose listing says nothing, and for too many files.
+
+    `allowed_roots` are those that it is listed with.
+    """
     found: Marks = {}
     with suppress(SourceError, OSError):  # who lists them says what is wrong
-        for file in islice(_files(source), MOST + 1):
+        for file in islice(_files(source, allowed_roots), MOST + 1):
             found[file.uri] = file.mark or _mark(file.uri)
     return found if 0 < len(found) <= MOST else None
 
@@ -48,7 +51,7 @@ def digest(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
-def _files(source: Source) -> Iterator[Found]:
+def _files(source: Source, allowed_roots: Sequence[str]) -> Iterator[Found]:
     if not isinstance(source, FolderSource | WebDatasetSource | ParquetSource):
         return
     ending: str | tuple[str, ...] = ".tar" if isinstance(source, WebDatasetSource) else ".parquet"
@@ -57,7 +60,7 @@ def _files(source: Source) -> Iterator[Found]:
     elif len(names := numbered(source.path)) > 1 or source.path.lower().endswith(ending):
         yield from (Found(file_of(name), ()) for name in names)
         return
-    for file in walk(source.path, LeftOutNames(source.exclude, Omissions())):
+    for file in walk(source.path, LeftOutNames(source.exclude, Omissions()), allowed_roots):
         if file.uri.lower().endswith(ending):
             yield file
 

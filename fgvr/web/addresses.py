@@ -17,7 +17,7 @@ import httpcore
 from fgvr.config.web import WebPolicy
 from fgvr.web.deadline import Deadline, TimedStream
 from fgvr.web.names import look_up
-from fgvr.web.public import embedded, is_public
+from fgvr.web.public import embedded, is_public, is_public_outside
 
 _HOST = re.compile(
     r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
@@ -115,9 +115,10 @@ def check_address(address: str, host: str, policy: WebPolicy) -> None:
     allowed = [ip_network(network) for network in policy.private_networks]
     if is_public(ip) or any(ip in network for network in allowed):
         return
-    inside = embedded(ip) if isinstance(ip, IPv6Address) else []
-    if inside and all(is_public(form) or any(form in network for network in allowed) for form in inside):
-        return
+    if isinstance(ip, IPv6Address) and is_public_outside(ip):
+        inside = embedded(ip)
+        if inside and all(is_public(form) or any(form in network for network in allowed) for form in inside):
+            return
     raise NotAllowed(
         f"{host} is at {address}, which is not a public address; ingest.limits.web.private_networks names networks "
         "that may be asked all the same"

@@ -54,11 +54,14 @@ def is_public(ip: Address) -> bool:
     """Whether an address, and the IPv4 address inside it if there is one, is public."""
     if isinstance(ip, IPv4Address):
         return ip.is_global and not any(ip in network for network in _NOT_PUBLIC_4)
-    inside = embedded(ip)
+    return is_public_outside(ip) and all(map(is_public, embedded(ip)))
+
+
+def is_public_outside(ip: IPv6Address) -> bool:
+    """Whether an address is public as far as IPv4 addresses inside it are; the rest of it says where it leads, too."""
     if ip in _MAPPED or ip in _NAT64:  # a way to write, or to reach, nothing but the IPv4 address
-        return all(map(is_public, inside))
-    public = ip in _PUBLIC_6 and ip.is_global and not any(ip in network for network in _NOT_PUBLIC_6)
-    return public and all(map(is_public, inside))
+        return True
+    return ip in _PUBLIC_6 and ip.is_global and not any(ip in network for network in _NOT_PUBLIC_6)
 
 
 def embedded(ip: IPv6Address) -> list[IPv4Address]:

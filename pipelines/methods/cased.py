@@ -12,6 +12,7 @@ from fgvr.baselines.cased import RULES, CaptionDatabase, CasedSettings
 from fgvr.baselines.cased import predict as name_by_captions
 from fgvr.clip.from_features import no_vector
 from fgvr.clip.model import load_clip
+from fgvr.clip.source import pinned
 from fgvr.clip.text_table import read_texts
 from fgvr.config import Config
 from fgvr.config.data import FieldGuideSource
@@ -24,14 +25,14 @@ from pipelines.methods.clip_classes import Ids, text_vectors
 
 def predict(context: RunContext, flow: Flow, name: str, ids: Ids) -> Table:
     """Predictions for the images `ids`; raises BaselineError where there are no captions."""
-    config = context.config.baselines.cased
+    config, clip_of_vectors = context.config.baselines.cased, pinned(context.config.clip)
     database = text_vectors(context, "captions", captions(context.config), "{}")
     threads = max(1, int(context.config.embed.workers.num_cpus))
     settings = CasedSettings(config.retrieved, config.image_weight, threads)
 
     def compute(folder: StageFolder) -> StageSummary:
         vectors, found = read_vectors(flow.embeddings, ids)
-        clip = load_clip(context.config.clip)
+        clip = load_clip(clip_of_vectors)
         texts = CaptionDatabase(*read_texts(database))
         named = iter(name_by_captions(vectors[found], texts, lambda words: clip.encode_names(words, "{}"), settings))
         rows = [

@@ -10,6 +10,7 @@ from cluster.stage import RunContext
 from fgvr.baselines.prototypes import prototypes
 from fgvr.clip.classifier import ClassFeatures, zero_shot_classes
 from fgvr.clip.model import load_clip
+from fgvr.clip.source import pinned
 from fgvr.embeddings import read_vectors
 from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
@@ -33,7 +34,7 @@ def of_names(context: RunContext, flow: Flow, names: Sequence[str], named_by: Ta
         names: proposed names.
         named_by: the table that they come from, with a row for each discovery image.
     """
-    config = context.config.baselines.prototypes
+    config, clip_of_vectors = context.config.baselines.prototypes, pinned(context.config.clip)
     ids: Ids = np.sort(named_by.read(["image_id"])["image_id"].to_numpy())
     made_of = [named_by]
     if config.views:
@@ -41,7 +42,7 @@ def of_names(context: RunContext, flow: Flow, names: Sequence[str], named_by: Ta
         made_of.append(embed.augmented(context, "prototype_views", flow.samples, ids, drawn))
 
     def load() -> ClassFeatures:
-        clip = load_clip(context.config.clip)
+        clip = load_clip(clip_of_vectors)
         plain, good = read_vectors(flow.embeddings, ids)
         views = [plain[:, None]]
         for table in made_of[1:]:

@@ -144,3 +144,12 @@ def test_pages_in_a_circle_end():
     page[-4:] = struct.pack("<I", 8)
     assert list(stated_sizes(bytes(page))) == []
     assert excess(bytes(page)) is None
+
+
+def test_pages_of_millions_of_entries(no_decoder):
+    """Each of them a number of its own: the counts alone do not tell."""
+    many = [(65_000, 2, 1, 0)] * 70_000
+    with pytest.raises(ImageError, match="a page of more than 65,535 entries") as caught:
+        decode_image(tiff(*grey(), *many, big=True), LIMITS)
+    assert caught.value.reason == Reason.CORRUPT
+    assert excess(tiff(*grey(), *many[:60_000], big=True)) is None

@@ -9,7 +9,7 @@ import yaml
 
 from fgvr.config import ConfigError, build, to_yaml
 from fgvr.config.load import as_given
-from fgvr.safe_text import MASK, masked, masked_tree, masked_value
+from fgvr.safe_text import MASK, masked, masked_tree, masked_value, masked_words
 from fgvr.secret_forms import is_secret_name
 
 NAMES = Path(__file__).parents[2] / "benchmarks" / "names"
@@ -210,3 +210,20 @@ def test_a_saved_config_names_each_field_that_lost_its_secret():
         build(yaml.safe_load(saved))
     said = str(caught.value).partition(":")[0]
     assert set(said.split(", ")) == {"tracking.uri", "ingest.source.path", "mllm.engine_args.hf_token"}
+
+
+def test_the_word_behind_a_secrets_flag_goes_whole():
+    words = [
+        "python",
+        "full.py",
+        "--mllm.engine_args.hf_token",
+        "lemon tart",
+        "--run.name",
+        "token-ring",
+        "--x.api_key",
+    ]
+    assert masked_words(words) == [*words[:3], "***", *words[4:]]
+    kept = ["--ingest.source.class_key", "species", "--mllm.api_key_env", "MY_KEY", "--hf-token", "--plan"]
+    assert masked_words(kept) == kept
+    assert masked_words(["--hf-token=lemon", "--password", "x"]) == ["--hf-token=***", "--password", "***"]
+    assert masked_words([]) == []

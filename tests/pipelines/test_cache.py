@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fgvr.digests import KEPT
 from fgvr.disk_cache import GIB, Use
 from pipelines import cache
 
@@ -41,6 +42,13 @@ def test_a_look_removes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "old                         1.00 MiB  used 960 h 0 min ago" in said
     assert "grocery: 1.00 MiB (yours: removed only with --kind)" in said
     assert left(root) == before
+
+
+def test_kept_digests_are_nobodys_models(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / KEPT).mkdir()
+    (root / KEPT / "1f2e.json").write_text("{}")
+    assert cache.main([]) == 0
+    assert f"\n{KEPT}:" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,15 @@ def test_vectors_answers_and_predictions() -> None:
     assert bytes_to_come(fewer, PHOTOS, questions=50) == 500_000 * 1034 + answers + 2_000_000 * 60
 
 
+def test_needed_vectors_are_those_of_all_that_the_students_learn_from() -> None:
+    tree = {"embed": {"images": "needed"}, "aspects": {"max_images": 1_000}, "label": {"images": {"max_images": 500}}}
+    answers, rest = 1_000 * (50 * 8 + 60), 3_000_000 * 60
+    vectors = 500 + 1_000 + 500_000
+    assert bytes_to_come(build(tree), PHOTOS, questions=50) == vectors * 1034 + answers + rest
+    everyone = build({**tree, "makd": {"images": "all"}})  # NeaR says the class of each
+    assert bytes_to_come(everyone, PHOTOS, questions=50) == 1_500_000 * 1034 + answers + rest
+
+
 def test_a_disk_that_is_too_small_is_said_once_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
     assert warning(str(tmp_path / "not" / "there"), 2**31) is None

@@ -14,8 +14,8 @@ from pipelines.flow import stage_main
 from tests.untracked import NoTracking
 
 
-def context(folder, **source) -> RunContext:
-    config = build({"ingest": {"source": source, "rows_per_part": 2}})
+def context(folder, limits=None, **source) -> RunContext:
+    config = build({"ingest": {"source": source, "rows_per_part": 2, "limits": limits or {}}})
     return RunContext(config, str(folder / "run"), NoTracking())
 
 
@@ -242,6 +242,29 @@ def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path,
     assert len({first.uri, second.uri, third.uri}) == 3
     (photos / "b.jpg").unlink()  # its row will fail, if it is read at all
     assert ingest.run(context(tmp_path, **options)) == third
+
+
+def test_remarks_in_the_manifest_hold_no_secret_of_the_sources_address(tmp_path):
+    token = f"ghp_{'a1B2' * 9}"
+    (tmp_path / token).mkdir()
+    (tmp_path / token / "list.csv").write_text("uri,Split\na.jpg,test\n")
+    remarks = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / token / "list.csv"))).extra["remarks"]
+    assert any("/***/list.csv has no column split" in remark for remark in remarks)
+    assert not any(token in remark for remark in remarks)
+
+
+def test_photos_behind_a_link_that_is_allowed_are_looked_at_as_well(tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for folder in (photos, elsewhere):
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"1")
+    (photos / "more").symlink_to(elsewhere)
+    options = {"kind": "folder", "path": str(photos)}
+    limits = {"allowed_roots": [str(elsewhere)]}
+    first = ingest.run(context(tmp_path, limits=limits, **options))
+    assert first.rows == 2
+    replace_photo(elsewhere / "a.jpg", b"2")
+    assert ingest.run(context(tmp_path, limits=limits, **options)).uri != first.uri
 
 
 @pytest.mark.parametrize("path", ["", "/00.tar", "/{00..01}.tar"])

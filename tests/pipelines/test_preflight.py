@@ -30,6 +30,7 @@ def test_the_demo_passes() -> None:
         ({"questions": {"file": "/no/such/file.txt"}}, "questions.file"),
         ({"evaluate": {"split": "train"}}, "label.images.split"),
         ({"makd": {"split": "test"}}, "makd.split"),
+        ({"aspects": {"split": "test"}}, "aspects.split = test: the student learns on makd.split = train"),
         ({"label": {"images": {"split": "test"}}}, "label.images.split"),
         ({"makd": {"split": "test"}, "label": {"images": {"legacy_discovery_split": True}}}, "makd.split"),
         ({"ingest": {"source": CUB}}, r"ingest.source.path = data/CUB_200_2011: there is no such folder; the official"),

@@ -121,6 +121,19 @@ def test_the_same_bucket_by_another_name_of_its_scheme():
     assert not hub.allows("hf://datasets/me/secret/a.jpg")
 
 
+@pytest.mark.parametrize("own", ["hf://datasets/me/birds", "az://photos", "s3://photos"])
+def test_no_key_leads_up_to_another_bucket_or_repository(own):
+    """Keys become parts of web addresses, in which `..` is a step upwards: other places of the same credentials."""
+    places = AllowedPlaces(f"{own}/lists/list.csv", f"{own}/lists")
+    bad = [f"{own}/../secret/a.jpg", f"{own}/a/../../../secret/a.jpg", f"{own}/./a.jpg", f"{own}/a/.."]
+    bad += [f"tar+{own}/../x.tar#{512:015d}+9/a.jpg"]
+    fine = [f"{own}/a..jpg", f"{own}/..a/.b/c.jpg", f"{own}/a//b.jpg"]
+    uris = places.checked(pa.array(fine + bad)).to_pylist()
+    assert uris[: len(fine)] == fine
+    assert all(uri.startswith("unlisted+") for uri in uris[len(fine) :])
+    assert places.refused == len(bad)
+
+
 def test_given_roots_are_the_only_ones(tmp_path):
     """Who was given a table by somebody else says what it may name."""
     secret, fine = photo(tmp_path / "home/scan.png"), photo(tmp_path / "photos/a.png")

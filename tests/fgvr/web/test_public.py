@@ -19,6 +19,7 @@ INSIDE = """
 100::1 100:0:0:1::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:2::1 2001:10::1 2001:20::1 2001:db8::1
 2001:1::1 2002:7f00:1:: 2002:a9fe:a9fe::1 2002:a83f:8110:: 2002:c0a8:101::1 3fff::1 5f00::1
 2606:4700:0:0:0:5efe:10.0.0.1 2606:4700::200:5efe:192.168.0.1
+::5efe:8.8.8.8 fd00::5efe:8.8.8.8 fe80::200:5efe:8.8.8.8 ff02::5efe:8.8.8.8 2001:0:808:808::f7f7:f7f7
 fc00::1 fd00:ec2::254 fd12:3456::1 fe80::1 febf::1 fec0::1 feff::1 ff02::1 ff0e::1 4000::1 e000::1
 """
 OUTSIDE = """
@@ -61,6 +62,14 @@ def test_networks_that_may_be_asked_all_the_same():
     asked = "10.20.1.1 ::ffff:10.20.1.1 64:ff9b::10.20.1.1 2002:a14:101::1 168.63.129.16 64:ff9b:1::7 fec0::1"
     for address in asked.split():
         check_address(address, "h", policy)
-    for address in ["10.21.1.1", "::ffff:10.21.1.1", "64:ff9b::10.21.1.1", "64:ff9b:2::7", "2002:a15:101::1", "::1"]:
+    for address in [
+        "10.21.1.1",
+        "::ffff:10.21.1.1",
+        "64:ff9b::10.21.1.1",
+        "64:ff9b:2::7",
+        "2002:a15:101::1",
+        "::1",
+        "fd00::5efe:10.20.1.1",
+    ]:
         with pytest.raises(NotAllowed):
             check_address(address, "h", policy)
