@@ -35,6 +35,8 @@ AGAIN = 30.0
 """Seconds after which a session that should have ended is told once more."""
 WAITING = "waiting-"
 TERMINATED = (signal.SIGTERM, signal.SIGHUP)
+TOLD = frozenset(128 + number for number in TERMINATED)
+"""Exit statuses after them, as shells have it."""
 
 log = logging.getLogger(__name__)
 

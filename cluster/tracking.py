@@ -219,10 +219,12 @@ class Tracker:
         try:
             note = stage.note
             stage.add_progress()
-            if isinstance(why, Exception):
+            # Whoever is interrupted right behind the commit has a stage that is done, which nobody computes again.
+            done = why is None or (note.table and _is_committed(storage.join(self._folder, note.table)))
+            if isinstance(why, Exception) and not done:
                 note.news.tag({"stopped": safe(str(user_error_in(why) or why))[:LONGEST_TAG]})
-            if why is not None or note.ended is None:
-                note.end(FINISHED if why is None else FAILED)
+            if note.ended is None or not done:
+                note.end(FINISHED if done else FAILED)
             note.table = ""  # how it has ended is known
             self.tell(note)
         except Exception as error:

@@ -130,7 +130,7 @@ def plan(config: Config, targets: Sequence[Target]) -> str:
         photos = Photos.drawn(config.ingest.source)
     else:
         with quietly():
-            listed = read_source(config.ingest.source, folder)
+            listed = read_source(config.ingest.source, folder, config.ingest.limits.allowed_roots)
         photos = Photos.of_rows(listed.parts(config.ingest.rows_per_part))
     bill = bill_of(config, folder, samples, targets, photos)
     splits = ", ".join(f"{split} {count:,}" for split, count in sorted(photos.splits.items()))
