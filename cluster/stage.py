@@ -26,7 +26,7 @@ from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_p
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import RETRYING, TOO_MANY, clear_left, rows_per_part
+from cluster.stage_files import RETRYING, TOO_MANY, clear_left, finished, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -378,11 +378,3 @@ def _clear_left(uri: str) -> None:
         clear_left(uri)
     except Exception as error:
         log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
-
-
-def finished(uri: str, manifest: str = tables.MANIFEST) -> Table | None:
-    """The table in a stage's folder, by this manifest; None where there is none."""
-    try:
-        return Table.load(uri, manifest)
-    except (FileNotFoundError, NotADirectoryError):
-        return None

@@ -301,7 +301,7 @@ def list_files(folder: str | Path, suffix: str = "") -> list[str]:
 
 
 def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders directly in `folder`, sorted, without hidden ones; empty where it is none."""
+    """Names of the files and of the folders directly in `folder`, sorted, without hidden ones; empty where none is."""
     fs, path = resolve(folder)
     try:
         if is_local(folder):

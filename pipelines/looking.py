@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, finished
-from cluster.stage_files import RETRYING, begun_rows_per_part
+from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
+from cluster.stage_files import RETRYING, begun_rows_per_part, finished
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
