@@ -83,7 +83,11 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
                         continue
                 mine = lease.claim(folder, number + 1, me)
                 if mine is not None and not other.is_free:
-                    _taken_over(mine, number, other, clock, pause, wait=take_over)
+                    try:
+                        _taken_over(mine, number, other, clock, pause, wait=take_over)
+                    except BaseException:  # Ctrl-C while it waits: a notebook's process lives on, without the run
+                        mine.release()
+                        raise
             if mine is not None:
                 lease.forget_earlier(mine)
                 _forget_waiting(folder)
