@@ -329,8 +329,3 @@ def check(uri: str | None = None) -> None:
 def fence_of(uri: str) -> Fence | None:
     """The fence of the run that `uri` lies in, for a process that is to check it; None where there is no such run."""
     return next((lease.fence for lease in held(uri)), None)
-
-
-def is_lost() -> bool:
-    """Whether this process knows already that it has lost a run; asks no storage."""
-    return any(lease.lost is not None for lease in held())

@@ -35,6 +35,8 @@ AGAIN = 30.0
 """Seconds after which a session that should have ended is told once more."""
 WAITING = "waiting-"
 TERMINATED = (signal.SIGTERM, signal.SIGHUP)
+TOLD = frozenset(128 + number for number in TERMINATED)
+"""Exit statuses after them, as shells have it."""
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,11 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
                         continue
                 mine = lease.claim(folder, number + 1, me)
                 if mine is not None and not other.is_free:
-                    _taken_over(mine, number, other, clock, pause, wait=take_over)
+                    try:
+                        _taken_over(mine, number, other, clock, pause, wait=take_over)
+                    except BaseException:  # Ctrl-C while it waits: a notebook's process lives on, without the run
+                        mine.release()
+                        raise
             if mine is not None:
                 lease.forget_earlier(mine)
                 _forget_waiting(folder)

@@ -105,11 +105,11 @@ class StageStopped(UserError):
 class _PartActor:
     """Wraps a PartWorker for Ray Data: one input row is one part, one output row its summary."""
 
-    def __init__(self, job: PartJob, signs: Signs, limits: Limits) -> None:
+    def __init__(self, job: PartJob, signs: Signs, limits: Limits, at_once: int = 1) -> None:
         limit_threads(max(1, int(job.workers.num_cpus)))
         self.job, self.signs, self.limits = job, signs, limits
         self.watchdog = Watchdog(signs)
-        starts = Starts(signs, job.name, limits, at_once=job.workers.min_workers)
+        starts = Starts(signs, job.name, limits, at_once)
         self.started = starts.start(lambda: job.worker(**job.arguments), self.watchdog)
 
     @property
@@ -295,6 +295,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     # higher: it counts those that began together, too.
     deaths = Starts.most(workers.max_workers) + workers.max_workers
     ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = deaths
+    first = min(workers.min_workers, len(pending))
     specs = pa.table(
         {
             "part": pa.array(pending),
@@ -305,11 +306,11 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Iterator[di
     blocks = [specs.slice(row, 1) for row in range(len(pending))]
     dataset = ray.data.from_arrow(blocks).map_batches(
         _PartActor,
-        fn_constructor_args=(job, signs, limits),
+        fn_constructor_args=(job, signs, limits, first),
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(workers.min_workers, len(pending)),
+            min_size=first,
             max_size=max(1, min(workers.max_workers, len(pending))),
             max_tasks_in_flight_per_actor=2,
         ),

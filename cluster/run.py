@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster.console import show_progress
 from cluster.metrics import endpoint
-from cluster.ownership import TERMINATED, ends_when_told, owned
+from cluster.ownership import TOLD, ends_when_told, owned
 from cluster.run_folder import CONFIG_FILE, check_run_folder
 from cluster.run_record import recorded
 from cluster.session import ray_session
@@ -134,7 +134,7 @@ def run_main(
         sys.stderr.write(f"interrupted{': the same command goes on from what is finished' if begun else ''}\n")
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as end:
-        if end.code in {128 + number for number in TERMINATED}:
+        if end.code in TOLD:
             sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
         raise
     except Exception as error:  # whatever happened: was there a cause that the user can mend?

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cluster import lease
+from cluster import lease, outbox, run_record, tracking, tracking_store
 from cluster.run_record import Session
 from fgvr import storage
 from fgvr.config.yaml_text import YamlError, read_yaml
@@ -12,7 +12,8 @@ from fgvr.errors import UserError
 from fgvr.text_files import decoded
 
 CONFIG_FILE = "config.yaml"
-_BESIDE = (".json", ".db", ".lock", lease.FOLDER)  # what sessions leave that were cut off before they wrote the config
+_LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE})
+"""What is a run's by its name: left by one that was cut off before it wrote its config, or whose config was removed."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -24,7 +25,8 @@ def check_run_folder(folder: str) -> None:
     """Raise RunFolderError where `folder` is not empty and holds no run: a run writes and removes files there."""
     if is_run(folder):
         return
-    others = [name for name in _entries(folder) if not name.startswith(".") and not name.endswith(_BESIDE)]
+    files, folders = storage.list_entries(folder)
+    others = [name for name in [*files, *folders] if name not in _LEFT and not name.endswith(".lock")]
     if others:
         raise RunFolderError(
             f"run.folder, run.name: {folder} holds something that is no run ({min(others)} …), and a run would write "
@@ -48,15 +50,7 @@ def _is_config(folder: str) -> bool:
 def _has_tables(folder: str) -> bool:
     tables = storage.join(folder, "tables")
     return any(
-        _FINGERPRINT.fullmatch(version) for name in _entries(tables) for version in _entries(storage.join(tables, name))
+        _FINGERPRINT.fullmatch(version)
+        for name in storage.list_entries(tables)[1]
+        for version in storage.list_entries(storage.join(tables, name))[1]
     )
-
-
-def _entries(folder: str) -> list[str]:
-    """Names in a folder; that of a file in its place; nothing where nothing is."""
-    fs, path = storage.resolve(folder)
-    try:
-        found = fs.ls(path, detail=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found if str(entry).rstrip("/") != path.rstrip("/")]

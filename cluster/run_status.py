@@ -202,19 +202,9 @@ def continuing(session: Session, words: Sequence[str]) -> str:
 def _tables(folder: str) -> list[tuple[str, str]]:
     """(name, fingerprint) of everything below `tables/`, sorted."""
     place = storage.join(folder, "tables")
-    names = _folders(place)
-    below = _parallel(lambda name: _folders(storage.join(place, name)), names)
+    names = storage.list_entries(place)[1]
+    below = _parallel(lambda name: storage.list_entries(storage.join(place, name))[1], names)
     return [(name, found) for name, prints in zip(names, below, strict=True) for found in prints]
-
-
-def _folders(place: str) -> list[str]:
-    fs, path = storage.resolve(place)
-    fs.invalidate_cache(path)
-    try:
-        entries = fs.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry["type"] == "directory")
 
 
 def _stage(folder: str, name: str, fingerprint: str, *, state: str) -> StageStatus:

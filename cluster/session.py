@@ -15,6 +15,7 @@ import ray
 from ray._private import auto_init_hook
 
 from cluster.console import quiet_before_start, quiet_ray_data, silence_ray_data
+from cluster.ownership import TOLD
 from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
 from cluster.signs import forget_all
 from fgvr.config.run import Cluster, Limits
@@ -81,6 +82,8 @@ def _session(config: Cluster) -> Iterator[None]:
             _start(config)
     # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code in TOLD:  # this process was, while Ray started
+            raise
         place = f"at cluster.address = {address}" if address else "on this machine"
         raise SessionError(f"no Ray session {place}: {error}\n{REMOTE_HINT if address else LOCAL_HINT}") from error
     quiet_ray_data()

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_p
 from cluster.progress import duration
 from cluster.run_record import RunRecord
 from cluster.stage_clock import StageClock
-from cluster.stage_files import CLOCK, RETRYING, TOO_MANY, clear_left, rows_per_part
+from cluster.stage_files import RETRYING, TOO_MANY, clear_left, finished, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
@@ -164,10 +164,26 @@ class RunContext:
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
     record: RunRecord | None = None
+    computes: ClassVar[bool] = True
+    """False: it only looks for what is there; nothing is measured, asked or started for what is not."""
     _mixture_said: bool = False
 
     def __post_init__(self) -> None:
         self.config = with_run_replies(self.config, self.folder)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a file of the run folder's own: what was settled once for all later sessions.
+
+        Raises:
+            LeaseLost: another session has taken over the run.
+        """
+        place = storage.join(self.folder, name)
+        lease.check(place)
+        storage.write_bytes(place, data)
+
+    def retries(self, table: Table | None) -> bool:
+        """Whether failed rows of a table, or of what an earlier session made of it, are computed again."""
+        return self.config.run.retry_failed or limits_raised(table, self.config.ingest.limits)
 
     def stage(
         self,
@@ -196,17 +212,16 @@ class RunContext:
         if self.record is not None:
             self.record.stage(name, fingerprint)
         lease.check(uri)
-        before = _finished(uri)
+        before = finished(uri)
         limits = self.config.ingest.limits
-        raised = limits_raised(before or _finished(uri, RETRYING), limits)
-        retry = self.config.run.retry_failed or raised
+        retry = self.retries(before or finished(uri, RETRYING))
         if before is not None and not (retry and before.failed):
             log.info("%s: done before (%s rows)", name, f"{before.rows:,}")
             _clear_left(uri)
             self.tables.append(before)
             self._say_mixture()
             return before
-        if raised:
+        if retry and not self.config.run.retry_failed:
             log.info("%s: ingest.limits allow more than before: what failed by them is tried again", name)
         log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
         invented = made_up(plain(decides), [table.extra for table in inputs])
@@ -331,12 +346,9 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
     and from the kept copy it knows that the result is another revision.
     """
     if before is None:
-        try:
-            return Table.load(uri, RETRYING)
-        except FileNotFoundError:
-            return None
-    # Left by a session that ended between the manifest and the clock's removal: the manifest has its seconds.
-    storage.remove(storage.join(uri, CLOCK))
+        return finished(uri, RETRYING)
+    # Left by a session that ended right behind its commit: the manifest has its seconds, and whose limits counted.
+    clear_left(uri)
     storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
     storage.remove(storage.join(uri, tables.MANIFEST))
     return before
@@ -366,10 +378,3 @@ def _clear_left(uri: str) -> None:
         clear_left(uri)
     except Exception as error:
         log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
-
-
-def _finished(uri: str, manifest: str = tables.MANIFEST) -> Table | None:
-    try:
-        return Table.load(uri, manifest)
-    except FileNotFoundError:
-        return None

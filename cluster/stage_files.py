@@ -37,6 +37,14 @@ def training_name(attempt: int) -> str:
     return f"{TRAINING}-{attempt}" if attempt else TRAINING
 
 
+def finished(folder: str, manifest: str = tables.MANIFEST) -> tables.Table | None:
+    """The table in a stage's folder, by this manifest; None where there is none."""
+    try:
+        return tables.Table.load(folder, manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def clear_left(folder: str) -> None:
     """Remove from a finished table's folder what only its computation needed, checkpoints of all sessions included.
 
@@ -129,7 +137,5 @@ def _recorded(folder: str) -> int | None:
 
 def _of_finished(folder: str) -> int | None:
     """Of a finished table whose failed rows are tried again."""
-    try:
-        return tables.Table.load(folder, RETRYING).rows_per_part
-    except FileNotFoundError:
-        return None
+    table = finished(folder, RETRYING)
+    return None if table is None else table.rows_per_part

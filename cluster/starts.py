@@ -37,7 +37,7 @@ class Starts:
         signs: of the stage; they hold the count.
         name: of the stage.
         limits: longest waits.
-        at_once: workers that the pool begins with, all at the same time: its `min_workers`.
+        at_once: workers that the pool begins with, all at the same time: its `min_workers`, or as many as it has parts.
     """
 
     def __init__(self, signs: Signs, name: str, limits: Limits, at_once: int) -> None:

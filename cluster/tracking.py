@@ -23,6 +23,7 @@ from cluster import tracking_store
 from cluster.beats import leave
 from cluster.console import quiet_before_start
 from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
+from cluster.stage_files import finished
 from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
 from cluster.tracking_names import LONGEST_TAG, flat, named, names_tag, run_name
 from cluster.tracking_send import PARENT_TAG, Sender
@@ -219,10 +220,12 @@ class Tracker:
         try:
             note = stage.note
             stage.add_progress()
-            if isinstance(why, Exception):
+            # Whoever is interrupted right behind the commit has a stage that is done, which nobody computes again.
+            done = why is None or self._is_committed(note)
+            if isinstance(why, Exception) and not done:
                 note.news.tag({"stopped": safe(str(user_error_in(why) or why))[:LONGEST_TAG]})
-            if why is not None or note.ended is None:
-                note.end(FINISHED if why is None else FAILED)
+            if note.ended is None or not done:
+                note.end(FINISHED if done else FAILED)
             note.table = ""  # how it has ended is known
             self.tell(note)
         except Exception as error:
@@ -344,10 +347,14 @@ class Tracker:
             if note.file != self.note.file:
                 self._outbox.forget(note)
             return
-        if note.ended is None or (note.table and not _is_committed(storage.join(self._folder, note.table))):
+        if note.ended is None or (note.table and not self._is_committed(note)):
             note.end(KILLED)
         note.table = ""
         self._waiting[note.file] = note
+
+    def _is_committed(self, note: Note) -> bool:
+        """Whether the table is there that a stage was about to commit when its note was kept."""
+        return bool(note.table) and finished(storage.join(self._folder, note.table)) is not None
 
     def _of_run(self, news: News) -> None:
         stage = _stage.get()
@@ -506,14 +513,6 @@ def _note_of_run(config: Config, folder: str, store: str, uri: str) -> Note:
     facts = {"tracking_uri": masked(uri), "run_id": note.run_id, "key": key}
     leave(storage.join(folder, RUN_FILE), json.dumps(facts).encode())
     return note
-
-
-def _is_committed(uri: str) -> bool:
-    try:
-        Table.load(uri)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _end_killed_stages(run_id: str) -> None:

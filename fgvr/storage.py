@@ -301,7 +301,7 @@ def list_files(folder: str | Path, suffix: str = "") -> list[str]:
 
 
 def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders directly in `folder`, sorted, hidden ones left out; empty when none."""
+    """Names of the files and of the folders directly in `folder`, sorted, without hidden ones; empty where none is."""
     fs, path = resolve(folder)
     try:
         if is_local(folder):
@@ -310,8 +310,9 @@ def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
         else:
             fs.invalidate_cache(path)  # another process may have written since the last listing
             kinds = [(entry["name"].rstrip("/"), entry["type"]) for entry in fs.ls(path, detail=True)]
-            there = [(Path(name).name, kind == "directory", kind == "file") for name, kind in kinds]
-    except FileNotFoundError:
+            own = path.rstrip("/")  # a file in the folder's place, and what consoles make of an empty folder
+            there = [(Path(name).name, kind == "directory", kind == "file") for name, kind in kinds if name != own]
+    except (FileNotFoundError, NotADirectoryError):
         return [], []
     shown = [entry for entry in there if not entry[0].startswith(".")]
     return sorted(name for name, _, is_file in shown if is_file), sorted(name for name, is_dir, _ in shown if is_dir)

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster import lease
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
 from fgvr import near_duplicates, schemas, storage
 from fgvr.config import Config, ConfigError
@@ -98,8 +97,7 @@ def run(context: RunContext, samples: Table, embeddings: Table, similarity: floa
     inputs = [samples, embeddings, *search.inputs]
     table = context.stage("duplicates", decides=decides, inputs=inputs, compute=compute)
     if settings not in made_of:
-        lease.check(place)
-        storage.write_bytes(place, json.dumps(made_of | {settings: embeddings.revision}).encode())
+        context.keep(MADE_OF_FILE, json.dumps(made_of | {settings: embeddings.revision}).encode())
     return table
 
 

@@ -12,7 +12,6 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster import lease
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
 from fgvr.config.data import Ingest
@@ -33,19 +32,19 @@ class Listing:
     """A listing of a source.
 
     Attributes:
-        folder: URI of the run's.
+        context: the run, in whose folder it is remembered.
         first: what decides the first listing of this source.
         replaced: names the photos that this one was made of; empty for the first one.
     """
 
-    folder: str
+    context: RunContext
     first: dict[str, Any]
     replaced: str = ""
 
     @classmethod
     def of(cls, context: RunContext, decides: dict[str, Any]) -> Listing:
         """The last listing of the source that `decides` describes."""
-        first = cls(context.folder, decides)
+        first = cls(context, decides)
         return replace(first, replaced=first._known().get(first._key, ""))
 
     @property
@@ -83,20 +82,20 @@ class Listing:
         """Remember it: its table is there."""
         known = self._known()
         if known.get(self._key, "") != self.replaced:
-            place = storage.join(self.folder, LISTINGS)
-            lease.check(place)
-            storage.write_bytes(place, json.dumps(known | {self._key: self.replaced}).encode())
+            self.context.keep(LISTINGS, json.dumps(known | {self._key: self.replaced}).encode())
 
     @property
     def _key(self) -> str:
         return fingerprint_of("samples", self.first, [])
 
     def _path(self, name: str) -> str:
-        return storage.join(self.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name)
+        return storage.join(
+            self.context.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name
+        )
 
     def _known(self) -> dict[str, str]:
         try:
-            known: dict[str, str] = json.loads(storage.read_bytes(storage.join(self.folder, LISTINGS)))
+            known: dict[str, str] = json.loads(storage.read_bytes(storage.join(self.context.folder, LISTINGS)))
         except FileNotFoundError:
             return {}
         return known

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
-from cluster.stage_files import begun_rows_per_part
+from cluster.stage_files import RETRYING, begun_rows_per_part, finished
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
@@ -48,20 +48,25 @@ class Unfinished:
 class _Folder(StageFolder):
     """A folder that takes nothing and says what would be computed."""
 
-    def run_parts(self, job: PartJob, ids: Ids) -> StageSummary:
+    def run_parts(self, job: PartJob, ids: Ids, field: str | None = None) -> StageSummary:
         if isinstance(self.context, Looking):
             self.context.unfinished[job.name] = _left(job, ids, retry=self.retry_failed)
         raise NotThere(job.name)
 
 
 class Looking(RunContext):
-    """A run context for `pipelines.flow.Flow` whose stages are found or are not there."""
+    """A run context for `pipelines.flow.Flow` whose stages are found or are not there; it writes nothing."""
+
+    computes = False
 
     def __init__(self, config: Config, folder: str) -> None:
         """Of the run in `folder`, which need not be there."""
         super().__init__(config, folder, tracker=None)  # type: ignore[arg-type]  # nothing is told to anybody
         self.found: dict[str, Table] = {}
         self.unfinished: dict[str, Unfinished] = {}
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Nothing: the run that computes it settles it again."""
 
     def stage(
         self,
@@ -74,12 +79,11 @@ class Looking(RunContext):
     ) -> Table:
         """The finished table; raises NotThere."""
         uri = storage.join(self.folder, "tables", name, fingerprint_of(name, decides, inputs))
-        try:
-            table = Table.load(uri)
-        except (FileNotFoundError, NotADirectoryError):
+        table = finished(uri)
+        if table is None:
             if name in ROW_PARALLEL:
-                compute(_Folder(uri, name, self, self.config.run.retry_failed))
-            raise NotThere(name) from None
+                compute(_Folder(uri, name, self, self.retries(finished(uri, RETRYING))))
+            raise NotThere(name)
         self.found[name] = table
         self.tables.append(table)
         return table
@@ -99,12 +103,12 @@ def quietly() -> Iterator[None]:
 
 def _left(job: PartJob, ids: Ids, *, retry: bool) -> Unfinished:
     size = begun_rows_per_part(job.folder) or job.workers.rows_per_part
-    finished = tables.finished_parts(job.folder)
+    done = tables.finished_parts(job.folder)
     left = [np.zeros(0, np.int64)]
     for part, start in enumerate(range(0, len(ids), size)):
-        if part not in finished:
+        if part not in done:
             left.append(ids[start : start + size])
         elif retry and tables.part_summary(job.folder, part)["failures"]:
             rows = tables.read_part(job.folder, part)
             left.append(np.sort(rows.filter(rows["error"].is_valid())["image_id"].to_numpy()))
-    return Unfinished(job, np.concatenate(left), finished)
+    return Unfinished(job, np.concatenate(left), done)

@@ -39,6 +39,7 @@ from fgvr.neighbours.plan import EXACT_SECONDS
 from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
 from fgvr.neighbours.vector_files import write
 from fgvr.tables import Table
+from pipelines.looking import NotThere
 
 log = logging.getLogger(__name__)
 
@@ -163,19 +164,20 @@ def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
     search = context.config.neighbours
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
-    place = storage.join(context.folder, f"{name}_plan.json")
+    file = f"{name}_plan.json"
     # How many workers there are changes how long it takes; only another device is planned for anew.
     asked = search.model_dump(mode="json", exclude={"workers"}) | {"gpu": search.workers.num_gpus > 0}
     key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), asked]))
-    plans = _plans(place)
+    plans = _plans(storage.join(context.folder, file))
     for known in plans:
         kept = Plan.read(known["plan"])
         if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
             return kept
+    if not context.computes:
+        raise NotThere(name)  # its plan is measured where the workers are
     how = _planned(context, size)
     facts = {"key": key, "plan": asdict(how), OTHERS: [known for known in plans if known["key"] != key]}
-    lease.check(place)
-    storage.write_bytes(place, json.dumps(facts, indent=1).encode())
+    context.keep(file, json.dumps(facts, indent=1).encode())
     log.info("%s: %s", name, "; ".join(how.reasons))
     return how
 

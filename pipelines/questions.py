@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import Config, ConfigError, Mllm, SimulatedBackend
+from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
 from fgvr.metrics.semantic import SentenceBert, look_up
@@ -67,7 +68,7 @@ def run(context: RunContext, flow: Flow) -> Table:
         # Where the workers are: the driver may have neither the memory nor a GPU.
         return run_once(_generate, llm, names, wanted, duplicate_model, workers=config.workers)
 
-    return _write(context, generate, decides=decides, inputs=inputs)
+    return _write(context, generate, decides=decides, inputs=inputs, workers=config.workers)
 
 
 def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> Written:
@@ -113,7 +114,14 @@ def check_asked_with_labels(config: Config) -> None:
         )
 
 
-def _write(context: RunContext, questions: Callable[[], Written], *, decides: Any, inputs: list[Table]) -> Table:
+def _write(
+    context: RunContext,
+    questions: Callable[[], Written],
+    *,
+    decides: Any,
+    inputs: list[Table],
+    workers: Workers | None = None,
+) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
         found, remarks = questions()
         folder.write_bytes(QUESTIONS_FILE, write_questions(found))
@@ -122,7 +130,7 @@ def _write(context: RunContext, questions: Callable[[], Written], *, decides: An
         summary.remarks = remarks
         return summary
 
-    return context.stage("questions", decides=decides, inputs=inputs, compute=compute)
+    return context.stage("questions", decides=decides, inputs=inputs, compute=compute, workers=workers)
 
 
 if __name__ == "__main__":

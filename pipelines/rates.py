@@ -65,7 +65,7 @@ class There:
         """Rows that are not there, without those whose replies are kept."""
         found, begun = self.looking.found.get(ask.stage), self.looking.unfinished.get(ask.stage)
         if found is not None:
-            return found.failed if self.config.run.retry_failed else 0
+            return found.failed if self.looking.retries(found) else 0
         if begun is None:
             return ask.rows
         return round(len(begun.left) * (1 - _kept(begun, ask)))

@@ -90,7 +90,13 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
         "prompt": PROMPT,
         "unsure": UNSURE,
     }
-    return context.stage("finer_answers", decides=decides, inputs=[questions, attributes], compute=compute)
+    return context.stage(
+        "finer_answers",
+        decides=decides,
+        inputs=[questions, attributes],
+        compute=compute,
+        workers=config.questions.workers,
+    )
 
 
 def _limit(settings: Finer) -> str:

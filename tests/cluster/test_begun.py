@@ -14,6 +14,7 @@ from fgvr.config import build
 from fgvr.config.base import Workers
 from fgvr.schemas import ANSWERS
 from fgvr.tables import Table
+from pipelines.looking import Looking
 from tests.untracked import NoTracking
 
 OLD = {"fgvr": "1", "torch": "2.8"}
@@ -110,6 +111,7 @@ def test_higher_limits_try_what_failed_by_them_again_and_nothing_else(
     for other in ({"max_bytes": 10}, {"max_bytes": 5}, {"max_bytes": 10, "max_pixels": 10**9}):
         assert stage(limited(tmp_path, **other), "answers", of(rows(3), asked)) == first
     assert asked == [False]
+    assert Looking(limited(tmp_path, max_bytes=20).config, str(tmp_path)).retries(first)  # so a plan counts them
     mended = stage(limited(tmp_path, max_bytes=20), "answers", of(rows(), asked))
     assert asked == [False, True]
     assert (mended.uri, mended.failed, mended.revision) == (first.uri, 0, 1)
@@ -156,6 +158,19 @@ def test_a_retry_for_a_limit_that_was_cut_short_is_gone_on_with(tmp_path: Path) 
     asked: list[bool] = []
     assert stage(limited(tmp_path, max_bytes=20), "answers", of(rows(), asked)).revision == 1
     assert asked == [True]
+
+
+def test_what_a_session_left_that_was_killed_behind_its_commit_is_no_other_s_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.stage._clear_left", lambda _: None)
+        first = stage(limited(tmp_path, max_bytes=10), "answers", of(rows(3)))
+    assert Path(first.uri, BEGUN).exists()
+    asked: list[bool] = []
+    for _ in range(3):
+        again = stage(limited(tmp_path, max_bytes=20), "answers", of(rows(3), asked))
+    assert (asked, again.limits["max_bytes"]) == ([True], 20)
 
 
 def test_a_training_is_not_begun_anew_for_a_limit(tmp_path: Path) -> None:

@@ -244,6 +244,24 @@ def test_a_process_that_dies_at_the_commit_is_told_by_the_next_one(
     assert states == {"FINISHED": 2} | ({"KILLED": 1} if where == "before the commit" else {})
 
 
+def test_who_is_interrupted_right_behind_the_commit_has_a_stage_that_is_done(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session(tmp_path / "whole")
+    commit = Table.commit
+
+    def interrupted(table: Table) -> None:
+        commit(table)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session(tmp_path / "run")
+    session(tmp_path / "run")
+    assert known(tmp_path / "run") == known(tmp_path / "whole")
+
+
 def test_a_value_that_is_refused_stays_and_all_others_are_told(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

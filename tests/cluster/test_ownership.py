@@ -124,6 +124,16 @@ def test_taking_over_from_one_that_never_answers_is_bounded(tmp_path: Path) -> N
     assert HANDOVER <= clock.now <= HANDOVER + 1
 
 
+def test_who_gives_up_while_it_takes_over_leaves_the_run_free(tmp_path: Path) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    taken_by(tmp_path, elsewhere())
+    with pytest.raises(KeyboardInterrupt):
+        acquire(str(tmp_path), take_over=True, clock=HandClock(), pause=interrupted)
+    assert acquire(str(tmp_path), pause=lambda _: pytest.fail("it is waited for")).fence.number == 3
+
+
 def test_where_nobody_works_taking_over_is_nothing_special(tmp_path: Path) -> None:
     clock = HandClock()
     acquire(str(tmp_path), take_over=True, clock=clock, pause=clock.pause).release()

@@ -107,6 +107,7 @@ def test_to_take_over_is_asked_once_and_not_saved(tmp_path: Path, monkeypatch: p
     for name in ("ray_session", "tracked_run"):
         monkeypatch.setattr(f"cluster.run.{name}", nothing)
     monkeypatch.setattr("cluster.run.endpoint", lambda: None)
+    monkeypatch.setattr("cluster.run.check_seen", lambda _: None)
     monkeypatch.setattr("cluster.run.owned", owns)
     config = load_config(["--run.folder", str(tmp_path), "--run.take_over", "true"], PRESETS, "")
     with open_run(config) as context:

@@ -33,6 +33,9 @@ def put(folder: Path, **files: str) -> str:
         ({"report__report_dot_html": "<p>"}, "report"),
         ({"tables__prices__list_dot_csv": ""}, "tables"),
         ({"aliases_dot_csv": "answer,label\n", "settings_dot_json": "{}"}, "aliases.csv"),
+        ({"annotations_dot_json": "{}"}, "annotations.json"),
+        ({"photos_dot_db": ""}, "photos.db"),
+        ({"landowner": ""}, "landowner"),
         ({"session_dot_json": '{"tabs": 3}', "notes_dot_txt": ""}, "notes.txt"),
     ],
 )
@@ -46,6 +49,7 @@ def test_a_run_s_own_folder_whatever_lies_beside(tmp_path: Path) -> None:
     check_run_folder(str(tmp_path / "new"))
     check_run_folder(put(tmp_path / "hidden", _dot_DS_Store=""))
     check_run_folder(put(tmp_path / "cut off", run_dot_lock="", mlflow_dot_db=""))
+    check_run_folder(put(tmp_path / "killed", owner__00000001_dot_json="{}", outbox__1_dot_json="{}"))
     check_run_folder(put(tmp_path / "run", config_dot_yaml=config, notes_dot_txt="mine"))
     check_run_folder(put(tmp_path / "recorded", session_dot_json=json.dumps({"pid": 1}), notes_dot_txt="mine"))
     check_run_folder(put(tmp_path / "copied", tables__samples__0123456789abcdef__part=""))

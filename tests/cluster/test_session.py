@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -155,6 +156,21 @@ def test_limits_are_the_sessions_and_an_inner_session_gives_them_back(monkeypatc
             assert session.limits() == Limits()
         assert session.limits() == patient
     assert session.limits() == before
+
+
+def test_who_is_told_to_end_while_ray_starts_ends_and_a_head_of_another_version_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("cluster.session.ray.is_initialized", lambda: False)
+    for status, error in ((128 + signal.SIGTERM, SystemExit), (15, session.SessionError)):
+
+        def start(_: Cluster, status: int = status) -> None:
+            raise SystemExit(status)
+
+        monkeypatch.setattr("cluster.session._start", start)
+        with pytest.raises(error), session.ray_session(Cluster()):
+            pytest.fail("there is a session")
 
 
 def test_a_process_that_ray_started_does_not_take_the_defaults_for_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:

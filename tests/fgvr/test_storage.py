@@ -304,3 +304,11 @@ def test_a_range_of_a_tar_in_such_a_store_is_given_up_too(monkeypatch: pytest.Mo
             read_range("s3://bucket/slow.tar", 0, 100)
     finally:
         liveness.allow(float("inf"))
+
+
+@pytest.mark.parametrize("kind", ["disk", "bucket"])
+def test_a_file_is_no_folder_of_itself(tmp_path: Path, kind: str) -> None:
+    place = str(tmp_path / "runs") if kind == "disk" else f"memory://{tmp_path.name}/runs"
+    storage.write_bytes(place, b"a file")
+    assert storage.list_entries(place) == ([], [])
+    assert storage.list_files(f"{place}/birds") == []

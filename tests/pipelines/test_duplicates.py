@@ -14,6 +14,7 @@ from fgvr.embeddings import embedding_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import candidates, duplicates, ingest, label, neighbours
+from pipelines.looking import Looking
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
@@ -129,6 +130,20 @@ def test_a_vector_that_comes_later_has_nobody_asked_anew(tmp_path: Path) -> None
     assert duplicates.run(context, samples, retried, 0.98).version == groups.version
     other = duplicates.run(context, samples, retried, 0.97)
     assert (groups.extra["metrics"]["photos"], other.extra["metrics"]["photos"]) == (9, 8)
+
+
+def test_looking_for_groups_settles_nothing(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    samples = ingest.run(context)
+    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
+    vectors = vectors_of(context, samples, ids)
+    groups = duplicates.run(context, samples, vectors, 0.98)
+    settled = tmp_path / duplicates.MADE_OF_FILE
+    settled.unlink()  # as where a session was killed behind the commit
+    assert duplicates.run(Looking(context.config, str(tmp_path)), samples, vectors, 0.98) == groups
+    assert not settled.exists()
+    assert duplicates.run(context, samples, vectors, 0.98) == groups
+    assert settled.exists()
 
 
 def test_groups_found_in_tasks_are_those_found_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

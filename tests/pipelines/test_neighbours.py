@@ -21,6 +21,7 @@ from fgvr.neighbours.search_worker import SearchWorker
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import candidates, neighbours
+from pipelines.looking import Looking, NotThere
 from tests.untracked import NoTracking
 
 COUNT, DIM = 240, 24
@@ -167,6 +168,18 @@ def test_a_run_that_goes_on_with_a_plan_of_before_searches_where_it_can(tmp_path
     known["plan"]["tasks"] = False  # as it was made for every set below seven million
     place.write_text(json.dumps(known))
     assert planned(tmp_path, monkeypatch, QUICK_DRIVER).product.device == "cpu"
+
+
+def test_looking_for_what_is_there_measures_and_keeps_no_plan(tmp_path, monkeypatch):
+    size = Size(10_000, 10_000, 512)
+    config = build({"run": {"folder": str(tmp_path)}, "neighbours": {"workers": {"num_gpus": 1, "num_cpus": 1}}})
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbours, "run_once", lambda *_, **__: pytest.fail("Ray would be started"))
+        with pytest.raises(NotThere):
+            neighbours.plan_search(Looking(config, str(tmp_path)), "neighbours", size)
+    assert list(tmp_path.iterdir()) == []
+    how = planned(tmp_path, monkeypatch, SLOW_DRIVER)
+    assert neighbours.plan_search(Looking(config, str(tmp_path)), "neighbours", size) == how
 
 
 def test_the_driver_searches_on_its_cpu_whatever_the_plan_says():
