@@ -251,8 +251,10 @@ def _load(image: Image.Image, limits: ImageLimits) -> None:
     _check_size(image.size, limits)  # libheif learns the size anew while it decodes
     if not (getattr(image, "is_animated", False) and _is_empty(image)):
         return
+    # Each frame costs as much as the whole canvas: of a huge one the second is the last that is tried.
+    canvas = image.width * image.height
     with suppress(EOFError):
-        for frame in range(1, FRAMES):
+        for frame in range(1, min(FRAMES, max(2, limits.max_pixels // canvas))):
             image.seek(frame)
             _check_size(image.size, limits)  # pages of a TIFF have sizes of their own
             image.load()
@@ -293,15 +295,15 @@ def _unidentified(data: bytes) -> ImageError:
 
 def _check_header(data: bytes, limits: ImageLimits) -> None:
     """What decoders would take memory or hours for before, or beside, what Pillow lets us see."""
+    said = excess(data)
+    if said is not None:
+        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
     for width, height in stated_sizes(data):
         if width * height > limits.max_pixels:
             raise ImageError(
                 Reason.TOO_MANY_PIXELS,
                 f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
             )
-    said = excess(data)
-    if said is not None:
-        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
