@@ -29,6 +29,7 @@ from fgvr.image_headers import FRAMES, excess, stated_sizes
 from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
+from fgvr.system_places import leads_to_system
 from fgvr.web.addresses import NotAllowed, shown
 from fgvr.web.reader import HttpFailure, read_url
 
@@ -110,6 +111,8 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
         if other is None:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
+    if leads_to_system(path, limits.allowed_roots):
+        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is a link to a file of the system, which is no photo")
     if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     try:
