@@ -112,8 +112,8 @@ class _Tried:
             self.number, self.since = number, now
         elif now - self.since > HANDOVER:
             raise OwnerUnreadable(
-                f"{self.folder}: this session cannot make {lease.file_of(self.folder, number)}, which says whose run it "
-                "is: something that is no file of this program stands in its place. Remove it, or give this run "
+                f"{self.folder}: this session cannot make {lease.file_of(self.folder, number)}, which says whose run "
+                "it is: something that is no file of this program stands in its place. Remove it, or give this run "
                 "another --run.name"
             )
 
