@@ -32,7 +32,7 @@ from fgvr.safe_text import masked_words, safe
 FOLDER = "owner"
 HELD, RELEASED = "held", "released"
 TELL_SECONDS = 180.0
-_NUMBERED = re.compile(r"(\d{8})\.json")
+_NUMBERED = re.compile(r"(\d{8,18})\.json")
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,20 @@ class Owner:
         """As `as_json` wrote it; what cannot be read is an owner of whom nothing is known."""
         try:
             facts = json.loads(data)
-            return cls(**{**facts, "process": ProcessIdentity(**facts["process"])})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            owner = cls(**{**facts, "process": ProcessIdentity(**facts["process"])})
+            str(owner)
+            words = [owner.token, owner.user, owner.job, owner.state, *owner.command]
+            sound = all(isinstance(word, str) for word in words) and isinstance(owner.process.pid, int)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OSError,
+            RecursionError,
+        ):  # times that no clock has, too
             return cls()
+        return owner if sound else cls()
 
     def as_json(self) -> bytes:
         """As a file holds it."""

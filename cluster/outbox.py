@@ -162,8 +162,11 @@ class Note:
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """From a file."""
-        facts = json.loads(data)
+        """From a file; raises ValueError, KeyError, TypeError or AttributeError for what is no note."""
+        try:
+            facts = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("it is nested without end") from error
         facts |= {
             "tag": tuple(facts["tag"]),
             "news": News.of(facts["news"]),
@@ -172,7 +175,13 @@ class Note:
             "untold": True,
             "asked": True,
         }
-        return cls(**facts)
+        note = cls(**facts)
+        words = [note.name, note.table, note.run_id, note.store, *note.tag]
+        if len(note.tag) != 2 or not all(isinstance(word, str) for word in words):
+            raise TypeError("a name that is no text")
+        if note.status not in {RUNNING, FINISHED, FAILED, KILLED} or not isinstance(note.begun, int):
+            raise ValueError(f"{note.status} since {note.begun}: no state that MLflow has")
+        return note
 
 
 class Outbox:

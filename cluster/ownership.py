@@ -48,6 +48,10 @@ class RunTaken(UserError):
     """Another session works on the run; the message names it, and says how to take over."""
 
 
+class OwnerUnreadable(UserError):
+    """What should say whose a run is can be neither read nor made; the message names it."""
+
+
 def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monotonic, pause: Pause = time.sleep) -> Lease:
     """Own the run in `folder`; a name that is not there yet is one, too.
 
@@ -59,10 +63,12 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
 
     Raises:
         RunTaken: another session works on it.
+        OwnerUnreadable: something else is where its owner should stand.
     """
     me = Owner.here()
     waiting = _Waiting(folder, me)
     watch: _Watch | None = None
+    tried = _Tried(folder)
     try:
         while True:
             found = lease.newest(folder)
@@ -92,9 +98,30 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
                 lease.forget_earlier(mine)
                 _forget_waiting(folder)
                 return mine
+            tried.check(found[0] + 1 if found else 1, clock())
             pause(LOOK)  # another session was quicker
     finally:
         waiting.ends()
+
+
+@dataclass
+class _Tried:
+    """The number that this session could not take: who was quicker has it, and then the next one is tried."""
+
+    folder: str
+    number: int = 0
+    since: float = 0.0
+
+    def check(self, number: int, now: float) -> None:
+        """Raises OwnerUnreadable where nobody has it and it cannot be taken either."""
+        if self.number != number:
+            self.number, self.since = number, now
+        elif now - self.since > HANDOVER:
+            raise OwnerUnreadable(
+                f"{self.folder}: this session cannot make {lease.file_of(self.folder, number)}, which says whose run "
+                "it is: something that is no file of this program stands in its place. Remove it, or give this run "
+                "another --run.name"
+            )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fgvr.image_headers import FRAMES, excess, stated_sizes
 from fgvr.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.pixels import orientation, to_rgb, upright
 from fgvr.schemas import Failure, Reason
+from fgvr.system_places import leads_to_system
 from fgvr.web.addresses import NotAllowed, shown
 from fgvr.web.reader import HttpFailure, read_url
 
@@ -110,6 +111,8 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
         if other is None:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
+    if leads_to_system(path, limits.allowed_roots):
+        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is a link to a file of the system, which is no photo")
     if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     try:
@@ -251,8 +254,10 @@ def _load(image: Image.Image, limits: ImageLimits) -> None:
     _check_size(image.size, limits)  # libheif learns the size anew while it decodes
     if not (getattr(image, "is_animated", False) and _is_empty(image)):
         return
+    # Each frame costs as much as the whole canvas: of a huge one the second is the last that is tried.
+    canvas = image.width * image.height
     with suppress(EOFError):
-        for frame in range(1, FRAMES):
+        for frame in range(1, min(FRAMES, max(2, limits.max_pixels // canvas))):
             image.seek(frame)
             _check_size(image.size, limits)  # pages of a TIFF have sizes of their own
             image.load()
@@ -293,15 +298,15 @@ def _unidentified(data: bytes) -> ImageError:
 
 def _check_header(data: bytes, limits: ImageLimits) -> None:
     """What decoders would take memory or hours for before, or beside, what Pillow lets us see."""
+    said = excess(data)
+    if said is not None:
+        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
     for width, height in stated_sizes(data):
         if width * height > limits.max_pixels:
             raise ImageError(
                 Reason.TOO_MANY_PIXELS,
                 f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
             )
-    said = excess(data)
-    if said is not None:
-        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

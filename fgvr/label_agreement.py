@@ -23,6 +23,7 @@ is right: there the numbers still steer `adaptive`, but they are not told to any
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,8 @@ class Agreement:
             return ""
         if self.images < IMAGES_A_NAME * self.names:
             return f"{self.images / self.names:.1f} images a name on average, from {IMAGES_A_NAME} on it would tell"
+        if self.names == 1:
+            return "all images have one name, right or wrong"
         if 2 * self.once > self.names:
             return f"{self.once:,} of {self.names:,} names on a single image"
         return ""
@@ -106,6 +109,8 @@ def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precis
     The expectation was the order of two shares, and it is worth what the shares are: estimated far off, it may hold by
     chance.
     """
+    if not (math.isfinite(label_accuracy) and math.isfinite(neighbour_precision)):
+        return "true: not known of any image"
     purer = neighbour_precision > label_accuracy
     than = "purer than" if purer else "no purer than"
     words = f"true: neighbourhoods ({neighbour_precision:.2f}) {than} labels ({label_accuracy:.2f})"

@@ -11,6 +11,7 @@ RFC 7468 for PEM, RFC 3986 for URLs.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 MASK: Final = "***"
@@ -68,12 +69,24 @@ def is_secret_name(name: str) -> bool:
 
 
 def _digit_and_letter(text: str) -> bool:
-    return any(char.isdigit() for char in text) and any(char.isalpha() for char in text)
+    return re.search(r"\d", text) is not None and re.search(r"[^\W\d_]", text) is not None
 
 
 def _looks_random(text: str) -> bool:
-    """Whether some part without `-` and `_` is as no name is: ten letters and digits or more, and both."""
-    return _digit_and_letter(text) and any(len(part) >= 10 for part in re.split(r"[-_.]", text))
+    """Whether some part without `-` and `_` is as no name is: ten letters and digits or more, and both.
+
+    `sk-live-rock-2023-albumcover` is a product: its digits are a word of their own.
+    """
+    return any(len(part) >= 10 and _digit_and_letter(part) for part in re.split(r"[-_.]", text))
+
+
+def _changes_often(text: str) -> bool:
+    """Whether small letters, capitals and digits follow one another as by chance, and not as in InternVL3Finetuned2025.
+
+    By chance, half of two neighbours of 62 characters are of different kinds; where words meet, a fifth.
+    """
+    kinds = [char.isdigit() + 2 * char.isupper() for char in text]
+    return sum(a != b for a, b in pairwise(kinds)) > 0.36 * (len(kinds) - 1)
 
 
 # Every repetition has a bound where a match may begin at any place: without, a stranger's long text takes hours.
@@ -86,7 +99,6 @@ _SURE: Final = re.compile(
             rf"{_START}github_pat_[A-Za-z0-9_]{{20,255}}",
             rf"{_START}gh[pousr]_[A-Za-z0-9]{{20,255}}{_END}",
             rf"{_START}gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{20,255}}(?:\.\d\d\.\w{{7,12}})?",
-            rf"{_START}hf_(?=[a-z]{{0,40}}[A-Z0-9])[A-Za-z0-9]{{20,60}}{_END}",
             rf"{_START}(?:hf|api_org)_[A-Za-z0-9]{{34}}{_END}",
             rf"{_START}AIza[A-Za-z0-9_-]{{35}}(?![\w-])",
             rf"{_START}AIzaSy(?=[\w-]{{0,33}}\d)[A-Za-z0-9_-]{{20,33}}(?![\w-])",
@@ -98,13 +110,19 @@ _SURE: Final = re.compile(
             rf"{_START}pypi-Ag[A-Za-z0-9_-]{{50,1000}}",
             rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])",
             rf"{_START}do[opr]_v1_[0-9a-f]{{64}}{_END}",
-            rf"{_START}(?:gsk_|r8_|xai-|pplx-|nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
+            rf"{_START}(?:gsk_|r8_|xai-|pplx-)(?=[A-Za-z]{{0,250}}\d)[A-Za-z0-9]{{32,250}}{_END}",
+            rf"{_START}(?:nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
+            # Telegram's bots, and addresses at which whoever knows them may write.
+            r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}(?![\w-])",
+            r"(?<=hooks\.slack\.com/)(?:services|workflows)/[A-Za-z0-9/]{20,200}",
+            r"(?<=/api/webhooks/)\d{15,20}/[A-Za-z0-9_-]{20,100}",
             rf"{_START}AGE-SECRET-KEY-1[A-Z0-9]{{58}}{_END}",
             # JSON Web Tokens: two parts that begin like JSON objects in base64, and a signature.
             rf"{_START}eyJ[A-Za-z0-9_-]{{6,4000}}\.(?:eyJ[A-Za-z0-9_-]{{2,8000}}|[A-Za-z0-9_-]{{20,8000}})\.[A-Za-z0-9_-]{{5,2000}}",
         )
     )
 )
+_HF: Final = re.compile(rf"{_START}hf_([A-Za-z0-9]{{20,60}}){_END}")
 _LIKELY: Final = re.compile(
     rf"{_START}(?:sk-(?:proj|ant|svcacct|admin|or|live|test|lf|None)-[A-Za-z0-9_-]{{12,400}}"
     rf"|sk-(?=[A-Za-z0-9]{{16}})[A-Za-z0-9]{{16,400}}(?![\w-])"
@@ -139,6 +157,7 @@ _NAME: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"""[^"'\\\n]{1,4000}""")
 _BARE: Final = re.compile(r"""[^&\s"',;)}\]<>]{1,4000}""")
+_PART: Final = re.compile(r"""[^&\s"',;)}\]<>/]{1,4000}""")
 _HEADER: Final = re.compile(
     r"""(?P<head>(?<![\w])(?:proxy-)?authorization["']?\s{0,3}[:=,]\s{0,3}(?:b?["'])?)"""
     r"""(?:(?P<scheme>[A-Za-z][\w-]{1,30})[ \t]{1,3})?"""
@@ -158,6 +177,12 @@ _NAMED_HEADER: Final = re.compile(
 )
 
 
+_BEARER: Final = re.compile(r"(?<![\w-])([Bb]earer )(?=[\w~+/.-]{16})([\w~+/.-]{16,4000}={0,2})")
+# An entry of a netrc, and what curl takes.
+_LOGIN: Final = re.compile(
+    r"""(\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"""
+    r"""|(?<!\S)(?:-u|--user)[ \t=]{1,9}["']?[^\s:'"/]{1,200}:)(?!\*\*\*)[^\s'"]{1,400}"""
+)
 _COOKIE: Final = re.compile(
     r"""((?<![\w-])(?:set-)?cookie["']?[ \t]{0,3}[:,][ \t]{0,3}(?:b?["'])?)[\w.-]{1,80}=[^"'\n\\]{1,4000}""",
     re.IGNORECASE,
@@ -170,6 +195,7 @@ def mask_forms(text: str) -> str:
     text = _USER.sub(rf"\1{MASK}@", text)
     text = _QUERY.sub(_without_query_secret, text)
     text = _SURE.sub(MASK, text)
+    text = _HF.sub(lambda found: MASK if _changes_often(found[1]) else found[0], text)
     return _LIKELY.sub(lambda found: MASK if _looks_random(found[0]) else found[0], text)
 
 
@@ -177,11 +203,16 @@ def mask_places(text: str) -> str:
     """Messages, logs and command lines: also without what stands where a secret stands, by its header or its name."""
     text = _HEADER.sub(_without_credentials, text)
     text = _COOKIE.sub(rf"\1{MASK}", _NAMED_HEADER.sub(rf"\1{MASK}", text))
+    text = _LOGIN.sub(rf"\1{MASK}", text)
+    text = _BEARER.sub(lambda found: f"{found[1]}{MASK}" if _looks_random(found[2]) else found[0], text)
     parts, at = [], 0
     for name in _NAME.finditer(text):
         if name.start() < at or not is_secret_name(name["name"]):
             continue
-        value = (_QUOTED if name["open"] else _BARE).match(text, name.end())
+        form = _QUOTED if name["open"] else _BARE
+        if text[max(name.start() - 1, 0)] == "/":  # a folder called token=1, as partitions are
+            form = _PART
+        value = form.match(text, name.end())
         if value is not None and not value[0].startswith(MASK) and _is_secret(text, name, value):
             parts += [text[at : name.end()], MASK]
             at = value.end()
@@ -214,6 +245,6 @@ def _is_secret(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
     if words[-1].lower() in _PASSWORDS or words[-1].lower().endswith("password"):
         return said.lower() not in _PROSE
     if len(words) == 1:  # "Secret: a novel", "Token: ring" name things
-        return len(said) >= 6 and _digit_and_letter(said)
+        return len(said) >= 6 and _digit_and_letter(said[:200])
     prose = said.isalpha() and re.match(r" [a-z]{2,}", text[value.end() : value.end() + 20]) is not None
     return said.lower() not in _PROSE and not prose

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+_ODD_NUMBER = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
+"""YAML 1.1 reads 020 as 16 and 1:30 as 90."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})(?=/|$)")
 
 
@@ -48,7 +50,10 @@ def read_yaml(text: str) -> Any:
 
 
 def _check_fields(document: yaml.Node) -> None:
-    """Raise FieldError where a mapping says a field twice, or no value of it. Merges are not resolved yet."""
+    """Raise FieldError where a mapping says a field twice, or no value of it, or a number is another one to YAML.
+
+    Merges are not resolved yet.
+    """
     waiting, seen = [document], set()
     while waiting:
         node = waiting.pop()
@@ -57,6 +62,9 @@ def _check_fields(document: yaml.Node) -> None:
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
+        if isinstance(node, yaml.ScalarNode) and node.style is None and _ODD_NUMBER.fullmatch(node.value):
+            line = node.start_mark.line + 1
+            raise FieldError(f"line {line}: {node.value} is another number to YAML; write it plainly, a text in quotes")
         if not isinstance(node, yaml.MappingNode):
             continue
         lines: dict[tuple[str, str], int] = {}

@@ -23,13 +23,11 @@ import pyarrow.compute as pc
 from fgvr import storage
 from fgvr.archives.places import Unlisted, file_of
 from fgvr.schemas import Reason
+from fgvr.system_places import KEYS, is_system_place
 
 _INSIDE: Final = re.compile(r"(?:tar|parquet|unlisted)\+")
 _WEB: Final = r"(?i)^https?://"
-_KEYS: Final = r"|/\.(?:ssh|aws|azure|gnupg|kube|docker|password-store)/"
-_SYSTEM: Final = re.compile(rf"^/(?:proc|sys|etc|boot|dev(?!/shm/))(?:/|$){_KEYS}")
-"""Places of the system and of keys. No photos of a person lie there, but in memory (/dev/shm)."""
-_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$){_KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
+_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$)|{KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
 """What is to be looked at more closely; Arrow's expressions look at nothing ahead."""
 _UP: Final = r"/\.{1,2}(?:/|$)"
 """Parts of a key that mean another place wherever paths are simplified."""
@@ -96,7 +94,7 @@ class AllowedPlaces:
 
     def _allows_local(self, path: str) -> bool:
         if self.anywhere:
-            return self._below(path) or _SYSTEM.search(path) is None
+            return self._below(path) or not is_system_place(path)
         return self.allows_path(path)
 
     def allows_path(self, path: str) -> bool:

@@ -49,6 +49,8 @@ def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.T
 
 def check_field_guide(source: FieldGuideSource, folder: str) -> None:
     """Raises SourceError where the field guide can neither be read nor drawn in `folder`."""
+    from fgvr.demo.field_guide import has_own_questions
+
     if not storage.exists(storage.join(folder, SETTINGS)) and is_field_guide(folder):
         return  # drawn by `python -m fgvr.demo.field_guide`, which leaves no settings: taken as it is
     wanted = settings(source)
@@ -59,6 +61,11 @@ def check_field_guide(source: FieldGuideSource, folder: str) -> None:
         raise SourceError(
             f"ingest.source.draw_to = {folder}: the field guide there was drawn with {differing}; name another folder "
             "or remove this one"
+        )
+    if not storage.exists(storage.join(folder, SAMPLES)) and not has_own_questions(folder):
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: the field guide there is to be drawn to its end, and its "
+            f"{QUESTIONS_FILE} was changed, which that would undo; move this file, or name another folder"
         )
 
 

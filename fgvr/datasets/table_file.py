@@ -187,7 +187,8 @@ def _parquet_batches(path: str, source: TableSource, class_id_column: str | None
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in table.iter_batches(batch_size=CHUNK, columns=list(names)):
-            yield batch.rename_columns([names[name] for name in batch.schema.names])
+            there = [name for name in batch.schema.names if name in names]  # "a.b" also brings the b of a column a
+            yield batch.select(there).rename_columns([names[name] for name in there])
 
     return columns, batches()
 

@@ -30,6 +30,8 @@ def first_entry(folder: str) -> str | None:
         names = [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        return f"{folder} lies below a file"
     return min((name for name in names if not name.startswith(".") and name != "lost+found"), default=None)
 
 

@@ -83,8 +83,13 @@ def may_draw(folder: str) -> bool:
     """Whether a folder is empty, or a field guide whose questions nobody has changed."""
     if first_entry(folder) is None:
         return True
-    questions = f"{folder.rstrip('/')}/{QUESTIONS_FILE}"
-    return is_field_guide(folder) and (not storage.exists(questions) or storage.read_bytes(questions) == _questions())
+    return is_field_guide(folder) and has_own_questions(folder)
+
+
+def has_own_questions(folder: str) -> bool:
+    """Whether the questions in a field guide's folder are those that it was drawn with, or none yet."""
+    questions = storage.join(folder, QUESTIONS_FILE)
+    return not storage.exists(questions) or _questions().startswith(storage.read_bytes(questions))
 
 
 def _questions() -> bytes:

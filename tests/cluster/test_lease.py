@@ -175,7 +175,19 @@ def test_what_is_checked_is_the_run_around_a_file(tmp_path: Path) -> None:
     lease.check()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"token": 1}', '{"process": {}, "of_a_later_version": 1}'])
+UNREADABLE = [
+    *("", "[]", "{", "[" * 100_000, '{"token": 1}', '{"process": {}, "of_a_later_version": 1}'),
+    *('{"token": "a", "process": {}, "since": 1e18}', '{"token": "a", "process": {}, "since": NaN}'),
+    *('{"token": "a", "process": {}, "since": "noon"}', '{"token": "a", "process": {}, "command": null}'),
+    *(
+        '{"token": 5, "process": {}}',
+        '{"token": "a", "process": {"pid": "x"}}',
+        '{"token": "a", "process": {}, "state": 1}',
+    ),
+]
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_an_owner_that_cannot_be_read_is_one_of_whom_nothing_is_known(tmp_path: Path, text: str) -> None:
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "00000007.json").write_text(text)
@@ -206,3 +218,13 @@ def test_a_run_is_free_when_its_session_said_so_or_its_process_is_gone(tmp_path:
     assert owner_now(tmp_path).is_free
     mine.beat()
     assert owner_now(tmp_path).is_free
+
+
+def test_numbers_go_on_behind_the_last_of_eight_digits(tmp_path: Path) -> None:
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "99999999.json").write_text("{}")
+    mine = claim(str(tmp_path), 100_000_000, Owner.here())
+    assert mine is not None
+    mine.check()
+    assert numbers(str(tmp_path)) == [99_999_999, 100_000_000]
+    assert claim(str(tmp_path), 100_000_000, Owner.here()) is None

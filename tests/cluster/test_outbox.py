@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -359,9 +360,15 @@ def test_files_of_the_outbox_that_are_none_stay_and_are_said(
     folder.mkdir()
     for name, content in {"a.json": b"{", "b.json": b"[]", "c.json": b'{"name": 1}', "note.txt": b"mine"}.items():
         (folder / name).write_bytes(content)
+    note = json.loads(json.dumps(asdict(Note.new("labels"))))
+    changes = [{"tag": ["key"]}, {"tag": [1, {}]}, {"name": None}, {"status": "ASLEEP"}, {"begun": "noon"}]
+    for number, change in enumerate(changes):
+        (folder / f"n{number}.json").write_text(json.dumps(note | change))
+    (folder / "deep.json").write_bytes(b"[" * 100_000)
     session(tmp_path)
-    assert waiting(tmp_path) == ["a.json", "b.json", "c.json", "note.txt"]
-    assert caplog.text.count("cannot be read, so MLflow is not told it") == 3
+    names = ["a.json", "b.json", "c.json", "deep.json", *(f"n{number}.json" for number in range(len(changes)))]
+    assert waiting(tmp_path) == [*names, "note.txt"]
+    assert caplog.text.count("cannot be read, so MLflow is not told it") == len(names)
 
 
 def test_a_note_is_what_its_file_says(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cluster import lease
 from cluster.lease import LeaseLost, Owner, numbers
-from cluster.ownership import HANDOVER, SILENCE, RunTaken, acquire, look, owned
+from cluster.ownership import HANDOVER, SILENCE, OwnerUnreadable, RunTaken, acquire, look, owned
 from fgvr import storage
 from tests.cluster.leases import HandClock, dead_here, elsewhere, owner_now, taken_by
 
@@ -255,3 +255,11 @@ def test_in_a_bucket(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         first.check()
     second.check()
     assert numbers(folder) == [3]
+
+
+def test_a_folder_in_the_place_of_an_owner_is_said_and_not_waited_for_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "owner" / "00000001.json").mkdir(parents=True)
+    clock = HandClock()
+    with pytest.raises(OwnerUnreadable, match=r"00000001\.json.*Remove it"):
+        acquire(str(tmp_path), clock=clock, pause=clock.pause)
+    assert clock.now <= 2 * HANDOVER

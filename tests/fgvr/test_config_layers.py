@@ -102,6 +102,9 @@ def test_a_flag_that_says_nothing_or_two_things(argv: list[str], message: str, m
             r"line 5: class_column has no",
         ),
         ("near:\n  # lr: 1\nrun: {}\n", "line 1: near has no value"),
+        ("near:\n  epochs: 020\n", "line 2: 020 is another number to YAML"),
+        ("near: {epochs: 1:30}\n", "line 1: 1:30 is another number to YAML"),
+        ("embed: {splits: [007, test]}\n", "line 1: 007 is another number .* in quotes"),
         ("label: {images: {max_images: }}\n", "line 1: max_images has no value"),
         ('label: {images: {"max_images": 1, max_images: 2}}\n', "line 1: max_images stands there twice"),
         ('{"near": {"lr": 1, "lr": 1}}', "line 1: lr stands there twice"),
@@ -171,3 +174,11 @@ def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog
 def test_the_fields_that_may_have_no_effect_exist() -> None:
     names = {leaf.name for leaf in known_leaves(Config)}
     assert set(IDLE) <= names
+
+
+def test_a_number_that_yaml_reads_otherwise_is_refused_in_a_flag_too() -> None:
+    with pytest.raises(ConfigError, match=r"--near\.epochs: .*020 is another number"):
+        load("--near.epochs", "020")
+    assert load("--near.epochs", "20").near.epochs == 20
+    assert load("--run.name", "020").run.name == "020"
+    assert load("--near.lr", "0.05").near.lr == 0.05

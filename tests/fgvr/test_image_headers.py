@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from fgvr.config.data import ImageLimits
 from fgvr.image_headers import excess, stated_sizes
@@ -114,6 +114,67 @@ def test_exif_in_a_thousand_pieces(no_decoder):
     with pytest.raises(ImageError, match="bytes of EXIF"):
         decode_image(jpeg[:2] + piece * 65 + jpeg[2:], LIMITS)
     assert excess(jpeg[:2] + b"\xff" + piece * 3 + jpeg[2:]) is None
+
+
+def jpeg_of_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan, a pass over the whole picture, comes that often."""
+    jpeg = saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * scans + b"\xff\xd9"
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 255, marker, 2 + len(data)) + data
+
+
+SMALL_JPEG = saved(Image.new("RGB", (8, 8)), "JPEG")
+SMALL_GIF = saved(Image.new("L", (8, 8)), "GIF")
+COLOURS = SMALL_GIF.index(b"\x2c\0\0\0\0")  # the end of its palette, where the only frame begins
+COMMENT = b"\x21\xfe\x01x\0"
+MANY = {
+    "scans": jpeg_of_scans(2000),
+    "records": SMALL_JPEG[:2] + segment(0xED, b"Photoshop 3.0\0" + bytes(60_000)) * 80 + SMALL_JPEG[2:],
+    "fill bytes": SMALL_JPEG[:2] + b"\xff" * 3_000_000 + SMALL_JPEG[2:],
+    "an early end, then fill bytes": SMALL_JPEG[:2] + b"\xff\xd9" + b"\xff" * 3_000_000 + SMALL_JPEG[2:],
+    "segments": SMALL_JPEG[:2] + segment(0xFE, b"x") * 50_000 + SMALL_JPEG[2:],
+    "comments": SMALL_GIF[:COLOURS] + COMMENT * 70_000 + SMALL_GIF[COLOURS:],
+    "a comment": b"P6\n#" + b"x" * 3_000_000 + b"\n8 8 255\n" + bytes(192),
+    "blanks": b"P5" + b" " * 3_000_000 + b"8 8 255\n" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_what_a_program_writes_a_few_of_comes_in_thousands(name, no_decoder):
+    with pytest.raises(ImageError, match="more than a header needs") as caught:
+        decode_image(MANY[name], LIMITS)
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_few_of_them_and_what_lies_behind_a_picture_are_fine():
+    files = [
+        jpeg_of_scans(40),
+        jpeg_of_scans(3) + b"\xff\xda\0\x0c" * 500,  # a video that a telephone puts behind the picture
+        SMALL_JPEG[:2] + segment(0xE2, b"ICC_PROFILE\0" + b"\xff\xda" * 30_000) * 3 + SMALL_JPEG[2:],
+        SMALL_JPEG[:2] + b"\xff" * 100 + segment(0xED, bytes(65_000)) * 9 + SMALL_JPEG[2:],
+        b"P6 # GIMP\n# two lines\n200 # wide\n200\n255\n" + bytes(120_000),
+        b"Pf\n200 100\n-1.0\n" + bytes(80_000),
+        b"P4\n1000 1000\n" + bytes(125_000),
+    ]
+    for data in files:
+        assert excess(data) is None
+        assert decode_image(data, LIMITS).size[0] >= 8
+
+
+def test_frames_of_a_huge_empty_canvas_are_not_all_decoded(monkeypatch):
+    loaded = []
+    size = (600, 500)
+    frames = [Image.new("RGBA", size, (0, 0, shade, 0)) for shade in range(1, 12)]
+    animation = saved(Image.new("RGBA", size), "PNG", save_all=True, append_images=frames)
+    seek = PngImagePlugin.PngImageFile.seek
+    monkeypatch.setattr(
+        PngImagePlugin.PngImageFile, "seek", lambda self, frame: (loaded.append(frame), seek(self, frame))
+    )
+    assert decode_image(animation, LIMITS).size == size
+    assert loaded == [1, 2, 0]  # three canvases of 300,000 pixels are within a limit of a million
 
 
 def test_usual_files_stay():

@@ -128,3 +128,12 @@ def test_only_images_with_a_name_count():
     labels = np.concatenate([one_name_each([10] * 3), np.full((5, 11), -1, np.int32)])
     found = estimate(labels, k=3)
     assert (found.images, found.names, found.once) == (30, 3, 0)
+
+
+def test_one_name_for_all_and_a_truth_of_no_image_decide_nothing():
+    one = estimate(one_name_each([400]), k=3)
+    assert one.in_words().endswith("are: all images have one name, right or wrong")
+    assert truth_in_words(one, 0.13, 1.0) == "true: neighbourhoods (1.00) purer than labels (0.13)"
+    unknown = float("nan")
+    assert truth_in_words(Agreement(0.6, 0.64, 0.93), unknown, 0.9) == "true: not known of any image"
+    assert truth_in_words(Agreement(0.6, 0.64, 0.93), 0.6, unknown) == "true: not known of any image"

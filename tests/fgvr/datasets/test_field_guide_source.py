@@ -42,3 +42,22 @@ def test_a_place_of_its_own_is_not_drawn_over(tmp_path):
         SourceError, match=r"was drawn with train_per_class 1 \(asked for: 2\), seed 0 \(asked for: 4\)"
     ):
         read_source(FieldGuideSource(draw_to=place, train_per_class=2, test_per_class=1, seed=4), str(tmp_path))
+
+
+def test_questions_that_a_person_changed_are_not_drawn_over(tmp_path):
+    place = tmp_path / "birds"
+    source = FieldGuideSource(draw_to=str(place), train_per_class=1, test_per_class=1)
+    read_source(source, str(tmp_path))
+    (place / "samples.csv").unlink()  # as where the drawing was cut short
+    (place / "questions.txt").write_text("Has it my ring?\n")
+    with pytest.raises(SourceError, match=r"questions\.txt was changed"):
+        read_source(source, str(tmp_path))
+    assert (place / "questions.txt").read_text() == "Has it my ring?\n"
+    (place / "questions.txt").unlink()
+    assert read_source(source, str(tmp_path)).kept.rows == 72
+
+
+def test_a_place_below_a_file_is_refused_in_words(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    with pytest.raises(SourceError, match="lies below a file"):
+        read_source(FieldGuideSource(draw_to=str(tmp_path / "photo.jpg" / "birds")), str(tmp_path))

@@ -6,7 +6,7 @@ import pytest
 
 from fgvr.config.data import TableSource
 from fgvr.datasets import SourceError, check_source, read_source, source_state
-from fgvr.datasets.table_file import absolute_uris
+from fgvr.datasets.table_file import absolute_uris, read_table_file
 
 
 def test_csv_with_other_column_names(tmp_path):
@@ -283,3 +283,10 @@ def test_photos_without_class_or_split_are_said_with_their_share(tmp_path):
     (tmp_path / "long.csv").write_text(f'uri,class_name\na,"two\nlines"\nb,{"x" * 121}\nc,mug\n')
     (remark,) = listed(tmp_path / "long.csv")[1].remarks
     assert remark.startswith("2 names of classes go over several lines or beyond 120 characters (“two lines…”)")
+
+
+def test_a_column_whose_name_has_a_dot_beside_a_struct_of_that_name(tmp_path):
+    place = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"uri": ["x.jpg"], "a": [{"b": "inner"}], "a.b": ["heron"]}), place)
+    rows = pa.concat_tables(read_table_file(TableSource(path=str(place), class_column="a.b")))
+    assert rows["class_name"].to_pylist() == ["heron"]
