@@ -15,6 +15,8 @@ import s3fs
 
 from cluster.local_cluster import LocalCluster, free_port, local_cluster
 from fgvr import storage
+from fgvr.demo.field_guide import write_field_guide
+from fgvr.demo.questions import QUESTIONS
 from fgvr.tables import MANIFEST, part_name
 from tests.e2e import runs
 
@@ -74,6 +76,16 @@ def submit(
     return subprocess.run(command, env=env, cwd=runs.ROOT, capture_output=True, text=True, check=False, timeout=1500)
 
 
+def photos_in_the_bucket(drawn: Path) -> tuple[str, str]:
+    """A table of photos and a file of questions there, of names that are no names in MLflow."""
+    write_field_guide(drawn, per_class={"train": 2, "test": 1})
+    s3fs.S3FileSystem().put(f"{drawn}/images", "birds/of (2026)/images", recursive=True)
+    table, questions = "s3://birds/of (2026)/list, all+1's.csv", "s3://birds/of (2026)/what? [seen].txt"
+    storage.write_bytes(table, (drawn / "samples.csv").read_bytes())
+    storage.write_bytes(questions, "\n".join(question.text for question in QUESTIONS).encode())
+    return table, questions
+
+
 def test_without_the_token_nothing_is_let_in(head: LocalCluster, tmp_path: Path) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{head.dashboard}/api/jobs/", timeout=30)
@@ -90,8 +102,13 @@ def test_without_the_token_nothing_is_let_in(head: LocalCluster, tmp_path: Path)
 def test_a_submitted_run_does_the_whole_job_on_a_bucket_and_resumes_there(
     head: LocalCluster, bucket: dict[str, str], tmp_path: Path
 ) -> None:
+    table, questions = photos_in_the_bucket(tmp_path / "drawn")
+    values = {name: value for name, value in runs.TINY.items() if not name.startswith("ingest.")}
+    values |= {"ingest.source.kind": "table", "ingest.source.path": table, "questions.file": questions}
+    values |= {"run.folder": FOLDER, "run.name": "tiny", "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"}
     # Labels and aspects in one pass: one engine start less, and the table `looks` on a bucket.
-    arguments = runs.flags(FOLDER, tracking__uri=f"sqlite:///{tmp_path}/mlflow.db", aspects__with_labels="true")
+    values["aspects.with_labels"] = "true"
+    arguments = [word for name, value in values.items() for word in (f"--{name}", value)]
     env = runs.environment() | {name: value for name, value in head.environment().items() if name.startswith("RAY_")}
     done = submit(head, "full", arguments, env)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -100,7 +117,8 @@ def test_a_submitted_run_does_the_whole_job_on_a_bucket_and_resumes_there(
     assert set(runs.metrics(FOLDER)["methods"]) == {"mllm", "zs_clip", "near", "base", "makd"}
     samples = runs.rows(FOLDER, "samples")
     assert samples.num_rows == 36 * 3
-    assert all(uri.startswith("s3://birds/") for uri in samples["uri"].to_pylist())
+    assert all(uri.startswith("s3://birds/of (2026)/images/") for uri in samples["uri"].to_pylist())
+    assert storage.list_files(f"{FOLDER}/tiny/outbox") == []  # MLflow knows all, whatever the table is called
     embeddings = runs.table(FOLDER, "embeddings")
     assert embeddings.failed == 0
 
@@ -114,17 +132,6 @@ def test_a_submitted_run_does_the_whole_job_on_a_bucket_and_resumes_there(
     after = modified(embeddings.uri)
     assert {name for name in before if after[name] != before[name]} == {part_name(1)}
     assert runs.rows(FOLDER, "embeddings").equals(rows)
-
-    # The same photos as a table in the bucket, of a name that is no name in MLflow: the same vectors.
-    place = "s3://birds/of (2026)/list, all+1's.csv"
-    storage.write_bytes(place, "\n".join(["uri", *samples["uri"].to_pylist()]).encode())
-    listed = {"run.folder": "s3://birds/listed", "ingest.source.kind": "table", "ingest.source.path": place}
-    listed |= {"run.name": "tiny", "embed.workers.rows_per_part": "32"}
-    listed |= {"tracking.uri": f"sqlite:///{tmp_path}/mlflow.db"}
-    done = submit(head, "embed", [word for name, value in listed.items() for word in (f"--{name}", value)], env)
-    assert done.returncode == 0, done.stdout[-6000:]
-    assert runs.rows("s3://birds/listed", "embeddings")["vector"].equals(rows["vector"])
-    assert storage.list_files("s3://birds/listed/tiny/outbox") == []
 
 
 def modified(folder: str) -> dict[str, object]:
