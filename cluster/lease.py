@@ -80,14 +80,8 @@ class Owner:
             str(owner)
             words = [owner.token, owner.user, owner.job, owner.state, *owner.command]
             sound = all(isinstance(word, str) for word in words) and isinstance(owner.process.pid, int)
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            OSError,
-            RecursionError,
-        ):  # times that no clock has, too
+        # OSError: times that no clock has.
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
             return cls()
         return owner if sound else cls()
 

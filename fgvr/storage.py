@@ -197,17 +197,8 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
     """Write a whole file atomically, its folders included; replaces what was there."""
     if is_local(uri):
         target = local_path(uri)
-        # Hidden and unique: a killed writer leaves nothing that a listing would take for data.
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-        try:
-            with full_disk(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    _to_disk(file)
-                temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _beside(target, data) as whole:
+            whole.replace(target)
         return
     fs, path = resolve(uri)
     fs.pipe_file(path, data)
@@ -228,6 +219,16 @@ def create_bytes(uri: str | Path, data: bytes) -> bool:
             return read_bytes(uri) == data
         return read_bytes(uri) == data  # a store that knows no conditions overwrites: the last writer has it
     target = local_path(uri)
+    with _beside(target, data) as whole:
+        return _linked(whole, target)
+
+
+@contextmanager
+def _beside(target: Path, data: bytes) -> Iterator[Path]:
+    """A whole file on the disk beside `target`, whose folders are made; gone after the block. A full disk is told.
+
+    Hidden and unique: a killed writer leaves nothing that a listing would take for data.
+    """
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
         with full_disk(target):
@@ -235,7 +236,7 @@ def create_bytes(uri: str | Path, data: bytes) -> bool:
             with temporary.open("wb") as file:
                 file.write(data)
                 _to_disk(file)
-            return _linked(temporary, target)
+            yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
