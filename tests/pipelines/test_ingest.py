@@ -1,6 +1,7 @@
 import logging
 import os
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +213,14 @@ def test_allowed_roots_count_in_the_listing_and_in_no_other_stage(tmp_path):
     assert "1 rows name places" in given.extra["remarks"][0]
 
 
+def two_photos(folder: Path) -> Path:
+    photos = folder / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"1")
+    return photos
+
+
 def replace_photo(file, data: bytes, seconds: float = 5):
     """Another content under the same name, at another time."""
     file.write_bytes(data)
@@ -220,10 +229,7 @@ def replace_photo(file, data: bytes, seconds: float = 5):
 
 
 def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in ("a.jpg", "b.jpg"):
-        (photos / name).write_bytes(b"1")
+    photos = two_photos(tmp_path)
     options = {"kind": "folder", "path": str(photos)}
     first = ingest.run(context(tmp_path, **options))
     (photos / "c.jpg").write_bytes(b"new files wait for another snapshot")
@@ -281,10 +287,7 @@ def test_tars_that_were_replaced_are_another_table(tmp_path, path):
 
 def test_more_files_than_are_looked_at_are_left_to_snapshot(tmp_path, monkeypatch):
     monkeypatch.setattr("fgvr.datasets.marks.MOST", 1)
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for name in ("a.jpg", "b.jpg"):
-        (photos / name).write_bytes(b"1")
+    photos = two_photos(tmp_path)
     options = {"kind": "folder", "path": str(photos)}
     first = ingest.run(context(tmp_path, **options))
     replace_photo(photos / "b.jpg", b"22")

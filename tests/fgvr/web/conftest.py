@@ -5,7 +5,9 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 from urllib.parse import unquote
 
 import pytest
@@ -18,24 +20,46 @@ def a_jpeg() -> bytes:
     return sink.getvalue()
 
 
-class Shop(ThreadingHTTPServer):
-    """What it was asked, and how often at once."""
+class Server(ThreadingHTTPServer):
+    """What it was asked; answers that go on for ever end with `over`."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
+    def __init__(self, answers: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), answers)
         self.asked: Counter[str] = Counter()
-        self.headers: dict[str, dict[str, str]] = defaultdict(dict)
-        self.sent: Counter[str] = Counter()
-        self.inside = self.most_inside = 0
-        self.lock = threading.Lock()
         self.over = threading.Event()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+
+Running = TypeVar("Running", bound=Server)
+
+
+@contextmanager
+def running(server: Running) -> Iterator[Running]:
+    """A server that answers on a thread of its own until the block ends."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Shop(Server):
+    """What it was asked, and how often at once."""
+
+    def __init__(self) -> None:
+        super().__init__(_Answers)
+        self.headers: dict[str, dict[str, str]] = defaultdict(dict)
+        self.sent: Counter[str] = Counter()
+        self.inside = self.most_inside = 0
+        self.lock = threading.Lock()
 
 
 RAW = {"utf8": "/größe/ü b.jpg?ä=1".encode(), "latin1": "/größe.jpg".encode("latin-1"), "empty": b"", "blank": b"  "}
@@ -130,11 +154,5 @@ ODD = {
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    server = Shop()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running(Shop()) as server:
+        yield server

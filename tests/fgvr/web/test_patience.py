@@ -4,7 +4,6 @@ import http.server
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,23 +14,15 @@ from fgvr.config.web import WebPolicy
 from fgvr.images import ImageError, read_image
 from fgvr.web.hosts import MOST_HOSTS, SilentHosts
 from fgvr.web.names import look_up
-from tests.fgvr.web.conftest import a_jpeg
+from tests.fgvr.web.conftest import Server, a_jpeg, running
 
 
-class Slow(http.server.ThreadingHTTPServer):
+class Slow(Server):
     """/redirect/<n> leads to the next one after 0.4 s, for ever; /hang says nothing; /busy is overloaded."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.asked: Counter[str] = Counter()
+        super().__init__(_Answers)
         self.healthy = False
-        self.over = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -64,14 +55,8 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def slow() -> Iterator[Slow]:
-    server = Slow()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running(Slow()) as server:
+        yield server
 
 
 def limits(**policy: object) -> ImageLimits:
