@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,6 @@ from fgvr.config.data import ImageLimits
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.images import PIXELS
-from fgvr.mllm.reply_cache import with_run_replies
 from fgvr.part_worker import REMARKS
 from fgvr.safe_text import safe
 from fgvr.schemas import SCHEMA_VERSION
@@ -164,12 +163,7 @@ class RunContext:
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
     record: RunRecord | None = None
-    computes: ClassVar[bool] = True
-    """False: it only looks for what is there; nothing is measured, asked or started for what is not."""
     _mixture_said: bool = False
-
-    def __post_init__(self) -> None:
-        self.config = with_run_replies(self.config, self.folder)
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a file of the run folder's own: what was settled once for all later sessions.
@@ -193,6 +187,7 @@ class RunContext:
         inputs: Sequence[Table],
         compute: Callable[[StageFolder], StageSummary],
         workers: Workers | TrainWorkers | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> Table:
         """The stage's table: found finished, or computed by `compute` and committed.
 
@@ -203,11 +198,12 @@ class RunContext:
             inputs: tables that the stage reads.
             compute: writes parts and files into the folder and says what it wrote.
             workers: that compute it, whose kind of device the manifest states; None: the driver.
+            versions: of inputs that stand in the fingerprint as another version than today's, by their names.
 
         Raises:
             TooManyFailures: more rows failed than run.max_error_share allows.
         """
-        fingerprint = fingerprint_of(name, decides, inputs)
+        fingerprint = fingerprint_of(name, decides, inputs, versions)
         uri = storage.join(self.folder, "tables", name, fingerprint)
         if self.record is not None:
             self.record.stage(name, fingerprint)
@@ -311,11 +307,13 @@ def _placed(example: Example, samples: Table) -> Example:
     return replace(example, uri=shown_uri(uri))
 
 
-def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:
-    """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits."""
-    text = json.dumps(
-        [name, SCHEMA_VERSION, plain(decides), [[table.name, table.version] for table in inputs]], sort_keys=True
-    )
+def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table], versions: Mapping[str, str] | None = None) -> str:
+    """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits.
+
+    `versions`: of inputs that stand for another version than today's, by their names.
+    """
+    made_of = [[table.name, (versions or {}).get(table.name, table.version)] for table in inputs]
+    text = json.dumps([name, SCHEMA_VERSION, plain(decides), made_of], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import Workers
-from fgvr.config.models import DEMO_MODEL, Mllm, VllmBackend
+from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.mllm import environment
 from fgvr.mllm.cards import card_bytes, cards_here, smallest_here
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import EngineSize, check_cpu_cache, check_on_gpus, size_of
 from fgvr.mllm.memory import GIB, NotEnoughMemory, available_bytes, engine_bytes
 from fgvr.mllm.model_files import find
-from pipelines.teacher import asks_mllm
+from pipelines.stage import Stage, setting
 
 log = logging.getLogger(__name__)
 
 
-def check_engines(config: Config) -> None:
-    """Raise a UserError that names the field, and say how much memory each engine will need.
+def check_engines(config: Config, stages: Iterable[Stage]) -> None:
+    """Raise a UserError that names the field, and say how much memory each engine of these stages will need.
 
     Raises:
         ConfigError: GPUs reserved and GPUs used differ, or engines that share a GPU take more than there is.
@@ -31,7 +31,7 @@ def check_engines(config: Config) -> None:
         NotEnoughMemory: it cannot fit on the card or the machine.
     """
     told: set[str] = set()
-    for engine in _engines(config):
+    for engine in _engines(config, stages):
         mllm = engine.backend
         _check_gpus(engine)
         check_engine_args(mllm.engine_args, on_cpu=engine.workers.num_gpus == 0, place=engine.place)
@@ -53,18 +53,13 @@ class _Engine:
     backend: VllmBackend
 
 
-def _engines(config: Config) -> Iterator[_Engine]:
-    asked: list[tuple[str, Workers, str, Mllm | None]] = [
-        ("label.workers", config.label.workers, "mllm", config.mllm),
-        ("aspects.workers", config.aspects.workers, "mllm", config.mllm),
-        ("questions.workers", config.questions.workers, "questions.llm", config.questions.llm),
-    ]
-    if asks_mllm(config.makd):
-        asked.append(("class_scores.workers", config.class_scores.workers, "mllm", config.mllm))
-    if "finer" in config.evaluate.methods:
-        llm = config.baselines.finer.llm
-        asked.append(("questions.workers", config.questions.workers, "baselines.finer.llm", llm))
-    for field, workers, place, model in asked:
+def _engines(config: Config, stages: Iterable[Stage]) -> Iterator[_Engine]:
+    """Each pair of workers and model once, in the order of a run."""
+    places = dict.fromkeys((stage.workers(config), stage.model(config)) for stage in stages)
+    for field, place in places:
+        if field is None or place is None:
+            continue
+        workers, model = setting(config, field), setting(config, place)
         if isinstance(model, VllmBackend):
             yield _Engine(field, workers, place, model)
 

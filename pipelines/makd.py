@@ -2,7 +2,7 @@
 
     python pipelines/makd.py --makd.backbone resnet18 --makd.alpha 4
 
-The table has a row for each training image: its class target, whether it was held out to choose the best epoch, and
+The table has one row per training image: its class target, whether it was held out to choose the best epoch, and
 why it was left out if it was; photos that were lost only while it trained are counted by reason (`lost`, in the log
 and the table's metadata). Beside it: `model/` (the best epoch on the held-out images, else the last), `last/`,
 `history.json`. The class target is the true class where the data has one, else NeaR's label (`makd.target`). The
@@ -13,30 +13,32 @@ class outputs to both: any earlier student, or the MLLM; it lies beside, in `tea
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from cluster.stage import RunContext, StageFolder, StageSummary
-from cluster.stage_files import training_name
-from cluster.tracking import log_history, log_model
-from cluster.train import train
 from fgvr import storage
-from fgvr.config import ConfigError, Makd
-from fgvr.precision import of_workers
-from fgvr.students.architecture import StudentSpec, build_student
-from fgvr.tables import Table
-from fgvr.training.assemble import TrainingSet
-from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
-from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
-from fgvr.training.makd import RECIPE, train_student
-from fgvr.training.schedule import bounded_by_steps
-from fgvr.training.student_data import StudentJob
-from pipelines.flow import Flow, stage_main
-from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
-from pipelines.teacher import recipe
+from fgvr.config import Config, ConfigError
+from fgvr.config import Makd as MakdConfig
+from pipelines.command import stage_main
+from pipelines.stage import Look, Run, Stage
+from pipelines.student_task import (
+    StudentTask,
+    assembled,
+    check_student,
+    class_names,
+    student_spec,
+    student_tables,
+    student_task,
+)
+from pipelines.teacher import check_classes, find_teacher, recipe
+
+if TYPE_CHECKING:
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.students.architecture import StudentSpec
+    from fgvr.training.assemble import TrainingSet
 
 log = logging.getLogger(__name__)
 
-Variant = Literal["makd", "base"]
 MODEL_FOLDER = "model"
 TEACHER_FOLDER = "teacher"
 ROWS_PER_PART = 2**20
@@ -47,32 +49,98 @@ WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspec
 NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "images", "workers", "precision"}
 
 
-def run(context: RunContext, flow: Flow, variant: Variant) -> Table:
-    """The student with aspects or without."""
-    config = context.config
-    settings = config.makd if variant == "makd" else config.makd.model_copy(update=WITHOUT_ASPECTS)
-    if settings.split == config.evaluate.split:
-        raise ConfigError(f"makd.split = {settings.split}: the students would train on the images of evaluate.split")
-    build_student(spec_of(settings, ("a",), ()))  # a name that timm does not know shows before hours of aspects
-    task = student_task(flow, settings)
+class Student(Stage):
+    """A student: its training targets, its history and its model."""
 
-    def compute(folder: StageFolder) -> StageSummary:
-        training_set = assembled(flow, task)
-        return _train(folder, training_set, student_spec(flow, task, training_set), task)
+    phase = "train"
 
-    decides = {
-        "version": RECIPE,
-        "recipe": recipe(settings, set(Makd.model_fields) - NOT_DECIDING, task.teacher),
-        "precision": of_workers(settings.workers, settings.precision),
-        "limits": config.ingest.limits,
-        **task.decides,
-    }
-    return context.stage(variant, decides=decides, inputs=task.inputs, compute=compute, workers=settings.workers)
+    def settings(self, config: Config) -> MakdConfig:
+        """Its recipe."""
+        return config.makd
+
+    def check(self, config: Config) -> None:
+        """The backbone and the teacher, and that nothing is learned of the images that are evaluated on."""
+        makd = config.makd
+        if makd.split == config.evaluate.split:
+            raise ConfigError(f"makd.split = {makd.split}: the students would train on the images of evaluate.split")
+        check_student(config)
+
+    def recheck(self, run: Look) -> None:
+        """A teacher of other classes, as soon as they are known: by the samples, or by NeaR."""
+        settings = self.settings(run.config)
+        if settings.distillation.kind != "none":
+            check_classes(find_teacher(settings), class_names(run))
+
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """That which is learned from."""
+        return [("makd.split", config.makd.split)]
+
+    def workers(self, config: Config) -> str | None:
+        """Those that train it."""
+        return "makd.workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """What gives its classes, and what it learns besides."""
+        return student_tables(run, self.settings(run.config))
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The recipe of the training, the teacher by what it is, and which images, where they are not all."""
+        from fgvr.precision import of_workers
+        from fgvr.training.makd import RECIPE
+
+        settings, task = self.settings(run.config), self._task(run)
+        return {
+            "version": RECIPE,
+            "recipe": recipe(settings, set(MakdConfig.model_fields) - NOT_DECIDING, task.teacher),
+            "precision": of_workers(settings.workers, settings.precision),
+            "limits": run.config.ingest.limits,
+            **task.decides,
+        }
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Put the training set together, and train."""
+        task = self._task(run)
+        training_set = assembled(run, task)
+        return _train(run, folder, training_set, student_spec(run, task, training_set), task)
+
+    def _task(self, run: Run) -> StudentTask:
+        return student_task(run, self.settings(run.config))
 
 
-def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask) -> StageSummary:
+class Makd(Student):
+    """The student with aspects."""
+
+    table = "makd"
+
+
+class Base(Student):
+    """The same student without aspects."""
+
+    table = "base"
+
+    def wanted(self, config: Config) -> bool:
+        """As `makd.base` says."""
+        return config.makd.base
+
+    def settings(self, config: Config) -> MakdConfig:
+        """Without aspects: of their settings none decides it."""
+        return config.makd.model_copy(update=WITHOUT_ASPECTS)
+
+
+def _train(
+    run: Run, folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask
+) -> StageSummary:
     """Train, keep the models, and list the images."""
-    config, examples = folder.context.config, training_set.examples
+    from cluster.stage_files import training_name
+    from cluster.tracking import log_history, log_model
+    from cluster.train import train
+    from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
+    from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
+    from fgvr.training.makd import train_student
+    from fgvr.training.schedule import bounded_by_steps
+    from fgvr.training.student_data import StudentJob
+
+    config, examples = run.config, training_set.examples
     settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
     if settings.epochs < task.settings.epochs:
         log.info(
@@ -139,4 +207,4 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: (flow.base, flow.makd), check=check_student, asks=("base", "makd"))
+    stage_main(__doc__, "base", "makd")

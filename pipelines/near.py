@@ -2,58 +2,89 @@
 
     python pipelines/near.py --near.loss proden --near.epochs 200 --near.workers.num_workers 2
 
-The table has a row for each discovery image: its candidates, what the trained model makes of them, and the heaviest
+The table has one row per discovery image: its candidates, what the trained model makes of them, and the heaviest
 one. Beside it: `model/` (classifies any image into the label space; fgvr.classifier), `history.json`. The best epoch
 on held-out images is kept where `near.validation_share` holds some out, else the last one.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from cluster.stage import RunContext, StageFolder, StageSummary
-from cluster.stage_files import training_name
-from cluster.tracking import log_model
-from cluster.train import train
 from fgvr import storage
-from fgvr.candidate_table import disambiguate
-from fgvr.candidates import NONE
-from fgvr.clip.source import find_clip, pinned
-from fgvr.config import ConfigError, Near, SimulatedVectors
-from fgvr.label_truth import true_label_ids
-from fgvr.mllm.label_space import read_label_space
-from fgvr.precision import of_workers
-from fgvr.tables import Table
-from fgvr.training.near import RECIPE, train_near
-from fgvr.training.near_data import NearJob
-from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
-from pipelines import embed
-from pipelines.flow import stage_main
+from fgvr.config import Config, ConfigError, SimulatedVectors
+from fgvr.config import Near as NearConfig
+from pipelines.command import stage_main
+from pipelines.embed import vectors_at
+from pipelines.stage import Run, Stage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.tables import Table
 
 ROWS_PER_PART = 65_536
 # What changes only how a training runs, not what comes out.
 NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
 
 
-def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, candidates: Table) -> Table:
+class Near(Stage):
     """The disambiguated labels of the discovery images, with the model that gave them."""
-    config = context.config
-    if isinstance(config.embed.vectors, SimulatedVectors):
-        raise ConfigError("embed.vectors.kind = simulated: NeaR learns nothing from made-up vectors; set it to clip")
-    clip = pinned(config.clip)
-    views = None
-    if config.near.views > 1:
-        views = embed.run_views(context, samples, candidates.read(["image_id"])["image_id"].to_numpy())
-    inputs = [samples, labels, embeddings, candidates, *([] if views is None else [views])]
 
-    def compute(folder: StageFolder) -> StageSummary:
+    table = "near"
+    phase = "train"
+
+    def check(self, config: Config) -> None:
+        """Made-up vectors teach nothing."""
+        if isinstance(config.embed.vectors, SimulatedVectors):
+            raise ConfigError(
+                "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
+                "only pipelines/embed.py and pipelines/candidates.py"
+            )
+
+    def workers(self, config: Config) -> str | None:
+        """Those that train it."""
+        return "near.workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """Names, vectors, candidates, and augmented views where there are to be some."""
+        views = ("views",) if run.config.near.views > 1 else ()
+        return ("samples", "labels", "embeddings", "candidates", *views)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The recipe of the training, and the CLIP whose text side learns."""
+        from fgvr.clip.source import find_clip
+        from fgvr.precision import of_workers
+        from fgvr.training.near import RECIPE
+
+        near = run.config.near
+        return {
+            "version": RECIPE,
+            "recipe": {name: getattr(near, name) for name in NearConfig.model_fields if name not in NOT_DECIDING},
+            "clip": find_clip(vectors_at(run.config)).identity(),
+            "precision": of_workers(near.workers),
+        }
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Train, keep the model, and let it say which candidate each image is."""
+        from cluster.stage_files import training_name
+        from cluster.tracking import log_model
+        from cluster.train import train
+        from fgvr.candidate_table import disambiguate
+        from fgvr.training.near import train_near
+        from fgvr.training.near_data import NearJob
+        from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
+
+        config, candidates = run.config, run.table("candidates")
         job = NearJob(
             settings=config.near,
-            clip=clip,
-            labels=labels.uri,
-            embeddings=embeddings.uri,
+            clip=vectors_at(config),
+            labels=run.table("labels").uri,
+            embeddings=run.table("embeddings").uri,
             candidates=candidates.uri,
-            views=None if views is None else views.uri,
+            views=run.table("views").uri if config.near.views > 1 else None,
         )
         trained = train(
             train_near,
@@ -73,21 +104,17 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, c
         rows = disambiguate(candidates.read(), read_weights(checkpoint))
         storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
         summary = folder.write_table(rows, ROWS_PER_PART)
-        summary.metrics = trained.metrics | _against_truth(samples, labels, rows)
+        summary.metrics = trained.metrics | _against_truth(run.table("samples"), run.table("labels"), rows)
         summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
         return summary
-
-    decides = {
-        "version": RECIPE,
-        "recipe": {name: getattr(config.near, name) for name in Near.model_fields if name not in NOT_DECIDING},
-        "clip": find_clip(clip).identity(),
-        "precision": of_workers(config.near.workers),
-    }
-    return context.stage("near", decides=decides, inputs=inputs, compute=compute, workers=config.near.workers)
 
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
     """Share of right labels after training among images whose true name is known; empty where none is."""
+    from fgvr.candidates import NONE
+    from fgvr.label_truth import true_label_ids
+    from fgvr.mllm.label_space import read_label_space
+
     space = read_label_space(labels).labels
     names = samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
     truth = true_label_ids(names, space)
@@ -97,4 +124,4 @@ def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, f
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.near, asks=("near",))
+    stage_main(__doc__, "near")

@@ -15,7 +15,7 @@ from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
 from pipelines import evaluate
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 ROWS = 8
@@ -30,7 +30,7 @@ class Asking(RunContext):
     prints: dict[str, str] = field(default_factory=dict)
     deciding: dict[str, Any] = field(default_factory=dict)
 
-    def stage(self, name: str, *, decides: Any, inputs: Any, compute: Any, workers: Any = None) -> Table:
+    def stage(self, name: str, *, decides: Any, inputs: Any, **_: Any) -> Table:
         # Without the inputs: of a change each stage that it concerns itself is told.
         self.prints[name], self.deciding[name] = fingerprint_of(name, decides, []), decides
         table = made_up(self.folder, name)
@@ -73,12 +73,12 @@ def made_up(folder: str, name: str) -> Table:
 
 
 def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[str, str]:
-    """Stage → its fingerprint, of all stages that these tables of `pipelines.flow.Flow` need.
+    """Stage → its fingerprint, of all stages that these tables need.
 
     Args:
         config: of the run.
         folder: of the run; made-up tables lie there.
-        wanted: properties of Flow.
+        wanted: tables.
     """
     return asking(config, folder, wanted).prints
 
@@ -86,7 +86,7 @@ def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[
 def asking(config: Config, folder: Path, wanted: tuple[str, ...]) -> Asking:
     """The context that was asked."""
     context = Asking(config, str(folder), NoTracking())
-    flow = Flow(context)
+    run = Run(context)
     for name in wanted:
-        getattr(flow, name)
+        run.table(name)
     return context

@@ -589,20 +589,18 @@ def filled(value: Any, files: dict[str, str]) -> Any:
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What stages look at before they ask, and what costs seconds or a worker."""
-    monkeypatch.setattr("pipelines.makd.build_student", lambda *_: None)
-    monkeypatch.setattr("pipelines.detect.check_detection", lambda *_: None)
     monkeypatch.setattr("pipelines.detect._annotated", annotated)
-    monkeypatch.setattr("pipelines.detect.pretrained_weights", lambda name: {"name": name, "commit": "c"})
+    monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: {"name": name, "commit": "c"})
     monkeypatch.setattr("pipelines.neighbours.plan_search", planned)
 
 
-def annotated(flow: Any, split: str) -> tuple[Any, Any]:
-    rows = flow.samples.read()
+def annotated(run: Any, split: str) -> tuple[Any, Any]:
+    rows = run.table("samples").read()
     return type("Annotated", (), {"categories": ()}), rows.filter([each == split for each in rows["split"].to_pylist()])
 
 
-def planned(context: Any, name: str, size: Any) -> Any:
-    search = context.config.neighbours
+def planned(run: Any, name: str, size: Any) -> Any:
+    search = run.config.neighbours
     facts = {"method": "ivf" if search.method == "ivf" else "exact", "lists": 7, "shards": 1, "tasks": False}
     return type("Planned", (), facts)
 
