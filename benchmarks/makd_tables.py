@@ -39,7 +39,7 @@ from fgvr.config.load import read_preset
 from fgvr.config.tree import merge, nested
 from fgvr.demo.questions import QUESTIONS
 from fgvr.errors import UserError
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 
 PUBLISHED = Path(__file__).with_name("makd_published.yaml")
 

@@ -44,7 +44,7 @@ from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import SPECIES
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
-from pipelines.flow import Flow
+from pipelines.stage import Run
 
 STAGES = {
     "samples": ("samples",),
@@ -109,7 +109,7 @@ def draw(folder: Path, rows: int) -> None:
 def measure(config: Config, stages: Sequence[str], measured: Path | None) -> None:
     """Compute stages in this process, and write down what each took; None: do not."""
     with open_run(config) as context:
-        flow = Flow(context)
+        flow = Run(context)
         for stage in stages:
             forget_peak()
             with object_store() as store:

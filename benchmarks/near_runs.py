@@ -24,7 +24,7 @@ from fgvr.metrics.semantic import SentenceBert
 from fgvr.report.costs import method_costs
 from fgvr.report.results import MethodCost, stage_results
 from pipelines.billing import billing
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from pipelines.methods import predict
 
 log = logging.getLogger(__name__)
@@ -93,18 +93,18 @@ class DataSetRuns:
 
     def _measure(self, config: Config, row: Row) -> Measured:
         context = RunContext(config, self._context.folder, self._context.tracker)
-        flow = Flow(context)
+        flow = Run(context)
         evaluate = config.evaluate
-        labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
+        labelled = readable(flow.table("labels").read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
         columns = ["image_id", "split", "class_name"]
         images = choose_images(
-            flow.samples.batches(columns),
+            flow.table("samples").batches(columns),
             labelled,
             split=evaluate.split,
             max_images=evaluate.max_images,
             seed=evaluate.seed,
         )
-        true = flow.samples.take(images.ids, ["class_name"])["class_name"].to_pylist()
+        true = flow.table("samples").take(images.ids, ["class_name"])["class_name"].to_pylist()
         known = [place for place, name in enumerate(true) if name]
         ids = images.ids[np.array(known, np.int64)]
         predictions = predict(context, flow, config.evaluate.methods[0], ids)

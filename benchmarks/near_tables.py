@@ -41,7 +41,7 @@ from fgvr.config.load import read_preset
 from fgvr.config.models import DEMO_MODEL
 from fgvr.config.tree import merge, nested
 from fgvr.errors import UserError
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 
 EXPERTS_PORT = 8123
 """Always the same: a server's address is part of what its answers are known by."""

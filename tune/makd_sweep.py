@@ -22,7 +22,7 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.schedule import bounded_by_steps
 from fgvr.training.student_data import StudentJob
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
 from pipelines.student_task import assembled, check_student, student_spec, student_task
 from pipelines.teacher import Teacher, recipe
@@ -60,7 +60,7 @@ class MakdSweep:
     objective: Objective = OBJECTIVE
 
     @classmethod
-    def of(cls, flow: Flow) -> MakdSweep:
+    def of(cls, flow: Run) -> MakdSweep:
         """From the tables of a run; missing ones are computed.
 
         Raises:

@@ -24,7 +24,7 @@ from fgvr import storage
 from fgvr.config import Config
 from fgvr.config.load import help_text
 from fgvr.datasets import check_place
-from pipelines.flow import PRESETS, Flow
+from pipelines.command import PRESETS, Run
 from pipelines.needs import Target
 from pipelines.places import check_stores
 from pipelines.plan import check_asked, plan, tell_bill
@@ -50,7 +50,7 @@ from tune.trial_runs import TrialRuns
 
 log = logging.getLogger(__name__)
 
-STAGES: dict[str, Callable[[Flow], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
+STAGES: dict[str, Callable[[Run], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
 TARGETS: dict[str, tuple[Target, ...]] = {"near": ("near",), "makd": ("makd",)}
 """Tables whose making a sweep needs, for which models may have to be asked."""
 
@@ -72,7 +72,7 @@ class Options:
     seed: int = 0
 
 
-def run(flow: Flow, options: Options) -> list[TrialOutcome]:
+def run(flow: Run, options: Options) -> list[TrialOutcome]:
     """The whole sweep; returns how its trials went, best first.
 
     Raises:
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_main(
         __doc__,
         PRESETS,
-        lambda context: run(Flow(context), options),
+        lambda context: run(Run(context), options),
         check=lambda config: check(config, options),
         plan=lambda config: plan(config, TARGETS[options.stage]),
         argv=rest,

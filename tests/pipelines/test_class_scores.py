@@ -16,7 +16,7 @@ from fgvr.mllm.backend import NameAnswer, NameTask, Picture
 from fgvr.mllm.class_score_worker import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
 from pipelines import class_scores
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from pipelines.student_task import assembled, student_task
 from pipelines.teacher import MllmTeacher, recipe
 from tests.untracked import NoTracking
@@ -41,7 +41,7 @@ def in_this_process(folder: StageFolder, job: PartJob, ids: np.ndarray) -> Stage
 
 
 @pytest.fixture
-def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
+def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Four training photos of two classes, of which the third cannot be read, and one of another split."""
     monkeypatch.setattr(StageFolder, "run_parts", in_this_process)
     listing = ["uri,split,class_name"]
@@ -71,11 +71,11 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
         "makd": {"validation_share": 0, "distillation": {"kind": "kd", "teacher": "mllm"}},
         "run": {"max_error_share": 0.5},
     }
-    return Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
+    return Run(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
 
 
-def test_scores_of_the_student_s_images_and_classes(flow: Flow) -> None:
-    table = flow.class_scores
+def test_scores_of_the_student_s_images_and_classes(flow: Run) -> None:
+    table = flow.table("class_scores")
     assert (table.rows, table.failed) == (4, 1)
     rows = table.read().to_pylist()
     assert [row["image_id"] for row in rows] == [0, 1, 2, 3]
@@ -84,7 +84,7 @@ def test_scores_of_the_student_s_images_and_classes(flow: Flow) -> None:
     assert rows[2]["error"]["reason"] == "not_an_image"
 
 
-def test_the_student_is_taught_by_them(flow: Flow, tmp_path: Path) -> None:
+def test_the_student_is_taught_by_them(flow: Run, tmp_path: Path) -> None:
     base = flow.context.config.makd.model_copy(update={"alpha": 0.0})
     task = student_task(flow, base)
     assert [each.name for each in task.inputs] == ["samples", "class_scores"]
@@ -98,12 +98,12 @@ def test_the_student_is_taught_by_them(flow: Flow, tmp_path: Path) -> None:
     assert recipe(base, {"distillation"}, task.teacher)["distillation"].teacher == "mllm"
 
 
-def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Flow) -> None:
+def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Run) -> None:
     def with_prompt(prompt: str) -> str:
         scores = flow.context.config.class_scores.model_copy(update={"prompt": prompt})
         config = flow.context.config.model_copy(update={"class_scores": scores})
         context = RunContext(config, flow.context.folder, NoTracking())
         return class_scores.run(context, flow).fingerprint
 
-    assert with_prompt("Which bird?") == flow.class_scores.fingerprint  # the words of label.prompt
-    assert with_prompt("Which species?") != flow.class_scores.fingerprint
+    assert with_prompt("Which bird?") == flow.table("class_scores").fingerprint  # the words of label.prompt
+    assert with_prompt("Which species?") != flow.table("class_scores").fingerprint

@@ -171,11 +171,11 @@ def birds(tmp_path_factory) -> Path:
 
 def nearest_coverage_again(flow) -> float:
     """Share of candidate sets with the name nearest to the truth, one image after the other."""
-    names = json.loads(Path(flow.labels.path("label_space.json")).read_text())["labels"]
+    names = json.loads(Path(flow.table("labels").path("label_space.json")).read_text())["labels"]
     encoder, held = SentenceBert(), []
     vectors = [encoder.encode([name])[0] for name in names]
-    for row in flow.candidates.read(["image_id", "label_ids"]).to_pylist():
-        truth = flow.samples.take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
+    for row in flow.table("candidates").read(["image_id", "label_ids"]).to_pylist():
+        truth = flow.table("samples").take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
         cosines = [float(encoder.encode([truth])[0] @ vector) for vector in vectors]
         held.append(int(np.argmax(cosines)) in row["label_ids"])
     return float(np.mean(held))
@@ -190,7 +190,7 @@ def test_with_truth(birds, tmp_path):
     page = (tmp_path / "run/report/report.html").read_text()
 
     rows = table.read().to_pylist()
-    truth = flow.samples.take(np.array([row["image_id"] for row in rows]), ["class_name", "split"]).to_pylist()
+    truth = flow.table("samples").take(np.array([row["image_id"] for row in rows]), ["class_name", "split"]).to_pylist()
     assert {row["split"] for row in truth} == {"test"}
     for method in ("zs_clip", "near"):  # top-1 counted again from the table
         hits = np.mean(
@@ -203,7 +203,7 @@ def test_with_truth(birds, tmp_path):
     assert facts["evaluation"]["scored"] == len(rows)
     assert facts["cost"]["prompt_tokens"] == 900
     assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
-    assert facts["candidates"]["coverage"] == flow.candidates.extra["metrics"]["coverage"]
+    assert facts["candidates"]["coverage"] == flow.table("candidates").extra["metrics"]["coverage"]
     assert facts["candidates"]["nearest_coverage"] == pytest.approx(nearest_coverage_again(flow))
     rate = facts["stages"]["embeddings"]["seconds"] / facts["stages"]["embeddings"]["rows"]
     near, own = facts["costs"]["methods"]["near"], facts["stages"]["eval_near"]
@@ -232,7 +232,7 @@ def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
     assert facts["evaluation"]["trained_on"]
     assert facts["evaluation"]["scored"] == 0
     assert facts["methods"]["near"]["sacc"] is None
-    assert facts["methods"]["mllm"]["unnamed"] == flow.labels.read(["error"])["error"].drop_null().length()
+    assert facts["methods"]["mllm"]["unnamed"] == flow.table("labels").read(["error"])["error"].drop_null().length()
     shares = np.array(facts["agreement"]["share"])
     names = table.read()
     same = np.mean([a == b for a, b in zip(names["zs_clip"].to_pylist(), names["near"].to_pylist(), strict=True)])
@@ -260,7 +260,7 @@ def test_aspects_of_photos_without_truth(birds, tmp_path, monkeypatch):
     flow = small_run(tmp_path, {"kind": "folder", "path": f"{birds}/images/train"}, methods=["mllm", "makd"])
     evaluate.run(flow.context, flow)
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())["aspects"]
-    rows = [row for n, row in enumerate(flow.labels.read().to_pylist()) if n % 6 and row["label"]]
+    rows = [row for n, row in enumerate(flow.table("labels").read().to_pylist()) if n % 6 and row["label"]]
     assert facts["images"] == len(rows)
     assert facts["class_targets"] == "near"
     first = facts["questions"][0]
@@ -269,7 +269,7 @@ def test_aspects_of_photos_without_truth(birds, tmp_path, monkeypatch):
     assert first["bits"] == pytest.approx(mutual_info_score(odd, odd) / np.log(2))  # all that a yes can tell
     assert [line["bits"] for line in facts["questions"][1:]] == [pytest.approx(0, abs=1e-9)] * 2
     held = sum(
-        n % 4 == 0 and bool(n % 6) and row["label"] is not None for n, row in enumerate(flow.labels.read().to_pylist())
+        n % 4 == 0 and bool(n % 6) and row["label"] is not None for n, row in enumerate(flow.table("labels").read().to_pylist())
     )
     assert held - 1 <= facts["compared"] <= held  # one may be the image that the student could not read
     assert facts["overhead"]["images_per_second"] == 80

@@ -182,7 +182,7 @@ def test_a_slip_in_a_column_ends_before_anything_is_started(tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["ingest.py", *flags])
     monkeypatch.setattr("cluster.run.open_run", lambda _: pytest.fail("it was started"))
     with pytest.raises(SystemExit) as caught:
-        stage_main("ingest", lambda flow: flow.samples)
+        stage_main("ingest", lambda flow: flow.table("samples"))
     assert caught.value.code == 2
     assert "did you mean label?" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from cluster.stage import RunContext, StageFolder
 from fgvr.config import build
 from fgvr.errors import UserError
 from pipelines import label
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 
@@ -22,9 +22,9 @@ def test_a_slip_shows_before_the_model_is_asked(field: str, tmp_path: Path, monk
         "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos")}},
         "label": {"merge_similarity": 0.9, field: str(tmp_path / "gone")},
     }
-    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
+    flow = Run(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
     with pytest.raises(UserError, match=f"label.{field}"):
-        flow.labels  # noqa: B018
+        flow.table("labels")
     assert asked == []
 
 

@@ -20,14 +20,14 @@ from fgvr.students.folder import load_student
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import random_p_yes
 from pipelines import aspects, infer, makd, report_aspects
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from pipelines.student_task import assembled, student_task
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
 
 
-class Guide(Flow):
+class Guide(Run):
     """A flow whose aspects are the truth about each species; training image 40 has none."""
 
     @property
@@ -74,10 +74,10 @@ def trained(tmp_path_factory, ray_session_of_two):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGVR_CACHE", str(folder / "cache"))
         flow = Guide(context(folder))
-        rows = flow.samples.read().to_pylist()
+        rows = flow.table("samples").read().to_pylist()
         broken = [row for row in rows if row["split"] == "train"][5]
         Path(broken["uri"]).write_bytes(b"\xff\xd8\xff damaged")
-        return flow, flow.base, flow.makd, flow.predictions, broken["image_id"]
+        return flow, flow.table("base"), flow.table("makd"), flow.table("predictions"), broken["image_id"]
 
 
 def test_rows_are_the_training_images_with_what_was_learned_of_each(trained):
@@ -86,7 +86,7 @@ def test_rows_are_the_training_images_with_what_was_learned_of_each(trained):
         rows = table.read()
         assert rows.schema.equals(schemas.STUDENT_TARGETS)
         assert (table.rows, table.failed) == (72, 1)
-        samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+        samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
         labels = json.loads(Path(table.path("model", "model.json")).read_text())["labels"]
         for row in rows.to_pylist():
             if row["image_id"] == broken:
@@ -109,7 +109,7 @@ def test_predictions_are_those_of_the_model_in_the_folder(trained):
     classifier = load_classifier(Path(student.path("model")))
     assert classifier.questions == [question.text for question in QUESTIONS]
     rows = predictions.read().to_pylist()
-    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
     assert [row["image_id"] for row in rows] == [n for n, row in samples.items() if row["split"] == "test"]
     images = [Image.open(samples[row["image_id"]]["uri"]) for row in rows]
     scores = classifier.scores(images)
@@ -130,7 +130,7 @@ def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
     assert (facts.images, facts.classes, facts.class_targets) == (70, 36, "true")
     held = [row["image_id"] for row in learned if row["held_out"]]
     assert (facts.compared, facts.held_out) == (len(held), True)
-    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
     truth = {i: truths(SPECIES[samples[i]["class_id"]].attributes) for i in images.ids.tolist()}
     for line in facts.questions:
         answers = np.array([truth[i][line.rank - 1] for i in images.ids.tolist()])
@@ -148,7 +148,7 @@ def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
     # One linear layer: a weight an output and feature, and a bias.
     features = (facts.overhead.parameters - facts.overhead.parameters_without) / len(QUESTIONS) - 1
     assert features == load_student(Path(base.path("model")))[1].num_features
-    assert facts.overhead.seconds_per_answer == pytest.approx(2 / (flow.aspects.rows * len(QUESTIONS)))
+    assert facts.overhead.seconds_per_answer == pytest.approx(2 / (flow.table("aspects").rows * len(QUESTIONS)))
 
 
 def test_a_student_without_aspects_has_no_aspects_in_its_report(trained):
@@ -163,7 +163,7 @@ def test_a_student_without_aspects_has_no_aspects_in_its_report(trained):
 def test_running_again_finds_what_is_there(trained):
     flow, base, student, predictions, _ = trained
     again = Guide(flow.context)
-    assert (again.base, again.makd, again.predictions) == (base, student, predictions)
+    assert (again.table("base"), again.table("makd"), again.table("predictions")) == (base, student, predictions)
 
 
 def test_a_training_whose_stage_was_killed_after_it_is_not_repeated(trained):
@@ -195,7 +195,7 @@ def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, t
     monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: decided.append(decides))
     for each in (flow.context, fewer):
         makd.run(each, flow, "makd")
-        aspects.run(each, flow.samples, flow.questions)
+        aspects.run(each, flow.table("samples"), flow.table("questions"))
     whole, asked, part, asked_then = decided
     assert part == {**whole, "recipe": {**whole["recipe"], "fraction": 0.5}} != whole
     assert asked == asked_then
@@ -255,6 +255,6 @@ def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
         with pytest.raises(ValueError, match=message):
             makd.run(wrong, Guide(wrong), "base")
     with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
-        infer.image_ids(flow.samples, "x")
+        infer.image_ids(flow.table("samples"), "x")
     with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):
         infer.identity_of("/nothing")

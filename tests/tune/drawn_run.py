@@ -16,12 +16,12 @@ from fgvr.demo.species import SPECIES
 from fgvr.embeddings import embedding_rows
 from fgvr.images import read_image
 from fgvr.tables import Table
-from pipelines.flow import Flow
+from pipelines.stage import Run
 
 NAMES = sorted(species.name for species in SPECIES)
 
 
-class DrawnRun(Flow):
+class DrawnRun(Run):
     """A flow that computes samples, near and makd itself and is given the tables in between."""
 
     @cached_property
