@@ -54,7 +54,7 @@ STAGES = {
     "candidates": ("candidates",),
     "predictions": ("predictions",),
 }
-"""Property of the flow → the tables that it computes."""
+"""Table that is asked for → the tables that it computes."""
 ASKED, LIMIT = 16, 540.0
 QUESTIONS_FILE = "million-rows-questions.txt"  # a person may have a questions.txt in the folder
 
@@ -113,7 +113,7 @@ def measure(config: Config, stages: Sequence[str], measured: Path | None) -> Non
         for stage in stages:
             forget_peak()
             with object_store() as store:
-                getattr(flow, stage)
+                flow.table(stage)
             made = [table for table in context.tables if table.name in STAGES[stage]]
             files = [file for table in made for file in Path(table.uri).rglob("*") if file.is_file()]
             disk = sum(file.stat().st_size for file in files) / 2**20

@@ -69,7 +69,7 @@ def pipeline(folder: Path) -> None:
     with open_run(config_of(folder, "pipeline")) as context:
         flow = Run(context)
         for stage in STAGES:
-            getattr(flow, stage)
+            flow.table(stage)
 
 
 def loop(folder: Path) -> None:

@@ -45,7 +45,7 @@ from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
 from fgvr.config.models import DEMO_MODEL
 from fgvr.tables import Table
-from pipelines import embed, ingest
+from pipelines.stage import Run
 
 WAYS, ROWS_PER_PART = ("loop", "ray"), 512
 
@@ -115,7 +115,11 @@ def measure(way: str, samples: Table, args: argparse.Namespace) -> Seconds:
     folder, context = args.folder, context_of(args.folder, args.images, args.model)
     with ray_session(context.config.cluster) if way == "ray" else nullcontext():
         started, before = time.monotonic(), cpu_seconds()
-        written = Path(embed.run(context, samples).uri) if way == "ray" else loop(context, samples, folder)
+        written = (
+            Path(Run(context, {"samples": samples}).table("embeddings").uri)
+            if way == "ray"
+            else loop(context, samples, folder)
+        )
         stage, cpu = time.monotonic() - started, cpu_seconds() - before
     parts = sorted(written.glob("*.parquet"), key=lambda part: part.stat().st_mtime)
     rows = sum(pq.read_metadata(part).num_rows for part in parts[1:])
@@ -152,7 +156,7 @@ def main() -> None:
         print(json.dumps(asdict(measure(args.measure, Table.load(args.samples), args))))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        samples = ingest.run(context_of(Path(scratch) / "samples", args.images))
+        samples = Run(context_of(Path(scratch) / "samples", args.images)).table("samples")
         model = random_clip(args.model, Path(scratch) / "clip")
         found: dict[str, list[Seconds]] = {way: [] for way in WAYS}
         for _ in range(args.repeat):

@@ -9,7 +9,7 @@ from fgvr.config import Config, OpenAIBackend
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
 from pipelines.registry import STAGES, stage_of
-from pipelines.stage import Look, Stage, model_of, workers_at
+from pipelines.stage import Run, Stage, model_of, so_far, workers_at
 
 if TYPE_CHECKING:
     from fgvr.report.costs import Billing, Machine, Paid
@@ -41,7 +41,7 @@ def _machine(stage: Stage, config: Config) -> Machine | None:
             return None
 
 
-def paid_by(run: Look, method: Method, table: str) -> Paid:
+def paid_by(run: Run, method: Method, table: str) -> Paid:
     """The stages that a method pays for.
 
     Args:
@@ -54,7 +54,7 @@ def paid_by(run: Look, method: Method, table: str) -> Paid:
     if method == "mllm":  # naming is all that it does: every image of more costs an answer
         answers = ("eval_mllm_answers", "eval_mllm")
         return Paid(inference=answers if table == "eval_mllm" else _phased(run, [table]))
-    own = list(stage_of(table).pays(run))
+    own = so_far(stage_of(table).pays, run)
     by_the_image = [name for name in own if stage_of(name).phase == "infer"]
     others = [name for name in _phased(run, own) if name not in by_the_image]
     training = tuple(name for name in others if stage_of(name).phase == "train")
@@ -62,7 +62,7 @@ def paid_by(run: Look, method: Method, table: str) -> Paid:
     return Paid(preparation, training, (*by_the_image, table))
 
 
-def _phased(run: Look, names: Iterable[str]) -> tuple[str, ...]:
+def _phased(run: Run, names: Iterable[str]) -> tuple[str, ...]:
     """These tables and all that whoever pays for them pays for, too."""
     found: set[str] = set()
     waiting = list(names)
@@ -70,5 +70,5 @@ def _phased(run: Look, names: Iterable[str]) -> tuple[str, ...]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += stage_of(name).pays(run)
+            waiting += so_far(stage_of(name).pays, run)
     return tuple(name for name in STAGES if name in found and stage_of(name).phase is not None)

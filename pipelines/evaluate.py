@@ -235,7 +235,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
     if compared.with_near:
         candidates = report_content.candidate_facts(run.table("candidates"), run.table("near"), nearest_coverage)
     stages, images, found = stage_results(_stage_tables(run)), compared.images, _sentence_model(run)
-    paid = {method: paid_by(run.looking(), method, table_of(run, method)) for method in compared.methods}
+    paid = {method: paid_by(run, method, table_of(run, method)) for method in compared.methods}
     return Results(
         run=run.config.run.name,
         evaluation=EvaluationSet(

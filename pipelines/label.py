@@ -240,7 +240,7 @@ class NameStage(Stage):
     """A labels table, its label space and its aliases: what answers mean, over all of them at once.
 
     Attributes:
-        answers: the table of answers.
+        answers: the table of answers, the first of those that it reads.
         merges: aliases of one name are united, as the config says.
     """
 
@@ -283,7 +283,7 @@ class NameStage(Stage):
         from fgvr.mllm.label_rows import count_items, label_rows
         from fgvr.mllm.label_space import build_label_space
 
-        answers, form, aliases = run.table(self.answers), self.form(run.config), self.aliases(run)
+        answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
         # All columns: a table that an earlier version made has no `cut`.
         items = count_items(answers.batches(), form.listed, structured=form.structured)
         chosen = None if aliases is None else read_aliases(aliases)

@@ -314,6 +314,12 @@ class Look(Run):
                 self._photos = Photos.expected(self.config.ingest.source)
         return self._photos
 
+    def table(self, name: str) -> Table:
+        """The finished table; raises NotThere. Photos that are counted otherwise are in no table."""
+        if name == "samples" and self._photos is not None and name not in self.tables:
+            raise NotThere(name)
+        return super().table(name)
+
     def count(self, photos: Photos) -> None:
         """Say how many photos there are, or will be."""
         self._photos = photos
@@ -398,11 +404,15 @@ def photos_of(run: Run) -> Photos:
 def needs(run: Run, name: str) -> list[str]:
     """Tables that a table is made of or that say what it holds, as far as is known now."""
     stage = stage_of(name)
+    return [*so_far(stage.consults, run), *so_far(stage.reads, run)]
+
+
+def so_far(names: Callable[[Run], Iterable[str]], run: Run) -> list[str]:
+    """Those names that can be said before a table is wanted that is not there."""
     found: list[str] = []
-    for names in (stage.consults, stage.reads):
-        with quietly():
-            for other in names(run):
-                found.append(other)  # noqa: PERF402  # it may end with NotThere
+    with quietly():
+        for name in names(run):
+            found.append(name)  # noqa: PERF402  # it may end with NotThere
     return found
 
 

@@ -22,9 +22,9 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.schedule import bounded_by_steps
 from fgvr.training.student_data import StudentJob
-from pipelines.stage import Run
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
-from pipelines.student_task import assembled, check_student, student_spec, student_task
+from pipelines.stage import Run
+from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Space, makd_space
 from tune.stage_sweep import Objective, Training
@@ -60,16 +60,18 @@ class MakdSweep:
     objective: Objective = OBJECTIVE
 
     @classmethod
-    def of(cls, flow: Run) -> MakdSweep:
+    def of(cls, run: Run) -> MakdSweep:
         """From the tables of a run; missing ones are computed.
 
         Raises:
             ConfigError: the config leaves nothing to sweep, or no image to measure on.
         """
-        config = flow.context.config
+        config = run.config
         check(config)
-        task = student_task(flow, config.makd.model_copy(update={"questions": None}))
-        training_set = assembled(flow, task)
+        settings = config.makd.model_copy(update={"questions": None})
+        inputs = [run.table(name) for name in student_tables(run, settings)]
+        task = student_task(run, settings)
+        training_set = assembled(run, task)
         if not training_set.examples.held_out.any():
             raise ConfigError(
                 f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
@@ -78,8 +80,8 @@ class MakdSweep:
         config = config.model_copy(
             update={"makd": bounded_by_steps(config.makd, int((~training_set.examples.held_out).sum()))}
         )
-        spec = student_spec(flow, task, training_set)
-        return cls(config, spec, training_set, task.inputs, task.teacher, task.decides)
+        spec = student_spec(run, task, training_set)
+        return cls(config, spec, training_set, inputs, task.teacher, task.decides)
 
     @property
     def workers(self) -> TrainWorkers:

@@ -25,7 +25,7 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.near import RECIPE
 from fgvr.training.near_data import NearJob
-from pipelines import candidates, embed, near
+from pipelines import candidates, near
 from pipelines.stage import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Space, near_space
@@ -84,13 +84,13 @@ class NearSweep:
     objective: Objective = OBJECTIVE
 
     @classmethod
-    def of(cls, flow: Run) -> NearSweep:
+    def of(cls, run: Run) -> NearSweep:
         """From the tables of a run; missing ones are computed.
 
         Raises:
             ConfigError: too few images have a label and a vector.
         """
-        config, labels, embeddings = flow.context.config, flow.table("labels"), flow.table("embeddings")
+        config, labels, embeddings = run.config, run.table("labels"), run.table("embeddings")
         ids, own = candidates.own_names(labels)
         known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
@@ -99,7 +99,7 @@ class NearSweep:
                 f"a sweep of near holds images out, but only {known.sum()} have a label and a vector, and "
                 f"{FEWEST} are needed: raise label.images.max_images or label.images.per_class"
             )
-        views = embed.run_views(flow.context, flow.table("samples"), ids) if config.near.views > 1 else None
+        views = run.table("views") if config.near.views > 1 else None
         return cls(config, labels, embeddings, views, images)
 
     @property

@@ -23,11 +23,9 @@ from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.config.load import help_text
-from fgvr.datasets import check_place
 from pipelines.command import PRESETS, Run
-from pipelines.needs import Target
-from pipelines.places import check_stores
-from pipelines.plan import check_asked, plan, tell_bill
+from pipelines.plan import plan, tell_bill
+from pipelines.preflight import check_tables
 from tune import makd_sweep
 from tune.makd_sweep import MakdSweep
 from tune.near_sweep import NearSweep
@@ -51,7 +49,7 @@ from tune.trial_runs import TrialRuns
 log = logging.getLogger(__name__)
 
 STAGES: dict[str, Callable[[Run], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
-TARGETS: dict[str, tuple[Target, ...]] = {"near": ("near",), "makd": ("makd",)}
+TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "makd": ("makd",)}
 """Tables whose making a sweep needs, for which models may have to be asked."""
 
 
@@ -72,18 +70,18 @@ class Options:
     seed: int = 0
 
 
-def run(flow: Run, options: Options) -> list[TrialOutcome]:
+def run(tables: Run, options: Options) -> list[TrialOutcome]:
     """The whole sweep; returns how its trials went, best first.
 
     Raises:
         UserError: all trials failed, or the sweep was interrupted.
     """
-    context, stage = flow.context, options.stage
+    context, stage = tables.context, options.stage
     workers = context.config.near.workers if stage == "near" else context.config.makd.workers
     room = find_room(f"{stage}.workers", workers, options.max_concurrent)
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
-    tell_bill(flow, TARGETS[stage])
-    sweep = STAGES[stage](flow)
+    tell_bill(tables, TARGETS[stage])
+    sweep = STAGES[stage](tables)
     space = sweep.space()
     start = start_of(context.config, space)
     decides = {
@@ -145,11 +143,9 @@ def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
 
 def check(config: Config, options: Options) -> None:
     """What can be seen before anything starts; raises ConfigError."""
-    check_stores(config)
-    check_place(config.ingest.source)
     if options.stage == "makd":
         makd_sweep.check(config)
-    check_asked(config, TARGETS[options.stage])
+    check_tables(config, TARGETS[options.stage])
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:

@@ -15,9 +15,8 @@ from fgvr.config import build
 from fgvr.mllm.backend import NameAnswer, NameTask, Picture
 from fgvr.mllm.class_score_worker import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
-from pipelines import class_scores
 from pipelines.stage import Run
-from pipelines.student_task import assembled, student_task
+from pipelines.student_task import assembled, student_tables, student_task
 from pipelines.teacher import MllmTeacher, recipe
 from tests.untracked import NoTracking
 
@@ -34,7 +33,7 @@ class Pixels:
         return [NameAnswer(np.array([red - 1, blue - 1], dtype=np.float32), 7, 5) for red, _, blue in colours]
 
 
-def in_this_process(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
+def in_this_process(folder: StageFolder, job: PartJob, ids: np.ndarray, _: str) -> StageSummary:
     """In place of Ray: the rows of all ids, computed here."""
     rows = job.samples.take(ids, list(job.columns))
     return folder.write_table(ClassScoreWorker(job.arguments["settings"], Pixels()).process(rows).cast(job.schema))
@@ -87,7 +86,7 @@ def test_scores_of_the_student_s_images_and_classes(flow: Run) -> None:
 def test_the_student_is_taught_by_them(flow: Run, tmp_path: Path) -> None:
     base = flow.context.config.makd.model_copy(update={"alpha": 0.0})
     task = student_task(flow, base)
-    assert [each.name for each in task.inputs] == ["samples", "class_scores"]
+    assert list(student_tables(flow, base)) == ["samples", "class_scores"]
     assert isinstance(task.teacher, MllmTeacher)
     examples = assembled(flow, task).examples
     task.teacher.put(str(tmp_path / "teacher"), examples.image_ids)
@@ -103,7 +102,7 @@ def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Run) -> None:
         scores = flow.context.config.class_scores.model_copy(update={"prompt": prompt})
         config = flow.context.config.model_copy(update={"class_scores": scores})
         context = RunContext(config, flow.context.folder, NoTracking())
-        return class_scores.run(context, flow).fingerprint
+        return Run(context).table("class_scores").fingerprint
 
     assert with_prompt("Which bird?") == flow.table("class_scores").fingerprint  # the words of label.prompt
     assert with_prompt("Which species?") != flow.table("class_scores").fingerprint

@@ -10,10 +10,10 @@ import pytest
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
+from fgvr.datasets import check_place
 from fgvr.demo.questions import QUESTIONS
-from pipelines.detect import decides
+from pipelines.detect import check_detection, decides
 from pipelines.stage import Run
-from pipelines.preflight import check_detection
 from tests.untracked import NoTracking
 
 TINY = {"backbone": "test_resnet", "image_size": 48, "max_size": 48, "anchors": [16, 24, 32, 48, 64]}
@@ -74,7 +74,9 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
 )
 def test_what_cannot_work_is_said_before_anything_starts(source, detect, message):
     with pytest.raises(ValueError, match=message):
-        check_detection(config(source, **detect))
+        made = config(source, **detect)
+        check_place(made.ingest.source)
+        check_detection(made)
     check_detection(config())
 
 

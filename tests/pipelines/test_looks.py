@@ -39,7 +39,7 @@ def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path) -> None:
     )
     assert made.table("looks").rows == len(named | asked_about) < 36 + 12
     assert made.table("aspects").extra["questions"] == 32
-    assert made.table("aspects").extra["metrics"] == apart.aspects.extra["metrics"]
+    assert made.table("aspects").extra["metrics"] == apart.table("aspects").extra["metrics"]
 
 
 def test_an_interrupted_pass_computes_what_is_missing(tmp_path: Path) -> None:

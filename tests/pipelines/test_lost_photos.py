@@ -34,7 +34,7 @@ def test_the_stage_says_how_many_were_lost_and_why(
         train_student(job, reporter)
         return TrainResult(reporter.history[-1], str(reporter.checkpoint))
 
-    monkeypatch.setattr("pipelines.makd.train", train)
+    monkeypatch.setattr("cluster.train.train", train)
     makd = {"backbone": "test_byobnet", "image_size": 32, "epochs": 2, "batch_size": 8, "validation_share": 0}
     tree = {
         "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos"), "class_from": "parent"}},

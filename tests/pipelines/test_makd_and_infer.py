@@ -19,26 +19,27 @@ from fgvr.demo.species import SPECIES
 from fgvr.students.folder import load_student
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import random_p_yes
-from pipelines import aspects, infer, makd, report_aspects
+from pipelines import infer, report_aspects
+from pipelines.preflight import check_tables
+from pipelines.registry import stage_of
 from pipelines.stage import Run
-from pipelines.student_task import assembled, student_task
+from pipelines.student_task import assembled, student_tables, student_task
+from tests.given_run import GivenRun
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
 
 
-class Guide(Run):
-    """A flow whose aspects are the truth about each species; training image 40 has none."""
+class Guide(GivenRun):
+    """Aspects are the truth about each species; training image 40 has none."""
 
-    @property
-    def questions(self) -> Table:
+    def given_questions(self) -> Table:
         rows = [{"question_id": n, "text": q.text, "rank": n + 1, "source": "guide"} for n, q in enumerate(QUESTIONS)]
         return self._committed("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
 
-    @property
-    def aspects(self) -> Table:
+    def given_aspects(self) -> Table:
         rows = []
-        for sample in self.samples.read().to_pylist():
+        for sample in self.table("samples").read().to_pylist():
             answers = truths(SPECIES[sample["class_id"]].attributes).astype(float).tolist()
             failed = sample["image_id"] == 40
             error = {"reason": "no_label_mass", "detail": ""} if failed else None
@@ -120,13 +121,14 @@ def test_predictions_are_those_of_the_model_in_the_folder(trained):
 
 def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
     flow, base, student, _, broken = trained
-    images = report_aspects.aspect_images(flow.context, flow)
+    assert report_aspects.has_aspects(flow)
+    images = report_aspects.aspect_sample(flow)
     rows = student.read().to_pylist()
     learned = [row for row in rows if row["aspects"] and row["label_id"] is not None]
     assert images.ids.tolist() == [row["image_id"] for row in learned]  # neither the unasked nor the broken one
     assert broken not in images.ids
     assert 40 not in images.ids
-    facts, pictures = report_aspects.aspect_report(flow, images, with_base=True)
+    facts, pictures = report_aspects.aspect_report(flow, with_base=True)
     assert (facts.images, facts.classes, facts.class_targets) == (70, 36, "true")
     held = [row["image_id"] for row in learned if row["held_out"]]
     assert (facts.compared, facts.held_out) == (len(held), True)
@@ -154,10 +156,7 @@ def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
 def test_a_student_without_aspects_has_no_aspects_in_its_report(trained):
     flow, base, _, _, _ = trained
 
-    class Plain:
-        makd = base
-
-    assert report_aspects.aspect_images(flow.context, Plain()) is None
+    assert not report_aspects.has_aspects(Run(flow.context, {"makd": base, "samples": flow.table("samples")}))
 
 
 def test_running_again_finds_what_is_there(trained):
@@ -170,7 +169,7 @@ def test_a_training_whose_stage_was_killed_after_it_is_not_repeated(trained):
     flow, base, _, _, _ = trained
     before = Path(base.path("model", "model.safetensors")).read_bytes()
     Path(base.path("manifest.json")).unlink()
-    again = makd.run(flow.context, Guide(flow.context), "base")
+    again = Guide(flow.context).table("base")
     assert Path(again.path("model", "model.safetensors")).read_bytes() == before
     assert again.seconds < base.seconds + 60
 
@@ -180,24 +179,20 @@ def test_a_model_given_by_its_folder_is_used(trained):
     config = flow.context.config.model_copy(
         update={"infer": flow.context.config.infer.model_copy(update={"model": base.path("model")})}
     )
-    predictions = infer.run(RunContext(config, flow.context.folder, flow.context.tracker), flow)
+    predictions = Run(RunContext(config, flow.context.folder, flow.context.tracker)).table("predictions")
     assert predictions.rows == 36
     assert all(p_yes is None for p_yes in predictions.read()["p_yes"].to_pylist())
 
 
-def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path, monkeypatch):
+def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path):
     flow, _, student, _, _ = trained
-    fewer = context(tmp_path, fraction=0.5)
-    half = assembled(flow, student_task(flow, fewer.config.makd)).examples
+    fewer = changed(flow, tmp_path, fraction=0.5)
+    half = assembled(fewer, student_task(fewer, fewer.config.makd)).examples
     assert len(half) == 36  # of 72, one of two a species
     assert set(half.image_ids.tolist()) < set(student.read()["image_id"].to_pylist())
-    decided = []
-    monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: decided.append(decides))
-    for each in (flow.context, fewer):
-        makd.run(each, flow, "makd")
-        aspects.run(each, flow.table("samples"), flow.table("questions"))
-    whole, asked, part, asked_then = decided
+    whole, part = (stage_of("makd").recipe(each) for each in (flow, fewer))
     assert part == {**whole, "recipe": {**whole["recipe"], "fraction": 0.5}} != whole
+    asked, asked_then = (stage_of("aspects").recipe(each) for each in (flow, fewer))
     assert asked == asked_then
 
 
@@ -211,7 +206,7 @@ def changed(flow: Guide, folder: Path, **settings) -> Guide:
 def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
     flow, base, _, _, _ = trained
     teaching = {"kind": "kd", "teacher": base.uri}
-    pupil = changed(flow, tmp_path, distillation=teaching).base
+    pupil = changed(flow, tmp_path, distillation=teaching).table("base")
     assert pupil.uri != base.uri
     history = json.loads(Path(pupil.path("history.json")).read_text())
     assert all(epoch["distillation_loss"] > 0 for epoch in history)
@@ -221,23 +216,22 @@ def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
     assert Path(pupil.path("teacher", "model.safetensors")).read_bytes() == weights
     # A copy elsewhere is the same teacher; another student is another.
     shutil.copytree(base.path("model"), tmp_path / "copy")
-    again = changed(flow, tmp_path, distillation={**teaching, "teacher": str(tmp_path / "copy")}).base
+    again = changed(flow, tmp_path, distillation={**teaching, "teacher": str(tmp_path / "copy")}).table("base")
     assert again == pupil
     # The same by aspects, which the base student does not learn.
-    assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).base == pupil
+    assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).table("base") == pupil
 
 
 def test_random_aspects_are_not_asked_for(trained, tmp_path):
     flow = trained[0]
 
     class Unasked(Guide):
-        @property
-        def aspects(self) -> Table:
+        def given_aspects(self) -> Table:
             raise AssertionError("the MLLM was asked")
 
     made = Unasked(changed(flow, tmp_path, aspect_targets="random", seed=3).context)
     task = student_task(made, made.context.config.makd)
-    assert [table.name for table in task.inputs] == ["samples", "questions"]
+    assert list(student_tables(made, made.config.makd)) == ["samples", "questions"]
     examples = assembled(made, task).examples
     np.testing.assert_array_equal(examples.p_yes, random_p_yes(examples.image_ids, len(QUESTIONS), 3))
 
@@ -253,7 +247,8 @@ def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
         wrong = context(tmp_path, **change)
         wrong.folder = flow.context.folder
         with pytest.raises(ValueError, match=message):
-            makd.run(wrong, Guide(wrong), "base")
+            check_tables(wrong.config, ["base"])
+            Guide(wrong).table("base")
     with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
         infer.image_ids(flow.table("samples"), "x")
     with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):

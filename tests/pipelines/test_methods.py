@@ -26,7 +26,6 @@ from fgvr.demo.species import SPECIES
 from fgvr.embeddings import read_vectors
 from fgvr.tables import Table
 from pipelines.stage import Run
-from pipelines.methods import clip_classes, findr, finer, predict
 from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))
@@ -37,6 +36,7 @@ pytestmark = pytest.mark.slow
 NAMES = [species.name for species in SPECIES[::5]]
 LLM_NAMES = [SPECIES[1].name, SPECIES[20].name]
 EXPERT_NAMES = [species.name for species in SPECIES[2::7]]
+METHODS = ["zs_wordnet", "cased", "prototypes", "finer", "findr"]
 NOUNS = ["azure finch", "golden warbler", "heron", "slate thrush", "tea bag"]
 
 
@@ -54,7 +54,7 @@ def model(body: dict[str, Any], _: int) -> Reply:
     return completion(names[hashlib.sha256(url.encode()).digest()[0] % len(names)])
 
 
-def run_parts_here(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
+def run_parts_here(folder: StageFolder, job: PartJob, ids: np.ndarray, _: str) -> StageSummary:
     """In place of Ray Data: one worker, one part after the other."""
     job = pickle.loads(pickle.dumps(job))  # noqa: S301
     worker = job.worker(**job.arguments)
@@ -75,8 +75,7 @@ def run_once_here(function: Any, *arguments: Any, workers: Workers) -> Any:
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StageFolder, "run_parts", run_parts_here)
-        for module in (clip_classes, finer, findr):
-            patch.setattr(module, "run_once", run_once_here)
+        patch.setattr("cluster.once.run_once", run_once_here)
         yield
 
 
@@ -91,6 +90,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             "mllm": {"kind": "openai", "base_url": server.url, "model": "m", "max_retries": 0},
             "label": {"images": {"per_class": 1}},
             "embed": {"workers": {"rows_per_part": 50}},
+            "evaluate": {"methods": METHODS, "report_images": 0},
             "baselines": {
                 "wordnet": {"path": str(folder / "index.noun")},
                 "prototypes": {"views": 3},
@@ -114,10 +114,11 @@ def vectors(flow: Run, ids: np.ndarray) -> np.ndarray:
 
 
 def named(flow: Run, method: Any) -> tuple[list[str], Table]:
-    table = predict(flow.context, flow, method, images(flow))
+    table = flow.table(f"eval_{method}")
     assert table.name == f"eval_{method}"
     assert table.failed == 0
-    assert predict(flow.context, flow, method, images(flow)).uri == table.uri
+    assert Run(flow.context).table(f"eval_{method}").uri == table.uri
+    assert table.read()["image_id"].to_pylist() == images(flow).tolist()
     return table.read()["label"].to_pylist(), table
 
 
@@ -180,4 +181,4 @@ def test_a_language_model_that_names_nothing_ends_the_method(flow: Run) -> None:
         NoTracking(),
     )
     with pytest.raises(TooManyFailures, match=r"finer_labels: 36 of 36 rows failed \(refused \(36\), e\.g\. image"):
-        predict(other, Run(other), "finer", images(flow))
+        Run(other).table("eval_finer")

@@ -16,7 +16,7 @@ from fgvr.config.base import TrainWorkers
 from fgvr.images import read_image
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
-from pipelines import candidates, embed, ingest, near
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
@@ -57,21 +57,24 @@ def write_labels(folder: Path, samples: Table) -> Table:
 
 def test_from_images_to_a_model(tmp_path, ray_session_of_two):
     context = context_of(tmp_path / "run")
-    samples = ingest.run(context)
+    run = Run(context)
+    samples = run.table("samples")
     broken = samples.read(["uri"])["uri"].to_pylist()[60]
     Path(broken).write_bytes(b"not an image")
-    embeddings = embed.run(context, samples)
+    embeddings = run.table("embeddings")
     assert (embeddings.rows, embeddings.failed, embeddings.failures) == (180, 1, {"not_an_image": 1})
     assert embeddings.extra["dim"] == 128
     labels = write_labels(tmp_path, samples)
-    sets = candidates.run(context, samples, labels, embeddings)
+    run.tables["labels"] = labels
+    sets = run.table("candidates")
     check_candidates(sets, labels, broken_id=60)
-    model = near.run(context, samples, labels, embeddings, sets)
+    model = run.table("near")
     check_model(model, sets, samples)
-    assert near.run(context, samples, labels, embeddings, sets).seconds == model.seconds  # found, not computed
+    made = {"samples": samples, "labels": labels, "embeddings": embeddings, "candidates": sets}
+    assert Run(context, made).table("near").seconds == model.seconds  # found, not computed
     shared = context.config.near.model_copy(update={"workers": TrainWorkers(num_cpus=1, num_workers=2)})
     elsewhere = context_of(tmp_path / "two", near=shared.model_dump())
-    check_two_workers(model, near.run(elsewhere, samples, labels, embeddings, sets))
+    check_two_workers(model, Run(elsewhere, made).table("near"))
 
 
 def check_candidates(sets: Table, labels: Table, broken_id: int) -> None:
@@ -124,10 +127,9 @@ def check_two_workers(one: Table, two: Table) -> None:
 def test_views_are_a_table_of_their_own(tmp_path, ray_session_of_two):
     settings = {"epochs": 2, "batch_size": 512, "views": 3, "workers": {"num_cpus": 1}}
     context = context_of(tmp_path / "run", near=settings)
-    samples = ingest.run(context)
-    embeddings, labels = embed.run(context, samples), write_labels(tmp_path, samples)
-    sets = candidates.run(context, samples, labels, embeddings)
-    near.run(context, samples, labels, embeddings, sets)
+    run = Run(context)
+    run.tables["labels"] = write_labels(tmp_path, run.table("samples"))
+    run.table("near")
     views = next(table for table in context.tables if table.name == "views")
     assert (views.rows, views.extra["dim"]) == (144, 256)
 
@@ -135,4 +137,4 @@ def test_views_are_a_table_of_their_own(tmp_path, ray_session_of_two):
 def test_a_split_that_is_not_there_is_named(tmp_path):
     context = context_of(tmp_path / "run", embed={"splits": ["train", "tset"]})
     with pytest.raises(ConfigError, match=r"embed.splits: no image is in tset \(there are: test, train\)"):
-        embed.run(context, ingest.run(context))
+        Run(context).table("embeddings")

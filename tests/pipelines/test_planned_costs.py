@@ -12,9 +12,8 @@ from fgvr import storage, tables
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
 from pipelines.bill import Bill
-from pipelines.stage import Run
-from pipelines.photo_counts import Photos
 from pipelines.plan import bill_of, plan, tell_bill
+from pipelines.stage import Look, Run
 from tests.without_ray import parts_without_ray
 
 THREE = {"keep": 3}
@@ -33,8 +32,7 @@ def left(made: Run, **more: Any) -> dict[str, float]:
 
 def bill(made: Run, **more: Any) -> Bill:
     config = made.context.config.model_copy(update=more)
-    photos = Photos.of_rows(made.table("samples").batches(["split", "class_id"]))
-    return bill_of(config, made.context.folder, made.table("samples"), ("labels", "aspects"), photos)
+    return bill_of(Look(config, made.folder, given={"samples": made.table("samples")}), ("labels", "aspects"))
 
 
 def rejecting(body: dict[str, Any], number: int) -> Reply:
