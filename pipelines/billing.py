@@ -51,9 +51,11 @@ def paid_by(run: Run, method: Method, table: str) -> Paid:
     """
     from fgvr.report.costs import Paid
 
-    if method == "mllm":  # naming is all that it does: every image of more costs an answer
-        answers = ("eval_mllm_answers", "eval_mllm")
-        return Paid(inference=answers if table == "eval_mllm" else _phased(run, [table]))
+    if method == "mllm":  # all that it does is to name: whatever image comes next costs an answer that nobody shares
+        asked = [name for name in _phased(run, [table]) if stage_of(name).model(run.config) == "mllm"]
+        if table == "labels":
+            return Paid(inference=(*dict.fromkeys((*asked, "answers", table)),))
+        return Paid(inference=("eval_mllm_answers", table))
     own = so_far(stage_of(table).pays, run)
     by_the_image = [name for name in own if stage_of(name).phase == "infer"]
     others = [name for name in _phased(run, own) if name not in by_the_image]

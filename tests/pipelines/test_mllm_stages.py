@@ -16,7 +16,6 @@ from fgvr.config import ConfigError, build
 from fgvr.discovery import discovery_ids
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.mllm.label_worker import answer_seed
-from pipelines import label
 from pipelines.stage import Run
 from tests.untracked import NoTracking
 
@@ -51,6 +50,7 @@ def flow(folder: Path, server: ChatServer, **more: Any) -> Run:
         "mllm": mllm,
         "run": {"max_error_share": 0.5},
         "label": {"images": {"per_class": 1}, "workers": {"rows_per_part": 10}, **more.pop("label", {})},
+        "evaluate": {"methods": ["mllm"]},
         "aspects": {"max_images": 12, "instruction": "Yes or No.", "workers": {"rows_per_part": 5}},
         **more,
     }
@@ -132,7 +132,7 @@ def test_aliases_are_merged_listed_and_overruled(tmp_path: Path, ray_session_of_
         ]
         assert names == [("Mallard", "Mallard duck"), ("Mallard",), ("Mallard", "Mallard duck")]
         assert len({made.table("labels").uri for made in (apart, merged, off)}) == 3
-        table = storage.read_bytes(merged.labels.path("aliases.csv")).decode()
+        table = storage.read_bytes(merged.table("labels").path("aliases.csv")).decode()
         assert "Mallard duck,Mallard,12\n" in table
         edited = tmp_path / "aliases.csv"
         edited.write_text(table.replace("Mallard duck,Mallard", "Mallard duck,Mallard duck"))
@@ -145,8 +145,7 @@ def test_aliases_are_merged_listed_and_overruled(tmp_path: Path, ray_session_of_
 def test_other_images_are_named_alike(first: Run) -> None:
     samples = first.table("samples").read(["image_id", "split"])
     ids = samples.filter(samples["split"].to_numpy() == "test")["image_id"].to_numpy()
-    table = label.name_images(first.context, first.table("samples"), ids, first.table("labels"), name="eval_mllm")
-    rows = table.read(["image_id", "label", "error"]).to_pylist()
+    rows = first.table("eval_mllm").read(["image_id", "label", "error"]).to_pylist()
     assert [row["image_id"] for row in rows] == ids.tolist()
     assert {row["label"] for row in rows} <= {"Azure Finch", "Crimson Wren", None}
 
@@ -168,9 +167,7 @@ def test_several_answers_become_weighted_candidates_and_evaluation_asks_once(
         rows = made.table("labels").read().to_pylist()
         assert len(server.asked) == 3 * 36
         assert len({body["seed"] for body in server.asked}) == 3 * 36
-        samples = made.table("samples").read(["image_id", "split"])
-        ids = samples.filter(samples["split"].to_numpy() == "test")["image_id"].to_numpy()
-        label.name_images(made.context, made.table("samples"), ids, made.table("labels"), name="eval_mllm")
+        assert made.table("eval_mllm").rows == 36
         assert len(server.asked) == 4 * 36
     space = LabelSpace.from_json(storage.read_bytes(made.table("labels").path("label_space.json"))).labels
     assert space == ("Azure Finch", "Robin", "crimson wren")
@@ -188,7 +185,7 @@ def seeds_of(image_id: int) -> list[int]:
 
 def test_a_second_run_finds_everything(first: Run, server: ChatServer) -> None:
     asked = len(server.asked)
-    assert flow(folder_of(first), server).labels == first.table("labels")
+    assert flow(folder_of(first), server).table("labels") == first.table("labels")
     assert len(server.asked) == asked
 
 
