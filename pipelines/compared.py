@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from fgvr.config import Config, ConfigError
 from fgvr.config.run import Method
-from pipelines.stage import Run, Stage, per_run
+from pipelines.stage import Phase, Run, Stage, per_run
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -93,7 +93,7 @@ class ComparedStage(Stage):
     `eval_<name>` in `pipelines.registry`; docs/methods.md says where each comes from.
     """
 
-    phase = "infer"
+    phase: ClassVar[Phase | None] = "infer"
 
     def consults(self, run: Run) -> Iterable[str]:
         """Which images: those of a split, and discovery images that the report shows."""

@@ -13,12 +13,12 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run
+from pipelines.stage import Phase, RowJob, RowStage, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ class PredictionStage(RowStage):
         trained: the table of the stage that trained it.
     """
 
-    phase = None
+    phase: ClassVar[Phase | None] = None
     trained = "makd"
 
     def workers(self, config: Config) -> str | None:

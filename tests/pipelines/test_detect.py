@@ -73,10 +73,13 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(source, detect, message):
-    with pytest.raises(ValueError, match=message):
+    def check() -> None:
         made = config(source, **detect)
         check_place(made.ingest.source)
         check_detection(made)
+
+    with pytest.raises(ValueError, match=message):
+        check()
     check_detection(config())
 
 

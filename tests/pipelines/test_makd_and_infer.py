@@ -238,6 +238,11 @@ def test_random_aspects_are_not_asked_for(trained, tmp_path):
 
 def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
     flow = trained[0]
+
+    def compute(wrong):
+        check_tables(wrong.config, ["base"])
+        Guide(wrong).table("base")
+
     for change, message in [
         ({"split": "test"}, r"makd\.split = test.*evaluate\.split"),
         ({"split": "nowhere"}, r"makd\.split = nowhere: no image"),
@@ -247,8 +252,7 @@ def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
         wrong = context(tmp_path, **change)
         wrong.folder = flow.context.folder
         with pytest.raises(ValueError, match=message):
-            check_tables(wrong.config, ["base"])
-            Guide(wrong).table("base")
+            compute(wrong)
     with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
         infer.image_ids(flow.table("samples"), "x")
     with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):
