@@ -144,7 +144,7 @@ def questioning(run: Run) -> Load:
     shared = asked.order == "shared_prefix"
     before = FRAME + photo_tokens(run) + (text_tokens(asked.instruction) if shared else 0)
     after = tokens + (0 if shared else count * text_tokens(asked.instruction))
-    cached = before * max(0, count - 1) if run.config.mllm.kind == "vllm" else 0
+    cached = before * max(0, count - 1) if run.config.mllm.runs_here else 0
     return Load(count, before * count + after, cached, count)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fgvr.config import Config, OpenAIBackend
+from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
 from pipelines.registry import STAGES, stage_of
@@ -22,7 +22,7 @@ def billing(config: Config) -> Billing:
 
     prices, stages = config.evaluate.prices, [stage_of(name) for name in STAGES]
     models = {stage.table: model_of(stage, config) for stage in stages}
-    paid = {table: model.model for table, model in models.items() if isinstance(model, OpenAIBackend)}
+    paid = {table: model.title for table, model in models.items() if model is not None and model.billed_by_token}
     machines = {stage.table: machine for stage in stages if (machine := _machine(stage, config)) is not None}
     return Billing(None if prices is None else read_prices(prices), paid, machines)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import Config, VllmBackend
+from fgvr.config import Config
 from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
 from pipelines.command import stage_main
 from pipelines.stage import RowJob, RowStage, Run
@@ -58,12 +58,12 @@ class ClassScores(RowStage):
     def settings(self, run: Run) -> ClassScoreSettings:
         """The model, the names, and what it is asked."""
         from fgvr.mllm.backend import NameTask
+        from fgvr.mllm.backends import exactly
         from fgvr.mllm.class_score_worker import ClassScoreSettings
-        from fgvr.mllm.model_files import pinned
 
-        config, mllm = run.config.class_scores, engine_of(run.config)
+        config = run.config.class_scores
         return ClassScoreSettings(
-            mllm=pinned(mllm) if isinstance(mllm, VllmBackend) else mllm,
+            mllm=exactly(engine_of(run.config)),
             task=NameTask(class_names(run), config.prompt or run.config.label.prompt),
             limits=run.config.ingest.limits,
             threads=max(2, int(config.workers.num_cpus)),

@@ -42,7 +42,7 @@ class VectorStage(RowStage):
         """Find the CLIP without loading it; raises ClipError where there is none."""
         from fgvr.clip.source import check_clip_weights, find_clip
 
-        if not isinstance(config.embed.vectors, SimulatedVectors):
+        if not config.embed.vectors.made_up:
             find_clip(config.clip)
             check_clip_weights(config.clip)
 
@@ -139,7 +139,7 @@ class Embeddings(VectorStage):
         decides: dict[str, Any] = {"splits": _named(run.table("samples"), config.embed.splits)}
         if config.embed.images == "needed":
             decides["ids"] = digest_of_ids(self.which(run))
-        if not isinstance(config.embed.vectors, SimulatedVectors):
+        if not config.embed.vectors.made_up:
             return decides | super().recipe(run)
         more = {"vectors": config.embed.vectors, "limits": config.ingest.limits, "workers": config.embed.workers}
         return decides | more
@@ -163,11 +163,11 @@ class Embeddings(VectorStage):
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
         """Nothing of simulated vectors."""
-        return {} if isinstance(run.config.embed.vectors, SimulatedVectors) else super().settled(run, folder)
+        return {} if run.config.embed.vectors.made_up else super().settled(run, folder)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Simulated vectors are of no CLIP."""
-        if isinstance(run.config.embed.vectors, SimulatedVectors):
+        if run.config.embed.vectors.made_up:
             summary.extra = {"dim": self.dim(run), "dtype": "float16"}
         else:
             super().finish(run, summary)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, SimulatedVectors
+from fgvr.config import Config, ConfigError
 from fgvr.config import Near as NearConfig
 from pipelines.command import stage_main
 from pipelines.embed import vectors_at
@@ -38,7 +38,7 @@ class Near(Stage):
 
     def check(self, config: Config) -> None:
         """Made-up vectors teach nothing."""
-        if isinstance(config.embed.vectors, SimulatedVectors):
+        if config.embed.vectors.made_up:
             raise ConfigError(
                 "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
                 "only pipelines/embed.py and pipelines/candidates.py"

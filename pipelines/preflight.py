@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, SimulatedBackend
+from fgvr.config import Config, ConfigError
 from fgvr.tables import Table
 from pipelines.registry import stage_of
 from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, workers_at
@@ -31,7 +31,7 @@ def check(config: Config) -> None:
         asked_for = images.legacy_discovery_split and field == "label.images.split"
         if split == config.evaluate.split and not asked_for:
             raise ConfigError(f"{field} = {split}: that is evaluate.split, on which nothing may be learned")
-    if isinstance(config.mllm, SimulatedBackend):
+    if config.mllm.made_up:
         log.warning("mllm.kind = simulated: NO MODEL IS ASKED, every answer and all that follows is made up")
 
 

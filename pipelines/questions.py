@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fgvr.config import Config, ConfigError, Mllm, SimulatedBackend
+from fgvr.config import Config, ConfigError, Mllm
 from fgvr.config.data import DRAWN
 from pipelines.asks import INSTRUCTIONS, NAME_TOKENS, QUESTION_TOKENS, Asked, Load, sampled
 from pipelines.command import stage_main
@@ -50,7 +50,7 @@ class Questions(Stage):
                 "questions.llm to let a language model write them, e.g. --questions.llm.kind openai "
                 "--questions.llm.model gpt-4o"
             )
-        elif isinstance(asked.llm, SimulatedBackend):
+        elif asked.llm is not None and asked.llm.made_up:
             raise ConfigError("questions.llm.kind = simulated: it writes no questions; set questions.file")
         elif asked.llm is not None and (config.makd.target == "near" or not may_have_truth(config.ingest.source)):
             check_asked_with_labels(config)
@@ -171,9 +171,7 @@ def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str)
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
     backend = make_backend(llm, vision=False)
-    # A simulated model, which has no name, refuses before it is one.
-    source = llm.kind if isinstance(llm, SimulatedBackend) else llm.model
-    questions = generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
+    questions = generate_questions(backend, names, wanted, source=llm.title, load_encoder=load_encoder)
     return questions, remarks_of(backend)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fgvr import storage
 from fgvr.candidate_table import read_sets
 from fgvr.candidates import NONE, coverage
-from fgvr.config import Discovery, SimulatedBackend
+from fgvr.config import Discovery
 from fgvr.config.run import Method
 from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
@@ -123,7 +123,7 @@ def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
     facts = [
         *photo_facts(run.table("samples")),
         ("Discovery set, labelled by the MLLM", _discovery(config.label.images, run.table("labels").rows)),
-        ("MLLM", "simulated" if isinstance(config.mllm, SimulatedBackend) else config.mllm.model),
+        ("MLLM", config.mllm.title),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
     ]
     if "near" in results.methods:

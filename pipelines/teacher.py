@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
-from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, NoDistillation, SimulatedBackend, VllmBackend
+from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +86,9 @@ def asks_mllm(settings: Makd) -> bool:
     return settings.distillation.kind != "none" and settings.distillation.teacher == MLLM_TEACHER
 
 
-def engine_of(config: Config) -> VllmBackend | SimulatedBackend:
+def engine_of(config: Config) -> Mllm:
     """The MLLM that scores class names; raises ConfigError for one behind a server."""
-    if isinstance(config.mllm, VllmBackend | SimulatedBackend):
+    if config.mllm.scores_names:
         return config.mllm
     raise ConfigError(
         f"{FIELD} = {MLLM_TEACHER}: chat servers give no probability of an answer that they did not give (mllm.kind = "
