@@ -6,7 +6,6 @@ tables it reads, models, prompts, and the schema version. Another config is anot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel
 
 from cluster import lease
 from cluster.begun import Begun, limits_raised
 from cluster.capacity import worker_fields
+from cluster.fingerprint import fingerprint_of, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
@@ -32,23 +31,15 @@ from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.config.data import ImageLimits
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
-from fgvr.images import PIXELS
 from fgvr.part_worker import REMARKS
 from fgvr.safe_text import safe
-from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 from fgvr.versions import Environment, environment, mixture
 
 log = logging.getLogger(__name__)
-
-
-def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
-    """Names a set of images, int64 [n] ascending, in a fingerprint."""
-    return hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
 @dataclass
@@ -305,36 +296,6 @@ def _placed(example: Example, samples: Table) -> Example:
     except (OSError, KeyError, pa.ArrowException):
         return example
     return replace(example, uri=shown_uri(uri))
-
-
-def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table], versions: Mapping[str, str] | None = None) -> str:
-    """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits.
-
-    `versions`: of inputs that stand for another version than today's, by their names.
-    """
-    made_of = [[table.name, (versions or {}).get(table.name, table.version)] for table in inputs]
-    text = json.dumps([name, SCHEMA_VERSION, plain(decides), made_of], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """Config parts as JSON types, without what only says where and how wide a stage runs."""
-    if isinstance(value, BaseModel):
-        return _of_part(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def _of_part(value: BaseModel) -> dict[str, Any]:
-    if isinstance(value, Workers | TrainWorkers):
-        return {}  # which rows are in which file, the table's folder says: cluster.stage_files.rows_per_part
-    if isinstance(value, ImageLimits):
-        # What an image may cost decides nothing but which rows failed: see `RunContext.stage`.
-        return {"cut_bottom": value.cut_bottom, "pixels": PIXELS}
-    return {name: plain(getattr(value, name)) for name in type(value).model_fields}
 
 
 def _reopen(uri: str, before: Table | None) -> Table | None:

@@ -51,7 +51,7 @@ class QuestionStage(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, how it is asked, and about which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         ids = digest_of_ids(self.which(run))
         return aspect_decides(run.config) | {"workers": run.config.aspects.workers, "ids": ids}
@@ -107,7 +107,7 @@ class Aspects(QuestionStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Nothing but the images where `looks` has asked."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         if run.config.aspects.with_labels:
             return {"ids": digest_of_ids(self.which(run))}

@@ -71,7 +71,7 @@ class ClassScores(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, the names, what it is asked, and about which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.mllm.backends import backend_identity
 
         settings = self.settings(run)

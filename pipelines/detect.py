@@ -37,16 +37,8 @@ if TYPE_CHECKING:
     Probabilities = npt.NDArray[np.float32]
 
 MODEL_FOLDER, RESULTS_FILE, METRICS_FILE = "model", "results.json", "metrics.json"
-# What changes only how a training runs, or what is done with the detector afterwards.
-NOT_DECIDING = {
-    "checkpoint_epochs",
-    "workers",
-    "infer_workers",
-    "batch_images",
-    "test_split",
-    "score_threshold",
-    "max_detections",
-}
+OF_FINDING = frozenset({"test_split", "score_threshold", "max_detections"})
+"""What is done with the detector afterwards."""
 
 
 class Detector(Stage):
@@ -97,9 +89,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     from fgvr.detection.model import pretrained_weights
     from fgvr.detection.training import RECIPE
 
-    decided: dict[str, Any] = {
-        name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
-    }
+    decided = {name: value for name, value in settings.deciding().items() if name not in OF_FINDING}
     decided |= {"limits": config.ingest.limits, "version": RECIPE}
     if settings.pretrained:
         decided["weights"] = pretrained_weights(settings.model.backbone)
@@ -154,7 +144,7 @@ class Detections(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """How objects are found, and in which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.detection.worker import FINDING
 
         config = run.config.detect

@@ -159,7 +159,7 @@ def embeddings_version(run: Run) -> Mapping[str, str]:
 @per_run
 def _settings_key(run: Run) -> str:
     """What names groups apart from the revision of their embeddings."""
-    from cluster.stage import fingerprint_of
+    from cluster.fingerprint import fingerprint_of
 
     search, embeddings = run.config.neighbours, run.table("embeddings")
     first = {"embeddings": f"{embeddings.fingerprint}.0"}

@@ -133,7 +133,7 @@ class Embeddings(VectorStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also which splits, or which images, where the splits alone do not name them."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         config = run.config
         decides: dict[str, Any] = {"splits": _named(run.table("samples"), config.embed.splits)}
@@ -236,7 +236,7 @@ class AugmentedStage(VectorStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also which images, and how their views are drawn."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         drawn = self.drawn(run.config)
         decides = {"ids": digest_of_ids(self.which(run)), "views": drawn.count, "seed": drawn.seed}

@@ -75,7 +75,7 @@ class PredictionStage(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """How photos become inputs, the device, and which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.infer_worker import READING
 
         config = run.config.infer

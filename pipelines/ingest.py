@@ -162,7 +162,7 @@ def deciding(source: Source) -> dict[str, Any]:
     A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
     `exclude` count where they are not the defaults. Files of names count by their content (`listing_state`).
     """
-    from cluster.stage import plain
+    from cluster.fingerprint import plain
 
     facts: dict[str, Any] = {
         name: value for name, value in plain(source).items() if name not in {"replaced", "class_names"}

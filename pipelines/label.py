@@ -86,7 +86,7 @@ class AnswerStage(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, what it is asked, and about which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         decides = answer_decides(self.settings(run))
         return decides | {"workers": run.config.label.workers, "ids": digest_of_ids(self.which(run))}
@@ -134,7 +134,7 @@ class Answers(AnswerStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Nothing but the images where `looks` has asked."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         if run.config.aspects.with_labels:
             return {"ids": digest_of_ids(self.which(run))}

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.stage import fingerprint_of
+from cluster.fingerprint import fingerprint_of
 from fgvr import storage
 from fgvr.config.data import Ingest
 from fgvr.datasets import marks

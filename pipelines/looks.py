@@ -48,7 +48,7 @@ class Looks(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """What decides answers and aspects, and which images are asked for which."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.mllm.backends import exactly
 
         settings = label_settings(run.config, several=True)

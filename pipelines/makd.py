@@ -44,9 +44,6 @@ TEACHER_FOLDER = "teacher"
 ROWS_PER_PART = 2**20
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
-# What changes only how a training runs, not what comes out.
-# Which images they are is told by their ids.
-NOT_DECIDING = {"base", "checkpoint_epochs", "cache_gb", "compile", "images", "workers", "precision"}
 
 
 class Student(Stage):
@@ -91,7 +88,7 @@ class Student(Stage):
         settings, task = self.settings(run.config), self._task(run)
         return {
             "version": RECIPE,
-            "recipe": recipe(settings, set(MakdConfig.model_fields) - NOT_DECIDING, task.teacher),
+            "recipe": recipe(settings, task.teacher),
             "precision": of_workers(settings.workers, settings.precision),
             "limits": run.config.ingest.limits,
             **task.decides,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from fgvr.config import Near as NearConfig
 from pipelines.command import stage_main
 from pipelines.embed import vectors_at
 from pipelines.stage import Run, Stage
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from fgvr.tables import Table
 
 ROWS_PER_PART = 65_536
-# What changes only how a training runs, not what comes out.
-NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
 
 
 class Near(Stage):
@@ -62,7 +59,7 @@ class Near(Stage):
         near = run.config.near
         return {
             "version": RECIPE,
-            "recipe": {name: getattr(near, name) for name in NearConfig.model_fields if name not in NOT_DECIDING},
+            "recipe": near.deciding(),
             "clip": find_clip(vectors_at(run.config)).identity(),
             "precision": of_workers(near.workers),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from fgvr.config import Config
 from fgvr.config.data import DRAWN
 from fgvr.datasets import read_source
 from fgvr.images import ImageError, read_image
-from fgvr.mllm.request_tokens import PHOTO, Size, image_tokens
+from fgvr.mllm.provider import Size
+from fgvr.mllm.request_tokens import PHOTO, image_tokens
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.prices import SHIPPED, read_prices
 from fgvr.report.results import StageResult
@@ -27,7 +29,6 @@ from pipelines.bill import Bill, Line
 from pipelines.billing import billing
 from pipelines.photo_counts import Photos
 from pipelines.places import check_keys
-from pipelines.preflight import folder_of
 from pipelines.rates import Rate, There, assumed_seconds
 from pipelines.registry import stage_of
 from pipelines.stage import Look, Run, photos_of, quietly
@@ -82,7 +83,7 @@ def measured(look: Look) -> Look:
 
 def plan(config: Config, tables: Sequence[str]) -> str:
     """The same as text for a run that is not started: photos are listed where no table of them is there."""
-    look = Look(config, folder_of(config))
+    look = Look.of(config)
     with quietly():
         measured(look)
     if "samples" not in look.tables:
@@ -133,7 +134,7 @@ def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -
 
 def _usual_size(samples: Table, config: Config) -> Size:
     """The middle one of a few photos' sizes; what is assumed where none can be read."""
-    places = np.unique(np.linspace(0, samples.rows - 1, 5).round().astype(int)) if samples.rows else []
+    places: Any = np.unique(np.linspace(0, samples.rows - 1, 5).round().astype(int)) if samples.rows else []
     sizes = []
     for uri in samples.take(np.array(places, dtype=np.int64), ["uri"])["uri"].to_pylist() if len(places) else []:
         try:

@@ -10,18 +10,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.tables import Table
 from pipelines.registry import stage_of
 from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, workers_at
 
 log = logging.getLogger(__name__)
-
-
-def folder_of(config: Config) -> str:
-    """The run's folder."""
-    return storage.join(storage.absolute(config.run.folder), config.run.name)
 
 
 def check(config: Config) -> None:
@@ -46,7 +40,7 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
 
     check_stores(config)
     stage_of("samples").check(config)
-    look = Look(config, folder_of(config))
+    look = Look.of(config)
     with quietly():
         look.table("samples")
     stages = [stage_of(name) for name in closure(look, tables)]

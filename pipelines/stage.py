@@ -304,6 +304,13 @@ class Look(Run):
         self.unfinished: dict[str, Unfinished] = {}
         self._photos = photos
 
+    @classmethod
+    def of(cls, config: Config) -> Look:
+        """The run that a config names, which need not be open."""
+        from fgvr import storage
+
+        return cls(config, storage.join(storage.absolute(config.run.folder), config.run.name))
+
     @property
     def photos(self) -> Photos:
         """As they were given; else those of the samples table, or as many as the source says beforehand."""
@@ -338,7 +345,7 @@ class Look(Run):
         return self.config.run.retry_failed or limits_raised(table, self.config.ingest.limits)
 
     def _made(self, stage: Stage, inputs: Sequence[Table]) -> Table:
-        from cluster.stage import fingerprint_of
+        from cluster.fingerprint import fingerprint_of
         from cluster.stage_files import finished
         from fgvr import storage
 

@@ -53,7 +53,7 @@ class StudentTask:
     @property
     def decides(self) -> dict[str, Any]:
         """What of the images decides the outcome besides the tables: which they are, where they are not all."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
 
         return {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
 

@@ -136,11 +136,16 @@ def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
         raise ConfigError(f"makd.distillation: of a single class ({', '.join(labels)}) a teacher has nothing to say")
 
 
-def recipe(settings: Makd, fields: Collection[str], teacher: Teacher | None) -> dict[str, Any]:
-    """These fields of the recipe for a fingerprint: a student by its content, wherever it lies."""
-    decided: dict[str, Any] = {name: getattr(settings, name) for name in sorted(fields)}
+TOLD_OTHERWISE = frozenset({"images", "precision"})
+"""Fields of a recipe that stand in a fingerprint by what they come to: the images' ids, the resolved precision."""
+
+
+def recipe(settings: Makd, teacher: Teacher | None, without: Collection[str] = ()) -> dict[str, Any]:
+    """The recipe for a fingerprint: a student that teaches by its content, wherever it lies; some fields left out."""
+    fields = settings.deciding().items()
+    decided = {name: value for name, value in fields if name not in TOLD_OTHERWISE and name not in without}
     if decided.get("max_steps") is None:  # it came later: students of before are found again
         decided.pop("max_steps", None)
-    if isinstance(teacher, StudentModel):
+    if isinstance(teacher, StudentModel) and "distillation" in decided:
         decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}
     return decided

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, Makd
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec
@@ -22,7 +22,7 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.makd import RECIPE, train_student
 from fgvr.training.schedule import bounded_by_steps
 from fgvr.training.student_data import StudentJob
-from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
+from pipelines.makd import TEACHER_FOLDER
 from pipelines.stage import Run
 from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
@@ -97,10 +97,9 @@ class MakdSweep:
     def decides(self) -> Mapping[str, Any]:
         """The recipe apart from the swept fields, which the space replaces, and how images are read."""
         swept = {field.partition(".")[2] for field in self.space()}
-        fields = set(Makd.model_fields) - swept - NOT_DECIDING
         return {
             "version": RECIPE,
-            "recipe": recipe(self.config.makd, fields, self.teacher),
+            "recipe": recipe(self.config.makd, self.teacher, swept),
             "precision": of_workers(self.config.makd.workers, self.config.makd.precision),
             "limits": self.config.ingest.limits,
             **self.images,

@@ -16,7 +16,7 @@ from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbo
 from fgvr.candidate_table import candidate_rows
 from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip, pinned
-from fgvr.config import Candidates, Config, ConfigError, Near
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.mllm.label_space import read_label_space
@@ -25,7 +25,7 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.near import RECIPE
 from fgvr.training.near_data import NearJob
-from pipelines import candidates, near
+from pipelines import candidates
 from pipelines.stage import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Space, near_space
@@ -121,10 +121,9 @@ class NearSweep:
     def decides(self) -> Mapping[str, Any]:
         """The recipes of candidates and near apart from the swept fields, which the space replaces, and the CLIP."""
         swept = set(self.space())
-        near_fields = {f"near.{name}" for name in Near.model_fields if name not in near.NOT_DECIDING}
-        fields = (near_fields | {f"candidates.{name}" for name in Candidates.model_fields}) - swept
         parts = {"near": self.config.near, "candidates": self.config.candidates}
-        recipe = {field: getattr(parts[field.partition(".")[0]], field.partition(".")[2]) for field in sorted(fields)}
+        fields = {f"{part}.{name}": value for part, each in parts.items() for name, value in each.deciding().items()}
+        recipe = {field: value for field, value in fields.items() if field not in swept}
         return {
             "version": RECIPE,
             "recipe": recipe,

@@ -18,14 +18,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster import lease
+from cluster.fingerprint import fingerprint_of
 from cluster.run import UserError, run_main
-from cluster.stage import RunContext, fingerprint_of
+from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.config.load import help_text
-from pipelines.command import PRESETS, Run
+from pipelines.command import PRESETS
 from pipelines.plan import plan, tell_bill
 from pipelines.preflight import check_tables
+from pipelines.stage import Run
 from tune import makd_sweep
 from tune.makd_sweep import MakdSweep
 from tune.near_sweep import NearSweep

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fgvr.config.base import Part
+from fgvr.config.base import RUNTIME_ONLY, Part
 from fgvr.config.web import WebPolicy
 
 IMAGE_ENDINGS: Final = (
@@ -30,18 +30,18 @@ NO_PHOTOS: Final = (
 class ImageLimits(Part):
     """What of an image is read, and what it may cost; beyond it the row fails with a reason and nothing is decoded."""
 
-    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_bytes: Annotated[int, RUNTIME_ONLY] = Field(default=64 * 2**20, ge=1)
     """Size of the file, bytes."""
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    max_pixels: Annotated[int, RUNTIME_ONLY] = Field(default=100_000_000, ge=1)
     """Width times height as the header says (a decompression bomb lies in a few kilobytes)."""
     cut_bottom: int = Field(default=0, ge=0)
     """Rows of pixels that are cut off the bottom of every image (the banner of FGVC-Aircraft's photos: 20)."""
-    allowed_roots: tuple[str, ...] = ()
+    allowed_roots: Annotated[tuple[str, ...], RUNTIME_ONLY] = ()
     """Folders, buckets and prefixes (/data/photos, s3://bucket/2024) that a source may name or link to beside its own
     folder; rows that name others fail. Empty: by where the source lies. A table on this machine may name what it
     likes but the system's files; one in a bucket, that bucket and web addresses; a data set's lists and links, what
     is below the source's folder (docs/security.md)."""
-    web: WebPolicy = WebPolicy()
+    web: Annotated[WebPolicy, RUNTIME_ONLY] = WebPolicy()
     """Images at http:// and https:// URLs."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 
 
 class Detector(Part):
@@ -67,16 +67,16 @@ class Detect(Part):
     """Epochs of linear warm-up."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Gradients are scaled down to this norm; null: never."""
-    checkpoint_epochs: int = Field(default=1, ge=1)
+    checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
     """Detections with a lower score are left out."""
     max_detections: int = Field(default=100, ge=1)
     """Detections kept an image (COCO's metrics: 100)."""
-    batch_images: int = Field(default=8, ge=1)
+    batch_images: Annotated[int, RUNTIME_ONLY] = Field(default=8, ge=1)
     """Images in a forward pass of detection."""
     seed: int = Field(default=0, ge=0)
     """Of weights, order and flips."""
-    workers: TrainWorkers = TrainWorkers()
-    infer_workers: Workers = Workers(rows_per_part=256)
+    workers: Annotated[TrainWorkers, RUNTIME_ONLY] = TrainWorkers()
+    infer_workers: Annotated[Workers, RUNTIME_ONLY] = Workers(rows_per_part=256)
     """Where the trained detector runs."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import Distillation, NoDistillation
 from fgvr.config.models import Mllm
 from fgvr.config.texts import Prompt
@@ -117,7 +117,7 @@ class Makd(Part):
     """`random`: sigmoid(N(0, 1)) by seed, image and question instead of the MLLM's answers, which are not asked for."""
     distillation: Distillation = NoDistillation()
     """A teacher of the class outputs, with aspects and (base) without: `kind: none`, `kd` or `dkd`."""
-    base: bool = True
+    base: Annotated[bool, RUNTIME_ONLY] = True
     """Also train the same student without aspects, for comparison."""
     epochs: int = Field(default=240, ge=1)
     """Passes over the training images."""
@@ -142,20 +142,20 @@ class Makd(Part):
     """Smallest share of the image that a random crop keeps."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the best epoch; 0: the last epoch is taken."""
-    checkpoint_epochs: int = Field(default=1, ge=1)
+    checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
-    cache_gb: float = Field(default=16, gt=0)
+    cache_gb: Annotated[float, RUNTIME_ONLY] = Field(default=16, gt=0)
     """Disk for decoded training images under FGVR_CACHE, memory-mapped; what is beyond it is decoded in every epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of activations in training: bfloat16 autocast, or float32 throughout; `auto`: bf16 on a GPU that has it (compute
     capability 8.0 and more), else fp32 (CPUs with AVX-512 BF16 or AMX train large students about twice as fast with
     bf16; layers whose maps are smaller than their stride stay in fp32 there, since their bf16 gradients are wrong). It
     is written into the student's folder, and inference computes in the same where its device can."""
-    compile: bool = False
+    compile: Annotated[bool, RUNTIME_ONLY] = False
     """torch.compile the student: slow to begin, then quicker; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)
     """Of weights, order and augmentation."""
-    workers: TrainWorkers = TrainWorkers()
+    workers: Annotated[TrainWorkers, RUNTIME_ONLY] = TrainWorkers()
 
     @field_validator("target", mode="before")
     @classmethod

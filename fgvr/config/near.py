@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
@@ -135,11 +135,11 @@ class Near(Part):
     """Epochs before candidate weights are updated; a prompt that starts badly can lock in wrong candidates."""
     views: int = Field(default=1, ge=1)
     """Cached augmented views of an image; 1: the plain embedding only."""
-    text_chunk: int = Field(default=256, ge=1)
+    text_chunk: Annotated[int, RUNTIME_ONLY] = Field(default=256, ge=1)
     """Names in the text tower at once; bounds memory at any size of the label space."""
     validation_share: float = Field(default=0, ge=0, lt=1)
     """Share of the images held out to choose the best epoch by their candidate sets; 0: the last epoch is taken."""
-    checkpoint_steps: int = Field(default=500, ge=1)
+    checkpoint_steps: Annotated[int, RUNTIME_ONLY] = Field(default=500, ge=1)
     """Steps between checkpoints: what is lost at most when a worker dies."""
     gce_q: float = Field(default=0.7, gt=0, le=1)
     """q of the generalised cross entropy; 1: mean absolute error."""
@@ -150,4 +150,4 @@ class Near(Part):
     the truth."""
     seed: int = Field(default=0, ge=0)
     """Of context, order and views."""
-    workers: TrainWorkers = TrainWorkers()
+    workers: Annotated[TrainWorkers, RUNTIME_ONLY] = TrainWorkers()

@@ -53,7 +53,7 @@ class Cased(ComparedStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The method's settings, and which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.baselines.cased import RULES
 
         config = run.config.baselines.cased

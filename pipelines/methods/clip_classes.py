@@ -39,7 +39,7 @@ class ClassesStage(ComparedStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The classes, the images, and from which score on a name is given."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.clip.from_features import RULES
 
         ids = digest_of_ids(compared_images(run).predicted)

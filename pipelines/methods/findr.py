@@ -51,7 +51,7 @@ class FindrMeta(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, and what it is asked about which images."""
-        from cluster.stage import digest_of_ids
+        from cluster.fingerprint import digest_of_ids
         from fgvr.baselines.expert import META_PROMPT, READER
         from fgvr.mllm.backends import backend_identity, exactly
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster.stage import fingerprint_of, plain
+from cluster.fingerprint import fingerprint_of, plain
 from fgvr.config import Config, build
 from fgvr.config.load import read_preset
 from fgvr.config.tree import default_kinds, merge

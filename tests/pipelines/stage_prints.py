@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.stage import RunContext, fingerprint_of
+from cluster.fingerprint import fingerprint_of
+from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table

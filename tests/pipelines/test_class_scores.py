@@ -94,7 +94,7 @@ def test_the_student_is_taught_by_them(flow: Run, tmp_path: Path) -> None:
     assert teacher.known.tolist() == [True, True, False, True]
     logits = teacher.logits(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), np.array([3, 1]))
     np.testing.assert_allclose(logits.numpy(), [[-0.6, -0.2], [-1, 0]], atol=1e-6)
-    assert recipe(base, {"distillation"}, task.teacher)["distillation"].teacher == "mllm"
+    assert recipe(base, task.teacher)["distillation"].teacher == "mllm"
 
 
 def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Run) -> None:

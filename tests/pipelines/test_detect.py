@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from cluster.stage import RunContext, fingerprint_of
+from cluster.fingerprint import fingerprint_of
+from cluster.stage import RunContext
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
 from fgvr.datasets import check_place

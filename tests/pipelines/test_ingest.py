@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.fingerprint import plain
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, plain
+from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place

@@ -8,7 +8,7 @@ from fgvr.config import Config, ConfigError, build
 from fgvr.errors import UserError
 from pipelines import preflight
 from pipelines.evaluate import whole_job
-from pipelines.preflight import check_splits, check_tables, folder_of
+from pipelines.preflight import check_splits, check_tables
 from pipelines.registry import stage_of
 from pipelines.stage import Look, Stage, closure
 
@@ -25,7 +25,7 @@ def check(config: Config) -> None:
 
 
 def stages(config: Config) -> list[Stage]:
-    names = closure(Look(config, folder_of(config)), [*whole_job(config), "report"])
+    names = closure(Look.of(config), [*whole_job(config), "report"])
     return [stage_of(name) for name in names]
 
 
