@@ -1,4 +1,4 @@
-"""The list of all tables: each line is a stage, each stage names tables that are in the list, the docs have them all."""
+"""The list of all tables: each line is a stage, each names tables of the list, and the docs have them all."""
 
 import re
 from pathlib import Path
