@@ -31,6 +31,9 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+HIDDEN: Final = argparse.SUPPRESS
+"""The help of an argument that only this benchmark gives itself (`again`)."""
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 """The checkout."""
 DATA: Final = Path(os.environ.get("FGVR_DATA") or ROOT.parent / "shared" / "data")
@@ -132,12 +135,13 @@ class Cost:
     """CPU seconds of a process and of all that it started, seconds on the wall, and the peak of their memory, MiB.
 
     Memory is the sum of the proportional set sizes (a page that n processes share counts 1/n in each), looked at twice
-    a second; 0 where it was not looked at.
+    a second; 0 where it was not looked at. `holders` are processes that had a library's file mapped (`run_measured`).
     """
 
     cpu: float
     wall: float
     peak_mib: float = 0.0
+    holders: int = 0
 
 
 def cpu_seconds() -> float:
@@ -176,7 +180,11 @@ def status_bytes(field: str) -> int:
 
 
 def run_measured(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    library: str = "",
 ) -> Cost:
     """Run a command to its end, with everything that it starts (Ray's servers, workers, engines).
 
@@ -189,6 +197,7 @@ def run_measured(
         command: as for `subprocess`.
         environment: laid over this process's.
         log: a file for its output; None: the console.
+        library: part of the path of a library; the processes that had such a file mapped are counted.
 
     Raises:
         subprocess.CalledProcessError: it ended with another status than 0.
@@ -200,7 +209,7 @@ def run_measured(
     process = subprocess.Popen(
         [*command], stdout=out, stderr=out and subprocess.STDOUT, env={**os.environ, **(environment or {})}
     )
-    tree = _Tree(process.pid)
+    tree = _Tree(process.pid, library)
     while process.poll() is None:
         tree.look()
         time.sleep(0.1)
@@ -211,13 +220,13 @@ def run_measured(
         out.close()
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, [*command])
-    return Cost(tree.cpu, wall, tree.peak / 2**20)
+    return Cost(tree.cpu, wall, tree.peak / 2**20, len(tree.holders))
 
 
 class _Tree:
     """A process and all below it, as they are seen from time to time."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, library: str) -> None:
         import psutil
 
         self._psutil, self._me, self._root = psutil, psutil.Process(), root
@@ -226,6 +235,7 @@ class _Tree:
         self._waited: dict[tuple[int, float], float] = {}
         self._parents: dict[tuple[int, float], tuple[int, float]] = {}
         self.peak, self._next = 0, 0.0
+        self._library, self.holders = library, set[tuple[int, float]]()
 
     @property
     def cpu(self) -> float:
@@ -259,7 +269,9 @@ class _Tree:
                 alive += 1
                 if memory:
                     pss += one.memory_full_info().pss
-            except (self._psutil.Error, ChildProcessError):
+                    if self._library and self._library in Path(f"/proc/{one.pid}/maps").read_text():
+                        self.holders.add(key)
+            except (self._psutil.Error, OSError):
                 continue  # it ended since
         if memory:
             self.peak, self._next = max(self.peak, pss), time.monotonic() + 0.5
@@ -347,6 +359,18 @@ class Report:
         """All that was said, facts, and the machine."""
         said = [one if isinstance(one, str) else {"heads": one.heads, "rows": one.rows} for one in self._said]
         return {**measured_on(), "facts": self.facts, "results": said}
+
+
+def cost_table(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
+    """Medians of what commands cost, a row for each way, with the spread of the CPU seconds."""
+    columns = {"": "<10", "CPU s": ">8.1f", "from – to": ">15", "seconds": ">9.1f", "peak MiB": ">10,.0f"}
+    if any(cost.holders for of_way in costs.values() for cost in of_way):
+        columns["engines"] = ">9"
+    table = report.table(columns)
+    for way, of_way in costs.items():
+        cpu, wall, peak, holders = (sorted(getattr(cost, name) for cost in of_way) for name in Cost.__annotations__)
+        row = (way, statistics.median(cpu), f"{cpu[0]:.1f} – {cpu[-1]:.1f}", statistics.median(wall))
+        table.row(*(*row, statistics.median(peak), max(holders))[: len(table.heads)])
 
 
 @contextmanager

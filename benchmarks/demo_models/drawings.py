@@ -1,6 +1,7 @@
 """Training drawings in memory: pixels after a JPEG round trip, looks, species, habitat; and heads that read looks."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fgvr.demo.captions import looks_of
-from fgvr.demo.samples import JPEG_QUALITY, sample
+from fgvr.demo.samples import DEMO_DIFFICULTY, JPEG_QUALITY, sample
 from fgvr.demo.species import OPTIONS
 
 ATTRIBUTE_SIZES: Final = tuple(len(values) for values in OPTIONS.values())
@@ -57,6 +58,15 @@ def draw_many(
         species[row] = -1 if drawn.class_id is None else drawn.class_id
         habitat[row] = drawn.scene.habitat
     return Drawings(images, looks, species, habitat)
+
+
+def write_birds(folder: Path, count: int) -> list[str]:
+    """Write drawings of the demo's difficulty as JPEG files of 64 px; returns their paths in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:06d}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).jpeg())
+    return [str(path) for path in paths]
 
 
 def flip_some(images: Tensor, rng: np.random.Generator) -> Tensor:

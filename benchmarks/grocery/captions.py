@@ -52,7 +52,7 @@ def siblings(photos: Photos, fine: int) -> np.ndarray:
     same = ids[(photos.coarse == photos.coarse[fine]) & (ids != fine)]
     of_department = np.array([department == photos.departments[fine] for department in photos.departments])
     others = same if len(same) else ids[of_department & (ids != fine)]
-    return others if len(others) else ids[ids == fine]
+    return np.asarray(others if len(others) else ids[ids == fine])
 
 
 def written_names(photos: Photos, rng: np.random.Generator) -> np.ndarray:

@@ -93,7 +93,10 @@ def train_names(
     """Train the text tower in place; the image tower and the temperature stay as they are."""
     rng = np.random.default_rng([seed, 2])
     images = torch.from_numpy(photos.images)
-    views = [torch.cat([image_features(model, augment(part, rng)) for part in images.split(256)]) for _ in range(VIEWS)]
+    views = [
+        torch.cat([image_features(model, augment(part, rng)) for part in torch.split(images, 256)])
+        for _ in range(VIEWS)
+    ]
     written = written_names(photos, rng)
     model.visual.requires_grad_(False)
     model.logit_scale.requires_grad_(False)
@@ -131,7 +134,7 @@ def image_features(model: open_clip.CLIP, pixels: Tensor) -> Tensor:
 def report(model: open_clip.CLIP, tokenizer: PreTrainedTokenizerFast, photos: Photos, held_out: Photos) -> None:
     """Print zero-shot accuracy with the true names, a linear probe's, and how pure neighbourhoods are."""
     seen, new = (
-        torch.cat([image_features(model, plain(part)) for part in torch.from_numpy(some.images).split(256)])
+        torch.cat([image_features(model, plain(part)) for part in torch.split(torch.from_numpy(some.images), 256)])
         for some in (photos, held_out)
     )
     names = texts_of(model, tokenizer, [f"a photo of a {name}." for name in photos.names])

@@ -92,7 +92,7 @@ def mixed(pixels: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Te
 @torch.no_grad()
 def head_accuracy(model: InternVLForConditionalGeneration, head: ClassHead, photos: Photos) -> float:
     """Share of photos that the vision tower's head puts into the right class."""
-    logits = [head(features(model, plain(part)).float()) for part in torch.from_numpy(photos.images).split(128)]
+    logits = [head(features(model, plain(part)).float()) for part in torch.split(torch.from_numpy(photos.images), 128)]
     return float((torch.cat(logits).argmax(dim=1).numpy() == photos.classes).mean())
 
 
@@ -109,7 +109,9 @@ def train_language(
     rng = np.random.default_rng([seed, 2])
     images = torch.from_numpy(photos.images)
     with torch.no_grad():
-        views = [torch.cat([features(model, augment(part, rng)) for part in images.split(128)]) for _ in range(VIEWS)]
+        views = [
+            torch.cat([features(model, augment(part, rng)) for part in torch.split(images, 128)]) for _ in range(VIEWS)
+        ]
     projector, language = model.model.multi_modal_projector, model.model.language_model
     learner = Learner(
         "grocery mllm language", (projector, language), LANGUAGE_RATE, steps=steps, warm_up=steps // 8, decay=0.02

@@ -50,7 +50,9 @@ def measure(models: Path, photos: Photos, discovery: np.ndarray) -> Regime:
     tokenizer = open_clip.get_tokenizer(f"local-dir:{models / 'clip'}")
     model.eval()
     images = torch.from_numpy(photos.images)
-    vectors = torch.cat([model.encode_image(normalised(plain(part)), normalize=True) for part in images.split(256)])
+    vectors = torch.cat(
+        [model.encode_image(normalised(plain(part)), normalize=True) for part in torch.split(images, 256)]
+    )
     names = model.encode_text(tokenizer([f"a photo of a {name}." for name in photos.names]), normalize=True)
     classes, seen, new = photos.classes, vectors[discovery], vectors[~discovery]
     probe = LogisticRegression(C=10, max_iter=1000).fit(seen.numpy(), classes[discovery])

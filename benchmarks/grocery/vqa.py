@@ -78,7 +78,9 @@ def train_language(
     layout, truth = Layout(parts.instruction, parts.shared, ASKED), questions.about(photos.names)
     images = torch.from_numpy(photos.images)
     with torch.no_grad():
-        views = [torch.cat([features(model, augment(part, rng)) for part in images.split(128)]) for _ in range(VIEWS)]
+        views = [
+            torch.cat([features(model, augment(part, rng)) for part in torch.split(images, 128)]) for _ in range(VIEWS)
+        ]
     learner = Learner(
         "grocery vqa language",
         (model.model.multi_modal_projector, model.model.language_model),

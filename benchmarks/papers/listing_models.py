@@ -63,8 +63,9 @@ DRAWINGS_SEED = 2000
 class Lessons(Protocol):
     """What the language half learns from."""
 
-    names: Sequence[str]
-    """Of the classes, by id."""
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the classes, by id."""
 
     def batch(
         self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator
@@ -75,7 +76,7 @@ class Lessons(Protocol):
 class BirdLessons:
     """Drawings of the naming model's own training stream, which no run of the pipeline draws; each is seen once."""
 
-    names = SPECIES_NAMES
+    names: Sequence[str] = SPECIES_NAMES
 
     def batch(
         self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator

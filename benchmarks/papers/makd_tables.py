@@ -62,7 +62,7 @@ class DataSet:
 
 def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     """Read a config; raises UserError where there is none, or `grocery` has no models."""
-    others = {"other_questions": args.other_questions or "", "other_mllm": args.other_mllm or ""}
+    questions, mllm = args.other_questions or "", args.other_mllm or ""
     if args.table == "6" and name == "demo":
         name = "scenes"
     if name == "grocery":
@@ -72,13 +72,13 @@ def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     tree = changed(tree, args.set)
     source = build(tree).ingest.source
     if isinstance(source, FieldGuideSource):
-        others["other_questions"] = others["other_questions"] or every_other_question(out)
+        questions = questions or every_other_question(out)
     if isinstance(source, BirdScenesSource):
         setting = Setting(detectors=(build(tree).detect.model.backbone,))
     elif isinstance(source, FieldGuideSource) or name == "grocery":
-        setting = Setting(TINY, 2, SLOWER, (8, 16, 24), TAUGHT, ramp=3, **others)
+        setting = Setting(TINY, 2, SLOWER, (8, 16, 24), TAUGHT, ramp=3, other_questions=questions, other_mllm=mllm)
     else:
-        setting = Setting(**others)
+        setting = Setting(other_questions=questions, other_mllm=mllm)
     known_as = "coco" if isinstance(source, CocoSource) else ""
     if isinstance(source, LayoutSource) and name != "grocery":
         known_as = source.name

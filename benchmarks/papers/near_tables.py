@@ -32,7 +32,7 @@ from cluster.session import ray_session
 from fgvr.config import build
 from fgvr.config.data import FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
-from fgvr.config.models import DEMO_MODEL
+from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.config.tree import merge
 from pipelines.flow import PRESETS
 
@@ -68,7 +68,7 @@ def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) ->
     config = build(tree)
     source = config.ingest.source
     if isinstance(source, FieldGuideSource):
-        own = demo_models() if config.mllm.model == DEMO_MODEL else {}
+        own = demo_models() if isinstance(config.mllm, VllmBackend) and config.mllm.model == DEMO_MODEL else {}
         return DataSet(Path(name).stem, tree, "", "ornithologist", own)
     return DataSet(Path(name).stem, tree, source.name if isinstance(source, LayoutSource) else "")
 

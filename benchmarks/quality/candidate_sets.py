@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,7 @@ MIXED = 0.18  # standard deviation of the noise on each of CLIP's 128 numbers in
 DEMO = {"batch_size": 512, "epochs": 250, "lr": 0.02, "warmup_epochs": 0}
 FROZEN = DEMO | {"frozen_epochs": 250}
 TEN = {"k": 10, "weights": "multiplicity"}
-ROWS = [
+ROWS: list[tuple[str, Candidates, dict[str, Any]]] = [
     ("own label, cross entropy", Candidates(method="single"), DEMO | {"loss": "ce"}),
     ("neighbours, k = 3", Candidates(), DEMO),
     ("neighbours, k = 10 by multiplicity", Candidates.model_validate(TEN), DEMO),
@@ -96,7 +97,9 @@ def guide(seed: int, regime: str) -> Guide:
         for split, count in (("sets-train", 10), ("sets-test", 15))
     ]
     clip = load_clip(Clip())
-    vectors = [clip.encode_images([Image.fromarray(image) for image in part.images]) for part in parts]
+    vectors: list[np.ndarray] = [
+        clip.encode_images([Image.fromarray(image) for image in part.images]) for part in parts
+    ]
     random = np.random.default_rng(seed)
     if regime == "clean":
         vectors = [part + MIXED * random.standard_normal(part.shape) for part in vectors]
@@ -125,7 +128,7 @@ def quality(sets: CandidateSets, truth: np.ndarray) -> list[float]:
     return [sets.sizes.mean(), coverage(sets, truth), (sets.weights * right).sum(axis=1).mean(), heaviest.mean()]
 
 
-def learned(data: Guide, rows: pa.Table, recipe: dict[str, object], folder: Path) -> list[float]:
+def learned(data: Guide, rows: pa.Table, recipe: dict[str, Any], folder: Path) -> list[float]:
     """Top-1 on the test drawings, and right labels of the discovery drawings by the learned prompt's own candidates."""
     ids = np.arange(len(data.own))
     _write(folder / "candidates", rows)

@@ -27,7 +27,7 @@ from fgvr.datasets import read_source
 from fgvr.datasets.coco import COCO_ID, coco_files
 from fgvr.demo.bird_scenes import scene_aspects
 from fgvr.demo.questions import QUESTIONS
-from fgvr.detection.coco import CocoSet
+from fgvr.detection.coco import CocoImage, CocoSet
 from fgvr.detection.evaluate import METRICS, Detections, coco_metrics
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import AspectDetector, DetectorSpec, save_detector
@@ -66,7 +66,7 @@ def split_of(rows: pa.Table, split: str) -> pa.Table:
     return rows.filter(pc.equal(rows["split"], split))
 
 
-def annotated_rows(truth: CocoSet, rows: pa.Table) -> list:
+def annotated_rows(truth: CocoSet, rows: pa.Table) -> list[CocoImage]:
     """What is annotated of each row."""
     by_id = {image.id: image for image in truth.images}
     return [by_id[json.loads(metadata)[COCO_ID]] for metadata in rows["metadata"].to_pylist()]

@@ -11,9 +11,10 @@ from __future__ import annotations
 from PIL import Image
 
 from benchmarks import harness
-from benchmarks.demo_models.measure import DEMO_DIFFICULTY, drawings
+from benchmarks.demo_models.measure import drawings
 from fgvr.config.models import VllmBackend
 from fgvr.config.near import LABEL_PROMPT
+from fgvr.demo.samples import DEMO_DIFFICULTY
 from fgvr.demo.species import SPECIES
 from fgvr.mllm.answer_items import Form, item_name, read_answers
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling

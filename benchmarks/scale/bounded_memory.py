@@ -14,7 +14,6 @@ that it took beyond what it held after its imports: files that are mapped are th
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import time
@@ -40,6 +39,7 @@ from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
 from fgvr.training.examples import Examples
 from fgvr.training.targets import near_targets, true_targets
+from fgvr.training.uris import MappedUris
 
 CLASSES, QUESTIONS, DIM, SOME, KINDS = 20_000, 16, 16, 100_000, 1_000
 PART = 65_536
@@ -148,6 +148,8 @@ def worker(folder: Path) -> None:
     import torch
 
     examples = Examples.read(str(folder / "examples"))
+    uris = examples.uris
+    assert isinstance(uris, MappedUris)  # noqa: S101 - of examples that were read
     cells = np.zeros(len(examples), np.int32)
     for places, values in examples.answers.blocks():
         p_yes = torch.from_numpy(values)
@@ -155,7 +157,7 @@ def worker(folder: Path) -> None:
     order = np.random.default_rng(0).permutation(np.flatnonzero(~examples.held_out))
     for start in range(0, 100 * 128, 128):
         batch = np.sort(order[start : start + 128])
-        check(len(examples.uris.read(batch)) == len(examples.p_yes[batch]) == len(examples.classes[batch]))
+        check(len(uris.read(batch)) == len(examples.p_yes[batch]) == len(examples.classes[batch]))
 
 
 def evaluate(folder: Path) -> None:
@@ -249,7 +251,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path, help="draw MiB against rows into this file")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", action="store_true", help=harness.HIDDEN)
     args = parser.parse_args()
     for rows in args.rows:
         folder = args.folder / str(rows)

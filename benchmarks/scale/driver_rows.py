@@ -12,6 +12,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks import harness
 from fgvr import schemas, tables
 from fgvr.config import Discovery
 from fgvr.discovery import discovery_ids
+from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import build_label_space
 from fgvr.mllm.merging import merge_aliases
@@ -67,7 +69,7 @@ def name(table: Table, folder: Path) -> None:
         tables.write_part(str(folder), number, label_rows(part, named))
 
 
-def unneeded() -> None:
+def unneeded() -> NameEncoder:
     raise RuntimeError("at a similarity of 1 no text embeddings are needed")
 
 
@@ -89,11 +91,9 @@ def measure(sizes: Sequence[int], table: harness.Table) -> None:
             folder, rng = Path(scratch), np.random.default_rng(0)
             given, listed = answers(folder / "answers", rows, rng), samples(folder / "samples", rows, rng)
             works: dict[str, Callable[[], object]] = {
-                "labels of answers": lambda given=given, folder=folder: name(given, folder / "labels"),
-                "ids of a split": lambda listed=listed: split_ids(listed, ["train"]),
-                "five images a class": lambda listed=listed: discovery_ids(
-                    listed.batches(COLUMNS), Discovery(per_class=5)
-                ),
+                "labels of answers": partial(name, given, folder / "labels"),
+                "ids of a split": partial(split_ids, listed, ["train"]),
+                "five images a class": partial(discovery_ids, listed.batches(COLUMNS), Discovery(per_class=5)),
             }
             for what, work in works.items():
                 harness.forget_peak()

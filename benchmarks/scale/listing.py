@@ -11,7 +11,6 @@ server in this process that answers S3's ListObjectsV2 with made-up pages of 1,0
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 import threading
@@ -103,7 +102,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--source", choices=["table", "bucket"], default="table")
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=harness.HIDDEN)
     arguments = parser.parse_args()
     if arguments.work is not None:
         work(arguments.work, arguments.source)

@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128, help="length of the made-up vectors")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--run", help=harness.HIDDEN)
     args = parser.parse_args()
     if args.run:
         show_progress()

@@ -34,6 +34,7 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks import harness
+from benchmarks.demo_models.drawings import write_birds
 from cluster.beats import beating
 from cluster.parts import PartJob, run_parts
 from cluster.session import ray_session
@@ -75,13 +76,6 @@ class TimedWorker(LabelWorker):
         with self.diary.open("a") as stream:
             stream.write(json.dumps([os.getpid(), begin, time.monotonic(), rows.num_rows]) + "\n")
         return made
-
-
-def drawn(folder: Path) -> list[str]:
-    folder.mkdir()
-    for number in range(PHOTOS):
-        (folder / f"{number}.jpg").write_bytes(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).jpeg())
-    return [str(folder / f"{number}.jpg") for number in range(PHOTOS)]
 
 
 def samples_of(uris: Sequence[str], rows: int, folder: Path) -> Table:
@@ -219,7 +213,7 @@ def main() -> None:
         if args.decode:
             decode(scratch, report)
         if args.engines or args.grow:
-            uris = drawn(scratch / "photos")
+            uris = write_birds(scratch / "photos", PHOTOS)
             with ray_session(Cluster(num_cpus=2)):
                 if args.engines:
                     curve(uris, args.engines, args.seconds, scratch, report)

@@ -20,7 +20,6 @@ ratios are medians over the rounds of each round's ratio.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -167,8 +166,8 @@ def main() -> None:
     parser.add_argument("--student", choices=STUDENTS, default="resnet18", help="a ResNet18 at 224 px, or the demo's")
     parser.add_argument("--size", type=int, nargs=2, default=(500, 375), help="width and height of the drawn photos")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=WAYS, help=harness.HIDDEN)
+    parser.add_argument("--folder", type=Path, help=harness.HIDDEN)
     args = parser.parse_args()
     if args.images <= PART:
         parser.error(f"--images: more than {PART}, the images of a part, since the first is not counted")

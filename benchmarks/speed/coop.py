@@ -218,8 +218,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images a step")
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a process; their median counts")
     parser.add_argument("--repeat", type=int, default=3, help="processes a row")
-    parser.add_argument("--measure", choices=ROWS, help=argparse.SUPPRESS)
-    parser.add_argument("--gradient", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=ROWS, help=harness.HIDDEN)
+    parser.add_argument("--gradient", help=harness.HIDDEN)
     args = parser.parse_args()
     args.precision = args.precision or ("bf16" if args.device == "cuda" else "fp32")
     if args.measure:

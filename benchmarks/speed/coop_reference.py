@@ -38,7 +38,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
-        return x + self.mlp(self.ln_2(x))
+        mixed: Tensor = x + self.mlp(self.ln_2(x))
+        return mixed
 
 
 class TextEncoder(nn.Module):
@@ -62,7 +63,8 @@ class TextEncoder(nn.Module):
         x = prompts + self.positional_embedding
         for block in self.blocks:
             x = block(x, self.attn_mask)
-        return self.ln_final(x)[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        features: Tensor = self.ln_final(x)[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        return features
 
 
 class ImageEncoder(nn.Module):
@@ -84,7 +86,8 @@ class ImageEncoder(nn.Module):
         x = self.ln_pre(x + self.positional_embedding)
         for block in self.blocks:
             x = block(x)
-        return self.ln_post(x[:, 0]) @ self.projection
+        features: Tensor = self.ln_post(x[:, 0]) @ self.projection
+        return features
 
 
 class OriginalPrompts(nn.Module):

@@ -55,7 +55,10 @@ def drawn_photo(seed: int) -> Any:
     draw = ImageDraw.Draw(image)
     for _ in range(12):
         x, y, r = random.integers(0, SIDE), random.integers(0, SIDE), random.integers(10, 160)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in random.integers(0, 256, 3)))
+        draw.ellipse(
+            tuple(float(edge) for edge in (x - r, y - r, x + r, y + r)),
+            fill=tuple(int(c) for c in random.integers(0, 256, 3)),
+        )
     return image
 
 
@@ -125,10 +128,11 @@ def preprocessing(args: argparse.Namespace, report: harness.Report) -> None:
                     image.draft("RGB", (clip.image_size, clip.image_size))
                     return clip.preprocess(image.convert("RGB"))
 
-            turns = {way: partial(cpu_seconds, way, paths) for way in (ours, pillow, draft)}
+            ways = {"ours": ours, "Pillow": pillow, "draft": draft}
+            turns = {name_of: partial(cpu_seconds, way, paths) for name_of, way in ways.items()}
             times = harness.take_turns(turns, args.repeat, log=False)
-            mine, theirs, least = (statistics.median(times[way]) / len(paths) * 1000 for way in (ours, pillow, draft))
-            ratios = [harness.paired_ratio(times[way], times[ours])[0] for way in (pillow, draft)]
+            mine, theirs, least = (statistics.median(times[way]) / len(paths) * 1000 for way in ways)
+            ratios = [harness.paired_ratio(times[way], times["ours"])[0] for way in ("Pillow", "draft")]
             some = paths[: args.features]
             first, second, third = (
                 clip.encode_pixels(torch.stack([way(path) for path in some])) for way in (ours, pillow, draft)

@@ -22,6 +22,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def loose_vectors(random: np.random.Generator, count: int, dim: int, data: str, 
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
     vectors = np.sqrt(cosine) * centres[crowd] + np.sqrt(1 - cosine) * noise
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors[random.permutation(count)].astype(np.float16)
+    return np.asarray(vectors[random.permutation(count)], np.float16)
 
 
 def hnsw(vectors: np.ndarray, k: int, threads: int) -> np.ndarray:
@@ -80,7 +81,8 @@ def hnsw(vectors: np.ndarray, k: int, threads: int) -> np.ndarray:
 
     index = Index(ndim=vectors.shape[1], metric="ip", dtype="f16")
     index.add(np.arange(len(vectors)), vectors, threads=threads)
-    return index.search(vectors, k, threads=threads).keys.astype(np.int64).reshape(len(vectors), -1)
+    found = index.search(vectors, k, threads=threads)
+    return np.asarray(found.keys, np.int64).reshape(len(vectors), -1)
 
 
 def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
@@ -97,11 +99,11 @@ def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
 
 def methods(
     vectors: np.ndarray, k: int, threads: int, device: str, wanted: list[str], *, strangers: np.ndarray | None
-) -> dict[str, Callable]:
+) -> dict[str, Callable[[], Any]]:
     """What is compared: functions that return ids int64 [N, k]; exact search of `strangers` beside them, if given."""
     product = this_machine(device, threads).product if device == "cpu" else Product("cuda", "float16")
     exact_plan = Plan("exact", product)
-    found: dict[str, Callable] = {
+    found: dict[str, Callable[[], Any]] = {
         "exact": lambda: nearest(vectors, vectors, k, threads=threads, how=exact_plan),
     }
     if importlib.util.find_spec("faiss") is not None:
@@ -161,7 +163,7 @@ def compare(options: argparse.Namespace, report: harness.Report) -> None:
     compared = methods(vectors, options.k, options.threads, options.device, options.methods, strangers=strangers)
     seconds: dict[str, list[float]] = {name: [] for name in compared}
     recalls: dict[str, float] = {}
-    facts: dict[str, dict] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for number in range(options.rounds):
         for name, run in compared.items():
             if options.device == "cuda" and number == 0:
@@ -172,7 +174,8 @@ def compare(options: argparse.Namespace, report: harness.Report) -> None:
             if not isinstance(ids, np.ndarray):
                 facts[name], ids = ids.facts, ids.ids
             if number == 0:
-                recalls[name] = recall(strangers if name.endswith("random vectors") else vectors, ids)
+                searched = strangers if strangers is not None and name.endswith("random vectors") else vectors
+                recalls[name] = recall(searched, ids)
             print(f"round {number + 1}: {name} {seconds[name][-1]:.2f} s", flush=True)
     operations = 2.0 * options.size**2 * options.dim
     lines = []

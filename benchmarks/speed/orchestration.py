@@ -10,7 +10,6 @@ files, one pool a stage. Each in a process of its own, whose whole wall time cou
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -130,8 +129,8 @@ def check(folder: Path) -> None:
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=WAYS, help=harness.HIDDEN)
+    parser.add_argument("--folder", type=Path, help=harness.HIDDEN)
     args = parser.parse_args()
     if args.measure:
         (pipeline if args.measure == "pipeline" else loop)(args.folder)

@@ -93,7 +93,7 @@ def context_of(folder: Path, images: int, clip: str = DEMO_MODEL) -> Any:
         "embed": {"splits": ["train"], "workers": {"num_cpus": 1, "rows_per_part": ROWS_PER_PART}},
         "cluster": {"num_cpus": 2},
     }
-    return RunContext(build(values), str(folder), NoTracking())
+    return RunContext(build(values), str(folder), NoTracking())  # type: ignore[arg-type]
 
 
 def loop(context: Any, samples: Table, folder: Path) -> Path:
@@ -135,9 +135,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--model", default=DEMO_MODEL, help="open_clip architecture; default: the demo's CLIP")
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--samples", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=WAYS, help=harness.HIDDEN)
+    parser.add_argument("--samples", help=harness.HIDDEN)
+    parser.add_argument("--folder", type=Path, help=harness.HIDDEN)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     if args.measure:

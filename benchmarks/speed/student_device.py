@@ -63,7 +63,7 @@ def training_step(args: argparse.Namespace, backbone: str, data: Data, way: str)
             aspects = functional.binary_cross_entropy_with_logits(outputs[:, args.classes :], data.p_yes)
             loss = loss + ALPHA * aspects
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return step

@@ -53,7 +53,7 @@ class PlainLoop:
                     logits[:, classes:], p_yes.to(reporter.device)
                 )
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             reporter.report({"loss": loss.item()})
 

@@ -30,11 +30,12 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.demo_models.drawings import write_birds
 from benchmarks.harness import Cost
 from benchmarks.speed.student_plain import PlainLoop
 from benchmarks.speed.turns import Turn
 from fgvr.config import ImageLimits, Makd
-from fgvr.demo.samples import DEMO_DIFFICULTY, sample
+from fgvr.demo.samples import class_of
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.training.examples import Examples
 from fgvr.training.makd import StudentTraining, train_student
@@ -56,11 +57,8 @@ class Photos:
 def photos(source: Path | None, count: int, folder: Path) -> Photos:
     """`count` photos spread over the files below `source`, of the class of their folder; else drawn birds."""
     if source is None:
-        drawn = [sample(0, "train", number, difficulty=DEMO_DIFFICULTY) for number in range(count)]
-        uris = [str(folder / f"{number}.jpg") for number in range(count)]
-        for uri, bird in zip(uris, drawn, strict=True):
-            Path(uri).write_bytes(bird.jpeg())
-        return Photos(uris, [str(bird.class_id) for bird in drawn])
+        classes = [str(class_of(0, "train", number)) for number in range(count)]
+        return Photos(write_birds(folder, count), classes)
     files = sorted(source.rglob("*.jp*g"))
     if len(files) < count:
         raise SystemExit(f"{source} holds {len(files)} JPEG files, --images asks for {count}")
