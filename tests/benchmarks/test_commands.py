@@ -88,6 +88,13 @@ for name in sys.argv[1:]:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_the_product_knows_nothing_of_benchmarks() -> None:
+    product = [path for package in PACKAGES[1:] for path in (ROOT / package).rglob("*.py")]
+    found = [path for path in product if re.search(r"^\s*(?:from|import) benchmarks\b", path.read_text(), re.MULTILINE)]
+    assert len(product) > 100
+    assert not found
+
+
 def test_there_are_commands_in_every_folder() -> None:
     assert {path.parent.name for path in COMMANDS} >= {"papers", "grocery", "speed", "scale", "quality", "demo_models"}
 
