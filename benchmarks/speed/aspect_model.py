@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch
-
 SIDE, PATCH, IMAGE_TOKENS = 448, 14, 256
 
 

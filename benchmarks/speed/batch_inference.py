@@ -34,7 +34,6 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch
 from benchmarks import harness
 from fgvr.config import ImageLimits
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch
 from benchmarks import harness
 from benchmarks.speed.coop_reference import ImageEncoder
 

@@ -18,17 +18,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
+import timm
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import harness
-
-if find_spec("fgvr"):
-    import fgvr  # noqa: F401 - prepares torchvision, which timm imports, beside a CPU torch
-import timm
 
 ALPHA = 4.0
 

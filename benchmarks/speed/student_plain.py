@@ -13,7 +13,6 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-import fgvr  # noqa: F401 - prepares torchvision beside a CPU torch, before timm and torchvision
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import Reporter
 from fgvr.training.student_data import StudentJob
