@@ -120,7 +120,9 @@ def run_main(
     planned = plan is not None and not PLAN_FLAGS.isdisjoint(words)
     begun = False
     try:
-        config = load_config([word for word in words if word not in PLAN_FLAGS] if plan else words, presets, doc or "")
+        stage = Path(sys.argv[0]).stem  # pipelines/label.py: its --help keeps to label
+        given = [word for word in words if word not in PLAN_FLAGS] if plan else words
+        config = load_config(given, presets, doc or "", stage=stage)
         check_installation()
         if plan is not None and planned:
             _show_plan(config, plan, check)

@@ -117,18 +117,6 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: bytes) -> No
         load("--config", str(tmp_path / "bad.yaml"))
 
 
-def test_help_lists_every_field_with_its_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        load_config(["--help"], PRESETS, "What the script does.")
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    assert text.startswith("What the script does.")
-    for leaf in leaves(Config):
-        shown = f" {leaf.default}, and its fields:" if leaf.name.endswith(".kind") else "  ("
-        assert f"--{leaf.name}{shown}" in text
-    assert "--candidates.k  (int; default 3)\n      Nearest images, the image itself included (paper: 3)." in text
-
-
 def test_the_written_config_is_read_back_as_the_same(tmp_path: Path) -> None:
     config = load("--near.lr", "0.25", "--ingest.source.kind", "folder", "--ingest.source.path", "/photos")
     (tmp_path / "config.yaml").write_text(to_yaml(config))
