@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
-from fgvr.config.simulated import ClipVectors, SimulatedVectors
+from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
 from fgvr.config.tree import Basic
 
@@ -86,7 +86,7 @@ class Embed(Part):
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)
     """Images per forward pass. Lower it when memory runs out; it does not change the result."""
-    vectors: Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")] = ClipVectors()
+    vectors: Vectors = ClipVectors()
     """Where the vectors come from."""
     workers: Workers = Workers(rows_per_part=4096)
 
