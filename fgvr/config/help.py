@@ -95,7 +95,7 @@ class _Page:
     def about(self, topic: str) -> list[str]:
         """The title of a part and all its fields; a field alone."""
         branch = known_branches(Config).get(topic)
-        lines = [] if branch is None else self.wrapped(f"{topic}: {_meaning(branch)}", 0, 2)
+        lines = [] if branch is None else self.wrapped(f"{topic}: {_meaning(branch)}", 0, 4)
         for leaf in _below(topic):
             lines += self.kind(leaf) if _chooses(leaf) else self.leaf(leaf)
         return lines
@@ -111,7 +111,7 @@ class _Page:
             if leaf.basic:
                 lines += self.leaf(leaf, leaf.kind)
         title = f"{part}: {_meaning(whole).rstrip('.')} (all {len(fields)}: --help {part})"
-        return ["", *self.wrapped(title, 0, 2), *lines] if lines else []
+        return ["", *self.wrapped(title, 0, 4), *lines] if lines else []
 
     def kind(self, leaf: Leaf) -> list[str]:
         """The head of the fields that a part has with one of its kinds."""

@@ -55,7 +55,7 @@ def load_config(
         ConfigError: an unknown field or file, or a value that is not allowed.
     """
     if (topic := help_topic(argv)) is not None:
-        sys.stdout.write(_help(argv, topic, presets, description, stage=stage, default=default))
+        sys.stdout.write(help_page(argv, topic, presets, description, stage=stage, default=default))
         raise SystemExit(0)
     name, given = _parse_flags(argv)
     tree = default_kinds(Config)
@@ -69,8 +69,13 @@ def load_config(
     return config
 
 
-def _help(argv: Sequence[str], topic: str, presets: Path, description: str, *, stage: str, default: str) -> str:
-    """The page of a topic, with the values of the preset or file that the command line names beside the defaults."""
+def help_page(
+    argv: Sequence[str], topic: str, presets: Path, description: str, *, stage: str = "", default: str = "demo"
+) -> str:
+    """The page of a topic, with the values of the preset or file that the command line names beside the defaults.
+
+    See `load_config`; raises ConfigError for a topic that is none.
+    """
     topic = topic.replace("-", "_")
     if not is_topic(topic):
         raise ConfigError(f"--help {topic}: there is no such part or field{suggestion(topic)}")

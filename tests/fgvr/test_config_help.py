@@ -46,12 +46,11 @@ def test_help_alone_is_short_and_grouped_by_stage(capsys: pytest.CaptureFixture[
     shown = flags(text)
     assert {"--run.name", "--ingest.source.kind", "--mllm.kind", "--mllm.model", "--makd.epochs"} <= set(shown)
     assert 20 <= len(shown) <= 45 < len(list(leaves(Config))) / 8
-    order = [part for part in Config.model_fields if any(flag.startswith(f"--{part}.") for flag in shown)]
-    assert [flag.removeprefix("--").partition(".")[0] for flag in shown] == sorted(
-        (flag.removeprefix("--").partition(".")[0] for flag in shown), key=order.index
-    )
-    titles = [line.partition(":")[0] for line in text.splitlines() if "--help " in line and not line.startswith(" ")]
-    assert titles[1:] == order  # the first is the line about --help itself
+    parts = [flag.removeprefix("--").partition(".")[0] for flag in shown]
+    order = [part for part in Config.model_fields if part in parts]
+    assert parts == sorted(parts, key=order.index)
+    heads = [line.partition(":")[0] for line in text.splitlines()]
+    assert [head for head in heads if head in Config.model_fields] == order
     assert "Exit status: 0" in text
     assert "demo, dogs" in " ".join(text.split())
 
