@@ -78,6 +78,6 @@ class Detect(Part):
     """Images per forward pass of detection. Lower it when memory runs out."""
     seed: int = Field(default=0, ge=0)
     """Random seed of weights, order and flips."""
-    workers: Basic[TrainWorkers] = TrainWorkers()
+    workers: TrainWorkers = TrainWorkers()
     infer_workers: Workers = Workers(rows_per_part=256)
     """Workers that run the trained detector."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,14 @@ ALL: Final = "all"
 HELP_FLAGS: Final = frozenset({"--help", "-h"})
 WIDTH: Final = 100
 """Columns where the output is no terminal."""
+_SENTENCE: Final = re.compile(r"(?<=\.)\s+(?=[A-Z`(])")
 PARTS: Final = tuple(Config.model_fields)
 """The parts of the whole tree: one for each stage, and some that concern all of them."""
 HEAD: Final = """\
 Usage: [--config PRESET_OR_FILE] [--plan] [--FIELD VALUE …]
 --config PRESET_OR_FILE: a YAML file with the tree of fields below, or a preset: {presets}
 --plan (or --dry-run): check the config, say what models will be asked and what it costs, start nothing
---help TOPIC: `all` lists every field; a part or a field, such as makd or label.images, what there is of it. Parts: \
+--help TOPIC: `all` lists every field; a part or a field (makd, label.images …) everything about it. Parts: \
 {parts}
 Exit status: 0 done; 1 stopped on the way, the same command goes on; 2 not started: mend it
 """
@@ -109,7 +111,7 @@ class _Page:
                 lines += self.choice(branch)
         for leaf in fields:
             if leaf.basic:
-                lines += self.leaf(leaf, leaf.kind)
+                lines += self.summary(leaf)
         title = f"{part}: {_meaning(whole).rstrip('.')} (all {len(fields)}: --help {part})"
         return ["", *self.wrapped(title, 0, 4), *lines] if lines else []
 
@@ -130,12 +132,14 @@ class _Page:
         meaning = branch.meaning if "." in branch.name else "Which one."  # the title of the part has said it
         return [f"  --{name}  ({shown}; default {branch.default_kind})", *self.meaning(meaning, facts)]
 
-    def leaf(self, leaf: Leaf, kind: str = "") -> list[str]:
-        """A field with its type, default and meaning, and what of a part it needs to be there."""
-        default = "required" if leaf.default is PydanticUndefined else f"default {_yaml(leaf.default)}"
-        facts = [f"only with kind {kind}"] if kind else []
-        facts += [*_bounds(leaf), *self.preset_value(leaf.name)]
-        return [f"  --{leaf.name}  ({_words(leaf.annotation)}; {default})", *self.meaning(leaf.meaning, facts)]
+    def leaf(self, leaf: Leaf) -> list[str]:
+        """A field with its type and default, all of its docstring, and the bounds that are checked."""
+        return [_flag(leaf), *self.meaning(leaf.meaning, [*_bounds(leaf), *self.preset_value(leaf.name)])]
+
+    def summary(self, leaf: Leaf) -> list[str]:
+        """A field with its type and default, the first sentence of its docstring, and what it needs to be there."""
+        facts = [f"only with kind {leaf.kind}"] if leaf.kind else []
+        return [_flag(leaf), *self.meaning(_SENTENCE.split(leaf.meaning)[0], [*facts, *self.preset_value(leaf.name)])]
 
     def preset_value(self, name: str) -> list[str]:
         """What the preset says instead of the default."""
@@ -171,6 +175,11 @@ def _chooses(leaf: Leaf) -> bool:
 def _meaning(branch: Branch) -> str:
     """What a part is about; docstrings of stages begin with the stage's name."""
     return branch.meaning.removeprefix(f"{branch.name}: ")
+
+
+def _flag(leaf: Leaf) -> str:
+    default = "required" if leaf.default is PydanticUndefined else f"default {_yaml(leaf.default)}"
+    return f"  --{leaf.name}  ({_words(leaf.annotation)}; {default})"
 
 
 def _words(annotation: Any) -> str:

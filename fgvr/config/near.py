@@ -33,7 +33,7 @@ class Label(Part):
     """Labels requested per answer; above 1 `listed_prompt` is used (the paper's MLLM-CS asks for 3)."""
     listed_prompt: ListPrompt = LISTED_PROMPT
     """Prompt for several labels; {k} becomes `listed`."""
-    answer: Basic[Literal["free", "structured"]] = "free"
+    answer: Literal["free", "structured"] = "free"
     """`free`: the model answers in its own words and the name is parsed from them (the paper's way); `structured`: the
     engine or server constrains it to JSON with the name, for lists also with confidences, or "not visible"
     (docs/answers.md)."""
@@ -111,7 +111,7 @@ class Candidates(Part):
 class Near(Part):
     """near: prompt learning on candidate sets, CoOp with PRODEN."""
 
-    loss: Basic[Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"]] = "proden"
+    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"] = "proden"
     """Partial-label loss. `gce` tolerates sets without the true label best; `ce` is cross entropy on the MLLM's own
     label, the lower baseline."""
     context_length: int = Field(default=16, ge=1, le=64)
