@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from fgvr.config.run import Config
 from fgvr.config.tree import known_branches, known_leaves
+
+OWN_FLAGS: Final = ("config", "plan", "help")
+"""Of every script, besides the fields of the config."""
+
+WRITTEN: Final = {
+    "tuple_type": ", a list such as [a, b]",
+    "dict_type": ", a mapping such as {name: value}",
+    "bool_parsing": ", true or false",
+}
+"""How values of a type are written, by the type of pydantic's error."""
 
 
 def explain(problem: Any) -> str:
@@ -24,14 +34,35 @@ def explain(problem: Any) -> str:
         case "union_tag_not_found":
             return f"{place}.kind: required, {' or '.join(map(repr, known_branches(Config)[place].kinds))}"
         case "model_type" | "model_attributes_type":
-            below = [leaf.name for leaf in known_leaves(Config) if leaf.name.startswith(f"{place}.")]
-            return f"{place} = {value!r}: this part has fields of its own ({', '.join(below[:3])} …)"
+            return f"{place} = {value!r}: this part has fields of its own ({_instead(place, value)})"
         case "missing":
-            return f"{place}: required, and nobody gave it"
+            part, _, last = place.rpartition(".")
+            too_short = f"{part}: has too few values"
+            return too_short if last.isdecimal() else f"{place}: required; give it in the config or as --{place} VALUE"
     shown = f" = {value!r}" if not isinstance(value, dict | BaseModel) else ""
     said = problem["msg"].removeprefix("Value error, ")  # of a validator here, which says it in words of its own
-    said = said.replace("Input should", "should").replace("String should", "should")
+    said = said.replace("Input should", "should").replace("String should", "should").partition(", unable to ")[0]
+    said += _hint(problem["type"], place, value)
     return f"{place}{shown}: {said}" if place else said
+
+
+def _instead(place: str, value: Any) -> str:
+    """What was meant by a part that is given as one value: its kind, or one of its fields."""
+    if value in known_branches(Config)[place].kinds:
+        return f"did you mean {place}.kind = {value!r}?"
+    below = dict.fromkeys(leaf.name for leaf in known_leaves(Config) if leaf.name.startswith(f"{place}."))
+    return f"{', '.join(list(below)[:3])} …; --help {place} lists them"
+
+
+def _hint(kind: str, place: str, value: Any) -> str:
+    """How a value is written that people write otherwise."""
+    if kind == "string_pattern_mismatch":
+        return "".join(f". {leaf.meaning}" for leaf in known_leaves(Config) if leaf.name == place)
+    if isinstance(value, str) and "," in value and place.rpartition(".")[2].isdecimal():  # one value of a list
+        return f"; several values are a list: [{', '.join(part.strip() for part in value.split(','))}]"
+    if kind == "float_parsing" and "," in value:
+        return ", with a point and not a comma"
+    return WRITTEN.get(kind, "")
 
 
 def _field(loc: tuple[Any, ...]) -> str:
@@ -57,7 +88,7 @@ def _unknown(place: str) -> str:
 
 def suggestion(place: str) -> str:
     """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
-    known = [*dict.fromkeys(leaf.name for leaf in known_leaves(Config)), *known_branches(Config)]
+    known = [*dict.fromkeys(leaf.name for leaf in known_leaves(Config)), *known_branches(Config), *OWN_FLAGS]
     part, _, field = place.rpartition(".")
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}
     if close := difflib.get_close_matches(field, list(beside), n=1, cutoff=0.7):

@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from fgvr import storage
 from fgvr.config.data import TableSource, check_path_is_read
-from fgvr.config.explain import explain, suggestion
+from fgvr.config.explain import OWN_FLAGS, explain, suggestion
 from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
 from fgvr.config.run import Config
@@ -132,8 +133,9 @@ def read_preset(name: str, presets: Path) -> dict[str, Any]:
     shipped = presets / f"{name}.yaml"
     uri = str(shipped) if shipped.exists() else name
     if not storage.exists(uri):
-        known = ", ".join(sorted(file.stem for file in presets.glob("*.yaml")))
-        raise ConfigError(f"--config {name}: no such file, and no such preset (there are: {known})")
+        known = sorted(file.stem for file in presets.glob("*.yaml"))
+        meant = "".join(f"; did you mean {close}?" for close in get_close_matches(name, known, n=1))
+        raise ConfigError(f"--config {name}: no such file, and no such preset (there are: {', '.join(known)}){meant}")
     try:
         tree = with_environment(read_yaml(decoded(storage.read_bytes(uri))))
     except UnicodeDecodeError as error:
@@ -177,12 +179,15 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
-            raise ConfigError(f"{word!r}: expected --field.name VALUE (see --help)")
+            meant = f"; did you mean --{word}?" if is_topic(word.partition("=")[0].replace("-", "_")) else ""
+            raise ConfigError(f"{word!r}: expected --field.name VALUE (see --help){meant}")
         name, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
-            if following is None:
-                raise ConfigError(f"--{name}: a value is missing")
+            if following is None or _is_flag(following):
+                before = "" if following is None else f" before {following}"
+                choice = " (true or false)" if _is_switch(name) else ""
+                raise ConfigError(f"--{name}: a value is missing{before}{choice}")
             value = following
         if name == "config":
             if config is not None:  # the first one's fields would be dropped without a word
@@ -191,6 +196,16 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
         else:
             overrides.append((name.replace("-", "_"), value))
     return config, overrides
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is the name of a field with dashes before it, which is no value that somebody means."""
+    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+    return word.startswith("--") and (name in OWN_FLAGS or any(leaf.name == name for leaf in known_leaves(Config)))
+
+
+def _is_switch(name: str) -> bool:
+    return any(leaf.annotation is bool for leaf in known_leaves(Config) if leaf.name == name.replace("-", "_"))
 
 
 def _flag_layer(given: Sequence[tuple[str, str]]) -> dict[str, Any]:

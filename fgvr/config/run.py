@@ -21,7 +21,7 @@ class Run(Part):
     """run: one folder with everything that belongs to it."""
 
     name: Basic[str] = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run and of its folder."""
+    """Name of the run and of its folder: letters, digits, dots, dashes and underscores."""
     folder: Basic[str] = "runs"
     """Where run folders are created: a local path or a URL such as s3://bucket/runs; all nodes of a cluster must share
     it."""
@@ -88,7 +88,7 @@ Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer"
 class Evaluate(Part):
     """evaluate: how good each method is on the evaluation images, and what it costs."""
 
-    split: str = "test"
+    split: Basic[str] = "test"
     """Split to evaluate on; it is never trained on."""
     max_images: Basic[int | None] = Field(default=None, ge=1)
     """Number of images, drawn at random; null: the whole split. The MLLM as a method is asked about each of them."""
@@ -97,7 +97,7 @@ class Evaluate(Part):
     sentence_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT model of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of different models
     cannot be compared."""
-    prices: str | None = None
+    prices: Basic[str | None] = None
     """YAML file with prices of tokens and machine hours, or `shipped` for those that come with this version; null: the
     report shows no US$, and estimates before the start use the shipped prices."""
     hyphen_to_space: bool = False
@@ -115,7 +115,7 @@ class Infer(Part):
 
     model: Basic[str | None] = None
     """Folder of a trained model; null: this run's student (with aspects)."""
-    split: str | None = None
+    split: Basic[str | None] = None
     """Split to classify; null: all samples."""
     abstain_below: float = Field(default=0, ge=0, le=1)
     """Predictions with a lower score are marked as abstained. Raise it for fewer, surer labels."""

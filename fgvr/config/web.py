@@ -42,7 +42,7 @@ class WebPolicy(Part):
     max_redirects: int = Field(default=5, ge=0)
     """Redirects followed; each target is checked like the URL itself."""
     user_agent: str = Field(default="fgvr", min_length=1, pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$")
-    """User-Agent header; large sites want a contact address in it."""
+    """User-Agent header, in ASCII; large sites want a contact address in it."""
 
     @field_validator("private_networks")
     @classmethod
