@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import Config, ConfigError, Mllm, SimulatedBackend
+from fgvr.config import Config, ConfigError, Mllm
 from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
@@ -76,9 +76,7 @@ def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str)
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
     backend = make_backend(llm, vision=False)
-    # A simulated model, which has no name, refuses before it is one.
-    source = llm.kind if isinstance(llm, SimulatedBackend) else llm.model
-    questions = generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
+    questions = generate_questions(backend, names, wanted, source=llm.title, load_encoder=load_encoder)
     return questions, remarks_of(backend)
 
 
