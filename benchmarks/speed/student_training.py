@@ -173,7 +173,7 @@ def main() -> None:
 
 def compare(job: StudentJob, base: StudentJob, args: argparse.Namespace, folder: Path, report: harness.Report) -> None:
     """Epochs of all ways, and their ratios."""
-    ways: dict[str, Callable[[Turn], None]] = {
+    ways: dict[str, Callable[[Turn], object]] = {
         OURS: partial(train_student, job),
         BASE: partial(train_student, base),
         **{name: PlainLoop(job, workers) for workers, name in enumerate(PLAIN)},
