@@ -81,7 +81,7 @@ class Embed(Part):
 
     splits: tuple[str, ...] | None = None
     """Splits to embed; null: all."""
-    images: Literal["all", "needed"] = "all"
+    images: Basic[Literal["all", "needed"]] = "all"
     """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)

@@ -88,7 +88,7 @@ Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer"
 class Evaluate(Part):
     """evaluate: how good each method is on the evaluation images, and what it costs."""
 
-    split: Basic[str] = "test"
+    split: str = "test"
     """Split to evaluate on; it is never trained on."""
     max_images: Basic[int | None] = Field(default=None, ge=1)
     """Number of images, drawn at random; null: the whole split. The MLLM as a method is asked about each of them."""
