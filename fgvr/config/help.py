@@ -134,16 +134,19 @@ class _Page:
 
     def leaf(self, leaf: Leaf) -> list[str]:
         """A field with its type and default, all of its docstring, and the bounds that are checked."""
-        return [_flag(leaf), *self.meaning(leaf.meaning, [*_bounds(leaf), *self.preset_value(leaf.name)])]
+        return [_flag(leaf), *self.meaning(leaf.meaning, [*_bounds(leaf), *self.preset_value(leaf.name, leaf.kind)])]
 
     def summary(self, leaf: Leaf) -> list[str]:
         """A field with its type and default, the first sentence of its docstring, and what it needs to be there."""
         facts = [f"only with kind {leaf.kind}"] if leaf.kind else []
-        return [_flag(leaf), *self.meaning(_SENTENCE.split(leaf.meaning)[0], [*facts, *self.preset_value(leaf.name)])]
+        facts += self.preset_value(leaf.name, leaf.kind)
+        return [_flag(leaf), *self.meaning(_SENTENCE.split(leaf.meaning)[0], facts)]
 
-    def preset_value(self, name: str) -> list[str]:
-        """What the preset says instead of the default."""
-        return [f"{self.preset}: {_yaml(self.values[name])}"] if name in self.values else []
+    def preset_value(self, name: str, kind: str = "") -> list[str]:
+        """What the preset says instead of the default, where its part is of this kind."""
+        part = name.rpartition(".")[0]
+        other = kind and self.values.get(f"{part}.kind", known_branches(Config)[part].default_kind) != kind
+        return [] if other or name not in self.values else [f"{self.preset}: {_yaml(self.values[name])}"]
 
     def meaning(self, text: str, facts: Sequence[str]) -> list[str]:
         """A field's docstring, and in brackets what else is to be known of it."""

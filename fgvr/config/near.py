@@ -16,7 +16,7 @@ LABEL_PROMPT = "Provide a best fine-grained class label for this image."
 _LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
 LISTED_PROMPT = f"{_LIST}, one label per line, without any other text."
 LISTED_QUESTION = f"{_LIST}."
-"""The same without the form of the answer, for structured ones."""
+"""The same for structured answers, whose form the engine enforces."""
 
 
 class Label(Part):
@@ -63,7 +63,7 @@ class Label(Part):
 
     @property
     def merges_by_meaning(self) -> bool:
-        """Whether text embeddings are asked which names are one: `merge_model` is needed then."""
+        """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
 
     @model_validator(mode="after")

@@ -26,8 +26,8 @@ class Run(Part):
     """Where run folders are created: a local path or a URL such as s3://bucket/runs; all nodes of a cluster must share
     it."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
-    """Largest share of failed rows in a stage; beyond it the stage stops (for few rows: more than a tenth, at most
-    five)."""
+    """Largest share of failed rows in a stage; beyond it the stage stops. Of few rows up to a tenth, five at most, may
+    fail in any case. 0: no row may fail."""
     retry_failed: Basic[bool] = False
     """Compute the failed rows of finished stages again."""
     take_over: bool = False
