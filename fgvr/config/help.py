@@ -81,7 +81,7 @@ def help_text(
     for part in PARTS:
         if topic == ALL:
             lines += ["", *page.about(part)]
-        elif stage in {part, ""} or stage not in PARTS or known_branches(Config)[part].basic:
+        elif stage == part or stage not in PARTS or known_branches(Config)[part].basic:
             lines += page.basics(part)
     return "\n".join(lines) + "\n"
 
@@ -95,12 +95,27 @@ class _Page:
     width: int
 
     def about(self, topic: str) -> list[str]:
-        """The title of a part and all its fields; a field alone."""
-        branch = known_branches(Config).get(topic)
-        lines = [] if branch is None else self.wrapped(f"{topic}: {_meaning(branch)}", 0, 4)
+        """The title of a part and all its fields, by the parts inside it; a field alone."""
+        whole = known_branches(Config).get(topic)
+        if whole is None:
+            kinds = known_branches(Config).get(topic.removesuffix(".kind"))
+            return [line for leaf in _below(topic) for line in self.leaf(leaf)] if kinds is None else self.choice(kinds)
+        lines, titled, before = self.title(whole), {topic}, topic
         for leaf in _below(topic):
+            part = leaf.name.rpartition(".")[0]
+            if part != before:
+                lines.append("")
+            if part not in titled:
+                lines += self.title(known_branches(Config)[part], indent=2)
+            before = part
+            titled.add(part)
             lines += self.kind(leaf) if _chooses(leaf) else self.leaf(leaf)
         return lines
+
+    def title(self, branch: Branch, indent: int = 0) -> list[str]:
+        """What a part is about."""
+        facts = " [null by default]" if branch.default_kind == "null" and branch.kinds else ""
+        return self.wrapped(f"{branch.name}: {_meaning(branch)}{facts}", indent, indent + 4)
 
     def basics(self, part: str) -> list[str]:
         """The title of a part of the whole tree and its basic fields; nothing where it has none."""
