@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fgvr.detection.coco import CocoSet
     from fgvr.detection.examples import DetectionExamples
     from fgvr.detection.model import DetectorSpec
-    from fgvr.training.left_out import LeftOut
+    from fgvr.training.checkpoint import LeftOut
 
     Probabilities = npt.NDArray[np.float32]
 
@@ -260,8 +260,8 @@ def _train(
     from cluster.tracking import log_history
     from cluster.train import train
     from fgvr.detection.model import AspectDetector
-    from fgvr.detection.training import HISTORY_FILE, LAST, DetectionJob, train_detector
-    from fgvr.training.left_out import read_left_out
+    from fgvr.detection.training import DetectionJob, train_detector
+    from fgvr.training.checkpoint import HISTORY_FILE, LAST, read_history, read_left_out
 
     config = run.config
     job = DetectionJob(
@@ -281,7 +281,7 @@ def _train(
     checkpoint = storage.fetch_folder(trained.checkpoint)
     storage.put_folder(checkpoint / LAST, folder.path(MODEL_FOLDER))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history(json.loads((checkpoint / HISTORY_FILE).read_text()))
+    log_history(read_history(checkpoint))
     left_out = read_left_out(checkpoint)
     storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
     summary = folder.write_table(_rows(examples, left_out))

@@ -219,7 +219,7 @@ def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
 class Drawn:
     """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed.
 
-    `min_crop` None: that of `fgvr.clip.views`.
+    `min_crop` None: that of `fgvr.crops`.
     """
 
     count: int
@@ -254,7 +254,7 @@ class AugmentedStage(VectorStage):
 
 def _min_crop(drawn: Drawn) -> dict[str, float]:
     """Where it is another one than that of all views of before, which stands in no fingerprint."""
-    from fgvr.clip.views import MIN_CROP
+    from fgvr.crops import MIN_CROP
 
     return {} if drawn.min_crop in {None, MIN_CROP} else {"min_crop": float(drawn.min_crop or 0)}
 

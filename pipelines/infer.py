@@ -144,7 +144,7 @@ class Predictions(PredictionStage):
 
 def _depends_on_device(settings: InferSettings) -> bool:
     """Whether the predictions' precision may differ from one of the workers' devices to another."""
-    from fgvr.classifier import MODEL_FILE
+    from fgvr.models.base import MODEL_FILE
 
     facts = json.loads(storage.read_bytes(storage.join(settings.model, MODEL_FILE)))
     return settings.device == "cuda" or facts.get("precision") == "bf16"
@@ -163,7 +163,7 @@ def image_ids(samples: Table, split: str | None) -> Ids:
 
 def identity_of(model: str) -> str:
     """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
-    from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
+    from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
 
     digest = hashlib.sha256()
     for name in (MODEL_FILE, WEIGHTS_FILE):

@@ -83,7 +83,7 @@ class Student(Stage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The recipe of the training, the teacher by what it is, and which images, where they are not all."""
         from fgvr.precision import of_workers
-        from fgvr.training.makd import RECIPE
+        from fgvr.training.student import RECIPE
 
         settings, task = self.settings(run.config), self._task(run)
         return {
@@ -131,11 +131,18 @@ def _train(
     from cluster.stage_files import training_name
     from cluster.tracking import log_history, log_model
     from cluster.train import train
-    from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
-    from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
-    from fgvr.training.makd import train_student
-    from fgvr.training.schedule import bounded_by_steps
-    from fgvr.training.student_data import StudentJob
+    from fgvr.training.checkpoint import (
+        BEST,
+        HISTORY_FILE,
+        LAST,
+        failures_of,
+        read_history,
+        read_left_out,
+        read_lost,
+        reasons,
+    )
+    from fgvr.training.student import train_student
+    from fgvr.training.student_data import StudentJob, bounded_by_steps
 
     config, examples = run.config, training_set.examples
     settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
@@ -171,7 +178,7 @@ def _train(
     storage.put_folder(chosen, folder.path(MODEL_FOLDER))
     storage.put_folder(checkpoint / LAST, folder.path(LAST))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history([epoch.plain() for epoch in read_history(checkpoint)])
+    log_history(read_history(checkpoint))
     if config.tracking.log_models:
         log_model(folder.path(MODEL_FOLDER), folder.name)
     left_out = read_left_out(checkpoint)

@@ -54,7 +54,7 @@ class Near(Stage):
         """The recipe of the training, and the CLIP whose text side learns."""
         from fgvr.clip.source import find_clip
         from fgvr.precision import of_workers
-        from fgvr.training.near import RECIPE
+        from fgvr.training.prompt import RECIPE
 
         near = run.config.near
         return {
@@ -70,9 +70,9 @@ class Near(Stage):
         from cluster.tracking import log_model
         from cluster.train import train
         from fgvr.candidate_table import disambiguate
-        from fgvr.training.near import train_near
-        from fgvr.training.near_data import NearJob
-        from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
+        from fgvr.training.checkpoint import HISTORY_FILE
+        from fgvr.training.prompt import train_near
+        from fgvr.training.prompt_data import MODEL_FOLDER, NearJob, read_weights
 
         config, candidates = run.config, run.table("candidates")
         job = NearJob(

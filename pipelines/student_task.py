@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fgvr.clip.classifier import ClassFeatures
     from fgvr.students.architecture import StudentSpec
-    from fgvr.training.aspect_answers import AspectAnswers
     from fgvr.training.assemble import TrainingSet
+    from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import ClassTargets
 
     Ids = npt.NDArray[np.int64]
@@ -169,8 +169,8 @@ def class_names(run: Run) -> tuple[str, ...]:
 
 def assembled(run: Run, task: StudentTask) -> TrainingSet:
     """The student's training set, with the answers to all questions that were asked."""
-    from fgvr.training.aspect_answers import AspectAnswers
     from fgvr.training.assemble import HeldOut, assemble, true_classes
+    from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import true_targets
 
     image_ids = task.rows["image_id"].to_numpy()

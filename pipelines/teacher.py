@@ -102,7 +102,7 @@ def find_teacher(settings: Makd) -> StudentModel | None:
     Raises:
         ConfigError: there is no trained student, or it is damaged.
     """
-    from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
+    from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
     from fgvr.students.folder import load_student
 
     if isinstance(settings.distillation, NoDistillation) or asks_mllm(settings):
