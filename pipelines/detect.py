@@ -15,15 +15,17 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.demo.questions import QUESTIONS
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run, Stage
+from pipelines.stage import RowJob, RowStage, Run
+from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
@@ -36,16 +38,16 @@ if TYPE_CHECKING:
 
     Probabilities = npt.NDArray[np.float32]
 
-MODEL_FOLDER, RESULTS_FILE, METRICS_FILE = "model", "results.json", "metrics.json"
+RESULTS_FILE, METRICS_FILE = "results.json", "metrics.json"
 OF_FINDING = frozenset({"test_split", "score_threshold", "max_detections"})
 """What is done with the detector afterwards."""
 
 
-class Detector(Stage):
+class Detector(TrainStage):
     """The trained detector: one row per image that it learned from."""
 
     table = "detector"
-    phase = "train"
+    logs_model = False
 
     def check(self, config: Config) -> None:
         """Boxes, splits and aspects that fit together, and a model that can be built."""
@@ -65,15 +67,41 @@ class Detector(Stage):
         """The recipe, and weights that it starts from."""
         return decides(settings_of(run.config), run.config)
 
-    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Put boxes and aspects together, and train."""
+    def training(self, run: Run, folder: StageFolder) -> Training:
+        """Boxes and aspects of its images, as a file that all workers read."""
         from fgvr.detection.model import DetectorSpec
+        from fgvr.detection.training import DetectionJob, train_detector
 
-        settings = settings_of(run.config)
+        config, settings = run.config, settings_of(run.config)
         annotated, rows = _annotated(run, settings.split)
         questions, p_yes = _aspects(run, settings, annotated, rows)
         examples = _examples(annotated, rows, p_yes)
-        return _train(run, folder, examples, DetectorSpec(settings.model, annotated.categories, questions), settings)
+        spec = DetectorSpec(settings.model, annotated.categories, questions)
+        place = folder.path("examples.parquet")
+        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share)
+        examples.write(job.examples)
+        return Training(train_detector, job, settings.epochs, examples)
+
+    def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
+        """How many objects each image has, or why it was left out."""
+        from fgvr.training.checkpoint import read_left_out
+
+        return _rows(training.made_of, read_left_out(checkpoint))
+
+    def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
+        """What was learned from how many images."""
+        from fgvr.detection.model import AspectDetector
+        from fgvr.training.checkpoint import read_left_out
+
+        examples: DetectionExamples = training.made_of
+        spec: DetectorSpec = training.job.spec
+        summary.extra = {
+            "images": len(examples) - len(read_left_out(checkpoint)),
+            "objects": sum(int((~image.objects.crowd).sum()) for image in examples.images),
+            "categories": len(spec.categories),
+            "questions": len(spec.questions),
+            "parameters": sum(parameter.numel() for parameter in AspectDetector(spec).parameters()),
+        }
 
 
 def settings_of(config: Config) -> Detect:
@@ -250,50 +278,6 @@ def _aspects(run: Run, settings: Detect, annotated: CocoSet, rows: pa.Table) -> 
     if settings.questions is not None and settings.questions > len(texts):
         raise ConfigError(f"detect.questions = {settings.questions}: only {len(texts)} questions were asked")
     return tuple(texts[: settings.questions]), p_yes[:, : settings.questions]
-
-
-def _train(
-    run: Run, folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec, settings: Detect
-) -> StageSummary:
-    """Train, keep the model, and list the images."""
-    from cluster.stage_files import training_name
-    from cluster.tracking import log_history
-    from cluster.train import train
-    from fgvr.detection.model import AspectDetector
-    from fgvr.detection.training import DetectionJob, train_detector
-    from fgvr.training.checkpoint import HISTORY_FILE, LAST, read_history, read_left_out
-
-    config = run.config
-    job = DetectionJob(
-        folder.path("examples.parquet"), spec, settings, config.ingest.limits, config.run.max_error_share
-    )
-    examples.write(job.examples)
-    trained = train(
-        train_detector,
-        job,
-        name=training_name(folder.attempt),
-        folder=folder.uri,
-        workers=settings.workers,
-        field="detect.workers",
-        title=folder.name,
-        epochs=settings.epochs,
-    )
-    checkpoint = storage.fetch_folder(trained.checkpoint)
-    storage.put_folder(checkpoint / LAST, folder.path(MODEL_FOLDER))
-    folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history(read_history(checkpoint))
-    left_out = read_left_out(checkpoint)
-    storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
-    summary = folder.write_table(_rows(examples, left_out))
-    summary.metrics = trained.metrics
-    summary.extra = {
-        "images": len(examples) - len(left_out),
-        "objects": sum(int((~image.objects.crowd).sum()) for image in examples.images),
-        "categories": len(spec.categories),
-        "questions": len(spec.questions),
-        "parameters": sum(parameter.numel() for parameter in AspectDetector(spec).parameters()),
-    }
-    return summary
 
 
 def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:

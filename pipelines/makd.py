@@ -13,14 +13,13 @@ class outputs to both: any earlier student, or the MLLM; it lies beside, in `tea
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config import Makd as MakdConfig
 from pipelines.command import stage_main
-from pipelines.stage import Look, Run, Stage
+from pipelines.stage import Look, Run
 from pipelines.student_task import (
     StudentTask,
     assembled,
@@ -31,25 +30,25 @@ from pipelines.student_task import (
     student_task,
 )
 from pipelines.teacher import check_classes, find_teacher, recipe
+from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.students.architecture import StudentSpec
     from fgvr.training.assemble import TrainingSet
 
 log = logging.getLogger(__name__)
 
-MODEL_FOLDER = "model"
 TEACHER_FOLDER = "teacher"
-ROWS_PER_PART = 2**20
 # The defaults of what no longer matters: one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 
 
-class Student(Stage):
+class Student(TrainStage):
     """A student: its training targets, its history and its model."""
-
-    phase = "train"
 
     def settings(self, config: Config) -> MakdConfig:
         """Its recipe."""
@@ -94,11 +93,74 @@ class Student(Stage):
             **task.decides,
         }
 
-    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Put the training set together, and train."""
+    def training(self, run: Run, folder: StageFolder) -> Training:
+        """Targets and answers of its images, and the teacher's word, as files that all workers read."""
+        from fgvr.training.student import train_student
+        from fgvr.training.student_data import StudentJob, bounded_by_steps
+
         task = self._task(run)
         training_set = assembled(run, task)
-        return _train(run, folder, training_set, student_spec(run, task, training_set), task)
+        spec, examples = student_spec(run, task, training_set), training_set.examples
+        settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
+        if settings.epochs < task.settings.epochs:
+            log.info(
+                "%s: %d of %d epochs, as makd.max_steps = %s allows",
+                *(self.table, settings.epochs, task.settings.epochs, f"{settings.max_steps:,}"),
+            )
+        job = StudentJob(
+            examples=folder.path("examples"),
+            spec=spec,
+            settings=settings,
+            limits=run.config.ingest.limits,
+            max_error_share=run.config.run.max_error_share,
+            teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
+        )
+        examples.write(job.examples)
+        if task.teacher is not None:
+            task.teacher.put(folder.path(TEACHER_FOLDER), examples.image_ids)
+        return Training(train_student, job, settings.epochs, training_set)
+
+    def models(self, checkpoint: Path) -> Mapping[str, Path]:
+        """The best epoch's where images are held out to choose it, else the last one's, which stays in any case."""
+        from fgvr.training.checkpoint import LAST
+
+        return {MODEL_FOLDER: _chosen(checkpoint), LAST: checkpoint / LAST}
+
+    def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
+        """What each image taught, or why it was left out."""
+        from fgvr.training.checkpoint import read_left_out
+
+        training_set: TrainingSet = training.made_of
+        return training_set.table(read_left_out(checkpoint))
+
+    def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
+        """What was learned from how many images, and which were lost meanwhile."""
+        from fgvr.training.checkpoint import failures_of, read_left_out, read_lost, reasons
+
+        training_set: TrainingSet = training.made_of
+        examples, spec, lost = training_set.examples, training.job.spec, read_lost(checkpoint)
+        if lost:
+            log.warning(
+                "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was "
+                "learned from it, and its row has no error: %s",
+                self.table,
+                len(lost),
+                len(examples),
+                ", ".join(f"{reason} {count}" for reason, count in reasons(lost).items()),
+                failures_of(lost, examples).in_words(),
+            )
+        summary.metrics |= {"lost": float(len(lost))}
+        summary.extra = {
+            "class_targets": training_set.targets.source,
+            "classes": len(spec.labels),
+            "questions": len(spec.questions),
+            "epochs": training.job.settings.epochs,
+            "images": len(examples) - len(read_left_out(checkpoint)),
+            "held_out": int(examples.held_out.sum()),
+            "chosen": _chosen(checkpoint).name,
+            "lost": reasons(lost),
+            "lost_examples": failures_of(lost, examples).examples_json(),
+        }
 
     def _task(self, run: Run) -> StudentTask:
         return student_task(run, self.settings(run.config))
@@ -124,90 +186,12 @@ class Base(Student):
         return config.makd.model_copy(update=WITHOUT_ASPECTS)
 
 
-def _train(
-    run: Run, folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, task: StudentTask
-) -> StageSummary:
-    """Train, keep the models, and list the images."""
-    from cluster.stage_files import training_name
-    from cluster.tracking import log_history, log_model
-    from cluster.train import train
-    from fgvr.training.checkpoint import (
-        BEST,
-        HISTORY_FILE,
-        LAST,
-        failures_of,
-        read_history,
-        read_left_out,
-        read_lost,
-        reasons,
-    )
-    from fgvr.training.student import train_student
-    from fgvr.training.student_data import StudentJob, bounded_by_steps
+def _chosen(checkpoint: Path) -> Path:
+    """The best epoch's model, or the last one's where none was held to be better."""
+    from fgvr.training.checkpoint import BEST, LAST
 
-    config, examples = run.config, training_set.examples
-    settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
-    if settings.epochs < task.settings.epochs:
-        log.info(
-            "%s: %d of %d epochs, as makd.max_steps = %s allows",
-            *(folder.name, settings.epochs, task.settings.epochs, f"{settings.max_steps:,}"),
-        )
-    job = StudentJob(
-        examples=folder.path("examples"),
-        spec=spec,
-        settings=settings,
-        limits=config.ingest.limits,
-        max_error_share=config.run.max_error_share,
-        teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
-    )
-    training_set.examples.write(job.examples)
-    if task.teacher is not None:
-        task.teacher.put(folder.path(TEACHER_FOLDER), training_set.examples.image_ids)
-    trained = train(
-        train_student,
-        job,
-        name=training_name(folder.attempt),
-        folder=folder.uri,
-        workers=settings.workers,
-        field="makd.workers",
-        title=folder.name,
-        epochs=settings.epochs,
-    )
-    checkpoint = storage.fetch_folder(trained.checkpoint)
     best = checkpoint / BEST
-    chosen = best if best.is_dir() else checkpoint / LAST
-    storage.put_folder(chosen, folder.path(MODEL_FOLDER))
-    storage.put_folder(checkpoint / LAST, folder.path(LAST))
-    folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history(read_history(checkpoint))
-    if config.tracking.log_models:
-        log_model(folder.path(MODEL_FOLDER), folder.name)
-    left_out = read_left_out(checkpoint)
-    summary = folder.write_table(training_set.table(left_out), ROWS_PER_PART)
-    lost = read_lost(checkpoint)
-    if lost:
-        log.warning(
-            "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was learned "
-            "from it, and its row has no error: %s",
-            folder.name,
-            len(lost),
-            len(training_set.examples),
-            ", ".join(f"{reason} {count}" for reason, count in reasons(lost).items()),
-            failures_of(lost, training_set.examples).in_words(),
-        )
-    summary.metrics = trained.metrics | {"lost": float(len(lost))}
-    summary.extra = {
-        "class_targets": training_set.targets.source,
-        "classes": len(spec.labels),
-        "questions": len(spec.questions),
-        "epochs": settings.epochs,
-        "images": len(training_set.examples) - len(left_out),
-        "held_out": int(training_set.examples.held_out.sum()),
-        "chosen": chosen.name,
-        "lost": reasons(lost),
-        "lost_examples": failures_of(lost, training_set.examples).examples_json(),
-    }
-    storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
-    return summary
+    return best if best.is_dir() else checkpoint / LAST
 
 
 if __name__ == "__main__":

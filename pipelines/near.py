@@ -9,29 +9,29 @@ on held-out images is kept where `near.validation_share` holds some out, else th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
 from pipelines.embed import vectors_at
-from pipelines.stage import Run, Stage
+from pipelines.stage import Run
+from pipelines.train_stage import Training, TrainStage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from cluster.stage import StageFolder, StageSummary
     from fgvr.tables import Table
 
-ROWS_PER_PART = 65_536
 
-
-class Near(Stage):
+class Near(TrainStage):
     """The disambiguated labels of the discovery images, with the model that gave them."""
 
     table = "near"
-    phase = "train"
+    rows_per_part = 65_536
 
     def check(self, config: Config) -> None:
         """Made-up vectors teach nothing."""
@@ -64,46 +64,39 @@ class Near(Stage):
             "precision": of_workers(near.workers),
         }
 
-    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Train, keep the model, and let it say which candidate each image is."""
-        from cluster.stage_files import training_name
-        from cluster.tracking import log_model
-        from cluster.train import train
-        from fgvr.candidate_table import disambiguate
-        from fgvr.training.checkpoint import HISTORY_FILE
+    def training(self, run: Run, folder: StageFolder) -> Training:
+        """The tables that it learns from."""
         from fgvr.training.prompt import train_near
-        from fgvr.training.prompt_data import MODEL_FOLDER, NearJob, read_weights
+        from fgvr.training.prompt_data import NearJob
 
-        config, candidates = run.config, run.table("candidates")
+        near = run.config.near
         job = NearJob(
-            settings=config.near,
-            clip=vectors_at(config),
+            settings=near,
+            clip=vectors_at(run.config),
             labels=run.table("labels").uri,
             embeddings=run.table("embeddings").uri,
-            candidates=candidates.uri,
-            views=run.table("views").uri if config.near.views > 1 else None,
+            candidates=run.table("candidates").uri,
+            views=run.table("views").uri if near.views > 1 else None,
         )
-        trained = train(
-            train_near,
-            job,
-            name=training_name(folder.attempt),
-            folder=folder.uri,
-            workers=config.near.workers,
-            field="near.workers",
-            title="near",
-            epochs=config.near.epochs,
-        )
-        checkpoint = storage.fetch_folder(trained.checkpoint)
-        storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))
-        folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-        if config.tracking.log_models:
-            log_model(folder.path(MODEL_FOLDER), "near")
-        rows = disambiguate(candidates.read(), read_weights(checkpoint))
-        storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
-        summary = folder.write_table(rows, ROWS_PER_PART)
-        summary.metrics = trained.metrics | _against_truth(run.table("samples"), run.table("labels"), rows)
+        return Training(train_near, job, near.epochs)
+
+    def models(self, checkpoint: Path) -> Mapping[str, Path]:
+        """The learned prompts with the names that they were learned for."""
+        from fgvr.training.prompt_data import MODEL_FOLDER
+
+        return {MODEL_FOLDER: checkpoint / MODEL_FOLDER}
+
+    def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
+        """Which of its candidates each image is."""
+        from fgvr.candidate_table import disambiguate
+        from fgvr.training.prompt_data import read_weights
+
+        return disambiguate(run.table("candidates").read(), read_weights(checkpoint))
+
+    def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
+        """How often the true name was chosen, where it is known."""
+        summary.metrics |= _against_truth(run.table("samples"), run.table("labels"), rows)
         summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
-        return summary
 
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:

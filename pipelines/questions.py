@@ -73,7 +73,10 @@ class Questions(Stage):
         """What says which classes there may be: the samples, or the labels."""
         if not writes(run.config):
             return ()
-        return ("labels",) if run.config.makd.target == "near" or not run.photos.kinds else ("samples",)
+        if run.config.makd.target != "near" and run.photos.kinds:
+            return ("samples",)
+        check_asked_with_labels(run.config)  # else the labels would wait for these questions
+        return ("labels",)
 
     def recipe(self, run: Run) -> Any:
         """The questions themselves, or the model that writes them, and for how many."""
@@ -182,7 +185,6 @@ def _class_names(run: Run) -> list[str]:
     from fgvr.mllm.label_space import read_label_space
 
     if tuple(Questions().reads(run)) == ("labels",):
-        check_asked_with_labels(run.config)
         return list(read_label_space(run.table("labels")).labels)
     true: set[str] = set()
     for rows in run.table("samples").batches(["class_name"]):
