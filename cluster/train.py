@@ -23,7 +23,7 @@ from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.training.reporter import Reporter
 
-Loop = Callable[[Any, Reporter], None]
+Loop = Callable[[Any, Reporter], object]
 LOOK_SECONDS = "0.2"
 """Between two looks of Ray's controller for reports, where each is handed on: it takes one at a look, and by itself
 looks every two seconds, so that a hundred reports of a short trial took minutes."""
