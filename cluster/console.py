@@ -9,8 +9,6 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 
 from fgvr.safe_text import safe
@@ -70,54 +68,3 @@ def quiet_before_start() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks for git's revision; a container has no git
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
-
-
-RAY_DATA_ADVICE = "ray.data._internal.issue_detection.issue_detector_manager"
-
-
-def _no_advice(record: logging.LogRecord) -> bool:
-    """Ray Data advises every half minute to reserve memory by an argument of its API, which a run's owner has not."""
-    return record.name != RAY_DATA_ADVICE
-
-
-def quiet_ray_data() -> None:
-    """No plans, progress bars and advice of Ray Data: stages show rows done, rate and time left themselves."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
-    for handler in _console_of_ray_data():
-        handler.setLevel(logging.WARNING)
-        handler.addFilter(_no_advice)  # once, however often it is added
-
-
-def silence_ray_data() -> None:
-    """Nothing at all, until the next session: a stage that was stopped complains that its Ray is gone.
-
-    Its generator does so, too, when it is collected: the interpreter prints what cannot be raised any more.
-    """
-    for handler in _console_of_ray_data():
-        handler.setLevel(logging.CRITICAL + 1)
-    if not isinstance(sys.unraisablehook, _WithoutRay):
-        from ray.exceptions import RaySystemError
-
-        sys.unraisablehook = _WithoutRay(sys.unraisablehook, RaySystemError)
-
-
-@dataclass(frozen=True)
-class _WithoutRay:
-    """A `sys.unraisablehook` that drops what Ray says of calls after its end."""
-
-    other: Callable[[sys.UnraisableHookArgs], object]
-    ray_is_gone: type[Exception]
-
-    def __call__(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, self.ray_is_gone):
-            self.other(unraisable)
-
-
-def _console_of_ray_data() -> list[logging.Handler]:
-    """Ray Data has another handler that writes its log file."""
-    return [each for each in logging.getLogger("ray.data").handlers if type(each).__name__ == "PlainRayHandler"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cluster import session
-from cluster.capacity import wanted
-from cluster.parts import limit_threads
+from cluster import lending, session
+from cluster.capacity import reserved, wanted
+from cluster.part_actor import limit_threads
 from cluster.signs import Signs
 from cluster.waiting import patiently
 from cluster.watchdog import Watchdog, is_out_of_memory
@@ -50,13 +50,7 @@ def run_once(function: Callable[..., Result], *arguments: Any, workers: Workers)
                 raise
             watchdog.end(f"{name}: {type(error).__name__}: {error}", error)
 
-    task = ray.remote(work).options(
-        num_cpus=workers.num_cpus,
-        num_gpus=workers.num_gpus or None,
-        accelerator_type=workers.accelerator_type,
-        memory=None if workers.memory_gb is None else int(workers.memory_gb * 2**30),
-        max_retries=RETRIES,
-    )
+    task = ray.remote(work).options(**reserved(workers), max_retries=RETRIES)
 
     def results() -> Iterator[Result]:
         yield ray.get(task.remote())
@@ -64,6 +58,7 @@ def run_once(function: Callable[..., Result], *arguments: Any, workers: Workers)
     def waits_for() -> str:
         return f"{name}: waiting for one of {wanted(workers)}"
 
+    lending.make_room(workers)
     with signs.kept():
         try:
             (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)

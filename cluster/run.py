@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cluster.console import show_progress
+from cluster.lending import lending
 from cluster.metrics import endpoint
 from cluster.ownership import TOLD, ends_when_told, owned
 from cluster.run_folder import CONFIG_FILE, check_run_folder
@@ -58,6 +59,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         record = stack.enter_context(recorded(folder))
         stack.enter_context(ray_session(config.cluster))
         stack.enter_context(ends_when_told())  # Ray's start has put a handler of its own there
+        stack.enter_context(lending())
         check_seen(folder)
         tracker = stack.enter_context(tracked_run(config, folder))
         record.serves(endpoint())

@@ -16,7 +16,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.config import VllmBackend
 from fgvr.mllm.backend import NameTask
-from fgvr.mllm.backends import backend_identity
+from fgvr.mllm.backends import backend_identity, lent_engine
 from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
 from fgvr.mllm.model_files import pinned
 from fgvr.tables import Table
@@ -43,7 +43,14 @@ def run(context: RunContext, flow: Flow) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
         schema = schemas.class_scores(len(names))
         job = PartJob(
-            "class_scores", folder.uri, ClassScoreWorker, {"settings": settings}, schema, flow.samples, config.workers
+            "class_scores",
+            folder.uri,
+            ClassScoreWorker,
+            {"settings": settings},
+            schema,
+            flow.samples,
+            config.workers,
+            engine=lent_engine(mllm),
         )
         summary = folder.run_parts(job, ids)
         summary.extra = {"classes": len(names)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +12,7 @@ from fgvr.config.simulated import SimulatedBackend
 from fgvr.mllm.backend import MllmBackend
 from fgvr.mllm.engine_args import deciding_arguments
 from fgvr.mllm.model_files import identity, pinned
+from fgvr.part_worker import Engine
 
 ASKING = 1
 """Raised when the same model is asked otherwise about the same thing, or its tokens come to mean other numbers."""
@@ -36,6 +39,17 @@ def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
     from fgvr.mllm.vllm_backend import VllmEngine
 
     return VllmEngine(config, vision=vision)
+
+
+def lent_engine(config: Mllm, *, vision: bool = True) -> Engine | None:
+    """The backend as an engine that stages lend each other; None for a server, to which each connects anew.
+
+    Arguments as of `make_backend`. All fields of the config are its identity, those that only decide its speed, too.
+    """
+    if isinstance(config, OpenAIBackend):
+        return None
+    facts = json.dumps([config.model_dump(mode="json"), vision], sort_keys=True)
+    return Engine(facts, partial(make_backend, config, vision=vision))
 
 
 def backend_identity(config: Mllm) -> dict[str, Any]:
