@@ -1,6 +1,6 @@
 """What kills its worker must not do so for ever: begun parts are written down, and suspects are singled out.
 
-Ray gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
+A pool gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
 engine broke. But an image that crashes a decoder or exhausts the memory would end one worker after the other. So a part
 whose workers died `WHOLE` times is computed row by row, each row written down before it is tried: the next worker
 that finds a row begun and not finished makes it a failed row. After `MOST` deaths the part is given up.

@@ -164,7 +164,7 @@ def make_pool(workers: Workers) -> Pool:
     """A pool of Ray actors that reserve what `workers` say."""
     import ray
 
-    # As Ray Data has it: engines are spread over the nodes as long as there are others.
+    # SPREAD: engines share a node only where there is no other, as their memory and their reading of images would.
     actor = ray.remote(PartActor).options(**reserved(workers), scheduling_strategy="SPREAD")
     signs, limits, threads = Signs(), session.limits(), max(1, int(workers.num_cpus))
     return Pool(lambda: ActorProcess(actor.remote(signs, limits, threads)), signs, limits.place_minutes)

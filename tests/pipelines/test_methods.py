@@ -55,7 +55,7 @@ def model(body: dict[str, Any], _: int) -> Reply:
 
 
 def run_parts_here(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
-    """In place of Ray Data: one worker, one part after the other."""
+    """In place of Ray: one worker, one part after the other."""
     job = pickle.loads(pickle.dumps(job))  # noqa: S301
     worker = job.worker(**job.arguments)
     rows = worker.process(job.samples.take(ids, list(job.columns)))
