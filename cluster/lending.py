@@ -69,11 +69,11 @@ class Lender:
             workers: what each of them reserves.
             most: processes that the stage can use.
         """
-        key = None if engine is None else identity(engine, workers)
+        key = identity(engine, workers) if engine is not None and engine.lent else None
         idle = None if key is None else self._idle.pop(key, None)
         pool = make_pool(workers) if idle is None else idle.pool
         try:
-            self.make_room(workers, most - len(pool), engine=engine is not None)
+            self.make_room(workers, most - len(pool), engine=key is not None)
             pool.keeps_idle, pool.starved = key is not None and self.still_wanted(key), self.give_back
             yield pool
         except BaseException:

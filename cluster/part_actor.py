@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ class PartJob:
         samples: the samples table.
         workers: size of the pool, what an actor reserves, and rows per part where the table is not yet begun.
         columns: sample columns that the worker needs.
-        engine: the model that the worker asks, where later stages may ask it, too; None: the worker loads its own.
+        engine: the model that the worker asks; None: the worker loads its own.
     """
 
     name: str
@@ -66,6 +66,44 @@ class PartJob:
     workers: Workers
     columns: tuple[str, ...] = ("image_id", "uri")
     engine: Engine | None = None
+
+    def worker_with(self, model: Any) -> PartWorker:
+        """See `Job`."""
+        return self.worker(**self.arguments, **({} if self.engine is None else {"backend": model}))
+
+    def compute(self, worker: PartWorker, number: int, *, again: bool) -> dict[str, Any]:
+        """See `Job`."""
+        return compute_part(self, worker, number, again=again)
+
+    def silence(self, limits: Limits) -> tuple[float, str]:
+        """See `Job`."""
+        return limits.silent_minutes, "cluster.limits.silent_minutes"
+
+
+class Job(Protocol):
+    """What a pool's actors work on: parts of a table, or a single call (`cluster.once`)."""
+
+    @property
+    def name(self) -> str:
+        """For the console and last words."""
+        ...
+
+    @property
+    def engine(self) -> Engine | None:
+        """The model that the job's worker asks."""
+        ...
+
+    def worker_with(self, model: Any) -> Any:
+        """What computes the parts, over the loaded engine, if the job has one."""
+        ...
+
+    def compute(self, worker: Any, number: int, *, again: bool) -> dict[str, Any]:
+        """A part's summary; `again`: of the part's rows those that failed are computed again."""
+        ...
+
+    def silence(self, limits: Limits) -> tuple[float, str]:
+        """Minutes in which nothing of a part may be heard, and the field that says so."""
+        ...
 
 
 class PartActor:
@@ -97,22 +135,20 @@ class PartActor:
             with self.watchdog.over(what, self.limits.start_minutes, "cluster.limits.start_minutes"):
                 from ray import cloudpickle
 
-                self.job: PartJob = cloudpickle.loads(packed)
-                self.worker = self._worker(self.job)
+                self.job: Job = cloudpickle.loads(packed)
+                self.worker = self.job.worker_with(self._engine(self.job.engine))
         except UserError as error:
             return str(error)  # another worker would be refused alike
         except Exception as error:
             self.watchdog.end(f"{what}: {why(error)}", error)
         return None
 
-    def _worker(self, job: PartJob) -> PartWorker:
-        if job.engine is None:
-            return job.worker(**job.arguments)
-        if self.model is None:
-            self.model = job.engine.load()
+    def _engine(self, engine: Engine | None) -> Any:
+        if engine is not None and self.model is None:
+            self.model = engine.load()
         elif (forget := getattr(self.model, "forget", None)) is not None:
             forget()
-        return job.worker(**job.arguments, backend=self.model)
+        return self.model
 
     def compute(self, number: int, again: bool) -> dict[str, Any]:
         """Write a part's file; returns its summary, or STOPPED with the reason.
@@ -130,8 +166,8 @@ class PartActor:
         """The part's summary; where it cannot be had here, the process ends and the part goes to another one."""
         what = f"{self.job.name}, part {number}"
         try:
-            with self.watchdog.over(what, self.limits.silent_minutes, "cluster.limits.silent_minutes"):
-                return compute_part(self.job, self.worker, number, again=again)
+            with self.watchdog.over(what, *self.job.silence(self.limits)):
+                return self.job.compute(self.worker, number, again=again)
         except PartGivenUp as error:
             words = self.signs.all_words()
             raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster import lease, stage_progress
-from cluster.attempts import forget_attempts
+from cluster.attempts import MOST, forget_attempts
 from cluster.capacity import check_capacity, places, wanted
 from cluster.lending import borrowed
 from cluster.part_actor import COMPUTED, PartJob, StageStopped
-from cluster.pool import Part
+from cluster.pool import TRIES, Part
 from cluster.progress import Progress
 from cluster.stage_files import IDS, Plan, rows_per_part
 from cluster.stage_progress import StageProgress
@@ -149,6 +149,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[d
             [Part(number, again=number in finished) for number in pending],
             at_once=min(workers.min_workers, most),
             most=most,
+            lives=MOST + TRIES,  # `Attempts` gives a part up before, unless its workers die before it is begun
             waits_for=waits_for,
         )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -36,6 +36,10 @@ AHEAD = 2
 
 class WorkersDoNotStart(UserError):
     """Worker after worker died while it loaded its model."""
+
+
+class WorkersDied(UserError):
+    """Worker after worker died over the same work."""
 
 
 class Process(Protocol):
@@ -108,6 +112,7 @@ class Pool:
         *,
         at_once: int,
         most: int,
+        lives: int,
         waits_for: Callable[[int], str],
     ) -> Iterator[dict[str, Any]]:
         """Summaries of a job's parts as they are finished.
@@ -118,14 +123,17 @@ class Pool:
             parts: to compute.
             at_once: processes that it begins with, all at the same time.
             most: processes, at most.
+            lives: deaths of processes over one part after which the job is given up.
             waits_for: says what is being waited for, with so many parts left.
 
         Raises:
             StageStopped: a process said what a person has to mend.
             WorkersDoNotStart: none can be had.
+            WorkersDied: too many died over one part.
             Stalled: nothing was heard for too long.
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
+        self._lives, self._ended = lives, Counter[Part]()
         self._waiting, self._proven = deque(parts), False
         self.signs.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
@@ -210,6 +218,14 @@ class Pool:
         if member.state in {_State.PLACING, _State.STARTING}:
             self._deaths += 1
         self._end(member)
+        if member.parts:
+            self._ended[member.parts[0]] += 1  # those behind it were not begun
+            if self._ended[member.parts[0]] >= self._lives:
+                words = self.signs.all_words()
+                said = f"the last one said: {words[-1]}" if words else "Ray's log files have their last words"
+                raise WorkersDied(
+                    f"{self._name}: {self._lives} workers died over the same work ({type(error).__name__}); {said}"
+                ) from error
         self._waiting.extendleft(reversed(member.parts))
         for other in self._members:
             self._feed(other)

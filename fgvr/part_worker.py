@@ -36,10 +36,12 @@ class Engine:
     Attributes:
         identity: of two with the same one either will do.
         load: gives the loaded model; must pickle.
+        lent: whether one stage hands it on to the next: not where loading it is only to connect to a server.
     """
 
     identity: str
     load: Callable[[], Any]
+    lent: bool = True
 
 
 class PartWorker(Protocol):

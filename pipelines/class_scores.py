@@ -16,7 +16,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.config import VllmBackend
 from fgvr.mllm.backend import NameTask
-from fgvr.mllm.backends import backend_identity, lent_engine
+from fgvr.mllm.backends import backend_engine, backend_identity
 from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
 from fgvr.mllm.model_files import pinned
 from fgvr.tables import Table
@@ -50,7 +50,7 @@ def run(context: RunContext, flow: Flow) -> Table:
             schema,
             flow.samples,
             config.workers,
-            engine=lent_engine(mllm),
+            engine=backend_engine(mllm),
         )
         summary = folder.run_parts(job, ids)
         summary.extra = {"classes": len(names)}

@@ -41,15 +41,13 @@ def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
     return VllmEngine(config, vision=vision)
 
 
-def lent_engine(config: Mllm, *, vision: bool = True) -> Engine | None:
-    """The backend as an engine that stages lend each other; None for a server, to which each connects anew.
+def backend_engine(config: Mllm, *, vision: bool = True) -> Engine:
+    """The backend as what a worker's process loads; what runs there is lent from stage to stage.
 
     Arguments as of `make_backend`. All fields of the config are its identity, those that only decide its speed, too.
     """
-    if isinstance(config, OpenAIBackend):
-        return None
     facts = json.dumps([config.model_dump(mode="json"), vision], sort_keys=True)
-    return Engine(facts, partial(make_backend, config, vision=vision))
+    return Engine(facts, partial(make_backend, config, vision=vision), lent=not isinstance(config, OpenAIBackend))
 
 
 def backend_identity(config: Mllm) -> dict[str, Any]:
