@@ -166,7 +166,7 @@ class _Sizes:
         after = self.question_tokens + (
             0 if asked.order == "shared_prefix" else self.questions * text_tokens(asked.instruction)
         )
-        cached = before * max(0, self.questions - 1) if self.config.mllm.kind == "vllm" else 0
+        cached = before * max(0, self.questions - 1) if self.config.mllm.runs_here else 0
         return Load(self.questions, before * self.questions + after, cached, self.questions)
 
     def _both(self) -> tuple[int, bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgvr.config import SimulatedBackend
 from fgvr.mllm.request_tokens import UNKNOWN_IMAGE
 from pipelines.asks import Ask, Load
 from pipelines.photo_counts import Photos
@@ -140,7 +139,7 @@ class Bill:
 
 
 def _who(lines: Sequence[Line]) -> str:
-    made_up = any(isinstance(line.ask.model, SimulatedBackend) for line in lines)
+    made_up = any(line.ask.model.made_up for line in lines)
     return (
         "simulated: no model is asked, nothing is to be paid" if made_up else "the demo's tiny model, on this machine"
     )

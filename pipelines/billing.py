@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.config.models import Mllm, OpenAIBackend
+from fgvr.config.models import Mllm
 from fgvr.report.costs import Billing, Machine
 from fgvr.report.prices import read_prices
 from pipelines.methods.finer import configured_model
@@ -18,7 +18,7 @@ def billing(config: Config) -> Billing:
     )
     backends["questions"] = config.questions.llm
     backends["finer_answers"] = configured_model(config)
-    models = {stage: backend.model for stage, backend in backends.items() if isinstance(backend, OpenAIBackend)}
+    models = {stage: llm.title for stage, llm in backends.items() if llm is not None and llm.billed_by_token}
     return Billing(None if prices is None else read_prices(prices), models, _machines(config))
 
 

@@ -14,11 +14,9 @@ from typing import Any
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
-from fgvr.config import VllmBackend
 from fgvr.mllm.backend import NameTask
-from fgvr.mllm.backends import backend_engine, backend_identity
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
-from fgvr.mllm.model_files import pinned
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import class_names, learned_rows
@@ -28,8 +26,7 @@ from pipelines.teacher import engine_of
 def run(context: RunContext, flow: Flow) -> Table:
     """The scores of the student's training images; raises ConfigError for a model behind a server."""
     config = context.config.class_scores
-    mllm = engine_of(context.config)
-    mllm = pinned(mllm) if isinstance(mllm, VllmBackend) else mllm
+    mllm = exactly(engine_of(context.config))
     rows = learned_rows(flow, context.config.makd)
     names = class_names(flow, context.config.makd, rows)
     settings = ClassScoreSettings(

@@ -9,7 +9,7 @@ Images that cannot be read are rows with a reason. `views` computes augmented vi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip, pinned
 from fgvr.clip.views import MIN_CROP
 from fgvr.config import Config, ConfigError, SimulatedVectors
+from fgvr.config.models import ClipVectors
 from fgvr.discovery import discovery_ids
 from fgvr.precision import of_workers
 from fgvr.splits import first_of, split_ids
@@ -39,10 +40,13 @@ def run(context: RunContext, samples: Table) -> Table:
     ids = _ids(samples, splits)
     if context.config.embed.images == "needed":
         ids = np.intersect1d(ids, _needed(context.config, samples))
-    if isinstance(vectors, SimulatedVectors):
-        return _simulated(context, samples, ids, vectors)
-    decides = {"splits": _named(samples, splits)} | _which(context.config, ids)
-    return _vectors(context, "embeddings", samples, ids, decides=decides)
+    match vectors:
+        case SimulatedVectors():
+            return _simulated(context, samples, ids, vectors)
+        case ClipVectors():
+            decides = {"splits": _named(samples, splits)} | _which(context.config, ids)
+            return _vectors(context, "embeddings", samples, ids, decides=decides)
+    assert_never(vectors)
 
 
 def _needed(config: Config, samples: Table) -> Ids:

@@ -19,7 +19,7 @@ from fgvr import storage
 from fgvr.candidate_table import disambiguate
 from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip, pinned
-from fgvr.config import ConfigError, Near, SimulatedVectors
+from fgvr.config import ConfigError, Near
 from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
 from fgvr.precision import of_workers
@@ -38,7 +38,7 @@ NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
 def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, candidates: Table) -> Table:
     """The disambiguated labels of the discovery images, with the model that gave them."""
     config = context.config
-    if isinstance(config.embed.vectors, SimulatedVectors):
+    if config.embed.vectors.made_up:
         raise ConfigError("embed.vectors.kind = simulated: NeaR learns nothing from made-up vectors; set it to clip")
     clip = pinned(config.clip)
     views = None

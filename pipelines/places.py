@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, Mllm, OpenAIBackend
+from fgvr.config import Config, ConfigError, Mllm
 from fgvr.datasets.shards import numbered
 from fgvr.safe_text import masked
 from fgvr.storage_refusals import StorageRefused, told
@@ -55,14 +55,13 @@ def check_keys(config: Config, stages: Iterable[str]) -> None:
         ConfigError: the environment does not hold one.
     """
     for field, model in dict(_model_of(config, stage) for stage in stages).items():
-        if not isinstance(model, OpenAIBackend) or model.base_url.lower().startswith("http://"):
+        key = None if model is None else model.key
+        if key is None or os.environ.get(key.variable):
             continue
-        if os.environ.get(model.api_key_env):
-            continue
-        words = f"{field}.api_key_env: the environment variable {model.api_key_env} is not set"
+        words = f"{field}.api_key_env: the environment variable {key.variable} is not set"
         if config.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
-            raise ConfigError(f"{words}, and {model.base_url} needs a key")
-        log.warning("%s here; the workers' environment must hold it, as %s needs a key", words, model.base_url)
+            raise ConfigError(f"{words}, and {key.server} needs a key")
+        log.warning("%s here; the workers' environment must hold it, as %s needs a key", words, key.server)
 
 
 def _model_of(config: Config, stage: str) -> tuple[str, Mllm | None]:

@@ -14,9 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from fgvr import storage
-from fgvr.config import Config, OpenAIBackend, SimulatedBackend
+from fgvr.config import Config
 from fgvr.config.data import DRAWN, Source
-from fgvr.config.models import DEMO_MODEL
 from fgvr.datasets import read_source
 from fgvr.images import ImageError, read_image
 from fgvr.mllm.backends import backend_identity
@@ -68,7 +67,7 @@ def bill_of(config: Config, folder: str, samples: Table | None, targets: Iterabl
         photos=photos,
         prices="" if prices is None else f"{prices.date}, {prices.source}",
         image_tokens=image_tokens(config.mllm, photos.size),
-        free=all(_free(ask) for ask in all_asks),
+        free=all(ask.model.free for ask in all_asks),
     )
 
 
@@ -160,13 +159,13 @@ def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -
     usd: float | None = 0.0
     if not measured and seconds is not None and not ask.workers.num_gpus:  # those of a GPU
         money = replace(money, machines={**money.machines, ask.stage: Machine(ask.workers.num_cpus, 1)})
-    if not _free(ask):
+    if not ask.model.free:
         tokens = {"prompt_tokens": load.prompt, "cached_tokens": load.cached, "output_tokens": load.output}
         result = StageResult(ask.stage, seconds or 0.0, rows, 0, tokens={k: round(v) for k, v in tokens.items()})
         unpriced: set[str] = set()
-        by_token = isinstance(ask.model, OpenAIBackend)
+        by_token = ask.model.billed_by_token
         if by_token:
-            money = replace(money, models={**money.models, ask.stage: ask.model.model})
+            money = replace(money, models={**money.models, ask.stage: ask.model.title})
         usd = usd_of(result, money, unpriced)
         usd = None if unpriced or (seconds is None and not by_token) else usd
     return Line(ask, rows, load, seconds, usd, measured)
@@ -182,7 +181,3 @@ def _usual_size(samples: Table, config: Config) -> Size:
         except (ImageError, OSError):
             continue
     return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2] if sizes else PHOTO
-
-
-def _free(ask: Ask) -> bool:
-    return isinstance(ask.model, SimulatedBackend) or ask.model.model == DEMO_MODEL

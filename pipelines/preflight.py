@@ -7,21 +7,19 @@ from collections.abc import Collection
 
 from fgvr.baselines.wordnet import read_nouns
 from fgvr.clip.source import check_clip_weights, find_clip
-from fgvr.config import Config, ConfigError, SimulatedBackend, SimulatedVectors
+from fgvr.config import Config, ConfigError
 from fgvr.config.data import (
     DRAWN,
     BirdScenesSource,
     CocoSource,
     FolderSource,
 )
-from fgvr.config.models import VllmBackend
 from fgvr.datasets import check_place
 from fgvr.detection.coco import Category
 from fgvr.detection.model import AspectDetector, DetectorSpec
 from fgvr.metrics.semantic import find_sentence_model
 from fgvr.mllm.aliases import read_aliases
 from fgvr.mllm.backends import backend_identity
-from fgvr.mllm.model_files import identity
 from fgvr.mllm.questions import read_questions
 from fgvr.report.prices import read_prices
 from pipelines.engine_checks import check_engines
@@ -43,8 +41,7 @@ def check(config: Config) -> None:
     _check_learning(config)
     _check_simulated(config)
     check_methods(config)
-    if isinstance(config.mllm, VllmBackend):  # models last: a hub that does not answer takes its time
-        identity(config.mllm)  # finds the model without fetching its weights
+    backend_identity(config.mllm)  # finds the model without its weights; last, as a hub may take its time to answer
     check_engines(config)
     find_clip(config.clip)
     check_clip_weights(config.clip)
@@ -64,14 +61,14 @@ def check_naming(config: Config) -> None:
 
 def _check_simulated(config: Config) -> None:
     """A simulated MLLM is said loudly; what cannot do without a model is refused."""
-    if isinstance(config.mllm, SimulatedBackend):
+    if config.mllm.made_up:
         log.warning("mllm.kind = simulated: NO MODEL IS ASKED, every answer and all that follows is made up")
-    if isinstance(config.embed.vectors, SimulatedVectors):
+    if config.embed.vectors.made_up:
         raise ConfigError(
             "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run only "
             "pipelines/embed.py and pipelines/candidates.py"
         )
-    if isinstance(config.questions.llm, SimulatedBackend) and config.questions.file is None:
+    if config.questions.llm is not None and config.questions.llm.made_up and config.questions.file is None:
         raise ConfigError("questions.llm.kind = simulated: it writes no questions; set questions.file")
 
 
@@ -139,8 +136,7 @@ def check_detection(config: Config) -> None:
                 f"aspects.split = {config.aspects.split}: the detector learns on detect.split = {detect.split}"
             )
         check_questions(config)
-        if isinstance(config.mllm, VllmBackend):
-            identity(config.mllm)
+        backend_identity(config.mllm)
     elif detect.alpha > 0 and not isinstance(source, BirdScenesSource):
         raise ConfigError("detect.aspects = truth: only drawn scenes have true answers; take mllm")
     AspectDetector(DetectorSpec(detect.model, (Category(1, "a"),)))

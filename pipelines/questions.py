@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import Config, ConfigError, SimulatedBackend
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
@@ -67,9 +67,8 @@ def run(context: RunContext, flow: Flow) -> Table:
 
     def generate() -> Written:
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        source = llm.kind if isinstance(llm, SimulatedBackend) else llm.model  # a simulated model has no name
         engine = backend_engine(llm, vision=config.llm == context.config.mllm)  # it may be the one that labels
-        return run_once(_generate, names, wanted, source, duplicate_model, workers=config.workers, engine=engine)
+        return run_once(_generate, names, wanted, llm.title, duplicate_model, workers=config.workers, engine=engine)
 
     return _write(context, generate, decides=decides, inputs=inputs, workers=config.workers)
 

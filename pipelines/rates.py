@@ -6,19 +6,16 @@ Rows of finished parts are there, and so are requests whose replies are kept.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.stage_clock import StageClock
-from fgvr import storage, tables
-from fgvr.config import Config, OpenAIBackend, VllmBackend
-from fgvr.config.models import DEMO_MODEL
-from fgvr.mllm.engine_size import weight_bytes
-from fgvr.mllm.kept_replies import KeptReplies
-from fgvr.mllm.model_files import find
+from fgvr import tables
+from fgvr.config import Config
+from fgvr.mllm.backends import provider
+from fgvr.mllm.provider import ASSUMED_BILLIONS
 from pipelines import evaluate
 from pipelines.asks import Ask, Load
 from pipelines.flow import Flow
@@ -30,7 +27,6 @@ log = logging.getLogger(__name__)
 NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
 """Images a second and GPU, of a name and of 50 questions on a cached prefix: assumed in docs/scaling.md of 8 billion
 parameters, not measured."""
-ASSUMED_BILLIONS = 8.0
 LIKE = {"eval_mllm_answers": "answers", "findr_answers": "answers", "finer_aspects": "aspects"}
 """Stages that ask the same of other images."""
 LOOKED_AT = 64
@@ -108,23 +104,14 @@ def assumed_seconds(ask: Ask, rows: int) -> float | None:
 
     An engine whose workers reserve no GPU is taken for one on a GPU: on a CPU nobody knows.
     """
-    if not isinstance(ask.model, VllmBackend):
+    billions = provider(ask.model).billions()
+    if billions is None:
         return None
     gpus = ask.workers.max_workers * ask.workers.num_gpus or 1
     a_name = 1 / NAMES_A_SECOND
     more = (1 / QUESTIONS_50_A_SECOND - a_name) / 49  # a question more about the same image
     each = a_name + more * max(0.0, ask.row.requests - 1)
-    return rows * each * billions(ask.model) / ASSUMED_BILLIONS / gpus
-
-
-def billions(model: VllmBackend) -> float:
-    """Parameters that a token takes: as the model's name says (8B, 30B-A3B), else by weights that are here."""
-    said = re.findall(r"(?<![A-Za-z0-9.])(A?)(\d+(?:\.\d+)?)B(?![A-Za-z0-9])", model.model.rpartition("/")[2])
-    if said:
-        return float(next((number for active, number in said if active), said[0][1]))
-    if model.model == DEMO_MODEL or (storage.is_local(model.model) and storage.exists(model.model)):
-        return max(weight_bytes(find(model), "bfloat16") / 2e9, 1e-3)
-    return ASSUMED_BILLIONS
+    return rows * each * billions / ASSUMED_BILLIONS / gpus
 
 
 def _measured(begun: Unfinished) -> Rate | None:
@@ -154,12 +141,10 @@ def _counted(counts: Mapping[str, float], rows: int) -> Load | None:
 
 def _kept(begun: Unfinished, ask: Ask) -> float:
     """Share of the requests left whose replies are kept, by those of some images; 0 where nothing is kept."""
-    if not isinstance(ask.model, OpenAIBackend) or ask.model.reply_cache is None or not len(begun.left):
-        return 0.0
-    if not storage.exists(str(ask.model.reply_cache)):
+    backend = provider(ask.model).kept_replies()
+    if backend is None or not len(begun.left):
         return 0.0
     job, left = begun.job, begun.left
     some = left[np.unique(np.linspace(0, len(left) - 1, min(LOOKED_AT, len(left))).round().astype(int))]
-    backend = KeptReplies(ask.model)
     job.worker(**job.arguments, backend=backend).process(job.samples.take(some, list(job.columns)))
     return backend.share

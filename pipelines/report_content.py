@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fgvr import storage
 from fgvr.candidate_table import read_sets
 from fgvr.candidates import NONE, coverage
-from fgvr.config import Config, Discovery, SimulatedBackend
+from fgvr.config import Config, Discovery
 from fgvr.config.run import Method
 from fgvr.evaluation import EvaluationImages
 from fgvr.label_agreement import Agreement, truth_in_words
@@ -154,7 +154,7 @@ def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]
     facts = [
         *photo_facts(flow.samples),
         ("Discovery set, labelled by the MLLM", _discovery(config.label.images, flow.labels.rows)),
-        ("MLLM", "simulated" if isinstance(config.mllm, SimulatedBackend) else config.mllm.model),
+        ("MLLM", config.mllm.title),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
     ]
     if "near" in results.methods:

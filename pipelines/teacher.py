@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from fgvr import storage
 from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
-from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, NoDistillation, SimulatedBackend, VllmBackend
+from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
 from fgvr.tables import Table
@@ -80,9 +80,9 @@ def asks_mllm(settings: Makd) -> bool:
     return settings.distillation.kind != "none" and settings.distillation.teacher == MLLM_TEACHER
 
 
-def engine_of(config: Config) -> VllmBackend | SimulatedBackend:
+def engine_of(config: Config) -> Mllm:
     """The MLLM that scores class names; raises ConfigError for one behind a server."""
-    if isinstance(config.mllm, VllmBackend | SimulatedBackend):
+    if config.mllm.scores_names:
         return config.mllm
     raise ConfigError(
         f"{FIELD} = {MLLM_TEACHER}: chat servers give no probability of an answer that they did not give (mllm.kind = "

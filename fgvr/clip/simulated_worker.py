@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr.config.data import ImageLimits
-from fgvr.config.simulated import SimulatedVectors
+from fgvr.config.models import SimulatedVectors
 from fgvr.embeddings import embedding_rows
 from fgvr.mllm.pictures import PictureReader
 from fgvr.schemas import Failure

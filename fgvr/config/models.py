@@ -1,22 +1,84 @@
-"""The models: multimodal LLMs and CLIP, and how to reach them."""
+"""The models: multimodal LLMs, CLIP and stand-ins for both, how to reach them, and what each says of itself."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
-from fgvr.config.simulated import SimulatedBackend
 from fgvr.config.texts import NameTemplate
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
+EngineReason = Literal["refused", "empty_answer", "no_label_mass", "request_rejected", "engine_error"]
 
 
-class VllmBackend(Part):
+@dataclass(frozen=True)
+class ServerKey:
+    """A key that a server wants: the environment variable that holds it, and the server's address."""
+
+    variable: str
+    server: str
+
+
+class Backend(Part, ABC):
+    """A multimodal LLM, which says of itself what others want to know, so that nobody tests which kind it is.
+
+    Facts are arguments of the class, and all else is abstract: a further kind cannot be defined or made without
+    answering. What takes more than its fields (its files, its workers) is asked of `fgvr.mllm.backends.provider`.
+    """
+
+    runs_here: ClassVar[bool]
+    """The worker computes the model itself, on its own cores and cards."""
+    billed_by_token: ClassVar[bool]
+    """Somebody is paid for its tokens, and not for the worker's machine."""
+    scores_names: ClassVar[bool]
+    """It gives the probability of an answer that it did not give (`fgvr.mllm.backend.NameScorer`)."""
+    made_up: ClassVar[bool]
+    """No model is asked, and no answer means anything."""
+
+    def __init_subclass__(
+        cls, *, runs_here: bool, billed_by_token: bool, scores_names: bool, made_up: bool, **others: Any
+    ) -> None:
+        super().__init_subclass__(**others)
+        cls.runs_here, cls.billed_by_token = runs_here, billed_by_token
+        cls.scores_names, cls.made_up = scores_names, made_up
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What a reader of a report or a table is told of which model it was."""
+
+    @property
+    @abstractmethod
+    def free(self) -> bool:
+        """Whether its answers cost neither money nor noticeable time, so that no bill is worth a warning."""
+
+    @property
+    @abstractmethod
+    def key(self) -> ServerKey | None:
+        """The key that it needs; None: none."""
+
+    @property
+    @abstractmethod
+    def wait_field(self) -> str | None:
+        """The field with the seconds that one request may take; None: an engine's requests take what they take."""
+
+    @abstractmethod
+    def keeping(self, folder: str) -> Self:
+        """The same, with what it keeps "with the run" (`RUN_REPLIES`) in this folder."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ValueError, which begins with the field's name, for a value that could never be asked."""
+
+
+class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=False):
     """An open model that vLLM runs inside the worker."""
 
     kind: Literal["vllm"] = "vllm"
@@ -53,6 +115,33 @@ class VllmBackend(Part):
     """Further arguments of vLLM's engine (`vllm.EngineArgs`), by its own names; those that have a field here, and those
     that it does not know, are refused."""
 
+    @property
+    def title(self) -> str:
+        """See Backend."""
+        return self.model
+
+    @property
+    def free(self) -> bool:
+        """See Backend."""
+        return self.model == DEMO_MODEL
+
+    @property
+    def key(self) -> ServerKey | None:
+        """See Backend."""
+        return None
+
+    @property
+    def wait_field(self) -> str | None:
+        """See Backend."""
+        return None
+
+    def keeping(self, folder: str) -> Self:
+        """See Backend; it keeps nothing."""
+        return self
+
+    def check(self) -> None:
+        """See Backend; its fields say all."""
+
 
 def check_base_url(url: str) -> None:
     """Raises ValueError, with what to write instead, for what cannot be the address of a server."""
@@ -74,7 +163,7 @@ def check_base_url(url: str) -> None:
         raise ValueError(f"{url!r}: give the address up to and with /v1, without /chat/completions")
 
 
-class OpenAIBackend(Part):
+class OpenAIBackend(Backend, runs_here=False, billed_by_token=True, scores_names=False, made_up=False):
     """A model behind an OpenAI-compatible server: proprietary models, or `vllm serve` elsewhere."""
 
     kind: Literal["openai"] = "openai"
@@ -106,6 +195,95 @@ class OpenAIBackend(Part):
     """Where good replies are kept by the content of their request, so that none is paid for twice: `run` (`replies/` in
     the run folder), a folder or URL that several runs share, or null: nowhere. Failures are never kept."""
 
+    @property
+    def title(self) -> str:
+        """See Backend."""
+        return self.model
+
+    @property
+    def free(self) -> bool:
+        """See Backend."""
+        return False
+
+    @property
+    def key(self) -> ServerKey | None:
+        """See Backend."""
+        return None if self.base_url.lower().startswith("http://") else ServerKey(self.api_key_env, self.base_url)
+
+    @property
+    def wait_field(self) -> str | None:
+        """See Backend."""
+        return "timeout_seconds"
+
+    def keeping(self, folder: str) -> Self:
+        """See Backend."""
+        return self.model_copy(update={"reply_cache": folder}) if self.reply_cache == RUN_REPLIES else self
+
+    def check(self) -> None:
+        """See Backend; not while it is built, as whoever connects says the same."""
+        try:
+            check_base_url(self.base_url)
+        except ValueError as error:
+            raise ValueError(f"base_url: {error}") from None
+
+
+class SimulatedBackend(Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=True):
+    """No model at all: made-up answers after a modelled time, to measure how a run scales. Never a default."""
+
+    kind: Literal["simulated"] = "simulated"
+    names: int = Field(default=1000, ge=1)
+    """Kinds of things; of which kind an image is, its content decides by a hash."""
+    accuracy: float = Field(default=0.7, ge=0, le=1)
+    """Share of answers that name the image's own kind; the others name any other."""
+    rare_names: float = Field(default=0.002, ge=0, le=1)
+    """Share of answers with a name that no other image gets, as the inventions of a real model."""
+    request_seconds: float = Field(default=0, ge=0)
+    """Time of a request without its tokens, seconds."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """Output tokens of one request a second; null: they take no time."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests that an engine works on at once; others wait."""
+    start_seconds: float = Field(default=0, ge=0)
+    """Time that loading takes, seconds."""
+    failures: dict[EngineReason, float] = Field(default_factory=dict)
+    """Shares of images that fail, by reason; the same images in every run."""
+    seed: int = Field(default=0, ge=0)
+    """Another seed gives other answers to the same images."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if any(share < 0 for share in self.failures.values()) or sum(self.failures.values()) > 1:
+            given = ", ".join(f"{reason} {share:g}" for reason, share in self.failures.items())
+            raise ValueError(f"failures ({given}): shares are at least 0 and add up to at most 1")
+        return self
+
+    @property
+    def title(self) -> str:
+        """See Backend."""
+        return self.kind
+
+    @property
+    def free(self) -> bool:
+        """See Backend."""
+        return True
+
+    @property
+    def key(self) -> ServerKey | None:
+        """See Backend."""
+        return None
+
+    @property
+    def wait_field(self) -> str | None:
+        """See Backend."""
+        return None
+
+    def keeping(self, folder: str) -> Self:
+        """See Backend; it keeps nothing."""
+        return self
+
+    def check(self) -> None:
+        """See Backend; its fields say all."""
+
 
 Mllm = Annotated[VllmBackend | OpenAIBackend | SimulatedBackend, Field(discriminator="kind")]
 
@@ -122,3 +300,30 @@ class Clip(Part):
     """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file, local or s3://; null for `demo` and folders."""
     template: NameTemplate = "a photo of a {}."
     """Prompt of zero-shot classification; {} is the name."""
+
+
+class ClipVectors(Part):
+    """Vectors of the configured CLIP."""
+
+    made_up: ClassVar[bool] = False
+
+    kind: Literal["clip"] = "clip"
+
+
+class SimulatedVectors(Part):
+    """Made-up vectors: images of one kind, as `mllm.kind simulated` has kinds, lie together. Never a default."""
+
+    made_up: ClassVar[bool] = True
+
+    kind: Literal["simulated"] = "simulated"
+    dim: int = Field(default=512, ge=1)
+    """Length of the vectors."""
+    names: int = Field(default=1000, ge=1)
+    """Kinds of things; those of the simulated backend where both are equal, and the seeds are."""
+    spread: float = Field(default=0.7, ge=0)
+    """How far images of a kind lie apart: the cosine of two of them is about 1 / (1 + spread²)."""
+    seed: int = Field(default=0, ge=0)
+    """Another seed gives other kinds and vectors."""
+
+
+Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
-from fgvr.config.simulated import ClipVectors, SimulatedVectors
+from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
@@ -83,7 +83,7 @@ class Embed(Part):
     all that the job itself reads. Searching among all photos needs the others, too."""
     batch_images: int = Field(default=64, ge=1)
     """Images in a forward pass."""
-    vectors: Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")] = ClipVectors()
+    vectors: Vectors = ClipVectors()
     """Where the vectors come from."""
     workers: Workers = Workers(rows_per_part=4096)
 

@@ -11,7 +11,7 @@ from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
-from fgvr.config.models import Clip, Mllm, OpenAIBackend, VllmBackend, check_base_url
+from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 
@@ -140,6 +140,15 @@ class Config(Part):
     infer: Infer = Infer()
     detect: Detect = Detect()
 
+    def mllms(self) -> list[tuple[str, Mllm]]:
+        """Every MLLM of the config, with the name of its field."""
+        asked = {
+            "mllm": self.mllm,
+            "questions.llm": self.questions.llm,
+            "baselines.finer.llm": self.baselines.finer.llm,
+        }
+        return [(name, model) for name, model in asked.items() if model is not None]
+
     @model_validator(mode="after")
     def _duplicates_share_answers(self) -> Self:
         if self.label.duplicate_similarity is None:
@@ -162,12 +171,7 @@ class Config(Part):
         # Defaults are left alone: a config that was saved has them, and readers wait no longer than is allowed.
         silent = self.cluster.limits.silent_minutes
         waits: list[tuple[str, Part, str]] = [("ingest.limits.web", self.ingest.limits.web, "total_seconds")]
-        servers = {
-            "mllm": self.mllm,
-            "questions.llm": self.questions.llm,
-            "baselines.finer.llm": self.baselines.finer.llm,
-        }
-        waits += [(name, part, "timeout_seconds") for name, part in servers.items() if isinstance(part, OpenAIBackend)]
+        waits += [(name, model, wait) for name, model in self.mllms() if (wait := model.wait_field) is not None]
         for place, part, field in waits:
             seconds = getattr(part, field)
             if seconds >= 60 * silent and seconds != type(part).model_fields[field].default:
@@ -179,12 +183,10 @@ class Config(Part):
         return self
 
     @model_validator(mode="after")
-    def _servers_have_addresses(self) -> Self:
-        llms = {"questions.llm": self.questions.llm, "baselines.finer.llm": self.baselines.finer.llm}
-        for name, backend in {"mllm": self.mllm, **llms}.items():
-            if isinstance(backend, OpenAIBackend):
-                try:
-                    check_base_url(backend.base_url)
-                except ValueError as error:
-                    raise ValueError(f"{name}.base_url: {error}") from None
+    def _models_can_be_asked(self) -> Self:
+        for name, model in self.mllms():
+            try:
+                model.check()
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from None
         return self

@@ -203,5 +203,5 @@ class TextGenerator(Protocol):
         ...
 
 
-class MllmBackend(Labeler, AspectScorer, TextGenerator, Protocol):
-    """All three."""
+class MllmBackend(Labeler, AspectScorer, NameScorer, TextGenerator, Protocol):
+    """All four; what a kind cannot do, it refuses (BackendRefused)."""

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
-from fgvr.config.models import VllmBackend
-from fgvr.config.simulated import SimulatedBackend
+from fgvr.config.models import Mllm
 from fgvr.mllm.backend import NameAnswer, NameScorer, NameTask
+from fgvr.mllm.backends import make_backend
 from fgvr.mllm.pictures import PictureReader
 
 
@@ -20,13 +20,13 @@ class ClassScoreSettings:
     """What the workers of class_scores need; pickles.
 
     Attributes:
-        mllm: the model, one that runs in the worker.
+        mllm: the model, one that scores names.
         task: the class names and what is asked.
         limits: of reading an image.
         threads: that read images.
     """
 
-    mllm: VllmBackend | SimulatedBackend
+    mllm: Mllm
     task: NameTask
     limits: ImageLimits
     threads: int = 4
@@ -38,7 +38,7 @@ class ClassScoreWorker:
     def __init__(self, settings: ClassScoreSettings, backend: NameScorer | None = None) -> None:
         """Load the model, or take a backend that runs already."""
         self.settings = settings
-        self.backend: NameScorer = backend or _engine(settings.mllm)
+        self.backend: NameScorer = backend or make_backend(settings.mllm)
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Scores for rows with `image_id` and `uri`: one row of `class_scores(C)` each, in order."""
@@ -64,13 +64,3 @@ def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) 
         },
         schema=schema,
     )
-
-
-def _engine(config: VllmBackend | SimulatedBackend) -> NameScorer:
-    if isinstance(config, SimulatedBackend):
-        from fgvr.mllm.simulated_backend import SimulatedEngine
-
-        return SimulatedEngine(config)
-    from fgvr.mllm.vllm_backend import VllmEngine
-
-    return VllmEngine(config)

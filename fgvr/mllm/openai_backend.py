@@ -14,6 +14,8 @@ from fgvr.mllm.backend import (
     AspectTask,
     BackendRefused,
     ImageRequest,
+    NameAnswer,
+    NameTask,
     Picture,
     Sampling,
 )
@@ -59,6 +61,10 @@ class OpenAIClient:
             return self._answer(messages(request.conversation, image, self._config.image_detail), request.sampling)
 
         return list(read_ahead(one, requests, threads=self._config.concurrency))
+
+    def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
+        """See `NameScorer`; raises BackendRefused."""
+        raise BackendRefused("chat servers give no probability of an answer that they did not give")
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         """See `TextGenerator`."""

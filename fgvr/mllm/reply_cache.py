@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fgvr import storage
-from fgvr.config.models import RUN_REPLIES, Mllm, OpenAIBackend
 from fgvr.config.run import Config
 from fgvr.mllm.reply_segments import INDEX, SEGMENT, Index, Places, latest, read_index, read_reply, scan_file, short
 from fgvr.mllm.reply_writer import writer_of
@@ -151,18 +150,13 @@ def reply_key(server: str, request: dict[str, Any]) -> str:
 
 def with_run_replies(config: Config, folder: str) -> Config:
     """The config of a run in `folder`: backends that keep their replies with the run are told where that is."""
-
-    def told(backend: Mllm) -> Mllm:
-        if isinstance(backend, OpenAIBackend) and backend.reply_cache == RUN_REPLIES:
-            return backend.model_copy(update={"reply_cache": storage.join(folder, "replies")})
-        return backend
-
+    replies = storage.join(folder, "replies")
     llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
-    kept = {name: None if llm is None else told(llm) for name, llm in llms.items()}
+    kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}
     finer = config.baselines.finer.model_copy(update={"llm": kept["finer"]})
     return config.model_copy(
         update={
-            "mllm": told(config.mllm),
+            "mllm": config.mllm.keeping(replies),
             "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
             "baselines": config.baselines.model_copy(update={"finer": finer}),
         }

@@ -6,22 +6,25 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from fgvr.config.simulated import SimulatedBackend
+from fgvr.config.models import SimulatedBackend
 from fgvr.mllm.backend import (
     Answer,
     AspectAnswer,
     AspectTask,
     BackendRefused,
     ImageRequest,
+    MllmBackend,
     NameAnswer,
     NameTask,
     Picture,
     Sampling,
 )
 from fgvr.mllm.prompts import Conversation
+from fgvr.mllm.provider import AskedBy, Provider, Size
 from fgvr.mllm.simulated_clock import EngineClock
 from fgvr.schemas import Failure, Reason
 from fgvr.simulation import generator, kind_of, uniforms
@@ -43,7 +46,7 @@ def _held(name: str, names: int) -> str:
 
 
 class SimulatedEngine:
-    """Implements `MllmBackend` and `NameScorer`; it sees nothing, and an image's content decides what it says."""
+    """Implements `MllmBackend`; it sees nothing, and an image's content decides what it says."""
 
     def __init__(self, config: SimulatedBackend, clock: EngineClock | None = None) -> None:
         """Say that nothing is real, and take as long as loading would."""
@@ -130,3 +133,35 @@ class SimulatedEngine:
                 return Failure(Reason(reason), "a simulated failure")
             left -= share
         return None
+
+
+class SimulatedProvider(Provider):
+    """See Provider."""
+
+    def __init__(self, config: SimulatedBackend) -> None:
+        self._config = config
+
+    def start(self, *, vision: bool) -> MllmBackend:
+        """See Provider."""
+        return SimulatedEngine(self._config)
+
+    def identity(self) -> dict[str, Any]:
+        """See Provider."""
+        times = {"request_seconds", "tokens_per_second", "concurrency", "start_seconds"}
+        return self._config.model_dump(mode="json", exclude=times)
+
+    def pinned(self) -> SimulatedBackend:
+        """See Provider."""
+        return self._config
+
+    def check(self, asked: AskedBy) -> None:
+        """See Provider; it takes no memory."""
+
+    def image_tokens(self, size: Size) -> None:
+        """See Provider; it looks at none."""
+
+    def billions(self) -> None:
+        """See Provider."""
+
+    def kept_replies(self) -> None:
+        """See Provider."""

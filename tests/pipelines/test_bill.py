@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from fgvr.config import Config, build, load_config
+from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, asks
 from pipelines.bill import Bill
 from pipelines.needs import Target, full_targets
 from pipelines.photo_counts import Photos
 from pipelines.plan import bill_of
-from pipelines.rates import billions
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 MILLIONS = Photos({"train": 4_000_000})
@@ -226,4 +226,4 @@ def test_engines_share_the_hours_and_not_the_money(questions: str, prices: str) 
 )
 def test_the_size_of_a_model_is_in_its_name(model: str, expected: float) -> None:
     config = build({"mllm": {"kind": "vllm", "model": model}})
-    assert billions(config.mllm) == expected  # type: ignore[arg-type]
+    assert provider(config.mllm).billions() == expected
