@@ -160,6 +160,12 @@ def make_room(workers: Workers | TrainWorkers) -> None:
         _lender.make_room(workers, workers.num_workers if isinstance(workers, TrainWorkers) else 1)
 
 
+def give_back() -> None:
+    """End all idle pools; called before something that takes whatever the cluster has."""
+    if _lender is not None:
+        _lender.give_back()
+
+
 def make_pool(workers: Workers) -> Pool:
     """A pool of Ray actors that reserve what `workers` say."""
     import ray

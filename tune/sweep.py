@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cluster import lease
+from cluster import lease, lending
 from cluster.run import UserError, run_main
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
@@ -107,6 +107,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
+    lending.give_back()  # trials were counted for all that the cluster has, and Ray Tune waits without limit
     trials = search(trial_plan, how, runs)
     lease.check(folder)  # Ray Tune ends in peace when its process is told to end
     _finish(context, sweep, trials)

@@ -91,6 +91,14 @@ def test_what_is_not_lent_ends_with_its_stage(world: World, lender: Lender) -> N
     assert stage(PLANT).closed
 
 
+def test_what_takes_all_that_there_is_gets_it(world: World) -> None:
+    lending.give_back()  # outside of a run nothing is lent
+    with lending.lending():
+        pool = stage(BIRD)
+        lending.give_back()
+        assert pool.closed
+
+
 def test_a_stage_that_stops_ends_its_pool(world: World, lender: Lender) -> None:
     with suppress(KeyboardInterrupt), lending.borrowed(BIRD, CPU, 1) as pool:
         raise KeyboardInterrupt
