@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.attempts import Attempts, PartGivenUp
+from cluster.quarantine import PartGivenUp, Quarantine
 from cluster.signs import Signs
 from cluster.stage_files import IDS
 from cluster.watchdog import Watchdog, is_out_of_memory
@@ -192,9 +192,9 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     before = tables.read_part(job.folder, number) if again else None
     if before is not None:  # only its failed rows are computed again
         asked_ids = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
-    attempts = Attempts(job.folder, number)
+    quarantine = Quarantine(job.folder, number)
     asked = job.samples.take(asked_ids, list(job.columns)) if len(asked_ids) else None
-    rows = None if asked is None else attempts.process(asked, worker.process, job.schema)
+    rows = None if asked is None else quarantine.process(asked, worker.process, job.schema)
     done = _merged(before, rows, ids, job.schema)
     summary = _summary(done, _uris(asked))
     earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
@@ -203,7 +203,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     # In the file's footer the summary is read back without the rows when a run is resumed.
     facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
     tables.write_part(job.folder, number, done.replace_schema_metadata(facts))
-    attempts.finished()
+    quarantine.finished()
     if before is None or rows is None:
         return summary
     return {**summary, COMPUTED: _summary(rows.cast(job.schema), _uris(asked))}

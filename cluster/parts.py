@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster import lease, stage_progress
-from cluster.attempts import MOST, forget_attempts
 from cluster.capacity import check_capacity, places, wanted
 from cluster.lending import borrowed
 from cluster.part_actor import COMPUTED, PartJob, StageStopped
 from cluster.pool import TRIES, Part
 from cluster.progress import Progress
+from cluster.quarantine import MOST, lift_quarantine
 from cluster.stage_files import IDS, Plan, rows_per_part
 from cluster.stage_progress import StageProgress
 from fgvr import storage, tables
@@ -108,7 +108,7 @@ def run_parts(
         Plan(rows=len(ids), rows_per_part=size).write(job.folder)
         with storage.new_file(storage.join(job.folder, IDS)) as file:
             file.write(np.ascontiguousarray(ids, dtype="<i8").data)  # without a copy: there may be a hundred million
-    forget_attempts(job.folder)
+    lift_quarantine(job.folder)
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
     try:
@@ -149,7 +149,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[d
             [Part(number, again=number in finished) for number in pending],
             at_once=min(workers.min_workers, most),
             most=most,
-            lives=MOST + TRIES,  # `Attempts` gives a part up before, unless its workers die before it is begun
+            lives=MOST + TRIES,  # `Quarantine` gives a part up before, unless its workers die before it is begun
             waits_for=waits_for,
         )
 

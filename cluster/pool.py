@@ -3,7 +3,7 @@
 A process is a Ray actor (`cluster.part_actor`) that is asked for one part at a time; Ray only places it and says when
 it is gone. What is known of it is whether it has a place, whether its model is loaded, and which parts it was given.
 
-A process that dies over its parts is replaced, and they are given to others; `cluster.attempts` counts what they end.
+A process that dies over its parts is replaced, and they are given to others; `cluster.quarantine` counts what they end.
 One that dies before its model is loaded is replaced a few times, because a machine may be to blame, and then no more:
 three such deaths end the stage however large its pool may grow, those of processes that began together counting as one.
 While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
