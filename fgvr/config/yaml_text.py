@@ -42,6 +42,8 @@ def read_yaml(text: str) -> Any:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         said = "; ".join(part for part in (error.context, error.problem) if part)
         hint = "; YAML is indented with blanks, not with tabs" if "'\\t'" in said else ""
+        if "<block end>" in said:
+            hint = "; fields of one part begin in the same column"
         raise YamlError(f"{place}{said}{hint}") from None
     except YamlError:
         raise
