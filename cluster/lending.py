@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,24 +57,24 @@ class Lender:
     """The pools of a run that are idle, each under its identity."""
 
     def __init__(self) -> None:
-        self.still_wanted: Callable[[str], bool] = lambda _: True
         self._idle: dict[str, _Idle] = {}
 
     @contextmanager
-    def borrowed(self, engine: Engine | None, workers: Workers, most: int) -> Iterator[Pool]:
+    def borrowed(self, engine: Engine | None, workers: Workers, most: int, *, keep: bool = True) -> Iterator[Pool]:
         """A pool for one stage.
 
         Args:
             engine: what its processes load; None: what they load is the stage's own, and is not lent.
             workers: what each of them reserves.
             most: processes that the stage can use.
+            keep: whether a later stage asks the engine, so that it stays.
         """
         key = identity(engine, workers) if engine is not None and engine.lent else None
         idle = None if key is None else self._idle.pop(key, None)
         pool = make_pool(workers) if idle is None else idle.pool
         try:
             self.make_room(workers, most - len(pool), engine=key is not None)
-            pool.keeps_idle, pool.starved = key is not None and self.still_wanted(key), self.give_back
+            pool.keeps_idle, pool.starved = key is not None and keep, self.give_back
             yield pool
         except BaseException:
             pool.close()  # parts may be under way
@@ -145,10 +145,10 @@ def lending() -> Iterator[Lender]:
 
 
 @contextmanager
-def borrowed(engine: Engine | None, workers: Workers, most: int) -> Iterator[Pool]:
+def borrowed(engine: Engine | None, workers: Workers, most: int, *, keep: bool = True) -> Iterator[Pool]:
     """See `Lender.borrowed`; outside of `lending` the pool ends with the block."""
     lender = Lender() if _lender is None else _lender
-    with lender.borrowed(engine, workers, most) as pool:
+    with lender.borrowed(engine, workers, most, keep=keep) as pool:
         yield pool
     if _lender is None:
         lender.give_back()

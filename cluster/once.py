@@ -42,7 +42,11 @@ class _Call:
 
 
 def run_once(
-    function: Callable[..., Result], *arguments: Any, workers: Workers, engine: Engine | None = None
+    function: Callable[..., Result],
+    *arguments: Any,
+    workers: Workers,
+    engine: Engine | None = None,
+    keep_engine: bool = True,
 ) -> Result:
     """The result of `function(*arguments)`, computed with what one of `workers` reserves.
 
@@ -51,6 +55,7 @@ def run_once(
         arguments: its arguments …
         workers: what is reserved for it.
         engine: … behind this model, loaded, which the stages before may have lent.
+        keep_engine: whether a later stage asks it, so that it is not given back at the end of the call.
 
     Raises:
         StageStopped: the function said what a person has to mend.
@@ -66,7 +71,7 @@ def run_once(
     def waits_for(_: int) -> str:
         return f"{name}: waiting for one of {wanted(workers)}"
 
-    with borrowed(engine, workers, 1) as pool:
+    with borrowed(engine, workers, 1, keep=keep_engine) as pool:
         (summary,) = pool.run(name, ray.put(packed), [Part(0)], at_once=1, most=1, lives=TRIES, waits_for=waits_for)
     result: Result = summary[RESULT]
     return result

@@ -55,6 +55,7 @@ class PartJob:
         workers: size of the pool, what an actor reserves, and rows per part where the table is not yet begun.
         columns: sample columns that the worker needs.
         engine: the model that the worker asks; None: the worker loads its own.
+        keep_engine: whether a later stage asks it, so that it is not given back at the end of this one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class PartJob:
     workers: Workers
     columns: tuple[str, ...] = ("image_id", "uri")
     engine: Engine | None = None
+    keep_engine: bool = True
 
     def worker_with(self, model: Any) -> PartWorker:
         """See `Job`."""

@@ -142,7 +142,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[d
 
     room = places(workers)
     most = min(workers.max_workers, len(pending) if room is None else max(1, min(len(pending), room)))
-    with borrowed(job.engine, workers, most) as pool:
+    with borrowed(job.engine, workers, most, keep=job.keep_engine) as pool:
         yield from pool.run(
             job.name,
             ray.put(cloudpickle.dumps(job)),

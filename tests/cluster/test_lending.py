@@ -57,8 +57,8 @@ def lender(world: World) -> Iterator[Lender]:
         yield found
 
 
-def stage(engine: Engine | None, workers: Workers = CPU, most: int = 1) -> Pool:
-    with lending.borrowed(engine, workers, most) as pool:
+def stage(engine: Engine | None, workers: Workers = CPU, most: int = 1, *, keep: bool = True) -> Pool:
+    with lending.borrowed(engine, workers, most, keep=keep) as pool:
         assert isinstance(pool, Pool)
         pool.size = most
     return pool
@@ -86,9 +86,11 @@ def test_the_next_stage_that_asks_the_same_engine_gets_its_pool(world: World, le
 def test_what_is_not_lent_ends_with_its_stage(world: World, lender: Lender) -> None:
     assert stage(SERVER).closed
     assert stage(None).closed
-    lender.still_wanted = lambda key: key == identity(BIRD, CPU)
-    assert not stage(BIRD).closed
-    assert stage(PLANT).closed
+    first = stage(BIRD)
+    assert stage(PLANT, keep=False).closed
+    assert not first.closed
+    assert stage(BIRD, keep=False) is first
+    assert first.closed
 
 
 def test_what_takes_all_that_there_is_gets_it(world: World) -> None:

@@ -96,7 +96,7 @@ def squares(place: Path, name: str, engine: Engine, most: int = 1) -> set[int]:
 
 def test_tables_and_calls_ask_one_model_until_it_is_given_back_or_dies(tmp_path: Path) -> None:
     engine = Engine("m", Model)
-    with lending() as lender:
+    with lending():
         (pid,) = squares(tmp_path, "labels", engine)
         assert run_once(pid_of, "a", workers=ONE, engine=engine) == (pid, "a")
         assert squares(tmp_path, "aspects", engine) == {pid}
@@ -108,7 +108,6 @@ def test_tables_and_calls_ask_one_model_until_it_is_given_back_or_dies(tmp_path:
         assert run_once(pid_of, "b", workers=ONE, engine=engine)[0] not in {pid, another}
         both = squares(tmp_path, "more", engine, most=2)
         assert both
-        lender.still_wanted = lambda _: False
         (last,) = squares(tmp_path, "last", engine)
     gone = [each for each in (pid, another, last, *both) if psutil.pid_exists(each)]
     _, alive = psutil.wait_procs([psutil.Process(each) for each in gone], timeout=20)
