@@ -86,6 +86,7 @@ def test_the_next_stage_that_asks_the_same_engine_gets_its_pool(world: World, le
 def test_what_is_not_lent_ends_with_its_stage(world: World, lender: Lender) -> None:
     assert stage(SERVER).closed
     assert stage(None).closed
+    world.free = Node(8, 0, 64)
     first = stage(BIRD)
     assert stage(PLANT, keep=False).closed
     assert not first.closed
