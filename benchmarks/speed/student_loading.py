@@ -108,7 +108,7 @@ def main() -> None:
         job = job_of(args, Path(scratch))
         nothing_stored = job.settings.model_copy(update={"cache_gb": 1e-9})
         unstored = replace(job, settings=nothing_stored, cache=str(Path(scratch) / "empty"))
-        ways: dict[str, Callable[[Turn], None]] = {
+        ways: dict[str, Callable[[Turn], object]] = {
             "stored": partial(ours, job),
             "decoded": partial(ours, unstored),
             "plain, no worker": partial(plain, job, 0),

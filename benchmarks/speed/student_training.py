@@ -98,7 +98,7 @@ def parameters(job: StudentJob) -> int:
     return sum(weight.numel() for weight in build_student(job.spec).parameters())
 
 
-def measure(ways: dict[str, Callable[[Turn], None]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
+def measure(ways: dict[str, Callable[[Turn], object]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
     """Each way's epochs, the first included; in another order each round, since who was before leaves its traces."""
     turns = {name: Turn(loop, folder / str(number)) for number, (name, loop) in enumerate(ways.items())}
     costs: dict[str, list[Cost]] = {name: [] for name in ways}

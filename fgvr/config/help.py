@@ -81,7 +81,7 @@ def help_text(
     for part in PARTS:
         if topic == ALL:
             lines += ["", *page.about(part)]
-        elif stage in {part, ""} or stage not in PARTS or known_branches(Config)[part].basic:
+        elif stage == part or stage not in PARTS or known_branches(Config)[part].basic:
             lines += page.basics(part)
     return "\n".join(lines) + "\n"
 
@@ -95,12 +95,27 @@ class _Page:
     width: int
 
     def about(self, topic: str) -> list[str]:
-        """The title of a part and all its fields; a field alone."""
-        branch = known_branches(Config).get(topic)
-        lines = [] if branch is None else self.wrapped(f"{topic}: {_meaning(branch)}", 0, 4)
+        """The title of a part and all its fields, by the parts inside it; a field alone."""
+        whole = known_branches(Config).get(topic)
+        if whole is None:
+            kinds = known_branches(Config).get(topic.removesuffix(".kind"))
+            return [line for leaf in _below(topic) for line in self.leaf(leaf)] if kinds is None else self.choice(kinds)
+        lines, titled, before = self.title(whole), {topic}, topic
         for leaf in _below(topic):
+            part = leaf.name.rpartition(".")[0]
+            if part != before:
+                lines.append("")
+            if part not in titled:
+                lines += self.title(known_branches(Config)[part], indent=2)
+            before = part
+            titled.add(part)
             lines += self.kind(leaf) if _chooses(leaf) else self.leaf(leaf)
         return lines
+
+    def title(self, branch: Branch, indent: int = 0) -> list[str]:
+        """What a part is about."""
+        facts = " [null by default]" if branch.default_kind == "null" and branch.kinds else ""
+        return self.wrapped(f"{branch.name}: {_meaning(branch)}{facts}", indent, indent + 4)
 
     def basics(self, part: str) -> list[str]:
         """The title of a part of the whole tree and its basic fields; nothing where it has none."""
@@ -134,16 +149,19 @@ class _Page:
 
     def leaf(self, leaf: Leaf) -> list[str]:
         """A field with its type and default, all of its docstring, and the bounds that are checked."""
-        return [_flag(leaf), *self.meaning(leaf.meaning, [*_bounds(leaf), *self.preset_value(leaf.name)])]
+        return [_flag(leaf), *self.meaning(leaf.meaning, [*_bounds(leaf), *self.preset_value(leaf.name, leaf.kind)])]
 
     def summary(self, leaf: Leaf) -> list[str]:
         """A field with its type and default, the first sentence of its docstring, and what it needs to be there."""
         facts = [f"only with kind {leaf.kind}"] if leaf.kind else []
-        return [_flag(leaf), *self.meaning(_SENTENCE.split(leaf.meaning)[0], [*facts, *self.preset_value(leaf.name)])]
+        facts += self.preset_value(leaf.name, leaf.kind)
+        return [_flag(leaf), *self.meaning(_SENTENCE.split(leaf.meaning)[0], facts)]
 
-    def preset_value(self, name: str) -> list[str]:
-        """What the preset says instead of the default."""
-        return [f"{self.preset}: {_yaml(self.values[name])}"] if name in self.values else []
+    def preset_value(self, name: str, kind: str = "") -> list[str]:
+        """What the preset says instead of the default, where its part is of this kind."""
+        part = name.rpartition(".")[0]
+        other = kind and self.values.get(f"{part}.kind", known_branches(Config)[part].default_kind) != kind
+        return [] if other or name not in self.values else [f"{self.preset}: {_yaml(self.values[name])}"]
 
     def meaning(self, text: str, facts: Sequence[str]) -> list[str]:
         """A field's docstring, and in brackets what else is to be known of it."""

@@ -40,7 +40,7 @@ class Questions(Part):
 
     @property
     def compares_meaning(self) -> bool:
-        """Whether text embeddings are asked which written questions are one: `duplicate_model` is needed then."""
+        """Whether written questions are compared by text embeddings, for which `duplicate_model` is needed."""
         asked = self.file is None and self.llm is not None
         return asked and self.duplicate_similarity is not None and self.duplicate_similarity < 1
 
@@ -169,5 +169,5 @@ class Makd(Part):
     @field_validator("target", mode="before")
     @classmethod
     def _word(cls, value: Any) -> Any:
-        """The choice "true", of which YAML, and so the command line, makes a boolean."""
+        """The choice "true", which YAML, and so the command line, reads as a boolean."""
         return "true" if value is True else value

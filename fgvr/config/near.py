@@ -16,7 +16,7 @@ LABEL_PROMPT = "Provide a best fine-grained class label for this image."
 _LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
 LISTED_PROMPT = f"{_LIST}, one label per line, without any other text."
 LISTED_QUESTION = f"{_LIST}."
-"""The same without the form of the answer, for structured ones."""
+"""The same for structured answers, whose form the engine enforces."""
 
 
 class Label(Part):
@@ -63,7 +63,7 @@ class Label(Part):
 
     @property
     def merges_by_meaning(self) -> bool:
-        """Whether text embeddings are asked which names are one: `merge_model` is needed then."""
+        """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class Embed(Part):
 
     splits: tuple[str, ...] | None = None
     """Splits to embed; null: all."""
-    images: Literal["all", "needed"] = "all"
+    images: Basic[Literal["all", "needed"]] = "all"
     """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)

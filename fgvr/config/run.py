@@ -26,8 +26,8 @@ class Run(Part):
     """Where run folders are created: a local path or a URL such as s3://bucket/runs; all nodes of a cluster must share
     it."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
-    """Largest share of failed rows in a stage; beyond it the stage stops (for few rows: more than a tenth, at most
-    five)."""
+    """Largest share of failed rows in a stage; beyond it the stage stops. Of few rows up to a tenth, five at most, may
+    fail in any case. 0: no row may fail."""
     retry_failed: Basic[bool] = False
     """Compute the failed rows of finished stages again."""
     take_over: bool = False
@@ -88,7 +88,7 @@ Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer"
 class Evaluate(Part):
     """evaluate: how good each method is on the evaluation images, and what it costs."""
 
-    split: Basic[str] = "test"
+    split: str = "test"
     """Split to evaluate on; it is never trained on."""
     max_images: Basic[int | None] = Field(default=None, ge=1)
     """Number of images, drawn at random; null: the whole split. The MLLM as a method is asked about each of them."""

@@ -229,18 +229,16 @@ class Trainer(ABC, Generic[B]):
 class EpochTrainer(Trainer[B]):
     """A trainer that reports at the ends of epochs, and whose rate follows a schedule."""
 
-    def __init__(self, recipe: EpochRecipe, reporter: Reporter) -> None:
-        super().__init__(recipe, reporter)
-        self._recipe = recipe
+    recipe: EpochRecipe
 
     def rate(self, epoch: int, batch: int) -> float:
         """See Trainer."""
-        return learning_rate(self._recipe, epoch * self.steps + batch, self.steps)
+        return learning_rate(self.recipe, epoch * self.steps + batch, self.steps)
 
     def due(self, epoch: int, batch: int) -> tuple[bool, bool]:
         """See Trainer."""
         ended = batch + 1 == self.steps
-        return ended, ended and (epoch + 1) % self._recipe.checkpoint_epochs == 0
+        return ended, ended and (epoch + 1) % self.recipe.checkpoint_epochs == 0
 
 
 def train(trainer: Trainer[B]) -> History:
@@ -283,6 +281,8 @@ def train(trainer: Trainer[B]) -> History:
             trainer.record(metrics)
             reporter.report(metrics, trainer.checkpoint(last=last) if keeps or last else None)
             since.go_on()
+        if trainer.epoch == epoch:  # it would begin the same epoch again, for ever
+            raise ValueError(f"epoch {epoch + 1} ended after {trainer.batch} of {steps} steps")
     return trainer.history
 
 
@@ -307,7 +307,7 @@ class _SinceReport:
         if self.sums is not None and self.names != tuple(means):
             raise ValueError(f"a step has the losses {list(means)}, the one before {list(self.names)}")
         self.names = tuple(means)
-        # Of the last step: a weight that rises does so by the epoch.
+        # What is reported is weighted as in the last step: a weight that rises does so from epoch to epoch.
         self.weights = {name: part.weight for name, part in means.items() if isinstance(part, Term)}
         numbers = [part.total.detach().double() for part in parts]
         for part, number in zip(parts, list(numbers), strict=True):

@@ -21,6 +21,7 @@ from torch import Tensor
 from fgvr.clip.classifier import ClassFeatures, NearModel
 from fgvr.clip.model import load_clip
 from fgvr.config import Near
+from fgvr.training import batches
 from fgvr.training.batches import Positions
 from fgvr.training.checkpoint import History
 from fgvr.training.loop import Mean, Pace, Term, Trainer, train
@@ -79,10 +80,9 @@ class NearTrainer(Trainer[NearBatch]):
         self.weights = self.data.weights.clone()
         self.held_out = held_out(job.settings, data.total)
         self.learned = np.flatnonzero(~self.held_out)
-        self.steps = steps_per_epoch(job.settings, len(self.learned))
+        self.steps = batches.steps_per_epoch(len(self.learned), job.settings.batch_size)
         self.last_step = self.steps * job.settings.epochs
         self.state = NearState.start(self.learner.context)
-        self.state.history = self.history
         resumed = reporter.resume_folder()
         if resumed is not None:
             self._restore(resumed)
@@ -171,7 +171,7 @@ class NearTrainer(Trainer[NearBatch]):
         outcome = self._outcome() if last else None
 
         def save(folder: Path) -> None:
-            self.state.step = self.done
+            self.state.step, self.state.history = self.done, self.history
             self.state.save(folder, self.learner.context, self.optimiser, weights)
             if outcome is not None:
                 outcome.save(folder)
@@ -231,16 +231,11 @@ def held_out(settings: Near, images: int) -> npt.NDArray[np.bool_]:
     return held
 
 
-def steps_per_epoch(settings: Near, images: int) -> int:
-    """Batches of at most `batch_size` that hold all images."""
-    return math.ceil(images / settings.batch_size)
-
-
 def epoch_steps(settings: Near, positions: Positions, epoch: int) -> list[Positions]:
-    """The batches of an epoch over all workers: every image once, in random order, sizes equal within one image."""
-    steps = steps_per_epoch(settings, len(positions))
-    order = np.random.default_rng((settings.seed, epoch)).permutation(positions) if steps > 1 else positions
-    return np.array_split(order, steps)
+    """The batches of an epoch over all workers, as a student's; one that holds all images has them in their order."""
+    if len(positions) <= settings.batch_size:
+        return [positions]
+    return batches.epoch_steps(positions, settings.batch_size, settings.seed, epoch)
 
 
 def epoch_views(settings: Near, images: int, views: int, epoch: int) -> npt.NDArray[np.int64]:

@@ -52,12 +52,13 @@ class ClassTerm:
     name = "class_loss"
 
     def __init__(self, examples: Examples, weight: float) -> None:
-        self.weight, self._known = weight, examples.classes != UNKNOWN_CLASS
+        self.weight, self._classes = weight, examples.classes  # on the disk: nothing of millions of images is copied
 
     def __call__(self, step: StudentStep) -> Term:
         """See LossTerm."""
         total, seen = class_sum(step.class_logits[0], step.classes)
-        return Term(total, seen, int(self._known[step.batch.step_positions].sum()), self.weight)
+        count = int((self._classes[step.batch.step_positions] != UNKNOWN_CLASS).sum())
+        return Term(total, seen, count, self.weight)
 
 
 class AspectTerm:

@@ -68,11 +68,22 @@ def test_help_of_a_part_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert flags(page(capsys, "--help=label.images")) == [
         f"--{leaf.name}" for leaf in leaves(Config) if leaf.name.startswith("label.images.")
     ]
+    # A part inside a part has a title of its own, and what comes behind it stands apart.
+    text = page(capsys, "--help", "questions")
+    assert text.startswith("questions: yes/no questions about visual aspects")
+    assert "\n\n  questions.llm: Language model that writes and ranks the questions" in text
+    assert "in every run.\n  --questions.llm.seed" in text
+    assert "\n\n  --questions.generate" in text
+    assert page(capsys, "--help", "mllm.kind").startswith("  --mllm.kind  (vllm|openai|simulated; default vllm)")
     # With a value that a preset gives it, and the bounds that are checked.
     assert page(capsys, "--help", "makd.epochs") == (
         "  --makd.epochs  (int; default 240)\n      Passes over the training images. [at least 1; demo: 20]\n"
     )
     assert "[at least 1]" in page(capsys, "--config", "photos", "--help", "makd.epochs")
+    # Of two kinds with the field, only the one that the preset has: demo draws its photos, a layout reads them.
+    said = page(capsys, "--help", "ingest.source.train_per_class")
+    assert (said.count("--ingest.source.train_per_class"), said.count("demo: 30")) == (2, 1)
+    assert "demo: 30" in said.partition("Training drawings per species.")[2]
     assert "\n      No teacher: class targets alone. [the default]\n" in page(capsys, "--help", "makd.distillation")
 
 

@@ -144,6 +144,13 @@ def test_a_loss_that_is_no_number_and_losses_that_change_their_names_end_it(tmp_
         train(Forgets(LineRecipe(), LocalReporter(tmp_path), [0.0, 0.0, 0.0]))
 
 
+def test_an_epoch_that_ends_before_its_last_step_does_not_begin_for_ever(tmp_path):
+    line = Line(LineRecipe(), LocalReporter(tmp_path), [0.0, 0.0, 0.0])
+    line.steps = 3
+    with pytest.raises(ValueError, match="epoch 1 ended after 2 of 3 steps"):
+        train(line)
+
+
 def test_a_term_without_a_target_is_zero_and_has_a_gradient():
     total = torch.zeros((), requires_grad=True)
     term = Term(total, 0, count=0, weight=3.0)
