@@ -56,8 +56,8 @@ def show_progress() -> None:
 def quiet_before_start() -> None:
     """Settings that Ray and MLflow read when they are imported or started; what the user has set stays."""
     if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
-        # Ray Data's actors always draw an E line from the C++ core of the driver (their constructor arguments lie in
-        # the object store, where the driver keeps them as long as the run lasts); its log level is the only switch.
+        # The C++ core of the driver writes lines of its own, past Python's logging, about what is no fault of a run
+        # (actors that end while something of theirs lies in the object store); its log level is the only switch.
         # putenv instead of os.environ: the driver alone, while Ray's other processes go on logging to their files.
         # The core says once that it was told so, before it obeys, past Python to file descriptor 2. Only turning that
         # away while Ray starts would hide the line, and with it whatever else goes wrong in this time.

@@ -72,6 +72,8 @@ class Lender:
         key = identity(engine, workers) if engine is not None and engine.lent else None
         idle = None if key is None else self._idle.pop(key, None)
         pool = make_pool(workers) if idle is None else idle.pool
+        if len(pool):
+            log.info("%d worker(s) with the model loaded are taken over from an earlier stage", len(pool))
         try:
             self.make_room(workers, most - len(pool), engine=key is not None)
             pool.keeps_idle, pool.starved = key is not None and keep, self.give_back
@@ -102,7 +104,7 @@ class Lender:
     def give_back(self) -> None:
         """End all idle pools."""
         for idle in self._idle.values():
-            log.info("%d idle engine(s) are given back", len(idle.pool))
+            log.info("%d idle worker(s) with a model loaded are given back", len(idle.pool))
             idle.pool.close()
         self._idle.clear()
 
