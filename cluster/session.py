@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray._private import auto_init_hook
 
-from cluster.console import quiet_before_start, quiet_ray_data, silence_ray_data
+from cluster.console import quiet_before_start
 from cluster.ownership import TOLD
 from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
 from cluster.signs import forget_all
@@ -69,7 +69,6 @@ def ray_session(config: Cluster) -> Iterator[None]:
 def _session(config: Cluster) -> Iterator[None]:
     global _own  # noqa: PLW0603  # as above
     if ray.is_initialized():
-        quiet_ray_data()
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -86,14 +85,12 @@ def _session(config: Cluster) -> Iterator[None]:
             raise
         place = f"at cluster.address = {address}" if address else "on this machine"
         raise SessionError(f"no Ray session {place}: {error}\n{REMOTE_HINT if address else LOCAL_HINT}") from error
-    quiet_ray_data()
     _own = not address
     try:
         yield
     finally:
         _own = False
         forget_all()
-        silence_ray_data()
         ray.shutdown()
 
 

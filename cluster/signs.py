@@ -53,30 +53,17 @@ class Signs:
         """Last words, the oldest first."""
         return [text for _, text in sorted(self._all("words/").items())]
 
-    def start_begun(self, name: str) -> None:
-        """A worker begins to load its model."""
-        self._put(f"starts/{name}", "")
-
-    def starts(self) -> list[str]:
-        """Starts begun since the last one that succeeded."""
-        return sorted(self._keys("starts/"))
-
-    def start_succeeded(self) -> None:
-        """Models can be loaded: earlier deaths do not count any more."""
-        self._clear("starts/")
-
     @contextmanager
     def kept(self) -> Iterator[Self]:
         """They are forgotten when the wait ends, however it ends."""
         try:
             yield self
         finally:
-            _forget(f"{self.place}/")
+            self.forget()
 
-    def _clear(self, kind: str) -> None:
-        from ray.experimental import internal_kv
-
-        internal_kv._internal_kv_del(f"{self.place}/{kind}", del_by_prefix=True, namespace=NAMESPACE)
+    def forget(self) -> None:
+        """All of them."""
+        _forget(f"{self.place}/")
 
     def _put(self, name: str, text: str) -> None:
         from ray.experimental import internal_kv

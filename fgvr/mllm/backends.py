@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Any, assert_never
 
 from fgvr.config.models import Mllm, OpenAIBackend, SimulatedBackend, VllmBackend
 from fgvr.mllm.backend import MllmBackend
 from fgvr.mllm.provider import Provider
+from fgvr.part_worker import Engine
 
 ASKING = 1
 """Raised when the same model is asked otherwise about the same thing, or its tokens come to mean other numbers."""
@@ -41,6 +44,15 @@ def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
         UserError: of many kinds, each naming the field that is wrong.
     """
     return provider(config).start(vision=vision)
+
+
+def backend_engine(config: Mllm, *, vision: bool = True) -> Engine:
+    """The backend as what a worker's process loads; what runs there is lent from stage to stage.
+
+    Arguments as of `make_backend`. All fields of the config are its identity, those that only decide its speed, too.
+    """
+    facts = json.dumps([config.model_dump(mode="json"), vision], sort_keys=True)
+    return Engine(facts, partial(make_backend, config, vision=vision), lent=config.runs_here)
 
 
 def backend_identity(config: Mllm) -> dict[str, Any]:

@@ -122,6 +122,10 @@ class VllmEngine:
             self._names[task] = self._prepare_names(task)
         return self._names[task].run(pictures)
 
+    def forget(self) -> None:
+        """Empty the prefix cache: which tokens are counted as cached must not depend on what was asked before."""
+        self._llm.reset_prefix_cache()
+
     def close(self) -> None:
         """Shut the engine down and free its memory."""
         self._llm.llm_engine.engine_core.shutdown()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.attempts import MOST, WHOLE, Attempts, PartGivenUp, failed_row, forget_attempts
+from cluster.quarantine import MOST, WHOLE, PartGivenUp, Quarantine, failed_row, lift_quarantine
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 
 SCHEMA = pa.schema([IMAGE_ID, ("double", pa.int64()), ERROR])
@@ -30,12 +30,12 @@ def workers_until_done(folder: Path, *deadly: int) -> tuple[pa.Table, list[list[
     """What Ray does: another worker, as long as they die."""
     calls: list[list[int]] = []
     while True:
-        attempts = Attempts(str(folder), 3)
+        quarantine = Quarantine(str(folder), 3)
         try:
-            done = attempts.process(ROWS, doubled(*deadly, calls=calls), SCHEMA)
+            done = quarantine.process(ROWS, doubled(*deadly, calls=calls), SCHEMA)
         except Died:
             continue
-        attempts.finished()
+        quarantine.finished()
         return done, calls
 
 
@@ -59,12 +59,12 @@ def test_a_part_on_which_all_workers_die_is_given_up(tmp_path: Path) -> None:
     work = doubled(*range(100), calls=calls)
     for _ in range(MOST):
         with pytest.raises(Died):
-            Attempts(str(tmp_path), 3).process(many, work, SCHEMA)
+            Quarantine(str(tmp_path), 3).process(many, work, SCHEMA)
     with pytest.raises(PartGivenUp, match=r"part 3 \(image ids 0\.\.99\) has ended 8 workers"):
-        Attempts(str(tmp_path), 3).process(many, work, SCHEMA)
+        Quarantine(str(tmp_path), 3).process(many, work, SCHEMA)
     assert len(calls) == MOST
-    forget_attempts(str(tmp_path))
-    assert Attempts(str(tmp_path), 3).deaths == 0
+    lift_quarantine(str(tmp_path))
+    assert Quarantine(str(tmp_path), 3).deaths == 0
 
 
 def test_a_failed_row_holds_its_id_and_its_error_only() -> None:

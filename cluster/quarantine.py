@@ -1,6 +1,6 @@
-"""What kills its worker must not do so for ever: begun parts are written down, and suspects are singled out.
+"""Rows that kill their worker are quarantined: begun parts are written down, and suspects are singled out.
 
-Ray gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
+A pool gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
 engine broke. But an image that crashes a decoder or exhausts the memory would end one worker after the other. So a part
 whose workers died `WHOLE` times is computed row by row, each row written down before it is tried: the next worker
 that finds a row begun and not finished makes it a failed row. After `MOST` deaths the part is given up.
@@ -24,8 +24,8 @@ class PartGivenUp(UserError):
     """A part ended so many workers that the rows cannot be the cause."""
 
 
-class Attempts:
-    """The deaths that a part has seen; one small file beside the parts, gone when the part is done.
+class Quarantine:
+    """The deaths that a part has seen and the rows to blame: a small file beside the parts, gone when the part is done.
 
     Args:
         folder: the stage's folder.
@@ -77,7 +77,7 @@ class Attempts:
         storage.remove(self.uri)
 
 
-def forget_attempts(folder: str) -> None:
+def lift_quarantine(folder: str) -> None:
     """At the start of a run: the deaths of an earlier one may have had causes that are mended."""
     storage.remove(storage.join(folder, "attempts"))
 
