@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from cluster.ray_private import CHATTY
 from fgvr.safe_text import safe
 
 # Libraries and the level from which they are shown.
@@ -27,8 +28,7 @@ LEVELS = {
     "faiss.loader": logging.WARNING,
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,
-    # Says at every start that token authentication is on, which docs/cluster.md explains.
-    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+    **CHATTY,
 }
 
 

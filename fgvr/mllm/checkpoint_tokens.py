@@ -18,7 +18,7 @@ _FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 def image_tokens(model: VllmBackend, size: Size) -> int | None:
     """Of a photo of this size; None where it is not known how the model cuts it. Fetches no weights."""
-    return _of_checkpoint(_facts(model), size)
+    return _of_checkpoint(_with_kwargs(_facts(model), model.engine_args.get("mm_processor_kwargs")), size)
 
 
 def _of_checkpoint(facts: Mapping[str, Any], size: Size) -> int | None:
@@ -42,6 +42,25 @@ def _of_checkpoint(facts: Mapping[str, Any], size: Size) -> int | None:
         return math.prod(max(1, round(side * scale / cell)) for side in size)
     stated = facts.get("mm_tokens_per_image") or facts.get("image_seq_length") or facts.get("image_seq_len")
     return None if stated is None else int(stated)
+
+
+def _with_kwargs(facts: dict[str, Any], given: Any) -> dict[str, Any]:
+    """The facts as `mllm.engine_args.mm_processor_kwargs` changes them.
+
+    Qwen-VL's bounds have two names each, as vLLM takes them: `size`'s edges over those of the files, and `min_pixels`
+    and `max_pixels` over these.
+    """
+    if not isinstance(given, Mapping):
+        return facts
+    for_images = given.get("images_kwargs")
+    changed = {**given, **(for_images if isinstance(for_images, Mapping) else {})}
+    edges = changed.get("size")
+    for edge, name in (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels")):
+        if isinstance(edges, Mapping) and edge in edges:
+            changed.setdefault(name, edges[edge])
+    if changed.get("crop_to_patches") is False:  # InternVL's: one tile
+        changed["max_patches"] = 1
+    return {**facts, "image_processor": {**(facts.get("image_processor") or facts), **changed}}
 
 
 def _tiles(size: Size, side: int, most: int) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from fgvr.digests import file_digest, folder_digest
 from fgvr.mllm.model_files import ModelError
+from fgvr.mllm.vllm_private import known_arguments
 
 _OWN_FIELDS = {
     "model": "model",
@@ -75,21 +73,6 @@ def _content(value: Any) -> Any:
         return value
     place = Path(value).expanduser()
     return {"files": folder_digest(place) if place.is_dir() else file_digest(place)} if place.exists() else value
-
-
-@cache
-def known_arguments() -> frozenset[str]:
-    """Fields of vLLM's `EngineArgs`, read from its source: importing vLLM takes many seconds.
-
-    Raises ModelError where vLLM is not installed.
-    """
-    found = importlib.util.find_spec("vllm")
-    if found is None or not found.submodule_search_locations:
-        raise ModelError("mllm.kind = vllm: vLLM is not installed here; `make setup` or `make setup-gpu` does it")
-    source = Path(next(iter(found.submodule_search_locations)), "engine", "arg_utils.py").read_text()
-    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
-    fields = (node.target for each in classes for node in each.body if isinstance(node, ast.AnnAssign))
-    return frozenset(field.id for field in fields if isinstance(field, ast.Name) and not field.id.startswith("_"))
 
 
 def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "mllm") -> None:

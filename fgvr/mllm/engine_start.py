@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from fgvr.config.models import VllmBackend
-from fgvr.mllm import environment
+from fgvr.mllm import environment, vllm_private
 from fgvr.mllm.cards import cards_here, own_card_is_known
 from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine
 from fgvr.mllm.engine_size import check_cpu_cache, check_on_gpus, size_of
@@ -44,11 +44,10 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
     environment.prepare(separate_process=config.separate_process, eager=arguments["enforce_eager"])
     with _no_garbage_collection():
         from vllm import LLM
-        from vllm.model_executor.models import registry
 
         gc.freeze()  # what was imported stays: vLLM's own collections at start need not look at it
         if vision:
-            files.check_vision(registry._MULTIMODAL_MODELS)
+            files.check_vision(vllm_private.multimodal_architectures())
         log.info("loading %s", files.folder)
         try:
             engine = LLM(**arguments)

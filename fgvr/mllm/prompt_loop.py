@@ -89,22 +89,32 @@ class PromptLoop(Generic[AnswerT]):
     def run(self, pictures: Iterable[Picture]) -> list[AnswerT]:
         """One answer a picture, in their order; raises EngineDead."""
         tallies: list[Tally[AnswerT]] = []
-        for picture in pictures:
+        for picture, first in self.loop.prepared(self._first, pictures, at_most=self._requests_under_way):
             tallies.append(self._tally())
-            self._ask(picture, tallies[-1])
+            if isinstance(first, Failure):
+                tallies[-1].failure = first
+            else:
+                self._ask(picture, first, tallies[-1])
         self.loop.wait()
         return [tally.answer() for tally in tallies]
 
-    def _ask(self, picture: Picture, tally: Tally[AnswerT]) -> None:
+    def _first(self, picture: Picture) -> tuple[Picture, Any]:
+        """The first prompt about a picture, or why it cannot be asked."""
+        try:
+            return picture, self.prompts.first(picture)
+        except Exception as error:  # processors and vLLM raise anything on an odd image
+            return picture, _rejected(0, error)
+
+    def _ask(self, picture: Picture, first: Any, tally: Tally[AnswerT]) -> None:
         """Submit the prompts about one picture; one that cannot be asked fails the picture."""
-        inputs = self.prompts.inputs(picture)
+        inputs = self.prompts.inputs(picture, first)
         for prompt in range(len(self._params)):
             try:
                 self._submit(picture, prompt, next(inputs), tally)
             except Exception as error:
                 # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
                 # fails; errors of the engine itself come out of `wait`.
-                tally.fail(Reason.REQUEST_REJECTED, f"prompt {prompt}: {type(error).__name__}: {error}")
+                tally.failure = tally.failure or _rejected(prompt, error)
             if tally.failure is not None:
                 return
             self.loop.wait(self._requests_under_way)
@@ -114,6 +124,10 @@ class PromptLoop(Generic[AnswerT]):
             tally.add(prompt, output)
 
         self.loop.submit(rendered, self._params[prompt], done, whole=lambda: self.prompts.whole(picture, prompt))
+
+
+def _rejected(prompt: int, error: Exception) -> Failure:
+    return Failure(Reason.REQUEST_REJECTED, f"prompt {prompt}: {type(error).__name__}: {error}")
 
 
 def first_token_params(tokens: tuple[int, ...]) -> Any:

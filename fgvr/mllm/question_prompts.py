@@ -11,14 +11,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from fgvr.mllm.backend import Picture
+from fgvr.mllm.vllm_private import without_pixels
 from fgvr.mllm.vllm_prompts import VllmPrompts
 
 
 class QuestionPrompts(Protocol):
     """Engine inputs of the questions about a picture."""
 
-    def inputs(self, picture: Picture) -> Iterator[Any]:
-        """One input a question, in order. The first brings the pixels: submit it before taking the second."""
+    def first(self, picture: Picture) -> Any:
+        """The first question's input, which brings the pixels; for any thread."""
+        ...
+
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
+        """One input a question, in order, `first` among them if it is given: submit it before taking the second."""
         ...
 
     def whole(self, picture: Picture, question: int) -> Any:
@@ -33,9 +38,14 @@ class PlainPrompts:
         """`questions`: token ids of the whole prompts, placeholders unexpanded."""
         self._prompts, self._questions = prompts, questions
 
-    def inputs(self, picture: Picture) -> Iterator[Any]:
+    def first(self, picture: Picture) -> Any:
         """See QuestionPrompts."""
-        for ids in self._questions:
+        return self._prompts.with_picture(self._questions[0], picture)
+
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
+        """See QuestionPrompts."""
+        yield first or self.first(picture)
+        for ids in self._questions[1:]:
             yield self._prompts.with_picture(ids, picture)
 
     def whole(self, picture: Picture, question: int) -> Any:
@@ -61,25 +71,17 @@ class SplicedPrompts(PlainPrompts):
             if spliced["prompt_token_ids"] != full["prompt_token_ids"] or _places(spliced) != _places(full):
                 raise CannotSplice("a spliced prompt differs from its full render")
 
-    def inputs(self, picture: Picture) -> Iterator[Any]:
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
         """See QuestionPrompts."""
-        yield from self._splice(self._prompts.with_picture(self._questions[0], picture))
+        yield from self._splice(first or self.first(picture))
 
     def _splice(self, rendered: Any) -> Iterator[Any]:
         yield rendered
         ids = rendered["prompt_token_ids"]
         head = ids[: len(ids) - len(self._tails[0])]
-        # Items None: "you have these pixels, under this hash". The container must keep its type.
-        kwargs = rendered["mm_kwargs"]
-        known = type(kwargs)({modality: [None] * len(items) for modality, items in kwargs.items()})
+        known = without_pixels(rendered)
         for tail in self._tails[1:]:
-            yield {
-                "type": "multimodal",
-                "prompt_token_ids": head + tail,
-                "mm_kwargs": known,
-                "mm_hashes": rendered["mm_hashes"],
-                "mm_placeholders": rendered["mm_placeholders"],
-            }
+            yield {**known, "prompt_token_ids": head + tail}
 
 
 def after_image(rendered: Any) -> list[int]:

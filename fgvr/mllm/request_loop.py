@@ -1,14 +1,21 @@
-"""Feeds vLLM's synchronous engine: requests go in one by one, the engine is stepped while too many are unfinished."""
+"""Feeds vLLM's synchronous engine: requests go in one by one, the engine is stepped while too many are unfinished.
+
+Pixels are prepared on threads of their own, so that the engine is stepped while they are not ready.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fgvr import liveness
 from fgvr.mllm.backend import EngineDead
+from fgvr.mllm.vllm_private import lost_pixels
+from fgvr.read_ahead import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +23,16 @@ Done = Callable[[Any], None]
 """Called with a finished `vllm.RequestOutput`."""
 Whole = Callable[[], Any]
 """Renders a prompt with its pixels."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MOST_THREADS = 8
+"""That prepare pixels: each has a processor of its own."""
+
+
+def pixel_threads() -> int:
+    """As many as this worker may use cores: Ray says so to its actors by this variable."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(MOST_THREADS, int(given) if given.isdigit() and int(given) else os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,26 @@ class RequestLoop:
         self._engine = engine
         self._waiting: dict[str, _Request] = {}
         self._number = 0
+        self._threads = pixel_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="pixels")
+
+    def prepared(self, work: Callable[[Item], Result], items: Iterable[Item], *, at_most: int) -> Iterator[Result]:
+        """`map(work, items)`, worked on by threads a little ahead; the engine is stepped while the next is not ready.
+
+        Args:
+            work: makes an engine input, with its pixels.
+            items: taken by another thread, only as fast as they can be worked on.
+            at_most: unfinished requests when the next result is given out.
+        """
+        with Ahead(work, items, self._pool, ahead=2 * self._threads) as ahead:
+            while True:
+                self.wait(at_most)
+                while self._waiting and not ahead.ready():
+                    self._step()
+                try:
+                    yield next(ahead)
+                except StopIteration:
+                    return
 
     def submit(self, prompt: Any, params: Any, done: Done, *, whole: Whole | None = None) -> None:
         """Queue one rendered prompt.
@@ -53,11 +90,9 @@ class RequestLoop:
         Raises whatever the engine raises about this prompt (too long, not supported); the engine is left as if it
         had never been submitted.
         """
-        from vllm.multimodal.cache import MultiModalCacheMissError
-
         try:
             self._submit(prompt, _Request(params, done, whole))
-        except MultiModalCacheMissError:
+        except lost_pixels():
             if whole is None:
                 raise
             self._submit(whole(), _Request(params, done, None))
@@ -86,15 +121,18 @@ class RequestLoop:
                 process and the error looks harmless.
         """
         while len(self._waiting) > at_most:
-            try:
-                outputs = self._engine.step()
-            except Exception as error:
-                raise EngineDead(f"the engine failed while computing ({type(error).__name__}: {error})") from error
-            liveness.beat()
-            for output in outputs:
-                # Asked for final outputs only; the name is the one given to add_request.
-                if output.finished:
-                    self._finish(self._waiting.pop(output.request_id), output)
+            self._step()
+
+    def _step(self) -> None:
+        try:
+            outputs = self._engine.step()
+        except Exception as error:
+            raise EngineDead(f"the engine failed while computing ({type(error).__name__}: {error})") from error
+        liveness.beat()
+        for output in outputs:
+            # Asked for final outputs only; the name is the one given to add_request.
+            if output.finished:
+                self._finish(self._waiting.pop(output.request_id), output)
 
     def _finish(self, request: _Request, output: Any) -> None:
         """Hand on an output, or ask again, once and with the pixels, where the engine ended it with an error.

@@ -19,7 +19,8 @@ from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import Picture
 from fgvr.mllm.question_prompts import CannotSplice, PlainPrompts, QuestionPrompts, SplicedPrompts
 from fgvr.mllm.request_loop import RequestLoop
-from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
+from fgvr.mllm.vllm_private import client_errors
+from fgvr.mllm.vllm_prompts import VllmPrompts
 from fgvr.mllm.yes_no import AnswerTokens
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ TOLERANCE = 5e-3
 class WholePrompts(PlainPrompts):
     """Every question with the pixels."""
 
-    def inputs(self, picture: Picture) -> Iterator[Any]:
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
         """See QuestionPrompts."""
         for question in range(len(self._questions)):
             yield self.whole(picture, question)

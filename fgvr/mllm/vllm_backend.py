@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,8 @@ from fgvr.mllm.question_prompts import QuestionPrompts
 from fgvr.mllm.request_loop import Done, RequestLoop
 from fgvr.mllm.splice_check import PROBE, question_prompts
 from fgvr.mllm.structured import answer_pattern
-from fgvr.mllm.vllm_prompts import VllmPrompts, client_errors
+from fgvr.mllm.vllm_private import client_errors, shut_down, without_pixels
+from fgvr.mllm.vllm_prompts import VllmPrompts
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
 
@@ -70,18 +71,14 @@ class VllmEngine:
         """See `Labeler`."""
         self._prove()
         answers: list[Answer] = []
-        for request in requests:
-            if request.sampling.structured is not None:
-                self._prove_held(request.sampling)
-            place = len(answers)
-            answers.append(Answer(None))
-            try:
-                self._ask(request, answers, place)
-            except Exception as error:
-                # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
-                # fails; errors of the engine itself come out of `wait`.
-                answers[place] = Answer(None, failure=rejected(error))
-            self._loop.wait(self._config.images_in_flight - 1)
+        most = self._config.images_in_flight - 1
+        for group, prompt in self._loop.prepared(self._rendered, _of_a_picture(requests), at_most=most):
+            for request in group:
+                answers.append(Answer(None, failure=prompt if isinstance(prompt, Failure) else None))
+                if not isinstance(prompt, Failure):
+                    self._ask(request, prompt, answers)
+                    prompt = without_pixels(prompt)  # noqa: PLW2901  # the engine has them for the others
+                    self._loop.wait(most)
         self._loop.wait()
         return answers
 
@@ -124,7 +121,7 @@ class VllmEngine:
 
     def close(self) -> None:
         """Shut the engine down and free its memory."""
-        self._llm.llm_engine.engine_core.shutdown()
+        shut_down(self._llm)
 
     def _prepare(self, task: AspectTask) -> AspectLoop:
         conversations = [aspect_conversation(text, task.order, task.instruction) for text in task.questions]
@@ -160,14 +157,27 @@ class VllmEngine:
         share = self._config.share_rendering
         return question_prompts(self._prompts, ids, share_rendering=share, loop=self._loop, tokens=tokens)
 
-    def _ask(self, request: ImageRequest, answers: list[Answer], place: int) -> None:
-        ids = self._prompts.ids(request.conversation)
-        self._loop.submit(
-            self._prompts.with_picture(ids, request.picture),
-            answer_params(request.sampling),
-            _keeper(answers, place),
-            whole=lambda: self._prompts.with_picture(ids, request.picture, whole=True),
-        )
+    def _rendered(self, group: list[ImageRequest]) -> tuple[list[ImageRequest], Any]:
+        """Requests about a picture with their prompt, or with why it cannot be made."""
+        first = group[0]
+        try:
+            return group, self._prompts.with_picture(self._prompts.ids(first.conversation), first.picture)
+        except Exception as error:  # processors and vLLM raise anything on an odd image
+            return group, rejected(error)
+
+    def _ask(self, request: ImageRequest, prompt: Any, answers: list[Answer]) -> None:
+        """Submit a request whose answer comes last; it alone fails where the engine does not take it."""
+        if request.sampling.structured is not None:
+            self._prove_held(request.sampling)
+        place, ids = len(answers) - 1, self._prompts.ids(request.conversation)
+
+        def whole() -> Any:
+            return self._prompts.with_picture(ids, request.picture, whole=True)
+
+        try:
+            self._loop.submit(prompt, answer_params(request.sampling), _keeper(answers, place), whole=whole)
+        except Exception as error:  # vLLM raises anything; errors of the engine itself come out of `wait`
+            answers[place] = Answer(None, failure=rejected(error))
 
     def _prove(self) -> None:
         """Compute one text token once: what fails here fails for every row, and another process would not help."""
@@ -197,6 +207,18 @@ class VllmEngine:
                 f"structured_outputs_config chooses by what): {error}; set label.answer to free"
             ) from error
         self._held.add(sampling.structured)
+
+
+def _of_a_picture(requests: Iterable[ImageRequest]) -> Iterator[list[ImageRequest]]:
+    """Requests in their order, those that follow each other with one picture and one prompt together."""
+    group: list[ImageRequest] = []
+    for request in requests:
+        if group and (request.picture is not group[0].picture or request.conversation != group[0].conversation):
+            yield group
+            group = []
+        group.append(request)
+    if group:
+        yield group
 
 
 def _keeper(answers: list[Answer], place: int) -> Done:

@@ -205,18 +205,19 @@ class Scenarios:
         return [asdict(answer) for answer in answers]
 
     def bounded_pictures(self) -> Any:
-        """Pictures are drawn from the iterable only as the engine gets on."""
+        """Pictures are drawn from the iterable only as the engine gets on: how many are drawn and not answered."""
         drawn_at: list[int] = []
-        config = self.engine._config
+        config, loop = self.engine._config, self.engine._loop
         self.engine._config = config.model_copy(update={"images_in_flight": 2})
 
-        def requests() -> Iterator[ImageRequest]:
-            for seed in range(8):
-                drawn_at.append(self.engine._loop.unfinished)
+        def requests(each: int = 1) -> Iterator[ImageRequest]:
+            before = loop._number
+            for seed in range(24):
+                drawn_at.append(1 + seed - (loop._number - before - loop.unfinished) // each)
                 yield ImageRequest(Picture.of(drawn(100 + seed)), image_conversation(), Sampling(2))
 
         def pictures() -> Iterator[Picture]:
-            return (request.picture for request in requests())
+            return (request.picture for request in requests(len(QUESTIONS)))
 
         self.engine.label(requests())
         labels = list(drawn_at)

@@ -226,9 +226,9 @@ def test_text_without_an_image(results: dict[str, Any]) -> None:
 
 
 def test_pictures_wait_for_the_engine(results: dict[str, Any]) -> None:
-    drawn_at = results["bounded_pictures"]  # two in flight
-    assert max(drawn_at["label"]) == 1  # one unfinished when the next is drawn
-    assert len(QUESTIONS) <= max(drawn_at["aspects"]) <= 2 * len(QUESTIONS)
+    drawn_at = results["bounded_pictures"]  # two in flight, two prepared by one thread, one taken, one that is drawn
+    assert 3 <= max(drawn_at["label"]) <= 6
+    assert 3 <= max(drawn_at["aspects"]) <= 6
 
 
 def test_a_failed_step_is_a_dead_engine(results: dict[str, Any]) -> None:
