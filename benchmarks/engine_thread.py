@@ -1,11 +1,11 @@
-r"""What an MLLM worker's engine thread does beside the engine: CPU per photo outside its steps; preprocessing by threads.
+r"""What an engine's thread does beside the engine: CPU per photo outside its steps; images per second by threads.
 
     OMP_NUM_THREADS=1 python benchmarks/engine_thread.py --images 1000 --side 640
 
-Photos of `--side` pixels are drawn once as JPEG files. Then, with the demo's model in vLLM:
+Photos of `--side` pixels are drawn once as JPEG files. Then, with the demo's model in vLLM (or `--model`):
 
-- *label*, *aspects*: `LabelWorker` and `AspectWorker` over all photos. CPU of the thread that steps the engine, inside its
-  steps and outside of them; of the whole process; wall time;
+- *label*, *aspects*: `LabelWorker` and `AspectWorker` over all photos. CPU of the thread that steps the engine, inside
+  its steps and outside of them; of the whole process; wall time;
 - *preprocessing*: engine inputs of the photos made on 1, 2 … `--threads` threads, no engine asked: images per second.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
@@ -31,7 +32,7 @@ from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
 
 PROMPT = "Provide a best fine-grained class label for this image."
 
@@ -39,8 +40,8 @@ PROMPT = "Provide a best fine-grained class label for this image."
 def photos(folder: Path, count: int, side: int) -> list[str]:
     """Files of drawn birds, enlarged to photos."""
     for number in range(count):
-        drawn = sample(0, "train", number, difficulty=DEMO_DIFFICULTY).image.resize((side, side * 3 // 4))
-        drawn.save(folder / f"{number}.jpg", quality=92)
+        drawn = Image.fromarray(sample(0, "train", number, difficulty=DEMO_DIFFICULTY).image)
+        drawn.resize((side, side * 3 // 4)).save(folder / f"{number}.jpg", quality=92)
     return [str(folder / f"{number}.jpg") for number in range(count)]
 
 
@@ -81,32 +82,37 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--side", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2, help="most threads of preprocessing")
+    parser.add_argument("--model", default="demo", help="the demo's, or a checkpoint's folder")
+    parser.add_argument("--max-model-len", type=int, help="of the checkpoint's prompts")
     parser.add_argument("--questions", type=int, default=10)
     given = parser.parse_args()
-    config = VllmBackend(cpu_kv_cache_gb=0.5)
+    config = VllmBackend(model=given.model, cpu_kv_cache_gb=0.5, max_model_len=given.max_model_len)
     with tempfile.TemporaryDirectory() as scratch:
-        uris = photos(Path(scratch), given.images, given.side)
+        count = given.images
+        uris = photos(Path(scratch), (2 + given.threads) * count, given.side)  # new ones each time: nothing is kept
         engine = VllmEngine(config)
         clock = StepClock(engine)
         texts = tuple(question.text for question in QUESTIONS[: given.questions])
         task = AspectTask(texts, ASPECT_INSTRUCTION)
         labels = LabelWorker(LabelSettings(config, PROMPT, Sampling(8), ImageLimits(), threads=2), engine)
         aspects = AspectWorker(AspectSettings(config, task, 0.0, ImageLimits(), threads=2), engine)
-        few = pa.table({"image_id": range(8), "uri": uris[:8]})
+        few = pa.table({"image_id": range(2), "uri": uris[-2:]})
         labels.process(few), aspects.process(few)
-        rows = pa.table({"image_id": range(len(uris)), "uri": uris})
-        measured("label", clock, given.images, lambda: labels.process(rows))
-        measured("aspects", clock, given.images, lambda: aspects.process(rows))
+        for name, worker, some in (("label", labels, uris[:count]), ("aspects", aspects, uris[count : 2 * count])):
+            rows = pa.table({"image_id": range(count), "uri": some})
+            measured(name, clock, count, lambda worker=worker, rows=rows: worker.process(rows))
         ids = engine._prompts.ids(image_conversation(PROMPT))
-        pictures = [Picture.of(read_image(uri, ImageLimits())) for uri in uris[: min(200, given.images)]]
         for threads in range(1, given.threads + 1):
+            first = (1 + threads) * count
+            pictures = [Picture.of(read_image(uri, ImageLimits())) for uri in uris[first : first + count]]
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(lambda picture: engine._prompts.with_picture(ids, picture, whole=True), pictures[:4]))
                 begun, cpu = time.perf_counter(), time.process_time()
-                list(pool.map(lambda picture: engine._prompts.with_picture(ids, picture, whole=True), pictures))
+                list(pool.map(lambda picture: engine._prompts.with_picture(ids, picture, whole=True), pictures[4:]))
                 wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
             print(
-                f"preprocessing on {threads} thread(s): {len(pictures) / wall:.0f} images/s, {1e3 * cpu / len(pictures):.2f} ms CPU"
+                f"preprocessing on {threads} thread(s): {(count - 4) / wall:.0f} images/s,"
+                f" {1e3 * cpu / (count - 4):.2f} ms CPU per photo"
             )
 
 

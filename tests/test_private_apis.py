@@ -8,9 +8,9 @@ import pytest
 import ray
 
 from cluster import ray_private
-from fgvr.mllm import vllm_private
+from fgvr.mllm.vllm_engine import private
 
-ALLOWED = {"ray": "cluster/ray_private.py", "vllm": "fgvr/mllm/vllm_private.py"}
+ALLOWED = {"ray": "cluster/ray_private.py", "vllm": "fgvr/mllm/vllm_engine/private.py"}
 PUBLIC_OF_VLLM = {"vllm", "vllm.sampling_params"}
 """Modules that vLLM's documentation names to users."""
 HIDDEN = {"engine_core", "renderer", "mm_processor", "mm_receiver_cache", "_renderer"}
@@ -88,5 +88,5 @@ def test_what_a_later_ray_lacks_is_said_with_its_version(monkeypatch: pytest.Mon
 
 def test_what_a_later_vllm_lacks_is_said_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "9.9")
-    with pytest.raises(vllm_private.UnknownVllm, match=r"vLLM 9\.9 has no renderer, which .* making prompts"):
-        vllm_private.Inputs(SimpleNamespace())
+    with pytest.raises(private.UnknownVllm, match=r"vLLM 9\.9 has no renderer, which .* making prompts"):
+        private.Inputs(SimpleNamespace())

@@ -17,8 +17,6 @@ from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
-from fgvr.mllm import vllm_backend
-from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import (
     Answer,
@@ -33,10 +31,12 @@ from fgvr.mllm.backend import (
 )
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
-from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.prompts import image_conversation, text_conversation
-from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
-from fgvr.mllm.vllm_backend import QuestionRejected, VllmEngine
+from fgvr.mllm.vllm_engine import engine as vllm_backend
+from fgvr.mllm.vllm_engine.engine import QuestionRejected, VllmEngine
+from fgvr.mllm.vllm_engine.model_files import ModelError
+from fgvr.mllm.vllm_engine.prompts import PlainPrompts, SplicedPrompts
+from fgvr.mllm.vllm_engine.scoring import AspectLoop
 from fgvr.mllm.yes_no import AnswerWordError
 
 TASK = AspectTask(QUESTIONS, ASPECT_INSTRUCTION)

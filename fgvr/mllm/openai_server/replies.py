@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fgvr.mllm.openai_errors import Refusal, ServerError
-from fgvr.mllm.retry import TryAgain
+from fgvr.mllm.openai_server.retry import TryAgain
+from fgvr.mllm.openai_server.transport import Refusal, ServerError
 
 CUT, FILTERED = "length", "content_filter"
 """OpenAI's words for a reply that the limit of tokens ended, and for one that was held back."""

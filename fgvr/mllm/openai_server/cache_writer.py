@@ -12,7 +12,18 @@ import uuid
 from pathlib import Path
 
 from fgvr import storage
-from fgvr.mllm.reply_segments import INDEX, RECORD, SEGMENT, Found, body_of, header, record, scan, short, write_index
+from fgvr.mllm.openai_server.cache_segments import (
+    INDEX,
+    RECORD,
+    SEGMENT,
+    Found,
+    body_of,
+    header,
+    record,
+    scan,
+    short,
+    write_index,
+)
 from fgvr.storage_faults import full_disk
 
 log = logging.getLogger(__name__)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from fgvr.config.models import SimulatedBackend
 from fgvr.mllm.backend import (
     Answer,
+    AskedBy,
     AspectAnswer,
     AspectTask,
     BackendRefused,
@@ -21,13 +23,54 @@ from fgvr.mllm.backend import (
     NameAnswer,
     NameTask,
     Picture,
+    Provider,
     Sampling,
+    Size,
 )
 from fgvr.mllm.prompts import Conversation
-from fgvr.mllm.provider import AskedBy, Provider, Size
-from fgvr.mllm.simulated_clock import EngineClock
 from fgvr.schemas import Failure, Reason
 from fgvr.simulation import generator, kind_of, uniforms
+
+
+class EngineClock:
+    """Lets one thread feed an engine that works on `concurrency` requests at once, each as long as it takes.
+
+    Nothing is computed: a request holds a place until its time is over, and who finds no place free sleeps until one
+    is. Threads would show their own cost at hundreds of requests; a heap of end times does not.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`now` and `sleep`: the world's clock, or a test's."""
+        self._concurrency, self._now, self._sleep = concurrency, now, sleep
+        self._ends: list[float] = []
+        self.busy = 0.0
+        """Seconds of all requests so far: over concurrency × wall time it is how much of the engine was used."""
+
+    def begin(self, seconds: float) -> None:
+        """Wait for a free place and hold it for so long from then on; returns at once when one is free."""
+        if seconds <= 0:
+            return
+        start = self._now()
+        if len(self._ends) == self._concurrency:
+            end = heapq.heappop(self._ends)
+            if end > start:
+                self._sleep(end - start)
+                start = end  # not the time at which the sleeper awoke: an engine's queue does not oversleep
+        heapq.heappush(self._ends, start + seconds)
+        self.busy += seconds
+
+    def drain(self) -> None:
+        """Wait until all requests are done."""
+        if self._ends:
+            self._sleep(max(0.0, max(self._ends) - self._now()))
+        self._ends.clear()
+
 
 log = logging.getLogger(__name__)
 

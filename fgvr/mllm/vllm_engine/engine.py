@@ -9,7 +9,6 @@ from typing import Any
 
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
-from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import (
     Answer,
     AspectAnswer,
@@ -21,18 +20,15 @@ from fgvr.mllm.backend import (
     Picture,
     Sampling,
 )
-from fgvr.mllm.engine_start import start_engine
-from fgvr.mllm.model_files import ModelError
-from fgvr.mllm.name_loop import NameLoop
-from fgvr.mllm.name_tree import NameTree, name_ids
-from fgvr.mllm.prompt_loop import REQUESTS_UNDER_WAY
 from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversation
-from fgvr.mllm.question_prompts import QuestionPrompts
-from fgvr.mllm.request_loop import Done, RequestLoop
-from fgvr.mllm.splice_check import PROBE, question_prompts
 from fgvr.mllm.structured import answer_pattern
-from fgvr.mllm.vllm_private import client_errors, shut_down, without_pixels
-from fgvr.mllm.vllm_prompts import VllmPrompts
+from fgvr.mllm.vllm_engine.model_files import ModelError
+from fgvr.mllm.vllm_engine.private import client_errors, shut_down, without_pixels
+from fgvr.mllm.vllm_engine.prompts import QuestionPrompts, VllmPrompts
+from fgvr.mllm.vllm_engine.requests import Done, RequestLoop
+from fgvr.mllm.vllm_engine.scoring import REQUESTS_UNDER_WAY, AspectLoop, NameLoop, NameTree, name_ids
+from fgvr.mllm.vllm_engine.splice_check import PROBE, question_prompts
+from fgvr.mllm.vllm_engine.start import start_engine
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
 

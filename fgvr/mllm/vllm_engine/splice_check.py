@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import Picture
-from fgvr.mllm.question_prompts import CannotSplice, PlainPrompts, QuestionPrompts, SplicedPrompts
-from fgvr.mllm.request_loop import RequestLoop
-from fgvr.mllm.vllm_private import client_errors
-from fgvr.mllm.vllm_prompts import VllmPrompts
+from fgvr.mllm.vllm_engine.private import client_errors
+from fgvr.mllm.vllm_engine.prompts import CannotSplice, PlainPrompts, QuestionPrompts, SplicedPrompts, VllmPrompts
+from fgvr.mllm.vllm_engine.requests import RequestLoop
+from fgvr.mllm.vllm_engine.scoring import AspectLoop
 from fgvr.mllm.yes_no import AnswerTokens
 
 log = logging.getLogger(__name__)

@@ -1,23 +1,78 @@
-"""One call to an OpenAI-compatible server: what is tried again, what fails the row, what ends the job."""
+"""One call to an OpenAI-compatible server: what is tried again, what fails the row, what ends the job.
+
+The first requests of a kind go one at a time: what a server does not take is found out with one image.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fgvr.config.models import RUN_REPLIES, OpenAIBackend
 from fgvr.mllm.backend import BackendRefused
-from fgvr.mllm.first_requests import FirstRequests
-from fgvr.mllm.openai_dialect import LENGTH, Dialect
-from fgvr.mllm.openai_errors import Refusal, ServerError
-from fgvr.mllm.openai_replies import FILTERED, parsed, read_reply
-from fgvr.mllm.openai_requests import spent_of
-from fgvr.mllm.openai_transport import Transport
-from fgvr.mllm.pace import NothingButWaiting, SharedPause
-from fgvr.mllm.reply_cache import ReplyCache, reply_key
-from fgvr.mllm.retry import Retries, TryAgain
+from fgvr.mllm.openai_server.cache import ReplyCache, reply_key
+from fgvr.mllm.openai_server.dialect import LENGTH, Dialect
+from fgvr.mllm.openai_server.replies import FILTERED, parsed, read_reply
+from fgvr.mllm.openai_server.requests import spent_of
+from fgvr.mllm.openai_server.retry import NothingButWaiting, Retries, SharedPause, TryAgain
+from fgvr.mllm.openai_server.transport import Refusal, ServerError, Transport
+
+MOST_ALONE = 3
+"""Requests of a kind that go alone while none succeeds; then the server is slow or ill rather than of another mind."""
+
+
+@dataclass
+class _Kind:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    alone: int = 0
+    open: bool = False
+    refused: str = ""
+
+
+class FirstRequests:
+    """Lets requests of a kind through one at a time until one was answered; safe for several threads."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Kind] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def turn(self, request: Mapping[str, Any]) -> Iterator[None]:
+        """Hold a turn in the block, which ends without an error where the server answered.
+
+        Raises:
+            BackendRefused: an earlier request of the kind ended with it, so that this one need not be sent.
+        """
+        with self._lock:
+            kind = self._kinds.setdefault(_kind(request), _Kind())
+        with ExitStack() as held:
+            if not kind.open:
+                held.enter_context(kind.lock)
+                kind.alone += 1
+                if kind.open or kind.alone > MOST_ALONE:
+                    kind.open = True
+                    held.close()
+            if kind.refused:
+                raise BackendRefused(kind.refused)
+            try:
+                yield
+            except BackendRefused as error:
+                kind.refused = str(error)
+                raise
+            kind.open = True
+
+
+def _kind(request: Mapping[str, Any]) -> str:
+    """The fields of a request and their values, without what is another one in each request."""
+    fields = {name: value for name, value in request.items() if name not in {"model", "messages", "seed"}}
+    images = any(not isinstance(message["content"], str) for message in request["messages"])
+    return json.dumps([fields, images, "seed" in request], sort_keys=True, default=str)
+
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +140,7 @@ class Calls:
         """What `read` makes of a chat completion (`openai.types.chat.ChatCompletion`), perhaps of a kept one.
 
         Args:
-            messages: see `fgvr.mllm.openai_requests.messages`.
+            messages: see `fgvr.mllm.openai_server.requests.messages`.
             max_tokens: of the reply.
             temperature: of sampling.
             extra: further fields of the request.
