@@ -10,6 +10,15 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("RAY_ADDRESS", None)
+# Container images often set it: each of some hundred child processes would compile the project again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ |= {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports of trainings are looked for; by itself 2
+    "RAY_metrics_report_interval_ms": "2000",  # by itself 10 s
+    "RAY_USAGE_STATS_ENABLED": "0",  # a process in each Ray session that counts for Ray's makers
+}
+# Nothing here has to outlive a power cut, and each of some ten thousand files would wait for the disk.
+os.fsync = lambda _: None
 
 GIB_A_PROCESS = 8
 """What README asks for: a Ray session with an engine of the demo's size beside the test's own process."""

@@ -40,29 +40,29 @@ def rotated(value: int) -> dict[str, object]:
     return {"exif": exif}
 
 
-PHOTOS = {
-    "large.jpg": (detailed(3000, 2000), {"quality": 90}),
-    "middle.jpg": (detailed(900, 700), {"quality": 85}),
-    "just-above-twice.jpg": (detailed(199, 193), {}),
-    "just-below-twice.jpg": (detailed(191, 191), {}),
-    "wide.jpg": (detailed(2400, 130), {}),
-    "tall.jpg": (detailed(333, 1999), {"subsampling": 0}),
-    "turned.jpg": (detailed(1600, 1201), rotated(6)),
-    "mirrored.jpg": (detailed(1201, 900), rotated(2)),
-    "grey.jpg": (detailed(1000, 800).convert("L"), {}),
-    "cmyk.jpg": (detailed(800, 600).convert("CMYK"), {}),
-    "progressive.jpg": (detailed(1280, 960), {"progressive": True}),
-    "photo.png": (detailed(700, 500), {}),
-    "transparent.png": (detailed(700, 500).convert("RGBA"), {}),
-    "small.jpg": (detailed(50, 40), {}),
+PHOTOS = {  # size, mode, options of `save`
+    "large.jpg": ((3000, 2000), "RGB", {"quality": 90}),
+    "middle.jpg": ((900, 700), "RGB", {"quality": 85}),
+    "just-above-twice.jpg": ((199, 193), "RGB", {}),
+    "just-below-twice.jpg": ((191, 191), "RGB", {}),
+    "wide.jpg": ((2400, 130), "RGB", {}),
+    "tall.jpg": ((333, 1999), "RGB", {"subsampling": 0}),
+    "turned.jpg": ((1600, 1201), "RGB", rotated(6)),
+    "mirrored.jpg": ((1201, 900), "RGB", rotated(2)),
+    "grey.jpg": ((1000, 800), "L", {}),
+    "cmyk.jpg": ((800, 600), "CMYK", {}),
+    "progressive.jpg": ((1280, 960), "RGB", {"progressive": True}),
+    "photo.png": ((700, 500), "RGB", {}),
+    "transparent.png": ((700, 500), "RGBA", {}),
+    "small.jpg": ((50, 40), "RGB", {}),
 }
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("photos")
-    for name, (image, options) in PHOTOS.items():
-        image.save(folder / name, **options)
+    for name, (size, mode, options) in PHOTOS.items():
+        detailed(*size).convert(mode).save(folder / name, **options)
     return [str(folder / name) for name in PHOTOS]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from cluster.stage import RunContext, fingerprint_of
 from fgvr import tables
@@ -19,6 +20,8 @@ from pipelines.flow import Flow
 from tests.untracked import NoTracking
 
 ROWS = 8
+LABELLED = 6
+"""The images of `train`: those of `test` have not been named when methods are compared."""
 CLASSES = ("Gull", "Tern")
 CODED = {"image_id": list(range(ROWS)), "error": pa.nulls(ROWS, pa.struct([("reason", pa.string())]))}
 
@@ -29,10 +32,12 @@ class Asking(RunContext):
 
     prints: dict[str, str] = field(default_factory=dict)
     deciding: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def stage(self, name: str, *, decides: Any, inputs: Any, compute: Any, workers: Any = None) -> Table:
         # Without the inputs: of a change each stage that it concerns itself is told.
         self.prints[name], self.deciding[name] = fingerprint_of(name, decides, []), decides
+        self.reading[name] = tuple(table.name for table in inputs)
         table = made_up(self.folder, name)
         self.tables.append(table)
         return table
@@ -64,12 +69,13 @@ def made_up(folder: str, name: str) -> Table:
         "questions": 0,
         "metrics": {"shared": 0},
     }
+    rows = LABELLED if name == "labels" else ROWS
     if not place.is_dir():
-        tables.write_part(str(place), 0, pa.table(columns))
+        tables.write_part(str(place), 0, pa.table(columns).slice(0, rows))
         place.joinpath("label_space.json").write_text(json.dumps({"labels": CLASSES, "counts": [4, 4]}))
         for file in evaluate.FILES:
             place.joinpath(file).write_text("{}")
-    return Table(str(place), name, "f", ROWS, 0, 1, ROWS, 0.0, extra=extra)
+    return Table(str(place), name, "f", rows, 0, 1, rows, 0.0, extra=extra)
 
 
 def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[str, str]:
@@ -90,3 +96,23 @@ def asking(config: Config, folder: Path, wanted: tuple[str, ...]) -> Asking:
     for name in wanted:
         getattr(flow, name)
     return context
+
+
+def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stages look at before they say what decides them, and what costs seconds or a worker, is made up as well."""
+    monkeypatch.setattr("pipelines.makd.build_student", lambda *_: None)
+    monkeypatch.setattr("pipelines.detect.check_detection", lambda *_: None)
+    monkeypatch.setattr("pipelines.detect._annotated", _annotated)
+    monkeypatch.setattr("pipelines.detect.pretrained_weights", lambda name: {"name": name, "commit": "c"})
+    monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
+
+
+def _annotated(flow: Any, split: str) -> tuple[Any, Any]:
+    rows = flow.samples.read()
+    return type("Annotated", (), {"categories": ()}), rows.filter([each == split for each in rows["split"].to_pylist()])
+
+
+def _planned(context: Any, name: str, size: Any) -> Any:
+    search = context.config.neighbours
+    facts = {"method": "ivf" if search.method == "ivf" else "exact", "lists": 7, "shards": 1, "tasks": False}
+    return type("Planned", (), facts)

@@ -19,9 +19,9 @@ from fgvr.config import Config, build
 from fgvr.datasets import listing_state
 from fgvr.demo.paths import CLIP_PATH, MLLM_PATH
 from pipelines import ingest
-from tests.pipelines.stage_prints import asking, prints_of
+from tests.pipelines.stage_prints import asking, made_light, prints_of
 
-ASKED = {"answers", "aspects", "class_scores", "finer_aspects", "findr_answers", "findr_meta"}
+ASKED = {"answers", "aspects", "class_scores", "finer_aspects", "findr_answers", "findr_meta", "eval_mllm_answers"}
 """Stages in which the MLLM sees images."""
 VIEWED = {"embeddings", "views", "prototype_views"}
 CLIPPED = {*VIEWED, "near", "captions", "wordnet", "eval_zs_clip"}
@@ -29,6 +29,7 @@ STUDENTS = {"base", "makd"}
 PREDICTED = {"predictions", "eval_base", "eval_makd"}
 NAMED = {"labels", "finer_labels", "findr_labels"}
 OF_CLIP_CLASSES = {f"eval_{name}" for name in ("zs_clip", "zs_wordnet", "prototypes", "finer", "findr", "near")}
+EVALUATED = {*PREDICTED, *OF_CLIP_CLASSES, "eval_cased", "report"} - {"predictions"}
 
 WHOLE = ("samples", "labels", "near", "questions", "aspects", "class_scores", "base", "makd", "predictions", "report")
 LABELS, NEAR, STUDENT = ("labels",), ("near",), ("base", "makd")
@@ -49,15 +50,16 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("mllm.model", "{copy of mllm}", ASKED),
         ("clip.model", "{copy of clip}", CLIPPED),
         ("clip.template", "a bird, {}", {"wordnet", "eval_zs_clip"}),
-        ("evaluate.split", "other", {*PREDICTED, *OF_CLIP_CLASSES, "eval_cased", "report"} - {"predictions"}),
-        ("evaluate.max_images", 1, {*PREDICTED, *OF_CLIP_CLASSES, "eval_cased", "report"} - {"predictions"}),
+        # Without images of its own the methods are compared on the discovery images, which have been named.
+        ("evaluate.split", "other", {*EVALUATED, "eval_mllm_answers", "eval_mllm"}),
+        ("evaluate.max_images", 1, {*EVALUATED, "eval_mllm_answers"}),
         ("evaluate.methods", ["mllm", *METHODS[2:]], {"report", "eval_zs_clip"}),
         ("evaluate.sentence_model", "{sentences}", {"report"}),
         ("evaluate.prices", "{prices}", {"report"}),
         ("evaluate.hyphen_to_space", True, {"report"}),
         ("evaluate.bootstrap", 10, {"report"}),
         # The images that it shows are predicted, too.
-        ("evaluate.report_images", 3, {*PREDICTED, *OF_CLIP_CLASSES, "eval_cased", "report"} - {"predictions"}),
+        ("evaluate.report_images", 3, EVALUATED),
         ("evaluate.seed", 3, {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
         ("infer.workers.num_gpus", 1, PREDICTED),
@@ -587,24 +589,8 @@ def filled(value: Any, files: dict[str, str]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def light(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What stages look at before they ask, and what costs seconds or a worker."""
-    monkeypatch.setattr("pipelines.makd.build_student", lambda *_: None)
-    monkeypatch.setattr("pipelines.detect.check_detection", lambda *_: None)
-    monkeypatch.setattr("pipelines.detect._annotated", annotated)
-    monkeypatch.setattr("pipelines.detect.pretrained_weights", lambda name: {"name": name, "commit": "c"})
-    monkeypatch.setattr("pipelines.neighbours.plan_search", planned)
-
-
-def annotated(flow: Any, split: str) -> tuple[Any, Any]:
-    rows = flow.samples.read()
-    return type("Annotated", (), {"categories": ()}), rows.filter([each == split for each in rows["split"].to_pylist()])
-
-
-def planned(context: Any, name: str, size: Any) -> Any:
-    search = context.config.neighbours
-    facts = {"method": "ivf" if search.method == "ivf" else "exact", "lists": 7, "shards": 1, "tasks": False}
-    return type("Planned", (), facts)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_light(monkeypatch)
 
 
 CASES = [

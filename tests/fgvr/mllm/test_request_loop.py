@@ -3,7 +3,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from vllm.multimodal.cache import MultiModalCacheMissError
 
 from fgvr.mllm.vllm_engine.requests import RequestLoop
 
@@ -71,6 +70,8 @@ def test_what_cannot_be_sent_again_fails_with_its_first_error():
 
 
 def test_an_engine_in_this_process_says_so_at_once():
+    from vllm.multimodal.cache import MultiModalCacheMissError  # seven seconds, for the one process that runs this
+
     missing = MultiModalCacheMissError.__new__(MultiModalCacheMissError)
     engine = Engine(refuses={"without 0": missing})
     assert asked(engine, ["without 0"]) == ["stop"]

@@ -169,18 +169,20 @@ def test_the_lowest_held_out_loss_chooses():
     assert NearState.start(torch.zeros(1)).chosen(torch.tensor([9.0])) == torch.tensor([9.0])
 
 
-def _train_as_one_of_two(rank: int, job: NearJob, folder: Path) -> None:
-    train_near(job, RankReporter(folder, rank))
+def _train_as_one_of_two(rank: int, jobs: list[NearJob], folder: Path) -> None:
+    for number, job in enumerate(jobs):
+        train_near(job, RankReporter(folder / f"two-{number}", rank))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"batch_size": 16}, {"batch_size": 1000, "class_specific": True, "loss": "rc"}])
-def test_two_processes_train_as_one(discovery, tmp_path, settings):
-    job = discovery.job(epochs=5, validation_share=0.2, text_chunk=2, **settings)
-    with two_processes(tmp_path, _train_as_one_of_two, job, tmp_path / "two"):
-        one = run(job, tmp_path / "one")
-    two = LocalReporter(tmp_path / "two")
-    difference = state(one)["context"] - state(two)["context"]
-    assert difference.norm() < 1e-3 * state(one)["context"].norm()
-    np.testing.assert_allclose(read_weights(one.checkpoint), read_weights(two.checkpoint), atol=1e-3)
-    assert state(two)["best_loss"] == pytest.approx(state(one)["best_loss"], rel=1e-4)
+def test_two_processes_train_as_one(discovery, tmp_path):
+    recipes = [{"batch_size": 16}, {"batch_size": 1000, "class_specific": True, "loss": "rc"}]
+    jobs = [discovery.job(epochs=5, validation_share=0.2, text_chunk=2, **recipe) for recipe in recipes]
+    with two_processes(tmp_path, _train_as_one_of_two, jobs, tmp_path):
+        alone = [run(job, tmp_path / f"one-{number}") for number, job in enumerate(jobs)]
+    for number, one in enumerate(alone):
+        two = LocalReporter(tmp_path / f"two-{number}")
+        difference = state(one)["context"] - state(two)["context"]
+        assert difference.norm() < 1e-3 * state(one)["context"].norm()
+        np.testing.assert_allclose(read_weights(one.checkpoint), read_weights(two.checkpoint), atol=1e-3)
+        assert state(two)["best_loss"] == pytest.approx(state(one)["best_loss"], rel=1e-4)
