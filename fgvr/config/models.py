@@ -108,7 +108,8 @@ class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=T
     enforce_eager: bool | None = None
     """No compilation and no CUDA graphs: starts sooner, runs slower on a GPU; null: only on a CPU."""
     separate_process: bool = False
-    """The engine in a process of its own, so that preprocessing and a GPU work at the same time."""
+    """The engine in a process of its own. Images are preprocessed by threads beside it in any case, but Python lets one
+    thread of a process work at a time: worth a try where a small model leaves its GPU idle."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)

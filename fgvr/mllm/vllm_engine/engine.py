@@ -28,7 +28,7 @@ from fgvr.mllm.vllm_engine.prompts import QuestionPrompts, VllmPrompts
 from fgvr.mllm.vllm_engine.requests import Done, RequestLoop
 from fgvr.mllm.vllm_engine.scoring import REQUESTS_UNDER_WAY, AspectLoop, NameLoop, NameTree, name_ids
 from fgvr.mllm.vllm_engine.splice_check import PROBE, question_prompts
-from fgvr.mllm.vllm_engine.start import start_engine
+from fgvr.mllm.vllm_engine.start import runs_on_cpu, start_engine
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
 
@@ -57,7 +57,7 @@ class VllmEngine:
         self._llm, files = start_engine(config, vision=vision)
         trust = bool(config.engine_args.get("trust_remote_code", False))
         self._prompts = VllmPrompts(self._llm, str(files.folder), trust_remote_code=trust)
-        self._loop = RequestLoop(self._llm.llm_engine)
+        self._loop = RequestLoop(self._llm.llm_engine, eager=not runs_on_cpu())
         self._tasks: dict[AspectTask, AspectLoop] = {}
         self._names: dict[NameTask, NameLoop] = {}
         self._proven = False

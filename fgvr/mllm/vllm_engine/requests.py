@@ -51,9 +51,15 @@ class RequestLoop:
     decides how many are under way, so memory stays bounded at any number of images.
     """
 
-    def __init__(self, engine: Any) -> None:
-        """`engine` is a `vllm.v1.engine.llm_engine.LLMEngine`."""
-        self._engine = engine
+    def __init__(self, engine: Any, *, eager: bool = True) -> None:
+        """Begin with none.
+
+        Args:
+            engine: a `vllm.v1.engine.llm_engine.LLMEngine`.
+            eager: step it whenever the next pixels are not ready. Else only while it has half of what it may have:
+                where pixels are what takes the time, small steps gain nothing, and a CPU takes them from the pixels.
+        """
+        self._engine, self._eager = engine, eager
         self._waiting: dict[str, _Request] = {}
         self._number = 0
         self._threads = pixel_threads()
@@ -62,18 +68,16 @@ class RequestLoop:
     def prepared(self, work: Callable[[Item], Result], items: Iterable[Item], *, at_most: int) -> Iterator[Result]:
         """`map(work, items)`, worked on by threads a little ahead; the engine is stepped while the next is not ready.
 
-        Not with less than half of the requests that it may have: where pixels are what takes the time, small steps
-        gain nothing, and on a CPU they take it from the pixels.
-
         Args:
             work: makes an engine input, with its pixels.
             items: taken by another thread, only as fast as they can be worked on.
             at_most: unfinished requests when the next result is given out.
         """
+        enough = 0 if self._eager else at_most // 2
         with Ahead(work, items, self._pool, ahead=2 * self._threads) as ahead:
             while True:
                 self.wait(at_most)
-                while len(self._waiting) > at_most // 2 and not ahead.ready():
+                while len(self._waiting) > enough and not ahead.ready():
                     self._step()
                 try:
                     yield next(ahead)
