@@ -15,6 +15,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Container
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ SEEN = "0.32"
 RECENT = 64
 """Pictures that the engine is believed to have: more than are prepared ahead, or asked about in words and then aspects.
 Where it has dropped one, the request is made again with the pixels."""
+
+ONE_THREAD = frozenset({"KimiK25ForConditionalGeneration"})
+"""Architectures whose processor is compiled by numba to run in parallel by itself: two threads in it end the process
+(vLLM gives such work to one thread for that reason)."""
 
 
 class UnknownVllm(UserError, RuntimeError):
@@ -99,6 +104,8 @@ class Inputs:
         self._own.processor = self._renderer.mm_processor
         self._recent: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
+        alone = not ONE_THREAD.isdisjoint(getattr(self._model.hf_config, "architectures", None) or ())
+        self._turn: AbstractContextManager[Any] = threading.Lock() if alone else nullcontext()
 
     def text(self, ids: list[int]) -> Any:
         """The engine input of a prompt without images; raises vLLM's own errors of one that is too long."""
@@ -131,7 +138,8 @@ class Inputs:
             parse_mm_uuids({"image": [name]}),
             cache=cache,
         )
-        rendered = processor.apply(inputs, TimingContext(enabled=False))
+        with self._turn:
+            rendered = processor.apply(inputs, TimingContext(enabled=False))
         with self._lock:
             self._recent[name] = cache
             self._recent.move_to_end(name)
