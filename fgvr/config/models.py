@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -328,3 +328,10 @@ class SimulatedVectors(Part):
 
 
 Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]
+MADE_UP_KINDS = frozenset(
+    str(part.model_fields["kind"].default)
+    for union in (Mllm, Vectors)
+    for part in get_args(get_args(union)[0])
+    if part.made_up
+)
+"""Kinds under which no model is asked, as they stand in what decides a table."""
