@@ -6,12 +6,14 @@ vLLM changes its process for good (thread settings, process groups), which other
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 
 from fgvr import schemas
@@ -109,6 +111,22 @@ class Scenarios:
         found = self.engine.aspects(fresh, TASK)
         self.engine._loop.wait = wait  # type: ignore[method-assign]
         return {"expected": [plain(a) for a in expected], "found": [plain(a) for a in found]}
+
+    def inputs_of_threads(self) -> Any:
+        """Engine inputs that three threads make at once, beside those of vLLM's own renderer."""
+        prompts, renderer = self.engine._prompts, self.engine._llm.renderer
+        ids = prompts.ids(image_conversation())
+        pictures = [Picture.of(drawn(50 + seed)) for seed in range(12)]
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(lambda picture: prompts.with_picture(ids, picture), pictures))
+        found = []
+        for picture, ours in zip(pictures, made, strict=True):
+            asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": picture.image}}
+            asked |= {"multi_modal_uuids": {"image": [picture.content_id]}}
+            (theirs,) = renderer.render_cmpl([asked], skip_mm_cache=True)
+            found.append(_facts(ours) == _facts(theirs))
+        again = prompts.with_picture(ids, pictures[-1])
+        return {"same": found, "again": again["mm_kwargs"]["image"], "ids": _facts(again)[1] == _facts(made[-1])[1]}
 
     def labels(self) -> Any:
         requests = [ImageRequest(picture, image_conversation(), Sampling(6)) for picture in self.pictures]
@@ -234,6 +252,14 @@ class Scenarios:
 
         self.engine._llm.llm_engine.step = step
         return message_of(EngineDead, lambda: self.engine.aspects(self.pictures, TASK))
+
+
+def _facts(rendered: Any) -> list[Any]:
+    """All of an engine input that can be compared."""
+    (item,) = rendered["mm_kwargs"]["image"]
+    pixels = {} if item is None else {name: torch.as_tensor(part.data).tolist() for name, part in item.items()}
+    places = [(place.offset, place.length) for place in rendered["mm_placeholders"]["image"]]
+    return [rendered["type"], rendered["prompt_token_ids"], dict(rendered["mm_hashes"]), places, pixels]
 
 
 def plain(answer: AspectAnswer) -> dict[str, Any]:
