@@ -82,6 +82,7 @@ def ask(files: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=1005)
     parser.add_argument("--repeat", type=int, default=3, help="rounds; both ways take turns")
