@@ -42,9 +42,8 @@ from fgvr.label_agreement import NEIGHBOURS, Agreement, estimate
 from fgvr.label_truth import true_label_ids
 from fgvr.neighbours import Neighbours
 from fgvr.tables import Table
-from fgvr.training.near import train_near
-from fgvr.training.near_data import NearJob
-from fgvr.training.near_state import MODEL_FOLDER
+from fgvr.training.prompt import train_near
+from fgvr.training.prompt_data import MODEL_FOLDER, NearJob
 from fgvr.training.reporter import LocalReporter
 
 NAMES = [species.name for species in SPECIES]

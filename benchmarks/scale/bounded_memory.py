@@ -37,9 +37,8 @@ from fgvr.mllm.reply_cache import ReplyCache
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
-from fgvr.training.examples import Examples
+from fgvr.training.examples import Examples, MappedUris
 from fgvr.training.targets import near_targets, true_targets
-from fgvr.training.uris import MappedUris
 
 CLASSES, QUESTIONS, DIM, SOME, KINDS = 20_000, 16, 16, 100_000, 1_000
 PART = 65_536

@@ -42,7 +42,7 @@ from fgvr.clip.prompt import PromptLearner, random_context
 from fgvr.clip.prompt_layout import CONTEXT, PromptLayout
 from fgvr.clip.text_tower import TextTower
 from fgvr.losses.pll import proden_loss, proden_weights
-from fgvr.training.near_step import backward_through_names
+from fgvr.training.prompt_scores import backward_through_names
 
 ROWS = ("original", "original-images", "ours", "ours-fp32")
 CONTEXT_TOKENS, LOGIT_SCALE, CHUNK = 16, 100.0, 256  # CHUNK: the default of near.text_chunk

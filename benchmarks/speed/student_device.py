@@ -3,7 +3,7 @@
     python3.12 -m benchmarks.speed.student_device --device cuda            # a GPU: batches of 128, bf16
     python -m benchmarks.speed.student_device --device cpu --size 64 --batch 8 --steps 3   # does it run
 
-Each step is that of `fgvr.training.makd`: uint8 pixels from pinned memory, normalised on the device, C + Q outputs,
+Each step is that of `fgvr.training.student`: uint8 pixels from pinned memory, normalised on the device, C + Q outputs,
 cross entropy and aspect loss, SGD. Random pixels: decoding is measured by `student_loading.py`. The ways take turns:
 
 - `plain`: memory in PyTorch's own order (NCHW); `channels last`: as fgvr trains; `no aspects`: the same, Q = 0;

@@ -31,7 +31,7 @@ from benchmarks import harness
 from benchmarks.speed.student_plain import plain_batches
 from benchmarks.speed.student_training import job_of, measure
 from benchmarks.speed.turns import Turn
-from fgvr.training.batches import TRIES, crop_box
+from fgvr.crops import TRIES, crop_box
 from fgvr.training.student_data import StudentJob, open_student_data
 
 STREAM_BLOCK = 32
@@ -110,7 +110,7 @@ def main() -> None:
         job = job_of(args, Path(scratch))
         nothing_stored = job.settings.model_copy(update={"cache_gb": 1e-9})
         unstored = replace(job, settings=nothing_stored, cache=str(Path(scratch) / "empty"))
-        ways: dict[str, Callable[[Turn], None]] = {
+        ways: dict[str, Callable[[Turn], object]] = {
             "stored": partial(ours, job),
             "decoded": partial(ours, unstored),
             "plain, no worker": partial(plain, job, 0),

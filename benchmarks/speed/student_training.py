@@ -38,8 +38,8 @@ from fgvr.config import ImageLimits, Makd
 from fgvr.demo.samples import class_of
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.training.examples import Examples
-from fgvr.training.makd import StudentTraining, train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob
 
 WARM_UP = 10
@@ -98,7 +98,7 @@ def parameters(job: StudentJob) -> int:
     return sum(weight.numel() for weight in build_student(job.spec).parameters())
 
 
-def measure(ways: dict[str, Callable[[Turn], None]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
+def measure(ways: dict[str, Callable[[Turn], object]], rounds: int, folder: Path) -> dict[str, list[Cost]]:
     """Each way's epochs, the first included; in another order each round, since who was before leaves its traces."""
     turns = {name: Turn(loop, folder / str(number)) for number, (name, loop) in enumerate(ways.items())}
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
@@ -126,7 +126,7 @@ def ratio(costs: dict[str, list[Cost]], one: str, other: str, clock: str) -> tup
 
 def step_ratio(job: StudentJob, base: StudentJob, steps: int, folder: Path) -> tuple[float, float, float]:
     """Cost of a training step with aspects over one without: the two take turns, each on one batch of its own."""
-    trainings = [StudentTraining(each, LocalReporter(folder / str(number))) for number, each in enumerate((job, base))]
+    trainings = [StudentTrainer(each, LocalReporter(folder / str(number))) for number, each in enumerate((job, base))]
     batches = [
         next(iter(each.data.loader.training(each.data.training, job.settings.batch_size, 0, 0))) for each in trainings
     ]
@@ -134,7 +134,7 @@ def step_ratio(job: StudentJob, base: StudentJob, steps: int, folder: Path) -> t
     for number in range(steps + WARM_UP):
         for which in (0, 1) if number % 2 else (1, 0):
             before = time.thread_time()
-            trainings[which].step(batches[which], epoch=0)  # what is compared, without loading
+            trainings[which].learn(batches[which])  # what is compared, without loading
             costs[which].append(time.thread_time() - before)
     return harness.paired_ratio(*(of_one[WARM_UP:] for of_one in costs))
 
@@ -175,7 +175,7 @@ def main() -> None:
 
 def compare(job: StudentJob, base: StudentJob, args: argparse.Namespace, folder: Path, report: harness.Report) -> None:
     """Epochs of all ways, and their ratios."""
-    ways: dict[str, Callable[[Turn], None]] = {
+    ways: dict[str, Callable[[Turn], object]] = {
         OURS: partial(train_student, job),
         BASE: partial(train_student, base),
         **{name: PlainLoop(job, workers) for workers, name in enumerate(PLAIN)},

@@ -1,9 +1,16 @@
+"""A cluster of several nodes on this machine: that they share the work, and let nobody in without the token."""
+
+import json
+import stat
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 
 import pytest
 
-from cluster.local_cluster import local_cluster
+from cluster.local_cluster import LocalCluster, local_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,17 +32,44 @@ print(len(set(found)), ray.cluster_resources()["CPU"])
 """
 
 
-def test_a_head_and_two_workers_are_three_nodes_that_share_the_work() -> None:
-    with local_cluster(workers=2, cpus=1) as cluster:
-        done = subprocess.run(
-            [sys.executable, "-c", DRIVER, cluster.address],
-            env=cluster.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split() == ["2", "2.0"]
-        nodes = cluster.log_file.read_text()
-    assert "Ray runtime started" in nodes
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with local_cluster(workers=2, cpus=1) as running:
+        yield running
+
+
+def test_a_head_and_two_workers_are_three_nodes_that_share_the_work(cluster: LocalCluster) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, cluster.address],
+        env=cluster.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "2.0"]
+    assert "Ray runtime started" in cluster.log_file.read_text()
+
+
+def status_of(url: str, token: str | None = None, data: bytes | None = None) -> int:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_dashboard_and_jobs_refuse_who_has_no_token(cluster: LocalCluster) -> None:
+    job = json.dumps({"entrypoint": "true"}).encode()
+    for path, data in (
+        ("/api/jobs/", None),
+        ("/api/jobs/", job),
+        ("/api/v0/nodes", None),
+        ("/nodes?view=summary", None),
+    ):
+        assert status_of(cluster.dashboard + path, None, data) == 401
+        assert status_of(cluster.dashboard + path, "0" * 64, data) == 403
+        assert status_of(cluster.dashboard + path, cluster.token_file.read_text(), data) == 200
+    assert stat.S_IMODE(cluster.token_file.stat().st_mode) == 0o600

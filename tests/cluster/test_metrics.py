@@ -43,13 +43,13 @@ def scraped() -> dict[str, Series]:
 
 
 def wait_for(name: str, tags: tuple[str, ...], value: float) -> dict[str, Series]:
-    """What Prometheus would read as soon as a value has arrived: Ray hands metrics on every few seconds."""
+    """What Prometheus would read as soon as a value has arrived: tests/conftest.py lets Ray hand metrics on often."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         found = scraped()
         if found.get(name, {}).get(tags) == value:
             return found
-        time.sleep(1)
+        time.sleep(0.2)
     raise AssertionError(f"{name}{tags} is not {value}: {scraped().get(name)}")
 
 

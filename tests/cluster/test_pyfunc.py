@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 
 from cluster.pyfunc import log_classifier, requirements
-from fgvr.classifier import ModelFolderError, load_classifier
+from cluster.tracking_store import prepare
+from fgvr.classifier import load_classifier
+from fgvr.models.base import ModelFolderError
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
 
@@ -61,6 +63,7 @@ def near(folder: Path) -> Path:
 def test_a_fresh_process_classifies_image_bytes_as_the_model_itself(tmp_path, build):
     folder = build(tmp_path / "model")
     store = f"sqlite:///{tmp_path}/mlflow.db"
+    prepare(tmp_path / "mlflow.db")
     mlflow.set_tracking_uri(store)
     experiment = mlflow.create_experiment("test", artifact_location=str(tmp_path / "artifacts"))
     with mlflow.start_run(experiment_id=experiment):

@@ -5,14 +5,11 @@ import os
 import stat
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cluster.local_cluster import LocalCluster, local_cluster
 from cluster.ray_access import make_token, prepare_token, token_file
 
 ROOT = Path(__file__).parents[2]
@@ -143,43 +140,15 @@ def test_a_session_of_this_machine_listens_here_alone_and_asks_for_its_token(tmp
         known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(owner / ".ray" / "auth_token")}
         guessed = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(stranger / "wrong")}
         disabled = {"RAY_AUTH_MODE": "disabled"}
-        assert python(JOIN, facts["address"], HOME=str(stranger), **known).stdout.startswith("joined 1")
-        for environment in (guessed, disabled):
-            refused = python(JOIN, facts["address"], HOME=str(stranger), **environment)
+        with ThreadPoolExecutor(3) as pool:  # at once: a refused one tries again for a while
+            joined, *others = pool.map(
+                lambda env: python(JOIN, facts["address"], HOME=str(stranger), **env), (known, guessed, disabled)
+            )
+        assert joined.stdout.startswith("joined 1")
+        for refused in others:
             assert refused.returncode != 0
             assert "joined" not in refused.stdout
             assert "token" in (refused.stdout + refused.stderr).lower()
     finally:
         session.communicate("\n", timeout=60)
     assert session.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[LocalCluster]:
-    with local_cluster(head_cpus=1) as cluster:
-        yield cluster
-
-
-def status_of(url: str, token: str | None = None, data: bytes | None = None) -> int:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_dashboard_and_jobs_of_a_cluster_refuse_who_has_no_token(head: LocalCluster) -> None:
-    job = json.dumps({"entrypoint": "true"}).encode()
-    for path, data in (
-        ("/api/jobs/", None),
-        ("/api/jobs/", job),
-        ("/api/v0/nodes", None),
-        ("/nodes?view=summary", None),
-    ):
-        assert status_of(head.dashboard + path, None, data) == 401
-        assert status_of(head.dashboard + path, "0" * 64, data) == 403
-        assert status_of(head.dashboard + path, head.token_file.read_text(), data) == 200
-    assert mode(head.token_file) == 0o600

@@ -1,17 +1,22 @@
-"""Part workers and training loops of the tests; Ray's workers import them from here."""
+"""Part workers and training loops of the tests; Ray's workers import them from here, most of them without torch."""
+
+from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pyarrow as pa
-import torch
-import torch.distributed
 
 from fgvr.errors import UserError
 from fgvr.part_worker import WorkerLost
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
-from fgvr.training.reporter import Reporter
+
+if TYPE_CHECKING:
+    from fgvr.training.reporter import Reporter
 
 SCHEMA = pa.schema([IMAGE_ID, ("square", pa.int64()), ("prompt_tokens", pa.int32()), ERROR])
 
@@ -63,19 +68,38 @@ class ForgetfulWorker(SquareWorker):
         return super().process(rows).slice(0, rows.num_rows - 1)
 
 
-class PatientWorker(SquareWorker):
-    """Takes `seconds` for a part, and ten times as long for the part with the id `long`; writes down its process."""
+class CrewWorker(SquareWorker):
+    """Ends no part before `crew` workers have begun, and that with the id `long` when one of them is gone.
 
-    def __init__(self, diary: str, seconds: float, long: int) -> None:
+    Writes down its process, and that one was gone.
+    """
+
+    LONGEST = 200.0
+    """Seconds until it goes on all the same."""
+
+    def __init__(self, diary: str, crew: int, long: int | None = None) -> None:
         super().__init__(diary)
-        self.seconds, self.long = seconds, long
-        (self.diary / "pids").mkdir(exist_ok=True)
-        (self.diary / "pids" / str(os.getpid())).touch()
+        self.crew, self.long = crew, long
+        self.pids = self.diary / "pids"
+        self.pids.mkdir(exist_ok=True)
+        (self.pids / str(os.getpid())).touch()
 
     def process(self, rows: pa.Table) -> pa.Table:
-        is_long = self.long in rows["image_id"].to_pylist()
-        time.sleep(self.seconds * (10 if is_long else 1))
+        self._wait(lambda: len(list(self.pids.iterdir())) >= self.crew)
+        if self.long in rows["image_id"].to_pylist():
+            self._wait(lambda: alive(self.pids) < self.crew)
+            (self.diary / f"left-{alive(self.pids)}").touch()
         return super().process(rows)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        end = time.monotonic() + self.LONGEST
+        while not until() and time.monotonic() < end:
+            time.sleep(0.1)
+
+
+def alive(pids: Path) -> int:
+    """How many of the processes that are written down there are still there."""
+    return sum(psutil.pid_exists(int(file.name)) for file in pids.glob("*"))
 
 
 class KeylessWorker(SquareWorker):
@@ -87,6 +111,9 @@ class KeylessWorker(SquareWorker):
 
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
     """Adds rank + 1 over all ranks in every epoch to a running total; dies in epoch `dies_at` unless it resumed."""
+    import torch
+    import torch.distributed
+
     folder = reporter.resume_folder()
     epoch, total = 0, 0.0
     if folder is not None:

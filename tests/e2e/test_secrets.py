@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local_cluster import free_port
+from cluster.tracking_store import prepare
 from tests.e2e import runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -30,7 +31,7 @@ SECRETS = (PASSWORD, SIGNATURE, KEY, CLOUD)
 def server(tmp_path: Path) -> Iterator[int]:
     """The port of an MLflow server whose files lie in `tmp_path`/server."""
     port, place = free_port(), tmp_path / "server"
-    place.mkdir()
+    prepare(place / "mlflow.db")  # a copy of the kept one, before the server makes its tables
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
     with (place / "log").open("wb") as log:

@@ -1,6 +1,7 @@
 """embed, candidates and near one after the other, with Ray and the demo's CLIP; the MLLM's labels written by hand."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
 
+BROKEN = 60
+"""The training image that is none."""
+
 
 def context_of(folder: Path, **parts) -> RunContext:
     workers = {"num_cpus": 1, "rows_per_part": 100}
@@ -29,7 +33,7 @@ def context_of(folder: Path, **parts) -> RunContext:
         "tracking": {"log_models": False},
         "ingest": {"source": {"kind": "field_guide", "train_per_class": 4, "test_per_class": 1}},
         "embed": {"workers": workers},
-        "near": {"epochs": 6, "batch_size": 512, "lr": 0.02, "workers": {"num_cpus": 1}},
+        "near": {"epochs": 3, "batch_size": 512, "lr": 0.02, "workers": {"num_cpus": 1}},
     }
     return RunContext(build(values | parts), str(folder), NoTracking())
 
@@ -55,35 +59,53 @@ def write_labels(folder: Path, samples: Table) -> Table:
     return table
 
 
-def test_from_images_to_a_model(tmp_path, ray_session_of_two):
-    context = context_of(tmp_path / "run")
+@dataclass(frozen=True)
+class Embedded:
+    """What near needs, for the tests of this file together."""
+
+    context: RunContext
+    samples: Table
+    embeddings: Table
+    labels: Table
+    sets: Table
+
+    def near(self, context: RunContext) -> Table:
+        return near.run(context, self.samples, self.labels, self.embeddings, self.sets)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, ray_session_of_two: None) -> Embedded:
+    """A run up to the candidate sets, with a training image that is none."""
+    folder = tmp_path_factory.mktemp("near")
+    context = context_of(folder / "run")
     samples = ingest.run(context)
-    broken = samples.read(["uri"])["uri"].to_pylist()[60]
-    Path(broken).write_bytes(b"not an image")
-    embeddings = embed.run(context, samples)
+    Path(samples.read(["uri"])["uri"].to_pylist()[BROKEN]).write_bytes(b"not an image")
+    embeddings, labels = embed.run(context, samples), write_labels(folder, samples)
+    return Embedded(context, samples, embeddings, labels, candidates.run(context, samples, labels, embeddings))
+
+
+def test_from_images_to_a_model(embedded, tmp_path):
+    embeddings = embedded.embeddings
     assert (embeddings.rows, embeddings.failed, embeddings.failures) == (180, 1, {"not_an_image": 1})
     assert embeddings.extra["dim"] == 128
-    labels = write_labels(tmp_path, samples)
-    sets = candidates.run(context, samples, labels, embeddings)
-    check_candidates(sets, labels, broken_id=60)
-    model = near.run(context, samples, labels, embeddings, sets)
-    check_model(model, sets, samples)
-    assert near.run(context, samples, labels, embeddings, sets).seconds == model.seconds  # found, not computed
-    shared = context.config.near.model_copy(update={"workers": TrainWorkers(num_cpus=1, num_workers=2)})
-    elsewhere = context_of(tmp_path / "two", near=shared.model_dump())
-    check_two_workers(model, near.run(elsewhere, samples, labels, embeddings, sets))
+    check_candidates(embedded.sets, embedded.labels)
+    model = embedded.near(embedded.context)
+    check_model(model, embedded.sets, embedded.samples)
+    assert embedded.near(embedded.context).seconds == model.seconds  # found, not computed
+    shared = embedded.context.config.near.model_copy(update={"workers": TrainWorkers(num_cpus=1, num_workers=2)})
+    check_two_workers(model, embedded.near(context_of(tmp_path, near=shared.model_dump())))
 
 
-def check_candidates(sets: Table, labels: Table, broken_id: int) -> None:
+def check_candidates(sets: Table, labels: Table) -> None:
     own = {row["image_id"]: row["label_id"] for row in labels.read().to_pylist()}
     facts = sets.extra["metrics"]
     for row in sets.read().to_pylist():
         near_ids, label_ids = row["neighbour_ids"], row["label_ids"]
-        if row["image_id"] == broken_id:
+        if row["image_id"] == BROKEN:
             assert near_ids == label_ids == row["weights"] == []
             continue
         assert len(near_ids) == len(set(near_ids)) == 3
-        assert broken_id not in near_ids
+        assert BROKEN not in near_ids
         if own[row["image_id"]] is not None:
             assert near_ids[0] == row["image_id"]
         assert None not in (found := [own[i] for i in near_ids])  # images without a label are nobody's neighbour
@@ -104,7 +126,7 @@ def check_model(model: Table, sets: Table, samples: Table) -> None:
             assert sum(row["weights"]) == pytest.approx(1, abs=1e-5)
         else:
             assert row["label_id"] is None
-    assert json.loads(storage.read_bytes(model.path("history.json")))[-1]["step"] == 6
+    assert json.loads(storage.read_bytes(model.path("history.json")))[-1]["step"] == 3
     classifier = load_classifier(storage.fetch_folder(model.path("model")))
     images = [read_image(uri, build({}).ingest.limits) for uri in samples.read(["uri"])["uri"].to_pylist()[:3]]
     scores = classifier.scores(images)
@@ -121,15 +143,11 @@ def check_two_workers(one: Table, two: Table) -> None:
         assert other["weights"] == pytest.approx(row["weights"], abs=1e-4)
 
 
-def test_views_are_a_table_of_their_own(tmp_path, ray_session_of_two):
-    settings = {"epochs": 2, "batch_size": 512, "views": 3, "workers": {"num_cpus": 1}}
-    context = context_of(tmp_path / "run", near=settings)
-    samples = ingest.run(context)
-    embeddings, labels = embed.run(context, samples), write_labels(tmp_path, samples)
-    sets = candidates.run(context, samples, labels, embeddings)
-    near.run(context, samples, labels, embeddings, sets)
+def test_views_are_a_table_of_their_own(embedded, tmp_path):
+    context = context_of(tmp_path, near={"epochs": 2, "batch_size": 512, "views": 3, "workers": {"num_cpus": 1}})
+    embedded.near(context)
     views = next(table for table in context.tables if table.name == "views")
-    assert (views.rows, views.extra["dim"]) == (144, 256)
+    assert (views.rows, views.failed, views.extra["dim"]) == (144, 1, 256)
 
 
 def test_a_split_that_is_not_there_is_named(tmp_path):

@@ -94,18 +94,23 @@ def swept_config(folder: Path) -> Config:
     return small_config(folder, near={"epochs": 6, "lr": 0.01, "batch_size": 8}, cluster={"num_cpus": 2})
 
 
-def main() -> None:
-    """A sweep of near in a process of its own, in which all trials but the first one learn nothing."""
-    import logging
-
+def near_space(*_: object) -> dict:
+    """In which all trials but the first one learn nothing."""
     from ray import tune
+
+    return {"near.lr": tune.choice([0.01, 1e-9, 2e-9, 3e-9, 4e-9])}
+
+
+def main() -> None:
+    """A sweep of near in a process of its own."""
+    import logging
 
     from cluster.run import open_run
     from tune import near_sweep
     from tune.sweep import Options, run
 
     logging.basicConfig(level=logging.INFO)
-    near_sweep.near_space = lambda *_: {"near.lr": tune.choice([0.01, 1e-9, 2e-9, 3e-9, 4e-9])}
+    near_sweep.near_space = near_space
     with open_run(swept_config(Path(sys.argv[1]))) as context:
         run(DrawnRun(context), Options("near", trials=2))
 

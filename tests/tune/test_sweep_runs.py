@@ -17,7 +17,8 @@ from ray import tune
 from cluster.run import open_run
 from fgvr.config import load_config
 from pipelines.flow import PRESETS
-from tests.tune.drawn_run import DrawnRun, small_config, swept_config
+from tests.tune.drawn_run import DrawnRun, near_space, small_config, swept_config
+from tune import near_sweep
 from tune.makd_sweep import MakdSweep
 from tune.sweep import Options, run
 
@@ -55,7 +56,8 @@ def kill_all(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_a_killed_sweep_of_near_continues(tmp_path):
+@pytest.mark.usefixtures("ray_session_of_two")
+def test_a_killed_sweep_of_near_continues(tmp_path, monkeypatch, capsys, caplog):
     """The second session continues the first one's trial, stops those that are behind, and writes best.yaml."""
     folder = tmp_path / "small"
     first = start(tmp_path, tmp_path / "first.log")
@@ -69,14 +71,12 @@ def test_a_killed_sweep_of_near_continues(tmp_path):
     finally:
         kill_all(first)
     before = trial_runs(folder)
-    second = start(tmp_path, tmp_path / "second.log")
-    try:
-        assert second.wait(timeout=500) == 0, (tmp_path / "second.log").read_text()[-3000:]
-    finally:
-        if second.poll() is None:
-            kill_all(second)
-    shown = (tmp_path / "second.log").read_text()
-    assert "near: continuing the sweep" in shown
+    monkeypatch.setattr(near_sweep, "near_space", near_space)
+    caplog.set_level("INFO", "tune")
+    with open_run(swept_config(tmp_path)) as context:
+        run(DrawnRun(context), Options("near", trials=2))
+    shown = capsys.readouterr().out
+    assert "near: continuing the sweep" in caplog.text
     runs = trial_runs(folder)
     assert len(runs) == 2
     assert set(before) <= set(runs)

@@ -17,11 +17,10 @@ from fgvr.schemas import Failure, Reason
 from fgvr.students.architecture import StudentSpec, timm_preprocess
 from fgvr.training import student_data
 from fgvr.training.assemble import HeldOut, assemble, true_classes
-from fgvr.training.checkpoint import read_history
+from fgvr.training.checkpoint import read_history, read_left_out, read_lost, reasons
 from fgvr.training.examples import Examples
-from fgvr.training.left_out import read_left_out, read_lost, reasons
-from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
 from fgvr.training.targets import true_targets
 from tests.fgvr.training.coloured_photos import job, photos, weights

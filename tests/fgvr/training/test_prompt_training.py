@@ -16,9 +16,8 @@ from fgvr.clip.prompt import random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower
 from fgvr.tables import Table
-from fgvr.training.near import train_near
-from fgvr.training.near_data import NearJob
-from fgvr.training.near_state import NearState, read_weights
+from fgvr.training.prompt import train_near
+from fgvr.training.prompt_data import NearJob, NearState, read_weights
 from fgvr.training.reporter import LocalReporter
 from tests.fgvr.training.near_discovery import run, state
 from tests.two_processes import RankReporter, two_processes
@@ -120,7 +119,7 @@ def test_a_finished_training_only_reports_again(discovery, tmp_path):
 
 def test_chunks_of_names_and_images_change_nothing(discovery, tmp_path, monkeypatch):
     whole = run(discovery.job(epochs=3), tmp_path / "whole")
-    monkeypatch.setattr("fgvr.training.near_scores.LOGITS_AT_ONCE", 20)  # four images at a time
+    monkeypatch.setattr("fgvr.training.prompt_scores.LOGITS_AT_ONCE", 20)  # four images at a time
     chunked = run(discovery.job(epochs=3, text_chunk=2), tmp_path / "chunked")
     difference = state(whole)["context"] - state(chunked)["context"]
     assert difference.norm() < 1e-4 * state(whole)["context"].norm()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.schemas import Failure, Reason
-from fgvr.training.left_out import failures_of, too_many
+from fgvr.training.checkpoint import failures_of, too_many
 
 LOST = {
     3: Failure(Reason.CORRUPT, "broken data stream"),

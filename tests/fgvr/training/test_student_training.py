@@ -12,8 +12,8 @@ from PIL import Image
 from fgvr.classifier import load_classifier
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
-from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
 from fgvr.training.teacher import put_scores
 from tests.fgvr.training.coloured_photos import TRUTH, job, photos, taught, weights
@@ -59,8 +59,8 @@ def test_resumed_training_is_bit_equal(tmp_path):
     assert [epoch["epoch"] for epoch in parts.history] == [3, 4]
     assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
     whole_history, parts_history = read_history(whole.checkpoint), read_history(parts.checkpoint)
-    assert [replace(e, images_per_second=0) for e in whole_history] == [
-        replace(e, images_per_second=0) for e in parts_history
+    assert [e | {"images_per_second": 0} for e in whole_history] == [
+        e | {"images_per_second": 0} for e in parts_history
     ]
     for name in ("best", "last"):
         a, b = (reporter.checkpoint / name / "model.safetensors" for reporter in (whole, parts))
@@ -81,12 +81,12 @@ def test_best_is_the_last_of_the_best_on_validation(tmp_path):
     reporter = LocalReporter(tmp_path / "run")
     train_student(job(tmp_path, share=0.25), reporter)
     history = read_history(reporter.checkpoint)
-    best = max(history, key=lambda epoch: (epoch.validation_top1, epoch.epoch))
+    best = max(history, key=lambda epoch: (epoch["validation_top1"], epoch["epoch"]))
     student = load_classifier(reporter.checkpoint / "best")
     examples = Examples.read(str(tmp_path / "examples.parquet"))
     held = np.flatnonzero(examples.held_out)
     scores = student.scores([Image.open(examples.uris[n]) for n in held])
-    assert (scores.argmax(1) == examples.classes[held]).mean() == pytest.approx(best.validation_top1)
+    assert (scores.argmax(1) == examples.classes[held]).mean() == pytest.approx(best["validation_top1"])
 
 
 def test_without_validation_there_is_no_best(tmp_path):
@@ -170,9 +170,12 @@ def test_two_processes_train_as_one(tmp_path):
         for weight, value in weights(one).items():
             torch.testing.assert_close(weights(two)[weight], value, atol=2e-5, rtol=1e-3)
         for a, b in zip(read_history(one.checkpoint), read_history(two.checkpoint), strict=True):
-            assert a.loss == pytest.approx(b.loss, rel=1e-4)
-            assert a.validation_top1 == b.validation_top1
-            assert a.distillation_loss == pytest.approx(b.distillation_loss, rel=1e-4, nan_ok=name == "plain")
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+            assert a["validation_top1"] == b["validation_top1"]
+            assert a.keys() == b.keys()
+            assert ("distillation_loss" in a) == (name == "followed")
+            if name == "followed":
+                assert a["distillation_loss"] == pytest.approx(b["distillation_loss"], rel=1e-4)
 
 
 def test_a_student_follows_its_teacher_where_classes_say_nothing(tmp_path):
@@ -198,9 +201,9 @@ def test_the_reported_loss_is_the_weighted_sum_of_its_parts(tmp_path):
     reporter = LocalReporter(tmp_path / "run")
     train_student(task, reporter)
     for epoch, weight in zip(read_history(reporter.checkpoint), (0.4, 0.8), strict=True):
-        parts = 0.5 * epoch.class_loss + 3 * epoch.aspect_loss + weight * epoch.distillation_loss
-        assert epoch.loss == pytest.approx(parts, rel=1e-9)
-        assert epoch.distillation_loss > 0
+        parts = 0.5 * epoch["class_loss"] + 3 * epoch["aspect_loss"] + weight * epoch["distillation_loss"]
+        assert epoch["loss"] == pytest.approx(parts, rel=1e-9)
+        assert epoch["distillation_loss"] > 0
 
 
 def test_a_teacher_does_not_change_what_is_drawn_at_random(tmp_path):

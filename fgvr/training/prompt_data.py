@@ -1,8 +1,16 @@
-"""What prompt learning reads: cached image features and candidate sets, one worker's share of them."""
+"""What prompt learning reads, remembers and leaves.
+
+It reads cached image features and candidate sets, one worker's share of them. A checkpoint holds `state.pt` (context,
+optimiser, candidate weights of all images, counters) and `history.json`; the last one also `model/`
+(fgvr.clip.classifier.NearModel) and `weights.npy` (the disambiguated weights, float32 [N, K] in the order of the images
+with candidates).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +19,17 @@ from torch import Tensor
 
 from fgvr.candidate_table import read_sets
 from fgvr.candidates import NONE
+from fgvr.clip.classifier import NearModel
 from fgvr.config import Clip, Near
 from fgvr.embeddings import read_vectors
 from fgvr.errors import UserError
 from fgvr.mllm.label_space import read_label_space
 from fgvr.tables import Table
-from fgvr.training.collective import share
+from fgvr.training.checkpoint import STATE_FILE, History, read_history, write_history
+from fgvr.training.reporter import share
 
 Ids = npt.NDArray[np.int64]
+WEIGHTS_FILE, MODEL_FOLDER = "weights.npy", "model"
 
 
 class NearTrainingError(UserError, ValueError):
@@ -142,3 +153,86 @@ def _own_labels(labels: Table, ids: Ids) -> npt.NDArray[np.int64]:
     own = rows["label_id"].fill_null(NONE).to_numpy().astype(np.int64)
     at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
     return np.where(known[at] == ids, own[at], NONE) if len(known) else np.full(len(ids), NONE, np.int64)
+
+
+@dataclass
+class NearState:
+    """Where a training stands, and its best context so far.
+
+    Attributes:
+        context: as it was when the state was loaded; the learner's own copy goes on from it.
+        step: steps done.
+        best_context: the one with the lowest held-out loss; None before the first validation.
+        best_loss: its held-out loss.
+        held_out_loss: of the last epoch; None where nothing is held out.
+        history: reported metrics.
+    """
+
+    context: Tensor
+    step: int = 0
+    best_context: Tensor | None = None
+    best_loss: float = math.inf
+    held_out_loss: float | None = None
+    history: History = field(default_factory=list)
+
+    @classmethod
+    def start(cls, context: Tensor) -> NearState:
+        """The state before the first step."""
+        return cls(context.detach().clone())
+
+    def validated(self, loss: float, context: Tensor) -> None:
+        """Note an epoch's held-out loss; the context is kept if it is the best."""
+        self.held_out_loss = loss
+        if loss < self.best_loss:
+            self.best_loss, self.best_context = loss, context.detach().clone()
+
+    def chosen(self, last: Tensor) -> Tensor:
+        """The best context on held-out images, else the last."""
+        return last if self.best_context is None else self.best_context.to(last.device)
+
+    def save(self, folder: Path, context: Tensor, optimiser: torch.optim.Optimizer, weights: Tensor) -> None:
+        """Write a checkpoint into an empty folder; `weights` are the candidate weights of all images."""
+        content = {
+            "context": context.detach().cpu(),
+            "optimiser": optimiser.state_dict(),
+            "weights": weights.cpu(),
+            "step": self.step,
+            "best_context": None if self.best_context is None else self.best_context.cpu(),
+            "best_loss": self.best_loss,
+            "held_out_loss": self.held_out_loss,
+        }
+        torch.save(content, folder / STATE_FILE)
+        write_history(folder, self.history)
+
+    @classmethod
+    def load(cls, folder: Path, optimiser: torch.optim.Optimizer) -> tuple[NearState, Tensor]:
+        """The state in a checkpoint and the candidate weights of all images; the optimiser continues from it, too."""
+        content = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        optimiser.load_state_dict(content["optimiser"])
+        state = cls(
+            context=content["context"],
+            step=content["step"],
+            best_context=content["best_context"],
+            best_loss=content["best_loss"],
+            held_out_loss=content["held_out_loss"],
+            history=read_history(folder),
+        )
+        return state, content["weights"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training leaves: the model, and the disambiguated weights float32 [N, K]."""
+
+    model: NearModel
+    weights: Tensor
+
+    def save(self, folder: Path) -> None:
+        """Write both into the folder of the last checkpoint."""
+        self.model.save(folder / MODEL_FOLDER)
+        np.save(folder / WEIGHTS_FILE, self.weights.numpy())
+
+
+def read_weights(folder: Path) -> npt.NDArray[np.float32]:
+    """The disambiguated weights in the folder of a last checkpoint."""
+    return np.asarray(np.load(folder / WEIGHTS_FILE), dtype=np.float32)

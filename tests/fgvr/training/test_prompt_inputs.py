@@ -11,8 +11,7 @@ from fgvr.candidates import CandidateSets, single_sets
 from fgvr.embeddings import embedding_rows
 from fgvr.errors import UserError
 from fgvr.tables import Table
-from fgvr.training.near_data import read_near_data
-from fgvr.training.near_state import read_weights
+from fgvr.training.prompt_data import read_near_data, read_weights
 from tests.fgvr.training.near_discovery import Discovery, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,7 +88,7 @@ def test_vectors_that_are_no_numbers_are_named(discovery, tmp_path, value):
 
 
 def test_a_loss_that_is_no_number_ends_the_training(discovery, tmp_path, monkeypatch):
-    from fgvr.training.near_scores import NearScores
+    from fgvr.training.prompt_scores import NearScores
 
     plain = NearScores.logits
     monkeypatch.setattr(NearScores, "logits", lambda self, *args: plain(self, *args) * torch.tensor(float("nan")))

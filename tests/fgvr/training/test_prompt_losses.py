@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from fgvr.config import Near
-from fgvr.training.near_objective import (
+from fgvr.training.prompt_scores import (
     Targets,
     candidate_loss,
     candidate_mask,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fgvr.config import Near
-from fgvr.training.near_schedule import epoch_steps, epoch_views, held_out, learning_rate
+from fgvr.training.prompt import epoch_steps, epoch_views, held_out, learning_rate
 
 
 def test_rates_by_hand():
