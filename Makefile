@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 # A file's tests stay together (they share engines and runs); how many processes is said in tests/conftest.py.
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
-CODE := fgvr cluster pipelines tune tests
+CODE := fgvr cluster pipelines tune tests benchmarks
 
 .PHONY: help demo test test-fast faults lint format setup setup-gpu clean
 

@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 
 import fgvr
-from fgvr.classifier import read_model_file
+from fgvr.models.base import read_model_file
 
 REQUIREMENTS = (
     "torch",

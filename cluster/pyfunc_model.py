@@ -19,10 +19,11 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from fgvr.classifier import ImageClassifier, load_classifier
+from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
 from fgvr.given_images import WANTED, GivenTypeError, given_image
 from fgvr.images import ImageError
+from fgvr.models.base import ImageClassifier
 from fgvr.schemas import Reason
 
 BATCH = 64

@@ -1,4 +1,7 @@
-"""A run from its command line: config, Ray session, MLflow run, and clear errors."""
+"""A run from its command line: config, Ray session, MLflow run, and clear errors.
+
+What a session needs (Ray, stages, MLflow) is imported when one is opened: neither `--help` nor a wrong flag needs it.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.console import show_progress
-from cluster.metrics import endpoint
 from cluster.ownership import TOLD, ends_when_told, owned
-from cluster.run_folder import CONFIG_FILE, check_run_folder
-from cluster.run_record import recorded
-from cluster.session import ray_session
-from cluster.shared_folder import check_seen
-from cluster.stage import RunContext
-from cluster.tracking import let_go, tracked_run
 from fgvr import storage
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.installation import check_installation
 from fgvr.safe_text import masked_words, safe
 from fgvr.storage_refusals import refusal, told
+
+if TYPE_CHECKING:
+    from cluster.stage import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,14 @@ def open_run(config: Config) -> Iterator[RunContext]:
         LeaseLost: another session has taken it over meanwhile.
         SessionError: no Ray session could be had.
     """
+    from cluster.metrics import endpoint
+    from cluster.run_folder import CONFIG_FILE, check_run_folder
+    from cluster.run_record import recorded
+    from cluster.session import ray_session
+    from cluster.shared_folder import check_seen
+    from cluster.stage import RunContext
+    from cluster.tracking import let_go, tracked_run
+
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     config, take_over = _without_take_over(config)
     with ExitStack() as stack:
@@ -120,7 +128,9 @@ def run_main(
     planned = plan is not None and not PLAN_FLAGS.isdisjoint(words)
     begun = False
     try:
-        config = load_config([word for word in words if word not in PLAN_FLAGS] if plan else words, presets, doc or "")
+        stage = Path(sys.argv[0]).stem  # pipelines/label.py: its --help keeps to label
+        given = [word for word in words if word not in PLAN_FLAGS] if plan else words
+        config = load_config(given, presets, doc or "", stage=stage)
         check_installation()
         if plan is not None and planned:
             _show_plan(config, plan, check)

@@ -26,7 +26,7 @@ IDS = "ids.int64"
 TOO_MANY = "too_many.json"
 """Counts and examples of the failed rows for which a stage stopped whose parts do not tell them in their footers."""
 PROGRESS = "progress.json"
-"""Last metrics of a training, in its folder; cluster.train_progress."""
+"""Last metrics of a training, in its folder; cluster.progress."""
 TRAINING = "training"
 """The folder of a training's checkpoints; of a table whose failed rows are tried again with the attempt behind it."""
 _TRAININGS = re.compile(rf"{TRAINING}(-\d+)?")

@@ -406,7 +406,7 @@ def log_history(history: Sequence[Mapping[str, float]]) -> None:
 
 
 def log_model(folder: str, name: str) -> None:
-    """Log a model folder, of `fgvr.classifier`'s kind, to the stage that is open, when the stage has ended well.
+    """Log a model folder, of `fgvr.models.base`'s kind, to the stage that is open, when the stage has ended well.
 
     Args:
         folder: URI, in the stage's own folder.

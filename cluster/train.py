@@ -1,20 +1,34 @@
-"""Training under Ray Train: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint."""
+"""Training under Ray Train: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint.
+
+Every session writes into a folder of its own, and goes on from the last one's:
+
+    training/progress.json                        last metrics, for whoever looks
+    training/000001-5d0c7a91/checkpoint_…/        of the first session, as Ray Train keeps them: the last two
+    training/000001-5d0c7a91/latest.json          which one is the last that is whole
+    training/000002-88e1b1f3/…                    of the second
+
+So a session that was taken for dead and is not, whose Ray deletes what it takes for old, never meets another one's
+checkpoints; and what Ray writes about them in its own form, which only the same version of Ray reads, decides nothing.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import checkpoints, lease, session
+from cluster import lease, session, stage_progress
 from cluster.capacity import check_capacity, wanted
 from cluster.lease import Fence
+from cluster.progress import ProgressWriter, training_shown
 from cluster.signs import Signs
 from cluster.stage_files import Plan
-from cluster.train_progress import ProgressWriter, shown
 from cluster.waiting import patiently
 from cluster.watchdog import Watchdog, is_out_of_memory
 from fgvr import liveness, storage
@@ -23,7 +37,7 @@ from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.training.reporter import Reporter
 
-Loop = Callable[[Any, Reporter], None]
+Loop = Callable[[Any, Reporter], object]
 LOOK_SECONDS = "0.2"
 """Between two looks of Ray's controller for reports, where each is handed on: it takes one at a look, and by itself
 looks every two seconds, so that a hundred reports of a short trial took minutes."""
@@ -31,9 +45,15 @@ RESIZE_SECONDS = 60.0
 """Between two looks whether an elastic training may grow; each growth starts again from the last checkpoint."""
 
 
+LATEST = "latest.json"
+OF_RAY = "checkpoint_manager_snapshot.json"
+"""Ray's own record, of which runs of earlier versions are continued."""
+_SESSION = re.compile(r"(\d{6,})-[0-9a-f]{8}")
+
+
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training left: the metrics of its last report and the folder of its last checkpoint."""
+    """What a training left: its last checkpoint that is whole, a folder, and the metrics that were reported with it."""
 
     metrics: dict[str, float]
     checkpoint: str
@@ -96,9 +116,9 @@ class RayReporter:
             return
         with tempfile.TemporaryDirectory() as temporary:
             save(Path(temporary))
-            name, checkpoint = checkpoints.new_name(), ray.train.Checkpoint.from_directory(temporary)
+            name, checkpoint = new_checkpoint(), ray.train.Checkpoint.from_directory(temporary)
             ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
-        checkpoints.note(self.session, name, metrics)
+        note_checkpoint(self.session, name, metrics)
 
 
 def _worker(job: dict[str, Any]) -> None:
@@ -172,9 +192,9 @@ def train(
     check_owner: Callable[[str], None] = lease.check if fence is None else lambda _: fence.check()
     training = storage.join(folder, name)
     check_owner(folder)
-    start = checkpoints.last_kept(training)
-    checkpoints.forget_others(training, start)
-    own = checkpoints.new_session(training)
+    start = last_checkpoint(training)
+    forget_other_checkpoints(training, start)
+    own = new_session(training)
     filesystem, path = storage.arrow_filesystem(training)
     threads = max(1, int(workers.num_cpus))
     limits, signs = limits or session.limits(), Signs()
@@ -186,7 +206,7 @@ def train(
             "threads": threads,
             "folder": training,
             "session": storage.join(training, own),
-            "start": None if start is None else start.folder,
+            "start": None if start is None else start.checkpoint,
             "every_report": bool(callbacks),
             "name": title or name,
             "limits": limits,
@@ -218,7 +238,7 @@ def train(
 
     with signs.kept():
         try:
-            with shown(training, title or name, epochs):
+            with training_shown(training, title or name, epochs, told=stage_progress.current()):
                 (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
         except ray.train.TrainingFailedError as error:
             check_owner(folder)  # it may have failed because its files are another session's now
@@ -235,5 +255,60 @@ def train(
     if result.checkpoint is not None:
         return TrainResult(dict(result.metrics or {}), storage.join(training, own, Path(result.checkpoint.path).name))
     if start is not None:  # it was at its end when the session before this one was
-        return TrainResult(start.metrics, start.folder)
+        return start
     raise NoCheckpoint(f"training {name} ended without a checkpoint")
+
+
+def new_session(training: str) -> str:
+    """Name of a session's folder inside `training`, that of no other one."""
+    last = max(map(_number, _sessions(training)), default=0)
+    return f"{last + 1:06d}-{uuid.uuid4().hex[:8]}"
+
+
+def new_checkpoint() -> str:
+    """Name of a checkpoint's folder."""
+    return f"checkpoint_{uuid.uuid4().hex[:12]}"
+
+
+def note_checkpoint(session: str, name: str, metrics: Mapping[str, float]) -> None:
+    """Say that the session's checkpoint of that name is whole, and the last one."""
+    kept = {"folder": name, "metrics": dict(metrics)}
+    storage.write_bytes(storage.join(session, LATEST), json.dumps(kept).encode())
+
+
+def last_checkpoint(training: str) -> TrainResult | None:
+    """The last session's last checkpoint that is whole; None where no session left one."""
+    for name in sorted(_sessions(training), key=_number, reverse=True):
+        session = storage.join(training, name)
+        try:
+            facts = json.loads(storage.read_bytes(storage.join(session, LATEST)))
+        except FileNotFoundError:
+            continue
+        return TrainResult(facts["metrics"], storage.join(session, facts["folder"]))
+    return _of_ray(training)
+
+
+def forget_other_checkpoints(training: str, kept: TrainResult | None) -> None:
+    """Remove what earlier sessions left in `training`, but `kept` with the folder of its session."""
+    stays = "" if kept is None else kept.checkpoint.removeprefix(training.rstrip("/")).strip("/").partition("/")[0]
+    files, folders = storage.list_entries(training)
+    for name in [*folders, *(name for name in files if name == OF_RAY)]:
+        if name != stays:
+            storage.remove(storage.join(training, name))
+
+
+def _sessions(training: str) -> list[str]:
+    return [name for name in storage.list_entries(training)[1] if _SESSION.fullmatch(name)]
+
+
+def _number(session: str) -> int:
+    return int(session.partition("-")[0])
+
+
+def _of_ray(training: str) -> TrainResult | None:
+    """The last checkpoint of an earlier version, whose sessions all wrote into `training` itself."""
+    try:
+        last = json.loads(storage.read_bytes(storage.join(training, OF_RAY)))["latest_checkpoint_result"]
+    except FileNotFoundError:
+        return None
+    return None if last is None else TrainResult(last["metrics"], storage.join(training, last["checkpoint_dir_name"]))

@@ -16,9 +16,10 @@ import pyarrow as pa
 import torch
 
 from fgvr import schemas
-from fgvr.classifier import ImageClassifier, Outputs, load_classifier
+from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
 from fgvr.images import ImageError
+from fgvr.models.base import ImageClassifier, Outputs
 from fgvr.precision import Precision
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure

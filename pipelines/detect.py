@@ -34,12 +34,12 @@ from fgvr.detection.coco import CocoSet
 from fgvr.detection.evaluate import coco_metrics, coco_results
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import AspectDetector, DetectorSpec, pretrained_weights
-from fgvr.detection.training import HISTORY_FILE, LAST, RECIPE, DetectionJob, train_detector
+from fgvr.detection.training import RECIPE, DetectionJob, train_detector
 from fgvr.detection.worker import FINDING, DetectSettings, DetectWorker, detections_of
 from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
 from fgvr.tables import Table
 from fgvr.training.assemble import p_yes_of, split_rows
-from fgvr.training.left_out import LeftOut, read_left_out
+from fgvr.training.checkpoint import HISTORY_FILE, LAST, LeftOut, read_history, read_left_out
 from pipelines.flow import Flow, stage_main
 from pipelines.preflight import check_detection
 
@@ -206,7 +206,7 @@ def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec,
     checkpoint = storage.fetch_folder(trained.checkpoint)
     storage.put_folder(checkpoint / LAST, folder.path(MODEL_FOLDER))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history(json.loads((checkpoint / HISTORY_FILE).read_text()))
+    log_history(read_history(checkpoint))
     left_out = read_left_out(checkpoint)
     storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
     summary = folder.write_table(_rows(examples, left_out))

@@ -22,9 +22,9 @@ from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.clip.simulated_worker import SimulatedEmbedWorker
 from fgvr.clip.source import find_clip, pinned
-from fgvr.clip.views import MIN_CROP
 from fgvr.config import Config, ConfigError, SimulatedVectors
 from fgvr.config.models import ClipVectors
+from fgvr.crops import MIN_CROP
 from fgvr.discovery import discovery_ids
 from fgvr.precision import of_workers
 from fgvr.splits import first_of, split_ids

@@ -20,9 +20,9 @@ from cluster.parts import PartJob
 from cluster.settled import settled_precision
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
-from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE
 from fgvr.config import Config, ConfigError
 from fgvr.infer_worker import READING, InferSettings, InferWorker
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
 from fgvr.schemas import PREDICTIONS
 from fgvr.splits import split_ids
 from fgvr.tables import Table

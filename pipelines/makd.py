@@ -25,11 +25,18 @@ from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.checkpoint import BEST, HISTORY_FILE, LAST, read_history
-from fgvr.training.left_out import failures_of, read_left_out, read_lost, reasons
-from fgvr.training.makd import RECIPE, train_student
-from fgvr.training.schedule import bounded_by_steps
-from fgvr.training.student_data import StudentJob
+from fgvr.training.checkpoint import (
+    BEST,
+    HISTORY_FILE,
+    LAST,
+    failures_of,
+    read_history,
+    read_left_out,
+    read_lost,
+    reasons,
+)
+from fgvr.training.student import RECIPE, train_student
+from fgvr.training.student_data import StudentJob, bounded_by_steps
 from pipelines.flow import Flow, stage_main
 from pipelines.student_task import StudentTask, assembled, check_student, spec_of, student_spec, student_task
 from pipelines.teacher import recipe
@@ -106,7 +113,7 @@ def _train(folder: StageFolder, training_set: TrainingSet, spec: StudentSpec, ta
     storage.put_folder(chosen, folder.path(MODEL_FOLDER))
     storage.put_folder(checkpoint / LAST, folder.path(LAST))
     folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history([epoch.plain() for epoch in read_history(checkpoint)])
+    log_history(read_history(checkpoint))
     if config.tracking.log_models:
         log_model(folder.path(MODEL_FOLDER), folder.name)
     left_out = read_left_out(checkpoint)

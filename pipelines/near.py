@@ -24,9 +24,9 @@ from fgvr.label_truth import true_label_ids
 from fgvr.mllm.label_space import read_label_space
 from fgvr.precision import of_workers
 from fgvr.tables import Table
-from fgvr.training.near import RECIPE, train_near
-from fgvr.training.near_data import NearJob
-from fgvr.training.near_state import HISTORY_FILE, MODEL_FOLDER, read_weights
+from fgvr.training.checkpoint import HISTORY_FILE
+from fgvr.training.prompt import RECIPE, train_near
+from fgvr.training.prompt_data import MODEL_FOLDER, NearJob, read_weights
 from pipelines import embed
 from pipelines.flow import stage_main
 

@@ -16,7 +16,6 @@ from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from fgvr.splits import first_of
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.tables import Table, rows_among
-from fgvr.training.aspect_answers import AspectAnswers
 from fgvr.training.assemble import (
     HeldOut,
     RandomAnswers,
@@ -27,6 +26,7 @@ from fgvr.training.assemble import (
     near_labels,
     true_classes,
 )
+from fgvr.training.examples import AspectAnswers
 from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
 from pipelines.flow import Flow
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, engine_of, find_teacher

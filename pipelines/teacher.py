@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from fgvr import storage
-from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
 from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student
 from fgvr.tables import Table

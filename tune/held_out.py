@@ -32,8 +32,8 @@ import numpy.typing as npt
 from fgvr import storage
 from fgvr.candidates import NONE
 from fgvr.clip.classifier import ClassFeatures
-from fgvr.training.near import train_near
-from fgvr.training.near_data import NearJob
+from fgvr.training.prompt import train_near
+from fgvr.training.prompt_data import NearJob
 from fgvr.training.reporter import Reporter
 
 METRIC = "held_out_votes"

@@ -19,9 +19,8 @@ from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.makd import RECIPE, train_student
-from fgvr.training.schedule import bounded_by_steps
-from fgvr.training.student_data import StudentJob
+from fgvr.training.student import RECIPE, train_student
+from fgvr.training.student_data import StudentJob, bounded_by_steps
 from pipelines.flow import Flow
 from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
 from pipelines.student_task import assembled, check_student, student_spec, student_task

@@ -23,8 +23,8 @@ from fgvr.mllm.label_space import read_label_space
 from fgvr.neighbours import Neighbours
 from fgvr.precision import of_workers
 from fgvr.tables import Table
-from fgvr.training.near import RECIPE
-from fgvr.training.near_data import NearJob
+from fgvr.training.prompt import RECIPE
+from fgvr.training.prompt_data import NearJob
 from pipelines import candidates, embed, near
 from pipelines.flow import Flow
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged

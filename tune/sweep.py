@@ -14,43 +14,25 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cluster import lease
 from cluster.run import UserError, run_main
-from cluster.stage import RunContext, fingerprint_of
 from fgvr import storage
-from fgvr.config import Config
-from fgvr.config.load import help_text
-from fgvr.datasets import check_place
+from fgvr.config import Config, ConfigError
+from fgvr.config.help import help_topic
+from fgvr.config.load import help_page
 from pipelines.flow import PRESETS, Flow
-from pipelines.needs import Target
-from pipelines.places import check_stores
-from pipelines.plan import check_asked, plan, tell_bill
-from tune import makd_sweep
-from tune.makd_sweep import MakdSweep
-from tune.near_sweep import NearSweep
-from tune.ray_search import Search, search
-from tune.room import find_room
-from tune.spaces import describe, start_of
-from tune.stage_sweep import StageSweep
-from tune.trial import TrialPlan
-from tune.trial_outcomes import (
-    BEST_FILE,
-    TRIALS_FILE,
-    TrialOutcome,
-    best_of,
-    best_yaml,
-    ranked,
-    trials_csv,
-    trials_text,
-)
-from tune.trial_runs import TrialRuns
+
+if TYPE_CHECKING:
+    from cluster.stage import RunContext
+    from pipelines.needs import Target
+    from tune.stage_sweep import StageSweep
+    from tune.trial_outcomes import TrialOutcome
 
 log = logging.getLogger(__name__)
 
-STAGES: dict[str, Callable[[Flow], StageSweep]] = {"near": NearSweep.of, "makd": MakdSweep.of}
 TARGETS: dict[str, tuple[Target, ...]] = {"near": ("near",), "makd": ("makd",)}
 """Tables whose making a sweep needs, for which models may have to be asked."""
 
@@ -78,12 +60,22 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     Raises:
         UserError: all trials failed, or the sweep was interrupted.
     """
+    from cluster import lease
+    from cluster.stage import fingerprint_of
+    from pipelines.plan import tell_bill
+    from tune.ray_search import Search, search
+    from tune.room import find_room
+    from tune.spaces import describe, start_of
+    from tune.trial import TrialPlan
+    from tune.trial_outcomes import ranked
+    from tune.trial_runs import TrialRuns
+
     context, stage = flow.context, options.stage
     workers = context.config.near.workers if stage == "near" else context.config.makd.workers
     room = find_room(f"{stage}.workers", workers, options.max_concurrent)
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
     tell_bill(flow, TARGETS[stage])
-    sweep = STAGES[stage](flow)
+    sweep = _sweep_of(flow, stage)
     space = sweep.space()
     start = start_of(context.config, space)
     decides = {
@@ -117,8 +109,17 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     return ranked(trials)
 
 
+def _sweep_of(flow: Flow, stage: str) -> StageSweep:
+    from tune.makd_sweep import MakdSweep
+    from tune.near_sweep import NearSweep
+
+    return NearSweep.of(flow) if stage == "near" else MakdSweep.of(flow)
+
+
 def _finish(context: RunContext, sweep: StageSweep, trials: Sequence[TrialOutcome]) -> None:
     """Write and show what was found; raises UserError when that is nothing."""
+    from tune.trial_outcomes import BEST_FILE, TRIALS_FILE, best_of, best_yaml, trials_csv, trials_text
+
     objective = sweep.objective
     place = storage.join(context.folder, "sweeps", sweep.stage)
     sys.stdout.write(trials_text(trials, objective))
@@ -145,11 +146,22 @@ def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
 
 def check(config: Config, options: Options) -> None:
     """What can be seen before anything starts; raises ConfigError."""
+    from fgvr.datasets import check_place
+    from pipelines.places import check_stores
+    from pipelines.plan import check_asked
+    from tune import makd_sweep
+
     check_stores(config)
     check_place(config.ingest.source)
     if options.stage == "makd":
         makd_sweep.check(config)
     check_asked(config, TARGETS[options.stage])
+
+
+def _plan(config: Config, options: Options) -> str:
+    from pipelines.plan import plan
+
+    return plan(config, TARGETS[options.stage])
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
@@ -161,13 +173,19 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--stage", choices=sorted(STAGES), required=True, help="stage that is swept")
-    parser.add_argument("--trials", type=_count, default=8, help="trainings in all (default: %(default)s)")
-    parser.add_argument("--max-concurrent", type=_count, help="trainings at once (default: as many as fit)")
-    parser.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
-    parser.add_argument("-h", "--help", action="store_true", help="this list, with all fields of the config")
-    if {"-h", "--help"} & set(argv):
-        sys.stdout.write(parser.format_help() + "\n" + help_text("Further flags, as of every script:", PRESETS))
+    parser.add_argument("--stage", choices=sorted(TARGETS), required=True, help="stage to sweep")
+    parser.add_argument("--trials", type=_count, default=8, help="training runs in total (default: %(default)s)")
+    parser.add_argument(
+        "--max-concurrent", type=_count, help="training runs at the same time (default: as many as fit)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the search (default: %(default)s)")
+    parser.add_argument("-h", "--help", action="store_true", help="this page; see --help TOPIC below")
+    if (topic := help_topic(argv)) is not None:
+        try:
+            page = help_page(argv, topic, PRESETS, "Further flags, as of every script:")
+        except ConfigError as error:
+            parser.error(str(error))
+        sys.stdout.write(page if topic else f"{parser.format_help()}\n{page}")
         raise SystemExit(0)
     found, rest = parser.parse_known_args(argv)
     return Options(found.stage, found.trials, found.max_concurrent, found.seed), rest
@@ -189,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PRESETS,
         lambda context: run(Flow(context), options),
         check=lambda config: check(config, options),
-        plan=lambda config: plan(config, TARGETS[options.stage]),
+        plan=lambda config: _plan(config, options),
         argv=rest,
     )
 

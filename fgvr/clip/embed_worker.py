@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fgvr.clip.model import load_clip
-from fgvr.clip.views import MIN_CROP, random_view
 from fgvr.config import Clip, ImageLimits
+from fgvr.crops import MIN_CROP, random_view
 from fgvr.embeddings import embedding_rows
 from fgvr.images import ImageError, read_image
 from fgvr.precision import Precision

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr import schemas
-from fgvr.classifier import Outputs
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.embeddings import read_vectors
 from fgvr.infer_worker import Row, prediction_rows
+from fgvr.models.base import Outputs
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

@@ -13,6 +13,6 @@ from fgvr.precision import autocast, automatic
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would vary.
 
-    On a CPU that has them, `benchmarks/coop.py --precision bf16` measures what it would bring.
+    On a CPU that has them, `benchmarks/speed/coop.py --precision bf16` measures what it would bring.
     """
     return autocast(device, automatic(device))

@@ -1,4 +1,4 @@
-"""The base of all config parts: unknown fields are errors, values are checked, objects are immutable."""
+"""What all config parts share: unknown fields are errors, values are checked, objects are immutable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from fgvr.config.tree import given_tree, merge, options
+from fgvr.config.tree import Basic, given_tree, merge, options
 from fgvr.safe_text import masked_tree
 
 
@@ -19,12 +19,12 @@ class Part(BaseModel):
     )
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
-    """Names of the fields of text that may say nothing."""
+    """Names of the text fields that may be empty."""
 
     @model_validator(mode="before")
     @classmethod
     def _the_rest_of_a_default_stays(cls, values: Any) -> Any:
-        """Of a part with values of its own by default (`Workers(rows_per_part=256)`), they hold where one is given."""
+        """The other fields of a part keep the defaults that it has in this place (`Workers(rows_per_part=256)`)."""
         if not isinstance(values, dict):
             return values
         filled = dict(values)
@@ -38,7 +38,7 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _true_is_no_number(cls, values: Any) -> Any:
-        """`epochs: yes` would be one epoch."""
+        """Refuses a boolean for a number: `epochs: yes` would mean one epoch."""
         for name in cls.model_fields if isinstance(values, dict) else ():
             kinds = set(options(cls.model_fields[name].annotation))
             if isinstance(values.get(name), bool) and kinds & {int, float} and bool not in kinds:
@@ -48,7 +48,7 @@ class Part(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _text_says_something(cls, value: Any, info: ValidationInfo) -> Any:
-        """A path that is empty is the working directory, an empty name a name: meant was none."""
+        """Refuses empty text: an empty path would be the working directory, where none was meant."""
         if isinstance(value, str) and not value.strip() and info.field_name not in cls.may_be_empty:
             kinds = options(cls.model_fields[info.field_name or ""].annotation)
             none = "; write null for none" if type(None) in kinds else ""
@@ -56,33 +56,35 @@ class Part(BaseModel):
         return value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What a traceback or a log shows of a part: without secrets."""
+        """What tracebacks and logs show of a part: no secrets."""
         for name, value in super().__repr_args__():
             yield name, masked_tree(value, name or "")
 
 
 class Workers(Part):
-    """Workers of a row-parallel stage: Ray actors that hold a model and take one part of the rows at a time."""
+    """Workers of a row-parallel stage: Ray actors that load the model once and process part after part of the rows."""
 
     min_workers: int = Field(default=1, ge=1)
-    """Actors kept running."""
-    max_workers: int = Field(default=1, ge=1)
-    """Actors started at most while parts are waiting."""
+    """Workers that start at once and keep running; more are added, up to `max_workers`, while parts are waiting."""
+    max_workers: Basic[int] = Field(default=1, ge=1)
+    """Upper limit of workers. Raise it to use more GPUs, cores or nodes at the same time."""
     num_cpus: float = Field(default=1, gt=0)
-    """CPU cores an actor reserves; it also limits its threads to this number."""
-    num_gpus: float = Field(default=0, ge=0)
-    """GPUs an actor reserves; a fraction shares one GPU between actors. An MLLM's: its `tensor_parallel_size`."""
+    """CPU cores reserved per worker, and the number of threads it may use."""
+    num_gpus: Basic[float] = Field(default=0, ge=0)
+    """GPUs per worker; 0 computes on the CPU, a fraction lets several workers share a GPU. For an MLLM give its
+    `tensor_parallel_size`."""
     accelerator_type: str | None = None
-    """Only on nodes with this accelerator, as Ray names it (A100, H100, L4 …); null: any."""
+    """Run only on nodes with this accelerator, by Ray's name for it (A100, H100, L4 …); null: on any."""
     memory_gb: float | None = Field(default=None, gt=0)
-    """Memory an actor reserves, GiB, so that Ray does not put too many on a node; null: none reserved."""
+    """Memory reserved per worker, in GiB. Set it where Ray places more workers on a node than its memory can hold;
+    null: nothing is reserved."""
     rows_per_part: int = Field(default=1024, ge=1)
-    """Rows a part file holds: what is lost at most when a worker dies, and the unit of progress. A table that was begun
-    goes on with the size it was begun with."""
+    """Rows per part file: the most that is lost when a worker dies, and the unit of progress. A table that has been
+    started keeps the size it was started with."""
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:
-        """Where they compute, by what they reserve: the driver, which asks, may have another device or none."""
+        """The device they compute on, by what they reserve: the driver, which asks, may have another one."""
         return "cuda" if self.num_gpus else "cpu"
 
     @model_validator(mode="after")
@@ -95,23 +97,24 @@ class Workers(Part):
 
 
 class TrainWorkers(Part):
-    """Workers of a training stage under Ray Train."""
+    """Workers of a training stage (Ray Train)."""
 
     num_workers: int = Field(default=1, ge=1)
-    """Data-parallel processes, at most where `min_workers` is given."""
+    """Data-parallel training processes; the maximum where `min_workers` is set."""
     min_workers: int | None = Field(default=None, ge=1)
-    """Elastic: begin or go on with as few as these where there is no room for all, and add workers, from the last
-    checkpoint, when there is (looked at once a minute). A step stays the step of all images. null: always all."""
+    """Elastic training: start or continue with as few workers as this where resources are short, and add workers, from
+    the last checkpoint, once they are free (checked once a minute). The batch size stays the same. null: always wait
+    for all `num_workers`."""
     num_cpus: float = Field(default=2, gt=0)
-    """CPU cores a worker reserves; it also limits its threads to this number."""
-    use_gpu: bool = False
-    """One GPU a worker, with nccl instead of gloo."""
+    """CPU cores reserved per worker, and the number of threads it may use."""
+    use_gpu: Basic[bool] = False
+    """Train on GPUs, one per worker (with NCCL instead of Gloo)."""
     max_failures: int = Field(default=3, ge=-1)
-    """Restarts from the last checkpoint after a worker died; -1: without limit."""
+    """How often training restarts from its last checkpoint after a worker died; -1: without limit."""
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:
-        """Where they compute."""
+        """The device they compute on."""
         return "cuda" if self.use_gpu else "cpu"
 
     @model_validator(mode="after")

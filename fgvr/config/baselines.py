@@ -25,11 +25,12 @@ class Cased(Part):
     """`cased`: names from the captions nearest to an image."""
 
     captions: str | None = None
-    """Caption database: .csv or .parquet with `column`, or .txt with one a line; null: the field guide's own."""
+    """Caption database: .csv or .parquet with the column `column`, or .txt with one caption per line; null: the field
+    guide's own."""
     column: str = "caption"
-    """Column of the captions."""
+    """Column with the captions."""
     retrieved: int = Field(default=10, ge=1)
-    """Captions retrieved for an image (public code: 10)."""
+    """Captions retrieved per image (public code: 10)."""
     image_weight: float = Field(default=0.7, ge=0, le=1)
     """Weight of the image against the centroid of its captions (public code: 0.7)."""
 
@@ -38,15 +39,15 @@ class Prototypes(Part):
     """The text and image classifier of `prototypes`, `finer` and `findr`."""
 
     text_weight: float = Field(default=0.7, ge=0, le=1)
-    """Weight of a name's text against the mean of its voters' views (FineR, FiNDR: 0.7)."""
+    """Weight of a name's text against the mean of the views of the images that voted for it (FineR, FiNDR: 0.7)."""
     views: int = Field(default=10, ge=0)
-    """Augmented views of each discovery image beside the plain one (FineR, FiNDR: 10)."""
+    """Augmented views of each discovery image besides the plain one (FineR, FiNDR: 10)."""
     min_crop: float = Field(default=0.5, gt=0, le=1)
     """Smallest share of the image's area that a view shows (FineR: 0.5)."""
     template: NameTemplate = "{}"
     """Prompt of a name (FineR, FiNDR: the bare name)."""
     seed: int = Field(default=0, ge=0)
-    """Of the views."""
+    """Random seed of the views."""
 
 
 class Finer(Part):
@@ -55,32 +56,34 @@ class Finer(Part):
     llm: Mllm | None = None
     """Language model that proposes names; null: `questions.llm`."""
     names: int = Field(default=3, ge=1)
-    """Names asked for an image (FineR: 3)."""
+    """Names requested per image (FineR: 3)."""
     max_tokens: int = Field(default=128, ge=1)
-    """Longest reply, tokens."""
+    """Longest reply, in tokens."""
     temperature: float = Field(default=0.9, ge=0)
-    """Of the replies (FineR: 0.9)."""
+    """Sampling temperature of the replies (FineR: 0.9)."""
     seed: int = Field(default=0, ge=0)
-    """Of the replies."""
+    """Random seed of the replies."""
 
 
 class Findr(Part):
-    """`findr`: the MLLM is told what kind of thing it sees and whose eyes to use."""
+    """`findr`: the prompt says what kind of thing the image shows and which expert is speaking."""
 
     category: str | None = None
     """What the images show, in the singular ("bird"); null: the MLLM is asked, over a few images."""
     unit: str | None = None
-    """What kinds of it are called ("species", "breed", "model"); null: the MLLM is asked."""
+    """What the kinds of it are called ("species", "breed", "model"); null: the MLLM is asked."""
     expert: str | None = None
-    """Who knows them ("ornithologist"); null: the MLLM is asked."""
+    """Who can tell them apart ("ornithologist"); null: the MLLM is asked."""
     images: int = Field(default=3, ge=1)
-    """Images, side by side in one, that the MLLM is asked over (FiNDR: 3)."""
+    """Images, side by side in one, about which the MLLM is asked these (FiNDR: 3)."""
     prompt: SubjectPrompt = FINDR_PROMPT
     """What is asked about each discovery image; {category}, {unit} and {expert} are filled in."""
 
 
 class Baselines(Part):
-    """Methods of `evaluate.methods` beside NeaR, the students, the MLLM and zero-shot CLIP with its names."""
+    """baselines: methods of `evaluate.methods` besides NeaR, the students, the MLLM, and zero-shot CLIP with the MLLM's
+    names.
+    """
 
     wordnet: WordNet = WordNet()
     cased: Cased = Cased()

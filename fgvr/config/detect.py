@@ -7,76 +7,77 @@ from typing import Literal
 from pydantic import Field
 
 from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.tree import Basic
 
 
 class Detector(Part):
     """The detector: torchvision's Faster R-CNN over a feature pyramid of a timm backbone."""
 
     backbone: str = "resnet18"
-    """Any timm model with feature maps (paper: mobilenetv2_100, resnet18, resnet50)."""
+    """Name of a timm model with feature maps (paper: mobilenetv2_100, resnet18, resnet50)."""
     image_size: int = Field(default=800, ge=32)
-    """Images are resized to this shorter side, pixels."""
+    """Shorter side that images are resized to, in pixels."""
     max_size: int = Field(default=1333, ge=32)
-    """Longer side at most, pixels; the shorter one then stays below `image_size`."""
+    """Upper limit of the longer side, in pixels; the shorter one then stays below `image_size`."""
     anchors: tuple[int, ...] = Field(default=(32, 64, 128, 256, 512), min_length=1)
-    """Side of the anchors of each pyramid level, pixels: one a feature map of the backbone, and one more."""
+    """Side of the anchors of each pyramid level, in pixels: one per feature map of the backbone, and one more."""
     channels: int = Field(default=256, ge=8)
-    """Channels of the pyramid."""
+    """Channels of the feature pyramid."""
     head_width: int = Field(default=1024, ge=8)
-    """Width of the head that classifies proposals."""
+    """Width of the layers that classify proposals."""
     proposals: int = Field(default=1000, ge=1)
-    """Proposals an image that are classified; twice as many a level enter their suppression in training."""
+    """Proposals classified per image; in training, twice as many per level enter non-maximum suppression."""
     sampled_boxes: int = Field(default=512, ge=1)
-    """Proposals an image that the classifier's loss is computed on."""
+    """Proposals per image on which the classification loss is computed."""
     freeze_norm: bool = False
-    """Keep the backbone's batch normalisation as it came: with `detect.pretrained` and few images a worker."""
+    """Keep the batch normalisation of the backbone fixed: for `detect.pretrained` with few images per worker."""
 
 
 class Detect(Part):
-    """detect: an object detector, with MaKD's aspect loss on its backbone; not a part of the whole job."""
+    """detect: an object detector, with MaKD's aspect loss on its backbone; not part of the whole job."""
 
     model: Detector = Detector()
     """The network."""
-    pretrained: bool = False
-    """Start the backbone from timm's ImageNet weights (fetched from the hub) instead of at random."""
+    pretrained: Basic[bool] = False
+    """Start the backbone from timm's ImageNet weights (downloaded from the hub) instead of random ones."""
     split: str = "train"
-    """Images trained on."""
+    """Split to train on."""
     test_split: str = "test"
-    """Images whose objects are detected and scored."""
+    """Split whose objects are detected and scored."""
     alpha: float = Field(default=4, ge=0)
     """Weight of the aspect loss; 0: without aspects."""
     aspects: Literal["mllm", "truth"] = "mllm"
-    """p(yes) of whole images: by the MLLM (the stage aspects), or the drawn scenes' truth."""
+    """Source of p(yes) of whole images: the MLLM (stage aspects), or the truth of the drawn scenes."""
     questions: int | None = Field(default=None, ge=1)
-    """Q, the aspects that are learned, the first by rank (paper: 50); null: all."""
-    epochs: int = Field(default=12, ge=1)
+    """Q, the number of aspects learned: the best ranked questions (paper: 50); null: all."""
+    epochs: Basic[int] = Field(default=12, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(default=8, ge=1)
-    """Images a step, over all workers."""
+    """Images per step, over all workers."""
     lr: float = Field(default=0.01, gt=0)
-    """Learning rate of SGD."""
+    """Peak learning rate of SGD."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Of SGD."""
+    """Weight decay of SGD."""
     schedule: Literal["milestones", "cosine"] = "milestones"
-    """`milestones`: a tenth of the rate after each; `cosine`: to zero."""
+    """Learning rate schedule: `milestones` divides the rate by ten after each of them; `cosine` lowers it to zero."""
     milestones: tuple[int, ...] = (8, 11)
-    """Epochs after which the rate falls."""
+    """Epochs after which the learning rate is divided by ten (schedule `milestones`)."""
     warmup_epochs: float = Field(default=0.1, ge=0)
-    """Epochs of linear warm-up."""
+    """Epochs of linear warm-up of the learning rate; fractions are allowed."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Gradients are scaled down to this norm; null: never."""
+    """Largest norm of the gradients, which are scaled down to it; null: no clipping."""
     checkpoint_epochs: int = Field(default=1, ge=1)
-    """Epochs from one checkpoint to the next: what is lost at most when a worker dies."""
+    """Epochs between checkpoints: the most that is lost when a worker dies."""
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
-    """Detections with a lower score are left out."""
+    """Lowest score of a detection; those below it are dropped."""
     max_detections: int = Field(default=100, ge=1)
-    """Detections kept an image (COCO's metrics: 100)."""
+    """Detections kept per image (COCO's metrics: 100)."""
     batch_images: int = Field(default=8, ge=1)
-    """Images in a forward pass of detection."""
+    """Images per forward pass of detection. Lower it when memory runs out."""
     seed: int = Field(default=0, ge=0)
-    """Of weights, order and flips."""
+    """Random seed of weights, order and flips."""
     workers: TrainWorkers = TrainWorkers()
     infer_workers: Workers = Workers(rows_per_part=256)
-    """Where the trained detector runs."""
+    """Workers that run the trained detector."""

@@ -1,4 +1,4 @@
-"""Fields that another field makes meaningless, so that whoever gives one as a flag hears that nothing comes of it."""
+"""Fields that have no effect because of another field, so that whoever sets one as a flag is told."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
         else ""
     ),
 }
-"""Why a field has no effect, by its name; "" where it has."""
+"""Why a field has no effect, by its name; "" where it has one."""
 
 
 def without_effect(config: Config, given: Collection[str]) -> list[str]:

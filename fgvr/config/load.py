@@ -1,4 +1,4 @@
-"""From a preset, a YAML file and `--dotted.flags` to a checked config; and the help text that lists every field.
+"""From a preset, a YAML file and `--dotted.flags` to a checked config.
 
 Later layers win: defaults, then the file named by `--config`, then flags, whose order does not count. Where a layer
 names another `kind` of a backend or source, the fields that lower layers gave to the old kind are dropped; those of the
@@ -11,6 +11,8 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,10 +21,11 @@ from pydantic import ValidationError
 
 from fgvr import storage
 from fgvr.config.data import TableSource, check_path_is_read
-from fgvr.config.explain import explain
+from fgvr.config.explain import OWN_FLAGS, explain, suggestion
+from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
 from fgvr.config.run import Config
-from fgvr.config.tree import default_kinds, known_leaves, merge, nested, options, type_name
+from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, options
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
 from fgvr.safe_text import MASK, masked_tree
@@ -37,7 +40,9 @@ class ConfigError(UserError, ValueError):
     """A config that cannot be used; the message names the field, the value and what is allowed."""
 
 
-def load_config(argv: Sequence[str], presets: Path, description: str = "", default: str = "demo") -> Config:
+def load_config(
+    argv: Sequence[str], presets: Path, description: str = "", default: str = "demo", stage: str = ""
+) -> Config:
     """The config of a command line: `[--config NAME_OR_FILE] [--field.name VALUE …]`; `--help` prints and exits.
 
     Args:
@@ -45,12 +50,13 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
         presets: folder of shipped presets; `--config demo` means its demo.yaml.
         description: first paragraph of `--help`.
         default: preset used without `--config`.
+        stage: part of the script's own stage, to which `--help` keeps; "" or another name: all of them.
 
     Raises:
         ConfigError: an unknown field or file, or a value that is not allowed.
     """
-    if "--help" in argv or "-h" in argv:
-        sys.stdout.write(help_text(description, presets))
+    if (topic := help_topic(argv)) is not None:
+        sys.stdout.write(help_page(argv, topic, presets, description, stage=stage, default=default))
         raise SystemExit(0)
     name, given = _parse_flags(argv)
     tree = default_kinds(Config)
@@ -59,17 +65,29 @@ def load_config(argv: Sequence[str], presets: Path, description: str = "", defau
         _check_source(layer, tree)
         tree = merge(tree, layer)
     config = build(tree)
-    for sentence in without_effect(config, _names(flags)):
+    for sentence in without_effect(config, flat(flags)):
         log.warning("%s", sentence)
     return config
 
 
-def _names(layer: dict[str, Any], part: str = "") -> list[str]:
-    """Dotted names of all fields of a layer."""
-    below = [
-        _names(value, f"{part}{key}.") if isinstance(value, dict) else [f"{part}{key}"] for key, value in layer.items()
-    ]
-    return [name for names in below for name in names]
+def help_page(
+    argv: Sequence[str], topic: str, presets: Path, description: str, *, stage: str = "", default: str = "demo"
+) -> str:
+    """The page of a topic, with the values of the preset or file that the command line names beside the defaults.
+
+    See `load_config`; raises ConfigError for a topic that is none.
+    """
+    topic = topic.replace("-", "_")
+    if not is_topic(topic):
+        raise ConfigError(f"--help {topic}: there is no such part or field{suggestion(topic)}")
+    named = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    named += [name for flag, name in pairwise(argv) if flag == "--config"]
+    preset = (named or [default])[0]
+    try:
+        values = flat(read_preset(preset, presets))
+    except ConfigError:  # who asks for help may not have the file yet
+        values = {}
+    return help_text(description, presets, topic, stage=stage, preset=preset, values=values)
 
 
 def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:
@@ -115,8 +133,9 @@ def read_preset(name: str, presets: Path) -> dict[str, Any]:
     shipped = presets / f"{name}.yaml"
     uri = str(shipped) if shipped.exists() else name
     if not storage.exists(uri):
-        known = ", ".join(sorted(file.stem for file in presets.glob("*.yaml")))
-        raise ConfigError(f"--config {name}: no such file, and no such preset (there are: {known})")
+        known = sorted(file.stem for file in presets.glob("*.yaml"))
+        meant = "".join(f"; did you mean {close}?" for close in get_close_matches(name, known, n=1))
+        raise ConfigError(f"--config {name}: no such file, and no such preset (there are: {', '.join(known)}){meant}")
     try:
         tree = with_environment(read_yaml(decoded(storage.read_bytes(uri))))
     except UnicodeDecodeError as error:
@@ -160,12 +179,15 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
-            raise ConfigError(f"{word!r}: expected --field.name VALUE (see --help)")
+            meant = f"; did you mean --{word}?" if is_topic(word.partition("=")[0].replace("-", "_")) else ""
+            raise ConfigError(f"{word!r}: expected --field.name VALUE (see --help){meant}")
         name, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
-            if following is None:
-                raise ConfigError(f"--{name}: a value is missing")
+            if following is None or _is_flag(following):
+                before = "" if following is None else f" before {following}"
+                choice = " (true or false)" if _is_switch(name) else ""
+                raise ConfigError(f"--{name}: a value is missing{before}{choice}")
             value = following
         if name == "config":
             if config is not None:  # the first one's fields would be dropped without a word
@@ -174,6 +196,16 @@ def _parse_flags(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]
         else:
             overrides.append((name.replace("-", "_"), value))
     return config, overrides
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is the name of a field with dashes before it, which is no value that somebody means."""
+    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+    return word.startswith("--") and (name in OWN_FLAGS or any(leaf.name == name for leaf in known_leaves(Config)))
+
+
+def _is_switch(name: str) -> bool:
+    return any(leaf.annotation is bool for leaf in known_leaves(Config) if leaf.name == name.replace("-", "_"))
 
 
 def _flag_layer(given: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -237,28 +269,3 @@ def _with_variable(name: str, text: str) -> str:
         return str(with_environment(text))
     except FieldError as error:
         raise ConfigError(f"--{name}: {error}") from None
-
-
-def help_text(description: str, presets: Path) -> str:
-    """Every field with its type, default and meaning."""
-    lines = [description.strip(), "", "Usage: [--config PRESET_OR_FILE] [--plan] [--FIELD VALUE …]", ""]
-    lines += [
-        "--plan (or --dry-run): check the config, say what models will be asked and what it costs, start nothing",
-        "",
-    ]
-    lines += ["Exit status: 0 done; 1 stopped on the way, the same command goes on; 2 not started: mend it", ""]
-    lines += ["Presets: " + ", ".join(sorted(file.stem for file in presets.glob("*.yaml"))), ""]
-    lines += ["Fields and their defaults, some of which a preset (demo, where --config is not given) sets otherwise:"]
-    for leaf in known_leaves(Config):
-        if leaf.name.endswith(".kind"):
-            lines += ["", f"  --{leaf.name} {leaf.default}, and its fields:"]
-            continue
-        shown = "required" if repr(leaf.default) == "PydanticUndefined" else f"default {_yaml_value(leaf.default)}"
-        lines += [f"  --{leaf.name}  ({type_name(leaf.annotation)}; {shown})"]
-        lines += [f"      {' '.join(leaf.meaning.split())}"]
-    return "\n".join(lines) + "\n"
-
-
-def _yaml_value(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=200).replace("\n...", "").strip()

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
 from fgvr.config.texts import NameTemplate
+from fgvr.config.tree import Basic
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
@@ -82,38 +83,38 @@ class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=T
     """An open model that vLLM runs inside the worker."""
 
     kind: Literal["vllm"] = "vllm"
-    model: str = DEMO_MODEL
+    model: Basic[str] = DEMO_MODEL
     """`demo` (the tiny model shipped here), a folder (local or s3://), or a hub name (OpenGVLab/InternVL3_5-8B-HF)."""
     revision: str | None = None
-    """Revision of a hub model; null: the newest when the run asks, whose commit stands in its fingerprints."""
+    """Revision of a hub model; null: the newest one when the run starts, whose commit is recorded."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of the weights; auto: as in the checkpoint, and 16 bits for one in float32."""
+    """Precision of the weights; auto: as in the checkpoint, but 16 bits for a float32 one."""
     max_model_len: int | None = Field(default=None, ge=16)
-    """Longest prompt plus answer, tokens; null: what the model allows."""
+    """Longest prompt plus answer, in tokens; null: the model's own limit. Lower it when the KV cache does not fit."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`)."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of the GPU's memory that the engine takes, less where engines share one; without effect on a CPU."""
+    """Share of the GPU's memory that the engine takes, less where engines share a GPU; without effect on a CPU."""
     cpu_kv_cache_gb: float = Field(default=1, gt=0)
-    """Memory for the key-value cache on a CPU, GiB; without effect on a GPU."""
+    """Memory for the KV cache on a CPU, in GiB; without effect on a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
-    """Requests the engine works on at once."""
+    """Requests that the engine processes at the same time."""
     images_in_flight: int = Field(default=64, ge=1)
-    """Images whose answers are being computed at once; with `image_cache_gb` it bounds the memory of pixels."""
+    """Images whose answers are computed at the same time; with `image_cache_gb` it bounds the memory for pixels."""
     image_cache_gb: float = Field(default=1, gt=0)
-    """Preprocessed images kept for further questions about them, GiB."""
+    """Memory for preprocessed images that are kept for further questions about them, in GiB."""
     share_rendering: bool = True
-    """Preprocess and expand an image once for all its questions; turned off by itself where a model does not allow
+    """Preprocess and expand an image once for all its questions; turned off automatically where a model does not allow
     it."""
     enforce_eager: bool | None = None
-    """No compilation and no CUDA graphs: starts sooner, runs slower on a GPU; null: only on a CPU."""
+    """No compilation and no CUDA graphs: starts faster, runs slower on a GPU; null: only on a CPU."""
     separate_process: bool = False
-    """The engine in a process of its own, so that preprocessing and a GPU work at the same time."""
+    """Run the engine in a process of its own, so that preprocessing and the GPU work at the same time."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of the engine; answers at temperature 0 do not depend on it."""
+    """Random seed of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of vLLM's engine (`vllm.EngineArgs`), by its own names; those that have a field here, and those
-    that it does not know, are refused."""
+    """Further arguments of vLLM's engine (`vllm.EngineArgs`), under vLLM's names; those that have a field here, and
+    those that vLLM does not know, are refused."""
 
     @property
     def title(self) -> str:
@@ -167,33 +168,34 @@ class OpenAIBackend(Backend, runs_here=False, billed_by_token=True, scores_names
     """A model behind an OpenAI-compatible server: proprietary models, or `vllm serve` elsewhere."""
 
     kind: Literal["openai"] = "openai"
-    base_url: str = "https://api.openai.com/v1"
-    """The server's address, up to and with /v1."""
-    model: str = Field(min_length=1)
-    """The model's name at that server."""
+    base_url: Basic[str] = "https://api.openai.com/v1"
+    """Address of the server, up to and including /v1."""
+    model: Basic[str] = Field(min_length=1)
+    """Name of the model on that server."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; the key itself never stands in a config. `http://` may need none."""
+    """Environment variable that holds the API key; the key itself never stands in a config. `http://` addresses may
+    need none."""
     concurrency: int = Field(default=16, ge=1)
-    """Requests open at once, a worker."""
+    """Concurrent requests per worker."""
     timeout_seconds: float = Field(default=60, gt=0)
-    """Limit of one request, from its first byte to the reply's last."""
+    """Longest time of one request, in seconds, until its reply is complete."""
     max_retries: int = Field(default=6, ge=0)
-    """Tries after the first, with growing pauses, for server errors and broken connections; a server that asks to slow
-    down is waited for by time instead (`max_wait_minutes`). 0: nothing is tried again, whatever the server asks."""
+    """Retries, with growing pauses, after server errors and broken connections; a server that asks to slow down is
+    bounded by time instead (`max_wait_minutes`). 0: no retries at all."""
     max_wait_minutes: float = Field(default=15, gt=0)
-    """How long a server that asks to slow down (429, Retry-After) and answers nobody is waited for before the job ends;
-    what is finished stays, and the same command goes on."""
+    """Minutes to wait for a server that asks to slow down (429, Retry-After) and answers no request, before the job
+    ends; what is finished is kept, and the same command continues."""
     image_detail: Literal["auto", "low", "high"] = "auto"
-    """What the server is asked to look at, where it offers the choice."""
+    """Level of detail that the server is asked to use, where it offers the choice."""
     max_image_side: int = Field(default=2048, ge=32)
-    """Larger images are scaled down before they are sent; pixels."""
+    """Longest side of the images sent, in pixels; larger ones are scaled down. Lower it to pay for fewer tokens."""
     answer_logprobs: bool = False
-    """Ask for the log-probability of answers; not every server gives it."""
+    """Request the log-probability of answers; not every server provides it."""
     top_logprobs: int = Field(default=20, ge=2, le=20)
-    """Most probable first tokens asked for in aspects; a server may allow fewer (5)."""
+    """Number of most probable first tokens requested in aspects; a server may allow fewer (5)."""
     reply_cache: str | None = RUN_REPLIES
-    """Where good replies are kept by the content of their request, so that none is paid for twice: `run` (`replies/` in
-    the run folder), a folder or URL that several runs share, or null: nowhere. Failures are never kept."""
+    """Where good replies are kept, by the content of their request, so that none is paid for twice: `run` (`replies/`
+    in the run folder), a folder or URL that several runs share, or null: nowhere. Failures are never kept."""
 
     @property
     def title(self) -> str:
@@ -232,23 +234,23 @@ class SimulatedBackend(Backend, runs_here=True, billed_by_token=False, scores_na
 
     kind: Literal["simulated"] = "simulated"
     names: int = Field(default=1000, ge=1)
-    """Kinds of things; of which kind an image is, its content decides by a hash."""
+    """Number of kinds of things; a hash of an image's content decides which kind it shows."""
     accuracy: float = Field(default=0.7, ge=0, le=1)
     """Share of answers that name the image's own kind; the others name any other."""
     rare_names: float = Field(default=0.002, ge=0, le=1)
-    """Share of answers with a name that no other image gets, as the inventions of a real model."""
+    """Share of answers with a name that no other image gets, like the inventions of a real model."""
     request_seconds: float = Field(default=0, ge=0)
-    """Time of a request without its tokens, seconds."""
+    """Time per request without its tokens, in seconds."""
     tokens_per_second: float | None = Field(default=None, gt=0)
-    """Output tokens of one request a second; null: they take no time."""
+    """Output tokens per second of one request; null: tokens take no time."""
     concurrency: int = Field(default=64, ge=1)
-    """Requests that an engine works on at once; others wait."""
+    """Requests that an engine processes at the same time; others wait."""
     start_seconds: float = Field(default=0, ge=0)
-    """Time that loading takes, seconds."""
+    """Time that loading takes, in seconds."""
     failures: dict[EngineReason, float] = Field(default_factory=dict)
     """Shares of images that fail, by reason; the same images in every run."""
     seed: int = Field(default=0, ge=0)
-    """Another seed gives other answers to the same images."""
+    """Random seed of the answers."""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -289,17 +291,18 @@ Mllm = Annotated[VllmBackend | OpenAIBackend | SimulatedBackend, Field(discrimin
 
 
 class Clip(Part):
-    """The CLIP model of embeddings, zero-shot classification and prompt learning (open_clip)."""
+    """clip: the CLIP model (open_clip) of embeddings, zero-shot classification and prompt learning."""
 
-    model: str = DEMO_MODEL
+    model: Basic[str] = DEMO_MODEL
     """`demo` (the tiny model shipped here), an open_clip name (ViT-B-16-quickgelu), a local-dir folder, or a hub name
     (hf-hub:timm/ViT-B-16-SigLIP)."""
     revision: str | None = None
-    """Revision of a hub model; null: the newest when the run asks, whose commit stands in its fingerprints."""
-    pretrained: str | None = None
-    """open_clip's weights tag (openai, laion2b_s34b_b88k …) or a file, local or s3://; null for `demo` and folders."""
+    """Revision of a hub model; null: the newest one when the run starts, whose commit is recorded."""
+    pretrained: Basic[str | None] = None
+    """open_clip's tag of the weights (openai, laion2b_s34b_b88k …) or a file, local or s3://; null for `demo` and
+    folders."""
     template: NameTemplate = "a photo of a {}."
-    """Prompt of zero-shot classification; {} is the name."""
+    """Prompt of zero-shot classification; {} is replaced by the name."""
 
 
 class ClipVectors(Part):
@@ -311,19 +314,19 @@ class ClipVectors(Part):
 
 
 class SimulatedVectors(Part):
-    """Made-up vectors: images of one kind, as `mllm.kind simulated` has kinds, lie together. Never a default."""
+    """Made-up vectors: images of one kind, in the sense of `mllm.kind simulated`, lie together. Never a default."""
 
     made_up: ClassVar[bool] = True
 
     kind: Literal["simulated"] = "simulated"
     dim: int = Field(default=512, ge=1)
-    """Length of the vectors."""
+    """Dimensions of the vectors."""
     names: int = Field(default=1000, ge=1)
-    """Kinds of things; those of the simulated backend where both are equal, and the seeds are."""
+    """Number of kinds; they are those of the simulated backend where number and seed are the same."""
     spread: float = Field(default=0.7, ge=0)
     """How far images of a kind lie apart: the cosine of two of them is about 1 / (1 + spread²)."""
     seed: int = Field(default=0, ge=0)
-    """Another seed gives other kinds and vectors."""
+    """Random seed of kinds and vectors."""
 
 
 Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]

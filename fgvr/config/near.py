@@ -10,57 +10,60 @@ from fgvr.config.base import Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
+from fgvr.config.tree import Basic
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
 _LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
 LISTED_PROMPT = f"{_LIST}, one label per line, without any other text."
 LISTED_QUESTION = f"{_LIST}."
-"""The same without the form of the answer, for structured ones."""
+"""The same for structured answers, whose form the engine enforces."""
 
 
 class Label(Part):
-    """label: the multimodal LLM names the images of the discovery set; answers become a label space."""
+    """label: the multimodal LLM names the images of the discovery set; its answers become a label space."""
 
-    images: Discovery = Discovery()
+    images: Basic[Discovery] = Discovery()
     """The discovery set."""
     prompt: Prompt = LABEL_PROMPT
-    """What the model is asked, beside the image (default: the paper's prompt)."""
+    """What the model is asked about each image (default: the paper's prompt)."""
     samples: int = Field(default=1, ge=1, le=100)
-    """Answers about each image (self-consistency): the more of them give a name, the heavier it weighs among the
-    image's own candidates. Above 1 they must be sampled: set a temperature, e.g. 0.7."""
+    """Answers sampled per image (self-consistency): the more of them give a name, the more it weighs among the image's
+    own candidates. Above 1 a temperature is needed, e.g. 0.7."""
     listed: int = Field(default=1, ge=1, le=50)
-    """Labels asked for in each answer; above 1 with `listed_prompt` (the paper's MLLM-CS asks for 3)."""
+    """Labels requested per answer; above 1 `listed_prompt` is used (the paper's MLLM-CS asks for 3)."""
     listed_prompt: ListPrompt = LISTED_PROMPT
-    """What the model is asked for several labels; {k} becomes `listed`."""
+    """Prompt for several labels; {k} becomes `listed`."""
     answer: Literal["free", "structured"] = "free"
-    """`free`: the model answers as it likes, and the name is read from its words (the paper's way); `structured`: the
-    engine or server holds it to JSON with the name, of lists with confidences, or "not visible" (docs/answers.md)."""
+    """`free`: the model answers in its own words and the name is parsed from them (the paper's way); `structured`: the
+    engine or server constrains it to JSON with the name, for lists also with confidences, or "not visible"
+    (docs/answers.md)."""
     max_tokens: int = Field(default=32, ge=1)
-    """Longest answer, tokens; `listed` times as long for several labels, and longer by what JSON needs. An answer that
-    is cut off before its name was complete is a failed row."""
+    """Longest answer, in tokens; multiplied by `listed` for several labels, and extended by what JSON needs. An answer
+    cut off before its name was complete is a failed row."""
     temperature: float = Field(default=0, ge=0)
-    """0: the most probable answer. Above 0 the answer is sampled, with a seed of its own for every answer."""
+    """Sampling temperature; 0: the most probable answer. Above 0 every answer is sampled with a seed of its own."""
     aliases: str | None = None
-    """CSV with columns `answer,label` that overrules the clean-up: an edited aliases.csv of an earlier run. A line
-    stands for all spellings of its answer, unless another line gives one of them another label: then each for its own.
-    """
+    """CSV with columns `answer,label` that overrides the clean-up of names: an edited aliases.csv of an earlier run. A
+    line covers all spellings of its answer, unless other lines give one of them another label: then each line covers
+    its own spelling only."""
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
-    """Cosine of text embeddings from which names that differ by word order, one letter or added words are one label
-    ("Mallard duck"); plurals and names with one Latin name always are, and at 1 nothing else. Lower, products that
-    differ in a word may be united: look through aliases.csv. null: only case and punctuation are forgiven. Numbers and
-    signs tell names apart at every value: "1.5 l" and "15 l", "C" and "C#"."""
+    """Cosine of text embeddings from which names that differ by word order, one letter or added words are merged into
+    one label ("Mallard duck"). At 1 only plurals and names with the same Latin name are merged. Below 1, products that
+    differ in one word may be merged, too: check aliases.csv. null: only case and punctuation are ignored. Numbers and
+    signs keep names apart at every value: "1.5 l" and "15 l", "C" and "C#"."""
     merge_model: str = "all-MiniLM-L6-v2"
-    """Sentence-BERT of these embeddings, as in evaluate.sentence_model; another one needs another cosine."""
+    """Sentence-BERT model of these embeddings, as in evaluate.sentence_model; another model needs another threshold."""
     duplicate_similarity: float | None = Field(default=None, gt=0, le=1)
-    """Cosine of CLIP vectors from which discovery images are one photo, scaled or compressed anew: the model is asked
-    about one of them, its answer is that of all. Images are embedded first then. null: it is asked about each."""
+    """Cosine of CLIP vectors from which discovery images count as one photo, rescaled or recompressed: the model is
+    asked about one of them, and all get its answer. Images are then embedded first. null: the model is asked about
+    every image."""
     seed: int = Field(default=0, ge=0)
-    """Of sampled answers."""
-    workers: Workers = Workers(rows_per_part=256)
+    """Random seed of sampled answers."""
+    workers: Basic[Workers] = Workers(rows_per_part=256)
 
     @property
     def merges_by_meaning(self) -> bool:
-        """Whether text embeddings are asked which names are one: `merge_model` is needed then."""
+        """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
 
     @model_validator(mode="after")
@@ -77,12 +80,12 @@ class Embed(Part):
     """embed: CLIP image vectors of all samples."""
 
     splits: tuple[str, ...] | None = None
-    """Only these splits; null: all."""
-    images: Literal["all", "needed"] = "all"
-    """Of these splits: `all`, or `needed`, those that are named, that the student learns from or that are evaluated on:
-    all that the job itself reads. Searching among all photos needs the others, too."""
+    """Splits to embed; null: all."""
+    images: Basic[Literal["all", "needed"]] = "all"
+    """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
+    the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)
-    """Images in a forward pass."""
+    """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     vectors: Vectors = ClipVectors()
     """Where the vectors come from."""
     workers: Workers = Workers(rows_per_part=4096)
@@ -91,63 +94,66 @@ class Embed(Part):
 class Candidates(Part):
     """candidates: the labels of an image's nearest neighbours become its candidate set."""
 
-    k: int = Field(default=3, ge=1)
-    """Nearest images, the image itself included (paper: 3). `adaptive` chooses it."""
-    method: Literal["neighbours", "adaptive", "mllm", "random", "single"] = "neighbours"
-    """`neighbours`: all their names; `adaptive`: the likely ones of up to 11 images, weighted by what each vote is
-    worth, as estimated without truth; `mllm`: the image's own names (`label.listed`, the paper's MLLM-CS, or
-    `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`:
-    only its own."""
+    k: Basic[int] = Field(default=3, ge=1)
+    """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
+    method: Basic[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
+    its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
+    MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
+    `single`: only its own label."""
     weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
-    """Initial weights of `neighbours` and `mllm`: the paper's uniform ones, by how many images (or answers) say so, or
-    by the neighbours' cosine similarity."""
+    """Initial weights of the candidates for `neighbours` and `mllm`: uniform as in the paper, by the number of images
+    (or answers) that give the name, or by the cosine similarity of the neighbours."""
     seed: int = Field(default=0, ge=0)
-    """Of the random sets."""
+    """Random seed of the random sets."""
 
 
 class Near(Part):
     """near: prompt learning on candidate sets, CoOp with PRODEN."""
 
     loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"] = "proden"
-    """Partial-label loss; `gce` best bears sets without the truth; `ce`: cross entropy on the MLLM's own label, the
-    lower baseline."""
+    """Partial-label loss. `gce` tolerates sets without the true label best; `ce` is cross entropy on the MLLM's own
+    label, the lower baseline."""
     context_length: int = Field(default=16, ge=1, le=64)
-    """Learned context tokens."""
+    """Number of learned context tokens."""
     context_init: Phrase | None = None
-    """Phrase whose token embeddings start the context, e.g. "a photo of a"; null: N(0, 0.02)."""
+    """Phrase whose token embeddings initialise the context, e.g. "a photo of a"; null: random, N(0, 0.02)."""
     class_specific: bool = False
-    """A context of its own for every name, instead of a shared one."""
+    """Learn a separate context for every name instead of a shared one."""
     name_position: Literal["end", "middle", "front"] = "end"
-    """Where the name stands; at the end the context is a prefix that all names share, which is much quicker."""
-    epochs: int = Field(default=100, ge=1)
+    """Where in the prompt the name stands. At the end the context is a prefix that all names share, which trains much
+    faster."""
+    epochs: Basic[int] = Field(default=100, ge=1)
     """Passes over the discovery set."""
     batch_size: int = Field(default=32, ge=1)
-    """Images a step; one pass of all names through the text tower serves the whole batch."""
-    lr: float = Field(default=0.002, gt=0)
-    """Learning rate of SGD at its peak."""
+    """Images per step; one pass of all names through the text tower serves the whole batch."""
+    lr: Basic[float] = Field(default=0.002, gt=0)
+    """Peak learning rate of SGD."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Of SGD."""
+    """Weight decay of SGD."""
     warmup_epochs: int = Field(default=1, ge=0)
-    """Epochs at a rate of 1e-5 before the cosine schedule."""
+    """Epochs at a learning rate of 1e-5 before the cosine schedule."""
     frozen_epochs: int = Field(default=0, ge=0)
-    """Epochs before candidate weights are updated; a prompt that starts badly can lock in wrong candidates."""
+    """Epochs before the candidate weights are first updated; raise it where a prompt that starts badly locks in wrong
+    candidates."""
     views: int = Field(default=1, ge=1)
-    """Cached augmented views of an image; 1: the plain embedding only."""
+    """Cached augmented views per image; 1: the plain embedding only."""
     text_chunk: int = Field(default=256, ge=1)
-    """Names in the text tower at once; bounds memory at any size of the label space."""
+    """Names in the text tower at once, which bounds memory for any size of label space. Lower it when memory runs out;
+    it does not change the result."""
     validation_share: float = Field(default=0, ge=0, lt=1)
-    """Share of the images held out to choose the best epoch by their candidate sets; 0: the last epoch is taken."""
+    """Share of the images held out to choose the best epoch by their candidate sets; 0: the last epoch is used."""
     checkpoint_steps: int = Field(default=500, ge=1)
-    """Steps between checkpoints: what is lost at most when a worker dies."""
+    """Steps between checkpoints: the most that is lost when a worker dies."""
     gce_q: float = Field(default=0.7, gt=0, le=1)
-    """q of the generalised cross entropy; 1: mean absolute error."""
+    """q of the generalised cross entropy (loss `gce`): near 0 it is cross entropy, at 1 mean absolute error."""
     lws_beta: float = Field(default=1, ge=0)
-    """How much LWS cares for the labels outside the set (paper: 1 or 2)."""
+    """Weight of the labels outside the set (loss `lws`; paper: 1 or 2)."""
     own_weight: float = Field(default=0, ge=0, lt=1)
-    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl), since sets of neighbours can miss
-    the truth."""
+    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl), because sets of neighbours can
+    miss the true label."""
     seed: int = Field(default=0, ge=0)
-    """Of context, order and views."""
-    workers: TrainWorkers = TrainWorkers()
+    """Random seed of the context, the order of images and the views."""
+    workers: Basic[TrainWorkers] = TrainWorkers()

@@ -14,118 +14,127 @@ from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
+from fgvr.config.tree import Basic
 
 
 class Run(Part):
-    """A run: one folder with everything that belongs to it."""
+    """run: one folder with everything that belongs to it."""
 
-    name: str = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run and of its folder."""
-    folder: str = "runs"
-    """Where run folders are: a local path or an URL such as s3://bucket/runs (must be shared by all nodes)."""
+    name: Basic[str] = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and of its folder: letters, digits, dots, dashes and underscores."""
+    folder: Basic[str] = "runs"
+    """Where run folders are created: a local path or a URL such as s3://bucket/runs; all nodes of a cluster must share
+    it."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
-    """A stage stops when more than this share of its rows has failed (of few rows: more than a tenth, at most five)."""
-    retry_failed: bool = False
-    """Finished stages try their failed rows once more."""
+    """Largest share of failed rows in a stage; beyond it the stage stops. Of few rows up to a tenth, five at most, may
+    fail in any case. 0: no row may fail."""
+    retry_failed: Basic[bool] = False
+    """Compute the failed rows of finished stages again."""
     take_over: bool = False
-    """Take the run over from a session that works on it: that one stops by itself. Not saved in config.yaml."""
+    """Take the run over from another session that is working on it, which then stops. Not saved in config.yaml."""
 
 
 class Limits(Part):
-    """Longest waits. Each ends with a message that says what was waited for; work that gets on may take days."""
+    """Longest waits. Each ends with a message that says what was waited for; work that makes progress may take days."""
 
     start_minutes: float = Field(default=60, gt=0)
-    """For a worker to load its model: then it is ended and another one started. A stage stops when three died so and
-    none came up, however large its pool may grow; where `min_workers` begin together, that many and two."""
+    """Minutes that a worker may take to load its model before it is ended and another one is started. A stage stops
+    after three such failures if no worker came up, or, where `min_workers` start together, after that many and two
+    more."""
     silent_minutes: float = Field(default=30, gt=0)
-    """In which a worker finishes nothing, no image, step or batch: then it is ended and its work given to another."""
+    """Minutes in which a worker may finish nothing (no image, step or batch) before it is ended and its work given to
+    another one. Raise it for models that take longer per batch."""
     place_minutes: float = Field(default=120, gt=0)
-    """Without any sign of life, as where no node has room for a worker: then the run stops."""
+    """Minutes without any sign of life, e.g. because no node has room for a worker, before the run stops. Raise it on
+    clusters that scale up slowly."""
 
 
 class Cluster(Part):
-    """The Ray session."""
+    """cluster: the Ray session."""
 
-    address: str | None = None
-    """`auto` or host:port of a running cluster; null: inside a Ray job that cluster, else one on this machine."""
+    address: Basic[str | None] = None
+    """Ray cluster to use: `auto` or host:port of a running one; null: the job's own cluster inside a Ray job, else a
+    session started on this machine."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """Cores that a session on this machine may use; null: all."""
+    """CPU cores that a session on this machine may use; null: all."""
     num_gpus: int | None = Field(default=None, ge=0)
     """GPUs that a session on this machine may use; null: all."""
     object_store_gb: float | None = Field(default=0.5, gt=0)
-    """Object store of a session on this machine, GiB (only names and numbers go through it); null: Ray's default."""
+    """Object store of a session on this machine, in GiB (only names and numbers go through it); null: Ray's default."""
     loopback: bool = True
-    """A session on this machine listens on 127.0.0.1 alone; false: others reach its ports, too, with its token."""
+    """A session on this machine listens on 127.0.0.1 only; false: other machines can reach its ports, too, with its
+    token."""
     metrics_port: int | None = Field(default=None, ge=1024, le=65535)
-    """Port of the Prometheus endpoint of a session on this machine; null: a free one."""
+    """Port of the Prometheus endpoint of a session on this machine; null: any free one."""
     worker_logs: bool = False
-    """Show what workers write on the console, too; it is always in Ray's own log folder."""
+    """Also show on the console what workers write; Ray's log folder always has it."""
     limits: Limits = Limits()
 
 
 class Tracking(Part):
-    """MLflow."""
+    """tracking: where MLflow records the run."""
 
     uri: str | None = None
-    """Tracking server or store; null: MLFLOW_TRACKING_URI, else SQLite in the run folder."""
+    """MLflow tracking server or store; null: MLFLOW_TRACKING_URI, else SQLite in the run folder."""
     experiment: str = "fgvr"
-    """Experiment that the runs belong to."""
+    """MLflow experiment that the runs belong to."""
     log_models: bool = True
-    """Log NeaR and the student as pyfunc models."""
+    """Log NeaR and the students as MLflow pyfunc models."""
 
 
 Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer", "findr", "near", "base", "makd"]
 
 
 class Evaluate(Part):
-    """evaluate: how good each method is on the evaluation images, and what it cost."""
+    """evaluate: how good each method is on the evaluation images, and what it costs."""
 
     split: str = "test"
-    """Images that are evaluated on; never trained on."""
-    max_images: int | None = Field(default=None, ge=1)
-    """So many at random; null: all."""
-    methods: tuple[Method, ...] = ("mllm", "zs_clip", "near", "base", "makd")
-    """Methods compared; `mllm` asks the large model about every evaluation image. docs/methods.md describes all."""
+    """Split to evaluate on; it is never trained on."""
+    max_images: Basic[int | None] = Field(default=None, ge=1)
+    """Number of images, drawn at random; null: the whole split. The MLLM as a method is asked about each of them."""
+    methods: Basic[tuple[Method, ...]] = ("mllm", "zs_clip", "near", "base", "makd")
+    """Methods to compare; `mllm` asks the large model about every evaluation image. docs/methods.md describes all."""
     sentence_model: str = "all-MiniLM-L6-v2"
-    """Sentence-BERT of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of two do not compare."""
-    prices: str | None = None
-    """YAML file with the prices of tokens and machine hours, or `shipped`, those that come with this version; null: US$
-    are unknown in the report, and estimates before the start are by the shipped ones."""
+    """Sentence-BERT model of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of different models
+    cannot be compared."""
+    prices: Basic[str | None] = None
+    """YAML file with prices of tokens and machine hours, or `shipped` for those that come with this version; null: the
+    report shows no US$, and estimates before the start use the shipped prices."""
     hyphen_to_space: bool = False
-    """sIoU: `Black-footed` as two words, instead of the public code's `blackfooted`."""
+    """sIoU: count `Black-footed` as two words, where the public code has `blackfooted`."""
     bootstrap: int = Field(default=1000, ge=0)
-    """Resamples behind the 95% confidence intervals; 0: none."""
+    """Number of resamples for the 95% confidence intervals; 0: no intervals."""
     report_images: int = Field(default=24, ge=0)
-    """Example images in the report."""
+    """Number of example images in the report."""
     seed: int = Field(default=0, ge=0)
-    """Of samples and resamples."""
+    """Random seed of the image sample and the resamples."""
 
 
 class Infer(Part):
     """infer: a trained model classifies samples."""
 
-    model: str | None = None
+    model: Basic[str | None] = None
     """Folder of a trained model; null: this run's student (with aspects)."""
-    split: str | None = None
-    """Only this split; null: all samples."""
+    split: Basic[str | None] = None
+    """Split to classify; null: all samples."""
     abstain_below: float = Field(default=0, ge=0, le=1)
-    """Predictions with a lower score are marked as abstained."""
+    """Predictions with a lower score are marked as abstained. Raise it for fewer, surer labels."""
     batch_images: int = Field(default=64, ge=1)
-    """Images in a forward pass."""
+    """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     workers: Workers = Workers(rows_per_part=4096)
 
 
 class Config(Part):
     """Everything that decides what a run computes and where."""
 
-    run: Run = Run()
-    cluster: Cluster = Cluster()
+    run: Basic[Run] = Run()
+    cluster: Basic[Cluster] = Cluster()
     tracking: Tracking = Tracking()
-    ingest: Ingest = Ingest()
-    mllm: Mllm = VllmBackend()
-    """The multimodal LLM of label, aspects and class_scores: `kind: vllm` or `kind: openai` (or, for measurements
-    without a model, `kind: simulated`)."""
-    clip: Clip = Clip()
+    ingest: Basic[Ingest] = Ingest()
+    mllm: Basic[Mllm] = VllmBackend()
+    """mllm: the multimodal LLM that label, aspects and class_scores ask; `simulated` is for measurements without a
+    model."""
+    clip: Basic[Clip] = Clip()
     label: Label = Label()
     embed: Embed = Embed()
     neighbours: NeighbourSearch = NeighbourSearch()

@@ -1,4 +1,4 @@
-"""Texts of the config in which something is filled in, or that are said to a model: one that cannot work is refused."""
+"""Text fields of the config that are prompts or templates; those that cannot work are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _said(text: str) -> str:
 
 
 def _with_name(text: str) -> str:
-    """A template is filled by replacing {}, so that names may hold braces of their own."""
+    """A template is filled in by replacing {}, so that names may contain braces of their own."""
     if "{}" not in text:
         given = _PLACE.search(text)
         instead = "" if given is None else f", written {{}} and not {given[0]}"
@@ -52,12 +52,12 @@ def _phrase(text: str) -> str:
 
 
 Prompt: TypeAlias = Annotated[str, AfterValidator(_said)]
-"""What a model is asked or told: not empty."""
+"""A prompt, not empty."""
 NameTemplate: TypeAlias = Annotated[str, AfterValidator(_with_name)]
-"""A prompt of CLIP with {} in the place of the name."""
+"""A prompt of CLIP with {} as the placeholder of the name."""
 ListPrompt: TypeAlias = Annotated[str, AfterValidator(_with_count)]
-"""A prompt with {k} in the place of a number."""
+"""A prompt with {k} as the placeholder of a number."""
 SubjectPrompt: TypeAlias = Annotated[str, AfterValidator(_with_subject)]
-"""A prompt with places for what images show, what its kinds are called, and who knows them; it need not use them."""
+"""A prompt with placeholders, all optional, for what images show, what its kinds are called, and who knows them."""
 Phrase: TypeAlias = Annotated[str, AfterValidator(_phrase)]
 """The beginning of a learned context."""

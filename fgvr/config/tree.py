@@ -6,34 +6,98 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
+
+_T = TypeVar("_T")
+_BASIC: Final = "basic"
+Basic: TypeAlias = Annotated[_T, _BASIC]
+"""Marks a field that people change in their first runs, which `--help` lists without being asked for all of them.
+
+A field inside a part's part is listed where that part is marked, too. Of a part of the whole tree the mark says that it
+concerns every stage's script.
+"""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A field that holds a value: its dotted name, type, docstring and default (PydanticUndefined where required)."""
+    """A field that holds a value.
+
+    Attributes:
+        name: dotted, as on the command line.
+        annotation: its type.
+        meaning: its docstring; of a `kind` that of the part it chooses.
+        default: PydanticUndefined where a value is required.
+        limits: what pydantic checks besides the type (`annotated_types`).
+        kind: of the alternative that it belongs to; "" where its part is no union.
+        basic: whether it is marked so, and all parts that it is inside of.
+    """
 
     name: str
     annotation: Any
     meaning: str
     default: Any
+    limits: tuple[Any, ...]
+    kind: str
+    basic: bool
 
 
-def leaves(model: type[BaseModel], prefix: str = "", made: BaseModel | None = None) -> Iterator[Leaf]:
+@dataclass(frozen=True)
+class Branch:
+    """A field that holds a part, with fields of its own.
+
+    Attributes:
+        name: dotted.
+        meaning: its docstring, else that of the part's class.
+        kinds: of a union of parts, the alternatives' `kind`; () of a single part.
+        default_kind: the one that holds without another; null where the part is none then.
+        basic: whether it is marked so.
+    """
+
+    name: str
+    meaning: str
+    kinds: tuple[str, ...]
+    default_kind: str
+    basic: bool
+
+
+def leaves(
+    model: type[BaseModel], prefix: str = "", made: BaseModel | None = None, kind: str = "", basic: bool = True
+) -> Iterator[Leaf]:
     """Every leaf field below `model`; of a union of parts, those of all alternatives one after the other.
 
-    `made`: what the field above has as its default, whose values are those of its fields: a part may set its own.
+    Args:
+        model: the part.
+        prefix: its dotted name, with a dot behind it.
+        made: what the field above has as its default, whose values are those of its fields: a part may set its own.
+        kind: of the part, where it is one of several.
+        basic: whether the parts around it are marked so.
     """
     for name, info in model.model_fields.items():
-        place = f"{prefix}{name}"
+        place, marked = f"{prefix}{name}", _BASIC in info.metadata
         default = getattr(made, name) if made is not None else info.get_default(call_default_factory=True)
-        parts = [option for option in options(info.annotation) if is_part(option)]
+        parts = parts_of(info.annotation)
         if not parts:
-            yield Leaf(place, info.annotation, info.description or "", default)
+            meaning = info.description or (_title(model) if name == "kind" else "")
+            yield Leaf(place, info.annotation, meaning, default, tuple(info.metadata), kind, basic and marked)
         for part in parts:
-            yield from leaves(part, f"{place}.", default if type(default) is part else None)
+            same = default if type(default) is part else None
+            yield from leaves(part, f"{place}.", same, _kind(part), basic and (marked or not prefix))
+
+
+def branches(model: type[BaseModel], prefix: str = "") -> Iterator[Branch]:
+    """Every part below `model`, a part before those inside it."""
+    for name, info in model.model_fields.items():
+        parts = parts_of(info.annotation)
+        if not parts:
+            continue
+        place, default = f"{prefix}{name}", info.get_default(call_default_factory=True)
+        kinds = tuple(filter(None, map(_kind, parts)))
+        made = _kind(type(default)) if isinstance(default, BaseModel) else "null"
+        yield Branch(place, info.description or _title(parts[0]), kinds, made, _BASIC in info.metadata)
+        for part in parts:
+            yield from branches(part, f"{place}.")
 
 
 @cache
@@ -42,16 +106,31 @@ def known_leaves(model: type[BaseModel]) -> tuple[Leaf, ...]:
     return tuple(leaves(model))
 
 
+@cache
+def known_branches(model: type[BaseModel]) -> dict[str, Branch]:
+    """All parts below `model` by their dotted names, found once."""
+    return {branch.name: branch for branch in branches(model)}
+
+
+def parts_of(annotation: Any) -> list[type[BaseModel]]:
+    """The alternatives of a type that are parts of the tree, and not values."""
+    return [option for option in options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def _kind(part: type[BaseModel]) -> str:
+    return str(part.model_fields["kind"].default) if "kind" in part.model_fields else ""
+
+
+def _title(part: type[BaseModel]) -> str:
+    """The first paragraph of a part's docstring."""
+    return (part.__doc__ or "").partition("\n\n")[0]
+
+
 def options(annotation: Any) -> tuple[Any, ...]:
     """The alternatives of a union; the annotation alone where it is none."""
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(found for option in get_args(annotation) for found in options(option))
     return options(get_args(annotation)[0]) if hasattr(annotation, "__metadata__") else (annotation,)
-
-
-def is_part(annotation: Any) -> bool:
-    """Whether a type is a part of the tree, and not a value."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def type_name(annotation: Any) -> str:
@@ -67,6 +146,14 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     for key in reversed(path.split(".")):
         value = {key: value}
     return dict(value)
+
+
+def flat(tree: dict[str, Any], part: str = "") -> dict[str, Any]:
+    """The values of a tree by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{part}{key}.") if isinstance(value, dict) else {f"{part}{key}": value}
+    return found
 
 
 def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

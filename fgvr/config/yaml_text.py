@@ -1,4 +1,4 @@
-"""YAML as a config needs it: a field that stands twice is an error, and each error is a line that names its line."""
+"""YAML as a config needs it: a duplicate field is an error, and every error is one line of text that names its line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class YamlError(ValueError):
 
 
 class FieldError(YamlError):
-    """A field that stands twice or without a value, or whose value begins with a variable that is not there."""
+    """A field that occurs twice, has no value, or whose value begins with a variable that is not set."""
 
 
 def read_yaml(text: str) -> Any:
     """The content of a YAML document, by the rules of PyYAML's safe loader; raises YamlError.
 
-    Of equal fields that loader lets the last one win without a word; what a mapping merges (`<<`) it may say anew. A
-    field without a value it takes for null, which for many fields means "all": whoever means that writes null.
+    That loader silently lets the last of two equal fields win, and takes a field without a value for null, which for
+    many fields means "all": both are errors here. A field that a mapping merges (`<<`) may be given again.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -42,6 +42,8 @@ def read_yaml(text: str) -> Any:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         said = "; ".join(part for part in (error.context, error.problem) if part)
         hint = "; YAML is indented with blanks, not with tabs" if "'\\t'" in said else ""
+        if "<block end>" in said:
+            hint = "; fields of one part begin in the same column"
         raise YamlError(f"{place}{said}{hint}") from None
     except YamlError:
         raise
@@ -50,9 +52,9 @@ def read_yaml(text: str) -> Any:
 
 
 def _check_fields(document: yaml.Node) -> None:
-    """Raise FieldError where a mapping says a field twice, or no value of it, or a number is another one to YAML.
+    """Raise FieldError for a field that occurs twice or has no value, and for a number that YAML reads as another one.
 
-    Merges are not resolved yet.
+    Merges (`<<`) are not resolved yet.
     """
     waiting, seen = [document], set()
     while waiting:
@@ -82,9 +84,9 @@ def _check_fields(document: yaml.Node) -> None:
 
 
 def with_environment(value: Any) -> Any:
-    """A tree whose texts may begin with `$NAME/` or `${NAME}/`, as paths in shells do, with the variables' values.
+    """A tree in which `$NAME/` or `${NAME}/` at the beginning of a text is replaced by the variable's value.
 
-    Raises FieldError where there is no such variable, or nothing in it.
+    Raises FieldError where the variable is not set, or empty.
     """
     if isinstance(value, dict):
         return {key: with_environment(item) for key, item in value.items()}

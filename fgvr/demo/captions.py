@@ -1,20 +1,113 @@
-"""The web of the field guide: captions of its birds and of others that it does not have, for methods that retrieve.
+"""Captions of birds: what a sentence says of one's looks and name; and the web of the field guide, made of them.
 
-A caption names a species with some of its looks, names a bird of another field guide, or says looks only; its names and
-looks are right, unlike those that the shipped CLIP learned from.
+The web serves methods that retrieve: a caption names a species with some of its looks, names a bird of another field
+guide, or says looks only. Its names and looks are right, unlike those that the shipped CLIP learned from.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
-from fgvr.demo.species import SPECIES, random_attributes
-from fgvr.demo.training.captions import describe, name_caption
-from fgvr.demo.training.drawings import looks_of
+from fgvr.demo.species import OPTIONS, SPECIES, Attributes, random_attributes
+
+_COLOUR_WORDS: Final = {
+    "azure": "blue",
+    "crimson": "red",
+    "golden": "yellow",
+    "olive": "green",
+    "slate": "grey",
+    "rufous": "brown",
+    "sable": "black",
+    "ivory": "white",
+    "orange": "orange",
+}
+_PARTS: Final = {
+    "body": "{} body",
+    "belly": "{} belly",
+    "wings": "{} wings",
+    "crown": "{} crown",
+    "tail": "{} tail feathers",
+    "beak": "{} beak",
+    "legs": "{} legs",
+}
+_FLAGS: Final = {
+    "long_beak": ("a short beak", "a long beak"),
+    "curved_beak": ("a straight beak", "a curved beak"),
+    "long_tail": ("a short tail", "a long tail"),
+    "forked_tail": ("a square tail", "a forked tail"),
+    "long_legs": ("short legs", "long legs"),
+    "crest": ("a smooth head", "a crest"),
+    "mask": ("no mask", "a dark mask"),
+    "eye_ring": ("no eye ring", "an eye ring"),
+    "cheek_patch": ("plain cheeks", "a cheek patch"),
+    "bib": ("a plain throat", "a black bib"),
+    "collar": ("a plain neck", "a collar"),
+    "wing_bar": ("plain wings", "white wing bars"),
+    "streaked_belly": ("no streaks", "belly streaks"),
+    "spotted_breast": ("no spots", "breast spots"),
+    "tail_tip": ("a dark tail tip", "a white tail tip"),
+}
+
+PHRASES: Final[tuple[tuple[str, ...], ...]] = tuple(
+    _FLAGS[name] if name in _FLAGS else tuple(_PARTS[name].format(_COLOUR_WORDS[str(value)]) for value in values)
+    for name, values in OPTIONS.items()
+)
+"""One phrase for each value of each attribute, in the order of ``OPTIONS``."""
+
+OPENINGS: Final = ("a bird with ", "a photo of a bird with ", "a small bird, ", "")
+NAME_TEMPLATES: Final = (
+    "a photo of a {}.",
+    "{}",
+    "a {}.",
+    "a drawing of a {}.",
+    "a bird with {phrase}, a {}.",
+    "a photo of a bird with {phrase} and {phrase2}: {}.",
+)
 
 OTHER_GENERA = ("Tern", "Plover", "Wren", "Bunting", "Pipit", "Shrike", "Rail", "Grebe", "Oriole", "Tanager")
 OTHER_MARKS = ("Hooded", "Banded", "Plumed", "Speckled", "Ringed", "Lesser")
 OTHER_COLOURS = ("Amber", "Violet", "Copper", "Pearl", "Umber")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption's text and what it claims: (attribute, value) positions in ``OPTIONS``."""
+
+    text: str
+    claims: tuple[tuple[int, int], ...]
+
+    def holds(self, looks: np.ndarray) -> np.ndarray:
+        """For which birds every claim is true: bool [N] from ``looks`` int [N, 22]."""
+        true = np.ones(len(looks), bool)
+        for attribute, value in self.claims:
+            true &= looks[:, attribute] == value
+        return true
+
+
+def describe(looks: np.ndarray, rng: np.random.Generator) -> Caption:
+    """A caption that names one to five looks of a bird (int [22]), marks that are present more often than others."""
+    present = np.array([1.0 if name not in _FLAGS or looks[i] else 0.5 for i, name in enumerate(OPTIONS)])
+    count = int(rng.integers(1, 6))
+    chosen = rng.choice(len(looks), size=count, replace=False, p=present / present.sum())
+    phrases = [PHRASES[i][looks[i]] for i in chosen]
+    listing = phrases[0] if count == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
+    opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
+    return Caption(opening + listing, tuple((int(i), int(looks[i])) for i in chosen))
+
+
+def name_caption(name: str, looks: np.ndarray, rng: np.random.Generator) -> str:
+    """A caption that says a species' name, sometimes after one or two looks of the bird."""
+    first, second = rng.choice(len(looks), size=2, replace=False)
+    template = NAME_TEMPLATES[int(rng.integers(len(NAME_TEMPLATES)))]
+    return template.format(name, phrase=PHRASES[first][looks[first]], phrase2=PHRASES[second][looks[second]])
+
+
+def looks_of(attributes: Attributes) -> np.ndarray:
+    """A bird as positions of its values in ``OPTIONS``: int64 [22]."""
+    return np.array([values.index(getattr(attributes, name)) for name, values in OPTIONS.items()])
 
 
 def field_guide_captions(*, species: int = 30, others: int = 1000, looks: int = 1000, seed: int = 0) -> list[str]:

@@ -17,7 +17,7 @@ from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 from fgvr.training.batches import Positions, epoch_steps
-from fgvr.training.left_out import LeftOut
+from fgvr.training.checkpoint import LeftOut
 
 BLANK = 64
 """Side of the image that stands for a share without a readable one, pixels."""

@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fgvr import hub
-from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
 from fgvr.config.detect import Detector
 from fgvr.detection.coco import Category
 from fgvr.detection.operators import provide_operators
 from fgvr.errors import UserError
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
 
 KIND = "detector"
 ASPECT_LOGITS = "aspect_logits"

@@ -55,15 +55,25 @@ def makd_terms(
             f"outputs {tuple(outputs.shape)} cannot hold at least one class output and one output for each of the "
             f"aspects {tuple(aspects.shape)}"
         )
-    outputs = outputs.float()  # under autocast the sums would be bf16
-    class_sum = functional.cross_entropy(outputs[:, :class_count], classes, ignore_index=UNKNOWN_CLASS, reduction="sum")
-    cells = _cells(aspects, aspect_mask)
     return MakdTerms(
-        class_sum=class_sum,
-        class_count=(classes != UNKNOWN_CLASS).sum().float(),
-        aspect_sum=_aspect_sum(outputs[:, class_count:], aspects, cells, kind),
-        aspect_count=aspect_counts(aspects, cells, kind).sum().float(),
+        *class_sum(outputs[:, :class_count], classes),
+        *aspect_sum(outputs[:, class_count:], aspects, aspect_mask, kind),
     )
+
+
+def class_sum(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropies of logits [N, C] with classes [N], and how many images have one: scalars."""
+    # Under autocast the sums would be bf16.
+    total = functional.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="sum")
+    return total, (classes != UNKNOWN_CLASS).sum().float()
+
+
+def aspect_sum(
+    logits: Tensor, aspects: Tensor, aspect_mask: Tensor | None = None, kind: AspectLoss = "bce"
+) -> tuple[Tensor, Tensor]:
+    """Sum of the aspect losses of logits [N, Q], and over how many it is a mean (`aspect_counts`): scalars."""
+    cells = _cells(aspects, aspect_mask)
+    return _aspect_sum(logits.float(), aspects, cells, kind), aspect_counts(aspects, cells, kind).sum().float()
 
 
 def aspect_counts(aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:

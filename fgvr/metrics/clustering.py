@@ -9,8 +9,6 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,10 @@ def match_clusters(
     columns = np.concatenate([[truth_column[truth] for _, truth in counts], len(truths) + own])
     # One is added everywhere, since an explicit zero is no edge; every row takes one edge, so the optimum is the same.
     weights = np.concatenate([np.fromiter(counts.values(), float), np.zeros(len(guesses))]) + 1
+    # Imported here since reports are read where nothing is scored: scipy.sparse takes as long as all else together.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
     graph = coo_array((weights, (rows, columns)), shape=(len(guesses), len(truths) + len(guesses))).tocsr()
     matched_rows, matched_columns = min_weight_full_bipartite_matching(graph, maximize=True)
     name_of = {

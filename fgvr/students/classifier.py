@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fgvr.classifier import Outputs, PreparedClassifier
 from fgvr.config.data import ImageLimits
 from fgvr.images import decode_pixels
+from fgvr.models.base import Outputs, PreparedClassifier
 from fgvr.precision import Precision, autocast, of_model
 from fgvr.students.architecture import StudentSpec
 from fgvr.students.folder import load_student

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import fgvr
-from fgvr.classifier import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
 from fgvr.precision import Precision
 from fgvr.students.architecture import StudentSpec, build_student
 from fgvr.students.preprocess import Preprocess

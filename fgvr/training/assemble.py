@@ -16,11 +16,8 @@ from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.splitmix import mixed as _mixed
 from fgvr.tables import Table, read_part, read_places, vectors
-from fgvr.training.aspect_answers import AspectAnswers
-from fgvr.training.examples import Examples
-from fgvr.training.fraction import fraction_of
-from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, held_out, spread
-from fgvr.training.uris import SampleUris
+from fgvr.training.examples import AspectAnswers, Examples, SampleUris
+from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, fraction_of, held_out, spread
 
 SCORES_AT_ONCE = 2**22
 """Of images and classes: 16 MB, however many classes there are."""
@@ -33,20 +30,22 @@ class TrainingSet:
     """What a student is trained on.
 
     Attributes:
-        examples: images that have a class target, and what is learned of each.
-        targets: of all images that were asked for; those without a class are not in `examples`.
+        examples: images that are learned from, and what is learned of each.
+        targets: of all images that were asked for.
         image_ids: int64, all images that were asked for.
+        unlabelled: whether those without a class target are in `examples`, too.
     """
 
     examples: Examples
     targets: ClassTargets
     image_ids: Ids
+    unlabelled: bool = False
 
     def table(self, left_out: dict[int, Failure]) -> pa.Table:
         """Rows of STUDENT_TARGETS: every image that should have been learned from, failures with their reason.
 
         Images without a true class were never asked for where people give the targets; where NeaR does, it failed on
-        them.
+        them. Those that are learned from without one have neither a class nor an error.
 
         Args:
             left_out: failures of images that could not be read, by position in `examples`.
@@ -55,10 +54,11 @@ class TrainingSet:
         positions = np.full(len(examples), -1, dtype=np.int32)
         positions[list(left_out)] = np.arange(len(left_out))
         good = pa.array(positions < 0)
+        known = (positions < 0) & (examples.classes != UNKNOWN_CLASS)
         rows = pa.table(
             [
                 pa.array(examples.image_ids),
-                pc.if_else(good, pa.array(examples.classes.astype(np.int32)), None),
+                pc.if_else(pa.array(known), pa.array(examples.classes.astype(np.int32)), None),
                 pa.array(examples.held_out),
                 pa.array(examples.answers.answered),
                 _errors(list(left_out.values()), pc.if_else(good, None, pa.array(positions))),
@@ -66,7 +66,7 @@ class TrainingSet:
             schema=STUDENT_TARGETS,
         )
         without = self.image_ids[self.targets.classes == UNKNOWN_CLASS]
-        if self.targets.source == "true" or not len(without):
+        if self.unlabelled or self.targets.source == "true" or not len(without):
             return rows
         failure = Failure(Reason.NO_INPUT, "NeaR has no label for this image: an earlier stage failed on it")
         failed = {"image_id": without, "error": _errors([failure], pa.array(np.zeros(len(without), dtype=np.int32)))}
@@ -240,8 +240,9 @@ def assemble(
     identity: str,
     *,
     samples: Table | None = None,
+    unlabelled: bool = False,
 ) -> TrainingSet:
-    """The training set of images with a class target.
+    """The training set of images with a class target, and of those without one where a recipe learns from them.
 
     Args:
         rows: N rows of the samples table, ascending.
@@ -250,9 +251,10 @@ def assemble(
         validation: images held out; its fraction of the images is taken first.
         identity: see `fgvr.training.image_store`.
         samples: where the URIs are read when they are needed; None: `rows` have them.
+        unlabelled: keep images without a class target; a fraction takes the same share of them as of each class.
     """
     image_ids = rows["image_id"].to_numpy()
-    usable = targets.classes != UNKNOWN_CLASS
+    usable = np.ones(len(image_ids), dtype=bool) if unlabelled else targets.classes != UNKNOWN_CLASS
     if validation.fraction < 1:
         usable[usable] = fraction_of(targets.classes[usable], validation.fraction, validation.seed)
     everyone = bool(usable.all())  # then nothing is copied
@@ -265,4 +267,4 @@ def assemble(
         held_out=held_out(classes, validation.share, validation.seed),
         identity=identity,
     )
-    return TrainingSet(examples, targets, image_ids)
+    return TrainingSet(examples, targets, image_ids, unlabelled)

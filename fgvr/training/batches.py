@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fgvr.crops import TRIES, crop_box
 from fgvr.images import ImageError
 from fgvr.read_ahead import read_ahead
 from fgvr.students.preprocess import Pixels, Preprocess
+from fgvr.training.checkpoint import LeftOut
 from fgvr.training.image_store import ImageStore
-from fgvr.training.left_out import LeftOut
 
-TRIES = 10
-RATIO = (3 / 4, 4 / 3)
 Positions = npt.NDArray[np.int64]
-Cut = Callable[[Pixels, int], Pixels]
+Cut = Callable[[Pixels, int], list[Pixels]]
+"""The views of an image, whose row in the worker's share is given."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,21 @@ class Batch:
     """One worker's share of a step.
 
     Attributes:
-        pixels: uint8 [n, S, S, 3], in pinned memory if asked for.
+        views: uint8 [n, S, S, 3] each, in pinned memory if asked for: further ones are other crops of the same images.
         positions: int64 [n], the images' positions in the examples.
         step_positions: those of the whole step over all workers, over which the losses are averaged.
         failures: of images of the share that could not be read, by position: their pixels are 0, they have no targets.
     """
 
-    pixels: torch.Tensor
+    views: tuple[torch.Tensor, ...]
     positions: Positions
     step_positions: Positions
     failures: LeftOut
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """The first view."""
+        return self.views[0]
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -60,6 +65,7 @@ class Loader:
         world_size: all workers.
         threads: that cut ahead of the training; 0: none.
         pin: put pixels into pinned memory, for a quick way to a GPU.
+        views: random crops of each image in training; the first is the same however many there are.
     """
 
     store: ImageStore
@@ -69,6 +75,7 @@ class Loader:
     world_size: int = 1
     threads: int = 1
     pin: bool = False
+    views: int = 1
 
     def training(self, positions: Positions, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """This worker's shares of an epoch's batches, with random crops and flips."""
@@ -82,30 +89,36 @@ class Loader:
         return read_ahead(self._centred, steps, threads=self.threads)
 
     def _augmented(self, step: Positions, stream: tuple[int, int, int]) -> Batch:
-        draws = np.random.default_rng(stream).random((len(step), 2 * TRIES + 3))
+        streams = [stream, *((*stream, view) for view in range(1, self.views))]
+        draws = [np.random.default_rng(each).random((len(step), 2 * TRIES + 3)) for each in streams]
         mine = slice(self.rank, None, self.world_size)
 
-        def cut(image: Pixels, row: int) -> Pixels:
-            draw = draws[mine][row]
-            box = crop_box(image.shape[0], image.shape[1], self.min_crop, draw[:-1])
-            return self.preprocess.crop(image, box, flip=bool(draw[-1] < 0.5))
+        def cut(image: Pixels, row: int) -> list[Pixels]:
+            return [self._random_crop(image, draw[mine][row]) for draw in draws]
 
-        return self._batch(step, cut)
+        return self._batch(step, cut, self.views)
+
+    def _random_crop(self, image: Pixels, draw: npt.NDArray[np.float64]) -> Pixels:
+        box = crop_box(image.shape[0], image.shape[1], self.min_crop, draw[:-1])
+        return self.preprocess.crop(image, box, flip=bool(draw[-1] < 0.5))
 
     def _centred(self, step: Positions) -> Batch:
-        return self._batch(step, lambda image, _: self.preprocess.centre_crop(image))
+        return self._batch(step, lambda image, _: [self.preprocess.centre_crop(image)], 1)
 
-    def _batch(self, step: Positions, cut: Cut) -> Batch:
+    def _batch(self, step: Positions, cut: Cut, views: int) -> Batch:
         positions = step[self.rank :: self.world_size]
-        side = self.preprocess.input_size
-        pixels = torch.zeros((len(positions), side, side, 3), dtype=torch.uint8, pin_memory=self.pin)
-        view = pixels.numpy()
+        shape = (len(positions), *2 * (self.preprocess.input_size,), 3)
+        pixels = tuple(torch.zeros(shape, dtype=torch.uint8, pin_memory=self.pin) for _ in range(views))
+        arrays = [view.numpy() for view in pixels]
         failures: LeftOut = {}
         for row, position in enumerate(positions.tolist()):
             try:
-                view[row] = cut(self.store[position], row)
+                crops = cut(self.store[position], row)
             except ImageError as error:  # only images beyond the store's bound can fail here; it counted all others
                 failures[position] = error.failure
+                continue
+            for array, crop in zip(arrays, crops, strict=True):
+                array[row] = crop
         return Batch(pixels, positions, step, failures)
 
 
@@ -121,33 +134,3 @@ def epoch_steps(positions: Positions, batch_size: int, seed: int, epoch: int) ->
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Batches of at most `batch_size` that hold all images."""
     return max(1, math.ceil(images / batch_size))
-
-
-def crop_box(height: int, width: int, min_crop: float, draw: npt.NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """A random box (top, left, height, width) as torchvision's RandomResizedCrop draws it.
-
-    Area uniform in `min_crop` … 1 of the image's, aspect ratio log-uniform in 3/4 … 4/3, uniform place; ten tries,
-    then the largest centre crop of an allowed ratio.
-
-    Args:
-        height: of the image.
-        width: of the image.
-        min_crop: smallest share of the area.
-        draw: numbers uniform in 0 … 1: (area, ratio) for each try, then the place (top, left).
-    """
-    top, left = draw[2 * TRIES], draw[2 * TRIES + 1]
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    for number in range(TRIES):
-        area = height * width * (min_crop + (1 - min_crop) * draw[2 * number])
-        ratio = math.exp(low + (high - low) * draw[2 * number + 1])
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w
-    if width / height < RATIO[0]:
-        w, h = width, round(width / RATIO[0])
-    elif width / height > RATIO[1]:
-        w, h = round(height * RATIO[1]), height
-    else:
-        w, h = width, height
-    w, h = max(1, min(w, width)), max(1, min(h, height))
-    return (height - h) // 2, (width - w) // 2, h, w

@@ -1,116 +1,101 @@
-"""Checkpoints of a student's training: `last/` and `best/` are whole models, `state.pt` is what resuming needs, too."""
+"""What lies in every checkpoint beside weights: the history of metrics, and the images that cannot be read."""
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
-from fgvr.classifier import WEIGHTS_FILE
-from fgvr.students.architecture import StudentSpec
-from fgvr.students.folder import save_student
-from fgvr.training.left_out import LOST_FILE, LeftOut, read_lost, write_left_out
+from fgvr.failure_limit import allowed_failures
+from fgvr.failures import Example, Failures
+from fgvr.schemas import Failure, Reason
 
 LAST, BEST, STATE_FILE, HISTORY_FILE = "last", "best", "state.pt", "history.json"
+LEFT_OUT_FILE, LOST_FILE = "left_out.json", "lost.json"
 
-Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """How an epoch went; losses are means over the images, nan where there were none.
-
-    Attributes:
-        epoch: counted from 1.
-        loss: class loss + alpha · aspect loss; with a teacher these two and its own by the weights of the epoch.
-        class_loss: cross entropy, nats.
-        aspect_loss: as `makd.aspect_loss` says, nats.
-        train_top1: share of right classes on augmented training images, before each step.
-        validation_top1: share of right classes on held-out images, after the epoch; nan where none are held out.
-        learning_rate: of the last step.
-        images_per_second: in training, over all workers.
-        distillation_loss: what the teacher says, T² included; nan without a teacher.
-    """
-
-    epoch: int
-    loss: float
-    class_loss: float
-    aspect_loss: float
-    train_top1: float
-    validation_top1: float
-    learning_rate: float
-    images_per_second: float
-    distillation_loss: float = math.nan
-
-    def plain(self) -> dict[str, float]:
-        """As numbers by name, without those that are not defined."""
-        return {name: float(value) for name, value in asdict(self).items() if not math.isnan(value)}
+History = list[dict[str, float]]
+"""Reported metrics by name, the oldest first; what is not defined is not among them."""
+LeftOut = dict[int, Failure]
+"""Failures of images that cannot be read, by position in the examples."""
 
 
-class Checkpoint:
-    """Keeps the history and the best weights of a training, and writes and reads its checkpoints.
-
-    Args:
-        spec: the student.
-        left_out: failures of the images that could not be read, by position in the examples.
-
-    Attributes:
-        lost: likewise, of those that could be read at first, and at some later time could not.
-    """
-
-    def __init__(self, spec: StudentSpec, left_out: LeftOut) -> None:
-        self.spec, self.left_out = spec, left_out
-        self.lost: LeftOut = {}
-        self.history: list[EpochMetrics] = []
-        self.best: EpochMetrics | None = None
-        self.best_weights: Weights | None = None
-
-    def finish_epoch(self, metrics: EpochMetrics, weights: Weights, *, keep: bool) -> None:
-        """Add an epoch; equal validation results count for the later epoch, whose rate was lower."""
-        self.history.append(metrics)
-        if math.isnan(metrics.validation_top1):
-            return
-        if self.best is None or metrics.validation_top1 >= self.best.validation_top1:
-            self.best = metrics
-            if keep:
-                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-
-    def save(self, folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write a checkpoint into an empty folder."""
-        save_student(folder / LAST, self.spec, student.state_dict(), self.history[-1].plain())
-        if self.best is not None and self.best_weights is not None:
-            save_student(folder / BEST, self.spec, self.best_weights, self.best.plain())
-        torch.save({"optimiser": optimiser.state_dict()}, folder / STATE_FILE)
-        write_history(folder / HISTORY_FILE, self.history)
-        write_left_out(folder, self.left_out)
-        write_left_out(folder, self.lost, LOST_FILE)
-
-    def restore(self, folder: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""
-        student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
-        # To the CPU first: the card that wrote it may not be here, or be another worker's.
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-        optimiser.load_state_dict(state["optimiser"])
-        self.history, self.lost = read_history(folder), read_lost(folder)
-        validated = [epoch for epoch in self.history if not math.isnan(epoch.validation_top1)]
-        if validated:
-            self.best = max(validated, key=lambda epoch: (epoch.validation_top1, epoch.epoch))
-            self.best_weights = load_file(folder / BEST / WEIGHTS_FILE)
+def write_history(folder: Path, history: History) -> None:
+    """Into a checkpoint's folder, as JSON."""
+    (folder / HISTORY_FILE).write_text(json.dumps(history, indent=1))
 
 
-def write_history(path: Path, history: list[EpochMetrics]) -> None:
-    """As JSON, numbers that are not defined as null (JSON has no nan)."""
-    rows = [{name: None if math.isnan(value) else value for name, value in asdict(e).items()} for e in history]
-    path.write_text(json.dumps(rows, indent=1))
-
-
-def read_history(folder: Path) -> list[EpochMetrics]:
-    """The metrics of all epochs up to a checkpoint."""
+def read_history(folder: Path) -> History:
+    """The metrics of all reports up to a checkpoint; earlier versions wrote null for what was not defined."""
     rows = json.loads((folder / HISTORY_FILE).read_text())
-    undefined = dict.fromkeys(EpochMetrics.__dataclass_fields__, math.nan)
-    return [EpochMetrics(**(undefined | {n: value for n, value in row.items() if value is not None})) for row in rows]
+    return [{name: float(value) for name, value in row.items() if value is not None} for row in rows]
+
+
+class TrainingImages(Protocol):
+    """Images that are learned from, by position."""
+
+    @property
+    def image_ids(self) -> npt.NDArray[np.int64]:
+        """Of the samples table, int64 [N]."""
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """Where they are."""
+
+
+def write_left_out(folder: Path, left_out: LeftOut, file: str = LEFT_OUT_FILE) -> None:
+    """Into a checkpoint's folder."""
+    rows = {position: [failure.reason, failure.detail] for position, failure in left_out.items()}
+    (folder / file).write_text(json.dumps(rows))
+
+
+def read_left_out(folder: Path, file: str = LEFT_OUT_FILE) -> LeftOut:
+    """As `write_left_out` left them."""
+    rows = json.loads((folder / file).read_text())
+    return {int(position): Failure(Reason(reason), detail) for position, (reason, detail) in rows.items()}
+
+
+def read_lost(folder: Path) -> LeftOut:
+    """Images that were lost while a student learned, of a checkpoint; none of one that an earlier version wrote."""
+    return read_left_out(folder, LOST_FILE) if (folder / LOST_FILE).exists() else {}
+
+
+def over_workers(found: LeftOut, world_size: int) -> LeftOut:
+    """What any worker found, the same on every worker, by ascending position; all of them must call it."""
+    parts = [found]
+    if world_size > 1:
+        gathered: list[LeftOut] = [{}] * world_size
+        torch.distributed.all_gather_object(gathered, found)
+        parts = gathered
+    return dict(sorted((position, failure) for part in parts for position, failure in part.items()))
+
+
+def reasons(left_out: LeftOut) -> dict[str, int]:
+    """How many images failed, by reason."""
+    return dict(Counter(failure.reason.value for failure in left_out.values()))
+
+
+def failures_of(left_out: LeftOut, images: TrainingImages | None = None) -> Failures:
+    """By reason, with an example of each; its number is the position where the images are not given."""
+    found = Failures(Counter(reasons(left_out)))
+    for position, failure in sorted(left_out.items(), reverse=True):  # the first of a reason is written last
+        image_id, uri = (position, "") if images is None else (images.image_ids[position], images.uris[position])
+        found.examples[failure.reason.value] = Example.of(int(image_id), failure, uri)
+    return found
+
+
+def too_many(
+    left_out: LeftOut, images: int, max_error_share: float, examples: TrainingImages | None = None
+) -> str | None:
+    """What to say where more of them cannot be read than the share allows, with examples; see `allowed_failures`."""
+    if len(left_out) <= allowed_failures(max_error_share, images):
+        return None
+    return (
+        f"{len(left_out)} of {images} training images cannot be read ({failures_of(left_out, examples).in_words()}), "
+        f"more than run.max_error_share = {max_error_share} allows"
+    )

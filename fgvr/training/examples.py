@@ -1,23 +1,34 @@
-"""A student's training images with everything it learns of them, in files that all workers of a machine map."""
+"""A student's training images with everything it learns of them, in files that all workers of a machine map.
+
+Of a hundred million images neither a string for each URI nor a row of answers for each image is held.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fgvr import storage
-from fgvr.training.aspect_answers import Answers, AspectAnswers
-from fgvr.training.uris import MappedUris, write_uris
+from fgvr.tables import Table
 
 IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "uris.arrow"
 ANSWERED, ANSWERS = "answered.npy", "answers.npy"
 FACTS = "examples.json"
+URIS_AT_ONCE = 2**16
+"""In a batch of the file of URIs."""
+ROWS_AT_ONCE = 2**16
+"""Rows of answers that are looked at together."""
+
+Ids = npt.NDArray[np.int64]
+Answers = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -108,3 +119,196 @@ class Examples:
 def _save(uri: str, array: npt.NDArray[Any]) -> None:
     with storage.new_file(uri) as file:
         np.save(file, array, allow_pickle=False)
+
+
+class Values(Protocol):
+    """Answers [A, Q] by row: an array, a memory map, or numbers that are made when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A and Q."""
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
+        """Of these rows."""
+
+
+class AspectAnswers(NDArrayOperatorsMixin):
+    """p(yes) of N images and Q questions, of which only the rows of images with answers are held.
+
+    Reads like the array float32 [N, Q] with nan elsewhere: `answers[positions]`, and as a whole where one is wanted.
+
+    Attributes:
+        shape: N and Q.
+        rows: positions of the images with answers, int64 [A], ascending.
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(self, images: int, rows: Ids, values: Values, *, places: Ids | None = None, width: int | None = None):
+        """`places`: of the rows in `values`, int64 [A]; None: they are its rows. `width`: its first questions only."""
+        self.rows, self._values, self._places = rows, values, places
+        self.shape = (images, values.shape[1] if width is None else width)
+        if len(rows) != (values.shape[0] if places is None else len(places)):
+            raise ValueError(f"{len(rows)} images with answers, and {values.shape[0]} rows of answers")
+
+    @classmethod
+    def of(cls, p_yes: Answers | AspectAnswers) -> AspectAnswers:
+        """Of an array float32 [N, Q], nan where there is no answer."""
+        if isinstance(p_yes, AspectAnswers):
+            return p_yes
+        rows = np.flatnonzero(~np.isnan(p_yes).all(axis=1)) if p_yes.shape[1] else np.zeros(0, np.int64)
+        return cls(len(p_yes), rows, p_yes, places=rows)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        positions, columns = key if isinstance(key, tuple) else (key, slice(None))
+        if isinstance(positions, slice):
+            chosen = np.arange(*positions.indices(len(self)))
+        else:
+            chosen = np.asarray(positions)
+            chosen = (
+                np.flatnonzero(chosen) if chosen.dtype == bool else np.where(chosen < 0, chosen + len(self), chosen)
+            )
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"there are {len(self)} images")
+        return self._dense(np.atleast_1d(chosen))[0 if chosen.ndim == 0 else slice(None)][..., columns]
+
+    def _dense(self, positions: Ids) -> Answers:
+        found = np.full((len(positions), self.shape[1]), np.nan, dtype=np.float32)
+        if len(self.rows) and len(positions):
+            at = np.minimum(np.searchsorted(self.rows, positions), len(self.rows) - 1)
+            hit = self.rows[at] == positions
+            found[hit] = self._held(at[hit])
+        return found
+
+    def _held(self, rows: Any) -> Answers:
+        """Answers of held rows (not of positions), float32 [n, Q]."""
+        values = self._values[rows if self._places is None else self._places[rows]]
+        first: Answers = values[:, : self.shape[1]].astype(np.float32, copy=False)
+        return first
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self._dense(np.arange(len(self))), dtype=dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [np.asarray(each) if isinstance(each, AspectAnswers) else each for each in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def first(self, count: int) -> AspectAnswers:
+        """Those to the first questions."""
+        return AspectAnswers(len(self), self.rows, self._values, places=self._places, width=count)
+
+    def chosen(self, images: npt.NDArray[np.bool_]) -> AspectAnswers:
+        """Those of some of the images, bool [N], which are then all there are."""
+        kept = np.flatnonzero(images[self.rows])
+        rows = (np.cumsum(images) - 1)[self.rows[kept]]
+        places = kept if self._places is None else self._places[kept]
+        return AspectAnswers(int(images.sum()), rows, self._values, places=places, width=self.shape[1])
+
+    def blocks(self) -> Iterator[tuple[Ids, Answers]]:
+        """Positions and answers of the images that have some, float32 [n, Q], a block after the other."""
+        for start in range(0, len(self.rows), ROWS_AT_ONCE):
+            yield self.rows[start : start + ROWS_AT_ONCE], self._held(slice(start, start + ROWS_AT_ONCE))
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Which images have an answer to any question: bool [N]."""
+        some = np.zeros(len(self), dtype=bool)
+        for rows, values in self.blocks():
+            some[rows] = ~np.isnan(values).all(axis=1)
+        return some
+
+
+class Uris(Sequence[str]):
+    """A sequence of URIs that lie elsewhere; compares by content, slices are lists."""
+
+    def __init__(self, count: int) -> None:
+        """`count`: of them."""
+        self._count = count
+
+    def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """Those at ascending positions."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            positions = np.arange(*index.indices(len(self)))
+            return self.read(positions) if index.step is None or index.step > 0 else self.read(positions[::-1])[::-1]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"there are {len(self)} images")
+        return self.read_one(position)
+
+    def read_one(self, position: int) -> str:
+        """That at a position."""
+        return self.read(np.array([position]))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), URIS_AT_ONCE):
+            yield from self[start : start + URIS_AT_ONCE]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class SampleUris(Uris):
+    """Those of some images of the samples table, which is read when they are asked for."""
+
+    def __init__(self, samples: Table, image_ids: npt.NDArray[np.int64]) -> None:
+        """`image_ids`: int64 [N], ascending."""
+        super().__init__(len(image_ids))
+        self._samples, self._ids = samples, image_ids
+
+    def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """From the row groups that hold them."""
+        uris: list[str] = self._samples.take(self._ids[positions], ["uri"])["uri"].to_pylist()
+        return uris
+
+
+class MappedUris(Uris):
+    """Those of an Arrow file that is memory-mapped, in batches of URIS_AT_ONCE."""
+
+    def __init__(self, path: str) -> None:
+        """`path`: as `write_uris` left it."""
+        batches = pa.ipc.open_file(pa.memory_map(path))
+        self._chunks = [batches.get_batch(number).column(0) for number in range(batches.num_record_batches)]
+        super().__init__(sum(len(chunk) for chunk in self._chunks))
+
+    def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """From the pages that hold them."""
+        found: list[str] = []
+        if not len(positions):
+            return found
+        numbers, first = np.unique(positions // URIS_AT_ONCE, return_index=True)
+        for number, places in zip(numbers.tolist(), np.split(positions % URIS_AT_ONCE, first[1:]), strict=True):
+            found += self._chunks[number].take(pa.array(places)).to_pylist()
+        return found
+
+    def read_one(self, position: int) -> str:
+        """Of millions they are asked for one after the other."""
+        uri: str = self._chunks[position // URIS_AT_ONCE][position % URIS_AT_ONCE].as_py()
+        return uri
+
+
+def write_uris(file: Any, uris: Sequence[str]) -> None:
+    """Into a file that is open for writing; no more than a block of them is held."""
+    schema = pa.schema([pa.field("uri", pa.string(), nullable=False)])
+    with pa.ipc.new_file(file, schema) as writer:
+        for start in range(0, len(uris), URIS_AT_ONCE):
+            writer.write_batch(
+                pa.record_batch([pa.array(uris[start : start + URIS_AT_ONCE], pa.string())], schema=schema)
+            )

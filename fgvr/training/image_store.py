@@ -29,8 +29,18 @@ from fgvr.images import ImageError, read_image
 from fgvr.read_ahead import read_ahead
 from fgvr.storage_faults import cannot_write, is_full
 from fgvr.students.preprocess import Pixels, Preprocess
-from fgvr.training.store_index import FAILED, INDEX_FILE, PIXELS_FILE, Index, Offsets, Stamps, stamps_of
-from fgvr.training.store_pixels import PixelsFile, room, warn_full
+from fgvr.training.store_files import (
+    FAILED,
+    INDEX_FILE,
+    PIXELS_FILE,
+    Index,
+    Offsets,
+    PixelsFile,
+    Stamps,
+    room,
+    stamps_of,
+    warn_full,
+)
 
 log = logging.getLogger(__name__)
 

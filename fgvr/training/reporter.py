@@ -1,4 +1,4 @@
-"""How a training loop meets the world: where it runs, where it continues, and whom it tells."""
+"""How a training loop meets the world: where it runs, where it continues, whom it tells, what the workers share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 class Reporter(Protocol):
@@ -67,3 +69,35 @@ class LocalReporter:
         save(fresh)
         shutil.rmtree(self.checkpoint, ignore_errors=True)
         fresh.rename(self.checkpoint)
+
+
+def sum_over_workers(tensor: Tensor, world_size: int) -> Tensor:
+    """The sum of the workers' tensors, in place, on every worker; one worker needs no process group."""
+    if world_size > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def joined_rows(rows: Tensor, first: int, total: int, world_size: int) -> Tensor:
+    """All rows [total, …] from the workers' shares [n, …] that start at `first`; no gradient passes through.
+
+    A sum of zero-padded tensors: exact, and shares may differ in size.
+    """
+    if world_size <= 1:
+        return rows.detach()
+    everything = torch.zeros((total, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+    everything[first : first + len(rows)] = rows.detach()
+    return sum_over_workers(everything, world_size)
+
+
+def share(total: int, rank: int, world_size: int) -> slice:
+    """One worker's stretch of `total` rows; the stretches differ by at most one row."""
+    return slice(rank * total // world_size, (rank + 1) * total // world_size)
+
+
+def data_parallel(model: nn.Module, reporter: Reporter) -> nn.Module:
+    """The model as it is called in training: many workers average its gradients. The weights stay its own."""
+    if reporter.world_size <= 1:
+        return model
+    on_gpu = [reporter.device.index] if reporter.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=on_gpu)

@@ -13,9 +13,9 @@ from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.students.architecture import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
+from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.examples import Examples
 from fgvr.training.image_store import StoreSettings, open_store
-from fgvr.training.left_out import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.reporter import Reporter
 
 
@@ -65,7 +65,9 @@ class StudentData:
     validation: Positions
 
 
-def open_student_data(job: StudentJob, reporter: Reporter, resumed: Path | None = None) -> StudentData:
+def open_student_data(
+    job: StudentJob, reporter: Reporter, resumed: Path | None = None, *, views: int = 1
+) -> StudentData:
     """Read the examples and open their images.
 
     Args:
@@ -73,19 +75,20 @@ def open_student_data(job: StudentJob, reporter: Reporter, resumed: Path | None 
         reporter: of this worker.
         resumed: the checkpoint from which the training goes on. It goes on without the images that were left out when
             it began; any other start tries all of them.
+        views: random crops of each image in a batch.
 
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
     examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
-    loader, left_out = _open_images(job, examples, reporter, resumed)
+    loader, left_out = _open_images(job, examples, reporter, resumed, views)
     training, validation = _split(examples, left_out)
     _check_sizes(len(training), job.settings, reporter)
     return StudentData(examples, loader, left_out, training, validation)
 
 
 def _open_images(
-    job: StudentJob, examples: Examples, reporter: Reporter, resumed: Path | None
+    job: StudentJob, examples: Examples, reporter: Reporter, resumed: Path | None, views: int
 ) -> tuple[Loader, LeftOut]:
     """The loader, and the failures by position of the images that cannot be read: the same on every worker."""
     cuda = reporter.device.type == "cuda"
@@ -107,6 +110,7 @@ def _open_images(
         world_size=reporter.world_size,
         threads=threads if cuda else 1,  # on a CPU the model needs the cores
         pin=cuda,
+        views=views,
     )
     return loader, left_out
 
@@ -126,3 +130,27 @@ def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
             f"{images} training images in batches of makd.batch_size = {settings.batch_size} leave fewer than two "
             f"images in a step for each of {reporter.world_size} workers"
         )
+
+
+def bounded_by_steps(settings: Makd, images: int) -> Makd:
+    """The recipe with as few epochs as `max_steps` allows, one at least; the same one where they are fewer anyway.
+
+    Milestones and warm-up keep their shares of the training, in whole epochs.
+
+    Args:
+        settings: the recipe.
+        images: that are trained on.
+    """
+    if settings.max_steps is None:
+        return settings
+    most = max(1, settings.max_steps // steps_per_epoch(images, settings.batch_size))
+    if most >= settings.epochs:
+        return settings
+    share = most / settings.epochs
+    return settings.model_copy(
+        update={
+            "epochs": most,
+            "milestones": tuple(round(milestone * share) for milestone in settings.milestones),
+            "warmup_epochs": round(settings.warmup_epochs * share),
+        }
+    )

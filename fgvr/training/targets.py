@@ -1,4 +1,4 @@
-"""What a student learns of each image: its class, from people or from NeaR, and which images validate."""
+"""A student's class targets, from people or from NeaR; which images are used, and which of them validate."""
 
 from __future__ import annotations
 
@@ -138,6 +138,33 @@ def numbered(classes: Ids) -> tuple[npt.NDArray[np.int32], Ids]:
     used = np.unique(classes)
     numbers = np.searchsorted(used, classes).astype(np.int32)  # by `return_inverse` it would take 24 bytes an image
     return numbers, np.bincount(numbers, minlength=len(used))
+
+
+def fraction_of(classes: Ids, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which of N images belong to the share: bool [N].
+
+    Every class is shuffled; image r of a class of n lies at (r + u) / n, u uniform in [0, 1) and one a class, so that
+    the images below f are n·f of every class within one. The share is the round(N · f) lowest: of the same seed, a
+    smaller share is inside a larger one, which largest remainders, drawn anew for each share, would not give. The first
+    image of every class comes before all others, so that no class is lost: there are as many images as classes at
+    least.
+
+    Args:
+        classes: int64 [N], the class of each image.
+        fraction: in (0, 1].
+        seed: of the shuffling and of u.
+    """
+    rng = np.random.default_rng(seed)
+    inverse, counts = numbered(classes)
+    shuffled = rng.permutation(len(classes))
+    by_class = shuffled[np.argsort(inverse[shuffled], kind="stable")]
+    rank = np.empty(len(classes), dtype=np.int64)
+    rank[by_class] = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = (rank + rng.random(len(counts))[inverse]) / counts[inverse]
+    place[rank == 0] = -1.0  # the first image of every class comes before all others
+    chosen = np.zeros(len(classes), dtype=bool)
+    chosen[np.argsort(place, kind="stable")[: max(len(counts), round(len(classes) * fraction))]] = True
+    return chosen
 
 
 def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:

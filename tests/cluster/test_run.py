@@ -78,8 +78,8 @@ def test_a_second_session_is_refused_before_anything_is_written_or_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.run.show_progress", lambda: None)
-    monkeypatch.setattr("cluster.run.ray_session", lambda _: pytest.fail("Ray was started"))
-    monkeypatch.setattr("cluster.run.tracked_run", lambda *_: pytest.fail("MLflow was started"))
+    monkeypatch.setattr("cluster.session.ray_session", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr("cluster.tracking.tracked_run", lambda *_: pytest.fail("MLflow was started"))
     flags = ["--run.folder", str(tmp_path), "--run.name", "birds"]
     with owned(str(tmp_path / "birds")):
         there = sorted(tmp_path.rglob("*"))
@@ -104,10 +104,10 @@ def test_to_take_over_is_asked_once_and_not_saved(tmp_path: Path, monkeypatch: p
     def nothing(*_: object) -> Iterator[MagicMock]:
         yield MagicMock()
 
-    for name in ("ray_session", "tracked_run"):
-        monkeypatch.setattr(f"cluster.run.{name}", nothing)
-    monkeypatch.setattr("cluster.run.endpoint", lambda: None)
-    monkeypatch.setattr("cluster.run.check_seen", lambda _: None)
+    for name in ("session.ray_session", "tracking.tracked_run"):
+        monkeypatch.setattr(f"cluster.{name}", nothing)
+    monkeypatch.setattr("cluster.metrics.endpoint", lambda: None)
+    monkeypatch.setattr("cluster.shared_folder.check_seen", lambda _: None)
     monkeypatch.setattr("cluster.run.owned", owns)
     config = load_config(["--run.folder", str(tmp_path), "--run.take_over", "true"], PRESETS, "")
     with open_run(config) as context:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import run
 from cluster.run import run_main
 from cluster.run_folder import RunFolderError, check_run_folder, is_run
 from fgvr import storage
@@ -70,7 +69,7 @@ def test_a_script_that_is_pointed_at_photos_ends_before_it_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "photos", a_dot_jpg="photo", config_dot_yaml="camera: X\n")
-    monkeypatch.setattr(run, "ray_session", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr("cluster.session.ray_session", lambda *_: pytest.fail("it was started"))
     argv = ["--run.folder", str(tmp_path), "--run.name", "photos"]
     with pytest.raises(SystemExit) as ended:
         run_main("A script.", PRESETS, lambda _: None, argv=argv)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.train_progress import ProgressWriter, TrainingLine, shown
+from cluster.progress import ProgressWriter, TrainingLine, training_shown
 
 
 class Terminal(io.StringIO):
@@ -18,17 +18,22 @@ def test_line_tells_epoch_metrics_and_time_left() -> None:
     first = line.text({"epoch": 2, "loss": 1.23456, "learning_rate": 0.1}, now=100.0)
     assert first == "makd: epoch 2 of 10, loss 1.235"
     # Three epochs in 30 s since it was first seen: ten seconds for each of the five that are left.
-    later = line.text({"epoch": 5, "loss": 0.5, "train_top1": 0.75, "images_per_second": 812.3}, now=130.0)
-    assert later == "makd: epoch 5 of 10, loss 0.5, train top1 0.75, images per second 812.3, 50 s left"
+    later = line.text(
+        {"epoch": 5, "loss": 0.5, "consistency_loss": 0.1, "train_top1": 0.75, "images_per_second": 812.3}, now=130.0
+    )
+    assert (
+        later
+        == "makd: epoch 5 of 10, 50 s left, loss 0.5, consistency loss 0.1, train top1 0.75, images per second 812.3"
+    )
     assert TrainingLine("near", None).text({"epoch": 1.5}, now=0.0) == "near: epoch 1.5"
 
 
 def test_what_the_worker_leaves_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.train_progress.LOCAL_SECONDS", 0.02)
+    monkeypatch.setattr("cluster.progress.LOCAL_SECONDS", 0.02)
     folder, terminal, log = str(tmp_path / "training"), Terminal(), io.StringIO()
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "progress.json").write_text('{"epoch": 99}')  # of an earlier session
-    with shown(folder, "makd", 4, terminal), shown(folder, "makd", 4, log):
+    with training_shown(folder, "makd", 4, terminal), training_shown(folder, "makd", 4, log):
         ProgressWriter(folder).write({"epoch": 1, "loss": 2.0})
         time.sleep(0.3)
     assert "\r\x1b[Kmakd: epoch 1 of 4, loss 2" in terminal.getvalue()

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from fgvr import schemas
-from fgvr.classifier import Outputs, load_classifier
+from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
 from fgvr.infer_worker import InferSettings, InferWorker, prediction_rows
+from fgvr.models.base import Outputs
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
 

@@ -19,7 +19,7 @@ from fgvr.config.models import Clip
 from fgvr.metrics.semantic import BUNDLED_PACKAGE, SentenceBert, SentenceModelError
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import load_student, save_student
-from fgvr.training.near_state import STATE_FILE, WEIGHTS_FILE, NearState, read_weights
+from fgvr.training.prompt_data import STATE_FILE, WEIGHTS_FILE, NearState, read_weights
 from fgvr.training.teacher import SCORES_FILE
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from fgvr.classifier import load_classifier
 from fgvr.clip.precision import low_precision
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import load_student, save_student
-from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student import train_student
 from tests.fgvr.training.coloured_photos import job
 
 

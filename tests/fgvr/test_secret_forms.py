@@ -12,7 +12,7 @@ from fgvr.config.load import as_given
 from fgvr.safe_text import MASK, masked, masked_tree, masked_value, masked_words
 from fgvr.secret_forms import is_secret_name
 
-NAMES = Path(__file__).parents[2] / "benchmarks" / "names"
+NAMES = Path(__file__).parents[2] / "benchmarks" / "quality" / "names"
 RANDOM = "Qz7xK9fLm2Vb8Rt4"  # as random as keys are; no key of anybody
 HEX = "0f3a9c7b" * 8
 

@@ -9,8 +9,8 @@ from PIL import Image
 from cluster.stage import RunContext
 from cluster.train import TrainResult
 from fgvr.config import build
-from fgvr.training.makd import train_student
 from fgvr.training.reporter import LocalReporter
+from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
 from pipelines.flow import Flow
 from tests.untracked import NoTracking

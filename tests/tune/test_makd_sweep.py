@@ -10,7 +10,7 @@ from fgvr.students.architecture import StudentSpec
 from fgvr.students.preprocess import Preprocess
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.examples import Examples
-from fgvr.training.makd import train_student
+from fgvr.training.student import train_student
 from fgvr.training.targets import ClassTargets
 from tune.makd_sweep import EXAMPLES_FILE, MakdSweep, check
 from tune.spaces import with_values

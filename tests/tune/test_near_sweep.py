@@ -13,7 +13,7 @@ from fgvr.clip.model import load_clip
 from fgvr.config import Clip, Config, build
 from fgvr.embeddings import embedding_rows
 from fgvr.tables import Table
-from fgvr.training.near_state import MODEL_FOLDER
+from fgvr.training.prompt_data import MODEL_FOLDER
 from fgvr.training.reporter import LocalReporter
 from tune.held_out import METRIC, VOTERS, HeldOut, draw_held_out, train_judged
 from tune.near_sweep import HELD_OUT_FILE, LEARNED_FILE, Learned, NearSweep

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fgvr.classifier import ModelFolderError
 from fgvr.config.detect import Detect, Detector
 from fgvr.detection.batches import DetectionLoader, mirrored
 from fgvr.detection.coco import Category, CocoSet
 from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorError, DetectorSpec, load_detector
 from fgvr.detection.training import LOSSES, DetectionJob, DetectionTrainingError, train_detector
+from fgvr.models.base import ModelFolderError
 from fgvr.training.reporter import LocalReporter
 from tests.fgvr.detection.drawn_scenes import TINY, found_rows, job, metrics, scenes
 from tests.two_processes import two_processes

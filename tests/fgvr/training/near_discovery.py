@@ -19,8 +19,8 @@ from fgvr.embeddings import embedding_rows
 from fgvr.neighbours import nearest
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
-from fgvr.training.near import train_near
-from fgvr.training.near_data import NearJob
+from fgvr.training.prompt import train_near
+from fgvr.training.prompt_data import NearJob
 from fgvr.training.reporter import LocalReporter
 
 FIRST_ID = 100

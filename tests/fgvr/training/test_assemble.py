@@ -64,6 +64,32 @@ def test_true_targets_leave_images_without_class_out(samples):
     assert table["error"].to_pylist() == [None, ERROR, None]
 
 
+def test_images_without_class_stay_where_the_recipe_learns_from_them(samples):
+    targets = true_targets(true_classes(samples))
+    training_set = assemble(samples, targets, NO_ASPECTS, HeldOut(0.5, 0), "v1", unlabelled=True)
+    examples = training_set.examples
+    assert examples.uris == ["a", "b", "c", "d"]
+    assert examples.classes.tolist() == [1, -1, 0, 1]
+    assert not examples.held_out[1]  # nothing can be validated on it
+    table = training_set.table({0: Failure(Reason.CORRUPT, "x")})
+    assert table["image_id"].to_pylist() == [0, 2, 3, 5]
+    assert table["label_id"].to_pylist() == [None, None, 0, 1]
+    assert table["error"].to_pylist() == [ERROR, None, None, None]
+
+
+def test_a_fraction_takes_its_share_of_images_without_class():
+    classes = pa.array([0] * 20 + [None] * 40, pa.int32())
+    names = pa.array(["finch"] * 20 + [None] * 40)
+    columns = {"image_id": np.arange(60), "uri": ["x"] * 60, "class_id": classes, "class_name": names}
+    rows = pa.table(columns)
+    targets = true_targets(true_classes(rows))
+    no_aspects = np.zeros((60, 0), np.float32)
+    examples = assemble(rows, targets, no_aspects, HeldOut(0, 0, fraction=0.5), "v1", unlabelled=True).examples
+    assert [int((examples.classes == label).sum()) for label in (0, -1)] == [10, 20]
+    labelled = assemble(rows, targets, no_aspects, HeldOut(0, 0, fraction=0.5), "v1").examples
+    assert labelled.classes.tolist() == [0] * 10
+
+
 def test_near_labels_from_cached_embeddings(tmp_path):
     # Two classes along the axes of a plane; image 1 fails, image 3 is not asked for.
     vectors = np.array([[1, 0], [0, 0], [0, 1], [1, 0], [0.6, 0.8]], dtype="<f2")

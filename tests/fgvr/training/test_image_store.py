@@ -18,7 +18,7 @@ from fgvr.config import ImageLimits
 from fgvr.images import ImageError
 from fgvr.schemas import Reason
 from fgvr.students.preprocess import Preprocess
-from fgvr.training import image_store, store_pixels
+from fgvr.training import image_store, store_files
 from fgvr.training.image_store import StoreSettings, open_store
 
 PREPROCESS = Preprocess(input_size=8, resize=8, stored_side=12, mean=(0, 0, 0), std=(1, 1, 1))
@@ -212,13 +212,13 @@ def test_another_tar_under_the_same_name_is_another_store(photos, tmp_path):
 
 
 def test_a_full_disk_ends_the_storing_and_room_makes_up_for_it(photos, tmp_path, monkeypatch, caplog):
-    whole = store_pixels.PixelsFile._write
+    whole = store_files.PixelsFile._write
 
     def until_full(self, image):
         return whole(self, image) if self.end == 0 else self._file.write(b"part") and False
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_pixels.PixelsFile, "_write", until_full)
+        patch.setattr(store_files.PixelsFile, "_write", until_full)
         store = open_store(tmp_path / "cache", "v1", photos, settings())
         assert (store[1] == (1, 2, 3)).all()
         assert set(failed(store)) == {2, 3}

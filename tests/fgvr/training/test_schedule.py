@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fgvr.config import Makd
-from fgvr.training.schedule import bounded_by_steps, learning_rate
+from fgvr.training.loop import learning_rate
+from fgvr.training.student_data import bounded_by_steps
 
 
 def test_milestones_as_pytorchs_scheduler():

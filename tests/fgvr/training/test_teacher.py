@@ -15,7 +15,7 @@ from fgvr.students.classifier import StudentClassifier
 from fgvr.students.folder import save_student
 from fgvr.students.preprocess import Preprocess
 from fgvr.training.batches import Batch
-from fgvr.training.distillation import Distiller
+from fgvr.training.student_terms import DistillationTerm, StudentStep
 from fgvr.training.teacher import ScoreTeacher, StudentTeacher, class_order, open_teacher, put_scores
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def step(positions, readable=None) -> Batch:
     positions = np.array(positions)
     lost = [] if readable is None else positions[~np.array(readable)].tolist()
     failures = dict.fromkeys(lost, Failure(Reason.NOT_FOUND, "gone"))
-    return Batch(crops(len(positions)), positions, positions, failures)
+    return Batch((crops(len(positions)),), positions, positions, failures)
 
 
 SCORES = np.array([[3, 1, 0], [math.nan] * 3, [0, 2, 4], [1, 1, 0]], dtype=np.float32)
@@ -165,10 +165,10 @@ CLASSES = np.array([0, 1, 2, -1])
 
 
 def distilled(settings, batch, logits) -> tuple[float, float, int]:
-    distiller = Distiller(settings, ScoreTeacher(SCORES, CPU), CLASSES)
     classes = torch.from_numpy(np.where(batch.readable, CLASSES[batch.positions], -1))
-    total, count = distiller.loss_sum(logits, batch, batch.pixels, classes)
-    return total.item(), count.item(), distiller.step_count(batch)
+    seen = StudentStep(0, batch, batch.views, (logits,), (), classes, torch.zeros(len(classes), 0))
+    term = DistillationTerm(settings, ScoreTeacher(SCORES, CPU), CLASSES)(seen)
+    return term.total.item(), term.seen.item(), term.count
 
 
 def test_unknown_and_unreadable_images_are_left_out():
@@ -199,6 +199,6 @@ def test_standardised_on_both_sides():
 
 def test_the_weight_rises_over_the_warm_up():
     teacher = ScoreTeacher(SCORES, CPU)
-    rising = Distiller(Dkd(teacher="mllm", weight=2, warmup_epochs=4), teacher, CLASSES)
+    rising = DistillationTerm(Dkd(teacher="mllm", weight=2, warmup_epochs=4), teacher, CLASSES)
     assert [rising.weight(epoch) for epoch in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert Distiller(Kd(teacher="mllm"), teacher, CLASSES).weight(0) == 0.9
+    assert DistillationTerm(Kd(teacher="mllm"), teacher, CLASSES).weight(0) == 0.9

@@ -1,0 +1,1 @@
+"""Real photos (Grocery Store): the data set's halves and questions, and tiny models trained on its own photos."""

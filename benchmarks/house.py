@@ -1,0 +1,403 @@
+"""The shape of the product, counted: lines, modules, import circles, and how many files a reader must open.
+
+    python -m benchmarks.house                                     # this checkout
+    python -m benchmarks.house --revisions f18fa75 HEAD            # columns beside each other
+    python -m benchmarks.house --help-cost                         # also CPU seconds of each --help: minutes
+    python -m benchmarks.house --run runs/demo                     # also seconds of a finished run and of its stages
+    python -m benchmarks.house --behind "a stage"                  # the files behind the counts whose name holds it
+
+Counted is the product: the packages of PRODUCT. A *module* is a `.py` file but no `__init__.py`; its *lines* are all
+lines of its text. Totals of lines and shares hold `__init__.py` files, too.
+
+- `import lines`: those of import statements. `comments`: tokens that begin with `#`, directives for tools left out.
+- An *import* joins a file to the file that defines what is imported: of `from package import name` the module that the
+  package's `__init__.py` has the name from. Imports inside functions count, those under `if TYPE_CHECKING` do not.
+- `import circles, files`: groups of modules that import each other, directly or around; `folders`: the same of folders,
+  where a folder imports another one if a module right in it does. `one importer`: modules that just one file imports.
+- `files to open`: modules that a reader meets.
+  - `one row's way`: all that is imported, directly or around, by what a photo goes through: listing, the workers of the
+    row-parallel stages and the parts that they work on, candidate sets, and both trainings (WAY).
+  - `a trainer`, `a backend`, `a stage`: modules in whose code one that exists is named (NAMED): what somebody who adds
+    another by its example must look at. Words of code and file names count, those of comments and docstrings do not.
+  - `…, by the book`: modules that the page `extending.md` of the docs names in its section about it, once there is one.
+- `--help`: CPU seconds of every script of `pipelines/` and `tune/` that has a command line, the median of three.
+
+Of a run: seconds from the start of its last session to its last sign of life, and of each stage. How often the demo
+starts an engine is counted while it runs: `python -m benchmarks.speed.demo`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from benchmarks import harness
+
+PRODUCT: Final = ("fgvr", "cluster", "pipelines", "tune")
+SHORT: Final = 60
+WAY: Final = (
+    *("read_source", "LabelWorker", "EmbedWorker", "AspectWorker", "InferWorker", "run_parts"),
+    *("candidate_sets", "train_near", "train_student"),
+)
+"""Classes and functions that a photo's row goes through; the modules that define them are where a reader starts."""
+NAMED: Final[Mapping[str, str]] = {
+    "a trainer": r"makd|Makd\w*",
+    "a backend": r"VllmBackend|OpenAIBackend|SimulatedBackend",
+    "a stage": r"\w*class_score\w*|ClassScore\w*",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of the product.
+
+    Attributes:
+        path: from the root of the checkout.
+        text: its content.
+    """
+
+    path: Path
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Its dotted name; of an `__init__.py` that of the package."""
+        parts = self.path.with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is no `__init__.py`."""
+        return self.path.name != "__init__.py"
+
+    @property
+    def lines(self) -> int:
+        """Lines of text."""
+        return len(self.text.splitlines())
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Parsed."""
+        return ast.parse(self.text)
+
+    @cached_property
+    def imports(self) -> list[ast.Import | ast.ImportFrom]:
+        """Import statements, those in functions too, without those for type checkers alone."""
+        return list(_imports(self.tree))
+
+    def comments(self) -> int:
+        """Comments that are for people."""
+        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
+        directive = re.compile(r"#\s*(noqa|type:|ruff|pragma|mypy|!)")
+        return sum(one.type == tokenize.COMMENT and not directive.match(one.string) for one in tokens)
+
+    @cached_property
+    def code_words(self) -> set[str]:
+        """Its own name, names in it and string literals, without docstrings and comments."""
+        documentation = {
+            id(node.value)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        words = set(self.name.split("."))
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name):
+                words.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                words.add(node.attr)
+            elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+                words.add(node.name)
+            elif isinstance(node, ast.arg | ast.keyword):
+                words.add(node.arg or "")
+            elif isinstance(node, ast.alias):
+                words |= {*node.name.split("."), node.asname or ""}
+            elif isinstance(node, ast.ImportFrom):
+                words |= set((node.module or "").split("."))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+                words.add(node.value)
+        return words
+
+
+def _imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node
+        return
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        children: Iterable[ast.AST] = node.orelse
+    else:
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        yield from _imports(child)
+
+
+@dataclass(frozen=True)
+class Product:
+    """All files of the product by dotted name."""
+
+    files: Mapping[str, Source]
+
+    @classmethod
+    def read(cls, root: Path) -> Product:
+        """Of a checkout."""
+        paths = [path for package in PRODUCT for path in sorted((root / package).rglob("*.py"))]
+        sources = [Source(path.relative_to(root), path.read_text(encoding="utf-8")) for path in paths]
+        return cls({source.name: source for source in sources})
+
+    @cached_property
+    def modules(self) -> list[Source]:
+        """Without `__init__.py`."""
+        return [source for source in self.files.values() if source.is_module]
+
+    @cached_property
+    def graph(self) -> dict[str, set[str]]:
+        """Module → modules that define what it imports; packages are seen through."""
+        return {
+            source.name: {one for found in source.imports for one in self._targets(source, found)} - {source.name}
+            for source in self.files.values()
+        }
+
+    def _targets(self, source: Source, statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield from self._owner(alias.name, None)
+            return
+        base = statement.module or ""
+        if statement.level:
+            package = source.name.split(".")[: -statement.level] if source.is_module else source.name.split(".")
+            base = ".".join([*package, base] if base else package)
+        for alias in statement.names:
+            yield from self._owner(base, alias.name)
+
+    def _owner(self, module: str, name: str | None, depth: int = 0) -> Iterator[str]:
+        """The module that defines `name` of `module`, or that one itself; nothing outside the product."""
+        if name is not None and f"{module}.{name}" in self.files:
+            yield from self._owner(f"{module}.{name}", None)
+            return
+        source = self.files.get(module)
+        if source is None:
+            return
+        if source.is_module or name is None or depth > 4:
+            if source.is_module:
+                yield module
+            return
+        for statement in source.imports:
+            if isinstance(statement, ast.ImportFrom) and name in {one.asname or one.name for one in statement.names}:
+                original = next(one.name for one in statement.names if (one.asname or one.name) == name)
+                yield from self._owner(statement.module or "", original, depth + 1)
+
+    def closure(self, start: Iterable[str]) -> set[str]:
+        """Modules that these import, directly or around, themselves included."""
+        seen, left = set(start), list(start)
+        while left:
+            new = self.graph[left.pop()] - seen
+            seen |= new
+            left += new
+        return {name for name in seen if self.files[name].is_module}
+
+    def defining(self, names: Iterable[str]) -> list[str]:
+        """Modules that define classes or functions of these names; a name that none defines is left out."""
+        wanted = set(names)
+        return [
+            source.name
+            for source in self.modules
+            if any(
+                isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in wanted for node in source.tree.body
+            )
+        ]
+
+    def naming(self, pattern: str) -> list[Source]:
+        """Modules in whose code one of the words stands as a whole."""
+        word = re.compile(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9_])")
+        return [source for source in self.modules if any(word.search(one) for one in source.code_words)]
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Strongly connected groups of two and more (Tarjan 1972), the largest first."""
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == number[node]:
+            group: list[str] = []
+            while not group or group[-1] != node:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in number:
+            visit(node)
+    return sorted(found, key=len, reverse=True)
+
+
+def folders(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The graph of the folders that modules lie in."""
+    made: dict[str, set[str]] = {}
+    for name, others in graph.items():
+        here = name.rpartition(".")[0]
+        made.setdefault(here, set()).update(other.rpartition(".")[0] for other in others)
+    return {here: {other for other in others if other != here} for here, others in made.items()}
+
+
+@dataclass
+class Measures:
+    """Numbers by name, in the order in which they are shown; and what is behind some of them."""
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    behind: dict[str, list[str]] = field(default_factory=dict)
+
+
+def measure(product: Product) -> Measures:
+    """All that the files alone tell."""
+    lengths = [source.lines for source in product.modules]
+    lines = sum(source.lines for source in product.files.values())
+    statements = [node for source in product.files.values() for node in source.imports]
+    import_lines = sum((node.end_lineno or node.lineno) - node.lineno + 1 for node in statements)
+    graph = {name: {o for o in others if product.files[o].is_module} for name, others in product.graph.items()}
+    graph = {name: others for name, others in graph.items() if product.files[name].is_module}
+    of_files, of_folders = circles(graph), circles(folders(graph))
+    importers = Counter(other for others in product.graph.values() for other in others)
+    made = Measures()
+    made.numbers |= {
+        "modules": len(lengths),
+        "lines": lines,
+        "median lines of a module": statistics.median(lengths),
+        f"modules below {SHORT} lines": sum(length < SHORT for length in lengths),
+        "import lines, % of all": round(100 * import_lines / lines, 1),
+        "comments per 1,000 lines": round(1000 * sum(one.comments() for one in product.files.values()) / lines, 1),
+        "import circles, files": len(of_files),
+        "files in them": sum(map(len, of_files)),
+        "import circles, folders": len(of_folders),
+        "folders in them": sum(map(len, of_folders)),
+        "modules with one importer": sum(importers[source.name] == 1 for source in product.modules),
+    }
+    made.behind |= {"import circles, files": [" ".join(one) for one in of_files]}
+    made.behind |= {"import circles, folders": [" ".join(one) for one in of_folders]}
+    way = product.closure(product.defining(WAY))
+    made.numbers["files to open: one row's way"] = len(way)
+    made.behind["files to open: one row's way"] = sorted(way)
+    for what, words in NAMED.items():
+        found = product.naming(words)
+        made.numbers[f"files to open: {what}"] = len(found)
+        made.behind[f"files to open: {what}"] = [str(source.path) for source in found]
+    return made
+
+
+def by_the_book(page: Path, product: Product) -> dict[str, float]:
+    """Modules named in each section of the page about extending; empty where there is no such page."""
+    if not page.exists():
+        return {}
+    paths = {str(source.path) for source in product.modules}
+    found = {}
+    for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+        title = section.splitlines()[0].lower()
+        for what in NAMED:
+            if what.removeprefix("a ") in title:
+                found[f"files to open: {what}, by the book"] = float(sum(path in section for path in paths))
+    return found
+
+
+def help_cost(root: Path) -> dict[str, float]:
+    """CPU seconds of `--help`, a script each, the median of three."""
+    scripts = [
+        path
+        for package in ("pipelines", "tune")
+        for path in sorted((root / package).glob("*.py"))
+        if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    ]
+    found = {}
+    for script in scripts:
+        times = []
+        for _ in range(3):
+            before = os.times()
+            command = [sys.executable, str(script), "--help"]
+            environment = {**os.environ, "PYTHONPATH": str(root)}
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=root, env=environment)
+            after = os.times()
+            times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        found[f"--help of {script.relative_to(root)}, CPU s"] = round(statistics.median(times), 2)
+    return found
+
+
+def of_run(folder: Path) -> dict[str, float]:
+    """Seconds of a run's last session, and of its stages."""
+    session = json.loads((folder / "session.json").read_text())
+    found = {"run, s": round(session["beat"] - session["started"], 1)}
+    for manifest in sorted(folder.glob("tables/*/*/manifest.json"), key=lambda file: file.stat().st_mtime):
+        found[f"stage {manifest.parts[-3]}, s"] = round(json.loads(manifest.read_text())["seconds"], 1)
+    return found
+
+
+@contextmanager
+def checkout(revision: str | None) -> Iterator[Path]:
+    """This checkout as it stands, or a copy of it at a revision of git."""
+    if revision is None:
+        yield harness.ROOT
+        return
+    archive = subprocess.run(
+        ["git", "-C", str(harness.ROOT), "archive", revision], check=True, capture_output=True
+    ).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--revisions", nargs="+", help="of git, a column each; default: the files as they lie here")
+    parser.add_argument("--help-cost", action="store_true", help="run --help of every script, too")
+    parser.add_argument("--run", type=Path, help="folder of a finished run (of this checkout)")
+    parser.add_argument("--behind", help="list what is behind the counts whose name holds this")
+    args = parser.parse_args()
+    found: dict[str, Measures] = {}
+    for revision in args.revisions or [None]:
+        with checkout(revision) as root:
+            product = Product.read(root)
+            measures = measure(product)
+            measures.numbers |= by_the_book(root / "docs" / "extending.md", product)
+            if args.help_cost:
+                measures.numbers |= help_cost(root)
+        if args.run is not None:
+            measures.numbers |= of_run(args.run)
+        found[revision or "here"] = measures
+    with harness.reporting(args) as report:
+        names = dict.fromkeys(name for measures in found.values() for name in measures.numbers)
+        table = report.table({"": "<48", **dict.fromkeys(found, ">12,g")})
+        for name in names:
+            table.row(name, *(measures.numbers.get(name) for measures in found.values()))
+        for revision, measures in found.items():
+            report.facts[revision] = measures.numbers
+            for name, behind in measures.behind.items():
+                if args.behind and args.behind in name:
+                    report.say("\n  ".join([f"{name}, {revision}:", *behind]))
+
+
+if __name__ == "__main__":
+    main()

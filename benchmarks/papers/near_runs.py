@@ -1,0 +1,142 @@
+"""Computes rows of the tables through the pipeline's own stages; what lies in the run folder is not done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.papers.data_sets import OwnModel
+from benchmarks.papers.near_rows import Row
+from cluster.run import open_run
+from cluster.stage import RunContext
+from fgvr.config import Config, build
+from fgvr.config.data import FieldGuideSource
+from fgvr.config.tree import merge
+from fgvr.errors import user_error_in
+from fgvr.evaluation import choose_images, names_of, readable
+from fgvr.metrics.scores import METRICS, score
+from fgvr.metrics.semantic import SentenceBert
+from fgvr.report.costs import method_costs
+from fgvr.report.results import MethodCost, stage_results
+from pipelines.billing import billing
+from pipelines.flow import Flow
+from pipelines.methods import predict
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row at one seed.
+
+    Attributes:
+        values: metric → percent; empty where the row could not be computed.
+        cost: hours and US$, from what the tables that went into it have recorded.
+        reason: why there are no values.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    cost: MethodCost | None = None
+    reason: str = ""
+
+
+def or_reason(label: str, compute: Callable[[], Measured]) -> Measured:
+    """What `compute` gives, or, where it stopped over something that the user could mend, that as the reason."""
+    try:
+        return compute()
+    except Exception as error:  # Ray wraps what its workers raise
+        known = user_error_in(error)
+        if known is None:
+            raise
+        log.warning("%s: %s", label, known)
+        return Measured(reason=" ".join(str(known).split()))
+
+
+class DataSetRuns:
+    """One data set's run folder, in which all rows and seeds share what they have in common.
+
+    Args:
+        tree: the config of the table, as read from a preset or file.
+        context: the run that is open.
+        own: for some methods or rows the model that they ask instead of the config's.
+    """
+
+    def __init__(self, tree: dict[str, Any], context: RunContext, own: Mapping[str, OwnModel] | None = None) -> None:
+        self._tree, self._context, self._own = tree, context, own or {}
+        self._encoder: SentenceBert | None = None
+
+    def measure(self, row: Row, seed: int, changes: Mapping[str, Any] | None = None) -> Measured:
+        """A row at a seed; `changes` are the table's own (shots), laid below those of the row.
+
+        What the user could mend, a method that this version does not know included, is the row's reason.
+        """
+        return or_reason(row.label, lambda: self._measure(build(self._layers(row, seed, changes or {})), row))
+
+    def _layers(self, row: Row, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near", "makd")}
+        seeds["label"] = {"images": {"seed": seed}}
+        if merge(self._tree, row.changes).get("label", {}).get("temperature"):
+            seeds["label"]["seed"] = seed  # without a temperature every seed gives the same answers: asked once
+        if isinstance(build(self._tree).ingest.source, FieldGuideSource):
+            seeds["ingest"] = {"source": {"seed": seed}}
+        tree = self._tree
+        own = self._own.get(row.asks or row.method)
+        asked = own.tree() if own is not None else {}
+        for layer in (seeds, dict(changes), asked, row.changes, {"evaluate": {"methods": [row.method]}}):
+            tree = merge(tree, layer)
+        return tree
+
+    def _measure(self, config: Config, row: Row) -> Measured:
+        context = RunContext(config, self._context.folder, self._context.tracker)
+        flow = Flow(context)
+        evaluate = config.evaluate
+        labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
+        columns = ["image_id", "split", "class_name"]
+        images = choose_images(
+            flow.samples.batches(columns),
+            labelled,
+            split=evaluate.split,
+            max_images=evaluate.max_images,
+            seed=evaluate.seed,
+        )
+        true = flow.samples.take(images.ids, ["class_name"])["class_name"].to_pylist()
+        known = [place for place, name in enumerate(true) if name]
+        ids = images.ids[np.array(known, np.int64)]
+        predictions = predict(context, flow, config.evaluate.methods[0], ids)
+        scores = score(
+            names_of(predictions.find(ids), ids),
+            [true[place] for place in known],
+            self._sentences(config),
+            hyphen_to_space=evaluate.hyphen_to_space,
+            resamples=0,
+        )
+        values = {name: float(getattr(scores, name)) for name in METRICS}
+        costs = method_costs([row.method], stage_results(context.tables), billing(config))
+        return Measured(values, costs.methods[row.method])
+
+    def _sentences(self, config: Config) -> SentenceBert:
+        if self._encoder is None:
+            self._encoder = SentenceBert(config.evaluate.sentence_model)
+        return self._encoder
+
+
+@contextmanager
+def open_data_set(
+    tree: dict[str, Any], name: str, folder: str, own: Mapping[str, OwnModel] | None = None
+) -> Iterator[DataSetRuns]:
+    """Open the run `name` in `folder`; the Ray session that is up in this process is used, or one is started.
+
+    Args:
+        tree: the config.
+        name: of the run.
+        folder: of all runs.
+        own: for some methods or rows the model that they ask instead of the config's.
+    """
+    tree = merge(tree, {"run": {"name": name, "folder": folder}, "tracking": {"log_models": False}})
+    with open_run(build(tree)) as context:
+        yield DataSetRuns(tree, context, own)

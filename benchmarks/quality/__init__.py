@@ -1,0 +1,1 @@
+"""How good names, candidate sets and detections are, where no paper has a table."""

@@ -1,0 +1,273 @@
+"""What holds rows in one process, without Ray: seconds and memory at a hundred thousand rows, a million, ten million.
+
+    export OMP_NUM_THREADS=1
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 100000 1000000
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 10000000 --steps tables ingest makd
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --table          # of all that was measured so far
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --plot memory.png
+
+The functions are the pipeline's own; the tables they read are made up: 20,000 classes, a tenth of the rows in the
+split `test`, answers to 16 questions about 100,000 images, vectors of 16 numbers, of which 100,000 are asked for,
+names of 1,000 kinds. Each step runs in a process of its own. `MiB` is the anonymous memory (RssAnon, every 10 ms)
+that it took beyond what it held after its imports: files that are mapped are the system's to give back, and not in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import harness
+from cluster.beats import beating
+from fgvr import schemas, tables
+from fgvr.clip.classifier import ClassFeatures
+from fgvr.config.data import TableSource
+from fgvr.datasets import read_source
+from fgvr.embeddings import read_vectors
+from fgvr.evaluation import choose_images, names_of
+from fgvr.losses.makd import aspect_counts
+from fgvr.mllm.reply_cache import ReplyCache
+from fgvr.splits import split_ids
+from fgvr.tables import Table
+from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
+from fgvr.training.examples import Examples, MappedUris
+from fgvr.training.targets import near_targets, true_targets
+
+CLASSES, QUESTIONS, DIM, SOME, KINDS = 20_000, 16, 16, 100_000, 1_000
+PART = 65_536
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a step; see the module's docstring."""
+
+    rows: int
+    seconds: float
+    mib: float
+
+
+def rows_of(folder: Path) -> int:
+    return int(folder.name)
+
+
+def check(right: bool) -> None:
+    if not right:
+        raise ValueError("what was read is not what was written")
+
+
+def parts_of(rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    for number, start in enumerate(range(0, rows, PART)):
+        yield number, np.arange(start, min(start + PART, rows))
+
+
+def make_tables(folder: Path) -> None:
+    rows = rows_of(folder)
+    rng = np.random.default_rng(0)
+    names = np.array([f"Genus species {number:05d}" for number in range(CLASSES)], dtype=object)
+    kinds = np.array([f"Kind {number}" for number in range(KINDS)], dtype=object)
+    asked = np.sort(rng.choice(rows, size=min(SOME, rows), replace=False))
+    errors = pa.nulls(PART, schemas.ERROR.type)
+    for number, ids in parts_of(rows):
+        count = len(ids)
+        classes = rng.integers(0, CLASSES, count)
+        sample = {
+            "image_id": ids,
+            "uri": [f"s3://photos/of/somebody/2026/{image:09d}.jpg" for image in ids],
+            "split": np.where(ids % 10 == 9, "test", "train"),
+            "class_id": pa.array(classes, pa.int32()),
+            "class_name": names[classes],
+            "metadata": pa.nulls(count, pa.string()),
+        }
+        tables.write_part(str(folder / "samples"), number, pa.table(sample, schema=schemas.SAMPLES))
+        halfs = rng.standard_normal((count, DIM)).astype("<f2")
+        vectors = pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * DIM), count, [None, pa.py_buffer(halfs.tobytes())])
+        part = [pa.array(ids), vectors, errors.slice(0, count)]
+        tables.write_part(str(folder / "embeddings"), number, pa.table(part, schema=schemas.embeddings(DIM)))
+        predicted = {"image_id": ids, "label": kinds[rng.integers(0, KINDS, count)], "abstained": np.zeros(count, bool)}
+        tables.write_part(str(folder / "predictions"), number, pa.table(predicted))
+    for number, start in enumerate(range(0, len(asked), PART)):
+        ids = asked[start : start + PART]
+        p_yes = pa.array(list(rng.random((len(ids), QUESTIONS), dtype=np.float32)), pa.list_(pa.float32()))
+        good = pa.table({"image_id": ids, "p_yes": p_yes, "error": errors.slice(0, len(ids))})
+        tables.write_part(str(folder / "aspects"), number, good)
+    with (folder / "photos.csv").open("w", newline="") as file:
+        listed = csv.writer(file)
+        listed.writerow(["uri", "class_name"])
+        for _, ids in parts_of(rows):
+            listed.writerows(
+                [f"s3://photos/{image * 2654435761 % 2**32:08x}.jpg", names[image % CLASSES]] for image in ids
+            )
+    for name, of in (("samples", rows), ("embeddings", rows), ("predictions", rows), ("aspects", len(asked))):
+        Table(str(folder / name), name, "f", of, 0, -(-of // PART), PART, 0.0).commit()
+
+
+def opened(folder: Path, name: str) -> Table:
+    return Table.load(str(folder / name))
+
+
+def ingest(folder: Path) -> None:
+    listed = read_source(TableSource(path=str(folder / "photos.csv")), str(folder))
+    for number, part in enumerate(listed.parts(PART)):
+        tables.write_part(str(folder / "listed"), number, part)
+
+
+def ids(folder: Path) -> None:
+    split_ids(opened(folder, "samples"), ["train"])
+
+
+def makd(folder: Path) -> None:
+    samples = opened(folder, "samples")
+    found = class_rows(samples, "train")
+    targets = true_targets(true_classes(found))
+    answers = answers_of(found["image_id"].to_numpy(), opened(folder, "aspects"), QUESTIONS)
+    training_set = assemble(found, targets, answers, HeldOut(0.05, 0), "v1", samples=samples)
+    training_set.examples.write(str(folder / "examples"))
+    training_set.table({})
+
+
+def makd_of_near(folder: Path) -> None:
+    samples = opened(folder, "samples")
+    found = class_rows(samples, "train")
+    image_ids = found["image_id"].to_numpy()
+    settled = pa.table({"image_id": image_ids[:SOME], "label_id": np.zeros(len(image_ids[:SOME]), np.int32)})
+    text = np.random.default_rng(0).standard_normal((100, DIM)).astype(np.float32)
+    classes = ClassFeatures(tuple(f"Kind {number}" for number in range(100)), text, 10.0)
+    near_targets(near_labels(image_ids, settled, opened(folder, "embeddings"), classes))
+
+
+def worker(folder: Path) -> None:
+    """What a worker of makd holds of its examples before its images."""
+    import torch
+
+    examples = Examples.read(str(folder / "examples"))
+    uris = examples.uris
+    assert isinstance(uris, MappedUris)  # noqa: S101 - of examples that were read
+    cells = np.zeros(len(examples), np.int32)
+    for places, values in examples.answers.blocks():
+        p_yes = torch.from_numpy(values)
+        cells[places] = aspect_counts(p_yes, ~p_yes.isnan(), "bce").numpy()
+    order = np.random.default_rng(0).permutation(np.flatnonzero(~examples.held_out))
+    for start in range(0, 100 * 128, 128):
+        batch = np.sort(order[start : start + 128])
+        check(len(uris.read(batch)) == len(examples.p_yes[batch]) == len(examples.classes[batch]))
+
+
+def evaluate(folder: Path) -> None:
+    """Ten thousand images of the split, and the names that a method gave them."""
+    samples = opened(folder, "samples")
+    columns = ["image_id", "split", "class_name"]
+    chosen = choose_images(samples.batches(columns), np.arange(100), split="test", max_images=10_000, seed=0)
+    names_of(opened(folder, "predictions").find(chosen.ids), chosen.ids)
+
+
+def vectors(folder: Path) -> None:
+    rows = rows_of(folder)
+    wanted = np.arange(rows // 2, rows // 2 + min(SOME, rows // 2))
+    _, found = read_vectors(opened(folder, "embeddings"), wanted)
+    check(bool(found.all()))
+
+
+def scattered(folder: Path) -> None:
+    _, found = read_vectors(opened(folder, "embeddings"), np.random.default_rng(1).choice(rows_of(folder), SOME))
+    check(bool(found.all()))
+
+
+def replies(folder: Path) -> None:
+    """Kept, and every hundredth found by a process that did not keep them."""
+    place, body = str(folder / "replies"), json.dumps({"choices": [{"message": {"content": "Yes"}}]}).encode()
+    cache, rows = ReplyCache(place), rows_of(folder)
+    for number in range(rows):
+        cache.keep(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" * 4, body)
+    reader = ReplyCache(place)
+    for number in range(0, rows, 100):
+        check(reader.find(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" * 4) == body)
+
+
+STEPS: dict[str, Callable[[Path], None]] = {
+    "tables": make_tables,
+    "ingest": ingest,
+    "ids": ids,
+    "makd": makd,
+    "makd_of_near": makd_of_near,
+    "worker": worker,
+    "evaluate": evaluate,
+    "vectors": vectors,
+    "scattered": scattered,
+    "replies": replies,
+}
+
+
+def measure(step: str, folder: Path) -> Measured:
+    held, seen = harness.anonymous_mib(), [0.0]
+    started = time.monotonic()
+    with beating(lambda: seen.append(harness.anonymous_mib()), 0.01):
+        STEPS[step](folder)
+        seconds = time.monotonic() - started
+    return Measured(rows_of(folder), seconds, max(seen) - held)
+
+
+def measured(folder: Path) -> dict[str, list[Measured]]:
+    """What was measured of each step, by rows."""
+    found = {step: list(folder.glob(f"*/{step}.json")) for step in STEPS if step != "tables"}
+    read = {step: [Measured(**json.loads(file.read_text())) for file in files] for step, files in found.items()}
+    return {step: sorted(values, key=lambda value: value.rows) for step, values in read.items() if values}
+
+
+def as_table(folder: Path) -> str:
+    lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes a row':>18}"]
+    for step, values in measured(folder).items():
+        before: Measured | None = None
+        for value in values:
+            slope = "" if before is None else f"{(value.mib - before.mib) * 2**20 / (value.rows - before.rows):.1f}"
+            lines.append(f"{step:<14}{value.rows:>12,}{value.seconds:>9.1f}{value.mib:>8.0f}{slope:>18}")
+            before = value
+    return "\n".join(lines)
+
+
+def plot(folder: Path, file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for step, values in measured(folder).items():
+        axes.loglog([value.rows for value in values], [max(value.mib, 1) for value in values], marker="o", label=step)
+    axes.set(xlabel="rows", ylabel="MiB beyond the imports")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=8, ncols=2)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--rows", type=int, nargs="+", default=[])
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--plot", type=Path, help="draw MiB against rows into this file")
+    parser.add_argument("--here", action="store_true", help=harness.HIDDEN)
+    args = parser.parse_args()
+    for rows in args.rows:
+        folder = args.folder / str(rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        for step in args.steps:
+            if args.here:
+                (folder / f"{step}.json").write_text(json.dumps(asdict(measure(step, folder))))
+            else:
+                harness.again("--folder", args.folder, "--rows", rows, "--steps", step, "--here")
+    if args.plot:
+        plot(args.folder, args.plot)
+    if args.here:
+        harness.answer(None)
+        return
+    with harness.reporting(args) as report:
+        report.say(as_table(args.folder))
+
+
+if __name__ == "__main__":
+    main()

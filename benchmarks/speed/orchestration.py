@@ -1,0 +1,159 @@
+"""What orchestration costs: label, embed and infer over 20,000 images beside the same functions in process pools.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.orchestration --images 20000
+
+Drawn photos; eight simulated engines that name 20 images a second each, the demo's CLIP on two workers, a ResNet18 for
+64 px (random weights) on two. `pipeline`: the stages as `pipelines/` runs them: Ray, MLflow, manifests, retries.
+`loop`: `multiprocessing` pools of as many processes that call the same workers on the same parts and write the same
+files, one pool a stage. Each in a process of its own, whose whole wall time counts, imports and Ray's start included.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from benchmarks import harness
+from fgvr import schemas, tables
+from fgvr.clip.embed_worker import EmbedWorker
+from fgvr.config import Config, build
+from fgvr.config.base import Workers
+from fgvr.demo.field_guide import write_field_guide
+from fgvr.demo.species import SPECIES
+from fgvr.infer_worker import InferSettings, InferWorker
+from fgvr.mllm.label_rows import count_items, label_rows
+from fgvr.mllm.label_space import build_label_space
+from fgvr.mllm.label_worker import LabelWorker
+from fgvr.part_worker import PartWorker
+from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.students.folder import save_student
+from fgvr.tables import Table
+
+WAYS = ("loop", "pipeline")
+STAGES = ("samples", "labels", "embeddings", "predictions")
+_at_work: dict[str, Any] = {}
+
+
+def config_of(folder: Path, run: str) -> Config:
+    two = {"min_workers": 2, "max_workers": 2, "num_cpus": 0.9, "rows_per_part": 512}
+    engines = {"min_workers": 8, "max_workers": 8, "num_cpus": 0.02, "rows_per_part": 256}
+    source = {"kind": "table", "path": str(folder / "photos" / "samples.csv"), "class_column": None}
+    return build(
+        {
+            "run": {"folder": str(folder), "name": run},
+            "cluster": {"num_cpus": 2},
+            "ingest": {"source": source},
+            "mllm": {"kind": "simulated", "request_seconds": 0.8, "concurrency": 16},
+            "label": {"images": {"max_images": None}, "workers": engines, "merge_similarity": None},
+            "embed": {"workers": two},
+            "infer": {"model": str(folder / "student"), "workers": two},
+        }
+    )
+
+
+def pipeline(folder: Path) -> None:
+    from cluster.run import open_run
+    from pipelines.flow import Flow
+
+    with open_run(config_of(folder, "pipeline")) as context:
+        flow = Flow(context)
+        for stage in STAGES:
+            getattr(flow, stage)
+
+
+def loop(folder: Path) -> None:
+    from pipelines.label import label_settings
+
+    config = config_of(folder, "loop")
+    listed = pa.csv.read_csv(folder / "photos" / "samples.csv")
+    uris = [str(folder / "photos" / uri) for uri in sorted(listed["uri"].to_pylist())]
+    rows = pa.table({"image_id": np.arange(len(uris)), "uri": uris})
+    tables.write_part(str(folder / "loop" / "samples"), 0, rows)
+    samples = Table(str(folder / "loop" / "samples"), "samples", "f", len(uris), 0, 1, len(uris), 0.0)
+    pooled(LabelWorker, {"settings": label_settings(config, several=True)}, samples, config.label.workers, "answers")
+    parts = range(-(-len(uris) // config.label.workers.rows_per_part))
+    answers = [tables.read_part(str(folder / "loop" / "answers"), number) for number in parts]
+    named = build_label_space(count_items(answers, 1))
+    for number, part in enumerate(answers):
+        tables.write_part(str(folder / "loop" / "labels"), number, label_rows(part, named))
+    limits = config.ingest.limits
+    clip = {"clip": config.clip, "limits": limits, "batch_images": config.embed.batch_images, "device": "cpu"}
+    pooled(EmbedWorker, clip, samples, config.embed.workers, "embeddings")
+    student = InferSettings(config.infer.model or "", limits, batch_images=config.infer.batch_images, threads=1)
+    pooled(InferWorker, {"settings": student}, samples, config.infer.workers, "predictions")
+
+
+def pooled(
+    worker: Callable[..., PartWorker], arguments: dict[str, Any], samples: Table, workers: Workers, name: str
+) -> None:
+    folder = str(Path(samples.uri).parent / name)
+    size = workers.rows_per_part
+    numbers = range(-(-samples.rows // size))
+    start = (worker, arguments, samples, folder, size)
+    with get_context("spawn").Pool(workers.max_workers, initializer=begin, initargs=start) as pool:
+        for _ in pool.imap_unordered(part, numbers):
+            pass
+
+
+def begin(worker: Callable[..., PartWorker], arguments: dict[str, Any], samples: Table, folder: str, size: int) -> None:
+    _at_work.update(worker=worker(**arguments), samples=samples, folder=folder, size=size)
+
+
+def part(number: int) -> None:
+    samples, size = _at_work["samples"], _at_work["size"]
+    ids = np.arange(number * size, min((number + 1) * size, samples.rows))
+    tables.write_part(_at_work["folder"], number, _at_work["worker"].process(samples.take(ids, ["image_id", "uri"])))
+
+
+def check(folder: Path) -> None:
+    """Both ways made the same rows."""
+    for name, schema in (("answers", schemas.ANSWERS), ("predictions", schemas.PREDICTIONS)):
+        ours = sorted((folder / "pipeline" / "tables" / name).glob("*/part-*"))
+        theirs = sorted((folder / "loop" / name).glob("part-*"))
+        one, other = (pa.concat_tables([pa.parquet.read_table(f) for f in files]) for files in (ours, theirs))
+        if not one.select(["image_id"]).equals(other.select(["image_id"])) or one.num_rows != other.num_rows:
+            raise RuntimeError(f"{name}: other rows")
+        if name == "answers" and one["texts"].to_pylist() != other["texts"].to_pylist():
+            raise RuntimeError(f"{name}: other texts in {schema.names}")
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--measure", choices=WAYS, help=harness.HIDDEN)
+    parser.add_argument("--folder", type=Path, help=harness.HIDDEN)
+    args = parser.parse_args()
+    if args.measure:
+        (pipeline if args.measure == "pipeline" else loop)(args.folder)
+        harness.answer(None)
+        return
+    with harness.reporting(args) as report, tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_field_guide(folder / "photos", per_class={"train": -(-args.images // len(SPECIES))})
+        spec = StudentSpec("resnet18", ("a", "b"), (), timm_preprocess("resnet18", 64))
+        save_student(folder / "student", spec, build_student(spec).state_dict(), {})
+        seconds = {}
+        for way in WAYS:
+            started = time.monotonic()
+            harness.again("--measure", way, "--folder", scratch)
+            seconds[way] = time.monotonic() - started
+            report.say(f"{way:<10}{seconds[way]:>8.1f} s")
+        check(folder)
+        for name in ("answers", "labels", "embeddings", "predictions"):
+            (manifest,) = (folder / "pipeline" / "tables" / name).glob("*/manifest.json")
+            files = list((folder / "loop" / name).glob("part-*"))
+            report.say(f"{name}: stage {Table.load(str(manifest.parent)).seconds:.1f} s, {len(files)} parts")
+        report.say(f"the pipeline takes {seconds['pipeline'] / seconds['loop'] - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    main()

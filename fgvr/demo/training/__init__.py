@@ -1,1 +1,0 @@
-"""Trains the two tiny models of the demo from scratch, on drawings that no field guide shows."""

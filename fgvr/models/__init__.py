@@ -1,0 +1,1 @@
+"""What predicts: trained models, and what they have in common."""

@@ -1,0 +1,141 @@
+"""What every trained model offers, whichever kind it is: images in, class probabilities out.
+
+A model is a folder with `model.json` (its `kind`, its labels and all that is needed to build it again) and
+`model.safetensors`. Loading one never runs code from the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from fgvr.config.data import ImageLimits
+from fgvr.errors import UserError
+from fgvr.images import decode_image, read_image_bytes
+
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+
+Floats = npt.NDArray[np.float32]
+
+
+class ModelFolderError(UserError, ValueError):
+    """A folder that holds no trained model, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says about N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q]."""
+
+    scores: Floats
+    p_yes: Floats | None = None
+
+
+class ImageClassifier(Protocol):
+    """A trained model on a device.
+
+    `prepare` is apart from `predict` so that threads can run it as images are read: a decoded photo may have a
+    hundred megapixels, what `prepare` makes of it has a fixed, small size.
+    """
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the C classes, by label id."""
+        ...
+
+    @property
+    def questions(self) -> list[str]:
+        """The Q aspect questions; empty for a model without aspect outputs."""
+        ...
+
+    @property
+    def short_side(self) -> int:
+        """Pixels that the shorter side of an image needs at least before `prepare`; the same as in training."""
+        ...
+
+    def read(self, uri: str, limits: ImageLimits) -> torch.Tensor:
+        """The image at a URI, read as training and validation read it, and prepared; raises ImageError."""
+        ...
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """The same of the bytes of an image file."""
+        ...
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """One RGB image as the model takes it, on the CPU and without a batch axis."""
+        ...
+
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """A stacked batch of prepared images [N, …] through the model."""
+        ...
+
+    def scores(self, images: Sequence[Image.Image]) -> Floats:
+        """Softmax probabilities of the classes, float32 [N, C]."""
+        ...
+
+    def aspects(self, images: Sequence[Image.Image]) -> Floats | None:
+        """p(yes) of the aspect questions, float32 [N, Q]; None for a model without aspect outputs."""
+        ...
+
+
+class PreparedClassifier:
+    """`read`, `decode`, `scores` and `aspects` for classes that implement the rest; inherit from it.
+
+    Files are read here and nowhere else: a JPEG that is decoded at another fraction of its size has other pixels.
+    """
+
+    @property
+    def short_side(self) -> int:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def read(self, uri: str, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        return self.decode(read_image_bytes(uri, limits), limits)
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        return self.prepare(decode_image(data, limits, short_side=self.short_side))
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """See ImageClassifier."""
+        raise NotImplementedError
+
+    def scores(self, images: Sequence[Image.Image]) -> Floats:
+        """See ImageClassifier."""
+        return self._outputs(images).scores
+
+    def aspects(self, images: Sequence[Image.Image]) -> Floats | None:
+        """See ImageClassifier."""
+        return self._outputs(images).p_yes
+
+    def _outputs(self, images: Sequence[Image.Image]) -> Outputs:
+        if not images:
+            raise ValueError("no images were given")
+        return self.predict(torch.stack([self.prepare(image) for image in images]))
+
+
+def read_model_file(folder: Path) -> dict[str, Any]:
+    """The content of a model folder's `model.json`; raises ModelFolderError where the folder holds no model."""
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise ModelFolderError(f"{folder} is not a trained model: it has no {MODEL_FILE}")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelFolderError(f"{path} is damaged: {error}") from None
+    if not isinstance(facts, dict) or "kind" not in facts:
+        raise ModelFolderError(f"{path} does not say which kind of model it is")
+    return facts

@@ -1,0 +1,233 @@
+"""A student from scratch on class targets and the MLLM's aspect probabilities (MaKD), and perhaps a teacher's logits.
+
+What it learns from are its `terms`: a further loss, of further views of the images or of images without a class, is
+one more of them in a subclass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fgvr.config import NoDistillation
+from fgvr.losses.makd import UNKNOWN_CLASS
+from fgvr.models.base import WEIGHTS_FILE
+from fgvr.precision import autocast, of_training
+from fgvr.students.architecture import build_student
+from fgvr.students.folder import save_student
+from fgvr.training.batches import Batch, steps_per_epoch
+from fgvr.training.checkpoint import (
+    BEST,
+    LAST,
+    LOST_FILE,
+    STATE_FILE,
+    History,
+    LeftOut,
+    over_workers,
+    read_history,
+    read_lost,
+    too_many,
+    write_history,
+    write_left_out,
+)
+from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
+from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
+from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
+from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
+from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm, StudentStep
+from fgvr.training.teacher import open_teacher
+
+RECIPE = 1
+"""Raised when the same settings, images and targets come to train another student."""
+Weights = dict[str, Tensor]
+
+
+def train_student(job: StudentJob, reporter: Reporter) -> History:
+    """Train to the last epoch, from the reporter's checkpoint if it has one; returns every epoch's metrics.
+
+    Raises:
+        StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
+    """
+    return train(StudentTrainer(job, reporter))
+
+
+class StudentTrainer(EpochTrainer[Batch]):
+    """One worker's side of a student's training, from the reporter's checkpoint if it has one.
+
+    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser),
+    `history.json`, `left_out.json` (images that could not be read when it began) and `lost.json` (those that could at
+    first, and at some later time could not), the last two by position in the examples.
+    """
+
+    views = 1
+    """Random crops of each image in a step, for terms that compare them."""
+
+    def __init__(self, job: StudentJob, reporter: Reporter) -> None:
+        """Open images, teacher and student; raises as `train_student`."""
+        super().__init__(job.settings, reporter)
+        self.job, self.settings = job, job.settings
+        self.precision = of_training(self.settings.precision, self.device)
+        resumed = reporter.resume_folder()
+        self.data = open_student_data(job, reporter, resumed, views=self.views)
+        self.examples = self.data.examples
+        self.steps = steps_per_epoch(len(self.data.training), self.settings.batch_size)
+        self.terms = self.loss_terms()
+        torch.manual_seed(self.settings.seed)
+        self.student = build_student(job.spec).to(self.device)
+        if self.precision == "bf16" and self.device.type == "cpu":
+            train_in_bf16_on_cpu(self.student, job.spec.preprocess.input_size)
+        self.optimiser = self.sgd(self.student.parameters())
+        self.spec = replace(job.spec, precision=self.precision)
+        self.validation_top1 = math.nan
+        self.best: dict[str, float] | None = None
+        self.best_weights: Weights | None = None
+        self.lost: LeftOut = {}
+        self._lost_here: LeftOut = {}  # by this worker in this epoch
+        if resumed is not None:
+            self._restore(resumed)
+        model = data_parallel(self.student, reporter)
+        self.model: nn.Module = torch.compile(model) if self.settings.compile else model  # type: ignore[assignment]
+
+    def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
+        """What the student learns from; a subclass adds to them."""
+        taught, classes = self.settings.distillation, self.examples.classes
+        class_weight = 1.0 if isinstance(taught, NoDistillation) else taught.class_weight
+        terms: list[LossTerm[StudentStep]] = [
+            ClassTerm(self.examples, class_weight),
+            AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha),
+        ]
+        if not isinstance(taught, NoDistillation):
+            if self.job.teacher is None:
+                raise ValueError("a distillation without a teacher")
+            labels, low = self.job.spec.labels, self.precision == "bf16"
+            teacher = open_teacher(self.job.teacher, labels, len(classes), self.device, low_precision=low)
+            terms.append(DistillationTerm(taught, teacher, classes))
+        return terms
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """See Trainer; a checkpoint stands at the end of an epoch, so an epoch is always a whole one."""
+        settings = self.settings
+        self.model.train()
+        return self.data.loader.training(self.data.training, settings.batch_size, settings.seed, epoch)
+
+    def losses(self, batch: Batch) -> Mapping[str, Mean]:
+        """See Trainer: the terms, and the share of right classes on the first view, before the step."""
+        self._lost_here |= batch.failures
+        step = self._step(batch)
+        right = (step.class_logits[0].detach().argmax(dim=1) == step.classes).sum()
+        means: dict[str, Mean] = {term.name: term(step) for term in self.terms}
+        return means | {"train_top1": Mean(right, (step.classes != UNKNOWN_CLASS).sum())}
+
+    def _step(self, batch: Batch) -> StudentStep:
+        classes, p_yes = self._targets(batch)
+        pixels = tuple(view.to(self.device, non_blocking=True) for view in batch.views)
+        # All views at once: one pass for DDP, and batch normalisation sees the same images in each.
+        outputs = self._forward(self.model, pixels[0] if len(pixels) == 1 else torch.cat(pixels))
+        split = [self.job.spec.split(view) for view in outputs.chunk(len(pixels))]
+        class_logits, aspect_logits = zip(*split, strict=True)
+        return StudentStep(self.epoch, batch, pixels, class_logits, aspect_logits, classes, p_yes)
+
+    def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            outputs: Tensor = model(self.job.spec.preprocess.normalise(pixels))
+        return outputs.float()
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Class targets [n] and p(yes) [n, Q] on the device; none for images that could not be read after all."""
+        classes = np.where(batch.readable, self.examples.classes[batch.positions], UNKNOWN_CLASS)
+        p_yes = np.where(batch.readable[:, None], self.examples.p_yes[batch.positions], np.float32(np.nan))
+        return (
+            torch.from_numpy(classes).to(self.device, non_blocking=True),
+            torch.from_numpy(p_yes).to(self.device, non_blocking=True),
+        )
+
+    def end_epoch(self, epoch: int) -> None:
+        """Validate, and stop where too many images were lost on the way."""
+        self.validation_top1 = self._validate()
+        lost = over_workers(self._lost_here, self.reporter.world_size)
+        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
+        if refusal is not None:
+            raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
+        self.lost |= lost
+        self._lost_here = {}
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        """Share of the held-out images whose class is right; nan where none are held out."""
+        if not len(self.data.validation):
+            return math.nan
+        self._share_buffers()
+        self.student.eval()
+        counts = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for batch in self.data.loader.validation(self.data.validation, 4 * self.settings.batch_size):
+            self._lost_here |= batch.failures
+            if not len(batch.positions):  # fewer images than workers in the last batch
+                continue
+            classes, _ = self._targets(batch)
+            outputs = self._forward(self.student, batch.pixels.to(self.device, non_blocking=True))
+            right = self.job.spec.predicted(outputs) == classes
+            counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
+        right_count, count = sum_over_workers(counts, self.reporter.world_size).tolist()
+        return float(right_count / max(count, 1))
+
+    def _share_buffers(self) -> None:
+        """Running statistics of batch normalisation are each worker's own: validation and checkpoints take rank 0's."""
+        if self.reporter.world_size > 1:
+            for buffer in self.student.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def measures(self, pace: Pace) -> dict[str, float]:
+        """See Trainer; share of right classes on held-out images, after the epoch, where some are held out."""
+        validated = {} if math.isnan(self.validation_top1) else {"validation_top1": self.validation_top1}
+        return validated | super().measures(pace)
+
+    def record(self, metrics: dict[str, float]) -> None:
+        """See Trainer; equal validation results count for the later epoch, whose rate was lower."""
+        super().record(metrics)
+        if "validation_top1" not in metrics:
+            return
+        if self.best is None or metrics["validation_top1"] >= self.best["validation_top1"]:
+            self.best = metrics
+            # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
+            if self.reporter.rank == 0:
+                state = self.student.state_dict()
+                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def diverged(self, loss: float, epoch: int) -> StudentTrainingError:
+        """See Trainer."""
+        return StudentTrainingError(
+            f"the loss is not finite after epoch {epoch + 1}: lower makd.lr = {self.settings.lr}"
+        )
+
+    def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
+        """See Trainer."""
+        return self._save
+
+    def _save(self, folder: Path) -> None:
+        save_student(folder / LAST, self.spec, self.student.state_dict(), self.history[-1])
+        if self.best is not None and self.best_weights is not None:
+            save_student(folder / BEST, self.spec, self.best_weights, self.best)
+        torch.save({"optimiser": self.optimiser.state_dict()}, folder / STATE_FILE)
+        write_history(folder, self.history)
+        write_left_out(folder, self.data.left_out)
+        write_left_out(folder, self.lost, LOST_FILE)
+
+    def _restore(self, folder: Path) -> None:
+        """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""
+        self.student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
+        # To the CPU first: the card that wrote it may not be here, or be another worker's.
+        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history, self.lost = read_history(folder), read_lost(folder)
+        self.epoch = len(self.history)
+        validated = [row for row in self.history if "validation_top1" in row]
+        if validated:
+            self.best = max(validated, key=lambda row: (row["validation_top1"], row["epoch"]))
+            self.best_weights = load_file(folder / BEST / WEIGHTS_FILE)
