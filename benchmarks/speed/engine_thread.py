@@ -1,6 +1,6 @@
 r"""What an engine's thread does beside the engine: CPU per photo outside its steps; images per second by threads.
 
-    OMP_NUM_THREADS=1 python benchmarks/engine_thread.py --images 1000 --side 640
+    OMP_NUM_THREADS=1 python benchmarks/speed/engine_thread.py --images 1000 --side 640
 
 Photos of `--side` pixels are drawn once as JPEG files. Then, with the demo's model in vLLM (or `--model`):
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def measured(name: str, clock: StepClock, count: int, work: Callable[[], Any]) -
 
 
 def main() -> None:
+    """Measure, and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--side", type=int, default=640)
@@ -100,7 +102,7 @@ def main() -> None:
         labels.process(few), aspects.process(few)
         for name, worker, some in (("label", labels, uris[:count]), ("aspects", aspects, uris[count : 2 * count])):
             rows = pa.table({"image_id": range(count), "uri": some})
-            measured(name, clock, count, lambda worker=worker, rows=rows: worker.process(rows))
+            measured(name, clock, count, partial(worker.process, rows))
         ids = engine._prompts.ids(image_conversation(PROMPT))
         for threads in range(1, given.threads + 1):
             first = (1 + threads) * count
