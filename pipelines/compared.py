@@ -15,6 +15,7 @@ from pipelines.stage import Phase, Run, Stage, per_run
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import pyarrow as pa
 
     from fgvr.evaluation import EvaluationImages
 
@@ -59,15 +60,11 @@ def methods_of(config: Config) -> list[Method]:
 
 
 @per_run
-def compared_images(run: Run) -> Compared:
-    """Which images the methods name."""
-    from fgvr.evaluation import choose_images, readable
-    from fgvr.report.cards import choose_examples
+def evaluated(run: Run) -> tuple[EvaluationImages, int]:
+    """The images that all methods name, and how many of them are in the discovery set, too."""
+    from fgvr.evaluation import choose_images
 
-    config, methods = run.config.evaluate, methods_of(run.config)
-    if not run.config.makd.base and "base" in config.methods:
-        log.info("evaluate: makd.base is false, so the student without aspects is left out")
-    labelled = readable(run.table("labels").read(["image_id", "label_id", "error"]))
+    config, labelled = run.config.evaluate, _labelled(run)
     images = choose_images(
         run.table("samples").batches(["image_id", "split", "class_name"]),
         labelled["image_id"].to_numpy(),
@@ -75,11 +72,24 @@ def compared_images(run: Run) -> Compared:
         max_images=config.max_images,
         seed=config.seed,
     )
-    if images.trained_on:
-        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", config.split)
-    overlap = int(np.isin(images.ids, labelled["image_id"].to_numpy()).sum())
-    if overlap and not images.trained_on:
-        log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
+    return images, int(np.isin(images.ids, labelled["image_id"].to_numpy()).sum())
+
+
+@per_run
+def _labelled(run: Run) -> pa.Table:
+    """Discovery images whose file could be read."""
+    from fgvr.evaluation import readable
+
+    return readable(run.table("labels").read(["image_id", "label_id", "error"]))
+
+
+@per_run
+def compared_images(run: Run) -> Compared:
+    """What the methods name, and what the report shows."""
+    from fgvr.report.cards import choose_examples
+
+    config, methods, labelled = run.config.evaluate, methods_of(run.config), _labelled(run)
+    images, overlap = evaluated(run)
     settled = run.table("near").read(["image_id", "label_id"]) if "near" in methods else labelled
     examples = choose_examples(labelled, settled, config.report_images, config.seed)
     return Compared(images, examples, methods, overlap)

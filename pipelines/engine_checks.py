@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 def check_engines(config: Config, stages: Iterable[Stage]) -> None:
     """Raise the UserError of a model that cannot work on its workers, and say how much memory each will need."""
+    from fgvr.mllm.backend import AskedBy
     from fgvr.mllm.backends import provider
-    from fgvr.mllm.provider import AskedBy
 
     told: set[str] = set()
     for field, place in dict.fromkeys((stage.workers(config), stage.model(config)) for stage in stages):

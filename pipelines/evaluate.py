@@ -29,7 +29,7 @@ from fgvr.safe_text import masked
 from fgvr.simulation import MADE_UP
 from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
-from pipelines.compared import Compared, compared_images, methods_of
+from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
@@ -107,8 +107,7 @@ class Report(Stage):
 
         config, compared = run.config.evaluate, compared_images(run)
         load_encoder = cache(lambda: SentenceBert(config.sentence_model))
-        for remark in _remarks(run):
-            log.warning("evaluate: %s", remark)
+        _warn(run, compared)
         ids = compared.images.ids
         true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
         tables = {method: run.table(table_of(run, method)) for method in compared.methods}
@@ -159,7 +158,7 @@ def _all_named(run: Run) -> bool:
     """Whether the MLLM has named all compared images already, as discovery images that stand in for others."""
     try:
         labels = run.table("labels").read(["image_id"])["image_id"].to_numpy()
-        return bool(np.isin(compared_images(run).images.ids, labels).all())
+        return bool(np.isin(evaluated(run)[0].ids, labels).all())
     except NotThere:
         return not run.photos.splits.get(run.config.evaluate.split)
 
@@ -200,7 +199,7 @@ def _sentence_model(run: Run) -> SentenceModel | None:
     from fgvr.evaluation import strings
     from fgvr.metrics.semantic import look_up
 
-    ids = compared_images(run).images.ids
+    ids = evaluated(run)[0].ids
     true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
     return look_up(run.config.evaluate.sentence_model) if any(true) else None
 
@@ -208,6 +207,19 @@ def _sentence_model(run: Run) -> SentenceModel | None:
 def _stage_tables(run: Run) -> list[Table]:
     """Those whose stages the page shows."""
     return [run.table(name) for name in _shown(run)]
+
+
+def _warn(run: Run, compared: Compared) -> None:
+    """What a reader must know, on the console."""
+    images, overlap, config = compared.images, compared.discovery_overlap, run.config
+    if "base" in config.evaluate.methods and "base" not in compared.methods:
+        log.info("evaluate: makd.base is false, so the student without aspects is left out")
+    if images.trained_on:
+        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", images.split)
+    elif overlap:
+        log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
+    for remark in _remarks(run):
+        log.warning("evaluate: %s", remark)
 
 
 def _remarks(run: Run) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from fgvr.config.data import (
 )
 from fgvr.demo.drawing import SIZE as DRAWN_SIDE
 from fgvr.demo.species import SPECIES
-from fgvr.mllm.provider import Size
+from fgvr.mllm.backend import Size
 from fgvr.mllm.request_tokens import PHOTO
 
 

@@ -17,7 +17,7 @@ from fgvr.config import Config
 from fgvr.config.data import DRAWN
 from fgvr.datasets import read_source
 from fgvr.images import ImageError, read_image
-from fgvr.mllm.provider import Size
+from fgvr.mllm.backend import Size
 from fgvr.mllm.request_tokens import PHOTO, image_tokens
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.prices import SHIPPED, read_prices

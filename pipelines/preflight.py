@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fgvr.config import Config, ConfigError
+from fgvr.config.base import TrainWorkers
 from fgvr.tables import Table
 from pipelines.registry import stage_of
 from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, workers_at
@@ -81,9 +82,22 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
         tell_bill(run, tables)
     made = []
     for name in tables:
+        ask_before(run, name, tables)
         made.append(run.table(name))
         recheck(run, name)
     return made
+
+
+def ask_before(run: Run, name: str, tables: Sequence[str]) -> None:
+    """What else asks a model and does not need the training `name`, while its engine is loaded: it takes its place."""
+    workers = workers_at(run.config, stage_of(name).workers(run.config))
+    if not isinstance(workers, TrainWorkers) or name in run.tables:
+        return
+    run.expect(tables)  # what is there now may have another table be asked, or none
+    for stage in run.later():
+        if stage.model(run.config) is not None and name not in closure(run.looking(), [stage.table]):
+            run.table(stage.table)
+            recheck(run, stage.table)
 
 
 def recheck(run: Run, name: str) -> None:

@@ -23,6 +23,7 @@ from pipelines.stage import Run, Stage
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.metrics.semantic import SentenceBert
+    from fgvr.mllm.backend import TextGenerator
     from fgvr.mllm.questions import AspectQuestion, Wanted
 
 QUESTIONS_FILE = "questions.csv"
@@ -153,28 +154,33 @@ def _written(run: Run) -> Written:
     """By the model, where the workers are: the driver may have neither the memory nor a GPU."""
     from cluster.once import run_once
     from fgvr.metrics.semantic import look_up
+    from fgvr.mllm.backends import backend_engine
 
     config = run.config.questions
     duplicate_model = config.duplicate_model
     if config.compares_meaning:
         found = look_up(duplicate_model, "questions.duplicate_model")
         duplicate_model = found.exactly if found.commit is not None else duplicate_model
-    arguments = (_model(run.config), _class_names(run), _wanted(run.config), duplicate_model)
-    written: Written = run_once(_generate, *arguments, workers=config.workers)
+    llm = _model(run.config)
+    written: Written = run_once(
+        _generate,
+        *(_class_names(run), _wanted(run.config), llm.title, duplicate_model),
+        workers=config.workers,
+        engine=backend_engine(llm, vision=config.llm == run.config.mllm),  # it may be the one that labels
+        keep_engine=run.still_asks(Questions()),
+    )
     return written
 
 
-def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> Written:
+def _generate(backend: TextGenerator, names: list[str], wanted: Wanted, source: str, duplicate_model: str) -> Written:
     from fgvr.metrics.semantic import SentenceBert
-    from fgvr.mllm.backends import make_backend
     from fgvr.mllm.questions import generate_questions
     from fgvr.part_worker import remarks_of
 
     def load_encoder() -> SentenceBert:
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
-    backend = make_backend(llm, vision=False)
-    questions = generate_questions(backend, names, wanted, source=llm.title, load_encoder=load_encoder)
+    questions = generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
     return questions, remarks_of(backend)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from cluster.stage_clock import StageClock
 from fgvr import tables
+from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import ASSUMED_BILLIONS
 from pipelines.asks import Ask, Load
 from pipelines.stage import Look, Unfinished, quietly
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.models import Mllm
-from fgvr.mllm.reply_cache import with_run_replies
+from fgvr.mllm.openai_server.cache import with_run_replies
 from pipelines.photo_counts import Photos
 from pipelines.registry import STAGES, stage_of
 
@@ -152,6 +152,7 @@ class RowStage(Stage):
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """The parts that are missing."""
         from cluster.parts import PartJob
+        from fgvr.mllm.backends import backend_engine, exactly
 
         job, place = self.job(run), self.workers(run.config)
         workers = workers_at(run.config, place)
@@ -159,7 +160,19 @@ class RowStage(Stage):
             raise TypeError(f"{self.table}: a row-parallel stage needs a pool of workers")
         arguments = {**job.arguments, **self.settled(run, folder)}
         samples = run.table("samples")
-        parts = PartJob(self.table, folder.uri, job.worker, arguments, job.schema, samples, workers, job.columns)
+        model = model_of(self, run.config)
+        parts = PartJob(
+            self.table,
+            folder.uri,
+            job.worker,
+            arguments,
+            job.schema,
+            samples,
+            workers,
+            job.columns,
+            engine=None if model is None else backend_engine(exactly(model)),
+            keep_engine=run.still_asks(self),
+        )
         summary = folder.run_parts(parts, job.ids, place)
         self.finish(run, summary)
         return summary
@@ -248,7 +261,9 @@ class Run:
         return [stage_of(name) for name in self.ahead if name not in self.tables]
 
     def still_asks(self, stage: Stage) -> bool:
-        """Whether a later stage asks the same model of workers that reserve the same: an engine may stay for it."""
+        """Whether a later stage asks the same model, so that its engine stays; yes where nobody said what comes."""
+        if not self.ahead:
+            return True
         model = model_of(stage, self.config)
         others = [other for other in self.later() if other.table != stage.table]
         return model is not None and any(model_of(other, self.config) == model for other in others)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import Config, ImageLimits, Mllm
+from fgvr.config import Config, ImageLimits
 from pipelines.asks import Asked, Load, naming, photo_tokens, sampled
 from pipelines.label import AnswerStage, NameStage, label_settings, labelled_ids, token_limit
 from pipelines.methods.prototypes import Prototypes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cluster.stage import StageFolder, StageSummary
     from fgvr.baselines.expert import Subject
-    from fgvr.mllm.backend import Answer
+    from fgvr.mllm.backend import Answer, Labeler
     from fgvr.mllm.label_worker import LabelSettings
 
     Ids = npt.NDArray[np.int64]
@@ -79,13 +79,18 @@ class FindrMeta(Stage):
         from cluster.once import run_once
         from fgvr.baselines import BaselineError
         from fgvr.baselines.expert import read_subject
-        from fgvr.mllm.backends import exactly
+        from fgvr.mllm.backends import backend_engine, exactly
         from fgvr.token_counts import UNCOUNTED
 
         config = run.config
         uris = run.table("samples").take(_shown(run), ["uri"])["uri"].to_pylist()
-        arguments = (exactly(config.mllm), uris, config.ingest.limits)
-        answer, remarks = run_once(_ask, *arguments, workers=config.label.workers)
+        answer, remarks = run_once(
+            _ask,
+            *(uris, config.ingest.limits),
+            workers=config.label.workers,
+            engine=backend_engine(exactly(config.mllm)),
+            keep_engine=run.still_asks(self),
+        )
         if answer.text is None:
             reason = "no reply" if answer.failure is None else answer.failure.detail
             raise BaselineError(
@@ -111,13 +116,12 @@ def _shown(run: Run) -> Ids:
     return chosen
 
 
-def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
+def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
     """The answer, and the model's remarks on how it was asked."""
     from fgvr.baselines import BaselineError
     from fgvr.baselines.expert import META_PROMPT, side_by_side
     from fgvr.images import ImageError, read_image
     from fgvr.mllm.backend import ImageRequest, Picture, Sampling
-    from fgvr.mllm.backends import make_backend
     from fgvr.mllm.prompts import image_conversation
     from fgvr.part_worker import remarks_of
 
@@ -129,7 +133,6 @@ def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tupl
             continue
     if not images:
         raise BaselineError("findr: none of the images that the MLLM is to be asked about can be read")
-    backend = make_backend(mllm)
     request = ImageRequest(Picture.of(side_by_side(images)), image_conversation(META_PROMPT), Sampling(REPLY_TOKENS))
     return backend.label([request])[0], remarks_of(backend)
 

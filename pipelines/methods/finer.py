@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cluster.stage import StageFolder, StageSummary
     from fgvr.mllm.answer_items import Form
-    from fgvr.mllm.backend import Answer, Sampling
+    from fgvr.mllm.backend import Answer, Sampling, TextGenerator
 
     Ids = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ class FinerAnswers(Stage):
         from cluster.stage import token_metrics
         from fgvr.baselines.attributes import described, naming_prompt
         from fgvr.mllm.backend import Sampling
-        from fgvr.mllm.backends import exactly
+        from fgvr.mllm.backends import backend_engine, exactly
         from fgvr.mllm.label_worker import answer_rows
         from fgvr.token_counts import token_totals
 
@@ -112,7 +112,13 @@ class FinerAnswers(Stage):
         ]
         sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
         llm = exactly(_language_model(config))
-        given, remarks = run_once(_ask, llm, prompts, sampling, workers=config.questions.workers)
+        given, remarks = run_once(
+            _ask,
+            *(prompts, sampling),
+            workers=config.questions.workers,
+            engine=backend_engine(llm, vision=_language_model(config) == config.mllm),  # it may be the one that labels
+            keep_engine=run.still_asks(self),
+        )
         replies = iter(given)
         answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
         table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
@@ -139,13 +145,11 @@ def _limit(config: Config) -> str:
     return f"baselines.finer.max_tokens = {config.baselines.finer.max_tokens}"
 
 
-def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
+def _ask(backend: TextGenerator, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
     """The answers, and the model's remarks on how it was asked."""
-    from fgvr.mllm.backends import make_backend
     from fgvr.mllm.prompts import text_conversation
     from fgvr.part_worker import remarks_of
 
-    backend = make_backend(llm, vision=False)
     answers = backend.generate([text_conversation(prompt) for prompt in prompts], sampling)
     return answers, remarks_of(backend)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipelines.asks import Asked, naming
-from pipelines.compared import ComparedStage, compared_images
+from pipelines.compared import ComparedStage, evaluated
 from pipelines.label import ALIASES_FILE, AnswerStage, NameStage, label_settings
 from pipelines.stage import Run
 
@@ -25,9 +25,13 @@ class EvalAnswers(ComparedStage, AnswerStage):
 
     table = "eval_mllm_answers"
 
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images are compared; not NeaR, which says only what the report shows: so the engine need not wait."""
+        return ("samples", "labels")
+
     def which(self, run: Run) -> Ids:
         """Those that are compared."""
-        return compared_images(run).images.ids
+        return evaluated(run)[0].ids
 
     def asks(self, run: Run) -> Asked:
         """One request per image."""
@@ -46,6 +50,10 @@ class EvalLabels(ComparedStage, NameStage):
 
     table = "eval_mllm"
     answers = "eval_mllm_answers"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Nothing else."""
+        return ()
 
     def reads(self, run: Run) -> Iterable[str]:
         """The answers, and the labels, whose names they get."""

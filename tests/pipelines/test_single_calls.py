@@ -13,6 +13,7 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import build
 from fgvr.mllm.backend import Answer
+from fgvr.part_worker import Engine
 from fgvr.tables import Table
 from pipelines.stage import Run
 from tests.untracked import NoTracking
@@ -35,9 +36,14 @@ class Model:
         return self.label(conversations)
 
 
-def here(function: Callable[..., Any], *arguments: Any, workers: Any) -> Any:
-    """As `run_once`, in this process."""
-    return function(*arguments)
+def here(words: str, asked: list[Engine]) -> Callable[..., Any]:
+    """As `run_once`, in this process, with a model of few words."""
+
+    def run_once(function: Callable[..., Any], *arguments: Any, workers: Any, engine: Engine, keep_engine: bool) -> Any:
+        asked.append(engine)
+        return function(Model(words), *arguments)
+
+    return run_once
 
 
 def table(folder: Path, name: str, rows: pa.Table) -> Table:
@@ -49,8 +55,8 @@ def table(folder: Path, name: str, rows: pa.Table) -> Table:
 def test_the_models_remarks_stand_with_the_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = '{"category": "bird", "unit": "species", "expert": "ornithologist"}'
     words = {"questions": "Is it red?", "findr_meta": subject, "finer_answers": "Wren"}
-    monkeypatch.setattr("cluster.once.run_once", here)
-    monkeypatch.setattr("fgvr.mllm.backends.make_backend", lambda *_, **__: Model(words[name]))
+    asked: list[Engine] = []
+    monkeypatch.setattr("cluster.once.run_once", here(words[name], asked))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     config = build({"questions": {"llm": {"kind": "openai", "model": "m"}, "subject": "birds"}})
     context = RunContext(config, str(tmp_path / "run"), NoTracking())
@@ -63,3 +69,4 @@ def test_the_models_remarks_stand_with_the_table(name: str, tmp_path: Path, monk
     rows = {"image_id": ids, "p_yes": [[0.9]], "error": pa.array([None], pa.string())}
     given["finer_aspects"] = table(tmp_path, "finer_aspects", pa.table(rows))
     assert Run(context, given).table(name).extra["remarks"] == [REMARK]
+    assert [engine.lent for engine in asked] == [name == "findr_meta"]  # the others' model is behind a server
