@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,11 @@ class StageSummary:
     examples: dict[str, Example] = field(default_factory=dict)
     by_rows: bool = False  # failed rows alone can be computed again
 
+    @classmethod
+    def of(cls, rows: int, found: Failures, **more: Any) -> Self:
+        """Of a table with so many rows, of which those found failed."""
+        return cls(rows, found.counts.total(), failures=dict(found.counts), examples=dict(found.examples), **more)
+
 
 @dataclass(frozen=True)
 class StageFolder:
@@ -102,11 +107,7 @@ class StageFolder:
         starts = range(0, max(rows.num_rows, 1), size)
         for number, start in enumerate(starts):
             tables.write_part(self.uri, number, rows.slice(start, size))
-        found = Failures.in_rows(rows)
-        counts = dict(found.counts)
-        return StageSummary(
-            rows.num_rows, sum(counts.values()), len(starts), size, counts, examples=dict(found.examples)
-        )
+        return StageSummary.of(rows.num_rows, Failures.in_rows(rows), parts=len(starts), rows_per_part=size)
 
     def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64], field: str | None = None) -> StageSummary:
         """The table of a row-parallel stage; see cluster.parts.
@@ -123,15 +124,13 @@ class StageFolder:
             retry_failed=self.retry_failed,
             field=fields[0] if fields else f"{job.name}.workers",
         )
-        return StageSummary(
-            rows=done.rows,
-            failed=done.failed,
+        return StageSummary.of(
+            done.rows,
+            done.found,
             parts=done.parts,
             rows_per_part=begun.workers.rows_per_part,
-            failures=dict(done.failures),
             metrics=token_metrics(done.totals),
             remarks=tuple(sorted(done.remarks)),
-            examples=dict(done.found.examples),
             by_rows=True,
         )
 
@@ -250,7 +249,7 @@ class RunContext:
             table.commit()
             # From here on the stage is done, whatever becomes of the rest: what MLflow keeps of it waits in the run
             # folder since `finish`, and is sent when this block ends.
-            _clear(clock, uri)
+            _clear_left(uri)
             progress.finished(summary.rows, summary.failures, summary.metrics)
         for remark in summary.remarks:
             log.warning("%s: %s", name, remark)
@@ -322,17 +321,11 @@ def _before_commit(finish: Callable[[Table], object], table: Table) -> None:
         log.debug("the whole error", exc_info=error)
 
 
-def _clear(clock: StageClock, uri: str) -> None:
-    """Remove what only an unfinished stage needs; what stays harms nobody, and no store's trouble undoes a commit."""
-    try:
-        clock.forget()
-    except Exception as error:
-        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
-    _clear_left(uri)
-
-
 def _clear_left(uri: str) -> None:
-    """Likewise checkpoints, and what a session that was killed right behind its commit left."""
+    """Remove what only an unfinished stage needs, also where a session was killed right behind its commit.
+
+    What stays harms nobody, and no store's trouble undoes a commit.
+    """
     try:
         clear_left(uri)
     except Exception as error:

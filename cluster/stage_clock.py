@@ -26,7 +26,6 @@ class StageClock:
         self._file = storage.join(folder, CLOCK)
         self._earlier = _read(self._file)
         self._start = time.monotonic()
-        self._written = self._earlier > 0
         self._beats = beating(self._write, beat, last=LAST_SECONDS)
 
     @property
@@ -46,13 +45,8 @@ class StageClock:
         if kind is not None:
             self._write()
 
-    def forget(self) -> None:
-        """The stage is finished: its manifest has the seconds."""
-        if self._written:
-            storage.remove(self._file)
-
     def _write(self) -> None:
-        self._written |= leave(self._file, json.dumps({"seconds": self.seconds}).encode())
+        leave(self._file, json.dumps({"seconds": self.seconds}).encode())
 
 
 def _read(file: str) -> float:

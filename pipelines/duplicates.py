@@ -225,14 +225,8 @@ class SharedAnswers(Stage):
             given = shared_rows(pa.concat_tables([mine, others]).take(places), ids[part])
             folder.write_part(number, given)
             failures.add(Failures.in_rows(given))
-        return StageSummary(
-            rows=duplicates.rows,
-            failed=failures.counts.total(),
-            parts=duplicates.parts,
-            rows_per_part=duplicates.rows_per_part,
-            failures=dict(failures.counts),
-            examples=failures.examples,
-        )
+        size = {"parts": duplicates.parts, "rows_per_part": duplicates.rows_per_part}
+        return StageSummary.of(duplicates.rows, failures, **size)
 
 
 def write_photos(folder: StageFolder, duplicates: Table) -> int:

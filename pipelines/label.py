@@ -295,13 +295,11 @@ class NameStage(Stage):
             rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
             tables.write_part(folder.uri, number, rows)
             failures.add(Failures.in_rows(rows))
-        return StageSummary(
-            rows=answers.rows,
-            failed=failures.counts.total(),
+        return StageSummary.of(
+            answers.rows,
+            failures,
             parts=answers.parts,
             rows_per_part=answers.rows_per_part,
-            failures=dict(failures.counts),
-            examples=failures.examples,
             metrics={
                 "labels": float(len(named.space.labels)),
                 "spellings": float(len(named.aliases)),

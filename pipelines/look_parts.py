@@ -32,16 +32,8 @@ def take_part(
         failures.add(Failures.in_rows(rows))
         totals.update(token_totals(rows))
     facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-    return StageSummary(
-        rows=len(ids),
-        failed=failures.counts.total(),
-        parts=parts,
-        rows_per_part=size,
-        failures=dict(failures.counts),
-        metrics=token_metrics(totals),
-        extra=facts,
-        examples=failures.examples,
-    )
+    metrics = token_metrics(totals)
+    return StageSummary.of(len(ids), failures, parts=parts, rows_per_part=size, metrics=metrics, extra=facts)
 
 
 def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.stage_clock import CLOCK, StageClock
+from cluster.stage_files import clear_left
 
 
 def kept(folder: Path) -> float:
@@ -31,15 +32,14 @@ def test_a_session_that_failed_counts(tmp_path: Path) -> None:
         assert first <= clock.seconds < first + 0.15
         time.sleep(0.1)
     assert first + 0.1 <= clock.seconds
-    clock.forget()
+    clear_left(str(tmp_path))  # as when the stage is finished
     assert not list(tmp_path.iterdir())
 
 
 def test_a_stage_that_ends_well_at_once_writes_nothing(tmp_path: Path) -> None:
-    with StageClock(str(tmp_path)) as clock:
+    with StageClock(str(tmp_path)):
         pass
     assert not list(tmp_path.iterdir())
-    clock.forget()
 
 
 def test_a_store_that_is_away_for_a_while_stops_neither_the_clock_nor_the_stage(
