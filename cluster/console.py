@@ -11,6 +11,7 @@ import sys
 import traceback
 from types import TracebackType
 
+from cluster.ray_private import CHATTY
 from fgvr.safe_text import safe
 
 # Libraries and the level from which they are shown.
@@ -25,8 +26,7 @@ LEVELS = {
     "faiss.loader": logging.WARNING,
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,
-    # Says at every start that token authentication is on, which docs/cluster.md explains.
-    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+    **CHATTY,
 }
 
 

@@ -23,7 +23,7 @@ from cluster.part_actor import PartActor
 from cluster.pool import ActorProcess, Pool
 from cluster.signs import Signs
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.mllm.memory import available_bytes
+from fgvr.mllm.vllm_engine.memory import available_bytes
 from fgvr.part_worker import Engine
 
 log = logging.getLogger(__name__)

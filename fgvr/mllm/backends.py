@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from fgvr.config.models import Mllm, OpenAIBackend, SimulatedBackend, VllmBackend
-from fgvr.mllm.backend import MllmBackend
-from fgvr.mllm.provider import Provider
+from fgvr.mllm.backend import MllmBackend, Provider
 from fgvr.part_worker import Engine
 
 ASKING = 1
@@ -19,15 +18,15 @@ def provider(config: Mllm) -> Provider:
     """The kind of model that the config names: the one place where kinds are told apart."""
     match config:
         case VllmBackend():
-            from fgvr.mllm.vllm_provider import VllmProvider
+            from fgvr.mllm.vllm_engine.provider import VllmProvider
 
             return VllmProvider(config)
         case OpenAIBackend():
-            from fgvr.mllm.openai_provider import OpenAIProvider
+            from fgvr.mllm.openai_server.provider import OpenAIProvider
 
             return OpenAIProvider(config)
         case SimulatedBackend():
-            from fgvr.mllm.simulated_backend import SimulatedProvider
+            from fgvr.mllm.simulated import SimulatedProvider
 
             return SimulatedProvider(config)
     assert_never(config)
