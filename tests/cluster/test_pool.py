@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from cluster.part_actor import STOPPED, StageStopped
 from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
-from cluster.waiting import Stalled
+from cluster.stall import Stalled
 from tests.cluster.boards import Board
 
 
