@@ -73,6 +73,7 @@ class _Member:
     process: Process
     state: _State = _State.PLACING
     parts: list[Part] = field(default_factory=list)  # that it was given, in their order
+    was_up: bool = False  # for a job before this one: its death says nothing of whether models can be loaded
 
 
 class _Answer(NamedTuple):
@@ -139,6 +140,7 @@ class Pool:
         self._left = len(self._waiting)
         for number, member in enumerate(list(self._members)):
             if number < most:
+                member.was_up = True
                 self._start(member)
             else:
                 self._end(member)
@@ -215,7 +217,7 @@ class Pool:
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is gone: others get its parts, and it is replaced where that is needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
-        if member.state in {_State.PLACING, _State.STARTING}:
+        if member.state in {_State.PLACING, _State.STARTING} and not member.was_up:
             self._deaths += 1
         self._end(member)
         if member.parts:
