@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from cluster import session
 from cluster.capacity import demand_of, free_in_cluster, places_on, reserved
+from cluster.heartbeat import Heartbeats
 from cluster.part_actor import PartActor
 from cluster.pool import ActorProcess, Pool
-from cluster.signs import Signs
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.mllm.vllm_engine.memory import available_bytes
 from fgvr.part_worker import Engine
@@ -174,5 +174,5 @@ def make_pool(workers: Workers) -> Pool:
 
     # SPREAD: engines share a node only where there is no other, as their memory and their reading of images would.
     actor = ray.remote(PartActor).options(**reserved(workers), scheduling_strategy="SPREAD")
-    signs, limits, threads = Signs(), session.limits(), max(1, int(workers.num_cpus))
-    return Pool(lambda: ActorProcess(actor.remote(signs, limits, threads)), signs, limits.place_minutes)
+    heartbeats, limits, threads = Heartbeats(), session.limits(), max(1, int(workers.num_cpus))
+    return Pool(lambda: ActorProcess(actor.remote(heartbeats, limits, threads)), heartbeats, limits.place_minutes)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.heartbeat import Heartbeats
 from cluster.quarantine import PartGivenUp, Quarantine
-from cluster.signs import Signs
 from cluster.stage_files import IDS
 from cluster.watchdog import Watchdog, is_out_of_memory
 from fgvr import storage, tables
@@ -115,11 +115,11 @@ class PartActor:
     travel. Whatever else goes wrong in a way that another process may not meet ends this one.
     """
 
-    def __init__(self, signs: Signs, limits: Limits, threads: int) -> None:
+    def __init__(self, heartbeats: Heartbeats, limits: Limits, threads: int) -> None:
         """Loads nothing, so that a process is known to be there before it is known whether a model can be loaded."""
         limit_threads(threads)
-        self.signs, self.limits = signs, limits
-        self.watchdog = Watchdog(signs)
+        self.heartbeats, self.limits = heartbeats, limits
+        self.watchdog = Watchdog(heartbeats)
         self.model: Any = None
 
     def placed(self) -> None:
@@ -171,7 +171,7 @@ class PartActor:
             with self.watchdog.over(what, *self.job.silence(self.limits)):
                 return self.job.compute(self.worker, number, again=again)
         except PartGivenUp as error:
-            words = self.signs.all_words()
+            words = self.heartbeats.all_words()
             raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error
         except WorkerLost as error:
             self.watchdog.end(f"{what}: {error}")

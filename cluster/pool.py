@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
+from cluster.heartbeat import Heartbeats
 from cluster.part_actor import STOPPED, StageStopped
-from cluster.signs import Signs
-from cluster.waiting import LOOK_SECONDS, Pulse
+from cluster.stall import LOOK_SECONDS, StallDetector
 from fgvr.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class _Member:
     process: Process
     state: _State = _State.PLACING
     parts: list[Part] = field(default_factory=list)  # that it was given, in their order
+    was_up: bool = False  # for a job before this one: its death says nothing of whether models can be loaded
 
 
 class _Answer(NamedTuple):
@@ -86,12 +87,12 @@ class Pool:
 
     Args:
         spawn: asks for a process, which is placed when there is room.
-        signs: of its processes.
+        heartbeats: of its processes.
         place_minutes: longest wait for an answer or a sign of life.
     """
 
-    def __init__(self, spawn: Callable[[], Process], signs: Signs, place_minutes: float) -> None:
-        self.signs = signs
+    def __init__(self, spawn: Callable[[], Process], heartbeats: Heartbeats, place_minutes: float) -> None:
+        self.heartbeats = heartbeats
         self.keeps_idle = False
         """Whether processes that are up stay when there is nothing left for them, for the next job."""
         self.starved: Callable[[], None] = lambda: None
@@ -135,14 +136,15 @@ class Pool:
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
         self._lives, self._ended = lives, Counter[Part]()
         self._waiting, self._proven = deque(parts), False
-        self.signs.forget()  # last words of an earlier job are none of this one's
+        self.heartbeats.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
         for number, member in enumerate(list(self._members)):
             if number < most:
+                member.was_up = True
                 self._start(member)
             else:
                 self._end(member)
-        pulse = Pulse(self.signs)
+        pulse = StallDetector(self.heartbeats)
         while self._left:
             self._resize()
             try:
@@ -161,10 +163,10 @@ class Pool:
             self._end(member)
 
     def close(self) -> None:
-        """End all processes and forget their signs."""
+        """End all processes and forget their heartbeats."""
         for member in list(self._members):
             self._end(member)
-        self.signs.forget()
+        self.heartbeats.forget()
 
     def _take(self, answer: _Answer) -> dict[str, Any] | None:
         """What an answer changes; returns the summary of a finished part."""
@@ -215,13 +217,13 @@ class Pool:
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is gone: others get its parts, and it is replaced where that is needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
-        if member.state in {_State.PLACING, _State.STARTING}:
+        if member.state in {_State.PLACING, _State.STARTING} and not member.was_up:
             self._deaths += 1
         self._end(member)
         if member.parts:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:
-                words = self.signs.all_words()
+                words = self.heartbeats.all_words()
                 said = f"the last one said: {words[-1]}" if words else "Ray's log files have their last words"
                 raise WorkersDied(
                     f"{self._name}: {self._lives} workers died over the same work ({type(error).__name__}); {said}"
@@ -259,7 +261,7 @@ class Pool:
         return any(each.state in {_State.STARTING, _State.READY} for each in self._members)
 
     def _given_up(self) -> WorkersDoNotStart:
-        words = self.signs.all_words()
+        words = self.heartbeats.all_words()
         said = f"the last one said: {words[-1]}" if words else "what they said is in Ray's log files"
         return WorkersDoNotStart(
             f"{self._name}: {self._deaths} workers died one after the other while they started, and none came up; "

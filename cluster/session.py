@@ -14,10 +14,10 @@ from typing import Any
 import ray
 
 from cluster.console import quiet_before_start
+from cluster.heartbeat import forget_all
 from cluster.ownership import TOLD
 from cluster.ray_access import LOOPBACK, prepare_token
 from cluster.ray_private import METRICS_PORT, NODE_ADDRESS, in_worker, loopback_kept, start_no_other
-from cluster.signs import forget_all
 from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
 

@@ -25,11 +25,11 @@ from typing import Any
 
 from cluster import lease, lending, session, stage_progress
 from cluster.capacity import check_capacity, wanted
+from cluster.heartbeat import Heartbeats
 from cluster.lease import Fence
 from cluster.progress import ProgressWriter, training_shown
-from cluster.signs import Signs
 from cluster.stage_files import Plan
-from cluster.waiting import patiently
+from cluster.stall import unless_stalled
 from cluster.watchdog import Watchdog, is_out_of_memory
 from fgvr import liveness, storage
 from fgvr.config.base import TrainWorkers
@@ -126,7 +126,7 @@ def _worker(job: dict[str, Any]) -> None:
 
     torch.set_num_threads(job["threads"])
     limits: Limits = job["limits"]
-    watchdog = Watchdog(job["signs"])
+    watchdog = Watchdog(job["heartbeats"])
     reporter = RayReporter(job["folder"], job["session"], job["start"], every_report=job["every_report"])
     what = f"training {job['name']}, worker {reporter.rank}"
     try:
@@ -134,7 +134,7 @@ def _worker(job: dict[str, Any]) -> None:
             job["loop"](job["config"], reporter)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            job["signs"].last_words(f"{what}: out of memory ({type(error).__name__}: {error})")
+            job["heartbeats"].last_words(f"{what}: out of memory ({type(error).__name__}: {error})")
         raise
     finally:
         reporter.end()
@@ -198,7 +198,7 @@ def train(
     own = new_session(training)
     filesystem, path = storage.arrow_filesystem(training)
     threads = max(1, int(workers.num_cpus))
-    limits, signs = limits or session.limits(), Signs()
+    limits, heartbeats = limits or session.limits(), Heartbeats()
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
@@ -211,7 +211,7 @@ def train(
             "every_report": bool(callbacks),
             "name": title or name,
             "limits": limits,
-            "signs": signs,
+            "heartbeats": heartbeats,
         },
         torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -237,13 +237,13 @@ def train(
     def results() -> Iterator[ray.train.Result]:
         yield trainer.fit()
 
-    with signs.kept():
+    with heartbeats.kept():
         try:
             with training_shown(training, title or name, epochs, told=stage_progress.current()):
-                (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
+                (result,) = unless_stalled(results, heartbeats, minutes=limits.place_minutes, waits_for=waits_for)
         except ray.train.TrainingFailedError as error:
             check_owner(folder)  # it may have failed because its files are another session's now
-            words = signs.all_words()
+            words = heartbeats.all_words()
             if words:
                 raise TrainingGivenUp(
                     f"training {title or name}: workers died more often than {field}.max_failures = "

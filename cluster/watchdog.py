@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from cluster.signs import SIGN_SECONDS, Signs
+from cluster.heartbeat import BEAT_SECONDS, Heartbeats
 from fgvr import liveness
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ class Watched:
 class Watchdog:
     """Watches over this process; one thread, which also leaves signs of life for the driver."""
 
-    def __init__(self, signs: Signs) -> None:
-        self._signs = signs
+    def __init__(self, heartbeats: Heartbeats) -> None:
+        self._heartbeats = heartbeats
         self._watched: Watched | None = None
         self._lock = threading.Lock()
         self._begun = threading.Event()
@@ -72,7 +72,7 @@ class Watchdog:
         """Leave the process: that is what makes its pool, or Ray, start another one and give it the work."""
         log.critical("%s; this worker stops and is replaced", words, exc_info=error)
         try:
-            self._signs.last_words(words)
+            self._heartbeats.last_words(words)
         finally:
             os._exit(1)
 
@@ -91,8 +91,8 @@ class Watchdog:
                     f"{watched.what}: nothing was finished for {silence / 60:.1f} min, the limit is {watched.field}"
                     f" = {watched.seconds / 60:g}{_worked_on()} (where it hung stands in the worker's log file)"
                 )
-            self._signs.alive(watched.what)
-            threading.Event().wait(min(SIGN_SECONDS, watched.seconds / 4))
+            self._heartbeats.alive(watched.what)
+            threading.Event().wait(min(BEAT_SECONDS, watched.seconds / 4))
 
 
 def _worked_on() -> str:

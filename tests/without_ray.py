@@ -10,11 +10,11 @@ import pytest
 from ray import cloudpickle
 
 from cluster import part_actor, parts
-from cluster.signs import Signs
+from cluster.heartbeat import Heartbeats
 from fgvr.config.run import Limits
 
 
-class NoSigns(Signs):
+class NoHeartbeats(Heartbeats):
     """Nobody looks for signs of life."""
 
     def alive(self, text: str) -> None:
@@ -36,7 +36,7 @@ def parts_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pending parts of `run_parts` go to one actor in this process."""
 
     def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
-        actor = part_actor.PartActor(NoSigns(), Limits(), 1)
+        actor = part_actor.PartActor(NoHeartbeats(), Limits(), 1)
         refused = actor.take(job.name, cloudpickle.dumps(job))
         assert refused is None, refused
         for number in pending:

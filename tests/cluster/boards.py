@@ -1,4 +1,4 @@
-"""`cluster.signs.Signs` and `cluster.watchdog.Watchdog` without Ray and without ending the test's own process."""
+"""Heartbeats and the watchdog without Ray, and without ending the test's own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Board:
-    """Signs in lists."""
+    """Heartbeats in lists."""
 
     def __init__(self) -> None:
         self.words: list[str] = []

@@ -15,32 +15,13 @@ from cluster.parts import PartJob, StageStopped, run_parts
 from cluster.pool import WorkersDied
 from fgvr import tables
 from fgvr.config.base import Workers
-from fgvr.errors import UserError
 from fgvr.part_worker import Engine
 from fgvr.tables import Table
-from tests.cluster.workers import SCHEMA, SquareWorker
+from tests.cluster.workers import SCHEMA, Asking, Model, dies, fails, pid_of, refuses, threads_and
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
 
 ONE = Workers(rows_per_part=2)
-
-
-def threads_and(word: str) -> tuple[str, str]:
-    return word, os.environ["OMP_NUM_THREADS"]
-
-
-def refuses() -> None:
-    raise UserError("set the key in the environment")
-
-
-def fails() -> None:
-    raise LookupError("no such thing")
-
-
-def dies(diary: str) -> None:
-    with Path(diary).open("a") as stream:
-        stream.write("died\n")
-    os._exit(7)
 
 
 def test_a_call_gives_its_result_or_what_was_the_matter(tmp_path: Path) -> None:
@@ -52,33 +33,6 @@ def test_a_call_gives_its_result_or_what_was_the_matter(tmp_path: Path) -> None:
     with pytest.raises(WorkersDied, match=r"dies: 3 workers died over the same work \(ActorDiedError\)"):
         run_once(dies, str(tmp_path / "diary"), workers=ONE)
     assert (tmp_path / "diary").read_text() == "died\n" * 3
-
-
-class Model:
-    """Knows its process."""
-
-    def __init__(self) -> None:
-        self.pid = os.getpid()
-
-    def label(self) -> int:
-        return self.pid
-
-
-class Asking(SquareWorker):
-    """Squares, and notes the process of the model that it asks."""
-
-    def __init__(self, diary: str, backend: Model) -> None:
-        super().__init__(diary)
-        self.backend = backend
-
-    def process(self, rows: pa.Table) -> pa.Table:
-        with (self.diary / "pids").open("a") as stream:
-            stream.write(f"{self.backend.pid}\n")
-        return super().process(rows)
-
-
-def pid_of(backend: Model, word: str) -> tuple[int, str]:
-    return backend.pid, word
 
 
 def squares(place: Path, name: str, engine: Engine, most: int = 1) -> set[int]:

@@ -82,13 +82,13 @@ def test_a_job_without_an_engine_gets_none(actor: PartActor) -> None:
 
 def test_what_a_person_must_mend_is_said_and_the_process_stays(actor: PartActor) -> None:
     assert actor.take("label", job(engine=Engine("m", refuse))) == "mllm.model: there is nothing at /x"
-    assert actor.signs.words == []
+    assert actor.heartbeats.words == []
 
 
 def test_whatever_else_is_wrong_ends_the_process_with_the_engines_own_error(actor: PartActor) -> None:
     with pytest.raises(Death):
         actor.take("label", job(engine=Engine("m", fails)))
-    (said,) = actor.signs.words
+    (said,) = actor.heartbeats.words
     assert said.startswith("label, the start of a worker: RuntimeError: Engine core initialization failed")
     assert said.endswith("(caused by KeyError: 'rope_scaling')")
 
@@ -96,4 +96,4 @@ def test_whatever_else_is_wrong_ends_the_process_with_the_engines_own_error(acto
 def test_a_job_that_cannot_be_unpacked_here_is_a_death_and_no_answer(actor: PartActor, tmp_path: Path) -> None:
     with pytest.raises(Death):
         actor.take("label", job()[:-20])
-    assert "the start of a worker" in actor.signs.words[0]
+    assert "the start of a worker" in actor.heartbeats.words[0]

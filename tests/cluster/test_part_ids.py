@@ -66,9 +66,17 @@ def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch
     assert tables.read_part(job.folder, 1)["image_id"].to_pylist() == [8]
 
 
-def test_workers_without_a_network_do_not_load_torch() -> None:
-    code = "import sys; from cluster.part_actor import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
-    code += "print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("fgvr.mllm.label_worker, fgvr.mllm.backends", {"torch", "transformers"}),
+        pytest.param("fgvr.infer_worker, fgvr.students.classifier", {"transformers"}, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_load_only_what_they_use(modules: str, unwanted: set[str]) -> None:
+    unwanted |= {"vllm", "mlflow", "pandas", "ray"}
+    code = f"import sys; from cluster.part_actor import limit_threads; import {modules}; limit_threads(1); "
+    code += f"print(sorted({unwanted} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 

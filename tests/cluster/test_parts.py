@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster.heartbeat import Heartbeats
 from cluster.parts import PartJob, StageStopped, TooManyFailures, run_parts
 from cluster.session import SessionError
-from cluster.signs import Signs
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.tables import Table
@@ -156,19 +156,19 @@ def test_a_worker_larger_than_the_session_is_refused_instead_of_waited_for(job: 
 
 
 def test_signs_of_many_workers_are_read_back_and_forgotten() -> None:
-    signs, other = Signs(), Signs()
-    assert (signs.all_words(), signs.all_alive()) == ([], {})
-    signs.alive("label, part 3")
+    heartbeats, other = Heartbeats(), Heartbeats()
+    assert (heartbeats.all_words(), heartbeats.all_alive()) == ([], {})
+    heartbeats.alive("label, part 3")
     for words in ("CUDA error", "another CUDA error"):
-        signs.last_words(words)
+        heartbeats.last_words(words)
     other.last_words("another stage's")
-    ((key, sign),) = signs.all_alive().items()
-    assert key == f"{signs.place}/alive/{os.uname().nodename}-{os.getpid()}"
+    ((key, sign),) = heartbeats.all_alive().items()
+    assert key == f"{heartbeats.place}/alive/{os.uname().nodename}-{os.getpid()}"
     assert sign.endswith("label, part 3")
-    assert signs.all_words() == ["CUDA error", "another CUDA error"]
-    with signs.kept():
-        assert signs.all_alive()
-    assert signs.all_alive() == {}
+    assert heartbeats.all_words() == ["CUDA error", "another CUDA error"]
+    with heartbeats.kept():
+        assert heartbeats.all_alive()
+    assert heartbeats.all_alive() == {}
     assert len(other.all_words()) == 1
     with other.kept():
         pass

@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from cluster.part_actor import STOPPED, StageStopped
 from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
-from cluster.waiting import Stalled
+from cluster.stall import Stalled
 from tests.cluster.boards import Board
 
 
@@ -341,6 +341,30 @@ def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none(
     until(lambda: one.asked)
     one.answer()
     assert run.end() == [0]
+
+
+def test_processes_that_die_between_two_jobs_are_replaced_however_many_they_are() -> None:
+    cluster = Cluster()
+    cluster.pool.keeps_idle = True
+    run = cluster.begin(6, at_once=5, most=5)
+    until(lambda: len(cluster.all) == 5)
+    for process in cluster.all:
+        up(process)
+    until(lambda: sum(len(process.asked) for process in cluster.all) == 6)
+    for process in cluster.all:
+        for _ in process.asked:
+            process.answer()
+    assert len(run.end()) == 6
+    before = list(cluster.all)
+    for process in before:
+        process.die()  # their machine was taken away: five deaths, and three that start are one too many
+    run = cluster.begin(2, at_once=1, most=5)
+    until(lambda: len(cluster.all) == 6)
+    up(cluster.all[5])
+    for _ in range(2):
+        until(lambda: cluster.all[5].asked)
+        cluster.all[5].answer()
+    assert run.end() == [0, 1]
 
 
 def test_a_process_that_is_placed_late_asks_for_the_place_of_what_is_idle() -> None:

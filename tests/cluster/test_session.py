@@ -108,8 +108,8 @@ STOPPED = """
 import sys, threading, time
 import ray
 from cluster import session
-from cluster.signs import Signs
-from cluster.waiting import patiently
+from cluster.heartbeat import Heartbeats
+from cluster.stall import unless_stalled
 from fgvr.config.run import Cluster
 
 @ray.remote(num_cpus=1)
@@ -122,7 +122,7 @@ def rows():
         yield ray.get(slow.remote(number))
 
 with session.ray_session(Cluster(num_cpus=1)):
-    items = patiently(rows, Signs(), minutes=5, waits_for=str)
+    items = unless_stalled(rows, Heartbeats(), minutes=5, waits_for=str)
     next(items)  # as where a training is interrupted: the thread that waits for it is left behind
     (left,) = [thread for thread in threading.enumerate() if thread.name == "waiting"]
 items.close()

@@ -109,6 +109,51 @@ class KeylessWorker(SquareWorker):
         raise UserError("set the key in the environment")
 
 
+def threads_and(word: str) -> tuple[str, str]:
+    return word, os.environ["OMP_NUM_THREADS"]
+
+
+def refuses() -> None:
+    raise UserError("set the key in the environment")
+
+
+def fails() -> None:
+    raise LookupError("no such thing")
+
+
+def dies(diary: str) -> None:
+    with Path(diary).open("a") as stream:
+        stream.write("died\n")
+    os._exit(7)
+
+
+class Model:
+    """Knows its process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def label(self) -> int:
+        return self.pid
+
+
+class Asking(SquareWorker):
+    """Squares, and notes the process of the model that it asks."""
+
+    def __init__(self, diary: str, backend: Model) -> None:
+        super().__init__(diary)
+        self.backend = backend
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        with (self.diary / "pids").open("a") as stream:
+            stream.write(f"{self.backend.pid}\n")
+        return super().process(rows)
+
+
+def pid_of(backend: Model, word: str) -> tuple[int, str]:
+    return backend.pid, word
+
+
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
     """Adds rank + 1 over all ranks in every epoch to a running total; dies in epoch `dies_at` unless it resumed."""
     import torch

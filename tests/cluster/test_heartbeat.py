@@ -3,15 +3,15 @@
 import pytest
 from ray.experimental import internal_kv
 
-from cluster import signs
-from cluster.signs import Signs
+from cluster import heartbeat
+from cluster.heartbeat import Heartbeats
 
 Store = dict[str, bytes]
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    there: Store = {"signs/of-another-job/1/words/2": b"stays"}
+    there: Store = {"heartbeats/of-another-job/1/words/2": b"stays"}
 
     def put(key: str, value: bytes, **_: object) -> None:
         there[key] = value
@@ -22,11 +22,11 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
     monkeypatch.setattr(internal_kv, "_internal_kv_put", put)
     monkeypatch.setattr(internal_kv, "_internal_kv_del", delete)
-    monkeypatch.setattr(signs, "_of_this_job", lambda: "signs/01000000/")
+    monkeypatch.setattr(heartbeat, "_of_this_job", lambda: "heartbeats/01000000/")
     return there
 
 
-def failing_wait(waited: Signs) -> None:
+def failing_wait(waited: Heartbeats) -> None:
     with waited.kept():
         waited.alive("label, part 3")
         waited.last_words("no such model")
@@ -34,22 +34,22 @@ def failing_wait(waited: Signs) -> None:
 
 
 def test_a_wait_that_fails_leaves_none(store: Store) -> None:
-    another, mine = Signs(), Signs()
+    another, mine = Heartbeats(), Heartbeats()
     another.last_words("a GPU is lost")
     with pytest.raises(ValueError, match="the stage stops"):
         failing_wait(mine)
     stays, theirs = store
-    assert (stays, theirs.startswith(f"{another.place}/words/")) == ("signs/of-another-job/1/words/2", True)
+    assert (stays, theirs.startswith(f"{another.place}/words/")) == ("heartbeats/of-another-job/1/words/2", True)
 
 
 def test_a_worker_that_signs_when_the_wait_is_over_leaves_none_behind_the_session(store: Store) -> None:
-    mine = Signs()
+    mine = Heartbeats()
     with mine.kept():
         pass
     mine.alive("is being ended")
     assert len(store) == 2
-    signs.forget_all()
-    assert list(store) == ["signs/of-another-job/1/words/2"]
+    heartbeat.forget_all()
+    assert list(store) == ["heartbeats/of-another-job/1/words/2"]
 
 
 def test_a_head_that_is_gone_does_not_hide_why_a_wait_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,4 +58,4 @@ def test_a_head_that_is_gone_does_not_hide_why_a_wait_ended(store: Store, monkey
 
     monkeypatch.setattr(internal_kv, "_internal_kv_del", gone)
     with pytest.raises(ValueError, match="the stage stops"):
-        failing_wait(Signs())
+        failing_wait(Heartbeats())

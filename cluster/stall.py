@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from cluster.signs import Signs
+from cluster.heartbeat import Heartbeats
 from fgvr.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,14 @@ class Stalled(UserError):
     """Nothing came, and no worker gave a sign of life, for longer than a wait may take."""
 
 
-def patiently(
-    work: Callable[[], Iterable[Item]], signs: Signs, *, minutes: float, waits_for: Callable[[], str]
+def unless_stalled(
+    work: Callable[[], Iterable[Item]], heartbeats: Heartbeats, *, minutes: float, waits_for: Callable[[], str]
 ) -> Iterator[Item]:
     """The items of `work()`, which runs in a thread, as long as they come or workers give signs of life.
 
     Args:
         work: blocks between items for as long as it likes.
-        signs: where its workers sign.
+        heartbeats: where its workers sign.
         minutes: without item and sign, after which the wait ends; the config's cluster.limits.place_minutes.
         waits_for: says what is being waited for.
 
@@ -44,7 +44,7 @@ def patiently(
     items: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
     threading.Thread(target=_produce, args=(work, items, stop), name="waiting", daemon=True).start()
-    pulse = Pulse(signs)
+    pulse = StallDetector(heartbeats)
     try:
         while True:
             try:
@@ -90,11 +90,11 @@ def _produce(
         put(None, _End())
 
 
-class Pulse:
+class StallDetector:
     """When something was last heard of workers: how long a driver has waited in vain."""
 
-    def __init__(self, signs: Signs) -> None:
-        self._signs = signs
+    def __init__(self, heartbeats: Heartbeats) -> None:
+        self._heartbeats = heartbeats
         self._seen: dict[str, str] = {}
         self._last = self._told = time.monotonic()
 
@@ -104,7 +104,7 @@ class Pulse:
 
     def look(self, minutes: float, waits_for: Callable[[], str]) -> None:
         """Look for signs of life; raises Stalled, and says now and then what is being waited for."""
-        seen = self._signs.all_alive()
+        seen = self._heartbeats.all_alive()
         if seen != self._seen:
             self._seen = seen
             self.heard()
@@ -112,7 +112,7 @@ class Pulse:
         now = time.monotonic()
         silent = (now - self._last) / 60
         if silent > minutes:
-            words = self._signs.all_words()
+            words = self._heartbeats.all_words()
             said = f" Last words of a worker: {words[-1]}." if words else ""
             raise Stalled(
                 f"{waits_for()}: no worker gave a sign of life for {silent:.1f} min ({_PLACE} = {minutes:g}).{said} "

@@ -1,7 +1,7 @@
-"""Signs of life and last words of workers, where the driver finds them: in the key-value store of Ray's head.
+"""Heartbeats and last words of workers, where the driver finds them: in the key-value store of Ray's head.
 
 A driver that waits for workers cannot see whether one of them computes for an hour or none has been given a place.
-So a worker signs every few seconds that it is alive and getting on, and one that has to end says why.
+So a worker says every few seconds that it is alive and getting on, and one that has to end says why.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cluster.ray_private import Board
 log = logging.getLogger(__name__)
 
 BOARD = Board(b"fgvr")
-SIGN_SECONDS = 10.0
-"""Between two signs of a worker that does something, at most."""
+BEAT_SECONDS = 10.0
+"""Between two heartbeats of a worker that does something, at most."""
 
 
 @dataclass(frozen=True)
-class Signs:
+class Heartbeats:
     """One wait's place in the store; made by the driver, travels to the workers.
 
     Attributes:
@@ -78,16 +78,16 @@ class Signs:
 
 
 def forget_all() -> None:
-    """Forget all signs of this session: a worker that was just ending may have left one behind a wait's end."""
+    """Forget all heartbeats of this session: a worker that was just ending may have left one behind a wait's end."""
     _forget(_of_this_job())
 
 
 def _of_this_job() -> str:
-    """Prefix of a driver's signs, the same in all processes of its Ray job."""
+    """Prefix of a driver's heartbeats, the same in all processes of its Ray job."""
     import ray
 
     job = ray.get_runtime_context().get_job_id() if ray.is_initialized() else "none"
-    return f"signs/{job}/"
+    return f"heartbeats/{job}/"
 
 
 def _forget(prefix: str) -> None:
@@ -97,4 +97,4 @@ def _forget(prefix: str) -> None:
     try:
         BOARD.delete(prefix)
     except (RayError, RuntimeError, OSError, ValueError) as error:
-        log.debug("signs at %s could not be removed: %s", prefix, error)
+        log.debug("heartbeats at %s could not be removed: %s", prefix, error)

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.waiting import Stalled, patiently
+from cluster.stall import Stalled, unless_stalled
 
 
 class Board:
@@ -21,7 +21,7 @@ class Board:
 
 
 def items_of(work, board: Board, minutes: float = 0.2 / 60) -> list[int]:
-    return list(patiently(work, board, minutes=minutes, waits_for=lambda: "label: waiting for 3 parts"))
+    return list(unless_stalled(work, board, minutes=minutes, waits_for=lambda: "label: waiting for 3 parts"))
 
 
 def test_items_come_in_order_and_errors_where_they_arise() -> None:
@@ -34,7 +34,7 @@ def test_items_come_in_order_and_errors_where_they_arise() -> None:
         yield 1
         raise ValueError("out of luck")
 
-    items = patiently(fails, Board(), minutes=1, waits_for=str)
+    items = unless_stalled(fails, Board(), minutes=1, waits_for=str)
     assert next(items) == 1
     with pytest.raises(ValueError, match="out of luck"):
         next(items)
@@ -72,7 +72,7 @@ def test_who_produces_does_not_run_ahead() -> None:
             made.append(n)
             yield n
 
-    items = patiently(work, Board(), minutes=1, waits_for=str)
+    items = unless_stalled(work, Board(), minutes=1, waits_for=str)
     assert next(items) == 0
     time.sleep(0.1)
     assert len(made) <= 3  # one given, one waiting, one made
