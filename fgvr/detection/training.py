@@ -107,7 +107,7 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         self.model = data_parallel(self.detector, reporter)
 
     def batches(self, epoch: int) -> Iterator[DetectionBatch]:
-        """See Trainer; checkpoints are only saved at the ends of epochs, so an epoch always starts at its first step."""
+        """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
         self.model.train()
         return self.loader.training(self.positions, self.settings.batch_size, self.settings.seed, epoch)
 

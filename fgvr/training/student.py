@@ -112,7 +112,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         return terms
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """See Trainer; checkpoints are only saved at the ends of epochs, so an epoch always starts at its first step."""
+        """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
         settings = self.settings
         self.model.train()
         return self.data.loader.training(self.data.training, settings.batch_size, settings.seed, epoch)

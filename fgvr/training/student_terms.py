@@ -1,7 +1,7 @@
 """The loss terms of a student: class targets, the MLLM's answers about aspects, and a teacher's logits.
 
-Each is a `fgvr.training.loop.LossTerm` on a `StudentStep` and computes a published loss (`fgvr.losses`). A sum runs over
-this worker's images, but its count over the images of the whole step: every worker has the targets of all images.
+Each is a `fgvr.training.loop.LossTerm` on a `StudentStep` and computes a published loss (`fgvr.losses`). Sums run over
+this worker's images, counts over the images of the whole step: every worker has the targets of all images.
 """
 
 from __future__ import annotations
