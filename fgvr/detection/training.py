@@ -77,7 +77,7 @@ def train_detector(job: DetectionJob, reporter: Reporter) -> History:
 
 
 class DetectorTrainer(EpochTrainer[DetectionBatch]):
-    """One worker's side of a detector's training.
+    """One worker's side of a detector's training run.
 
     A checkpoint is a folder with `last/` (a model folder, see `save_detector`), `state.pt` for resuming,
     `history.json` (every epoch: the losses by torchvision's names, and the aspects', nats) and `left_out.json`
@@ -107,12 +107,12 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         self.model = data_parallel(self.detector, reporter)
 
     def batches(self, epoch: int) -> Iterator[DetectionBatch]:
-        """See Trainer; a checkpoint stands at the end of an epoch, so an epoch is always a whole one."""
+        """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
         self.model.train()
         return self.loader.training(self.positions, self.settings.batch_size, self.settings.seed, epoch)
 
     def losses(self, batch: DetectionBatch) -> Mapping[str, Mean]:
-        """See Trainer: each is a mean over this worker's share of the step, and of the shares the mean is taken."""
+        """See Trainer: torchvision's losses are means over this worker's share, so the mean over shares is reported."""
         self._lost_here |= batch.failures
         images = [pixels.to(self.device, non_blocking=True).float() / 255 for pixels in batch.pixels]
         targets = [{name: tensor.to(self.device) for name, tensor in target.items()} for target in batch.targets]

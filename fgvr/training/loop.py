@@ -1,11 +1,11 @@
-"""The loop that every training runs: named losses, rates, means over all workers, reports and checkpoints.
+"""The loop that every training run goes through: named losses, learning rates, reports, checkpoints, resumption.
 
-A trainer says what a step learns from; `train` does what all trainings have in common. So a new way to train is a
-subclass of a trainer, or one more `LossTerm` of it, and a line: `train(MyTrainer(job, reporter))`.
+A trainer says what a step learns from; `train` does what all training runs have in common. So a new way to train is a
+subclass of a trainer, or one more `LossTerm` in it, and a line: `train(MyTrainer(job, reporter))`.
 
 Weights, order and augmentation follow from the seed, batch sizes count over all workers, and every loss is a mean over
-the whole step: n workers learn what one would (but for batch normalisation, whose statistics are each worker's own).
-Rates are pure functions of the step, so a resumed training has no schedule to restore.
+the whole step: n workers learn what one would (except for batch normalisation, whose statistics are each worker's own).
+Learning rates are pure functions of the step, so a resumed run has no schedule to restore.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from fgvr.training.reporter import Reporter, sum_over_workers
 
 @dataclass(frozen=True)
 class Mean:
-    """One worker's part of a mean over what all workers see between two reports.
+    """One worker's part of a mean that is reported: over all workers, and over all steps since the last report.
 
     Attributes:
-        total: sum over this worker's targets of the step, a scalar.
-        seen: how many these are.
+        total: sum over this worker's targets of one step, a scalar.
+        seen: number of these targets.
     """
 
     total: Tensor
@@ -49,16 +49,17 @@ class Term(Mean):
     """One loss of one step.
 
     Attributes:
-        count: what `total` is divided by to be learned from: the targets of the whole step, over all workers. Every
-            worker must know it, so it counts what others could not read, too, unlike the sum of all `seen`.
-        weight: of this mean in the step's loss.
+        count: what `total` is divided by in the step's loss: the number of targets of the whole step, over all workers.
+            Each worker computes it from data that all have, so unlike `seen` it includes images that another worker
+            turns out to be unable to read.
+        weight: factor of this mean in the step's loss.
     """
 
     count: int
     weight: float = 1.0
 
     def learned(self) -> Tensor:
-        """This worker's part of the weighted mean; 0 where the step has no target."""
+        """This worker's part of the weighted mean, with its gradient; 0 if the step has no target."""
         return self.weight * mean(self.total, torch.tensor(self.count))
 
 
@@ -66,7 +67,7 @@ Seen_contra = TypeVar("Seen_contra", contravariant=True)
 
 
 class LossTerm(Protocol[Seen_contra]):
-    """A loss by its name, of whatever a trainer lets its terms see of a step."""
+    """A loss with a name; its argument is what the trainer shows of a step (a `StudentStep` for students)."""
 
     @property
     def name(self) -> str:
@@ -74,12 +75,12 @@ class LossTerm(Protocol[Seen_contra]):
         ...
 
     def __call__(self, step: Seen_contra) -> Term:
-        """This worker's part of the step; a term without a target there, too, as all workers must have the same."""
+        """This worker's part of the loss. Every worker returns a term in every step, if need be with a total of 0."""
         ...
 
 
 class Recipe(Protocol):
-    """The settings that all trainings have; a part of the config is one."""
+    """Settings that every training run has; parts of the config such as `Makd` fulfil it."""
 
     @property
     def epochs(self) -> int:
@@ -87,35 +88,35 @@ class Recipe(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of all that is drawn at random."""
+        """Seed of everything that is drawn at random."""
 
     @property
     def lr(self) -> float:
-        """Learning rate of SGD at its peak."""
+        """Peak learning rate of SGD."""
 
     @property
     def momentum(self) -> float:
-        """Of SGD."""
+        """Momentum of SGD."""
 
     @property
     def weight_decay(self) -> float:
-        """Of SGD."""
+        """L2 penalty of SGD."""
 
 
 class EpochRecipe(Recipe, Protocol):
-    """Those of trainings that report and keep checkpoints at the ends of epochs; see `learning_rate`."""
+    """Settings of a run that reports and saves checkpoints at the ends of epochs; see `learning_rate`."""
 
     @property
     def warmup_epochs(self) -> float:
-        """Epochs in which the rate rises to its peak."""
+        """Epochs of linear warm-up to the peak rate."""
 
     @property
     def schedule(self) -> Literal["milestones", "cosine"]:
-        """How it falls then."""
+        """How the rate falls after the warm-up."""
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """Epochs after which it is a tenth."""
+        """Epochs after each of which the rate is divided by ten."""
 
     @property
     def checkpoint_epochs(self) -> int:
@@ -133,7 +134,7 @@ class StepBatch(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """What was trained between two reports: steps, images over all workers, and the seconds spent on them."""
+    """Throughput since the last report: steps, images over all workers, seconds without validation and reports."""
 
     steps: int
     images: int
@@ -144,19 +145,19 @@ B = TypeVar("B", bound=StepBatch)
 
 
 class Trainer(ABC, Generic[B]):
-    """One worker's side of a training; `train` runs it.
+    """One worker's side of a training run; `train` drives it.
 
     Args:
-        recipe: the settings that all trainings have.
-        reporter: of this worker.
+        recipe: the settings that every run has.
+        reporter: this worker's reporter.
 
-    Attributes that a subclass sets as it is made:
-        optimiser: of the weights; `sgd` makes the recipe's.
-        steps: of an epoch.
-        clip_norm: bound of the gradient's norm; None: none.
-        history: what was reported, in earlier sessions, too.
-        epoch: where the training goes on, counted from 0; as many as the recipe has where it is at its end.
-        batch: likewise, the step of that epoch.
+    Attributes that a subclass sets in its constructor:
+        optimiser: updates the weights; `sgd` makes the one that the recipe describes.
+        steps: steps per epoch; it may change in `end_epoch`.
+        clip_norm: upper bound of the gradient's norm; None: no bound.
+        history: all metrics reported so far, earlier sessions included.
+        epoch: epoch in which to continue, counted from 0; `recipe.epochs` if the run is complete.
+        batch: step of that epoch at which to continue.
     """
 
     optimiser: torch.optim.Optimizer
@@ -170,11 +171,11 @@ class Trainer(ABC, Generic[B]):
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterable[B]:
-        """This worker's shares of the epoch's steps, from step `self.batch` on."""
+        """This worker's share of each of the epoch's steps, beginning with step `self.batch`."""
 
     @abstractmethod
     def losses(self, batch: B) -> Mapping[str, Mean]:
-        """A step's losses by name, and means that are only reported; the same names in every step of every worker."""
+        """The step's losses (`Term`) and further means to report, by name: the same names in every step and worker."""
 
     @abstractmethod
     def rate(self, epoch: int, batch: int) -> float:
@@ -182,37 +183,39 @@ class Trainer(ABC, Generic[B]):
 
     @abstractmethod
     def due(self, epoch: int, batch: int) -> tuple[bool, bool]:
-        """Whether to report after a step, and whether with a checkpoint. (The last step has both.)"""
+        """Whether to report after this step, and whether to save a checkpoint. The very last step always does both."""
 
     @abstractmethod
     def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
-        """What writes a checkpoint into an empty folder, on one worker; this here is called by all of them.
+        """A function that writes a checkpoint into an empty folder.
+
+        All workers call this method, so it may gather from them; one of them calls the function.
 
         Args:
-            last: of a training that is at its end.
+            last: whether the run is complete.
         """
 
     @abstractmethod
     def diverged(self, loss: float, epoch: int) -> UserError:
-        """What to say of a loss that is no number any more."""
+        """The error to raise when the loss is NaN or infinite."""
 
     def end_epoch(self, epoch: int) -> None:
-        """What is due behind the last step of an epoch, before it is reported: validation, say."""
+        """Called after the last step of an epoch and before its report, e.g. for validation."""
 
     def measures(self, pace: Pace) -> dict[str, float]:
-        """What is reported beside losses, epoch and rate."""
+        """Metrics to report besides epoch, losses and learning rate."""
         return {"images_per_second": pace.images / pace.seconds}
 
     def record(self, metrics: dict[str, float]) -> None:
-        """Keep what is about to be reported."""
+        """Called with all metrics right before they are reported."""
         self.history.append(metrics)
 
     def learn(self, batch: B) -> Mapping[str, Mean]:
-        """One step of the optimiser; returns what `losses` said."""
+        """Make one step of the optimiser; returns the result of `losses`."""
         means = self.losses(batch)
         loss = reduce(add, [part.learned() for part in means.values() if isinstance(part, Term)])
         self.optimiser.zero_grad(set_to_none=True)
-        # DDP averages the workers' gradients, of which each is that of a part of the step's mean.
+        # Each worker has its part of a mean over the whole step, so the parts must be added; DDP averages them.
         torch.autograd.backward(loss * self.reporter.world_size)
         if self.clip_norm is not None:
             learned = [weight for group in self.optimiser.param_groups for weight in group["params"]]
@@ -221,13 +224,13 @@ class Trainer(ABC, Generic[B]):
         return means
 
     def sgd(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of the recipe."""
+        """SGD with the recipe's learning rate, momentum and weight decay."""
         recipe = self.recipe
         return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 class EpochTrainer(Trainer[B]):
-    """A trainer that reports at the ends of epochs, and whose rate follows a schedule."""
+    """A trainer that reports at the ends of epochs and follows the recipe's learning-rate schedule."""
 
     recipe: EpochRecipe
 
@@ -242,54 +245,54 @@ class EpochTrainer(Trainer[B]):
 
 
 def train(trainer: Trainer[B]) -> History:
-    """Train to the last epoch; returns what was reported, in earlier sessions, too.
+    """Train up to the last epoch; returns all reported metrics, earlier sessions included.
 
-    Reports and checkpoints go to the trainer's reporter. A resumed training goes on with the same batches and rates
-    (bit-equal on a CPU with the same number of threads).
+    Reports and checkpoints go to the trainer's reporter. A resumed run continues with the same batches and learning
+    rates (bit-equal on a CPU with the same number of threads).
 
     Raises:
-        UserError: the loss is no number any more, or what the trainer raises.
+        UserError: the loss is NaN or infinite (`Trainer.diverged`), or whatever the trainer raises.
     """
     epochs, reporter = trainer.recipe.epochs, trainer.reporter
     if trainer.epoch >= epochs:  # it died after its last checkpoint: only the report is missing
         reporter.report(trainer.history[-1], trainer.checkpoint(last=True))
-    since = _SinceReport(reporter.world_size)
+    running = _RunningMeans(reporter.world_size)
     while trainer.epoch < epochs:
         epoch, steps = trainer.epoch, trainer.steps
         torch.manual_seed(hash((trainer.recipe.seed, epoch, reporter.rank)))  # dropout, sampled boxes and the like
-        since.go_on()
+        running.start()
         for batch in trainer.batches(epoch):
             number, rate = trainer.batch, trainer.rate(epoch, trainer.batch)
             for group in trainer.optimiser.param_groups:
                 group["lr"] = rate
-            since.add(trainer.learn(batch), len(batch.step_positions))
+            running.add(trainer.learn(batch), len(batch.step_positions))
             reports, keeps = trainer.due(epoch, number)
             trainer.batch = number + 1
             if trainer.batch == steps:
-                since.pause()
+                running.stop()
                 trainer.end_epoch(epoch)
                 trainer.epoch, trainer.batch = epoch + 1, 0
             last = trainer.epoch == epochs
             if not (reports or keeps or last):
                 continue
-            since.pause()
-            loss, means, pace = since.take()
+            running.stop()
+            loss, means, pace = running.take()
             if not math.isfinite(loss):
                 raise trainer.diverged(loss, epoch)
             done = (epoch * steps + number + 1) / steps  # whole only at the end of an epoch
             metrics = {"epoch": done, "loss": loss} | means | {"learning_rate": rate} | trainer.measures(pace)
             trainer.record(metrics)
             reporter.report(metrics, trainer.checkpoint(last=last) if keeps or last else None)
-            since.go_on()
-        if trainer.epoch == epoch:  # it would begin the same epoch again, for ever
+            running.start()
+        if trainer.epoch == epoch:  # or the same epoch would begin again and again
             raise ValueError(f"epoch {epoch + 1} ended after {trainer.batch} of {steps} steps")
     return trainer.history
 
 
-class _SinceReport:
-    """Sums over the steps since the last report, and the time that they took.
+class _RunningMeans:
+    """Sums over the steps since the last report, and the time these steps took.
 
-    They stay on the device: to read them in every step would make the CPU wait for it.
+    The sums stay on the device: reading them in every step would make the CPU wait for it.
     """
 
     def __init__(self, world_size: int) -> None:
@@ -302,7 +305,7 @@ class _SinceReport:
         self._began: float | None = None
 
     def add(self, means: Mapping[str, Mean], images: int) -> None:
-        """A step of so many images over all workers."""
+        """Add a step; `images` counts over all workers."""
         parts = list(means.values())
         if self.sums is not None and self.names != tuple(means):
             raise ValueError(f"a step has the losses {list(means)}, the one before {list(self.names)}")
@@ -318,17 +321,17 @@ class _SinceReport:
         self.sums = sums if self.sums is None else self.sums + sums
         self.steps, self.images = self.steps + 1, self.images + images
 
-    def go_on(self) -> None:
-        """The clock runs."""
+    def start(self) -> None:
+        """Start the clock."""
         self._began = time.monotonic()
 
-    def pause(self) -> None:
-        """The clock stands: what follows is not training."""
+    def stop(self) -> None:
+        """Stop the clock: what follows is not training."""
         if self._began is not None:
             self.seconds, self._began = self.seconds + time.monotonic() - self._began, None
 
     def take(self) -> tuple[float, dict[str, float], Pace]:
-        """The weighted loss, each mean by its name, and the pace; all workers call it. It begins anew then."""
+        """The weighted loss, the means by name, and the throughput; then start anew. All workers must call it."""
         if self.sums is None:
             raise ValueError("no step was made since the last report")
         sums = sum_over_workers(self.sums, self.world_size).tolist()

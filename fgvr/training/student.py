@@ -1,7 +1,7 @@
-"""A student from scratch on class targets and the MLLM's aspect probabilities (MaKD), and perhaps a teacher's logits.
+"""Training a student from scratch on class targets, the MLLM's aspect probabilities (MaKD) and a teacher's logits.
 
-What it learns from are its `terms`: a further loss, of further views of the images or of images without a class, is
-one more of them in a subclass.
+What it learns from are its loss terms. Another loss, for instance one that compares several views of an image, or that
+needs no class, is one more term in a subclass of `StudentTrainer`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
 
 
 class StudentTrainer(EpochTrainer[Batch]):
-    """One worker's side of a student's training, from the reporter's checkpoint if it has one.
+    """One worker's side of a student's training run; it continues from the reporter's checkpoint if there is one.
 
     A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser),
     `history.json`, `left_out.json` (images that could not be read when it began) and `lost.json` (those that could at
@@ -67,7 +67,7 @@ class StudentTrainer(EpochTrainer[Batch]):
     """
 
     views = 1
-    """Random crops of each image in a step, for terms that compare them."""
+    """Random crops of each image per step, for terms that compare them."""
 
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         """Open images, teacher and student; raises as `train_student`."""
@@ -96,7 +96,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.model: nn.Module = torch.compile(model) if self.settings.compile else model  # type: ignore[assignment]
 
     def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
-        """What the student learns from; a subclass adds to them."""
+        """The losses that the student learns from; a subclass can add to them."""
         taught, classes = self.settings.distillation, self.examples.classes
         class_weight = 1.0 if isinstance(taught, NoDistillation) else taught.class_weight
         terms: list[LossTerm[StudentStep]] = [
@@ -112,13 +112,13 @@ class StudentTrainer(EpochTrainer[Batch]):
         return terms
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """See Trainer; a checkpoint stands at the end of an epoch, so an epoch is always a whole one."""
+        """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
         settings = self.settings
         self.model.train()
         return self.data.loader.training(self.data.training, settings.batch_size, settings.seed, epoch)
 
     def losses(self, batch: Batch) -> Mapping[str, Mean]:
-        """See Trainer: the terms, and the share of right classes on the first view, before the step."""
+        """See Trainer: the loss terms, and the share of right classes on the first view before the step."""
         self._lost_here |= batch.failures
         step = self._step(batch)
         right = (step.class_logits[0].detach().argmax(dim=1) == step.classes).sum()

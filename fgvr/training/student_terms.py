@@ -1,8 +1,7 @@
-"""What a student learns from in a step: its class, the MLLM's answers about aspects, and what a teacher says.
+"""The loss terms of a student: class targets, the MLLM's answers about aspects, and a teacher's logits.
 
-Each is a `fgvr.training.loop.LossTerm` on a `StudentStep`, made of the published losses (`fgvr.losses`). Their sums run
-over this worker's images; what they are divided by is counted over the images of the whole step, which every worker
-can, as all have the targets of all images.
+Each is a `fgvr.training.loop.LossTerm` on a `StudentStep` and computes a published loss (`fgvr.losses`). Sums run over
+this worker's images, counts over the images of the whole step: every worker has the targets of all images.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from fgvr.training.teacher import Teacher
 
 @dataclass(frozen=True)
 class StudentStep:
-    """What the losses see of a step: this worker's n images in one or more views, and what is known of them.
+    """What loss terms see of a step: this worker's n images in one or more views, the outputs, and the targets.
 
     Attributes:
         epoch: counted from 0.
-        batch: positions of the images in the examples, and those of the whole step.
-        pixels: of each view uint8 [n, S, S, 3], on the device.
-        class_logits: of each view float32 [n, C].
-        aspect_logits: of each view float32 [n, Q].
-        classes: int64 [n]; −1 where an image has none, or could not be read after all.
-        p_yes: float32 [n, Q]; nan where there is none.
+        batch: has the images' positions in the examples, and those of the whole step.
+        pixels: per view, uint8 [n, S, S, 3] on the device.
+        class_logits: per view, float32 [n, C].
+        aspect_logits: per view, float32 [n, Q].
+        classes: class targets, int64 [n]; −1 for images without one and for images that could not be read after all.
+        p_yes: float32 [n, Q]; nan where the MLLM gave no answer.
     """
 
     epoch: int
@@ -52,7 +51,7 @@ class ClassTerm:
     name = "class_loss"
 
     def __init__(self, examples: Examples, weight: float) -> None:
-        self.weight, self._classes = weight, examples.classes  # on the disk: nothing of millions of images is copied
+        self.weight, self._classes = weight, examples.classes  # memory-mapped: no copy of millions
 
     def __call__(self, step: StudentStep) -> Term:
         """See LossTerm."""
@@ -90,7 +89,7 @@ class DistillationTerm:
         self._taught = teacher.known & (classes != UNKNOWN_CLASS) if isinstance(settings, Dkd) else teacher.known
 
     def weight(self, epoch: int) -> float:
-        """Of the loss in an epoch, counted from 0: it rises linearly up to the last epoch of the warm-up."""
+        """Weight in an epoch, counted from 0: it rises linearly up to the last epoch of the warm-up."""
         warmup = self.settings.warmup_epochs
         return self.settings.weight * (min((epoch + 1) / warmup, 1.0) if warmup else 1.0)
 
