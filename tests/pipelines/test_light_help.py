@@ -1,7 +1,8 @@
-"""What is imported before a command line is read: nothing that computes."""
+"""What a script imports before it knows what it is asked: nothing that computes."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,40 @@ HEAVY = (
     *("ray", "mlflow", "torch", "torchvision", "timm", "transformers", "open_clip", "vllm", "faiss", "scipy"),
     *("sklearn", "pandas", "optuna", "sentence_transformers", "matplotlib", "openai"),
 )
+STARTER = """
+import contextlib, io, json, runpy, sys
+heavy, found = json.loads(sys.argv[1]), {}
+for script in json.loads(sys.argv[2]):
+    sys.argv[:] = [script, "--help"]
+    before = set(sys.modules)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, script
+    assert len(said.getvalue()) > 300, script
+    found[script] = sorted(set(heavy) & (set(sys.modules) - before))
+print(json.dumps(found))
+"""
+
+
+def scripts() -> list[str]:
+    """All that can be started in pipelines/ and tune/."""
+    files = [file for folder in ("pipelines", "tune") for file in sorted((ROOT / folder).rglob("*.py"))]
+    found = [file for file in files if '\nif __name__ == "__main__":' in file.read_text(encoding="utf-8")]
+    return [file.relative_to(ROOT).as_posix() for file in found]
+
+
+def test_help_imports_nothing_that_computes() -> None:
+    """In one process, of which each script is told what it brought in: all of them by themselves take a minute."""
+    asked = [json.dumps(HEAVY), json.dumps(scripts())]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, *asked], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) > 12
+    assert {script: names for script, names in found.items() if names} == {}
 
 
 def test_a_config_is_read_without_a_library_that_computes() -> None:
