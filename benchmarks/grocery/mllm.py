@@ -102,16 +102,19 @@ def features(model: InternVLForConditionalGeneration, pixels: Tensor) -> Tensor:
         return image_features(model, normalised(pixels)).bfloat16()
 
 
+@torch.no_grad()
+def views_of(model: InternVLForConditionalGeneration, photos: Photos, rng: np.random.Generator) -> list[Tensor]:
+    """Augmented views of all photos as the frozen tower sees them: bfloat16 [N, 16, 512] each."""
+    parts = torch.split(torch.from_numpy(photos.images), 128)
+    return [torch.cat([features(model, augment(part, rng)) for part in parts]) for _ in range(VIEWS)]
+
+
 def train_language(
     model: InternVLForConditionalGeneration, parts: Segments, photos: Photos, *, steps: int, seed: int
 ) -> None:
     """Train projector and language model in place: the label prompt, then the class's name."""
     rng = np.random.default_rng([seed, 2])
-    images = torch.from_numpy(photos.images)
-    with torch.no_grad():
-        views = [
-            torch.cat([features(model, augment(part, rng)) for part in torch.split(images, 128)]) for _ in range(VIEWS)
-        ]
+    views = views_of(model, photos, rng)
     projector, language = model.model.multi_modal_projector, model.model.language_model
     learner = Learner(
         "grocery mllm language", (projector, language), LANGUAGE_RATE, steps=steps, warm_up=steps // 8, decay=0.02

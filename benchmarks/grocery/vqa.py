@@ -32,8 +32,8 @@ from benchmarks.demo_models.mllm_language import (
 from benchmarks.demo_models.mllm_model import new_mllm, new_processor, save_mllm
 from benchmarks.demo_models.reference import ReferenceMllm
 from benchmarks.demo_models.schedule import Learner
-from benchmarks.grocery.mllm import LANGUAGE_BATCH, LANGUAGE_RATE, VIEWS, features
-from benchmarks.grocery.photos import Photos, augment, plain
+from benchmarks.grocery.mllm import LANGUAGE_BATCH, LANGUAGE_RATE, VIEWS, views_of
+from benchmarks.grocery.photos import Photos, plain
 from benchmarks.grocery.questions import SUBJECT, Questions
 from fgvr.config.baselines import FINDR_PROMPT
 
@@ -76,11 +76,7 @@ def train_language(
     parts = segments(tokenizer, photos.names, questions.texts)
     prompts = (parts, _asked_as_expert(parts, tokenizer))
     layout, truth = Layout(parts.instruction, parts.shared, ASKED), questions.about(photos.names)
-    images = torch.from_numpy(photos.images)
-    with torch.no_grad():
-        views = [
-            torch.cat([features(model, augment(part, rng)) for part in torch.split(images, 128)]) for _ in range(VIEWS)
-        ]
+    views = views_of(model, photos, rng)
     learner = Learner(
         "grocery vqa language",
         (model.model.multi_modal_projector, model.model.language_model),

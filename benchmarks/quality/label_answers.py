@@ -86,6 +86,7 @@ class RememberedNames:
         self._known: dict[str, npt.NDArray[np.float32]] = {}
 
     def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of names, float32 [N, D]; see `NameEncoder`."""
         new = [name for name in dict.fromkeys(names) if name not in self._known]
         if new:
             self._known |= dict(zip(new, self._encoder.encode(new), strict=True))
@@ -93,6 +94,7 @@ class RememberedNames:
 
 
 def read_answers(file: Path) -> list[Answer]:
+    """The answers of one set, a JSON object per line."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return [Answer(row["answer"], row["extracted"], row["true_name"].strip()) for row in rows]
 
@@ -196,6 +198,7 @@ def sweep(sets: Mapping[str, SetScores]) -> str:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of <set>-3shot.jsonl files")
     args = parser.parse_args()

@@ -168,6 +168,7 @@ def _plain(name: str) -> str:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--failures", action="store_true", help="list every pair that failed")
     parser.add_argument("--every", type=int, default=1, help="only every n-th name")

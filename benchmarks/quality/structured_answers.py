@@ -20,7 +20,7 @@ from fgvr.mllm.answer_items import Form, item_name, read_answers
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
 from fgvr.mllm.prompts import image_conversation
 from fgvr.mllm.structured import extra_tokens, instruction
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
 
 SEED = 11
 
@@ -33,6 +33,7 @@ def name_of(answer: Answer, *, held: bool) -> str | None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--per-class", type=int, default=8, help="drawings of each of the 36 species")
     args = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 def measure(per_class: int, report: harness.Report) -> None:
+    """The table: each row asks all drawings."""
     birds = drawings(SEED, "test", per_class, DEMO_DIFFICULTY)
     pictures = [Picture.of(Image.fromarray(image)) for image in birds.images]
     truth = [SPECIES[species].name for species in birds.species]

@@ -33,7 +33,7 @@ from fgvr.datasets import read_source
 from fgvr.embeddings import read_vectors
 from fgvr.evaluation import choose_images, names_of
 from fgvr.losses.makd import aspect_counts
-from fgvr.mllm.reply_cache import ReplyCache
+from fgvr.mllm.openai_server.cache import ReplyCache
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
@@ -54,20 +54,24 @@ class Measured:
 
 
 def rows_of(folder: Path) -> int:
+    """Rows of the tables in a folder, by its name."""
     return int(folder.name)
 
 
 def check(right: bool) -> None:
+    """Raise where a step gave what it must not give."""
     if not right:
         raise ValueError("what was read is not what was written")
 
 
 def parts_of(rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and ids of each part."""
     for number, start in enumerate(range(0, rows, PART)):
         yield number, np.arange(start, min(start + PART, rows))
 
 
 def make_tables(folder: Path) -> None:
+    """Write the made-up tables that the other steps read; not measured."""
     rows = rows_of(folder)
     rng = np.random.default_rng(0)
     names = np.array([f"Genus species {number:05d}" for number in range(CLASSES)], dtype=object)
@@ -109,20 +113,24 @@ def make_tables(folder: Path) -> None:
 
 
 def opened(folder: Path, name: str) -> Table:
+    """A table of the folder."""
     return Table.load(str(folder / name))
 
 
 def ingest(folder: Path) -> None:
+    """A CSV becomes the samples table, part by part."""
     listed = read_source(TableSource(path=str(folder / "photos.csv")), str(folder))
     for number, part in enumerate(listed.parts(PART)):
         tables.write_part(str(folder / "listed"), number, part)
 
 
 def ids(folder: Path) -> None:
+    """Ids of a split, and the discovery images."""
     split_ids(opened(folder, "samples"), ["train"])
 
 
 def makd(folder: Path) -> None:
+    """Examples of a student that learns true classes."""
     samples = opened(folder, "samples")
     found = class_rows(samples, "train")
     targets = true_targets(true_classes(found))
@@ -133,6 +141,7 @@ def makd(folder: Path) -> None:
 
 
 def makd_of_near(folder: Path) -> None:
+    """Examples of a student that learns a prompt's names."""
     samples = opened(folder, "samples")
     found = class_rows(samples, "train")
     image_ids = found["image_id"].to_numpy()
@@ -168,6 +177,7 @@ def evaluate(folder: Path) -> None:
 
 
 def vectors(folder: Path) -> None:
+    """Vectors of images that lie together."""
     rows = rows_of(folder)
     wanted = np.arange(rows // 2, rows // 2 + min(SOME, rows // 2))
     _, found = read_vectors(opened(folder, "embeddings"), wanted)
@@ -175,6 +185,7 @@ def vectors(folder: Path) -> None:
 
 
 def scattered(folder: Path) -> None:
+    """Vectors of images all over the table."""
     _, found = read_vectors(opened(folder, "embeddings"), np.random.default_rng(1).choice(rows_of(folder), SOME))
     check(bool(found.all()))
 
@@ -205,6 +216,7 @@ STEPS: dict[str, Callable[[Path], None]] = {
 
 
 def measure(step: str, folder: Path) -> Measured:
+    """Seconds of a step, and its anonymous memory beyond what was held before."""
     held, seen = harness.anonymous_mib(), [0.0]
     started = time.monotonic()
     with beating(lambda: seen.append(harness.anonymous_mib()), 0.01):
@@ -221,6 +233,7 @@ def measured(folder: Path) -> dict[str, list[Measured]]:
 
 
 def as_table(folder: Path) -> str:
+    """A line per step and size, with the bytes that each further row takes."""
     lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes a row':>18}"]
     for step, values in measured(folder).items():
         before: Measured | None = None
@@ -232,6 +245,7 @@ def as_table(folder: Path) -> str:
 
 
 def plot(folder: Path, file: Path) -> None:
+    """Draw MiB against rows, both logarithmic."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -244,6 +258,7 @@ def plot(folder: Path, file: Path) -> None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[])

@@ -34,6 +34,7 @@ COLUMNS = ["image_id", "split", "class_id"]
 
 
 def answers(folder: Path, rows: int, rng: np.random.Generator) -> Table:
+    """Made-up answers, a name in five hundred unique."""
     for number, start in enumerate(range(0, rows, ANSWERS_A_PART)):
         ids = range(start, min(start + ANSWERS_A_PART, rows))
         rare = rng.random(len(ids)) < 0.002
@@ -53,6 +54,7 @@ def answers(folder: Path, rows: int, rng: np.random.Generator) -> Table:
 
 
 def samples(folder: Path, rows: int, rng: np.random.Generator) -> Table:
+    """Made-up samples of 20,000 classes, all in the split `train`."""
     for number, start in enumerate(range(0, rows, SAMPLES_A_PART)):
         count = min(SAMPLES_A_PART, rows - start)
         classes = pa.array(rng.integers(0, 20_000, count), pa.int32())
@@ -70,10 +72,12 @@ def name(table: Table, folder: Path) -> None:
 
 
 def unneeded() -> NameEncoder:
+    """In place of the encoder; raises if it is asked for."""
     raise RuntimeError("at a similarity of 1 no text embeddings are needed")
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     args = parser.parse_args()

@@ -28,6 +28,7 @@ ETC = ("shadow", "profile", "bash.bashrc", "skel", "ld.so.cache", "login.defs", 
 
 
 def sh(command: str) -> None:
+    """Run a shell command that must succeed."""
     subprocess.run(["sh", "-ec", command], check=True)
 
 
@@ -78,6 +79,7 @@ class Image:
         self.environment = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
     def run(self, words: list[str], environment: dict[str, str] | None = None) -> None:
+        """Run words as the user and in the environment of now, or in another environment."""
         print(f"\n[{self.user}] {shlex.join(words)[:300]}", flush=True)
         subprocess.run(
             [
@@ -94,6 +96,7 @@ class Image:
         )
 
     def build(self) -> None:
+        """Carry out the Dockerfile's instructions."""
         for kind, rest in instructions():
             if kind == "RUN":
                 self.run(["sh", "-ec", rest])
@@ -111,6 +114,7 @@ class Image:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     harness.parser(__doc__, results=False).parse_args()
     if INSIDE not in os.environ:
         apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--propagation", "private"]

@@ -72,6 +72,7 @@ class Measured:
 
 
 def config_of(folder: Path, rows: int, run: str, dim: int) -> Config:
+    """The config of a run at one size: simulated models, two workers of one core."""
     one_core = {"min_workers": 2, "max_workers": 2, "num_cpus": 1, "rows_per_part": 1024}
     source = {"kind": "table", "path": str(folder / str(rows) / "photos" / "samples.csv"), "class_column": None}
     mllm = {"kind": "simulated", "request_seconds": 0.002, "concurrency": 256}
@@ -142,6 +143,7 @@ def object_store() -> Iterator[list[float]]:
 
 
 def start(args: argparse.Namespace, rows: int, stages: Sequence[str], run: str) -> subprocess.Popen[bytes]:
+    """Begin to compute stages in a process of their own."""
     command = [*harness.this_command(), "--folder", str(args.folder), "--rows", str(rows), "--dim", str(args.dim)]
     return subprocess.Popen([*command, "--stages", *stages, "--run", run])
 
@@ -212,6 +214,7 @@ def found(folder: Path, size: int, stage: str) -> Measured | None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])

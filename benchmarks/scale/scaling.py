@@ -45,7 +45,7 @@ from fgvr.config.run import Cluster
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
-from fgvr.mllm.simulated_backend import SimulatedEngine
+from fgvr.mllm.simulated import SimulatedEngine
 from fgvr.tables import Table
 
 RATE, CONCURRENCY, ROWS_PER_PART, PHOTOS = 20.0, 16, 512, 2000
@@ -71,6 +71,7 @@ class TimedWorker(LabelWorker):
         self.diary = Path(diary) / str(os.getpid())
 
     def process(self, rows: pa.Table) -> pa.Table:
+        """See `LabelWorker`."""
         begin = time.monotonic()
         made = super().process(rows)
         with self.diary.open("a") as stream:
@@ -136,6 +137,7 @@ def watched(diary: Path) -> Iterator[list[tuple[float, float, float]]]:
 
 
 def memory(pid: int) -> float:
+    """MiB that a process shares with none; 0 where it has ended."""
     try:
         return float(psutil.Process(pid).memory_full_info().uss) / 2**20
     except psutil.NoSuchProcess:
@@ -143,6 +145,7 @@ def memory(pid: int) -> float:
 
 
 def curve(uris: Sequence[str], engines: Sequence[int], seconds: float, scratch: Path, report: harness.Report) -> None:
+    """Throughput of pools of a fixed size, pool by pool."""
     table = report.table(
         {
             "engines": ">8",
@@ -202,6 +205,7 @@ def decode(scratch: Path, report: harness.Report) -> None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--engines", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, default=60, help="of a point of the curve, about")

@@ -43,10 +43,10 @@ from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
 from fgvr.mllm.backend import AspectTask, Picture
-from fgvr.mllm.engine_start import CPU_BLOCK_SIZE
-from fgvr.mllm.prompt_loop import first_token_params
 from fgvr.mllm.prompts import aspect_conversation, render
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
+from fgvr.mllm.vllm_engine.scoring import first_token_params
+from fgvr.mllm.vllm_engine.start import CPU_BLOCK_SIZE
 from fgvr.mllm.yes_no import AnswerTokens, probability_of_yes
 
 Probabilities = npt.NDArray[np.float64]
@@ -104,6 +104,7 @@ class PlainTransformers:
 
     @torch.inference_mode()
     def ask(self, image: Image.Image, count: int, dtype: torch.dtype) -> list[float]:
+        """p(yes) of the first `count` questions about an image."""
         found = []
         for prompt in self.prompts[:count]:
             inputs = self.processor(images=image, text=prompt, return_tensors="pt").to(dtype)
@@ -113,6 +114,7 @@ class PlainTransformers:
         return found
 
     def __call__(self, images: list[Image.Image]) -> Probabilities:
+        """p(yes) of all questions about all images."""
         return np.array([self.ask(image, len(self.prompts), self.dtype) for image in images])
 
     def exact(self, images: list[Image.Image]) -> Probabilities:
@@ -127,6 +129,7 @@ class PlainGenerate:
         self.llm, self.prompts, self.tokens, self.params = engine._llm, reference.prompts, reference.tokens, params
 
     def __call__(self, images: list[Image.Image]) -> Probabilities:
+        """p(yes) of all questions about all images."""
         requests = [
             {"prompt": prompt, "multi_modal_data": {"image": image}} for image in images for prompt in self.prompts
         ]
@@ -146,6 +149,7 @@ class Ours:
         self.cached = self.total = 0
 
     def __call__(self, images: list[Image.Image]) -> Probabilities:
+        """p(yes) of all questions about all images."""
         answers = self.engine.aspects([Picture.of(image) for image in images], self.task)
         failures = [answer.failure for answer in answers if answer.failure is not None]
         if failures:
@@ -173,6 +177,7 @@ def common(one: list[int], other: list[int]) -> int:
 
 
 def measure(args: argparse.Namespace, folder: Path, side: int, report: harness.Report) -> None:
+    """All ways over all rounds, then what the module's docstring lists behind them."""
     task = AspectTask(questions(args.questions), ASPECT_INSTRUCTION)
     reference = PlainTransformers(folder, task)
     rates: dict[str, list[tuple[float, float]]] = {}
@@ -244,6 +249,7 @@ def forget(engine: VllmEngine) -> None:
 
 
 def print_rates(found: dict[str, list[tuple[float, float]]], args: argparse.Namespace, report: harness.Report) -> None:
+    """The table of rates, medians over the rounds."""
     rates = {name: np.median(rounds, axis=0) for name, rounds in found.items()}
     best = rates["ours"]
     images = f"{args.images} images ({args.paper_images} for transformers)"
@@ -297,6 +303,7 @@ def orders(engine: VllmEngine, images: list[Image.Image], task: AspectTask, repo
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--model", choices=["demo", "12m"], default="demo", help="demo: 16 image tokens, 12m: 256")
     parser.add_argument("--questions", type=int, default=50, help="Q")

@@ -56,6 +56,7 @@ def draw(folder: Path, count: int, width: int, height: int) -> None:
 
 
 def ours(model: Path, files: list[str]) -> Iterator[int]:
+    """Images of each part, by our worker."""
     worker = InferWorker(InferSettings(str(model), ImageLimits(), batch_images=BATCH, device="cpu", threads=1))
     for start in range(0, len(files), PART):
         some = files[start : start + PART]
@@ -73,12 +74,14 @@ class Plain:
 
     @torch.inference_mode()
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Labels of a batch of pixels, uint8 [N, S, S, 3]."""
         pixels = torch.from_numpy(np.ascontiguousarray(batch["image"])).permute(0, 3, 1, 2).float() / 255
         scores = self.network(((pixels - self.mean) / self.std).contiguous()).softmax(dim=1)
         return {"label": scores.argmax(dim=1).numpy()}
 
 
 def drafts(model: Path, files: list[str]) -> Iterator[int]:
+    """Images of each batch, decoded by Pillow at a small scale."""
     side, network = load_student(model)[0].preprocess.input_size, Plain(str(model))
     for start in range(0, len(files), BATCH):
         pixels = []
@@ -90,6 +93,8 @@ def drafts(model: Path, files: list[str]) -> Iterator[int]:
 
 
 class Files(torch.utils.data.Dataset[torch.Tensor]):
+    """Photos through torchvision's transforms."""
+
     def __init__(self, files: list[str], spec: StudentSpec) -> None:
         from torchvision import transforms
 
@@ -108,6 +113,7 @@ class Files(torch.utils.data.Dataset[torch.Tensor]):
 
 
 def loader(model: Path, files: list[str], workers: int) -> Iterator[int]:
+    """Images of each batch of a DataLoader."""
     network = Plain(str(model)).network
     spec, _ = load_student(model)
     for batch in torch.utils.data.DataLoader(Files(files, spec), batch_size=BATCH, num_workers=workers):
@@ -117,6 +123,7 @@ def loader(model: Path, files: list[str], workers: int) -> Iterator[int]:
 
 
 def read_images(model: Path, files: list[str]) -> Iterator[int]:
+    """Images of each batch of a Ray Data job."""
     import ray.data
 
     from cluster.session import ray_session
@@ -152,12 +159,14 @@ def measure(way: str, model: Path, files: list[str]) -> tuple[float, float]:
 
 
 def in_own_process(way: str, folder: Path, photos: Path) -> tuple[float, float]:
+    """What `measure` gives in a process of its own on one core."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     rate, cpu = harness.again("--measure", way, "--folder", folder, "--photos", photos, environment=threads)
     return rate, cpu
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)

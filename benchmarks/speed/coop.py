@@ -97,9 +97,11 @@ class Training:
         self.optimiser = torch.optim.SGD([self.prompts.context], lr=0.002, momentum=0.9, weight_decay=5e-4)
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 where the row computes in it."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def step(self) -> None:
+        """Train one step."""
         self.optimiser.zero_grad(set_to_none=True)
         if self.ours:
             with self.autocast():
@@ -144,6 +146,7 @@ def measure(row: str, names: int, args: argparse.Namespace) -> Measured:
 
 
 def now(device: torch.device) -> float:
+    """Seconds of the clock that counts on a device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -160,10 +163,12 @@ def held(device: torch.device) -> int:
 
 
 def peak(device: torch.device) -> int:
+    """Bytes held at most since `held` was called."""
     return int(torch.cuda.max_memory_allocated()) if device.type == "cuda" else harness.status_bytes("VmHWM")
 
 
 def in_own_process(row: str, names: int, args: argparse.Namespace, gradient: Path) -> Measured:
+    """What `measure` gives in a process of its own."""
     measured = harness.again(
         *("--measure", row, "--names", names, "--gradient", gradient, "--precision", args.precision),
         *("--device", args.device, "--batch", args.batch, "--steps", args.steps),
@@ -172,6 +177,7 @@ def in_own_process(row: str, names: int, args: argparse.Namespace, gradient: Pat
 
 
 def compare(names: int, args: argparse.Namespace, folder: Path, report: harness.Report) -> None:
+    """The table of one size of the label space."""
     ways = {row: partial(in_own_process, row, names, args, folder / f"{row}.npy") for row in args.rows}
     found = harness.take_turns(ways, args.repeat)
     medians = {
@@ -210,6 +216,7 @@ def compare(names: int, args: argparse.Namespace, folder: Path, report: harness.
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--names", type=int, nargs="+", default=[500], help="sizes of the label space")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="the first is compared with")

@@ -21,6 +21,7 @@ class QuickGELU(nn.Module):
     """x · σ(1.702 x), as the OpenAI weights were trained."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -36,6 +37,7 @@ class Block(nn.Module):
         self.ls_1, self.ls_2 = nn.Identity(), nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See the class."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
         mixed: Tensor = x + self.mlp(self.ln_2(x))

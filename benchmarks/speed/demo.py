@@ -39,6 +39,7 @@ def _flag(change: str) -> tuple[str, str]:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="config fields")

@@ -81,6 +81,7 @@ def write_photos(folder: Path, count: int, source: Path | None) -> list[str]:
 
 
 def preprocessing(args: argparse.Namespace, report: harness.Report) -> None:
+    """The table of decoding and preprocessing, a row per CLIP."""
     import open_clip
     from PIL import Image
 
@@ -146,6 +147,7 @@ def preprocessing(args: argparse.Namespace, report: harness.Report) -> None:
 
 
 def cpu_seconds(way: Callable[[str], torch.Tensor], paths: list[str]) -> float:
+    """CPU seconds of this process for all photos one way."""
     started = time.process_time()
     for path in paths:
         way(path)
@@ -154,6 +156,7 @@ def cpu_seconds(way: Callable[[str], torch.Tensor], paths: list[str]) -> float:
 
 @torch.no_grad()
 def towers(args: argparse.Namespace, report: harness.Report) -> None:
+    """Images per second through image towers."""
     device = torch.device(args.device)
     batch, rounds = (256, 20) if device.type == "cuda" else (8, 2)
     for name, (width, layers, patch, dim) in TOWERS.items():
@@ -172,11 +175,13 @@ def towers(args: argparse.Namespace, report: harness.Report) -> None:
 
 
 def wait(device: torch.device) -> None:
+    """Until a device has computed all that it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--photos", type=Path, help="folder of JPEG files instead of drawn ones")
     parser.add_argument("--count", type=int, default=60, help="photos")

@@ -76,6 +76,7 @@ def prepare(folder: Path, images: int) -> None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeat", type=int, default=3, help="rounds; both ways take turns")

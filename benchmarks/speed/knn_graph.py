@@ -130,6 +130,7 @@ def methods(
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--size", type=int, default=50_000, help="vectors")
     parser.add_argument("--dim", type=int, default=512, help="of a vector")
@@ -149,6 +150,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, report: harness.Report) -> None:
+    """All methods on one set of vectors."""
     torch.set_num_threads(options.threads)
     vectors = make_vectors(options.size, options.dim, options.data, options.cosine)
     strangers = make_vectors(options.size, options.dim, "random") if options.beside_random else None

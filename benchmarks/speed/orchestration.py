@@ -44,6 +44,7 @@ _at_work: dict[str, Any] = {}
 
 
 def config_of(folder: Path, run: str) -> Config:
+    """What both ways compute."""
     two = {"min_workers": 2, "max_workers": 2, "num_cpus": 0.9, "rows_per_part": 512}
     engines = {"min_workers": 8, "max_workers": 8, "num_cpus": 0.02, "rows_per_part": 256}
     source = {"kind": "table", "path": str(folder / "photos" / "samples.csv"), "class_column": None}
@@ -61,6 +62,7 @@ def config_of(folder: Path, run: str) -> Config:
 
 
 def pipeline(folder: Path) -> None:
+    """The stages as `pipelines/` runs them."""
     from cluster.run import open_run
     from pipelines.flow import Flow
 
@@ -71,6 +73,7 @@ def pipeline(folder: Path) -> None:
 
 
 def loop(folder: Path) -> None:
+    """The same workers in process pools."""
     from pipelines.label import label_settings
 
     config = config_of(folder, "loop")
@@ -95,6 +98,7 @@ def loop(folder: Path) -> None:
 def pooled(
     worker: Callable[..., PartWorker], arguments: dict[str, Any], samples: Table, workers: Workers, name: str
 ) -> None:
+    """One stage: each part of the samples through a pool of workers."""
     folder = str(Path(samples.uri).parent / name)
     size = workers.rows_per_part
     numbers = range(-(-samples.rows // size))
@@ -105,10 +109,12 @@ def pooled(
 
 
 def begin(worker: Callable[..., PartWorker], arguments: dict[str, Any], samples: Table, folder: str, size: int) -> None:
+    """Make the worker of this process."""
     _at_work.update(worker=worker(**arguments), samples=samples, folder=folder, size=size)
 
 
 def part(number: int) -> None:
+    """Compute and write one part."""
     samples, size = _at_work["samples"], _at_work["size"]
     ids = np.arange(number * size, min((number + 1) * size, samples.rows))
     tables.write_part(_at_work["folder"], number, _at_work["worker"].process(samples.take(ids, ["image_id", "uri"])))
@@ -127,6 +133,7 @@ def check(folder: Path) -> None:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--measure", choices=WAYS, help=harness.HIDDEN)

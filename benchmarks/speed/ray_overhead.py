@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from benchmarks import harness
-from cluster.parts import limit_threads
+from cluster.part_actor import limit_threads
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from fgvr import tables
@@ -64,6 +64,7 @@ class NoTracking:
 
     @contextmanager
     def stage(self, _name: str, _decides: object) -> Iterator[NoTracking]:
+        """See `cluster.tracking.Tracker`."""
         yield self
 
     def finish(self, table: Table) -> None:
@@ -86,6 +87,7 @@ def random_clip(name: str, folder: Path) -> str:
 
 
 def context_of(folder: Path, images: int, clip: str = DEMO_MODEL) -> Any:
+    """A run without MLflow that draws and embeds birds."""
     values = {
         "clip": {"model": clip},
         "run": {"folder": str(folder)},
@@ -111,6 +113,7 @@ def loop(context: Any, samples: Table, folder: Path) -> Path:
 
 
 def measure(way: str, samples: Table, args: argparse.Namespace) -> Seconds:
+    """One way in this process."""
     folder, context = args.folder, context_of(args.folder, args.images, args.model)
     with ray_session(context.config.cluster) if way == "ray" else nullcontext():
         started, before = time.monotonic(), harness.cpu_seconds()
@@ -122,6 +125,7 @@ def measure(way: str, samples: Table, args: argparse.Namespace) -> Seconds:
 
 
 def in_own_process(way: str, samples: Table, images: int, model: str, folder: Path) -> Seconds:
+    """What `measure` gives in a process of its own, and the seconds of that process."""
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     found = harness.again(
@@ -131,6 +135,7 @@ def in_own_process(way: str, samples: Table, images: int, model: str, folder: Pa
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeat", type=int, default=3)
@@ -162,6 +167,7 @@ def main() -> None:
 
 
 def columns(seconds: Seconds) -> tuple[float, float, float, float]:
+    """In the order of the table."""
     return seconds.steady, seconds.stage, seconds.process, seconds.cpu
 
 

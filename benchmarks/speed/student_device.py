@@ -76,11 +76,13 @@ def seconds(step: Callable[[], None], steps: int, device: str) -> float:
 
 
 def synchronise(device: str) -> None:
+    """Until a device has computed all that it was told."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "efficientnet_b0"])

@@ -76,6 +76,7 @@ class Crops:
     job: StudentJob
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Pixels of a block of URIs."""
         from fgvr.training.image_store import StoreSettings, read_shrunk
 
         preprocess, random = self.job.spec.preprocess, np.random.default_rng()
@@ -94,6 +95,7 @@ def seen(batches: Iterator[torch.Tensor]) -> float:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
     parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
     parser.add_argument("--images", type=int, default=256)
@@ -133,6 +135,7 @@ def main() -> None:
 
 
 def session() -> Any:
+    """Two CPUs of Ray's."""
     from cluster.session import ray_session
     from fgvr.config.run import Cluster
 

@@ -33,6 +33,7 @@ class PlainLoop:
     workers: int
 
     def __call__(self, reporter: Reporter) -> None:
+        """Train all epochs, a report after each."""
         import timm
 
         settings, classes = self.job.settings, len(self.job.spec.labels)

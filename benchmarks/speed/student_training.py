@@ -140,6 +140,7 @@ def step_ratio(job: StudentJob, base: StudentJob, steps: int, folder: Path) -> t
 
 
 def arguments() -> argparse.Namespace:
+    """The command line; `--demo` sets the demo's student."""
     parser = harness.parser(__doc__)
     parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
     parser.add_argument("--demo", action="store_true", help="the demo's student: test_byobnet, 64 px, batches of 32")
@@ -159,6 +160,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Command line: see the module's docstring."""
     args = arguments()
     torch.set_num_threads(1)
     with harness.reporting(args) as report, tempfile.TemporaryDirectory() as scratch:
