@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness import Cost, cpu_seconds
 from fgvr.training.reporter import LocalReporter
 
-Loop = Callable[["Turn"], None]
+Loop = Callable[["Turn"], object]
 
 
 class Turn(LocalReporter):
