@@ -10,7 +10,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 CODE := fgvr cluster pipelines tune tests benchmarks
 
-.PHONY: help demo test test-fast faults lint format setup setup-gpu clean
+.PHONY: help demo test test-fast faults lint format lock setup setup-gpu clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -38,11 +38,14 @@ format: $(STAMP) ## let ruff format and mend what it can
 
 setup: $(STAMP) ## .venv with CPU builds, or again with what it was made for (PYTHON=python3.12 chooses)
 
+lock: ## renew the versions that set-up installs (LOCK=--upgrade: all of them)
+	cluster/lock.sh $(VENV) $(LOCK)
+
 setup-gpu: ## .venv with CUDA builds
 	cluster/setup.sh gpu $(VENV) $(PYTHON)
 
 # The stamp is the last thing that set-up writes, so that what was interrupted is done again.
-$(STAMP): pyproject.toml cluster/setup.sh
+$(STAMP): pyproject.toml cluster/setup.sh $(wildcard cluster/constraints-*.txt)
 	cluster/setup.sh same $(VENV) $(PYTHON)
 
 clean: ## remove .venv, caches and the demo's run

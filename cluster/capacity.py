@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,6 +25,15 @@ class Node:
     gpus: float
     memory_gb: float
     accelerators: frozenset[str] = frozenset()
+
+    def with_more(self, each: Demand, count: int) -> Node:
+        """The same without `count` workers that have their place there now."""
+        return Node(
+            self.cpus + count * each.cpus,
+            self.gpus + count * each.gpus,
+            self.memory_gb + count * each.memory_gb,
+            self.accelerators,
+        )
 
 
 @dataclass(frozen=True)
@@ -61,15 +71,33 @@ def shortage(demand: Demand, nodes: list[Node]) -> str | None:
         return f"num_cpus = {demand.cpus:g}: no node has more than {most_cpus:g} CPU cores"
     if demand.memory_gb > (most := max(node.memory_gb for node in nodes)):
         return f"memory_gb = {demand.memory_gb:g}: no node has more than {most:.1f} GiB for workers"
-    places = sum(_places(demand, node) for node in nodes)
+    places = sum(places_on(demand, node) for node in nodes)
     if demand.count > places:
         return f"{demand.field} = {demand.count}: there is room for {places} with what each reserves"
     return None
 
 
-def _places(demand: Demand, node: Node) -> int:
+def places_on(demand: Demand, node: Node) -> int:
+    """Workers for which a machine, or a cluster taken as one, has room."""
     asked = ((demand.cpus, node.cpus), (demand.gpus, node.gpus), (demand.memory_gb, node.memory_gb))
     return min(int(has / wanted + 1e-9) for wanted, has in asked if wanted > 0)
+
+
+def reserved(workers: Workers) -> dict[str, Any]:
+    """What each of `workers` reserves, as Ray's options of a task or an actor."""
+    return {
+        "num_cpus": workers.num_cpus,
+        "num_gpus": workers.num_gpus or None,
+        "accelerator_type": workers.accelerator_type,
+        "memory": None if workers.memory_gb is None else int(workers.memory_gb * 2**30),
+    }
+
+
+def places(workers: Workers) -> int | None:
+    """Workers for which there will ever be room, beside nothing else; None where the cluster may grow."""
+    if not session.is_own():
+        return None
+    return sum(places_on(demand_of(workers), node) for node in cluster_nodes())
 
 
 def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
@@ -97,11 +125,17 @@ def no_workers(nodes: list[Node]) -> bool:
 
 def wanted(workers: Workers | TrainWorkers) -> str:
     """What one worker reserves and what the cluster has left now, in words."""
+    free = free_in_cluster()
+    left = f"{free.cpus:g} CPU cores, {free.gpus:g} GPUs and {free.memory_gb:.1f} GiB"
+    return f"{_asked(workers)} (free in the cluster now: {left})"
+
+
+def free_in_cluster() -> Node:
+    """What is not reserved now, over all machines."""
     import ray
 
     free = ray.available_resources()
-    left = f"{free.get('CPU', 0):g} CPU cores, {free.get('GPU', 0):g} GPUs and {free.get('memory', 0) / 2**30:.1f} GiB"
-    return f"{_asked(workers)} (free in the cluster now: {left})"
+    return Node(free.get("CPU", 0), free.get("GPU", 0), free.get("memory", 0) / 2**30)
 
 
 def _asked(workers: Workers | TrainWorkers) -> str:

@@ -9,10 +9,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 
+from cluster.ray_private import CHATTY
 from fgvr.safe_text import safe
 
 # Libraries and the level from which they are shown.
@@ -27,8 +26,7 @@ LEVELS = {
     "faiss.loader": logging.WARNING,
     "ray.train": logging.WARNING,
     "ray.tune": logging.WARNING,
-    # Says at every start that token authentication is on, which docs/cluster.md explains.
-    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+    **CHATTY,
 }
 
 
@@ -58,8 +56,8 @@ def show_progress() -> None:
 def quiet_before_start() -> None:
     """Settings that Ray and MLflow read when they are imported or started; what the user has set stays."""
     if "RAY_BACKEND_LOG_LEVEL" not in os.environ:
-        # Ray Data's actors always draw an E line from the C++ core of the driver (their constructor arguments lie in
-        # the object store, where the driver keeps them as long as the run lasts); its log level is the only switch.
+        # The C++ core of the driver writes lines of its own, past Python's logging, about what is no fault of a run
+        # (actors that end while something of theirs lies in the object store); its log level is the only switch.
         # putenv instead of os.environ: the driver alone, while Ray's other processes go on logging to their files.
         # The core says once that it was told so, before it obeys, past Python to file descriptor 2. Only turning that
         # away while Ray starts would hide the line, and with it whatever else goes wrong in this time.
@@ -70,54 +68,3 @@ def quiet_before_start() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # MLflow asks for git's revision; a container has no git
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
-
-
-RAY_DATA_ADVICE = "ray.data._internal.issue_detection.issue_detector_manager"
-
-
-def _no_advice(record: logging.LogRecord) -> bool:
-    """Ray Data advises every half minute to reserve memory by an argument of its API, which a run's owner has not."""
-    return record.name != RAY_DATA_ADVICE
-
-
-def quiet_ray_data() -> None:
-    """No plans, progress bars and advice of Ray Data: stages show rows done, rate and time left themselves."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that there are no progress bars
-    for handler in _console_of_ray_data():
-        handler.setLevel(logging.WARNING)
-        handler.addFilter(_no_advice)  # once, however often it is added
-
-
-def silence_ray_data() -> None:
-    """Nothing at all, until the next session: a stage that was stopped complains that its Ray is gone.
-
-    Its generator does so, too, when it is collected: the interpreter prints what cannot be raised any more.
-    """
-    for handler in _console_of_ray_data():
-        handler.setLevel(logging.CRITICAL + 1)
-    if not isinstance(sys.unraisablehook, _WithoutRay):
-        from ray.exceptions import RaySystemError
-
-        sys.unraisablehook = _WithoutRay(sys.unraisablehook, RaySystemError)
-
-
-@dataclass(frozen=True)
-class _WithoutRay:
-    """A `sys.unraisablehook` that drops what Ray says of calls after its end."""
-
-    other: Callable[[sys.UnraisableHookArgs], object]
-    ray_is_gone: type[Exception]
-
-    def __call__(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, self.ray_is_gone):
-            self.other(unraisable)
-
-
-def _console_of_ray_data() -> list[logging.Handler]:
-    """Ray Data has another handler that writes its log file."""
-    return [each for each in logging.getLogger("ray.data").handlers if type(each).__name__ == "PlainRayHandler"]

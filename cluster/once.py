@@ -1,76 +1,77 @@
-"""One call of a function in a Ray worker: for work that needs a worker's memory or GPU, but only once."""
+"""One call of a function in a worker: for work that needs a worker's memory or GPU, but only once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cluster import session
 from cluster.capacity import wanted
-from cluster.parts import limit_threads
-from cluster.signs import Signs
-from cluster.waiting import patiently
-from cluster.watchdog import Watchdog, is_out_of_memory
+from cluster.lending import borrowed
+from cluster.pool import TRIES, Part
 from fgvr.config.base import Workers
-from fgvr.errors import UserError
-from fgvr.part_worker import WorkerLost
+from fgvr.config.run import Limits
+from fgvr.part_worker import Engine
 
 Result = TypeVar("Result")
 
-RETRIES = 2
+RESULT = "result"
 
 
-class WorkerDied(UserError):
-    """The one worker died, and those that replaced it."""
+@dataclass(frozen=True)
+class _Call:
+    """See `cluster.part_actor.Job`: its only part is the call."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    engine: Engine | None
+
+    def worker_with(self, model: Any) -> Callable[[], Any]:
+        before = () if self.engine is None else (model,)
+        return lambda: self.function(*before, *self.arguments)
+
+    def compute(self, worker: Callable[[], Any], number: int, *, again: bool) -> dict[str, Any]:
+        return {RESULT: worker()}
+
+    def silence(self, limits: Limits) -> tuple[float, str]:
+        """Without an engine loading a model is a part of the call: the longer of the two limits holds."""
+        fields = ["silent_minutes"] if self.engine is not None else ["start_minutes", "silent_minutes"]
+        field = max(fields, key=lambda each: float(getattr(limits, each)))
+        return getattr(limits, field), f"cluster.limits.{field}"
 
 
-def run_once(function: Callable[..., Result], *arguments: Any, workers: Workers) -> Result:
+def run_once(
+    function: Callable[..., Result],
+    *arguments: Any,
+    workers: Workers,
+    engine: Engine | None = None,
+    keep_engine: bool = True,
+) -> Result:
     """The result of `function(*arguments)`, computed with what one of `workers` reserves.
 
-    What the function raises is raised here, inside Ray's own error.
+    Args:
+        function: must pickle, and its result, too. What it raises is raised here, with Ray's words around it.
+        arguments: its arguments …
+        workers: what is reserved for it.
+        engine: … behind this model, loaded, which the stages before may have lent.
+        keep_engine: whether a later stage asks it, so that it is not given back at the end of the call.
 
     Raises:
-        WorkerDied: its process ended, every time it was tried.
+        StageStopped: the function said what a person has to mend.
+        WorkersDied: its process ended, every time it was tried.
         Stalled: no sign of life for too long, as where no node has room for it.
     """
     import ray
+    from ray import cloudpickle
 
-    name, signs, limits = getattr(function, "__name__", "work").strip("_"), Signs(), session.limits()
+    name = getattr(function, "__name__", "work").strip("_")
+    packed = cloudpickle.dumps(_Call(name, function, arguments, engine))
 
-    def work() -> Result:
-        limit_threads(max(1, int(workers.num_cpus)))
-        watchdog = Watchdog(signs)
-        # Loading a model is a part of it: the longer of the two limits holds.
-        field = max(("start_minutes", "silent_minutes"), key=lambda each: float(getattr(limits, each)))
-        try:
-            with watchdog.over(name, getattr(limits, field), f"cluster.limits.{field}"):
-                return function(*arguments)
-        except (WorkerLost, MemoryError, RuntimeError) as error:
-            if not isinstance(error, WorkerLost) and not is_out_of_memory(error):
-                raise
-            watchdog.end(f"{name}: {type(error).__name__}: {error}", error)
-
-    task = ray.remote(work).options(
-        num_cpus=workers.num_cpus,
-        num_gpus=workers.num_gpus or None,
-        accelerator_type=workers.accelerator_type,
-        memory=None if workers.memory_gb is None else int(workers.memory_gb * 2**30),
-        max_retries=RETRIES,
-    )
-
-    def results() -> Iterator[Result]:
-        yield ray.get(task.remote())
-
-    def waits_for() -> str:
+    def waits_for(_: int) -> str:
         return f"{name}: waiting for one of {wanted(workers)}"
 
-    with signs.kept():
-        try:
-            (result,) = patiently(results, signs, minutes=limits.place_minutes, waits_for=waits_for)
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-            words = signs.all_words()
-            raise WorkerDied(
-                f"{name}: its worker died each of {RETRIES + 1} times ({type(error).__name__})"
-                + (f"; the last one said: {words[-1]}" if words else "; Ray's log files have its last words")
-            ) from error
+    with borrowed(engine, workers, 1, keep=keep_engine) as pool:
+        (summary,) = pool.run(name, ray.put(packed), [Part(0)], at_once=1, most=1, lives=TRIES, waits_for=waits_for)
+    result: Result = summary[RESULT]
     return result

@@ -10,8 +10,6 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fgvr.safe_text import keep_secret
@@ -70,21 +68,3 @@ def make_token(file: Path) -> None:
             return
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-@contextmanager
-def loopback_kept() -> Iterator[None]:
-    """Within the block Ray takes 127.0.0.1 as the address of a node that it starts, and so listens there alone.
-
-    Ray would put this machine's own address in its place, for the sake of nodes on others. There is no setting for it,
-    so the function that does it is replaced; tests/cluster/test_ray_access.py looks at the ports. Whoever joins such a
-    session from another process has to do so within this block, too.
-    """
-    from ray._private import services
-
-    replaced = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        services.resolve_ip_for_localhost = replaced

@@ -45,6 +45,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         LeaseLost: another session has taken it over meanwhile.
         SessionError: no Ray session could be had.
     """
+    from cluster.lending import lending
     from cluster.metrics import endpoint
     from cluster.run_folder import CONFIG_FILE, check_run_folder
     from cluster.run_record import recorded
@@ -66,6 +67,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         record = stack.enter_context(recorded(folder))
         stack.enter_context(ray_session(config.cluster))
         stack.enter_context(ends_when_told())  # Ray's start has put a handler of its own there
+        stack.enter_context(lending())
         check_seen(folder)
         tracker = stack.enter_context(tracked_run(config, folder))
         record.serves(endpoint())

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import auto_init_hook
 
-from cluster.console import quiet_before_start, quiet_ray_data, silence_ray_data
+from cluster.console import quiet_before_start
 from cluster.ownership import TOLD
-from cluster.ray_access import LOOPBACK, loopback_kept, prepare_token
+from cluster.ray_access import LOOPBACK, prepare_token
+from cluster.ray_private import METRICS_PORT, NODE_ADDRESS, in_worker, loopback_kept, start_no_other
 from cluster.signs import forget_all
 from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
@@ -57,8 +57,7 @@ def ray_session(config: Cluster) -> Iterator[None]:
     """
     global _limits  # noqa: PLW0603  # as ray.is_initialized() is: a process has one session
     quiet_before_start()
-    # Else the thread of a stage that was stopped starts another Ray when this one is gone: all cores, open to others.
-    auto_init_hook.enable_auto_connect = False
+    start_no_other()
     outer, _limits = _limits, config.limits
     try:
         yield from _session(config)
@@ -69,7 +68,6 @@ def ray_session(config: Cluster) -> Iterator[None]:
 def _session(config: Cluster) -> Iterator[None]:
     global _own  # noqa: PLW0603  # as above
     if ray.is_initialized():
-        quiet_ray_data()
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
@@ -86,14 +84,12 @@ def _session(config: Cluster) -> Iterator[None]:
             raise
         place = f"at cluster.address = {address}" if address else "on this machine"
         raise SessionError(f"no Ray session {place}: {error}\n{REMOTE_HINT if address else LOCAL_HINT}") from error
-    quiet_ray_data()
     _own = not address
     try:
         yield
     finally:
         _own = False
         forget_all()
-        silence_ray_data()
         ray.shutdown()
 
 
@@ -111,7 +107,7 @@ def limits() -> Limits:
     """
     if _limits is not None:
         return _limits
-    if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+    if in_worker():
         raise RuntimeError("the limits of a run are known to its driver alone: pass them to what runs in a worker")
     return Limits()
 
@@ -163,8 +159,8 @@ def _started(config: Cluster) -> dict[str, Any]:
         "num_gpus": config.num_gpus,
         "object_store_memory": None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
         "include_dashboard": False,
-        "_node_ip_address": LOOPBACK if config.loopback else None,
-        "_metrics_export_port": config.metrics_port,
+        NODE_ADDRESS: LOOPBACK if config.loopback else None,
+        METRICS_PORT: config.metrics_port,
         "runtime_env": _environment(),
         "logging_level": logging.WARNING,
         "log_to_driver": config.worker_logs,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make the virtual environment: cluster/setup.sh cpu|gpu|same VENV PYTHON  (`make setup` and `make setup-gpu` call it).
-# `same` is what VENV was made for before, cpu for a new one. Run again after an interruption it goes on.
+# `same` is what VENV was made for before, cpu for a new one. Run again after an interruption it goes on. Versions are those
+# of cluster/constraints-*.txt, so that a clone of next year gets what was tested; cluster/lock.sh renews them.
 set -euo pipefail
 kind=$1 venv=$2 python=$3
 stamp=$venv/.fgvr-setup made_for=$venv/.fgvr-kind
@@ -30,14 +31,14 @@ install_cpu() {
     else
         pip install "$torch" --index-url https://download.pytorch.org/whl/cpu
     fi
-    pip install -e '.[cpu,dev]'
+    pip install -c cluster/constraints-cpu.txt -e '.[cpu,dev]'
     # CUDA builds on the default index: beside a CPU torch they keep transformers and vllm from being imported. Nothing
     # here uses sound or video. (torchvision has the same trouble and is needed: fgvr/torchvision_cpu.py.)
     pip uninstall --quiet --yes torchaudio torchcodec
 }
 
 install_gpu() {
-    pip install -e '.[gpu,dev]'
+    pip install -c cluster/constraints-gpu.txt -e '.[gpu,dev]'
 }
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }

@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
+
+from cluster.ray_private import Board
 
 log = logging.getLogger(__name__)
 
-NAMESPACE = b"fgvr"
+BOARD = Board(b"fgvr")
 SIGN_SECONDS = 10.0
 """Between two signs of a worker that does something, at most."""
 
@@ -53,50 +55,26 @@ class Signs:
         """Last words, the oldest first."""
         return [text for _, text in sorted(self._all("words/").items())]
 
-    def start_begun(self, name: str) -> None:
-        """A worker begins to load its model."""
-        self._put(f"starts/{name}", "")
-
-    def starts(self) -> list[str]:
-        """Starts begun since the last one that succeeded."""
-        return sorted(self._keys("starts/"))
-
-    def start_succeeded(self) -> None:
-        """Models can be loaded: earlier deaths do not count any more."""
-        self._clear("starts/")
-
     @contextmanager
     def kept(self) -> Iterator[Self]:
         """They are forgotten when the wait ends, however it ends."""
         try:
             yield self
         finally:
-            _forget(f"{self.place}/")
+            self.forget()
 
-    def _clear(self, kind: str) -> None:
-        from ray.experimental import internal_kv
-
-        internal_kv._internal_kv_del(f"{self.place}/{kind}", del_by_prefix=True, namespace=NAMESPACE)
+    def forget(self) -> None:
+        """All of them."""
+        _forget(f"{self.place}/")
 
     def _put(self, name: str, text: str) -> None:
-        from ray.experimental import internal_kv
-
-        internal_kv._internal_kv_put(f"{self.place}/{name}", text.encode(), overwrite=True, namespace=NAMESPACE)
+        BOARD.put(f"{self.place}/{name}", text)
 
     def _keys(self, kind: str) -> list[str]:
-        from ray.experimental import internal_kv
-
-        found = internal_kv._internal_kv_list(f"{self.place}/{kind}", namespace=NAMESPACE)
-        return [key.decode() for key in found]
+        return BOARD.keys(f"{self.place}/{kind}")
 
     def _all(self, kind: str) -> dict[str, str]:
-        """In two requests, however many there are: n workers that look for each other's signs would else send n²."""
-        from ray.experimental import internal_kv
-
-        keys = [key.encode() for key in self._keys(kind)]
-        store: Any = internal_kv.internal_kv_get_gcs_client()
-        found = store.internal_kv_multi_get(keys, NAMESPACE) if keys else {}
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return BOARD.texts(self._keys(kind))
 
 
 def forget_all() -> None:
@@ -115,9 +93,8 @@ def _of_this_job() -> str:
 def _forget(prefix: str) -> None:
     """Where the head is gone they are, too: that is no reason to hide why a wait ended."""
     from ray.exceptions import RayError
-    from ray.experimental import internal_kv
 
     try:
-        internal_kv._internal_kv_del(prefix, del_by_prefix=True, namespace=NAMESPACE)
+        BOARD.delete(prefix)
     except (RayError, RuntimeError, OSError, ValueError) as error:
         log.debug("signs at %s could not be removed: %s", prefix, error)

@@ -36,7 +36,7 @@ from fgvr.config.data import ImageLimits
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
 from fgvr.images import PIXELS
-from fgvr.mllm.reply_cache import with_run_replies
+from fgvr.mllm.openai_server.cache import with_run_replies
 from fgvr.part_worker import REMARKS
 from fgvr.safe_text import safe
 from fgvr.schemas import SCHEMA_VERSION

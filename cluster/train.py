@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import lease, session, stage_progress
+from cluster import lease, lending, session, stage_progress
 from cluster.capacity import check_capacity, wanted
 from cluster.lease import Fence
 from cluster.progress import ProgressWriter, training_shown
@@ -186,6 +186,7 @@ def train(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     check_capacity(field, workers)
+    lending.make_room(workers)
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if callbacks:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)

@@ -44,7 +44,7 @@ def patiently(
     items: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
     threading.Thread(target=_produce, args=(work, items, stop), name="waiting", daemon=True).start()
-    pulse = _Pulse(signs)
+    pulse = Pulse(signs)
     try:
         while True:
             try:
@@ -90,8 +90,8 @@ def _produce(
         put(None, _End())
 
 
-class _Pulse:
-    """When something was last heard."""
+class Pulse:
+    """When something was last heard of workers: how long a driver has waited in vain."""
 
     def __init__(self, signs: Signs) -> None:
         self._signs = signs
@@ -99,6 +99,7 @@ class _Pulse:
         self._last = self._told = time.monotonic()
 
     def heard(self) -> None:
+        """Something came."""
         self._last = self._told = time.monotonic()
 
     def look(self, minutes: float, waits_for: Callable[[], str]) -> None:

@@ -1,4 +1,4 @@
-"""Ends a worker that gets nothing done any more, so that Ray gives its work to another one: a hang becomes a death.
+"""Ends a worker that gets nothing done any more, so that another one gets its work: a hang becomes a death.
 
 What counts is progress (`fgvr.liveness.beat`), not time: a part of a table may take hours. A hang inside a C library
 that never lets Python run is ended, too, a minute later, by the timer of `faulthandler`.
@@ -69,7 +69,7 @@ class Watchdog:
                 faulthandler.cancel_dump_traceback_later()
 
     def end(self, words: str, error: BaseException | None = None) -> NoReturn:
-        """Leave the process: that is what makes Ray start another one and give it the work."""
+        """Leave the process: that is what makes its pool, or Ray, start another one and give it the work."""
         log.critical("%s; this worker stops and is replaced", words, exc_info=error)
         try:
             self._signs.last_words(words)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -23,8 +25,27 @@ def remarks_of(worker: object) -> tuple[str, ...]:
     return tuple(getattr(worker, "remarks", ()))
 
 
+@dataclass(frozen=True)
+class Engine:
+    """A model that a process loads once and that workers of several stages ask, one after the other.
+
+    A stage's worker is made with it as `backend`, beside its own arguments. An engine that keeps something of what it
+    was asked has a method `forget`, which is called before the next stage's worker is made: a table must not depend on
+    what the engine was asked before.
+
+    Attributes:
+        identity: of two with the same one either will do.
+        load: gives the loaded model; must pickle.
+        lent: whether one stage hands it on to the next: not where loading it is only to connect to a server.
+    """
+
+    identity: str
+    load: Callable[[], Any]
+    lent: bool = True
+
+
 class PartWorker(Protocol):
-    """Loads its model once, in the constructor, and then computes one part of the rows after the other."""
+    """Computes one part of the rows after the other; what it needs for that is loaded when it is made."""
 
     def process(self, rows: pa.Table) -> pa.Table:
         """One row of the stage's schema for each row of `rows`; what cannot be computed is a row with `error` set.

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fgvr.config.models import MADE_UP_KINDS
+
 MADE_UP = "made_up"
 """Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
 
@@ -45,7 +47,7 @@ def made_up(decides: Any, inputs: Iterator[dict[str, Any]] | list[dict[str, Any]
 
 def _simulated(value: Any, name: str) -> Iterator[str]:
     if isinstance(value, dict):
-        if value.get("kind") == "simulated":
+        if str(value.get("kind")) in MADE_UP_KINDS:
             yield name
         for key, item in value.items():
             yield from _simulated(item, str(key))

@@ -490,21 +490,3 @@ def put_folder(local: Path, uri: str | Path) -> None:
             else:
                 fs, path = resolve(target)
                 fs.put_file(str(file), path)
-
-
-def folder_fingerprint(uri: str | Path) -> str:
-    """A short hash of a folder's file names and all their bytes, the same for every copy of the folder.
-
-    It reads everything, each time: `fgvr.digests.folder_digest` does that once. Raises FileNotFoundError.
-    """
-    fs, path = resolve(uri)
-    files = fs.find(path, detail=True)
-    if not files:
-        raise FileNotFoundError(f"there is nothing at {uri}")
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name.removeprefix(path)}:{files[name]['size']}".encode())
-        with fs.open(name, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()[:16]

@@ -21,7 +21,7 @@ from fgvr import schemas
 from fgvr.config import Aspects, Config, ConfigError
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import AspectTask
-from fgvr.mllm.backends import backend_identity, exactly
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.splits import first_of, split_ids
 from fgvr.tables import Table
 from pipelines.flow import stage_main
@@ -45,7 +45,16 @@ def ask(context: RunContext, table: str, samples: Table, questions: Table, ids: 
 
     def compute(folder: StageFolder) -> StageSummary:
         schema = schemas.aspects(count)
-        job = PartJob(table, folder.uri, AspectWorker, {"settings": settings}, schema, samples, config.workers)
+        job = PartJob(
+            table,
+            folder.uri,
+            AspectWorker,
+            {"settings": settings},
+            schema,
+            samples,
+            config.workers,
+            engine=backend_engine(settings.mllm),
+        )
         summary = folder.run_parts(job, ids)
         summary.extra = {"questions": count}
         return summary

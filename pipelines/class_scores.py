@@ -15,7 +15,7 @@ from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.mllm.backend import NameTask
-from fgvr.mllm.backends import backend_identity, exactly
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
 from fgvr.tables import Table
 from pipelines.flow import Flow, stage_main
@@ -40,7 +40,14 @@ def run(context: RunContext, flow: Flow) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
         schema = schemas.class_scores(len(names))
         job = PartJob(
-            "class_scores", folder.uri, ClassScoreWorker, {"settings": settings}, schema, flow.samples, config.workers
+            "class_scores",
+            folder.uri,
+            ClassScoreWorker,
+            {"settings": settings},
+            schema,
+            flow.samples,
+            config.workers,
+            engine=backend_engine(mllm),
         )
         summary = folder.run_parts(job, ids)
         summary.extra = {"classes": len(names)}

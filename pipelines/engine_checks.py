@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 
 from fgvr.config import Config, Mllm
+from fgvr.mllm.backend import AskedBy
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import AskedBy
 from pipelines.teacher import asks_mllm
 
 log = logging.getLogger(__name__)

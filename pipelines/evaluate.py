@@ -61,6 +61,7 @@ def run(context: RunContext, flow: Flow) -> Table:
     config = context.config.evaluate
     bills = billing(context.config)  # a slip in the price file shows before hours are spent
     compared = compared_images(context, flow)
+    _warn(context, flow, compared)
     true = strings(flow.samples.take(compared.images.ids, ["class_name"])["class_name"]).tolist()
     # Raised before minutes are spent; without truth no model is needed.
     found = look_up(config.sentence_model) if any(true) else None
@@ -131,16 +132,30 @@ def compared_images(context: RunContext, flow: Flow) -> Compared:
         max_images=config.max_images,
         seed=config.seed,
     )
-    if images.trained_on:
-        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", config.split)
     overlap = int(np.isin(images.ids, labelled["image_id"].to_numpy()).sum())
-    if overlap and not images.trained_on:
-        log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
-    for remark in _remarks(flow):
-        log.warning("evaluate: %s", remark)
     settled = flow.near.read(["image_id", "label_id"]) if "near" in methods else labelled
     examples = choose_examples(labelled, settled, config.report_images, config.seed)
     return Compared(images, examples, methods, overlap)
+
+
+def _warn(context: RunContext, flow: Flow, compared: Compared) -> None:
+    """What a reader must know, on the console."""
+    images, overlap, split = compared.images, compared.discovery_overlap, context.config.evaluate.split
+    if images.trained_on:
+        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", split)
+    elif overlap:
+        log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
+    for remark in _remarks(flow):
+        log.warning("evaluate: %s", remark)
+
+
+def ask_mllm(context: RunContext, flow: Flow) -> None:
+    """Have the MLLM name the compared images while its engine is loaded: trainings take its place in the cluster."""
+    if "mllm" not in _methods(context):
+        return
+    known = len(context.tables)
+    predict(context, flow, "mllm", compared_images(context, flow).ids_for("mllm"))
+    del context.tables[known:]  # the report names its tables in the order in which the methods are compared
 
 
 def _remarks(flow: Flow) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def run(flow: Flow) -> None:
         flow.aspects  # noqa: B018
     if asks_mllm(flow.context.config.makd):
         flow.class_scores  # noqa: B018
+    evaluate.ask_mllm(flow.context, flow)
     if flow.context.config.makd.base:
         flow.base  # noqa: B018
     flow.makd  # noqa: B018

@@ -34,7 +34,7 @@ from fgvr.mllm.aliases import read_aliases, write_aliases
 from fgvr.mllm.answer_items import Form
 from fgvr.mllm.answers import READER
 from fgvr.mllm.backend import Sampling
-from fgvr.mllm.backends import backend_identity, exactly
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.label_rows import count_items, label_rows
 from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
@@ -134,7 +134,16 @@ def answer(
         settings = replace(settings, prompt=prompt, sampling=free)
 
     def compute(folder: StageFolder) -> StageSummary:
-        job = PartJob(table, folder.uri, LabelWorker, {"settings": settings}, schemas.ANSWERS, samples, config.workers)
+        job = PartJob(
+            table,
+            folder.uri,
+            LabelWorker,
+            {"settings": settings},
+            schemas.ANSWERS,
+            samples,
+            config.workers,
+            engine=backend_engine(settings.mllm),
+        )
         summary = folder.run_parts(job, ids)
         note_cut_answers(summary, token_limit(config, config.listed if several else 1))
         return summary

@@ -18,7 +18,7 @@ from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import schemas
 from fgvr.config import Config, ConfigError
 from fgvr.discovery import discovery_ids
-from fgvr.mllm.backends import exactly
+from fgvr.mllm.backends import backend_engine, exactly
 from fgvr.mllm.look_worker import LookSettings, LookWorker
 from fgvr.tables import Table
 from pipelines import aspects, label
@@ -38,7 +38,16 @@ def run(context: RunContext, samples: Table, questions: Table) -> Table:
     def compute(folder: StageFolder) -> StageSummary:
         schema = schemas.looks(questions.rows)
         workers = config.aspects.workers
-        job = PartJob("looks", folder.uri, LookWorker, {"settings": settings}, schema, samples, workers)
+        job = PartJob(
+            "looks",
+            folder.uri,
+            LookWorker,
+            {"settings": settings},
+            schema,
+            samples,
+            workers,
+            engine=backend_engine(mllm),
+        )
         summary = folder.run_parts(job, ids)
         summary.extra = {"questions": questions.rows}
         return summary

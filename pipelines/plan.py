@@ -19,7 +19,7 @@ from fgvr.config.data import DRAWN, Source
 from fgvr.datasets import read_source
 from fgvr.images import ImageError, read_image
 from fgvr.mllm.backends import backend_identity
-from fgvr.mllm.reply_cache import with_run_replies
+from fgvr.mllm.openai_server.cache import with_run_replies
 from fgvr.mllm.request_tokens import PHOTO, Size, image_tokens
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.prices import SHIPPED, read_prices

@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import Config, ConfigError, Mllm
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
 from fgvr.demo.questions import QUESTIONS
 from fgvr.metrics.semantic import SentenceBert, look_up
-from fgvr.mllm.backends import backend_identity, exactly, make_backend
+from fgvr.mllm.backend import TextGenerator
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.questions import (
     READER,
@@ -66,17 +67,17 @@ def run(context: RunContext, flow: Flow) -> Table:
 
     def generate() -> Written:
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        return run_once(_generate, llm, names, wanted, duplicate_model, workers=config.workers)
+        engine = backend_engine(llm, vision=config.llm == context.config.mllm)  # it may be the one that labels
+        return run_once(_generate, names, wanted, llm.title, duplicate_model, workers=config.workers, engine=engine)
 
     return _write(context, generate, decides=decides, inputs=inputs, workers=config.workers)
 
 
-def _generate(llm: Mllm, names: list[str], wanted: Wanted, duplicate_model: str) -> Written:
+def _generate(backend: TextGenerator, names: list[str], wanted: Wanted, source: str, duplicate_model: str) -> Written:
     def load_encoder() -> SentenceBert:
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
-    backend = make_backend(llm, vision=False)
-    questions = generate_questions(backend, names, wanted, source=llm.title, load_encoder=load_encoder)
+    questions = generate_questions(backend, names, wanted, source=source, load_encoder=load_encoder)
     return questions, remarks_of(backend)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from cluster.stage_clock import StageClock
 from fgvr import tables
 from fgvr.config import Config
+from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import ASSUMED_BILLIONS
 from pipelines import evaluate
 from pipelines.asks import Ask, Load
 from pipelines.flow import Flow

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-import numpy as np
 import pytest
+from ray import cloudpickle
 
-from cluster import parts
+from cluster import part_actor, parts
 from cluster.signs import Signs
 from fgvr.config.run import Limits
 
@@ -32,25 +31,17 @@ class NoSigns(Signs):
         """Nothing is to be forgotten."""
         yield self
 
-    def start_begun(self, name: str) -> None:
-        """Not counted."""
-
-    def starts(self) -> list[str]:
-        return []
-
-    def start_succeeded(self) -> None:
-        """Not counted."""
-
 
 def parts_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pending parts of `run_parts` go to one actor in this process."""
 
     def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
-        actor = parts._PartActor(job, NoSigns(), Limits())
-        for number in pending:  # as Ray Data gives a block of one row, in NumPy's form
-            batch = {"part": np.array([number]), "again": np.array([number in finished])}
-            yield json.loads(actor(batch)["summary"][0])
+        actor = part_actor.PartActor(NoSigns(), Limits(), 1)
+        refused = actor.take(job.name, cloudpickle.dumps(job))
+        assert refused is None, refused
+        for number in pending:
+            yield actor.compute(number, number in finished)
 
     monkeypatch.setattr(parts, "_stream", stream)
-    monkeypatch.setattr(parts, "limit_threads", lambda _: None)
+    monkeypatch.setattr(part_actor, "limit_threads", lambda _: None)
     monkeypatch.setattr(parts, "check_capacity", lambda *_: None)

@@ -60,7 +60,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     Raises:
         UserError: all trials failed, or the sweep was interrupted.
     """
-    from cluster import lease
+    from cluster import lease, lending
     from cluster.stage import fingerprint_of
     from pipelines.plan import tell_bill
     from tune.ray_search import Search, search
@@ -99,6 +99,7 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
+    lending.give_back()  # trials were counted for all that the cluster has, and Ray Tune waits without limit
     trials = search(trial_plan, how, runs)
     lease.check(folder)  # Ray Tune ends in peace when its process is told to end
     _finish(context, sweep, trials)

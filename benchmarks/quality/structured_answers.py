@@ -20,7 +20,7 @@ from fgvr.mllm.answer_items import Form, item_name, read_answers
 from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
 from fgvr.mllm.prompts import image_conversation
 from fgvr.mllm.structured import extra_tokens, instruction
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
 
 SEED = 11
 

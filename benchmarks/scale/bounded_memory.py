@@ -33,7 +33,7 @@ from fgvr.datasets import read_source
 from fgvr.embeddings import read_vectors
 from fgvr.evaluation import choose_images, names_of
 from fgvr.losses.makd import aspect_counts
-from fgvr.mllm.reply_cache import ReplyCache
+from fgvr.mllm.openai_server.cache import ReplyCache
 from fgvr.splits import split_ids
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes

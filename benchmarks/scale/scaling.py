@@ -45,7 +45,7 @@ from fgvr.config.run import Cluster
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
 from fgvr.mllm.backend import Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
-from fgvr.mllm.simulated_backend import SimulatedEngine
+from fgvr.mllm.simulated import SimulatedEngine
 from fgvr.tables import Table
 
 RATE, CONCURRENCY, ROWS_PER_PART, PHOTOS = 20.0, 16, 512, 2000

@@ -43,10 +43,10 @@ from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
 from fgvr.mllm.backend import AspectTask, Picture
-from fgvr.mllm.engine_start import CPU_BLOCK_SIZE
-from fgvr.mllm.prompt_loop import first_token_params
 from fgvr.mllm.prompts import aspect_conversation, render
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
+from fgvr.mllm.vllm_engine.scoring import first_token_params
+from fgvr.mllm.vllm_engine.start import CPU_BLOCK_SIZE
 from fgvr.mllm.yes_no import AnswerTokens, probability_of_yes
 
 Probabilities = npt.NDArray[np.float64]

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from benchmarks import harness
-from cluster.parts import limit_threads
+from cluster.part_actor import limit_threads
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from fgvr import tables

@@ -1,6 +1,7 @@
-"""Runs first in Python processes that libraries start (vLLM inspects models in one), see `fgvr/mllm/environment.py`.
+"""Runs first in Python processes that libraries start (vLLM inspects models in one).
 
-Such a process never imports fgvr, so without this the import hook for torchvision would be missing in it.
+`fgvr/mllm/vllm_engine/start.py` puts it on their path. Such a process never imports fgvr, so without this the import
+hook for torchvision would be missing in it.
 """
 
 import importlib.util

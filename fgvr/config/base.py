@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from fgvr.config.tree import Basic, given_tree, merge, options
 from fgvr.safe_text import masked_tree
 
+RUNTIME_ONLY = "runtime only"
+"""Marks a field, as `Annotated[int, RUNTIME_ONLY]`, that says where, how fast or how wide something runs: whatever its
+value, the same comes out, so that no fingerprint has it."""
+
 
 class Part(BaseModel):
     """A part of the config tree; every field carries its own docstring, which `--help` prints."""
@@ -55,6 +59,11 @@ class Part(BaseModel):
             raise ValueError(f"is empty{none}")
         return value
 
+    def deciding(self) -> dict[str, Any]:
+        """Values by field of what decides what comes out: all that is not marked as `RUNTIME_ONLY`."""
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name, info in fields.items() if RUNTIME_ONLY not in info.metadata}
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What tracebacks and logs show of a part: no secrets."""
         for name, value in super().__repr_args__():
@@ -81,6 +90,10 @@ class Workers(Part):
     rows_per_part: int = Field(default=1024, ge=1)
     """Rows per part file: the most that is lost when a worker dies, and the unit of progress. A table that has been
     started keeps the size it was started with."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Nothing: which row lies in which file, the table's folder says."""
+        return {}
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:
@@ -111,6 +124,10 @@ class TrainWorkers(Part):
     """Train on GPUs, one per worker (with NCCL instead of Gloo)."""
     max_failures: int = Field(default=3, ge=-1)
     """How often training restarts from its last checkpoint after a worker died; -1: without limit."""
+
+    def deciding(self) -> dict[str, Any]:
+        """Nothing: a step is the step of all its images, however many share it."""
+        return {}
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fgvr.config.base import Part
+from fgvr.config.base import RUNTIME_ONLY, Part
 from fgvr.config.tree import Basic
 from fgvr.config.web import WebPolicy
 
@@ -33,19 +33,19 @@ class ImageLimits(Part):
     decoded.
     """
 
-    max_bytes: int = Field(default=64 * 2**20, ge=1)
+    max_bytes: Annotated[int, RUNTIME_ONLY] = Field(default=64 * 2**20, ge=1)
     """Largest image file, in bytes; larger ones become failed rows. Raise it for large originals."""
-    max_pixels: int = Field(default=100_000_000, ge=1)
+    max_pixels: Annotated[int, RUNTIME_ONLY] = Field(default=100_000_000, ge=1)
     """Largest width times height, in pixels, by the file's header: a decompression bomb fits into a few kilobytes."""
     cut_bottom: int = Field(default=0, ge=0)
     """Height, in pixels, of the strip cut off the bottom of every image, e.g. 20 for the banner of FGVC-Aircraft's
     photos."""
-    allowed_roots: tuple[str, ...] = ()
+    allowed_roots: Annotated[tuple[str, ...], RUNTIME_ONLY] = ()
     """Folders, buckets and prefixes (/data/photos, s3://bucket/2024) that a source may refer to besides its own folder;
     rows that refer to other places fail. Empty: it depends on where the source lies. A table on this machine may name
     any place but the system's files; one in a bucket, that bucket and web addresses; the lists and links of a data set,
     what lies below the source's folder (docs/security.md)."""
-    web: WebPolicy = WebPolicy()
+    web: Annotated[WebPolicy, RUNTIME_ONLY] = WebPolicy()
     """Images at http:// and https:// URLs."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.tree import Basic
 
 
@@ -68,16 +68,16 @@ class Detect(Part):
     """Epochs of linear warm-up of the learning rate; fractions are allowed."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradients, which are scaled down to it; null: no clipping."""
-    checkpoint_epochs: int = Field(default=1, ge=1)
+    checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most that is lost when a worker dies."""
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
     """Lowest score of a detection; those below it are dropped."""
     max_detections: int = Field(default=100, ge=1)
     """Detections kept per image (COCO's metrics: 100)."""
-    batch_images: int = Field(default=8, ge=1)
+    batch_images: Annotated[int, RUNTIME_ONLY] = Field(default=8, ge=1)
     """Images per forward pass of detection. Lower it when memory runs out."""
     seed: int = Field(default=0, ge=0)
     """Random seed of weights, order and flips."""
-    workers: TrainWorkers = TrainWorkers()
-    infer_workers: Workers = Workers(rows_per_part=256)
+    workers: Annotated[TrainWorkers, RUNTIME_ONLY] = TrainWorkers()
+    infer_workers: Annotated[Workers, RUNTIME_ONLY] = Workers(rows_per_part=256)
     """Workers that run the trained detector."""

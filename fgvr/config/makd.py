@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import Distillation, NoDistillation
 from fgvr.config.models import Mllm
 from fgvr.config.texts import Prompt
@@ -125,7 +125,7 @@ class Makd(Part):
     distillation: Distillation = NoDistillation()
     """Teacher of the class outputs, for the student with aspects and the one without (base): `kind: none`, `kd` or
     `dkd`."""
-    base: bool = True
+    base: Annotated[bool, RUNTIME_ONLY] = True
     """Also train the same student without aspects, for comparison."""
     epochs: Basic[int] = Field(default=240, ge=1)
     """Passes over the training images."""
@@ -150,9 +150,9 @@ class Makd(Part):
     """Smallest share of the image's area that a random crop keeps."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the best epoch; 0: the last epoch is used."""
-    checkpoint_epochs: int = Field(default=1, ge=1)
+    checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most that is lost when a worker dies."""
-    cache_gb: float = Field(default=16, gt=0)
+    cache_gb: Annotated[float, RUNTIME_ONLY] = Field(default=16, gt=0)
     """Disk space for decoded training images, in GiB, under FGVR_CACHE, memory-mapped; images beyond it are decoded
     again in every epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -160,11 +160,11 @@ class Makd(Part):
     it (compute capability 8.0 and above), else fp32. CPUs with AVX-512 BF16 or AMX train large students about twice as
     fast with bf16; layers whose maps are smaller than their stride stay in fp32 there, because their bf16 gradients are
     wrong. The precision is stored with the student, and inference uses the same where its device can."""
-    compile: bool = False
+    compile: Annotated[bool, RUNTIME_ONLY] = False
     """torch.compile the student: a slower start, then faster steps; needs a C++ compiler."""
     seed: int = Field(default=0, ge=0)
     """Random seed of weights, order and augmentation."""
-    workers: Basic[TrainWorkers] = TrainWorkers()
+    workers: Annotated[Basic[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
 
     @field_validator("target", mode="before")
     @classmethod

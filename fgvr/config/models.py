@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -109,7 +109,8 @@ class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=T
     enforce_eager: bool | None = None
     """No compilation and no CUDA graphs: starts faster, runs slower on a GPU; null: only on a CPU."""
     separate_process: bool = False
-    """Run the engine in a process of its own, so that preprocessing and the GPU work at the same time."""
+    """Run the engine in a process of its own. Images are preprocessed by threads beside it in any case, but Python runs
+    one thread of a process at a time: worth a try where a small model leaves its GPU idle."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Random seed of the engine; answers at temperature 0 do not depend on it."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
@@ -330,3 +331,10 @@ class SimulatedVectors(Part):
 
 
 Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]
+MADE_UP_KINDS = frozenset(
+    str(part.model_fields["kind"].default)
+    for union in (Mllm, Vectors)
+    for part in get_args(get_args(union)[0])
+    if part.made_up
+)
+"""Kinds under which no model is asked, as they stand in what decides a table."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fgvr.config.base import Part, TrainWorkers, Workers
+from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
@@ -140,12 +140,12 @@ class Near(Part):
     candidates."""
     views: int = Field(default=1, ge=1)
     """Cached augmented views per image; 1: the plain embedding only."""
-    text_chunk: int = Field(default=256, ge=1)
+    text_chunk: Annotated[int, RUNTIME_ONLY] = Field(default=256, ge=1)
     """Names in the text tower at once, which bounds memory for any size of label space. Lower it when memory runs out;
     it does not change the result."""
     validation_share: float = Field(default=0, ge=0, lt=1)
     """Share of the images held out to choose the best epoch by their candidate sets; 0: the last epoch is used."""
-    checkpoint_steps: int = Field(default=500, ge=1)
+    checkpoint_steps: Annotated[int, RUNTIME_ONLY] = Field(default=500, ge=1)
     """Steps between checkpoints: the most that is lost when a worker dies."""
     gce_q: float = Field(default=0.7, gt=0, le=1)
     """q of the generalised cross entropy (loss `gce`): near 0 it is cross entropy, at 1 mean absolute error."""
@@ -156,4 +156,4 @@ class Near(Part):
     miss the true label."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the context, the order of images and the views."""
-    workers: Basic[TrainWorkers] = TrainWorkers()
+    workers: Annotated[Basic[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()

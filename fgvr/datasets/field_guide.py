@@ -28,11 +28,6 @@ def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
     return storage.join(run_folder, "field_guide", digest)
 
 
-def questions_file(source: FieldGuideSource, run_folder: str) -> str:
-    """URI of the field guide's aspect questions, one a line."""
-    return storage.join(field_guide_folder(source, run_folder), QUESTIONS_FILE)
-
-
 def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.Table]:
     """Chunks of the field guide's samples; draws it when it is not there yet.
 

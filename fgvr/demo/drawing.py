@@ -10,7 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from fgvr.demo.scene import HABITATS, Scene, sample_scene
+from fgvr.demo.scene import HABITATS, Scene
 from fgvr.demo.species import COLOUR_ATTRIBUTES, Attributes
 
 SIZE: Final = 64
@@ -98,11 +98,6 @@ def lit(canvas: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarra
     pixels = canvas * light + rng.standard_normal(canvas.shape, dtype=np.float32) * scene.noise
     image: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)
     return image
-
-
-def draw_random(attributes: Attributes, rng: np.random.Generator, difficulty: float) -> np.ndarray:
-    """Draw a bird in a random scene of the given difficulty: uint8 [64, 64, 3], RGB."""
-    return draw(attributes, sample_scene(rng, difficulty), rng)
 
 
 def _part_colours(attributes: Attributes, scene: Scene) -> dict[str, Colour]:

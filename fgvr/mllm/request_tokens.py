@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from fgvr.config.models import Mllm
+from fgvr.mllm.backend import Size
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import Size
 
 PHOTO: Size = (1000, 1000)
 """Assumed of photos that nobody has opened yet."""

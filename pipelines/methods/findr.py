@@ -11,10 +11,10 @@ from cluster.once import run_once
 from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr.baselines import BaselineError
 from fgvr.baselines.expert import META_PROMPT, READER, Subject, read_subject, side_by_side
-from fgvr.config import ImageLimits, Mllm
+from fgvr.config import ImageLimits
 from fgvr.images import ImageError, read_image
-from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
-from fgvr.mllm.backends import backend_identity, exactly, make_backend
+from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.prompts import image_conversation
 from fgvr.part_worker import remarks_of
@@ -56,7 +56,9 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
 
     def compute(folder: StageFolder) -> StageSummary:
         uris = samples.take(chosen, ["uri"])["uri"].to_pylist()
-        answer, remarks = run_once(_ask, mllm, uris, config.ingest.limits, workers=config.label.workers)
+        answer, remarks = run_once(
+            _ask, uris, config.ingest.limits, workers=config.label.workers, engine=backend_engine(mllm)
+        )
         if answer.text is None:
             reason = "no reply" if answer.failure is None else answer.failure.detail
             raise BaselineError(
@@ -83,7 +85,7 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
     return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute, workers=config.label.workers)
 
 
-def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
+def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
     """The answer, and the model's remarks on how it was asked."""
     images = []
     for uri in uris:
@@ -93,6 +95,5 @@ def _ask(mllm: Mllm, uris: list[str], limits: ImageLimits) -> tuple[Answer, tupl
             continue
     if not images:
         raise BaselineError("findr: none of the images that the MLLM is to be asked about can be read")
-    backend = make_backend(mllm)
     request = ImageRequest(Picture.of(side_by_side(images)), image_conversation(META_PROMPT), Sampling(REPLY_TOKENS))
     return backend.label([request])[0], remarks_of(backend)

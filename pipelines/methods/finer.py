@@ -14,8 +14,8 @@ from fgvr.baselines.attributes import PROMPT, RULES, UNSURE, described, naming_p
 from fgvr.config import Config, Mllm
 from fgvr.config.baselines import Finer
 from fgvr.mllm.answer_items import Form
-from fgvr.mllm.backend import Answer, Sampling
-from fgvr.mllm.backends import backend_identity, exactly, make_backend
+from fgvr.mllm.backend import Answer, Sampling, TextGenerator
+from fgvr.mllm.backends import backend_engine, backend_identity, exactly
 from fgvr.mllm.label_space import read_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.prompts import text_conversation
@@ -73,7 +73,8 @@ def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
             if row["error"] is None
         ]
         # Where the workers are: the driver may have neither the memory nor a GPU.
-        given, remarks = run_once(_ask, llm, prompts, sampling, workers=config.questions.workers)
+        engine = backend_engine(llm, vision=language_model(config) == config.mllm)  # it may be the one that labels
+        given, remarks = run_once(_ask, prompts, sampling, workers=config.questions.workers, engine=engine)
         replies = iter(given)
         answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
         table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
@@ -103,9 +104,8 @@ def _limit(settings: Finer) -> str:
     return f"baselines.finer.max_tokens = {settings.max_tokens}"
 
 
-def _ask(llm: Mllm, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
+def _ask(backend: TextGenerator, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
     """The answers, and the model's remarks on how it was asked."""
-    backend = make_backend(llm, vision=False)
     answers = backend.generate([text_conversation(prompt) for prompt in prompts], sampling)
     return answers, remarks_of(backend)
 

@@ -9,7 +9,6 @@ class Board:
     """Signs in lists."""
 
     def __init__(self) -> None:
-        self.begun: list[str] = []
         self.words: list[str] = []
         self.signs_left = 0
 
@@ -18,14 +17,8 @@ class Board:
         self.signs_left = max(0, self.signs_left - 1)
         return {"alive/elsewhere-1": f"{self.signs_left} label, part 3"}
 
-    def start_begun(self, name: str) -> None:
-        self.begun.append(name)
-
-    def starts(self) -> list[str]:
-        return list(self.begun)
-
-    def start_succeeded(self) -> None:
-        self.begun.clear()
+    def forget(self) -> None:
+        self.words.clear()
 
     def all_words(self) -> list[str]:
         return list(self.words)

@@ -5,25 +5,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster import parts
-from cluster.parts import PartJob, ids_of_part, run_parts
+from cluster.part_actor import ids_of_part
+from cluster.parts import PartJob, run_parts
 from cluster.stage_files import IDS as IDS_FILE
 from cluster.stage_progress import StageProgress, told
 from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 from fgvr.tables import Table
-from tests.without_ray import NoSigns, parts_without_ray
+from tests.without_ray import parts_without_ray
 
 SCHEMA = pa.schema([IMAGE_ID, ("uri", pa.string()), ERROR])
-STREAM = parts._stream
-"""Ray's pool, which the tests' own one stands for."""
 IDS = np.array([1, 2, 3, 5, 8, 13, 14, 15, 16, 19])
 
 
@@ -70,7 +67,7 @@ def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch
 
 
 def test_workers_without_a_network_do_not_load_torch() -> None:
-    code = "import sys; from cluster.parts import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
+    code = "import sys; from cluster.part_actor import limit_threads; import fgvr.mllm.label_worker; limit_threads(1); "
     code += "print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
@@ -118,25 +115,3 @@ def test_of_a_part_whose_failed_rows_are_tried_again_only_these_count_as_compute
     assert (summary.rows, summary.failed) == (10, 0)
     assert counted == [(1, {}), (2, {}), (1, {})]
     assert progress.numbers()["rows"] == 10
-
-
-def test_a_pool_begins_with_no_more_workers_than_parts_and_so_counts_its_starts(
-    job: PartJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[dict[str, Any]] = []
-
-    class Blocks:
-        def map_batches(self, _: object, **options: Any) -> "Blocks":
-            given.append(options)
-            return self
-
-        def iter_rows(self) -> list[Any]:
-            return []
-
-    monkeypatch.setattr("ray.data.from_arrow", lambda _: Blocks())
-    monkeypatch.setattr(parts, "Signs", NoSigns)
-    many = replace(job, workers=Workers(min_workers=50, max_workers=100, rows_per_part=4))
-    assert list(STREAM(many, [0, 2], set())) == []
-    (options,) = given
-    assert (options["compute"].min_size, options["compute"].max_size) == (2, 2)
-    assert options["fn_constructor_args"][3] == 2

@@ -157,22 +157,18 @@ def test_a_worker_larger_than_the_session_is_refused_instead_of_waited_for(job: 
 
 def test_signs_of_many_workers_are_read_back_and_forgotten() -> None:
     signs, other = Signs(), Signs()
-    assert (signs.starts(), signs.all_alive()) == ([], {})
+    assert (signs.all_words(), signs.all_alive()) == ([], {})
     signs.alive("label, part 3")
-    for name in ("1-a-7", "2-b-8"):
-        signs.start_begun(name)
-        other.start_begun("another stage's")
-    signs.last_words("CUDA error")
+    for words in ("CUDA error", "another CUDA error"):
+        signs.last_words(words)
+    other.last_words("another stage's")
     ((key, sign),) = signs.all_alive().items()
     assert key == f"{signs.place}/alive/{os.uname().nodename}-{os.getpid()}"
     assert sign.endswith("label, part 3")
-    assert signs.starts() == [f"{signs.place}/starts/1-a-7", f"{signs.place}/starts/2-b-8"]
-    assert signs.all_words() == ["CUDA error"]
-    signs.start_succeeded()
-    assert signs.starts() == []
+    assert signs.all_words() == ["CUDA error", "another CUDA error"]
     with signs.kept():
         assert signs.all_alive()
     assert signs.all_alive() == {}
-    assert len(other.starts()) == 1
+    assert len(other.all_words()) == 1
     with other.kept():
         pass

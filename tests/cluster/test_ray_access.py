@@ -96,7 +96,7 @@ with ray_session(Cluster(num_cpus=1)):
 JOIN = """
 import sys
 import ray
-from cluster.ray_access import loopback_kept
+from cluster.ray_private import loopback_kept
 with loopback_kept():
     ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 print("joined", ray.cluster_resources()["CPU"])

@@ -57,21 +57,21 @@ def test_a_port_that_answers_is_taken() -> None:
 SESSION = """
 import logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-import ray, ray.data
+import ray
 from cluster import session
 from fgvr.config.run import Cluster
 
+@ray.remote(num_cpus=1)
 class Doubler:
     def __init__(self, factor):
         self.factor = factor
-    def __call__(self, batch):
-        return {"x": batch["id"] * self.factor}
+    def __call__(self, number):
+        return number * self.factor
 
 with session.ray_session(Cluster(num_cpus=2)):
     assert session.is_own()
-    pool = ray.data.ActorPoolStrategy(size=1)
-    rows = ray.data.range(4).map_batches(Doubler, fn_constructor_args=(2,), compute=pool, num_cpus=1).take_all()
-    print(sorted(row["x"] for row in rows), ray.cluster_resources()["CPU"])
+    doubler = Doubler.remote(2)
+    print(ray.get([doubler.__call__.remote(number) for number in range(4)]), ray.cluster_resources()["CPU"])
     with session.ray_session(Cluster()):  # one inside the other: the session that is up is used, and stays up
         pass
     assert ray.is_initialized()
@@ -106,20 +106,24 @@ def test_a_session_works_and_says_nothing_of_its_own() -> None:
 
 STOPPED = """
 import sys, threading, time
-import ray, ray.data
+import ray
 from cluster import session
 from cluster.signs import Signs
 from cluster.waiting import patiently
 from fgvr.config.run import Cluster
 
-def slow(batch):
-    time.sleep(2 * int(batch["id"][0]))
-    return batch
+@ray.remote(num_cpus=1)
+def slow(number):
+    time.sleep(2 * number)
+    return number
+
+def rows():
+    for number in range(3):
+        yield ray.get(slow.remote(number))
 
 with session.ray_session(Cluster(num_cpus=1)):
-    rows = ray.data.range(3, override_num_blocks=3).map_batches(slow, batch_size=1, num_cpus=1)
-    items = patiently(rows.iter_rows, Signs(), minutes=5, waits_for=str)
-    next(items)  # as where too many rows failed: the thread that waits for the others is left behind
+    items = patiently(rows, Signs(), minutes=5, waits_for=str)
+    next(items)  # as where a training is interrupted: the thread that waits for it is left behind
     (left,) = [thread for thread in threading.enumerate() if thread.name == "waiting"]
 items.close()
 left.join(timeout=100)

@@ -33,7 +33,7 @@ def kill_the_engine(folder: Path, driver: subprocess.Popen[bytes]) -> int:
     found = [
         process
         for process in psutil.Process(driver.pid).children(recursive=True)
-        if "_PartActor" in " ".join(process.cmdline())
+        if "PartActor" in " ".join(process.cmdline())
     ]
     assert found
     for process in found:

@@ -15,7 +15,7 @@ from fgvr.clip.source import find_clip
 from fgvr.config.models import Clip, VllmBackend
 from fgvr.digests import FileChanging, content_of, file_digest, folder_digest
 from fgvr.metrics.semantic import look_up
-from fgvr.mllm.model_files import identity
+from fgvr.mllm.vllm_engine.model_files import identity
 
 LARGE = 3 * 2**20
 

@@ -15,8 +15,8 @@ from fgvr.clip.source import ClipError, find_clip, pinned
 from fgvr.config.models import Clip, VllmBackend
 from fgvr.demo.paths import CLIP_PATH
 from fgvr.metrics.semantic import SentenceModelError, look_up
-from fgvr.mllm import model_files
 from fgvr.mllm.backends import exactly
+from fgvr.mllm.vllm_engine import model_files
 
 OLD, NEW = "a" * 40, "b" * 40
 Publish = Callable[[str, dict[str, bytes], str], None]

@@ -23,7 +23,7 @@ from fgvr.clip.source import find_clip
 from fgvr.config import build
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import find_sentence_model
-from fgvr.mllm.model_files import identity
+from fgvr.mllm.vllm_engine.model_files import identity
 looks = {
     "bert": lambda name: find_sentence_model(name),
     "clip": lambda name: find_clip(build({"clip": {"model": f"hf-hub:{name}"}}).clip),

@@ -105,8 +105,8 @@ def test_sentence_bert(tmp_path: Path, mark: Path) -> None:
 ENGINE = """
 import sys
 from fgvr.config.models import VllmBackend
-from fgvr.mllm.engine_start import start_engine
-from fgvr.mllm.model_files import ModelError
+from fgvr.mllm.vllm_engine.start import start_engine
+from fgvr.mllm.vllm_engine.model_files import ModelError
 
 try:
     start_engine(VllmBackend(model=sys.argv[1], cpu_kv_cache_gb=0.25, max_model_len=64), vision=False)

@@ -147,20 +147,6 @@ def test_a_local_folder_is_not_copied(tmp_path: Path) -> None:
         storage.fetch_folder("memory://nowhere")
 
 
-def test_a_folder_fingerprint_is_of_the_content_not_of_the_place(memory: str, tmp_path: Path) -> None:
-    big = bytes(range(256)) * 8192 + b"tail"  # above two megabytes: only its ends are read
-    for copy in ("a", "b"):
-        storage.write_bytes(tmp_path / copy / "weights", big)
-    storage.put_folder(tmp_path / "a", memory)
-    prints = {storage.folder_fingerprint(uri) for uri in (tmp_path / "a", tmp_path / "b", memory)}
-    assert len(prints) == 1
-    storage.write_bytes(tmp_path / "b" / "weights", big[:-1] + b"L")
-    assert storage.folder_fingerprint(tmp_path / "b") not in prints
-    storage.write_bytes(tmp_path / "b" / "weights", big)
-    (tmp_path / "b" / "weights").rename(tmp_path / "b" / "renamed")
-    assert storage.folder_fingerprint(tmp_path / "b") not in prints
-
-
 def test_schemes_count_in_any_case(tmp_path: Path) -> None:
     name = uuid.uuid4().hex
     storage.write_bytes(f"memory://{name}/a", b"1")

@@ -43,6 +43,16 @@ class Asking(RunContext):
         return table
 
 
+class Finding(Asking):
+    """Gives the finished table of each stage; FileNotFoundError where the folder has none of today's fingerprint."""
+
+    def stage(self, name: str, *, decides: Any, inputs: Any, **_: Any) -> Table:
+        self.prints[name] = fingerprint_of(name, decides, inputs)
+        table = Table.load(f"{self.folder}/tables/{name}/{self.prints[name]}")
+        self.tables.append(table)
+        return table
+
+
 def made_up(folder: str, name: str) -> Table:
     """A finished table, and beside it what others read."""
     place = Path(folder, "tables", name)
@@ -89,9 +99,9 @@ def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[
     return asking(config, folder, wanted).prints
 
 
-def asking(config: Config, folder: Path, wanted: tuple[str, ...]) -> Asking:
+def asking(config: Config, folder: Path, wanted: tuple[str, ...], kind: type[Asking] = Asking) -> Asking:
     """The context that was asked."""
-    context = Asking(config, str(folder), NoTracking())
+    context = kind(config, str(folder), NoTracking())
     flow = Flow(context)
     for name in wanted:
         getattr(flow, name)

@@ -6,16 +6,16 @@ import pytest
 
 from fgvr.config import ConfigError, build
 from fgvr.errors import UserError
-from fgvr.mllm import vllm_provider
-from fgvr.mllm.memory import GIB, NotEnoughMemory
+from fgvr.mllm.vllm_engine import provider
+from fgvr.mllm.vllm_engine.memory import GIB, NotEnoughMemory
 from pipelines.engine_checks import check_engines
 
 
 @pytest.fixture(autouse=True)
 def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 8 GiB free and no GPU."""
-    monkeypatch.setattr(vllm_provider, "available_bytes", lambda: 8 * GIB)
-    monkeypatch.setattr(vllm_provider, "smallest_here", lambda: None)
+    monkeypatch.setattr(provider, "available_bytes", lambda: 8 * GIB)
+    monkeypatch.setattr(provider, "smallest_here", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -104,8 +104,8 @@ def test_a_machine_with_other_cards_is_not_refused(
     (tmp_path / "config.json").write_text(json.dumps({"vision_config": {}, "architectures": ["X"]}))
     asked = config({"num_gpus": 1}, model=str(tmp_path))
     for cards in ([2 * GIB], [24 * GIB, 2 * GIB], [8 * GIB, 2 * GIB]):
-        monkeypatch.setattr(vllm_provider, "smallest_here", lambda cards=cards: min(cards))
-        monkeypatch.setattr(vllm_provider, "cards_here", lambda cards=cards: cards)
+        monkeypatch.setattr(provider, "smallest_here", lambda cards=cards: min(cards))
+        monkeypatch.setattr(provider, "cards_here", lambda cards=cards: cards)
         if max(cards) == 24 * GIB:
             check_engines(asked)
             assert "This machine has cards of 24 GiB, too" in caplog.text

@@ -176,7 +176,8 @@ def nearest_coverage_again(flow) -> float:
     vectors = [encoder.encode([name])[0] for name in names]
     for row in flow.candidates.read(["image_id", "label_ids"]).to_pylist():
         truth = flow.samples.take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
-        cosines = [float(encoder.encode([truth])[0] @ vector) for vector in vectors]
+        vector = encoder.encode([truth])[0]
+        cosines = [float(vector @ name) for name in vectors]
         held.append(int(np.argmax(cosines)) in row["label_ids"])
     return float(np.mean(held))
 

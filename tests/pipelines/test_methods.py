@@ -24,6 +24,7 @@ from fgvr.config.base import Workers
 from fgvr.demo.captions import field_guide_captions
 from fgvr.demo.species import SPECIES
 from fgvr.embeddings import read_vectors
+from fgvr.part_worker import Engine
 from fgvr.tables import Table
 from pipelines.flow import Flow
 from pipelines.methods import clip_classes, findr, finer, predict
@@ -55,20 +56,20 @@ def model(body: dict[str, Any], _: int) -> Reply:
 
 
 def run_parts_here(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
-    """In place of Ray Data: one worker, one part after the other."""
+    """In place of Ray: one worker, one part after the other."""
     job = pickle.loads(pickle.dumps(job))  # noqa: S301
-    worker = job.worker(**job.arguments)
+    worker = job.worker_with(None if job.engine is None else job.engine.load())
     rows = worker.process(job.samples.take(ids, list(job.columns)))
     summary = folder.write_table(rows, job.workers.rows_per_part)
     summary.metrics = {n: float(sum(rows[n].to_pylist())) for n in rows.schema.names if n.endswith("_tokens")}
     return summary
 
 
-def run_once_here(function: Any, *arguments: Any, workers: Workers) -> Any:
-    """In place of a Ray task."""
+def run_once_here(function: Any, *arguments: Any, workers: Workers, engine: Engine | None = None) -> Any:
+    """In place of a Ray actor."""
     assert isinstance(workers, Workers)
-    function, arguments = pickle.loads(pickle.dumps((function, arguments)))  # noqa: S301
-    return function(*arguments)
+    function, arguments, engine = pickle.loads(pickle.dumps((function, arguments, engine)))  # noqa: S301
+    return function(*arguments) if engine is None else function(engine.load(), *arguments)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,6 +14,7 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import build
 from fgvr.mllm.backend import Answer
+from fgvr.part_worker import Engine
 from fgvr.tables import Table
 from pipelines import questions
 from pipelines.methods import findr, finer
@@ -37,9 +38,14 @@ class Model:
         return self.label(conversations)
 
 
-def here(function: Callable[..., Any], *arguments: Any, workers: Any) -> Any:
-    """As `run_once`, in this process."""
-    return function(*arguments)
+def here(words: str, asked: list[Engine]) -> Callable[..., Any]:
+    """As `run_once`, in this process, with a model of few words."""
+
+    def run_once(function: Callable[..., Any], *arguments: Any, workers: Any, engine: Engine) -> Any:
+        asked.append(engine)
+        return function(Model(words), *arguments)
+
+    return run_once
 
 
 def table(folder: Path, name: str, rows: pa.Table) -> Table:
@@ -51,8 +57,8 @@ def table(folder: Path, name: str, rows: pa.Table) -> Table:
 def test_the_models_remarks_stand_with_the_table(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = '{"category": "bird", "unit": "species", "expert": "ornithologist"}'
     words = {questions: "Is it red?", findr: subject, finer: "Wren"}
-    monkeypatch.setattr(module, "run_once", here)
-    monkeypatch.setattr(module, "make_backend", lambda *_, **__: Model(words[module]))
+    asked: list[Engine] = []
+    monkeypatch.setattr(module, "run_once", here(words[module], asked))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     config = build({"questions": {"llm": {"kind": "openai", "model": "m"}, "subject": "birds"}})
     context = RunContext(config, str(tmp_path / "run"), NoTracking())
@@ -68,3 +74,4 @@ def test_the_models_remarks_stand_with_the_table(module: Any, tmp_path: Path, mo
         rows = {"image_id": ids, "p_yes": [[0.9]], "error": pa.array([None], pa.string())}
         found = finer._propose(context, texts, table(tmp_path, "aspects", pa.table(rows)))
     assert found.extra["remarks"] == [REMARK]
+    assert [engine.lent for engine in asked] == [module is findr]  # the others' model is behind a server

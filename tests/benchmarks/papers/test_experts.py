@@ -10,7 +10,7 @@ from fgvr.config.models import OpenAIBackend
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
 from fgvr.mllm.backend import Sampling
-from fgvr.mllm.openai_backend import OpenAIClient
+from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import text_conversation
 
 TEXTS = [question.text for question in QUESTIONS]

@@ -4,10 +4,11 @@ import pytest
 
 from fgvr.config.data import FieldGuideSource, ImageLimits
 from fgvr.datasets import SourceError, read_source, source_state
-from fgvr.datasets.field_guide import questions_file
+from fgvr.datasets.field_guide import field_guide_folder
+from fgvr.demo.drawn_files import QUESTIONS_FILE
 from fgvr.demo.species import SPECIES
 from fgvr.images import read_image
-from fgvr.storage import read_bytes
+from fgvr.storage import join, read_bytes
 
 
 def test_drawn_once_into_the_run(tmp_path):
@@ -22,7 +23,7 @@ def test_drawn_once_into_the_run(tmp_path):
     stamp = changed.stat().st_mtime_ns
     assert read_source(source, str(tmp_path)).rows.to_pylist() == rows
     assert changed.stat().st_mtime_ns == stamp  # not drawn again
-    assert read_bytes(questions_file(source, str(tmp_path))).decode().count("?") >= 20
+    assert read_bytes(join(field_guide_folder(source, str(tmp_path)), QUESTIONS_FILE)).decode().count("?") >= 20
 
 
 def test_other_settings_are_other_drawings(tmp_path):

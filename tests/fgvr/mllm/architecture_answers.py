@@ -8,10 +8,10 @@ from typing import Any
 from engine_scenarios import plain
 from scenario_inputs import QUESTIONS, shaped, small
 
-from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.backend import AspectTask, Picture
-from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
-from fgvr.mllm.vllm_backend import VllmEngine
+from fgvr.mllm.vllm_engine.engine import VllmEngine
+from fgvr.mllm.vllm_engine.prompts import PlainPrompts, SplicedPrompts
+from fgvr.mllm.vllm_engine.scoring import AspectLoop
 
 
 def answers(folder: Path) -> dict[str, Any]:

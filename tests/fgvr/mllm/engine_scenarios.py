@@ -6,19 +6,19 @@ vLLM changes its process for good (thread settings, process groups), which other
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
-from fgvr.mllm import vllm_backend
-from fgvr.mllm.aspect_loop import AspectLoop
 from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import (
     Answer,
@@ -33,10 +33,12 @@ from fgvr.mllm.backend import (
 )
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
-from fgvr.mllm.model_files import ModelError
 from fgvr.mllm.prompts import image_conversation, text_conversation
-from fgvr.mllm.question_prompts import PlainPrompts, SplicedPrompts
-from fgvr.mllm.vllm_backend import QuestionRejected, VllmEngine
+from fgvr.mllm.vllm_engine import engine as vllm_backend
+from fgvr.mllm.vllm_engine.engine import QuestionRejected, VllmEngine
+from fgvr.mllm.vllm_engine.model_files import ModelError
+from fgvr.mllm.vllm_engine.prompts import PlainPrompts, SplicedPrompts
+from fgvr.mllm.vllm_engine.scoring import AspectLoop
 from fgvr.mllm.yes_no import AnswerWordError
 
 TASK = AspectTask(QUESTIONS, ASPECT_INSTRUCTION)
@@ -109,6 +111,22 @@ class Scenarios:
         found = self.engine.aspects(fresh, TASK)
         self.engine._loop.wait = wait  # type: ignore[method-assign]
         return {"expected": [plain(a) for a in expected], "found": [plain(a) for a in found]}
+
+    def inputs_of_threads(self) -> Any:
+        """Engine inputs that three threads make at once, beside those of vLLM's own renderer."""
+        prompts, renderer = self.engine._prompts, self.engine._llm.renderer
+        ids = prompts.ids(image_conversation())
+        pictures = [Picture.of(drawn(50 + seed)) for seed in range(12)]
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(lambda picture: prompts.with_picture(ids, picture), pictures))
+        found = []
+        for picture, ours in zip(pictures, made, strict=True):
+            asked = {"prompt_token_ids": ids, "multi_modal_data": {"image": picture.image}}
+            asked |= {"multi_modal_uuids": {"image": [picture.content_id]}}
+            (theirs,) = renderer.render_cmpl([asked], skip_mm_cache=True)
+            found.append(_facts(ours) == _facts(theirs))
+        again = prompts.with_picture(ids, pictures[-1])
+        return {"same": found, "again": again["mm_kwargs"]["image"], "ids": _facts(again)[1] == _facts(made[-1])[1]}
 
     def labels(self) -> Any:
         requests = [ImageRequest(picture, image_conversation(), Sampling(6)) for picture in self.pictures]
@@ -205,18 +223,19 @@ class Scenarios:
         return [asdict(answer) for answer in answers]
 
     def bounded_pictures(self) -> Any:
-        """Pictures are drawn from the iterable only as the engine gets on."""
+        """Pictures are drawn from the iterable only as the engine gets on: how many are drawn and not answered."""
         drawn_at: list[int] = []
-        config = self.engine._config
+        config, loop = self.engine._config, self.engine._loop
         self.engine._config = config.model_copy(update={"images_in_flight": 2})
 
-        def requests() -> Iterator[ImageRequest]:
-            for seed in range(8):
-                drawn_at.append(self.engine._loop.unfinished)
+        def requests(each: int = 1) -> Iterator[ImageRequest]:
+            before = loop._number
+            for seed in range(24):
+                drawn_at.append(1 + seed - (loop._number - before - loop.unfinished) // each)
                 yield ImageRequest(Picture.of(drawn(100 + seed)), image_conversation(), Sampling(2))
 
         def pictures() -> Iterator[Picture]:
-            return (request.picture for request in requests())
+            return (request.picture for request in requests(len(QUESTIONS)))
 
         self.engine.label(requests())
         labels = list(drawn_at)
@@ -233,6 +252,14 @@ class Scenarios:
 
         self.engine._llm.llm_engine.step = step
         return message_of(EngineDead, lambda: self.engine.aspects(self.pictures, TASK))
+
+
+def _facts(rendered: Any) -> list[Any]:
+    """All of an engine input that can be compared."""
+    (item,) = rendered["mm_kwargs"]["image"]
+    pixels = {} if item is None else {name: torch.as_tensor(part.data).tolist() for name, part in item.items()}
+    places = [(place.offset, place.length) for place in rendered["mm_placeholders"]["image"]]
+    return [rendered["type"], rendered["prompt_token_ids"], dict(rendered["mm_hashes"]), places, pixels]
 
 
 def plain(answer: AspectAnswer) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from fgvr.config.models import Backend, Mllm, OpenAIBackend, SimulatedBackend, VllmBackend
+from fgvr.mllm.backend import Provider
 from fgvr.mllm.backends import provider
-from fgvr.mllm.provider import Provider
 
 KINDS = get_args(get_args(Mllm)[0])
 PRODUCT = [place for folder in ("fgvr", "cluster", "pipelines", "tune") for place in Path(folder).rglob("*.py")]
@@ -67,7 +67,6 @@ def test_a_kind_that_forgets_an_answer_is_an_error() -> None:
 def test_nobody_else_tells_kinds_apart() -> None:
     """A further kind means its config part, its module, and a case in `fgvr/mllm/backends.py`."""
     kinds = "|".join(kind.__name__ for kind in KINDS)
-    test = re.compile(
-        rf"isinstance\([^)]*\b({kinds})\b|case ({kinds})\(|\.kind [=!]= \"({'|'.join(('vllm', 'openai'))})"
-    )
+    names = "|".join(kind.model_fields["kind"].default for kind in KINDS)
+    test = re.compile(rf"isinstance\([^)]*\b({kinds})\b|case ({kinds})\(|[=!]= \"({names})\"")
     assert [str(file) for file in PRODUCT if test.search(file.read_text())] == ["fgvr/mllm/backends.py"]

@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 
 from fgvr.config.models import VllmBackend
-from fgvr.mllm import engine_start
-from fgvr.mllm.cards import card_bytes, cards_here, own_card_is_known, smallest_here
-from fgvr.mllm.engine_size import EngineSize
-from fgvr.mllm.memory import GIB, NotEnoughMemory
+from fgvr.mllm.vllm_engine import start as engine_start
+from fgvr.mllm.vllm_engine.memory import (
+    GIB,
+    EngineSize,
+    NotEnoughMemory,
+    card_bytes,
+    cards_here,
+    own_card_is_known,
+    smallest_here,
+)
 
 DRIVER = """#!/usr/bin/env python3
 import sys
@@ -89,7 +95,7 @@ def start(monkeypatch: pytest.MonkeyPatch, needs_gib: float, **mllm: object) -> 
 
 
 def test_an_engine_is_measured_by_its_own_card(driver: Path, monkeypatch: pytest.MonkeyPatch):
-    engine_start.environment.count_cards_as_the_driver()
+    engine_start.count_cards_as_the_driver()
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     start(monkeypatch, 20)  # the display card has 2

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from fgvr.mllm.engine_args import check_engine_args, gpus_of_engine, known_arguments
-from fgvr.mllm.model_files import ModelError
+from fgvr.mllm.vllm_engine.model_files import ModelError
+from fgvr.mllm.vllm_engine.start import check_engine_args, gpus_of_engine, known_arguments
 
 
 @pytest.mark.parametrize(

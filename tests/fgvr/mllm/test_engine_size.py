@@ -8,10 +8,18 @@ import torch
 from safetensors.torch import save_file
 
 from fgvr.config.models import VllmBackend
-from fgvr.mllm.cards import card_bytes, smallest_here
-from fgvr.mllm.engine_size import EngineSize, check_cpu_cache, check_on_gpus, size_of, weight_bytes
-from fgvr.mllm.memory import GIB, NotEnoughMemory
-from fgvr.mllm.model_files import ModelFiles, find
+from fgvr.mllm.vllm_engine.memory import (
+    GIB,
+    EngineSize,
+    NotEnoughMemory,
+    card_bytes,
+    check_cpu_cache,
+    check_on_gpus,
+    size_of,
+    smallest_here,
+    weight_bytes,
+)
+from fgvr.mllm.vllm_engine.model_files import ModelFiles, find
 
 # Qwen3-8B's config, the language model of InternVL3.5-8B.
 QWEN3_8B = {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fgvr.config.models import OpenAIBackend
 from fgvr.mllm.backend import Answer, BackendRefused, ImageRequest, Picture, Sampling
-from fgvr.mllm.openai_backend import OpenAIClient
+from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation
 from fgvr.mllm.structured import answer_schema
 from fgvr.schemas import Reason

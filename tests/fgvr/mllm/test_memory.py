@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.mllm.memory import ENGINE_BASE_BYTES, GIB, NotEnoughMemory, available_bytes, check_engine_fits
+from fgvr.mllm.vllm_engine.memory import ENGINE_BASE_BYTES, GIB, NotEnoughMemory, available_bytes, check_engine_fits
 
 
 def machine(tmp_path: Path, cgroup: str) -> tuple[Path, Path]:

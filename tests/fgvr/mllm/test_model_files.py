@@ -11,9 +11,9 @@ import pytest
 from fgvr import storage
 from fgvr.config.models import OpenAIBackend, VllmBackend
 from fgvr.mllm.backends import backend_identity
-from fgvr.mllm.engine_start import engine_arguments, start_engine
-from fgvr.mllm.memory import NotEnoughMemory
-from fgvr.mllm.model_files import ModelError, ModelFiles, find, identity
+from fgvr.mllm.vllm_engine.memory import NotEnoughMemory
+from fgvr.mllm.vllm_engine.model_files import ModelError, ModelFiles, find, identity
+from fgvr.mllm.vllm_engine.start import engine_arguments, start_engine
 
 
 def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any) -> Path:
@@ -93,8 +93,8 @@ def test_too_little_memory_is_said_before_vllm_is_imported(tmp_path: Path, monke
     model = folder(tmp_path, vision_config={})
     with (model / "model.safetensors").open("r+b") as file:
         file.truncate(900 * 2**30)  # a sparse file
-    monkeypatch.setattr("fgvr.mllm.engine_start.environment.runs_on_cpu", lambda: True)
-    monkeypatch.setattr("fgvr.mllm.engine_start.environment.prepare", lambda **_: pytest.fail("too late"))
+    monkeypatch.setattr("fgvr.mllm.vllm_engine.start.runs_on_cpu", lambda: True)
+    monkeypatch.setattr("fgvr.mllm.vllm_engine.start.prepare", lambda **_: pytest.fail("too late"))
     with pytest.raises(NotEnoughMemory, match=r"weights 900\.0"):
         start_engine(VllmBackend(model=str(model)), vision=True)
 

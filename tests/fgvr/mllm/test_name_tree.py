@@ -11,10 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from fgvr.demo.paths import MLLM_PATH
-from fgvr.mllm.aspect_loop import AspectTally
 from fgvr.mllm.backend import Picture
-from fgvr.mllm.name_loop import NameLoop, NameTally
-from fgvr.mllm.name_tree import Branch, NameTree, UnanswerableName, name_ids
+from fgvr.mllm.vllm_engine.scoring import AspectTally, Branch, NameLoop, NameTally, NameTree, UnanswerableName, name_ids
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason
 
@@ -149,12 +147,19 @@ class FakeLoop:
     def wait(self, at_most: int = 0) -> None:
         pass
 
+    def prepared(self, work: Any, items: Any, *, at_most: int) -> Any:
+        return map(work, items)
+
 
 class FakePrompts:
     def __init__(self, branches: Sequence[Branch]) -> None:
         self.branches = branches
 
-    def inputs(self, picture: Picture) -> Iterator[Any]:
+    def first(self, picture: Picture) -> Any:
+        return self.branches[0]
+
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
+        assert first is self.branches[0]
         for branch in self.branches:
             if picture.content_id == "odd" and branch.beginning:
                 raise ValueError("no image")
@@ -167,7 +172,7 @@ class FakePrompts:
 def test_a_picture_that_cannot_be_asked_about_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     # vLLM's own class takes seconds to import.
     monkeypatch.setattr(
-        "fgvr.mllm.prompt_loop.first_token_params", lambda tokens: SimpleNamespace(logprob_token_ids=tokens)
+        "fgvr.mllm.vllm_engine.scoring.first_token_params", lambda tokens: SimpleNamespace(logprob_token_ids=tokens)
     )
     tree = NameTree(NAMES)
     loop: Any = NameLoop(FakeLoop(), FakePrompts(tree.branches), tree, requests_under_way=4)  # type: ignore[arg-type]

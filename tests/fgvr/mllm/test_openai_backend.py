@@ -20,7 +20,7 @@ from fgvr.config.models import OpenAIBackend
 from fgvr.mllm.aspect_worker import aspect_rows
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
-from fgvr.mllm.openai_backend import OpenAIClient
+from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Reason

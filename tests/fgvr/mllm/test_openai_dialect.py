@@ -14,9 +14,9 @@ from PIL import Image
 
 from fgvr.config.models import OpenAIBackend
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
-from fgvr.mllm.openai_backend import OpenAIClient
-from fgvr.mllm.openai_calls import Calls
-from fgvr.mllm.openai_errors import ServerError
+from fgvr.mllm.openai_server.backend import OpenAIClient
+from fgvr.mllm.openai_server.calls import Calls
+from fgvr.mllm.openai_server.transport import ServerError
 from fgvr.mllm.prompts import image_conversation
 from fgvr.schemas import Reason
 

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from fgvr.mllm.backend import Picture
-from fgvr.mllm.question_prompts import (
+from fgvr.mllm.vllm_engine.prompts import (
     CannotSplice,
     PlainPrompts,
     SplicedPrompts,
     after_image,
     tails,
 )
-from fgvr.mllm.splice_check import question_prompts
+from fgvr.mllm.vllm_engine.splice_check import question_prompts
 from fgvr.mllm.yes_no import AnswerTokens
 
 IMAGE = 7

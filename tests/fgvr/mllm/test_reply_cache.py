@@ -11,9 +11,9 @@ from PIL import Image
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
-from fgvr.mllm.openai_backend import OpenAIClient
+from fgvr.mllm.openai_server.backend import OpenAIClient
+from fgvr.mllm.openai_server.cache import ReplyCache, reply_key, with_run_replies
 from fgvr.mllm.prompts import image_conversation, text_conversation
-from fgvr.mllm.reply_cache import ReplyCache, reply_key, with_run_replies
 
 
 def client(server: ChatServer, folder: Path | str, **settings: Any) -> OpenAIClient:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from fgvr import storage
-from fgvr.mllm import reply_cache, reply_writer
-from fgvr.mllm.reply_cache import ReplyCache
-from fgvr.mllm.reply_segments import HEADER, Places, scan, short
-from fgvr.mllm.reply_writer import writer_of
+from fgvr.mllm.openai_server import cache as reply_cache
+from fgvr.mllm.openai_server import cache_writer
+from fgvr.mllm.openai_server.cache import ReplyCache
+from fgvr.mllm.openai_server.cache_segments import HEADER, Places, scan, short
+from fgvr.mllm.openai_server.cache_writer import writer_of
 
 
 def key_of(number: int) -> str:
@@ -37,8 +38,8 @@ def kept_by_another(folder: str, numbers: range) -> None:
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply_writer, "SEGMENT_REPLIES", 10)
-    monkeypatch.setattr(reply_writer, "BATCH_REPLIES", 4)
+    monkeypatch.setattr(cache_writer, "SEGMENT_REPLIES", 10)
+    monkeypatch.setattr(cache_writer, "BATCH_REPLIES", 4)
     monkeypatch.setattr(reply_cache, "MERGE_AT", 3)
 
 
@@ -75,7 +76,7 @@ def test_segments_that_are_complete_are_few_files_and_found(tmp_path: Path, smal
 
 def test_a_batch_that_became_part_of_a_segment_is_found_there(small_segments: None) -> None:
     folder = f"memory://{uuid.uuid4().hex}"
-    writer = reply_writer.RemoteWriter(folder)  # as in another process
+    writer = cache_writer.RemoteWriter(folder)  # as in another process
     keys = [bytes.fromhex(key_of(number)) for number in range(10)]
     for key in keys[:4]:
         writer.keep(key, b"early")
@@ -89,9 +90,9 @@ def test_a_batch_that_became_part_of_a_segment_is_found_there(small_segments: No
 
 
 def test_replies_wait_for_a_batch_no_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply_writer, "BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(cache_writer, "BATCH_SECONDS", 0.01)
     folder = f"memory://{uuid.uuid4().hex}"
-    writer = reply_writer.RemoteWriter(folder)
+    writer = cache_writer.RemoteWriter(folder)
     writer.keep(bytes.fromhex(key_of(0)), b"alone")
     timer = writer._timer
     assert timer is not None

@@ -1,10 +1,11 @@
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fgvr.mllm.request_loop import RequestLoop
+from fgvr.mllm.vllm_engine.requests import RequestLoop
 
 
 @dataclass
@@ -78,3 +79,54 @@ def test_an_engine_in_this_process_says_so_at_once():
     assert engine.asked == ["whole 0"]
     with pytest.raises(MultiModalCacheMissError):
         asked(Engine(refuses={"without 0": missing}), ["without 0"], whole=False)
+
+
+class Pixels:
+    """Items whose pixels are ready only when the engine has been stepped so often."""
+
+    def __init__(self, engine: Engine, after: list[int]) -> None:
+        self.engine, self.after, self.steps = engine, after, 0
+        step = engine.step
+
+        def counted() -> list[Any]:
+            self.steps += 1
+            return step()
+
+        engine.step = counted  # type: ignore[method-assign]
+
+    def prepared(self, number: int) -> int:
+        end = time.monotonic() + 10
+        while self.steps < self.after[number] and time.monotonic() < end:
+            time.sleep(0.001)
+        return number
+
+
+def fed(loop: RequestLoop, pixels: Pixels, at_most: int) -> list[int]:
+    """Steps made when each item was given out."""
+    steps = []
+    for number in loop.prepared(pixels.prepared, range(len(pixels.after)), at_most=at_most):
+        assert loop.unfinished <= at_most
+        steps.append(pixels.steps)
+        loop.submit(f"with {number}", None, lambda _: None)
+    loop.wait()
+    return steps
+
+
+def test_an_engine_works_on_while_pixels_are_not_ready():
+    engine = Engine()
+    pixels = Pixels(engine, [0, 0, 1, 3])  # the last one is ready when all others are answered
+    assert fed(RequestLoop(engine), pixels, 8)[-1] == 3
+    assert pixels.steps == 4
+
+
+def test_on_a_cpu_it_works_with_half_of_what_it_may_have():
+    engine = Engine()
+    pixels = Pixels(engine, [0, 0, 0, 0, 0, 1])
+    assert fed(RequestLoop(engine, eager=False), pixels, 8) == [0, 0, 0, 0, 0, 1]  # five are more than half
+    assert pixels.steps == 6
+
+
+def test_requests_are_never_more_than_asked_for():
+    engine = Engine()
+    pixels = Pixels(engine, [0] * 20)
+    assert len(fed(RequestLoop(engine, eager=False), pixels, 2)) == pixels.steps == 20

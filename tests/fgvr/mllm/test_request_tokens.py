@@ -69,6 +69,38 @@ def test_qwen_takes_a_token_for_each_cell_of_28_pixels_within_its_bounds(tmp_pat
     assert image_tokens(mllm, (280, 560)) == 10 * 20
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 36 * 36),  # 1000 / 28 is nearest to 36
+        ({"max_pixels": 401_408}, 23 * 23),  # 512 · 28²: sides of 633.6 pixels
+        ({"images_kwargs": {"max_pixels": 401_408}}, 23 * 23),
+        ({"size": {"shortest_edge": 3136, "longest_edge": 401_408}}, 23 * 23),
+        ({"size": {"longest_edge": 3136}, "max_pixels": 401_408}, 23 * 23),
+        ({"min_pixels": 4_000_000}, 71 * 71),  # sides of 2,000 pixels
+    ],
+)
+def test_bounds_that_the_engine_is_given(tmp_path: Path, given: dict[str, Any], expected: int) -> None:
+    mllm = checkpoint(
+        tmp_path,
+        config={"model_type": "qwen2_5_vl", "vision_config": {"patch_size": 14, "spatial_merge_size": 2}},
+        preprocessor_config={"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12_845_056},
+    )
+    mllm = mllm.model_copy(update={"engine_args": {"mm_processor_kwargs": given}})
+    assert image_tokens(mllm, (1000, 1000)) == expected
+
+
+def test_tiles_that_the_engine_is_given(tmp_path: Path) -> None:
+    mllm = checkpoint(
+        tmp_path,
+        config={"model_type": "internvl", "image_seq_length": 256},
+        preprocessor_config={"max_patches": 12, "size": {"height": 448, "width": 448}, "crop_to_patches": False},
+    )
+    fewer = mllm.model_copy(update={"engine_args": {"mm_processor_kwargs": {"max_patches": 4}}})
+    whole = mllm.model_copy(update={"engine_args": {"mm_processor_kwargs": {"crop_to_patches": False}}})
+    assert [image_tokens(each, (1000, 1000)) for each in (mllm, fewer, whole)] == [10 * 256, 5 * 256, 256]
+
+
 def test_others_state_a_number_or_nothing(tmp_path: Path) -> None:
     assert image_tokens(checkpoint(tmp_path, config={"model_type": "gemma3", "mm_tokens_per_image": 256})) == 256
     assert image_tokens(checkpoint(tmp_path, config={"model_type": "unheard_of"})) is None

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fgvr.mllm.pace import GaveUp, NothingButWaiting, SharedPause
-from fgvr.mllm.retry import Retries, TryAgain, retry_after
+from fgvr.mllm.openai_server.retry import GaveUp, NothingButWaiting, Retries, SharedPause, TryAgain, retry_after
 
 
 @pytest.mark.parametrize(
@@ -42,8 +41,8 @@ def test_what_a_server_asks_for(headers: dict[str, str], seconds: float | None) 
 
 def test_pauses_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("fgvr.mllm.retry.time.sleep", slept.append)
-    monkeypatch.setattr("fgvr.mllm.retry.random.uniform", lambda _, longest: longest)
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.time.sleep", slept.append)
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.random.uniform", lambda _, longest: longest)
 
     def fails() -> None:
         raise TryAgain("busy")
@@ -61,10 +60,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def passes(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr("fgvr.mllm.retry.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("fgvr.mllm.retry.time.sleep", passes)
-    monkeypatch.setattr("fgvr.mllm.pace.threading.Condition.wait", lambda _, seconds: passes(seconds))
-    monkeypatch.setattr("fgvr.mllm.retry.random.uniform", lambda least, _: least)
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.time.sleep", passes)
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.threading.Condition.wait", lambda _, seconds: passes(seconds))
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.random.uniform", lambda least, _: least)
     return now
 
 
@@ -99,7 +98,7 @@ def test_who_is_never_answered_gives_up_by_the_clock(clock: list[float]) -> None
 
 def test_waiting_is_a_sign_of_life(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[float] = []
-    monkeypatch.setattr("fgvr.mllm.retry.liveness.beat", lambda: beats.append(clock[0]))
+    monkeypatch.setattr("fgvr.mllm.openai_server.retry.liveness.beat", lambda: beats.append(clock[0]))
     asked_at(clock, 300, 2)
     assert max(later - earlier for earlier, later in itertools.pairwise(beats)) <= 5
     assert clock[0] == 1600

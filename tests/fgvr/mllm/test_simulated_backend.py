@@ -16,8 +16,7 @@ from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, NameTask
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation, text_conversation
-from fgvr.mllm.simulated_backend import SimulatedEngine, kind_name
-from fgvr.mllm.simulated_clock import EngineClock
+from fgvr.mllm.simulated import EngineClock, SimulatedEngine, kind_name
 from fgvr.mllm.structured import StructuredNames, read_structured
 from fgvr.schemas import Reason
 from fgvr.simulation import kind_of

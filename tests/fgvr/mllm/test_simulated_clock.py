@@ -3,7 +3,7 @@ from heapq import heappop, heappush
 
 import pytest
 
-from fgvr.mllm.simulated_clock import EngineClock
+from fgvr.mllm.simulated import EngineClock
 
 
 class World:

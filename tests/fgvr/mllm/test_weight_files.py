@@ -8,9 +8,8 @@ import pytest
 
 from fgvr import storage
 from fgvr.config.models import VllmBackend
-from fgvr.mllm.engine_size import weight_bytes
-from fgvr.mllm.model_files import find
-from fgvr.mllm.weight_files import needed_files, weight_files
+from fgvr.mllm.vllm_engine.memory import weight_bytes
+from fgvr.mllm.vllm_engine.model_files import find, needed_files, weight_files
 
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from fgvr.config.near import LABEL_PROMPT
-from fgvr.mllm.name_tree import name_ids
 from fgvr.mllm.prompts import AspectOrder, aspect_conversation, image_conversation, render
+from fgvr.mllm.vllm_engine.scoring import name_ids
 from fgvr.mllm.yes_no import AnswerTokens
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.attempts import failed_row
+from cluster.quarantine import failed_row
 from fgvr import schemas, storage, tables
 from fgvr.neighbours import Plan, inverted_file, nearest, vector_files
 from fgvr.neighbours.exact import Product

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 from fgvr.classifier import load_classifier
+from fgvr.losses.kd import kd_loss
+from fgvr.losses.makd import makd_loss
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter
-from fgvr.training.student import train_student
+from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob
-from fgvr.training.teacher import put_scores
+from fgvr.training.teacher import open_teacher, put_scores
 from tests.fgvr.training.coloured_photos import TRUTH, job, photos, taught, weights
 from tests.two_processes import RankReporter, two_processes
 
@@ -215,3 +217,21 @@ def test_a_teacher_does_not_change_what_is_drawn_at_random(tmp_path):
     first, second = (weights(LocalReporter(tmp_path / name)) for name in ("plain", "taught"))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_learned_are_the_published_losses(tmp_path):
+    """Of one worker's step the terms are `makd_loss` and `kd_loss` of the same outputs, lost images aside."""
+    task = taught(job(tmp_path, alpha=3, aspect_loss="bce"), tmp_path, class_weight=1, weight=0.7, temperature=2)
+    trainer = StudentTrainer(task, LocalReporter(tmp_path / "run"))
+    batch = next(iter(trainer.batches(0)))
+    step = trainer._step(batch)
+    outputs = torch.cat([step.class_logits[0], step.aspect_logits[0]], dim=1)
+    terms = {term.name: term(step) for term in trainer.terms}
+    makd = terms["class_loss"].learned() + terms["aspect_loss"].learned()
+    assert makd.item() == pytest.approx(
+        makd_loss(outputs, step.classes, step.p_yes, 3, ~step.p_yes.isnan()).item(), rel=1e-6
+    )
+    teacher = open_teacher(task.teacher, task.spec.labels, len(trainer.examples), trainer.device)
+    expected = 0.7 * kd_loss(step.class_logits[0], teacher.logits(step.pixels[0], batch.positions), 2)
+    assert terms["distillation_loss"].learned().item() == pytest.approx(expected.item(), rel=1e-6)
+    assert list(terms) == ["class_loss", "aspect_loss", "distillation_loss"]

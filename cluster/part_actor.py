@@ -1,0 +1,271 @@
+"""What runs in a worker's process: a model that is loaded once, and one part of a table after the other.
+
+Nothing here imports what only the driver uses: every worker would pay for it with seconds at its start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.quarantine import PartGivenUp, Quarantine
+from cluster.signs import Signs
+from cluster.stage_files import IDS
+from cluster.watchdog import Watchdog, is_out_of_memory
+from fgvr import storage, tables
+from fgvr.config.base import Workers
+from fgvr.config.run import Limits
+from fgvr.errors import UserError
+from fgvr.failures import Failures
+from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of
+from fgvr.tables import Table
+from fgvr.token_counts import token_totals
+
+STOPPED = "stopped"
+"""In the place of a part's summary: why the stage cannot go on."""
+COMPUTED = "computed"
+"""Beside a part's summary: that of the rows that were computed now, where others of the part were there already."""
+
+
+class StageStopped(UserError):
+    """A worker said why the stage cannot go on."""
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """What the workers of a stage need to know; travels to each of them.
+
+    Attributes:
+        name: the stage's name, for the console.
+        folder: the stage's folder.
+        worker: the PartWorker class, created once in each actor.
+        arguments: its keyword arguments; must pickle.
+        schema: Arrow schema of the stage's rows.
+        samples: the samples table.
+        workers: size of the pool, what an actor reserves, and rows per part where the table is not yet begun.
+        columns: sample columns that the worker needs.
+        engine: the model that the worker asks; None: the worker loads its own.
+        keep_engine: whether a later stage asks it, so that it is not given back at the end of this one.
+    """
+
+    name: str
+    folder: str
+    worker: Callable[..., PartWorker]
+    arguments: Mapping[str, Any]
+    schema: pa.Schema
+    samples: Table
+    workers: Workers
+    columns: tuple[str, ...] = ("image_id", "uri")
+    engine: Engine | None = None
+    keep_engine: bool = True
+
+    def worker_with(self, model: Any) -> PartWorker:
+        """See `Job`."""
+        return self.worker(**self.arguments, **({} if self.engine is None else {"backend": model}))
+
+    def compute(self, worker: PartWorker, number: int, *, again: bool) -> dict[str, Any]:
+        """See `Job`."""
+        return compute_part(self, worker, number, again=again)
+
+    def silence(self, limits: Limits) -> tuple[float, str]:
+        """See `Job`."""
+        return limits.silent_minutes, "cluster.limits.silent_minutes"
+
+
+class Job(Protocol):
+    """What a pool's actors work on: parts of a table, or a single call (`cluster.once`)."""
+
+    @property
+    def name(self) -> str:
+        """For the console and last words."""
+        ...
+
+    @property
+    def engine(self) -> Engine | None:
+        """The model that the job's worker asks."""
+        ...
+
+    def worker_with(self, model: Any) -> Any:
+        """What computes the parts, over the loaded engine, if the job has one."""
+        ...
+
+    def compute(self, worker: Any, number: int, *, again: bool) -> dict[str, Any]:
+        """A part's summary; `again`: of the part's rows those that failed are computed again."""
+        ...
+
+    def silence(self, limits: Limits) -> tuple[float, str]:
+        """Minutes in which nothing of a part may be heard, and the field that says so."""
+        ...
+
+
+class PartActor:
+    """A Ray actor of a pool (`cluster.pool`). Its methods are called one after the other.
+
+    What a person has to mend is returned and not raised: Ray would wrap it in an error of its own whose cause does not
+    travel. Whatever else goes wrong in a way that another process may not meet ends this one.
+    """
+
+    def __init__(self, signs: Signs, limits: Limits, threads: int) -> None:
+        """Loads nothing, so that a process is known to be there before it is known whether a model can be loaded."""
+        limit_threads(threads)
+        self.signs, self.limits = signs, limits
+        self.watchdog = Watchdog(signs)
+        self.model: Any = None
+
+    def placed(self) -> None:
+        """Returns as soon as the process is there."""
+
+    def take(self, name: str, packed: bytes) -> str | None:
+        """Load what a job's parts need; returns why that cannot be done, if it is for a person to mend.
+
+        Args:
+            name: of the job.
+            packed: the job, by cloudpickle: its imports are a part of the start, which is watched over.
+        """
+        what = f"{name}, the start of a worker"
+        try:
+            with self.watchdog.over(what, self.limits.start_minutes, "cluster.limits.start_minutes"):
+                from ray import cloudpickle
+
+                self.job: Job = cloudpickle.loads(packed)
+                self.worker = self.job.worker_with(self._engine(self.job.engine))
+        except UserError as error:
+            return str(error)  # another worker would be refused alike
+        except Exception as error:
+            self.watchdog.end(f"{what}: {why(error)}", error)
+        return None
+
+    def _engine(self, engine: Engine | None) -> Any:
+        if engine is not None and self.model is None:
+            self.model = engine.load()
+        elif (forget := getattr(self.model, "forget", None)) is not None:
+            forget()
+        return self.model
+
+    def compute(self, number: int, again: bool) -> dict[str, Any]:
+        """Write a part's file; returns its summary, or STOPPED with the reason.
+
+        Args:
+            number: of the part.
+            again: its file is there already, and its failed rows are computed again.
+        """
+        try:
+            return self._watched(number, again=again)
+        except UserError as error:
+            return {STOPPED: str(error)}
+
+    def _watched(self, number: int, *, again: bool) -> dict[str, Any]:
+        """The part's summary; where it cannot be had here, the process ends and the part goes to another one."""
+        what = f"{self.job.name}, part {number}"
+        try:
+            with self.watchdog.over(what, *self.job.silence(self.limits)):
+                return self.job.compute(self.worker, number, again=again)
+        except PartGivenUp as error:
+            words = self.signs.all_words()
+            raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error
+        except WorkerLost as error:
+            self.watchdog.end(f"{what}: {error}")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.watchdog.end(f"{what}: out of memory ({type(error).__name__}: {error})")
+
+
+def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) -> dict[str, Any]:
+    """Compute a part, write its file, and return its summary.
+
+    Args:
+        job: the stage.
+        worker: that computes.
+        number: of the part.
+        again: compute only the failed rows of the file that is there.
+    """
+    asked_ids = ids = ids_of_part(job, number)
+    before = tables.read_part(job.folder, number) if again else None
+    if before is not None:  # only its failed rows are computed again
+        asked_ids = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
+    quarantine = Quarantine(job.folder, number)
+    asked = job.samples.take(asked_ids, list(job.columns)) if len(asked_ids) else None
+    rows = None if asked is None else quarantine.process(asked, worker.process, job.schema)
+    done = _merged(before, rows, ids, job.schema)
+    summary = _summary(done, _uris(asked))
+    earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
+    if remarks := sorted({*earlier, *remarks_of(worker)}):
+        summary[REMARKS] = remarks
+    # In the file's footer the summary is read back without the rows when a run is resumed.
+    facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
+    tables.write_part(job.folder, number, done.replace_schema_metadata(facts))
+    quarantine.finished()
+    if before is None or rows is None:
+        return summary
+    return {**summary, COMPUTED: _summary(rows.cast(job.schema), _uris(asked))}
+
+
+def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
+    """The image ids of a part, from the stage's file of ids; raises StageStopped where it is not seen."""
+    width = 8 * job.workers.rows_per_part
+    try:
+        data = storage.read_bytes(storage.join(job.folder, IDS), number * width, (number + 1) * width)
+    except FileNotFoundError:
+        raise StageStopped(
+            f"{job.name}: {job.folder} is not there on {socket.gethostname()}, where a worker runs. All nodes must"
+            " share the run's folder (run.folder): a disk mounted at the same path everywhere, or an object store"
+        ) from None
+    return np.frombuffer(data, dtype="<i8").astype(np.int64)
+
+
+def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
+    """The part's rows in the order of `ids`; checks that each id is there exactly once."""
+    if before is not None:
+        kept = tables.conform(before.filter(pc.is_null(before["error"])), schema)
+        rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
+    if rows is None:
+        raise ValueError("a part without rows")
+    rows = rows.cast(schema).sort_by("image_id")
+    if not np.array_equal(rows["image_id"].to_numpy(), np.sort(np.asarray(ids))):
+        raise ValueError("the worker did not return exactly one row for each image_id it was given")
+    return rows
+
+
+def _uris(asked: pa.Table | None) -> dict[int, str]:
+    """Of the images that were computed; a part's failed rows are always among them."""
+    if asked is None or "uri" not in asked.schema.names:
+        return {}
+    return dict(zip(asked["image_id"].to_pylist(), asked["uri"].to_pylist(), strict=True))
+
+
+def _summary(rows: pa.Table, uris: Mapping[int, str]) -> dict[str, Any]:
+    failures = Failures.in_rows(rows, uris)
+    counts, examples = dict(failures.counts), failures.examples_json()
+    return {"rows": rows.num_rows, "failures": counts, "examples": examples, "totals": token_totals(rows)}
+
+
+def limit_threads(threads: int) -> None:
+    """Keep a worker to the cores that it reserved; libraries read these before their first use."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    # Importing it here would cost every worker seconds and a gigabyte, also those that never use it.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def why(error: BaseException) -> str:
+    """An error in a line, with the first of those that led to it: engines wrap what was the matter."""
+    first: BaseException = error
+    while (cause := first.__cause__ or (None if first.__suppress_context__ else first.__context__)) is not None:
+        first = cause
+    said = f"{type(error).__name__}: {error}"
+    if first is error or str(first) in said:
+        return said
+    return f"{said} (caused by {type(first).__name__}: {first})"

@@ -1,0 +1,304 @@
+"""A pool of processes that compute the parts of a table: it grows, shrinks, and replaces what dies.
+
+A process is a Ray actor (`cluster.part_actor`) that is asked for one part at a time; Ray only places it and says when
+it is gone. What is known of it is whether it has a place, whether its model is loaded, and which parts it was given.
+
+A process that dies over its parts is replaced, and they are given to others; `cluster.quarantine` counts what they end.
+One that dies before its model is loaded is replaced a few times, because a machine may be to blame, and then no more:
+three such deaths end the stage however large its pool may grow, those of processes that began together counting as one.
+While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
+nothing, until one has come up somewhere, or nobody computes any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, NamedTuple, Protocol
+
+from cluster.part_actor import STOPPED, StageStopped
+from cluster.signs import Signs
+from cluster.waiting import LOOK_SECONDS, Pulse
+from fgvr.errors import UserError
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+AHEAD = 2
+"""Parts that a process is given at most, so that it need not wait for the driver between two of them."""
+
+
+class WorkersDoNotStart(UserError):
+    """Worker after worker died while it loaded its model."""
+
+
+class WorkersDied(UserError):
+    """Worker after worker died over the same work."""
+
+
+class Process(Protocol):
+    """A process that has the methods of `cluster.part_actor.PartActor`, or will have when it is placed."""
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Ask for a call, which is made after those before it; a RayActorError says that the process is gone."""
+        ...
+
+    def end(self) -> None:
+        """End it at once, wherever it is."""
+        ...
+
+
+class Part(NamedTuple):
+    """A part to compute: its number, and whether only its failed rows are computed again."""
+
+    number: int
+    again: bool = False
+
+
+class _State(Enum):
+    PLACING = auto()  # there may be no room for it
+    HELD = auto()  # it has a place, and is not to load anything for now
+    STARTING = auto()  # it loads the model
+    READY = auto()
+
+
+@dataclass(eq=False)
+class _Member:
+    process: Process
+    state: _State = _State.PLACING
+    parts: list[Part] = field(default_factory=list)  # that it was given, in their order
+
+
+class _Answer(NamedTuple):
+    member: _Member
+    part: Part | None
+    future: Future[Any]
+
+
+class Pool:
+    """Processes of one kind, for one job after the other.
+
+    Args:
+        spawn: asks for a process, which is placed when there is room.
+        signs: of its processes.
+        place_minutes: longest wait for an answer or a sign of life.
+    """
+
+    def __init__(self, spawn: Callable[[], Process], signs: Signs, place_minutes: float) -> None:
+        self.signs = signs
+        self.keeps_idle = False
+        """Whether processes that are up stay when there is nothing left for them, for the next job."""
+        self.starved: Callable[[], None] = lambda: None
+        """Called where a process waits for a place in vain."""
+        self._spawn, self._minutes = spawn, place_minutes
+        self._members: dict[_Member, None] = {}
+        self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._deaths = 0  # while they started, since one has come up
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def run(
+        self,
+        name: str,
+        packed: Any,
+        parts: Iterable[Part],
+        *,
+        at_once: int,
+        most: int,
+        lives: int,
+        waits_for: Callable[[int], str],
+    ) -> Iterator[dict[str, Any]]:
+        """Summaries of a job's parts as they are finished.
+
+        Args:
+            name: of the job.
+            packed: what `PartActor.take` is given.
+            parts: to compute.
+            at_once: processes that it begins with, all at the same time.
+            most: processes, at most.
+            lives: deaths of processes over one part after which the job is given up.
+            waits_for: says what is being waited for, with so many parts left.
+
+        Raises:
+            StageStopped: a process said what a person has to mend.
+            WorkersDoNotStart: none can be had.
+            WorkersDied: too many died over one part.
+            Stalled: nothing was heard for too long.
+        """
+        self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
+        self._lives, self._ended = lives, Counter[Part]()
+        self._waiting, self._proven = deque(parts), False
+        self.signs.forget()  # last words of an earlier job are none of this one's
+        self._left = len(self._waiting)
+        for number, member in enumerate(list(self._members)):
+            if number < most:
+                self._start(member)
+            else:
+                self._end(member)
+        pulse = Pulse(self.signs)
+        while self._left:
+            self._resize()
+            try:
+                answer = self._answers.get(timeout=min(LOOK_SECONDS, self._minutes * 15))
+            except queue.Empty:
+                if any(member.state is _State.PLACING for member in self._members):
+                    self.starved()
+                pulse.look(self._minutes, lambda: waits_for(self._left))
+                continue
+            pulse.heard()
+            summary = self._take(answer)
+            if summary is not None:
+                self._left -= 1
+                yield summary
+        for member in [each for each in self._members if each.state is not _State.READY]:
+            self._end(member)
+
+    def close(self) -> None:
+        """End all processes and forget their signs."""
+        for member in list(self._members):
+            self._end(member)
+        self.signs.forget()
+
+    def _take(self, answer: _Answer) -> dict[str, Any] | None:
+        """What an answer changes; returns the summary of a finished part."""
+        from ray.exceptions import RayError, RayTaskError
+
+        member, part, future = answer
+        if member not in self._members:
+            return None
+        error = future.exception()
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            self._lost(member, error)
+            return None
+        if error is not None:
+            raise error
+        said = future.result()
+        if part is not None:
+            member.parts.remove(part)
+            if STOPPED in said:
+                raise StageStopped(said[STOPPED])
+            self._feed(member)
+            return dict(said)
+        if member.state is _State.PLACING:
+            self._start_or_hold(member)
+        elif said is not None:
+            raise StageStopped(said)
+        else:
+            self._came_up(member)
+        return None
+
+    def _start_or_hold(self, member: _Member) -> None:
+        if self._deaths < self._most_deaths:
+            self._start(member)
+        else:
+            member.state = _State.HELD
+
+    def _start(self, member: _Member) -> None:
+        member.state = _State.STARTING
+        self._ask(member, None, "take", self._name, self._packed)
+
+    def _came_up(self, member: _Member) -> None:
+        """Models can be loaded: earlier deaths do not count any more."""
+        member.state, self._deaths, self._proven = _State.READY, 0, True
+        for other in self._members:
+            if other.state is _State.HELD:
+                self._start(other)
+        self._feed(member)
+
+    def _lost(self, member: _Member, error: BaseException) -> None:
+        """A process is gone: others get its parts, and it is replaced where that is needed."""
+        log.debug("%s: a worker is gone: %s", self._name, error)
+        if member.state in {_State.PLACING, _State.STARTING}:
+            self._deaths += 1
+        self._end(member)
+        if member.parts:
+            self._ended[member.parts[0]] += 1  # those behind it were not begun
+            if self._ended[member.parts[0]] >= self._lives:
+                words = self.signs.all_words()
+                said = f"the last one said: {words[-1]}" if words else "Ray's log files have their last words"
+                raise WorkersDied(
+                    f"{self._name}: {self._lives} workers died over the same work ({type(error).__name__}); {said}"
+                ) from error
+        self._waiting.extendleft(reversed(member.parts))
+        for other in self._members:
+            self._feed(other)
+
+    @property
+    def _most_deaths(self) -> int:
+        """Without a single success, after which nothing is tried: those that began together count as one try."""
+        return TRIES + self._at_once - 1
+
+    def _resize(self) -> None:
+        """As many processes as there is work for: until one has come up no more than those to begin with."""
+        if self._deaths >= self._most_deaths and not self._at_work():
+            raise self._given_up()
+        if len(self._waiting) >= self._most == len(self._members):
+            return
+        busy = sum(bool(member.parts) for member in self._members)
+        wanted = min(self._most if self._proven else self._at_once, busy + len(self._waiting))
+        if not self._waiting:
+            for member in [each for each in self._members if self._is_spare(each)]:
+                self._end(member)
+        while len(self._members) < wanted:
+            member = _Member(self._spawn())
+            self._members[member] = None
+            self._ask(member, None, "placed")
+
+    def _is_spare(self, member: _Member) -> bool:
+        """Where no part waits for a process any more."""
+        return not member.parts and not (self.keeps_idle and member.state in {_State.STARTING, _State.READY})
+
+    def _at_work(self) -> bool:
+        return any(each.state in {_State.STARTING, _State.READY} for each in self._members)
+
+    def _given_up(self) -> WorkersDoNotStart:
+        words = self.signs.all_words()
+        said = f"the last one said: {words[-1]}" if words else "what they said is in Ray's log files"
+        return WorkersDoNotStart(
+            f"{self._name}: {self._deaths} workers died one after the other while they started, and none came up; "
+            f"{said}. Rows that are done are kept; mend the cause and give the same command again"
+        )
+
+    def _feed(self, member: _Member) -> None:
+        """Give a process that is up what it may be given: at the end of a table one part, else some ahead."""
+        if member.state is not _State.READY:
+            return
+        ahead = AHEAD if len(self._waiting) >= len(self._members) else 1
+        while self._waiting and len(member.parts) < ahead:
+            part = self._waiting.popleft()
+            member.parts.append(part)
+            self._ask(member, part, "compute", *part)
+
+    def _ask(self, member: _Member, part: Part | None, method: str, *arguments: Any) -> None:
+        answered = member.process.call(method, *arguments)
+        answered.add_done_callback(lambda future: self._answers.put(_Answer(member, part, future)))
+
+    def _end(self, member: _Member) -> None:
+        del self._members[member]
+        member.process.end()
+
+
+class ActorProcess:
+    """A Ray actor."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """See `Process`."""
+        answer: Future[Any] = getattr(self._handle, method).remote(*arguments).future()
+        return answer
+
+    def end(self) -> None:
+        """See `Process`."""
+        import ray
+
+        with suppress(ray.exceptions.RayError, RuntimeError, OSError, ValueError):  # Ray is gone, and it with it
+            ray.kill(self._handle)

@@ -1,0 +1,88 @@
+"""Rows that kill their worker are quarantined: begun parts are written down, and suspects are singled out.
+
+A pool gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
+engine broke. But an image that crashes a decoder or exhausts the memory would end one worker after the other. So a part
+whose workers died `WHOLE` times is computed row by row, each row written down before it is tried: the next worker
+that finds a row begun and not finished makes it a failed row. After `MOST` deaths the part is given up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from fgvr import storage
+from fgvr.errors import UserError
+from fgvr.schemas import Failure, Reason
+
+WHOLE, MOST = 2, 8
+
+
+class PartGivenUp(UserError):
+    """A part ended so many workers that the rows cannot be the cause."""
+
+
+class Quarantine:
+    """The deaths that a part has seen and the rows to blame: a small file beside the parts, gone when the part is done.
+
+    Args:
+        folder: the stage's folder.
+        number: the part.
+    """
+
+    def __init__(self, folder: str, number: int) -> None:
+        self.number = number
+        self.uri = storage.join(folder, "attempts", f"{number:08d}.json")
+        self.deaths, self.culprits, self.current = 0, list[int](), None
+        if storage.exists(self.uri):
+            facts = json.loads(storage.read_bytes(self.uri))
+            self.deaths = facts["begun"]
+            self.culprits = facts["culprits"] + ([] if facts["current"] is None else [facts["current"]])
+
+    def _write(self, current: int | None) -> None:
+        facts = {"begun": self.deaths + 1, "culprits": self.culprits, "current": current}
+        storage.write_bytes(self.uri, json.dumps(facts).encode())
+
+    def process(self, rows: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
+        """`work(rows)`, or the same row by row without those that ended their worker, which become failed rows.
+
+        Raises:
+            PartGivenUp: too many workers died on this part.
+        """
+        ids = rows["image_id"].to_pylist()
+        if self.deaths >= MOST:
+            raise PartGivenUp(
+                f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has ended {self.deaths} workers; their last words "
+                "are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and .memory_gb say "
+                "how many share a machine), or does the model's engine not run here? What is done is kept."
+            )
+        self._write(None)
+        if self.deaths < WHOLE:
+            done = work(rows)
+        else:
+            done = pa.concat_tables([self._row(rows.slice(n, 1), work, schema) for n in range(len(ids))])
+        return done
+
+    def _row(self, row: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
+        image_id = row["image_id"][0].as_py()
+        if image_id in self.culprits:
+            return failed_row(image_id, Failure(Reason.ENGINE_ERROR, "its worker died on it"), schema)
+        self._write(image_id)
+        return work(row).cast(schema)
+
+    def finished(self) -> None:
+        """The part is written: forget its deaths."""
+        storage.remove(self.uri)
+
+
+def lift_quarantine(folder: str) -> None:
+    """At the start of a run: the deaths of an earlier one may have had causes that are mended."""
+    storage.remove(storage.join(folder, "attempts"))
+
+
+def failed_row(image_id: int, failure: Failure, schema: pa.Schema) -> pa.Table:
+    """One row of `schema` with nulls besides its id and its error."""
+    row = dict.fromkeys(schema.names) | {"image_id": image_id, "error": failure.as_row()}
+    return pa.Table.from_pylist([row], schema=schema)

@@ -1,0 +1,232 @@
+"""A model behind any OpenAI-compatible server: proprietary ones, or `vllm serve` on another machine.
+
+Of answers that are held to a form, the first request goes alone: what a server cannot do ends the job with its own
+sentence, before images are spent on it. Servers that know JSON but no schemas are held to JSON, of which the prompt
+says what is asked. Those that take the field and do not heed it are found by their replies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias
+
+from fgvr.config.models import OpenAIBackend
+from fgvr.mllm.backend import (
+    SEEDS,
+    Answer,
+    AspectAnswer,
+    AspectTask,
+    BackendRefused,
+    ImageRequest,
+    NameAnswer,
+    NameTask,
+    Picture,
+    Sampling,
+)
+from fgvr.mllm.openai_server.calls import Calls, Rejected
+from fgvr.mllm.openai_server.requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
+from fgvr.mllm.openai_server.retry import GaveUp, TryAgain
+from fgvr.mllm.prompts import Conversation, aspect_conversation
+from fgvr.mllm.structured import MOST_CHARACTERS, answer_schema, is_structured
+from fgvr.read_ahead import read_ahead
+from fgvr.schemas import Failure, Reason
+
+log = logging.getLogger(__name__)
+
+FIELD = "response_format"
+FREE = "set label.answer to free, or take kind vllm or another server"
+CANNOT = f"label.answer = structured: it holds no answer to a JSON schema; {FREE}"
+MOST_UNHEEDED = 3
+"""Replies of another form before the first right one, after which the server is believed not to heed the field."""
+MOST_ALONE = 4
+"""Requests that go alone while none is answered; then the server is slow or ill, and the others need not wait."""
+_SCHEMA, _JSON = "json_schema", "json_object"
+
+Send: TypeAlias = Callable[[dict[str, Any], Callable[[Any], Answer]], Answer]
+"""Sends a request with these fields beside its own; its reply is read by the function."""
+
+
+class HeldAnswers:
+    """What was learned of one server; safe for several threads."""
+
+    def __init__(self, server: str) -> None:
+        """`server`: its name in messages."""
+        self._server = server
+        self._way = _SCHEMA
+        self._open = False
+        self._alone = self._unheeded = 0
+        self._refused: BackendRefused | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, names: int, send: Send) -> Answer:
+        """The answer to one request, held to the form of so many names.
+
+        Raises:
+            BackendRefused: the server cannot hold answers to it.
+        """
+        if not self._open:
+            with self._lock:
+                if self._refused is not None:
+                    raise self._refused
+                if not self._open:
+                    return self._first(names, send)
+        return send({FIELD: response_format(names, self._way)}, partial(self._read, names))
+
+    def _first(self, names: int, send: Send) -> Answer:
+        self._alone += 1
+        try:
+            try:
+                return send({FIELD: response_format(names, self._way)}, partial(self._read, names))
+            except BackendRefused as error:
+                if self._way != _SCHEMA or CANNOT not in str(error):
+                    raise
+                self._way = _JSON
+                answer = send({FIELD: response_format(names, self._way)}, partial(self._read, names))
+                log.warning("%s knows JSON and no schemas: its answers' form is what the prompt asks for", self._server)
+                return answer
+        except BackendRefused as error:
+            self._refused = error
+            raise
+        finally:
+            self._open = self._open or self._alone >= MOST_ALONE
+
+    def _read(self, names: int, reply: Any) -> Answer:
+        """A chat completion as an answer; raises TryAgain where it may be of a server that does not heed the field."""
+        message = reply.choices[0].message
+        answer = answer_of(reply)
+        if not message.content and getattr(message, "refusal", None):
+            return replace(answer, text=None, logprob=None, failure=Failure(Reason.REFUSED, str(message.refusal)))
+        if not answer.text or answer.failure is not None:
+            return answer
+        if is_structured(answer.text, names, cut=bool(answer.cut)):
+            self._open = True
+        elif not self._open:
+            self._unheeded += 1
+            said = f"its answer is of another form: {answer.text[:MOST_CHARACTERS]!r}"
+            if self._unheeded >= MOST_UNHEEDED:
+                raise BackendRefused(
+                    f"{self._server}: label.answer = structured: it takes {FIELD} and does not heed it: {said}; {FREE}"
+                )
+            raise TryAgain(said, paid=True)
+        return answer
+
+
+def response_format(names: int, way: str = _SCHEMA) -> dict[str, Any]:
+    """The field of a request that holds its answer to the schema of so many names, or to any JSON object."""
+    if way == _JSON:
+        return {"type": _JSON}
+    return {"type": _SCHEMA, _SCHEMA: {"name": "labels", "strict": True, "schema": answer_schema(names)}}
+
+
+class OpenAIClient:
+    """Implements `MllmBackend` with at most `concurrency` requests open."""
+
+    def __init__(self, config: OpenAIBackend, *, first_pause: float = 1.0) -> None:
+        """Connect.
+
+        Args:
+            config: the server's part of the config.
+            first_pause: seconds before a failed request is tried again for the first time.
+
+        Raises:
+            BackendRefused: no key in the environment, nobody answers, or the key is not accepted.
+        """
+        self._config = config
+        self._calls = Calls(config, first_pause)
+        self._calls.check_server()
+        self._scored = False
+        self._held = HeldAnswers(f"{config.model} at {config.base_url}")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the answers must know: what was asked otherwise than the config says, and why."""
+        return self._calls.remarks
+
+    def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
+        """See `Labeler`."""
+
+        def one(request: ImageRequest) -> Answer:
+            image = data_url(request.picture.image, self._config.max_image_side)
+            return self._answer(messages(request.conversation, image, self._config.image_detail), request.sampling)
+
+        return list(read_ahead(one, requests, threads=self._config.concurrency))
+
+    def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
+        """See `NameScorer`; raises BackendRefused."""
+        raise BackendRefused("chat servers give no probability of an answer that they did not give")
+
+    def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        """See `TextGenerator`."""
+
+        def one(conversation: Conversation) -> Answer:
+            return self._answer(messages(conversation, None, self._config.image_detail), sampling)
+
+        return list(read_ahead(one, conversations, threads=self._config.concurrency))
+
+    def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
+        """See `AspectScorer`; one request a question, the questions of an image together.
+
+        Raises:
+            BackendRefused: also when the server gives no log-probabilities.
+        """
+        conversations = [aspect_conversation(text, task.order, task.instruction) for text in task.questions]
+
+        def asked() -> Iterator[tuple[str, Conversation]]:
+            for picture in pictures:
+                image = data_url(picture.image, self._config.max_image_side)  # once for all its questions
+                for conversation in conversations:
+                    yield image, conversation
+
+        def one(item: tuple[str, Conversation]) -> Score:
+            return self._score(messages(item[1], item[0], self._config.image_detail), task.words)
+
+        scores = read_ahead(one, asked(), threads=self._config.concurrency)
+        answers: list[AspectAnswer] = []
+        while group := list(islice(scores, len(conversations))):
+            answers.append(joined(group))
+        return answers
+
+    def _answer(self, content: list[dict[str, Any]], sampling: Sampling) -> Answer:
+        extra: dict[str, Any] = {"logprobs": True} if self._config.answer_logprobs else {}
+        if sampling.seed is not None and sampling.temperature > 0:
+            extra["seed"] = sampling.seed % SEEDS
+
+        def send(form: dict[str, Any], read: Callable[[Any], Answer]) -> Answer:
+            asked, needed = extra | form, dict.fromkeys(form, CANNOT)
+            return self._calls.complete(
+                content, sampling.max_tokens, sampling.temperature, asked, read=read, needed=needed
+            )
+
+        try:
+            return send({}, answer_of) if sampling.structured is None else self._held.ask(sampling.structured, send)
+        except (Rejected, GaveUp) as error:
+            return Answer(None, failure=_failure(error))
+
+    def _score(self, content: list[dict[str, Any]], words: tuple[str, str]) -> Score:
+        extra = {"logprobs": True, "top_logprobs": self._config.top_logprobs}
+        needed = dict.fromkeys(extra, f"the server gives no log-probabilities{NO_ASPECTS}")
+
+        def read(reply: Any) -> Score:
+            try:
+                found = score_of(reply, words)
+            except BackendRefused as error:
+                if self._scored:  # it can, and did not this time
+                    raise TryAgain(str(error), paid=True) from None
+                raise
+            self._scored = self._scored or found.failure is None
+            return found
+
+        try:
+            return self._calls.complete(content, 1, 0, extra, read=read, needed=needed)
+        except (Rejected, GaveUp) as error:
+            return Score(failure=_failure(error))
+
+
+def _failure(error: Rejected | GaveUp) -> Failure:
+    reason = Reason.REQUEST_REJECTED if isinstance(error, Rejected) else Reason.ENGINE_ERROR
+    return Failure(reason, str(error))

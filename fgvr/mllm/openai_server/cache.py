@@ -1,0 +1,173 @@
+"""Replies of a server kept by the content of their request, so that the same question is never paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from fgvr import storage
+from fgvr.config.run import Config
+from fgvr.mllm.openai_server.cache_segments import (
+    INDEX,
+    SEGMENT,
+    Index,
+    Places,
+    latest,
+    read_index,
+    read_reply,
+    scan_file,
+    short,
+)
+from fgvr.mllm.openai_server.cache_writer import writer_of
+
+LOOK_SECONDS = 30.0
+"""Between two looks for what other processes kept."""
+MERGE_AT = 16
+"""Segments whose places are held in memory, 2 MB each, before those of all are sorted anew into a file."""
+
+
+class ReplyCache:
+    """A folder of reply bodies, on a local disk or an object store, many in a file (`cache_segments`).
+
+    Safe for any number of threads and workers: each process appends to a segment of its own, and finds what it kept at
+    once and what others kept within half a minute. Of fifty million replies a worker holds a few megabytes: where they
+    lie stands in a file that is mapped. Caches of earlier versions, which had a file a reply, are read.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """`folder` need not exist yet."""
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._looked: float | None = None
+        self._finished = 0  # own segments that were complete then
+        self._names: list[str] = []  # of segments whose places are known, by number
+        self._places = Places()
+        self._recent: dict[int, Index] = {}  # of segments that are not in `_places` yet
+        self._growing: dict[int, int] = {}  # how far those are known that have no index
+        self._old = False
+
+    def find(self, key: str) -> bytes | None:
+        """The body kept under `key`; None where there is none."""
+        digest = _digest(key)
+        found = writer_of(self.folder).find(digest)
+        for _ in range(2 if found is None else 0):
+            try:
+                found = next(
+                    (body for place in self._may_lie(short(digest)) if (body := self._read(*place, digest))), None
+                )
+                break
+            except FileNotFoundError:  # a batch that became part of a whole segment meanwhile
+                self._looked = None
+        return self._of_earlier_versions(key) if found is None and self._old else found
+
+    def keep(self, key: str, body: bytes) -> None:
+        """Keep a reply that was good; raises OSError where the folder cannot be written."""
+        writer_of(self.folder).keep(_digest(key), body)
+
+    def _read(self, number: int, place: int, digest: bytes) -> bytes | None:
+        return read_reply(storage.join(self.folder, f"{self._names[number]}{SEGMENT}"), place, digest)
+
+    def _may_lie(self, key: int) -> list[tuple[int, int]]:
+        """Segments and places in them that may hold a key, the latest first."""
+        with self._lock:
+            late = self._looked is None or time.monotonic() - self._looked > LOOK_SECONDS
+            if late or self._finished != writer_of(self.folder).finished:
+                self._look()
+            recent = sorted(self._recent.items(), reverse=True)
+            found = [(number, int(index[1, at])) for number, index in recent for at in latest(index[0], key)]
+            return [*found, *self._places.find(key)]
+
+    def _look(self) -> None:
+        """Learn of segments, and of what was appended to those that grow."""
+        writer = writer_of(self.folder)
+        self._looked, self._finished = time.monotonic(), writer.finished
+        files = self._listed()
+        known = {name: number for number, name in enumerate(self._names)}
+        for name in sorted(file.removesuffix(SEGMENT) for file in files if file.endswith(SEGMENT)):
+            number = known.get(name, len(self._names))
+            if name.startswith(writer.name) or (name in known and number not in self._growing):
+                continue
+            index = self._index_of(name, number, has_index=f"{name}{INDEX}" in files)
+            if index is not None:
+                if name not in known:
+                    self._names.append(name)
+                self._recent[number] = index
+                self._merge()
+
+    def _merge(self) -> None:
+        """Put the places of segments that are complete into the file, where there are many in memory."""
+        complete = {number: index for number, index in self._recent.items() if number not in self._growing}
+        if len(complete) > MERGE_AT:
+            self._places = Places(self._places, complete)
+            self._recent = {number: index for number, index in self._recent.items() if number in self._growing}
+
+    def _listed(self) -> set[str]:
+        """Names of the files in the folder."""
+        fs, path = storage.resolve(self.folder)
+        try:
+            found = fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+        self._old = any(entry["type"] == "directory" for entry in found)
+        return {entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "file"}
+
+    def _index_of(self, name: str, number: int, *, has_index: bool) -> Index | None:
+        """Where the replies of a segment lie; None: that is not known (yet), or nothing is new."""
+        if has_index and (index := read_index(storage.join(self.folder, f"{name}{INDEX}"))) is not None:
+            self._growing.pop(number, None)
+            return index
+        if not storage.is_local(self.folder):
+            return None  # its index comes after it
+        try:
+            found = scan_file(storage.local_path(self.folder) / f"{name}{SEGMENT}", self._growing.get(number, 0))
+        except FileNotFoundError:
+            return None
+        before = self._recent.get(number)
+        self._growing[number] = found.end
+        new = found.index()
+        if before is None:
+            return new
+        both = np.concatenate([before, new], axis=1)
+        return both[:, np.argsort(both[0], kind="stable")]
+
+    def _of_earlier_versions(self, key: str) -> bytes | None:
+        """They had a file a reply, in a folder by its first two letters."""
+        try:
+            return storage.read_bytes(storage.join(self.folder, key[:2], f"{key}.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _digest(key: str) -> bytes:
+    """32 bytes for a key: those that its hex digits say, or the hash of another text."""
+    try:
+        digest = bytes.fromhex(key)
+    except ValueError:
+        digest = b""
+    return digest if len(digest) == 32 else hashlib.sha256(key.encode()).digest()
+
+
+def reply_key(server: str, request: dict[str, Any]) -> str:
+    """SHA-256, in hex, of all that decides a reply: the server, and the whole request with its image bytes."""
+    text = json.dumps([server, request], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_run_replies(config: Config, folder: str) -> Config:
+    """The config of a run in `folder`: backends that keep their replies with the run are told where that is."""
+    replies = storage.join(folder, "replies")
+    llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
+    kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}
+    finer = config.baselines.finer.model_copy(update={"llm": kept["finer"]})
+    return config.model_copy(
+        update={
+            "mllm": config.mllm.keeping(replies),
+            "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
+            "baselines": config.baselines.model_copy(update={"finer": finer}),
+        }
+    )

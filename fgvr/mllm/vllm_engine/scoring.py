@@ -1,0 +1,310 @@
+"""Many prompts about each of many images through one engine: image after image, a bounded number of them under way.
+
+The prompts are the questions of the aspects, or the beginnings of class names, which form a tree: whatever is answered
+by the log-probabilities of the first reply token. Image-major order is a must: the prompts of an image share its prefix
+in the key-value cache, which is small beside all images. (Question-major order made the hit share collapse.)
+
+log p(name | prompt) = Σ_k log p(token_k | prompt, token_1 … token_{k−1}). Names share beginnings, so they form a tree:
+one request at a node (prompt and beginning) gives the log-probabilities of all tokens that may follow there. C names of
+n tokens take about C · (n − 1) + 1 short requests with a shared prefix. (`prompt_logprobs` would take C, but vLLM
+computes such prompts anew, image included, instead of reading them from its prefix cache.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr.errors import UserError
+from fgvr.mllm.backend import AspectAnswer, NameAnswer, Picture
+from fgvr.mllm.vllm_engine.prompts import QuestionPrompts
+from fgvr.mllm.vllm_engine.requests import RequestLoop
+from fgvr.mllm.yes_no import AnswerTokens, blanks, control_tokens, probability_of_yes, token_ids
+from fgvr.schemas import Failure, Reason
+
+TOKENS_A_REQUEST = 128
+"""Tokens whose log-probabilities one request may ask for (vLLM's bound)."""
+
+
+class UnanswerableName(UserError, ValueError):
+    """A class name that cannot be an answer of this model."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A node's request: the tokens of a beginning, and tokens that follow it in some name."""
+
+    beginning: tuple[int, ...]
+    following: tuple[int, ...]
+
+
+class NameTree:
+    """The requests that score a list of names, and the scores that their replies give."""
+
+    def __init__(self, names: Sequence[Sequence[int]], width: int = TOKENS_A_REQUEST) -> None:
+        """`names`: token ids of each name, at least one; `width`: see TOKENS_A_REQUEST."""
+        following: dict[tuple[int, ...], dict[int, None]] = {}
+        for ids in names:
+            for place, token in enumerate(ids):
+                following.setdefault(tuple(ids[:place]), {})[token] = None
+        self.branches: list[Branch] = []
+        places: dict[tuple[tuple[int, ...], int], tuple[int, int]] = {}
+        for beginning, tokens in sorted(following.items()):  # the empty one first; neighbours share a prefix
+            listed = list(tokens)
+            for start in range(0, len(listed), width):
+                part = tuple(listed[start : start + width])
+                places |= {(beginning, token): (len(self.branches), token) for token in part}
+                self.branches.append(Branch(beginning, part))
+        self._steps = [[places[tuple(ids[:k]), token] for k, token in enumerate(ids)] for ids in names]
+
+    def scores(self, replies: Sequence[Mapping[int, float]]) -> npt.NDArray[np.float32]:
+        """Mean log-probability of each name's tokens, nats, float32 [C].
+
+        The mean, as names have different numbers of tokens (length normalisation); the end of the answer is no part.
+
+        Args:
+            replies: log-probability by token, of each branch.
+        """
+        means = [np.mean([replies[branch][token] for branch, token in steps]) for steps in self._steps]
+        return np.array(means, dtype=np.float32)
+
+
+def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
+    """Token ids of a name as the reply to `prompt`, a rendered prompt.
+
+    Raises:
+        UnanswerableName: the name changes the tokens of the prompt's end, has none, or holds one that is no text: an
+            image's placeholder would ask for a second image, an end of the answer would end it.
+    """
+    before = token_ids(tokenizer, prompt)
+    controls = control_tokens(tokenizer)
+    for blank in blanks(tokenizer, prompt, before):
+        ids = token_ids(tokenizer, prompt + blank + name)
+        if len(ids) > len(before) and ids[: len(before)] == before:
+            wrong = sorted(controls.intersection(ids[len(before) :]))
+            if wrong:
+                marks = ", ".join(tokenizer.convert_ids_to_tokens(wrong))
+                raise UnanswerableName(
+                    f"the class name {name!r} has {marks}, which this model does not read as text; rename the class, "
+                    "or take another teacher than the MLLM (makd.distillation.teacher)"
+                )
+            return ids[len(before) :]
+    raise UnanswerableName(f"the class name {name!r} has no tokens of its own as an answer of this model")
+
+
+REQUESTS_UNDER_WAY = 256
+"""Unfinished requests at most. 200–512 cost nothing; the images behind them stay in the engine's cache."""
+
+AnswerT = TypeVar("AnswerT")
+
+
+class Tally(ABC, Generic[AnswerT]):
+    """Collects the replies about one image.
+
+    Attributes:
+        prompt_tokens: of all prompts.
+        cached_tokens: of these, served from the prefix cache.
+        failure: why the image has no answer.
+    """
+
+    def __init__(self) -> None:
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.failure: Failure | None = None
+
+    def add(self, prompt: int, output: Any) -> None:
+        """Count one finished `vllm.RequestOutput`, the reply to prompt number `prompt`."""
+        reply = output.outputs[0]
+        if reply.finish_reason in {"error", "abort"} or not reply.logprobs:
+            self.fail(Reason.ENGINE_ERROR, f"prompt {prompt}: vLLM ended the request: {reply.stop_reason}")
+            return
+        self.keep(prompt, {token: float(entry.logprob) for token, entry in reply.logprobs[0].items()})
+        self.prompt_tokens += len(output.prompt_token_ids)
+        self.cached_tokens += output.num_cached_tokens or 0
+
+    def fail(self, reason: Reason, detail: str) -> None:
+        """The image has no answer; the first reason stays."""
+        self.failure = self.failure or Failure(reason, detail)
+
+    @abstractmethod
+    def keep(self, prompt: int, logprobs: Mapping[int, float]) -> None:
+        """Take the log-probabilities of the first reply token, those that were asked for among them."""
+
+    @abstractmethod
+    def answer(self) -> AnswerT:
+        """What the replies give, or why there is nothing."""
+
+
+class PromptLoop(Generic[AnswerT]):
+    """One set of prompts, ready to be asked about any number of images."""
+
+    def __init__(
+        self,
+        loop: RequestLoop,
+        prompts: QuestionPrompts,
+        asked: Sequence[tuple[int, ...]],
+        tally: Callable[[], Tally[AnswerT]],
+        *,
+        requests_under_way: int = REQUESTS_UNDER_WAY,
+    ) -> None:
+        """Make the parameters of the requests, one object for all that ask for the same tokens.
+
+        Args:
+            loop: feeds the engine.
+            prompts: about a picture.
+            asked: of each prompt, the tokens whose log-probabilities answer it.
+            tally: makes one for an image.
+            requests_under_way: see REQUESTS_UNDER_WAY.
+        """
+        self.loop, self.prompts = loop, prompts
+        self._tally = tally
+        self._requests_under_way = requests_under_way
+        made = {tokens: first_token_params(tokens) for tokens in dict.fromkeys(asked)}
+        self._params = [made[tokens] for tokens in asked]
+
+    def run(self, pictures: Iterable[Picture]) -> list[AnswerT]:
+        """One answer a picture, in their order; raises EngineDead."""
+        tallies: list[Tally[AnswerT]] = []
+        for picture, first in self.loop.prepared(self._first, pictures, at_most=self._requests_under_way):
+            tallies.append(self._tally())
+            if isinstance(first, Failure):
+                tallies[-1].failure = first
+            else:
+                self._ask(picture, first, tallies[-1])
+        self.loop.wait()
+        return [tally.answer() for tally in tallies]
+
+    def _first(self, picture: Picture) -> tuple[Picture, Any]:
+        """The first prompt about a picture, or why it cannot be asked."""
+        try:
+            return picture, self.prompts.first(picture)
+        except Exception as error:  # processors and vLLM raise anything on an odd image
+            return picture, _rejected(0, error)
+
+    def _ask(self, picture: Picture, first: Any, tally: Tally[AnswerT]) -> None:
+        """Submit the prompts about one picture; one that cannot be asked fails the picture."""
+        inputs = self.prompts.inputs(picture, first)
+        for prompt in range(len(self._params)):
+            try:
+                self._submit(picture, prompt, next(inputs), tally)
+            except Exception as error:
+                # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
+                # fails; errors of the engine itself come out of `wait`.
+                tally.failure = tally.failure or _rejected(prompt, error)
+            if tally.failure is not None:
+                return
+            self.loop.wait(self._requests_under_way)
+
+    def _submit(self, picture: Picture, prompt: int, rendered: Any, tally: Tally[AnswerT]) -> None:
+        def done(output: Any) -> None:
+            tally.add(prompt, output)
+
+        self.loop.submit(rendered, self._params[prompt], done, whole=lambda: self.prompts.whole(picture, prompt))
+
+
+def _rejected(prompt: int, error: Exception) -> Failure:
+    return Failure(Reason.REQUEST_REJECTED, f"prompt {prompt}: {type(error).__name__}: {error}")
+
+
+def first_token_params(tokens: tuple[int, ...]) -> Any:
+    """VLLM's parameters of a request for one reply token: the exact log-probabilities of `tokens`, whatever their rank.
+
+    `logprob_token_ids` gives these and no others; `logprobs` stays unset.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0,
+        detokenize=False,
+        logprob_token_ids=list(tokens),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+
+
+class AspectTally(Tally[AspectAnswer]):
+    """Collects the replies about one image, one a question."""
+
+    def __init__(self, questions: int, tokens: AnswerTokens) -> None:
+        """`questions`: Q; `tokens`: what stands for yes and no."""
+        super().__init__()
+        self._tokens = tokens
+        self._p_yes = np.full(questions, np.nan, dtype=np.float32)
+        self._mass = np.zeros(questions, dtype=np.float32)
+
+    def keep(self, prompt: int, logprobs: Mapping[int, float]) -> None:
+        """See Tally."""
+        yes, no = logprobs[self._tokens.yes], logprobs[self._tokens.no]
+        self._p_yes[prompt], self._mass[prompt] = probability_of_yes(yes, no)
+
+    def answer(self) -> AspectAnswer:
+        """The image's probabilities, or why there are none."""
+        if self.failure is None and not self._mass.any():
+            self.fail(Reason.NO_LABEL_MASS, "neither word had a measurable probability for any question")
+        if self.failure is not None:
+            return AspectAnswer(failure=self.failure)
+        return AspectAnswer(self._p_yes, self._mass, self.prompt_tokens, self.cached_tokens)
+
+
+class AspectLoop(PromptLoop[AspectAnswer]):
+    """One set of questions, ready to be asked about any number of images.
+
+    Attributes:
+        tokens: what stands for yes and no.
+    """
+
+    def __init__(
+        self,
+        loop: RequestLoop,
+        prompts: QuestionPrompts,
+        tokens: AnswerTokens,
+        *,
+        questions: int,
+        requests_under_way: int = REQUESTS_UNDER_WAY,
+    ) -> None:
+        """`questions`: Q; `requests_under_way`: see REQUESTS_UNDER_WAY."""
+        self.tokens = tokens
+        asked = [(tokens.yes, tokens.no)] * questions
+        super().__init__(
+            loop, prompts, asked, lambda: AspectTally(questions, tokens), requests_under_way=requests_under_way
+        )
+
+
+class NameTally(Tally[NameAnswer]):
+    """Collects the replies about one image, one a branch."""
+
+    def __init__(self, tree: NameTree) -> None:
+        """`tree`: whose branches are asked."""
+        super().__init__()
+        self._tree = tree
+        self._replies: list[dict[int, float]] = [{} for _ in tree.branches]
+
+    def keep(self, prompt: int, logprobs: Mapping[int, float]) -> None:
+        """See Tally."""
+        self._replies[prompt] = {token: logprobs[token] for token in self._tree.branches[prompt].following}
+
+    def answer(self) -> NameAnswer:
+        """The image's scores, or why there are none."""
+        if self.failure is not None:
+            return NameAnswer(failure=self.failure)
+        scores = self._tree.scores(self._replies)
+        if not np.isfinite(scores).all():
+            detail = f"{int((~np.isfinite(scores)).sum())} of {len(scores)} class names had no measurable probability"
+            return NameAnswer(failure=Failure(Reason.NO_LABEL_MASS, detail))
+        return NameAnswer(scores, self.prompt_tokens, self.cached_tokens)
+
+
+class NameLoop(PromptLoop[NameAnswer]):
+    """One set of names, ready to be scored about any number of images."""
+
+    def __init__(self, loop: RequestLoop, prompts: QuestionPrompts, tree: NameTree, *, requests_under_way: int) -> None:
+        """`prompts`: one a branch of the tree; `requests_under_way`: unfinished ones at most."""
+        asked = [branch.following for branch in tree.branches]
+        super().__init__(loop, prompts, asked, lambda: NameTally(tree), requests_under_way=requests_under_way)

@@ -1,0 +1,95 @@
+"""Proof, before the first image, that spliced prompts are answered as whole ones.
+
+Equal token ids do not prove it: what a model computes from an image beside its ids (positions in height and width of
+M-RoPE, the shape of a grid of tiles) could be lost where the pixels are not sent along. So a few questions about a
+probe are asked both ways.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fgvr.mllm.backend import Picture
+from fgvr.mllm.vllm_engine.private import client_errors
+from fgvr.mllm.vllm_engine.prompts import CannotSplice, PlainPrompts, QuestionPrompts, SplicedPrompts, VllmPrompts
+from fgvr.mllm.vllm_engine.requests import RequestLoop
+from fgvr.mllm.vllm_engine.scoring import AspectLoop
+from fgvr.mllm.yes_no import AnswerTokens
+
+log = logging.getLogger(__name__)
+
+PROBE = Picture.of(Image.new("RGB", (96, 64), (120, 130, 140)))
+WIDE_PROBE = Picture.of(Image.linear_gradient("L").resize((480, 160)).convert("RGB"))
+"""Another shape: more tiles, another grid."""
+
+TOLERANCE = 5e-3
+"""Of p(yes) and label mass. Both ways meet the same cached prefix, so that fp32 gives 0 and bf16 a rounding step."""
+
+
+class WholePrompts(PlainPrompts):
+    """Every question with the pixels."""
+
+    def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
+        """See QuestionPrompts."""
+        for question in range(len(self._questions)):
+            yield self.whole(picture, question)
+
+
+def question_prompts(
+    prompts: VllmPrompts,
+    questions: Sequence[list[int]],
+    *,
+    share_rendering: bool,
+    loop: RequestLoop,
+    tokens: AnswerTokens,
+) -> QuestionPrompts:
+    """Spliced prompts where asked for and proven to be answered alike, else plain ones.
+
+    Args:
+        prompts: the model's.
+        questions: token ids of the whole prompts, placeholders unexpanded.
+        share_rendering: ask for spliced ones.
+        loop: of the engine that answers the probe's questions.
+        tokens: of yes and no.
+
+    Raises EngineDead.
+    """
+    if share_rendering and len(questions) > 1:
+        try:
+            spliced = SplicedPrompts(prompts, questions, PROBE)
+            longest = max(questions, key=len)
+            check_answers(prompts, [questions[0], longest, questions[-1]], loop, tokens)
+        except CannotSplice as reason:
+            log.warning("this model's images are rendered once a question, not once an image: %s", reason)
+        else:
+            return spliced
+    return PlainPrompts(prompts, questions)
+
+
+def check_answers(
+    prompts: VllmPrompts, questions: Sequence[list[int]], loop: RequestLoop, tokens: AnswerTokens
+) -> None:
+    """Ask about a probe in spliced and in whole prompts; raises CannotSplice where the answers differ."""
+    probe = WIDE_PROBE
+    try:
+        prompts.with_picture(max(questions, key=len), probe, whole=True)
+    except client_errors():  # more tiles than the model's length allows; the small one is known to fit
+        probe = PROBE
+    spliced = SplicedPrompts(prompts, questions, probe)
+    answers = []
+    for name, way in (("spliced", spliced), ("whole", WholePrompts(prompts, questions))):
+        # A name of its own: neither way finds what the other one computed.
+        picture = replace(probe, content_id=f"{probe.content_id}-{name}")
+        (answer,) = AspectLoop(loop, way, tokens, questions=len(questions)).run([picture])
+        if answer.failure is not None:
+            raise CannotSplice(f"the {name} prompts of a probe failed: {answer.failure.detail}")
+        answers.append(np.stack([answer.p_yes, answer.label_mass]))
+    one, other = answers
+    if not np.allclose(one, other, rtol=0, atol=TOLERANCE, equal_nan=True):
+        raise CannotSplice(f"p(yes) of a probe is {one[0]} in spliced prompts and {other[0]} in whole ones")

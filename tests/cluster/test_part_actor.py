@@ -1,0 +1,99 @@
+"""A worker's process: how it starts, what it says when it cannot, and what it keeps from one job to the next."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from ray import cloudpickle
+
+from cluster import part_actor
+from cluster.part_actor import PartActor, PartJob
+from fgvr.config.base import Workers
+from fgvr.config.run import Limits
+from fgvr.errors import UserError
+from fgvr.part_worker import Engine
+from fgvr.schemas import ERROR, IMAGE_ID
+from fgvr.tables import Table
+from tests.cluster.boards import Board, Death, Dog
+
+SCHEMA = pa.schema([IMAGE_ID, ("word", pa.string()), ERROR])
+LOADED: list[str] = []
+
+
+class Model:
+    """Says a word, and how often it was told to forget."""
+
+    def __init__(self) -> None:
+        LOADED.append("model")
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+class Worker:
+    def __init__(self, word: str, backend: Any = None) -> None:
+        self.word, self.backend = word, backend
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+
+def refuse() -> Any:
+    raise UserError("mllm.model: there is nothing at /x")
+
+
+def fails() -> Any:
+    try:
+        return {}["rope_scaling"]
+    except KeyError as error:
+        raise RuntimeError("Engine core initialization failed. See root cause above.") from error
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> PartActor:
+    monkeypatch.setattr(part_actor, "limit_threads", lambda _: None)
+    monkeypatch.setattr(part_actor, "Watchdog", Dog)
+    LOADED.clear()
+    return PartActor(Board(), Limits(), 1)  # type: ignore[arg-type]
+
+
+def job(word: str = "a", engine: Engine | None = None) -> bytes:
+    samples = Table("samples", "samples", "f", 1, 0, 1, 1, 0.0)
+    made = PartJob("label", "out", Worker, {"word": word}, SCHEMA, samples, Workers(), engine=engine)
+    return bytes(cloudpickle.dumps(made))
+
+
+def test_an_engine_is_loaded_once_and_forgets_before_the_next_job(actor: PartActor) -> None:
+    engine = Engine("m", Model)
+    assert actor.take("label", job("a", engine)) is None
+    first = actor.worker
+    assert actor.take("aspects", job("b", engine)) is None
+    assert (first.word, actor.worker.word) == ("a", "b")
+    assert first.backend is actor.worker.backend
+    assert (LOADED, actor.worker.backend.forgotten) == (["model"], 1)
+
+
+def test_a_job_without_an_engine_gets_none(actor: PartActor) -> None:
+    assert actor.take("infer", job()) is None
+    assert (actor.worker.backend, LOADED) == (None, [])
+
+
+def test_what_a_person_must_mend_is_said_and_the_process_stays(actor: PartActor) -> None:
+    assert actor.take("label", job(engine=Engine("m", refuse))) == "mllm.model: there is nothing at /x"
+    assert actor.signs.words == []
+
+
+def test_whatever_else_is_wrong_ends_the_process_with_the_engines_own_error(actor: PartActor) -> None:
+    with pytest.raises(Death):
+        actor.take("label", job(engine=Engine("m", fails)))
+    (said,) = actor.signs.words
+    assert said.startswith("label, the start of a worker: RuntimeError: Engine core initialization failed")
+    assert said.endswith("(caused by KeyError: 'rope_scaling')")
+
+
+def test_a_job_that_cannot_be_unpacked_here_is_a_death_and_no_answer(actor: PartActor, tmp_path: Path) -> None:
+    with pytest.raises(Death):
+        actor.take("label", job()[:-20])
+    assert "the start of a worker" in actor.signs.words[0]

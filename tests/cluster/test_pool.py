@@ -1,0 +1,381 @@
+"""What a pool does when processes come, work and die, with processes that answer when the test says so."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+from cluster.part_actor import STOPPED, StageStopped
+from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
+from cluster.waiting import Stalled
+from tests.cluster.boards import Board
+
+
+class Process:
+    """Answers when the test says so."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.calls: deque[tuple[str, tuple[Any, ...], Future[Any]]] = deque()
+        self.ended = False
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        if self.ended:
+            answer.set_exception(ActorDiedError())
+        self.calls.append((method, arguments, answer))
+        return answer
+
+    def end(self) -> None:
+        self.ended = True
+
+    @property
+    def asked(self) -> list[str]:
+        """What it has been asked for and has not answered."""
+        return [" ".join([method, *map(str, arguments)]) for method, arguments, _ in self.calls]
+
+    def answer(self, value: Any = None) -> None:
+        """The first call that is unanswered."""
+        method, arguments, answer = self.calls.popleft()
+        answer.set_result({"part": arguments[0]} if method == "compute" and value is None else value)
+
+    def die(self) -> None:
+        for _, _, answer in self.calls:
+            answer.set_exception(ActorDiedError())
+        self.calls.clear()
+        self.ended = True
+
+
+class Cluster:
+    """The processes of a pool."""
+
+    def __init__(self, minutes: float = 1.0) -> None:
+        self.all: list[Process] = []
+        self.board = Board()
+        self.pool = Pool(self._spawn, self.board, minutes)
+
+    def _spawn(self) -> Process:
+        self.all.append(Process(len(self.all)))
+        return self.all[-1]
+
+    @property
+    def living(self) -> list[Process]:
+        return [process for process in self.all if not process.ended]
+
+    def run(self, parts: int, *, at_once: int = 1, most: int = 1) -> Iterator[dict[str, Any]]:
+        told = [Part(number) for number in range(parts)]
+        return self.pool.run(
+            "label",
+            b"job",
+            told,
+            at_once=at_once,
+            most=most,
+            lives=4,
+            waits_for=lambda left: f"label: {left} parts left",
+        )
+
+    def begin(self, parts: int, **sizes: int) -> "Drawn":
+        return Drawn(self, self.run(parts, **sizes))
+
+
+class Drawn:
+    """A run, drawn on a thread of its own: answers of the test arrive as they do from Ray."""
+
+    def __init__(self, cluster: Cluster, summaries: Iterator[dict[str, Any]]) -> None:
+        self.cluster, self.parts, self.error = cluster, list[int](), None
+        self._thread = Thread(target=self._draw, args=(summaries,), daemon=True)
+        self._thread.start()
+
+    def _draw(self, summaries: Iterator[dict[str, Any]]) -> None:
+        try:
+            self.parts.extend(summary["part"] for summary in summaries)
+        except BaseException as error:
+            self.error = error
+
+    def end(self) -> list[int]:
+        """All parts in the order in which they were finished; raises what the run raised."""
+        self._thread.join(timeout=10)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.parts
+
+
+def until(something: Callable[[], Any]) -> None:
+    """The pool runs beside the test: wait until it has done what it must."""
+    end = time.monotonic() + 10
+    while not something():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def up(process: Process) -> None:
+    """Placed, and its model loaded."""
+    until(lambda: process.asked == ["placed"])
+    process.answer()
+    until(lambda: process.asked[:1] == ["take label b'job'"])
+    process.answer()
+
+
+def test_one_process_computes_all_parts_two_ahead_and_the_last_alone() -> None:
+    cluster = Cluster()
+    run = cluster.begin(4)
+    until(lambda: cluster.all)
+    (process,) = cluster.all
+    up(process)
+    until(lambda: process.asked == ["compute 0 False", "compute 1 False"])
+    process.answer()
+    until(lambda: process.asked == ["compute 1 False", "compute 2 False"])
+    process.answer()
+    until(lambda: process.asked == ["compute 2 False", "compute 3 False"])
+    process.answer()
+    process.answer()
+    assert run.end() == [0, 1, 2, 3]
+    assert not process.ended  # whoever holds the pool ends it, or gives it another job
+    cluster.pool.close()
+    assert process.ended
+
+
+def test_a_pool_grows_at_once_when_a_model_could_be_loaded_and_shrinks_at_the_end() -> None:
+    cluster = Cluster()
+    run = cluster.begin(6, at_once=1, most=4)
+    until(lambda: cluster.all)
+    first = cluster.all[0]
+    assert len(cluster.all) == 1
+    up(first)
+    until(lambda: len(cluster.all) == 4)
+    assert first.asked == ["compute 0 False", "compute 1 False"]
+    second, third, fourth = cluster.all[1:]
+    up(second)
+    until(lambda: second.asked == ["compute 2 False", "compute 3 False"])  # four are left, for four processes
+    up(third)
+    until(lambda: third.asked == ["compute 4 False"])  # two are left: none is held back from a process that is free
+    first.answer()
+    until(lambda: first.asked == ["compute 1 False"])
+    first.answer()
+    until(lambda: first.asked == ["compute 5 False"])
+    until(lambda: fourth.ended)  # it has no place yet, and there is nothing left for it
+    first.answer()
+    until(lambda: first.ended)
+    for process in (second, second, third):
+        process.answer()
+    assert sorted(run.end()) == [0, 1, 2, 3, 4, 5]
+    assert len(cluster.all) == 4
+
+
+def test_parts_of_a_process_that_dies_go_to_others_first_and_it_is_replaced() -> None:
+    cluster = Cluster()
+    run = cluster.begin(5, at_once=2, most=2)
+    until(lambda: len(cluster.all) == 2)
+    one, two = cluster.all
+    up(one)
+    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    up(two)
+    until(lambda: two.asked == ["compute 2 False", "compute 3 False"])
+    one.die()
+    until(lambda: len(cluster.all) == 3)
+    three = cluster.all[2]
+    two.answer()
+    until(lambda: two.asked == ["compute 3 False", "compute 0 False"])
+    up(three)
+    until(lambda: three.asked == ["compute 1 False", "compute 4 False"])
+    for process in (two, two, three, three):
+        process.answer()
+    assert sorted(run.end()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("at_once", "deaths"), [(1, 3), (2, 4), (4, 6)])
+def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int) -> None:
+    cluster = Cluster()
+    run = cluster.begin(9, at_once=at_once, most=9)
+    until(lambda: cluster.all)
+    cluster.board.words = ["RuntimeError: CUDA error: device lost"]
+    for number in range(deaths):  # one after the other, as with a pool of one
+        until(lambda number=number: len(cluster.all) > number)
+        until(lambda number=number: cluster.all[number].asked == ["placed"])
+        cluster.all[number].answer()
+        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        cluster.all[number].die()
+    with pytest.raises(WorkersDoNotStart, match=f"label: {deaths} workers died .* the last one said: Run"):
+        run.end()
+    assert all("take" not in " ".join(process.asked) for process in cluster.living)
+
+
+def test_those_under_way_when_the_last_one_dies_may_still_come_up() -> None:
+    cluster = Cluster()
+    run = cluster.begin(9, at_once=2, most=9)
+    until(lambda: len(cluster.all) == 2)
+    slow, first = cluster.all
+    for process in cluster.all:
+        process.answer()
+    dying = first
+    for number in range(4):
+        until(lambda dying=dying: dying.asked == ["take label b'job'"])
+        dying.die()
+        until(lambda number=number: len(cluster.all) == 3 + number)
+        dying = cluster.all[-1]
+        dying.answer()
+    until(lambda: not dying.calls)
+    assert not dying.ended  # placed behind four deaths: it keeps its place, and loads nothing
+    until(lambda: slow.asked == ["take label b'job'"])
+    slow.answer()
+    until(lambda: dying.asked == ["take label b'job'"])  # models can be loaded
+    until(lambda: len(cluster.all) == 12)  # and the pool grows: four are dead, one is the eighth that is placed
+    for _ in range(9):
+        until(lambda: slow.asked)
+        slow.answer()
+    assert len(run.end()) == 9
+
+
+def test_a_sick_machine_ends_nobodys_job_and_its_last_process_keeps_the_place() -> None:
+    cluster = Cluster()
+    run = cluster.begin(3, at_once=2, most=2)
+    until(lambda: len(cluster.all) == 2)
+    well, sick = cluster.all
+    up(well)
+    for number in range(4):
+        until(lambda sick=sick: sick.asked == ["placed"])
+        sick.answer()
+        until(lambda sick=sick: sick.asked == ["take label b'job'"])
+        sick.die()
+        until(lambda number=number: len(cluster.all) == 3 + number)
+        sick = cluster.all[-1]
+    sick.answer()  # the fifth has its place
+    for _ in range(3):
+        until(lambda: well.asked)
+        well.answer()
+    assert run.end() == [0, 1, 2]
+    assert len(cluster.all) == 6
+    assert not sick.calls  # it was never told to load anything
+
+
+def test_what_a_person_must_mend_ends_the_stage_at_once() -> None:
+    cluster = Cluster()
+    run = cluster.begin(3)
+    until(lambda: cluster.all)
+    cluster.all[0].answer()
+    until(lambda: cluster.all[0].asked == ["take label b'job'"])
+    cluster.all[0].answer("mllm.model: there is nothing at /x")
+    with pytest.raises(StageStopped, match=r"^mllm\.model: there is nothing at /x$"):
+        run.end()
+    run = Cluster().begin(3)
+    until(lambda: run.cluster.all)
+    up(run.cluster.all[0])
+    until(lambda: run.cluster.all[0].asked)
+    run.cluster.all[0].answer({STOPPED: "set the key"})
+    with pytest.raises(StageStopped, match=r"^set the key$"):
+        run.end()
+
+
+def test_an_error_of_the_code_is_raised_as_it_is() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    until(lambda: cluster.all)
+    up(cluster.all[0])
+    until(lambda: cluster.all[0].asked)
+    cluster.all[0].calls.popleft()[2].set_exception(ValueError("not one row per id"))
+    with pytest.raises(ValueError, match="not one row per id"):
+        run.end()
+
+
+def test_a_pool_for_which_there_is_no_room_says_what_it_waits_for() -> None:
+    cluster = Cluster(minutes=0.005)
+    run = cluster.begin(3, at_once=2, most=8)
+    until(lambda: len(cluster.all) == 2)
+    cluster.board.words = ["the node was taken away"]
+    with pytest.raises(Stalled, match=r"label: 3 parts left: no worker gave a sign .* worker: the node was taken away"):
+        run.end()
+    assert [process.asked for process in cluster.all] == [["placed"], ["placed"]]
+
+
+def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> None:
+    cluster = Cluster()
+    run = cluster.begin(2)
+    for number in range(4):
+        until(lambda number=number: len(cluster.all) > number)
+        up(cluster.all[number])
+        until(lambda number=number: cluster.all[number].asked == ["compute 0 False", "compute 1 False"])
+        cluster.board.words = ["out of memory"]
+        cluster.all[number].die()
+    with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work \(ActorDied.*said: out of memory"):
+        run.end()
+
+
+def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none() -> None:
+    cluster = Cluster()
+    cluster.pool.keeps_idle = True
+    run = cluster.begin(3, at_once=4, most=4)
+    until(lambda: len(cluster.all) == 3)  # no more than there are parts
+    one, two, three = cluster.all
+    up(one)
+    up(two)
+    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    until(lambda: two.asked == ["compute 2 False"])
+    until(lambda: three.ended)  # it has no place, and nothing waits for it
+    for process in (two, one, one):
+        process.answer()
+    assert sorted(run.end()) == [0, 1, 2]
+    assert cluster.living == [one, two]
+    cluster.board.words = ["of the job before"]
+    two.ended = True  # killed while no stage used it: the next call says so
+    run = cluster.begin(4, at_once=1, most=2)
+    until(lambda: one.asked == ["take label b'job'"])
+    one.answer()
+    until(lambda: len(cluster.all) == 4)
+    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    up(cluster.all[3])
+    until(lambda: cluster.all[3].asked == ["compute 2 False", "compute 3 False"])
+    for process in (one, one, cluster.all[3], cluster.all[3]):
+        process.answer()
+    assert len(run.end()) == 4
+    assert cluster.board.words == []
+    run = cluster.begin(1, at_once=1, most=1)
+    until(lambda: cluster.living == [one])  # a smaller pool gives the surplus back
+    until(lambda: one.asked)
+    one.answer()
+    until(lambda: one.asked)
+    one.answer()
+    assert run.end() == [0]
+
+
+def test_a_process_that_is_placed_late_asks_for_the_place_of_what_is_idle() -> None:
+    cluster = Cluster(minutes=0.002)
+    asked: list[int] = []
+
+    def starved() -> None:
+        asked.append(1)
+        cluster.all[0].answer()
+
+    cluster.pool.starved = starved
+    run = cluster.begin(1)
+    until(lambda: asked == [1])
+    until(lambda: cluster.all[0].asked)
+    cluster.all[0].answer()
+    until(lambda: cluster.all[0].asked)
+    cluster.all[0].answer()
+    assert run.end() == [0]
+
+
+def test_of_many_parts_each_is_asked_for_once_and_few_are_under_way() -> None:
+    asked, most = [], 0
+
+    class Quick(Process):
+        def call(self, method: str, *arguments: Any) -> Future[Any]:
+            answer: Future[Any] = Future()
+            answer.set_result({"part": arguments[0]} if method == "compute" else None)
+            asked.extend(arguments[:1] if method == "compute" else [])
+            return answer
+
+    pool = Pool(lambda: Quick(0), Board(), 1.0)
+    parts = (Part(number) for number in range(5_000))
+    done = []
+    for summary in pool.run("label", b"", parts, at_once=1, most=100, lives=4, waits_for=str):
+        done.append(summary["part"])
+        most = max(most, len(asked) - len(done))
+    assert asked == sorted(done) == list(range(5_000))
+    assert 100 < most <= 200  # two at each of a hundred processes
