@@ -21,7 +21,7 @@ lines of its text. Totals of lines and shares hold `__init__.py` files, too.
   - `a trainer`, `a backend`, `a stage`: modules in whose code one that exists is named (NAMED): what somebody who adds
     another by its example must look at. Words of code and file names count, those of comments and docstrings do not.
   - `…, by the book`: modules that the page `extending.md` of the docs names in its section about it, once there is one.
-- `--help`: CPU seconds of every script of `pipelines/` and `tune/` that has a command line, the median of three.
+- `--help`: CPU seconds of every script of `pipelines/` and `tune/` with a command line, the median of `--repeat` rounds.
 
 Of a run: seconds from the start of its last session to its last sign of life, and of each stage. How often the demo
 starts an engine is counted while it runs: `python -m benchmarks.speed.demo`.
@@ -325,8 +325,8 @@ def by_the_book(page: Path, product: Product) -> dict[str, float]:
     return found
 
 
-def help_cost(root: Path) -> dict[str, float]:
-    """CPU seconds of `--help`, a script each, the median of three."""
+def help_cost(root: Path, repeat: int) -> dict[str, float]:
+    """CPU seconds of `--help`, a script each, the median of some rounds."""
     scripts = [
         path
         for package in ("pipelines", "tune")
@@ -336,7 +336,7 @@ def help_cost(root: Path) -> dict[str, float]:
     found = {}
     for script in scripts:
         times = []
-        for _ in range(3):
+        for _ in range(repeat):
             before = os.times()
             command = [sys.executable, str(script), "--help"]
             environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -376,6 +376,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--revisions", nargs="+", help="of git, a column each; default: the files as they lie here")
     parser.add_argument("--help-cost", action="store_true", help="run --help of every script, too")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of --help-cost; default: %(default)s")
     parser.add_argument("--run", type=Path, help="folder of a finished run (of this checkout)")
     parser.add_argument("--behind", help="list what is behind the counts whose name holds this")
     args = parser.parse_args()
@@ -386,7 +387,7 @@ def main() -> None:
             measures = measure(product)
             measures.numbers |= by_the_book(root / "docs" / "extending.md", product)
             if args.help_cost:
-                measures.numbers |= help_cost(root)
+                measures.numbers |= help_cost(root, args.repeat)
         if args.run is not None:
             measures.numbers |= of_run(args.run)
         found[revision or "here"] = measures
