@@ -21,7 +21,7 @@ lines of its text. Totals of lines and shares hold `__init__.py` files, too.
   - `a trainer`, `a backend`, `a stage`: modules in whose code one that exists is named (NAMED): what somebody who adds
     another by its example must look at. Words of code and file names count, those of comments and docstrings do not.
   - `…, by the book`: modules that the page `extending.md` of the docs names in its section about it, once there is one.
-- `--help`: CPU seconds of every script of `pipelines/` and `tune/` with a command line, the median of `--repeat` rounds.
+- `--help`: CPU seconds of every script of `pipelines/` and `tune/`, the median of `--repeat` rounds.
 
 Of a run: seconds from the start of its last session to its last sign of life, and of each stage. How often the demo
 starts an engine is counted while it runs: `python -m benchmarks.speed.demo`.
