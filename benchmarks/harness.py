@@ -248,16 +248,25 @@ class _Tree:
             unseen += max(0.0, waited - seen)
         return sum(self._used.values()) + unseen
 
+    def _key(self, process: Any) -> tuple[int, float] | None:
+        """What tells a process from a later one of the same number; None: it ended since."""
+        try:
+            return process.pid, process.create_time()
+        except self._psutil.Error:
+            return None
+
     def look(self) -> int:
         """Count what is there now; how many processes that is, those that ended and were not waited for left out."""
         children = [one for one in self._me.children(recursive=True) if one.pid not in self._before]
-        keys = {one.pid: (one.pid, one.create_time()) for one in children}
+        keys = {one.pid: key for one in children if (key := self._key(one)) is not None}
         memory = time.monotonic() >= self._next
         pss = alive = 0
         for one in children:
+            key = keys.get(one.pid)
+            if key is None:
+                continue
             try:
                 times, parent = one.cpu_times(), keys.get(one.ppid())
-                key = keys[one.pid]
                 self._used[key] = times.user + times.system
                 self._waited[key] = times.children_user + times.children_system
                 if parent is not None:

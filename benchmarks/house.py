@@ -14,13 +14,14 @@ lines of its text. Totals of lines and shares hold `__init__.py` files, too.
   package's `__init__.py` has the name from. Imports inside functions count, those under `if TYPE_CHECKING` do not.
 - `import circles, files`: groups of modules that import each other, directly or around; `folders`: the same of folders,
   where a folder imports another one if a module right in it does. `one importer`: modules that just one file imports.
-- `files to open`: modules that a reader meets.
-  - `one row's way`: all that is imported, directly or around, by what a photo goes through: listing, the workers of the
-    row-parallel stages and the parts that they work on, candidate sets, and both trainings (WAY).
+- `files to open`: what a reader meets: modules, and packages whose `__init__.py` defines something itself.
+  - `one row's way`: all that is imported, directly or around, by what a photo's row goes through from the samples table
+    to its prediction: the workers of the row-parallel stages and the parts that they work on, candidate sets, and both
+    trainings (WAY). Listing photos is not in it: a row passes one of a dozen sources.
   - `a trainer`, `a backend`, `a stage`: modules in whose code one that exists is named (NAMED): what somebody who adds
     another by its example must look at. Words of code and file names count, those of comments and docstrings do not.
   - `…, by the book`: modules that the page `extending.md` of the docs names in its section about it, once there is one.
-- `--help`: CPU seconds of every script of `pipelines/` and `tune/` that has a command line, the median of three.
+- `--help`: CPU seconds of every script of `pipelines/` and `tune/`, the median of `--repeat` rounds.
 
 Of a run: seconds from the start of its last session to its last sign of life, and of each stage. How often the demo
 starts an engine is counted while it runs: `python -m benchmarks.speed.demo`.
@@ -40,7 +41,7 @@ import tarfile
 import tempfile
 import tokenize
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,8 +52,10 @@ from benchmarks import harness
 
 PRODUCT: Final = ("fgvr", "cluster", "pipelines", "tune")
 SHORT: Final = 60
+MOST_PACKAGES: Final = 5
+"""Packages through which a name is followed to its definition."""
 WAY: Final = (
-    *("read_source", "LabelWorker", "EmbedWorker", "AspectWorker", "InferWorker", "run_parts"),
+    *("LabelWorker", "EmbedWorker", "AspectWorker", "InferWorker", "run_parts"),
     *("candidate_sets", "train_near", "train_student"),
 )
 """Classes and functions that a photo's row goes through; the modules that define them are where a reader starts."""
@@ -100,6 +103,11 @@ class Source:
     def imports(self) -> list[ast.Import | ast.ImportFrom]:
         """Import statements, those in functions too, without those for type checkers alone."""
         return list(_imports(self.tree))
+
+    @cached_property
+    def defined(self) -> set[str]:
+        """Classes and functions at its top level."""
+        return {node.name for node in self.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
     def comments(self) -> int:
         """Comments that are for people."""
@@ -166,7 +174,7 @@ class Product:
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
-        """Module → modules that define what it imports; packages are seen through."""
+        """File → files that define what it imports; a package that only hands on is seen through."""
         return {
             source.name: {one for found in source.imports for one in self._targets(source, found)} - {source.name}
             for source in self.files.values()
@@ -192,34 +200,27 @@ class Product:
         source = self.files.get(module)
         if source is None:
             return
-        if source.is_module or name is None or depth > 4:
-            if source.is_module:
-                yield module
+        if source.is_module or name in source.defined:
+            yield module
             return
-        for statement in source.imports:
+        for statement in source.imports if name is not None and depth < MOST_PACKAGES else ():
             if isinstance(statement, ast.ImportFrom) and name in {one.asname or one.name for one in statement.names}:
                 original = next(one.name for one in statement.names if (one.asname or one.name) == name)
                 yield from self._owner(statement.module or "", original, depth + 1)
 
     def closure(self, start: Iterable[str]) -> set[str]:
-        """Modules that these import, directly or around, themselves included."""
+        """Files that these import, directly or around, themselves included."""
         seen, left = set(start), list(start)
         while left:
             new = self.graph[left.pop()] - seen
             seen |= new
             left += new
-        return {name for name in seen if self.files[name].is_module}
+        return seen
 
     def defining(self, names: Iterable[str]) -> list[str]:
-        """Modules that define classes or functions of these names; a name that none defines is left out."""
+        """Files that define classes or functions of these names; a name that none defines is left out."""
         wanted = set(names)
-        return [
-            source.name
-            for source in self.modules
-            if any(
-                isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in wanted for node in source.tree.body
-            )
-        ]
+        return [source.name for source in self.files.values() if wanted & source.defined]
 
     def naming(self, pattern: str) -> list[Source]:
         """Modules in whose code one of the words stands as a whole."""
@@ -255,12 +256,15 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     return sorted(found, key=len, reverse=True)
 
 
-def folders(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The graph of the folders that modules lie in."""
+def folders(graph: Mapping[str, set[str]], packages: Collection[str] = ()) -> dict[str, set[str]]:
+    """The graph of the folders that files lie in; `packages` are names of folders themselves (`__init__.py`)."""
+
+    def folder(name: str) -> str:
+        return name if name in packages else name.rpartition(".")[0]
+
     made: dict[str, set[str]] = {}
     for name, others in graph.items():
-        here = name.rpartition(".")[0]
-        made.setdefault(here, set()).update(other.rpartition(".")[0] for other in others)
+        made.setdefault(folder(name), set()).update(map(folder, others))
     return {here: {other for other in others if other != here} for here, others in made.items()}
 
 
@@ -278,9 +282,8 @@ def measure(product: Product) -> Measures:
     lines = sum(source.lines for source in product.files.values())
     statements = [node for source in product.files.values() for node in source.imports]
     import_lines = sum((node.end_lineno or node.lineno) - node.lineno + 1 for node in statements)
-    graph = {name: {o for o in others if product.files[o].is_module} for name, others in product.graph.items()}
-    graph = {name: others for name, others in graph.items() if product.files[name].is_module}
-    of_files, of_folders = circles(graph), circles(folders(graph))
+    graph, packages = product.graph, {one.name for one in product.files.values() if not one.is_module}
+    of_files, of_folders = circles(graph), circles(folders(graph, packages))
     importers = Counter(other for others in product.graph.values() for other in others)
     made = Measures()
     made.numbers |= {
@@ -322,8 +325,8 @@ def by_the_book(page: Path, product: Product) -> dict[str, float]:
     return found
 
 
-def help_cost(root: Path) -> dict[str, float]:
-    """CPU seconds of `--help`, a script each, the median of three."""
+def help_cost(root: Path, repeat: int) -> dict[str, float]:
+    """CPU seconds of `--help`, a script each, the median of some rounds."""
     scripts = [
         path
         for package in ("pipelines", "tune")
@@ -333,7 +336,7 @@ def help_cost(root: Path) -> dict[str, float]:
     found = {}
     for script in scripts:
         times = []
-        for _ in range(3):
+        for _ in range(repeat):
             before = os.times()
             command = [sys.executable, str(script), "--help"]
             environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -373,6 +376,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--revisions", nargs="+", help="of git, a column each; default: the files as they lie here")
     parser.add_argument("--help-cost", action="store_true", help="run --help of every script, too")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of --help-cost; default: %(default)s")
     parser.add_argument("--run", type=Path, help="folder of a finished run (of this checkout)")
     parser.add_argument("--behind", help="list what is behind the counts whose name holds this")
     args = parser.parse_args()
@@ -383,7 +387,7 @@ def main() -> None:
             measures = measure(product)
             measures.numbers |= by_the_book(root / "docs" / "extending.md", product)
             if args.help_cost:
-                measures.numbers |= help_cost(root)
+                measures.numbers |= help_cost(root, args.repeat)
         if args.run is not None:
             measures.numbers |= of_run(args.run)
         found[revision or "here"] = measures

@@ -1,6 +1,6 @@
-r"""What an engine's thread does beside the engine: CPU per photo outside its steps; images per second by threads.
+"""What an engine's thread does beside the engine: CPU per photo outside its steps; images per second by threads.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed/engine_thread.py --images 1000 --side 640
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.engine_thread --images 1000 --side 640
 
 Photos of `--side` pixels are drawn once as JPEG files. Then, with the demo's model in vLLM (or `--model`):
 
@@ -11,7 +11,6 @@ Photos of `--side` pixels are drawn once as JPEG files. Then, with the demo's mo
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from benchmarks import harness
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.config.models import VllmBackend
@@ -63,33 +63,30 @@ class StepClock:
         engine._loop._engine.step = timed
 
 
-def measured(name: str, clock: StepClock, count: int, work: Callable[[], Any]) -> None:
-    """Run and print one line."""
+def measured(name: str, clock: StepClock, count: int, work: Callable[[], Any], table: harness.Table) -> None:
+    """Run and print one row, CPU ms per photo but for the last column."""
     inside, steps = clock.seconds, clock.steps
     wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
     work()
     wall, thread, process = time.perf_counter() - wall, time.thread_time() - thread, time.process_time() - process
     inside = clock.seconds - inside
-    print(
-        f"{name:8} {1e3 * (thread - inside) / count:7.2f} ms outside steps, {1e3 * inside / count:7.2f} ms in "
-        f"{(clock.steps - steps) / count:5.2f} steps, {1e3 * process / count:7.2f} ms of the process, "
-        f"{1e3 * wall / count:7.2f} ms wall per photo",
-        flush=True,
-    )
+    seconds = (thread - inside, inside, process, wall)
+    outside, stepping, whole, waited = (1e3 * one / count for one in seconds)
+    table.row(name, outside, stepping, (clock.steps - steps) / count, whole, waited)
 
 
 def main() -> None:
     """Measure, and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=640)
+    parser = harness.parser(__doc__)
+    parser.add_argument("--images", type=int, default=1000, help="photos of each row; default: %(default)s")
+    parser.add_argument("--side", type=int, default=640, help="width of a photo, pixels; default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="most threads of preprocessing")
     parser.add_argument("--model", default="demo", help="the demo's, or a checkpoint's folder")
     parser.add_argument("--max-model-len", type=int, help="of the checkpoint's prompts")
     parser.add_argument("--questions", type=int, default=10)
     given = parser.parse_args()
     config = VllmBackend(model=given.model, cpu_kv_cache_gb=0.5, max_model_len=given.max_model_len)
-    with tempfile.TemporaryDirectory() as scratch:
+    with harness.reporting(given) as report, tempfile.TemporaryDirectory() as scratch:
         count = given.images
         uris = photos(Path(scratch), (2 + given.threads) * count, given.side)  # new ones each time: nothing is kept
         engine = VllmEngine(config)
@@ -100,9 +97,11 @@ def main() -> None:
         aspects = AspectWorker(AspectSettings(config, task, 0.0, ImageLimits(), threads=2), engine)
         few = pa.table({"image_id": range(2), "uri": uris[-2:]})
         labels.process(few), aspects.process(few)
+        columns = {"": "<9", "outside steps": ">14.2f", "in steps": ">10.2f", "steps": ">7.2f", "process": ">9.2f"}
+        table = report.table({**columns, "wall ms": ">9.2f"})
         for name, worker, some in (("label", labels, uris[:count]), ("aspects", aspects, uris[count : 2 * count])):
             rows = pa.table({"image_id": range(count), "uri": some})
-            measured(name, clock, count, partial(worker.process, rows))
+            measured(name, clock, count, partial(worker.process, rows), table)
         ids = engine._prompts.ids(image_conversation(PROMPT))
         for threads in range(1, given.threads + 1):
             first = (1 + threads) * count
@@ -112,7 +111,7 @@ def main() -> None:
                 begun, cpu = time.perf_counter(), time.process_time()
                 list(pool.map(lambda picture: engine._prompts.with_picture(ids, picture, whole=True), pictures[4:]))
                 wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
-            print(
+            report.say(
                 f"preprocessing on {threads} thread(s): {(count - 4) / wall:.0f} images/s,"
                 f" {1e3 * cpu / (count - 4):.2f} ms CPU per photo"
             )

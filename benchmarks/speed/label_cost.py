@@ -16,6 +16,7 @@ costs: interpreters, imports, engines, servers. `answered alike` is the share of
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def plain(folder: Path) -> harness.Cost:
     """This module in a process of its own, which runs `ask`."""
     command = [*harness.this_command(), "--ask", str(folder)]
     environment = {
-        "VLLM_CPU_KVCACHE_SPACE": str(VllmBackend().cpu_kv_cache_gb),
+        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(VllmBackend().cpu_kv_cache_gb)),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, as the command's worker has it
     }
     return harness.run_measured(command, environment=environment, log=folder / "plain.log")

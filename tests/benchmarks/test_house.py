@@ -4,21 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.house import Product, by_the_book, circles, folders, measure
+from benchmarks.harness import ROOT
+from benchmarks.house import NAMED, WAY, Product, by_the_book, circles, folders, measure
 
 FILES = {
     "fgvr/__init__.py": '"""The package."""\n',
-    "fgvr/data/__init__.py": "from fgvr.data.read import read_source\n",
+    "fgvr/data/__init__.py": "from fgvr.data.read import run_parts\n",
     # Lazy imports count, those for type checkers do not.
     "fgvr/data/read.py": (
         "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from fgvr.other import Other\n\n\n"
-        "def read_source():\n    from fgvr.data import write\n\n    return write\n"
+        "def run_parts():\n    from fgvr.data import write\n\n    return write\n"
     ),
     "fgvr/data/write.py": "# why\nimport fgvr.data.read  # noqa: F401\n",
     "fgvr/other.py": '"""makd is no word of code here."""\n\n\nclass Other:\n    pass\n',
     # The package's name is seen through to the file that defines it.
     "pipelines/makd.py": (
-        "from fgvr.data import read_source\nfrom fgvr.other import (\n    Other,\n)\n\nread_source(Other)\n"
+        "from fgvr.data import run_parts\nfrom fgvr.other import (\n    Other,\n)\n\nrun_parts(Other)\n"
     ),
     "pipelines/full.py": 'STAGES = ("makd",)\n',
 }
@@ -71,3 +72,23 @@ def test_what_the_page_about_extending_names(product, tmp_path):
     named = "`pipelines/makd.py`, `pipelines/full.py`, again `pipelines/makd.py`"
     page.write_text(f"# Extending\n\n## Add a trainer\n\n{named}\n")
     assert by_the_book(page, product) == {"files to open: a trainer, by the book": 2}
+
+
+def test_a_package_that_defines_something_is_a_file_to_open(tmp_path):
+    for name, text in {
+        "fgvr/data/__init__.py": "from fgvr.data.rows import Rows\n\n\ndef read():\n    return Rows\n",
+        "fgvr/data/rows.py": "class Rows:\n    pass\n",
+        "fgvr/use.py": "from fgvr.data import Rows, read\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    product = Product.read(tmp_path)
+    assert product.graph["fgvr.use"] == {"fgvr.data", "fgvr.data.rows"}
+    assert product.defining(["read"]) == ["fgvr.data"]
+
+
+def test_what_the_counts_start_from_is_still_there():
+    # A renamed worker or trainer would make the counts smaller without a word.
+    product = Product.read(ROOT)
+    assert all(product.defining([name]) for name in WAY)
+    assert all(product.naming(words) for words in NAMED.values())
