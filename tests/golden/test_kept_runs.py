@@ -98,7 +98,7 @@ def test_a_finished_run_is_found_finished_and_not_one_file_of_it_changes(tmp_pat
 
 
 def interrupted(place: Path) -> tuple[Path, Path]:
-    """The run, killed after two of its student's six epochs, two parts of the answers lost; and the student's folder."""
+    """The run, killed after two of its student's six epochs, two parts of answers lost; and the student's folder."""
     run = unpacked("run_finished.tar.gz", place)
     (answers,) = (run / "tables" / "answers").iterdir()
     for name in (MANIFEST, "part-00000002.parquet", "part-00000004.parquet"):
