@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.request_tokens import UNKNOWN_IMAGE
 from pipelines.asks import Ask, Load
 from pipelines.photo_counts import Photos
-from pipelines.rates import ASSUMED_BILLIONS, NAMES_A_SECOND, QUESTIONS_50_A_SECOND
+from pipelines.rates import NAMES_A_SECOND, QUESTIONS_50_A_SECOND
 
 NOTICED_SECONDS, NOTICED_USD = 600.0, 1.0
 """Below both nobody minds that naming every photo would be cheaper still."""
@@ -77,7 +78,7 @@ class Bill:
         if self.free:
             stages = ", ".join(f"{line.ask.stage} {line.load.requests:,.0f}" for line in self.lines)
             return [f"requests to come: {stages} ({_who(self.lines)})"]
-        rows = [("to be asked", "photos", "requests", "tokens in", "tokens out", "hours", "US$")]
+        rows: list[tuple[str, ...]] = [("to be asked", "photos", "requests", "tokens in", "tokens out", "hours", "US$")]
         rows += [_cells(line.ask.stage, line) for line in self.lines]
         if len(self.lines) > 1:
             every = Line(self.lines[0].ask, 0, self.load, self.seconds, self.usd)

@@ -89,7 +89,8 @@ def remove(
 
     Kinds that are not this program's own are left alone unless they are `named`.
     """
-    gone, busy = [], []
+    gone: list[Entry] = []
+    busy: list[Entry] = []
     for kind, entries in kinds.items():
         if kind not in disk_cache.KINDS and kind not in named:
             continue

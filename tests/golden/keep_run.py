@@ -49,6 +49,8 @@ INTERRUPTED = {
     "makd.epochs": "6",
     "evaluate.methods": "[near, makd]",
 }
+STUDENT = ("base", "makd", "predictions", "eval_base", "eval_makd", "eval_aspects", "report")
+"""Tables that are of another student there."""
 GONE = ("mlflow.db", "mlartifacts", "mlflow_run.json", "owner", "outbox", "session.json", "replies")
 """Of the machine on which the run was made: who worked on it, and where MLflow's store is."""
 
@@ -60,7 +62,7 @@ def arguments(folder: Path, more: dict[str, str]) -> list[str]:
 
 
 def make(place: Path) -> None:
-    """Both runs, and their archives in this folder."""
+    """Both runs, and what is kept of them in this folder."""
     finished, interrupted = place / "finished", place / "interrupted"
     command = [sys.executable, str(ROOT / "pipelines" / "full.py")]
     subprocess.run(
@@ -70,18 +72,11 @@ def make(place: Path) -> None:
     shutil.copytree(finished, interrupted)
     for name in GONE:
         _remove(interrupted / NAME / name)
-    for name in ("base", "makd", "predictions", "eval_base", "eval_makd", "eval_aspects", "report"):
+    for name in STUDENT:
         _remove(interrupted / NAME / "tables" / name)
-    (answers,) = (interrupted / NAME / "tables" / "answers").iterdir()
-    (answers / "manifest.json").unlink()
-    (answers / "part-00000002.parquet").unlink()
-    (answers / "part-00000004.parquet").unlink()
     _kill_in_training([*command, *arguments(interrupted, INTERRUPTED)], interrupted / NAME / "tables" / "makd")
-    (answers / "manifest.json").unlink()
-    (answers / "part-00000002.parquet").unlink()
-    (answers / "part-00000004.parquet").unlink()
-    pack(finished / NAME, FOLDER / "run_finished.tar.gz")
-    pack(interrupted / NAME, FOLDER / "run_interrupted.tar.gz")
+    pack(finished / NAME, FOLDER / "run_finished.tar.gz", NAME)
+    pack(interrupted / NAME / "tables" / "makd", FOLDER / "student_interrupted.tar.gz", "makd")
 
 
 def _kill_in_training(command: list[str], table: Path) -> None:
@@ -101,8 +96,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def pack(run: Path, archive: Path) -> None:
-    """The run without what is large and never read again, or of this machine."""
+def pack(folder: Path, archive: Path, name: str) -> None:
+    """A folder of a run without what is large and never read again, or of this machine."""
 
     def kept(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         parts = Path(entry.name).parts
@@ -118,7 +113,7 @@ def pack(run: Path, archive: Path) -> None:
         return entry
 
     with tarfile.open(archive, "w:gz") as file:
-        file.add(run, arcname=NAME, filter=kept)
+        file.add(folder, arcname=name, filter=kept)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,11 @@ WRONG_VALUE = {
     "cluster/local_cluster.py": ["--workers", "two"],
 }
 """Of scripts with flags of their own; of the others one of the config's is given a word for a number."""
-SUITS = {"pipelines/detect.py": ["--config", "scenes"], "pipelines/looks.py": ["--aspects.with_labels", "true"]}
+SUITS = {
+    "pipelines/detect.py": ["--config", "scenes"],
+    "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
+    "pipelines/looks.py": ["--aspects.with_labels", "true"],
+}
 """What the scripts need that cannot do anything for the demo."""
 STARTER = """
 import contextlib, io, json, runpy, sys
