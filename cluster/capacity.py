@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from cluster import session
 from cluster.session import SessionError
-from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 
 log = logging.getLogger(__name__)
@@ -147,15 +146,16 @@ def _asked(workers: Workers | TrainWorkers) -> str:
     return f"workers with {', '.join(parts)} each"
 
 
-def check_all(config: Config) -> None:
-    """`check_capacity` of every stage, so that a whole run does not stop half-way. Raises SessionError.
+def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
+    """`check_capacity` of the workers at these fields of the config, so that a whole run does not stop half-way.
 
     Where no worker is up yet there is nothing to compare with: each stage says what it waits for when it begins.
+    Raises SessionError.
     """
     if not session.is_own() and no_workers(cluster_nodes()):
         log.info("the cluster's head gives no cores away and no worker node is up yet: stages wait for some to start")
         return
-    for field, workers in worker_fields(config):
+    for field, workers in fields:
         check_capacity(field, workers)
 
 

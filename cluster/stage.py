@@ -6,22 +6,21 @@ tables it reads, models, prompts, and the schema version. Another config is anot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel
 
 from cluster import lease
 from cluster.begun import Begun, limits_raised
 from cluster.capacity import worker_fields
+from cluster.fingerprint import fingerprint_of, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
@@ -32,24 +31,15 @@ from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.config.data import ImageLimits
 from fgvr.failure_limit import allowed_failures
 from fgvr.failures import Example, Failures, shown_uri, table_place
-from fgvr.images import PIXELS
-from fgvr.mllm.openai_server.cache import with_run_replies
 from fgvr.part_worker import REMARKS
 from fgvr.safe_text import safe
-from fgvr.schemas import SCHEMA_VERSION
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 from fgvr.versions import Environment, environment, mixture
 
 log = logging.getLogger(__name__)
-
-
-def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
-    """Names a set of images, int64 [n] ascending, in a fingerprint."""
-    return hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
 @dataclass
@@ -164,12 +154,7 @@ class RunContext:
     tracker: Tracker
     tables: list[Table] = field(default_factory=list)
     record: RunRecord | None = None
-    computes: ClassVar[bool] = True
-    """False: it only looks for what is there; nothing is measured, asked or started for what is not."""
     _mixture_said: bool = False
-
-    def __post_init__(self) -> None:
-        self.config = with_run_replies(self.config, self.folder)
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a file of the run folder's own: what was settled once for all later sessions.
@@ -193,6 +178,7 @@ class RunContext:
         inputs: Sequence[Table],
         compute: Callable[[StageFolder], StageSummary],
         workers: Workers | TrainWorkers | None = None,
+        versions: Mapping[str, str] | None = None,
     ) -> Table:
         """The stage's table: found finished, or computed by `compute` and committed.
 
@@ -203,11 +189,12 @@ class RunContext:
             inputs: tables that the stage reads.
             compute: writes parts and files into the folder and says what it wrote.
             workers: that compute it, whose kind of device the manifest states; None: the driver.
+            versions: of inputs that stand in the fingerprint as another version than today's, by their names.
 
         Raises:
             TooManyFailures: more rows failed than run.max_error_share allows.
         """
-        fingerprint = fingerprint_of(name, decides, inputs)
+        fingerprint = fingerprint_of(name, decides, inputs, versions)
         uri = storage.join(self.folder, "tables", name, fingerprint)
         if self.record is not None:
             self.record.stage(name, fingerprint)
@@ -309,34 +296,6 @@ def _placed(example: Example, samples: Table) -> Example:
     except (OSError, KeyError, pa.ArrowException):
         return example
     return replace(example, uri=shown_uri(uri))
-
-
-def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table]) -> str:
-    """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits."""
-    text = json.dumps(
-        [name, SCHEMA_VERSION, plain(decides), [[table.name, table.version] for table in inputs]], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """Config parts as JSON types, without what only says where and how wide a stage runs."""
-    if isinstance(value, BaseModel):
-        return _of_part(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
-
-
-def _of_part(value: BaseModel) -> dict[str, Any]:
-    if isinstance(value, Workers | TrainWorkers):
-        return {}  # which rows are in which file, the table's folder says: cluster.stage_files.rows_per_part
-    if isinstance(value, ImageLimits):
-        # What an image may cost decides nothing but which rows failed: see `RunContext.stage`.
-        return {"cut_bottom": value.cut_bottom, "pixels": PIXELS}
-    return {name: plain(getattr(value, name)) for name in type(value).model_fields}
 
 
 def _reopen(uri: str, before: Table | None) -> Table | None:

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from cluster import tracking_store
 from cluster.beats import leave
 from cluster.console import quiet_before_start
+from cluster.fingerprint import plain
 from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
 from cluster.stage_files import finished
 from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
@@ -197,8 +198,6 @@ class Tracker:
     @contextmanager
     def stage(self, name: str, decides: Any) -> Iterator[StageRun]:
         """A nested run that fails with the stage and carries what decides its content as parameters."""
-        from cluster.stage import plain
-
         note = Note.new(run_name(name))
         note.news.params, renamed = named(flat(plain(decides)))
         note.news.tags = names_tag(renamed)

@@ -1,27 +1,24 @@
 """What the stages that ask a model will ask: of how many photos, with how many requests and tokens.
 
 Estimates from the config and counts of photos. A limit of tokens counts as used up, so that the tokens of answers are
-the most there can be.
+the most there can be. Each stage says itself what it asks (`Stage.asks`); here is what several of them have in common.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fgvr.config import Config, Mllm
 from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
-from fgvr.demo.questions import QUESTIONS
-from fgvr.evaluation import UNLABELLED_IMAGES
-from fgvr.mllm.questions import MAX_CLASS_NAMES, read_questions
-from fgvr.mllm.request_tokens import FRAME, UNKNOWN_IMAGE, image_tokens, text_tokens
-from pipelines.label import label_settings
-from pipelines.methods import findr
-from pipelines.methods.finer import configured_model
-from pipelines.needs import Target, asking
 from pipelines.photo_counts import Photos
+from pipelines.registry import stage_of
+from pipelines.stage import Look, Run, closure, model_of, per_run, workers_at
+
+if TYPE_CHECKING:
+    from fgvr.mllm.label_worker import LabelSettings
 
 NAME_TOKENS = 5
 QUESTION_TOKENS = 12
@@ -51,6 +48,21 @@ _SUMS = ("requests", "prompt", "cached", "output")
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a stage asks.
+
+    Attributes:
+        rows: of its table.
+        row: what a row takes.
+        at_most: fewer rows, where near-duplicates are found or answers are shared.
+    """
+
+    rows: int
+    row: Load
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
 class Ask:
     """A stage that asks.
 
@@ -71,139 +83,82 @@ class Ask:
     at_most: bool = False
 
 
-def asks(config: Config, photos: Photos, targets: Iterable[Target]) -> list[Ask]:
-    """The stages that the targets need and that ask a model, in the order of a run."""
-    sizes = _Sizes(config, photos)
-    return [sizes.ask(stage) for stage in asking(config, photos, targets)]
+def asking(run: Look, tables: Iterable[str]) -> list[str]:
+    """The tables that these need and for which a model is asked, in the order of a run."""
+    return [name for name in closure(run, tables) if stage_of(name).model(run.config) is not None]
 
 
-def naming_all(config: Config, photos: Photos) -> Ask:
+def asks(run: Look, tables: Iterable[str]) -> list[Ask]:
+    """What they ask, each of how many photos."""
+    return [_ask(run, name) for name in asking(run, tables)]
+
+
+def naming_all(run: Look) -> Ask:
     """What it would be to have every photo named once instead."""
-    return replace(_Sizes(config, photos).ask("eval_mllm_answers"), stage="answers", rows=photos.total, at_most=False)
+    return replace(_ask(run, "eval_mllm_answers"), stage="answers", rows=run.photos.total, at_most=False)
+
+
+def _ask(run: Look, name: str) -> Ask:
+    stage = stage_of(name)
+    model, workers, asked = (
+        model_of(stage, run.config),
+        workers_at(run.config, stage.workers(run.config)),
+        stage.asks(run),
+    )
+    if model is None or not isinstance(workers, Workers):
+        raise TypeError(f"{name}: a stage that asks names its model and its workers")
+    return Ask(name, model, workers, asked.rows, asked.row, asked.at_most)
 
 
 def sampled(config: Config, photos: Photos) -> int:
     """Images of the discovery set."""
     drawn = config.label.images
     if drawn.per_class is not None:
-        return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, Counter()).values())
+        return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
     return photos.bounded(drawn.drawn_from, drawn.max_images)
 
 
-class _Sizes:
-    """Rows and loads of the stages."""
+@per_run
+def photo_tokens(run: Run) -> int:
+    """Tokens of a photo in a prompt of the MLLM: as it cuts photos, or assumed where that is not known here."""
+    from fgvr.mllm.request_tokens import UNKNOWN_IMAGE, image_tokens
 
-    def __init__(self, config: Config, photos: Photos) -> None:
-        self.config, self.photos = config, photos
-        self.named = sampled(config, photos)
-        self.asked = photos.bounded(config.aspects.split, config.aspects.max_images)
-        self.questions, self.question_tokens = _questions(config)
-        known = image_tokens(config.mllm, photos.size)
-        self.image = UNKNOWN_IMAGE if known is None else known
-
-    def ask(self, stage: str) -> Ask:
-        """One of `pipelines.needs.ORDER`."""
-        makers: dict[str, Callable[[], Ask]] = {
-            "answers": self._answers,
-            "eval_mllm_answers": lambda: self._named_once(self._evaluated(), None),
-            "findr_answers": lambda: self._named_once(self.named, self.config.baselines.findr.prompt),
-            "findr_meta": self._meta,
-            "aspects": lambda: self._asked_questions(self.asked),
-            "finer_aspects": lambda: self._asked_questions(self.named),
-            "looks": self._looks,
-            "class_scores": self._class_scores,
-            "questions": self._written_questions,
-            "finer_answers": self._proposed,
-        }
-        return replace(makers[stage](), stage=stage)
-
-    def _of_label(self, rows: int, row: Load) -> Ask:
-        return Ask("", self.config.mllm, self.config.label.workers, rows, row)
-
-    def _answers(self) -> Ask:
-        shared = self.config.label.duplicate_similarity is not None
-        return replace(self._of_label(self.named, self._naming(several=True)), at_most=shared)
-
-    def _named_once(self, rows: int, prompt: str | None) -> Ask:
-        return self._of_label(rows, self._naming(several=False, prompt=prompt))
-
-    def _meta(self) -> Ask:
-        side_by_side = self.config.baselines.findr.images * self.image
-        return self._of_label(1, Load(1, FRAME + side_by_side + text_tokens(findr.META_PROMPT), 0, findr.REPLY_TOKENS))
-
-    def _asked_questions(self, rows: int) -> Ask:
-        workers = self.config.aspects.workers
-        return Ask("", self.config.mllm, workers, rows, self._asking())
-
-    def _looks(self) -> Ask:
-        rows, at_most = self._both()
-        load = self._naming(several=True).times(self.named) + self._asking().times(self.asked)
-        workers = self.config.aspects.workers
-        return Ask("", self.config.mllm, workers, rows, load.times(1 / max(rows, 1)), at_most)
-
-    def _written_questions(self) -> Ask:
-        asked = self.config.questions
-        names = min(self.photos.kinds or self.named, MAX_CLASS_NAMES) * NAME_TOKENS
-        prompts = 2 * FRAME + INSTRUCTIONS + names + asked.generate * QUESTION_TOKENS
-        row = Load(2, prompts, 0, (asked.generate + asked.keep) * QUESTION_TOKENS)  # to write, and to select
-        return Ask("", asked.llm or self.config.mllm, asked.workers, 1, row)
-
-    def _proposed(self) -> Ask:
-        llm = configured_model(self.config) or self.config.mllm
-        row = Load(1, FRAME + INSTRUCTIONS / 2 + self.question_tokens, 0, self.config.baselines.finer.max_tokens)
-        return Ask("", llm, self.config.questions.workers, self.named, row)
-
-    def _naming(self, *, several: bool, prompt: str | None = None) -> Load:
-        settings = label_settings(self.config, several=several)
-        text = text_tokens(prompt or settings.prompt)
-        most = settings.sampling.max_tokens if prompt is None else self.config.label.max_tokens
-        return Load(1, FRAME + self.image + text, 0, most).times(settings.samples)
-
-    def _asking(self) -> Load:
-        """All questions about an image; an engine computes what they have in common once."""
-        asked = self.config.aspects
-        before = FRAME + self.image + (text_tokens(asked.instruction) if asked.order == "shared_prefix" else 0)
-        after = self.question_tokens + (
-            0 if asked.order == "shared_prefix" else self.questions * text_tokens(asked.instruction)
-        )
-        cached = before * max(0, self.questions - 1) if self.config.mllm.runs_here else 0
-        return Load(self.questions, before * self.questions + after, cached, self.questions)
-
-    def _both(self) -> tuple[int, bool]:
-        """Images of names or questions, and whether they may be fewer: samples that are not inside one another."""
-        named, asked = self.config.label.images, self.config.aspects
-        one = named.drawn_from == asked.split
-        whole = asked.max_images is None or self.asked == self.photos.splits.get(asked.split, 0)
-        nested = one and (whole or (named.per_class is None and named.seed == asked.seed))
-        if nested:
-            return max(self.named, self.asked), False
-        together = self.named + self.asked
-        return (min(together, self.photos.splits.get(asked.split, 0)), True) if one else (together, False)
-
-    def _evaluated(self) -> int:
-        evaluate = self.config.evaluate
-        most = evaluate.max_images
-        if most is None and not self.photos.classes.get(evaluate.split):
-            most = UNLABELLED_IMAGES
-        return self.photos.bounded(evaluate.split, most)
-
-    def _class_scores(self) -> Ask:
-        config, makd = self.config, self.config.makd
-        true = makd.target != "near" and self.photos.all_have_classes(makd.split)
-        names = len(self.photos.classes[makd.split]) if true else min(self.named, self.photos.kinds or self.named)
-        most = config.aspects.max_images if makd.images == "asked" else None
-        head = FRAME + self.image + text_tokens(config.class_scores.prompt or config.label.prompt)
-        row = Load(names, names * (head + NAME_TOKENS), head * max(0, names - 1), 0)
-        rows = self.photos.bounded(makd.split, most)
-        return Ask("class_scores", config.mllm, config.class_scores.workers, rows, row, not true)
+    known = image_tokens(run.config.mllm, run.photos.size)
+    return UNKNOWN_IMAGE if known is None else known
 
 
-def _questions(config: Config) -> tuple[int, int]:
+def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load:
+    """An image's name, so often as it is asked; `prompt` in place of that of the settings, for one label."""
+    from fgvr.mllm.request_tokens import FRAME, text_tokens
+
+    most = settings.sampling.max_tokens if prompt is None else run.config.label.max_tokens
+    text = text_tokens(prompt or settings.prompt)
+    return Load(1, FRAME + photo_tokens(run) + text, 0, most).times(settings.samples)
+
+
+def questioning(run: Run) -> Load:
+    """All questions about an image; an engine computes what they have in common once."""
+    from fgvr.mllm.request_tokens import FRAME, text_tokens
+
+    asked, (count, tokens) = run.config.aspects, question_counts(run)
+    shared = asked.order == "shared_prefix"
+    before = FRAME + photo_tokens(run) + (text_tokens(asked.instruction) if shared else 0)
+    after = tokens + (0 if shared else count * text_tokens(asked.instruction))
+    cached = before * max(0, count - 1) if run.config.mllm.runs_here else 0
+    return Load(count, before * count + after, cached, count)
+
+
+@per_run
+def question_counts(run: Run) -> tuple[int, int]:
     """How many yes/no questions there will be, and their tokens together."""
-    asked = config.questions
+    from fgvr.demo.questions import QUESTIONS
+    from fgvr.mllm.questions import read_questions
+    from fgvr.mllm.request_tokens import text_tokens
+
+    asked = run.config.questions
     if asked.file is not None:
         texts = [question.text for question in read_questions(asked.file)][: asked.keep]
-    elif asked.llm is None and isinstance(config.ingest.source, DRAWN):
+    elif asked.llm is None and isinstance(run.config.ingest.source, DRAWN):
         texts = [question.text for question in QUESTIONS][: asked.keep]
     else:
         return asked.keep, asked.keep * QUESTION_TOKENS

@@ -1,53 +1,76 @@
-"""Which stages pay a server by the token, and what the others run on, from the config."""
+"""What each stage and each method is paid for, from what the stages declare."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.config.models import Mllm
-from fgvr.report.costs import Billing, Machine
-from fgvr.report.prices import read_prices
-from pipelines.methods.finer import configured_model
+from fgvr.config.run import Method
+from pipelines.registry import STAGES, stage_of
+from pipelines.stage import Run, Stage, model_of, so_far, workers_at
+
+if TYPE_CHECKING:
+    from fgvr.report.costs import Billing, Machine, Paid
 
 
 def billing(config: Config) -> Billing:
     """How the run's stages are billed; raises PricesError for a price file that cannot be read."""
-    prices = config.evaluate.prices
-    backends: dict[str, Mllm | None] = dict.fromkeys(
-        ("answers", "eval_mllm_answers", "findr_meta", "findr_answers", "aspects", "finer_aspects"), config.mllm
-    )
-    backends["questions"] = config.questions.llm
-    backends["finer_answers"] = configured_model(config)
-    models = {stage: llm.title for stage, llm in backends.items() if llm is not None and llm.billed_by_token}
-    return Billing(None if prices is None else read_prices(prices), models, _machines(config))
+    from fgvr.report.costs import Billing
+    from fgvr.report.prices import read_prices
+
+    prices, stages = config.evaluate.prices, [stage_of(name) for name in STAGES]
+    models = {stage.table: model_of(stage, config) for stage in stages}
+    paid = {table: model.title for table, model in models.items() if model is not None and model.billed_by_token}
+    machines = {stage.table: machine for stage in stages if (machine := _machine(stage, config)) is not None}
+    return Billing(None if prices is None else read_prices(prices), paid, machines)
 
 
-def _machines(config: Config) -> dict[str, Machine]:
-    label, embed, makd = config.label.workers, config.embed.workers, config.makd.workers
-    aspects, questions, infer = config.aspects.workers, config.questions.workers, config.infer.workers
-    workers: dict[str, Workers | TrainWorkers] = {
-        **dict.fromkeys(("answers", "eval_mllm_answers", "findr_answers"), label),
-        **dict.fromkeys(("aspects", "finer_aspects", "looks"), aspects),
-        "class_scores": config.class_scores.workers,
-        **dict.fromkeys(("embeddings", "views", "prototype_views"), embed),
-        **dict.fromkeys(("makd", "base"), makd),
-        **dict.fromkeys(("eval_makd", "eval_base", "eval_aspects"), infer),
-        **dict.fromkeys(("neighbours", "duplicates_neighbours"), config.neighbours.workers),
-        "near": config.near.workers,
-    }
-    machines = {stage: _reserved(given) for stage, given in workers.items()}
-    once = {
-        "findr_meta": label,
-        "wordnet": embed,
-        "captions": embed,
-        "questions": questions,
-        "finer_answers": questions,
-    }
-    return machines | {stage: Machine(given.num_cpus, given.num_gpus) for stage, given in once.items()}
+def _machine(stage: Stage, config: Config) -> Machine | None:
+    """What all its workers reserve at their most; None for the driver."""
+    from fgvr.report.costs import Machine
+
+    match workers_at(config, stage.workers(config)):
+        case TrainWorkers() as each:
+            return Machine(each.num_workers * each.num_cpus, float(each.num_workers * each.use_gpu))
+        case Workers() as each:
+            count = 1 if stage.one_call else each.max_workers
+            return Machine(count * each.num_cpus, count * each.num_gpus)
+        case _:
+            return None
 
 
-def _reserved(workers: Workers | TrainWorkers) -> Machine:
-    """By all workers at their most."""
-    if isinstance(workers, TrainWorkers):
-        return Machine(workers.num_workers * workers.num_cpus, float(workers.num_workers * workers.use_gpu))
-    return Machine(workers.max_workers * workers.num_cpus, workers.max_workers * workers.num_gpus)
+def paid_by(run: Run, method: Method, table: str) -> Paid:
+    """The stages that a method pays for.
+
+    Args:
+        run: in which they are.
+        method: its name.
+        table: of its names.
+    """
+    from fgvr.report.costs import Paid
+
+    if method == "mllm":  # all that it does is to name: whatever image comes next costs an answer that nobody shares
+        asked = [name for name in _phased(run, [table]) if stage_of(name).model(run.config) == "mllm"]
+        if table == "labels":
+            return Paid(inference=(*dict.fromkeys((*asked, "answers", table)),))
+        return Paid(inference=("eval_mllm_answers", table))
+    own = so_far(stage_of(table).pays, run)
+    by_the_image = [name for name in own if stage_of(name).phase == "infer"]
+    others = [name for name in _phased(run, own) if name not in by_the_image]
+    training = tuple(name for name in others if stage_of(name).phase == "train")
+    preparation = tuple(name for name in others if name not in training)
+    return Paid(preparation, training, (*by_the_image, table))
+
+
+def _phased(run: Run, names: Iterable[str]) -> tuple[str, ...]:
+    """These tables and all that whoever pays for them pays for, too."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += so_far(stage_of(name).pays, run)
+    return tuple(name for name in STAGES if name in found and stage_of(name).phase is not None)

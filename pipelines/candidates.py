@@ -3,7 +3,7 @@
     python pipelines/candidates.py --candidates.k 5 --candidates.weights multiplicity
     python pipelines/candidates.py --candidates.method adaptive
 
-One row a discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set: by
+One row per discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set: by
 default the distinct labels of these. An image whose own label failed gets its neighbours' labels; one without a vector
 has no neighbours and no candidates. Also estimated, without any true label: how many labels are right, and how pure the
 neighbourhoods are, which says whether candidate sets can help.
@@ -13,65 +13,102 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr import label_agreement, storage
-from fgvr.candidate_methods import RULES, candidate_sets, most_neighbours, used_neighbours
-from fgvr.candidate_table import OWN_COLUMNS, candidate_rows, read_sets
+from fgvr import storage
 from fgvr.candidates import NONE, CandidateSets, coverage
-from fgvr.label_agreement import Agreement
-from fgvr.label_truth import true_label_ids
-from fgvr.mllm.label_space import read_label_space
-from fgvr.neighbours import Neighbours, Size
-from fgvr.tables import Table
-from pipelines import neighbours
+from pipelines.command import stage_main
 from pipelines.duplicates import PHOTOS_FILE, SHARED
-from pipelines.flow import stage_main
+from pipelines.neighbours import Among, SearchStage
+from pipelines.stage import Run, Stage
 
-Ids = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int32]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.config import Config
+    from fgvr.label_agreement import Agreement
+    from fgvr.neighbours import Neighbours, Size
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
+    Labels = npt.NDArray[np.int32]
+
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536
 
 
-def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -> Table:
+class LabelNeighbours(SearchStage):
+    """The nearest labelled images of every discovery image."""
+
+    table = "neighbours"
+    phase = "train"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """Which images have a label, and the vectors."""
+        return ("labels", "embeddings")
+
+    def size(self, run: Run) -> Size:
+        """All discovery images among those with a label."""
+        from fgvr.neighbours import Size
+
+        labels = run.table("labels")
+        return Size(labels.rows, labels.rows - labels.failed, int(run.table("embeddings").extra["dim"]))
+
+    def k(self, config: Config) -> int:
+        """As many as the sets or the estimates want, whichever are more."""
+        from fgvr import label_agreement
+        from fgvr.candidate_methods import most_neighbours
+
+        return max(most_neighbours(config.candidates), 1 + label_agreement.NEIGHBOURS)
+
+    def among(self, run: Run) -> Among:
+        """Images with a label; copies of one photo that share an answer count once."""
+        ids, own = own_names(run.table("labels"))
+        return Among(ids, own.first != NONE, photos_of(run.table("labels"), ids))
+
+
+SEARCH = LabelNeighbours()
+
+
+class Candidates(Stage):
     """The candidate sets of the discovery images."""
-    config = context.config.candidates
 
-    @cache
-    def names() -> tuple[Ids, CandidateSets]:
-        return own_names(labels)
+    table = "candidates"
+    phase = "train"
 
-    def among() -> neighbours.Among:
-        ids, own = names()
-        return neighbours.Among(ids, own.first != NONE, photos_of(labels, ids))
+    def reads(self, run: Run) -> Iterable[str]:
+        """Own labels, vectors, and the search for neighbours where it is a stage of its own."""
+        yield from ("samples", "labels", "embeddings")
+        yield from SEARCH.names(run)
 
-    search = neighbours.Search(
-        context,
-        "neighbours",
-        {"samples": samples, "labels": labels, "embeddings": embeddings},
-        size=Size(labels.rows, labels.rows - labels.failed, int(embeddings.extra["dim"])),
-        k=max(most_neighbours(config), 1 + label_agreement.NEIGHBOURS),
-        among=among,
-    )
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """How sets are made, and how neighbours are found."""
+        from fgvr.candidate_methods import RULES
 
-    def compute(folder: StageFolder) -> StageSummary:
-        ids, own = names()
+        return {"candidates": run.config.candidates, "neighbours": SEARCH.decides(run), "rules": RULES}
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Neighbours, the estimates from them, the sets."""
+        from fgvr.candidate_methods import candidate_sets, used_neighbours
+        from fgvr.candidate_table import candidate_rows
+        from fgvr.mllm.label_space import read_label_space
+
+        config, labels = run.config.candidates, run.table("labels")
+        ids, own = own_names(labels)
         space = read_label_space(labels).labels
-        found, embedded = search.find()
+        found, embedded = SEARCH.find(run)
         agreement = agreement_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
         k = used_neighbours(config, agreement)
         sets = candidate_sets(config, found, own, embedded=embedded, space=len(space), agreement=agreement)
         near_ids = np.where(found.ids[:, :k] == NONE, NONE, ids[found.ids[:, :k]])
         summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], sets), ROWS_PER_PART)
-        true_names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
+        true_names = run.table("samples").take(ids, ["class_name"])["class_name"].to_pylist()
         summary.metrics = {
             "mean_candidates": float(sets.sizes[sets.sizes > 0].mean()) if sets.sizes.any() else 0.0,
             "without_candidates": float((sets.sizes == 0).sum()),
@@ -83,13 +120,11 @@ def run(context: RunContext, samples: Table, labels: Table, embeddings: Table) -
         summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
         return summary
 
-    decides = {"candidates": config, "neighbours": search.decides, "rules": RULES}
-    inputs = [samples, labels, embeddings, *search.inputs]
-    return context.stage("candidates", decides=decides, inputs=inputs, compute=compute)
-
 
 def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     """Ids of the discovery images, and the weighted names that the MLLM gave each; no names where the label failed."""
+    from fgvr.candidate_table import OWN_COLUMNS, read_sets
+
     rows = labels.read(["image_id", *OWN_COLUMNS])
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
@@ -99,11 +134,14 @@ def photos_of(labels: Table, ids: Ids) -> Ids | None:
     if not labels.extra.get(SHARED):
         return None
     asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
-    return np.searchsorted(ids, asked).astype(np.int64)
+    rows: Ids = np.searchsorted(ids, asked).astype(np.int64)
+    return rows
 
 
 def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
     """Estimates from the labels of the nearest images, for sets of k; images with a label and a vector count."""
+    from fgvr import label_agreement
+
     itself = found.ids[:, 0] == np.arange(len(own))
     return label_agreement.estimate(labels_of(found.ids[itself, : 1 + label_agreement.NEIGHBOURS], own), k)
 
@@ -126,7 +164,12 @@ def against_truth(
         space: the label space.
         k: size of the candidate sets, the image included.
     """
-    truth, classes = true_label_ids(names, space), true_label_ids(names, sorted({*names} - {None}))
+    from fgvr.label_truth import true_label_ids
+
+    truth, classes = (
+        true_label_ids(names, space),
+        true_label_ids(names, sorted({name for name in names if name is not None})),
+    )
     known = (truth != NONE) & (near[:, 0] != NONE)
     if not known.any():
         return {}
@@ -148,4 +191,4 @@ def _heaviest_right(sets: CandidateSets, truth: Labels, rows: npt.NDArray[np.boo
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.candidates, asks=("near",))
+    stage_main(__doc__, "candidates")

@@ -2,69 +2,114 @@
 
     python pipelines/class_scores.py --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-One row an image of `makd.split`: for every class of the student the mean log-probability of its name's tokens as the
+One row per image of `makd.split`: for every class of the student the mean log-probability of its name's tokens as the
 reply to `label.prompt` (or `class_scores.prompt`). Their softmax is the teacher `mllm` of `makd.distillation`. Needs a
 model that vLLM runs in the worker: chat servers do not give probabilities of an answer that they did not give.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr import schemas
-from fgvr.mllm.backend import NameTask
-from fgvr.mllm.backends import backend_engine, backend_identity, exactly
-from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
-from fgvr.tables import Table
-from pipelines.flow import Flow, stage_main
-from pipelines.student_task import class_names, learned_rows
-from pipelines.teacher import engine_of
+from fgvr.config import Config
+from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
+from pipelines.command import stage_main
+from pipelines.stage import RowJob, RowStage, Run
+from pipelines.student_task import class_names, from_near, learned_rows
+from pipelines.teacher import asks_mllm, engine_of
+
+if TYPE_CHECKING:
+    from cluster.stage import StageSummary
+    from fgvr.mllm.class_score_worker import ClassScoreSettings
 
 
-def run(context: RunContext, flow: Flow) -> Table:
-    """The scores of the student's training images; raises ConfigError for a model behind a server."""
-    config = context.config.class_scores
-    mllm = exactly(engine_of(context.config))
-    rows = learned_rows(flow, context.config.makd)
-    names = class_names(flow, context.config.makd, rows)
-    settings = ClassScoreSettings(
-        mllm=mllm,
-        task=NameTask(names, config.prompt or context.config.label.prompt),
-        limits=context.config.ingest.limits,
-        threads=max(2, int(config.workers.num_cpus)),
-    )
-    ids = rows["image_id"].to_numpy()
+class ClassScores(RowStage):
+    """Log-likelihoods of the class names as the MLLM's answer, of the student's training images."""
 
-    def compute(folder: StageFolder) -> StageSummary:
-        schema = schemas.class_scores(len(names))
-        job = PartJob(
-            "class_scores",
-            folder.uri,
-            ClassScoreWorker,
-            {"settings": settings},
-            schema,
-            flow.samples,
-            config.workers,
-            engine=backend_engine(mllm),
+    table = "class_scores"
+
+    def wanted(self, config: Config) -> bool:
+        """Where the MLLM teaches the student."""
+        return asks_mllm(config.makd)
+
+    def check(self, config: Config) -> None:
+        """Raises ConfigError for a model behind a server."""
+        engine_of(config)
+
+    def workers(self, config: Config) -> str | None:
+        """Its own: a pass of scores wants other parts than one of answers."""
+        return "class_scores.workers"
+
+    def model(self, config: Config) -> str | None:
+        """The MLLM."""
+        return "mllm"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which classes there are, where no true ones are known: those that NeaR settled on."""
+        yield "samples"
+        if from_near(run):
+            yield "near"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places."""
+        return ("samples",)
+
+    def settings(self, run: Run) -> ClassScoreSettings:
+        """The model, the names, and what it is asked."""
+        from fgvr.mllm.backend import NameTask
+        from fgvr.mllm.backends import exactly
+        from fgvr.mllm.class_score_worker import ClassScoreSettings
+
+        config = run.config.class_scores
+        return ClassScoreSettings(
+            mllm=exactly(engine_of(run.config)),
+            task=NameTask(class_names(run), config.prompt or run.config.label.prompt),
+            limits=run.config.ingest.limits,
+            threads=max(2, int(config.workers.num_cpus)),
         )
-        summary = folder.run_parts(job, ids)
-        summary.extra = {"classes": len(names)}
-        return summary
 
-    decides: dict[str, Any] = {
-        "mllm": backend_identity(mllm),
-        "prompt": settings.task.prompt,
-        "names": names,
-        "limits": settings.limits,
-        "workers": config.workers,
-        "ids": digest_of_ids(ids),
-    }
-    return context.stage(
-        "class_scores", decides=decides, inputs=[flow.samples], compute=compute, workers=config.workers
-    )
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The model, the names, what it is asked, and about which images."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.mllm.backends import backend_identity
+
+        settings = self.settings(run)
+        return {
+            "mllm": backend_identity(settings.mllm),
+            "prompt": settings.task.prompt,
+            "names": settings.task.names,
+            "limits": settings.limits,
+            "workers": run.config.class_scores.workers,
+            "ids": digest_of_ids(learned_rows(run)["image_id"].to_numpy()),
+        }
+
+    def job(self, run: Run) -> RowJob:
+        """All names per image."""
+        from fgvr import schemas
+        from fgvr.mllm.class_score_worker import ClassScoreWorker
+
+        settings = self.settings(run)
+        schema = schemas.class_scores(len(settings.task.names))
+        return RowJob(learned_rows(run)["image_id"].to_numpy(), ClassScoreWorker, {"settings": settings}, schema)
+
+    def asks(self, run: Run) -> Asked:
+        """All names about each image; how many NeaR will settle on is not known yet."""
+        from fgvr.mllm.request_tokens import FRAME, text_tokens
+
+        config, makd, photos = run.config, run.config.makd, run.photos
+        true = makd.target != "near" and photos.all_have_classes(makd.split)
+        few = min(sampled(config, photos), photos.kinds or sampled(config, photos))
+        names = len(photos.classes[makd.split]) if true else few
+        most = config.aspects.max_images if makd.images == "asked" else None
+        head = FRAME + photo_tokens(run) + text_tokens(config.class_scores.prompt or config.label.prompt)
+        row = Load(names, names * (head + NAME_TOKENS), head * max(0, names - 1), 0)
+        return Asked(photos.bounded(makd.split, most), row, not true)
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """How many classes."""
+        summary.extra = {"classes": len(class_names(run))}
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.class_scores, check=engine_of, asks=("class_scores",))
+    stage_main(__doc__, "class_scores")

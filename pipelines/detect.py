@@ -3,7 +3,7 @@
     python pipelines/detect.py --config scenes
     python pipelines/detect.py --config coco --ingest.source.path ~/coco --questions.file questions.txt
 
-Trains Faster R-CNN on `detect.split` (table `detector`: a row an image; beside it `model/` and `history.json`) and
+Trains Faster R-CNN on `detect.split` (table `detector`: one row per image; beside it `model/` and `history.json`) and
 finds the objects of `detect.test_split` (table `detections`; beside it `results.json` in COCO's results format and
 `metrics.json`). `--detect.alpha 0` is the same detector without aspects. Not a part of full.py.
 """
@@ -11,78 +11,113 @@ finds the objects of `detect.test_split` (table `detections`; beside it `results
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
-from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from cluster.stage_files import training_name
-from cluster.tracking import log_history
-from cluster.train import train
-from fgvr import storage, tables
 from fgvr.config import Config, ConfigError
 from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
-from fgvr.datasets.coco import COCO_ID, coco_files
-from fgvr.demo.bird_scenes import scene_aspects
 from fgvr.demo.questions import QUESTIONS
-from fgvr.detection.coco import CocoSet
-from fgvr.detection.evaluate import coco_metrics, coco_results
-from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import AspectDetector, DetectorSpec, pretrained_weights
-from fgvr.detection.training import RECIPE, DetectionJob, train_detector
-from fgvr.detection.worker import FINDING, DetectSettings, DetectWorker, detections_of
-from fgvr.schemas import DETECTIONS, DETECTOR_TARGETS
-from fgvr.tables import Table
-from fgvr.training.assemble import p_yes_of, split_rows
-from fgvr.training.checkpoint import HISTORY_FILE, LAST, LeftOut, read_history, read_left_out
-from pipelines.flow import Flow, stage_main
-from pipelines.preflight import check_detection
+from pipelines.command import stage_main
+from pipelines.stage import RowJob, RowStage, Run
+from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pathlib import Path
 
-MODEL_FOLDER, RESULTS_FILE, METRICS_FILE = "model", "results.json", "metrics.json"
-# What changes only how a training runs, or what is done with the detector afterwards.
-NOT_DECIDING = {
-    "checkpoint_epochs",
-    "workers",
-    "infer_workers",
-    "batch_images",
-    "test_split",
-    "score_threshold",
-    "max_detections",
-}
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.detection.coco import CocoSet
+    from fgvr.detection.examples import DetectionExamples
+    from fgvr.detection.model import DetectorSpec
+    from fgvr.training.checkpoint import LeftOut
+
+    Probabilities = npt.NDArray[np.float32]
+
+RESULTS_FILE, METRICS_FILE = "results.json", "metrics.json"
+OF_FINDING = frozenset({"test_split", "score_threshold", "max_detections"})
+"""What is done with the detector afterwards."""
 
 
-def run(context: RunContext, flow: Flow) -> Table:
-    """The trained detector."""
-    settings = context.config.detect
-    if settings.alpha == 0:
-        settings = settings.model_copy(update={"questions": None, "aspects": "mllm"})  # they decide nothing then
-    check_detection(context.config)
-    asks_mllm = settings.alpha > 0 and settings.aspects == "mllm"
-    inputs = [flow.samples, *([flow.questions, flow.aspects] if asks_mllm else [])]
+class Detector(TrainStage):
+    """The trained detector: one row per image that it learned from."""
 
-    def compute(folder: StageFolder) -> StageSummary:
-        annotated, rows = _annotated(flow, settings.split)
-        questions, p_yes = _aspects(flow, settings, annotated, rows)
+    table = "detector"
+    logs_model = False
+
+    def check(self, config: Config) -> None:
+        """Boxes, splits and aspects that fit together, and a model that can be built."""
+        check_detection(config)
+
+    def workers(self, config: Config) -> str | None:
+        """Those that train it."""
+        return "detect.workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images, and the MLLM's answers where it learns them."""
+        settings = settings_of(run.config)
+        asks_mllm = settings.alpha > 0 and settings.aspects == "mllm"
+        return ("samples", "questions", "aspects") if asks_mllm else ("samples",)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The recipe, and weights that it starts from."""
+        return decides(settings_of(run.config), run.config)
+
+    def training(self, run: Run, folder: StageFolder) -> Training:
+        """Boxes and aspects of its images, as a file that all workers read."""
+        from fgvr.detection.model import DetectorSpec
+        from fgvr.detection.training import DetectionJob, train_detector
+
+        config, settings = run.config, settings_of(run.config)
+        annotated, rows = _annotated(run, settings.split)
+        questions, p_yes = _aspects(run, settings, annotated, rows)
         examples = _examples(annotated, rows, p_yes)
-        return _train(folder, examples, DetectorSpec(settings.model, annotated.categories, questions), settings)
+        spec = DetectorSpec(settings.model, annotated.categories, questions)
+        place = folder.path("examples.parquet")
+        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share)
+        examples.write(job.examples)
+        return Training(train_detector, job, settings.epochs, examples)
 
-    return context.stage(
-        "detector", decides=decides(settings, context.config), inputs=inputs, compute=compute, workers=settings.workers
-    )
+    def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
+        """How many objects each image has, or why it was left out."""
+        from fgvr.training.checkpoint import read_left_out
+
+        return _rows(training.made_of, read_left_out(checkpoint))
+
+    def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
+        """What was learned from how many images."""
+        from fgvr.detection.model import AspectDetector
+        from fgvr.training.checkpoint import read_left_out
+
+        examples: DetectionExamples = training.made_of
+        spec: DetectorSpec = training.job.spec
+        summary.extra = {
+            "images": len(examples) - len(read_left_out(checkpoint)),
+            "objects": sum(int((~image.objects.crowd).sum()) for image in examples.images),
+            "categories": len(spec.categories),
+            "questions": len(spec.questions),
+            "parameters": sum(parameter.numel() for parameter in AspectDetector(spec).parameters()),
+        }
+
+
+def settings_of(config: Config) -> Detect:
+    """The recipe; without aspects what is said of them decides nothing."""
+    settings = config.detect
+    if settings.alpha == 0:
+        settings = settings.model_copy(update={"questions": None, "aspects": "mllm"})
+    return settings
 
 
 def decides(settings: Detect, config: Config) -> dict[str, Any]:
     """What decides the detector besides the tables it reads; the true answers' questions stand in none of them."""
-    decided: dict[str, Any] = {
-        name: getattr(settings, name) for name in Detect.model_fields if name not in NOT_DECIDING
-    }
+    from fgvr.detection.model import pretrained_weights
+    from fgvr.detection.training import RECIPE
+
+    decided = {name: value for name, value in settings.deciding().items() if name not in OF_FINDING}
     decided |= {"limits": config.ingest.limits, "version": RECIPE}
     if settings.pretrained:
         decided["weights"] = pretrained_weights(settings.model.backbone)
@@ -91,41 +126,104 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     return decided
 
 
-def find(context: RunContext, flow: Flow) -> Table:
-    """Detections on the test images, with COCO's metrics as the table's metrics."""
-    config, detector = context.config.detect, flow.detector
-    annotated, rows = _annotated(flow, config.test_split)
-    learned, _ = _annotated(flow, config.split)
-    if annotated.categories != learned.categories:
-        raise ConfigError(
-            f"the annotations of detect.test_split = {config.test_split} have other categories than those of "
-            f"detect.split = {config.split}"
-        )
-    ids = rows["image_id"].to_numpy()
-    settings = DetectSettings(
-        model=detector.path(MODEL_FOLDER),
-        limits=context.config.ingest.limits,
-        score_threshold=config.score_threshold,
-        max_detections=config.max_detections,
-        batch_images=config.batch_images,
-        device="cuda" if config.infer_workers.num_gpus else "cpu",
-        threads=max(1, int(config.infer_workers.num_cpus)),
-    )
+def check_detection(config: Config) -> None:
+    """Raise a ConfigError for what no detector can learn from."""
+    from fgvr.detection.coco import Category
+    from fgvr.detection.model import AspectDetector, DetectorSpec
 
-    def compute(folder: StageFolder) -> StageSummary:
-        job = PartJob(
-            "detections",
-            folder.uri,
-            DetectWorker,
-            {"settings": settings},
-            DETECTIONS,
-            flow.samples,
-            config.infer_workers,
-            columns=("image_id", "uri", "metadata"),
+    source, detect = config.ingest.source, config.detect
+    if not isinstance(source, CocoSource | BirdScenesSource):
+        raise ConfigError(
+            f"ingest.source.kind = {source.kind}: a detector needs photos with boxes, coco or (drawn) bird_scenes"
         )
-        summary = folder.run_parts(job, ids)
+    if config.ingest.limits.cut_bottom:
+        raise ConfigError(
+            f"ingest.limits.cut_bottom = {config.ingest.limits.cut_bottom}: boxes are places in the whole photo, and a "
+            "photo without its bottom has not the size that its annotations say; leave it at 0 for a detector"
+        )
+    for field, split in (("split", detect.split), ("test_split", detect.test_split)):
+        if split not in {"train", "test"}:
+            raise ConfigError(f"detect.{field} = {split}: the splits of COCO files are train and test")
+    if detect.split == detect.test_split:
+        raise ConfigError(f"detect.test_split = {detect.test_split}: the detector learns on it (detect.split)")
+    if detect.alpha > 0 and detect.aspects == "mllm":
+        if config.aspects.split != detect.split:
+            raise ConfigError(
+                f"aspects.split = {config.aspects.split}: the detector learns on detect.split = {detect.split}"
+            )
+    elif detect.alpha > 0 and not isinstance(source, BirdScenesSource):
+        raise ConfigError("detect.aspects = truth: only drawn scenes have true answers; take mllm")
+    AspectDetector(DetectorSpec(detect.model, (Category(1, "a"),)))
+
+
+class Detections(RowStage):
+    """Detections on the test images, with COCO's metrics as the table's metrics."""
+
+    table = "detections"
+    phase = "infer"
+
+    def workers(self, config: Config) -> str | None:
+        """Those that find."""
+        return "detect.infer_workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places, and the model."""
+        return ("samples", "detector")
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """How objects are found, and in which images."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.detection.worker import FINDING
+
+        config = run.config.detect
+        annotated, rows = _annotated(run, config.test_split)
+        learned, _ = _annotated(run, config.split)
+        if annotated.categories != learned.categories:
+            raise ConfigError(
+                f"the annotations of detect.test_split = {config.test_split} have other categories than those of "
+                f"detect.split = {config.split}"
+            )
+        return {
+            "version": FINDING,
+            "limits": run.config.ingest.limits,
+            "score_threshold": config.score_threshold,
+            "max_detections": config.max_detections,
+            "workers": config.infer_workers,
+            "ids": digest_of_ids(rows["image_id"].to_numpy()),
+        }
+
+    def job(self, run: Run) -> RowJob:
+        """The objects of an image per row."""
+        from fgvr.detection.worker import DetectSettings, DetectWorker
+        from fgvr.schemas import DETECTIONS
+
+        config = run.config.detect
+        settings = DetectSettings(
+            model=run.table("detector").path(MODEL_FOLDER),
+            limits=run.config.ingest.limits,
+            score_threshold=config.score_threshold,
+            max_detections=config.max_detections,
+            batch_images=config.batch_images,
+            device="cuda" if config.infer_workers.num_gpus else "cpu",
+            threads=max(1, int(config.infer_workers.num_cpus)),
+        )
+        _, rows = _annotated(run, config.test_split)
+        columns = ("image_id", "uri", "metadata")
+        return RowJob(rows["image_id"].to_numpy(), DetectWorker, {"settings": settings}, DETECTIONS, columns)
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Find them, and compare them with the annotated ones."""
+        import numpy as np
+        import pyarrow as pa
+
+        from fgvr import tables
+        from fgvr.detection.evaluate import coco_metrics, coco_results
+        from fgvr.detection.worker import detections_of
+
+        summary = super().compute(run, folder)
+        annotated, rows = _annotated(run, run.config.detect.test_split)
         found = pa.concat_tables([tables.read_part(folder.uri, number) for number in range(summary.parts)])
-        images = _examples(annotated, rows, np.zeros((len(ids), 0), np.float32)).images
+        images = _examples(annotated, rows, np.zeros((rows.num_rows, 0), np.float32)).images
         detections = [detections_of(row) for row in found.to_pylist()]
         summary.metrics = coco_metrics(images, annotated.categories, detections)
         results = coco_results(images, annotated.categories, detections)
@@ -133,43 +231,39 @@ def find(context: RunContext, flow: Flow) -> Table:
         folder.write_bytes(METRICS_FILE, json.dumps(summary.metrics, indent=1).encode())
         return summary
 
-    decided: dict[str, Any] = {
-        "version": FINDING,
-        "limits": settings.limits,
-        "score_threshold": settings.score_threshold,
-        "max_detections": settings.max_detections,
-        "workers": config.infer_workers,
-        "ids": digest_of_ids(ids),
-    }
-    return context.stage(
-        "detections", decides=decided, inputs=[flow.samples, detector], compute=compute, workers=config.infer_workers
-    )
 
-
-def _annotated(flow: Flow, split: str) -> tuple[CocoSet, pa.Table]:
+def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
     """A split's annotations and its rows of the samples table."""
-    source = flow.context.config.ingest.source
+    source = run.config.ingest.source
     if not isinstance(source, CocoSource | BirdScenesSource):  # check_detection has said so before
         raise ConfigError(f"ingest.source.kind = {source.kind}: it has no boxes")
-    rows = split_rows(flow.samples, split, ["metadata"])
+    from fgvr.datasets.coco import coco_files
+    from fgvr.training.assemble import split_rows
+
+    rows = split_rows(run.table("samples"), split, ["metadata"])
     if not rows.num_rows:
-        raise ConfigError(
-            f"detect: no image is in the split {split} (there are: {', '.join(sorted(flow.samples.extra['splits']))})"
-        )
-    return coco_files(source, flow.context.folder)[split].read(), rows
+        known = ", ".join(sorted(run.table("samples").extra["splits"]))
+        raise ConfigError(f"detect: no image is in the split {split} (there are: {known})")
+    return coco_files(source, run.folder)[split].read(), rows
 
 
-def _examples(annotated: CocoSet, rows: pa.Table, p_yes: np.ndarray[Any, np.dtype[np.float32]]) -> DetectionExamples:
+def _examples(annotated: CocoSet, rows: pa.Table, p_yes: Probabilities) -> DetectionExamples:
     """The rows with what is annotated of each."""
+    from fgvr.datasets.coco import COCO_ID
+    from fgvr.detection.examples import DetectionExamples
+
     by_id = {image.id: image for image in annotated.images}
     images = [by_id[json.loads(metadata)[COCO_ID]] for metadata in rows["metadata"].to_pylist()]
     return DetectionExamples(rows["image_id"].to_numpy(), rows["uri"].to_pylist(), images, p_yes)
 
 
-def _aspects(
-    flow: Flow, settings: Detect, annotated: CocoSet, rows: pa.Table
-) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.float32]]]:
+def _aspects(run: Run, settings: Detect, annotated: CocoSet, rows: pa.Table) -> tuple[tuple[str, ...], Probabilities]:
     """The questions, and p(yes) of each row; nan where there is none."""
+    import numpy as np
+
+    from fgvr.demo.bird_scenes import scene_aspects
+    from fgvr.training.assemble import p_yes_of
+
     if settings.alpha == 0:
         return (), np.zeros((rows.num_rows, 0), np.float32)
     if settings.aspects == "truth":
@@ -178,51 +272,21 @@ def _aspects(
         p_yes = np.stack([scene_aspects([names[place] for place in image.objects.classes]) for image in images])
         texts = [question.text for question in QUESTIONS]
     else:
-        texts = flow.questions.read(["text"])["text"].to_pylist()
-        answers = flow.aspects.read(["image_id", "p_yes", "error"])
+        texts = run.table("questions").read(["text"])["text"].to_pylist()
+        answers = run.table("aspects").read(["image_id", "p_yes", "error"])
         p_yes = p_yes_of(rows["image_id"].to_numpy(), answers, len(texts))
     if settings.questions is not None and settings.questions > len(texts):
         raise ConfigError(f"detect.questions = {settings.questions}: only {len(texts)} questions were asked")
     return tuple(texts[: settings.questions]), p_yes[:, : settings.questions]
 
 
-def _train(folder: StageFolder, examples: DetectionExamples, spec: DetectorSpec, settings: Detect) -> StageSummary:
-    """Train, keep the model, and list the images."""
-    config = folder.context.config
-    job = DetectionJob(
-        folder.path("examples.parquet"), spec, settings, config.ingest.limits, config.run.max_error_share
-    )
-    examples.write(job.examples)
-    trained = train(
-        train_detector,
-        job,
-        name=training_name(folder.attempt),
-        folder=folder.uri,
-        workers=settings.workers,
-        field="detect.workers",
-        title=folder.name,
-        epochs=settings.epochs,
-    )
-    checkpoint = storage.fetch_folder(trained.checkpoint)
-    storage.put_folder(checkpoint / LAST, folder.path(MODEL_FOLDER))
-    folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-    log_history(read_history(checkpoint))
-    left_out = read_left_out(checkpoint)
-    storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
-    summary = folder.write_table(_rows(examples, left_out))
-    summary.metrics = trained.metrics
-    summary.extra = {
-        "images": len(examples) - len(left_out),
-        "objects": sum(int((~image.objects.crowd).sum()) for image in examples.images),
-        "categories": len(spec.categories),
-        "questions": len(spec.questions),
-        "parameters": sum(parameter.numel() for parameter in AspectDetector(spec).parameters()),
-    }
-    return summary
-
-
 def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:
     """Rows of DETECTOR_TARGETS."""
+    import numpy as np
+    import pyarrow as pa
+
+    from fgvr.schemas import DETECTOR_TARGETS
+
     rows = []
     for place, (image_id, image, p_yes) in enumerate(
         zip(examples.image_ids.tolist(), examples.images, examples.p_yes, strict=True)
@@ -238,11 +302,11 @@ def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=DETECTOR_TARGETS)
 
 
-def _work(flow: Flow) -> Table:
-    found = flow.detections
-    sys.stdout.write("".join(f"{name:9} {value:6.1f}\n" for name, value in found.extra["metrics"].items()))
-    return found
+def show(run: Run) -> None:
+    """COCO's metrics on the console."""
+    metrics = run.table("detections").extra["metrics"]
+    sys.stdout.write("".join(f"{name:9} {value:6.1f}\n" for name, value in metrics.items()))
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, _work, check=check_detection, asks=("detector",))
+    stage_main(__doc__, "detections", show=show)

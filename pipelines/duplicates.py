@@ -2,8 +2,8 @@
 
     python pipelines/duplicates.py --label.duplicate_similarity 0.98
 
-One row a discovery image: the image of its group that the MLLM is asked about (`photo_id`, itself where it is that) and
-the cosine similarity to it. `label` asks about these alone and gives their answers to the others; in neighbourhoods
+One row per discovery image: the image of its group that the MLLM is asked about (`photo_id`, itself where it is that)
+and the cosine similarity to it. `label` asks about these alone and gives their answers to the others; in neighbourhoods
 such a group counts once. An image without a vector is a group of its own. docs/neighbours.md.
 """
 
@@ -12,25 +12,26 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of
-from fgvr import near_duplicates, schemas, storage
+from fgvr import storage
 from fgvr.config import Config, ConfigError
-from fgvr.discovery import discovery_ids
-from fgvr.discovery_neighbours import streamed_layout
-from fgvr.failures import Failures
-from fgvr.mllm.shared_answers import shared_rows
-from fgvr.neighbours import Ids, Size
-from fgvr.neighbours.found import NOBODY
-from fgvr.tables import Table
-from pipelines import neighbours
-from pipelines.flow import stage_main
+from pipelines.command import stage_main
+from pipelines.embed import discovered
+from pipelines.neighbours import Among, SearchStage
+from pipelines.stage import Run, Stage, per_run
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.neighbours import Size
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536
@@ -42,33 +43,81 @@ SHARED = "shared"
 """Key in the metadata of a labels table: how many of its images got the answer of another one."""
 
 
-def run(context: RunContext, samples: Table, embeddings: Table, similarity: float) -> Table:
-    """Groups of the discovery images, which are one photo from this cosine on.
+class DuplicatesNeighbours(SearchStage):
+    """The nearest images of every discovery image."""
+
+    table = "duplicates_neighbours"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images they are."""
+        return ("samples",)
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The vectors."""
+        return ("embeddings",)
+
+    def versions(self, run: Run) -> Mapping[str, str]:
+        """Those that the run's groups are made of."""
+        return embeddings_version(run)
+
+    def size(self, run: Run) -> Size:
+        """All discovery images among themselves."""
+        from fgvr.neighbours import Size
+
+        count = len(discovered(run))
+        return Size(count, count, int(run.table("embeddings").extra["dim"]))
+
+    def k(self, config: Config) -> int:
+        """So many may be copies of one photo."""
+        from fgvr import near_duplicates
+
+        return 1 + near_duplicates.NEIGHBOURS
+
+    def among(self, run: Run) -> Among:
+        """All."""
+        ids = discovered(run)
+        return Among(ids, np.ones(len(ids), bool))
+
+
+SEARCH = DuplicatesNeighbours()
+
+
+class Duplicates(Stage):
+    """Groups of the discovery images, which are one photo from `label.duplicate_similarity` on.
 
     A run keeps its groups: a photo that gets its vector later, by run.retry_failed, stays a group of its own. In
     another group it would have the MLLM asked about other images, which is another table of answers: all of them anew.
+    So the embeddings stand in the fingerprint with the revision that the groups were made of (`versions`).
     """
-    decides: dict[str, Any] = {"images": context.config.label.images, "similarity": similarity}
-    place = storage.join(context.folder, MADE_OF_FILE)
-    made_of: dict[str, int] = json.loads(storage.read_bytes(place)) if storage.exists(place) else {}
-    wanted = neighbours.wanted(context)
-    asked = [decides, wanted.method, wanted.recall]
-    settings = fingerprint_of("duplicates", asked, [samples, replace(embeddings, revision=0)])
-    embeddings = replace(embeddings, revision=made_of.get(settings, embeddings.revision))
-    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images)
-    everyone = np.ones(len(ids), bool)
-    search = neighbours.Search(
-        context,
-        "duplicates_neighbours",
-        {"samples": samples, "embeddings": embeddings},
-        size=Size(len(ids), len(ids), int(embeddings.extra["dim"])),
-        k=1 + near_duplicates.NEIGHBOURS,
-        among=lambda: neighbours.Among(ids, everyone),
-    )
 
-    def compute(folder: StageFolder) -> StageSummary:
-        found, _ = search.find()
-        who = streamed_layout(embeddings, ids, everyone)
+    table = "duplicates"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The vectors, and the search for neighbours where it is a stage of its own."""
+        yield from ("samples", "embeddings")
+        yield from SEARCH.names(run)
+
+    def versions(self, run: Run) -> Mapping[str, str]:
+        """The embeddings that the run's groups were made of."""
+        return embeddings_version(run)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Which images, from which similarity on, and how their neighbours are found."""
+        from fgvr import near_duplicates
+
+        return _settings(run.config) | {"neighbours": SEARCH.decides(run), "rules": near_duplicates.RULES}
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Group by the neighbours that are near enough."""
+        import pyarrow as pa
+
+        from fgvr import near_duplicates, schemas
+        from fgvr.discovery_neighbours import streamed_layout
+        from fgvr.neighbours.found import NOBODY
+
+        ids, similarity = discovered(run), float(run.config.label.duplicate_similarity or 0)
+        found, _ = SEARCH.find(run)
+        who = streamed_layout(run.table("embeddings"), ids, np.ones(len(ids), bool))
         # Images with equal vectors are one anyway: the first of them stands for all.
         near = np.full_like(found.ids, NOBODY)
         near[who.members] = found.ids[who.members]
@@ -93,30 +142,76 @@ def run(context: RunContext, samples: Table, embeddings: Table, similarity: floa
         )
         return summary
 
-    decides |= {"neighbours": search.decides, "rules": near_duplicates.RULES}
-    inputs = [samples, embeddings, *search.inputs]
-    table = context.stage("duplicates", decides=decides, inputs=inputs, compute=compute)
-    if settings not in made_of:
-        context.keep(MADE_OF_FILE, json.dumps(made_of | {settings: embeddings.revision}).encode())
-    return table
+    def made(self, run: Run, table: Table) -> None:
+        """Remember which embeddings the groups were made of."""
+        made_of, settings = _made_of(run), _settings_key(run)
+        if settings not in made_of:
+            run.keep(MADE_OF_FILE, json.dumps(made_of | {settings: run.table("embeddings").revision}).encode())
 
 
-def asked_ids(duplicates: Table) -> Ids:
+def embeddings_version(run: Run) -> Mapping[str, str]:
+    """The version of the embeddings that the run's groups are made of, where it is not today's."""
+    revision = _made_of(run).get(_settings_key(run))
+    embeddings = run.table("embeddings")
+    return {} if revision is None else {"embeddings": f"{embeddings.fingerprint}.{revision}"}
+
+
+@per_run
+def _settings_key(run: Run) -> str:
+    """What names groups apart from the revision of their embeddings."""
+    from cluster.fingerprint import fingerprint_of
+
+    search, embeddings = run.config.neighbours, run.table("embeddings")
+    first = {"embeddings": f"{embeddings.fingerprint}.0"}
+    decides = [_settings(run.config), search.method, search.recall]
+    return fingerprint_of("duplicates", decides, [run.table("samples"), embeddings], first)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {"images": config.label.images, "similarity": config.label.duplicate_similarity}
+
+
+def _made_of(run: Run) -> dict[str, int]:
+    place = storage.join(run.folder, MADE_OF_FILE)
+    known: dict[str, int] = json.loads(storage.read_bytes(place)) if storage.exists(place) else {}
+    return known
+
+
+def asked_ids(run: Run) -> Ids:
     """The images that stand for their groups, int64, ascending."""
-    rows = duplicates.read(["image_id", "photo_id"])
+    import pyarrow.compute as pc
+
+    rows = run.table("duplicates").read(["image_id", "photo_id"])
     return np.asarray(rows.filter(pc.equal(rows["image_id"], rows["photo_id"]))["image_id"].to_numpy(), np.int64)
 
 
-def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
+class SharedAnswers(Stage):
     """The answers about all discovery images, from those about one of each group.
 
     Its rows have tokens, its metrics have none: they are those of `answers`, and the report adds all stages up.
     """
 
-    def compute(folder: StageFolder) -> StageSummary:
+    table = "shared_answers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The answers, and whose answer each image gets."""
+        return ("answers", "duplicates")
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Nothing else."""
+        return {}
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """A part of the images at a time; held are the answers that several images get."""
+        import pyarrow as pa
+
+        from cluster.stage import StageSummary
+        from fgvr.failures import Failures
+        from fgvr.mllm.shared_answers import shared_rows
+
+        answers, duplicates = run.table("answers"), run.table("duplicates")
         rows = duplicates.read(["image_id", "photo_id"])
         ids, photos = (rows[name].to_numpy() for name in ("image_id", "photo_id"))
-        asked = ids[ids == photos]
         # Those that others get, too, are held: an image and its first one may be millions of rows apart.
         firsts = np.unique(photos[ids != photos])
         held = answers.find(firsts).combine_chunks()
@@ -124,8 +219,7 @@ def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
         for number in range(duplicates.parts):
             part = slice(number * duplicates.rows_per_part, (number + 1) * duplicates.rows_per_part)
             own = ids[part] == photos[part]
-            # A table's place of a row is that of its id among the ids of the stage.
-            mine = answers.take(np.searchsorted(asked, ids[part][own]))
+            mine = answers.find(ids[part][own])
             others = held.take(np.searchsorted(firsts, photos[part][~own]))
             places = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)]))
             given = shared_rows(pa.concat_tables([mine, others]).take(places), ids[part])
@@ -139,8 +233,6 @@ def share(context: RunContext, answers: Table, duplicates: Table) -> Table:
             failures=dict(failures.counts),
             examples=failures.examples,
         )
-
-    return context.stage("shared_answers", decides={}, inputs=[answers, duplicates], compute=compute)
 
 
 def write_photos(folder: StageFolder, duplicates: Table) -> int:
@@ -157,4 +249,4 @@ def _check(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.duplicates, check=_check)
+    stage_main(__doc__, "duplicates", check=_check)

@@ -1,145 +1,212 @@
-"""embed: CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row an image).
+"""embed: CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row per image).
 
     python pipelines/embed.py --clip.model ViT-B-16-quickgelu --clip.pretrained openai --embed.workers.num_gpus 1
 
-Images that cannot be read are rows with a reason. `views` computes augmented views of the discovery images, if
+Images that cannot be read are rows with a reason. The table `views` has augmented views of the discovery images, where
 `near.views` asks for them.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from fgvr.config import ConfigError, SimulatedVectors
+from pipelines.command import stage_main
+from pipelines.stage import RowJob, RowStage, Run, per_run
 
-from cluster.parts import PartJob
-from cluster.settled import settled_precision
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr import schemas
-from fgvr.clip.embed_worker import EmbedWorker
-from fgvr.clip.model import load_clip
-from fgvr.clip.simulated_worker import SimulatedEmbedWorker
-from fgvr.clip.source import find_clip, pinned
-from fgvr.config import Config, ConfigError, SimulatedVectors
-from fgvr.config.models import ClipVectors
-from fgvr.crops import MIN_CROP
-from fgvr.discovery import discovery_ids
-from fgvr.precision import of_workers
-from fgvr.splits import first_of, split_ids
-from fgvr.tables import Table
-from pipelines.flow import stage_main
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.config import Clip, Config
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
 
 
-def run(context: RunContext, samples: Table) -> Table:
-    """Vectors of the images that `embed.splits` and `embed.images` name; raises ClipError where there is no CLIP."""
-    splits, vectors = context.config.embed.splits, context.config.embed.vectors
-    ids = _ids(samples, splits)
-    if context.config.embed.images == "needed":
-        ids = np.intersect1d(ids, _needed(context.config, samples))
-    match vectors:
-        case SimulatedVectors():
-            return _simulated(context, samples, ids, vectors)
-        case ClipVectors():
-            decides = {"splits": _named(samples, splits)} | _which(context.config, ids)
-            return _vectors(context, "embeddings", samples, ids, decides=decides)
-    assert_never(vectors)
+def vectors_at(config: Config) -> Clip:
+    """The CLIP that all vectors are of, by its commit; raises ClipError where there is none."""
+    from fgvr.clip.source import pinned
+
+    return pinned(config.clip)
 
 
-def _needed(config: Config, samples: Table) -> Ids:
-    """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
-    named = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images)
-    most = config.aspects.max_images if config.makd.images == "asked" else None
-    learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
-    return np.union1d(np.union1d(named, learned), split_ids(samples, [config.evaluate.split]))
+class VectorStage(RowStage):
+    """CLIP vectors of images."""
 
+    def check(self, config: Config) -> None:
+        """Find the CLIP without loading it; raises ClipError where there is none."""
+        from fgvr.clip.source import check_clip_weights, find_clip
 
-def _which(config: Config, ids: Ids) -> dict[str, Any]:
-    """What names the images in a fingerprint where the splits alone do not."""
-    return {"ids": digest_of_ids(ids)} if config.embed.images == "needed" else {}
+        if not config.embed.vectors.made_up:
+            find_clip(config.clip)
+            check_clip_weights(config.clip)
 
+    def workers(self, config: Config) -> str | None:
+        """Those of embed, for every table of vectors."""
+        return "embed.workers"
 
-@dataclass(frozen=True)
-class Views:
-    """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed."""
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places."""
+        return ("samples",)
 
-    count: int
-    seed: int
-    min_crop: float = MIN_CROP
+    @abstractmethod
+    def which(self, run: Run) -> Ids:
+        """Ascending ids of the images."""
 
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The model, the precision, and how an image becomes an input."""
+        from fgvr.clip.source import find_clip
+        from fgvr.precision import of_workers
 
-def run_views(context: RunContext, samples: Table, ids: Ids) -> Table:
-    """Vectors of `near.views` − 1 augmented views of the images `ids`, one behind the other in a row's vector."""
-    return augmented(context, "views", samples, ids, Views(context.config.near.views - 1, context.config.near.seed))
+        config = run.config
+        return {
+            "clip": find_clip(vectors_at(config)).identity(),
+            "precision": of_workers(config.embed.workers),
+            "limits": config.ingest.limits,
+            "workers": config.embed.workers,
+        }
 
+    def arguments(self, run: Run) -> dict[str, Any]:
+        """Of the worker besides the model."""
+        return {}
 
-def augmented(context: RunContext, name: str, samples: Table, ids: Ids, views: Views) -> Table:
-    """Vectors of augmented views of the images `ids` as the table `name`, one behind the other in a row's vector."""
-    decides = {"ids": digest_of_ids(ids), "views": views.count, "seed": views.seed}
-    if views.min_crop != MIN_CROP:
-        decides["min_crop"] = views.min_crop
-    return _vectors(context, name, samples, ids, decides=decides, views=views)
+    def job(self, run: Run) -> RowJob:
+        """One vector per image, or those of its views one behind the other."""
+        from fgvr import schemas
+        from fgvr.clip.embed_worker import EmbedWorker
 
-
-def _vectors(
-    context: RunContext, name: str, samples: Table, ids: Ids, *, decides: dict[str, Any], views: Views | None = None
-) -> Table:
-    config = context.config
-    clip = pinned(config.clip)
-    source = find_clip(clip)
-
-    def compute(folder: StageFolder) -> StageSummary:
-        dim = load_clip(clip).dim * (1 if views is None else views.count)
-        arguments: dict[str, Any] = {
-            "clip": clip,
+        config = run.config
+        arguments = {
+            "clip": vectors_at(config),
             "limits": config.ingest.limits,
             "batch_images": config.embed.batch_images,
             "device": config.embed.workers.device,
-            "precision": settled_precision(folder, config.embed.workers) if config.embed.workers.num_gpus else None,
+            **self.arguments(run),
         }
-        if views is not None:
-            arguments |= {"views": views.count, "seed": views.seed, "min_crop": views.min_crop}
-        schema = schemas.embeddings(dim)
-        job = PartJob(name, folder.uri, EmbedWorker, arguments, schema, samples, config.embed.workers)
-        summary = folder.run_parts(job, ids)
-        summary.extra = {"dim": dim, "dtype": "float16", "clip": source.identity()}
-        return summary
+        return RowJob(self.which(run), EmbedWorker, arguments, schemas.embeddings(self.dim(run)))
 
-    decides = decides | {
-        "clip": source.identity(),
-        "precision": of_workers(config.embed.workers),
-        "limits": config.ingest.limits,
-        "workers": config.embed.workers,
-    }
-    return context.stage(name, decides=decides, inputs=[samples], compute=compute, workers=config.embed.workers)
+    def dim(self, run: Run) -> int:
+        """Numbers in a row's vector."""
+        return clip_dim(run)
+
+    def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
+        """The precision with which the table was begun: another kind of GPU would mix two in one table."""
+        from cluster.settled import settled_precision
+
+        workers = run.config.embed.workers
+        return {"precision": settled_precision(folder, workers) if workers.num_gpus else None}
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """What later stages must know of the vectors."""
+        from fgvr.clip.source import find_clip
+
+        identity = find_clip(vectors_at(run.config)).identity()
+        summary.extra = {"dim": self.dim(run), "dtype": "float16", "clip": identity}
 
 
-def _simulated(context: RunContext, samples: Table, ids: Ids, vectors: SimulatedVectors) -> Table:
-    config = context.config
-    arguments = {
-        "vectors": vectors,
-        "limits": config.ingest.limits,
-        "threads": max(2, int(config.embed.workers.num_cpus)),
-    }
+@per_run
+def clip_dim(run: Run) -> int:
+    """Numbers in a vector of the run's CLIP, which is loaded for it."""
+    from fgvr.clip.model import load_clip
 
-    def compute(folder: StageFolder) -> StageSummary:
-        schema = schemas.embeddings(vectors.dim)
-        job = PartJob("embeddings", folder.uri, SimulatedEmbedWorker, arguments, schema, samples, config.embed.workers)
-        summary = folder.run_parts(job, ids)
-        summary.extra = {"dim": vectors.dim, "dtype": "float16"}
-        return summary
+    return load_clip(vectors_at(run.config)).dim
 
-    decides = {
-        "splits": _named(samples, config.embed.splits),
-        **_which(config, ids),
-        "vectors": vectors,
-        "limits": config.ingest.limits,
-        "workers": config.embed.workers,
-    }
-    return context.stage("embeddings", decides=decides, inputs=[samples], compute=compute)
+
+class Embeddings(VectorStage):
+    """Vectors of the images that `embed.splits` and `embed.images` name."""
+
+    table = "embeddings"
+    phase = "infer"
+
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """Those that are embedded."""
+        return [("embed.splits", split) for split in config.embed.splits or ()]
+
+    def which(self, run: Run) -> Ids:
+        """Of the named splits; of these all, or those that a whole job reads."""
+        return _embedded(run)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Also which splits, or which images, where the splits alone do not name them."""
+        from cluster.fingerprint import digest_of_ids
+
+        config = run.config
+        decides: dict[str, Any] = {"splits": _named(run.table("samples"), config.embed.splits)}
+        if config.embed.images == "needed":
+            decides["ids"] = digest_of_ids(self.which(run))
+        if not config.embed.vectors.made_up:
+            return decides | super().recipe(run)
+        more = {"vectors": config.embed.vectors, "limits": config.ingest.limits, "workers": config.embed.workers}
+        return decides | more
+
+    def dim(self, run: Run) -> int:
+        """Of the CLIP, or as the simulated vectors have it."""
+        vectors = run.config.embed.vectors
+        return vectors.dim if isinstance(vectors, SimulatedVectors) else clip_dim(run)
+
+    def job(self, run: Run) -> RowJob:
+        """By CLIP, or made up by a simulated one."""
+        from fgvr import schemas
+        from fgvr.clip.simulated_worker import SimulatedEmbedWorker
+
+        config, vectors = run.config, run.config.embed.vectors
+        if not isinstance(vectors, SimulatedVectors):
+            return super().job(run)
+        threads = max(2, int(config.embed.workers.num_cpus))
+        arguments = {"vectors": vectors, "limits": config.ingest.limits, "threads": threads}
+        return RowJob(self.which(run), SimulatedEmbedWorker, arguments, schemas.embeddings(vectors.dim))
+
+    def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
+        """Nothing of simulated vectors."""
+        return {} if run.config.embed.vectors.made_up else super().settled(run, folder)
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """Simulated vectors are of no CLIP."""
+        if run.config.embed.vectors.made_up:
+            summary.extra = {"dim": self.dim(run), "dtype": "float16"}
+        else:
+            super().finish(run, summary)
+
+
+@per_run
+def _embedded(run: Run) -> Ids:
+    import numpy as np
+
+    from fgvr.splits import split_ids
+
+    samples, splits = run.table("samples"), run.config.embed.splits
+    unknown = sorted(split for split in splits or () if split not in samples.extra["splits"])
+    if unknown:
+        known = ", ".join(sorted(samples.extra["splits"]))
+        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {known})")
+    ids = split_ids(samples, splits)
+    return np.intersect1d(ids, _needed(run)) if run.config.embed.images == "needed" else ids
+
+
+def _needed(run: Run) -> Ids:
+    """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
+    import numpy as np
+
+    from fgvr.splits import first_of, split_ids
+
+    config, samples = run.config, run.table("samples")
+    most = config.aspects.max_images if config.makd.images == "asked" else None
+    learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
+    return np.union1d(np.union1d(discovered(run), learned), split_ids(samples, [config.evaluate.split]))
+
+
+@per_run
+def discovered(run: Run) -> Ids:
+    """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
+    from fgvr.discovery import discovery_ids
+
+    columns = ["image_id", "split", "class_id"]
+    return discovery_ids(run.table("samples").batches(columns), run.config.label.images)
 
 
 def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
@@ -148,13 +215,69 @@ def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
     return None if splits is None or named == sorted(samples.extra["splits"]) else named
 
 
-def _ids(samples: Table, splits: tuple[str, ...] | None) -> Ids:
-    unknown = sorted(split for split in splits or () if split not in samples.extra["splits"])
-    if unknown:
-        known = ", ".join(sorted(samples.extra["splits"]))
-        raise ConfigError(f"embed.splits: no image is in {', '.join(unknown)} (there are: {known})")
-    return split_ids(samples, splits)
+@dataclass(frozen=True)
+class Drawn:
+    """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed.
+
+    `min_crop` None: that of `fgvr.crops`.
+    """
+
+    count: int
+    seed: int
+    min_crop: float | None = None
+
+
+class AugmentedStage(VectorStage):
+    """Vectors of augmented views of images, one behind the other in a row's vector."""
+
+    @abstractmethod
+    def drawn(self, config: Config) -> Drawn:
+        """How the views are drawn."""
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Also which images, and how their views are drawn."""
+        from cluster.fingerprint import digest_of_ids
+
+        drawn = self.drawn(run.config)
+        decides = {"ids": digest_of_ids(self.which(run)), "views": drawn.count, "seed": drawn.seed}
+        return decides | _min_crop(drawn) | super().recipe(run)
+
+    def arguments(self, run: Run) -> dict[str, Any]:
+        """How views are drawn."""
+        drawn = self.drawn(run.config)
+        return {"views": drawn.count, "seed": drawn.seed} | _min_crop(drawn)
+
+    def dim(self, run: Run) -> int:
+        """Of all views."""
+        return super().dim(run) * self.drawn(run.config).count
+
+
+def _min_crop(drawn: Drawn) -> dict[str, float]:
+    """Where it is another one than that of all views of before, which stands in no fingerprint."""
+    from fgvr.crops import MIN_CROP
+
+    return {} if drawn.min_crop in {None, MIN_CROP} else {"min_crop": float(drawn.min_crop or 0)}
+
+
+class Views(AugmentedStage):
+    """`near.views` − 1 views of each image that NeaR learns on."""
+
+    table = "views"
+    phase = "train"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images."""
+        return ("candidates",)
+
+    def which(self, run: Run) -> Ids:
+        """Those with candidates."""
+        ids: Ids = run.table("candidates").read(["image_id"])["image_id"].to_numpy()
+        return ids
+
+    def drawn(self, config: Config) -> Drawn:
+        """By NeaR's recipe; the image itself is the first of its views."""
+        return Drawn(config.near.views - 1, config.near.seed)
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.embeddings)
+    stage_main(__doc__, "embeddings")

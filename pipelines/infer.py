@@ -2,7 +2,7 @@
 
     python pipelines/infer.py --infer.model runs/birds/tables/makd/<fingerprint>/model --infer.split test
 
-One row an image: label, score, the best five, whether the score is below `infer.abstain_below`, and p(yes) of the
+One row per image: label, score, the best five, whether the score is below `infer.abstain_below`, and p(yes) of the
 aspect questions if the model answers them. `infer.model` null means this run's student with aspects.
 """
 
@@ -10,101 +10,150 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
-from cluster.parts import PartJob
-from cluster.settled import settled_precision
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from fgvr.infer_worker import READING, InferSettings, InferWorker
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
-from fgvr.schemas import PREDICTIONS
-from fgvr.splits import split_ids
-from fgvr.tables import Table
-from pipelines.flow import Flow, stage_main
-from pipelines.student_task import check_student
+from pipelines.command import stage_main
+from pipelines.stage import Phase, RowJob, RowStage, Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.infer_worker import InferSettings
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
 
 MODEL_FOLDER = "model"
 
 
-def run(context: RunContext, flow: Flow) -> Table:
-    """Predictions of the configured model for the configured samples."""
-    config = context.config.infer
-    ids = image_ids(flow.samples, config.split)
-    if config.model is not None:
-        return classify(context, "predictions", flow.samples, ids, model=storage.absolute(config.model))
-    return classify(context, "predictions", flow.samples, ids, trained=flow.makd)
+class PredictionStage(RowStage):
+    """Predictions of a trained student for images.
 
-
-def classify(
-    context: RunContext,
-    name: str,
-    samples: Table,
-    ids: npt.NDArray[np.int64],
-    *,
-    trained: Table | None = None,
-    model: str = "",
-) -> Table:
-    """Predictions of one model for some samples; evaluation uses it for each method.
-
-    Args:
-        context: the run.
-        name: of the table.
-        samples: the samples table.
-        ids: int64 [n], ascending, images to classify.
-        trained: table of the stage that trained the model …
-        model: … or the URI of a model folder.
+    Attributes:
+        trained: the table of the stage that trained it.
     """
-    config = context.config.infer
-    settings = InferSettings(
-        model=model if trained is None else trained.path(MODEL_FOLDER),
-        limits=context.config.ingest.limits,
-        abstain_below=config.abstain_below,
-        batch_images=config.batch_images,
-        device="cuda" if config.workers.num_gpus else "cpu",
-        threads=max(1, int(config.workers.num_cpus)),
-    )
 
-    def compute(folder: StageFolder) -> StageSummary:
-        begun = settled_precision(folder, config.workers) if _depends_on_device(settings) else None
-        arguments = {"settings": replace(settings, begun=begun)}
-        job = PartJob(name, folder.uri, InferWorker, arguments, PREDICTIONS, samples, config.workers)
-        summary = folder.run_parts(job, ids)
-        summary.extra = {"model": settings.model}
-        return summary
+    phase: ClassVar[Phase | None] = None
+    trained = "makd"
 
-    decides: dict[str, Any] = {
-        "limits": settings.limits,
-        "reading": READING,
-        "device": config.workers.device,
-        "abstain_below": settings.abstain_below,
-        "workers": config.workers,
-        "ids": digest_of_ids(ids),
-    }
-    if trained is None:
-        return context.stage(
-            name,
-            decides={**decides, "model": identity_of(model)},
-            inputs=[samples],
-            compute=compute,
-            workers=config.workers,
+    def workers(self, config: Config) -> str | None:
+        """Those of infer."""
+        return "infer.workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places, and the model."""
+        return ("samples", self.trained)
+
+    @abstractmethod
+    def which(self, run: Run) -> Ids:
+        """Ascending ids of the images that are classified."""
+
+    def model_folder(self, run: Run) -> str:
+        """URI of the model."""
+        return run.table(self.trained).path(MODEL_FOLDER)
+
+    def settings(self, run: Run) -> InferSettings:
+        """How they are classified."""
+        from fgvr.infer_worker import InferSettings
+
+        config = run.config.infer
+        return InferSettings(
+            model=self.model_folder(run),
+            limits=run.config.ingest.limits,
+            abstain_below=config.abstain_below,
+            batch_images=config.batch_images,
+            device="cuda" if config.workers.num_gpus else "cpu",
+            threads=max(1, int(config.workers.num_cpus)),
         )
-    return context.stage(name, decides=decides, inputs=[samples, trained], compute=compute, workers=config.workers)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """How photos become inputs, the device, and which images."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.infer_worker import READING
+
+        config = run.config.infer
+        return {
+            "limits": run.config.ingest.limits,
+            "reading": READING,
+            "device": config.workers.device,
+            "abstain_below": config.abstain_below,
+            "workers": config.workers,
+            "ids": digest_of_ids(self.which(run)),
+        }
+
+    def job(self, run: Run) -> RowJob:
+        """One prediction per image."""
+        from fgvr.infer_worker import InferWorker
+        from fgvr.schemas import PREDICTIONS
+
+        return RowJob(self.which(run), InferWorker, {"settings": self.settings(run)}, PREDICTIONS)
+
+    def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
+        """The precision with which the table was begun, where devices differ in it."""
+        from cluster.settled import settled_precision
+
+        settings, workers = self.settings(run), run.config.infer.workers
+        begun = settled_precision(folder, workers) if _depends_on_device(settings) else None
+        return {"settings": replace(settings, begun=begun)}
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """Which model."""
+        summary.extra = {"model": self.model_folder(run)}
+
+
+class Predictions(PredictionStage):
+    """Predictions of the configured model, or of this run's student with aspects, for the configured samples."""
+
+    table = "predictions"
+
+    def check(self, config: Config) -> None:
+        """Read the configured model's files; raises ConfigError where there is none."""
+        if config.infer.model is not None:
+            identity_of(storage.absolute(config.infer.model))
+
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """That which is classified."""
+        return [] if config.infer.split is None else [("infer.split", config.infer.split)]
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places, and this run's student, where no other model is given."""
+        return super().reads(run) if run.config.infer.model is None else ("samples",)
+
+    def which(self, run: Run) -> Ids:
+        """Of `infer.split`, or all."""
+        return image_ids(run.table("samples"), run.config.infer.split)
+
+    def model_folder(self, run: Run) -> str:
+        """The configured one, or the student's."""
+        given = run.config.infer.model
+        return super().model_folder(run) if given is None else storage.absolute(given)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Also a given model, by its files."""
+        given = run.config.infer.model
+        named = {} if given is None else {"model": identity_of(storage.absolute(given))}
+        return super().recipe(run) | named
 
 
 def _depends_on_device(settings: InferSettings) -> bool:
     """Whether the predictions' precision may differ from one of the workers' devices to another."""
+    from fgvr.models.base import MODEL_FILE
+
     facts = json.loads(storage.read_bytes(storage.join(settings.model, MODEL_FILE)))
     return settings.device == "cuda" or facts.get("precision") == "bf16"
 
 
-def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
+def image_ids(samples: Table, split: str | None) -> Ids:
     """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
+    from fgvr.splits import split_ids
+
     ids = split_ids(samples, None if split is None else [split])
     if not len(ids):
         known = ", ".join(sorted(samples.extra["splits"]))
@@ -112,21 +161,10 @@ def image_ids(samples: Table, split: str | None) -> npt.NDArray[np.int64]:
     return ids
 
 
-def check_model(config: Config) -> None:
-    """Read the configured model's files; raises ConfigError where there is none."""
-    if config.infer.model is not None:
-        identity_of(storage.absolute(config.infer.model))
-
-
-def _check(config: Config) -> None:
-    """Before anything is started: the model, or what trains it."""
-    check_model(config)
-    if config.infer.model is None:
-        check_student(config)
-
-
 def identity_of(model: str) -> str:
     """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
+    from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
+
     digest = hashlib.sha256()
     for name in (MODEL_FILE, WEIGHTS_FILE):
         try:
@@ -137,4 +175,4 @@ def identity_of(model: str) -> str:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.predictions, check=_check, asks=("predictions",))
+    stage_main(__doc__, "predictions")

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, StageFolder, StageSummary, plain
 from fgvr import storage
 from fgvr.config.data import (
     BirdScenesSource,
@@ -27,43 +26,56 @@ from fgvr.config.data import (
     TableSource,
     WebDatasetSource,
 )
-from fgvr.datasets import SampleRows, check_place, listing_state, read_source
-from fgvr.datasets.layouts import open_layout
 from fgvr.failure_limit import allowed_failures
-from fgvr.failures import one_line
 from fgvr.omissions import PICTURES, Why, sentences
 from fgvr.safe_text import masked_value
-from fgvr.tables import Table
-from pipelines.flow import stage_main
-from pipelines.listing import MARKS, Listing
+from pipelines.command import stage_main
+from pipelines.stage import Run, Stage, per_run
+
+if TYPE_CHECKING:
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.config import Config
+    from fgvr.datasets import SampleRows
+    from fgvr.datasets.marks import Marks
+    from fgvr.tables import Table
+    from pipelines.listing import Listing
 
 log = logging.getLogger(__name__)
 LISTING_RULES = 1
 """Raised when the same source comes to be other rows; a longer default list of endings is none such (`deciding`)."""
 
 
-def run(context: RunContext) -> Table:
-    """The samples table.
+class Samples(Stage):
+    """All photos: one row each, with its place, its split, and its true class where the source knows one."""
 
-    Raises:
-        SourceError: a source that cannot be listed.
-        TooManyFailures: more of its tars or Parquet files are damaged than run.max_error_share allows.
-    """
-    config = context.config.ingest
+    table = "samples"
+    phase = None
 
-    decides: dict[str, Any] = {
-        "source": deciding(config.source),
-        "state": listing_state(config.source),
-        "listing": LISTING_RULES,
-    }
-    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
-        decides["allowed_roots"] = list(config.limits.allowed_roots)
-    # Before they are listed: what is replaced meanwhile is noticed the next time.
-    listing, now = Listing.of(context, decides).looked_at(config)
+    def check(self, config: Config) -> None:
+        """Whether the source is there."""
+        from fgvr.datasets import check_place, check_source
 
-    def compute(folder: StageFolder) -> StageSummary:
-        listed = read_source(config.source, context.folder, config.limits.allowed_roots)
-        _check_files(listed, context.config.run.max_error_share)
+        check_place(config.ingest.source)
+        check_source(config.ingest.source)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The source by what it is, and the state of the files that name its photos."""
+        return _listing(run)[0].deciding
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """List them.
+
+        Raises:
+            SourceError: a source that cannot be listed.
+            TooManyFailures: more of its tars or Parquet files are damaged than run.max_error_share allows.
+        """
+        from cluster.stage import StageSummary
+        from fgvr.datasets import read_source
+        from pipelines.listing import MARKS
+
+        config, (_, now) = run.config.ingest, _listing(run)
+        listed = read_source(config.source, run.folder, config.limits.allowed_roots)
+        _check_files(listed, run.config.run.max_error_share)
         parts, size = 0, folder.rows_per_part(config.rows_per_part)
         for parts, rows in enumerate(listed.parts(size), start=1):
             folder.write_part(parts - 1, rows)
@@ -71,14 +83,7 @@ def run(context: RunContext) -> Table:
             folder.write_bytes(MARKS, json.dumps(now).encode())
         summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=size)
         left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
-        for what, count in left_out.items():
-            if count:
-                log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
-        for why, sentence in sentences(listed.left_out).items():
-            photos = why in {Why.ENDING, Why.LINK} or not PICTURES.isdisjoint(listed.left_out[why])
-            log.log(logging.WARNING if photos else logging.INFO, "ingest: %s", sentence)
-        for remark in listed.remarks:
-            log.warning("ingest: %s", remark)
+        _say_left_out(listed, left_out)
         summary.metrics = {
             "classes": float(listed.classes),
             **{name: float(count) for name, count in left_out.items()},
@@ -96,11 +101,42 @@ def run(context: RunContext) -> Table:
         }
         return summary
 
-    table = context.stage("samples", decides=listing.deciding, inputs=[], compute=compute)
-    listing.keep()
-    if "left_out" not in table.extra and (otherwise := _listed_otherwise(config.source)):
-        log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
-    return table
+    def made(self, run: Run, table: Table) -> None:
+        """Remember the listing, and say what an earlier version, whose listing is kept, did otherwise."""
+        _listing(run)[0].keep()
+        if "left_out" not in table.extra and (otherwise := _listed_otherwise(run.config.ingest.source)):
+            log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
+
+
+@per_run
+def _listing(run: Run) -> tuple[Listing, Marks | None]:
+    """The listing that counts, and the photos as they are now, where they are looked at.
+
+    Before they are listed: what is replaced meanwhile is noticed the next time.
+    """
+    from fgvr.datasets import listing_state
+    from pipelines.listing import Listing
+
+    config = run.config.ingest
+    decides: dict[str, Any] = {
+        "source": deciding(config.source),
+        "state": listing_state(config.source),
+        "listing": LISTING_RULES,
+    }
+    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
+        decides["allowed_roots"] = list(config.limits.allowed_roots)
+    return Listing.of(run, decides).looked_at(config)
+
+
+def _say_left_out(listed: SampleRows, left_out: Mapping[str, int]) -> None:
+    for what, count in left_out.items():
+        if count:
+            log.warning("ingest: %s %s rows; see the manifest", f"{count:,}", what.replace("_", " "))
+    for why, sentence in sentences(listed.left_out).items():
+        photos = why in {Why.ENDING, Why.LINK} or not PICTURES.isdisjoint(listed.left_out[why])
+        log.log(logging.WARNING if photos else logging.INFO, "ingest: %s", sentence)
+    for remark in listed.remarks:
+        log.warning("ingest: %s", remark)
 
 
 def _listed_otherwise(source: Source) -> str | None:
@@ -126,6 +162,8 @@ def deciding(source: Source) -> dict[str, Any]:
     A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
     `exclude` count where they are not the defaults. Files of names count by their content (`listing_state`).
     """
+    from cluster.fingerprint import plain
+
     facts: dict[str, Any] = {
         name: value for name, value in plain(source).items() if name not in {"replaced", "class_names"}
     }
@@ -144,6 +182,8 @@ def deciding(source: Source) -> dict[str, Any]:
             for name in ("train_annotations", "train_images", "test_annotations", "test_images"):
                 facts[name] = storage.canonical(storage.join(source.path, facts[name]))
         case LayoutSource():
+            from fgvr.datasets.layouts import open_layout
+
             facts["path"] = storage.canonical(open_layout(source).root)
         case FieldGuideSource() | BirdScenesSource():
             facts["draw_to"] = None if source.draw_to is None else storage.canonical(source.draw_to)
@@ -154,6 +194,9 @@ def deciding(source: Source) -> dict[str, Any]:
 
 def _check_files(listed: SampleRows, max_error_share: float) -> None:
     """Of a tar or Parquet file that cannot be read one row says so; how many images it held is not known."""
+    from cluster.parts import TooManyFailures
+    from fgvr.failures import one_line
+
     if len(listed.bad_files) > allowed_failures(max_error_share, listed.files):
         first = one_line(listed.bad_files[0])
         raise TooManyFailures(
@@ -164,4 +207,4 @@ def _check_files(listed: SampleRows, max_error_share: float) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.samples, check=lambda config: check_place(config.ingest.source))
+    stage_main(__doc__, "samples")

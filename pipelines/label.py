@@ -2,7 +2,7 @@
 
     python pipelines/label.py --label.images.max_images 500 --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-Two tables. `answers`: what the model said, one row an image, computed in parallel parts and kept for ever. `labels`:
+Two tables. `answers`: what the model said, one row per image, computed in parallel parts and kept for ever. `labels`:
 what it means, over all answers at once: cleaned names, and aliases of one name (`label.merge_similarity`), united into
 a label space. With `label.samples` (several sampled answers) or `label.listed` (several labels an answer) an image has
 weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json` (names and counts,
@@ -15,145 +15,152 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr import schemas, storage, tables
-from fgvr.config import Config, Label
+from fgvr import storage
+from fgvr.config import Config, ConfigError, Label
+from fgvr.config.data import FolderSource
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
-from fgvr.discovery import discovery_ids
-from fgvr.failures import Failures
-from fgvr.metrics.semantic import SentenceBert, look_up
-from fgvr.mllm.aliases import read_aliases, write_aliases
-from fgvr.mllm.answer_items import Form
-from fgvr.mllm.answers import READER
-from fgvr.mllm.backend import Sampling
-from fgvr.mllm.backends import backend_engine, backend_identity, exactly
-from fgvr.mllm.label_rows import count_items, label_rows
-from fgvr.mllm.label_space import LABEL_SPACE_FILE, Merge, build_label_space
-from fgvr.mllm.label_worker import LabelSettings, LabelWorker
-from fgvr.mllm.merging import merge_aliases
-from fgvr.mllm.structured import extra_tokens, instruction
-from fgvr.tables import Table
-from pipelines.cut_answers import note_cut_answers
-from pipelines.duplicates import SHARED, asked_ids, share, write_photos
-from pipelines.flow import stage_main
-from pipelines.look_parts import take_part
+from pipelines.asks import Asked, naming, sampled
+from pipelines.command import stage_main
+from pipelines.embed import discovered
+from pipelines.stage import RowJob, RowStage, Run, Stage, per_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.mllm.answer_items import Form
+    from fgvr.mllm.label_space import Merge
+    from fgvr.mllm.label_worker import LabelSettings
+
+    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
 ALIASES_FILE = "aliases.csv"
+LABEL_SPACE_FILE = "label_space.json"
 
 
-def run(context: RunContext, samples: Table, looks: Table | None = None, duplicates: Table | None = None) -> Table:
-    """The labels of the discovery images, by what was answered in `looks`, else by asking.
+class AnswerStage(RowStage):
+    """The MLLM's words about images, one row per image, kept for ever.
 
-    Args:
-        context: the run.
-        samples: the samples table.
-        looks: of images that are asked for labels and aspects in one pass.
-        duplicates: which images are one photo: one of them is asked about.
+    Attributes:
+        several: it is asked as often and for as many labels as `label.samples` and `label.listed` say; else for one
+            label once.
     """
-    config = context.config.label
-    if config.aliases is not None:
-        read_aliases(config.aliases)  # a slip in it shows before the model is asked for hours
-    if config.merges_by_meaning:
-        look_up(config.merge_model, "label.merge_model")  # and a slip in this
-    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.images)
-    if duplicates is not None:
-        asked = answer(context, "answers", samples, asked_ids(duplicates), several=True)
-        answers = share(context, asked, duplicates)
-    elif looks is None:
-        answers = answer(context, "answers", samples, ids, several=True)
-    else:
-        limit = token_limit(config, config.listed)
-        answers = take_part(context, looks, "answers", column="answer", ids=ids, schema=schemas.ANSWERS, limit=limit)
-    chosen = None if config.aliases is None else hashlib.sha256(storage.read_bytes(config.aliases)).hexdigest()
-    decides = {"aliases": chosen}
-    return name_answers(
-        context,
-        "labels",
-        [answers],
-        config.aliases,
-        decides=decides,
-        form=Form(config.listed, config.answer == "structured"),
-        limit=token_limit(config, config.listed),
-        merge=True,
-        duplicates=duplicates,
-    )
+
+    several = False
+
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """That of the discovery set."""
+        return [("label.images.split", config.label.images.drawn_from)]
+
+    def workers(self, config: Config) -> str | None:
+        """Those of label."""
+        return "label.workers"
+
+    def model(self, config: Config) -> str | None:
+        """The MLLM."""
+        return "mllm"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places."""
+        return ("samples",)
+
+    @abstractmethod
+    def which(self, run: Run) -> Ids:
+        """Ascending ids of the images that are asked about."""
+
+    def settings(self, run: Run) -> LabelSettings:
+        """How they are asked about."""
+        from fgvr.mllm.backends import exactly
+
+        settings = label_settings(run.config, several=self.several)
+        return replace(settings, mllm=exactly(settings.mllm))
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The model, what it is asked, and about which images."""
+        from cluster.fingerprint import digest_of_ids
+
+        decides = answer_decides(self.settings(run))
+        return decides | {"workers": run.config.label.workers, "ids": digest_of_ids(self.which(run))}
+
+    def job(self, run: Run) -> RowJob:
+        """One conversation per image and sample."""
+        from fgvr import schemas
+        from fgvr.mllm.label_worker import LabelWorker
+
+        return RowJob(self.which(run), LabelWorker, {"settings": self.settings(run)}, schemas.ANSWERS)
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """A remark where answers were cut off."""
+        config = run.config.label
+        note_cut_answers(summary, token_limit(config, config.listed if self.several else 1))
 
 
-def name_images(context: RunContext, samples: Table, ids: npt.NDArray[np.int64], labels: Table, *, name: str) -> Table:
-    """The labels of other images, asked once; an answer known from `labels` gets the same name, and others are cleaned.
+class Answers(AnswerStage):
+    """What the MLLM says about the discovery images: by asking, or from what was asked in one pass with aspects."""
 
-    Args:
-        context: the run.
-        samples: the samples table.
-        ids: int64 [n], ascending, images to name.
-        labels: the labels table of the discovery images.
-        name: of the new table.
-    """
-    answers = answer(context, f"{name}_answers", samples, ids)
-    config = context.config.label
-    form = Form(structured=config.answer == "structured")
-    return name_answers(
-        context, name, [answers, labels], labels.path(ALIASES_FILE), form=form, limit=token_limit(config)
-    )
+    table = "answers"
+    several = True
 
+    def workers(self, config: Config) -> str | None:
+        """None where `looks` has asked."""
+        return None if config.aspects.with_labels else super().workers(config)
 
-def answer(
-    context: RunContext,
-    table: str,
-    samples: Table,
-    ids: npt.NDArray[np.int64],
-    *,
-    several: bool = False,
-    prompt: str | None = None,
-) -> Table:
-    """The model's words about some images.
+    def model(self, config: Config) -> str | None:
+        """None where `looks` has asked."""
+        return None if config.aspects.with_labels else super().model(config)
 
-    Args:
-        context: the run.
-        table: its name.
-        samples: the samples table.
-        ids: int64 [n], ascending, images asked about.
-        several: ask as often and for as many labels as `label.samples` and `label.listed` say, else for one label once.
-        prompt: what is asked, for an answer in free words; None: what the config says.
-    """
-    config = context.config.label
-    settings = label_settings(context.config, several=several)
-    settings = replace(settings, mllm=exactly(settings.mllm))
-    if prompt is not None:
-        free = replace(settings.sampling, max_tokens=config.max_tokens, structured=None)
-        settings = replace(settings, prompt=prompt, sampling=free)
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which image of each group of near-duplicates is asked about, where there are groups."""
+        return ("samples",) if run.config.label.duplicate_similarity is None else ("samples", "duplicates")
 
-    def compute(folder: StageFolder) -> StageSummary:
-        job = PartJob(
-            table,
-            folder.uri,
-            LabelWorker,
-            {"settings": settings},
-            schemas.ANSWERS,
-            samples,
-            config.workers,
-            engine=backend_engine(settings.mllm),
-        )
-        summary = folder.run_parts(job, ids)
-        note_cut_answers(summary, token_limit(config, config.listed if several else 1))
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places, or what was said about them."""
+        return ("looks",) if run.config.aspects.with_labels else super().reads(run)
+
+    def which(self, run: Run) -> Ids:
+        """The discovery set; of near-duplicates one."""
+        from pipelines.duplicates import asked_ids
+
+        return discovered(run) if run.config.label.duplicate_similarity is None else asked_ids(run)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Nothing but the images where `looks` has asked."""
+        from cluster.fingerprint import digest_of_ids
+
+        if run.config.aspects.with_labels:
+            return {"ids": digest_of_ids(self.which(run))}
+        return super().recipe(run)
+
+    def asks(self, run: Run) -> Asked:
+        """One request per discovery image and sample."""
+        shared = run.config.label.duplicate_similarity is not None
+        return Asked(sampled(run.config, run.photos), naming(run, label_settings(run.config, several=True)), shared)
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Ask, or take the answers out of `looks`."""
+        from fgvr import schemas
+        from pipelines.look_parts import take_part
+
+        if not run.config.aspects.with_labels:
+            return super().compute(run, folder)
+        summary = take_part(run, folder, column="answer", ids=self.which(run), schema=schemas.ANSWERS)
+        self.finish(run, summary)
         return summary
-
-    decides = answer_decides(settings) | {"workers": config.workers, "ids": digest_of_ids(ids)}
-    return context.stage(table, decides=decides, inputs=[samples], compute=compute, workers=config.workers)
 
 
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
     """What decides the answers about an image."""
+    from fgvr.mllm.backends import backend_identity
+
     sampling = settings.sampling
     # What came later decides only where it is used: tables of before are found again.
     held = {} if sampling.structured is None else {"structured": sampling.structured}
@@ -171,6 +178,10 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
 
     Where several answers are sampled, a temperature serves their variety; a single answer is better without.
     """
+    from fgvr.mllm.backend import Sampling
+    from fgvr.mllm.label_worker import LabelSettings
+    from fgvr.mllm.structured import extra_tokens
+
     asked = config.label
     listed, samples = (asked.listed, asked.samples) if several else (1, 1)
     temperature = asked.temperature if samples == asked.samples else 0.0
@@ -190,6 +201,8 @@ def _prompt(asked: Label, listed: int) -> str:
     """What is asked for so many labels; for a structured answer its form is said behind it."""
     if asked.answer == "free":
         return asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed))
+    from fgvr.mllm.structured import instruction
+
     # The prompt for lists as it stands by default says how to write lines, which are not wanted here.
     question = LISTED_QUESTION if asked.listed_prompt == LISTED_PROMPT else asked.listed_prompt
     question = asked.prompt if listed == 1 else question.replace("{k}", str(listed))
@@ -204,6 +217,9 @@ def token_limit(asked: Label, listed: int = 1) -> str:
 
 def _merge(config: Label) -> Merge | None:
     """Unites names that mean one thing, as `label.merge_similarity` says; the model is loaded where it is needed."""
+    from fgvr.metrics.semantic import SentenceBert
+    from fgvr.mllm.merging import merge_aliases
+
     similarity = config.merge_similarity
     if similarity is None:
         return None
@@ -213,57 +229,70 @@ def _merge(config: Label) -> Merge | None:
 
 
 def _merge_identity(config: Label) -> Any:
+    from fgvr.metrics.semantic import look_up
+
     if not config.merges_by_meaning:
         return config.merge_similarity
     return [config.merge_similarity, look_up(config.merge_model, "label.merge_model").identity()]
 
 
-def name_answers(
-    context: RunContext,
-    table: str,
-    inputs: list[Table],
-    aliases: str | None,
-    *,
-    decides: dict[str, Any] | None = None,
-    form: Form | None = None,
-    limit: str | None = None,
-    merge: bool = False,
-    duplicates: Table | None = None,
-) -> Table:
-    """A labels table with its label space and alias table.
+class NameStage(Stage):
+    """A labels table, its label space and its aliases: what answers mean, over all of them at once.
 
-    Args:
-        context: the run.
-        table: its name.
-        inputs: tables that it is made of; the first one has the answers.
-        aliases: file of labels chosen before; None: there are none.
-        decides: what else decides the content.
-        form: how the answers were asked for; None: for one label in free words.
-        limit: what limits an answer's tokens, for those that were cut off.
-        merge: unite aliases of one name, as the config says.
-        duplicates: whose answers are shared; it decided `inputs`.
+    Attributes:
+        answers: the table of answers, the first of those that it reads.
+        merges: aliases of one name are united, as the config says.
     """
-    answers, config = inputs[0], context.config.label
-    form = form or Form()
-    listed, structured = form.listed, form.structured
-    decides = (decides or {}) | {
-        "listed": listed,
-        "merge": _merge_identity(config) if merge else None,
-        "reader": READER,
-    }
-    decides |= {"structured": True} if structured else {}
 
-    def compute(folder: StageFolder) -> StageSummary:
+    answers = ""
+    merges = False
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The answers."""
+        return (self.answers,)
+
+    def form(self, config: Config) -> Form:
+        """How the answers were asked for: one label each in free words where it is not said otherwise."""
+        from fgvr.mllm.answer_items import Form
+
+        return Form()
+
+    def limit(self, config: Config) -> str:
+        """What limits an answer's tokens, for those that were cut off."""
+        return token_limit(config.label)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """How names are read out of answers, and which of them are one."""
+        from fgvr.mllm.answers import READER
+
+        form = self.form(run.config)
+        merge = _merge_identity(run.config.label) if self.merges else None
+        decides: dict[str, Any] = {"listed": form.listed, "merge": merge, "reader": READER}
+        return decides | ({"structured": True} if form.structured else {})
+
+    def aliases(self, run: Run) -> str | None:
+        """A file of labels that were chosen before; None: there is none."""
+        return None
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Every answer is read twice: for the label space, and for its rows."""
+        from cluster.stage import StageSummary
+        from fgvr import tables
+        from fgvr.failures import Failures
+        from fgvr.mllm.aliases import read_aliases, write_aliases
+        from fgvr.mllm.label_rows import count_items, label_rows
+        from fgvr.mllm.label_space import build_label_space
+
+        answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
         # All columns: a table that an earlier version made has no `cut`.
-        items = count_items(answers.batches(), listed, structured=structured)
+        items = count_items(answers.batches(), form.listed, structured=form.structured)
         chosen = None if aliases is None else read_aliases(aliases)
-        named = build_label_space(items, chosen, _merge(config) if merge else None)
+        named = build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         _write_aliases(folder, write_aliases(named.aliases))
-        shared = 0 if duplicates is None else write_photos(folder, duplicates)
         failures = Failures()
         for number, part in enumerate(answers.batches()):
-            rows = label_rows(part, named, listed, structured=structured, limit=limit)
+            rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
             tables.write_part(folder.uri, number, rows)
             failures.add(Failures.in_rows(rows))
         return StageSummary(
@@ -278,10 +307,87 @@ def name_answers(
                 "spellings": float(len(named.aliases)),
                 "single_image_labels": float(sum(count == 1 for count in named.space.counts)),
             },
-            extra={SHARED: shared} if shared else {},
         )
 
-    return context.stage(table, decides=decides, inputs=inputs, compute=compute)
+
+class Labels(NameStage):
+    """The labels of the discovery images."""
+
+    table = "labels"
+    merges = True
+
+    def check(self, config: Config) -> None:
+        """Read the aliases that were given and find the model that unites names; each raises its own error."""
+        from fgvr.metrics.semantic import find_sentence_model
+        from fgvr.mllm.aliases import read_aliases
+
+        source, images = config.ingest.source, config.label.images
+        if isinstance(source, FolderSource) and source.class_from == "none" and images.per_class is not None:
+            raise ConfigError(
+                f"label.images.per_class = {images.per_class}: the images of a folder have no classes where "
+                "ingest.source.class_from is none; set it to null, and label.images.max_images counts"
+            )
+        if config.label.aliases is not None:
+            read_aliases(config.label.aliases)
+        if config.label.merges_by_meaning:
+            find_sentence_model(config.label.merge_model, "label.merge_model")
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The answers, or those that near-duplicates share."""
+        return ("answers",) if run.config.label.duplicate_similarity is None else ("shared_answers",)
+
+    def form(self, config: Config) -> Form:
+        """As `label.listed` and `label.answer` say."""
+        from fgvr.mllm.answer_items import Form
+
+        return Form(config.label.listed, config.label.answer == "structured")
+
+    def limit(self, config: Config) -> str:
+        """Of an answer with so many labels."""
+        return token_limit(config.label, config.label.listed)
+
+    def aliases(self, run: Run) -> str | None:
+        """Those of `label.aliases`."""
+        return run.config.label.aliases
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Also the aliases, by their content."""
+        aliases = self.aliases(run)
+        chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
+        return super().recipe(run) | {"aliases": chosen}
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Where answers are shared, also whose answer each image got: the groups decided which answers there are."""
+        from pipelines.duplicates import SHARED, write_photos
+
+        summary = super().compute(run, folder)
+        if run.config.label.duplicate_similarity is not None:
+            shared = write_photos(folder, run.table("duplicates"))
+            summary.extra = {SHARED: shared} if shared else {}
+        return summary
+
+
+@per_run
+def labelled_ids(run: Run) -> Ids:
+    """Ascending ids of the images that the labels table names: the discovery set."""
+    import numpy as np
+
+    return np.sort(run.table("labels").read(["image_id"])["image_id"].to_numpy())
+
+
+def note_cut_answers(summary: StageSummary, limit: str) -> None:
+    """Add to the remarks of a stage that has answers how many its limit of tokens cut off.
+
+    Args:
+        summary: of the stage, with the count among its metrics.
+        limit: what cut them off, as "label.max_tokens = 32".
+    """
+    from fgvr.token_counts import CUT_ANSWERS
+
+    count = int(summary.metrics.get(CUT_ANSWERS, 0))
+    if count:
+        words = f"{count:,} answer{' was' if count == 1 else 's were'} cut off at {limit}"
+        summary.remarks = (*summary.remarks, f"{words}; those that had not said a whole name by then have none")
 
 
 def _write_aliases(folder: StageFolder, content: bytes) -> None:
@@ -298,4 +404,4 @@ def _write_aliases(folder: StageFolder, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.labels, asks=("labels",))
+    stage_main(__doc__, "labels")

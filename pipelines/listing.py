@@ -12,12 +12,13 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluster.stage import RunContext, fingerprint_of
+from cluster.fingerprint import fingerprint_of
 from fgvr import storage
 from fgvr.config.data import Ingest
 from fgvr.datasets import marks
 from fgvr.failures import shown_uri
 from fgvr.tables import MANIFEST
+from pipelines.stage import Run
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,19 @@ class Listing:
     """A listing of a source.
 
     Attributes:
-        context: the run, in whose folder it is remembered.
+        run: in whose folder it is remembered.
         first: what decides the first listing of this source.
         replaced: names the photos that this one was made of; empty for the first one.
     """
 
-    context: RunContext
+    run: Run
     first: dict[str, Any]
     replaced: str = ""
 
     @classmethod
-    def of(cls, context: RunContext, decides: dict[str, Any]) -> Listing:
+    def of(cls, run: Run, decides: dict[str, Any]) -> Listing:
         """The last listing of the source that `decides` describes."""
-        first = cls(context, decides)
+        first = cls(run, decides)
         return replace(first, replaced=first._known().get(first._key, ""))
 
     @property
@@ -82,20 +83,18 @@ class Listing:
         """Remember it: its table is there."""
         known = self._known()
         if known.get(self._key, "") != self.replaced:
-            self.context.keep(LISTINGS, json.dumps(known | {self._key: self.replaced}).encode())
+            self.run.keep(LISTINGS, json.dumps(known | {self._key: self.replaced}).encode())
 
     @property
     def _key(self) -> str:
         return fingerprint_of("samples", self.first, [])
 
     def _path(self, name: str) -> str:
-        return storage.join(
-            self.context.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name
-        )
+        return storage.join(self.run.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name)
 
     def _known(self) -> dict[str, str]:
         try:
-            known: dict[str, str] = json.loads(storage.read_bytes(storage.join(self.context.folder, LISTINGS)))
+            known: dict[str, str] = json.loads(storage.read_bytes(storage.join(self.run.folder, LISTINGS)))
         except FileNotFoundError:
             return {}
         return known

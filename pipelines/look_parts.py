@@ -9,54 +9,39 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids, token_metrics
+from cluster.stage import StageFolder, StageSummary, token_metrics
 from fgvr import tables
 from fgvr.failures import Failures
 from fgvr.mllm.look_worker import part_rows
 from fgvr.tables import Table
 from fgvr.token_counts import token_totals
-from pipelines.cut_answers import note_cut_answers
+from pipelines.stage import Run
 
 
 def take_part(
-    context: RunContext,
-    looks: Table,
-    name: str,
-    *,
-    column: str,
-    ids: npt.NDArray[np.int64],
-    schema: pa.Schema,
-    limit: str = "",
-) -> Table:
-    """One part of what was said about the images `ids` (int64, ascending) as the table `name` of `schema`.
-
-    `limit` is what limits an answer's tokens, for what is said of those that were cut off.
-    """
-
-    def compute(folder: StageFolder) -> StageSummary:
-        size = folder.rows_per_part(context.config.aspects.workers.rows_per_part)
-        failures = Failures()
-        totals: Counter[str] = Counter()
-        parts = 0
-        for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
-            tables.write_part(folder.uri, parts - 1, rows)
-            failures.add(Failures.in_rows(rows))
-            totals.update(token_totals(rows))
-        facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
-        summary = StageSummary(
-            rows=len(ids),
-            failed=failures.counts.total(),
-            parts=parts,
-            rows_per_part=size,
-            failures=dict(failures.counts),
-            metrics=token_metrics(totals),
-            extra=facts,
-            examples=failures.examples,
-        )
-        note_cut_answers(summary, limit)
-        return summary
-
-    return context.stage(name, decides={"ids": digest_of_ids(ids)}, inputs=[looks], compute=compute)
+    run: Run, folder: StageFolder, *, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema
+) -> StageSummary:
+    """One column of what was said about the images `ids` (int64, ascending) as a table of its own, of `schema`."""
+    looks = run.table("looks")
+    size = folder.rows_per_part(run.config.aspects.workers.rows_per_part)
+    failures = Failures()
+    totals: Counter[str] = Counter()
+    parts = 0
+    for parts, rows in enumerate(_parts(looks, column, ids, schema, size), start=1):
+        tables.write_part(folder.uri, parts - 1, rows)
+        failures.add(Failures.in_rows(rows))
+        totals.update(token_totals(rows))
+    facts = {"looks": looks.uri} | ({"questions": looks.extra["questions"]} if column == "aspects" else {})
+    return StageSummary(
+        rows=len(ids),
+        failed=failures.counts.total(),
+        parts=parts,
+        rows_per_part=size,
+        failures=dict(failures.counts),
+        metrics=token_metrics(totals),
+        extra=facts,
+        examples=failures.examples,
+    )
 
 
 def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:

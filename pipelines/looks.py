@@ -9,54 +9,91 @@ from its table, which are those that they would have computed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cluster.parts import PartJob
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr import schemas
 from fgvr.config import Config, ConfigError
-from fgvr.discovery import discovery_ids
-from fgvr.mllm.backends import backend_engine, exactly
-from fgvr.mllm.look_worker import LookSettings, LookWorker
-from fgvr.tables import Table
-from pipelines import aspects, label
-from pipelines.flow import stage_main
+from pipelines.asks import Asked, naming, questioning, sampled
+from pipelines.aspects import aspect_decides, aspect_ids, aspect_settings
+from pipelines.command import stage_main
+from pipelines.embed import discovered
+from pipelines.label import answer_decides, label_settings
+from pipelines.stage import RowJob, RowStage, Run
+
+if TYPE_CHECKING:
+    from cluster.stage import StageSummary
 
 
-def run(context: RunContext, samples: Table, questions: Table) -> Table:
+class Looks(RowStage):
     """What the model says about the images of label and aspects."""
-    config = context.config
-    label_ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images)
-    aspect_ids = aspects.image_ids(samples, config.aspects)
-    of_label, of_aspects = label.label_settings(config, several=True), aspects.aspect_settings(config, questions)
-    mllm = exactly(config.mllm)
-    settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, aspect_ids)
-    ids = np.union1d(label_ids, aspect_ids)
 
-    def compute(folder: StageFolder) -> StageSummary:
-        schema = schemas.looks(questions.rows)
-        workers = config.aspects.workers
-        job = PartJob(
-            "looks",
-            folder.uri,
-            LookWorker,
-            {"settings": settings},
-            schema,
-            samples,
-            workers,
-            engine=backend_engine(mllm),
-        )
-        summary = folder.run_parts(job, ids)
-        summary.extra = {"questions": questions.rows}
-        return summary
+    table = "looks"
 
-    decides = {"label": label.answer_decides(settings.label), "aspects": aspects.aspect_decides(config)}
-    decides |= {"workers": config.aspects.workers, "ids": [digest_of_ids(label_ids), digest_of_ids(aspect_ids)]}
-    return context.stage(
-        "looks", decides=decides, inputs=[samples, questions], compute=compute, workers=config.aspects.workers
-    )
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """Those of both."""
+        return [("label.images.split", config.label.images.drawn_from), ("aspects.split", config.aspects.split)]
+
+    def workers(self, config: Config) -> str | None:
+        """Those of aspects, which ask more."""
+        return "aspects.workers"
+
+    def model(self, config: Config) -> str | None:
+        """The MLLM."""
+        return "mllm"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places, and the questions."""
+        return ("samples", "questions")
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """What decides answers and aspects, and which images are asked for which."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.mllm.backends import exactly
+
+        settings = label_settings(run.config, several=True)
+        of_label = answer_decides(replace(settings, mllm=exactly(settings.mllm)))
+        decides = {"label": of_label, "aspects": aspect_decides(run.config)}
+        ids = [digest_of_ids(discovered(run)), digest_of_ids(aspect_ids(run))]
+        return decides | {"workers": run.config.aspects.workers, "ids": ids}
+
+    def job(self, run: Run) -> RowJob:
+        """One reading per image, for its name, its aspects, or both."""
+        import numpy as np
+
+        from fgvr import schemas
+        from fgvr.mllm.backends import exactly
+        from fgvr.mllm.look_worker import LookSettings, LookWorker
+
+        config, questions = run.config, run.table("questions")
+        mllm, label_ids, ids = exactly(config.mllm), discovered(run), aspect_ids(run)
+        of_label, of_aspects = label_settings(config, several=True), aspect_settings(config, questions)
+        settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, ids)
+        return RowJob(np.union1d(label_ids, ids), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
+
+    def asks(self, run: Run) -> Asked:
+        """The requests of both, about the images of either."""
+        asked = run.config.aspects
+        of_label = naming(run, label_settings(run.config, several=True)).times(sampled(run.config, run.photos))
+        load = of_label + questioning(run).times(run.photos.bounded(asked.split, asked.max_images))
+        rows, at_most = _both(run)
+        return Asked(rows, load.times(1 / max(rows, 1)), at_most)
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """How many questions."""
+        summary.extra = {"questions": run.table("questions").rows}
+
+
+def _both(run: Run) -> tuple[int, bool]:
+    """Images of names or questions, and whether they may be fewer: samples that are not inside one another."""
+    photos, named, asked = run.photos, run.config.label.images, run.config.aspects
+    of_label, of_aspects = sampled(run.config, photos), photos.bounded(asked.split, asked.max_images)
+    one = named.drawn_from == asked.split
+    whole = asked.max_images is None or of_aspects == photos.splits.get(asked.split, 0)
+    if one and (whole or (named.per_class is None and named.seed == asked.seed)):
+        return max(of_label, of_aspects), False
+    together = of_label + of_aspects
+    return (min(together, photos.splits.get(asked.split, 0)), True) if one else (together, False)
 
 
 def _check(config: Config) -> None:
@@ -65,4 +102,4 @@ def _check(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.looks, check=_check, asks=("looks",))
+    stage_main(__doc__, "looks", check=_check)

@@ -2,92 +2,109 @@
 
     python pipelines/near.py --near.loss proden --near.epochs 200 --near.workers.num_workers 2
 
-The table has a row for each discovery image: its candidates, what the trained model makes of them, and the heaviest
+The table has one row per discovery image: its candidates, what the trained model makes of them, and the heaviest
 one. Beside it: `model/` (classifies any image into the label space; fgvr.classifier), `history.json`. The best epoch
 on held-out images is kept where `near.validation_share` holds some out, else the last one.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from cluster.stage import RunContext, StageFolder, StageSummary
-from cluster.stage_files import training_name
-from cluster.tracking import log_model
-from cluster.train import train
-from fgvr import storage
-from fgvr.candidate_table import disambiguate
-from fgvr.candidates import NONE
-from fgvr.clip.source import find_clip, pinned
-from fgvr.config import ConfigError, Near
-from fgvr.label_truth import true_label_ids
-from fgvr.mllm.label_space import read_label_space
-from fgvr.precision import of_workers
-from fgvr.tables import Table
-from fgvr.training.checkpoint import HISTORY_FILE
-from fgvr.training.prompt import RECIPE, train_near
-from fgvr.training.prompt_data import MODEL_FOLDER, NearJob, read_weights
-from pipelines import embed
-from pipelines.flow import stage_main
+from fgvr.config import Config, ConfigError
+from pipelines.command import stage_main
+from pipelines.embed import vectors_at
+from pipelines.stage import Run
+from pipelines.train_stage import Training, TrainStage
 
-ROWS_PER_PART = 65_536
-# What changes only how a training runs, not what comes out.
-NOT_DECIDING = {"checkpoint_steps", "text_chunk", "workers"}
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.tables import Table
 
 
-def run(context: RunContext, samples: Table, labels: Table, embeddings: Table, candidates: Table) -> Table:
+class Near(TrainStage):
     """The disambiguated labels of the discovery images, with the model that gave them."""
-    config = context.config
-    if config.embed.vectors.made_up:
-        raise ConfigError("embed.vectors.kind = simulated: NeaR learns nothing from made-up vectors; set it to clip")
-    clip = pinned(config.clip)
-    views = None
-    if config.near.views > 1:
-        views = embed.run_views(context, samples, candidates.read(["image_id"])["image_id"].to_numpy())
-    inputs = [samples, labels, embeddings, candidates, *([] if views is None else [views])]
 
-    def compute(folder: StageFolder) -> StageSummary:
+    table = "near"
+    rows_per_part = 65_536
+
+    def check(self, config: Config) -> None:
+        """Made-up vectors teach nothing."""
+        if config.embed.vectors.made_up:
+            raise ConfigError(
+                "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
+                "only pipelines/embed.py and pipelines/candidates.py"
+            )
+
+    def workers(self, config: Config) -> str | None:
+        """Those that train it."""
+        return "near.workers"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """Names, vectors, candidates, and augmented views where there are to be some."""
+        views = ("views",) if run.config.near.views > 1 else ()
+        return ("samples", "labels", "embeddings", "candidates", *views)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The recipe of the training, and the CLIP whose text side learns."""
+        from fgvr.clip.source import find_clip
+        from fgvr.precision import of_workers
+        from fgvr.training.prompt import RECIPE
+
+        near = run.config.near
+        return {
+            "version": RECIPE,
+            "recipe": near.deciding(),
+            "clip": find_clip(vectors_at(run.config)).identity(),
+            "precision": of_workers(near.workers),
+        }
+
+    def training(self, run: Run, folder: StageFolder) -> Training:
+        """The tables that it learns from."""
+        from fgvr.training.prompt import train_near
+        from fgvr.training.prompt_data import NearJob
+
+        near = run.config.near
         job = NearJob(
-            settings=config.near,
-            clip=clip,
-            labels=labels.uri,
-            embeddings=embeddings.uri,
-            candidates=candidates.uri,
-            views=None if views is None else views.uri,
+            settings=near,
+            clip=vectors_at(run.config),
+            labels=run.table("labels").uri,
+            embeddings=run.table("embeddings").uri,
+            candidates=run.table("candidates").uri,
+            views=run.table("views").uri if near.views > 1 else None,
         )
-        trained = train(
-            train_near,
-            job,
-            name=training_name(folder.attempt),
-            folder=folder.uri,
-            workers=config.near.workers,
-            field="near.workers",
-            title="near",
-            epochs=config.near.epochs,
-        )
-        checkpoint = storage.fetch_folder(trained.checkpoint)
-        storage.put_folder(checkpoint / MODEL_FOLDER, folder.path(MODEL_FOLDER))
-        folder.write_bytes(HISTORY_FILE, (checkpoint / HISTORY_FILE).read_bytes())
-        if config.tracking.log_models:
-            log_model(folder.path(MODEL_FOLDER), "near")
-        rows = disambiguate(candidates.read(), read_weights(checkpoint))
-        storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
-        summary = folder.write_table(rows, ROWS_PER_PART)
-        summary.metrics = trained.metrics | _against_truth(samples, labels, rows)
-        summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
-        return summary
+        return Training(train_near, job, near.epochs)
 
-    decides = {
-        "version": RECIPE,
-        "recipe": {name: getattr(config.near, name) for name in Near.model_fields if name not in NOT_DECIDING},
-        "clip": find_clip(clip).identity(),
-        "precision": of_workers(config.near.workers),
-    }
-    return context.stage("near", decides=decides, inputs=inputs, compute=compute, workers=config.near.workers)
+    def models(self, checkpoint: Path) -> Mapping[str, Path]:
+        """The learned prompts with the names that they were learned for."""
+        from fgvr.training.prompt_data import MODEL_FOLDER
+
+        return {MODEL_FOLDER: checkpoint / MODEL_FOLDER}
+
+    def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
+        """Which of its candidates each image is."""
+        from fgvr.candidate_table import disambiguate
+        from fgvr.training.prompt_data import read_weights
+
+        return disambiguate(run.table("candidates").read(), read_weights(checkpoint))
+
+    def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
+        """How often the true name was chosen, where it is known."""
+        summary.metrics |= _against_truth(run.table("samples"), run.table("labels"), rows)
+        summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
 
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
     """Share of right labels after training among images whose true name is known; empty where none is."""
+    from fgvr.candidates import NONE
+    from fgvr.label_truth import true_label_ids
+    from fgvr.mllm.label_space import read_label_space
+
     space = read_label_space(labels).labels
     names = samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
     truth = true_label_ids(names, space)
@@ -97,4 +114,4 @@ def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, f
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.near, asks=("near",))
+    stage_main(__doc__, "near")

@@ -1,9 +1,10 @@
 """The search for nearest images, of which `candidates` makes its sets and `duplicates` its groups.
 
 Small sets are searched by these stages themselves. Where the plan (`fgvr.neighbours.plan`) says so, the search is a
-stage of its own: it writes the vectors to memory-mapped files, block by block, and searches in tasks on the cluster; a
-part is a block of queries against all vectors of a shard. Its table has a row for each image that has a vector; its
-metadata hold the plan with its reasons and the recall. docs/neighbours.md.
+stage of its own, with the table `neighbours` or `duplicates_neighbours`: it writes the vectors to memory-mapped files,
+block by block, and searches in tasks on the cluster; a part is a block of queries against all vectors of a shard. Its
+table has a row for each image that has a vector; its metadata hold the plan with its reasons and the recall.
+docs/neighbours.md.
 """
 
 from __future__ import annotations
@@ -11,35 +12,27 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from fgvr import storage
+from pipelines.stage import NotThere, Run, Stage
 
-from cluster import lease
-from cluster.once import run_once
-from cluster.parts import PartJob, run_parts
-from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr import schemas, storage
-from fgvr.candidates import Ids
-from fgvr.discovery_neighbours import (
-    Flags,
-    Layout,
-    discovery_vectors,
-    from_rows,
-    labelled_neighbours,
-    streamed_layout,
-    vector_blocks,
-)
-from fgvr.neighbours import Neighbours, Plan, Size, Wanted, plan
-from fgvr.neighbours.machine import Machine, this_machine
-from fgvr.neighbours.nearest import SMALL
-from fgvr.neighbours.plan import EXACT_SECONDS
-from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
-from fgvr.neighbours.vector_files import write
-from fgvr.tables import Table
-from pipelines.looking import NotThere
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cluster.parts import PartJob
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.config import Config
+    from fgvr.discovery_neighbours import Flags, Layout
+    from fgvr.neighbours import Neighbours, Plan, Size, Wanted
+    from fgvr.neighbours.machine import Machine
+    from fgvr.neighbours.search_worker import SearchTask
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
@@ -66,81 +59,90 @@ class Among:
     photos: Ids | None = None
 
 
-class Search:
-    """The k nearest labelled images of every discovery image.
+class SearchStage(Stage):
+    """The k nearest images of every discovery image: a table of its own where the search is done in tasks."""
 
-    Attributes:
-        inputs: the table of the search, where it was done in tasks; else nothing.
-    """
+    def workers(self, config: Config) -> str | None:
+        """Those of the search."""
+        return WORKERS
 
-    def __init__(
-        self,
-        context: RunContext,
-        name: str,
-        tables: Mapping[str, Table],
-        *,
-        size: Size,
-        k: int,
-        among: Callable[[], Among],
-    ) -> None:
-        """Plan the search, and do it if it is one of tasks.
+    @abstractmethod
+    def size(self, run: Run) -> Size:
+        """Counts of the search."""
 
-        Args:
-            context: the run.
-            name: of the search's table, if there is one.
-            tables: `samples`, `embeddings`, and the others that say who is in the database.
-            size: of the search.
-            k: neighbours wanted, the image itself included.
-            among: asked only when something is to be searched.
-        """
-        self.context, self.tables, self.k, self.among = context, tables, k, among
-        self.plan = plan_search(context, name, size)
-        self.inputs = [self._in_tasks(name, self.plan)] if self.plan is not None and self.plan.tasks else []
+    @abstractmethod
+    def k(self, config: Config) -> int:
+        """Neighbours wanted, the image itself included."""
 
-    @property
-    def decides(self) -> dict[str, object]:
+    @abstractmethod
+    def among(self, run: Run) -> Among:
+        """Who is searched for among whom; asked only when something is searched."""
+
+    def plan(self, run: Run) -> Plan | None:
+        """How it is done; None for a search so small that it needs no plan."""
+        plans = run.memory.setdefault(SearchStage.plan, {})
+        if self.table not in plans:
+            plans[self.table] = plan_search(run, self.table, self.size(run))
+        plan: Plan | None = plans[self.table]
+        return plan
+
+    def names(self, run: Run) -> tuple[str, ...]:
+        """Its table, where it is one; else none."""
+        how = self.plan(run)
+        return (self.table,) if how is not None and how.tasks else ()
+
+    def decides(self, run: Run) -> dict[str, object]:
         """What of the search decides what is found: nothing but its rules where it is exact, however it is done."""
-        if self.plan is None or self.plan.method == "exact":
+        how = self.plan(run)
+        if how is None or how.method == "exact":
             return {"method": "exact", "rules": RULES}
-        recall = wanted(self.context).recall
-        return {"method": self.plan.method, "lists": self.plan.lists, "recall": recall, "rules": RULES}
+        return {"method": how.method, "lists": how.lists, "recall": wanted(run).recall, "rules": RULES}
 
-    def find(self) -> tuple[Neighbours, Flags]:
+    def find(self, run: Run) -> tuple[Neighbours, Flags]:
         """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
-        among, embeddings = self.among(), self.tables["embeddings"]
-        if self.inputs:
-            return _read(self.inputs[0], embeddings, among, self.k)
+        from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
+
+        among, embeddings, k = self.among(run), run.table("embeddings"), self.k(run.config)
+        if self.names(run):
+            return _read(run.table(self.table), embeddings, among, k)
         vectors, embedded = discovery_vectors(embeddings, among.ids)
         found = labelled_neighbours(
-            vectors,
-            embedded,
-            among.labelled,
-            self.k,
-            photos=among.photos,
-            wanted=wanted(self.context),
-            how=self.plan,
+            vectors, embedded, among.labelled, k, photos=among.photos, wanted=wanted(run), how=self.plan(run)
         )
         return found, embedded
 
-    def _in_tasks(self, name: str, how: Plan) -> Table:
-        def compute(folder: StageFolder) -> StageSummary:
-            among, embeddings = self.among(), self.tables["embeddings"]
-            who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
-            work = _Work(folder, self.tables["samples"], among.ids[who.queries], self.k, how)
-            work.write_vectors(embeddings, among.ids, who)
-            return work.search()
-
-        decides = {
-            "k": self.k,
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """How many neighbours are found, and how."""
+        how = self._in_tasks(run)
+        return {
+            "k": self.k(run.config),
             "plan": {"method": how.method, "lists": how.lists, "shards": how.shards},
-            "recall": None if how.method == "exact" else wanted(self.context).recall,
+            "recall": None if how.method == "exact" else wanted(run).recall,
         }
-        inputs = [table for key, table in self.tables.items() if key != "samples"]
-        workers = self.context.config.neighbours.workers
-        return self.context.stage(name, decides=decides, inputs=inputs, compute=compute, workers=workers)
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Vectors into files, then all parts of all shards, then their merge."""
+        from fgvr.discovery_neighbours import streamed_layout
+
+        among, embeddings = self.among(run), run.table("embeddings")
+        who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
+        work = _Work(folder, run, among.ids[who.queries], self.k(run.config), self._in_tasks(run))
+        work.write_vectors(embeddings, among.ids, who)
+        return work.search()
+
+    def _in_tasks(self, run: Run) -> Plan:
+        how = self.plan(run)
+        if how is None:
+            raise ValueError(f"{self.table}: so small a search is none of tasks")
+        return how
 
 
 def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighbours, Flags]:
+    import numpy as np
+
+    from fgvr.discovery_neighbours import from_rows, streamed_layout
+    from fgvr.neighbours.search_worker import read_neighbours
+
     parts = [read_neighbours(part, k) for part in table.batches(["neighbour_ids", "neighbour_scores"])]
     found_ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
@@ -149,35 +151,40 @@ def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighb
     return from_rows(found_ids, scores, who, among.ids, table.extra["search"]), embedded
 
 
-def wanted(context: RunContext) -> Wanted:
+def wanted(run: Run) -> Wanted:
     """What the config asks of a search."""
-    search = context.config.neighbours
+    from fgvr.neighbours import Wanted
+
+    search = run.config.neighbours
     return Wanted(search.method, search.recall, search.exact_seconds)
 
 
-def plan_search(context: RunContext, name: str, size: Size) -> Plan | None:
+def plan_search(run: Run, name: str, size: Size) -> Plan | None:
     """The plan of the search `name`; None for one so small that it needs none.
 
     A run keeps its plans, one for each size and settings that it was asked for: rates differ from time to time, and
     settings that come back must find what was computed with them.
     """
-    search = context.config.neighbours
+    from fgvr.neighbours import Plan
+    from fgvr.neighbours.nearest import SMALL
+
+    search = run.config.neighbours
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
     file = f"{name}_plan.json"
     # How many workers there are changes how long it takes; only another device is planned for anew.
     asked = search.model_dump(mode="json", exclude={"workers"}) | {"gpu": search.workers.num_gpus > 0}
-    key = json.loads(json.dumps([asdict(size), asdict(wanted(context)), asked]))
-    plans = _plans(storage.join(context.folder, file))
+    key = json.loads(json.dumps([asdict(size), asdict(wanted(run)), asked]))
+    plans = _plans(storage.join(run.folder, file))
     for known in plans:
         kept = Plan.read(known["plan"])
         if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
             return kept
-    if not context.computes:
+    if not run.computes:
         raise NotThere(name)  # its plan is measured where the workers are
-    how = _planned(context, size)
+    how = _planned(run, size)
     facts = {"key": key, "plan": asdict(how), OTHERS: [known for known in plans if known["key"] != key]}
-    context.keep(file, json.dumps(facts, indent=1).encode())
+    run.keep(file, json.dumps(facts, indent=1).encode())
     log.info("%s: %s", name, "; ".join(how.reasons))
     return how
 
@@ -190,26 +197,30 @@ def _plans(place: str) -> list[dict[str, Any]]:
     return [last, *last.pop(OTHERS, [])]
 
 
-def _planned(context: RunContext, size: Size) -> Plan:
+def _planned(run: Run, size: Size) -> Plan:
     """A plan for the machine that will compute it.
 
     A GPU is a worker's. This process has none, or shares one with the workers that Ray gave it to: what it does itself
     is planned for its CPU, and what would take long there is done in tasks.
     """
-    search, asked = context.config.neighbours, wanted(context)
+    from fgvr.neighbours import plan
+    from fgvr.neighbours.machine import this_machine
+    from fgvr.neighbours.plan import EXACT_SECONDS
+
+    search, asked = run.config.neighbours, wanted(run)
     if search.workers.num_gpus:
         threads = len(os.sched_getaffinity(0))
-        here = _with_memory(context, this_machine("cpu", threads))
+        here = _with_memory(run, this_machine("cpu", threads))
         if search.tasks is None:
             own = plan(size, here, asked)
             as_asked = own.method == "exact" or asked.method == "ivf"
             if as_asked and not own.tasks and own.seconds <= EXACT_SECONDS["cpu"]:
                 return own
-            how = plan(size, _machine(context), asked)
+            how = plan(size, _machine(run), asked)
             return _where(how, True, "in tasks on the cluster: this process has no GPU of its own")
         if not search.tasks:
             return _where(plan(size, here, asked), False, "neighbours.tasks is False")
-    how = plan(size, _machine(context), asked)
+    how = plan(size, _machine(run), asked)
     if search.tasks is None or search.tasks == how.tasks:
         return how
     return _where(how, search.tasks, f"neighbours.tasks is {search.tasks}")
@@ -220,26 +231,29 @@ def _where(how: Plan, tasks: bool, why: str) -> Plan:
     return replace(how, tasks=tasks, reasons=(*how.reasons[:-1], why))
 
 
-def _machine(context: RunContext) -> Machine:
+def _machine(run: Run) -> Machine:
     """What a worker can do, measured where it runs; as many as there may be."""
-    search = context.config.neighbours
+    from cluster.once import run_once
+    from fgvr.neighbours.machine import this_machine
+
+    search = run.config.neighbours
     device, threads = ("cuda" if search.workers.num_gpus else "cpu"), max(1, int(search.workers.num_cpus))
-    machine = _with_memory(context, run_once(this_machine, device, threads, workers=search.workers))
+    machine = _with_memory(run, run_once(this_machine, device, threads, workers=search.workers))
     return machine.times(search.workers.max_workers)
 
 
-def _with_memory(context: RunContext, machine: Machine) -> Machine:
+def _with_memory(run: Run, machine: Machine) -> Machine:
     """The machine with the memory that the config gives it, where it does."""
-    memory = context.config.neighbours.memory_gb
+    memory = run.config.neighbours.memory_gb
     return machine if memory is None else replace(machine, memory=memory * 2**30)
 
 
 class _Work:
     """The search of one stage folder, step by step; each step is skipped where an earlier session has done it."""
 
-    def __init__(self, folder: StageFolder, samples: Table, ids: Ids, k: int, how: Plan) -> None:
-        self.folder, self.samples, self.ids, self.k, self.how = folder, samples, ids, k, how
-        search = folder.context.config.neighbours
+    def __init__(self, folder: StageFolder, run: Run, ids: Ids, k: int, how: Plan) -> None:
+        self.folder, self.samples, self.ids, self.k, self.how = folder, run.table("samples"), ids, k, how
+        search = run.config.neighbours
         # The shards' parts and those of their merge hold the same queries.
         size = folder.rows_per_part(search.workers.rows_per_part)
         self.config = search.model_copy(update={"workers": search.workers.model_copy(update={"rows_per_part": size})})
@@ -248,6 +262,11 @@ class _Work:
 
     def write_vectors(self, embeddings: Table, ids: Ids, who: Layout) -> None:
         """Vectors of the queries and of each shard as files that workers map into memory."""
+        import numpy as np
+
+        from fgvr.discovery_neighbours import vector_blocks
+        from fgvr.neighbours.vector_files import write
+
         ready = self.folder.path(FILES, READY)
         if storage.exists(ready):
             return
@@ -260,6 +279,10 @@ class _Work:
 
     def search(self) -> StageSummary:
         """All parts of all shards, then their merge."""
+        from cluster import lease
+        from cluster.parts import run_parts
+        from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker
+
         threads = max(1, int(self.config.workers.num_cpus))
         tasks = [SearchTask(self.queries, shard, self.k, self.how, threads) for shard in self.shards]
         recalls, probed = [1.0], 0
@@ -290,6 +313,9 @@ class _Work:
 
     def _with_index(self, task: SearchTask) -> tuple[SearchTask, float]:
         """The task with its shard's inverted file made, and the recall that it reaches."""
+        from cluster.once import run_once
+        from fgvr.neighbours.search_worker import prepare_index
+
         known = storage.join(task.shard, "tuned.json")
         if not storage.exists(known):
             probed, recall = run_once(prepare_index, task, self.config.recall, workers=self.config.workers)
@@ -303,6 +329,9 @@ class _Work:
         return replace(task, probed=probed), recall
 
     def _job(self, folder: str, worker: type, arguments: dict[str, object]) -> PartJob:
+        from cluster.parts import PartJob
+        from fgvr import schemas
+
         name = self.folder.name
         if folder != self.folder.uri:
             name = f"{name} of {folder.rsplit('/', 2)[-2]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from fgvr.config.data import (
+    DRAWN,
     BirdScenesSource,
     CocoSource,
     FieldGuideSource,
@@ -20,7 +21,8 @@ from fgvr.config.data import (
 )
 from fgvr.demo.drawing import SIZE as DRAWN_SIDE
 from fgvr.demo.species import SPECIES
-from fgvr.mllm.request_tokens import PHOTO, Size
+from fgvr.mllm.backend import Size
+from fgvr.mllm.request_tokens import PHOTO
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ class Photos:
             {split: Counter(dict.fromkeys(kinds, count)) for split, count in counts.items()},
             (DRAWN_SIDE, DRAWN_SIDE),
         )
+
+    @classmethod
+    def expected(cls, source: Source) -> Photos:
+        """Of a source that is not listed yet, as far as it says what it will list."""
+        if isinstance(source, DRAWN):
+            return cls.drawn(source)
+        if not may_have_truth(source):
+            return cls({"train": 1})
+        return cls({"train": 1, "test": 1}, {"train": Counter([0]), "test": Counter([0])})
 
     @property
     def total(self) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, Mllm
+from fgvr.config import Config, ConfigError
 from fgvr.datasets.shards import numbered
 from fgvr.safe_text import masked
 from fgvr.storage_refusals import StorageRefused, told
+from pipelines.stage import Stage, model_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def _remote(values: Any, field: str = "") -> Iterator[tuple[str, str]]:
         yield field, values
 
 
-def check_keys(config: Config, stages: Iterable[str]) -> None:
+def check_keys(config: Config, stages: Iterable[Stage]) -> None:
     """Look for the keys of the servers that these stages ask.
 
     Workers on this machine have this process's environment. Those of another cluster have their own, of which nothing
@@ -49,12 +50,12 @@ def check_keys(config: Config, stages: Iterable[str]) -> None:
 
     Args:
         config: of the run.
-        stages: of `pipelines.needs.ORDER`, that have something left to ask.
+        stages: that have something left to ask.
 
     Raises:
         ConfigError: the environment does not hold one.
     """
-    for field, model in dict(_model_of(config, stage) for stage in stages).items():
+    for field, model in {stage.model(config): model_of(stage, config) for stage in stages}.items():
         key = None if model is None else model.key
         if key is None or os.environ.get(key.variable):
             continue
@@ -62,12 +63,3 @@ def check_keys(config: Config, stages: Iterable[str]) -> None:
         if config.cluster.address is None and not os.environ.get("RAY_ADDRESS"):
             raise ConfigError(f"{words}, and {key.server} needs a key")
         log.warning("%s here; the workers' environment must hold it, as %s needs a key", words, key.server)
-
-
-def _model_of(config: Config, stage: str) -> tuple[str, Mllm | None]:
-    """The field of the model that a stage asks, and the model."""
-    if stage == "finer_answers" and config.baselines.finer.llm is not None:
-        return "baselines.finer.llm", config.baselines.finer.llm
-    if stage in {"questions", "finer_answers"}:
-        return "questions.llm", config.questions.llm
-    return "mllm", config.mllm

@@ -9,71 +9,174 @@ space. Beside the table lies `questions.csv` (rank, text, source), which can be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pyarrow.compute as pc
-
-from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary
-from fgvr.config import Config, ConfigError
-from fgvr.config.base import Workers
+from fgvr.config import Config, ConfigError, Mllm
 from fgvr.config.data import DRAWN
-from fgvr.demo.questions import QUESTIONS
-from fgvr.metrics.semantic import SentenceBert, look_up
-from fgvr.mllm.backend import TextGenerator
-from fgvr.mllm.backends import backend_engine, backend_identity, exactly
-from fgvr.mllm.label_space import read_label_space
-from fgvr.mllm.questions import (
-    READER,
-    AspectQuestion,
-    Wanted,
-    generate_questions,
-    question_rows,
-    read_questions,
-    write_questions,
-)
-from fgvr.part_worker import remarks_of
-from fgvr.tables import Table
-from pipelines.flow import Flow, stage_main
+from pipelines.asks import INSTRUCTIONS, NAME_TOKENS, QUESTION_TOKENS, Asked, Load, sampled
+from pipelines.command import stage_main
+from pipelines.photo_counts import may_have_truth
+from pipelines.stage import Run, Stage
+
+if TYPE_CHECKING:
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.metrics.semantic import SentenceBert
+    from fgvr.mllm.backend import TextGenerator
+    from fgvr.mllm.questions import AspectQuestion, Wanted
 
 QUESTIONS_FILE = "questions.csv"
-Written: TypeAlias = tuple[list[AspectQuestion], tuple[str, ...]]
+Written: TypeAlias = "tuple[list[AspectQuestion], tuple[str, ...]]"
 """Questions, and the remarks of the model that wrote them on how it was asked."""
 
 
-def run(context: RunContext, flow: Flow) -> Table:
-    """The questions table; raises UserError when there is no way to get questions."""
-    config = context.config.questions
-    given = _given(context)
-    if given is not None:
-        kept = given[: config.keep]
-        return _write(context, lambda: (kept, ()), decides=[[q.text, q.rank, q.source] for q in kept], inputs=[])
-    llm = config.llm
-    if llm is None:
+class Questions(Stage):
+    """Aspect questions, one row each."""
+
+    table = "questions"
+    one_call = True
+
+    def check(self, config: Config) -> None:
+        """Read the questions, or see whether somebody can write them; raises a UserError."""
+        from fgvr.metrics.semantic import find_sentence_model
+        from fgvr.mllm.questions import read_questions
+
+        asked = config.questions
+        if asked.file is not None:
+            read_questions(asked.file)
+        elif asked.llm is None and not isinstance(config.ingest.source, DRAWN):
+            raise ConfigError(
+                "questions: set questions.file (a yes/no question about visible aspects on each line), or "
+                "questions.llm to let a language model write them, e.g. --questions.llm.kind openai "
+                "--questions.llm.model gpt-4o"
+            )
+        elif asked.llm is not None and asked.llm.made_up:
+            raise ConfigError("questions.llm.kind = simulated: it writes no questions; set questions.file")
+        elif asked.llm is not None and (config.makd.target == "near" or not may_have_truth(config.ingest.source)):
+            check_asked_with_labels(config)
+        if asked.compares_meaning:
+            find_sentence_model(asked.duplicate_model, "questions.duplicate_model")
+
+    def workers(self, config: Config) -> str | None:
+        """One worker of `questions.workers`, where a model writes them."""
+        return "questions.workers" if writes(config) else None
+
+    def model(self, config: Config) -> str | None:
+        """The one that writes them."""
+        return "questions.llm" if writes(config) else None
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Whether photos have true classes says whose names the questions are about."""
+        return ("samples",) if writes(run.config) else ()
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """What says which classes there may be: the samples, or the labels."""
+        if not writes(run.config):
+            return ()
+        if run.config.makd.target != "near" and run.photos.kinds:
+            return ("samples",)
+        check_asked_with_labels(run.config)  # else the labels would wait for these questions
+        return ("labels",)
+
+    def recipe(self, run: Run) -> Any:
+        """The questions themselves, or the model that writes them, and for how many."""
+        from fgvr.metrics.semantic import look_up
+        from fgvr.mllm.backends import backend_identity
+        from fgvr.mllm.questions import READER
+
+        config = run.config.questions
+        if not writes(run.config):
+            return [[q.text, q.rank, q.source] for q in given(run.config)[: config.keep]]
+        decides = {"llm": backend_identity(_model(run.config)), "reader": READER, **asdict(_wanted(run.config))}
+        if config.compares_meaning:
+            decides["duplicate_model"] = look_up(config.duplicate_model, "questions.duplicate_model").identity()
+        return decides
+
+    def asks(self, run: Run) -> Asked:
+        """One conversation: to write the questions, and to select them."""
+        from fgvr.mllm.questions import MAX_CLASS_NAMES
+        from fgvr.mllm.request_tokens import FRAME
+
+        asked = run.config.questions
+        names = min(run.photos.kinds or sampled(run.config, run.photos), MAX_CLASS_NAMES) * NAME_TOKENS
+        prompts = 2 * FRAME + INSTRUCTIONS + names + asked.generate * QUESTION_TOKENS
+        return Asked(1, Load(2, prompts, 0, (asked.generate + asked.keep) * QUESTION_TOKENS))
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Those that are given, or those that the model writes now."""
+        from fgvr.mllm.questions import question_rows, write_questions
+
+        if writes(run.config):
+            found, remarks = _written(run)
+        else:
+            found, remarks = given(run.config)[: run.config.questions.keep], ()
+        folder.write_bytes(QUESTIONS_FILE, write_questions(found))
+        summary = folder.write_table(question_rows(found))
+        summary.extra = {"sources": sorted({question.source for question in found})}
+        summary.remarks = remarks
+        return summary
+
+
+def writes(config: Config) -> bool:
+    """Whether a language model writes the questions."""
+    return config.questions.file is None and config.questions.llm is not None
+
+
+def given(config: Config) -> list[AspectQuestion]:
+    """Questions that need no model: the configured file's, or the field guide's own; raises ConfigError."""
+    from fgvr.demo.questions import QUESTIONS
+    from fgvr.mllm.questions import AspectQuestion, read_questions
+
+    if config.questions.file is not None:
+        return read_questions(config.questions.file)
+    if isinstance(config.ingest.source, DRAWN):
+        return [AspectQuestion(q.text, rank, "field guide") for rank, q in enumerate(QUESTIONS, start=1)]
+    raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
+
+
+def _model(config: Config) -> Mllm:
+    from fgvr.mllm.backends import exactly
+
+    if config.questions.llm is None:
         raise ConfigError("questions: set questions.file, or questions.llm to let a language model write them")
-    llm = exactly(llm)
-    names, inputs = _class_names(flow)
+    return exactly(config.questions.llm)
 
-    wanted = Wanted(config.subject, config.generate, config.keep, config.duplicate_similarity)
 
-    decides = {"llm": backend_identity(llm), "reader": READER, **asdict(wanted)}
+def _wanted(config: Config) -> Wanted:
+    from fgvr.mllm.questions import Wanted
+
+    asked = config.questions
+    return Wanted(asked.subject, asked.generate, asked.keep, asked.duplicate_similarity)
+
+
+def _written(run: Run) -> Written:
+    """By the model, where the workers are: the driver may have neither the memory nor a GPU."""
+    from cluster.once import run_once
+    from fgvr.metrics.semantic import look_up
+    from fgvr.mllm.backends import backend_engine
+
+    config = run.config.questions
     duplicate_model = config.duplicate_model
     if config.compares_meaning:
-        model = look_up(duplicate_model, "questions.duplicate_model")
-        decides["duplicate_model"] = model.identity()
-        duplicate_model = model.exactly if model.commit is not None else duplicate_model
-
-    def generate() -> Written:
-        # Where the workers are: the driver may have neither the memory nor a GPU.
-        engine = backend_engine(llm, vision=config.llm == context.config.mllm)  # it may be the one that labels
-        return run_once(_generate, names, wanted, llm.title, duplicate_model, workers=config.workers, engine=engine)
-
-    return _write(context, generate, decides=decides, inputs=inputs, workers=config.workers)
+        found = look_up(duplicate_model, "questions.duplicate_model")
+        duplicate_model = found.exactly if found.commit is not None else duplicate_model
+    llm = _model(run.config)
+    written: Written = run_once(
+        _generate,
+        *(_class_names(run), _wanted(run.config), llm.title, duplicate_model),
+        workers=config.workers,
+        engine=backend_engine(llm, vision=config.llm == run.config.mllm),  # it may be the one that labels
+        keep_engine=run.still_asks(Questions()),
+    )
+    return written
 
 
 def _generate(backend: TextGenerator, names: list[str], wanted: Wanted, source: str, duplicate_model: str) -> Written:
+    from fgvr.metrics.semantic import SentenceBert
+    from fgvr.mllm.questions import generate_questions
+    from fgvr.part_worker import remarks_of
+
     def load_encoder() -> SentenceBert:
         return SentenceBert(duplicate_model, field="questions.duplicate_model")
 
@@ -81,27 +184,18 @@ def _generate(backend: TextGenerator, names: list[str], wanted: Wanted, source: 
     return questions, remarks_of(backend)
 
 
-def _given(context: RunContext) -> list[AspectQuestion] | None:
-    """Questions that need no model: the configured file's, or the field guide's own."""
-    config = context.config
-    if config.questions.file is not None:
-        return read_questions(config.questions.file)
-    if config.questions.llm is None and isinstance(config.ingest.source, DRAWN):
-        return [AspectQuestion(q.text, rank, "field guide") for rank, q in enumerate(QUESTIONS, start=1)]
-    return None
+def _class_names(run: Run) -> list[str]:
+    """What the images may show."""
+    import pyarrow.compute as pc
 
+    from fgvr.mllm.label_space import read_label_space
 
-def _class_names(flow: Flow) -> tuple[list[str], list[Table]]:
-    """What the images may show, and the tables that say so."""
-    if flow.context.config.makd.target != "near":
-        true: set[str] = set()
-        for rows in flow.samples.batches(["class_name"]):
-            true.update(pc.unique(rows["class_name"].drop_null()).to_pylist())
-        if true:
-            return sorted(true), [flow.samples]
-    check_asked_with_labels(flow.context.config)
-    space = read_label_space(flow.labels)
-    return list(space.labels), [flow.labels]
+    if tuple(Questions().reads(run)) == ("labels",):
+        return list(read_label_space(run.table("labels")).labels)
+    true: set[str] = set()
+    for rows in run.table("samples").batches(["class_name"]):
+        true.update(pc.unique(rows["class_name"].drop_null()).to_pylist())
+    return sorted(true)
 
 
 def check_asked_with_labels(config: Config) -> None:
@@ -113,24 +207,5 @@ def check_asked_with_labels(config: Config) -> None:
         )
 
 
-def _write(
-    context: RunContext,
-    questions: Callable[[], Written],
-    *,
-    decides: Any,
-    inputs: list[Table],
-    workers: Workers | None = None,
-) -> Table:
-    def compute(folder: StageFolder) -> StageSummary:
-        found, remarks = questions()
-        folder.write_bytes(QUESTIONS_FILE, write_questions(found))
-        summary = folder.write_table(question_rows(found))
-        summary.extra = {"sources": sorted({question.source for question in found})}
-        summary.remarks = remarks
-        return summary
-
-    return context.stage("questions", decides=decides, inputs=inputs, compute=compute, workers=workers)
-
-
 if __name__ == "__main__":
-    stage_main(__doc__, lambda flow: flow.questions, asks=("questions",))
+    stage_main(__doc__, "questions")

@@ -13,14 +13,10 @@ import numpy as np
 
 from cluster.stage_clock import StageClock
 from fgvr import tables
-from fgvr.config import Config
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
-from pipelines import evaluate
 from pipelines.asks import Ask, Load
-from pipelines.flow import Flow
-from pipelines.looking import Looking, Unfinished, quietly
-from pipelines.methods import predict
+from pipelines.stage import Look, Unfinished, quietly
 
 log = logging.getLogger(__name__)
 
@@ -45,58 +41,35 @@ class Rate:
 class There:
     """What of the asking stages of a run is there."""
 
-    def __init__(self, config: Config, folder: str, stages: Collection[str]) -> None:
+    def __init__(self, look: Look, stages: Collection[str]) -> None:
         """Looks for the tables of these stages in the run's folder."""
-        self.config = config
-        self.looking = Looking(config, folder)
-        flow = Flow(self.looking)
+        self.look = look
         for stage in stages:
             try:
                 with quietly():
-                    _reach(flow, stage)
+                    look.table(stage)
             except Exception as error:  # whoever computes the stage says it again, and better
                 log.debug("%s could not be looked for: %s", stage, error)
 
     def rows(self, ask: Ask) -> int:
         """Rows that are not there, without those whose replies are kept."""
-        found, begun = self.looking.found.get(ask.stage), self.looking.unfinished.get(ask.stage)
+        found, begun = self.look.tables.get(ask.stage), self.look.unfinished.get(ask.stage)
         if found is not None:
-            return found.failed if self.looking.retries(found) else 0
+            return found.failed if self.look.retries(found) else 0
         if begun is None:
             return ask.rows
-        return round(len(begun.left) * (1 - _kept(begun, ask)))
+        return round(len(begun.left) * (1 - _kept(self.look, begun, ask)))
 
     def rate(self, stage: str) -> Rate | None:
         """As measured, of the stage or of one that asks the same of other images."""
         for name in (stage, LIKE.get(stage, stage)):
-            table, begun = self.looking.found.get(name), self.looking.unfinished.get(name)
+            table, begun = self.look.tables.get(name), self.look.unfinished.get(name)
             if table is not None and table.rows:
                 counts = {k: float(v) for k, v in table.extra.get("metrics", {}).items() if k.endswith("_tokens")}
                 return Rate(table.seconds / table.rows, _counted(counts, table.rows))
             if begun is not None and begun.done:
                 return _measured(begun)
         return None
-
-
-def _reach(flow: Flow, stage: str) -> None:
-    """Ask for the table of a stage that asks; raises NotThere at the first one that is not finished."""
-    match stage:
-        case "looks":
-            flow.looks  # noqa: B018
-        case "answers":
-            flow.labels  # noqa: B018
-        case "questions":
-            flow.questions  # noqa: B018
-        case "aspects":
-            flow.aspects  # noqa: B018
-        case "class_scores":
-            flow.class_scores  # noqa: B018
-        case _:
-            wanted = {"eval_mllm_answers": "mllm"}.get(stage) or stage.partition("_")[0]
-            compared = evaluate.compared_images(flow.context, flow)
-            for method in flow.context.config.evaluate.methods:
-                if method == wanted:
-                    predict(flow.context, flow, method, compared.ids_for(method))
 
 
 def assumed_seconds(ask: Ask, rows: int) -> float | None:
@@ -116,7 +89,7 @@ def assumed_seconds(ask: Ask, rows: int) -> float | None:
 
 def _measured(begun: Unfinished) -> Rate | None:
     """Of the parts that are there: their tokens, and the time that the stage has taken so far."""
-    folder = begun.job.folder
+    folder = begun.folder
     done = sorted(begun.done)
     looked_at = done[:: max(1, -(-len(done) // FOOTERS))]
     summaries = [tables.part_summary(folder, part) for part in looked_at]
@@ -139,12 +112,12 @@ def _counted(counts: Mapping[str, float], rows: int) -> Load | None:
     return Load(0, prompt / rows, counts.get("cached_tokens", 0) / rows, counts.get("output_tokens", 0) / rows)
 
 
-def _kept(begun: Unfinished, ask: Ask) -> float:
+def _kept(look: Look, begun: Unfinished, ask: Ask) -> float:
     """Share of the requests left whose replies are kept, by those of some images; 0 where nothing is kept."""
     backend = provider(ask.model).kept_replies()
     if backend is None or not len(begun.left):
         return 0.0
     job, left = begun.job, begun.left
     some = left[np.unique(np.linspace(0, len(left) - 1, min(LOOKED_AT, len(left))).round().astype(int))]
-    job.worker(**job.arguments, backend=backend).process(job.samples.take(some, list(job.columns)))
+    job.worker(**job.arguments, backend=backend).process(look.table("samples").take(some, list(job.columns)))
     return backend.share

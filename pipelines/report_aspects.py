@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from cluster.stage import RunContext
 from fgvr import storage
-from fgvr.analysis.agreement import compare_aspects
-from fgvr.analysis.class_sums import ClassSums, halves
-from fgvr.analysis.leave_one_out import leave_one_out
-from fgvr.analysis.projection import project
 from fgvr.config.data import ImageLimits
-from fgvr.report.aspect_pictures import AspectCard, AspectPictures, answer_pairs, choose_cards, class_dots
-from fgvr.report.aspects import AspectFacts, Names, Overhead, aspect_facts
-from fgvr.report.cards import file_name
-from fgvr.report.results import EVALUATION
-from fgvr.report.thumbnails import thumbnail
-from fgvr.students.architecture import build_student
-from fgvr.students.folder import load_student
-from fgvr.tables import Table
-from fgvr.training.checkpoint import HISTORY_FILE
-from pipelines import infer
-from pipelines.flow import Flow
+from pipelines.registry import stage_of
+from pipelines.stage import Run, per_run
 
-Ids = npt.NDArray[np.int64]
-Answers = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
 
-STAGE = f"{EVALUATION}aspects"
+    from fgvr.analysis.class_sums import ClassSums
+    from fgvr.report.aspect_pictures import AspectCard, AspectPictures
+    from fgvr.report.aspects import AspectFacts, Overhead
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
+    Answers = npt.NDArray[np.float32]
+
 JUDGED = 5_000
 """Images whose class is told from the answers alone."""
 COMPARED = 1_000
@@ -42,17 +34,16 @@ CARD_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
-class AspectImages:
-    """Training images with a class target and answers, and a sample of them that the student was asked about.
+class AspectSample:
+    """Training images with a class target and answers, and a sample of them that the student is asked about.
 
     Attributes:
         ids: int64 [N], ascending.
         classes: int64 [N], class targets.
         folds: int64 [N], the half that each belongs to.
         judged: rows among these, ascending, of the larger sample.
-        compared: rows among `judged`, ascending, that the student was asked about.
+        compared: rows among `judged`, ascending, that the student is asked about.
         held_out: of the compared ones, those kept out of the student's training, bool.
-        student: its predictions for them.
     """
 
     ids: Ids
@@ -61,58 +52,67 @@ class AspectImages:
     judged: Ids
     compared: Ids
     held_out: npt.NDArray[np.bool_]
-    student: Table
+
+    @property
+    def asked(self) -> Ids:
+        """Ids of the images that the student is asked about, ascending."""
+        return self.ids[self.judged[self.compared]]
 
 
-def aspect_images(context: RunContext, flow: Flow) -> AspectImages | None:
-    """Draw the sample and ask the student about it; None for a student that learned no answers of the MLLM."""
-    # A student of other targets (random ones, none) has no aspects table among its inputs: none is asked for here.
-    if not flow.makd.extra["questions"] or not any(table.name == "aspects" for table in context.tables):
-        return None
-    rows = flow.makd.read(["image_id", "label_id", "held_out", "aspects"])
+def has_aspects(run: Run) -> bool:
+    """Whether the student learned answers of the MLLM, and of images with a class; its table is asked for."""
+    if "aspects" not in stage_of("makd").reads(run) or not run.table("makd").extra["questions"]:
+        return False  # a student of other targets (random ones, none)
+    return bool(len(aspect_sample(run).ids))
+
+
+@per_run
+def aspect_sample(run: Run) -> AspectSample:
+    """Draw it; empty where no image has a class target and answers."""
+    import pyarrow.compute as pc
+
+    from fgvr.analysis.class_sums import halves
+
+    rows = run.table("makd").read(["image_id", "label_id", "held_out", "aspects"])
     rows = rows.filter(pc.and_(rows["aspects"], pc.is_valid(rows["label_id"])))
-    if not rows.num_rows:
-        return None
     held = rows["held_out"].to_numpy()
-    rng = np.random.default_rng(context.config.evaluate.seed)
+    rng = np.random.default_rng(run.config.evaluate.seed)
     order = rng.permutation(len(held))
     # Held-out images first, up to half of the compared ones: of them the student knows nothing by heart.
-    first = order[held[order]][: COMPARED // 2]
+    first = order[held[order].astype(bool)][: COMPARED // 2]
     order = np.concatenate([first, order[~np.isin(order, first)]])
     judged = np.sort(order[:JUDGED])
     compared = np.sort(order[:COMPARED])
-    ids = rows["image_id"].to_numpy().astype(np.int64)
     classes = rows["label_id"].to_numpy().astype(np.int64)
-    return AspectImages(
-        ids=ids,
+    return AspectSample(
+        ids=rows["image_id"].to_numpy().astype(np.int64),
         classes=classes,
         folds=halves(classes),
         judged=judged,
         compared=np.searchsorted(judged, compared),
-        held_out=held[compared],
-        student=infer.classify(context, STAGE, flow.samples, ids[compared], trained=flow.makd),
+        held_out=held[compared].astype(bool),
     )
 
 
-def aspect_report(flow: Flow, images: AspectImages, *, with_base: bool) -> tuple[AspectFacts, AspectPictures]:
-    """Numbers and drawings.
+def aspect_report(run: Run, *, with_base: bool) -> tuple[AspectFacts, AspectPictures]:
+    """Numbers and drawings; `with_base`: the student without aspects was trained, too."""
+    from fgvr.analysis.agreement import compare_aspects
+    from fgvr.analysis.leave_one_out import leave_one_out
+    from fgvr.analysis.projection import project
+    from fgvr.report.aspect_pictures import AspectPictures, answer_pairs, choose_cards, class_dots
+    from fgvr.report.aspects import Names, aspect_facts
 
-    Args:
-        flow: of the run.
-        images: the sample.
-        with_base: whether the student without aspects was trained, too.
-    """
-    config = flow.context.config
-    model = json.loads(storage.read_bytes(flow.makd.path("model", "model.json")))
-    names = Names(model["questions"], model["labels"], str(flow.makd.extra["class_targets"]))
-    sums, judged = _answers(flow.aspects, images, len(names.labels), len(names.questions))
+    config, images = run.config, aspect_sample(run)
+    model = json.loads(storage.read_bytes(run.table("makd").path("model", "model.json")))
+    names = Names(model["questions"], model["labels"], str(run.table("makd").extra["class_targets"]))
+    sums, judged = _answers(run.table("aspects"), images, len(names.labels), len(names.questions))
     mllm = judged[images.compared]
-    compared_ids = images.ids[images.judged[images.compared]]
-    student = _student(images.student, compared_ids, len(names.questions))
+    compared_ids = images.asked
+    student = _student(run.table("eval_aspects"), compared_ids, len(names.questions))
     alone = leave_one_out(sums, images.folds[images.judged], images.classes[images.judged], judged)
     unseen = images.held_out if images.held_out.any() else np.ones(len(mllm), dtype=bool)
     agreement = compare_aspects(mllm[unseen], student[unseen])
-    overhead = _overhead(flow, with_base=with_base)
+    overhead = _overhead(run, with_base=with_base)
     facts = aspect_facts(names, sums, alone, agreement, overhead, held_out=bool(images.held_out.any()))
     pictures = AspectPictures()
     answered = ~np.isnan(student).all(axis=1)  # the student's image may have become unreadable
@@ -123,7 +123,7 @@ def aspect_report(flow: Flow, images: AspectImages, *, with_base: bool) -> tuple
         pictures = AspectPictures(int(answered.sum()), int((answered & images.held_out).sum()), dots)
     shown = np.flatnonzero(unseen & answered)
     shown = shown[choose_cards(classes[shown], CARDS if config.evaluate.report_images else 0, config.evaluate.seed)]
-    cards = _cards(flow.samples, compared_ids[shown], config.ingest.limits)
+    cards = _cards(run.table("samples"), compared_ids[shown], config.ingest.limits)
     lines = facts.questions[:CARD_QUESTIONS]
     filled = [
         replace(card, class_name=names.labels[classes[row]], pairs=answer_pairs(lines, mllm[row], student[row]))
@@ -132,8 +132,10 @@ def aspect_report(flow: Flow, images: AspectImages, *, with_base: bool) -> tuple
     return facts, replace(pictures, cards=filled)
 
 
-def _answers(aspects: Table, images: AspectImages, classes: int, questions: int) -> tuple[ClassSums, Answers]:
+def _answers(aspects: Table, images: AspectSample, classes: int, questions: int) -> tuple[ClassSums, Answers]:
     """Sums over all images, and the answers [J, Q] of the judged ones: the table is read once, part by part."""
+    from fgvr.analysis.class_sums import ClassSums
+
     sums = ClassSums(classes, questions)
     judged = np.full((len(images.judged), questions), np.nan, dtype=np.float32)
     for part in aspects.batches(["image_id", "p_yes", "error"]):
@@ -158,6 +160,8 @@ def _student(predictions: Table, ids: Ids, questions: int) -> Answers:
 
 def _p_yes(rows: pa.Table, questions: int) -> tuple[Ids, Answers]:
     """Ids [n] and the first Q answers [n, Q] of the rows that have some."""
+    import pyarrow.compute as pc
+
     good = rows.filter(pc.and_(pc.is_null(rows["error"]), pc.is_valid(rows["p_yes"])))
     flat = pc.list_flatten(good["p_yes"]).to_numpy().astype(np.float32)
     asked = flat.reshape(good.num_rows, -1) if good.num_rows else flat.reshape(0, questions)
@@ -166,25 +170,35 @@ def _p_yes(rows: pa.Table, questions: int) -> tuple[Ids, Answers]:
 
 def _cards(samples: Table, ids: Ids, limits: ImageLimits) -> list[AspectCard]:
     """Cards without answers, in the order of `ids`."""
+    from fgvr.report.aspect_pictures import AspectCard
+    from fgvr.report.cards import file_name
+    from fgvr.report.thumbnails import thumbnail
+
     rows = samples.take(ids, ["uri"])["uri"].to_pylist()
     return [AspectCard(file_name(uri), *thumbnail(uri, limits), class_name="", pairs=[]) for uri in rows]
 
 
-def _overhead(flow: Flow, *, with_base: bool) -> Overhead:
-    spec, student = load_student(storage.fetch_folder(flow.makd.path("model")))
+def _overhead(run: Run, *, with_base: bool) -> Overhead:
+    from fgvr.report.aspects import Overhead
+    from fgvr.students.architecture import build_student
+    from fgvr.students.folder import load_student
+
+    spec, student = load_student(storage.fetch_folder(run.table("makd").path("model")))
     plain = build_student(replace(spec, questions=()))
-    answers = (flow.aspects.rows - flow.aspects.failed) * flow.questions.rows
+    answers = (run.table("aspects").rows - run.table("aspects").failed) * run.table("questions").rows
     return Overhead(
         parameters=sum(weights.numel() for weights in student.parameters()),
         parameters_without=sum(weights.numel() for weights in plain.parameters()),
-        images_per_second=_rate(flow.makd),
-        images_per_second_without=_rate(flow.base) if with_base else None,
-        seconds_per_answer=flow.aspects.seconds / answers if answers else None,
+        images_per_second=_rate(run.table("makd")),
+        images_per_second_without=_rate(run.table("base")) if with_base else None,
+        seconds_per_answer=run.table("aspects").seconds / answers if answers else None,
     )
 
 
 def _rate(trained: Table) -> float | None:
     """Images a second of the fastest epoch, the one least disturbed by others; None where none is known."""
+    from fgvr.training.checkpoint import HISTORY_FILE
+
     epochs = json.loads(storage.read_bytes(trained.path(HISTORY_FILE)))
     rates = [float(epoch["images_per_second"]) for epoch in epochs if "images_per_second" in epoch]
     return max(rates, default=None)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 
 from fgvr import storage
 from fgvr.candidate_table import read_sets
 from fgvr.candidates import NONE, coverage
-from fgvr.config import Config, Discovery
+from fgvr.config import Discovery
 from fgvr.config.run import Method
-from fgvr.evaluation import EvaluationImages
 from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import NameEncoder, nearest_names
@@ -27,35 +24,8 @@ from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.content import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.tables import Table
-from pipelines.flow import Flow
-
-Ids = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What was evaluated, for the report.
-
-    Attributes:
-        images: that all methods name.
-        examples: int64, ascending: discovery images that are shown.
-        methods: in the order of the rows.
-        discovery_overlap: of the images, those that are in the discovery set, too.
-    """
-
-    images: EvaluationImages
-    examples: Ids
-    methods: Sequence[Method]
-    discovery_overlap: int = 0
-
-    def ids_for(self, method: Method) -> Ids:
-        """What a method predicts; the MLLM has labelled the examples already, and asking it again would cost."""
-        return self.images.ids if method == "mllm" else np.union1d(self.images.ids, self.examples)
-
-    @property
-    def with_near(self) -> bool:
-        """Whether NeaR was evaluated; else its table is not asked for, since asking would train it."""
-        return "near" in self.methods
+from pipelines.compared import Compared
+from pipelines.stage import Run
 
 
 def label_space(labels: Table) -> LabelSpace:
@@ -69,14 +39,14 @@ def label_space(labels: Table) -> LabelSpace:
     return LabelSpace(statistics(names), counts, merged)
 
 
-def nearest_coverage(flow: Flow, load_encoder: Callable[[], NameEncoder]) -> float | None:
+def nearest_coverage(run: Run, load_encoder: Callable[[], NameEncoder]) -> float | None:
     """Share of candidate sets that hold the name nearest in meaning to the true class; None where none is known.
 
     The model is loaded only where a class is known.
     """
-    names = read_label_space(flow.labels).labels
-    rows = flow.candidates.read(["image_id", "label_ids", "weights"])
-    classes = flow.samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
+    names = read_label_space(run.table("labels")).labels
+    rows = run.table("candidates").read(["image_id", "label_ids", "weights"])
+    classes = run.table("samples").take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()
     known = np.array([bool(name) for name in classes], dtype=bool)
     if not names or not known.any():
         return None
@@ -112,29 +82,27 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     )
 
 
-def content(
-    config: Config, flow: Flow, compared: Compared, tables: Mapping[Method, Table], results: Results
-) -> ReportContent:
+def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
     """All that the page shows; `tables` are the methods' predictions."""
-    cards = _cards(config, flow, compared, tables) if len(compared.examples) else []
+    cards = _cards(run, compared, tables) if len(compared.examples) else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(results, _facts(config, flow, results), cards, created)
+    return ReportContent(results, _facts(run, results), cards, created)
 
 
-def _cards(config: Config, flow: Flow, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
+def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
     ids = compared.examples
-    none = flow.labels.find(ids[:0], [])
+    none = run.table("labels").find(ids[:0], [])
     rows = ExampleRows(
-        samples=flow.samples.take(ids, ["image_id", "uri", "class_name"]),
-        labels=flow.labels.find(ids, ["raw", "label"]),
-        candidates=flow.candidates.find(ids, ["label_ids", "weights"]) if compared.with_near else none,
-        disambiguated=flow.near.find(ids, ["label_ids", "weights"]) if compared.with_near else none,
+        samples=run.table("samples").take(ids, ["image_id", "uri", "class_name"]),
+        labels=run.table("labels").find(ids, ["raw", "label"]),
+        candidates=run.table("candidates").find(ids, ["label_ids", "weights"]) if compared.with_near else none,
+        disambiguated=run.table("near").find(ids, ["label_ids", "weights"]) if compared.with_near else none,
         predictions={
             method: table.find(ids, ["label", "score"]) for method, table in tables.items() if method != "mllm"
         },
     )
-    space = read_label_space(flow.labels)
-    return build_cards(rows, space.labels, config.ingest.limits)
+    space = read_label_space(run.table("labels"))
+    return build_cards(rows, space.labels, run.config.ingest.limits)
 
 
 def _discovery(config: Discovery, images: int) -> str:
@@ -150,25 +118,26 @@ def photo_facts(samples: Table) -> list[tuple[str, str]]:
     return [("Photos", f"{samples.rows:,} ({counts})"), *(("Left out", said) for said in left_out.values())]
 
 
-def _facts(config: Config, flow: Flow, results: Results) -> list[tuple[str, str]]:
+def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
+    config = run.config
     facts = [
-        *photo_facts(flow.samples),
-        ("Discovery set, labelled by the MLLM", _discovery(config.label.images, flow.labels.rows)),
+        *photo_facts(run.table("samples")),
+        ("Discovery set, labelled by the MLLM", _discovery(config.label.images, run.table("labels").rows)),
         ("MLLM", config.mllm.title),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
     ]
     if "near" in results.methods:
         near = config.near
-        k = flow.candidates.extra["metrics"]["images_a_set"]
+        k = run.table("candidates").extra["metrics"]["images_a_set"]
         facts.append(("Candidates", f"{config.candidates.method}, k = {k:.0f}"))
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
-        trained = flow.makd if "makd" in results.methods else flow.base
+        trained = run.table("makd") if "makd" in results.methods else run.table("base")
         epochs = trained.extra.get("epochs", config.makd.epochs)  # fewer where makd.max_steps is met
         facts.append(("Student", f"{config.makd.backbone}, {epochs} epochs, α = {config.makd.alpha:g}"))
         taught = config.makd.distillation
         if taught.kind != "none":
             facts.append(("Teacher of the students", f"{taught.teacher}, {taught.kind}, T = {taught.temperature:g}"))
     if "makd" in results.methods:
-        facts.append(("Aspect questions", f"{flow.questions.rows:,}"))
+        facts.append(("Aspect questions", f"{run.table('questions').rows:,}"))
     return facts

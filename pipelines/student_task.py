@@ -1,35 +1,30 @@
-"""What a student is to learn, and from which tables: shared by the stage makd and its sweep."""
+"""What a student is to learn, and from which tables: shared by the stages makd, base and class_scores, and a sweep."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from cluster.stage import digest_of_ids
 from fgvr import storage
-from fgvr.clip.classifier import ClassFeatures, load_classes
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
-from fgvr.splits import first_of
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.tables import Table, rows_among
-from fgvr.training.assemble import (
-    HeldOut,
-    RandomAnswers,
-    TrainingSet,
-    answers_of,
-    assemble,
-    class_rows,
-    near_labels,
-    true_classes,
-)
-from fgvr.training.examples import AspectAnswers
-from fgvr.training.targets import ClassTargets, Ids, near_targets, true_targets, wants_near
-from pipelines.flow import Flow
-from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, engine_of, find_teacher
+from pipelines.stage import NotThere, Run, per_run
+from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from fgvr.clip.classifier import ClassFeatures
+    from fgvr.students.architecture import StudentSpec
+    from fgvr.training.assemble import TrainingSet
+    from fgvr.training.examples import AspectAnswers
+    from fgvr.training.targets import ClassTargets
+
+    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
@@ -39,27 +34,27 @@ HIGH_RATE = 0.1
 
 @dataclass(frozen=True)
 class StudentTask:
-    """What a student is to learn, and from which tables.
+    """What a student is to learn.
 
     Attributes:
         settings: the recipe.
         rows: ids and true classes of the samples that are learned from, as `class_rows` gives them.
-        sampled: whether the split has others.
         near: whether NeaR gives the class targets.
-        inputs: tables that decide the outcome.
+        sampled: whether the split has others.
         teacher: whose class outputs are distilled.
     """
 
     settings: Makd
     rows: pa.Table
     near: bool
-    inputs: tuple[Table, ...]
-    teacher: Teacher | None = None
     sampled: bool = False
+    teacher: Teacher | None = None
 
     @property
     def decides(self) -> dict[str, Any]:
         """What of the images decides the outcome besides the tables: which they are, where they are not all."""
+        from cluster.fingerprint import digest_of_ids
+
         return {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
 
     @property
@@ -75,6 +70,8 @@ def check_student(config: Config) -> None:
         StudentError: timm does not have the backbone.
         ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach; or the aspects are of other images.
     """
+    from fgvr.students.architecture import build_student
+
     settings = config.makd
     if settings.alpha > 0 and settings.aspect_targets == "mllm" and config.aspects.split != settings.split:
         raise ConfigError(
@@ -83,8 +80,6 @@ def check_student(config: Config) -> None:
         )
     build_student(spec_of(settings, ("a",), ()))
     find_teacher(settings)  # reads it as a whole
-    if asks_mllm(settings):
-        engine_of(config)
     _check_rate(settings)
 
 
@@ -101,73 +96,96 @@ def _check_rate(settings: Makd) -> None:
         )
 
 
-def student_task(flow: Flow, settings: Makd) -> StudentTask:
-    """Computes the tables that a student needs.
+def student_tables(run: Run, settings: Makd) -> Iterator[str]:
+    """Tables that a student is made of, in the order of its fingerprint."""
+    yield "samples"
+    if from_near(run):
+        yield from ("near", "embeddings")
+    if asks_mllm(settings):
+        yield "class_scores"
+    if settings.alpha > 0:
+        yield "questions"
+        if settings.aspect_targets == "mllm":
+            yield "aspects"
+
+
+def student_task(run: Run, settings: Makd) -> StudentTask:
+    """What the tables that it reads say of a student.
 
     Raises:
         ConfigError: a split without images, no such teacher, or one with other classes.
     """
-    student = find_teacher(settings)
-    rows = learned_rows(flow, settings)
-    near = wants_near(settings.target, true_classes(rows).ids)
-    inputs = [flow.samples]
-    inputs += [flow.near, flow.embeddings] if near else []
-    if settings.distillation.kind != "none":  # before the hours of aspects
-        check_classes(student, class_names(flow, settings, rows))
-    teacher: Teacher | None = MllmTeacher(flow.class_scores) if asks_mllm(settings) else student
-    inputs += [teacher.scores] if isinstance(teacher, MllmTeacher) else []
-    if settings.alpha > 0:
-        inputs += [flow.questions] if settings.aspect_targets == "random" else [flow.questions, flow.aspects]
-    sampled = rows.num_rows < flow.samples.extra["splits"][settings.split]
-    return StudentTask(settings, rows, near, tuple(inputs), teacher, sampled)
+    rows, student = learned_rows(run), find_teacher(settings)
+    if settings.distillation.kind != "none":
+        check_classes(student, class_names(run))
+    teacher: Teacher | None = MllmTeacher(run.table("class_scores")) if asks_mllm(settings) else student
+    sampled = rows.num_rows < run.table("samples").extra["splits"][settings.split]
+    return StudentTask(settings, rows, from_near(run), sampled, teacher)
 
 
-def learned_rows(flow: Flow, settings: Makd) -> pa.Table:
-    """Ids and classes of the samples that the student learns from: those of its split that aspects asks about, or all.
+@per_run
+def learned_rows(run: Run) -> pa.Table:
+    """Ids and classes of the samples that students learn from: those of their split that aspects asks about, or all.
 
     Raises ConfigError where there are none.
     """
-    rows = class_rows(flow.samples, settings.split)
+    from fgvr.splits import first_of
+    from fgvr.tables import rows_among
+    from fgvr.training.assemble import class_rows
+
+    settings, asked, samples = run.config.makd, run.config.aspects, run.table("samples")
+    rows = class_rows(samples, settings.split)
     if not rows.num_rows:
-        known = ", ".join(sorted(flow.samples.extra["splits"]))
+        known = ", ".join(sorted(samples.extra["splits"]))
         raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
-    asked = flow.context.config.aspects
     if settings.images == "all" or asked.max_images is None or asked.max_images >= rows.num_rows:
         return rows
     return rows_among(rows, first_of(rows["image_id"].to_numpy(), asked.max_images, asked.seed))
 
 
-def class_names(flow: Flow, settings: Makd, rows: pa.Table) -> tuple[str, ...]:
-    """The classes of a student that learns from these rows; asks for NeaR's table where NeaR gives them."""
-    true = true_classes(rows)
-    return near_classes(flow).labels if wants_near(settings.target, true.ids) else true_targets(true).labels
+def from_near(run: Run) -> bool:
+    """Whether NeaR gives the students' classes; as far as the counts of photos say where they are not listed yet."""
+    from fgvr.training.assemble import true_classes
+    from fgvr.training.targets import wants_near
+
+    target = run.config.makd.target
+    try:
+        rows = learned_rows(run)
+    except NotThere:
+        return target == "near" or (target == "auto" and not run.photos.all_have_classes(run.config.makd.split))
+    return wants_near(target, true_classes(rows).ids)
 
 
-def check_teacher(flow: Flow, *, near_is_there: bool) -> None:
-    """Raise ConfigError for a teacher with other classes, as soon as they are known: from the samples, or from NeaR."""
-    settings = flow.context.config.makd
-    if settings.distillation.kind == "none":
-        return
-    rows = learned_rows(flow, settings)
-    if near_is_there or not wants_near(settings.target, true_classes(rows).ids):
-        check_classes(find_teacher(settings), class_names(flow, settings, rows))
+@per_run
+def class_names(run: Run) -> tuple[str, ...]:
+    """The students' classes: true ones, or those that NeaR settled on."""
+    from fgvr.training.assemble import true_classes
+    from fgvr.training.targets import true_targets
+
+    if from_near(run):
+        return near_classes(run).labels
+    return true_targets(true_classes(learned_rows(run))).labels
 
 
-def assembled(flow: Flow, task: StudentTask) -> TrainingSet:
+def assembled(run: Run, task: StudentTask) -> TrainingSet:
     """The student's training set, with the answers to all questions that were asked."""
+    from fgvr.training.assemble import HeldOut, assemble, true_classes
+    from fgvr.training.examples import AspectAnswers
+    from fgvr.training.targets import true_targets
+
     image_ids = task.rows["image_id"].to_numpy()
     p_yes = AspectAnswers(len(image_ids), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     if task.with_aspects:
-        p_yes = _p_yes(flow, task.settings, image_ids)
-    targets = _near_targets(flow, image_ids) if task.near else true_targets(true_classes(task.rows))
+        p_yes = _p_yes(run, task.settings, image_ids)
+    targets = _near_targets(run, image_ids) if task.near else true_targets(true_classes(task.rows))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
-    return assemble(task.rows, targets, p_yes, held, flow.samples.version, samples=flow.samples)
+    return assemble(task.rows, targets, p_yes, held, run.table("samples").version, samples=run.table("samples"))
 
 
-def student_spec(flow: Flow, task: StudentTask, training_set: TrainingSet) -> StudentSpec:
+def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> StudentSpec:
     """The student itself; raises ConfigError when it is to learn more aspects than were asked about."""
     settings = task.settings
-    questions = flow.questions.read(["text"])["text"].to_pylist() if task.with_aspects else []
+    questions = run.table("questions").read(["text"])["text"].to_pylist() if task.with_aspects else []
     if settings.questions is not None and settings.questions > len(questions) > 0:
         raise ConfigError(f"makd.questions = {settings.questions}: only {len(questions)} questions were asked")
     return spec_of(settings, training_set.targets.labels, tuple(questions[: settings.questions]))
@@ -175,21 +193,30 @@ def student_spec(flow: Flow, task: StudentTask, training_set: TrainingSet) -> St
 
 def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:
     """The configured student with these outputs; raises StudentError for a backbone that timm does not have."""
+    from fgvr.students.architecture import StudentSpec, timm_preprocess
+
     preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize)
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)
 
 
-def near_classes(flow: Flow) -> ClassFeatures:
+def near_classes(run: Run) -> ClassFeatures:
     """The text side of the run's NeaR model, whose labels are the classes of students without true ones."""
-    return load_classes(storage.fetch_folder(flow.near.path("model")))
+    from fgvr.clip.classifier import load_classes
+
+    return load_classes(storage.fetch_folder(run.table("near").path("model")))
 
 
-def _p_yes(flow: Flow, settings: Makd, image_ids: Ids) -> AspectAnswers:
+def _p_yes(run: Run, settings: Makd, image_ids: Ids) -> AspectAnswers:
+    from fgvr.training.assemble import RandomAnswers, answers_of
+
     if settings.aspect_targets == "random":
-        return RandomAnswers(image_ids, flow.questions.rows, settings.seed).answers()
-    return answers_of(image_ids, flow.aspects, flow.questions.rows)
+        return RandomAnswers(image_ids, run.table("questions").rows, settings.seed).answers()
+    return answers_of(image_ids, run.table("aspects"), run.table("questions").rows)
 
 
-def _near_targets(flow: Flow, image_ids: Ids) -> ClassTargets:
-    settled = flow.near.read(["image_id", "label_id"])
-    return near_targets(near_labels(image_ids, settled, flow.embeddings, near_classes(flow)))
+def _near_targets(run: Run, image_ids: Ids) -> ClassTargets:
+    from fgvr.training.assemble import near_labels
+    from fgvr.training.targets import near_targets
+
+    settled = run.table("near").read(["image_id", "label_id"])
+    return near_targets(near_labels(image_ids, settled, run.table("embeddings"), near_classes(run)))

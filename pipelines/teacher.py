@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
 from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
-from fgvr.students.architecture import StudentSpec
-from fgvr.students.folder import load_student
-from fgvr.tables import Table
-from fgvr.training.targets import Ids, spread
-from fgvr.training.teacher import class_order, put_scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from fgvr.students.architecture import StudentSpec
+    from fgvr.tables import Table
+
+    Ids = npt.NDArray[np.int64]
 
 FIELD = "makd.distillation.teacher"
 MODEL_FOLDER = "model"
@@ -56,10 +55,17 @@ class MllmTeacher:
 
     def put(self, folder: str, image_ids: Ids) -> None:
         """Write the scores of these images (int64 [N], ascending) to `folder`; nan for those that failed."""
+        from fgvr.training.teacher import put_scores
+
         put_scores(folder, self._blocks(image_ids), len(image_ids), self.scores.extra["classes"])
 
     def _blocks(self, image_ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
         """The images' scores in their order, float32 [n, C] in turn; holds one part of the table."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        from fgvr.training.targets import spread
+
         classes = self.scores.extra["classes"]
         done = 0
         for part in self.scores.batches(["image_id", "scores", "error"]):
@@ -96,6 +102,9 @@ def find_teacher(settings: Makd) -> StudentModel | None:
     Raises:
         ConfigError: there is no trained student, or it is damaged.
     """
+    from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
+    from fgvr.students.folder import load_student
+
     if isinstance(settings.distillation, NoDistillation) or asks_mllm(settings):
         return None
     given = storage.absolute(settings.distillation.teacher)
@@ -120,16 +129,23 @@ def find_teacher(settings: Makd) -> StudentModel | None:
 def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
     """Raise ConfigError where the teacher's classes are not the student's; None: the MLLM, which takes any."""
     if teacher is not None:
+        from fgvr.training.teacher import class_order
+
         class_order(teacher.spec.labels, labels)
     if len(labels) < 2:
         raise ConfigError(f"makd.distillation: of a single class ({', '.join(labels)}) a teacher has nothing to say")
 
 
-def recipe(settings: Makd, fields: set[str], teacher: Teacher | None) -> dict[str, Any]:
-    """These fields of the recipe for a fingerprint: a student by its content, wherever it lies."""
-    decided: dict[str, Any] = {name: getattr(settings, name) for name in sorted(fields)}
+TOLD_OTHERWISE = frozenset({"images", "precision"})
+"""Fields of a recipe that stand in a fingerprint by what they come to: the images' ids, the resolved precision."""
+
+
+def recipe(settings: Makd, teacher: Teacher | None, without: Collection[str] = ()) -> dict[str, Any]:
+    """The recipe for a fingerprint: a student that teaches by its content, wherever it lies; some fields left out."""
+    fields = settings.deciding().items()
+    decided = {name: value for name, value in fields if name not in TOLD_OTHERWISE and name not in without}
     if decided.get("max_steps") is None:  # it came later: students of before are found again
         decided.pop("max_steps", None)
-    if isinstance(teacher, StudentModel):
+    if isinstance(teacher, StudentModel) and "distillation" in decided:
         decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}
     return decided

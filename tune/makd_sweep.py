@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fgvr import storage
-from fgvr.config import Config, ConfigError, Makd
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.precision import of_workers
 from fgvr.students.architecture import StudentSpec
@@ -21,9 +21,9 @@ from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.student import RECIPE, train_student
 from fgvr.training.student_data import StudentJob, bounded_by_steps
-from pipelines.flow import Flow
-from pipelines.makd import NOT_DECIDING, TEACHER_FOLDER
-from pipelines.student_task import assembled, check_student, student_spec, student_task
+from pipelines.makd import TEACHER_FOLDER
+from pipelines.stage import Run
+from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Space, makd_space
 from tune.stage_sweep import Objective, Training
@@ -59,16 +59,18 @@ class MakdSweep:
     objective: Objective = OBJECTIVE
 
     @classmethod
-    def of(cls, flow: Flow) -> MakdSweep:
+    def of(cls, run: Run) -> MakdSweep:
         """From the tables of a run; missing ones are computed.
 
         Raises:
             ConfigError: the config leaves nothing to sweep, or no image to measure on.
         """
-        config = flow.context.config
+        config = run.config
         check(config)
-        task = student_task(flow, config.makd.model_copy(update={"questions": None}))
-        training_set = assembled(flow, task)
+        settings = config.makd.model_copy(update={"questions": None})
+        inputs = [run.table(name) for name in student_tables(run, settings)]
+        task = student_task(run, settings)
+        training_set = assembled(run, task)
         if not training_set.examples.held_out.any():
             raise ConfigError(
                 f"makd.validation_share = {config.makd.validation_share} of {len(training_set.examples)} images leaves "
@@ -77,8 +79,8 @@ class MakdSweep:
         config = config.model_copy(
             update={"makd": bounded_by_steps(config.makd, int((~training_set.examples.held_out).sum()))}
         )
-        spec = student_spec(flow, task, training_set)
-        return cls(config, spec, training_set, task.inputs, task.teacher, task.decides)
+        spec = student_spec(run, task, training_set)
+        return cls(config, spec, training_set, inputs, task.teacher, task.decides)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -94,10 +96,9 @@ class MakdSweep:
     def decides(self) -> Mapping[str, Any]:
         """The recipe apart from the swept fields, which the space replaces, and how images are read."""
         swept = {field.partition(".")[2] for field in self.space()}
-        fields = set(Makd.model_fields) - swept - NOT_DECIDING
         return {
             "version": RECIPE,
-            "recipe": recipe(self.config.makd, fields, self.teacher),
+            "recipe": recipe(self.config.makd, self.teacher, swept),
             "precision": of_workers(self.config.makd.workers, self.config.makd.precision),
             "limits": self.config.ingest.limits,
             **self.images,

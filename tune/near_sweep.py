@@ -16,7 +16,7 @@ from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbo
 from fgvr.candidate_table import candidate_rows
 from fgvr.candidates import NONE
 from fgvr.clip.source import find_clip, pinned
-from fgvr.config import Candidates, Config, ConfigError, Near
+from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
 from fgvr.mllm.label_space import read_label_space
@@ -25,8 +25,8 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
 from fgvr.training.prompt_data import NearJob
-from pipelines import candidates, embed, near
-from pipelines.flow import Flow
+from pipelines import candidates
+from pipelines.stage import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Space, near_space
 from tune.stage_sweep import Objective, Training
@@ -84,13 +84,13 @@ class NearSweep:
     objective: Objective = OBJECTIVE
 
     @classmethod
-    def of(cls, flow: Flow) -> NearSweep:
+    def of(cls, run: Run) -> NearSweep:
         """From the tables of a run; missing ones are computed.
 
         Raises:
             ConfigError: too few images have a label and a vector.
         """
-        config, labels, embeddings = flow.context.config, flow.labels, flow.embeddings
+        config, labels, embeddings = run.config, run.table("labels"), run.table("embeddings")
         ids, own = candidates.own_names(labels)
         known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
@@ -99,7 +99,7 @@ class NearSweep:
                 f"a sweep of near holds images out, but only {known.sum()} have a label and a vector, and "
                 f"{FEWEST} are needed: raise label.images.max_images or label.images.per_class"
             )
-        views = embed.run_views(flow.context, flow.samples, ids) if config.near.views > 1 else None
+        views = run.table("views") if config.near.views > 1 else None
         return cls(config, labels, embeddings, views, images)
 
     @property
@@ -121,10 +121,9 @@ class NearSweep:
     def decides(self) -> Mapping[str, Any]:
         """The recipes of candidates and near apart from the swept fields, which the space replaces, and the CLIP."""
         swept = set(self.space())
-        near_fields = {f"near.{name}" for name in Near.model_fields if name not in near.NOT_DECIDING}
-        fields = (near_fields | {f"candidates.{name}" for name in Candidates.model_fields}) - swept
         parts = {"near": self.config.near, "candidates": self.config.candidates}
-        recipe = {field: getattr(parts[field.partition(".")[0]], field.partition(".")[2]) for field in sorted(fields)}
+        fields = {f"{part}.{name}": value for part, each in parts.items() for name, value in each.deciding().items()}
+        recipe = {field: value for field, value in fields.items() if field not in swept}
         return {
             "version": RECIPE,
             "recipe": recipe,

@@ -23,17 +23,17 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config.help import help_topic
 from fgvr.config.load import help_page
-from pipelines.flow import PRESETS, Flow
+from pipelines.command import PRESETS
+from pipelines.stage import Run
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext
-    from pipelines.needs import Target
     from tune.stage_sweep import StageSweep
     from tune.trial_outcomes import TrialOutcome
 
 log = logging.getLogger(__name__)
 
-TARGETS: dict[str, tuple[Target, ...]] = {"near": ("near",), "makd": ("makd",)}
+TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "makd": ("makd",)}
 """Tables whose making a sweep needs, for which models may have to be asked."""
 
 
@@ -54,14 +54,14 @@ class Options:
     seed: int = 0
 
 
-def run(flow: Flow, options: Options) -> list[TrialOutcome]:
+def run(tables: Run, options: Options) -> list[TrialOutcome]:
     """The whole sweep; returns how its trials went, best first.
 
     Raises:
         UserError: all trials failed, or the sweep was interrupted.
     """
     from cluster import lease, lending
-    from cluster.stage import fingerprint_of
+    from cluster.fingerprint import fingerprint_of
     from pipelines.plan import tell_bill
     from tune.ray_search import Search, search
     from tune.room import find_room
@@ -70,12 +70,12 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     from tune.trial_outcomes import ranked
     from tune.trial_runs import TrialRuns
 
-    context, stage = flow.context, options.stage
+    context, stage = tables.context, options.stage
     workers = context.config.near.workers if stage == "near" else context.config.makd.workers
     room = find_room(f"{stage}.workers", workers, options.max_concurrent)
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
-    tell_bill(flow, TARGETS[stage])
-    sweep = _sweep_of(flow, stage)
+    tell_bill(tables, TARGETS[stage])
+    sweep = _sweep_of(tables, stage)
     space = sweep.space()
     start = start_of(context.config, space)
     decides = {
@@ -110,11 +110,11 @@ def run(flow: Flow, options: Options) -> list[TrialOutcome]:
     return ranked(trials)
 
 
-def _sweep_of(flow: Flow, stage: str) -> StageSweep:
+def _sweep_of(run: Run, stage: str) -> StageSweep:
     from tune.makd_sweep import MakdSweep
     from tune.near_sweep import NearSweep
 
-    return NearSweep.of(flow) if stage == "near" else MakdSweep.of(flow)
+    return NearSweep.of(run) if stage == "near" else MakdSweep.of(run)
 
 
 def _finish(context: RunContext, sweep: StageSweep, trials: Sequence[TrialOutcome]) -> None:
@@ -147,16 +147,12 @@ def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
 
 def check(config: Config, options: Options) -> None:
     """What can be seen before anything starts; raises ConfigError."""
-    from fgvr.datasets import check_place
-    from pipelines.places import check_stores
-    from pipelines.plan import check_asked
+    from pipelines.preflight import check_tables
     from tune import makd_sweep
 
-    check_stores(config)
-    check_place(config.ingest.source)
     if options.stage == "makd":
         makd_sweep.check(config)
-    check_asked(config, TARGETS[options.stage])
+    check_tables(config, TARGETS[options.stage])
 
 
 def _plan(config: Config, options: Options) -> str:
@@ -206,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_main(
         __doc__,
         PRESETS,
-        lambda context: run(Flow(context), options),
+        lambda context: run(Run(context), options),
         check=lambda config: check(config, options),
         plan=lambda config: _plan(config, options),
         argv=rest,

@@ -21,11 +21,9 @@ from fgvr.config.data import BirdScenesSource
 from fgvr.config.tree import merge
 from fgvr.evaluation import names_of
 from fgvr.metrics.classification import top1_hits
-from pipelines.detect import METRICS_FILE
-from pipelines.flow import Flow
+from pipelines.detect import METRICS_FILE, check_detection
 from pipelines.infer import image_ids
-from pipelines.methods import predict
-from pipelines.preflight import check_detection
+from pipelines.stage import Run
 
 
 class StudentRuns(DataSetRuns):
@@ -67,7 +65,7 @@ class StudentRuns(DataSetRuns):
             if reason := self.cell(cell.teacher, seed).reason:
                 return Measured(reason=f"its teacher: {reason}")
             config = build(self._layers(_row(cell.teacher), seed, {}))
-            folder = Flow(RunContext(config, self._context.folder, self._context.tracker)).base.uri
+            folder = Run(RunContext(config, self._context.folder, self._context.tracker)).table("base").uri
             changes = merge(changes, {"makd": {"distillation": {"teacher": folder}}})
         return self.measure(_row(Cell(cell.method, changes)), seed)
 
@@ -77,21 +75,24 @@ class StudentRuns(DataSetRuns):
             if isinstance(build(self._tree).ingest.source, BirdScenesSource):
                 seeds["ingest"] = {"source": {"seed": seed}}
             config = build(merge(merge(self._tree, seeds), dict(cell.changes)))
-            flow = Flow(RunContext(config, self._context.folder, self._context.tracker))
+            flow = Run(RunContext(config, self._context.folder, self._context.tracker))
             check_detection(config)
-            return Measured(json.loads(storage.read_bytes(flow.detections.path(METRICS_FILE))))
+            return Measured(json.loads(storage.read_bytes(flow.table("detections").path(METRICS_FILE))))
 
         return or_reason(str(cell), compute)
 
     def _measure(self, config: Config, row: Row) -> Measured:
-        context = RunContext(config, self._context.folder, self._context.tracker)
-        flow = Flow(context)
-        ids = image_ids(flow.samples, config.evaluate.split)
+        method = config.evaluate.methods[0]
+        flow = Run(RunContext(config, self._context.folder, self._context.tracker))
+        model = {"split": config.evaluate.split, "model": flow.table(method).path("model")}
+        config = config.model_copy(update={"infer": config.infer.model_copy(update=model)})
+        flow = Run(RunContext(config, self._context.folder, self._context.tracker))
+        ids = image_ids(flow.table("samples"), config.evaluate.split)
         if config.evaluate.max_images is not None and config.evaluate.max_images < len(ids):
             drawn = np.random.default_rng(config.evaluate.seed)
             ids = np.sort(drawn.choice(ids, size=config.evaluate.max_images, replace=False))
-        true = flow.samples.take(ids, ["class_name"])["class_name"].to_pylist()
-        predicted = names_of(predict(context, flow, config.evaluate.methods[0], ids).find(ids), ids)
+        true = flow.table("samples").take(ids, ["class_name"])["class_name"].to_pylist()
+        predicted = names_of(flow.table("predictions").find(ids), ids)
         known = [(name, truth) for name, truth in zip(predicted, true, strict=True) if truth]
         if not known:
             raise ConfigError(f"evaluate.split = {config.evaluate.split}: no image has a true class to compare with")

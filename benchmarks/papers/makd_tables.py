@@ -36,7 +36,7 @@ from fgvr.config import build
 from fgvr.config.data import BirdScenesSource, CocoSource, FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
 from fgvr.demo.questions import QUESTIONS
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 
 PUBLISHED = Path(__file__).with_name("makd_published.yaml")
 

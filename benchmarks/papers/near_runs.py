@@ -23,9 +23,9 @@ from fgvr.metrics.scores import METRICS, score
 from fgvr.metrics.semantic import SentenceBert
 from fgvr.report.costs import method_costs
 from fgvr.report.results import MethodCost, stage_results
-from pipelines.billing import billing
-from pipelines.flow import Flow
-from pipelines.methods import predict
+from pipelines.billing import billing, paid_by
+from pipelines.evaluate import table_of
+from pipelines.stage import Run
 
 log = logging.getLogger(__name__)
 
@@ -93,21 +93,22 @@ class DataSetRuns:
 
     def _measure(self, config: Config, row: Row) -> Measured:
         context = RunContext(config, self._context.folder, self._context.tracker)
-        flow = Flow(context)
+        flow = Run(context)
         evaluate = config.evaluate
-        labelled = readable(flow.labels.read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
+        labelled = readable(flow.table("labels").read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
         columns = ["image_id", "split", "class_name"]
         images = choose_images(
-            flow.samples.batches(columns),
+            flow.table("samples").batches(columns),
             labelled,
             split=evaluate.split,
             max_images=evaluate.max_images,
             seed=evaluate.seed,
         )
-        true = flow.samples.take(images.ids, ["class_name"])["class_name"].to_pylist()
+        true = flow.table("samples").take(images.ids, ["class_name"])["class_name"].to_pylist()
         known = [place for place, name in enumerate(true) if name]
         ids = images.ids[np.array(known, np.int64)]
-        predictions = predict(context, flow, config.evaluate.methods[0], ids)
+        table = table_of(flow, config.evaluate.methods[0])
+        predictions = flow.table(table)
         scores = score(
             names_of(predictions.find(ids), ids),
             [true[place] for place in known],
@@ -116,7 +117,8 @@ class DataSetRuns:
             resamples=0,
         )
         values = {name: float(getattr(scores, name)) for name in METRICS}
-        costs = method_costs([row.method], stage_results(context.tables), billing(config))
+        paid = {row.method: paid_by(flow, config.evaluate.methods[0], table)}
+        costs = method_costs(paid, stage_results(context.tables), billing(config))
         return Measured(values, costs.methods[row.method])
 
     def _sentences(self, config: Config) -> SentenceBert:

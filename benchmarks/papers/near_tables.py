@@ -34,7 +34,7 @@ from fgvr.config.data import FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
 from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.config.tree import merge
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 
 EXPERTS_PORT = 8123
 """Always the same: a server's address is part of what its answers are known by."""

@@ -45,7 +45,7 @@ from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import SPECIES
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
-from pipelines.flow import Flow
+from pipelines.stage import Run
 
 STAGES = {
     "samples": ("samples",),
@@ -55,7 +55,7 @@ STAGES = {
     "candidates": ("candidates",),
     "predictions": ("predictions",),
 }
-"""Property of the flow → the tables that it computes."""
+"""Table that is asked for → the tables that it computes."""
 ASKED, LIMIT = 16, 540.0
 QUESTIONS_FILE = "million-rows-questions.txt"  # a person may have a questions.txt in the folder
 
@@ -111,11 +111,11 @@ def draw(folder: Path, rows: int) -> None:
 def measure(config: Config, stages: Sequence[str], measured: Path | None) -> None:
     """Compute stages in this process, and write down what each took; None: do not."""
     with open_run(config) as context:
-        flow = Flow(context)
+        flow = Run(context)
         for stage in stages:
             harness.forget_peak()
             with object_store() as store:
-                getattr(flow, stage)
+                flow.table(stage)
             made = [table for table in context.tables if table.name in STAGES[stage]]
             files = [file for table in made for file in Path(table.uri).rglob("*") if file.is_file()]
             disk = sum(file.stat().st_size for file in files) / 2**20

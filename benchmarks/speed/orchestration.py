@@ -64,12 +64,12 @@ def config_of(folder: Path, run: str) -> Config:
 def pipeline(folder: Path) -> None:
     """The stages as `pipelines/` runs them."""
     from cluster.run import open_run
-    from pipelines.flow import Flow
+    from pipelines.stage import Run
 
     with open_run(config_of(folder, "pipeline")) as context:
-        flow = Flow(context)
+        flow = Run(context)
         for stage in STAGES:
-            getattr(flow, stage)
+            flow.table(stage)
 
 
 def loop(folder: Path) -> None:

@@ -44,7 +44,7 @@ from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
 from fgvr.config.models import DEMO_MODEL
 from fgvr.tables import Table
-from pipelines import embed, ingest
+from pipelines.stage import Run
 
 WAYS, ROWS_PER_PART = ("loop", "ray"), 512
 
@@ -112,12 +112,17 @@ def loop(context: Any, samples: Table, folder: Path) -> Path:
     return folder / "loop"
 
 
+def embedded(context: Any, samples: Table) -> Table:
+    """The stage's table, by whatever computes it."""
+    return Run(context, {"samples": samples}).table("embeddings")
+
+
 def measure(way: str, samples: Table, args: argparse.Namespace) -> Seconds:
     """One way in this process."""
     folder, context = args.folder, context_of(args.folder, args.images, args.model)
     with ray_session(context.config.cluster) if way == "ray" else nullcontext():
         started, before = time.monotonic(), harness.cpu_seconds()
-        written = Path(embed.run(context, samples).uri) if way == "ray" else loop(context, samples, folder)
+        written = Path(embedded(context, samples).uri) if way == "ray" else loop(context, samples, folder)
         stage, cpu = time.monotonic() - started, harness.cpu_seconds() - before
     parts = sorted(written.glob("*.parquet"), key=lambda part: part.stat().st_mtime)
     rows = sum(pq.read_metadata(part).num_rows for part in parts[1:])
@@ -149,7 +154,7 @@ def main() -> None:
         harness.answer(measure(args.measure, Table.load(args.samples), args))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        samples = ingest.run(context_of(Path(scratch) / "samples", args.images))
+        samples = Run(context_of(Path(scratch) / "samples", args.images)).table("samples")
         model = random_clip(args.model, Path(scratch) / "clip")
         ways = {way: partial(in_own_process, way, samples, args.images, model, Path(scratch) / "run") for way in WAYS}
         found = harness.take_turns(ways, args.repeat)

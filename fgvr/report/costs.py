@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fgvr.report.prices import Prices
-from fgvr.report.results import EVALUATION, Costs, MethodCost, StageResult
+from fgvr.report.results import Costs, MethodCost, StageResult
 from fgvr.token_counts import UNCOUNTED
 
 IMAGES = 10_000
@@ -37,7 +38,7 @@ class Billing:
 
 
 @dataclass(frozen=True)
-class _Paid:
+class Paid:
     """Stages that a method pays for; of the inference stages only what IMAGES images take."""
 
     preparation: tuple[str, ...] = ()
@@ -45,56 +46,21 @@ class _Paid:
     inference: tuple[str, ...] = ()
 
 
-_LOOKS = "looks"  # asks for answers and aspects in one pass, where there is one: both need it
-_ASKED = (_LOOKS, "answers", "labels")
-_NAMED = ("duplicates_neighbours", "duplicates", "shared_answers", *_ASKED)
-_VECTORS = ("embeddings",)
-_NEAR = ("neighbours", "candidates", "views", "near")
-_PAID = {
-    "mllm": _Paid(inference=("eval_mllm_answers", "eval_mllm")),
-    "zs_clip": _Paid(_NAMED, inference=_VECTORS),
-    "zs_wordnet": _Paid(("wordnet",), inference=_VECTORS),
-    "cased": _Paid(("captions",), inference=_VECTORS),
-    "prototypes": _Paid((*_NAMED, "prototype_views"), inference=_VECTORS),
-    "finer": _Paid(
-        ("questions", "finer_aspects", "finer_answers", "finer_labels", "prototype_views"), inference=_VECTORS
-    ),
-    "findr": _Paid(("findr_meta", "findr_answers", "findr_labels", "prototype_views"), inference=_VECTORS),
-    "near": _Paid(_NAMED, _NEAR, _VECTORS),
-    "base": _Paid(("class_scores",), ("base",)),
-    "makd": _Paid(("questions", _LOOKS, "aspects", "class_scores"), ("makd",)),
-}
-
-
-def method_costs(
-    methods: Sequence[str], stages: Sequence[StageResult], billing: Billing, *, class_targets: str = ""
-) -> Costs:
+def method_costs(paid: Mapping[Any, Paid], stages: Sequence[StageResult], billing: Billing) -> Costs:
     """The cost of each method.
 
     Args:
-        methods: names; one that is not known here costs its own evaluation stage.
+        paid: method → the stages that it pays for.
         stages: of the run; a stage that it does not have costs nothing.
         billing: prices and what they are for.
-        class_targets: of the students; `near`: they pay for NeaR's labels, too.
     """
     found = {stage.name: stage for stage in stages}
-    costs = {method: _cost(_paid(method, found, class_targets), found, billing) for method in methods}
+    costs = {str(method): _cost(those, found, billing) for method, those in paid.items()}
     prices = billing.prices
     return Costs(IMAGES, costs, "" if prices is None else f"{prices.date}, {prices.source}")
 
 
-def _paid(method: str, found: Mapping[str, StageResult], class_targets: str) -> _Paid:
-    paid = _PAID.get(method, _Paid())
-    if method == "mllm" and not any(name in found for name in paid.inference):
-        return _Paid(inference=_ASKED)  # the discovery images were evaluated: no other was named
-    if method in {"base", "makd"} and class_targets == "near":
-        first = dict.fromkeys((*_NAMED, *_VECTORS, *paid.preparation))
-        paid = _Paid(tuple(first), (*_NEAR, *paid.training))
-    own = f"{EVALUATION}{method}"
-    return _Paid(paid.preparation, paid.training, tuple(dict.fromkeys((*paid.inference, own))))
-
-
-def _cost(paid: _Paid, found: Mapping[str, StageResult], billing: Billing) -> MethodCost:
+def _cost(paid: Paid, found: Mapping[str, StageResult], billing: Billing) -> MethodCost:
     once = [found[name] for name in (*paid.preparation, *paid.training) if name in found]
     rated = [found[name] for name in paid.inference if name in found and found[name].rows]
     unpriced: set[str] = set()

@@ -2,62 +2,88 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr import schemas
-from fgvr.baselines import BaselineError
-from fgvr.baselines.captions import read_captions
-from fgvr.baselines.cased import RULES, CaptionDatabase, CasedSettings
-from fgvr.baselines.cased import predict as name_by_captions
-from fgvr.clip.from_features import no_vector
-from fgvr.clip.model import load_clip
-from fgvr.clip.source import pinned
-from fgvr.clip.text_table import read_texts
 from fgvr.config import Config
 from fgvr.config.data import FieldGuideSource
-from fgvr.demo.captions import field_guide_captions
-from fgvr.embeddings import read_vectors
-from fgvr.tables import Table
-from pipelines.flow import Flow
-from pipelines.methods.clip_classes import Ids, text_vectors
+from pipelines.compared import ComparedStage, compared_images
+from pipelines.embed import vectors_at
+from pipelines.methods.clip_classes import TextStage
+from pipelines.stage import Run
+
+if TYPE_CHECKING:
+    from cluster.stage import StageFolder, StageSummary
 
 
-def predict(context: RunContext, flow: Flow, name: str, ids: Ids) -> Table:
-    """Predictions for the images `ids`; raises BaselineError where there are no captions."""
-    config, clip_of_vectors = context.config.baselines.cased, pinned(context.config.clip)
-    database = text_vectors(context, "captions", captions(context.config), "{}")
-    threads = max(1, int(context.config.embed.workers.num_cpus))
-    settings = CasedSettings(config.retrieved, config.image_weight, threads)
+class Captions(TextStage):
+    """The configured file's captions, or the field guide's own."""
 
-    def compute(folder: StageFolder) -> StageSummary:
-        vectors, found = read_vectors(flow.embeddings, ids)
-        clip = load_clip(clip_of_vectors)
-        texts = CaptionDatabase(*read_texts(database))
-        named = iter(name_by_captions(vectors[found], texts, lambda words: clip.encode_names(words, "{}"), settings))
+    table = "captions"
+
+    def texts(self, config: Config) -> Sequence[str]:
+        """Raises BaselineError where there are none."""
+        from fgvr.baselines import BaselineError
+        from fgvr.baselines.captions import read_captions
+        from fgvr.demo.captions import field_guide_captions
+
+        settings = config.baselines.cased
+        if settings.captions is not None:
+            return read_captions(settings.captions, settings.column)
+        if isinstance(config.ingest.source, FieldGuideSource):
+            return field_guide_captions()
+        raise BaselineError(
+            "baselines.cased.captions: the method cased needs a file of captions (.csv or .parquet with a column, or "
+            ".txt with a caption a line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
+        )
+
+    def template(self, config: Config) -> str:
+        """A caption is a sentence by itself."""
+        return "{}"
+
+
+class Cased(ComparedStage):
+    """Names from words of the nearest captions."""
+
+    table = "eval_cased"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """Vectors of images and captions."""
+        return ("embeddings", "captions")
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The method's settings, and which images."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.baselines.cased import RULES
+
+        config = run.config.baselines.cased
+        return {
+            "rules": RULES,
+            "ids": digest_of_ids(compared_images(run).predicted),
+            "retrieved": config.retrieved,
+            "image_weight": config.image_weight,
+        }
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """All images at once: their vectors are there."""
+        import pyarrow as pa
+
+        from fgvr import schemas
+        from fgvr.baselines.cased import CaptionDatabase, CasedSettings, predict
+        from fgvr.clip.from_features import no_vector
+        from fgvr.clip.model import load_clip
+        from fgvr.clip.text_table import read_texts
+        from fgvr.embeddings import read_vectors
+
+        config, ids = run.config.baselines.cased, compared_images(run).predicted
+        threads = max(1, int(run.config.embed.workers.num_cpus))
+        settings = CasedSettings(config.retrieved, config.image_weight, threads)
+        vectors, found = read_vectors(run.table("embeddings"), ids)
+        clip = load_clip(vectors_at(run.config))
+        texts = CaptionDatabase(*read_texts(run.table("captions")))
+        named = iter(predict(vectors[found], texts, lambda words: clip.encode_names(words, "{}"), settings))
         rows = [
             {"image_id": image_id, **(next(named) if good else {"error": no_vector().as_row()})}
             for image_id, good in zip(ids.tolist(), found, strict=True)
         ]
         return folder.write_table(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
-
-    decides = {
-        "rules": RULES,
-        "ids": digest_of_ids(ids),
-        "retrieved": config.retrieved,
-        "image_weight": config.image_weight,
-    }
-    return context.stage(name, decides=decides, inputs=[flow.embeddings, database], compute=compute)
-
-
-def captions(config: Config) -> list[str]:
-    """The configured file's captions, or the field guide's own."""
-    settings = config.baselines.cased
-    if settings.captions is not None:
-        return read_captions(settings.captions, settings.column)
-    if isinstance(config.ingest.source, FieldGuideSource):
-        return field_guide_captions()
-    raise BaselineError(
-        "baselines.cased.captions: the method cased needs a file of captions (.csv or .parquet with a column, or .txt "
-        "with a caption a line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
-    )

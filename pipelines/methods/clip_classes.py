@@ -3,81 +3,141 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cluster.once import run_once
-from cluster.settled import settled_precision
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
 from fgvr import storage
-from fgvr.clip.classifier import ClassFeatures, load_classes, zero_shot_classes
-from fgvr.clip.from_features import RULES, predictions_from_features
-from fgvr.clip.model import load_clip
-from fgvr.clip.source import find_clip, pinned
-from fgvr.clip.text_table import TEXTS_A_PART, write_texts
-from fgvr.mllm.label_space import read_label_space
-from fgvr.precision import of_workers
-from fgvr.tables import Table
-from pipelines.flow import Flow
+from fgvr.config import Config
+from pipelines.compared import ComparedStage, compared_images
+from pipelines.embed import vectors_at
+from pipelines.stage import Run, Stage
 
-Ids = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.clip.classifier import ClassFeatures
 
 
-@dataclass(frozen=True)
-class ClipClasses:
-    """The text side of a CLIP classifier.
+class ClassesStage(ComparedStage):
+    """Names by a CLIP classifier."""
 
-    Attributes:
-        load: gives it.
-        made_of: tables that it comes from.
-        decides: what else decides it.
-    """
+    def made_of(self, run: Run) -> Iterable[str]:
+        """Tables that its classes come from."""
+        return ()
 
-    load: Callable[[], ClassFeatures]
-    made_of: Sequence[Table]
-    decides: dict[str, Any] = field(default_factory=dict)
+    def decided_by(self, run: Run) -> dict[str, Any]:
+        """What else decides them."""
+        return {}
 
+    @abstractmethod
+    def classes(self, run: Run) -> ClassFeatures:
+        """The text side of the classifier."""
 
-def from_features(context: RunContext, flow: Flow, name: str, ids: Ids, classes: ClipClasses) -> Table:
-    """Predictions of a CLIP classifier for the images `ids`."""
-    threshold = context.config.infer.abstain_below
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' vectors, and what the classes come from."""
+        return ("embeddings", *self.made_of(run))
 
-    def compute(folder: StageFolder) -> StageSummary:
-        return folder.write_table(predictions_from_features(flow.embeddings, ids, classes.load(), threshold))
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The classes, the images, and from which score on a name is given."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.clip.from_features import RULES
 
-    decides = {"rules": RULES, **classes.decides, "ids": digest_of_ids(ids), "abstain_below": threshold}
-    return context.stage(name, decides=decides, inputs=[flow.embeddings, *classes.made_of], compute=compute)
+        ids = digest_of_ids(compared_images(run).predicted)
+        return {"rules": RULES, **self.decided_by(run), "ids": ids, "abstain_below": run.config.infer.abstain_below}
 
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """All images at once: their vectors are there."""
+        from fgvr.clip.from_features import predictions_from_features
 
-def mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
-    """ZS-CLIP: the names that the MLLM gave, in the configured template."""
-    clip = pinned(context.config.clip)
-
-    def load() -> ClassFeatures:
-        return zero_shot_classes(load_clip(clip), read_label_space(flow.labels).labels, clip.template)
-
-    return ClipClasses(load, [flow.labels], {"clip": find_clip(clip).identity(), "template": clip.template})
-
-
-def learned(flow: Flow) -> ClipClasses:
-    """NeaR: the prompts that it learned."""
-    return ClipClasses(lambda: load_classes(storage.fetch_folder(flow.near.path("model"))), [flow.near])
+        ids, threshold = compared_images(run).predicted, run.config.infer.abstain_below
+        return folder.write_table(predictions_from_features(run.table("embeddings"), ids, self.classes(run), threshold))
 
 
-def text_vectors(context: RunContext, name: str, texts: Sequence[str], template: str) -> Table:
-    """CLIP vectors of many texts: the table `name`, found again by its content, computed where the images' are."""
-    clip, workers = pinned(context.config.clip), context.config.embed.workers
+class ZeroShot(ClassesStage):
+    """zs_clip: the names that the MLLM gave, in the configured template."""
 
-    def compute(folder: StageFolder) -> StageSummary:
+    table = "eval_zs_clip"
+
+    def made_of(self, run: Run) -> Iterable[str]:
+        """The label space."""
+        return ("labels",)
+
+    def decided_by(self, run: Run) -> dict[str, Any]:
+        """The CLIP, and the template."""
+        from fgvr.clip.source import find_clip
+
+        clip = vectors_at(run.config)
+        return {"clip": find_clip(clip).identity(), "template": clip.template}
+
+    def classes(self, run: Run) -> ClassFeatures:
+        """The names' vectors."""
+        from fgvr.clip.classifier import zero_shot_classes
+        from fgvr.clip.model import load_clip
+        from fgvr.mllm.label_space import read_label_space
+
+        clip = vectors_at(run.config)
+        return zero_shot_classes(load_clip(clip), read_label_space(run.table("labels")).labels, clip.template)
+
+
+class Learned(ClassesStage):
+    """near: the prompts that NeaR learned."""
+
+    table = "eval_near"
+
+    def made_of(self, run: Run) -> Iterable[str]:
+        """Its model."""
+        return ("near",)
+
+    def classes(self, run: Run) -> ClassFeatures:
+        """The names in its prompts."""
+        from fgvr.clip.classifier import load_classes
+
+        return load_classes(storage.fetch_folder(run.table("near").path("model")))
+
+
+class TextStage(Stage):
+    """CLIP vectors of many texts: found again by their content, computed where the images' are."""
+
+    one_call = True
+
+    @abstractmethod
+    def texts(self, config: Config) -> Sequence[str]:
+        """The texts; raises BaselineError where there are none."""
+
+    @abstractmethod
+    def template(self, config: Config) -> str:
+        """Around each of them."""
+
+    def check(self, config: Config) -> None:
+        """Read them."""
+        self.texts(config)
+
+    def workers(self, config: Config) -> str | None:
+        """One of embed's."""
+        return "embed.workers"
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Texts, template, model and precision."""
+        from fgvr.clip.source import find_clip
+        from fgvr.precision import of_workers
+
+        content = hashlib.sha256("\n".join(self.texts(run.config)).encode()).hexdigest()
+        return {
+            "texts": content,
+            "template": self.template(run.config),
+            "clip": find_clip(vectors_at(run.config)).identity(),
+            "precision": of_workers(run.config.embed.workers),
+        }
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """In one worker."""
+        from cluster.once import run_once
+        from cluster.settled import settled_precision
+        from cluster.stage import StageSummary
+        from fgvr.clip.text_table import TEXTS_A_PART, write_texts
+
+        config, texts, workers = run.config, list(self.texts(run.config)), run.config.embed.workers
         precision = settled_precision(folder, workers) if workers.num_gpus else None
-        parts = run_once(write_texts, clip, list(texts), template, folder.uri, precision, workers=workers)
+        arguments = (vectors_at(config), texts, self.template(config), folder.uri, precision)
+        parts = run_once(write_texts, *arguments, workers=workers)
         return StageSummary(rows=len(texts), parts=parts, rows_per_part=TEXTS_A_PART)
-
-    content = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    decides = {"texts": content, "template": template, "clip": find_clip(clip).identity()}
-    decides["precision"] = of_workers(workers)
-    return context.stage(name, decides=decides, inputs=[], compute=compute, workers=workers)

@@ -2,62 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
+from fgvr.config import Config, ImageLimits
+from pipelines.asks import Asked, Load, naming, photo_tokens, sampled
+from pipelines.label import AnswerStage, NameStage, label_settings, labelled_ids, token_limit
+from pipelines.methods.prototypes import Prototypes
+from pipelines.stage import Run, Stage
 
-from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary, digest_of_ids
-from fgvr.baselines import BaselineError
-from fgvr.baselines.expert import META_PROMPT, READER, Subject, read_subject, side_by_side
-from fgvr.config import ImageLimits
-from fgvr.images import ImageError, read_image
-from fgvr.mllm.backend import Answer, ImageRequest, Labeler, Picture, Sampling
-from fgvr.mllm.backends import backend_engine, backend_identity, exactly
-from fgvr.mllm.label_space import read_label_space
-from fgvr.mllm.prompts import image_conversation
-from fgvr.part_worker import remarks_of
-from fgvr.tables import Table
-from fgvr.token_counts import UNCOUNTED
-from pipelines import label
-from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids
-from pipelines.methods.prototypes import of_names
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.baselines.expert import Subject
+    from fgvr.mllm.backend import Answer, Labeler
+    from fgvr.mllm.label_worker import LabelSettings
+
+    Ids = npt.NDArray[np.int64]
 
 REPLY_TOKENS = 256
+TOLD = ("category", "unit", "expert")
 
 
-def classes(context: RunContext, flow: Flow) -> ClipClasses:
-    """Prototypes of the expert's names."""
-    ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
-    prompt = _subject(context, flow.samples, ids).fill(context.config.baselines.findr.prompt)
-    answers = label.answer(context, "findr_answers", flow.samples, ids, prompt=prompt)
-    limit = label.token_limit(context.config.label)
-    named = label.name_answers(context, "findr_labels", [answers], None, limit=limit, merge=True)
-    return of_names(context, flow, read_label_space(named).labels, named)
+class FindrMeta(Stage):
+    """What a few images show, and who knows it: one row."""
 
+    table = "findr_meta"
+    one_call = True
 
-def _subject(context: RunContext, samples: Table, ids: Ids) -> Subject:
-    """What the config says of the images, and for the rest what the MLLM says."""
-    config = context.config.baselines.findr
-    given = {name: getattr(config, name) for name in ("category", "unit", "expert")}
-    if all(given.values()):
-        return Subject(**given)
-    said = _meta(context, samples, ids).read(["category", "unit", "expert"]).to_pylist()[0]
-    return Subject(**{name: given[name] or said[name] for name in given})
+    def workers(self, config: Config) -> str | None:
+        """One of label's."""
+        return "label.workers"
 
+    def model(self, config: Config) -> str | None:
+        """The MLLM."""
+        return "mllm"
 
-def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
-    """The MLLM's answer about a few images, evenly spread over the discovery set; one row."""
-    config = context.config
-    mllm = exactly(config.mllm)
-    chosen = ids[np.unique(np.linspace(0, len(ids) - 1, config.baselines.findr.images).round().astype(int))]
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images there are to choose from."""
+        return ("labels",)
 
-    def compute(folder: StageFolder) -> StageSummary:
-        uris = samples.take(chosen, ["uri"])["uri"].to_pylist()
+    def reads(self, run: Run) -> Iterable[str]:
+        """The images' places."""
+        return ("samples",)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The model, and what it is asked about which images."""
+        from cluster.fingerprint import digest_of_ids
+        from fgvr.baselines.expert import META_PROMPT, READER
+        from fgvr.mllm.backends import backend_identity, exactly
+
+        return {
+            "mllm": backend_identity(exactly(run.config.mllm)),
+            "ids": digest_of_ids(_shown(run)),
+            "prompt": META_PROMPT,
+            "tokens": REPLY_TOKENS,
+            "reader": READER,
+            "limits": run.config.ingest.limits,
+        }
+
+    def asks(self, run: Run) -> Asked:
+        """One request with a few images side by side."""
+        from fgvr.baselines.expert import META_PROMPT
+        from fgvr.mllm.request_tokens import FRAME, text_tokens
+
+        side_by_side = run.config.baselines.findr.images * photo_tokens(run)
+        return Asked(1, Load(1, FRAME + side_by_side + text_tokens(META_PROMPT), 0, REPLY_TOKENS))
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Ask where the workers are."""
+        import pyarrow as pa
+
+        from cluster.once import run_once
+        from fgvr.baselines import BaselineError
+        from fgvr.baselines.expert import read_subject
+        from fgvr.mllm.backends import backend_engine, exactly
+        from fgvr.token_counts import UNCOUNTED
+
+        config = run.config
+        uris = run.table("samples").take(_shown(run), ["uri"])["uri"].to_pylist()
         answer, remarks = run_once(
-            _ask, uris, config.ingest.limits, workers=config.label.workers, engine=backend_engine(mllm)
+            _ask,
+            *(uris, config.ingest.limits),
+            workers=config.label.workers,
+            engine=backend_engine(exactly(config.mllm)),
+            keep_engine=run.still_asks(self),
         )
         if answer.text is None:
             reason = "no reply" if answer.failure is None else answer.failure.detail
@@ -74,19 +106,25 @@ def _meta(context: RunContext, samples: Table, ids: Ids) -> Table:
         } | ({} if answer.tokens_known else {UNCOUNTED: 1.0})
         return summary
 
-    decides = {
-        "mllm": backend_identity(mllm),
-        "ids": digest_of_ids(chosen),
-        "prompt": META_PROMPT,
-        "tokens": REPLY_TOKENS,
-        "reader": READER,
-        "limits": config.ingest.limits,
-    }
-    return context.stage("findr_meta", decides=decides, inputs=[samples], compute=compute, workers=config.label.workers)
+
+def _shown(run: Run) -> Ids:
+    """A few images, evenly spread over the discovery set."""
+    import numpy as np
+
+    ids = labelled_ids(run)
+    chosen: Ids = ids[np.unique(np.linspace(0, len(ids) - 1, run.config.baselines.findr.images).round().astype(int))]
+    return chosen
 
 
 def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
     """The answer, and the model's remarks on how it was asked."""
+    from fgvr.baselines import BaselineError
+    from fgvr.baselines.expert import META_PROMPT, side_by_side
+    from fgvr.images import ImageError, read_image
+    from fgvr.mllm.backend import ImageRequest, Picture, Sampling
+    from fgvr.mllm.prompts import image_conversation
+    from fgvr.part_worker import remarks_of
+
     images = []
     for uri in uris:
         try:
@@ -97,3 +135,64 @@ def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer
         raise BaselineError("findr: none of the images that the MLLM is to be asked about can be read")
     request = ImageRequest(Picture.of(side_by_side(images)), image_conversation(META_PROMPT), Sampling(REPLY_TOKENS))
     return backend.label([request])[0], remarks_of(backend)
+
+
+class FindrAnswers(AnswerStage):
+    """What the MLLM says about the discovery images as the expert."""
+
+    table = "findr_answers"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images, and who the expert is, where the config does not say it."""
+        given = run.config.baselines.findr
+        return ("labels",) if all(getattr(given, name) for name in TOLD) else ("labels", "findr_meta")
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Also for being told who the expert is."""
+        return [*self.reads(run), *(name for name in self.consults(run) if name == "findr_meta")]
+
+    def which(self, run: Run) -> Ids:
+        """The discovery set."""
+        return labelled_ids(run)
+
+    def settings(self, run: Run) -> LabelSettings:
+        """One answer in free words."""
+        settings = super().settings(run)
+        prompt = _subject(run).fill(run.config.baselines.findr.prompt)
+        free = replace(settings.sampling, max_tokens=run.config.label.max_tokens, structured=None)
+        return replace(settings, prompt=prompt, sampling=free)
+
+    def asks(self, run: Run) -> Asked:
+        """One request per image."""
+        settings, prompt = label_settings(run.config, several=False), run.config.baselines.findr.prompt
+        return Asked(sampled(run.config, run.photos), naming(run, settings, prompt))
+
+
+def _subject(run: Run) -> Subject:
+    """What the config says of the images, and for the rest what the MLLM says."""
+    from fgvr.baselines.expert import Subject
+
+    given = {name: getattr(run.config.baselines.findr, name) for name in TOLD}
+    if all(given.values()):
+        return Subject(**given)
+    said = run.table("findr_meta").read(list(TOLD)).to_pylist()[0]
+    return Subject(**{name: given[name] or said[name] for name in given})
+
+
+class FindrLabels(NameStage):
+    """The expert's names."""
+
+    table = "findr_labels"
+    answers = "findr_answers"
+    merges = True
+
+    def limit(self, config: Config) -> str:
+        """Of one answer in free words."""
+        return token_limit(config.label)
+
+
+class Findr(Prototypes):
+    """Prototypes of the expert's names."""
+
+    table = "eval_findr"
+    named_by = "findr_labels"

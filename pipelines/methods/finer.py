@@ -2,53 +2,137 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
-from cluster.once import run_once
-from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
-from fgvr.baselines import BaselineError
-from fgvr.baselines.attributes import PROMPT, RULES, UNSURE, described, naming_prompt
 from fgvr.config import Config, Mllm
-from fgvr.config.baselines import Finer
-from fgvr.mllm.answer_items import Form
-from fgvr.mllm.backend import Answer, Sampling, TextGenerator
-from fgvr.mllm.backends import backend_engine, backend_identity, exactly
-from fgvr.mllm.label_space import read_label_space
-from fgvr.mllm.label_worker import answer_rows
-from fgvr.mllm.prompts import text_conversation
-from fgvr.part_worker import remarks_of
-from fgvr.schemas import Failure, Reason
-from fgvr.tables import Table
-from fgvr.token_counts import token_totals
-from pipelines import aspects, label
-from pipelines.cut_answers import note_cut_answers
-from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids
-from pipelines.methods.prototypes import of_names
+from pipelines.asks import INSTRUCTIONS, Asked, Load, question_counts, questioning, sampled
+from pipelines.aspects import QuestionStage
+from pipelines.label import NameStage, labelled_ids, note_cut_answers
+from pipelines.methods.prototypes import Prototypes
+from pipelines.stage import Run, Stage, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from cluster.stage import StageFolder, StageSummary
+    from fgvr.mllm.answer_items import Form
+    from fgvr.mllm.backend import Answer, Sampling, TextGenerator
+
+    Ids = npt.NDArray[np.int64]
 
 
-def classes(context: RunContext, flow: Flow) -> ClipClasses:
-    """Prototypes of the language model's names; raises BaselineError where the config has no language model."""
-    ids: Ids = np.sort(flow.labels.read(["image_id"])["image_id"].to_numpy())
-    attributes = aspects.ask(context, "finer_aspects", flow.samples, flow.questions, ids)
-    proposed = _propose(context, flow.questions, attributes)
-    settings = context.config.baselines.finer
-    form, limit = Form(settings.names), _limit(settings)
-    named = label.name_answers(context, "finer_labels", [proposed], None, form=form, limit=limit, merge=True)
-    return of_names(context, flow, read_label_space(named).labels, named)
+class FinerAspects(QuestionStage):
+    """p(yes) of the aspect questions about the discovery images."""
+
+    table = "finer_aspects"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images."""
+        return ("labels",)
+
+    def which(self, run: Run) -> Ids:
+        """The discovery set."""
+        return labelled_ids(run)
+
+    def asks(self, run: Run) -> Asked:
+        """All questions about each image."""
+        return Asked(sampled(run.config, run.photos), questioning(run))
 
 
-def configured_model(config: Config) -> Mllm | None:
-    """The model that proposes names: its own, else the one that writes the questions."""
-    return config.baselines.finer.llm or config.questions.llm
+class FinerAnswers(Stage):
+    """What a language model takes the described objects for, one row per discovery image."""
+
+    table = "finer_answers"
+    one_call = True
+
+    def check(self, config: Config) -> None:
+        """Find the model; raises BaselineError where the config has none."""
+        from fgvr.mllm.backends import backend_identity
+
+        backend_identity(_language_model(config))
+
+    def workers(self, config: Config) -> str | None:
+        """One of questions'."""
+        return "questions.workers"
+
+    def model(self, config: Config) -> str | None:
+        """Its own, else the one that writes the questions."""
+        return "questions.llm" if config.baselines.finer.llm is None else "baselines.finer.llm"
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """The questions, and what was answered."""
+        return ("questions", "finer_aspects")
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """The model, and how it is told."""
+        from fgvr.baselines.attributes import PROMPT, RULES, UNSURE
+        from fgvr.mllm.backends import backend_identity, exactly
+
+        settings = run.config.baselines.finer
+        return {
+            "llm": backend_identity(exactly(_language_model(run.config))),
+            "rules": RULES,
+            "finer": settings.model_copy(update={"llm": None}),
+            "subject": run.config.questions.subject,
+            "prompt": PROMPT,
+            "unsure": UNSURE,
+        }
+
+    def asks(self, run: Run) -> Asked:
+        """One conversation per image, of words alone."""
+        from fgvr.mllm.request_tokens import FRAME
+
+        _, tokens = question_counts(run)
+        row = Load(1, FRAME + INSTRUCTIONS / 2 + tokens, 0, run.config.baselines.finer.max_tokens)
+        return Asked(sampled(run.config, run.photos), row)
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Where the workers are: the driver may have neither the memory nor a GPU."""
+        import numpy as np
+
+        from cluster.once import run_once
+        from cluster.stage import token_metrics
+        from fgvr.baselines.attributes import described, naming_prompt
+        from fgvr.mllm.backend import Sampling
+        from fgvr.mllm.backends import backend_engine, exactly
+        from fgvr.mllm.label_worker import answer_rows
+        from fgvr.token_counts import token_totals
+
+        config, settings = run.config, run.config.baselines.finer
+        texts = run.table("questions").read(["text"])["text"].to_pylist()
+        rows = run.table("finer_aspects").read(["image_id", "p_yes", "error"]).sort_by("image_id").to_pylist()
+        prompts = [
+            naming_prompt(
+                described(texts, np.array(row["p_yes"], np.float32)), config.questions.subject, settings.names
+            )
+            for row in rows
+            if row["error"] is None
+        ]
+        sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
+        llm = exactly(_language_model(config))
+        given, remarks = run_once(
+            _ask,
+            *(prompts, sampling),
+            workers=config.questions.workers,
+            engine=backend_engine(llm, vision=_language_model(config) == config.mllm),  # it may be the one that labels
+            keep_engine=run.still_asks(self),
+        )
+        replies = iter(given)
+        answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
+        table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
+        summary = folder.write_table(table)
+        summary.metrics, summary.remarks = token_metrics(token_totals(table)), remarks
+        note_cut_answers(summary, _limit(config))
+        return summary
 
 
-def language_model(config: Config) -> Mllm:
-    """The same; raises BaselineError where there is none."""
-    llm = configured_model(config)
+def _language_model(config: Config) -> Mllm:
+    """The model that proposes names; raises BaselineError where there is none."""
+    from fgvr.baselines import BaselineError
+
+    llm: Mllm | None = setting(config, FinerAnswers().model(config) or "")
     if llm is None:
         raise BaselineError(
             "baselines.finer.llm: the method finer needs a language model, e.g. --baselines.finer.llm.kind openai "
@@ -57,58 +141,46 @@ def language_model(config: Config) -> Mllm:
     return llm
 
 
-def _propose(context: RunContext, questions: Table, attributes: Table) -> Table:
-    """The language model's words about each image, as an answers table."""
-    config = context.config
-    settings, subject = config.baselines.finer, config.questions.subject
-    llm = exactly(language_model(config))
-    sampling = Sampling(settings.max_tokens, settings.temperature, settings.seed)
-
-    def compute(folder: StageFolder) -> StageSummary:
-        texts = questions.read(["text"])["text"].to_pylist()
-        rows = attributes.read(["image_id", "p_yes", "error"]).sort_by("image_id").to_pylist()
-        prompts = [
-            naming_prompt(described(texts, np.array(row["p_yes"], np.float32)), subject, settings.names)
-            for row in rows
-            if row["error"] is None
-        ]
-        # Where the workers are: the driver may have neither the memory nor a GPU.
-        engine = backend_engine(llm, vision=language_model(config) == config.mllm)  # it may be the one that labels
-        given, remarks = run_once(_ask, prompts, sampling, workers=config.questions.workers, engine=engine)
-        replies = iter(given)
-        answers = [next(replies) if row["error"] is None else _undescribed(row["error"]) for row in rows]
-        table: pa.Table = answer_rows([row["image_id"] for row in rows], [[answer] for answer in answers])
-        summary = folder.write_table(table)
-        summary.metrics, summary.remarks = token_metrics(token_totals(table)), remarks
-        note_cut_answers(summary, _limit(settings))
-        return summary
-
-    decides = {
-        "llm": backend_identity(llm),
-        "rules": RULES,
-        "finer": settings.model_copy(update={"llm": None}),
-        "subject": subject,
-        "prompt": PROMPT,
-        "unsure": UNSURE,
-    }
-    return context.stage(
-        "finer_answers",
-        decides=decides,
-        inputs=[questions, attributes],
-        compute=compute,
-        workers=config.questions.workers,
-    )
-
-
-def _limit(settings: Finer) -> str:
-    return f"baselines.finer.max_tokens = {settings.max_tokens}"
+def _limit(config: Config) -> str:
+    return f"baselines.finer.max_tokens = {config.baselines.finer.max_tokens}"
 
 
 def _ask(backend: TextGenerator, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
     """The answers, and the model's remarks on how it was asked."""
+    from fgvr.mllm.prompts import text_conversation
+    from fgvr.part_worker import remarks_of
+
     answers = backend.generate([text_conversation(prompt) for prompt in prompts], sampling)
     return answers, remarks_of(backend)
 
 
 def _undescribed(error: dict[str, Any]) -> Answer:
+    from fgvr.mllm.backend import Answer
+    from fgvr.schemas import Failure, Reason
+
     return Answer(None, failure=Failure(Reason(error["reason"]), error["detail"]))
+
+
+class FinerLabels(NameStage):
+    """The language model's names."""
+
+    table = "finer_labels"
+    answers = "finer_answers"
+    merges = True
+
+    def form(self, config: Config) -> Form:
+        """So many names per image."""
+        from fgvr.mllm.answer_items import Form
+
+        return Form(config.baselines.finer.names)
+
+    def limit(self, config: Config) -> str:
+        """Of the language model."""
+        return _limit(config)
+
+
+class Finer(Prototypes):
+    """Prototypes of the language model's names."""
+
+    table = "eval_finer"
+    named_by = "finer_labels"

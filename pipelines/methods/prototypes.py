@@ -2,54 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from fgvr.config import Config
+from pipelines.embed import AugmentedStage, Drawn, vectors_at
+from pipelines.label import labelled_ids
+from pipelines.methods.clip_classes import ClassesStage
+from pipelines.stage import Run
 
-from cluster.stage import RunContext
-from fgvr.baselines.prototypes import prototypes
-from fgvr.clip.classifier import ClassFeatures, zero_shot_classes
-from fgvr.clip.model import load_clip
-from fgvr.clip.source import pinned
-from fgvr.embeddings import read_vectors
-from fgvr.mllm.label_space import read_label_space
-from fgvr.tables import Table
-from pipelines import embed
-from pipelines.embed import Views
-from pipelines.flow import Flow
-from pipelines.methods.clip_classes import ClipClasses, Ids
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
+    from fgvr.clip.classifier import ClassFeatures
 
-def of_mllm_names(context: RunContext, flow: Flow) -> ClipClasses:
-    """Prototypes of the MLLM's label space."""
-    return of_names(context, flow, read_label_space(flow.labels).labels, flow.labels)
+    Ids = npt.NDArray[np.int64]
 
 
-def of_names(context: RunContext, flow: Flow, names: Sequence[str], named_by: Table) -> ClipClasses:
-    """Prototypes of names for which the discovery images vote.
+class PrototypeViews(AugmentedStage):
+    """Views of each image that votes."""
 
-    Args:
-        context: the run.
-        flow: its tables.
-        names: proposed names.
-        named_by: the table that they come from, with a row for each discovery image.
+    table = "prototype_views"
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Which images."""
+        return ("labels",)
+
+    def which(self, run: Run) -> Ids:
+        """The discovery set."""
+        return labelled_ids(run)
+
+    def drawn(self, config: Config) -> Drawn:
+        """By the method's own settings."""
+        asked = config.baselines.prototypes
+        return Drawn(asked.views, asked.seed, asked.min_crop)
+
+
+class Prototypes(ClassesStage):
+    """Prototypes of names for which the discovery images vote: those of the MLLM's label space.
+
+    Attributes:
+        named_by: the table that the names come from, with one row per discovery image.
     """
-    config, clip_of_vectors = context.config.baselines.prototypes, pinned(context.config.clip)
-    ids: Ids = np.sort(named_by.read(["image_id"])["image_id"].to_numpy())
-    made_of = [named_by]
-    if config.views:
-        drawn = Views(config.views, config.seed, config.min_crop)
-        made_of.append(embed.augmented(context, "prototype_views", flow.samples, ids, drawn))
 
-    def load() -> ClassFeatures:
-        clip = load_clip(clip_of_vectors)
-        plain, good = read_vectors(flow.embeddings, ids)
+    table = "eval_prototypes"
+    named_by = "labels"
+
+    def made_of(self, run: Run) -> Iterable[str]:
+        """Proposed names, and views of the images that vote."""
+        views = ("prototype_views",) if run.config.baselines.prototypes.views else ()
+        return (self.named_by, *views)
+
+    def decided_by(self, run: Run) -> dict[str, Any]:
+        """How texts and images are mixed."""
+        config = run.config.baselines.prototypes
+        return {"text_weight": config.text_weight, "template": config.template}
+
+    def classes(self, run: Run) -> ClassFeatures:
+        """A mixture of a name's text and of the images that voted for it."""
+        import numpy as np
+
+        from fgvr.baselines.prototypes import prototypes
+        from fgvr.clip.classifier import zero_shot_classes
+        from fgvr.clip.model import load_clip
+        from fgvr.embeddings import read_vectors
+        from fgvr.mllm.label_space import read_label_space
+
+        config, ids = run.config.baselines.prototypes, labelled_ids(run)
+        names = read_label_space(run.table(self.named_by)).labels
+        plain, good = read_vectors(run.table("embeddings"), ids)
         views = [plain[:, None]]
-        for table in made_of[1:]:
-            vectors, found = read_vectors(table, ids)
+        if config.views:
+            vectors, found = read_vectors(run.table("prototype_views"), ids)
             views.append(vectors.reshape(len(ids), config.views, -1))
             good &= found
         images = np.concatenate(views, axis=1)[good].astype(np.float32)
-        return prototypes(zero_shot_classes(clip, names, config.template), images, config.text_weight)
-
-    return ClipClasses(load, made_of, {"text_weight": config.text_weight, "template": config.template})
+        texts = zero_shot_classes(load_clip(vectors_at(run.config)), names, config.template)
+        return prototypes(texts, images, config.text_weight)

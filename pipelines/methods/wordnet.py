@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from cluster.stage import RunContext
-from fgvr.baselines.wordnet import read_nouns
-from fgvr.clip.classifier import ClassFeatures
-from fgvr.clip.model import load_clip
-from fgvr.clip.text_table import read_texts
-from pipelines.methods.clip_classes import ClipClasses, text_vectors
+from fgvr.config import Config
+from pipelines.methods.clip_classes import ClassesStage, TextStage
+from pipelines.stage import Run
+
+if TYPE_CHECKING:
+    from fgvr.clip.classifier import ClassFeatures
 
 
-def classes(context: RunContext) -> ClipClasses:
-    """The nouns in the template of zero-shot classification; raises BaselineError without WordNet's file."""
-    config = context.config
-    table = text_vectors(context, "wordnet", read_nouns(config.baselines.wordnet.path), config.clip.template)
+class Nouns(TextStage):
+    """The nouns in the template of zero-shot classification."""
 
-    def load() -> ClassFeatures:
-        nouns, vectors = read_texts(table)
-        return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(config.clip).logit_scale)
+    table = "wordnet"
 
-    return ClipClasses(load, [table])
+    def texts(self, config: Config) -> Sequence[str]:
+        """Of WordNet's file; raises BaselineError without it."""
+        from fgvr.baselines.wordnet import read_nouns
+
+        return read_nouns(config.baselines.wordnet.path)
+
+    def template(self, config: Config) -> str:
+        """CLIP's."""
+        return config.clip.template
+
+
+class WordNet(ClassesStage):
+    """Names among the nouns."""
+
+    table = "eval_zs_wordnet"
+
+    def made_of(self, run: Run) -> Iterable[str]:
+        """The nouns' vectors."""
+        return ("wordnet",)
+
+    def classes(self, run: Run) -> ClassFeatures:
+        """Every noun."""
+        import numpy as np
+
+        from fgvr.clip.classifier import ClassFeatures
+        from fgvr.clip.model import load_clip
+        from fgvr.clip.text_table import read_texts
+
+        nouns, vectors = read_texts(run.table("wordnet"))
+        return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(run.config.clip).logit_scale)

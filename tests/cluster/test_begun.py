@@ -14,7 +14,7 @@ from fgvr.config import build
 from fgvr.config.base import Workers
 from fgvr.schemas import ANSWERS
 from fgvr.tables import Table
-from pipelines.looking import Looking
+from pipelines.stage import Look
 from tests.untracked import NoTracking
 
 OLD = {"fgvr": "1", "torch": "2.8"}
@@ -111,7 +111,7 @@ def test_higher_limits_try_what_failed_by_them_again_and_nothing_else(
     for other in ({"max_bytes": 10}, {"max_bytes": 5}, {"max_bytes": 10, "max_pixels": 10**9}):
         assert stage(limited(tmp_path, **other), "answers", of(rows(3), asked)) == first
     assert asked == [False]
-    assert Looking(limited(tmp_path, max_bytes=20).config, str(tmp_path)).retries(first)  # so a plan counts them
+    assert Look(limited(tmp_path, max_bytes=20).config, str(tmp_path)).retries(first)  # so a plan counts them
     mended = stage(limited(tmp_path, max_bytes=20), "answers", of(rows(), asked))
     assert asked == [False, True]
     assert (mended.uri, mended.failed, mended.revision) == (first.uri, 0, 1)

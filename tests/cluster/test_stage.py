@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cluster.fingerprint import fingerprint_of
 from cluster.parts import TooManyFailures
 from cluster.run_status import run_status
-from cluster.stage import RunContext, StageFolder, StageSummary, fingerprint_of, token_metrics
+from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from cluster.stage_clock import CLOCK
 from cluster.stage_files import TOO_MANY
 from fgvr.config import Config, ImageLimits, build

@@ -19,7 +19,7 @@ from cluster.train import train
 from fgvr import storage
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.tables import MANIFEST, Table
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 from tests.faults.sick_workers import SCHEMA, HashWorker, Illness, count_up
 
 ROWS = 48

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from cluster.stage import fingerprint_of, plain
+from cluster.fingerprint import fingerprint_of, plain
 from fgvr.config import Config, build
 from fgvr.config.load import read_preset
 from fgvr.config.tree import default_kinds, merge
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 from tests.golden import golden
 from tests.pipelines.stage_prints import asking, made_light
 

@@ -15,7 +15,7 @@ import pytest
 from fgvr.config import load_config
 from fgvr.demo.paths import CLIP_PATH
 from fgvr.tables import MANIFEST
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 from tests.e2e import runs
 from tests.golden.keep_run import FINISHED, NAME, arguments
 from tests.pipelines.stage_prints import Finding, asking

@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.stage import RunContext, fingerprint_of
+from cluster.fingerprint import fingerprint_of
+from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
 from pipelines import evaluate
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 ROWS = 8
@@ -34,7 +35,7 @@ class Asking(RunContext):
     deciding: dict[str, Any] = field(default_factory=dict)
     reading: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def stage(self, name: str, *, decides: Any, inputs: Any, compute: Any, workers: Any = None) -> Table:
+    def stage(self, name: str, *, decides: Any, inputs: Any, **_: Any) -> Table:
         # Without the inputs: of a change each stage that it concerns itself is told.
         self.prints[name], self.deciding[name] = fingerprint_of(name, decides, []), decides
         self.reading[name] = tuple(table.name for table in inputs)
@@ -46,8 +47,8 @@ class Asking(RunContext):
 class Finding(Asking):
     """Gives the finished table of each stage; FileNotFoundError where the folder has none of today's fingerprint."""
 
-    def stage(self, name: str, *, decides: Any, inputs: Any, **_: Any) -> Table:
-        self.prints[name] = fingerprint_of(name, decides, inputs)
+    def stage(self, name: str, *, decides: Any, inputs: Any, versions: Any = None, **_: Any) -> Table:
+        self.prints[name] = fingerprint_of(name, decides, inputs, versions)
         table = Table.load(f"{self.folder}/tables/{name}/{self.prints[name]}")
         self.tables.append(table)
         return table
@@ -89,12 +90,12 @@ def made_up(folder: str, name: str) -> Table:
 
 
 def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[str, str]:
-    """Stage → its fingerprint, of all stages that these tables of `pipelines.flow.Flow` need.
+    """Stage → its fingerprint, of all stages that these tables need.
 
     Args:
         config: of the run.
         folder: of the run; made-up tables lie there.
-        wanted: properties of Flow.
+        wanted: tables.
     """
     return asking(config, folder, wanted).prints
 
@@ -102,27 +103,25 @@ def prints_of(config: Config, folder: Path, wanted: tuple[str, ...]) -> Mapping[
 def asking(config: Config, folder: Path, wanted: tuple[str, ...], kind: type[Asking] = Asking) -> Asking:
     """The context that was asked."""
     context = kind(config, str(folder), NoTracking())
-    flow = Flow(context)
+    run = Run(context)
     for name in wanted:
-        getattr(flow, name)
+        run.table(name)
     return context
 
 
 def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stages look at before they say what decides them, and what costs seconds or a worker, is made up as well."""
-    monkeypatch.setattr("pipelines.makd.build_student", lambda *_: None)
-    monkeypatch.setattr("pipelines.detect.check_detection", lambda *_: None)
     monkeypatch.setattr("pipelines.detect._annotated", _annotated)
-    monkeypatch.setattr("pipelines.detect.pretrained_weights", lambda name: {"name": name, "commit": "c"})
+    monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: {"name": name, "commit": "c"})
     monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
 
 
-def _annotated(flow: Any, split: str) -> tuple[Any, Any]:
-    rows = flow.samples.read()
+def _annotated(run: Any, split: str) -> tuple[Any, Any]:
+    rows = run.table("samples").read()
     return type("Annotated", (), {"categories": ()}), rows.filter([each == split for each in rows["split"].to_pylist()])
 
 
-def _planned(context: Any, name: str, size: Any) -> Any:
-    search = context.config.neighbours
+def _planned(run: Any, name: str, size: Any) -> Any:
+    search = run.config.neighbours
     facts = {"method": "ivf" if search.method == "ivf" else "exact", "lists": 7, "shards": 1, "tasks": False}
     return type("Planned", (), facts)

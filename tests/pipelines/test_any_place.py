@@ -14,7 +14,7 @@ from cluster.tracking import tracked_run
 from fgvr import storage
 from fgvr.config import build
 from fgvr.tables import Table
-from pipelines import ingest
+from pipelines.stage import Run
 
 NAMES = [
     "list.csv",
@@ -30,7 +30,7 @@ def samples(run_folder: str, source: dict[str, Any], name: str = "birds") -> Tab
     """The samples table of a run that MLflow knows of, and has been told all of."""
     config = build({"run": {"name": name}, "ingest": {"source": source}})
     with tracked_run(config, run_folder) as tracker:
-        table = ingest.run(RunContext(config, run_folder, tracker))
+        table = Run(RunContext(config, run_folder, tracker)).table("samples")
         runs = MlflowClient().search_runs([tracker.run.info.experiment_id])
         assert {run.info.run_name: run.info.status for run in runs} == {name: "RUNNING", "samples": "FINISHED"}
         params = next(run.data.params for run in runs if run.info.run_name == "samples")

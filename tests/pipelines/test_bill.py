@@ -10,9 +10,10 @@ from fgvr.config import Config, build, load_config
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, asks
 from pipelines.bill import Bill
-from pipelines.needs import Target, full_targets
+from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
 from pipelines.plan import bill_of
+from pipelines.stage import Look
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 MILLIONS = Photos({"train": 4_000_000})
@@ -44,13 +45,17 @@ def photos_preset(questions: str, *more: str) -> Config:
     return load_config([*flags, *more], PRESETS)
 
 
-def bill(config: Config, photos: Photos, *targets: Target) -> Bill:
-    return bill_of(config, "/no/such/run", None, targets or full_targets(config), photos)
+def wanted(config: Config, tables: tuple[str, ...]) -> tuple[str, ...]:
+    return tables or (*whole_job(config), "report")
 
 
-def asked(tree: dict[str, Any], photos: Photos, *targets: Target) -> dict[str, Ask]:
+def bill(config: Config, photos: Photos, *tables: str) -> Bill:
+    return bill_of(Look(config, "/no/such/run", photos), wanted(config, tables))
+
+
+def asked(tree: dict[str, Any], photos: Photos, *tables: str) -> dict[str, Ask]:
     config = build(tree)
-    return {ask.stage: ask for ask in asks(config, photos, targets or full_targets(config))}
+    return {ask.stage: ask for ask in asks(Look(config, "/no/such/run", photos), wanted(config, tables))}
 
 
 def test_the_preset_for_own_photos_asks_a_sample_and_says_what_it_takes(questions: str, prices: str) -> None:

@@ -15,9 +15,8 @@ from fgvr.config import build
 from fgvr.mllm.backend import NameAnswer, NameTask, Picture
 from fgvr.mllm.class_score_worker import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
-from pipelines import class_scores
-from pipelines.flow import Flow
-from pipelines.student_task import assembled, student_task
+from pipelines.stage import Run
+from pipelines.student_task import assembled, student_tables, student_task
 from pipelines.teacher import MllmTeacher, recipe
 from tests.untracked import NoTracking
 
@@ -34,14 +33,14 @@ class Pixels:
         return [NameAnswer(np.array([red - 1, blue - 1], dtype=np.float32), 7, 5) for red, _, blue in colours]
 
 
-def in_this_process(folder: StageFolder, job: PartJob, ids: np.ndarray) -> StageSummary:
+def in_this_process(folder: StageFolder, job: PartJob, ids: np.ndarray, _: str) -> StageSummary:
     """In place of Ray: the rows of all ids, computed here."""
     rows = job.samples.take(ids, list(job.columns))
     return folder.write_table(ClassScoreWorker(job.arguments["settings"], Pixels()).process(rows).cast(job.schema))
 
 
 @pytest.fixture
-def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
+def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Four training photos of two classes, of which the third cannot be read, and one of another split."""
     monkeypatch.setattr(StageFolder, "run_parts", in_this_process)
     listing = ["uri,split,class_name"]
@@ -71,11 +70,11 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flow:
         "makd": {"validation_share": 0, "distillation": {"kind": "kd", "teacher": "mllm"}},
         "run": {"max_error_share": 0.5},
     }
-    return Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
+    return Run(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
 
 
-def test_scores_of_the_student_s_images_and_classes(flow: Flow) -> None:
-    table = flow.class_scores
+def test_scores_of_the_student_s_images_and_classes(flow: Run) -> None:
+    table = flow.table("class_scores")
     assert (table.rows, table.failed) == (4, 1)
     rows = table.read().to_pylist()
     assert [row["image_id"] for row in rows] == [0, 1, 2, 3]
@@ -84,10 +83,10 @@ def test_scores_of_the_student_s_images_and_classes(flow: Flow) -> None:
     assert rows[2]["error"]["reason"] == "not_an_image"
 
 
-def test_the_student_is_taught_by_them(flow: Flow, tmp_path: Path) -> None:
+def test_the_student_is_taught_by_them(flow: Run, tmp_path: Path) -> None:
     base = flow.context.config.makd.model_copy(update={"alpha": 0.0})
     task = student_task(flow, base)
-    assert [each.name for each in task.inputs] == ["samples", "class_scores"]
+    assert list(student_tables(flow, base)) == ["samples", "class_scores"]
     assert isinstance(task.teacher, MllmTeacher)
     examples = assembled(flow, task).examples
     task.teacher.put(str(tmp_path / "teacher"), examples.image_ids)
@@ -95,15 +94,15 @@ def test_the_student_is_taught_by_them(flow: Flow, tmp_path: Path) -> None:
     assert teacher.known.tolist() == [True, True, False, True]
     logits = teacher.logits(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), np.array([3, 1]))
     np.testing.assert_allclose(logits.numpy(), [[-0.6, -0.2], [-1, 0]], atol=1e-6)
-    assert recipe(base, {"distillation"}, task.teacher)["distillation"].teacher == "mllm"
+    assert recipe(base, task.teacher)["distillation"].teacher == "mllm"
 
 
-def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Flow) -> None:
+def test_the_prompt_decides_and_where_it_was_said_does_not(flow: Run) -> None:
     def with_prompt(prompt: str) -> str:
         scores = flow.context.config.class_scores.model_copy(update={"prompt": prompt})
         config = flow.context.config.model_copy(update={"class_scores": scores})
         context = RunContext(config, flow.context.folder, NoTracking())
-        return class_scores.run(context, flow).fingerprint
+        return Run(context).table("class_scores").fingerprint
 
-    assert with_prompt("Which bird?") == flow.class_scores.fingerprint  # the words of label.prompt
-    assert with_prompt("Which species?") != flow.class_scores.fingerprint
+    assert with_prompt("Which bird?") == flow.table("class_scores").fingerprint  # the words of label.prompt
+    assert with_prompt("Which species?") != flow.table("class_scores").fingerprint

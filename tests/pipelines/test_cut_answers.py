@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.metrics import StageMetrics
-from cluster.parts import _merged, _summary
+from cluster.part_actor import _merged, _summary
 from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr import schemas, tables
@@ -20,8 +20,7 @@ from fgvr.mllm.shared_answers import shared_rows
 from fgvr.report.results import stage_remarks
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
-from pipelines.cut_answers import note_cut_answers
-from pipelines.label import answer_decides, label_settings, token_limit
+from pipelines.label import answer_decides, label_settings, note_cut_answers, token_limit
 from pipelines.status import as_text
 from tests.untracked import NoTracking
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from cluster.stage import RunContext, fingerprint_of
+from cluster.fingerprint import fingerprint_of
+from cluster.stage import RunContext
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
+from fgvr.datasets import check_place
 from fgvr.demo.questions import QUESTIONS
-from pipelines.detect import decides
-from pipelines.flow import Flow
-from pipelines.preflight import check_detection
+from pipelines.detect import check_detection, decides
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 TINY = {"backbone": "test_resnet", "image_size": 48, "max_size": 48, "anchors": [16, 24, 32, 48, 64]}
@@ -34,11 +35,11 @@ def config(source=None, **detect) -> Config:
 
 @pytest.mark.slow
 def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray_session_of_two):
-    flow = Flow(RunContext(config(), str(tmp_path / "run"), NoTracking()))
-    rows = flow.samples.read().to_pylist()
+    flow = Run(RunContext(config(), str(tmp_path / "run"), NoTracking()))
+    rows = flow.table("samples").read().to_pylist()
     for split, place in (("train", 3), ("test", 1)):
         Path([row for row in rows if row["split"] == split][place]["uri"]).write_bytes(b"damaged")
-    detector, detections = flow.detector, flow.detections
+    detector, detections = flow.table("detector"), flow.table("detections")
     assert detector.read().schema.equals(schemas.DETECTOR_TARGETS)
     assert (detector.rows, detector.failures, detector.extra["questions"]) == (10, {"not_an_image": 1}, 32)
     annotated = json.loads(Path(rows[-1]["uri"]).parents[1].joinpath("annotations/train.json").read_text())
@@ -53,8 +54,8 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
     assert len(results) == pc.list_value_length(found["scores"]).drop_null().to_numpy().sum() > 0
     assert {"AP", "AP50", "AP75"} <= set(detections.extra["metrics"])
 
-    assert Flow(flow.context).detections == detections  # found, not computed again
-    base = Flow(RunContext(config(alpha=0, questions=3), flow.context.folder, NoTracking()))
+    assert Run(flow.context).detections == detections  # found, not computed again
+    base = Run(RunContext(config(alpha=0, questions=3), flow.context.folder, NoTracking()))
     assert base.detector.extra["questions"] == 0
     assert base.detector.fingerprint != detector.fingerprint
     assert detector.extra["parameters"] - base.detector.extra["parameters"] == 32 * (96 + 1)  # one linear layer
@@ -73,8 +74,13 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(source, detect, message):
+    def check() -> None:
+        made = config(source, **detect)
+        check_place(made.ingest.source)
+        check_detection(made)
+
     with pytest.raises(ValueError, match=message):
-        check_detection(config(source, **detect))
+        check()
     check_detection(config())
 
 
@@ -98,6 +104,6 @@ def test_the_questions_of_true_answers_decide_the_detector(monkeypatch):
 
 
 def test_more_questions_than_there_are(tmp_path):
-    flow = Flow(RunContext(config(questions=33), str(tmp_path), NoTracking()))
+    flow = Run(RunContext(config(questions=33), str(tmp_path), NoTracking()))
     with pytest.raises(ConfigError, match=r"detect\.questions = 33: only 32 questions were asked"):
-        _ = flow.detector
+        _ = flow.table("detector")

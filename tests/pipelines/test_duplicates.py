@@ -13,8 +13,8 @@ from fgvr.discovery import discovery_ids
 from fgvr.embeddings import embedding_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
-from pipelines import candidates, duplicates, ingest, label, neighbours
-from pipelines.looking import Looking
+from pipelines import duplicates
+from pipelines.stage import Look, Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
@@ -37,6 +37,17 @@ def context_of(folder: Path, **more: Any) -> RunContext:
         "label": {"images": images, "duplicate_similarity": 0.98, "workers": {"rows_per_part": 4}},
     }
     return RunContext(build(tree | more), str(folder), NoTracking())
+
+
+def run_of(context: RunContext, *, retried: bool = False, **label: Any) -> Run:
+    """With vectors made up; `label` is said otherwise of this stage."""
+    other = context.config.model_copy(update={"label": context.config.label.model_copy(update=label)})
+    context = RunContext(other, context.folder, context.tracker, context.tables)
+    run = Run(context)
+    samples = run.table("samples")
+    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
+    run.tables["embeddings"] = vectors_of(context, samples, ids, retried=retried)
+    return run
 
 
 def vectors_of(context: RunContext, samples: Table, ids: list[int], *, retried: bool = False) -> Table:
@@ -62,12 +73,12 @@ def vectors_of(context: RunContext, samples: Table, ids: list[int], *, retried: 
 def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "ROWS_PER_PART", 5)  # image 5 is in another part than 3, whose answer it gets
     context = context_of(tmp_path)
-    samples = ingest.run(context)
-    apart = label.run(context, samples)
+    alone = run_of(context, duplicate_similarity=None)
+    apart = alone.table("labels")
     ids = apart.read(["image_id"])["image_id"].to_pylist()
-    embeddings = vectors_of(context, samples, ids)
 
-    groups = duplicates.run(context, samples, embeddings, 0.98)
+    run = run_of(context)
+    groups = run.table("duplicates")
     rows = groups.read().to_pylist()
     assert [row["image_id"] for row in rows] == ids
     assert [row["photo_id"] for row in rows] == [ids[OTHERS.get(place, place)] for place in range(12)]
@@ -76,7 +87,7 @@ def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path, monkeypatch
     metrics = groups.extra["metrics"]
     assert (metrics["photos"], metrics["shared"], metrics["largest_group"]) == (9, 3, 3)
 
-    named = label.run(context, samples, duplicates=groups)
+    named = run.table("labels")
     (answers,) = (table for table in context.tables if table.name == "answers" and table.rows == 9)
     assert answers.read(["image_id"])["image_id"].to_pylist() == [ids[p] for p in range(12) if p not in OTHERS]
     # The report adds the tokens of all tables up: those that were paid for are those of the answers.
@@ -94,24 +105,20 @@ def test_a_group_is_asked_about_once_and_counts_once(tmp_path: Path, monkeypatch
             assert (row["raw"], row["label"]) == (after[like]["raw"], after[like]["label"])
             assert (row["prompt_tokens"], row["output_tokens"]) == (0, 0)
 
-    sets = candidates.run(context, samples, named, embeddings).read().to_pylist()
+    sets = run.table("candidates").read().to_pylist()
     photo = {ids[place]: ids[OTHERS.get(place, place)] for place in range(12)}
     for row in sets:
         seen = [photo[image] for image in row["neighbour_ids"]]
         assert len(seen) == len(set(seen))
         assert not seen or row["neighbour_ids"][0] == row["image_id"]
-    plain = candidates.run(context, samples, apart, embeddings).read().to_pylist()
+    plain = alone.table("candidates").read().to_pylist()
     assert any(len({photo[image] for image in row["neighbour_ids"]}) < len(row["neighbour_ids"]) for row in plain)
 
 
 def test_a_failure_is_shared_and_says_whose_it_is(tmp_path: Path) -> None:
     mllm = {"kind": "simulated", "request_seconds": 0, "failures": {"engine_error": 0.9}}
     context = context_of(tmp_path, mllm=mllm, run={"folder": str(tmp_path), "max_error_share": 1})
-    samples = ingest.run(context)
-    ids = label.run(context, samples).read(["image_id"])["image_id"].to_pylist()
-    named = label.run(
-        context, samples, duplicates=duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
-    )
+    named = run_of(context).table("labels")
     rows = named.read().to_pylist()
     shared = [place for place in OTHERS if rows[place]["error"] is not None]
     assert shared
@@ -123,37 +130,31 @@ def test_a_failure_is_shared_and_says_whose_it_is(tmp_path: Path) -> None:
 
 def test_a_vector_that_comes_later_has_nobody_asked_anew(tmp_path: Path) -> None:
     context = context_of(tmp_path)
-    samples = ingest.run(context)
-    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
-    groups = duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
-    retried = vectors_of(context, samples, ids, retried=True)
-    assert duplicates.run(context, samples, retried, 0.98).version == groups.version
-    other = duplicates.run(context, samples, retried, 0.97)
+    groups = run_of(context).table("duplicates")
+    assert run_of(context, retried=True).table("duplicates").version == groups.version
+    other = run_of(context, retried=True, duplicate_similarity=0.97).table("duplicates")
     assert (groups.extra["metrics"]["photos"], other.extra["metrics"]["photos"]) == (9, 8)
 
 
 def test_looking_for_groups_settles_nothing(tmp_path: Path) -> None:
     context = context_of(tmp_path)
-    samples = ingest.run(context)
-    ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
-    vectors = vectors_of(context, samples, ids)
-    groups = duplicates.run(context, samples, vectors, 0.98)
+    run = run_of(context)
+    groups = run.table("duplicates")
+    known = {name: run.table(name) for name in ("samples", "embeddings")}
     settled = tmp_path / duplicates.MADE_OF_FILE
     settled.unlink()  # as where a session was killed behind the commit
-    assert duplicates.run(Looking(context.config, str(tmp_path)), samples, vectors, 0.98) == groups
+    assert Look(context.config, str(tmp_path), given=known).table("duplicates") == groups
     assert not settled.exists()
-    assert duplicates.run(context, samples, vectors, 0.98) == groups
+    assert Run(context, known).table("duplicates") == groups
     assert settled.exists()
 
 
 def test_groups_found_in_tasks_are_those_found_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "run_once", lambda work, *arguments, **_: work(*arguments))
+    monkeypatch.setattr("cluster.once.run_once", lambda work, *arguments, **_: work(*arguments))
     found = []
     for name, search in (("here", {}), ("tasks", {"tasks": True, "memory_gb": 1e-7, "workers": {"rows_per_part": 4}})):
         context = context_of(tmp_path / name, neighbours=search)
-        samples = ingest.run(context)
-        ids = discovery_ids(samples.batches(["image_id", "split", "class_id"]), context.config.label.images).tolist()
-        groups = duplicates.run(context, samples, vectors_of(context, samples, ids), 0.98)
+        groups = run_of(context).table("duplicates")
         found.append(groups.read().to_pylist())
     assert groups.extra["search"]["shards"] > 1
     assert [table.name for table in context.tables[-2:]] == ["duplicates_neighbours", "duplicates"]

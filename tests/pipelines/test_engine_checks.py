@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 
-from fgvr.config import ConfigError, build
+from fgvr.config import Config, ConfigError, build
 from fgvr.errors import UserError
 from fgvr.mllm.vllm_engine import provider
 from fgvr.mllm.vllm_engine.memory import GIB, NotEnoughMemory
-from pipelines.engine_checks import check_engines
+from pipelines import engine_checks
+from pipelines.evaluate import whole_job
+from pipelines.registry import stage_of
+from pipelines.stage import Look, closure
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +20,12 @@ def _memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provider, "available_bytes", lambda: 8 * GIB)
     monkeypatch.setattr(provider, "smallest_here", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def check_engines(config: Config) -> None:
+    """Of all that a whole job asks."""
+    names = closure(Look(config, "/no/such/run"), [*whole_job(config), "report"])
+    engine_checks.check_engines(config, [stage_of(name) for name in names])
 
 
 def config(workers: dict[str, Any] | None = None, **mllm: Any):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,20 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from cluster.stage import RunContext
+from cluster.stage import RunContext, StageFolder
 from fgvr import schemas, storage, tables
 from fgvr.clip.classifier import NearModel, zero_shot_classes
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
-from fgvr.infer_worker import InferSettings, InferWorker
 from fgvr.metrics.semantic import SentenceBert, SentenceModelError
 from fgvr.mllm.label_space import LabelSpace
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
 from fgvr.tables import Table
-from pipelines import candidates, evaluate, ingest
+from pipelines.stage import Run
+from tests.given_run import GivenRun
 from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "datasets"))
@@ -48,30 +47,25 @@ class NoMlflow(NoTracking):
         self.files.append(Path(uri).name)
 
 
-class SmallFlow:
+class SmallRun(GivenRun):
     """The tables that evaluate asks for, without Ray, an MLLM or training."""
 
     discovery: tuple[str, ...] = ("train",)
 
-    def __init__(self, context: RunContext):
-        self.context = context
-        self.folder = Path(context.folder)
+    @property
+    def place(self) -> Path:
+        return Path(self.folder)
 
     def write(self, name: str, rows: pa.Table, **facts) -> Table:
-        table = Table(str(self.folder / name), name, "f", rows.num_rows, 0, 1, max(rows.num_rows, 1), 1.0, **facts)
+        table = Table(str(self.place / name), name, "f", rows.num_rows, 0, 1, max(rows.num_rows, 1), 1.0, **facts)
         tables.write_part(table.uri, 0, rows)
         table.commit()
         self.context.tables.append(table)
         return table
 
-    @cached_property
-    def samples(self) -> Table:
-        return ingest.run(self.context)
-
-    @cached_property
-    def labels(self) -> Table:
+    def given_labels(self) -> Table:
         """True names where there are some, but every fifth is hostile and every seventh failed."""
-        rows = [row for row in self.samples.read().to_pylist() if row["split"] in self.discovery]
+        rows = [row for row in self.table("samples").read().to_pylist() if row["split"] in self.discovery]
         names = [row["class_name"] or f"Bird {row['image_id'] % 9}" for row in rows]
         names = [SCRIPT if n % 5 == 0 else None if n % 7 == 0 else name for n, name in enumerate(names)]
         space = sorted({name for name in names if name})
@@ -90,46 +84,36 @@ class SmallFlow:
             [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], schema=schemas.LABELS
         )
         counts = tuple(names.count(name) for name in space)
+        storage.write_bytes(str(self.place / "labels" / "label_space.json"), LabelSpace(tuple(space), counts).to_json())
         storage.write_bytes(
-            str(self.folder / "labels" / "label_space.json"), LabelSpace(tuple(space), counts).to_json()
-        )
-        storage.write_bytes(
-            str(self.folder / "labels" / "aliases.csv"), b"answer,label,count\nbird 0,Bird 0,3\nGull,Gull,1\n"
+            str(self.place / "labels" / "aliases.csv"), b"answer,label,count\nbird 0,Bird 0,3\nGull,Gull,1\n"
         )
         return self.write("labels", found, extra={"metrics": {"prompt_tokens": 900.0, "output_tokens": 50.0}})
 
-    @cached_property
-    def embeddings(self) -> Table:
+    def given_embeddings(self) -> Table:
         worker = EmbedWorker(clip=Clip(), limits=ImageLimits(), batch_images=64, device="cpu")
-        rows = worker.process(self.samples.read(["image_id", "uri"]))
+        rows = worker.process(self.table("samples").read(["image_id", "uri"]))
         return self.write("embeddings", rows, extra={"dim": int(rows.schema.metadata[b"dim"])})
 
-    @cached_property
-    def candidates(self) -> Table:
-        return candidates.run(self.context, self.samples, self.labels, self.embeddings)
-
-    @cached_property
-    def near(self) -> Table:
+    def given_near(self) -> Table:
         """As if training had changed nothing but the first candidates' order."""
-        sets = self.candidates.read(["image_id", "label_ids", "weights"])
+        sets = self.table("candidates").read(["image_id", "label_ids", "weights"])
         first = [ids[-1] if ids else None for ids in sets["label_ids"].to_pylist()]
         rows = pa.table([*sets.columns, pa.array(first, pa.int32())], schema=schemas.DISAMBIGUATED)
         clip = load_clip(Clip())
-        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
+        space = LabelSpace.from_json(storage.read_bytes(self.table("labels").path("label_space.json")))
         classes = zero_shot_classes(clip, space.labels, "{}")
-        NearModel(classes, torch.zeros(1, 4), clip.source).save(self.folder / "near" / "model")
+        NearModel(classes, torch.zeros(1, 4), clip.source).save(self.place / "near" / "model")
         return self.write("near", rows)
 
-    @cached_property
-    def questions(self) -> Table:
+    def given_questions(self) -> Table:
         texts = [SCRIPT, "Is it blue?", "Is it dull?"]
         rows = [{"question_id": n, "text": text, "rank": n + 1, "source": "x"} for n, text in enumerate(texts)]
         return self.write("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
 
-    @cached_property
-    def aspects(self) -> Table:
+    def given_aspects(self) -> Table:
         """The second question tells even labels from odd ones, the others nothing; every sixth image failed."""
-        labels = self.labels.read(["image_id", "label_id"]).to_pylist()
+        labels = self.table("labels").read(["image_id", "label_id"]).to_pylist()
         rows = []
         for n, row in enumerate(labels):
             answers = [0.5, float((row["label_id"] or 0) % 2), 1.0]
@@ -137,29 +121,28 @@ class SmallFlow:
             rows.append({"image_id": row["image_id"], "p_yes": None if error else answers, "error": error})
         return self.write("aspects", pa.Table.from_pylist(rows, schemas.aspects(3)))
 
-    @cached_property
-    def makd(self) -> Table:
+    def given_makd(self) -> Table:
         """A student with random weights, of the labels' classes; every fourth image was held out."""
-        space = LabelSpace.from_json(storage.read_bytes(self.labels.path("label_space.json")))
-        texts = self.questions.read(["text"])["text"].to_pylist()
+        space = LabelSpace.from_json(storage.read_bytes(self.table("labels").path("label_space.json")))
+        texts = self.table("questions").read(["text"])["text"].to_pylist()
         spec = StudentSpec("test_byobnet", space.labels, tuple(texts), timm_preprocess("test_byobnet", 32))
-        save_student(self.folder / "makd" / "model", spec, build_student(spec).state_dict(), {})
+        save_student(self.place / "makd" / "model", spec, build_student(spec).state_dict(), {})
         storage.write_bytes(
-            str(self.folder / "makd" / "history.json"), b'[{"images_per_second": 80.0}, {"images_per_second": 30.0}]'
+            str(self.place / "makd" / "history.json"), b'[{"images_per_second": 80.0}, {"images_per_second": 30.0}]'
         )
-        answered = {row["image_id"] for row in self.aspects.good(["image_id"]).to_pylist()}
+        answered = {row["image_id"] for row in self.table("aspects").good(["image_id"]).to_pylist()}
         rows = [
             {"image_id": row["image_id"], "label_id": row["label_id"], "held_out": n % 4 == 0}
             | {"aspects": row["image_id"] in answered, "error": row["error"]}
-            for n, row in enumerate(self.labels.read(["image_id", "label_id", "error"]).to_pylist())
+            for n, row in enumerate(self.table("labels").read(["image_id", "label_id", "error"]).to_pylist())
         ]
         facts = {"class_targets": "near", "questions": 3}
         return self.write("makd", pa.Table.from_pylist(rows, schemas.STUDENT_TARGETS), extra=facts)
 
 
-def small_run(folder: Path, source: dict, **options) -> SmallFlow:
+def small_run(folder: Path, source: dict, **options) -> SmallRun:
     config = build({"ingest": {"source": source}, "evaluate": {"bootstrap": 50, "report_images": 6, **options}})
-    return SmallFlow(RunContext(config, str(folder / "run"), NoMlflow()))
+    return SmallRun(RunContext(config, str(folder / "run"), NoMlflow()))
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +154,11 @@ def birds(tmp_path_factory) -> Path:
 
 def nearest_coverage_again(flow) -> float:
     """Share of candidate sets with the name nearest to the truth, one image after the other."""
-    names = json.loads(Path(flow.labels.path("label_space.json")).read_text())["labels"]
+    names = json.loads(Path(flow.table("labels").path("label_space.json")).read_text())["labels"]
     encoder, held = SentenceBert(), []
     vectors = [encoder.encode([name])[0] for name in names]
-    for row in flow.candidates.read(["image_id", "label_ids"]).to_pylist():
-        truth = flow.samples.take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
+    for row in flow.table("candidates").read(["image_id", "label_ids"]).to_pylist():
+        truth = flow.table("samples").take(np.array([row["image_id"]]), ["class_name"])["class_name"][0].as_py()
         vector = encoder.encode([truth])[0]
         cosines = [float(vector @ name) for name in vectors]
         held.append(int(np.argmax(cosines)) in row["label_ids"])
@@ -186,12 +169,12 @@ def nearest_coverage_again(flow) -> float:
 def test_with_truth(birds, tmp_path):
     source = {"kind": "table", "path": f"{birds}/samples.csv"}
     flow = small_run(tmp_path, source, methods=["zs_clip", "near"], prices=str(PRICES))
-    table = evaluate.run(flow.context, flow)
+    table = flow.table("report")
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
     page = (tmp_path / "run/report/report.html").read_text()
 
     rows = table.read().to_pylist()
-    truth = flow.samples.take(np.array([row["image_id"] for row in rows]), ["class_name", "split"]).to_pylist()
+    truth = flow.table("samples").take(np.array([row["image_id"] for row in rows]), ["class_name", "split"]).to_pylist()
     assert {row["split"] for row in truth} == {"test"}
     for method in ("zs_clip", "near"):  # top-1 counted again from the table
         hits = np.mean(
@@ -204,7 +187,7 @@ def test_with_truth(birds, tmp_path):
     assert facts["evaluation"]["scored"] == len(rows)
     assert facts["cost"]["prompt_tokens"] == 900
     assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
-    assert facts["candidates"]["coverage"] == flow.candidates.extra["metrics"]["coverage"]
+    assert facts["candidates"]["coverage"] == flow.table("candidates").extra["metrics"]["coverage"]
     assert facts["candidates"]["nearest_coverage"] == pytest.approx(nearest_coverage_again(flow))
     rate = facts["stages"]["embeddings"]["seconds"] / facts["stages"]["embeddings"]["rows"]
     near, own = facts["costs"]["methods"]["near"], facts["stages"]["eval_near"]
@@ -218,22 +201,22 @@ def test_with_truth(birds, tmp_path):
     assert tracker.metrics["near.sacc.all-MiniLM-L6-v2"] == facts["methods"]["near"]["sacc"]
     assert tracker.files == ["metrics.json", "report.html", "aliases.csv"]
 
-    again = evaluate.run(flow.context, flow)  # nothing left to do
+    again = Run(flow.context, {name: table for name, table in flow.tables.items() if name != "report"}).table("report")
     assert again.uri == table.uri
     assert len(tracker.files) == 3
 
 
 @pytest.mark.slow
 def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.evaluate.SentenceBert", None)  # not needed, so not asked for
+    monkeypatch.setattr("fgvr.metrics.semantic.SentenceBert", None)  # not needed, so not asked for
     source = {"kind": "folder", "path": f"{birds}/images/train"}
     flow = small_run(tmp_path, source, methods=["mllm", "zs_clip", "near"], sentence_model="/nowhere")
-    table = evaluate.run(flow.context, flow)
+    table = flow.table("report")
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
     assert facts["evaluation"]["trained_on"]
     assert facts["evaluation"]["scored"] == 0
     assert facts["methods"]["near"]["sacc"] is None
-    assert facts["methods"]["mllm"]["unnamed"] == flow.labels.read(["error"])["error"].drop_null().length()
+    assert facts["methods"]["mllm"]["unnamed"] == flow.table("labels").read(["error"])["error"].drop_null().length()
     shares = np.array(facts["agreement"]["share"])
     names = table.read()
     same = np.mean([a == b for a, b in zip(names["zs_clip"].to_pylist(), names["near"].to_pylist(), strict=True)])
@@ -245,23 +228,20 @@ def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
     assert "No true classes are known" in (tmp_path / "run/report/report.html").read_text()
 
 
-def predicted_here(context, name, samples, ids, *, trained):
-    """`infer.classify` in this process; the sixth image cannot be read."""
-    settings = InferSettings(trained.path("model"), ImageLimits(), 0.0, 8, "cpu", 1)
-    rows = InferWorker(settings).process(samples.take(ids, ["image_id", "uri"])).to_pylist()
+def predicted_here(folder, job, ids, _):
+    """In place of Ray: in this process; the sixth image cannot be read."""
+    rows = job.worker(**job.arguments).process(job.samples.take(ids, list(job.columns))).to_pylist()
     rows[5] |= {"label": None, "p_yes": None, "error": {"reason": "corrupt", "detail": ""}}
-    uri = f"{context.folder}/{name}"
-    tables.write_part(uri, 0, pa.Table.from_pylist(rows, schemas.PREDICTIONS))
-    return Table(uri, name, "f", len(rows), 1, 1, len(rows), 1.0)
+    return folder.write_table(pa.Table.from_pylist(rows, schemas.PREDICTIONS))
 
 
 def test_aspects_of_photos_without_truth(birds, tmp_path, monkeypatch):
     """Classes are the labels; failed images, hostile questions and names among them."""
-    monkeypatch.setattr("pipelines.infer.classify", predicted_here)
+    monkeypatch.setattr(StageFolder, "run_parts", predicted_here)
     flow = small_run(tmp_path, {"kind": "folder", "path": f"{birds}/images/train"}, methods=["mllm", "makd"])
-    evaluate.run(flow.context, flow)
+    flow.table("report")
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())["aspects"]
-    rows = [row for n, row in enumerate(flow.labels.read().to_pylist()) if n % 6 and row["label"]]
+    rows = [row for n, row in enumerate(flow.table("labels").read().to_pylist()) if n % 6 and row["label"]]
     assert facts["images"] == len(rows)
     assert facts["class_targets"] == "near"
     first = facts["questions"][0]
@@ -270,7 +250,8 @@ def test_aspects_of_photos_without_truth(birds, tmp_path, monkeypatch):
     assert first["bits"] == pytest.approx(mutual_info_score(odd, odd) / np.log(2))  # all that a yes can tell
     assert [line["bits"] for line in facts["questions"][1:]] == [pytest.approx(0, abs=1e-9)] * 2
     held = sum(
-        n % 4 == 0 and bool(n % 6) and row["label"] is not None for n, row in enumerate(flow.labels.read().to_pylist())
+        n % 4 == 0 and bool(n % 6) and row["label"] is not None
+        for n, row in enumerate(flow.table("labels").read().to_pylist())
     )
     assert held - 1 <= facts["compared"] <= held  # one may be the image that the student could not read
     assert facts["overhead"]["images_per_second"] == 80
@@ -290,7 +271,7 @@ def test_what_flatters_the_scores_is_counted_and_shown(birds, tmp_path):
     source = {"kind": "layout", "name": "cars", "path": str(root), "legacy_cars_offset": True}
     flow = small_run(tmp_path, source, methods=["zs_clip"])
     flow.discovery = ("test",)
-    evaluate.run(flow.context, flow)
+    flow.table("report")
     evaluation = json.loads((tmp_path / "run/report/metrics.json").read_text())["evaluation"]
     page = (tmp_path / "run/report/report.html").read_text()
     assert (evaluation["images"], evaluation["discovery_overlap"]) == (3, 3)
@@ -306,4 +287,4 @@ def test_a_sentence_model_that_is_not_there_is_named_at_once(birds, tmp_path):
         tmp_path, {"kind": "table", "path": f"{birds}/samples.csv"}, methods=["mllm"], sentence_model="/nowhere"
     )
     with pytest.raises(SentenceModelError, match=r"evaluate\.sentence_model = /nowhere"):
-        evaluate.run(flow.context, flow)
+        flow.table("report")

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.fingerprint import plain
 from cluster.parts import TooManyFailures
-from cluster.stage import RunContext, plain
+from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
 from fgvr.datasets import SourceError, check_place
 from pipelines import ingest
-from pipelines.flow import stage_main
+from pipelines.command import stage_main
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 
@@ -24,7 +26,7 @@ def test_samples_in_parts_and_facts_beside_them(tmp_path):
     (tmp_path / "list.csv").write_text(
         "uri,split,class_name\nc.jpg,test,Tern\na.jpg,,Gull\nb.jpg,train,\n,train,Gull\na.jpg,test,Gull\nd.jpg,,\n"
     )
-    table = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    table = Run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).table("samples")
     rows = table.read().to_pylist()
     assert [(row["image_id"], row["uri"][-5:], row["split"], row["class_id"]) for row in rows] == [
         (0, "a.jpg", "train", 0),
@@ -42,10 +44,13 @@ def test_again_is_the_same_table_an_edited_file_another(tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("uri\na.jpg\n")
     options = {"kind": "table", "path": str(file)}
-    first, again = ingest.run(context(tmp_path, **options)), ingest.run(context(tmp_path, **options))
+    first, again = (
+        Run(context(tmp_path, **options)).table("samples"),
+        Run(context(tmp_path, **options)).table("samples"),
+    )
     assert first.uri == again.uri
     file.write_text("uri\nb.jpg\n")
-    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+    assert Run(context(tmp_path, **options)).table("samples").uri != first.uri
 
 
 def test_a_folder_is_listed_again_when_asked(tmp_path):
@@ -53,10 +58,10 @@ def test_a_folder_is_listed_again_when_asked(tmp_path):
     photos.mkdir()
     (photos / "b.jpg").write_bytes(b"")
     options = {"kind": "folder", "path": str(photos)}
-    assert ingest.run(context(tmp_path, **options)).rows == 1
+    assert Run(context(tmp_path, **options)).table("samples").rows == 1
     (photos / "a.jpg").write_bytes(b"")
-    assert ingest.run(context(tmp_path, **options)).rows == 1
-    assert ingest.run(context(tmp_path, **options, snapshot="monday")).rows == 2
+    assert Run(context(tmp_path, **options)).table("samples").rows == 1
+    assert Run(context(tmp_path, **options, snapshot="monday")).table("samples").rows == 2
 
 
 def tars(folder, count: int, bad: int):
@@ -70,7 +75,7 @@ def tars(folder, count: int, bad: int):
 
 def test_one_damaged_tar_of_many_is_a_row_and_a_remark(tmp_path):
     tars(tmp_path, count=12, bad=1)
-    table = ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+    table = Run(context(tmp_path, kind="webdataset", path=str(tmp_path))).table("samples")
     uris = table.read(["uri"])["uri"].to_pylist()
     assert table.rows == 12 * 2 - 1 + 1
     assert uris[-1].startswith(f"unlisted+file://{tmp_path}/00.tar#corrupt/")
@@ -83,12 +88,12 @@ def test_one_damaged_tar_of_many_is_a_row_and_a_remark(tmp_path):
 def test_too_many_damaged_tars_stop_the_run(tmp_path):
     tars(tmp_path, count=12, bad=2)
     with pytest.raises(TooManyFailures, match=r"2 of 12 files .* run.max_error_share = 0.01 allows: .*00\.tar: from"):
-        ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+        Run(context(tmp_path, kind="webdataset", path=str(tmp_path))).table("samples")
 
 
 def test_a_source_that_is_not_there(tmp_path):
     with pytest.raises(SourceError, match="there is no such file"):
-        ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "gone.csv")))
+        Run(context(tmp_path, kind="table", path=str(tmp_path / "gone.csv"))).table("samples")
 
 
 def test_what_is_left_out_is_in_the_log_and_the_manifest(tmp_path, caplog):
@@ -97,7 +102,7 @@ def test_what_is_left_out_is_in_the_log_and_the_manifest(tmp_path, caplog):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"")
     with caplog.at_level(logging.INFO):
-        table = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
+        table = Run(context(tmp_path, kind="folder", path=str(photos))).table("samples")
     assert table.extra["left_out"] == {"ending": {".cr2": 2, ".txt": 1}, "hidden": {".*": 1}, "excluded": {"@eaDir": 1}}
     assert {name: number for name, number in table.extra["metrics"].items() if name.startswith("left_out")} == {
         "left_out_ending": 3.0,
@@ -117,7 +122,7 @@ def test_photos_beside_archives_are_warned_of(tmp_path, caplog, beside, level):
     tars(tmp_path, count=1, bad=0)
     (tmp_path / beside).write_bytes(b"")
     with caplog.at_level(logging.INFO):
-        ingest.run(context(tmp_path, kind="webdataset", path=str(tmp_path)))
+        Run(context(tmp_path, kind="webdataset", path=str(tmp_path))).table("samples")
     (record,) = [record for record in caplog.records if "beside the archives" in record.getMessage()]
     assert record.levelname == level
     assert record.getMessage() == f"ingest: 1 file beside the archives was not read: 1 {beside[beside.index('.') :]}"
@@ -130,21 +135,21 @@ def test_a_listing_by_the_defaults_stays_when_a_later_version_lists_more_by_defa
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"")
-    first = ingest.run(context(tmp_path, kind="folder", path=str(photos)))
+    first = Run(context(tmp_path, kind="folder", path=str(photos))).table("samples")
     assert set(ingest.deciding(context(tmp_path, kind="folder", path=str(photos)).config.ingest.source)) == {
         *("kind", "path", "class_from", "split_from", "snapshot")
     }
     assert "earlier version" not in caplog.text
     # Whoever asks for these eight, or for other names, gets another table than whoever asks for the default.
     others = [
-        ingest.run(context(tmp_path, kind="folder", path=str(photos), **more)).fingerprint
+        Run(context(tmp_path, kind="folder", path=str(photos), **more)).table("samples").fingerprint
         for more in ({"extensions": OLD_ENDINGS}, {"extensions": [".jpg"]}, {"exclude": []}, {"exclude": ["x"]})
     ]
     assert len({first.fingerprint, *others}) == 5
     # One that an earlier version has listed is kept, and it is said what that means.
     del first.extra["left_out"]
     first.commit()
-    assert ingest.run(context(tmp_path, kind="folder", path=str(photos))).uri == first.uri
+    assert Run(context(tmp_path, kind="folder", path=str(photos))).table("samples").uri == first.uri
     assert "listed by an earlier version" in caplog.text
 
 
@@ -157,18 +162,18 @@ def test_a_table_counts_by_its_rows_and_where_relative_ones_start(tmp_path):
 
 def test_a_table_that_an_earlier_version_has_read_is_kept_and_said(tmp_path, caplog):
     (tmp_path / "list.csv").write_text("uri,class_name\na.jpg,NA\n")
-    first = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    first = Run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).table("samples")
     assert "earlier version" not in caplog.text
     del first.extra["left_out"]
     first.commit()
-    assert ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).uri == first.uri
+    assert Run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).table("samples").uri == first.uri
     assert "NA, null and nan were empty cells" in caplog.text
     assert "another run.name lists them again" in caplog.text
 
 
 def test_what_a_table_lacks_is_logged_and_kept(tmp_path, caplog):
     (tmp_path / "list.csv").write_text("uri,Split,class_name\na.jpg,test,mug\nb.jpg,test,\n")
-    table = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv")))
+    table = Run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).table("samples")
     near, missing = table.extra["remarks"]
     assert "is Split meant?" in near
     assert missing == "1 of 2 photos (50%) have no class"
@@ -182,7 +187,7 @@ def test_a_slip_in_a_column_ends_before_anything_is_started(tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["ingest.py", *flags])
     monkeypatch.setattr("cluster.run.open_run", lambda _: pytest.fail("it was started"))
     with pytest.raises(SystemExit) as caught:
-        stage_main("ingest", lambda flow: flow.samples)
+        stage_main("ingest", "samples")
     assert caught.value.code == 2
     assert "did you mean label?" in capsys.readouterr().err
 
@@ -202,7 +207,9 @@ def test_allowed_roots_count_in_the_listing_and_in_no_other_stage(tmp_path):
     def listed(**limits):
         source = {"kind": "table", "path": str(tmp_path / "list.csv")}
         config = build({"ingest": {"source": source, "limits": limits}})
-        return ingest.run(RunContext(config, str(tmp_path / "run"), NoTracking())), plain(config.ingest.limits)
+        return Run(RunContext(config, str(tmp_path / "run"), NoTracking())).table("samples"), plain(
+            config.ingest.limits
+        )
 
     (own, before), (given, after) = listed(), listed(allowed_roots=["/photos"])
     assert own.version != given.version
@@ -231,30 +238,32 @@ def replace_photo(file, data: bytes, seconds: float = 5):
 def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
     photos = two_photos(tmp_path)
     options = {"kind": "folder", "path": str(photos)}
-    first = ingest.run(context(tmp_path, **options))
+    first = Run(context(tmp_path, **options)).table("samples")
     (photos / "c.jpg").write_bytes(b"new files wait for another snapshot")
     (photos / "notes.txt").write_bytes(b"1")
-    assert ingest.run(context(tmp_path, **options)) == first
+    assert Run(context(tmp_path, **options)).table("samples") == first
     replace_photo(photos / "b.jpg", b"2")  # of the same size
-    assert ingest.run(context(tmp_path, **options, replaced="keep")) == first
+    assert Run(context(tmp_path, **options, replaced="keep")).table("samples") == first
     assert "replaced" not in caplog.text
-    second = ingest.run(context(tmp_path, **options))
+    second = Run(context(tmp_path, **options)).table("samples")
     assert (second.uri != first.uri, second.rows) == (True, 3)
     assert "1 of 2 listed files were replaced since (size, time or ETag; " in caplog.text
     assert "b.jpg" in caplog.text
-    assert ingest.run(context(tmp_path, **options)) == second
+    assert Run(context(tmp_path, **options)).table("samples") == second
     replace_photo(photos / "a.jpg", b"33")
-    third = ingest.run(context(tmp_path, **options))
+    third = Run(context(tmp_path, **options)).table("samples")
     assert len({first.uri, second.uri, third.uri}) == 3
     (photos / "b.jpg").unlink()  # its row will fail, if it is read at all
-    assert ingest.run(context(tmp_path, **options)) == third
+    assert Run(context(tmp_path, **options)).table("samples") == third
 
 
 def test_remarks_in_the_manifest_hold_no_secret_of_the_sources_address(tmp_path):
     token = f"ghp_{'a1B2' * 9}"
     (tmp_path / token).mkdir()
     (tmp_path / token / "list.csv").write_text("uri,Split\na.jpg,test\n")
-    remarks = ingest.run(context(tmp_path, kind="table", path=str(tmp_path / token / "list.csv"))).extra["remarks"]
+    remarks = (
+        Run(context(tmp_path, kind="table", path=str(tmp_path / token / "list.csv"))).table("samples").extra["remarks"]
+    )
     assert any("/***/list.csv has no column split" in remark for remark in remarks)
     assert not any(token in remark for remark in remarks)
 
@@ -267,10 +276,10 @@ def test_photos_behind_a_link_that_is_allowed_are_looked_at_as_well(tmp_path):
     (photos / "more").symlink_to(elsewhere)
     options = {"kind": "folder", "path": str(photos)}
     limits = {"allowed_roots": [str(elsewhere)]}
-    first = ingest.run(context(tmp_path, limits=limits, **options))
+    first = Run(context(tmp_path, limits=limits, **options)).table("samples")
     assert first.rows == 2
     replace_photo(elsewhere / "a.jpg", b"2")
-    assert ingest.run(context(tmp_path, limits=limits, **options)).uri != first.uri
+    assert Run(context(tmp_path, limits=limits, **options)).table("samples").uri != first.uri
 
 
 @pytest.mark.parametrize("path", ["", "/00.tar", "/{00..01}.tar"])
@@ -279,30 +288,30 @@ def test_tars_that_were_replaced_are_another_table(tmp_path, path):
     shards.mkdir()
     tars(shards, count=2, bad=0)
     options = {"kind": "webdataset", "path": f"{shards}{path}"}
-    first = ingest.run(context(tmp_path, **options))
-    assert ingest.run(context(tmp_path, **options)) == first
+    first = Run(context(tmp_path, **options)).table("samples")
+    assert Run(context(tmp_path, **options)).table("samples") == first
     replace_photo(shards / "00.tar", (shards / "01.tar").read_bytes())
-    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+    assert Run(context(tmp_path, **options)).table("samples").uri != first.uri
 
 
 def test_more_files_than_are_looked_at_are_left_to_snapshot(tmp_path, monkeypatch):
     monkeypatch.setattr("fgvr.datasets.marks.MOST", 1)
     photos = two_photos(tmp_path)
     options = {"kind": "folder", "path": str(photos)}
-    first = ingest.run(context(tmp_path, **options))
+    first = Run(context(tmp_path, **options)).table("samples")
     replace_photo(photos / "b.jpg", b"22")
-    assert ingest.run(context(tmp_path, **options)) == first
-    assert ingest.run(context(tmp_path, **options, snapshot="2")).uri != first.uri
+    assert Run(context(tmp_path, **options)).table("samples") == first
+    assert Run(context(tmp_path, **options, snapshot="2")).table("samples").uri != first.uri
 
 
 def test_objects_that_were_replaced_are_another_table(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         storage.write_bytes(f"memory://replaced/{name}", b"1")
     options = {"kind": "folder", "path": "memory://replaced/"}
-    first = ingest.run(context(tmp_path, **options))
-    assert ingest.run(context(tmp_path, **options)) == first
+    first = Run(context(tmp_path, **options)).table("samples")
+    assert Run(context(tmp_path, **options)).table("samples") == first
     storage.write_bytes("memory://replaced/a.jpg", b"2")
-    assert ingest.run(context(tmp_path, **options)).uri != first.uri
+    assert Run(context(tmp_path, **options)).table("samples").uri != first.uri
 
 
 @pytest.mark.parametrize("kind", ["table", "layout", "coco"])

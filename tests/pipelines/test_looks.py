@@ -8,7 +8,7 @@ from test_mllm_stages import ChatServer, flow, model, serving
 
 from fgvr import storage, tables
 from fgvr.config import ConfigError
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from tests.without_ray import parts_without_ray
 
 pytestmark = pytest.mark.slow
@@ -21,8 +21,8 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     parts_without_ray(monkeypatch)
 
 
-def rows_of(made: Flow) -> list[list[dict[str, Any]]]:
-    return [table.read().to_pylist() for table in (made.labels, made.aspects)]
+def rows_of(made: Run) -> list[list[dict[str, Any]]]:
+    return [table.read().to_pylist() for table in (made.table("labels"), made.table("aspects"))]
 
 
 def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path) -> None:
@@ -33,19 +33,19 @@ def test_one_pass_gives_the_tables_of_two_stages(tmp_path: Path) -> None:
         made = flow(tmp_path / "together", server, aspects=TOGETHER)
         assert rows_of(made) == expected
         assert len(server.asked) == 2 * asked == 2 * (36 + 12 * 32)
-    assert made.looks is not None
+    assert made.table("looks") is not None
     named, asked_about = (
-        set(table.read(["image_id"])["image_id"].to_pylist()) for table in (made.labels, made.aspects)
+        set(table.read(["image_id"])["image_id"].to_pylist()) for table in (made.table("labels"), made.table("aspects"))
     )
-    assert made.looks.rows == len(named | asked_about) < 36 + 12
-    assert made.aspects.extra["questions"] == 32
-    assert made.aspects.extra["metrics"] == apart.aspects.extra["metrics"]
+    assert made.table("looks").rows == len(named | asked_about) < 36 + 12
+    assert made.table("aspects").extra["questions"] == 32
+    assert made.table("aspects").extra["metrics"] == apart.table("aspects").extra["metrics"]
 
 
 def test_an_interrupted_pass_computes_what_is_missing(tmp_path: Path) -> None:
     with serving(ChatServer(model)) as server:
         made = flow(tmp_path, server, aspects=TOGETHER, mllm=without_memory(server))
-        expected, looks = rows_of(made), made.looks
+        expected, looks = rows_of(made), made.table("looks")
         assert looks is not None
         lost = tables.read_part(looks.uri, 1)
         for file in (tables.part_name(1), tables.MANIFEST):
@@ -66,5 +66,5 @@ def test_questions_that_need_the_labels_cannot_be_asked_with_them(tmp_path: Path
         llm = {"kind": "openai", "base_url": server.url, "model": "writer"}
         made = flow(tmp_path, server, aspects=TOGETHER, questions={"llm": llm}, makd={"target": "near"})
         with pytest.raises(ConfigError, match=r"aspects\.with_labels: .* set questions\.file"):
-            _ = made.labels
+            _ = made.table("labels")
         assert not server.asked

@@ -12,7 +12,7 @@ from fgvr.config import build
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
-from pipelines.flow import Flow
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 
@@ -34,7 +34,7 @@ def test_the_stage_says_how_many_were_lost_and_why(
         train_student(job, reporter)
         return TrainResult(reporter.history[-1], str(reporter.checkpoint))
 
-    monkeypatch.setattr("pipelines.makd.train", train)
+    monkeypatch.setattr("cluster.train.train", train)
     makd = {"backbone": "test_byobnet", "image_size": 32, "epochs": 2, "batch_size": 8, "validation_share": 0}
     tree = {
         "ingest": {"source": {"kind": "folder", "path": str(tmp_path / "photos"), "class_from": "parent"}},
@@ -42,8 +42,8 @@ def test_the_stage_says_how_many_were_lost_and_why(
         "run": {"max_error_share": 0.5},
         "tracking": {"log_models": False},
     }
-    flow = Flow(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
-    table = flow.base
+    flow = Run(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
+    table = flow.table("base")
     assert "base: 1 of 8 training images were lost while it trained (not_found 1)" in caplog.text
     assert "not_found (1), e.g. there is nothing at" in caplog.text
     assert "Teal/2.png" in caplog.text

@@ -19,26 +19,27 @@ from fgvr.demo.species import SPECIES
 from fgvr.students.folder import load_student
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import random_p_yes
-from pipelines import aspects, infer, makd, report_aspects
-from pipelines.flow import Flow
-from pipelines.student_task import assembled, student_task
+from pipelines import infer, report_aspects
+from pipelines.preflight import check_tables
+from pipelines.registry import stage_of
+from pipelines.stage import Run
+from pipelines.student_task import assembled, student_tables, student_task
+from tests.given_run import GivenRun
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
 
 
-class Guide(Flow):
-    """A flow whose aspects are the truth about each species; training image 40 has none."""
+class Guide(GivenRun):
+    """Aspects are the truth about each species; training image 40 has none."""
 
-    @property
-    def questions(self) -> Table:
+    def given_questions(self) -> Table:
         rows = [{"question_id": n, "text": q.text, "rank": n + 1, "source": "guide"} for n, q in enumerate(QUESTIONS)]
         return self._committed("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
 
-    @property
-    def aspects(self) -> Table:
+    def given_aspects(self) -> Table:
         rows = []
-        for sample in self.samples.read().to_pylist():
+        for sample in self.table("samples").read().to_pylist():
             answers = truths(SPECIES[sample["class_id"]].attributes).astype(float).tolist()
             failed = sample["image_id"] == 40
             error = {"reason": "no_label_mass", "detail": ""} if failed else None
@@ -74,10 +75,10 @@ def trained(tmp_path_factory, ray_session_of_two):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FGVR_CACHE", str(folder / "cache"))
         flow = Guide(context(folder))
-        rows = flow.samples.read().to_pylist()
+        rows = flow.table("samples").read().to_pylist()
         broken = [row for row in rows if row["split"] == "train"][5]
         Path(broken["uri"]).write_bytes(b"\xff\xd8\xff damaged")
-        return flow, flow.base, flow.makd, flow.predictions, broken["image_id"]
+        return flow, flow.table("base"), flow.table("makd"), flow.table("predictions"), broken["image_id"]
 
 
 def test_rows_are_the_training_images_with_what_was_learned_of_each(trained):
@@ -86,7 +87,7 @@ def test_rows_are_the_training_images_with_what_was_learned_of_each(trained):
         rows = table.read()
         assert rows.schema.equals(schemas.STUDENT_TARGETS)
         assert (table.rows, table.failed) == (72, 1)
-        samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+        samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
         labels = json.loads(Path(table.path("model", "model.json")).read_text())["labels"]
         for row in rows.to_pylist():
             if row["image_id"] == broken:
@@ -109,7 +110,7 @@ def test_predictions_are_those_of_the_model_in_the_folder(trained):
     classifier = load_classifier(Path(student.path("model")))
     assert classifier.questions == [question.text for question in QUESTIONS]
     rows = predictions.read().to_pylist()
-    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
     assert [row["image_id"] for row in rows] == [n for n, row in samples.items() if row["split"] == "test"]
     images = [Image.open(samples[row["image_id"]]["uri"]) for row in rows]
     scores = classifier.scores(images)
@@ -120,17 +121,18 @@ def test_predictions_are_those_of_the_model_in_the_folder(trained):
 
 def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
     flow, base, student, _, broken = trained
-    images = report_aspects.aspect_images(flow.context, flow)
+    assert report_aspects.has_aspects(flow)
+    images = report_aspects.aspect_sample(flow)
     rows = student.read().to_pylist()
     learned = [row for row in rows if row["aspects"] and row["label_id"] is not None]
     assert images.ids.tolist() == [row["image_id"] for row in learned]  # neither the unasked nor the broken one
     assert broken not in images.ids
     assert 40 not in images.ids
-    facts, pictures = report_aspects.aspect_report(flow, images, with_base=True)
+    facts, pictures = report_aspects.aspect_report(flow, with_base=True)
     assert (facts.images, facts.classes, facts.class_targets) == (70, 36, "true")
     held = [row["image_id"] for row in learned if row["held_out"]]
     assert (facts.compared, facts.held_out) == (len(held), True)
-    samples = {row["image_id"]: row for row in flow.samples.read().to_pylist()}
+    samples = {row["image_id"]: row for row in flow.table("samples").read().to_pylist()}
     truth = {i: truths(SPECIES[samples[i]["class_id"]].attributes) for i in images.ids.tolist()}
     for line in facts.questions:
         answers = np.array([truth[i][line.rank - 1] for i in images.ids.tolist()])
@@ -148,29 +150,26 @@ def test_the_report_compares_the_student_with_the_answers_it_learned(trained):
     # One linear layer: a weight an output and feature, and a bias.
     features = (facts.overhead.parameters - facts.overhead.parameters_without) / len(QUESTIONS) - 1
     assert features == load_student(Path(base.path("model")))[1].num_features
-    assert facts.overhead.seconds_per_answer == pytest.approx(2 / (flow.aspects.rows * len(QUESTIONS)))
+    assert facts.overhead.seconds_per_answer == pytest.approx(2 / (flow.table("aspects").rows * len(QUESTIONS)))
 
 
 def test_a_student_without_aspects_has_no_aspects_in_its_report(trained):
     flow, base, _, _, _ = trained
 
-    class Plain:
-        makd = base
-
-    assert report_aspects.aspect_images(flow.context, Plain()) is None
+    assert not report_aspects.has_aspects(Run(flow.context, {"makd": base, "samples": flow.table("samples")}))
 
 
 def test_running_again_finds_what_is_there(trained):
     flow, base, student, predictions, _ = trained
     again = Guide(flow.context)
-    assert (again.base, again.makd, again.predictions) == (base, student, predictions)
+    assert (again.table("base"), again.table("makd"), again.table("predictions")) == (base, student, predictions)
 
 
 def test_a_training_whose_stage_was_killed_after_it_is_not_repeated(trained):
     flow, base, _, _, _ = trained
     before = Path(base.path("model", "model.safetensors")).read_bytes()
     Path(base.path("manifest.json")).unlink()
-    again = makd.run(flow.context, Guide(flow.context), "base")
+    again = Guide(flow.context).table("base")
     assert Path(again.path("model", "model.safetensors")).read_bytes() == before
     assert again.seconds < base.seconds + 60
 
@@ -180,24 +179,20 @@ def test_a_model_given_by_its_folder_is_used(trained):
     config = flow.context.config.model_copy(
         update={"infer": flow.context.config.infer.model_copy(update={"model": base.path("model")})}
     )
-    predictions = infer.run(RunContext(config, flow.context.folder, flow.context.tracker), flow)
+    predictions = Run(RunContext(config, flow.context.folder, flow.context.tracker)).table("predictions")
     assert predictions.rows == 36
     assert all(p_yes is None for p_yes in predictions.read()["p_yes"].to_pylist())
 
 
-def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path, monkeypatch):
+def test_a_fraction_is_another_student_and_no_other_question_is_asked(trained, tmp_path):
     flow, _, student, _, _ = trained
-    fewer = context(tmp_path, fraction=0.5)
-    half = assembled(flow, student_task(flow, fewer.config.makd)).examples
+    fewer = changed(flow, tmp_path, fraction=0.5)
+    half = assembled(fewer, student_task(fewer, fewer.config.makd)).examples
     assert len(half) == 36  # of 72, one of two a species
     assert set(half.image_ids.tolist()) < set(student.read()["image_id"].to_pylist())
-    decided = []
-    monkeypatch.setattr(RunContext, "stage", lambda *_, decides, **__: decided.append(decides))
-    for each in (flow.context, fewer):
-        makd.run(each, flow, "makd")
-        aspects.run(each, flow.samples, flow.questions)
-    whole, asked, part, asked_then = decided
+    whole, part = (stage_of("makd").recipe(each) for each in (flow, fewer))
     assert part == {**whole, "recipe": {**whole["recipe"], "fraction": 0.5}} != whole
+    asked, asked_then = (stage_of("aspects").recipe(each) for each in (flow, fewer))
     assert asked == asked_then
 
 
@@ -211,7 +206,7 @@ def changed(flow: Guide, folder: Path, **settings) -> Guide:
 def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
     flow, base, _, _, _ = trained
     teaching = {"kind": "kd", "teacher": base.uri}
-    pupil = changed(flow, tmp_path, distillation=teaching).base
+    pupil = changed(flow, tmp_path, distillation=teaching).table("base")
     assert pupil.uri != base.uri
     history = json.loads(Path(pupil.path("history.json")).read_text())
     assert all(epoch["distillation_loss"] > 0 for epoch in history)
@@ -221,29 +216,33 @@ def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
     assert Path(pupil.path("teacher", "model.safetensors")).read_bytes() == weights
     # A copy elsewhere is the same teacher; another student is another.
     shutil.copytree(base.path("model"), tmp_path / "copy")
-    again = changed(flow, tmp_path, distillation={**teaching, "teacher": str(tmp_path / "copy")}).base
+    again = changed(flow, tmp_path, distillation={**teaching, "teacher": str(tmp_path / "copy")}).table("base")
     assert again == pupil
     # The same by aspects, which the base student does not learn.
-    assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).base == pupil
+    assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).table("base") == pupil
 
 
 def test_random_aspects_are_not_asked_for(trained, tmp_path):
     flow = trained[0]
 
     class Unasked(Guide):
-        @property
-        def aspects(self) -> Table:
+        def given_aspects(self) -> Table:
             raise AssertionError("the MLLM was asked")
 
     made = Unasked(changed(flow, tmp_path, aspect_targets="random", seed=3).context)
     task = student_task(made, made.context.config.makd)
-    assert [table.name for table in task.inputs] == ["samples", "questions"]
+    assert list(student_tables(made, made.config.makd)) == ["samples", "questions"]
     examples = assembled(made, task).examples
     np.testing.assert_array_equal(examples.p_yes, random_p_yes(examples.image_ids, len(QUESTIONS), 3))
 
 
 def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
     flow = trained[0]
+
+    def compute(wrong):
+        check_tables(wrong.config, ["base"])
+        Guide(wrong).table("base")
+
     for change, message in [
         ({"split": "test"}, r"makd\.split = test.*evaluate\.split"),
         ({"split": "nowhere"}, r"makd\.split = nowhere: no image"),
@@ -253,8 +252,8 @@ def test_configs_that_cannot_work_are_refused_by_name(tmp_path, trained):
         wrong = context(tmp_path, **change)
         wrong.folder = flow.context.folder
         with pytest.raises(ValueError, match=message):
-            makd.run(wrong, Guide(wrong), "base")
+            compute(wrong)
     with pytest.raises(ConfigError, match=r"infer\.split = x: no image .*train"):
-        infer.image_ids(flow.samples, "x")
+        infer.image_ids(flow.table("samples"), "x")
     with pytest.raises(ConfigError, match=r"infer\.model = /nothing: it has no model\.json"):
         infer.identity_of("/nothing")

@@ -17,7 +17,7 @@ from fgvr.config.base import TrainWorkers
 from fgvr.images import read_image
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
-from pipelines import candidates, embed, ingest, near
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,8 @@ class Embedded:
     sets: Table
 
     def near(self, context: RunContext) -> Table:
-        return near.run(context, self.samples, self.labels, self.embeddings, self.sets)
+        tables = (self.samples, self.labels, self.embeddings, self.sets)
+        return Run(context, {table.name: table for table in tables}).table("near")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory, ray_session_of_two: None)
     """A run up to the candidate sets, with a training image that is none."""
     folder = tmp_path_factory.mktemp("near")
     context = context_of(folder / "run")
-    samples = ingest.run(context)
+    run = Run(context)
+    samples = run.table("samples")
     Path(samples.read(["uri"])["uri"].to_pylist()[BROKEN]).write_bytes(b"not an image")
-    embeddings, labels = embed.run(context, samples), write_labels(folder, samples)
-    return Embedded(context, samples, embeddings, labels, candidates.run(context, samples, labels, embeddings))
+    embeddings, labels = run.table("embeddings"), write_labels(folder, samples)
+    run.tables["labels"] = labels
+    return Embedded(context, samples, embeddings, labels, run.table("candidates"))
 
 
 def test_from_images_to_a_model(embedded, tmp_path):
@@ -153,4 +156,4 @@ def test_views_are_a_table_of_their_own(embedded, tmp_path):
 def test_a_split_that_is_not_there_is_named(tmp_path):
     context = context_of(tmp_path / "run", embed={"splits": ["train", "tset"]})
     with pytest.raises(ConfigError, match=r"embed.splits: no image is in tset \(there are: test, train\)"):
-        embed.run(context, ingest.run(context))
+        Run(context).table("embeddings")

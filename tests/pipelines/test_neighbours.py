@@ -20,8 +20,8 @@ from fgvr.neighbours.machine import Machine
 from fgvr.neighbours.search_worker import SearchWorker
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
-from pipelines import candidates, neighbours
-from pipelines.looking import Looking, NotThere
+from pipelines import neighbours
+from pipelines.stage import Look, NotThere, Run
 from tests.untracked import NoTracking
 
 COUNT, DIM = 240, 24
@@ -69,7 +69,8 @@ def make_tables(folder: Path) -> tuple[Table, Table, Table]:
 def candidates_with(folder: Path, inputs: tuple[Table, Table, Table], **search) -> Table:
     workers = {"num_cpus": 1, "rows_per_part": 50}
     values = {"run": {"folder": str(folder)}, "neighbours": {"workers": workers, **search}}
-    return candidates.run(RunContext(build(values), str(folder), NoTracking()), *inputs)
+    given = {table.name: table for table in inputs}
+    return Run(RunContext(build(values), str(folder), NoTracking()), given).table("candidates")
 
 
 def run_parts_here(job, ids, **_):
@@ -86,8 +87,8 @@ def run_parts_here(job, ids, **_):
 @pytest.fixture
 def without_ray(monkeypatch):
     monkeypatch.setattr(stage, "run_parts", run_parts_here)
-    monkeypatch.setattr(neighbours, "run_parts", run_parts_here)
-    monkeypatch.setattr(neighbours, "run_once", lambda function, *arguments, **_: function(*arguments))
+    monkeypatch.setattr("cluster.parts.run_parts", run_parts_here)
+    monkeypatch.setattr("cluster.once.run_once", lambda function, *arguments, **_: function(*arguments))
 
 
 def check_same(one: Table, other: Table) -> None:
@@ -127,10 +128,10 @@ def test_a_search_that_died_goes_on_with_its_plan_and_its_finished_parts(tmp_pat
                 raise KeyboardInterrupt
             return super().process(rows)
 
-    monkeypatch.setattr(neighbours, "SearchWorker", Dying)
+    monkeypatch.setattr("fgvr.neighbours.search_worker.SearchWorker", Dying)
     with pytest.raises(KeyboardInterrupt):
         candidates_with(tmp_path / "run", inputs, tasks=True)
-    monkeypatch.setattr(neighbours, "this_machine", None)  # nothing is measured again
+    monkeypatch.setattr("fgvr.neighbours.machine.this_machine", None)  # nothing is measured again
     table = candidates_with(tmp_path / "run", inputs, tasks=True)
     assert processed == [0, 51, 101, 101, 151, 201]  # image 30 has no vector
     check_same(table, candidates_with(tmp_path / "here", inputs))
@@ -143,11 +144,11 @@ QUICK_DRIVER = Machine(Product("cpu", "float32"), rate=1e12, fp32_rate=1e12, mem
 
 def planned(folder: Path, monkeypatch, driver: Machine, **search):
     """The plan for 10,000 images where the workers have GPUs and the driver has none: 1.02e11 operations."""
-    monkeypatch.setattr(neighbours, "run_once", lambda *_, **__: GPU)
-    monkeypatch.setattr(neighbours, "this_machine", lambda *_: driver)
+    monkeypatch.setattr("cluster.once.run_once", lambda *_, **__: GPU)
+    monkeypatch.setattr("fgvr.neighbours.machine.this_machine", lambda *_: driver)
     values = {"run": {"folder": str(folder)}, "neighbours": {"workers": {"num_gpus": 1, "num_cpus": 1}, **search}}
     context = RunContext(build(values), str(folder), NoTracking())
-    return neighbours.plan_search(context, "neighbours", Size(10_000, 10_000, 512))
+    return neighbours.plan_search(Run(context), "neighbours", Size(10_000, 10_000, 512))
 
 
 def test_what_is_planned_for_a_gpu_is_not_done_in_the_driver(tmp_path, monkeypatch):
@@ -174,12 +175,12 @@ def test_looking_for_what_is_there_measures_and_keeps_no_plan(tmp_path, monkeypa
     size = Size(10_000, 10_000, 512)
     config = build({"run": {"folder": str(tmp_path)}, "neighbours": {"workers": {"num_gpus": 1, "num_cpus": 1}}})
     with monkeypatch.context() as patch:
-        patch.setattr(neighbours, "run_once", lambda *_, **__: pytest.fail("Ray would be started"))
+        patch.setattr("cluster.once.run_once", lambda *_, **__: pytest.fail("Ray would be started"))
         with pytest.raises(NotThere):
-            neighbours.plan_search(Looking(config, str(tmp_path)), "neighbours", size)
+            neighbours.plan_search(Look(config, str(tmp_path)), "neighbours", size)
     assert list(tmp_path.iterdir()) == []
     how = planned(tmp_path, monkeypatch, SLOW_DRIVER)
-    assert neighbours.plan_search(Looking(config, str(tmp_path)), "neighbours", size) == how
+    assert neighbours.plan_search(Look(config, str(tmp_path)), "neighbours", size) == how
 
 
 def test_the_driver_searches_on_its_cpu_whatever_the_plan_says():

@@ -12,9 +12,8 @@ from fgvr import storage, tables
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
 from pipelines.bill import Bill
-from pipelines.flow import Flow
-from pipelines.photo_counts import Photos
 from pipelines.plan import bill_of, plan, tell_bill
+from pipelines.stage import Look, Run
 from tests.without_ray import parts_without_ray
 
 THREE = {"keep": 3}
@@ -26,15 +25,14 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     parts_without_ray(monkeypatch)
 
 
-def left(made: Flow, **more: Any) -> dict[str, float]:
+def left(made: Run, **more: Any) -> dict[str, float]:
     """Requests left of each stage."""
     return {line.ask.stage: line.load.requests for line in bill(made, **more).lines}
 
 
-def bill(made: Flow, **more: Any) -> Bill:
+def bill(made: Run, **more: Any) -> Bill:
     config = made.context.config.model_copy(update=more)
-    photos = Photos.of_rows(made.samples.batches(["split", "class_id"]))
-    return bill_of(config, made.context.folder, made.samples, ("labels", "aspects"), photos)
+    return bill_of(Look(config, made.folder, given={"samples": made.table("samples")}), ("labels", "aspects"))
 
 
 def rejecting(body: dict[str, Any], number: int) -> Reply:
@@ -58,7 +56,7 @@ def test_what_is_done_is_not_on_the_bill(tmp_path: Path) -> None:
         run = flow(tmp_path, server, mllm=without_memory(server), questions=THREE)
         # 36 species with one discovery image each; 12 images with three questions.
         assert left(run) == {"answers": 36, "aspects": 12 * 3}
-        answers, aspects = run.labels, run.aspects
+        answers, aspects = run.table("labels"), run.table("aspects")
         assert left(run) == {}
         folder = next(table for table in run.context.tables if table.name == "answers")
         lose(folder.uri, 1)  # of parts of ten
@@ -71,7 +69,7 @@ def test_what_is_done_is_not_on_the_bill(tmp_path: Path) -> None:
 def test_failed_rows_are_counted_where_they_are_tried_again(tmp_path: Path) -> None:
     with serving(ChatServer(rejecting)) as server:
         run = flow(tmp_path, server, mllm=without_memory(server), questions=THREE)
-        run.labels  # noqa: B018  # asking for it computes it
+        run.table("labels")
         table = next(table for table in run.context.tables if table.name == "answers")
         again = run.context.config.run.model_copy(update={"retry_failed": True})
         assert table.failed
@@ -88,7 +86,7 @@ def test_failed_rows_are_counted_where_they_are_tried_again(tmp_path: Path) -> N
 def test_replies_that_are_kept_are_not_asked_for_again(tmp_path: Path) -> None:
     with serving(ChatServer(model)) as server:
         run = flow(tmp_path, server, questions=THREE)
-        run.labels, run.aspects  # noqa: B018
+        run.table("labels"), run.table("aspects")
         for table in run.context.tables:
             if table.name in {"answers", "aspects"}:
                 lose(table.uri, *range(table.parts))
@@ -105,7 +103,7 @@ def test_replies_that_are_kept_are_not_asked_for_again(tmp_path: Path) -> None:
 def test_rates_and_tokens_are_those_that_this_run_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(ChatServer(model)) as server:
         run = flow(tmp_path, server, mllm=without_memory(server), questions=THREE)
-        run.labels  # noqa: B018
+        run.table("labels")
         table = next(table for table in run.context.tables if table.name == "answers")
         lose(table.uri, 0)
         monkeypatch.setattr(StageClock, "seconds", property(lambda _: 52.0))  # for the 26 rows that are there

@@ -4,14 +4,29 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.config import ConfigError, build
+from fgvr.config import Config, ConfigError, build
 from fgvr.errors import UserError
-from pipelines.preflight import check, check_methods, check_splits
+from pipelines import preflight
+from pipelines.evaluate import whole_job
+from pipelines.preflight import check_splits, check_tables
+from pipelines.registry import stage_of
+from pipelines.stage import Look, Stage, closure
 
 FOLDER = {"kind": "folder", "path": "."}
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 NO_TEACHER = ["--makd.distillation.kind", "kd", "--makd.distillation.teacher", "/no/such"]
 CUB = {"kind": "layout", "name": "cub", "path": "data/CUB_200_2011"}
+
+
+def check(config: Config) -> None:
+    """What full.py looks for."""
+    preflight.check(config)
+    check_tables(config, [*whole_job(config), "report"])
+
+
+def stages(config: Config) -> list[Stage]:
+    names = closure(Look.of(config), [*whole_job(config), "report"])
+    return [stage_of(name) for name in names]
 
 
 def test_the_demo_passes() -> None:
@@ -97,15 +112,16 @@ def test_the_legacy_discovery_set_may_be_of_the_evaluation_split() -> None:
 )
 def test_a_split_that_is_not_there_is_named_with_those_that_are(values: dict[str, object], wrong: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_splits(build(values), {"train": 9, "test": 5})
+        check_splits(build(values), {"train": 9, "test": 5}, stages(build(values)))
     lines = [f"{field}: no image is in this split (there are: test, train)" for field in wrong]
     assert str(caught.value).splitlines() == lines
 
 
 def test_evaluation_may_have_no_split_of_its_own_but_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    check_splits(build({}), {"train": 9, "test": 5})
+    check_splits(build({}), {"train": 9, "test": 5}, stages(build({})))
     assert not caplog.records
-    check_splits(build({"evaluate": {"split": "tset"}}), {"train": 9, "test": 5})
+    config = build({"evaluate": {"split": "tset"}})
+    check_splits(config, {"train": 9, "test": 5}, stages(config))
     assert "evaluate.split = tset: no image is in this split (there are: test, train)" in caplog.text
 
 
@@ -153,6 +169,6 @@ def test_a_stage_s_script_refuses_what_it_lacks_before_the_run_is_opened(
 
 def test_methods_that_ask_questions_need_some() -> None:
     of_folder = {"ingest": {"source": FOLDER}}
-    check_methods(build({**of_folder, "evaluate": {"methods": ["zs_clip", "near", "base"]}}))
+    check_tables(build({**of_folder, "evaluate": {"methods": ["zs_clip", "near", "base"]}}), ["report"])
     with pytest.raises(ConfigError, match=r"questions\.file"):
-        check_methods(build({**of_folder, "evaluate": {"methods": ["near", "makd"]}}))
+        check_tables(build({**of_folder, "evaluate": {"methods": ["near", "makd"]}}), ["report"])

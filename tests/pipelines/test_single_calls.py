@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from fgvr.config import build
 from fgvr.mllm.backend import Answer
 from fgvr.part_worker import Engine
 from fgvr.tables import Table
-from pipelines import questions
-from pipelines.methods import findr, finer
+from pipelines.stage import Run
 from tests.untracked import NoTracking
 
 REMARK = "the server takes no seed"
@@ -41,7 +39,7 @@ class Model:
 def here(words: str, asked: list[Engine]) -> Callable[..., Any]:
     """As `run_once`, in this process, with a model of few words."""
 
-    def run_once(function: Callable[..., Any], *arguments: Any, workers: Any, engine: Engine) -> Any:
+    def run_once(function: Callable[..., Any], *arguments: Any, workers: Any, engine: Engine, keep_engine: bool) -> Any:
         asked.append(engine)
         return function(Model(words), *arguments)
 
@@ -53,25 +51,22 @@ def table(folder: Path, name: str, rows: pa.Table) -> Table:
     return Table(str(folder / name), name, name, rows.num_rows, 0, 1, 10, 0.0)
 
 
-@pytest.mark.parametrize("module", [questions, findr, finer])
-def test_the_models_remarks_stand_with_the_table(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["questions", "findr_meta", "finer_answers"])
+def test_the_models_remarks_stand_with_the_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = '{"category": "bird", "unit": "species", "expert": "ornithologist"}'
-    words = {questions: "Is it red?", findr: subject, finer: "Wren"}
+    words = {"questions": "Is it red?", "findr_meta": subject, "finer_answers": "Wren"}
     asked: list[Engine] = []
-    monkeypatch.setattr(module, "run_once", here(words[module], asked))
+    monkeypatch.setattr("cluster.once.run_once", here(words[name], asked))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     config = build({"questions": {"llm": {"kind": "openai", "model": "m"}, "subject": "birds"}})
     context = RunContext(config, str(tmp_path / "run"), NoTracking())
     ids = np.array([0])
-    photo = {"image_id": ids, "uri": [str(tmp_path / "a.png")], "class_name": ["Wren"]}
-    samples = table(tmp_path, "samples", pa.table(photo))
-    if module is questions:
-        found = questions.run(context, SimpleNamespace(context=context, samples=samples))  # type: ignore[arg-type]
-    elif module is findr:
-        found = findr._meta(context, samples, ids)
-    else:
-        texts = table(tmp_path, "questions", pa.table({"text": ["Is it red?"]}))
-        rows = {"image_id": ids, "p_yes": [[0.9]], "error": pa.array([None], pa.string())}
-        found = finer._propose(context, texts, table(tmp_path, "aspects", pa.table(rows)))
-    assert found.extra["remarks"] == [REMARK]
-    assert [engine.lent for engine in asked] == [module is findr]  # the others' model is behind a server
+    photo = {"image_id": ids, "uri": [str(tmp_path / "a.png")], "split": ["train"], "class_id": [0]}
+    given = {"samples": table(tmp_path, "samples", pa.table(photo | {"class_name": ["Wren"]}))}
+    given["labels"] = table(tmp_path, "labels", pa.table({"image_id": ids}))
+    if name != "questions":
+        given["questions"] = table(tmp_path, "questions", pa.table({"text": ["Is it red?"]}))
+    rows = {"image_id": ids, "p_yes": [[0.9]], "error": pa.array([None], pa.string())}
+    given["finer_aspects"] = table(tmp_path, "finer_aspects", pa.table(rows))
+    assert Run(context, given).table(name).extra["remarks"] == [REMARK]
+    assert [engine.lent for engine in asked] == [name == "findr_meta"]  # the others' model is behind a server

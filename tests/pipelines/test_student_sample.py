@@ -1,7 +1,6 @@
 """One sample of the training images for the questions and for the students, without Ray."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from fgvr.config import build
 from fgvr.discovery import discovery_ids
 from fgvr.tables import Table, write_part
 from pipelines import embed
-from pipelines.aspects import image_ids
+from pipelines.aspects import aspect_ids
+from pipelines.stage import Look, Run
 from pipelines.student_task import learned_rows, student_task
 
 TRAIN, TEST = 400, 50
@@ -34,19 +34,17 @@ def samples(tmp_path: Path) -> Table:
     )
 
 
-def flow_of(samples: Table, values: dict[str, Any]) -> Any:
-    config = build(values)
-    return SimpleNamespace(samples=samples, context=SimpleNamespace(config=config), questions=samples, aspects=samples)
+def run_of(samples: Table, values: dict[str, Any]) -> Run:
+    return Look(build(values), "/no/such/run", given={"samples": samples})
 
 
 def learned(samples: Table, values: dict[str, Any]) -> set[int]:
-    flow = flow_of(samples, values)
-    return set(learned_rows(flow, flow.context.config.makd)["image_id"].to_pylist())
+    return set(learned_rows(run_of(samples, values))["image_id"].to_pylist())
 
 
 def test_students_learn_from_the_images_that_were_asked_about_and_from_no_others(samples: Table) -> None:
     values = {"aspects": {"max_images": 60, "seed": 4}}
-    asked = set(image_ids(samples, build(values).aspects).tolist())
+    asked = set(aspect_ids(run_of(samples, values)).tolist())
     assert len(asked) == 60
     assert learned(samples, values) == asked
     # The MLLM's names are of the same images, where both draw from one split by one seed.
@@ -70,13 +68,13 @@ def test_a_larger_sample_only_adds(samples: Table) -> None:
 )
 def test_all_of_the_split_where_nothing_bounds_it(samples: Table, values: dict[str, Any]) -> None:
     assert learned(samples, values) == set(range(TRAIN))
-    assert student_task(flow_of(samples, values), build(values).makd).decides == {}
+    assert student_task(run_of(samples, values), build(values).makd).decides == {}
 
 
 def test_which_images_they_are_decides_both_students(samples: Table) -> None:
     def decided(seed: int, alpha: float) -> dict[str, Any]:
         values = {"aspects": {"max_images": 60, "seed": seed}, "makd": {"alpha": alpha}}
-        return student_task(flow_of(samples, values), build(values).makd).decides
+        return student_task(run_of(samples, values), build(values).makd).decides
 
     assert decided(1, 0.0)  # the base student reads no table that would tell
     assert decided(1, 0.0) == decided(1, 4.0)
@@ -87,6 +85,6 @@ def test_vectors_are_needed_of_what_is_named_learned_from_or_evaluated_on(sample
     values = {"label": {"images": {"max_images": 30, "seed": 1}}, "aspects": {"max_images": 60, "seed": 4}}
     config = build(values | {"embed": {"images": "needed"}})
     named = set(discovery_ids(samples.batches(["image_id", "split", "class_id"]), config.label.images).tolist())
-    needed = set(embed._needed(config, samples).tolist())
+    needed = set(embed._needed(run_of(samples, values | {"embed": {"images": "needed"}})).tolist())
     assert needed == named | learned(samples, values) | set(range(TRAIN, TRAIN + TEST))
     assert len(needed) < 30 + 60 + TEST  # the samples of two seeds overlap, or all of them would be one

@@ -10,14 +10,20 @@ import pytest
 import torch
 
 from fgvr import schemas
-from fgvr.config import ConfigError, Makd, build
+from fgvr.config import Config, ConfigError, Makd, build
 from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
 from fgvr.students.folder import save_student
 from fgvr.tables import Table, write_part
 from fgvr.training.teacher import open_teacher
-from pipelines.preflight import check
-from pipelines.student_task import check_student, check_teacher, student_task
+from pipelines.makd import Makd as MakdStage
+from pipelines.preflight import check_tables
+from pipelines.stage import Look
+from pipelines.student_task import check_student, student_task
 from pipelines.teacher import MllmTeacher, check_classes, find_teacher, recipe
+
+
+def check(config: Config) -> None:
+    check_tables(config, ["class_scores", "base", "makd"] if config.makd.distillation.kind != "none" else ["makd"])
 
 
 def settings(teacher: Path | str, **more: object) -> Makd:
@@ -42,11 +48,9 @@ def test_a_model_or_the_table_that_holds_one(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_its_content_wherever_it_lies(tmp_path: Path) -> None:
-    fields = {"lr", "distillation"}
-
     def decided(folder: Path | str, **more: object) -> object:
         made = settings(folder, **more)
-        return recipe(made, fields, find_teacher(made))
+        return recipe(made, find_teacher(made))
 
     here = decided(student(tmp_path / "here"))
     shutil.copytree(tmp_path / "here", tmp_path / "there")
@@ -56,7 +60,7 @@ def test_a_teacher_is_its_content_wherever_it_lies(tmp_path: Path) -> None:
     assert decided(student(tmp_path / "renamed", labels=("Teal", "Wren"))) != here
     assert decided(tmp_path / "here", temperature=2) != here
     assert str(tmp_path) not in str(here)
-    assert recipe(Makd(), {"lr"}, None) == {"lr": 0.01}
+    assert "teacher" not in str(recipe(Makd(), None))
 
 
 def test_a_teacher_on_an_object_store_is_fetched_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,34 +119,28 @@ def test_a_rate_too_high_for_a_teacher_draws_a_warning(
     assert ("makd.lr = 0.2 may be too high" in caplog.text) == warned
 
 
-class Samples:
-    """In place of a flow: four photos of two classes; whatever else is asked for is too early."""
-
-    def __init__(self, folder: Path, config: Makd) -> None:
-        class Context:
-            def __init__(self) -> None:
-                self.config = build({}).model_copy(update={"makd": config})
-
-        self.context = Context()
-        names = ["Teal", "Wren", "Teal", "Wren"]
-        rows = [
-            {"image_id": n, "uri": f"{n}.png", "split": "train", "class_id": n % 2, "class_name": name}
-            for n, name in enumerate(names)
-        ]
-        write_part(str(folder), 0, pa.Table.from_pylist(rows, schemas.SAMPLES))
-        self.samples = Table(str(folder), "samples", "f", 4, 0, 1, 4, 0.0, extra={"splits": {"train": 4}})
+def photos(folder: Path, settings: Makd) -> Look:
+    """A run with four photos of two classes; whatever else is asked for is too early."""
+    names = ["Teal", "Wren", "Teal", "Wren"]
+    rows = [
+        {"image_id": n, "uri": f"{n}.png", "split": "train", "class_id": n % 2, "class_name": name}
+        for n, name in enumerate(names)
+    ]
+    write_part(str(folder), 0, pa.Table.from_pylist(rows, schemas.SAMPLES))
+    samples = Table(str(folder), "samples", "f", 4, 0, 1, 4, 0.0, extra={"splits": {"train": 4}})
+    return Look(build({}).model_copy(update={"makd": settings}), str(folder / "run"), given={"samples": samples})
 
 
 def test_other_classes_show_before_anything_is_asked(tmp_path: Path) -> None:
     wrong = settings(student(tmp_path / "m", labels=("Wren", "Owl")))
-    flow = Samples(tmp_path / "samples", wrong)
+    run = photos(tmp_path / "samples", wrong)
     message = r"1 of the student's classes that it does not know \('Teal'\); .*\('Owl'\)"
     with pytest.raises(ConfigError, match=message):
-        check_teacher(flow, near_is_there=False)  # type: ignore[arg-type]
+        MakdStage().recheck(run)
     with pytest.raises(ConfigError, match=message):
-        student_task(flow, wrong)  # type: ignore[arg-type]  # without questions and aspects
+        student_task(run, wrong)  # without questions and aspects
     right = settings(student(tmp_path / "right"))  # the same classes in another order
-    check_teacher(Samples(tmp_path / "again", right), near_is_there=False)  # type: ignore[arg-type]
+    MakdStage().recheck(photos(tmp_path / "again", right))
 
 
 def test_a_single_class_cannot_be_taught(tmp_path: Path) -> None:

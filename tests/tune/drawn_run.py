@@ -2,7 +2,6 @@
 
 import json
 import sys
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,15 @@ from fgvr.demo.species import SPECIES
 from fgvr.embeddings import embedding_rows
 from fgvr.images import read_image
 from fgvr.tables import Table
-from pipelines.flow import Flow
+from tests.given_run import GivenRun
 
 NAMES = sorted(species.name for species in SPECIES)
 
 
-class DrawnRun(Flow):
-    """A flow that computes samples, near and makd itself and is given the tables in between."""
+class DrawnRun(GivenRun):
+    """Computes samples, near and makd itself and is given the tables in between."""
 
-    @cached_property
-    def labels(self) -> Table:
+    def given_labels(self) -> Table:
         random = np.random.default_rng(0)
         rows = []
         for sample in self._train():
@@ -36,21 +34,18 @@ class DrawnRun(Flow):
         storage.write_bytes(table.path("label_space.json"), json.dumps({"labels": NAMES, "counts": [1] * 36}).encode())
         return table
 
-    @cached_property
-    def embeddings(self) -> Table:
-        samples = self.samples.read().to_pylist()
+    def given_embeddings(self) -> Table:
+        samples = self.table("samples").read().to_pylist()
         limits = self.context.config.ingest.limits
         features = load_clip(Clip()).encode_images([read_image(sample["uri"], limits) for sample in samples])
         ids = np.array([sample["image_id"] for sample in samples])
         return self._committed("embeddings", embedding_rows(ids, features, [None] * len(ids)))
 
-    @cached_property
-    def questions(self) -> Table:
+    def given_questions(self) -> Table:
         rows = [{"question_id": n, "text": q.text, "rank": n + 1, "source": "guide"} for n, q in enumerate(QUESTIONS)]
         return self._committed("questions", pa.Table.from_pylist(rows, schemas.QUESTIONS))
 
-    @cached_property
-    def aspects(self) -> Table:
+    def given_aspects(self) -> Table:
         rows = [
             {"image_id": sample["image_id"], "p_yes": truths(SPECIES[sample["class_id"]].attributes).astype(float)}
             for sample in self._train()
@@ -58,7 +53,7 @@ class DrawnRun(Flow):
         return self._committed("aspects", pa.Table.from_pylist(rows, schemas.aspects(len(QUESTIONS))))
 
     def _train(self) -> list[dict]:
-        return [sample for sample in self.samples.read().to_pylist() if sample["split"] == "train"]
+        return [sample for sample in self.table("samples").read().to_pylist() if sample["split"] == "train"]
 
     def _committed(self, name: str, rows: pa.Table) -> Table:
         folder = storage.join(self.context.folder, "given", name)

@@ -1,7 +1,7 @@
 import pytest
 
 from fgvr.config import load_config
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 from tune.sweep import Options, main, parse
 
 

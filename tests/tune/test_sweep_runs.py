@@ -16,7 +16,7 @@ from ray import tune
 
 from cluster.run import open_run
 from fgvr.config import load_config
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 from tests.tune.drawn_run import DrawnRun, near_space, small_config, swept_config
 from tune import near_sweep
 from tune.makd_sweep import MakdSweep

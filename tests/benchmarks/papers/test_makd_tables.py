@@ -11,7 +11,7 @@ from benchmarks.papers.near_runs import Measured
 from fgvr.config import build
 from fgvr.config.load import read_preset
 from fgvr.config.tree import merge
-from pipelines.flow import PRESETS
+from pipelines.command import PRESETS
 
 SETTING = Setting(other_questions="questions.txt", other_mllm="llava-hf/llava-v1.6-34b-hf")
 

@@ -1,12 +1,24 @@
 """Hours and US$ of methods, by hand."""
 
 import datetime as dt
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 
-from fgvr.report.costs import IMAGES, Billing, Machine, method_costs
+from fgvr.config import build
+from fgvr.config.run import Method
+from fgvr.report.costs import IMAGES, Billing, Machine, Paid, method_costs
+from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES
 from fgvr.report.prices import ModelPrice, Prices
 from fgvr.report.results import StageResult, cost
+from pipelines.billing import paid_by
+from pipelines.evaluate import table_of
+from pipelines.neighbours import SearchStage
+from pipelines.photo_counts import Photos
+from pipelines.registry import STAGES as TABLES
+from pipelines.stage import Look
 
 
 def tokens(prompt: int, output: int, cached: int = 0) -> dict[str, int]:
@@ -38,8 +50,18 @@ SERVER = {"answers": "gpt", "eval_mllm_answers": "gpt", "aspects": "gpt"}
 MACHINES = {"near": Machine(cpus=8, gpus=2), "embeddings": Machine(cpus=4)}
 
 
+CLASSES = {"train": Counter({0: 6, 1: 4}), "test": Counter({0: 2})}
+
+
+def paid(*methods: Method, split: str = "test", **config: Any) -> dict[str, Paid]:
+    """What each pays for, of photos with a class each."""
+    tree = {"ingest": {"source": {"kind": "table", "path": "x.csv"}}, "questions": {"file": "q.txt"}, **config}
+    look = Look(build(tree | {"evaluate": {"split": split}}), "/no/such/run", Photos({"train": 10, "test": 2}, CLASSES))
+    return {method: paid_by(look, method, table_of(look, method)) for method in methods}
+
+
 def test_by_hand() -> None:
-    costs = method_costs(["mllm", "zs_clip", "near"], STAGES, Billing(PRICES, SERVER, MACHINES))
+    costs = method_costs(paid("mllm", "zs_clip", "near"), STAGES, Billing(PRICES, SERVER, MACHINES))
     assert (costs.images, costs.prices) == (10_000, "2026-01-01, a list")
 
     # 3.6 s an image; 200 images: 150,000 · 2 + 50,000 · 1 + 2,000 · 10 millionths = 0.37 and 0.2 h of a core.
@@ -61,8 +83,8 @@ def test_by_hand() -> None:
 
 
 def test_students_pay_for_near_where_they_learned_its_labels() -> None:
-    own = method_costs(["makd"], STAGES, Billing(), class_targets="true").methods["makd"]
-    near = method_costs(["makd"], STAGES, Billing(), class_targets="near").methods["makd"]
+    own = method_costs(paid("makd"), STAGES, Billing()).methods["makd"]
+    near = method_costs(paid("makd", makd={"target": "near"}), STAGES, Billing()).methods["makd"]
     assert (own.preparation_hours, own.training_hours) == pytest.approx((0.5, 1.0))
     assert (near.preparation_hours, near.training_hours) == pytest.approx((0.6 + 100 / 3600, 1.2))
     assert own.inference_hours == near.inference_hours == pytest.approx(20 / 200 / 3600 * IMAGES)
@@ -72,42 +94,40 @@ def test_one_pass_for_labels_and_aspects_is_paid_by_both_and_once_by_who_needs_b
     """It took 360 s, and the tables that are taken from it a second each."""
     parts = {"answers": StageResult("answers", 1, 100, 0), "aspects": StageResult("aspects", 1, 100, 0)}
     stages = [StageResult("looks", 360, 150, 0), *(parts.get(stage.name, stage) for stage in STAGES)]
-    own = method_costs(["makd", "near"], stages, Billing(), class_targets="true").methods
+    own = method_costs(paid("makd", "near", aspects={"with_labels": True}), stages, Billing()).methods
     assert own["makd"].preparation_hours == pytest.approx(361 / 3600)
     assert own["near"].preparation_hours == pytest.approx(361 / 3600)
-    near = method_costs(["makd"], stages, Billing(), class_targets="near").methods["makd"]
+    both = paid("makd", aspects={"with_labels": True}, makd={"target": "near"})
+    near = method_costs(both, stages, Billing()).methods["makd"]
     assert near.preparation_hours == pytest.approx((360 + 2 + 100) / 3600)
 
 
 def test_what_has_no_price_is_unknown_and_named_never_free() -> None:
     server = {**SERVER, "answers": "another-model"}
-    costs = method_costs(["mllm", "zs_clip"], STAGES, Billing(PRICES, server)).methods
+    costs = method_costs(paid("mllm", "zs_clip"), STAGES, Billing(PRICES, server)).methods
     assert costs["mllm"].usd is not None
     assert (costs["zs_clip"].usd, costs["zs_clip"].unpriced) == (None, ("another-model",))
     no_gpu = PRICES.model_copy(update={"gpu_hour": None})
-    assert method_costs(["near"], STAGES, Billing(no_gpu, SERVER, MACHINES)).methods["near"].unpriced == ("gpu_hour",)
-    none = method_costs(["zs_clip"], STAGES, Billing()).methods["zs_clip"]
+    near = method_costs(paid("near"), STAGES, Billing(no_gpu, SERVER, MACHINES)).methods["near"]
+    assert near.unpriced == ("gpu_hour",)
+    none = method_costs(paid("zs_clip"), STAGES, Billing()).methods["zs_clip"]
     assert (none.usd, none.unpriced) == (None, ("no price file (evaluate.prices)",))
 
 
 def test_the_mllm_on_the_images_that_it_has_named_already() -> None:
     stages = [stage for stage in STAGES if stage.name != "eval_mllm_answers"]
-    mllm = method_costs(["mllm"], stages, Billing(PRICES, SERVER)).methods["mllm"]
+    mllm = method_costs(paid("mllm", split="none"), stages, Billing(PRICES, SERVER)).methods["mllm"]
     assert mllm.inference_hours == pytest.approx(10)
     assert mllm.usd == pytest.approx(100 * 0.22)
 
 
 def test_every_method_of_the_config_has_a_title_and_its_stages() -> None:
-    from typing import get_args
-
-    from fgvr.config.run import Method
-    from fgvr.report.costs import _PAID
-    from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES
-
-    assert set(get_args(Method)) == set(METHOD_TITLES) == set(METHOD_MEANINGS) == set(_PAID)
+    assert set(get_args(Method)) == set(METHOD_TITLES) == set(METHOD_MEANINGS)
+    assert {f"eval_{method}" for method in get_args(Method)} <= set(TABLES)
 
 
-def test_near_duplicates_and_the_search_in_tasks() -> None:
+def test_near_duplicates_and_the_search_in_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SearchStage, "plan", lambda *_: SimpleNamespace(tasks=True))
     stages = [
         StageResult("duplicates_neighbours", 36, 400, 0),
         StageResult("duplicates", 72, 400, 0),
@@ -117,7 +137,8 @@ def test_near_duplicates_and_the_search_in_tasks() -> None:
         StageResult("neighbours", 180, 400, 0),
         StageResult("near", 720, 400, 0),
     ]
-    costs = method_costs(["mllm", "near"], stages, Billing()).methods
+    shared = paid("mllm", "near", split="none", label={"duplicate_similarity": 0.98})
+    costs = method_costs(shared, stages, Billing()).methods
     # Named: 0.01 + 0.02 + 0.1 + 0.03 hours; the search for neighbours is a part of the training, 0.05 of 0.25.
     assert (costs["near"].preparation_hours, costs["near"].training_hours) == pytest.approx((0.16, 0.25))
     # An MLLM that is asked about each of 10,000 images: 3.6 s an answer, nothing shared.
@@ -127,7 +148,7 @@ def test_near_duplicates_and_the_search_in_tasks() -> None:
 def test_tokens_that_a_server_did_not_state_make_no_cost_too_low() -> None:
     stated = StageResult("answers", 360, 100, 0, tokens={**tokens(100_000, 1_000), "uncounted_rows": 3})
     stages = [stated if stage.name == "answers" else stage for stage in STAGES]
-    found = method_costs(["zs_clip", "makd"], stages, Billing(PRICES, SERVER, MACHINES), class_targets="true").methods
+    found = method_costs(paid("zs_clip", "makd"), stages, Billing(PRICES, SERVER, MACHINES)).methods
     assert found["zs_clip"].usd is None
     assert found["zs_clip"].unpriced == ("tokens of gpt, which its server does not state",)
     assert found["makd"].usd is not None  # it needs no names

@@ -1,0 +1,64 @@
+"""The command line of a stage's script: it computes what the stage's table needs, then the table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.stage import Run
+
+if TYPE_CHECKING:
+    from cluster.stage import RunContext
+    from fgvr.config import Config
+
+log = logging.getLogger(__name__)
+
+PRESETS = Path(__file__).parent / "configs"
+
+
+def stage_main(
+    doc: str | None,
+    *tables: str,
+    wanted: Callable[[Config], Sequence[str]] | None = None,
+    check: Callable[[Config], None] | None = None,
+    show: Callable[[Run], None] | None = None,
+) -> None:
+    """Compute tables of a run, and say before the first model is asked what that takes.
+
+    Args:
+        doc: the script's docstring, first thing in `--help`.
+        tables: their names.
+        wanted: says by the config which they are, in place of `tables`.
+        check: what else cannot work, besides what the stages themselves look for; raises a UserError.
+        show: writes what is to be seen on the console when all is done.
+    """
+    from cluster.run import run_main
+
+    def names(config: Config) -> Sequence[str]:
+        return tables if wanted is None else wanted(config)
+
+    def work(context: RunContext) -> None:
+        from pipelines.preflight import compute
+
+        run = Run(context)
+        made = compute(run, names(run.config))
+        if show is not None:
+            show(run)
+        for table in made:
+            log.info("%s: %s", table.name, table.uri)
+
+    def look(config: Config) -> None:
+        from pipelines.preflight import check_tables
+
+        if check is not None:
+            check(config)
+        check_tables(config, names(config))
+
+    def plan(config: Config) -> str:
+        from pipelines.plan import plan as text
+
+        return text(config, names(config))
+
+    run_main(doc, PRESETS, work, check=look, plan=plan)

@@ -1,0 +1,450 @@
+"""What a stage says about its table, and a run, which gives its tables by their names.
+
+A stage is a value: constructing one runs nothing, and everything else is derived from what it declares: the order in
+which tables are computed, the checks before anything is started, the bill, the hours and US$ of the report. Names tie
+stages together (`pipelines.registry`), not imports.
+
+What a stage's file imports at its top must be light, since `--help` imports it: workers, models and libraries that
+compute are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from fgvr.config.base import TrainWorkers, Workers
+from fgvr.config.models import Mllm
+from fgvr.mllm.openai_server.cache import with_run_replies
+from pipelines.photo_counts import Photos
+from pipelines.registry import STAGES, stage_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from cluster.stage import RunContext, StageFolder, StageSummary
+    from fgvr.config import Config
+    from fgvr.part_worker import PartWorker
+    from fgvr.tables import Table
+    from pipelines.asks import Asked
+
+    Ids = npt.NDArray[np.int64]
+
+Phase = Literal["prepare", "train", "infer"]
+Result = TypeVar("Result")
+
+
+class NotThere(Exception):
+    """A table is not finished, so what is made of it cannot be looked for."""
+
+
+class Stage(ABC):
+    """One table of a run: what it reads, what decides it, what computes it.
+
+    Attributes:
+        table: the name of its folder, of its line in `pipelines.registry`, of its MLflow run, and on the bill.
+        phase: its column in the report's table of costs; None: no method pays for it. `infer`: a method whose
+            predictions read the table themselves pays for it by the image.
+        one_call: `workers` are asked for one worker and one call (`cluster.once`), not for a pool.
+    """
+
+    table: ClassVar[str]
+    phase: ClassVar[Phase | None] = "prepare"
+    one_call: ClassVar[bool] = False
+
+    def wanted(self, config: Config) -> bool:
+        """Whether a whole job with this config has the table."""
+        return True
+
+    def check(self, config: Config) -> None:  # noqa: B027
+        """Raise a UserError that names the field for what cannot work, as far as the config says; starts nothing."""
+
+    def recheck(self, run: Look) -> None:  # noqa: B027
+        """The same by tables that are there, asked when one that it needs has come to be; may raise NotThere."""
+
+    def splits(self, config: Config) -> Iterable[tuple[str, str]]:
+        """Fields of the config and the splits of the samples that they name, and that must be there."""
+        return ()
+
+    def workers(self, config: Config) -> str | None:
+        """Where in the config the workers are that compute it, as `label.workers`; None: the driver computes it."""
+        return None
+
+    def model(self, config: Config) -> str | None:
+        """Where in the config the language model is that is asked, as `mllm`; None: none is."""
+        return None
+
+    def reads(self, run: Run) -> Iterable[str]:
+        """Tables that it is made of: their versions stand in its fingerprint, in this order.
+
+        A name may depend on what the tables named before it hold: each is there when the next one is asked for.
+        """
+        return ()
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """Other tables that say what is done (which images, which names): what they say stands in the recipe."""
+        return ()
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Tables that a method which pays for this one pays for, too."""
+        return self.reads(run)
+
+    def versions(self, run: Run) -> Mapping[str, str]:
+        """Tables among `reads` whose version stands in the fingerprint as another one than today's."""
+        return {}
+
+    @abstractmethod
+    def recipe(self, run: Run) -> Any:
+        """What besides the tables that it reads decides the content: parts of the config and plain values."""
+
+    def asks(self, run: Run) -> Asked:
+        """How much a stage with a model asks it, estimated from the config and `run.photos`."""
+        raise NotImplementedError(f"{self.table} asks no model")
+
+    @abstractmethod
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Write the table's parts and files into its folder."""
+
+    def made(self, run: Run, table: Table) -> None:  # noqa: B027
+        """The table is there, computed now or before: settle what the run keeps beside its tables."""
+
+
+@dataclass(frozen=True)
+class RowJob:
+    """What the workers of a row-parallel stage are to do.
+
+    Attributes:
+        ids: int64 [n], ascending, images with a row each.
+        worker: the PartWorker class, created once per actor.
+        arguments: its keyword arguments; must pickle.
+        schema: of the rows.
+        columns: of the samples that the worker needs.
+    """
+
+    ids: Ids
+    worker: Callable[..., PartWorker]
+    arguments: Mapping[str, Any]
+    schema: pa.Schema
+    columns: tuple[str, ...] = ("image_id", "uri")
+
+
+class RowStage(Stage):
+    """A stage over many images, whose rows workers compute in parallel parts; see `cluster.parts`."""
+
+    @abstractmethod
+    def job(self, run: Run) -> RowJob:
+        """What its workers do."""
+
+    def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
+        """Arguments of the worker that only the table itself decides, as the precision with which it was begun."""
+        return {}
+
+    def finish(self, run: Run, summary: StageSummary) -> None:
+        """Add to what the finished table says about itself."""
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """The parts that are missing."""
+        from cluster.parts import PartJob
+        from fgvr.mllm.backends import backend_engine, exactly
+
+        job, place = self.job(run), self.workers(run.config)
+        workers = workers_at(run.config, place)
+        if place is None or not isinstance(workers, Workers):
+            raise TypeError(f"{self.table}: a row-parallel stage needs a pool of workers")
+        arguments = {**job.arguments, **self.settled(run, folder)}
+        samples = run.table("samples")
+        model = model_of(self, run.config)
+        parts = PartJob(
+            self.table,
+            folder.uri,
+            job.worker,
+            arguments,
+            job.schema,
+            samples,
+            workers,
+            job.columns,
+            engine=None if model is None else backend_engine(exactly(model)),
+            keep_engine=run.still_asks(self),
+        )
+        summary = folder.run_parts(parts, job.ids, place)
+        self.finish(run, summary)
+        return summary
+
+
+def setting(config: Config, place: str) -> Any:
+    """The value of a field by its dotted name."""
+    value: Any = config
+    for name in place.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def workers_at(config: Config, place: str | None) -> Workers | TrainWorkers | None:
+    """The workers at a place of the config."""
+    workers: Workers | TrainWorkers | None = None if place is None else setting(config, place)
+    return workers
+
+
+def model_of(stage: Stage, config: Config) -> Mllm | None:
+    """The language model that a stage asks; None where it asks none."""
+    place = stage.model(config)
+    model: Mllm | None = None if place is None else setting(config, place)
+    return model
+
+
+class Run:
+    """The tables of a run by their names: finished ones are found, missing ones are computed on the way.
+
+    Attributes:
+        config: of the run; backends that keep replies with the run know where.
+        folder: of the run.
+        tables: those that were asked for so far.
+        ahead: names of all tables that this session is to compute, once that is known (`expect`).
+    """
+
+    computes: ClassVar[bool] = True
+    """False: it only looks for what is there; nothing is measured, asked or started for what is not."""
+
+    def __init__(self, context: RunContext, given: Mapping[str, Table] | None = None) -> None:
+        """Of an open run; `given` are tables that need not be asked for."""
+        self.context = context
+        self._open(context.config, context.folder, given)
+
+    def _open(self, config: Config, folder: str, given: Mapping[str, Table] | None) -> None:
+        self.config, self.folder = with_run_replies(config, folder), folder
+        self.tables: dict[str, Table] = dict(given or {})
+        self.ahead: list[str] = []
+        self.memory: dict[Callable[..., Any], Any] = {}
+
+    def table(self, name: str) -> Table:
+        """The table of that name.
+
+        Raises:
+            UserError: it cannot be computed so.
+        """
+        if name not in self.tables:
+            stage = stage_of(name)
+            for other in stage.consults(self):
+                self.table(other)
+            inputs = [self.table(other) for other in stage.reads(self)]
+            self.tables[name] = self._made(stage, inputs)
+        return self.tables[name]
+
+    @property
+    def photos(self) -> Photos:
+        """How many photos of each split and class there are."""
+        return photos_of(self)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a file of the run folder's own: what is settled once for all later sessions."""
+        self.context.keep(name, data)
+
+    def looking(self) -> Look:
+        """The same run, of which nothing is computed."""
+        look = Look(self.config, self.folder, given=self.tables)
+        look.memory |= self.memory
+        return look
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Say which tables will be asked for, so that `later` knows."""
+        self.ahead = closure(self.looking(), names)
+
+    def later(self) -> list[Stage]:
+        """Stages whose tables this session will still compute: what they need should not be given away."""
+        return [stage_of(name) for name in self.ahead if name not in self.tables]
+
+    def still_asks(self, stage: Stage) -> bool:
+        """Whether a later stage asks the same model, so that its engine stays; yes where nobody said what comes."""
+        if not self.ahead:
+            return True
+        model = model_of(stage, self.config)
+        others = [other for other in self.later() if other.table != stage.table]
+        return model is not None and any(model_of(other, self.config) == model for other in others)
+
+    def _made(self, stage: Stage, inputs: Sequence[Table]) -> Table:
+        table = self.context.stage(
+            stage.table,
+            decides=stage.recipe(self),
+            inputs=inputs,
+            compute=lambda folder: stage.compute(self, folder),
+            workers=workers_at(self.config, stage.workers(self.config)),
+            versions=stage.versions(self),
+        )
+        stage.made(self, table)
+        return table
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A row-parallel stage that was not begun, or not ended.
+
+    Attributes:
+        job: what its workers are to compute.
+        folder: of the table.
+        left: int64, ascending ids of the images whose rows are not there; failed ones among them where the config says
+            that they are tried again.
+        done: parts that are there.
+    """
+
+    job: RowJob
+    folder: str
+    left: Ids
+    done: Collection[int] = field(default_factory=set)
+
+
+class Look(Run):
+    """Finds what of a run is there; computes, writes and asks nothing: `table` raises NotThere."""
+
+    computes = False
+
+    def __init__(
+        self, config: Config, folder: str, photos: Photos | None = None, given: Mapping[str, Table] | None = None
+    ) -> None:
+        """Look into a run's folder.
+
+        Args:
+            config: of the run.
+            folder: need not be there.
+            photos: counts of a source that is not listed yet; None: those of the samples table.
+            given: tables that are known.
+        """
+        self._open(config, folder, given)
+        self.unfinished: dict[str, Unfinished] = {}
+        self._photos = photos
+
+    @classmethod
+    def of(cls, config: Config) -> Look:
+        """The run that a config names, which need not be open."""
+        from fgvr import storage
+
+        return cls(config, storage.join(storage.absolute(config.run.folder), config.run.name))
+
+    @property
+    def photos(self) -> Photos:
+        """As they were given; else those of the samples table, or as many as the source says beforehand."""
+        if self._photos is None:
+            try:
+                return photos_of(self)
+            except NotThere:
+                self._photos = Photos.expected(self.config.ingest.source)
+        return self._photos
+
+    def table(self, name: str) -> Table:
+        """The finished table; raises NotThere. Photos that are counted otherwise are in no table."""
+        if name == "samples" and self._photos is not None and name not in self.tables:
+            raise NotThere(name)
+        return super().table(name)
+
+    def count(self, photos: Photos) -> None:
+        """Say how many photos there are, or will be."""
+        self._photos = photos
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Nothing: the run that computes it settles it again."""
+
+    def looking(self) -> Look:
+        """Itself."""
+        return self
+
+    def retries(self, table: Table | None) -> bool:
+        """Whether failed rows of a table, or of what an earlier session made of it, are computed again."""
+        from cluster.begun import limits_raised
+
+        return self.config.run.retry_failed or limits_raised(table, self.config.ingest.limits)
+
+    def _made(self, stage: Stage, inputs: Sequence[Table]) -> Table:
+        from cluster.fingerprint import fingerprint_of
+        from cluster.stage_files import finished
+        from fgvr import storage
+
+        fingerprint = fingerprint_of(stage.table, stage.recipe(self), inputs, stage.versions(self))
+        uri = storage.join(self.folder, "tables", stage.table, fingerprint)
+        table = finished(uri)
+        if table is not None:
+            return table
+        if isinstance(stage, RowStage) and stage.model(self.config) is not None:
+            self.unfinished[stage.table] = self._left(stage, uri)
+        raise NotThere(stage.table)
+
+    def _left(self, stage: RowStage, uri: str) -> Unfinished:
+        import numpy as np
+
+        from cluster.stage_files import RETRYING, begun_rows_per_part, finished
+        from fgvr import tables
+
+        job, workers = stage.job(self), workers_at(self.config, stage.workers(self.config))
+        size = begun_rows_per_part(uri) or (workers.rows_per_part if isinstance(workers, Workers) else 1)
+        retry, done = self.retries(finished(uri, RETRYING)), tables.finished_parts(uri)
+        left = [np.zeros(0, np.int64)]
+        for part, start in enumerate(range(0, len(job.ids), size)):
+            if part not in done:
+                left.append(job.ids[start : start + size])
+            elif retry and tables.part_summary(uri, part)["failures"]:
+                rows = tables.read_part(uri, part)
+                left.append(np.sort(rows.filter(rows["error"].is_valid())["image_id"].to_numpy()))
+        return Unfinished(job, uri, np.concatenate(left), done)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Look for a table that may not be there; what the stages' code would say is said when they are computed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with suppress(NotThere):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def per_run(function: Callable[[Run], Result]) -> Callable[[Run], Result]:
+    """The function's value is found once per run and kept with it."""
+
+    @wraps(function)
+    def kept(run: Run) -> Result:
+        if function not in run.memory:
+            run.memory[function] = function(run)
+        result: Result = run.memory[function]
+        return result
+
+    return kept
+
+
+@per_run
+def photos_of(run: Run) -> Photos:
+    """Counts of the samples table."""
+    return Photos.of_rows(run.table("samples").batches(["split", "class_id"]))
+
+
+def needs(run: Run, name: str) -> list[str]:
+    """Tables that a table is made of or that say what it holds, as far as is known now."""
+    stage = stage_of(name)
+    return [*so_far(stage.consults, run), *so_far(stage.reads, run)]
+
+
+def so_far(names: Callable[[Run], Iterable[str]], run: Run) -> list[str]:
+    """Those names that can be said before a table is wanted that is not there."""
+    found: list[str] = []
+    with quietly():
+        for name in names(run):
+            found.append(name)  # noqa: PERF402  # it may end with NotThere
+    return found
+
+
+def closure(run: Look, names: Iterable[str]) -> list[str]:
+    """These tables and all that they need, in the registry's order."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += needs(run, name)
+    return [name for name in STAGES if name in found]

@@ -1,0 +1,71 @@
+"""The list of all tables: each line is a stage, each names tables of the list, and the docs have them all."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fgvr.config import Config, build
+from fgvr.config.base import TrainWorkers, Workers
+from pipelines.photo_counts import Photos
+from pipelines.registry import STAGES, WHOLE_JOB, stage_of
+from pipelines.stage import Look, Run, closure, model_of, needs, setting
+
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+TREES: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "together": {"aspects": {"with_labels": True}},
+    "alike": {"label": {"duplicate_similarity": 0.98}},
+    "written": {"questions": {"llm": {"kind": "openai", "model": "m"}}, "makd": {"target": "near"}},
+}
+
+
+def look(config: Config) -> Look:
+    return Look(config, "/no/such/run", Photos({"train": 9, "test": 3}))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_line_is_a_stage_of_that_table(name: str) -> None:
+    stage = stage_of(name)
+    assert stage.table == name
+    assert stage is stage_of(name)
+    assert stage.phase in {"prepare", "train", "infer", None}
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("name", STAGES)
+def test_what_a_stage_names_is_there(name: str, tree: str) -> None:
+    config, stage = build(TREES[tree]), stage_of(name)
+    assert set(needs(look(config), name)) <= set(STAGES)
+    if (place := stage.workers(config)) is not None:
+        assert isinstance(setting(config, place), Workers | TrainWorkers)
+    if (place := stage.model(config)) is not None:
+        assert stage.workers(config) is not None
+        if model_of(stage, config) is not None:
+            assert stage.asks(look(config)).row.requests > 0
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_no_table_needs_itself(tree: str) -> None:
+    run = look(build(TREES[tree]))
+    for name in STAGES:
+        assert name not in {other for each in needs(run, name) for other in closure(run, [each])}, name
+
+
+def test_the_whole_job_is_of_the_list_and_in_its_order() -> None:
+    places = [list(STAGES).index(name) for name in WHOLE_JOB if name != "embeddings"]
+    assert places == sorted(places)
+
+
+def test_a_later_stage_that_asks_the_same_model_keeps_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Run = look(build({}))
+    run.expect(["labels", "aspects", "report"])
+    assert run.still_asks(stage_of("answers"))
+    run.tables |= dict.fromkeys(("answers", "aspects", "eval_mllm_answers", "finer_aspects"))  # type: ignore[arg-type]
+    assert not run.still_asks(stage_of("answers"))
+
+
+def test_the_page_on_architecture_has_every_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `pipelines/([\w/]+)\.py` \|", ARCHITECTURE.read_text(), flags=re.MULTILINE)
+    assert rows == [(name, line.partition(":")[0].replace(".", "/")) for name, line in STAGES.items()]

@@ -1,0 +1,81 @@
+"""The report of a run is one table, whether a whole job makes it or evaluate alone finds it."""
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.fingerprint import fingerprint_of
+from cluster.stage import RunContext
+from cluster.stage_files import finished
+from fgvr.config import build
+from fgvr.tables import Table
+from pipelines.evaluate import whole_job
+from pipelines.stage import Run
+from tests.pipelines.stage_prints import made_light, made_up
+from tests.untracked import NoTracking
+
+
+@dataclass
+class Committing(RunContext):
+    """Finds finished tables, and commits made-up ones where there are none."""
+
+    made: list[str] = field(default_factory=list)
+    reading: dict[str, list[str]] = field(default_factory=dict)
+
+    def stage(self, name: str, *, decides: Any, inputs: Any, versions: Any = None, **_: Any) -> Table:
+        fingerprint = fingerprint_of(name, decides, inputs, versions)
+        place = Path(self.folder, "tables", name, fingerprint)
+        self.reading[name] = [table.name for table in inputs]
+        if finished(str(place)) is None:
+            table = made_up(f"{self.folder}/made", name)
+            shutil.copytree(table.uri, place)
+            replace(table, uri=str(place), fingerprint=fingerprint).commit()
+            self.made.append(name)
+        return Table.load(str(place))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made_light(monkeypatch)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("a")
+    (tmp_path / "questions.txt").write_text("Is it red?\n")
+    return tmp_path
+
+
+def session(folder: Path, tables: list[str], **evaluate: Any) -> tuple[Table, Committing]:
+    """The report that one session has at its end, and what it computed for it."""
+    tree = {
+        "ingest": {"source": {"kind": "folder", "path": str(folder / "photos")}},
+        "questions": {"file": str(folder / "questions.txt")},
+        "evaluate": {"methods": ["mllm", "zs_clip", "makd"], "report_images": 0, **evaluate},
+    }
+    config = build(tree)
+    context = Committing(config, str(folder / "run"), NoTracking())  # type: ignore[arg-type]
+    run = Run(context)
+    for name in whole_job(config) if tables == ["full"] else tables:
+        run.table(name)
+    return run.table("report"), context
+
+
+def test_evaluate_after_a_whole_job_finds_its_report(folder: Path) -> None:
+    report, first = session(folder, ["full"])
+    assert {"near", "predictions", "aspects", "report"} <= set(first.made)
+    again, second = session(folder, [])
+    assert second.made == []
+    assert again == report
+    assert second.reading["report"] == first.reading["report"]
+    assert {"near", "predictions"} <= set(first.reading["report"])  # what every stage took is shown
+
+
+def test_evaluate_alone_computes_what_its_methods_ask_and_shows_what_is_there(folder: Path) -> None:
+    few, first = session(folder, [], methods=["zs_clip"])
+    assert set(first.made) == {"samples", "answers", "labels", "embeddings", "eval_zs_clip", "report"}
+    assert set(first.reading["report"]) == set(first.made) - {"report"}
+    again, second = session(folder, [], methods=["zs_clip"])
+    assert (again, second.made) == (few, [])
+    _, whole = session(folder, ["full"], methods=["zs_clip"])
+    assert "near" in whole.reading["report"]  # another page: it shows what more was computed
