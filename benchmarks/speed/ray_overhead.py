@@ -113,6 +113,7 @@ def loop(context: Any, samples: Table, folder: Path) -> Path:
 
 
 def embedded(context: Any, samples: Table) -> Table:
+    """The stage's table, by whatever computes it."""
     return Run(context, {"samples": samples}).table("embeddings")
 
 

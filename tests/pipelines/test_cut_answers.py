@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.metrics import StageMetrics
-from cluster.parts import _merged, _summary
+from cluster.part_actor import _merged, _summary
 from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr import schemas, tables
