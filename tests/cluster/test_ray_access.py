@@ -87,7 +87,10 @@ with ray_session(Cluster(num_cpus=1)):
     names = ("gcs_server", "raylet", "ray::", "autoscaler")
     own = ray._private.worker._global_node.get_session_dir_path()
     def ours(process):
-        return own in " ".join(process.cmdline()) or any(own in " ".join(up.cmdline()) for up in process.parents())
+        try:
+            return any(own in " ".join(each.cmdline()) for each in (process, *process.parents()))
+        except psutil.Error:  # another process of the machine that has just ended
+            return False
     pids = {process.pid for process in psutil.process_iter() if ours(process)} | {psutil.Process().pid}
     ports = [c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in pids]
     print(json.dumps({"address": ray.get_runtime_context().gcs_address, "listening": ports}), flush=True)
