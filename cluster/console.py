@@ -12,7 +12,7 @@ import traceback
 from types import TracebackType
 
 from cluster.ray_private import CHATTY
-from fgvr.safe_text import safe
+from fgvr.redact import safe
 
 # Libraries and the level from which they are shown.
 LEVELS = {

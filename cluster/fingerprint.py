@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fgvr.config.base import Part
 from fgvr.config.data import ImageLimits
-from fgvr.images import PIXELS
+from fgvr.images.read import PIXELS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.tables import Table
 

@@ -27,7 +27,7 @@ from typing import Self
 from cluster.process_identity import ProcessIdentity
 from fgvr import storage
 from fgvr.errors import UserError
-from fgvr.safe_text import masked_words, safe
+from fgvr.redact import masked_words, safe
 
 FOLDER = "owner"
 HELD, RELEASED = "held", "released"

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from cluster.beats import leave
+from cluster.heartbeat import leave
 from cluster.tracking_names import LONGEST_TAG, good_name, named, names_tag, shown
 from fgvr import storage
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from cluster import lease
-from cluster.beats import leave
+from cluster.heartbeat import leave
 from cluster.lease import FOLDER, Lease, LeaseLost, Owner
 from fgvr import storage
 from fgvr.errors import UserError

@@ -27,9 +27,8 @@ from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failures import Failures
-from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of
+from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of, token_totals
 from fgvr.tables import Table
-from fgvr.token_counts import token_totals
 
 STOPPED = "stopped"
 """In the place of a part's summary: why the stage cannot go on."""

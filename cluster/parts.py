@@ -30,8 +30,7 @@ from cluster.stage_files import IDS, Plan, rows_per_part
 from cluster.stage_progress import StageProgress
 from fgvr import storage, tables
 from fgvr.errors import UserError
-from fgvr.failure_limit import allowed_failures
-from fgvr.failures import Failures, table_place
+from fgvr.failures import Failures, allowed_failures, table_place
 from fgvr.part_worker import REMARKS
 
 __all__ = ["PartJob", "PartSummary", "StageStopped", "TooManyFailures", "as_begun", "run_parts"]
@@ -48,7 +47,7 @@ class PartSummary:
     rows: int = 0
     failed: int = 0
     found: Failures = field(default_factory=Failures)
-    totals: Counter[str] = field(default_factory=Counter)  # see fgvr.token_counts
+    totals: Counter[str] = field(default_factory=Counter)  # see fgvr.part_worker
     parts: int = 0
     remarks: set[str] = field(default_factory=set)  # of the workers: see fgvr.part_worker.remarks_of
 

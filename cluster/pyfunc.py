@@ -47,7 +47,7 @@ def log_classifier(folder: Path, name: str) -> str:
     """Log a model folder to the active MLflow run.
 
     Args:
-        folder: as `fgvr.classifier.load_classifier` takes it.
+        folder: as `fgvr.models.infer.load_classifier` takes it.
         name: of the logged model.
 
     Returns:

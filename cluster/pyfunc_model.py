@@ -19,11 +19,11 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
-from fgvr.given_images import WANTED, GivenTypeError, given_image
-from fgvr.images import ImageError
+from fgvr.images.given import WANTED, GivenTypeError, given_image
+from fgvr.images.read import ImageError
 from fgvr.models.base import ImageClassifier
+from fgvr.models.infer import load_classifier
 from fgvr.schemas import Reason
 
 BATCH = 64
@@ -59,7 +59,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     ) -> pd.DataFrame:
         """Classify images.
 
-        An image is what `fgvr.given_images.given_image` reads. Text names a file or an address only where no server
+        An image is what `fgvr.images.given.given_image` reads. Text names a file or an address only where no server
         runs in this process, or where FGVR_MODEL_READS_PATHS is 1: a client must not choose what a server reads.
 
         Args:

@@ -12,7 +12,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from fgvr.safe_text import keep_secret
+from fgvr.redact import keep_secret
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LOOPBACK = "127.0.0.1"

@@ -17,9 +17,9 @@ from cluster.ownership import TOLD, ends_when_told, owned
 from fgvr import storage
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
-from fgvr.installation import check_installation
-from fgvr.safe_text import masked_words, safe
-from fgvr.storage_refusals import refusal, told
+from fgvr.redact import masked_words, safe
+from fgvr.storage_errors import refusal, told
+from fgvr.versions import check_installation
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext
@@ -47,10 +47,9 @@ def open_run(config: Config) -> Iterator[RunContext]:
     """
     from cluster.lending import lending
     from cluster.metrics import endpoint
-    from cluster.run_folder import CONFIG_FILE, check_run_folder
+    from cluster.run_folder import CONFIG_FILE, check_run_folder, check_seen
     from cluster.run_record import recorded
     from cluster.session import ray_session
-    from cluster.shared_folder import check_seen
     from cluster.stage import RunContext
     from cluster.tracking import let_go, tracked_run
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import uuid
+from collections.abc import Callable, Mapping
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import lease, outbox, run_record, tracking, tracking_store
 from cluster.run_record import Session
@@ -10,6 +16,9 @@ from fgvr import storage
 from fgvr.config.yaml_text import YamlError, read_yaml
 from fgvr.errors import UserError
 from fgvr.text_files import decoded
+
+log = logging.getLogger(__name__)
+
 
 CONFIG_FILE = "config.yaml"
 _LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE})
@@ -54,3 +63,90 @@ def _has_tables(folder: str) -> bool:
         for name in storage.list_entries(tables)[1]
         for version in storage.list_entries(storage.join(tables, name))[1]
     )
+
+
+# Does every node see the run's folder? A local path is a promise that only the nodes themselves can keep.
+
+SECONDS = 60.0
+"""For all nodes to answer; one that is too busy is not judged."""
+
+Ask = Callable[[Mapping[str, str], str, str], Mapping[str, str]]
+"""Asks nodes (Ray's id → a name for people) about a file and its mark: what is wrong there, empty where nothing is.
+Those that do not answer are left out."""
+
+
+class NotShared(UserError):
+    """Nodes of the cluster do not see the run's folder."""
+
+
+def check_seen(folder: str, *, nodes: Mapping[str, str] | None = None, ask: Ask | None = None) -> None:
+    """Write a file into the run's folder and let every other node read it; it is removed again.
+
+    Nodes that join later are not asked. An object store is one place for all.
+
+    Args:
+        folder: of the run.
+        nodes: that are asked; None: the session's, but for this one.
+        ask: how; None: by Ray.
+
+    Raises:
+        NotShared: a node has no such file, or another one.
+    """
+    if not storage.is_local(folder):
+        return
+    nodes = _others() if nodes is None else nodes
+    if not nodes:
+        return
+    mark = uuid.uuid4().hex
+    file = storage.join(folder, f".seen-{mark}")
+    storage.write_bytes(file, mark.encode())
+    try:
+        answers = (ask or _by_ray)(nodes, file, mark)
+    finally:
+        storage.remove(file)
+    blind = {nodes[node]: said for node, said in answers.items() if said}
+    if blind:
+        name, said = next(iter(blind.items()))
+        raise NotShared(
+            f"run.folder: {folder} is not seen by {len(blind)} of the cluster's {len(nodes)} other nodes (on {name}:"
+            f" {said}). All nodes must share it: name a folder on a disk that is mounted at the same path everywhere,"
+            " or an object store (--run.folder s3://bucket/runs)"
+        )
+    if silent := sorted(set(nodes.values()) - {nodes[node] for node in answers}):
+        log.warning("%s did not say within a minute whether the run's folder is seen there", ", ".join(silent))
+
+
+def _others() -> dict[str, str]:
+    here = ray.get_runtime_context().get_node_id()
+    return {
+        node["NodeID"]: str(node.get("NodeManagerHostname") or node["NodeManagerAddress"])
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != here
+    }
+
+
+def _by_ray(nodes: Mapping[str, str], file: str, mark: str) -> dict[str, str]:
+    look = ray.remote(num_cpus=0, max_retries=1)(look_at)
+    asked = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(file, mark): node
+        for node in nodes
+    }
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS)
+    for task in late:
+        ray.cancel(task, force=True)
+    answers: dict[str, str] = {}
+    for task in ready:
+        try:
+            answers[asked[task]] = ray.get(task)
+        except ray.exceptions.RayError as error:  # the node is gone, or cannot start a process: not this question's
+            log.debug("%s: %s", nodes[asked[task]], error)
+    return answers
+
+
+def look_at(file: str, mark: str) -> str:
+    """What is wrong with a file that the driver has just written, seen from here; empty where nothing is."""
+    try:
+        found = storage.read_bytes(file).decode(errors="replace")
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return "" if found == mark else "there is another folder of this name"

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Self
 
 from cluster import lease
-from cluster.beats import beating, leave
+from cluster.heartbeat import beating, leave
 from cluster.lease import LeaseLost
 from fgvr import storage
 from fgvr.errors import user_error_in
-from fgvr.safe_text import masked_words, safe
+from fgvr.redact import masked_words, safe
 
 FILE = "session.json"
 BEAT = 30.0

@@ -21,8 +21,8 @@ from cluster.stage_files import CLOCK, PROGRESS, RETRYING, TOO_MANY, Plan
 from fgvr import storage, tables
 from fgvr.errors import UserError
 from fgvr.failures import Example, Failures
-from fgvr.omissions import LeftOut
 from fgvr.part_worker import REMARKS
+from fgvr.sources.omissions import LeftOut
 from fgvr.tables import Table
 
 UNKNOWN = "unknown"
@@ -60,7 +60,7 @@ class StageStatus:
         seconds: wall time of all sessions, at the last sign of life.
         training: last metrics of a training.
         epochs: of the whole training.
-        left_out: what a listing of photos left out, by reason and ending (`fgvr.omissions`).
+        left_out: what a listing of photos left out, by reason and ending (`fgvr.sources.omissions`).
         remarks: what its manifest says of how the table came about.
     """
 

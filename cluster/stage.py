@@ -24,17 +24,15 @@ from cluster.fingerprint import fingerprint_of, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
-from cluster.stage_clock import StageClock
-from cluster.stage_files import RETRYING, TOO_MANY, clear_left, finished, rows_per_part
+from cluster.stage_files import RETRYING, TOO_MANY, StageClock, clear_left, finished, rows_per_part
 from cluster.stage_progress import StageProgress, told
 from cluster.tracking import Tracker
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
-from fgvr.failure_limit import allowed_failures
-from fgvr.failures import Example, Failures, shown_uri, table_place
+from fgvr.failures import Example, Failures, allowed_failures, shown_uri, table_place
 from fgvr.part_worker import REMARKS
-from fgvr.safe_text import safe
+from fgvr.redact import safe
 from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 from fgvr.versions import Environment, environment, mixture

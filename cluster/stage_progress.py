@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from cluster.beats import beating
+from cluster.heartbeat import beating
 from cluster.metrics import TOKENS, stage_metrics
 
 EVERY_SECONDS = 30.0

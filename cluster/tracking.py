@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cluster import tracking_store
-from cluster.beats import leave
 from cluster.console import quiet_before_start
 from cluster.fingerprint import plain
+from cluster.heartbeat import leave
 from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
 from cluster.stage_files import finished
 from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
@@ -32,7 +32,7 @@ from fgvr import storage
 from fgvr.config import Config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.failures import Failures
-from fgvr.safe_text import masked, safe
+from fgvr.redact import masked, safe
 from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fgvr.errors import UserError
 from fgvr.failures import one_line
-from fgvr.safe_text import safe
+from fgvr.redact import safe
 
 T = TypeVar("T")
 

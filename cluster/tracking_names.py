@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fgvr.safe_text import masked_tree, safe
+from fgvr.redact import masked_tree, safe
 
 LONGEST_NAME = 250
 """Of a parameter, metric or tag (MLflow's limit of 3.17), and of a run's name in its databases."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from fgvr import liveness
 from fgvr.errors import UserError
-from fgvr.safe_text import masked
+from fgvr.redact import masked
 
 GIB = 2**30
 BOUND_GIB = 100.0

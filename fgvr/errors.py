@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fgvr.safe_text import masked
+from fgvr.redact import masked
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fgvr.safe_text import masked, safe
+from fgvr.redact import masked, safe
 from fgvr.schemas import Failure, Reason
 
 LONGEST = 300
@@ -170,3 +170,18 @@ def _tail(uri: str) -> str:
     """The end of a path that tells photos of a folder apart: its last two names."""
     place = "/".join(one_line(uri, 500).rstrip("/").split("/")[-2:])
     return place if len(place) <= LONGEST_PLACE else f"…{place[-LONGEST_PLACE + 1 :]}"
+
+
+# How many failed rows a stage puts up with.
+
+FEW = 5
+
+
+def allowed_failures(max_error_share: float, rows: int) -> int:
+    """The most rows out of `rows` that may fail under `run.max_error_share`.
+
+    Of a hundred photos the default share is one photo: a second damaged one would stop the job. So up to a tenth of a
+    small table may fail, five rows at most, unless the share is 0 and nothing may.
+    """
+    share = int(max_error_share * rows + 1e-9)
+    return share if max_error_share == 0 else max(share, min(FEW, rows // 10))

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from fgvr.safe_text import masked
+from fgvr.redact import masked
 
 SCHEMA_VERSION = 2
 
@@ -55,7 +55,7 @@ ERROR = pa.field("error", pa.struct([("reason", pa.string()), ("detail", pa.stri
 SAMPLES = pa.schema(
     [
         IMAGE_ID,  # dense, 0..n-1 in the order of the sorted URIs: an array index and the FAISS id
-        # absolute path or URL, bytes that are not UTF-8 percent-encoded; or a place in a file (fgvr.archives.places)
+        # absolute path or URL, bytes that are not UTF-8 percent-encoded; or a place in a file (fgvr.images.places)
         pa.field("uri", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # "train" where the source names none
         ("class_id", pa.int32()),  # true class; null where unknown

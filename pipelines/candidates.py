@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgvr import storage
-from fgvr.candidates import NONE, CandidateSets, coverage
+from fgvr.candidates.sets import NONE, CandidateSets, coverage
 from pipelines.command import stage_main
 from pipelines.duplicates import PHOTOS_FILE, SHARED
 from pipelines.neighbours import Among, SearchStage
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.candidates.agreement import Agreement
     from fgvr.config import Config
-    from fgvr.label_agreement import Agreement
     from fgvr.neighbours import Neighbours, Size
     from fgvr.tables import Table
 
@@ -61,10 +61,10 @@ class LabelNeighbours(SearchStage):
 
     def k(self, config: Config) -> int:
         """As many as the sets or the estimates want, whichever are more."""
-        from fgvr import label_agreement
-        from fgvr.candidate_methods import most_neighbours
+        from fgvr.candidates import agreement
+        from fgvr.candidates.methods import most_neighbours
 
-        return max(most_neighbours(config.candidates), 1 + label_agreement.NEIGHBOURS)
+        return max(most_neighbours(config.candidates), 1 + agreement.NEIGHBOURS)
 
     def among(self, run: Run) -> Among:
         """Images with a label; copies of one photo that share an answer count once."""
@@ -88,15 +88,15 @@ class Candidates(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """How sets are made, and how neighbours are found."""
-        from fgvr.candidate_methods import RULES
+        from fgvr.candidates.methods import RULES
 
         return {"candidates": run.config.candidates, "neighbours": SEARCH.decides(run), "rules": RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Neighbours, the estimates from them, the sets."""
-        from fgvr.candidate_methods import candidate_sets, used_neighbours
-        from fgvr.candidate_table import candidate_rows
-        from fgvr.mllm.label_space import read_label_space
+        from fgvr.candidates.methods import candidate_sets, used_neighbours
+        from fgvr.candidates.sets import candidate_rows
+        from fgvr.names.label_space import read_label_space
 
         config, labels = run.config.candidates, run.table("labels")
         ids, own = own_names(labels)
@@ -123,7 +123,7 @@ class Candidates(Stage):
 
 def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     """Ids of the discovery images, and the weighted names that the MLLM gave each; no names where the label failed."""
-    from fgvr.candidate_table import OWN_COLUMNS, read_sets
+    from fgvr.candidates.sets import OWN_COLUMNS, read_sets
 
     rows = labels.read(["image_id", *OWN_COLUMNS])
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
@@ -140,10 +140,10 @@ def photos_of(labels: Table, ids: Ids) -> Ids | None:
 
 def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
     """Estimates from the labels of the nearest images, for sets of k; images with a label and a vector count."""
-    from fgvr import label_agreement
+    from fgvr.candidates import agreement
 
     itself = found.ids[:, 0] == np.arange(len(own))
-    return label_agreement.estimate(labels_of(found.ids[itself, : 1 + label_agreement.NEIGHBOURS], own), k)
+    return agreement.estimate(labels_of(found.ids[itself, : 1 + agreement.NEIGHBOURS], own), k)
 
 
 def labels_of(neighbours: Ids, own: Labels) -> Labels:
@@ -164,7 +164,7 @@ def against_truth(
         space: the label space.
         k: size of the candidate sets, the image included.
     """
-    from fgvr.label_truth import true_label_ids
+    from fgvr.names.label_space import true_label_ids
 
     truth, classes = (
         true_label_ids(names, space),

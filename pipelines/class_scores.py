@@ -21,7 +21,7 @@ from pipelines.teacher import asks_mllm, engine_of
 
 if TYPE_CHECKING:
     from cluster.stage import StageSummary
-    from fgvr.mllm.class_score_worker import ClassScoreSettings
+    from fgvr.mllm.scoring_workers import ClassScoreSettings
 
 
 class ClassScores(RowStage):
@@ -59,7 +59,7 @@ class ClassScores(RowStage):
         """The model, the names, and what it is asked."""
         from fgvr.mllm.backend import NameTask
         from fgvr.mllm.backends import exactly
-        from fgvr.mllm.class_score_worker import ClassScoreSettings
+        from fgvr.mllm.scoring_workers import ClassScoreSettings
 
         config = run.config.class_scores
         return ClassScoreSettings(
@@ -87,7 +87,7 @@ class ClassScores(RowStage):
     def job(self, run: Run) -> RowJob:
         """All names per image."""
         from fgvr import schemas
-        from fgvr.mllm.class_score_worker import ClassScoreWorker
+        from fgvr.mllm.scoring_workers import ClassScoreWorker
 
         settings = self.settings(run)
         schema = schemas.class_scores(len(settings.task.names))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from fgvr.evaluation import EvaluationImages
+    from fgvr.evaluation.images import EvaluationImages
 
     Ids = npt.NDArray[np.int64]
 
@@ -62,7 +62,7 @@ def methods_of(config: Config) -> list[Method]:
 @per_run
 def evaluated(run: Run) -> tuple[EvaluationImages, int]:
     """The images that all methods name, and how many of them are in the discovery set, too."""
-    from fgvr.evaluation import choose_images
+    from fgvr.evaluation.images import choose_images
 
     config, labelled = run.config.evaluate, _labelled(run)
     images = choose_images(
@@ -78,7 +78,7 @@ def evaluated(run: Run) -> tuple[EvaluationImages, int]:
 @per_run
 def _labelled(run: Run) -> pa.Table:
     """Discovery images whose file could be read."""
-    from fgvr.evaluation import readable
+    from fgvr.evaluation.images import readable
 
     return readable(run.table("labels").read(["image_id", "label_id", "error"]))
 
@@ -99,7 +99,7 @@ class ComparedStage(Stage):
     """Names of one method for the images that are compared.
 
     Rows have the columns image_id, label, error at least; `label` is null where the method failed on an image. A
-    further method is a name in `evaluate.methods`, a title in `fgvr.report.methods`, and the line of a stage
+    further method is a name in `evaluate.methods`, a title in `fgvr.report.console`, and the line of a stage
     `eval_<name>` in `pipelines.registry`; docs/methods.md says where each comes from.
     """
 

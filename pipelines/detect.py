@@ -237,7 +237,7 @@ def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
     source = run.config.ingest.source
     if not isinstance(source, CocoSource | BirdScenesSource):  # check_detection has said so before
         raise ConfigError(f"ingest.source.kind = {source.kind}: it has no boxes")
-    from fgvr.datasets.coco import coco_files
+    from fgvr.sources.coco import coco_files
     from fgvr.training.assemble import split_rows
 
     rows = split_rows(run.table("samples"), split, ["metadata"])
@@ -249,8 +249,8 @@ def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
 
 def _examples(annotated: CocoSet, rows: pa.Table, p_yes: Probabilities) -> DetectionExamples:
     """The rows with what is annotated of each."""
-    from fgvr.datasets.coco import COCO_ID
     from fgvr.detection.examples import DetectionExamples
+    from fgvr.sources.coco import COCO_ID
 
     by_id = {image.id: image for image in annotated.images}
     images = [by_id[json.loads(metadata)[COCO_ID]] for metadata in rows["metadata"].to_pylist()]

@@ -69,9 +69,9 @@ class DuplicatesNeighbours(SearchStage):
 
     def k(self, config: Config) -> int:
         """So many may be copies of one photo."""
-        from fgvr import near_duplicates
+        from fgvr.neighbours import duplicates
 
-        return 1 + near_duplicates.NEIGHBOURS
+        return 1 + duplicates.NEIGHBOURS
 
     def among(self, run: Run) -> Among:
         """All."""
@@ -103,16 +103,17 @@ class Duplicates(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Which images, from which similarity on, and how their neighbours are found."""
-        from fgvr import near_duplicates
+        from fgvr.neighbours import duplicates
 
-        return _settings(run.config) | {"neighbours": SEARCH.decides(run), "rules": near_duplicates.RULES}
+        return _settings(run.config) | {"neighbours": SEARCH.decides(run), "rules": duplicates.RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Group by the neighbours that are near enough."""
         import pyarrow as pa
 
-        from fgvr import near_duplicates, schemas
-        from fgvr.discovery_neighbours import streamed_layout
+        from fgvr import schemas
+        from fgvr.neighbours import duplicates
+        from fgvr.neighbours.discovery import streamed_layout
         from fgvr.neighbours.found import NOBODY
 
         ids, similarity = discovered(run), float(run.config.label.duplicate_similarity or 0)
@@ -121,7 +122,7 @@ class Duplicates(Stage):
         # Images with equal vectors are one anyway: the first of them stands for all.
         near = np.full_like(found.ids, NOBODY)
         near[who.members] = found.ids[who.members]
-        groups = near_duplicates.group(near, found.scores, similarity)
+        groups = duplicates.group(near, found.scores, similarity)
         stands_in = np.arange(len(ids))
         stands_in[who.queries] = who.members[who.own]
         first = groups.first[stands_in]
@@ -207,7 +208,7 @@ class SharedAnswers(Stage):
 
         from cluster.stage import StageSummary
         from fgvr.failures import Failures
-        from fgvr.mllm.shared_answers import shared_rows
+        from fgvr.neighbours.duplicates import shared_rows
 
         answers, duplicates = run.table("answers"), run.table("duplicates")
         rows = duplicates.read(["image_id", "photo_id"])

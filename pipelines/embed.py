@@ -152,7 +152,7 @@ class Embeddings(VectorStage):
     def job(self, run: Run) -> RowJob:
         """By CLIP, or made up by a simulated one."""
         from fgvr import schemas
-        from fgvr.clip.simulated_worker import SimulatedEmbedWorker
+        from fgvr.clip.embed_worker import SimulatedEmbedWorker
 
         config, vectors = run.config, run.config.embed.vectors
         if not isinstance(vectors, SimulatedVectors):
@@ -177,7 +177,7 @@ class Embeddings(VectorStage):
 def _embedded(run: Run) -> Ids:
     import numpy as np
 
-    from fgvr.splits import split_ids
+    from fgvr.sampling import split_ids
 
     samples, splits = run.table("samples"), run.config.embed.splits
     unknown = sorted(split for split in splits or () if split not in samples.extra["splits"])
@@ -192,7 +192,7 @@ def _needed(run: Run) -> Ids:
     """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
     import numpy as np
 
-    from fgvr.splits import first_of, split_ids
+    from fgvr.sampling import first_of, split_ids
 
     config, samples = run.config, run.table("samples")
     most = config.aspects.max_images if config.makd.images == "asked" else None
@@ -203,7 +203,7 @@ def _needed(run: Run) -> Ids:
 @per_run
 def discovered(run: Run) -> Ids:
     """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
-    from fgvr.discovery import discovery_ids
+    from fgvr.sampling import discovery_ids
 
     columns = ["image_id", "split", "class_id"]
     return discovery_ids(run.table("samples").batches(columns), run.config.label.images)
@@ -219,7 +219,7 @@ def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
 class Drawn:
     """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed.
 
-    `min_crop` None: that of `fgvr.crops`.
+    `min_crop` None: that of `fgvr.images.pixels`.
     """
 
     count: int
@@ -254,7 +254,7 @@ class AugmentedStage(VectorStage):
 
 def _min_crop(drawn: Drawn) -> dict[str, float]:
     """Where it is another one than that of all views of before, which stands in no fingerprint."""
-    from fgvr.crops import MIN_CROP
+    from fgvr.images.pixels import MIN_CROP
 
     return {} if drawn.min_crop in {None, MIN_CROP} else {"min_crop": float(drawn.min_crop or 0)}
 

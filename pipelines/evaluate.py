@@ -25,7 +25,7 @@ import fgvr
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.errors import UserError
-from fgvr.safe_text import masked
+from fgvr.redact import masked
 from fgvr.simulation import MADE_UP
 from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
@@ -38,7 +38,7 @@ from pipelines.stage import Look, NotThere, Run, Stage, needs, per_run, quietly
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.config.run import Method
-    from fgvr.evaluation import Comparison
+    from fgvr.evaluation.images import Comparison
     from fgvr.metrics.semantic import SentenceModel
     from fgvr.report.results import Results
     from fgvr.tables import Table
@@ -99,10 +99,10 @@ class Report(Stage):
         """Compare the names, and write the page."""
         import pyarrow as pa
 
-        from fgvr.evaluation import compare, names_of, strings
+        from fgvr.evaluation.images import compare, names_of, strings
         from fgvr.metrics.semantic import SentenceBert
-        from fgvr.report.aspect_pictures import AspectPictures
         from fgvr.report.page import render
+        from fgvr.report.pictures import AspectPictures
         from pipelines import report_content
 
         config, compared = run.config.evaluate, compared_images(run)
@@ -196,7 +196,7 @@ def _in_order(look: Look, names: Iterable[str]) -> list[str]:
 @per_run
 def _sentence_model(run: Run) -> SentenceModel | None:
     """The model that compares names in meaning; None where no class is known. Raises SentenceModelError."""
-    from fgvr.evaluation import strings
+    from fgvr.evaluation.images import strings
     from fgvr.metrics.semantic import look_up
 
     ids = evaluated(run)[0].ids

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.infer_worker import InferSettings
+    from fgvr.models.infer import InferSettings
     from fgvr.tables import Table
 
     Ids = npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ class PredictionStage(RowStage):
 
     def settings(self, run: Run) -> InferSettings:
         """How they are classified."""
-        from fgvr.infer_worker import InferSettings
+        from fgvr.models.infer import InferSettings
 
         config = run.config.infer
         return InferSettings(
@@ -76,7 +76,7 @@ class PredictionStage(RowStage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """How photos become inputs, the device, and which images."""
         from cluster.fingerprint import digest_of_ids
-        from fgvr.infer_worker import READING
+        from fgvr.models.infer import READING
 
         config = run.config.infer
         return {
@@ -90,7 +90,7 @@ class PredictionStage(RowStage):
 
     def job(self, run: Run) -> RowJob:
         """One prediction per image."""
-        from fgvr.infer_worker import InferWorker
+        from fgvr.models.infer import InferWorker
         from fgvr.schemas import PREDICTIONS
 
         return RowJob(self.which(run), InferWorker, {"settings": self.settings(run)}, PREDICTIONS)
@@ -152,7 +152,7 @@ def _depends_on_device(settings: InferSettings) -> bool:
 
 def image_ids(samples: Table, split: str | None) -> Ids:
     """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
-    from fgvr.splits import split_ids
+    from fgvr.sampling import split_ids
 
     ids = split_ids(samples, None if split is None else [split])
     if not len(ids):

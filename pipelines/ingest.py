@@ -26,17 +26,17 @@ from fgvr.config.data import (
     TableSource,
     WebDatasetSource,
 )
-from fgvr.failure_limit import allowed_failures
-from fgvr.omissions import PICTURES, Why, sentences
-from fgvr.safe_text import masked_value
+from fgvr.failures import allowed_failures
+from fgvr.redact import masked_value
+from fgvr.sources.omissions import PICTURES, Why, sentences
 from pipelines.command import stage_main
 from pipelines.stage import Run, Stage, per_run
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.config import Config
-    from fgvr.datasets import SampleRows
-    from fgvr.datasets.marks import Marks
+    from fgvr.sources.marks import Marks
+    from fgvr.sources.source import SampleRows
     from fgvr.tables import Table
     from pipelines.listing import Listing
 
@@ -53,7 +53,7 @@ class Samples(Stage):
 
     def check(self, config: Config) -> None:
         """Whether the source is there."""
-        from fgvr.datasets import check_place, check_source
+        from fgvr.sources.source import check_place, check_source
 
         check_place(config.ingest.source)
         check_source(config.ingest.source)
@@ -70,7 +70,7 @@ class Samples(Stage):
             TooManyFailures: more of its tars or Parquet files are damaged than run.max_error_share allows.
         """
         from cluster.stage import StageSummary
-        from fgvr.datasets import read_source
+        from fgvr.sources.source import read_source
         from pipelines.listing import MARKS
 
         config, (_, now) = run.config.ingest, _listing(run)
@@ -114,7 +114,7 @@ def _listing(run: Run) -> tuple[Listing, Marks | None]:
 
     Before they are listed: what is replaced meanwhile is noticed the next time.
     """
-    from fgvr.datasets import listing_state
+    from fgvr.sources.source import listing_state
     from pipelines.listing import Listing
 
     config = run.config.ingest
@@ -182,7 +182,7 @@ def deciding(source: Source) -> dict[str, Any]:
             for name in ("train_annotations", "train_images", "test_annotations", "test_images"):
                 facts[name] = storage.canonical(storage.join(source.path, facts[name]))
         case LayoutSource():
-            from fgvr.datasets.layouts import open_layout
+            from fgvr.sources.layouts import open_layout
 
             facts["path"] = storage.canonical(open_layout(source).root)
         case FieldGuideSource() | BirdScenesSource():

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.mllm.answer_items import Form
-    from fgvr.mllm.label_space import Merge
     from fgvr.mllm.label_worker import LabelSettings
+    from fgvr.names.answer_items import Form
+    from fgvr.names.label_space import Merge
 
     Ids = npt.NDArray[np.int64]
 
@@ -218,7 +218,7 @@ def token_limit(asked: Label, listed: int = 1) -> str:
 def _merge(config: Label) -> Merge | None:
     """Unites names that mean one thing, as `label.merge_similarity` says; the model is loaded where it is needed."""
     from fgvr.metrics.semantic import SentenceBert
-    from fgvr.mllm.merging import merge_aliases
+    from fgvr.names.merging import merge_aliases
 
     similarity = config.merge_similarity
     if similarity is None:
@@ -253,7 +253,7 @@ class NameStage(Stage):
 
     def form(self, config: Config) -> Form:
         """How the answers were asked for: one label each in free words where it is not said otherwise."""
-        from fgvr.mllm.answer_items import Form
+        from fgvr.names.answer_items import Form
 
         return Form()
 
@@ -263,7 +263,7 @@ class NameStage(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """How names are read out of answers, and which of them are one."""
-        from fgvr.mllm.answers import READER
+        from fgvr.names.answers import READER
 
         form = self.form(run.config)
         merge = _merge_identity(run.config.label) if self.merges else None
@@ -279,9 +279,8 @@ class NameStage(Stage):
         from cluster.stage import StageSummary
         from fgvr import tables
         from fgvr.failures import Failures
-        from fgvr.mllm.aliases import read_aliases, write_aliases
-        from fgvr.mllm.label_rows import count_items, label_rows
-        from fgvr.mllm.label_space import build_label_space
+        from fgvr.names.aliases import read_aliases, write_aliases
+        from fgvr.names.label_space import build_label_space, count_items, label_rows
 
         answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
         # All columns: a table that an earlier version made has no `cut`.
@@ -317,7 +316,7 @@ class Labels(NameStage):
     def check(self, config: Config) -> None:
         """Read the aliases that were given and find the model that unites names; each raises its own error."""
         from fgvr.metrics.semantic import find_sentence_model
-        from fgvr.mllm.aliases import read_aliases
+        from fgvr.names.aliases import read_aliases
 
         source, images = config.ingest.source, config.label.images
         if isinstance(source, FolderSource) and source.class_from == "none" and images.per_class is not None:
@@ -336,7 +335,7 @@ class Labels(NameStage):
 
     def form(self, config: Config) -> Form:
         """As `label.listed` and `label.answer` say."""
-        from fgvr.mllm.answer_items import Form
+        from fgvr.names.answer_items import Form
 
         return Form(config.label.listed, config.label.answer == "structured")
 
@@ -380,7 +379,7 @@ def note_cut_answers(summary: StageSummary, limit: str) -> None:
         summary: of the stage, with the count among its metrics.
         limit: what cut them off, as "label.max_tokens = 32".
     """
-    from fgvr.token_counts import CUT_ANSWERS
+    from fgvr.part_worker import CUT_ANSWERS
 
     count = int(summary.metrics.get(CUT_ANSWERS, 0))
     if count:

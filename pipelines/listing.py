@@ -1,7 +1,7 @@
 """Which listing of a source counts in a run: the first one, or one that was made when its photos had been replaced.
 
 A listing is made once and kept, since new files would give all images new ids. But where photos were replaced under
-their names (`fgvr.datasets.marks`), what was computed from them is of other photos: they are listed anew, which makes
+their names (`fgvr.sources.marks`), what was computed from them is of other photos: they are listed anew, which makes
 another samples table, and so another table of everything that is made of it.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 from cluster.fingerprint import fingerprint_of
 from fgvr import storage
 from fgvr.config.data import Ingest
-from fgvr.datasets import marks
 from fgvr.failures import shown_uri
+from fgvr.sources import marks
 from fgvr.tables import MANIFEST
 from pipelines.stage import Run
 

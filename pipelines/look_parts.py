@@ -13,8 +13,8 @@ from cluster.stage import StageFolder, StageSummary, token_metrics
 from fgvr import tables
 from fgvr.failures import Failures
 from fgvr.mllm.look_worker import part_rows
+from fgvr.part_worker import token_totals
 from fgvr.tables import Table
-from fgvr.token_counts import token_totals
 from pipelines.stage import Run
 
 

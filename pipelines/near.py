@@ -3,7 +3,7 @@
     python pipelines/near.py --near.loss proden --near.epochs 200 --near.workers.num_workers 2
 
 The table has one row per discovery image: its candidates, what the trained model makes of them, and the heaviest
-one. Beside it: `model/` (classifies any image into the label space; fgvr.classifier), `history.json`. The best epoch
+one. Beside it: `model/` (classifies any image into the label space; fgvr.models.infer), `history.json`. The best epoch
 on held-out images is kept where `near.validation_share` holds some out, else the last one.
 """
 
@@ -88,7 +88,7 @@ class Near(TrainStage):
 
     def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
         """Which of its candidates each image is."""
-        from fgvr.candidate_table import disambiguate
+        from fgvr.candidates.sets import disambiguate
         from fgvr.training.prompt_data import read_weights
 
         return disambiguate(run.table("candidates").read(), read_weights(checkpoint))
@@ -101,9 +101,8 @@ class Near(TrainStage):
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
     """Share of right labels after training among images whose true name is known; empty where none is."""
-    from fgvr.candidates import NONE
-    from fgvr.label_truth import true_label_ids
-    from fgvr.mllm.label_space import read_label_space
+    from fgvr.candidates.sets import NONE
+    from fgvr.names.label_space import read_label_space, true_label_ids
 
     space = read_label_space(labels).labels
     names = samples.take(rows["image_id"].to_numpy(), ["class_name"])["class_name"].to_pylist()

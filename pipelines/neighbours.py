@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cluster.parts import PartJob
     from cluster.stage import StageFolder, StageSummary
     from fgvr.config import Config
-    from fgvr.discovery_neighbours import Flags, Layout
     from fgvr.neighbours import Neighbours, Plan, Size, Wanted
+    from fgvr.neighbours.discovery import Flags, Layout
     from fgvr.neighbours.machine import Machine
     from fgvr.neighbours.search_worker import SearchTask
     from fgvr.tables import Table
@@ -100,7 +100,7 @@ class SearchStage(Stage):
 
     def find(self, run: Run) -> tuple[Neighbours, Flags]:
         """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
-        from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
+        from fgvr.neighbours.discovery import discovery_vectors, labelled_neighbours
 
         among, embeddings, k = self.among(run), run.table("embeddings"), self.k(run.config)
         if self.names(run):
@@ -122,7 +122,7 @@ class SearchStage(Stage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Vectors into files, then all parts of all shards, then their merge."""
-        from fgvr.discovery_neighbours import streamed_layout
+        from fgvr.neighbours.discovery import streamed_layout
 
         among, embeddings = self.among(run), run.table("embeddings")
         who = streamed_layout(embeddings, among.ids, among.labelled, among.photos)
@@ -140,7 +140,7 @@ class SearchStage(Stage):
 def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighbours, Flags]:
     import numpy as np
 
-    from fgvr.discovery_neighbours import from_rows, streamed_layout
+    from fgvr.neighbours.discovery import from_rows, streamed_layout
     from fgvr.neighbours.search_worker import read_neighbours
 
     parts = [read_neighbours(part, k) for part in table.batches(["neighbour_ids", "neighbour_scores"])]
@@ -264,8 +264,8 @@ class _Work:
         """Vectors of the queries and of each shard as files that workers map into memory."""
         import numpy as np
 
-        from fgvr.discovery_neighbours import vector_blocks
-        from fgvr.neighbours.vector_files import write
+        from fgvr.neighbours.discovery import vector_blocks
+        from fgvr.neighbours.search_worker import write
 
         ready = self.folder.path(FILES, READY)
         if storage.exists(ready):

@@ -9,9 +9,9 @@ from typing import Any
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from fgvr.datasets.shards import numbered
-from fgvr.safe_text import masked
-from fgvr.storage_refusals import StorageRefused, told
+from fgvr.redact import masked
+from fgvr.sources.shards import numbered
+from fgvr.storage_errors import StorageRefused, told
 from pipelines.stage import Stage, model_of
 
 log = logging.getLogger(__name__)

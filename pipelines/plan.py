@@ -15,13 +15,13 @@ import numpy as np
 
 from fgvr.config import Config
 from fgvr.config.data import DRAWN
-from fgvr.datasets import read_source
-from fgvr.images import ImageError, read_image
+from fgvr.images.read import ImageError, read_image
 from fgvr.mllm.backend import Size
 from fgvr.mllm.request_tokens import PHOTO, image_tokens
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.prices import SHIPPED, read_prices
 from fgvr.report.results import StageResult
+from fgvr.sources.source import read_source
 from fgvr.tables import Table
 from pipelines import room
 from pipelines.asks import Ask, Load, asks, naming_all

@@ -188,7 +188,7 @@ def _class_names(run: Run) -> list[str]:
     """What the images may show."""
     import pyarrow.compute as pc
 
-    from fgvr.mllm.label_space import read_label_space
+    from fgvr.names.label_space import read_label_space
 
     if tuple(Questions().reads(run)) == ("labels",):
         return list(read_label_space(run.table("labels")).labels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.stage_clock import StageClock
+from cluster.stage_files import StageClock
 from fgvr import tables
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider

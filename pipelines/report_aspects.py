@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from fgvr.analysis.class_sums import ClassSums
-    from fgvr.report.aspect_pictures import AspectCard, AspectPictures
+    from fgvr.evaluation.aspects import ClassSums
     from fgvr.report.aspects import AspectFacts, Overhead
+    from fgvr.report.pictures import AspectCard, AspectPictures
     from fgvr.tables import Table
 
     Ids = npt.NDArray[np.int64]
@@ -71,7 +71,7 @@ def aspect_sample(run: Run) -> AspectSample:
     """Draw it; empty where no image has a class target and answers."""
     import pyarrow.compute as pc
 
-    from fgvr.analysis.class_sums import halves
+    from fgvr.evaluation.aspects import halves
 
     rows = run.table("makd").read(["image_id", "label_id", "held_out", "aspects"])
     rows = rows.filter(pc.and_(rows["aspects"], pc.is_valid(rows["label_id"])))
@@ -96,11 +96,9 @@ def aspect_sample(run: Run) -> AspectSample:
 
 def aspect_report(run: Run, *, with_base: bool) -> tuple[AspectFacts, AspectPictures]:
     """Numbers and drawings; `with_base`: the student without aspects was trained, too."""
-    from fgvr.analysis.agreement import compare_aspects
-    from fgvr.analysis.leave_one_out import leave_one_out
-    from fgvr.analysis.projection import project
-    from fgvr.report.aspect_pictures import AspectPictures, answer_pairs, choose_cards, class_dots
+    from fgvr.evaluation.aspects import compare_aspects, leave_one_out, project
     from fgvr.report.aspects import Names, aspect_facts
+    from fgvr.report.pictures import AspectPictures, answer_pairs, choose_cards, class_dots
 
     config, images = run.config, aspect_sample(run)
     model = json.loads(storage.read_bytes(run.table("makd").path("model", "model.json")))
@@ -134,7 +132,7 @@ def aspect_report(run: Run, *, with_base: bool) -> tuple[AspectFacts, AspectPict
 
 def _answers(aspects: Table, images: AspectSample, classes: int, questions: int) -> tuple[ClassSums, Answers]:
     """Sums over all images, and the answers [J, Q] of the judged ones: the table is read once, part by part."""
-    from fgvr.analysis.class_sums import ClassSums
+    from fgvr.evaluation.aspects import ClassSums
 
     sums = ClassSums(classes, questions)
     judged = np.full((len(images.judged), questions), np.nan, dtype=np.float32)
@@ -170,18 +168,16 @@ def _p_yes(rows: pa.Table, questions: int) -> tuple[Ids, Answers]:
 
 def _cards(samples: Table, ids: Ids, limits: ImageLimits) -> list[AspectCard]:
     """Cards without answers, in the order of `ids`."""
-    from fgvr.report.aspect_pictures import AspectCard
     from fgvr.report.cards import file_name
-    from fgvr.report.thumbnails import thumbnail
+    from fgvr.report.pictures import AspectCard, thumbnail
 
     rows = samples.take(ids, ["uri"])["uri"].to_pylist()
     return [AspectCard(file_name(uri), *thumbnail(uri, limits), class_name="", pairs=[]) for uri in rows]
 
 
 def _overhead(run: Run, *, with_base: bool) -> Overhead:
+    from fgvr.models.student import build_student, load_student
     from fgvr.report.aspects import Overhead
-    from fgvr.students.architecture import build_student
-    from fgvr.students.folder import load_student
 
     spec, student = load_student(storage.fetch_folder(run.table("makd").path("model")))
     plain = build_student(replace(spec, questions=()))

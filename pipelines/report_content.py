@@ -11,18 +11,17 @@ from datetime import UTC, datetime
 import numpy as np
 
 from fgvr import storage
-from fgvr.candidate_table import read_sets
-from fgvr.candidates import NONE, coverage
+from fgvr.candidates.agreement import Agreement, truth_in_words
+from fgvr.candidates.sets import NONE, coverage, read_sets
 from fgvr.config import Discovery
 from fgvr.config.run import Method
-from fgvr.label_agreement import Agreement, truth_in_words
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import NameEncoder, nearest_names
-from fgvr.mllm.label_space import read_label_space
-from fgvr.omissions import sentences
+from fgvr.names.label_space import read_label_space
 from fgvr.report.cards import ExampleRows, build_cards
-from fgvr.report.content import ImageCard, ReportContent
+from fgvr.report.page import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
+from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
 from pipelines.compared import Compared
 from pipelines.stage import Run

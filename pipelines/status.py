@@ -18,8 +18,8 @@ from cluster.progress import duration
 from cluster.run_status import FINISHED, RUNNING, RunStatus, StageStatus, run_status
 from fgvr.errors import UserError
 from fgvr.failures import Failures, table_place
-from fgvr.omissions import sentences
-from fgvr.safe_text import MASK, masked_tree, safe
+from fgvr.redact import MASK, masked_tree, safe
+from fgvr.sources.omissions import sentences
 
 
 def as_json(status: RunStatus) -> str:

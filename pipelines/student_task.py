@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fgvr.clip.classifier import ClassFeatures
-    from fgvr.students.architecture import StudentSpec
+    from fgvr.models.student import StudentSpec
     from fgvr.training.assemble import TrainingSet
     from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import ClassTargets
@@ -70,7 +70,7 @@ def check_student(config: Config) -> None:
         StudentError: timm does not have the backbone.
         ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach; or the aspects are of other images.
     """
-    from fgvr.students.architecture import build_student
+    from fgvr.models.student import build_student
 
     settings = config.makd
     if settings.alpha > 0 and settings.aspect_targets == "mllm" and config.aspects.split != settings.split:
@@ -129,7 +129,7 @@ def learned_rows(run: Run) -> pa.Table:
 
     Raises ConfigError where there are none.
     """
-    from fgvr.splits import first_of
+    from fgvr.sampling import first_of
     from fgvr.tables import rows_among
     from fgvr.training.assemble import class_rows
 
@@ -193,7 +193,7 @@ def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> Stud
 
 def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:
     """The configured student with these outputs; raises StudentError for a backbone that timm does not have."""
-    from fgvr.students.architecture import StudentSpec, timm_preprocess
+    from fgvr.models.student import StudentSpec, timm_preprocess
 
     preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize)
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fgvr.students.architecture import StudentSpec
+    from fgvr.models.student import StudentSpec
     from fgvr.tables import Table
 
     Ids = npt.NDArray[np.int64]
@@ -103,7 +103,7 @@ def find_teacher(settings: Makd) -> StudentModel | None:
         ConfigError: there is no trained student, or it is damaged.
     """
     from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
-    from fgvr.students.folder import load_student
+    from fgvr.models.student import load_student
 
     if isinstance(settings.distillation, NoDistillation) or asks_mllm(settings):
         return None

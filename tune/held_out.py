@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
-from fgvr.candidates import NONE
+from fgvr.candidates.sets import NONE
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.training.prompt import train_near
 from fgvr.training.prompt_data import NearJob
@@ -41,7 +41,7 @@ MEANING = (
     "mean share of the votes for the predicted label on discovery images held out of training, where an image's own "
     "MLLM label and those of its 10 nearest images have a vote each; no true label has a part in it"
 )
-VOTERS = 10  # nearest other images, as in fgvr.label_agreement
+VOTERS = 10  # nearest other images, as in fgvr.candidates.agreement
 SHARE = 0.25  # of the labelled images is held out …
 MOST = 5000  # … but no more than make the score's standard error 0.007
 AT_ONCE = 2**24  # images × names scored at once

@@ -15,8 +15,8 @@ from typing import Any
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
+from fgvr.models.student import StudentSpec
 from fgvr.precision import of_workers
-from fgvr.students.architecture import StudentSpec
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.student import RECIPE, train_student
@@ -25,8 +25,7 @@ from pipelines.makd import TEACHER_FOLDER
 from pipelines.stage import Run
 from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
-from tune.spaces import Space, makd_space
-from tune.stage_sweep import Objective, Training
+from tune.spaces import Objective, Space, Training, makd_space
 
 OBJECTIVE = Objective(
     metric="validation_top1",
@@ -39,7 +38,7 @@ EXAMPLES_FILE = "examples"
 
 @dataclass(frozen=True)
 class MakdSweep:
-    """Sweeps the student with aspects; see `tune.stage_sweep.StageSweep`.
+    """Sweeps the student with aspects; see `tune.spaces.StageSweep`.
 
     Attributes:
         spec: the student with all questions that were asked.

@@ -12,15 +12,14 @@ import numpy.typing as npt
 from ray.tune.search.sample import Categorical
 
 from fgvr import storage, tables
-from fgvr.candidate_methods import candidate_sets, most_neighbours, used_neighbours
-from fgvr.candidate_table import candidate_rows
-from fgvr.candidates import NONE
+from fgvr.candidates.methods import candidate_sets, most_neighbours, used_neighbours
+from fgvr.candidates.sets import NONE, candidate_rows
 from fgvr.clip.source import find_clip, pinned
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
-from fgvr.discovery_neighbours import discovery_vectors, labelled_neighbours
-from fgvr.mllm.label_space import read_label_space
+from fgvr.names.label_space import read_label_space
 from fgvr.neighbours import Neighbours
+from fgvr.neighbours.discovery import discovery_vectors, labelled_neighbours
 from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
@@ -28,8 +27,7 @@ from fgvr.training.prompt_data import NearJob
 from pipelines import candidates
 from pipelines.stage import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
-from tune.spaces import Space, near_space
-from tune.stage_sweep import Objective, Training
+from tune.spaces import Objective, Space, Training, near_space
 
 OBJECTIVE = Objective(metric=METRIC, meaning=MEANING, of="last")
 HELD_OUT_FILE, LEARNED_FILE = "held_out.npz", "learned.npz"
@@ -66,7 +64,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class NearSweep:
-    """Sweeps prompt learning; see `tune.stage_sweep.StageSweep`.
+    """Sweeps prompt learning; see `tune.spaces.StageSweep`.
 
     Attributes:
         labels: table of the discovery images' labels.

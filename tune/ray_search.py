@@ -18,10 +18,9 @@ from fgvr import storage
 from fgvr.errors import UserError
 from tune.early_stop import MarkingAsha
 from tune.room import TRIAL_CPUS
-from tune.stage_sweep import EPOCH, Objective
-from tune.trial import TrialPlan, run_trial
+from tune.spaces import EPOCH, Objective
 from tune.trial_outcomes import TrialOutcome, epochs_of, score_of
-from tune.trial_runs import TrialRuns, cause
+from tune.trials import TrialPlan, TrialRuns, cause, run_trial
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from pipelines.stage import Run
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext
-    from tune.stage_sweep import StageSweep
+    from tune.spaces import StageSweep
     from tune.trial_outcomes import TrialOutcome
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,8 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
     from tune.ray_search import Search, search
     from tune.room import find_room
     from tune.spaces import describe, start_of
-    from tune.trial import TrialPlan
     from tune.trial_outcomes import ranked
-    from tune.trial_runs import TrialRuns
+    from tune.trials import TrialPlan, TrialRuns
 
     context, stage = tables.context, options.stage
     workers = context.config.near.workers if stage == "near" else context.config.makd.workers

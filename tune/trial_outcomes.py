@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fgvr.config import Config, to_yaml
-from tune.spaces import with_values
-from tune.stage_sweep import EPOCH, Objective
+from tune.spaces import EPOCH, Objective, with_values
 
 BEST_FILE, TRIALS_FILE = "best.yaml", "trials.csv"
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.grocery.questions import SUBJECT, read_table
 from fgvr.config.data import LayoutSource
-from fgvr.datasets import read_source
 from fgvr.errors import UserError
+from fgvr.sources.source import read_source
 
 
 def is_discovery(path: str) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.harness import DATA
 from fgvr.config.data import LayoutSource
-from fgvr.datasets import read_source
+from fgvr.sources.source import read_source
 
 SIZE: Final = 64
 """Side of what the models see, pixels."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from fgvr.baselines.expert import Subject
+from fgvr.baselines.finer_findr import Subject
 
 SUBJECT: Final = Subject("grocery", "product", "grocer")
 """What the photos show, for FiNDR's prompt."""

@@ -51,7 +51,7 @@ from benchmarks.papers.data_sets import DEMO_FOLDER, LISTING
 from fgvr.config.near import LISTED_PROMPT
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.scene import HABITATS
-from fgvr.mllm.listed import listed_names
+from fgvr.names.listed import listed_names
 
 LISTED: Final = 3
 PROMPT: Final = LISTED_PROMPT.replace("{k}", str(LISTED))

@@ -19,7 +19,7 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError, build
 from fgvr.config.data import BirdScenesSource
 from fgvr.config.tree import merge
-from fgvr.evaluation import names_of
+from fgvr.evaluation.images import names_of
 from fgvr.metrics.classification import top1_hits
 from pipelines.detect import METRICS_FILE, check_detection
 from pipelines.infer import image_ids

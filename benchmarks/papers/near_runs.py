@@ -18,7 +18,7 @@ from fgvr.config import Config, build
 from fgvr.config.data import FieldGuideSource
 from fgvr.config.tree import merge
 from fgvr.errors import user_error_in
-from fgvr.evaluation import choose_images, names_of, readable
+from fgvr.evaluation.images import choose_images, names_of, readable
 from fgvr.metrics.scores import METRICS, score
 from fgvr.metrics.semantic import SentenceBert
 from fgvr.report.costs import method_costs

@@ -23,8 +23,6 @@ from benchmarks import harness
 from fgvr.config import Config, ImageLimits, load_config
 from fgvr.config.data import BirdScenesSource
 from fgvr.config.detect import Detect
-from fgvr.datasets import read_source
-from fgvr.datasets.coco import COCO_ID, coco_files
 from fgvr.demo.bird_scenes import scene_aspects
 from fgvr.demo.questions import QUESTIONS
 from fgvr.detection.coco import CocoImage, CocoSet
@@ -33,6 +31,8 @@ from fgvr.detection.examples import DetectionExamples
 from fgvr.detection.model import AspectDetector, DetectorSpec, save_detector
 from fgvr.detection.training import DetectionJob, train_detector
 from fgvr.detection.worker import DetectSettings, DetectWorker, detections_of
+from fgvr.sources.coco import COCO_ID, coco_files
+from fgvr.sources.source import read_source
 from fgvr.training.reporter import LocalReporter
 
 ROWS = ("without aspects", "with aspects", "untrained", "shuffled")

@@ -8,8 +8,8 @@ Rows of the table:
 
 1. `second call`: that name. `its words in the prose`: what is left of it without words that the answer does not hold:
    what any reader of the prose can get, however clever. Stanford Cars' second call was told to add body style and year.
-2. `prose`: the name that `fgvr.mllm.answers` reads from the same prose.
-3. `merged at t`: after alias merging (`fgvr.mllm.merging`) from cosine t on. t of a set is chosen on the two others:
+2. `prose`: the name that `fgvr.names.answers` reads from the same prose.
+3. `merged at t`: after alias merging (`fgvr.names.merging`) from cosine t on. t of a set is chosen on the two others:
    the highest mean cACC among the t at which no two of their true class names merge and sACC falls by no more than 0.5.
 
 sACC is that of all-MiniLM-L6-v2; an answer without a name scores 0.
@@ -30,9 +30,8 @@ import numpy.typing as npt
 from benchmarks import harness
 from fgvr.metrics.clustering import match_clusters
 from fgvr.metrics.semantic import NameEncoder, SentenceBert, sacc_scores
-from fgvr.mllm.alias_pairs import NameUse
-from fgvr.mllm.label_space import build_label_space
-from fgvr.mllm.merging import merge_aliases
+from fgvr.names.label_space import build_label_space
+from fgvr.names.merging import NameUse, merge_aliases
 
 THRESHOLDS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
 ALLOWED_LOSS = 0.5  # of sACC

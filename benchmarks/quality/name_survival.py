@@ -3,7 +3,7 @@
     python -m benchmarks.quality.name_survival [--failures]
 
 Every class name of every preset (`names/presets.txt`) and a list of product names (`names/products.txt`) is put into
-phrases in which real models answer, and read again with `fgvr.mllm.answers.clean_answer`. The table says for each
+phrases in which real models answer, and read again with `fgvr.names.answers.clean_answer`. The table says for each
 phrase how many names did not come back; `--failures` lists every pair that did not, with what came out. Case and a
 leading article do not count. No name and no phrase has a rule of its own in the package: what fails stands in the list.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import harness
-from fgvr.mllm.answers import clean_answer
+from fgvr.names.answers import clean_answer
 from fgvr.schemas import Failure
 
 NAMES = Path(__file__).parent / "names"

@@ -25,16 +25,16 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import harness
-from cluster.beats import beating
+from cluster.heartbeat import beating
 from fgvr import schemas, tables
 from fgvr.clip.classifier import ClassFeatures
+from fgvr.clip.vectors import read_vectors
 from fgvr.config.data import TableSource
-from fgvr.datasets import read_source
-from fgvr.embeddings import read_vectors
-from fgvr.evaluation import choose_images, names_of
+from fgvr.evaluation.images import choose_images, names_of
 from fgvr.losses.makd import aspect_counts
 from fgvr.mllm.openai_server.cache import ReplyCache
-from fgvr.splits import split_ids
+from fgvr.sampling import split_ids
+from fgvr.sources.source import read_source
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
 from fgvr.training.examples import Examples, MappedUris

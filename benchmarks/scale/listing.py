@@ -88,7 +88,7 @@ def work(folder: Path, kind: str) -> None:
     """What the stage does with a source; answers with the peak, MiB."""
     from fgvr import tables
     from fgvr.config.data import FolderSource, Ingest, TableSource
-    from fgvr.datasets import read_source
+    from fgvr.sources.source import read_source
 
     source = FolderSource(path="s3://photos") if kind == "bucket" else TableSource(path=str(folder / "list.csv"))
     listed = read_source(source, str(folder))

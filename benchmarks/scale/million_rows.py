@@ -37,14 +37,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import harness
-from cluster.beats import beating
 from cluster.console import show_progress
+from cluster.heartbeat import beating
 from cluster.run import open_run
 from fgvr.config import Config, build
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import SPECIES
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from pipelines.stage import Run
 
 STAGES = {

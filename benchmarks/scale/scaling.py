@@ -35,7 +35,7 @@ from PIL import Image
 
 from benchmarks import harness
 from benchmarks.demo_models.drawings import write_birds
-from cluster.beats import beating
+from cluster.heartbeat import beating
 from cluster.parts import PartJob, run_parts
 from cluster.session import ray_session
 from fgvr import schemas, tables

@@ -37,9 +37,8 @@ from PIL import Image
 from benchmarks import harness
 from fgvr.config import ImageLimits
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
-from fgvr.infer_worker import InferSettings, InferWorker
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import load_student, save_student
+from fgvr.models.infer import InferSettings, InferWorker
+from fgvr.models.student import StudentSpec, build_student, load_student, save_student, timm_preprocess
 
 BATCH, WAYS = 32, ("ours", "Pillow, draft", "DataLoader, no worker", "DataLoader, 1 worker", "read_images")
 PART = 4 * BATCH  # of our worker, which makes its own batches in it

@@ -4,12 +4,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.embedding --photos ~/photos     # real ones, cut and resized to that
     python3.12 -m benchmarks.speed.embedding --towers --device cuda  # needs torch only
 
-Preprocessing: JPEG files (quality 92) to a CLIP's input tensor, by `fgvr.images.read_image` as EmbedWorker calls it, by
-Pillow's decoder in full size, and by Pillow's at the smallest scale that holds the input (`Image.draft`), which is the
-least that a plain loop takes; the CLIP's own transform follows in all. CPU seconds of one thread, the ways take turns,
-medians of `--repeat` rounds, ratios of Pillow's ways to ours. The cosines are those of a photo's features by ours, and
-by draft, to those of full decoding, the least over all photos; next to them the mean one of different photos, since a
-CLIP with random weights tells photos apart less than a trained one.
+Preprocessing: JPEG files (quality 92) to a CLIP's input tensor, by `fgvr.images.read.read_image` as EmbedWorker calls
+it, by Pillow's decoder in full size, and by Pillow's at the smallest scale that holds the input (`Image.draft`),
+which is the least that a plain loop takes; the CLIP's own transform follows in all. CPU seconds of one thread, the
+ways take turns, medians of `--repeat` rounds, ratios of Pillow's ways to ours. The cosines are those of a photo's
+features by ours, and by draft, to those of full decoding, the least over all photos; next to them the mean one of
+different photos, since a CLIP with random weights tells photos apart less than a trained one.
 
 Towers: image features of random pixels with random weights, bf16 autocast on CUDA, fp32 on a CPU; images a second.
 `benchmarks/speed/ray_overhead.py` measures the stage around all this.
@@ -88,7 +88,7 @@ def preprocessing(args: argparse.Namespace, report: harness.Report) -> None:
     from fgvr.clip.model import ClipModel, load_clip
     from fgvr.clip.source import ClipSource
     from fgvr.config import Clip, ImageLimits
-    from fgvr.images import read_image
+    from fgvr.images.read import read_image
 
     name = "ViT-B-16-quickgelu"
     network, _, transform = open_clip.create_model_and_transforms(name)

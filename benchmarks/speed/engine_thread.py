@@ -28,11 +28,11 @@ from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.config.models import VllmBackend
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
-from fgvr.images import read_image
-from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
+from fgvr.images.read import read_image
 from fgvr.mllm.backend import AspectTask, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation
+from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker
 from fgvr.mllm.vllm_engine.engine import VllmEngine
 
 PROMPT = "Provide a best fine-grained class label for this image."

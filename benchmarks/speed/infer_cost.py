@@ -6,7 +6,7 @@ Drawn birds as files of 64 px and the demo's student (`test_byobnet`, random wei
 all is fixed cost.
 
 - `infer`: `pipelines/infer.py` in an empty run folder, with Ray, MLflow and the listing of the photos;
-- `worker`: `fgvr.infer_worker.InferWorker`, the worker of that command, called in a plain loop over the same files.
+- `worker`: `fgvr.models.infer.InferWorker`, the worker of that command, called in a plain loop over the same files.
 
 Counted are CPU seconds of all processes of a command from its start to its end, seconds, and the peak of their memory.
 """
@@ -52,7 +52,7 @@ def classify(folder: Path) -> None:
 
     from fgvr import tables
     from fgvr.config import ImageLimits
-    from fgvr.infer_worker import InferSettings, InferWorker
+    from fgvr.models.infer import InferSettings, InferWorker
 
     files = sorted(str(file) for file in (folder / "photos").iterdir())
     made = InferWorker(InferSettings(str(folder / "student"), ImageLimits(), device="cpu", threads=1))
@@ -66,8 +66,7 @@ def prepare(folder: Path, images: int) -> None:
     """Photos and a student."""
     from benchmarks.demo_models.drawings import write_birds
     from fgvr.demo.species import SPECIES
-    from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-    from fgvr.students.folder import save_student
+    from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 
     write_birds(folder / "photos", images)
     labels = tuple(species.name for species in SPECIES)

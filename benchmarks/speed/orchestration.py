@@ -29,13 +29,11 @@ from fgvr.config import Config, build
 from fgvr.config.base import Workers
 from fgvr.demo.field_guide import write_field_guide
 from fgvr.demo.species import SPECIES
-from fgvr.infer_worker import InferSettings, InferWorker
-from fgvr.mllm.label_rows import count_items, label_rows
-from fgvr.mllm.label_space import build_label_space
 from fgvr.mllm.label_worker import LabelWorker
+from fgvr.models.infer import InferSettings, InferWorker
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
+from fgvr.names.label_space import build_label_space, count_items, label_rows
 from fgvr.part_worker import PartWorker
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
 from fgvr.tables import Table
 
 WAYS = ("loop", "pipeline")

@@ -31,7 +31,7 @@ from benchmarks import harness
 from benchmarks.speed.student_plain import plain_batches
 from benchmarks.speed.student_training import job_of, measure
 from benchmarks.speed.turns import Turn
-from fgvr.crops import TRIES, crop_box
+from fgvr.images.pixels import TRIES, crop_box
 from fgvr.training.student_data import StudentJob, open_student_data
 
 STREAM_BLOCK = 32

@@ -36,7 +36,7 @@ from benchmarks.speed.student_plain import PlainLoop
 from benchmarks.speed.turns import Turn
 from fgvr.config import ImageLimits, Makd
 from fgvr.demo.samples import class_of
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.models.student import StudentSpec, build_student, timm_preprocess
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import StudentTrainer, train_student

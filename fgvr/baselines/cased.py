@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.baselines.caption_words import candidate_words, caption_words
-from fgvr.infer_worker import TOP, Row
+from fgvr.baselines.vocabularies import candidate_words, caption_words
+from fgvr.models.infer import TOP, Row
 from fgvr.neighbours import Vectors, nearest
 
 Floats = npt.NDArray[np.float32]

@@ -35,7 +35,7 @@ class ClassFeatures:
 
     Attributes:
         labels: names of the C classes, by label id.
-        features: float32 [C, d], L2-normalised (those of fgvr.baselines.prototypes nearly so).
+        features: float32 [C, d], L2-normalised (those of fgvr.baselines.finer_findr nearly so).
         logit_scale: of the CLIP that they belong to.
     """
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fgvr.clip.model import load_clip
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, ImageLimits
-from fgvr.crops import MIN_CROP, random_view
-from fgvr.embeddings import embedding_rows
-from fgvr.images import ImageError, read_image
+from fgvr.config.models import SimulatedVectors
+from fgvr.images.pixels import MIN_CROP, random_view
+from fgvr.images.prefetch import read_ahead
+from fgvr.images.read import ImageError, read_image
+from fgvr.mllm.label_worker import PictureReader
 from fgvr.precision import Precision
-from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
+from fgvr.simulation import generator, kind_of
+
+log = logging.getLogger(__name__)
+
 
 Row = tuple[int, str]  # image_id, uri
 
@@ -95,3 +104,37 @@ class EmbedWorker:
         views = [random_view(image, size, (self.seed, image_id, n), self.min_crop) for n in range(self.views)]
         images = views or [image]
         return torch.stack([self.clip.preprocess(picture) for picture in images])
+
+
+# In place of the embed stage's CLIP: images are read and decoded, and their vectors are made up.
+
+Vector = npt.NDArray[np.float32]
+
+
+class SimulatedEmbedWorker:
+    """A PartWorker that computes the embeddings schema without a model; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, *, vectors: SimulatedVectors, limits: ImageLimits, threads: int = 2) -> None:
+        """`threads` read and decode."""
+        log.warning("embed.vectors.kind = simulated: NO CLIP IS USED, every vector is made up")
+        self.vectors, self.limits, self.threads = vectors, limits, threads
+        self._centre = lru_cache(4096)(self._centre_of)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """One embeddings row for each row of `image_id`, `uri`; images that cannot be read are rows with an error."""
+        features = np.zeros((rows.num_rows, self.vectors.dim), np.float32)
+        reader = PictureReader(rows["uri"].to_pylist(), self.limits, threads=self.threads)
+        for place, picture in reader:
+            features[place] = self.vector(picture.content_id)
+        failures: list[Failure | None] = [reader.failures.get(place) for place in range(rows.num_rows)]
+        return embedding_rows(rows["image_id"].to_numpy(), features, failures)
+
+    def vector(self, content_id: str) -> Vector:
+        """The L2-normalised vector of an image: the centre of its kind and what is its own, float32 [dim]."""
+        config = self.vectors
+        own = generator("vector", config.seed, content_id).standard_normal(config.dim, np.float32)
+        vector = self._centre(kind_of(content_id, config.names, config.seed)) + config.spread * own
+        return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+    def _centre_of(self, kind: int) -> Vector:
+        return generator("centre", self.vectors.seed, kind).standard_normal(self.vectors.dim, np.float32)

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.clip.classifier import ClassFeatures
-from fgvr.embeddings import read_vectors
-from fgvr.infer_worker import Row, prediction_rows
+from fgvr.clip.vectors import read_vectors
 from fgvr.models.base import Outputs
+from fgvr.models.infer import Row, prediction_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

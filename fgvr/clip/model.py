@@ -1,4 +1,4 @@
-"""CLIP's image and text features through open_clip, with the model's own preprocessing and tokenizer."""
+"""In which precision the frozen towers run; features, logits, losses and learned vectors are fp32 everywhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 from fgvr.config.models import Clip
 from fgvr.mllm.vllm_engine.model_files import PICKLED
-from fgvr.precision import Precision, autocast, held
+from fgvr.precision import Precision, autocast, automatic, held
+
+
+def low_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would vary.
+
+    On a CPU that has them, `benchmarks/speed/coop.py --precision bf16` measures what it would bring.
+    """
+    return autocast(device, automatic(device))
+
+
+# CLIP's image and text features through open_clip, with the model's own preprocessing and tokenizer.
 
 TEXTS_AT_ONCE = 256
 _log = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from fgvr.clip.packing import Packing
 from fgvr.clip.prompt_layout import CONTEXT, PromptLayout, Tokenizer
-from fgvr.clip.text_tower import TextTower
+from fgvr.clip.text_tower import Packing, TextTower
 
 CONTEXT_STD = 0.02
 

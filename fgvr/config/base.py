@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from fgvr.config.tree import Basic, given_tree, merge, options
-from fgvr.safe_text import masked_tree
+from fgvr.redact import masked_tree
 
 RUNTIME_ONLY = "runtime only"
 """Marks a field, as `Annotated[int, RUNTIME_ONLY]`, that says where, how fast or how wide something runs: whatever its

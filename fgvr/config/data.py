@@ -17,7 +17,7 @@ IMAGE_ENDINGS: Final = (
     *(".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
-"""Those of `fgvr.image_formats.FORMATS`."""
+"""Those of `fgvr.images.formats.FORMATS`."""
 
 NO_PHOTOS: Final = (
     *("@eaDir", "@SynoResource", "*@SynoEAStream", "@Recycle", "@Recently-Snapshot", "@__thumb", "@tmp"),

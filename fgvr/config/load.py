@@ -28,12 +28,12 @@ from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, options
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
-from fgvr.safe_text import MASK, masked_tree
+from fgvr.redact import MASK, masked_tree
 from fgvr.text_files import decoded
 
 log = logging.getLogger(__name__)
 _LOST = re.compile(r"^\*{3}$|://\*{3}@|[?&;][\w.%-]+=\*{3}|(?:^|/)\*{3}(?=[/.?]|$)|KEY-----\*{3}")
-"""How `fgvr.safe_text.masked_tree` leaves a value that held a secret."""
+"""How `fgvr.redact.masked_tree` leaves a value that held a secret."""
 
 
 class ConfigError(UserError, ValueError):

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
-from fgvr.class_names import one_form
 from fgvr.errors import UserError
+from fgvr.names.spelling import one_form
 from fgvr.text_files import decoded
 
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.class_names import one_form
-from fgvr.mllm.spelling import spelling_key
+from fgvr.names.spelling import one_form, spelling_key
 
 
 def fold_name(name: str) -> str:

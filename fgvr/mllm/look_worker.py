@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, tables
-from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker, aspect_rows
 from fgvr.mllm.backend import Answer, AspectAnswer, MllmBackend
 from fgvr.mllm.backends import make_backend
-from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
-from fgvr.mllm.pictures import PictureReader
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker, PictureReader, answer_rows
+from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker, aspect_rows
 
 IMAGES_TOGETHER = 32
 """Decoded images kept from the words to the aspects."""

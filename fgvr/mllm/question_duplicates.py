@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fgvr.metrics.semantic import NameEncoder
-from fgvr.mllm.alias_pairs import name_words
+from fgvr.names.merging import name_words
 
 # By the words' forms in name_words: in the singular, with "doe" for does.
 _FUNCTION_WORDS = frozenset(

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fgvr import schemas, storage
-from fgvr.edited_csv import EditedCsvError, read_edited_csv
 from fgvr.errors import UserError
 from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.backend import Answer, Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
-from fgvr.mllm.reply_text import without_thoughts
-from fgvr.mllm.spelling import spelling_key
-from fgvr.text_files import decoded, lines
+from fgvr.names.reply import without_thoughts
+from fgvr.names.spelling import spelling_key
+from fgvr.text_files import EditedCsvError, decoded, lines, read_edited_csv
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from fgvr.mllm.answers import CUT_OFF
-from fgvr.mllm.reply_text import unwrap
+from fgvr.names.answers import CUT_OFF
+from fgvr.names.reply import unwrap
 from fgvr.schemas import Failure, Reason
 
 NOT_VISIBLE = "not visible"

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
-from fgvr.images import decode_image, read_image_bytes
+from fgvr.images.read import decode_image, read_image_bytes
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -26,8 +26,18 @@ import torch
 from torch import Tensor
 
 from fgvr.neighbours.found import NOBODY, Floats, Ids, Vectors, nobody
-from fgvr.neighbours.pairs import ROUNDING, best_columns, in_order, merged, pair_scores, row_scores
-from fgvr.neighbours.tiles import TILINGS, Candidates, TileProduct, Tiling
+from fgvr.neighbours.tiles import (
+    ROUNDING,
+    TILINGS,
+    Candidates,
+    TileProduct,
+    Tiling,
+    best_columns,
+    in_order,
+    merged,
+    pair_scores,
+    row_scores,
+)
 
 # Of a result's rounding to the type, relative.
 UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}

@@ -20,8 +20,8 @@ import numpy as np
 from fgvr.errors import UserError
 from fgvr.neighbours.exact import Product, exact, tensor
 from fgvr.neighbours.found import Floats, Ids, Vectors, nobody
-from fgvr.neighbours.pairs import in_order, row_scores
 from fgvr.neighbours.plan import TRAINING_ROUNDS, TRAINING_VECTORS
+from fgvr.neighbours.tiles import in_order, row_scores
 
 log = logging.getLogger(__name__)
 

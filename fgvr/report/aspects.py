@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fgvr.analysis.agreement import AspectAgreement
-from fgvr.analysis.class_sums import ClassSums, chance_bits, mutual_information
-from fgvr.analysis.leave_one_out import LeaveOneOut
+from fgvr.evaluation.aspects import AspectAgreement, ClassSums, LeaveOneOut, chance_bits, mutual_information
 
 BINS = 10
 """Of a histogram over the classes: tenths of p(yes)."""

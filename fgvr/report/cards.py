@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fgvr.archives.places import is_inside, name_of
 from fgvr.config.data import ImageLimits
-from fgvr.report.content import Candidate, ImageCard, Prediction
-from fgvr.report.thumbnails import thumbnail
+from fgvr.images.places import is_inside, name_of
+from fgvr.report.page import Candidate, ImageCard, Prediction
+from fgvr.report.pictures import thumbnail
 
 Ids = npt.NDArray[np.int64]
 Row = dict[str, Any]

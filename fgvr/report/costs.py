@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fgvr.part_worker import UNCOUNTED
 from fgvr.report.prices import Prices
 from fgvr.report.results import Costs, MethodCost, StageResult
-from fgvr.token_counts import UNCOUNTED
 
 IMAGES = 10_000
 """Images that inference is extrapolated to, as in the paper."""

@@ -1,12 +1,9 @@
-"""report.html: one self-contained page without scripts and without anything from outside.
-
-Labels come from a model and file names from strangers: Jinja2 escapes all of them, and the page's own
-Content-Security-Policy allows no script, should an escape ever be missing. Signatures of URLs do not reach the page.
-"""
+"""What report.html shows besides the numbers of metrics.json."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import cache
 
 import jinja2
@@ -14,11 +11,79 @@ import jinja2
 from fgvr.failures import remedy_of
 from fgvr.metrics.classification import fold_name
 from fgvr.metrics.scores import METRICS
-from fgvr.report import methods
-from fgvr.report.aspect_pictures import MAP_SIDE
-from fgvr.report.content import ReportContent
-from fgvr.report.results import MethodResult, StageResult, cost
-from fgvr.safe_text import masked_value
+from fgvr.redact import masked_value
+from fgvr.report import console
+from fgvr.report.pictures import MAP_SIDE, AspectPictures
+from fgvr.report.results import MethodResult, Results, StageResult, cost
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate label of an image with its weight before and after training (each sums to 1 over the set)."""
+
+    name: str
+    before: float
+    after: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says about an image; `score` is a softmax probability, None where the method has none."""
+
+    method: str
+    name: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageCard:
+    """A discovery image with all that happened to it.
+
+    Attributes:
+        title: its file name.
+        thumbnail: a data: URI, or "" where the image could not be read.
+        problem: why it could not, else "".
+        answer: the MLLM's answer as it gave it.
+        label: the name that it became; "" where none was left.
+        true_name: "" where unknown.
+        candidates: heaviest first.
+        predictions: one a method.
+    """
+
+    title: str
+    thumbnail: str
+    problem: str
+    answer: str
+    label: str
+    true_name: str
+    candidates: list[Candidate] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything on the page.
+
+    Attributes:
+        results: as in metrics.json.
+        facts: (what, value) pairs for the head of the page: models, data, settings.
+        images: example images.
+        created: date and time, as text.
+        aspects: drawings of the aspects.
+    """
+
+    results: Results
+    facts: list[tuple[str, str]]
+    images: list[ImageCard]
+    created: str
+    aspects: AspectPictures = field(default_factory=AspectPictures)
+
+
+# report.html: one self-contained page without scripts and without anything from outside.
+#
+# Labels come from a model and file names from strangers: Jinja2 escapes all of them, and the page's own
+# Content-Security-Policy allows no script, should an escape ever be missing. Signatures of URLs do not reach the
+# page.
 
 SHOWN_LABELS = 30
 SHOWN_ASPECTS = 12
@@ -38,7 +103,7 @@ def render(content: ReportContent) -> str:
             content=content,
             results=results,
             metrics=METRICS,
-            words=methods,
+            words=console,
             shown_labels=counts[:SHOWN_LABELS],
             hidden_labels=counts[SHOWN_LABELS:],
             most_frequent=max((count for _, count in counts), default=1),
@@ -67,7 +132,7 @@ def _failures(stages: list[StageResult]) -> list[tuple[str, str, int, str, str]]
             stage.name,
             reason,
             count,
-            "; ".join(filter(None, [methods.FAILURE_MEANINGS.get(reason, ""), remedy_of(reason)])),
+            "; ".join(filter(None, [console.FAILURE_MEANINGS.get(reason, ""), remedy_of(reason)])),
             stage.examples[reason].words() if reason in stage.examples else "",
         )
         for stage in stages

@@ -11,10 +11,9 @@ from typing import Any
 from fgvr.failures import Example, Failures, earliest
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.metrics.scores import METRICS, MethodScores
-from fgvr.part_worker import REMARKS
+from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
-from fgvr.token_counts import UNCOUNTED
 
 EVALUATION = "eval_"
 """Names of stages that predict for the evaluation only begin with this."""

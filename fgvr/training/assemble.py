@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
-from fgvr.splitmix import mixed as _mixed
+from fgvr.simulation import mixed as _mixed
 from fgvr.tables import Table, read_part, read_places, vectors
 from fgvr.training.examples import AspectAnswers, Examples, SampleUris
 from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, fraction_of, held_out, spread

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fgvr.crops import TRIES, crop_box
-from fgvr.images import ImageError
-from fgvr.read_ahead import read_ahead
-from fgvr.students.preprocess import Pixels, Preprocess
+from fgvr.images.pixels import TRIES, crop_box
+from fgvr.images.prefetch import read_ahead
+from fgvr.images.read import ImageError
+from fgvr.models.student import Pixels, Preprocess
 from fgvr.training.checkpoint import LeftOut
 from fgvr.training.image_store import ImageStore
 

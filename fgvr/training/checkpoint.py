@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fgvr.failure_limit import allowed_failures
-from fgvr.failures import Example, Failures
+from fgvr.failures import Example, Failures, allowed_failures
 from fgvr.schemas import Failure, Reason
 
 LAST, BEST, STATE_FILE, HISTORY_FILE = "last", "best", "state.pt", "history.json"

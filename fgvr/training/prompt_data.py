@@ -17,13 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.candidate_table import read_sets
-from fgvr.candidates import NONE
+from fgvr.candidates.sets import NONE, read_sets
 from fgvr.clip.classifier import NearModel
+from fgvr.clip.vectors import read_vectors
 from fgvr.config import Clip, Near
-from fgvr.embeddings import read_vectors
 from fgvr.errors import UserError
-from fgvr.mllm.label_space import read_label_space
+from fgvr.names.label_space import read_label_space
 from fgvr.tables import Table
 from fgvr.training.checkpoint import STATE_FILE, History, read_history, write_history
 from fgvr.training.reporter import share

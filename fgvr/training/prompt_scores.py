@@ -17,10 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.candidates import NONE
+from fgvr.candidates.sets import NONE
 from fgvr.clip.classifier import ClassFeatures
-from fgvr.clip.model import ClipModel
-from fgvr.clip.precision import low_precision
+from fgvr.clip.model import ClipModel, low_precision
 from fgvr.clip.prompt import PromptLearner, phrase_context, random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import disk_cache, storage
-from fgvr.archives.places import ParquetPlace, TarPlace, is_inside, parse
-from fgvr.lookalikes import local_lookalike
+from fgvr.images.places import ParquetPlace, TarPlace, is_inside, parse
+from fgvr.models.student import Pixels
 from fgvr.schemas import Failure, Reason
-from fgvr.storage_faults import is_full
-from fgvr.students.preprocess import Pixels
+from fgvr.sources.lookalikes import local_lookalike
+from fgvr.storage_errors import is_full
 
 log = logging.getLogger(__name__)
 

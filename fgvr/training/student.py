@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from fgvr.config import NoDistillation
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.models.base import WEIGHTS_FILE
+from fgvr.models.student import build_student, save_student
 from fgvr.precision import autocast, of_training
-from fgvr.students.architecture import build_student
-from fgvr.students.folder import save_student
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import (
     BEST,

@@ -11,7 +11,7 @@ import torch
 from fgvr import disk_cache, storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
-from fgvr.students.architecture import StudentSpec
+from fgvr.models.student import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
 from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.examples import Examples

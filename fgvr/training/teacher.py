@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from fgvr import storage
 from fgvr.config import ConfigError
+from fgvr.models.student import StudentSpec, load_student
 from fgvr.precision import autocast
-from fgvr.students.architecture import StudentSpec
-from fgvr.students.folder import load_student
 
 SCORES_FILE = "scores.npy"
 NAMED = 5  # class names in a message
@@ -97,7 +96,7 @@ def open_teacher(
     """The teacher in a folder (a URI).
 
     Args:
-        folder: as `put_scores` or `fgvr.students.folder.save_student` left it.
+        folder: as `put_scores` or `fgvr.models.student.save_student` left it.
         labels: the student's classes.
         examples: N.
         device: where it computes.

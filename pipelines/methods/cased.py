@@ -24,7 +24,7 @@ class Captions(TextStage):
     def texts(self, config: Config) -> Sequence[str]:
         """Raises BaselineError where there are none."""
         from fgvr.baselines import BaselineError
-        from fgvr.baselines.captions import read_captions
+        from fgvr.baselines.vocabularies import read_captions
         from fgvr.demo.captions import field_guide_captions
 
         settings = config.baselines.cased
@@ -72,8 +72,7 @@ class Cased(ComparedStage):
         from fgvr.baselines.cased import CaptionDatabase, CasedSettings, predict
         from fgvr.clip.from_features import no_vector
         from fgvr.clip.model import load_clip
-        from fgvr.clip.text_table import read_texts
-        from fgvr.embeddings import read_vectors
+        from fgvr.clip.vectors import read_texts, read_vectors
 
         config, ids = run.config.baselines.cased, compared_images(run).predicted
         threads = max(1, int(run.config.embed.workers.num_cpus))

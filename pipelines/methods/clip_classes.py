@@ -73,7 +73,7 @@ class ZeroShot(ClassesStage):
         """The names' vectors."""
         from fgvr.clip.classifier import zero_shot_classes
         from fgvr.clip.model import load_clip
-        from fgvr.mllm.label_space import read_label_space
+        from fgvr.names.label_space import read_label_space
 
         clip = vectors_at(run.config)
         return zero_shot_classes(load_clip(clip), read_label_space(run.table("labels")).labels, clip.template)
@@ -134,7 +134,7 @@ class TextStage(Stage):
         from cluster.once import run_once
         from cluster.settled import settled_precision
         from cluster.stage import StageSummary
-        from fgvr.clip.text_table import TEXTS_A_PART, write_texts
+        from fgvr.clip.vectors import TEXTS_A_PART, write_texts
 
         config, texts, workers = run.config, list(self.texts(run.config)), run.config.embed.workers
         precision = settled_precision(folder, workers) if workers.num_gpus else None

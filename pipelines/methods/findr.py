@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.baselines.expert import Subject
+    from fgvr.baselines.finer_findr import Subject
     from fgvr.mllm.backend import Answer, Labeler
     from fgvr.mllm.label_worker import LabelSettings
 
@@ -52,7 +52,7 @@ class FindrMeta(Stage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, and what it is asked about which images."""
         from cluster.fingerprint import digest_of_ids
-        from fgvr.baselines.expert import META_PROMPT, READER
+        from fgvr.baselines.finer_findr import META_PROMPT, READER
         from fgvr.mllm.backends import backend_identity, exactly
 
         return {
@@ -66,7 +66,7 @@ class FindrMeta(Stage):
 
     def asks(self, run: Run) -> Asked:
         """One request with a few images side by side."""
-        from fgvr.baselines.expert import META_PROMPT
+        from fgvr.baselines.finer_findr import META_PROMPT
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
         side_by_side = run.config.baselines.findr.images * photo_tokens(run)
@@ -78,9 +78,9 @@ class FindrMeta(Stage):
 
         from cluster.once import run_once
         from fgvr.baselines import BaselineError
-        from fgvr.baselines.expert import read_subject
+        from fgvr.baselines.finer_findr import read_subject
         from fgvr.mllm.backends import backend_engine, exactly
-        from fgvr.token_counts import UNCOUNTED
+        from fgvr.part_worker import UNCOUNTED
 
         config = run.config
         uris = run.table("samples").take(_shown(run), ["uri"])["uri"].to_pylist()
@@ -119,8 +119,8 @@ def _shown(run: Run) -> Ids:
 def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
     """The answer, and the model's remarks on how it was asked."""
     from fgvr.baselines import BaselineError
-    from fgvr.baselines.expert import META_PROMPT, side_by_side
-    from fgvr.images import ImageError, read_image
+    from fgvr.baselines.finer_findr import META_PROMPT, side_by_side
+    from fgvr.images.read import ImageError, read_image
     from fgvr.mllm.backend import ImageRequest, Picture, Sampling
     from fgvr.mllm.prompts import image_conversation
     from fgvr.part_worker import remarks_of
@@ -170,7 +170,7 @@ class FindrAnswers(AnswerStage):
 
 def _subject(run: Run) -> Subject:
     """What the config says of the images, and for the rest what the MLLM says."""
-    from fgvr.baselines.expert import Subject
+    from fgvr.baselines.finer_findr import Subject
 
     given = {name: getattr(run.config.baselines.findr, name) for name in TOLD}
     if all(given.values()):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.mllm.answer_items import Form
     from fgvr.mllm.backend import Answer, Sampling, TextGenerator
+    from fgvr.names.answer_items import Form
 
     Ids = npt.NDArray[np.int64]
 
@@ -67,7 +67,7 @@ class FinerAnswers(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, and how it is told."""
-        from fgvr.baselines.attributes import PROMPT, RULES, UNSURE
+        from fgvr.baselines.finer_findr import PROMPT, RULES, UNSURE
         from fgvr.mllm.backends import backend_identity, exactly
 
         settings = run.config.baselines.finer
@@ -94,11 +94,11 @@ class FinerAnswers(Stage):
 
         from cluster.once import run_once
         from cluster.stage import token_metrics
-        from fgvr.baselines.attributes import described, naming_prompt
+        from fgvr.baselines.finer_findr import described, naming_prompt
         from fgvr.mllm.backend import Sampling
         from fgvr.mllm.backends import backend_engine, exactly
         from fgvr.mllm.label_worker import answer_rows
-        from fgvr.token_counts import token_totals
+        from fgvr.part_worker import token_totals
 
         config, settings = run.config, run.config.baselines.finer
         texts = run.table("questions").read(["text"])["text"].to_pylist()
@@ -170,7 +170,7 @@ class FinerLabels(NameStage):
 
     def form(self, config: Config) -> Form:
         """So many names per image."""
-        from fgvr.mllm.answer_items import Form
+        from fgvr.names.answer_items import Form
 
         return Form(config.baselines.finer.names)
 

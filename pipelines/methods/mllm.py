@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fgvr.config import Config
-    from fgvr.mllm.answer_items import Form
+    from fgvr.names.answer_items import Form
 
     Ids = npt.NDArray[np.int64]
 
@@ -35,7 +35,7 @@ class EvalAnswers(ComparedStage, AnswerStage):
 
     def asks(self, run: Run) -> Asked:
         """One request per image."""
-        from fgvr.evaluation import UNLABELLED_IMAGES
+        from fgvr.evaluation.images import UNLABELLED_IMAGES
 
         evaluate, photos = run.config.evaluate, run.photos
         most = evaluate.max_images
@@ -61,7 +61,7 @@ class EvalLabels(ComparedStage, NameStage):
 
     def form(self, config: Config) -> Form:
         """One label; structured where answers are."""
-        from fgvr.mllm.answer_items import Form
+        from fgvr.names.answer_items import Form
 
         return Form(structured=config.label.answer == "structured")
 

@@ -63,11 +63,11 @@ class Prototypes(ClassesStage):
         """A mixture of a name's text and of the images that voted for it."""
         import numpy as np
 
-        from fgvr.baselines.prototypes import prototypes
+        from fgvr.baselines.finer_findr import prototypes
         from fgvr.clip.classifier import zero_shot_classes
         from fgvr.clip.model import load_clip
-        from fgvr.embeddings import read_vectors
-        from fgvr.mllm.label_space import read_label_space
+        from fgvr.clip.vectors import read_vectors
+        from fgvr.names.label_space import read_label_space
 
         config, ids = run.config.baselines.prototypes, labelled_ids(run)
         names = read_label_space(run.table(self.named_by)).labels

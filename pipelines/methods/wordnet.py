@@ -20,7 +20,7 @@ class Nouns(TextStage):
 
     def texts(self, config: Config) -> Sequence[str]:
         """Of WordNet's file; raises BaselineError without it."""
-        from fgvr.baselines.wordnet import read_nouns
+        from fgvr.baselines.vocabularies import read_nouns
 
         return read_nouns(config.baselines.wordnet.path)
 
@@ -44,7 +44,7 @@ class WordNet(ClassesStage):
 
         from fgvr.clip.classifier import ClassFeatures
         from fgvr.clip.model import load_clip
-        from fgvr.clip.text_table import read_texts
+        from fgvr.clip.vectors import read_texts
 
         nouns, vectors = read_texts(run.table("wordnet"))
         return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(run.config.clip).logit_scale)

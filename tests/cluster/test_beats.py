@@ -1,6 +1,6 @@
 import threading
 
-from cluster.beats import beating
+from cluster.heartbeat import beating
 
 
 def test_it_is_done_again_and_again_until_the_block_ends() -> None:

@@ -70,7 +70,7 @@ def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch
     ("modules", "unwanted"),
     [
         ("fgvr.mllm.label_worker, fgvr.mllm.backends", {"torch", "transformers"}),
-        pytest.param("fgvr.infer_worker, fgvr.students.classifier", {"transformers"}, marks=pytest.mark.slow),
+        pytest.param("fgvr.models.infer, fgvr.models.student", {"transformers"}, marks=pytest.mark.slow),
     ],
 )
 def test_workers_load_only_what_they_use(modules: str, unwanted: set[str]) -> None:

@@ -20,10 +20,9 @@ from PIL import Image
 
 from cluster.pyfunc import log_classifier, requirements
 from cluster.tracking_store import prepare
-from fgvr.classifier import load_classifier
 from fgvr.models.base import ModelFolderError
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.infer import load_classifier
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 
 FRESH = """
 import json, sys

@@ -15,9 +15,8 @@ from mlflow.pyfunc.scoring_server import infer_and_parse_data, parse_csv_input, 
 from PIL import Image
 
 from cluster.pyfunc_model import PATHS_VARIABLE, ClassifierModel, InputError
-from fgvr.classifier import load_classifier
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.infer import load_classifier
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 
 PHOTO = Image.fromarray(np.random.default_rng(7).integers(0, 256, (40, 56, 3), dtype=np.uint8))
 

@@ -107,7 +107,7 @@ def test_to_take_over_is_asked_once_and_not_saved(tmp_path: Path, monkeypatch: p
     for name in ("session.ray_session", "tracking.tracked_run"):
         monkeypatch.setattr(f"cluster.{name}", nothing)
     monkeypatch.setattr("cluster.metrics.endpoint", lambda: None)
-    monkeypatch.setattr("cluster.shared_folder.check_seen", lambda _: None)
+    monkeypatch.setattr("cluster.run_folder.check_seen", lambda _: None)
     monkeypatch.setattr("cluster.run.owned", owns)
     config = load_config(["--run.folder", str(tmp_path), "--run.take_over", "true"], PRESETS, "")
     with open_run(config) as context:

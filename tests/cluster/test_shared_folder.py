@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.shared_folder import NotShared, check_seen, look_at
+from cluster.run_folder import NotShared, check_seen, look_at
 
 NODES = {"a1": "alpha", "b2": "beta", "c3": "gamma"}
 

@@ -10,8 +10,7 @@ from cluster.fingerprint import fingerprint_of
 from cluster.parts import TooManyFailures
 from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
-from cluster.stage_clock import CLOCK
-from cluster.stage_files import TOO_MANY
+from cluster.stage_files import CLOCK, TOO_MANY
 from fgvr.config import Config, ImageLimits, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.web import WebPolicy

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.stage_clock import CLOCK, StageClock
-from cluster.stage_files import clear_left
+from cluster.stage_files import CLOCK, StageClock, clear_left
 
 
 def kept(folder: Path) -> float:
@@ -68,7 +67,7 @@ def test_a_store_that_is_away_for_a_while_stops_neither_the_clock_nor_the_stage(
 
 def test_a_killed_session_loses_a_beat_at_most(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom cluster.stage_clock import StageClock\n"
+        "import sys, time\nfrom cluster.stage_files import StageClock\n"
         "with StageClock(sys.argv[1], beat=0.05):\n    print('up', flush=True)\n    time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)

@@ -13,8 +13,8 @@ import s3fs
 
 from cluster.local_cluster import LocalCluster, free_port, local_cluster
 from fgvr import storage
-from fgvr.neighbours import vector_files
-from fgvr.storage_faults import StorageFull
+from fgvr.neighbours import search_worker
+from fgvr.storage_errors import StorageFull
 from tests.faults.bad_s3 import Plan, bad_proxy
 from tests.faults.job import Job, write_things
 from tests.faults.running import Place, check_hashes, last_words, wait_for
@@ -52,7 +52,7 @@ def test_vectors_of_a_search_that_do_not_fit_on_the_disk_are_told(seen, small_di
     ids, vectors = np.arange(4000), np.ones((4000, 512), np.float16)  # 4 MB
     blocks = ((ids[at : at + 500], vectors[at : at + 500]) for at in range(0, 4000, 500))
     with pytest.raises(StorageFull, match=r"vectors\.npy: no space is left there"):
-        vector_files.write(str(small_disk / "shard"), ids, 512, blocks)
+        search_worker.write(str(small_disk / "shard"), ids, 512, blocks)
     assert list((small_disk / "shard").iterdir()) == []
     seen("no space left for the vectors of a search", "stops and says so")
 

@@ -86,12 +86,12 @@ def tower(clip):
 @pytest.fixture
 def without_heif(monkeypatch):
     """As on a machine without pillow-heif."""
-    from fgvr import foreign_bytes, image_formats
+    from fgvr.images import formats
 
-    there = tuple(name for name in image_formats.formats() if name != "HEIF")
-    monkeypatch.setattr(image_formats, "formats", lambda: there)
-    monkeypatch.setattr(foreign_bytes, "formats", lambda: there)
-    monkeypatch.setattr("fgvr.images.formats", lambda: there)
+    there = tuple(name for name in formats.formats() if name != "HEIF")
+    monkeypatch.setattr(formats, "formats", lambda: there)
+    monkeypatch.setattr(formats, "formats", lambda: there)
+    monkeypatch.setattr("fgvr.images.read.formats", lambda: there)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def stand_in_for_heif(monkeypatch):
 
     from PIL import Image, PngImagePlugin
 
-    from fgvr import image_formats
+    from fgvr.images import formats
 
     start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
@@ -123,9 +123,9 @@ def stand_in_for_heif(monkeypatch):
     module.register_heif_opener = register
     before = dict(Image.OPEN), list(Image.ID)
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    image_formats.formats.cache_clear()
+    formats.formats.cache_clear()
     yield start
     Image.OPEN.clear()
     Image.OPEN.update(before[0])
     Image.ID[:] = before[1]
-    image_formats.formats.cache_clear()
+    formats.formats.cache_clear()

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from fgvr import schemas, tables
-from fgvr.embeddings import read_vectors
-from fgvr.evaluation import choose_images, names_of
-from fgvr.splits import split_ids
+from fgvr.clip.vectors import read_vectors
+from fgvr.evaluation.images import choose_images, names_of
+from fgvr.sampling import split_ids
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, TrainingSet, answers_of, assemble, class_rows, true_classes
 from fgvr.training.examples import Examples

@@ -11,7 +11,7 @@ import pytest
 
 from fgvr import disk_cache, storage
 from fgvr.disk_cache import GIB, CacheError, Entry, Use
-from fgvr.storage_faults import StorageFull
+from fgvr.storage_errors import StorageFull
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from fgvr.failure_limit import allowed_failures
+from fgvr.failures import allowed_failures
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from fgvr.config.data import FolderSource, ImageLimits, TableSource
-from fgvr.datasets import SourceError, read_source
-from fgvr.images import ImageError, read_image
+from fgvr.images.read import ImageError, read_image
 from fgvr.schemas import Reason
+from fgvr.sources.source import SourceError, read_source
 
 LIMITS = ImageLimits(max_bytes=300_000, max_pixels=1_000_000)
 GREY_PIXEL = 128

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.installation import InstallationError, check_installation
+from fgvr.versions import InstallationError, check_installation
 
 
 def install(place: Path, name: str) -> None:

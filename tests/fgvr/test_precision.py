@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from fgvr import precision
-from fgvr.classifier import load_classifier
-from fgvr.clip.precision import low_precision
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import load_student, save_student
+from fgvr.clip.model import low_precision
+from fgvr.models.infer import load_classifier
+from fgvr.models.student import StudentSpec, build_student, load_student, save_student, timm_preprocess
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import train_student
 from tests.fgvr.training.coloured_photos import job

@@ -6,7 +6,7 @@ import pytest
 
 from fgvr.config import Config, ConfigError, build, to_yaml
 from fgvr.errors import UserError
-from fgvr.safe_text import keep_secret, masked, masked_tree, printable, safe
+from fgvr.redact import keep_secret, masked, masked_tree, printable, safe
 from fgvr.schemas import Failure, Reason
 
 SIGNED = (

@@ -9,8 +9,7 @@ import yaml
 
 from fgvr.config import ConfigError, build, to_yaml
 from fgvr.config.load import as_given
-from fgvr.safe_text import MASK, masked, masked_tree, masked_value, masked_words
-from fgvr.secret_forms import is_secret_name
+from fgvr.redact import MASK, is_secret_name, masked, masked_tree, masked_value, masked_words
 
 NAMES = Path(__file__).parents[2] / "benchmarks" / "quality" / "names"
 RANDOM = "Qz7xK9fLm2Vb8Rt4"  # as random as keys are; no key of anybody

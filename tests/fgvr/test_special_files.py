@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from fgvr import storage
-from fgvr.archives.parquet import open_parquet
-from fgvr.archives.ranges import file_size, read_range
 from fgvr.config.data import FolderSource, ImageLimits, ParquetSource, TableSource, WebDatasetSource
-from fgvr.datasets import read_source
-from fgvr.images import ImageError, read_image_bytes
+from fgvr.images.parquet import file_size, open_parquet, read_range
+from fgvr.images.read import ImageError, read_image_bytes
 from fgvr.schemas import Reason
+from fgvr.sources.source import read_source
 
 pytestmark = pytest.mark.timeout(60)
 LIMITS = ImageLimits()

@@ -12,7 +12,7 @@ import pytest
 from fsspec.asyn import AsyncFileSystem
 
 from fgvr import liveness, storage
-from fgvr.archives.ranges import read_range
+from fgvr.images.parquet import read_range
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from fgvr import storage
-from fgvr.storage_faults import StorageFull, _Passing, patient
+from fgvr.storage_errors import StorageFull, _Passing, patient
 
 
 def written_in_pieces(place: Path, data: bytes) -> None:
@@ -76,7 +76,7 @@ def test_only_s3_is_told_how_to_try_again() -> None:
 
 def test_a_stores_tries_are_signs_of_life_and_none_of_them_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[int] = []
-    monkeypatch.setattr("fgvr.storage_faults.liveness.beat", lambda: beats.append(1))
+    monkeypatch.setattr("fgvr.storage_errors.liveness.beat", lambda: beats.append(1))
     passing = _Passing()
     assert passing(refused("SlowDown"))
     assert passing(ConnectTimeoutError(endpoint_url="http://x"))

@@ -12,7 +12,7 @@ from s3fs.errors import translate_boto_error
 
 from fgvr import storage
 from fgvr.config import build
-from fgvr.storage_refusals import StorageRefused, refusal, told
+from fgvr.storage_errors import StorageRefused, refusal, told
 from pipelines.places import check_stores
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")

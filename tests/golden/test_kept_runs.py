@@ -16,7 +16,7 @@ import pytest
 from fgvr.config import load_config
 from fgvr.config.data import ImageLimits
 from fgvr.demo.paths import CLIP_PATH
-from fgvr.students.folder import load_student
+from fgvr.models.student import load_student
 from fgvr.tables import MANIFEST, Table
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter

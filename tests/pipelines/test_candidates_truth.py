@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgvr.candidates import single_sets
+from fgvr.candidates.sets import single_sets
 from pipelines.candidates import against_truth
 
 

@@ -13,7 +13,7 @@ from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import build
 from fgvr.mllm.backend import NameAnswer, NameTask, Picture
-from fgvr.mllm.class_score_worker import ClassScoreWorker
+from fgvr.mllm.scoring_workers import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
 from pipelines.stage import Run
 from pipelines.student_task import assembled, student_tables, student_task

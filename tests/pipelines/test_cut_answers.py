@@ -16,7 +16,7 @@ from fgvr.config import Label, build
 from fgvr.mllm.backend import Answer
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.look_worker import part_rows
-from fgvr.mllm.shared_answers import shared_rows
+from fgvr.neighbours.duplicates import shared_rows
 from fgvr.report.results import stage_remarks
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table

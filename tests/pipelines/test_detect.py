@@ -11,8 +11,8 @@ from cluster.fingerprint import fingerprint_of
 from cluster.stage import RunContext
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
-from fgvr.datasets import check_place
 from fgvr.demo.questions import QUESTIONS
+from fgvr.sources.source import check_place
 from pipelines.detect import check_detection, decides
 from pipelines.stage import Run
 from tests.untracked import NoTracking

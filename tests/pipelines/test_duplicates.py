@@ -8,9 +8,9 @@ import pytest
 
 from cluster.stage import RunContext
 from fgvr import tables
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
-from fgvr.discovery import discovery_ids
-from fgvr.embeddings import embedding_rows
+from fgvr.sampling import discovery_ids
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import duplicates

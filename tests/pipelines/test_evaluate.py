@@ -18,9 +18,8 @@ from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
 from fgvr.metrics.semantic import SentenceBert, SentenceModelError
-from fgvr.mllm.label_space import LabelSpace
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
+from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines.stage import Run
 from tests.given_run import GivenRun

@@ -16,8 +16,8 @@ import pytest
 from pydantic import BaseModel
 
 from fgvr.config import Config, build
-from fgvr.datasets import listing_state
 from fgvr.demo.paths import CLIP_PATH, MLLM_PATH
+from fgvr.sources.source import listing_state
 from pipelines import ingest
 from tests.pipelines.stage_prints import asking, made_light, prints_of
 

@@ -10,7 +10,7 @@ from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
-from fgvr.datasets import SourceError, check_place
+from fgvr.sources.source import SourceError, check_place
 from pipelines import ingest
 from pipelines.command import stage_main
 from pipelines.stage import Run
@@ -295,7 +295,7 @@ def test_tars_that_were_replaced_are_another_table(tmp_path, path):
 
 
 def test_more_files_than_are_looked_at_are_left_to_snapshot(tmp_path, monkeypatch):
-    monkeypatch.setattr("fgvr.datasets.marks.MOST", 1)
+    monkeypatch.setattr("fgvr.sources.marks.MOST", 1)
     photos = two_photos(tmp_path)
     options = {"kind": "folder", "path": str(photos)}
     first = Run(context(tmp_path, **options)).table("samples")

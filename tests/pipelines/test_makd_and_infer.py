@@ -12,11 +12,11 @@ from sklearn.metrics import mutual_info_score
 
 from cluster.stage import RunContext
 from fgvr import schemas
-from fgvr.classifier import load_classifier
 from fgvr.config import ConfigError, build
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
-from fgvr.students.folder import load_student
+from fgvr.models.infer import load_classifier
+from fgvr.models.student import load_student
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import random_p_yes
 from pipelines import infer, report_aspects

@@ -9,8 +9,8 @@ import pytest
 
 from fgvr.config import build
 from fgvr.config.run import Method
+from fgvr.report.console import METHOD_MEANINGS, METHOD_TITLES
 from fgvr.report.costs import IMAGES, Billing, Machine, Paid, method_costs
-from fgvr.report.methods import METHOD_MEANINGS, METHOD_TITLES
 from fgvr.report.prices import ModelPrice, Prices
 from fgvr.report.results import StageResult, cost
 from pipelines.billing import paid_by

@@ -17,13 +17,13 @@ import pytest
 from cluster.parts import PartJob, TooManyFailures
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr import storage
-from fgvr.baselines.caption_words import caption_words
+from fgvr.baselines.vocabularies import caption_words
 from fgvr.clip.model import load_clip
+from fgvr.clip.vectors import read_vectors
 from fgvr.config import Clip, build
 from fgvr.config.base import Workers
 from fgvr.demo.captions import field_guide_captions
 from fgvr.demo.species import SPECIES
-from fgvr.embeddings import read_vectors
 from fgvr.part_worker import Engine
 from fgvr.tables import Table
 from pipelines.stage import Run

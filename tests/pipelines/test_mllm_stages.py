@@ -13,9 +13,9 @@ import pytest
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import ConfigError, build
-from fgvr.discovery import discovery_ids
-from fgvr.mllm.label_space import LabelSpace
 from fgvr.mllm.label_worker import answer_seed
+from fgvr.names.label_space import LabelSpace
+from fgvr.sampling import discovery_ids
 from pipelines.stage import Run
 from tests.untracked import NoTracking
 

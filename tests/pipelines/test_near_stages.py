@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from cluster.stage import RunContext
 from fgvr import storage, tables
-from fgvr.classifier import load_classifier
 from fgvr.config import ConfigError, build
 from fgvr.config.base import TrainWorkers
-from fgvr.images import read_image
+from fgvr.images.read import read_image
+from fgvr.models.infer import load_classifier
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
 from pipelines.stage import Run

@@ -11,10 +11,10 @@ from cluster import stage
 from cluster.parts import PartSummary
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import build
-from fgvr.discovery_neighbours import labelled_neighbours
-from fgvr.embeddings import embedding_rows
 from fgvr.neighbours import Plan, Size
+from fgvr.neighbours.discovery import labelled_neighbours
 from fgvr.neighbours.exact import Product
 from fgvr.neighbours.machine import Machine
 from fgvr.neighbours.search_worker import SearchWorker

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_mllm_stages import ChatServer, Reply, error, flow, image_of, model, serving
 
-from cluster.stage_clock import StageClock
+from cluster.stage_files import StageClock
 from fgvr import storage, tables
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend

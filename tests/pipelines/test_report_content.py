@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from fgvr.label_agreement import Agreement
+from fgvr.candidates.agreement import Agreement
 from fgvr.tables import Table
 from pipelines.report_content import candidate_facts, photo_facts
 

@@ -11,8 +11,7 @@ import torch
 
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, Makd, build
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.tables import Table, write_part
 from fgvr.training.teacher import open_teacher
 from pipelines.makd import Makd as MakdStage

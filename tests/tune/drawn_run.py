@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from fgvr import schemas, storage, tables
 from fgvr.clip.model import load_clip
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, Config, build
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES
-from fgvr.embeddings import embedding_rows
-from fgvr.images import read_image
+from fgvr.images.read import read_image
 from fgvr.tables import Table
 from tests.given_run import GivenRun
 

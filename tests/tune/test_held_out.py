@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvr.candidates import NONE
+from fgvr.candidates.sets import NONE
 from fgvr.clip.classifier import ClassFeatures
 from tune import held_out
 from tune.held_out import METRIC, HeldOut, draw_held_out, share_of_votes

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from fgvr.config import Config, ConfigError, build
-from fgvr.students.architecture import StudentSpec
-from fgvr.students.preprocess import Preprocess
+from fgvr.models.student import Preprocess, StudentSpec
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.examples import Examples
 from fgvr.training.student import train_student

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from fgvr import schemas, storage, tables
-from fgvr.candidates import NONE
-from fgvr.classifier import load_classifier
+from fgvr.candidates.sets import NONE
 from fgvr.clip.model import load_clip
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, Config, build
-from fgvr.embeddings import embedding_rows
+from fgvr.models.infer import load_classifier
 from fgvr.tables import Table
 from fgvr.training.prompt_data import MODEL_FOLDER
 from fgvr.training.reporter import LocalReporter

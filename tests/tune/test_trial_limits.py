@@ -11,8 +11,8 @@ from cluster import session
 from fgvr.config import build
 from fgvr.config.base import TrainWorkers
 from fgvr.config.run import Cluster, Limits
-from tune.stage_sweep import Training
-from tune.trial import TrialPlan, run_trial
+from tune.spaces import Training
+from tune.trials import TrialPlan, run_trial
 
 PATIENT = Limits(start_minutes=240, silent_minutes=240, place_minutes=600)
 
@@ -36,7 +36,7 @@ class NoSweep:
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The arguments of the training that a trial started."""
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("tune.trial.train", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr("tune.trials.train", lambda *_, **options: seen.update(options))
     monkeypatch.setattr("ray.tune.integration.ray_train.TuneReportCallback", SimpleNamespace)
     monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a1"))
     return seen

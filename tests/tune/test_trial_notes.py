@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from cluster.tracking import tracked_run
 from fgvr.config import build
-from tune.stage_sweep import EPOCH, Objective
-from tune.trial_runs import TrialRuns
+from tune.spaces import EPOCH, Objective
+from tune.trials import TrialRuns
 
 
 @dataclass

@@ -6,7 +6,7 @@ import yaml
 
 from fgvr.config import build, load_config
 from pipelines.command import PRESETS
-from tune.stage_sweep import Objective
+from tune.spaces import Objective
 from tune.trial_outcomes import TrialOutcome, best_of, best_yaml, epochs_of, ranked, score_of, trials_csv, trials_text
 
 LAST = Objective("votes", "what is\n  counted", "last")

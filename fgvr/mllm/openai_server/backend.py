@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from fgvr.config.models import OpenAIBackend
+from fgvr.images.prefetch import read_ahead
 from fgvr.mllm.backend import (
     SEEDS,
     Answer,
@@ -33,7 +34,6 @@ from fgvr.mllm.openai_server.requests import NO_ASPECTS, Score, answer_of, data_
 from fgvr.mllm.openai_server.retry import GaveUp, TryAgain
 from fgvr.mllm.prompts import Conversation, aspect_conversation
 from fgvr.mllm.structured import MOST_CHARACTERS, answer_schema, is_structured
-from fgvr.read_ahead import read_ahead
 from fgvr.schemas import Failure, Reason
 
 log = logging.getLogger(__name__)

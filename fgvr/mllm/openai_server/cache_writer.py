@@ -24,7 +24,7 @@ from fgvr.mllm.openai_server.cache_segments import (
     short,
     write_index,
 )
-from fgvr.storage_faults import full_disk
+from fgvr.storage_errors import full_disk
 
 log = logging.getLogger(__name__)
 

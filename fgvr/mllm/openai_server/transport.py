@@ -20,7 +20,7 @@ from typing import Any
 from fgvr.config.models import OpenAIBackend, check_base_url
 from fgvr.mllm.backend import BackendRefused
 from fgvr.mllm.openai_server.retry import TryAgain, retry_after
-from fgvr.safe_text import keep_secret
+from fgvr.redact import keep_secret
 
 _MOST_WORDS = 300
 _OTHER_NAMES = {

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.grocery.questions import read_table
 from benchmarks.papers.experts import EXPERTS, answering
-from fgvr.baselines.attributes import described, naming_prompt
+from fgvr.baselines.finer_findr import described, naming_prompt
 from fgvr.config.models import OpenAIBackend
 from fgvr.demo.questions import QUESTIONS, truths
 from fgvr.demo.species import SPECIES

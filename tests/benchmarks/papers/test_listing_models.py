@@ -23,7 +23,7 @@ from benchmarks.papers.listing_models import (
     written,
 )
 from fgvr.demo.paths import MLLM_PATH
-from fgvr.mllm.listed import listed_names
+from fgvr.names.listed import listed_names
 
 
 def groceries() -> Photos:

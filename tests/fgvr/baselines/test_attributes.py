@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fgvr.baselines.attributes import described, naming_prompt
+from fgvr.baselines.finer_findr import described, naming_prompt
 
 
 def test_sure_answers_become_lines() -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fgvr.baselines import BaselineError
-from fgvr.baselines.captions import read_captions
+from fgvr.baselines.vocabularies import read_captions
 
 CAPTIONS = ["A finch, red.", "00123", "A finch, red.", "  An owl\nat night ", "", None]
 EXPECTED = ["A finch, red.", "00123", "An owl\nat night"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fgvr.baselines.caption_words import candidate_words, caption_words, singular
 from fgvr.baselines.cased import CaptionDatabase, CasedSettings, predict
+from fgvr.baselines.vocabularies import candidate_words, caption_words, singular
 from fgvr.demo.captions import field_guide_captions
 from fgvr.demo.species import SPECIES
 

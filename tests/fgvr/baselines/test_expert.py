@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fgvr.baselines import BaselineError
-from fgvr.baselines.expert import SIDE, Subject, read_subject, side_by_side
+from fgvr.baselines.finer_findr import SIDE, Subject, read_subject, side_by_side
 from fgvr.config.baselines import FINDR_PROMPT
 
 BIRDS = Subject("bird", "species", "ornithologist")

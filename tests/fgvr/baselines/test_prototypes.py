@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fgvr.baselines import BaselineError
-from fgvr.baselines.prototypes import prototypes, vote
+from fgvr.baselines.finer_findr import prototypes, vote
 from fgvr.clip.classifier import ClassFeatures
 
 NAMES = ClassFeatures(("owl", "finch", "gull"), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32), 10.0)

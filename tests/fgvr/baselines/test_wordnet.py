@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fgvr.baselines import BaselineError
-from fgvr.baselines.wordnet import read_nouns
+from fgvr.baselines.vocabularies import read_nouns
 
 INDEX = """\
   1 This software and database is being provided to you, the LICENSEE, by

@@ -5,7 +5,7 @@ import torch
 from fgvr import tables
 from fgvr.clip.classifier import ClassFeatures
 from fgvr.clip.from_features import predictions_from_features
-from fgvr.embeddings import embedding_rows
+from fgvr.clip.vectors import embedding_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

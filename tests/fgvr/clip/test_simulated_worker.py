@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fgvr import schemas
-from fgvr.clip.simulated_worker import SimulatedEmbedWorker
+from fgvr.clip.embed_worker import SimulatedEmbedWorker
 from fgvr.config import ImageLimits, SimulatedVectors
 from fgvr.simulation import kind_of
 from fgvr.tables import vectors

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgvr.clip import text_table
+from fgvr.clip import vectors
 from fgvr.clip.model import load_clip
-from fgvr.clip.text_table import read_texts, write_texts
+from fgvr.clip.vectors import read_texts, write_texts
 from fgvr.config import Clip
 from fgvr.tables import Table
 
 
 def test_parts_are_written_once_and_hold_clips_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_table, "TEXTS_A_PART", 2)
+    monkeypatch.setattr(vectors, "TEXTS_A_PART", 2)
     texts = ["Azure Finch", "Masked Owl", "x", "Grey Heron", "Tern"]
     assert write_texts(Clip(), texts, "a {}.", str(tmp_path)) == 3
     before = (tmp_path / "part-00000000.parquet").stat().st_mtime_ns
@@ -21,7 +21,7 @@ def test_parts_are_written_once_and_hold_clips_vectors(tmp_path: Path, monkeypat
     assert write_texts(Clip(), texts, "a {}.", str(tmp_path)) == 3
     assert (tmp_path / "part-00000000.parquet").stat().st_mtime_ns == before
 
-    found, vectors = read_texts(Table(str(tmp_path), "texts", "f", 5, 0, 3, 2, 0.0))
+    found, read = read_texts(Table(str(tmp_path), "texts", "f", 5, 0, 3, 2, 0.0))
     assert found == texts
     expected = load_clip(Clip()).encode_texts([f"a {text}." for text in texts])
-    assert np.abs(vectors.astype(np.float32) - expected).max() < 1e-3
+    assert np.abs(read.astype(np.float32) - expected).max() < 1e-3

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fgvr.clip.packing import Packing
-from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
+from fgvr.clip.text_tower import Packing, TextTower, UnsupportedTextTowerError
 
 TEXTS = ["a photo of a Teal.", "Great Black-backed Gull", "a", "a photo of a Crested Azure Finch."]
 

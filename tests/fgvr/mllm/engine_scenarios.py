@@ -19,7 +19,6 @@ from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
-from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import (
     Answer,
     AspectAnswer,
@@ -34,6 +33,7 @@ from fgvr.mllm.backend import (
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
 from fgvr.mllm.prompts import image_conversation, text_conversation
+from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker
 from fgvr.mllm.vllm_engine import engine as vllm_backend
 from fgvr.mllm.vllm_engine.engine import QuestionRejected, VllmEngine
 from fgvr.mllm.vllm_engine.model_files import ModelError

@@ -9,7 +9,7 @@ from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import VllmBackend
 from fgvr.mllm.backend import NameAnswer, NameTask, Picture
-from fgvr.mllm.class_score_worker import ClassScoreSettings, ClassScoreWorker
+from fgvr.mllm.scoring_workers import ClassScoreSettings, ClassScoreWorker
 from fgvr.schemas import Failure, Reason
 
 NAMES = ("Wren", "Teal", "Owl")

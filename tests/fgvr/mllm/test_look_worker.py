@@ -12,10 +12,10 @@ from fgvr import schemas
 from fgvr.config import ImageLimits
 from fgvr.config.models import VllmBackend
 from fgvr.mllm import look_worker
-from fgvr.mllm.aspect_worker import AspectSettings, AspectWorker
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, ImageRequest, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, among, part_rows
+from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker
 
 TASK = AspectTask(("Is it wide?", "Is it blue?"), "Yes or No.")
 LABEL = LabelSettings(VllmBackend(), "Name it", Sampling(4, 0.7), ImageLimits(), samples=2)

@@ -17,14 +17,13 @@ from PIL import Image
 from fgvr.config import ConfigError, build
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.aspect_worker import aspect_rows
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation, text_conversation
-from fgvr.part_worker import remarks_of
+from fgvr.mllm.scoring_workers import aspect_rows
+from fgvr.part_worker import remarks_of, token_totals
 from fgvr.schemas import Reason
-from fgvr.token_counts import token_totals
 
 
 def picture(shade: int = 0, size: tuple[int, int] = (8, 6)) -> Picture:

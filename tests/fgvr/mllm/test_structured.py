@@ -8,10 +8,7 @@ import pyarrow as pa
 import pytest
 
 from fgvr import schemas
-from fgvr.mllm.aliases import AliasTable
 from fgvr.mllm.backend import Answer
-from fgvr.mllm.label_rows import count_items, label_rows
-from fgvr.mllm.label_space import build_label_space
 from fgvr.mllm.label_worker import answer_rows
 from fgvr.mllm.structured import (
     StructuredNames,
@@ -21,6 +18,8 @@ from fgvr.mllm.structured import (
     instruction,
     read_structured,
 )
+from fgvr.names.aliases import AliasTable
+from fgvr.names.label_space import build_label_space, count_items, label_rows
 from fgvr.schemas import Failure, Reason
 
 

@@ -6,8 +6,7 @@ import torch
 
 from fgvr.neighbours import exact as exact_module
 from fgvr.neighbours.exact import Product, exact
-from fgvr.neighbours.pairs import AllScores, best_columns, pair_scores, row_scores
-from fgvr.neighbours.tiles import Tiling
+from fgvr.neighbours.tiles import AllScores, Tiling, best_columns, pair_scores, row_scores
 
 SMALL_TILES = Tiling(queries=13, columns=37, tiles=3, slab=150)
 

@@ -9,12 +9,18 @@ import pytest
 
 from cluster.quarantine import failed_row
 from fgvr import schemas, storage, tables
-from fgvr.neighbours import Plan, inverted_file, nearest, vector_files
+from fgvr.neighbours import Plan, inverted_file, nearest, search_worker
 from fgvr.neighbours.exact import Product
+from fgvr.neighbours.found import merge
 from fgvr.neighbours.inverted_file import RecallTooLow
-from fgvr.neighbours.merge import merge
-from fgvr.neighbours.search_worker import MergeWorker, SearchTask, SearchWorker, prepare_index, read_neighbours
-from fgvr.neighbours.vector_files import VectorFile
+from fgvr.neighbours.search_worker import (
+    MergeWorker,
+    SearchTask,
+    SearchWorker,
+    VectorFile,
+    prepare_index,
+    read_neighbours,
+)
 from fgvr.schemas import Failure, Reason
 
 EXACT = Plan("exact", Product("cpu", "bfloat16"))
@@ -40,11 +46,11 @@ def search(tmp_path):
     vectors[40] = vectors[44]  # a tie, and a query that is not the first of its copies
     own = np.where(np.arange(300) % 2 == 0, IDS, -1)
     queries = str(tmp_path / "queries")
-    vector_files.write(queries, IDS, 16, blocks(IDS, vectors), own)
+    search_worker.write(queries, IDS, 16, blocks(IDS, vectors), own)
     shards = []
     for number, part in enumerate(np.array_split(members, 3)):
         shards.append(str(tmp_path / f"shard-{number}"))
-        vector_files.write(shards[-1], part, 16, blocks(IDS, vectors))
+        search_worker.write(shards[-1], part, 16, blocks(IDS, vectors))
     places = np.where(own >= 0, np.arange(300) // 2, -1)
     found = nearest(vectors, vectors[::2], 7, own=places, how=Plan("exact"))
     return queries, shards, members[found.ids], found.scores
@@ -56,12 +62,12 @@ def rows(ids):
 
 def test_files_hold_the_vectors_of_their_images(tmp_path):
     vectors = unit_vectors(300)
-    vector_files.write(str(tmp_path), IDS[5::7], 16, blocks(IDS, vectors))
+    search_worker.write(str(tmp_path), IDS[5::7], 16, blocks(IDS, vectors))
     read = VectorFile.open(str(tmp_path))
     np.testing.assert_array_equal(read.vectors, vectors[5::7])
     np.testing.assert_array_equal(read.ids, IDS[5::7])
     with pytest.raises(ValueError, match="1 of 2 images have no vector"):
-        vector_files.write(str(tmp_path), np.array([3, 4]), 16, blocks(IDS, vectors))
+        search_worker.write(str(tmp_path), np.array([3, 4]), 16, blocks(IDS, vectors))
 
 
 def test_a_part_does_not_look_through_its_whole_shard_for_what_is_not_finite(search, monkeypatch):

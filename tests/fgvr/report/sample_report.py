@@ -2,9 +2,9 @@
 
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
-from fgvr.report.aspect_pictures import AnswerPair, AspectCard, AspectPictures, Dots
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
-from fgvr.report.content import Candidate, ImageCard, Prediction, ReportContent
+from fgvr.report.page import Candidate, ImageCard, Prediction, ReportContent
+from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
 from fgvr.report.results import (
     CandidateFacts,
     Costs,

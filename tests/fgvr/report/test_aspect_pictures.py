@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fgvr.report.aspect_pictures import MAP_SIDE, answer_pairs, choose_cards, class_dots
 from fgvr.report.aspects import AspectLine
+from fgvr.report.pictures import MAP_SIDE, answer_pairs, choose_cards, class_dots
 
 
 def test_ten_classes_have_a_colour_and_every_image_is_a_dot():

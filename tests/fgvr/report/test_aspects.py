@@ -5,9 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fgvr.analysis.agreement import AspectAgreement
-from fgvr.analysis.class_sums import ClassSums
-from fgvr.analysis.leave_one_out import LeaveOneOut
+from fgvr.evaluation.aspects import AspectAgreement, ClassSums, LeaveOneOut
 from fgvr.report.aspects import Names, Overhead, aspect_facts
 
 NAMES = Names(["Is it wide?", "Is it red?"], ["Ant", "Bee", "Cat", "never seen"], "near")

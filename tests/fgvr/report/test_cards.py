@@ -4,7 +4,7 @@ from PIL import Image
 
 from fgvr.config.data import ImageLimits
 from fgvr.report.cards import ExampleRows, build_cards, choose_examples
-from fgvr.report.content import Candidate, Prediction
+from fgvr.report.page import Candidate, Prediction
 
 
 def test_half_of_the_examples_were_changed_by_training():

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from sample_report import HOSTILE_FILE, RED_DOT, SCRIPT, content
 
-from fgvr.report import methods
+from fgvr.report import console
 from fgvr.report.page import duration, render
 from fgvr.schemas import Reason
 
@@ -35,7 +35,7 @@ class Elements(html.parser.HTMLParser):
 
 
 def test_every_reason_has_a_meaning():
-    assert set(methods.FAILURE_MEANINGS) == {reason.value for reason in Reason}
+    assert set(console.FAILURE_MEANINGS) == {reason.value for reason in Reason}
 
 
 @pytest.mark.parametrize("scored", [True, False])

@@ -4,7 +4,7 @@ import io
 from PIL import Image
 
 from fgvr.config.data import ImageLimits
-from fgvr.report.thumbnails import SIDE, thumbnail
+from fgvr.report.pictures import SIDE, thumbnail
 
 
 def test_a_square_jpeg_inside_a_uri(tmp_path):

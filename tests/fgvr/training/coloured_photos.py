@@ -9,8 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fgvr.config import ImageLimits, Makd
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.folder import save_student
+from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob

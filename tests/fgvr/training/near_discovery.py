@@ -8,14 +8,13 @@ import pyarrow as pa
 import torch
 
 from fgvr import storage, tables
-from fgvr.candidate_table import candidate_rows
-from fgvr.candidates import neighbour_sets, single_sets
+from fgvr.candidates.sets import candidate_rows, neighbour_sets, single_sets
 from fgvr.clip.model import load_clip
 from fgvr.clip.prompt import PromptLearner, random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower
+from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, Near
-from fgvr.embeddings import embedding_rows
 from fgvr.neighbours import nearest
 from fgvr.schemas import LABELS
 from fgvr.tables import Table

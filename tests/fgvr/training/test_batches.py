@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fgvr.config import ImageLimits
-from fgvr.students.preprocess import Preprocess
+from fgvr.models.student import Preprocess
 from fgvr.training.batches import Loader, epoch_steps
 from fgvr.training.image_store import StoreSettings, open_store
 

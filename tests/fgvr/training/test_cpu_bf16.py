@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
+from fgvr.models.student import StudentSpec, build_student, timm_preprocess
 from fgvr.training import cpu_bf16
 from fgvr.training.cpu_bf16 import is_unsafe, train_in_bf16_on_cpu, unsafe_convolutions
 

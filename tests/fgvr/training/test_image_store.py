@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from fgvr import disk_cache
-from fgvr.archives.places import TarPlace
 from fgvr.config import ImageLimits
-from fgvr.images import ImageError
+from fgvr.images.places import TarPlace
+from fgvr.images.read import ImageError
+from fgvr.models.student import Preprocess
 from fgvr.schemas import Reason
-from fgvr.students.preprocess import Preprocess
 from fgvr.training import image_store, store_files
 from fgvr.training.image_store import StoreSettings, open_store
 

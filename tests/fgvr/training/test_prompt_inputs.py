@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fgvr.candidate_table import candidate_rows, disambiguate
-from fgvr.candidates import CandidateSets, single_sets
-from fgvr.embeddings import embedding_rows
+from fgvr.candidates.sets import CandidateSets, candidate_rows, disambiguate, single_sets
+from fgvr.clip.vectors import embedding_rows
 from fgvr.errors import UserError
 from fgvr.tables import Table
 from fgvr.training.prompt_data import read_near_data, read_weights

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from fgvr.candidate_table import disambiguate
-from fgvr.classifier import load_classifier
+from fgvr.candidates.sets import disambiguate
 from fgvr.clip.model import load_clip
 from fgvr.clip.prompt import random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower
+from fgvr.models.infer import load_classifier
 from fgvr.tables import Table
 from fgvr.training.prompt import train_near
 from fgvr.training.prompt_data import NearJob, NearState, read_weights

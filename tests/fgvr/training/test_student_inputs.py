@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fgvr.classifier import load_classifier
 from fgvr.config import ImageLimits
+from fgvr.models.infer import load_classifier
+from fgvr.models.student import StudentSpec, timm_preprocess
 from fgvr.schemas import Failure, Reason
-from fgvr.students.architecture import StudentSpec, timm_preprocess
 from fgvr.training import student_data
 from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history, read_left_out, read_lost, reasons

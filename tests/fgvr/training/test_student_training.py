@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fgvr.classifier import load_classifier
 from fgvr.losses.kd import kd_loss
 from fgvr.losses.makd import makd_loss
+from fgvr.models.infer import load_classifier
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter

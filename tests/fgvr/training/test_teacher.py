@@ -9,11 +9,8 @@ from torch import nn
 
 from fgvr.config import ConfigError, Dkd, Kd
 from fgvr.losses.kd import dkd_loss, kd_loss, standardised
+from fgvr.models.student import Preprocess, StudentClassifier, StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.schemas import Failure, Reason
-from fgvr.students.architecture import StudentSpec, build_student, timm_preprocess
-from fgvr.students.classifier import StudentClassifier
-from fgvr.students.folder import save_student
-from fgvr.students.preprocess import Preprocess
 from fgvr.training.batches import Batch
 from fgvr.training.student_terms import DistillationTerm, StudentStep
 from fgvr.training.teacher import ScoreTeacher, StudentTeacher, class_order, open_teacher, put_scores

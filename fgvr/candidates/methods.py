@@ -1,0 +1,154 @@
+"""Candidate sets whose size and weights follow from how noisy labels and neighbourhoods are, without any true label.
+
+`fgvr.candidates.agreement` estimates the reliability a_r of an image's own label and of its neighbours' at every
+rank, and with it what a vote is worth: λ_r = log(a_r / ((1 − a_r) c)). The posterior of a name, which is the weight
+it gets, is then a softmax of the sum of its votes:
+
+    w_ij ∝ exp Σ_{r: vote r says j} λ_r · share of r's vote for j.
+
+- **How many neighbours** (k): those ranks whose λ is above 0, the nearest ones up to the first that is not. Where
+  neighbourhoods are not purer than labels are right, there k is 1: the image's own names, as the MLLM weighted them.
+- **How many names**: the fewest that hold `MASS` of the posterior, so that a method that starts anew from the set alone
+  (PRODEN's updates) does not meet every name of ten neighbours.
+- **The own label stays**, with at least `FLOOR`: the reliabilities are good to about 0.05 at best, so no image's own
+  label may be written off any further than that.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr.candidates.agreement import NEIGHBOURS, Agreement
+from fgvr.candidates.sets import (
+    NONE,
+    CandidateSets,
+    Floats,
+    Ids,
+    Weighting,
+    neighbour_sets,
+    packed,
+    random_sets,
+    single_sets,
+    summed_votes,
+)
+from fgvr.config import Candidates
+from fgvr.neighbours import Neighbours
+
+log = logging.getLogger(__name__)
+
+
+MASS = 0.95
+FLOOR = 0.05
+
+
+def reach(agreement: Agreement) -> int | None:
+    """How many images vote on a set, the image itself included; None where nothing could be estimated."""
+    if agreement.expected_to_help is None:
+        return None
+    speaking = agreement.evidence > 0.0
+    return max(1, int(np.cumprod(speaking).sum())) if agreement.expected_to_help else 1
+
+
+def adaptive_sets(names: CandidateSets, near: Ids, agreement: Agreement) -> CandidateSets:
+    """The likely names of each image, the likeliest first.
+
+    Args:
+        names: weighted names that the MLLM gave the M images.
+        near: row numbers int64 [N, k] of the images that vote, nearest first, the image itself in front; `NONE` where
+            one is missing. An image without names of its own has its first neighbour in front.
+        agreement: what was estimated; k is at most the number of its reliabilities.
+    """
+    itself = near[:, 0] == np.arange(len(near))
+    rank = np.arange(near.shape[1]) + ~itself[:, None]
+    factors = np.append(agreement.evidence, 0.0)[rank].astype(np.float32)
+    votes = summed_votes(names, near, factors)
+    used = votes.label_ids != NONE
+    posterior = np.exp(votes.weights - votes.weights.max(axis=1, keepdims=True)) * used
+    posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), 1e-30)
+    own = (votes.label_ids == names.first[:, None]) & used & itself[:, None]
+    kept = _credible(posterior, own)
+    order = np.argsort(-kept, axis=1, kind="stable")
+    labels = np.where(kept > 0.0, votes.label_ids, NONE)
+    return packed(np.take_along_axis(labels, order, axis=1), np.take_along_axis(kept, order, axis=1))
+
+
+def _credible(posterior: Floats, own: npt.NDArray[np.bool_]) -> Floats:
+    """The posterior of the fewest names that hold `MASS`, with at least `FLOOR` for the own label; 0 for the others."""
+    order = np.argsort(-posterior, axis=1, kind="stable")
+    ranked = np.take_along_axis(posterior, order, axis=1)
+    heavier = np.cumsum(ranked, axis=1) - ranked
+    needed = np.zeros(posterior.shape, bool)
+    np.put_along_axis(needed, order, heavier < MASS, axis=1)
+    kept = np.where(needed & ~own, posterior, 0.0)
+    rest = kept.sum(axis=1, keepdims=True)
+    mine = np.where(own, posterior, 0.0)
+    # FLOOR of the whole, whatever the rest sums to after names were dropped.
+    least = np.where(own, rest * FLOOR / (1.0 - FLOOR), 0.0)
+    return np.asarray(kept + np.maximum(mine, least), dtype=np.float32)
+
+
+# The methods of `candidates.method`: which names become an image's candidate set.
+
+RULES = 1
+"""Raised when the same labels and neighbours come to be other candidate sets."""
+
+
+def most_neighbours(config: Candidates) -> int:
+    """How many nearest images a method may look at, the image itself included."""
+    return max(config.k, 1 + NEIGHBOURS) if config.method == "adaptive" else config.k
+
+
+def used_neighbours(config: Candidates, agreement: Agreement) -> int:
+    """k: how many of them it looks at, as the config says or the estimates decide."""
+    chosen = reach(agreement) if config.method == "adaptive" else None
+    return config.k if chosen is None else chosen
+
+
+def candidate_sets(
+    config: Candidates,
+    found: Neighbours,
+    names: CandidateSets,
+    *,
+    embedded: npt.NDArray[np.bool_],
+    space: int,
+    agreement: Agreement,
+) -> CandidateSets:
+    """The candidate sets of all discovery images.
+
+    Args:
+        config: the method.
+        found: at least `used_neighbours` nearest images of each, itself first if it has a label; rows of `names`.
+        names: weighted names that the MLLM gave each image.
+        embedded: bool [N], has a vector; without one an image gets an empty set, since nothing can be learned from it.
+        space: names in the label space.
+        agreement: estimates for these images; only `adaptive` needs them.
+    """
+    k = used_neighbours(config, agreement)
+    near, scores = found.ids[:, :k], found.scores[:, :k]
+    method = config.method
+    if method == "adaptive" and agreement.expected_to_help is None:
+        log.warning("candidates: too few labels agree to estimate anything: sets are made as by method neighbours")
+        method = "neighbours"
+    match method:
+        case "neighbours":
+            sets = neighbour_sets(names, near, scores, config.weights)
+        case "adaptive":
+            # Where neighbours are not expected to help, every image keeps its own names.
+            sets = adaptive_sets(names, near, agreement) if k > 1 else names
+        case "mllm":
+            sets = _weighted(names, config.weights)
+        case "random":
+            sets = random_sets(names.first, space, config.k, config.seed)
+        case "single":
+            sets = single_sets(names.first)
+    return sets.only(embedded)
+
+
+def _weighted(names: CandidateSets, weighting: Weighting) -> CandidateSets:
+    """The image's own names, alike or by their share of its answers."""
+    if weighting != "uniform":
+        return names
+    return packed(names.label_ids, (names.label_ids != NONE).astype(np.float32))

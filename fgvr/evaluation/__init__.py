@@ -1,0 +1,1 @@
+"""Which images methods are compared on, the comparison of their names, and what aspects tell."""

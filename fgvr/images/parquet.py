@@ -1,0 +1,240 @@
+"""Image bytes in a column of Parquet files: row groups described for a listing, single rows read by workers.
+
+Rows of a part come in order, so a row group is read as a stream, once for all of them: a page at a time instead of the
+whole column, one value at a time instead of a page, and the last 64 values kept for threads that ask a little
+out of order. Reading at random begins the row group anew; training reads from its store of decoded images instead.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fgvr import storage
+from fgvr.images.places import PARQUET, ParquetPlace
+
+KEPT_ROWS: Final = 64
+"""Values that stay after they were read."""
+OPEN_GROUPS: Final = 3
+"""Row groups that are read side by side in a process."""
+
+
+class ParquetDamage(Exception):
+    """A row that cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group: its number and rows, and the `mark` that tells it from one of another version of the file."""
+
+    number: int
+    rows: int
+    mark: str
+
+    def uris(self, file: str, column: str) -> pa.Array:
+        """The places of an image column's rows, as in `fgvr.images.places`; vectorised, since there are millions."""
+        numbers = pa.array(np.arange(self.rows)).cast(pa.string())
+        padded = pc.utf8_lpad(numbers, 9, "0").cast(pa.large_string())
+        start, end = f"{PARQUET}{file}#{self.number:06d}.", f"/{self.mark}/{quote(column)}"
+        texts = [pa.scalar(text, pa.large_string()) for text in (start, end, "")]
+        return pc.binary_join_element_wise(texts[0], padded, texts[1], texts[2])
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """A file to be read as a stream: one MiB at a time, pages with checksums checked."""
+    filesystem, path = storage.arrow_filesystem(uri)
+    if storage.is_local(uri):
+        storage.open_regular(storage.local_path(uri)).close()  # Arrow would wait for a pipe
+    return pq.ParquetFile(
+        filesystem.open_input_file(path), pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
+    )
+
+
+def image_column(file: pq.ParquetFile, name: str) -> str:
+    """The column's path in the file: `name`, or `name.bytes` as the data sets of Hugging Face have it.
+
+    Raises ParquetDamage where there is no such column, or none of bytes.
+    """
+    names = file.schema_arrow.names
+    if name not in names:
+        raise ParquetDamage(f"there is no column {name}; there are {', '.join(names[:20])}")
+    kind = file.schema_arrow.field(name).type
+    path = name
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind, path = kind.field("bytes").type, f"{name}.bytes"
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise ParquetDamage(f"column {name} holds {kind} instead of the bytes of image files")
+    return path
+
+
+def groups(file: pq.ParquetFile, column: str) -> Iterator[Group]:
+    """The row groups of an open file, from its footer alone."""
+    for number in range(file.metadata.num_row_groups):
+        yield _group(file, number, column)
+
+
+def _group(file: pq.ParquetFile, number: int, column: str) -> Group:
+    facts = file.metadata.row_group(number)
+    for place in range(facts.num_columns):
+        stored = facts.column(place)
+        if stored.path_in_schema == column:
+            sizes = (facts.num_rows, stored.data_page_offset, stored.total_compressed_size)
+            return Group(number, facts.num_rows, f"{zlib.crc32(repr(sizes).encode()):08x}")
+    raise ParquetDamage(f"row group {number} has no column {column}")
+
+
+def read_row(place: ParquetPlace, max_bytes: int) -> bytes:
+    """The bytes in a row; b"" for null, `max_bytes` + 1 of them where there are more.
+
+    Raises:
+        ParquetDamage: the file was written anew since it was listed, or is damaged here.
+        FileNotFoundError: it is gone.
+    """
+    key = (os.getpid(), place.file, place.group, place.column)  # a forked process must not share its parent's files
+    with _LOCK:
+        rows = _OPEN.pop(key, None) or _GroupRows()
+        _OPEN[key] = rows
+        while len(_OPEN) > OPEN_GROUPS:
+            _OPEN.popitem(last=False)
+    return rows.read(place, max_bytes)
+
+
+class _GroupRows:
+    """One row group, read as a stream."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._values: Iterator[pa.Buffer | None] | None = None
+        self._next = 0
+        self._kept: OrderedDict[int, pa.Buffer | None] = OrderedDict()
+        self._failed: tuple[int, Exception] | None = None
+
+    def read(self, place: ParquetPlace, max_bytes: int) -> bytes:
+        with self._lock:
+            value = self._value(place)
+        if value is None:
+            return b""
+        data: bytes = value.slice(0, min(value.size, max_bytes + 1)).to_pybytes()
+        return data
+
+    def _value(self, place: ParquetPlace) -> pa.Buffer | None:
+        if place.row in self._kept:
+            return self._kept[place.row]
+        if self._failed is not None and place.row >= self._failed[0]:
+            raise self._failed[1]
+        try:
+            return self._read_to(place)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError):
+            self._values = None
+        try:  # once more: a connection may have been broken
+            return self._read_to(place)
+        except (pa.ArrowException, OSError) as error:
+            self._values = None
+            damage = ParquetDamage(f"row group {place.group}, from row {self._next} on: {error}")
+            self._failed = (self._next, damage)  # else every further row would read all before it again
+            raise damage from error
+
+    def _read_to(self, place: ParquetPlace) -> pa.Buffer | None:
+        if self._values is None or place.row < self._next:
+            self._next = 0
+            try:
+                self._values = self._open(place)
+            except ParquetDamage as error:  # of the whole file
+                self._failed = (0, error)
+                raise
+        for value in self._values:
+            self._kept[self._next] = value
+            while len(self._kept) > KEPT_ROWS:
+                self._kept.popitem(last=False)
+            self._next += 1
+            if self._next > place.row:
+                return value
+        raise ParquetDamage(f"row group {place.group} has {self._next} rows; row {place.row} was asked for")
+
+    def _open(self, place: ParquetPlace) -> Iterator[pa.Buffer | None]:
+        file = open_parquet(place.file)
+        changed = f"{place.file} was written anew since it was listed; another ingest.source.snapshot lists again"
+        path = image_column(file, place.column)
+        if place.group >= file.metadata.num_row_groups or _group(file, place.group, path).mark != place.mark:
+            raise ParquetDamage(changed)
+        # One row a batch: of a page with a dictionary each value comes out as large as it is, however small the page.
+        batches = file.iter_batches(batch_size=1, row_groups=[place.group], columns=[path], use_threads=False)
+        return (_bytes_of(batch.column(0)) for batch in batches)
+
+
+def _bytes_of(column: Any) -> pa.Buffer | None:
+    value = column[0]
+    if pa.types.is_struct(column.type):
+        value = column.field("bytes")[0] if value.is_valid else pa.scalar(None, pa.binary())
+    return value.as_buffer() if value.is_valid else None
+
+
+_OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
+_LOCK: Final = Lock()
+
+
+# Parts of a file, on a disk or in an object store.
+
+_LARGE: Final = 8 * 2**20
+_SMALL: Final = 64 * 2**10
+_NEAR: Final = 2**20
+"""Bytes between two questions below which it is quicker to read on than to ask again."""
+
+
+def file_size(uri: str) -> int:
+    """Bytes; raises FileNotFoundError, and OSError for what is no regular file."""
+    if storage.is_local(uri):
+        with storage.open_regular(storage.local_path(uri)) as file:
+            return os.fstat(file.fileno()).st_size
+    fs, path = storage.resolve(uri)
+    fs.invalidate_cache(path)
+    return int(fs.info(path)["size"])
+
+
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop), fewer where the file ends; raises FileNotFoundError or OSError."""
+    if storage.is_local(uri):
+        with storage.open_regular(storage.local_path(uri)) as file:
+            file.seek(start)
+            return file.read(stop - start)
+    fs, path = storage.resolve(uri)
+    return storage.cat_within(fs, path, start, stop)
+
+
+class Window:
+    """Small parts of a file, asked for in rising order; of a remote one more is fetched than is asked for.
+
+    Where parts lie close together, 8 MiB come at a time; where large gaps lie between them, 64 KiB.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Raises FileNotFoundError, and OSError for what is no regular file."""
+        self.uri, self.size = uri, file_size(uri)
+        self._local = storage.is_local(uri)
+        self._start, self._data = 0, b""
+        self._asked = 0
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`, fewer where the file ends."""
+        stop = min(start + length, self.size)
+        if stop <= start:
+            return b""
+        if start < self._start or stop > self._start + len(self._data):
+            ahead = 4096 if self._local else _LARGE if start - self._asked < _NEAR else _SMALL
+            self._data = read_range(self.uri, start, min(max(stop, start + ahead), self.size))
+            self._start = start
+        self._asked = start
+        return self._data[start - self._start : stop - self._start]

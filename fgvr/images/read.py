@@ -1,0 +1,343 @@
+"""Reading one image: bytes of unknown origin become RGB pixels, or an `ImageError` that says why not.
+
+Every file ends in one of two ways, and none takes the process with it: limits are checked before bytes are read and
+before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript), and HEIC by
+pillow-heif where that is installed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import stat
+from contextlib import suppress
+from typing import Final
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from fgvr import liveness, storage
+from fgvr.config.data import ImageLimits
+from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
+from fgvr.images.headers import FRAMES, excess, stated_sizes
+from fgvr.images.inside import InsideError, read_inside
+from fgvr.images.pixels import orientation, to_rgb, upright
+from fgvr.images.places import is_inside
+from fgvr.images.web import HttpFailure, read_url
+from fgvr.images.web_addresses import NotAllowed, shown
+from fgvr.schemas import Failure, Reason
+from fgvr.sources.allowed_places import leads_to_system
+from fgvr.sources.lookalikes import hint, key_lookalikes, local_lookalike
+
+PIXELS = 1
+"""Version of how a file becomes an image. Where the same file gets other pixels it rises: it is part of the
+fingerprints of all tables that were made of images (cluster/stage.py)."""
+
+__all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
+
+_TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SIGNATURES: Final = (
+    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF),
+    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000 as a file and as a bare stream
+)
+_END_OF_JPEG: Final = b"\xff\xd9"
+MAX_SIDE_RATIO: Final = 200
+"""A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
+
+
+class ImageError(Exception):
+    """An image that cannot be had; `failure` is what the row's `error` column holds."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def failure(self) -> Failure:
+        """As the value of an `error` column."""
+        return Failure(self.reason, self.detail)
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:
+        return ImageError, (self.reason, self.detail)  # exceptions with two arguments do not pickle by themselves
+
+
+def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
+    """The image at a URI, as `decode_image` gives it; raises ImageError."""
+    with liveness.doing(f"the image {shown(uri)}"):
+        return decode_image(read_image_bytes(uri, limits), limits, short_side=short_side)
+
+
+def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
+    """The file at a URI: a path (taken literally), `file://` (percent-encoded), `s3://` and other object stores,
+    http(s) under `limits.web`, and images inside files (`fgvr.images.places`).
+
+    Never reads more than `limits.max_bytes` + 1 bytes.
+
+    Raises:
+        ImageError: NOT_FOUND, UNREADABLE (network, permission, a folder, a device), NOT_ALLOWED, EMPTY_FILE or
+            TOO_MANY_BYTES.
+    """
+    if (place := uri.find("data:image/")) >= 0 and ";base64," in uri[place : place + 100]:
+        detail = f"{uri[:60]}…: an image inside its own address (data:) is not read; write it into a file"
+        raise ImageError(Reason.NOT_ALLOWED, detail)
+    try:
+        with liveness.doing(f"reading {shown(uri)}"):
+            data = _read_local(uri, limits) if storage.is_local(uri) else _read_remote(uri, limits)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        said = f"there is nothing at {shown(uri)}{hint(uri)}"
+        raise ImageError(Reason.NOT_FOUND, said) from error
+    except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
+        raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
+    if len(data) > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{shown(uri)} has more than {limits.max_bytes:,} bytes")
+    if not data:
+        raise ImageError(Reason.EMPTY_FILE, f"{shown(uri)} has no bytes")
+    return data
+
+
+def _read_local(uri: str, limits: ImageLimits) -> bytes:
+    path = storage.local_path(uri)
+    try:
+        facts = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        other = local_lookalike(uri)
+        if other is None:
+            raise FileNotFoundError(uri) from None
+        path, facts = other, other.stat()
+    if leads_to_system(path, limits.allowed_roots):
+        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is a link to a file of the system, which is no photo")
+    if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
+    try:
+        with io.BufferedReader(storage.open_regular(path)) as file:  # type: ignore[type-var]  # an io.FileIO
+            data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
+            if len(data) > facts.st_size:  # it grew meanwhile
+                data += file.read(limits.max_bytes + 1 - len(data))
+    except storage.NotRegular as error:
+        raise ImageError(Reason.UNREADABLE, str(error)) from error
+    return data
+
+
+def _read_remote(uri: str, limits: ImageLimits) -> bytes:
+    if uri.lower().startswith(("http://", "https://")):
+        return _read_web(uri, limits)
+    if is_inside(uri):
+        return _read_inside(uri, limits)
+    if not storage.is_object_store(uri):  # a stranger's URI may name any host by any protocol that fsspec speaks
+        known = ", ".join(sorted(storage.OBJECT_STORES))
+        raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
+    fs, path = storage.resolve(uri)
+    try:
+        return _read_object(fs, path, limits)
+    except FileNotFoundError:
+        bucket, slash, key = path.partition("/")
+        for other in key_lookalikes(key):
+            with suppress(FileNotFoundError):
+                return _read_object(fs, f"{bucket}{slash}{other}", limits)
+        raise
+
+
+def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
+    try:
+        # One request, where a size check would make two.
+        return storage.cat_within(fs, path, 0, limits.max_bytes + 1, liveness.longest_wait(limits.web.total_seconds))
+    except (FileNotFoundError, storage.TooSlow):
+        raise
+    except OSError as error:
+        if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object
+            return b""
+        raise
+
+
+def _read_web(uri: str, limits: ImageLimits) -> bytes:
+    try:
+        return read_url(uri, limits.max_bytes, limits.web)
+    except NotAllowed as error:
+        raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: {error}") from error
+    except HttpFailure as error:
+        reason = Reason.NOT_FOUND if error.status in {404, 410} else Reason.UNREADABLE
+        raise ImageError(reason, f"{shown(uri)}: {error}") from error
+
+
+def _read_inside(uri: str, limits: ImageLimits) -> bytes:
+    try:
+        return read_inside(uri, limits.max_bytes)
+    except InsideError as error:
+        raise ImageError(error.reason, f"{uri}: {error}") from error
+
+
+def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
+    """The first frame as upright RGB without `limits.cut_bottom` rows; transparency over white, 16-bit values scaled.
+
+    Of an animation that begins with a frame of nothing but transparency, the first in which there is anything to see.
+
+    Args:
+        data: a whole image file.
+        limits: pixels are counted from the header, before decoding.
+        short_side: pixels that the shorter side needs at least; a JPEG is then decoded at a fraction of its size
+            (simplejpeg's scaled DCT), several times quicker. Other formats come in full size.
+
+    Raises:
+        ImageError: EMPTY_FILE, NOT_AN_IMAGE, TOO_MANY_BYTES, TOO_MANY_PIXELS or CORRUPT.
+    """
+    image = _decoded(data, limits, short_side)
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+def decode_pixels(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> npt.NDArray[np.uint8]:
+    """The same as an array, uint8 [H, W, 3], without the copies that a Pillow image costs where none is needed."""
+    return np.asarray(_decoded(data, limits, short_side))
+
+
+def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.Image | npt.NDArray[np.uint8]:
+    """As the decoder that was used gives it."""
+    if not data:
+        raise ImageError(Reason.EMPTY_FILE, "no bytes")
+    if len(data) > limits.max_bytes:
+        raise ImageError(Reason.TOO_MANY_BYTES, f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
+    _check_header(data, limits)
+    try:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
+            _check_size(image.size, limits)
+            return _loaded(image, data, limits, short_side)
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
+    except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
+        whole = _with_its_end(data)
+        if whole is not None:
+            return _decoded(whole, limits, short_side)
+        raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
+def _loaded(
+    image: Image.Image, data: bytes, limits: ImageLimits, short_side: int | None
+) -> Image.Image | npt.NDArray[np.uint8]:
+    """The pixels of an opened image, whose header was looked at."""
+    if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
+        scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
+        if scaled is not None:
+            turned = orientation(image)
+            if turned == 1 and not limits.cut_bottom:
+                return scaled
+            shrunk = max(image.size) / max(scaled.shape[:2])
+            return _without_bottom(upright(Image.fromarray(scaled), turned), limits.cut_bottom / shrunk)
+    _load(image, limits)
+    return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
+
+
+def opened_image(image: Image.Image, limits: ImageLimits) -> Image.Image:
+    """An image that a caller opened or made, as `decode_image` gives it; raises ImageError alike."""
+    try:
+        _check_size(image.size, limits)
+        _load(image, limits)
+        return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # a file that was opened lazily may be damaged
+        raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
+
+
+def _load(image: Image.Image, limits: ImageLimits) -> None:
+    """Decode the first frame that is not empty."""
+    image.load()
+    _check_size(image.size, limits)  # libheif learns the size anew while it decodes
+    if not (getattr(image, "is_animated", False) and _is_empty(image)):
+        return
+    # Each frame costs as much as the whole canvas: of a huge one the second is the last that is tried.
+    canvas = image.width * image.height
+    with suppress(EOFError):
+        for frame in range(1, min(FRAMES, max(2, limits.max_pixels // canvas))):
+            image.seek(frame)
+            _check_size(image.size, limits)  # pages of a TIFF have sizes of their own
+            image.load()
+            if not _is_empty(image):
+                return
+    image.seek(0)
+    image.load()
+
+
+def _is_empty(image: Image.Image) -> bool:
+    """Whether all of a loaded frame is transparent."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+
+
+def _with_its_end(data: bytes) -> bytes | None:
+    """A JPEG that lacks nothing but its end mark (some cameras forget it), with it; None for any other."""
+    if not data.startswith(b"\xff\xd8\xff") or data.endswith(_END_OF_JPEG):
+        return None
+    whole = data.removesuffix(b"\xff") + _END_OF_JPEG
+    try:
+        simplejpeg.decode_jpeg(whole, "RGB")  # strict: it refuses what lacks pixels
+    except ValueError:
+        return None
+    return whole
+
+
+def _unidentified(data: bytes) -> ImageError:
+    """Of a file of which Pillow says no more than that it cannot read it."""
+    if known_start(data) is not None:
+        return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
+    kept = unread_tiff(data) if data.startswith(_TIFF) else None
+    if kept is not None:
+        return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")
+    if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        return ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}")
+    return ImageError(Reason.CORRUPT if heif_brand(data) in formats() else Reason.NOT_AN_IMAGE, what_it_is(data))
+
+
+def _check_header(data: bytes, limits: ImageLimits) -> None:
+    """What decoders would take memory or hours for before, or beside, what Pillow lets us see."""
+    said = excess(data)
+    if said is not None:
+        raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
+    for width, height in stated_sizes(data):
+        if width * height > limits.max_pixels:
+            raise ImageError(
+                Reason.TOO_MANY_PIXELS,
+                f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
+            )
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS, f"{width} × {height} pixels, the limit is {limits.max_pixels:,} in all"
+        )
+    if max(size) > MAX_SIDE_RATIO * min(size):
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS,
+            f"{width} × {height} pixels: a strip thinner than 1:{MAX_SIDE_RATIO} grows without bound when resized",
+        )
+
+
+def _without_bottom(image: Image.Image, rows: float) -> Image.Image:
+    """The image without its last rows; part of a row counts as one, so that nothing of a banner stays."""
+    height = image.height - math.ceil(rows)
+    if height < 1:
+        raise ImageError(
+            Reason.CORRUPT, f"{image.height} rows of pixels, ingest.limits.cut_bottom takes {math.ceil(rows)}"
+        )
+    return image.crop((0, 0, image.width, height)) if rows else image
+
+
+def _scaled_jpeg(data: bytes, short_side: int) -> npt.NDArray[np.uint8] | None:
+    """The JPEG at the smallest of n/8, n ≤ 4, whose sides are ≥ `short_side`, or whole; None: Pillow must decide."""
+    try:
+        # A factor below 2 costs more than it saves, and blurs: then the whole image is decoded.
+        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=short_side, min_width=short_side, min_factor=2
+        )
+    except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
+        return None
+    return pixels

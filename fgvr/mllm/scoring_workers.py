@@ -1,0 +1,149 @@
+"""aspects and class_scores: probabilities of answers about each image, one row of the stage's table per image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fgvr import schemas
+from fgvr.config.data import ImageLimits
+from fgvr.config.models import Mllm
+from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask, Picture
+from fgvr.mllm.backends import make_backend
+from fgvr.mllm.label_worker import PictureReader
+from fgvr.part_worker import remarks_of
+from fgvr.schemas import Failure, Reason
+
+# aspects: p(yes) of every question for each image, one row of the aspects table an image.
+
+
+@dataclass(frozen=True)
+class AspectSettings:
+    """What the workers of aspects need; pickles.
+
+    Attributes:
+        mllm: the model.
+        task: the questions and how they are asked.
+        min_label_mass: an image whose mean label mass is below it fails.
+        limits: of reading an image.
+        threads: that read images.
+    """
+
+    mllm: Mllm
+    task: AspectTask
+    min_label_mass: float
+    limits: ImageLimits
+    threads: int = 4
+
+
+class AspectWorker:
+    """The PartWorker of aspects; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: AspectSettings, backend: AspectScorer | None = None) -> None:
+        """Load the model, or take a backend that runs already."""
+        self.settings = settings
+        self.backend: AspectScorer = backend or make_backend(settings.mllm)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """See fgvr.part_worker.remarks_of."""
+        return remarks_of(self.backend)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Probabilities for rows with `image_id` and `uri`: one row of `aspects(Q)` each, in order."""
+        ids = rows["image_id"].to_pylist()
+        reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
+        given = self.answers(picture for _, picture in reader)
+        answers = {place: AspectAnswer(failure=failure) for place, failure in reader.failures.items()}
+        answers |= dict(zip(reader.places, given, strict=True))
+        return aspect_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.questions))
+
+    def answers(self, pictures: Iterable[Picture]) -> list[AspectAnswer]:
+        """The probabilities of each of some images, in order."""
+        return [self._judged(answer) for answer in self.backend.aspects(pictures, self.settings.task)]
+
+    def _judged(self, answer: AspectAnswer) -> AspectAnswer:
+        """The answer, or a failure where the model plainly meant to say something else than yes or no."""
+        if answer.failure is not None or float(answer.label_mass.mean()) >= self.settings.min_label_mass:
+            return answer
+        mass, words = float(answer.label_mass.mean()), " + ".join(self.settings.task.words)
+        detail = f"mean p({words}) = {mass:.2g} is below aspects.min_label_mass"
+        return AspectAnswer(failure=Failure(Reason.NO_LABEL_MASS, detail))
+
+
+def aspect_rows(ids: Sequence[int], answers: Sequence[AspectAnswer], questions: int) -> pa.Table:
+    """Rows of the aspects table for Q = `questions`, one an id."""
+    schema = schemas.aspects(questions)
+    good = [answer.failure is None for answer in answers]
+    return pa.table(
+        {
+            "image_id": ids,
+            "p_yes": _vectors([a.p_yes for a in answers], good, schema.field("p_yes").type),
+            "label_mass": _vectors([a.label_mass for a in answers], good, schema.field("label_mass").type),
+            "prompt_tokens": [answer.prompt_tokens if answer.tokens_known else None for answer in answers],
+            "cached_tokens": [answer.cached_tokens for answer in answers],
+            "error": [None if answer.failure is None else answer.failure.as_row() for answer in answers],
+        },
+        schema=schema,
+    )
+
+
+def _vectors(values: Sequence[np.ndarray], good: Sequence[bool], kind: pa.DataType) -> pa.Array:
+    return pa.array([value if known else None for value, known in zip(values, good, strict=True)], type=kind)
+
+
+# class_scores: log-likelihood of every class name as the MLLM's answer, one row of the table an image.
+
+
+@dataclass(frozen=True)
+class ClassScoreSettings:
+    """What the workers of class_scores need; pickles.
+
+    Attributes:
+        mllm: the model, one that scores names.
+        task: the class names and what is asked.
+        limits: of reading an image.
+        threads: that read images.
+    """
+
+    mllm: Mllm
+    task: NameTask
+    limits: ImageLimits
+    threads: int = 4
+
+
+class ClassScoreWorker:
+    """The PartWorker of class_scores; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: ClassScoreSettings, backend: NameScorer | None = None) -> None:
+        """Load the model, or take a backend that runs already."""
+        self.settings = settings
+        self.backend: NameScorer = backend or make_backend(settings.mllm)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Scores for rows with `image_id` and `uri`: one row of `class_scores(C)` each, in order."""
+        ids = rows["image_id"].to_pylist()
+        reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
+        given = self.backend.name_scores((picture for _, picture in reader), self.settings.task)
+        answers = {place: NameAnswer(failure=failure) for place, failure in reader.failures.items()}
+        answers |= dict(zip(reader.places, given, strict=True))
+        return score_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.names))
+
+
+def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) -> pa.Table:
+    """Rows of the class_scores table for C = `classes`, one an id."""
+    schema = schemas.class_scores(classes)
+    scores = [answer.scores if answer.failure is None else None for answer in answers]
+    return pa.table(
+        {
+            "image_id": ids,
+            "scores": pa.array(scores, type=schema.field("scores").type),
+            "prompt_tokens": [answer.prompt_tokens for answer in answers],
+            "cached_tokens": [answer.cached_tokens for answer in answers],
+            "error": [None if answer.failure is None else answer.failure.as_row() for answer in answers],
+        },
+        schema=schema,
+    )

@@ -1,0 +1,166 @@
+"""Any trained model over any samples: loaded by what its folder says, one row of predictions per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from fgvr import schemas
+from fgvr.config import ImageLimits
+from fgvr.images.prefetch import read_ahead
+from fgvr.images.read import ImageError
+from fgvr.models.base import MODEL_FILE, ImageClassifier, ModelFolderError, Outputs, read_model_file
+from fgvr.precision import Precision
+from fgvr.schemas import Failure
+from fgvr.storage import fetch_folder
+
+# The way to any trained model: a folder in, the classifier of its kind out.
+
+
+def load_classifier(
+    folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None
+) -> ImageClassifier:
+    """The model in a local folder, ready on `device` (for URLs see `fgvr.storage.fetch_folder`).
+
+    Args:
+        folder: of the model.
+        device: where it computes.
+        begun: what the devices of the table's workers can (`fgvr.precision.held`); None: there is no table.
+
+    Raises:
+        ModelFolderError: no model is there, its files are damaged, or its kind is unknown.
+        PrecisionError: the table was begun in a precision that this device does not have.
+    """
+    kind = read_model_file(folder)["kind"]
+    if kind == "student":
+        from fgvr.models.student import StudentClassifier
+
+        return StudentClassifier.load(folder, device, begun)
+    if kind == "near":
+        from fgvr.clip.classifier import NearClassifier
+
+        return NearClassifier.load(folder, device, begun)
+    raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")
+
+
+# infer: any trained model over any samples, one row of predictions for each image.
+#
+# Threads read and prepare images a few batches ahead of the model. They keep only what the model takes: a batch of
+# decoded photos may have gigabytes, a batch of inputs has megabytes.
+
+TOP = 5
+READING = 2
+"""Version of how an image file becomes a model's input. Where the same file gets other pixels it rises: it is part of
+the tables' fingerprints, so that no table holds predictions of both."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """What the workers of infer need; pickles.
+
+    Attributes:
+        model: URI of a model folder.
+        limits: of reading an image.
+        abstain_below: predictions with a lower score are marked as abstained.
+        batch_images: images in a forward pass.
+        device: where the model runs; None: a GPU where there is one.
+        threads: that read and prepare images.
+        begun: what the devices of the table's workers can, by the first of them; see `fgvr.precision.held`.
+    """
+
+    model: str
+    limits: ImageLimits
+    abstain_below: float = 0.0
+    batch_images: int = 64
+    device: str | None = None
+    threads: int = 4
+    begun: Precision | None = None
+
+
+class InferWorker:
+    """The PartWorker of infer; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: InferSettings) -> None:
+        self.settings = settings
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device, settings.begun)
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`."""
+        ids, uris = rows["image_id"].to_pylist(), rows["uri"].to_pylist()
+        size = self.settings.batch_images
+        predicted: list[Row] = []
+        waiting: list[tuple[int, torch.Tensor]] = []
+        images = read_ahead(self._prepared, uris, threads=self.settings.threads, ahead=2 * size)
+        for image_id, image in zip(ids, images, strict=True):
+            if isinstance(image, Failure):
+                predicted.append({"image_id": image_id, "error": image.as_row()})
+                continue
+            waiting.append((image_id, image))
+            if len(waiting) == size:
+                predicted += self._predict(waiting)
+                waiting = []
+        if waiting:
+            predicted += self._predict(waiting)
+        return pa.Table.from_pylist(predicted, schema=schemas.PREDICTIONS)
+
+    def _prepared(self, uri: str) -> torch.Tensor | Failure:
+        try:
+            return self.classifier.read(uri, self.settings.limits)
+        except ImageError as error:
+            return error.failure
+
+    def _predict(self, images: Sequence[tuple[int, torch.Tensor]]) -> list[Row]:
+        outputs = self.classifier.predict(torch.stack([image for _, image in images]))
+        ids = [image_id for image_id, _ in images]
+        return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below)
+
+
+def prediction_rows(ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float) -> list[Row]:
+    """Rows of the predictions table: the best label, its score, and the best five.
+
+    Args:
+        ids: image ids of the N rows of `outputs`.
+        outputs: of the model.
+        labels: names of its classes.
+        abstain_below: a row whose best score is lower keeps its label and is marked as abstained.
+    """
+    best = _highest(outputs.scores, TOP)
+    scores = np.take_along_axis(outputs.scores, best, axis=1)
+    return [
+        {
+            "image_id": image_id,
+            "label": labels[best[row, 0]],
+            "label_id": int(best[row, 0]),
+            "score": float(scores[row, 0]),
+            "top_labels": [labels[label_id] for label_id in best[row]],
+            "top_scores": scores[row].tolist(),
+            "abstained": bool(scores[row, 0] < abstain_below),
+            "p_yes": None if outputs.p_yes is None else outputs.p_yes[row].tolist(),
+            "error": None,
+        }
+        for row, image_id in enumerate(ids)
+    ]
+
+
+def _highest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+    """Columns of each row's highest scores, int64 [N, min(count, C)]: the highest first, of equals the lower column.
+
+    Not by sorting whole rows: at 20,000 labels that takes ten times as long, and more than the model's own product.
+    """
+    count = min(count, scores.shape[1])
+    falling = -scores
+    limits = np.partition(falling, count - 1, axis=1)[:, count - 1]
+    best = np.empty((len(scores), count), np.int64)
+    for row, (values, limit) in enumerate(zip(falling, limits, strict=True)):
+        among = np.flatnonzero(~(values > limit))  # NaN, too: it comes last in partition and sort alike
+        best[row] = among[np.argsort(values[among], kind="stable")[:count]]
+    return best

@@ -1,0 +1,325 @@
+"""Students: small timm models with class and aspect outputs, how they see images, and how they are kept in a folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+import fgvr
+from fgvr.config.data import ImageLimits
+from fgvr.errors import UserError
+from fgvr.images.read import decode_pixels
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.precision import Precision, autocast, of_model
+
+# How a student sees a photo: the same few steps in training, validation and inference.
+#
+# A photo is first shrunk to `stored_side` (the size in which training keeps decoded images), then cropped. Inference
+# does the same two steps as validation, on files read for the same `stored_side`: both see the same pixels. Crops are
+# taken from the photo before they are resized: a photo of 1 × 50,000 pixels never becomes a larger one on the way.
+
+Pixels = npt.NDArray[np.uint8]
+
+STORED_PER_INPUT = 1.5
+"""Stored shorter side over the input's: random crops keep most of their detail, and a photo costs 0.35 MB at 224 px."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Sizes and normalisation of a student's input.
+
+    Attributes:
+        input_size: side of the square input, pixels.
+        resize: shorter side before the centre crop of validation and inference (paper: the input size itself;
+            256 for 224 on ImageNet-like photos, whose subject is in the middle).
+        stored_side: shorter side at most of a decoded image that is kept; smaller photos stay as they are.
+        mean: of the RGB channels, for pixels in 0 … 1.
+        std: likewise.
+    """
+
+    input_size: int
+    resize: int
+    stored_side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.input_size <= self.resize:
+            raise ValueError(f"resize {self.resize} is smaller than the input size {self.input_size}: no crop fits")
+
+    def shrink(self, image: Pixels) -> Pixels:
+        """The image with a shorter side of at most `stored_side`: uint8 [H, W, 3], its aspect ratio kept."""
+        height, width = image.shape[:2]
+        factor = self.stored_side / min(height, width)
+        if factor >= 1:
+            return image
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        return _pixels(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+    def centre_crop(self, image: Pixels) -> Pixels:
+        """The middle of the image as Resize(resize) and CenterCrop(input_size) take it, uint8 [S, S, 3]."""
+        height, width = image.shape[:2]
+        side = max(1, round(min(height, width) * self.input_size / self.resize))
+        return self.crop(image, ((height - side) // 2, (width - side) // 2, side, side))
+
+    def crop(self, image: Pixels, box: tuple[int, int, int, int], *, flip: bool = False) -> Pixels:
+        """A box (top, left, height, width) of the image, resized to the input and perhaps mirrored, uint8 [S, S, 3]."""
+        top, left, height, width = box
+        part = image[top : top + height, left : left + width]
+        # Bilinear interpolation looks at two pixels a side: shrinking by more than two would skip some.
+        shrinks = min(height, width) > 2 * self.input_size
+        size = (self.input_size, self.input_size)
+        resized = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return _pixels(resized[:, ::-1] if flip else resized)
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        """An RGB image of any size as the student's input before normalisation, uint8 [S, S, 3]."""
+        return self.prepare_pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+
+    def prepare_pixels(self, image: Pixels) -> Pixels:
+        """The same of an image as an array, uint8 [H, W, 3]."""
+        return np.ascontiguousarray(self.centre_crop(self.shrink(image)))
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, S, S, 3] as the float32 input [N, 3, S, S], in channels-last memory as it came, on its device."""
+        std, width = torch.tensor(self.std), batch.shape[2]
+        # Made on the device they would make the CPU wait for all that a GPU has still to do. Repeated for a row of
+        # pixels: along three channels a CPU works through them one by one.
+        scale = (1 / (255 * std)).repeat(width).to(batch.device, non_blocking=True)
+        shift = (torch.tensor(self.mean) / std).repeat(width).to(batch.device, non_blocking=True)
+        rows = (batch.flatten(2).float() * scale).sub_(shift)
+        return rows.view(batch.shape).permute(0, 3, 1, 2)
+
+
+def _pixels(array: object) -> Pixels:
+    """cv2's results, which have no precise type."""
+    return np.asarray(array, dtype=np.uint8)
+
+
+# Any timm model as a student: C class outputs followed by Q aspect outputs.
+
+
+class StudentError(UserError, ValueError):
+    """A student that cannot be built; the message names the config field and what to do."""
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """All that is needed to build a student again, save its weights.
+
+    Attributes:
+        backbone: timm's name of the architecture.
+        labels: names of the C classes.
+        questions: the Q aspect questions; empty for the base student.
+        preprocess: how it sees photos.
+        backbone_args: further arguments of `timm.create_model` (drop_rate, drop_path_rate …).
+        precision: of its activations in training and validation, which inference keeps; None: not known.
+    """
+
+    backbone: str
+    labels: tuple[str, ...]
+    questions: tuple[str, ...]
+    preprocess: Preprocess
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    precision: Precision | None = None
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits [N, C] and aspect logits [N, Q] of outputs [N, C + Q]."""
+        return outputs[:, : len(self.labels)], outputs[:, len(self.labels) :]
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Class ids [N]: the arg max over the class outputs only (the official code takes it over all C + Q)."""
+        return self.split(outputs)[0].argmax(dim=1)
+
+
+def check_backbone(name: str) -> None:
+    """Raise StudentError, with names that are close, where timm has no such architecture.
+
+    Only names in timm's own registry pass: an `hf-hub:` name would be fetched, and students start from scratch.
+    """
+    architecture = name.partition(".")[0]
+    if timm.is_model(architecture):
+        return
+    known = timm.list_models()
+    close = difflib.get_close_matches(architecture, known, n=4, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists all"
+    raise StudentError(f"makd.backbone {name!r}: timm has no such model; {hint}")
+
+
+def timm_preprocess(backbone: str, input_size: int, resize: int | None = None) -> Preprocess:
+    """The preprocessing of a student: sizes as asked, mean and standard deviation as timm states them for the model."""
+    check_backbone(backbone)
+    facts = timm.get_pretrained_cfg(backbone.partition(".")[0])
+    mean = facts.mean if facts is not None else IMAGENET_DEFAULT_MEAN
+    std = facts.std if facts is not None else IMAGENET_DEFAULT_STD
+    return Preprocess(
+        input_size=input_size,
+        resize=resize or input_size,
+        stored_side=round(STORED_PER_INPUT * (resize or input_size)),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def build_student(spec: StudentSpec) -> nn.Module:
+    """A student with random weights: float32 [N, 3, S, S] → logits [N, C + Q], channels-last.
+
+    Raises:
+        StudentError: timm has no such model, or it cannot be built with this input size and these arguments.
+    """
+    check_backbone(spec.backbone)
+    if not spec.labels:
+        raise StudentError("a student needs at least one class")
+    outputs = len(spec.labels) + len(spec.questions)
+    arguments = dict(spec.backbone_args)
+    facts = timm.get_pretrained_cfg(spec.backbone.partition(".")[0])
+    if facts is not None and facts.fixed_input_size:  # transformers have a position embedding for each patch
+        arguments.setdefault("img_size", spec.preprocess.input_size)
+    side = spec.preprocess.input_size
+    try:
+        model = cast("nn.Module", timm.create_model(spec.backbone, pretrained=False, num_classes=outputs, **arguments))
+        with torch.no_grad():
+            model.eval()
+            shape = tuple(model(torch.zeros(1, 3, side, side)).shape)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise StudentError(
+            f"makd.backbone {spec.backbone!r} cannot be built for {side} px with arguments {arguments}: {error}"
+        ) from error
+    if shape != (1, outputs):
+        raise StudentError(f"makd.backbone {spec.backbone!r} gives outputs {shape} where (1, {outputs}) are needed")
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+# A trained student as a folder: `model.json` and `model.safetensors`, the weights under timm's own names.
+#
+# The weights load into `timm.create_model(backbone, num_classes=C + Q)` without this package.
+
+FORMAT = 1
+KIND = "student"
+
+
+def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write a model folder.
+
+    Args:
+        folder: made if it is not there; its `model.json` is written last.
+        spec: how to build the student.
+        weights: its state dict, on any device.
+        facts: what else is worth knowing about it (training, measured quality); JSON types only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Dense copies: a state dict may hold views of one tensor or channels-last memory, which the format cannot.
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    content = {
+        "format": FORMAT,
+        "kind": KIND,
+        "backbone": spec.backbone,
+        "backbone_args": spec.backbone_args,
+        "preprocess": asdict(spec.preprocess),
+        "labels": spec.labels,
+        "questions": spec.questions,
+        "precision": spec.precision,
+        "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
+        "facts": facts,
+    }
+    (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[StudentSpec, nn.Module]:
+    """The student in a folder, in eval mode; raises ModelFolderError where it is damaged or of another kind."""
+    content = read_model_file(folder)
+    if content["kind"] != KIND or content.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
+            f"expected a {KIND} of format {FORMAT}"
+        )
+    try:
+        sizes, precision = content["preprocess"], content.get("precision")
+        if precision not in {None, *get_args(Precision)}:
+            raise ModelFolderError(f"{folder / MODEL_FILE}: precision {precision!r} is unknown")
+        spec = StudentSpec(
+            backbone=content["backbone"],
+            backbone_args=content["backbone_args"],
+            labels=tuple(content["labels"]),
+            questions=tuple(content["questions"]),
+            preprocess=Preprocess(**{**sizes, "mean": tuple(sizes["mean"]), "std": tuple(sizes["std"])}),
+            precision=precision,
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None
+    model = build_student(spec)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (SafetensorError, FileNotFoundError, RuntimeError) as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error}") from None
+    return spec, model.eval().to(device)
+
+
+# A trained student as an `ImageClassifier`.
+
+
+class StudentClassifier(PreparedClassifier):
+    """A student on a device, in the precision in which it was trained and validated (`fgvr.precision.of_model`)."""
+
+    def __init__(
+        self,
+        spec: StudentSpec,
+        model: nn.Module,
+        device: str | torch.device = "cpu",
+        begun: Precision | None = None,
+    ) -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+        self.precision = of_model(spec.precision, self.device, begun)
+        self.labels = list(spec.labels)
+        self.questions = list(spec.questions)
+
+    @classmethod
+    def load(
+        cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None
+    ) -> StudentClassifier:
+        """From a model folder; raises ModelFolderError where it is damaged."""
+        spec, model = load_student(folder, device)
+        return cls(spec, model, device, begun)
+
+    @property
+    def short_side(self) -> int:
+        """As the store of training images reads."""
+        return self.spec.preprocess.stored_side
+
+    def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
+        """See ImageClassifier."""
+        pixels = decode_pixels(data, limits, short_side=self.short_side)
+        return torch.from_numpy(self.spec.preprocess.prepare_pixels(pixels))
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image's centre crop, uint8 [S, S, 3]."""
+        return torch.from_numpy(self.spec.preprocess.prepare(image))
+
+    @torch.inference_mode()
+    def predict(self, prepared: torch.Tensor) -> Outputs:
+        """Probabilities for uint8 [N, S, S, 3]."""
+        inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
+        with autocast(self.device, self.precision):
+            outputs = self.model(inputs)
+        classes, aspects = self.spec.split(outputs.float())
+        return Outputs(
+            scores=classes.softmax(dim=1).cpu().numpy(),
+            p_yes=aspects.sigmoid().cpu().numpy() if self.questions else None,
+        )

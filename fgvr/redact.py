@@ -1,0 +1,346 @@
+"""Text for consoles, logs, reports and MLflow: without secrets, and without characters that command a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+__all__ = ["MASK", "keep_secret", "masked", "masked_tree", "masked_value", "masked_words", "printable", "safe"]
+
+
+# By which forms secrets are told from names: what tools, clouds and servers write them like.
+#
+# What a person's photos show is called like secrets, too (Asian_paradise_flycatcher, Token_ring, SK-100234-BLACK-XL),
+# so that no word alone is one. A secret has a form that its maker gives it (exact letters, exact length), or stands
+# in a place where only secrets stand: a URL's user and query, a header, the value of a field that is called so.
+#
+# Forms of keys: GitHub's, GitLab's, Slack's, Stripe's and AWS's documentation of their tokens; RFC 7519 for JWT, RFC
+# 7468 for PEM, RFC 3986 for URLs.
+
+MASK: Final = "***"
+
+_OF_KEYS: Final = frozenset(
+    (
+        *("api", "access", "secret", "account", "private", "encryption", "signing", "ssh", "shared", "master"),
+        *("storage", "auth", "service", "subscription", "aws", "azure", "openai", "anthropic", "license", "sas"),
+        *("hmac", "jwt"),
+    )
+)
+"""`<word>_key` is secret, as `sort_key`, `class_key` and `public_key` are not."""
+_OF_TOKENS: Final = frozenset(
+    (
+        *("eos", "bos", "pad", "unk", "sep", "cls", "mask", "image", "img", "video", "audio", "stop", "start"),
+        *("end", "special", "next", "first", "last", "per", "think", "each", "unexpected", "unknown", "text"),
+        *("boi", "eoi"),
+    )
+)
+"""`<word>_token` is a model's, and no secret."""
+_ALWAYS: Final = frozenset(
+    (
+        *("password", "passwd", "passphrase", "passcode", "secret", "credential", "credentials", "token"),
+        *("apikey", "accesskey", "secretkey", "accountkey", "privatekey", "authtoken", "accesstoken"),
+        *("sessiontoken",),
+    )
+)
+_PASSWORDS: Final = frozenset(["password", "passwd", "passphrase", "passcode"])
+_PROSE: Final = frozenset(
+    (
+        *("is", "was", "are", "must", "not", "no", "there", "null", "none", "missing", "required", "wrong"),
+        *("empty", "unset", "cannot", "may", "should", "has", "of", "for", "in", "and", "or", "to", "from"),
+        *("expected", "please", "see", "set", "true", "false", "a", "an", "the", "this", "that", "it", "invalid"),
+        *("unknown", "incorrect", "str"),
+    )
+)
+_WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a field or variable of this name holds a secret: `hf_token`, `clientSecret`, `AWS_ACCESS_KEY_ID`."""
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if words[-1:] == ["id"] and words[-2:-1] == ["key"]:
+        words.pop()
+    if not words:
+        return False
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last == "key":
+        return before in _OF_KEYS
+    if last == "token":
+        return before not in _OF_TOKENS
+    if last == "pwd":
+        return before != ""
+    return last in _ALWAYS or last.endswith("password") or (last == "signature" and before in {"amz", "goog"})
+
+
+def _digit_and_letter(text: str) -> bool:
+    return re.search(r"\d", text) is not None and re.search(r"[^\W\d_]", text) is not None
+
+
+def _looks_random(text: str) -> bool:
+    """Whether some part without `-` and `_` is as no name is: ten letters and digits or more, and both.
+
+    `sk-live-rock-2023-albumcover` is a product: its digits are a word of their own.
+    """
+    return any(len(part) >= 10 and _digit_and_letter(part) for part in re.split(r"[-_.]", text))
+
+
+def _changes_often(text: str) -> bool:
+    """Whether small letters, capitals and digits follow one another as by chance, and not as in InternVL3Finetuned2025.
+
+    By chance, half of two neighbours of 62 characters are of different kinds; where words meet, a fifth.
+    """
+    kinds = [char.isdigit() + 2 * char.isupper() for char in text]
+    return sum(a != b for a, b in pairwise(kinds)) > 0.36 * (len(kinds) - 1)
+
+
+# Every repetition has a bound where a match may begin at any place: without, a stranger's long text takes hours.
+_START, _END = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
+_SURE: Final = re.compile(
+    "|".join(
+        (
+            rf"{_START}AKIA[A-Z0-9]{{16}}{_END}",
+            rf"{_START}ASIA(?=[A-Z]{{0,15}}[0-9])[A-Z0-9]{{16}}{_END}",  # 16 letters alone may be a name in capitals
+            rf"{_START}github_pat_[A-Za-z0-9_]{{20,255}}",
+            rf"{_START}gh[pousr]_[A-Za-z0-9]{{20,255}}{_END}",
+            rf"{_START}gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{20,255}}(?:\.\d\d\.\w{{7,12}})?",
+            rf"{_START}(?:hf|api_org)_[A-Za-z0-9]{{34}}{_END}",
+            rf"{_START}AIza[A-Za-z0-9_-]{{35}}(?![\w-])",
+            rf"{_START}AIzaSy(?=[\w-]{{0,33}}\d)[A-Za-z0-9_-]{{20,33}}(?![\w-])",
+            rf"{_START}ya29\.[A-Za-z0-9_-]{{20,500}}",
+            rf"{_START}GOCSPX-[A-Za-z0-9_-]{{20,40}}",
+            rf"{_START}(?:[srp]k|whsec)_(?:(?:live|test)_)(?=[a-zA-Z]{{0,250}}\d)[A-Za-z0-9]{{16,250}}{_END}",
+            rf"{_START}SG\.[A-Za-z0-9_-]{{20,24}}\.[A-Za-z0-9_-]{{40,46}}",
+            rf"{_START}npm_[A-Za-z0-9]{{36}}{_END}",
+            rf"{_START}pypi-Ag[A-Za-z0-9_-]{{50,1000}}",
+            rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])",
+            rf"{_START}do[opr]_v1_[0-9a-f]{{64}}{_END}",
+            rf"{_START}(?:gsk_|r8_|xai-|pplx-)(?=[A-Za-z]{{0,250}}\d)[A-Za-z0-9]{{32,250}}{_END}",
+            rf"{_START}(?:nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
+            # Telegram's bots, and addresses at which whoever knows them may write.
+            r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}(?![\w-])",
+            r"(?<=hooks\.slack\.com/)(?:services|workflows)/[A-Za-z0-9/]{20,200}",
+            r"(?<=/api/webhooks/)\d{15,20}/[A-Za-z0-9_-]{20,100}",
+            rf"{_START}AGE-SECRET-KEY-1[A-Z0-9]{{58}}{_END}",
+            # JSON Web Tokens: two parts that begin like JSON objects in base64, and a signature.
+            rf"{_START}eyJ[A-Za-z0-9_-]{{6,4000}}\.(?:eyJ[A-Za-z0-9_-]{{2,8000}}|[A-Za-z0-9_-]{{20,8000}})\.[A-Za-z0-9_-]{{5,2000}}",
+        )
+    )
+)
+_HF: Final = re.compile(rf"{_START}hf_([A-Za-z0-9]{{20,60}}){_END}")
+_LIKELY: Final = re.compile(
+    rf"{_START}(?:sk-(?:proj|ant|svcacct|admin|or|live|test|lf|None)-[A-Za-z0-9_-]{{12,400}}"
+    rf"|sk-(?=[A-Za-z0-9]{{16}})[A-Za-z0-9]{{16,400}}(?![\w-])"
+    rf"|xox[abceprsd](?:\.xox[bp])?-[A-Za-z0-9-]{{10,400}}|xapp-\d-[A-Za-z0-9-]{{10,400}})"
+)
+_PEM: Final = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----(?!\*)"
+    r".*?(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
+)
+
+# scheme://user:password@host. After a colon the password may hold / and @, unless it is a port that follows: the last
+# @ counts that has a host behind it, else the last before the path.
+_USER: Final = re.compile(
+    r"""(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)"""
+    r"""(?:[^\s/@:'"<>]{0,200}:(?!\d{1,5}(?:/|\s|$))"""
+    r"""(?:[^\s'"<>]{0,300}@(?=[\w.-]{1,255}(?::\d|/))|[^\s/'"<>]{0,300}@|[^\s'"<>]{0,300}@)"""
+    r"""|[^\s/?#'"<>]{1,500}@)""",
+    re.IGNORECASE,
+)
+# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and whatever is called a key or a token.
+_QUERY: Final = re.compile(r"""([?&;])([\w.%-]{1,60})=(?!\*\*\*)([^&\s'"#<>]{1,4000})""")
+_OF_QUERIES: Final = frozenset(
+    (
+        *("sig", "signature", "key", "token", "auth", "policy", "key-pair-id", "googleaccessid", "hdnts"),
+        *("hdnea", "hmac", "pwd", "pass", "jwt", "code", "credential", "access_token", "sessionid", "sas"),
+    )
+)
+_NAME: Final = re.compile(
+    r"""(?<![\w.-])(?P<flag>--)?(?P<name>[A-Za-z_][\w.-]{0,80})(?P<quote>\\?["'])?"""
+    r"""(?P<sep>[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}|(?(flag)[ \t]|(?!)))(?P<open>b?\\?["'])?"""
+)
+_QUOTED: Final = re.compile(r"""[^"'\\\n]{1,4000}""")
+_BARE: Final = re.compile(r"""[^&\s"',;)}\]<>]{1,4000}""")
+_PART: Final = re.compile(r"""[^&\s"',;)}\]<>/]{1,4000}""")
+_HEADER: Final = re.compile(
+    r"""(?P<head>(?<![\w])(?:proxy-)?authorization["']?\s{0,3}[:=,]\s{0,3}(?:b?["'])?)"""
+    r"""(?:(?P<scheme>[A-Za-z][\w-]{1,30})[ \t]{1,3})?"""
+    r"""(?!\*\*\*)(?P<value>[^\s"'}\\,]{1,4000}(?:,[ \t]{0,2}[\w-]{1,40}=[^\s"'}\\,]{1,2000}){0,8})""",
+    re.IGNORECASE,
+)
+_SCHEMES: Final = frozenset(
+    (
+        *("basic", "bearer", "token", "digest", "apikey", "key", "negotiate", "ntlm", "hawk", "splunk"),
+        *("sharedkey", "aws", "aws4-hmac-sha256", "goog4-rsa-sha256", "dpop", "oauth", "hmac", "snowflake"),
+    )
+)
+_NAMED_HEADER: Final = re.compile(
+    r"""((?<![\w-])(?:x-api-key|api-key|private-token|x-auth-token|x-amz-security-token|x-vault-token|"""
+    r"""ocp-apim-subscription-key)["']?[ \t]{0,3}[:=,][ \t]{0,3}(?:b?["'])?)(?!\*\*\*)[^\s"'},;\\]{1,4000}""",
+    re.IGNORECASE,
+)
+
+
+_BEARER: Final = re.compile(r"(?<![\w-])([Bb]earer )(?=[\w~+/.-]{16})([\w~+/.-]{16,4000}={0,2})")
+# An entry of a netrc, and what curl takes.
+_LOGIN: Final = re.compile(
+    r"""(\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"""
+    r"""|(?<!\S)(?:-u|--user)[ \t=]{1,9}["']?[^\s:'"/]{1,200}:)(?!\*\*\*)[^\s'"]{1,400}"""
+)
+_COOKIE: Final = re.compile(
+    r"""((?<![\w-])(?:set-)?cookie["']?[ \t]{0,3}[:,][ \t]{0,3}(?:b?["'])?)[\w.-]{1,80}=[^"'\n\\]{1,4000}""",
+    re.IGNORECASE,
+)
+
+
+def mask_forms(text: str) -> str:
+    """Data (a name, a path, a URL, a value of a config) without what has the form of a secret."""
+    text = _PEM.sub(rf"-----BEGIN \1-----{MASK}", text)
+    text = _USER.sub(rf"\1{MASK}@", text)
+    text = _QUERY.sub(_without_query_secret, text)
+    text = _SURE.sub(MASK, text)
+    text = _HF.sub(lambda found: MASK if _changes_often(found[1]) else found[0], text)
+    return _LIKELY.sub(lambda found: MASK if _looks_random(found[0]) else found[0], text)
+
+
+def mask_places(text: str) -> str:
+    """Messages, logs and command lines: also without what stands where a secret stands, by its header or its name."""
+    text = _HEADER.sub(_without_credentials, text)
+    text = _COOKIE.sub(rf"\1{MASK}", _NAMED_HEADER.sub(rf"\1{MASK}", text))
+    text = _LOGIN.sub(rf"\1{MASK}", text)
+    text = _BEARER.sub(lambda found: f"{found[1]}{MASK}" if _looks_random(found[2]) else found[0], text)
+    parts, at = [], 0
+    for name in _NAME.finditer(text):
+        if name.start() < at or not is_secret_name(name["name"]):
+            continue
+        form = _QUOTED if name["open"] else _BARE
+        if text[max(name.start() - 1, 0)] == "/":  # a folder called token=1, as partitions are
+            form = _PART
+        value = form.match(text, name.end())
+        if value is not None and not value[0].startswith(MASK) and _is_secret(text, name, value):
+            parts += [text[at : name.end()], MASK]
+            at = value.end()
+    return "".join([*parts, text[at:]])
+
+
+def _without_query_secret(found: re.Match[str]) -> str:
+    name = found[2]
+    secret = name.lower() in _OF_QUERIES or is_secret_name(name) or name.lower().endswith(("signature", "credential"))
+    return f"{found[1]}{name}={MASK}" if secret else found[0]
+
+
+def _without_credentials(found: re.Match[str]) -> str:
+    scheme, value = found["scheme"], found["value"]
+    if scheme is None:
+        secret = value.lower() not in _SCHEMES and (_digit_and_letter(value) or len(value) >= 16)
+        return f"{found['head']}{MASK}" if secret else found[0]
+    if scheme.lower() not in _SCHEMES or (value.lower() in _PROSE and scheme.lower() in {"token", "key"}):
+        return found[0]
+    return found[0][: found.start("value") - found.start()] + MASK
+
+
+def _is_secret(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
+    """Whether a value is one, by how it stands behind its secret name: prose has colons, too."""
+    if ":" not in name["sep"] or name["quote"] or name["open"] or name["sep"].strip() == ":=":
+        return True
+    if text[max(name.start() - 40, 0) : name.start()].rstrip(" \t\n\"'\\").endswith(("{", ",", "[")):
+        return True  # an entry of JSON, of flow YAML, or of what Python prints of a mapping
+    words, said = _WORDS.findall(name["name"]), value[0]
+    if words[-1].lower() in _PASSWORDS or words[-1].lower().endswith("password"):
+        return said.lower() not in _PROSE
+    if len(words) == 1:  # "Secret: a novel", "Token: ring" name things
+        return len(said) >= 6 and _digit_and_letter(said[:200])
+    prose = said.isalpha() and re.match(r" [a-z]{2,}", text[value.end() : value.end() + 20]) is not None
+    return said.lower() not in _PROSE and not prose
+
+
+# Text for consoles, logs, reports and MLflow: without secrets, and without characters that command a terminal.
+#
+# Labels and answers come from a model, file names from strangers, and addresses may carry passwords or signatures.
+# What shows such text to people, or keeps it where more people read than those who started the run, lets it pass
+# here.
+
+SHORTEST_SECRET = 8
+"""Values of secret variables that are shorter (`testing`) are words of other texts, too, and are left alone."""
+PLAIN_WORD = 20
+"""So many small letters and nothing else (`password`, `changeme`) are a secret only where they stand alone."""
+
+_GIVEN: set[str] = set()
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE)$")
+
+
+def keep_secret(value: str) -> None:
+    """From now on `masked` replaces this value in this process, wherever it stands."""
+    if len(value) >= SHORTEST_SECRET:
+        _GIVEN.add(value)
+
+
+def masked(text: str) -> str:
+    """A message with `***` for secrets.
+
+    That is what `masked_value` masks, and what stands in a secret's place: headers, and values that are called keys,
+    tokens or passwords.
+    """
+    return mask_places(masked_value(text))
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """A command line's words, each `masked`; one behind a flag with a secret's name (`--hf-token x`) goes whole."""
+    flags = ["", *words][:-1]  # what stands before each
+    return [
+        MASK
+        if before.startswith("--") and "=" not in before and word and is_secret_name(before) and word[:2] != "--"
+        else masked(word)
+        for before, word in zip(flags, words, strict=True)
+    ]
+
+
+def masked_value(text: str) -> str:
+    """Data (a name, a path, a value of a config) with `***` for secrets, and otherwise as it is.
+
+    That is: passwords and signatures in URLs, keys whose form is known, and the values of environment variables whose
+    name ends in KEY, TOKEN, SECRET or PASSWORD.
+    """
+    for value in _known_secrets():
+        if value not in text:
+            continue
+        if len(value) < PLAIN_WORD and value.isalpha() and value.islower():
+            text = re.sub(rf"(?<![\w-]){value}(?![\w-])", MASK, text)
+        else:
+            text = text.replace(value, MASK)
+    return mask_forms(text)
+
+
+def masked_tree(value: Any, name: str = "") -> Any:
+    """`masked_value` of all texts of nested mappings and lists; what stands under the name of a secret goes whole."""
+    if isinstance(value, Mapping):
+        return {key: masked_tree(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked_tree(item, name) for item in value]
+    if isinstance(value, str):
+        return MASK if value and is_secret_name(name) else masked_value(value)
+    return value
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: colours are dropped, other control and direction characters become `�`; lines stay."""
+    plain = _COLOUR.sub("", text)
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in plain)
+
+
+def safe(text: str) -> str:
+    """`masked` and `printable`."""
+    return printable(masked(text))
+
+
+def _known_secrets() -> list[str]:
+    """Longest first: a secret may begin with another one. A variable may also name the file that holds its secret."""
+    named = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= SHORTEST_SECRET and _VARIABLE.search(name) and not os.path.exists(value)  # noqa: PTH110  # no error, however long
+    }
+    return sorted(_GIVEN | named, key=len, reverse=True)

@@ -1,0 +1,135 @@
+"""Drawings of aspects: both t-SNE maps, and p(yes) of MLLM and student on single images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fgvr.config.data import ImageLimits
+from fgvr.images.read import ImageError, read_image
+from fgvr.report.aspects import AspectLine
+
+COLOURS = 10
+"""Classes of a map that have a colour of their own; the others are grey."""
+MAP_SIDE = 300
+"""Of a map's drawing, in its own units."""
+
+Points = npt.NDArray[np.float64]
+Answers = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Images of one class in both maps; `name` is "" for all classes without a colour, which have `colour` 0.
+
+    `mllm` and `student` are SVG paths of zero-length lines, which round caps make dots.
+    """
+
+    name: str
+    colour: int
+    mllm: str
+    student: str
+
+
+@dataclass(frozen=True)
+class AnswerPair:
+    """p(yes) of one question about one image; None where there is none."""
+
+    question: str
+    mllm: float | None
+    student: float | None
+
+
+@dataclass(frozen=True)
+class AspectCard:
+    """An image with both sides' answers; `thumbnail`, `problem` and `title` as in ImageCard."""
+
+    title: str
+    thumbnail: str
+    problem: str
+    class_name: str
+    pairs: list[AnswerPair]
+
+
+@dataclass(frozen=True)
+class AspectPictures:
+    """What the page draws.
+
+    Attributes:
+        images: on the maps.
+        held_out: of these, kept out of the student's training.
+        dots: empty where there are too few images for a map.
+        cards: of single images.
+    """
+
+    images: int = 0
+    held_out: int = 0
+    dots: list[Dots] = field(default_factory=list)
+    cards: list[AspectCard] = field(default_factory=list)
+
+
+def class_dots(names: Sequence[str], mllm: Points, student: Points) -> list[Dots]:
+    """The points [N, 2] (unit square) of both maps by class; classes without a colour first, below the others."""
+    coloured = [name for name, _ in sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0]))[:COLOURS]]
+    found = []
+    for colour, name in enumerate(["", *coloured]):
+        rows = [row for row, of in enumerate(names) if (of == name if colour else of not in coloured)]
+        if rows:
+            found.append(Dots(name, colour, _path(mllm[rows]), _path(student[rows])))
+    return found
+
+
+def _path(points: Points) -> str:
+    inside = 6 + (MAP_SIDE - 12) * points
+    return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in inside)
+
+
+def answer_pairs(lines: Sequence[AspectLine], mllm: Answers, student: Answers) -> list[AnswerPair]:
+    """Both sides' answers [Q] (in the order of the ranks) to some questions about one image."""
+    return [AnswerPair(line.question, _given(mllm[line.rank - 1]), _given(student[line.rank - 1])) for line in lines]
+
+
+def choose_cards(classes: npt.NDArray[np.int64], count: int, seed: int) -> list[int]:
+    """Rows of `count` images drawn at random, of different classes as long as there are such."""
+    rng = np.random.default_rng(seed)
+    seen: Counter[int] = Counter()
+    ordered = []
+    for row in rng.permutation(len(classes)).tolist():
+        ordered.append((seen[int(classes[row])], row))
+        seen[int(classes[row])] += 1
+    # Stable: the first of every class in the order of the draw, then the second ones.
+    return [row for _, row in sorted(ordered, key=lambda pair: pair[0])[:count]]
+
+
+def _given(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+# Small pictures inside the page, so that it needs no other file.
+
+SIDE = 176
+"""Pixels; twice the size shown, for dense screens."""
+
+
+def thumbnail(uri: str, limits: ImageLimits) -> tuple[str, str]:
+    """(data: URI of a JPEG, "") or ("", why the image cannot be read)."""
+    try:
+        image = read_image(uri, limits, short_side=SIDE)
+    except ImageError as error:
+        return "", str(error)
+    # The page shows squares: cut to one here, so that a panorama does not make it heavy.
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    if side > SIDE:
+        square = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    sink = io.BytesIO()
+    square.save(sink, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}", ""

@@ -1,0 +1,123 @@
+"""Where a source that draws may draw: into its own folder, or one that is empty; never beside somebody's photos."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from fgvr import storage
+from fgvr.config.data import FieldGuideSource, TableSource
+from fgvr.demo.drawn_files import QUESTIONS_FILE, SAMPLES, first_entry, is_field_guide
+from fgvr.sources.rows import SourceError
+from fgvr.sources.table_file import read_table_file
+
+log = logging.getLogger(__name__)
+
+
+SETTINGS = "settings.json"
+"""In a drawn folder: what it was drawn with. Written before the first drawing, so that one cut short is known."""
+
+
+def drawn_with(folder: str, wanted: Mapping[str, Any], what: str) -> dict[str, Any] | None:
+    """The settings of the drawings in a folder; None where it is empty, or not there.
+
+    Args:
+        folder: where drawings lie or will lie.
+        wanted: all that decides them, JSON types.
+        what: the drawings, in words.
+
+    Raises:
+        SourceError: there lies something else, beside which nothing is drawn.
+    """
+    try:
+        drawn = json.loads(storage.read_bytes(storage.join(folder, SETTINGS)))
+    except (OSError, ValueError):
+        drawn = None
+    if isinstance(drawn, dict) and set(drawn) == set(wanted):  # a file of this name may be anybody's
+        return drawn
+    if first := first_entry(folder):
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: {what} would be drawn there, but it is neither empty ({first} …) nor "
+            "a folder of such drawings; name another one. Or are these photos to be read? Then give "
+            "--ingest.source.kind folder and --ingest.source.path"
+        )
+    return None
+
+
+# The drawn field guide as a source: drawn on first use, read ever after.
+
+
+def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
+    """Where the drawings lie: `source.draw_to`, else a folder in the run named after the settings."""
+    if source.draw_to is not None:
+        return storage.absolute(source.draw_to)
+    digest = hashlib.sha256(json.dumps(settings(source), sort_keys=True).encode()).hexdigest()[:8]
+    return storage.join(run_folder, "field_guide", digest)
+
+
+def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.Table]:
+    """Chunks of the field guide's samples; draws it when it is not there yet.
+
+    Raises:
+        SourceError: the folder holds a field guide that was drawn with other settings, or anything else.
+    """
+    folder = field_guide_folder(source, run_folder)
+    if source.draw_to is not None:
+        check_field_guide(source, folder)
+    if not storage.exists(storage.join(folder, SAMPLES)):
+        _draw(source, folder)
+    yield from read_table_file(TableSource(path=storage.join(folder, SAMPLES)), class_id_column="class_id")
+
+
+def check_field_guide(source: FieldGuideSource, folder: str) -> None:
+    """Raises SourceError where the field guide can neither be read nor drawn in `folder`."""
+    from fgvr.demo.field_guide import has_own_questions
+
+    if not storage.exists(storage.join(folder, SETTINGS)) and is_field_guide(folder):
+        return  # drawn by `python -m fgvr.demo.field_guide`, which leaves no settings: taken as it is
+    wanted = settings(source)
+    drawn = drawn_with(folder, wanted, "a field guide") or wanted
+    if drawn != wanted:
+        keys = [key for key in wanted if drawn[key] != wanted[key]]
+        differing = ", ".join(f"{key} {drawn[key]} (asked for: {wanted[key]})" for key in keys)
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: the field guide there was drawn with {differing}; name another folder "
+            "or remove this one"
+        )
+    if not storage.exists(storage.join(folder, SAMPLES)) and not has_own_questions(folder):
+        raise SourceError(
+            f"ingest.source.draw_to = {folder}: the field guide there is to be drawn to its end, and its "
+            f"{QUESTIONS_FILE} was changed, which that would undo; move this file, or name another folder"
+        )
+
+
+def _draw(source: FieldGuideSource, folder: str) -> None:
+    from fgvr.demo.field_guide import write_field_guide
+    from fgvr.demo.species import SPECIES
+
+    count = (source.train_per_class + source.test_per_class) * len(SPECIES)
+    log.info("ingest: drawing %s birds into %s", f"{count:,}", folder)
+    # The settings first, the split file last: a drawing that was cut short is seen as not there, and drawn again.
+    storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(settings(source), indent=1).encode())
+    difficulty = {} if source.difficulty is None else {"difficulty": source.difficulty}
+    write_field_guide(
+        folder,
+        per_class={"train": source.train_per_class, "test": source.test_per_class},
+        seed=source.seed,
+        workers=min(8, len(os.sched_getaffinity(0))) if storage.is_local(folder) else 1,
+        **difficulty,
+    )
+
+
+def settings(source: FieldGuideSource) -> dict[str, object]:
+    """All that decides the drawings; the demo's difficulty is resolved, so that its change draws anew."""
+    from fgvr.demo.samples import DEMO_DIFFICULTY
+
+    values = source.model_dump(mode="json", exclude={"kind", "draw_to"})
+    return {**values, "difficulty": source.difficulty or DEMO_DIFFICULTY}

@@ -1,0 +1,76 @@
+"""Were files replaced under their names since they were listed? Told by what a listing says of them at no cost.
+
+Size and time of a file, ETag and size of an object: for folders of photos, and for tars and Parquet files, which are
+few. Of images that a table or a data set's lists name nothing is asked: that would be a request an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from fgvr import storage
+from fgvr.config.data import FolderSource, ParquetSource, Source, WebDatasetSource
+from fgvr.digests import version_of
+from fgvr.images.places import file_of
+from fgvr.sources.folder import Found, readable_endings, walk
+from fgvr.sources.omissions import LeftOutNames, Omissions
+from fgvr.sources.rows import SourceError
+from fgvr.sources.shards import numbered
+
+MOST = 100_000
+"""Files up to which they are looked at, at each start: a second on a disk, a hundred requests to a store."""
+Marks = dict[str, str]
+"""URI → mark."""
+
+
+def look(source: Source, allowed_roots: Sequence[str] = ()) -> Marks | None:
+    """The files of a source as they are now; None for kinds whose listing says nothing, and for too many files.
+
+    `allowed_roots` are those that it is listed with.
+    """
+    found: Marks = {}
+    with suppress(SourceError, OSError):  # who lists them says what is wrong
+        for file in islice(_files(source, allowed_roots), MOST + 1):
+            found[file.uri] = file.mark or _mark(file.uri)
+    return found if 0 < len(found) <= MOST else None
+
+
+def replaced(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The files that are there under their names and are others, sorted. New and missing ones are no matter here."""
+    return sorted(uri for uri, mark in before.items() if now.get(uri, mark) != mark)
+
+
+def digest(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Names what the files of `before` are now, 16 hex digits."""
+    listed = sorted((uri, now.get(uri, mark)) for uri, mark in before.items())
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+def _files(source: Source, allowed_roots: Sequence[str]) -> Iterator[Found]:
+    if not isinstance(source, FolderSource | WebDatasetSource | ParquetSource):
+        return
+    ending: str | tuple[str, ...] = ".tar" if isinstance(source, WebDatasetSource) else ".parquet"
+    if isinstance(source, FolderSource):
+        ending = readable_endings(source.extensions)
+    elif len(names := numbered(source.path)) > 1 or source.path.lower().endswith(ending):
+        yield from (Found(file_of(name), ()) for name in names)
+        return
+    for file in walk(source.path, LeftOutNames(source.exclude, Omissions()), allowed_roots):
+        if file.uri.lower().endswith(ending):
+            yield file
+
+
+def _mark(uri: str) -> str:
+    """What tells a file from another one under its name; empty where it is not there."""
+    try:
+        if not storage.is_local(uri):
+            fs, path = storage.resolve(uri)
+            return version_of(fs.info(path))
+        facts = storage.local_path(uri).stat()
+    except OSError:
+        return ""
+    return f"{facts.st_size}-{facts.st_mtime_ns}"

@@ -1,0 +1,274 @@
+"""A CSV, TSV or Parquet file with an image's URI a row, and optionally its split, class and other columns."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fgvr import storage
+from fgvr.config.data import TableSource
+from fgvr.errors import UserError
+from fgvr.names.spelling import one_form
+from fgvr.sources.allowed_places import AllowedPlaces
+from fgvr.sources.columns import Backslashes, ColumnError, as_text, check_kind, columns_there, find_column, near_miss
+from fgvr.sources.csv_text import CsvText
+from fgvr.sources.rows import CHUNK, SourceError, chunk
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Places of the columns that are read, among all of the file; others may hold anything, the images themselves too.
+
+    Attributes:
+        names: of all columns of the file.
+    """
+
+    names: tuple[str, ...]
+    uri: int
+    split: int | None
+    class_name: int | None
+    class_id: int | None
+    metadata: tuple[int, ...]
+
+    @property
+    def read(self) -> list[int]:
+        """Those that are read, in the file's order."""
+        found = {self.uri, self.split, self.class_name, self.class_id, *self.metadata}
+        return sorted(place for place in found if place is not None)
+
+    def text(self, batch: pa.RecordBatch, place: int, what: str) -> pa.Array:
+        """A column of a batch whose columns are named by their places."""
+        return as_text(batch[str(place)], one_form(self.names[place]), what)
+
+
+def read_table_file(
+    source: TableSource,
+    class_id_column: str | None = None,
+    remarks: list[str] | None = None,
+    allowed_roots: Sequence[str] = (),
+) -> Iterator[pa.Table]:
+    """Chunks of a listing, in the order of the file.
+
+    Args:
+        source: the file and the names of its columns.
+        class_id_column: column with class ids, for files that this project writes itself.
+        remarks: takes what a reader of the results must know, complete when the last chunk has come.
+        allowed_roots: as in `ingest.limits`; rows that name other places fail.
+
+    Raises:
+        SourceError: no such file, an unknown format, a column that was named and is not there, is there twice or holds
+            what it cannot hold, or rows that cannot be read; the message names the line where it can.
+    """
+    path = _path(source)
+    folder = path.rsplit("/", 1)[0]
+    backslashes = Backslashes(folder)
+    allowed = AllowedPlaces(path, folder, allowed_roots)
+    with _as_source_errors(source):
+        open_batches = _parquet_batches if _is_parquet(path) else _csv_batches
+        columns, batches = open_batches(path, source, class_id_column)
+        if remarks is not None:
+            remarks += _absent(source, columns)
+        for batch in batches:
+            rows = _as_chunk(batch, columns, source, folder, backslashes)
+            yield rows.set_column(0, rows.schema.field(0), allowed.checked(rows["uri"].combine_chunks()))
+    if remarks is not None:
+        remarks += [*backslashes.remarks(), *allowed.remarks()]
+
+
+def check_table_file(source: TableSource) -> None:
+    """Look at the file's header or schema alone; raises SourceError as `read_table_file` does."""
+    path = _path(source)
+    with _as_source_errors(source):
+        (_parquet_batches if _is_parquet(path) else _csv_batches)(path, source, None)
+
+
+def _path(source: TableSource) -> str:
+    path = storage.absolute(source.path)
+    if not path.lower().endswith((".csv", ".tsv", ".parquet", ".pq")):
+        raise SourceError(f"ingest.source.path = {source.path}: the name must end in .csv, .tsv or .parquet")
+    if not storage.exists(path):
+        raise SourceError(f"ingest.source.path = {source.path}: there is no such file")
+    return path
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith((".parquet", ".pq"))
+
+
+@contextmanager
+def _as_source_errors(source: TableSource) -> Iterator[None]:
+    """Whatever is wrong with the file in one sentence that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ColumnError, pa.ArrowException, OSError, UnicodeError) as error:
+        # Not a Parquet file, rows of unequal length, text that is not UTF-8, a folder, a file that may not be read.
+        said = re.sub(r"Row #(\d+)", r"row \1 below the header", str(error).strip("'"))
+        hint = "; save the file as UTF-8" if "UTF8" in said else ""
+        raise SourceError(f"ingest.source.path = {source.path}: {said}{hint}") from error
+
+
+def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | None) -> _Columns:
+    """The columns that the source names; those of its defaults may be absent, but for the URI's."""
+
+    def needed(field: str, column: str) -> int:
+        place = find_column(names, column, f"ingest.source.{field}")
+        if place is None:
+            raise SourceError(
+                f"ingest.source.{field} = {column}: {source.path} has no such column; it has "
+                f"{columns_there(names, field, column)}"
+            )
+        return place
+
+    def named_or_there(field: str) -> int | None:
+        column = getattr(source, field)
+        if column is None:
+            return None
+        return (
+            needed(field, column)
+            if field in source.model_fields_set
+            else find_column(names, column, f"ingest.source.{field}")
+        )
+
+    return _Columns(
+        names=tuple(names),
+        uri=needed("uri_column", source.uri_column),
+        split=named_or_there("split_column"),
+        class_name=named_or_there("class_column"),
+        class_id=None if class_id_column is None else needed("class_id_column", class_id_column),
+        metadata=tuple(needed("metadata_columns", column) for column in source.metadata_columns),
+    )
+
+
+def _absent(source: TableSource, columns: _Columns) -> list[str]:
+    """Remarks where a column of the default's name is not there, and one that looks like it is."""
+    taken = {one_form(columns.names[place]) for place in columns.read}
+    remarks = []
+    for field, place, without in (
+        ("split_column", columns.split, "every photo is of the split train"),
+        ("class_column", columns.class_name, "no photo has a class"),
+    ):
+        column = getattr(source, field)
+        near = None if place is not None or column is None else near_miss(columns.names, field, column, taken=taken)
+        if near is not None:
+            remarks.append(
+                f"{source.path} has no column {column}, so that {without}; is {near} meant? ingest.source.{field}: "
+                f"{json.dumps(near, ensure_ascii=False)} takes it"
+            )
+    return remarks
+
+
+_Opened = tuple[_Columns, Iterator[pa.RecordBatch]]
+"""The columns of a file, and its rows in batches whose columns are named by their places in the file."""
+
+
+def _parquet_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
+    filesystem, inside = storage.arrow_filesystem(path)
+    table = pq.ParquetFile(filesystem.open_input_file(inside))
+    schema = table.schema_arrow
+    columns = _chosen(schema.names, source, class_id_column)
+    for place, what in ((columns.uri, "URI"), (columns.split, "split"), (columns.class_name, "class")):
+        if place is not None:
+            check_kind(one_form(schema.names[place]), schema.field(place).type, what)
+    names = {schema.names[place]: str(place) for place in columns.read}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in table.iter_batches(batch_size=CHUNK, columns=list(names)):
+            there = [name for name in batch.schema.names if name in names]  # "a.b" also brings the b of a column a
+            yield batch.select(there).rename_columns([names[name] for name in there])
+
+    return columns, batches()
+
+
+def _csv_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
+    filesystem, inside = storage.arrow_filesystem(path)
+    text = CsvText(filesystem.open_input_stream(inside), source.path, tabs=path.lower().endswith(".tsv"))
+    if not text.header:
+        raise SourceError(f"ingest.source.path = {source.path}: Empty CSV file: it has not even a header")
+    columns = _chosen(text.header, source, class_id_column)
+    return columns, text.batches(columns.read, columns.uri)
+
+
+def _as_chunk(
+    batch: pa.RecordBatch, columns: _Columns, source: TableSource, folder: str, backslashes: Backslashes
+) -> pa.Table:
+    uris = backslashes.turned(columns.text(batch, columns.uri, "URI"))
+    listed: dict[str, object] = {"uri": absolute_uris(uris, folder)}
+    if columns.split is not None:
+        listed["split"] = columns.text(batch, columns.split, "split").cast(pa.string())
+    if columns.class_name is not None:
+        listed["class_name"] = columns.text(batch, columns.class_name, "class").cast(pa.string())
+    if columns.class_id is not None:
+        listed["class_id"] = batch[str(columns.class_id)].cast(pa.int32())
+    if source.metadata_columns:
+        arrays = [batch[str(place)] for place in columns.metadata]
+        listed["metadata"] = metadata_json(
+            pa.RecordBatch.from_arrays(arrays, names=source.metadata_columns), source.metadata_columns
+        )
+    return chunk(**listed)
+
+
+def metadata_json(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
+    """The columns of each row as a JSON object; what JSON has no number for (NaN, infinity) is null.
+
+    Raises ColumnError where a column holds what has no text.
+    """
+    kept = {column: _values(column, batch.column(batch.schema.names.index(column))) for column in columns}
+    rows = [dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)]
+    return [json.dumps(row, ensure_ascii=False, default=str, allow_nan=False) for row in rows]
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # times that Python has no object for, fields of one name
+        return list(as_text(column, name, "value").to_pylist())
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_nested(kind) or pa.types.is_dictionary(kind):
+        return [_finite(value) for value in values]
+    return values
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
+    """URIs and absolute paths as they are, relative ones below `folder`; one spelling for one local file.
+
+    Vectorised, since tables have millions of rows: only paths with `.`, `..`, `//` or `file://` are handled one by one.
+    """
+    text = pc.utf8_trim_whitespace(uris.cast(pa.large_string())).fill_null("")
+    whole = pc.or_(pc.match_substring(text, "://"), pc.starts_with(text, "/"))
+    below = pc.binary_join_element_wise(pa.scalar(folder, pa.large_string()), text, pa.scalar("/", pa.large_string()))
+    joined = pc.if_else(pc.or_(whole, pc.equal(text, "")), text, below)
+    odd = pc.match_substring_regex(joined, r"^file://|/\.{0,2}/|/\.{1,2}$")
+    if not pc.any(odd).as_py():
+        return joined
+    plain = [
+        _one_spelling(uri) if is_odd else uri for uri, is_odd in zip(joined.to_pylist(), odd.to_pylist(), strict=True)
+    ]
+    return pa.array(plain, pa.large_string())
+
+
+def _one_spelling(uri: str) -> str:
+    if not storage.is_local(uri):
+        return uri  # an object's key is taken literally: `a//b` and `a/b` are two objects
+    # normpath leaves two leading slashes alone
+    return storage.file_uri(Path("/" + os.path.normpath(storage.local_path(uri)).lstrip("/")))

@@ -1,0 +1,282 @@
+"""WebDataset: images in tars, with members of the same key beside them. Members become places, nothing is extracted.
+
+An image that is a link, a device, a pipe or a sparse file is a row that fails with a reason; folders and hidden members
+are none, and what is none is counted. A member's name is text for people and the key for its class; it is never used
+as a path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+
+from fgvr import storage
+from fgvr.config.data import WebDatasetSource
+from fgvr.images.parquet import Window
+from fgvr.images.places import TarPlace, Unlisted
+from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.names.spelling import one_form
+from fgvr.schemas import Reason
+from fgvr.sources.columns import SHOWN_COLUMNS, near_miss
+from fgvr.sources.folder import readable_endings
+from fgvr.sources.omissions import Omissions, UnlistedMembers
+from fgvr.sources.rows import CHUNK, SourceError, chunk
+from fgvr.sources.shards import Shard
+from fgvr.text_files import decoded, lines
+
+MAX_LABEL_BYTES: Final = 64 * 2**10
+"""A member that says a class and is longer says none."""
+MOST_KEYS: Final = 1000
+"""Keys of JSON members that are remembered, for a message that none is the class's."""
+MAX_GROUP: Final = 1000
+"""Images of one key that wait for their class, or classes for their images."""
+
+
+@dataclass
+class _Group:
+    """Neighbouring members of one key.
+
+    Attributes:
+        key: path and name up to the name's first dot.
+        images: (place, stem) of those that have no class yet; a stem is a path and name without the known ending.
+        classes: stem → class, null where the member says none.
+        used: stems of classes that an image has.
+    """
+
+    key: str = ""
+    images: list[tuple[str, str]] = field(default_factory=list)
+    classes: dict[str, str | None] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether no more members should wait for others."""
+        return max(len(self.images), len(self.classes)) >= MAX_GROUP
+
+    def class_of(self, stem: str) -> str | None:
+        """The class of the same stem, else of the longest beginning up to a dot: `9.left.jpg` has that of `9.cls`."""
+        while stem not in self.classes:
+            shorter, dot, _ = stem.rpartition(".")
+            if not dot or len(shorter) < len(self.key):
+                return None
+            stem = shorter
+        self.used.add(stem)
+        return self.classes[stem]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a tar's members that should say classes came to.
+
+    Attributes:
+        found: members that should say one.
+        unread: of these, which belong to an image and do not.
+        alone: of these, which belong to no image beside them.
+    """
+
+    found: int = 0
+    unread: int = 0
+    alone: int = 0
+
+
+class TarLister:
+    """Lists tars of one source; `beside` has, for each tar, what the members beside its images came to."""
+
+    def __init__(self, source: WebDatasetSource, omissions: Omissions | None = None) -> None:
+        """`omissions` counts what is no row. Raises SourceError where `class_names` is not there or no text."""
+        self._source = source
+        self._omissions = omissions or Omissions()
+        self._endings = readable_endings(source.extensions)
+        self._names = _class_names(source.class_names)
+        self.beside: list[Beside] = []
+        self._with_key = 0  # JSON members that have the key of the class
+        self._other_keys: set[str] = set()
+
+    def listed(self, shard: Shard) -> Iterator[pa.Table]:
+        """Chunks of a tar's listing; raises TarDamage and OSError, after what comes before the damage."""
+        split = shard.folders[0] if self._source.split_from == "top" and shard.folders else None
+        rows = _Rows(split)
+        window = Window(shard.uri)
+        damage: TarDamage | OSError | None = None
+        unlisted = UnlistedMembers(self._source.exclude)
+        walk = members(window.read, window.size)
+        while True:
+            try:
+                member = next(walk, None)
+            except (TarDamage, OSError) as error:
+                damage, member = error, None
+            if member is None:
+                break
+            name = _with_slashes(member.name)
+            if member.kind is Kind.FOLDER or unlisted.has(name):
+                continue
+            key, stem, kind = self._parts(name)
+            if key != rows.group.key or rows.group.is_long:
+                rows.end_group(key, stem)
+                if len(rows.uris) >= CHUNK:
+                    yield rows.taken()
+            if kind == _IMAGE:
+                rows.group.images.append((_place(shard, member), stem))
+                unlisted.image(key)
+            elif kind == _CLASS:
+                rows.group.classes[stem] = self._class(window, member)
+            else:
+                unlisted.other(key, name)
+        self._omissions.add(unlisted.end())
+        rows.end_group("", "")
+        yield rows.taken()
+        self.beside.append(Beside(rows.found, rows.unread, rows.alone))
+        if damage is not None:
+            raise damage
+
+    def remarks(self) -> list[str]:
+        """What came of the members that should say classes, once the tars are listed."""
+        kind = f".{self._source.class_from}"
+        unread, alone = sum(tar.unread for tar in self.beside), sum(tar.alone for tar in self.beside)
+        said = []
+        if unread:
+            said.append(f"{unread:,} {kind} members say no class (ingest.source.class_from)")
+        if alone:
+            said.append(
+                f"{alone:,} {kind} members belong to no photo: the members of a sample are neighbours in a tar and "
+                "have one name up to the ending"
+            )
+        if self._source.class_from != "none" and not sum(tar.found for tar in self.beside):
+            said.append(f"no member of the tars ends in {kind} (ingest.source.class_from)")
+        return said
+
+    def _parts(self, name: str) -> tuple[str, str, str]:
+        """(key, stem, what it is) of a member that is not hidden, by its name.
+
+        A key ends at the first dot of a name. A stem ends where a known ending begins, which tells v1.00.jpg from
+        v1.01.jpg, two samples in one key.
+        """
+        folder, slash, base = name.rpartition("/")
+        start, dot, _ = base.partition(".")
+        key = f"{folder}{slash}{start}"
+        if not dot:
+            return key, name, ""
+        lower = name.lower()
+        endings = [ending for ending in self._endings if lower.endswith(ending)]
+        if endings:
+            return key, name[: -len(max(endings, key=len))], _IMAGE
+        if self._source.class_from != "none" and lower.endswith(f".{self._source.class_from}"):
+            return key, name[: -len(self._source.class_from) - 1], _CLASS
+        return key, name, ""
+
+    def check_key(self) -> None:
+        """Raises SourceError where no JSON member of the tars, once they are listed, has the key of the class."""
+        if self._other_keys and not self._with_key:
+            key, there = self._source.class_key, sorted(self._other_keys)
+            near = near_miss(there, "class_column", key, cutoff=0.6)
+            shown = ", ".join(there[:SHOWN_COLUMNS]) + (" …" if len(there) > SHOWN_COLUMNS else "")
+            meant = "" if near is None else f"; did you mean {near}?"
+            raise SourceError(f"ingest.source.class_key = {key}: no .json member has it; there are {shown}{meant}")
+
+    def _keyed(self, content: Any) -> Any:
+        """The class in a JSON member; raises KeyError or TypeError."""
+        if isinstance(content, dict) and self._source.class_key not in content and len(self._other_keys) < MOST_KEYS:
+            self._other_keys.update(content)
+        found = content[self._source.class_key]
+        self._with_key += 1
+        return found
+
+    def _class(self, window: Window, member: Member) -> str | None:
+        if member.kind is not Kind.FILE or member.size > MAX_LABEL_BYTES:
+            return None
+        try:
+            text = decoded(window.read(member.offset, member.size)).strip()
+            if self._source.class_from == "json":
+                text = _json_text(self._keyed(json.loads(text)))
+            if self._names is not None and (self._source.class_from == "cls" or text.isdigit()):
+                number = int(text)
+                return (self._names[number] or None) if number >= 0 else None
+        except (
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            RecursionError,
+        ):  # no text, no JSON, no such key or number
+            return None
+        return text if one_form(text) else None
+
+
+_IMAGE, _CLASS = "image", "class"
+
+
+class _Rows:
+    """Rows of a tar that wait to be handed on, and the group that is gathered."""
+
+    def __init__(self, split: str | None) -> None:
+        self.uris: list[str] = []
+        self.group = _Group()
+        self.found = self.unread = self.alone = 0
+        self._split = split
+        self._classes: list[str | None] = []
+
+    def end_group(self, key: str, stem: str) -> None:
+        """Give the gathered images their classes; `key` and `stem` are of the member that comes next.
+
+        Where it belongs to the same key, the group was only long, and images of its stem still wait for their class.
+        """
+        group, following, lacking = self.group, _Group(key), False
+        goes_on = key == group.key
+        for place, image in group.images:
+            name = group.class_of(image)
+            if goes_on and image == stem and name is None and len(following.images) < MAX_GROUP // 2:
+                following.images.append((place, image))
+                continue
+            self.uris.append(place)
+            self._classes.append(name)
+            lacking |= name is None
+        for of, name in group.classes.items():
+            if goes_on and of in {key, stem}:
+                following.classes[of] = name
+                continue
+            self.found += 1
+            self.unread += name is None and of in group.used
+            # 0.meta.json beside 0.json says something else of a photo whose class is known.
+            self.alone += of not in group.used and (lacking or not group.images or of == group.key)
+        following.used = group.used & following.classes.keys()
+        self.group = following
+
+    def taken(self) -> pa.Table:
+        """The rows as a chunk of a listing."""
+        rows = chunk(uri=self.uris, class_name=self._classes, split=[self._split] * len(self.uris))
+        self.uris, self._classes = [], []
+        return rows
+
+
+def _with_slashes(name: str) -> str:
+    """A member's name as it counts here: some programs on Windows put backslashes between folders."""
+    return name if "/" in name else name.replace("\\", "/")
+
+
+def _json_text(value: object) -> str:
+    """A class in a JSON member: text, or a whole number; anything else is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _place(shard: Shard, member: Member) -> str:
+    if member.kind is Kind.FILE:
+        return TarPlace(shard.uri, member.offset, member.size, member.name).uri
+    detail = f"{member.kind.value} in an archive is not read: {member.name} before byte {member.offset:,}"
+    return Unlisted(shard.uri, Reason.UNREADABLE, detail).uri
+
+
+def _class_names(path: str | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return [one_form(line) for line in lines(decoded(storage.read_bytes(path)))]
+    except FileNotFoundError as error:
+        raise SourceError(f"ingest.source.class_names = {path}: there is no such file") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"ingest.source.class_names = {path}: not a text file: {error.reason}") from error

@@ -1,0 +1,213 @@
+"""Trials: a training of fgvr with a trial's values under Ray Train, whose reports Ray Tune and MLflow see."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+from ray.tune.result import AUTO_RESULT_KEYS
+
+from cluster import session
+from cluster.lease import Fence
+from cluster.outbox import RUNNING, Note
+from cluster.stage_files import TRAINING
+from cluster.tracking import Tracker, current
+from cluster.tracking_names import flat, named, names_tag
+from cluster.train import NoCheckpoint, train
+from fgvr.config.base import TrainWorkers
+from fgvr.config.run import Limits
+from fgvr.errors import user_error_in
+from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
+from tune.spaces import EPOCH, Objective, StageSweep, with_values
+
+log = logging.getLogger(__name__)
+
+
+# One trial: a training of fgvr with the trial's values, under Ray Train, whose reports Ray Tune sees.
+
+RESTARTS = 1  # after a worker died; what fails twice in the same way is the trial's own fault
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What is the same for all trials.
+
+    Attributes:
+        sweep: the stage that is swept.
+        folder: of the sweep.
+        workers: of a training.
+        limits: longest waits, of the run; the driver knows them, a trial's process does not.
+        fence: of the run; None where nobody owns it.
+    """
+
+    sweep: StageSweep
+    folder: str
+    workers: TrainWorkers
+    limits: Limits = field(default_factory=session.limits)
+    fence: Fence | None = None
+
+
+def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
+    """The function that Ray Tune calls in an actor of its own for every trial.
+
+    `Tuner(TorchTrainer(...))` is an error since Ray Train v2: the trainer is started in here instead, its workers
+    reserve cores of their own, and a callback hands their reports on. A trial that was interrupted goes on from its
+    training's last checkpoint (Tune itself has none).
+    """
+    import ray.tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    folder = trial_folder(plan.folder, ray.tune.get_context().get_trial_id())
+    training = plan.sweep.training(with_values(plan.sweep.config, values), plan.folder, folder)
+    limit = plan.workers.max_failures
+    workers = plan.workers.model_copy(update={"max_failures": RESTARTS if limit < 0 else min(limit, RESTARTS)})
+    job = StoppableJob(training.loop, training.job, folder)
+    try:
+        train(
+            train_stoppable,
+            job,
+            name=TRAINING,
+            folder=folder,
+            workers=workers,
+            field=f"{plan.sweep.stage}.workers",
+            callbacks=[TuneReportCallback()],
+            fence=plan.fence,
+            limits=plan.limits,
+        )
+    except NoCheckpoint:
+        if not is_stopped(folder):
+            raise
+
+
+# A sweep as others see it while it runs: one MLflow run a trial below the run's own, and a line on the console.
+#
+# Ray keeps a pickled copy of its callbacks, with which a sweep is continued later; so this one holds nothing of the
+# session. What MLflow is told goes through the tracker of the run that is open, which keeps it where MLflow does not
+# take it; a trial's MLflow run is found again by its tags.
+
+OF_TUNE = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "checkpoint_path", "should_checkpoint"}
+SWEEP_TAG, TRIAL_TAG, STATE_TAG = "fgvr.sweep", "fgvr.trial", "fgvr.state"
+
+
+def measured(result: dict[str, Any]) -> dict[str, float]:
+    """The training's own numbers in a result of Ray Tune, without what Tune adds and what is not finite."""
+    numbers = {name: value for name, value in result.items() if name not in OF_TUNE}
+    return {
+        name: float(value)
+        for name, value in numbers.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def cause(trial: Trial) -> str:
+    """Why a trial failed, in a line: what the user can mend where that is the cause, else the innermost error."""
+    error = _error(trial)
+    known = user_error_in(error) if isinstance(error, BaseException) else None
+    if known is not None:
+        return " ".join(str(known).split())
+    lines = [line.strip() for line in str(error or "unknown").splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
+
+
+def _error(trial: Trial) -> BaseException | str | None:
+    """The error itself, or its text where it did not pickle."""
+    here = trial.pickled_error_file  # on this machine; Ray copies it to the sweep's folder some time later
+    if here is not None and Path(here).is_file():
+        found: BaseException = cloudpickle.loads(Path(here).read_bytes())
+        return found
+    stored: BaseException | str | None = trial.get_pickled_error() or trial.get_error()
+    return stored
+
+
+class TrialRuns(tune.Callback):  # type: ignore[misc]
+    """Tells MLflow and the console about trials.
+
+    Args:
+        stage: that is swept.
+        sweep: its fingerprint.
+        trials: in all.
+        epochs: of a whole training.
+        objective: what is maximised.
+    """
+
+    def __init__(self, stage: str, sweep: str, trials: int, epochs: int, objective: Objective) -> None:
+        self.stage, self.sweep, self.trials, self.epochs, self.objective = stage, sweep, trials, epochs, objective
+        self._notes: dict[str, Note] = {}  # by trial; empty in the copy that Ray keeps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what this session has told."""
+        return self.__dict__ | {"_notes": {}}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Open the trial's run, or open it again."""
+        note = self._note(trials, trial)
+        note.status, note.ended, note.untold = RUNNING, None, True
+        note.news.params, renamed = named(flat(trial.config))
+        note.news.tag({SWEEP_TAG: f"{self.stage}/{self.sweep}", STATE_TAG: "running"})
+        note.news.tags |= names_tag(renamed)
+        self._tracker().tell(note)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Keep the metrics of an epoch."""
+        note = self._note(trials, trial)
+        note.news.measure(measured(result), step=int(result.get(EPOCH, 0)))
+        self._tracker().tell(note)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the run of a trial that trained to its end or was stopped because others are better."""
+        done = int(trial.last_result.get(EPOCH, 0))
+        self._close(trials, trial, "FINISHED", "finished" if done >= self.epochs else "stopped early")
+        value = trial.last_result.get(self.objective.metric, float("nan"))
+        stopped = "" if done >= self.epochs else f", stopped after {done} of {self.epochs} epochs"
+        log.info("%s: %s %.4f%s", self._head(trials, trial), self.objective.metric, value, stopped)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the run of a trial that failed; the sweep goes on."""
+        why = cause(trial)
+        self._close(trials, trial, "FAILED", "failed", {"fgvr.error": why[:500]})
+        log.warning("%s failed: %s", self._head(trials, trial), why)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Mark the runs of trials that were interrupted; they go on when the sweep is continued."""
+        for trial in trials:
+            if not trial.is_finished():
+                self._close(trials, trial, "KILLED", "interrupted")
+
+    def _close(
+        self, trials: list[Trial], trial: Trial, status: str, state: str, tags: dict[str, str] | None = None
+    ) -> None:
+        note = self._note(trials, trial)
+        note.news.tag({STATE_TAG: state, **(tags or {})})
+        note.end(status)
+        self._tracker().tell(note)
+
+    def _tracker(self) -> Tracker:
+        tracker = current()
+        if tracker is None:
+            raise RuntimeError("a sweep needs the run of its pipeline to be open")
+        return tracker
+
+    def _note(self, trials: list[Trial], trial: Trial) -> Note:
+        if trial.trial_id not in self._notes:
+            name = f"{self.stage} trial {self._number(trials, trial)}"
+            # An earlier session may have begun it.
+            self._notes[trial.trial_id] = Note(name, (TRIAL_TAG, str(trial.trial_id)), asked=True)
+        return self._notes[trial.trial_id]
+
+    def _number(self, trials: list[Trial], trial: Trial) -> int:
+        return 1 + next(place for place, other in enumerate(trials) if other.trial_id == trial.trial_id)
+
+    def _head(self, trials: list[Trial], trial: Trial) -> str:
+        values = ", ".join(f"{field} {_short(value)}" for field, value in trial.config.items())
+        return f"{self.stage} trial {self._number(trials, trial)} of {self.trials} ({values})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
