@@ -134,8 +134,10 @@ def test_no_module_opens_what_could_run_a_program() -> None:
     forbidden += ("trust_remote_code=True", "shell=True", "os.system(", " eval(", " exec(")
     files = [file for folder in ("fgvr", "cluster", "pipelines", "tune") for file in (ROOT / folder).rglob("*.py")]
     found = [(file.name, word) for file in files for word in forbidden if word in file.read_text()]
-    # The one exception: an error that a trial of a sweep left on this machine, in Ray's own folder.
-    assert [(name, word) for name, word in found if name != "trials.py"] == []
+    # Two exceptions: an error that a trial of a sweep left on this machine, in Ray's own folder, and the job that a
+    # worker gets from its driver, through Ray, which unpickles all that it carries.
+    allowed = {("trials.py", "pickle.load("), ("part_actor.py", "pickle.loads(")}
+    assert set(found) - allowed == set()
     loads = [line for file in files for line in file.read_text().splitlines() if "torch.load(" in line]
     assert loads
     assert all("weights_only=True" in line for line in loads)
