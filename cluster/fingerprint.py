@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fgvr.config.base import Part
 from fgvr.config.data import ImageLimits
+from fgvr.config.models import MADE_UP_KINDS
 from fgvr.images.read import PIXELS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.tables import Table
@@ -44,3 +45,29 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+MADE_UP = "made_up"
+"""Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
+
+
+def made_up(decides: Any, inputs: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:
+    """Names of the simulated models that a table rests on, sorted.
+
+    Args:
+        decides: what decides the table's content, as JSON types.
+        inputs: the `extra` of the tables that it is made of.
+    """
+    found = {name for extra in inputs for name in extra.get(MADE_UP, ())}
+    return sorted(found | set(_simulated(decides, "")))
+
+
+def _simulated(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        if str(value.get("kind")) in MADE_UP_KINDS:
+            yield name
+        for key, item in value.items():
+            yield from _simulated(item, str(key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _simulated(item, name)

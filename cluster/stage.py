@@ -20,7 +20,7 @@ import pyarrow as pa
 from cluster import lease
 from cluster.begun import Begun, limits_raised
 from cluster.capacity import worker_fields
-from cluster.fingerprint import fingerprint_of, plain
+from cluster.fingerprint import MADE_UP, fingerprint_of, made_up, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
 from cluster.run_record import RunRecord
@@ -33,7 +33,6 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.failures import Example, Failures, allowed_failures, shown_uri, table_place
 from fgvr.part_worker import REMARKS
 from fgvr.redact import safe
-from fgvr.simulation import MADE_UP, made_up
 from fgvr.tables import Table
 from fgvr.versions import Environment, environment, mixture
 

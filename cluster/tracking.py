@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cluster import tracking_store
 from cluster.console import quiet_before_start
-from cluster.fingerprint import plain
+from cluster.fingerprint import MADE_UP, plain
 from cluster.heartbeat import leave
 from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
 from cluster.stage_files import finished
@@ -33,7 +33,6 @@ from fgvr.config import Config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.failures import Failures
 from fgvr.redact import masked, safe
-from fgvr.simulation import MADE_UP
 from fgvr.tables import Table
 
 if TYPE_CHECKING:

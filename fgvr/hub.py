@@ -53,3 +53,9 @@ def folder_of(name: str, commit: str, patterns: Iterable[str]) -> Path:
         return Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise HubError(f"{name} at {commit}: {error}") from error
+
+
+PICKLED = (
+    "its weights are a pickle that holds more than tensors, which could run any program; it was not loaded. Take the "
+    "model's .safetensors files, or convert it where you trust it"
+)

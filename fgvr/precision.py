@@ -7,12 +7,14 @@ hardware has it, and float32 elsewhere: CUDA emulates bf16 on older cards, but c
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fgvr.config.base import TrainWorkers, Workers
 from fgvr.errors import UserError
+
+if TYPE_CHECKING:
+    from fgvr.config.base import TrainWorkers, Workers
 
 Precision = Literal["bf16", "fp32"]
 

@@ -6,16 +6,9 @@ So a rerun, a retry or another worker gives the same rows, and two files with th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from fgvr.config.models import MADE_UP_KINDS
-
-MADE_UP = "made_up"
-"""Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
 
 
 def uniforms(*key: object, count: int = 4) -> list[float]:
@@ -33,28 +26,6 @@ def generator(*key: object) -> np.random.Generator:
 def kind_of(content_id: str, kinds: int, seed: int) -> int:
     """Of which of so many kinds an image is said to be; the same for the simulated MLLM and the simulated vectors."""
     return int(uniforms("kind", seed, content_id, count=1)[0] * kinds)
-
-
-def made_up(decides: Any, inputs: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:
-    """Names of the simulated models that a table rests on, sorted.
-
-    Args:
-        decides: what decides the table's content, as JSON types.
-        inputs: the `extra` of the tables that it is made of.
-    """
-    found = {name for extra in inputs for name in extra.get(MADE_UP, ())}
-    return sorted(found | set(_simulated(decides, "")))
-
-
-def _simulated(value: Any, name: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        if str(value.get("kind")) in MADE_UP_KINDS:
-            yield name
-        for key, item in value.items():
-            yield from _simulated(item, str(key))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _simulated(item, name)
 
 
 # Random numbers that follow from their numbers alone: splitmix64 (Steele, Lea and Flood, OOPSLA 2014).

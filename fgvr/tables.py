@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from fgvr import storage
 from fgvr.failures import Example
-from fgvr.images.prefetch import read_ahead
+from fgvr.prefetch import read_ahead
 
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"

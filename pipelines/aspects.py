@@ -20,14 +20,10 @@ from pipelines.command import stage_main
 from pipelines.stage import RowJob, RowStage, Run, per_run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.mllm.scoring_workers import AspectSettings
     from fgvr.tables import Table
-
-    Ids = npt.NDArray[np.int64]
 
 
 class QuestionStage(RowStage):
@@ -163,7 +159,7 @@ def aspect_decides(config: Config) -> dict[str, Any]:
 @per_run
 def aspect_ids(run: Run) -> Ids:
     """Ascending ids of the images asked about: the split, or the first of it in the order of the seed."""
-    from fgvr.sampling import first_of, split_ids
+    from fgvr.sources.sampling import first_of, split_ids
 
     config, samples = run.config.aspects, run.table("samples")
     ids = split_ids(samples, [config.split])

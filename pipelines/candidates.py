@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgvr import storage
-from fgvr.candidates.sets import NONE, CandidateSets, coverage
+from fgvr.arrays import NONE
+from fgvr.candidates.sets import CandidateSets, coverage
 from pipelines.command import stage_main
 from pipelines.duplicates import PHOTOS_FILE, SHARED
 from pipelines.neighbours import Among, SearchStage
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids, Labels
     from fgvr.candidates.agreement import Agreement
     from fgvr.config import Config
     from fgvr.neighbours import Neighbours, Size
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
-    Labels = npt.NDArray[np.int32]
 
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536

@@ -14,12 +14,11 @@ from fgvr.config.run import Method
 from pipelines.stage import Phase, Run, Stage, per_run
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pyarrow as pa
 
+    from fgvr.arrays import Ids
     from fgvr.evaluation.images import EvaluationImages
 
-    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 

@@ -25,13 +25,11 @@ from pipelines.neighbours import Among, SearchStage
 from pipelines.stage import Run, Stage, per_run
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.neighbours import Size
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536

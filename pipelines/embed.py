@@ -18,14 +18,10 @@ from pipelines.command import stage_main
 from pipelines.stage import RowJob, RowStage, Run, per_run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.config import Clip, Config
     from fgvr.tables import Table
-
-    Ids = npt.NDArray[np.int64]
 
 
 def vectors_at(config: Config) -> Clip:
@@ -177,7 +173,7 @@ class Embeddings(VectorStage):
 def _embedded(run: Run) -> Ids:
     import numpy as np
 
-    from fgvr.sampling import split_ids
+    from fgvr.sources.sampling import split_ids
 
     samples, splits = run.table("samples"), run.config.embed.splits
     unknown = sorted(split for split in splits or () if split not in samples.extra["splits"])
@@ -192,7 +188,7 @@ def _needed(run: Run) -> Ids:
     """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
     import numpy as np
 
-    from fgvr.sampling import first_of, split_ids
+    from fgvr.sources.sampling import first_of, split_ids
 
     config, samples = run.config, run.table("samples")
     most = config.aspects.max_images if config.makd.images == "asked" else None
@@ -203,7 +199,7 @@ def _needed(run: Run) -> Ids:
 @per_run
 def discovered(run: Run) -> Ids:
     """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
-    from fgvr.sampling import discovery_ids
+    from fgvr.sources.sampling import discovery_ids
 
     columns = ["image_id", "split", "class_id"]
     return discovery_ids(run.table("samples").batches(columns), run.config.label.images)

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fgvr
+from cluster.fingerprint import MADE_UP
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.errors import UserError
 from fgvr.redact import masked
-from fgvr.simulation import MADE_UP
 from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of

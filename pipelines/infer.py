@@ -21,14 +21,11 @@ from pipelines.command import stage_main
 from pipelines.stage import Phase, RowJob, RowStage, Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.models.infer import InferSettings
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
 
 MODEL_FOLDER = "model"
 
@@ -152,7 +149,7 @@ def _depends_on_device(settings: InferSettings) -> bool:
 
 def image_ids(samples: Table, split: str | None) -> Ids:
     """Ids of a split's images, ascending; of all images for None. Raises ConfigError where the split is empty."""
-    from fgvr.sampling import split_ids
+    from fgvr.sources.sampling import split_ids
 
     ids = split_ids(samples, None if split is None else [split])
     if not len(ids):

@@ -31,15 +31,12 @@ from pipelines.embed import discovered
 from pipelines.stage import RowJob, RowStage, Run, Stage, per_run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.mllm.label_worker import LabelSettings
     from fgvr.names.answer_items import Form
     from fgvr.names.label_space import Merge
 
-    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +177,7 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
     """
     from fgvr.mllm.backend import Sampling
     from fgvr.mllm.label_worker import LabelSettings
-    from fgvr.mllm.structured import extra_tokens
+    from fgvr.names.structured import extra_tokens
 
     asked = config.label
     listed, samples = (asked.listed, asked.samples) if several else (1, 1)
@@ -201,7 +198,7 @@ def _prompt(asked: Label, listed: int) -> str:
     """What is asked for so many labels; for a structured answer its form is said behind it."""
     if asked.answer == "free":
         return asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed))
-    from fgvr.mllm.structured import instruction
+    from fgvr.names.structured import instruction
 
     # The prompt for lists as it stands by default says how to write lines, which are not wanted here.
     question = LISTED_QUESTION if asked.listed_prompt == LISTED_PROMPT else asked.listed_prompt

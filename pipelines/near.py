@@ -101,7 +101,7 @@ class Near(TrainStage):
 
 def _against_truth(samples: Table, labels: Table, rows: pa.Table) -> dict[str, float]:
     """Share of right labels after training among images whose true name is known; empty where none is."""
-    from fgvr.candidates.sets import NONE
+    from fgvr.arrays import NONE
     from fgvr.names.label_space import read_label_space, true_label_ids
 
     space = read_label_space(labels).labels

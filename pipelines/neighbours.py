@@ -20,11 +20,9 @@ from fgvr import storage
 from pipelines.stage import NotThere, Run, Stage
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.parts import PartJob
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.neighbours import Neighbours, Plan, Size, Wanted
     from fgvr.neighbours.discovery import Flags, Layout
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from fgvr.neighbours.search_worker import SearchTask
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 

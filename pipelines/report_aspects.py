@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from fgvr.arrays import Ids
     from fgvr.evaluation.aspects import ClassSums
     from fgvr.report.aspects import AspectFacts, Overhead
     from fgvr.report.pictures import AspectCard, AspectPictures
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
     Answers = npt.NDArray[np.float32]
 
 JUDGED = 5_000

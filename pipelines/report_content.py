@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from fgvr import storage
+from fgvr.arrays import NONE
 from fgvr.candidates.agreement import Agreement, truth_in_words
-from fgvr.candidates.sets import NONE, coverage, read_sets
+from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Discovery
 from fgvr.config.run import Method
 from fgvr.metrics.label_space import statistics
-from fgvr.metrics.semantic import NameEncoder, nearest_names
+from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
+from fgvr.names.merging import NameEncoder
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.page import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results

@@ -25,17 +25,15 @@ from pipelines.photo_counts import Photos
 from pipelines.registry import STAGES, stage_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
 
     from cluster.stage import RunContext, StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.part_worker import PartWorker
     from fgvr.tables import Table
     from pipelines.asks import Asked
 
-    Ids = npt.NDArray[np.int64]
 
 Phase = Literal["prepare", "train", "infer"]
 Result = TypeVar("Result")

@@ -15,16 +15,15 @@ from pipelines.stage import NotThere, Run, per_run
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pyarrow as pa
 
-    from fgvr.clip.classifier import ClassFeatures
+    from fgvr.arrays import Ids
+    from fgvr.models.near import ClassFeatures
     from fgvr.models.student import StudentSpec
     from fgvr.training.assemble import TrainingSet
     from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import ClassTargets
 
-    Ids = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def learned_rows(run: Run) -> pa.Table:
 
     Raises ConfigError where there are none.
     """
-    from fgvr.sampling import first_of
+    from fgvr.sources.sampling import first_of
     from fgvr.tables import rows_among
     from fgvr.training.assemble import class_rows
 
@@ -201,7 +200,7 @@ def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...])
 
 def near_classes(run: Run) -> ClassFeatures:
     """The text side of the run's NeaR model, whose labels are the classes of students without true ones."""
-    from fgvr.clip.classifier import load_classes
+    from fgvr.models.near import load_classes
 
     return load_classes(storage.fetch_folder(run.table("near").path("model")))
 

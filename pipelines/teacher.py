@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from fgvr.arrays import Ids
     from fgvr.models.student import StudentSpec
     from fgvr.tables import Table
 
-    Ids = npt.NDArray[np.int64]
 
 FIELD = "makd.distillation.teacher"
 MODEL_FOLDER = "model"

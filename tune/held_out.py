@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import storage
-from fgvr.candidates.sets import NONE
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.arrays import NONE, Ids, Labels
+from fgvr.models.near import ClassFeatures
 from fgvr.training.prompt import train_near
 from fgvr.training.prompt_data import NearJob
 from fgvr.training.reporter import Reporter
@@ -45,9 +45,6 @@ VOTERS = 10  # nearest other images, as in fgvr.candidates.agreement
 SHARE = 0.25  # of the labelled images is held out …
 MOST = 5000  # … but no more than make the score's standard error 0.007
 AT_ONCE = 2**24  # images × names scored at once
-
-Ids = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from ray.tune.search.sample import Categorical
 
 from fgvr import storage, tables
+from fgvr.arrays import NONE, Ids
 from fgvr.candidates.methods import candidate_sets, most_neighbours, used_neighbours
-from fgvr.candidates.sets import NONE, candidate_rows
+from fgvr.candidates.sets import candidate_rows
 from fgvr.clip.source import find_clip, pinned
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
@@ -32,7 +33,6 @@ from tune.spaces import Objective, Space, Training, near_space
 OBJECTIVE = Objective(metric=METRIC, meaning=MEANING, of="last")
 HELD_OUT_FILE, LEARNED_FILE = "held_out.npz", "learned.npz"
 FEWEST = 10  # images; a score on one or two says nothing
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

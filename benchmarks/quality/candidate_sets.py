@@ -27,16 +27,17 @@ from benchmarks.demo_models.drawings import draw_many
 from benchmarks.demo_models.mllm_language import LABEL_PROMPT
 from benchmarks.demo_models.reference import ReferenceMllm
 from fgvr import schemas, storage, tables
+from fgvr.arrays import NONE
 from fgvr.candidates.agreement import NEIGHBOURS, Agreement, estimate
 from fgvr.candidates.methods import candidate_sets, most_neighbours, used_neighbours
-from fgvr.candidates.sets import NONE, CandidateSets, candidate_rows, coverage, read_sets, single_sets
-from fgvr.clip.classifier import load_classes
+from fgvr.candidates.sets import CandidateSets, candidate_rows, coverage, read_sets, single_sets
 from fgvr.clip.model import load_clip
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Candidates, Clip, Near
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.samples import DEMO_DIFFICULTY
 from fgvr.demo.species import SPECIES
+from fgvr.models.near import load_classes
 from fgvr.names.label_space import true_label_ids
 from fgvr.neighbours import Neighbours
 from fgvr.neighbours.discovery import labelled_neighbours

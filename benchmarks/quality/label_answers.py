@@ -29,9 +29,9 @@ import numpy.typing as npt
 
 from benchmarks import harness
 from fgvr.metrics.clustering import match_clusters
-from fgvr.metrics.semantic import NameEncoder, SentenceBert, sacc_scores
+from fgvr.metrics.semantic import SentenceBert, sacc_scores
 from fgvr.names.label_space import build_label_space
-from fgvr.names.merging import NameUse, merge_aliases
+from fgvr.names.merging import NameEncoder, NameUse, merge_aliases
 
 THRESHOLDS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
 ALLOWED_LOSS = 0.5  # of sACC

@@ -16,11 +16,12 @@ from fgvr.config.models import VllmBackend
 from fgvr.config.near import LABEL_PROMPT
 from fgvr.demo.samples import DEMO_DIFFICULTY
 from fgvr.demo.species import SPECIES
-from fgvr.mllm.backend import Answer, ImageRequest, Picture, Sampling
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import Answer, ImageRequest, Sampling
 from fgvr.mllm.prompts import image_conversation
-from fgvr.mllm.structured import extra_tokens, instruction
 from fgvr.mllm.vllm_engine.engine import VllmEngine
 from fgvr.names.answer_items import Form, item_name, read_answers
+from fgvr.names.structured import extra_tokens, instruction
 
 SEED = 11
 

@@ -27,13 +27,13 @@ import pyarrow as pa
 from benchmarks import harness
 from cluster.heartbeat import beating
 from fgvr import schemas, tables
-from fgvr.clip.classifier import ClassFeatures
 from fgvr.clip.vectors import read_vectors
 from fgvr.config.data import TableSource
 from fgvr.evaluation.images import choose_images, names_of
 from fgvr.losses.makd import aspect_counts
 from fgvr.mllm.openai_server.cache import ReplyCache
-from fgvr.sampling import split_ids
+from fgvr.models.near import ClassFeatures
+from fgvr.sources.sampling import split_ids
 from fgvr.sources.source import read_source
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes

@@ -21,10 +21,9 @@ import pyarrow as pa
 from benchmarks import harness
 from fgvr import schemas, tables
 from fgvr.config import Discovery
-from fgvr.metrics.semantic import NameEncoder
 from fgvr.names.label_space import build_label_space, count_items, label_rows
-from fgvr.names.merging import merge_aliases
-from fgvr.sampling import discovery_ids, split_ids
+from fgvr.names.merging import NameEncoder, merge_aliases
+from fgvr.sources.sampling import discovery_ids, split_ids
 from fgvr.tables import Table
 
 ANSWERS_A_PART, SAMPLES_A_PART = 1024, 65_536

@@ -42,7 +42,8 @@ from fgvr.config.models import VllmBackend
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
-from fgvr.mllm.backend import AspectTask, Picture
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.prompts import aspect_conversation, render
 from fgvr.mllm.vllm_engine.engine import VllmEngine
 from fgvr.mllm.vllm_engine.scoring import first_token_params

@@ -28,8 +28,9 @@ from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.config.models import VllmBackend
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
+from fgvr.images.pictures import Picture
 from fgvr.images.read import read_image
-from fgvr.mllm.backend import AspectTask, Picture, Sampling
+from fgvr.mllm.backend import AspectTask, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation
 from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.arrays import Floats
 from fgvr.baselines.vocabularies import candidate_words, caption_words
 from fgvr.models.infer import TOP, Row
 from fgvr.neighbours import Vectors, nearest
 
-Floats = npt.NDArray[np.float32]
 RULES = 1
 """Raised when the same vectors and captions come to give other names."""
 LOGIT_SCALE = 1 / 0.07

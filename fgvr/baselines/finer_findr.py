@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fgvr.arrays import Floats
 from fgvr.baselines import BaselineError
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.models.near import ClassFeatures
 
 # FineR's question to a language model: which names fit what somebody answered about a photo?
 
@@ -117,8 +118,6 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
 # · its name's text vector + 0.3 · the mean vector of its voters' views (the plain image and ten augmented ones), and
 # an image belongs to the class with the largest product. As in the public code neither the mean nor the sum is
 # normalised again, so that a class whose views agree counts a little more.
-
-Floats = npt.NDArray[np.float32]
 
 
 def vote(images: Floats, names: Floats) -> npt.NDArray[np.int64]:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.arrays import Doubles
+
 NEIGHBOURS = 10  # that vote, the image itself apart
 MIN_IMAGES = 20  # on which some name has two votes; below, nothing is estimated
 MOST_IMAGES = 20_000  # the estimate is made of; more would change its second decimal by nothing
@@ -38,8 +40,6 @@ IMAGES_A_NAME = 10  # on average, from which on the estimate is told
 WRONG = 0.2  # off by more than this in either share, the estimate was wrong, whatever the two shares' order
 CERTAIN = 0.98  # no vote counts as more reliable than this, nor as less than its opposite
 NONE = -1
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Agreement:
         return f"expected: {neighbours} no purer than {labels}: candidate sets should not help"
 
     @property
-    def evidence(self) -> Floats:
+    def evidence(self) -> Doubles:
         """λ_r of each vote, nats, float64 [V]; 0 for votes that are wrong so often that they would speak against."""
         return _evidence(np.array(self.reliability), self.collision or 0.0)
 
@@ -161,7 +161,7 @@ def _same(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     return np.asarray((labels[:, :, None] == labels[:, None, :]) & known[:, :, None] & known[:, None, :])
 
 
-def _fit(known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+def _fit(known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_]) -> tuple[Doubles, float]:
     """a, float64 [V], and c by EM; `known` bool [N, V]: the vote is there."""
     from sklearn.isotonic import isotonic_regression
 
@@ -184,12 +184,14 @@ def _fit(known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_]) -> tuple[Flo
     return np.asarray(reliability, dtype=np.float64), collision
 
 
-def _evidence(reliability: Floats, collision: float) -> Floats:
+def _evidence(reliability: Doubles, collision: float) -> Doubles:
     a = np.clip(reliability, 1.0 - CERTAIN, CERTAIN)
     return np.asarray(np.maximum(np.log(a / ((1.0 - a) * collision)), 0.0))
 
 
-def _posterior(known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_], evidence: Floats, collision: float) -> Floats:
+def _posterior(
+    known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_], evidence: Doubles, collision: float
+) -> Doubles:
     """Probability that each vote is right, float64 [N, V]; 0 where there is no vote."""
     total = np.where(known, same @ evidence, -np.inf)
     first = known & ~np.tril(same, k=-1).any(axis=2)

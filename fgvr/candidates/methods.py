@@ -21,12 +21,10 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.arrays import NONE, Floats, Ids
 from fgvr.candidates.agreement import NEIGHBOURS, Agreement
 from fgvr.candidates.sets import (
-    NONE,
     CandidateSets,
-    Floats,
-    Ids,
     Weighting,
     neighbour_sets,
     packed,

@@ -14,13 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr import schemas
+from fgvr.arrays import NONE, Floats, Ids, Labels
 
-Ids = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
 Weighting = Literal["uniform", "multiplicity", "similarity"]
 
-NONE = -1  # no neighbour, no label, or an unused place
 BLOCK = 2**23  # pairs of names compared at once
 
 

@@ -17,11 +17,11 @@ from fgvr.clip.model import load_clip
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, ImageLimits
 from fgvr.config.models import SimulatedVectors
+from fgvr.images.pictures import PictureReader
 from fgvr.images.pixels import MIN_CROP, random_view
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError, read_image
-from fgvr.mllm.label_worker import PictureReader
 from fgvr.precision import Precision
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure, Reason
 from fgvr.simulation import generator, kind_of
 

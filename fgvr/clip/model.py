@@ -21,7 +21,7 @@ from fgvr.clip.prompt_layout import Tokenizer
 from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 from fgvr.config.models import Clip
-from fgvr.mllm.vllm_engine.model_files import PICKLED
+from fgvr.hub import PICKLED
 from fgvr.precision import Precision, autocast, automatic, held
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from fgvr import schemas, tables
+from fgvr.arrays import Ids
 from fgvr.clip.model import load_clip
 from fgvr.config.models import Clip
 from fgvr.precision import Precision
@@ -54,7 +55,6 @@ def read_texts(table: Table) -> tuple[list[str], npt.NDArray[np.float16]]:
 # The embeddings table as arrays: written from vectors, read back for the images that a stage works on.
 
 Halfs = npt.NDArray[np.float16]
-Ids = npt.NDArray[np.int64]
 
 
 def embedding_rows(ids: Ids, features: npt.NDArray[np.float32], failures: Sequence[Failure | None]) -> pa.Table:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fgvr.config.data import ImageLimits
 from fgvr.detection.examples import DetectionExamples
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError, read_image
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure, Reason
 from fgvr.training.batches import Positions, epoch_steps
 from fgvr.training.checkpoint import LeftOut

@@ -15,8 +15,8 @@ from fgvr.config.data import ImageLimits
 from fgvr.detection.batches import read_pixels
 from fgvr.detection.evaluate import Detections
 from fgvr.detection.model import load_detector
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# How far the student's aspect outputs follow the MLLM's answers.
+from fgvr.arrays import Doubles, Ids
 
-Floats = npt.NDArray[np.float64]
+# How far the student's aspect outputs follow the MLLM's answers.
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class AspectAgreement:
     """
 
     images: int
-    correlation: Floats
-    difference: Floats
-    same: Floats
+    correlation: Doubles
+    difference: Doubles
+    same: Doubles
 
 
 def compare_aspects(mllm: npt.NDArray[np.float32], student: npt.NDArray[np.float32]) -> AspectAgreement:
@@ -51,7 +51,6 @@ def compare_aspects(mllm: npt.NDArray[np.float32], student: npt.NDArray[np.float
 #
 # Sums a class and question are enough for that, so a table of any length is read once, part by part.
 
-Ids = npt.NDArray[np.int64]
 
 FOLDS = 2
 """Halves of the images that are kept apart, so that one can be judged by what the other shows."""
@@ -80,7 +79,7 @@ class ClassSums:
     """
 
     def __init__(self, classes: int, questions: int) -> None:
-        self.sums: Floats = np.zeros((FOLDS, classes, questions))
+        self.sums: Doubles = np.zeros((FOLDS, classes, questions))
         self.counts: Ids = np.zeros((FOLDS, classes, questions), dtype=np.int64)
         self.images: Ids = np.zeros((FOLDS, classes), dtype=np.int64)
 
@@ -91,14 +90,14 @@ class ClassSums:
         np.add.at(self.counts, (folds, classes), there.astype(np.int64))
         np.add.at(self.images, (folds, classes), 1)
 
-    def means(self) -> Floats:
+    def means(self) -> Doubles:
         """Mean p(yes) of every class, float64 [C, Q]; nan where a class has no answer."""
         counts = self.counts.sum(axis=0)
-        means: Floats = np.where(counts > 0, self.sums.sum(axis=0) / np.maximum(counts, 1), np.nan)
+        means: Doubles = np.where(counts > 0, self.sums.sum(axis=0) / np.maximum(counts, 1), np.nan)
         return means
 
 
-def mutual_information(means: Floats, counts: Ids) -> Floats:
+def mutual_information(means: Doubles, counts: Ids) -> Doubles:
     """How many bits an answer tells about the class, float64 [Q]: H(p̄) - Σ_c P(c) H(p̄_c).
 
     An answer counts as "yes" with its own probability, so unsure answers tell less. For answers of 0 and 1 this is
@@ -112,25 +111,25 @@ def mutual_information(means: Floats, counts: Ids) -> Floats:
     known = np.nan_to_num(means)
     of_all = (known * counts).sum(axis=0) / total
     within = (entropy(known) * counts).sum(axis=0) / total
-    bits: Floats = np.maximum(entropy(of_all) - within, 0)
+    bits: Doubles = np.maximum(entropy(of_all) - within, 0)
     return bits
 
 
-def chance_bits(counts: Ids) -> Floats:
+def chance_bits(counts: Ids) -> Doubles:
     """Bits that answers without any relation to the class would seem to tell, float64 [Q].
 
     (K - 1) / (2 N ln 2) for K classes and N answers of yes or no (Miller 1955): few images a class look like
     knowledge.
     """
     classes = (counts > 0).sum(axis=0)
-    bits: Floats = np.maximum(classes - 1, 0) / (2 * np.maximum(counts.sum(axis=0), 1) * np.log(2))
+    bits: Doubles = np.maximum(classes - 1, 0) / (2 * np.maximum(counts.sum(axis=0), 1) * np.log(2))
     return bits
 
 
-def entropy(p: Floats) -> Floats:
+def entropy(p: Doubles) -> Doubles:
     """Bits of a yes or no of probability p, any shape."""
     inside = np.clip(p, 1e-300, 1 - 1e-16)
-    bits: Floats = -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
+    bits: Doubles = -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
     certain = (p <= 0) | (p >= 1)
     bits[certain] = 0
     return bits
@@ -158,8 +157,8 @@ class LeaveOneOut:
 
     images: int
     accuracy: float
-    drop: Floats
-    error: Floats
+    drop: Doubles
+    error: Doubles
 
 
 def leave_one_out(sums: ClassSums, folds: Ids, classes: Ids, p_yes: npt.NDArray[np.float32]) -> LeaveOneOut | None:
@@ -195,7 +194,7 @@ def leave_one_out(sums: ClassSums, folds: Ids, classes: Ids, p_yes: npt.NDArray[
     )
 
 
-def _fitted(sums: ClassSums, fold: int) -> tuple[Floats, Floats, Floats]:
+def _fitted(sums: ClassSums, fold: int) -> tuple[Doubles, Doubles, Doubles]:
     """Log-probabilities of yes [C, Q] and of no [C, Q], and of the classes [C] (-inf for one that is not there)."""
     p = (sums.sums[fold] + 1) / (sums.counts[fold] + 2)
     images = sums.images[fold]
@@ -211,7 +210,7 @@ LEAST = 5
 """Distinct vectors below which a map would show nothing."""
 
 
-def project(p_yes: npt.NDArray[np.float32], seed: int) -> Floats | None:
+def project(p_yes: npt.NDArray[np.float32], seed: int) -> Doubles | None:
     """t-SNE of aspect vectors [N, Q] as points [N, 2] in the unit square; None for fewer than LEAST distinct ones.
 
     A missing answer (nan) is taken as the mean of its question.
@@ -233,5 +232,5 @@ def project(p_yes: npt.NDArray[np.float32], seed: int) -> Floats | None:
     )
     points = model.fit_transform(vectors).astype(np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
-    placed: Floats = (points - low) / np.maximum(high - low, 1e-9)
+    placed: Doubles = (points - low) / np.maximum(high - low, 1e-9)
     return placed

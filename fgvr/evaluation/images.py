@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr.metrics.label_space import agreement_matrix
-from fgvr.metrics.scores import score
-from fgvr.metrics.semantic import NameEncoder
-from fgvr.report.results import MethodResult
+from fgvr.metrics.scores import METRICS, MethodScores, score
+from fgvr.names.merging import NameEncoder
 from fgvr.schemas import Reason
 from fgvr.tables import rows_among
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on the evaluation images; `scores` is None where no truth is known."""
+
+    images: int
+    unnamed: int
+    names: int
+    scores: MethodScores | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The metrics side by side with the counts; null where there is no truth."""
+        if self.scores is None:
+            return {**dict.fromkeys(METRICS), **asdict(self)}
+        return asdict(self.scores)
+
 
 UNLABELLED_IMAGES = 1000
 """Without truth, methods can only be compared with each other; more images would cost MLLM calls and say no more."""

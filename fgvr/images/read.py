@@ -24,13 +24,13 @@ from fgvr.config.data import ImageLimits
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.images.headers import FRAMES, excess, stated_sizes
 from fgvr.images.inside import InsideError, read_inside
+from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.images.pixels import orientation, to_rgb, upright
 from fgvr.images.places import is_inside
+from fgvr.images.system_places import leads_to_system
 from fgvr.images.web import HttpFailure, read_url
 from fgvr.images.web_addresses import NotAllowed, shown
 from fgvr.schemas import Failure, Reason
-from fgvr.sources.allowed_places import leads_to_system
-from fgvr.sources.lookalikes import hint, key_lookalikes, local_lookalike
 
 PIXELS = 1
 """Version of how a file becomes an image. Where the same file gets other pixels it rises: it is part of the

@@ -11,15 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.names.spelling import one_form, spelling_key
-
-
-def fold_name(name: str) -> str:
-    """A name for comparison: the key of its spelling, accents kept: "Brewer's  Black-Bird" → "brewers black bird".
-
-    Numbers and signs stay, so that "C" is wrong for "C#", and "15 l" for "1.5 l".
-    """
-    return spelling_key(one_form(name), accents=True)
+from fgvr.names.spelling import fold_name
 
 
 def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:

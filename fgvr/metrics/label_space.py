@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.metrics.classification import fold_name
+from fgvr.names.spelling import fold_name
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from fgvr.metrics.bootstrap import NORMAL_FROM, interval, normal_interval
 from fgvr.metrics.classification import inclusion_hits, mapped_share, top1_hits
 from fgvr.metrics.clustering import match_clusters
-from fgvr.metrics.semantic import NameEncoder, sacc_scores, siou_scores
+from fgvr.metrics.semantic import sacc_scores, siou_scores
+from fgvr.names.merging import NameEncoder
 
 METRICS = ("sacc", "cacc", "siou", "top1")
 """In the order in which tables show them; all from 0 to 100."""

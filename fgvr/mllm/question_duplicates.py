@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fgvr.metrics.semantic import NameEncoder
-from fgvr.names.merging import name_words
+from fgvr.names.merging import NameEncoder, name_words
 
 # By the words' forms in name_words: in the singular, with "doe" for does.
 _FUNCTION_WORDS = frozenset(

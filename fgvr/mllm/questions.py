@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from fgvr import schemas, storage
 from fgvr.errors import UserError
-from fgvr.metrics.semantic import NameEncoder
 from fgvr.mllm.backend import Answer, Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.mllm.question_duplicates import drop_duplicates
+from fgvr.names.merging import NameEncoder
 from fgvr.names.reply import without_thoughts
 from fgvr.names.spelling import spelling_key
 from fgvr.text_files import EditedCsvError, decoded, lines, read_edited_csv

@@ -11,9 +11,9 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
-from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask, Picture
+from fgvr.images.pictures import Picture, PictureReader
+from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask
 from fgvr.mllm.backends import make_backend
-from fgvr.mllm.label_worker import PictureReader
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fgvr.config.models import SimulatedBackend
+from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import (
     Answer,
     AskedBy,
@@ -22,7 +23,6 @@ from fgvr.mllm.backend import (
     MllmBackend,
     NameAnswer,
     NameTask,
-    Picture,
     Provider,
     Sampling,
     Size,

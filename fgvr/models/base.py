@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
+from fgvr.arrays import Floats
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
 from fgvr.images.read import decode_image, read_image_bytes
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
-
-Floats = npt.NDArray[np.float32]
 
 
 class ModelFolderError(UserError, ValueError):

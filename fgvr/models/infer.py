@@ -14,10 +14,10 @@ import torch
 
 from fgvr import schemas
 from fgvr.config import ImageLimits
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError
 from fgvr.models.base import MODEL_FILE, ImageClassifier, ModelFolderError, Outputs, read_model_file
 from fgvr.precision import Precision
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
@@ -44,7 +44,7 @@ def load_classifier(
 
         return StudentClassifier.load(folder, device, begun)
     if kind == "near":
-        from fgvr.clip.classifier import NearClassifier
+        from fgvr.models.near import NearClassifier
 
         return NearClassifier.load(folder, device, begun)
     raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")

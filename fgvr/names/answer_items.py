@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
-from fgvr.mllm.structured import read_structured
 from fgvr.names.answers import clean_answer
 from fgvr.names.listed import listed_names
+from fgvr.names.structured import read_structured
 from fgvr.schemas import Failure
 
 
@@ -53,7 +53,7 @@ class Form(NamedTuple):
 
     Attributes:
         listed: names that each was asked for.
-        structured: whether each was held to the schema of `fgvr.mllm.structured`.
+        structured: whether each was held to the schema of `fgvr.names.structured`.
     """
 
     listed: int = 1

@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, storage
-from fgvr.candidates.sets import NONE
-from fgvr.metrics.classification import fold_name
+from fgvr.arrays import NONE
 from fgvr.names.aliases import Alias, AliasTable
 from fgvr.names.answer_items import Form, Item, Said, item_name, item_text, read_answers
 from fgvr.names.answers import CUT_OFF
 from fgvr.names.merging import NameUse
-from fgvr.names.spelling import scientific_name
+from fgvr.names.spelling import fold_name, scientific_name
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
@@ -198,7 +197,7 @@ def count_items(parts: Iterable[pa.Table], listed: int, *, structured: bool = Fa
     Args:
         parts: of the answers table, columns `texts` and `error`, and `cut` where it is known.
         listed: names that each answer was asked for.
-        structured: whether each was held to the schema of `fgvr.mllm.structured`.
+        structured: whether each was held to the schema of `fgvr.names.structured`.
     """
     form = Form(listed, structured)
     counts: Counter[Item] = Counter()
@@ -225,7 +224,7 @@ def weigh(
         named: what the items of all answers mean.
         listed: names that each answer was asked for.
         cuts: whether each answer was cut off; None: that is not known, and it counts as whole.
-        structured: whether each was held to the schema of `fgvr.mllm.structured`.
+        structured: whether each was held to the schema of `fgvr.names.structured`.
     """
     votes: dict[str, Fraction] = {}  # exact: sums of thirds must tie where they are equal
     first: dict[str, int] = {}
@@ -274,7 +273,7 @@ def label_rows(
         answers: rows of the answers table.
         named: what the items of all answers mean.
         listed: names that each answer was asked for.
-        structured: whether each was held to the schema of `fgvr.mllm.structured`.
+        structured: whether each was held to the schema of `fgvr.names.structured`.
         limit: what limits an answer's tokens, "label.max_tokens = 32", for those that were cut off.
     """
     label_ids = {label: label_id for label_id, label in enumerate(named.space.labels)}

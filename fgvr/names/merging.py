@@ -12,9 +12,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
-from fgvr.metrics.semantic import NameEncoder
+import numpy as np
+import numpy.typing as npt
+
 from fgvr.names.spelling import spelling_key
+
+
+class NameEncoder(Protocol):
+    """Turns names into vectors; `name` becomes part of the reported metric."""
+
+    name: str
+
+    def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """L2-normalised vectors [N, d] of raw names: no template, no lower-casing."""
+
 
 SPECIES_NAMES = 3
 """A Latin name that more names share is a species of many varieties (apples, dogs), whose names are no aliases."""

@@ -193,3 +193,11 @@ def is_odd(name: str) -> bool:
     """Whether a name as it was written goes over lines or is longer than names are."""
     written = name.strip()
     return len(written) > LONG_NAME or "\n" in written or "\r" in written
+
+
+def fold_name(name: str) -> str:
+    """A name for comparison: the key of its spelling, accents kept: "Brewer's  Black-Bird" → "brewers black bird".
+
+    Numbers and signs stay, so that "C" is wrong for "C#", and "15 l" for "1.5 l".
+    """
+    return spelling_key(one_form(name), accents=True)

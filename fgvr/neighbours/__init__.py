@@ -1,6 +1,7 @@
 """Nearest neighbours of vectors by cosine similarity: how to search (`plan`), exact, or through an inverted file."""
 
-from fgvr.neighbours.found import Floats, Ids, Neighbours, Vectors
+from fgvr.arrays import Floats, Ids
+from fgvr.neighbours.found import Neighbours, Vectors
 from fgvr.neighbours.nearest import nearest
 from fgvr.neighbours.plan import Plan, Size, Wanted, plan
 

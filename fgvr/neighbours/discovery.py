@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.candidates.sets import NONE, Ids
+from fgvr.arrays import NONE, Floats, Ids
 from fgvr.clip.vectors import read_vectors
-from fgvr.neighbours import Floats, Neighbours, Plan, Vectors, Wanted, nearest
+from fgvr.neighbours import Neighbours, Plan, Vectors, Wanted, nearest
 from fgvr.neighbours.machine import this_machine
 from fgvr.tables import Table
 from fgvr.tables import vectors as vectors_of

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, tables
-from fgvr.neighbours import Floats, Ids
+from fgvr.arrays import Floats, Ids
 from fgvr.neighbours.found import NOBODY
 
 # Groups of near-duplicates: the same photo scaled, compressed or cut anew, of which a model is asked about one.

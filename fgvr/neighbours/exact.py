@@ -25,7 +25,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.neighbours.found import NOBODY, Floats, Ids, Vectors, nobody
+from fgvr.arrays import Floats, Ids
+from fgvr.neighbours.found import NOBODY, Vectors, nobody
 from fgvr.neighbours.tiles import (
     ROUNDING,
     TILINGS,

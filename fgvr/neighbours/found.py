@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.arrays import Floats, Ids
+
 Vectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 NOBODY = -1  # in a place for which the database held too few vectors
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from fgvr.arrays import Floats, Ids
 from fgvr.errors import UserError
 from fgvr.neighbours.exact import Product, exact, tensor
-from fgvr.neighbours.found import Floats, Ids, Vectors, nobody
+from fgvr.neighbours.found import Vectors, nobody
 from fgvr.neighbours.plan import TRAINING_ROUNDS, TRAINING_VECTORS
 from fgvr.neighbours.tiles import in_order, row_scores
 

@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 
+from fgvr.arrays import Floats, Ids
 from fgvr.neighbours import inverted_file
 from fgvr.neighbours.exact import Product, exact, first_not_finite, torch_threads
-from fgvr.neighbours.found import NOBODY, Floats, Ids, Neighbours, Vectors, nobody
+from fgvr.neighbours.found import NOBODY, Neighbours, Vectors, nobody
 from fgvr.neighbours.inverted_file import InvertedFile, RecallTooLow, faiss_threads
 from fgvr.neighbours.machine import this_machine
 from fgvr.neighbours.plan import DEFAULT, Plan, Size, Wanted, plan

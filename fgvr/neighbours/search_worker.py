@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, storage, tables
-from fgvr.neighbours.found import NOBODY, Floats, Ids, Vectors, merge
+from fgvr.arrays import Floats, Ids
+from fgvr.neighbours.found import NOBODY, Vectors, merge
 from fgvr.neighbours.inverted_file import InvertedFile
 from fgvr.neighbours.nearest import built_or_exactly, nearest
 from fgvr.neighbours.plan import Plan

@@ -9,15 +9,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from fgvr.arrays import Ids
 from fgvr.config.data import ImageLimits
 from fgvr.images.places import is_inside, name_of
 from fgvr.report.page import Candidate, ImageCard, Prediction
 from fgvr.report.pictures import thumbnail
 
-Ids = npt.NDArray[np.int64]
 Row = dict[str, Any]
 
 

@@ -8,13 +8,14 @@ from functools import cache
 
 import jinja2
 
+from fgvr.evaluation.images import MethodResult
 from fgvr.failures import remedy_of
-from fgvr.metrics.classification import fold_name
 from fgvr.metrics.scores import METRICS
+from fgvr.names.spelling import fold_name
 from fgvr.redact import masked_value
 from fgvr.report import console
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
-from fgvr.report.results import MethodResult, Results, StageResult, cost
+from fgvr.report.results import Results, StageResult, cost
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fgvr.evaluation.images import MethodResult
 from fgvr.failures import Example, Failures, earliest
 from fgvr.metrics.label_space import LabelSpaceStatistics
-from fgvr.metrics.scores import METRICS, MethodScores
 from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
@@ -45,22 +45,6 @@ class EvaluationSet:
     class_targets: str = ""
     discovery_overlap: int = 0
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """One method on the evaluation images; `scores` is None where no truth is known."""
-
-    images: int
-    unnamed: int
-    names: int
-    scores: MethodScores | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The metrics side by side with the counts; null where there is no truth."""
-        if self.scores is None:
-            return {**dict.fromkeys(METRICS), **asdict(self)}
-        return asdict(self.scores)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,11 @@
-"""Places on this machine that belong to the system or hold keys, and no photo of a person."""
+"""Which places a source may name or link to: a stranger's list must not say what is read of this machine.
+
+Without `ingest.limits.allowed_roots` the source's own place decides, since it tells who could write there. A table on
+this machine's disks was put there by its owner, who may name files, buckets and web addresses in it, but no system's
+files. A table in a bucket may name that bucket and web addresses; one at a web address, web addresses. What a public
+data set's lists name lies below its folder, and links lead nowhere else. With `allowed_roots` all of them may name
+what is below their own folder or one of the roots. Web addresses have rules of their own (`ingest.limits.web`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -16,43 +22,8 @@ import pyarrow.compute as pc
 
 from fgvr import storage
 from fgvr.images.places import Unlisted, file_of
+from fgvr.images.system_places import KEYS, is_system_place
 from fgvr.schemas import Reason
-
-KEYS: Final = (
-    r"/\.(?:ssh|aws|azure|gnupg|kube|docker|password-store|config/gcloud)(?:/|$)"
-    r"|/\.(?:netrc|pgpass|git-credentials|npmrc|pypirc)$|^(?:/var)?/run/secrets/"
-)
-"""Where tools keep keys and passwords; also for Arrow's expressions, which look at nothing ahead."""
-_SYSTEM: Final = re.compile(rf"^/(?:proc|sys|etc|boot|dev(?!/shm/))(?:/|$)|{KEYS}")
-
-
-def is_system_place(path: str) -> bool:
-    """Whether an absolute path, as it is spelled, is one of them; in memory (/dev/shm) lie photos, too."""
-    return _SYSTEM.search(path) is not None
-
-
-def leads_to_system(path: Path, allowed_roots: Sequence[str] = ()) -> bool:
-    """Whether links on the way of a path lead to such a place, and the path does not say so.
-
-    What a path says is decided where it is listed. `allowed_roots`: as in `ingest.limits`.
-    """
-    real = os.path.realpath(path)
-    if real == str(path) or not is_system_place(real) or is_system_place(str(path.absolute())):
-        return False
-    roots = [
-        os.path.realpath(storage.local_path(root).expanduser()) for root in allowed_roots if storage.is_local(root)
-    ]
-    return not any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
-
-
-# Which places a source may name or link to: a stranger's list must not say what is read of this machine.
-#
-# Without `ingest.limits.allowed_roots` the source's own place decides, since it tells who could write there. A table
-# on this machine's disks was put there by its owner, who may name files, buckets and web addresses in it, but no
-# system's files. A table in a bucket may name that bucket and web addresses; one at a web address, web addresses.
-# What a public data set's lists name lies below its folder, and links lead nowhere else. With `allowed_roots` all of
-# them may name what is below their own folder or one of the roots. Web addresses have rules of their own
-# (`ingest.limits.web`).
 
 _INSIDE: Final = re.compile(r"(?:tar|parquet|unlisted)\+")
 _WEB: Final = r"(?i)^https?://"
@@ -117,7 +88,7 @@ class AllowedPlaces:
             # Some stores' libraries put keys into addresses, in which `..` leads up: to another bucket or repository.
             return self._below(_root(place)) and re.search(_UP, place) is None
         path = str(storage.local_path(place))
-        # Where nothing is there, the reader tries the name as other systems write it (fgvr.sources.lookalikes).
+        # Where nothing is there, the reader tries the name as other systems write it (fgvr.images.lookalikes).
         forms = {path, path.replace("\\", "/"), unquote(path), unquote(path).replace("\\", "/")}
         return all(self._allows_local(os.path.normpath(form)) for form in forms)
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from fgvr.config.data import ParquetSource
 from fgvr.images.parquet import ParquetDamage, groups, image_column, open_parquet
 from fgvr.images.places import Unlisted, file_of
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.tar import TarDamage
 from fgvr.names.spelling import one_form
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Reason
 from fgvr.sources.columns import ColumnError, as_text, check_kind, columns_there, find_column
 from fgvr.sources.folder import walk

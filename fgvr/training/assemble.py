@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.arrays import Ids
 from fgvr.losses.makd import UNKNOWN_CLASS
+from fgvr.models.near import ClassFeatures
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.simulation import mixed as _mixed
 from fgvr.tables import Table, read_part, read_places, vectors
 from fgvr.training.examples import AspectAnswers, Examples, SampleUris
-from fgvr.training.targets import ClassTargets, Ids, NearLabels, TrueClasses, fraction_of, held_out, spread
+from fgvr.training.targets import ClassTargets, NearLabels, TrueClasses, fraction_of, held_out, spread
 
 SCORES_AT_ONCE = 2**22
 """Of images and classes: 16 MB, however many classes there are."""

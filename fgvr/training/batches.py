@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from fgvr.images.pixels import TRIES, crop_box
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError
 from fgvr.models.student import Pixels, Preprocess
+from fgvr.prefetch import read_ahead
 from fgvr.training.checkpoint import LeftOut
 from fgvr.training.image_store import ImageStore
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fgvr import storage
+from fgvr.arrays import Ids
 from fgvr.tables import Table
 
 IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "uris.arrow"
@@ -27,7 +28,6 @@ URIS_AT_ONCE = 2**16
 ROWS_AT_ONCE = 2**16
 """Rows of answers that are looked at together."""
 
-Ids = npt.NDArray[np.int64]
 Answers = npt.NDArray[np.float32]
 
 

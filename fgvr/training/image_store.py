@@ -25,9 +25,9 @@ import numpy as np
 
 from fgvr import disk_cache, storage
 from fgvr.config.data import ImageLimits
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError, read_image
 from fgvr.models.student import Pixels, Preprocess
+from fgvr.prefetch import read_ahead
 from fgvr.storage_errors import cannot_write, is_full
 from fgvr.training.store_files import (
     FAILED,

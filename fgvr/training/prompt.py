@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.clip.classifier import ClassFeatures, NearModel
 from fgvr.clip.model import load_clip
 from fgvr.config import Near
+from fgvr.models.near import ClassFeatures, NearModel
 from fgvr.training import batches
 from fgvr.training.batches import Positions
 from fgvr.training.checkpoint import History
@@ -64,7 +64,7 @@ class NearTrainer(Trainer[NearBatch]):
     """One worker's side of a training.
 
     A checkpoint holds `state.pt` (context, optimiser, candidate weights of all images, steps done, the best context so
-    far) and `history.json`; the last one also `model/` (fgvr.clip.classifier.NearModel) and `weights.npy` (the
+    far) and `history.json`; the last one also `model/` (fgvr.models.near.NearModel) and `weights.npy` (the
     disambiguated weights, float32 [N, K] in the order of the images with candidates).
     """
 

@@ -2,7 +2,7 @@
 
 It reads cached image features and candidate sets, one worker's share of them. A checkpoint holds `state.pt` (context,
 optimiser, candidate weights of all images, counters) and `history.json`; the last one also `model/`
-(fgvr.clip.classifier.NearModel) and `weights.npy` (the disambiguated weights, float32 [N, K] in the order of the images
+(fgvr.models.near.NearModel) and `weights.npy` (the disambiguated weights, float32 [N, K] in the order of the images
 with candidates).
 """
 
@@ -17,17 +17,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.candidates.sets import NONE, read_sets
-from fgvr.clip.classifier import NearModel
+from fgvr.arrays import NONE, Ids
+from fgvr.candidates.sets import read_sets
 from fgvr.clip.vectors import read_vectors
 from fgvr.config import Clip, Near
 from fgvr.errors import UserError
+from fgvr.models.near import NearModel
 from fgvr.names.label_space import read_label_space
 from fgvr.tables import Table
 from fgvr.training.checkpoint import STATE_FILE, History, read_history, write_history
 from fgvr.training.reporter import share
 
-Ids = npt.NDArray[np.int64]
 WEIGHTS_FILE, MODEL_FOLDER = "weights.npy", "model"
 
 

@@ -17,14 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fgvr.candidates.sets import NONE
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.arrays import NONE
 from fgvr.clip.model import ClipModel, low_precision
 from fgvr.clip.prompt import PromptLearner, phrase_context, random_context
 from fgvr.clip.prompt_layout import prompt_layout
 from fgvr.clip.text_tower import TextTower
 from fgvr.config import Near
 from fgvr.losses import pll
+from fgvr.models.near import ClassFeatures
 from fgvr.training.prompt_data import NearData
 from fgvr.training.reporter import joined_rows, share, sum_over_workers
 

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr import disk_cache, storage
+from fgvr.images.lookalikes import local_lookalike
 from fgvr.images.places import ParquetPlace, TarPlace, is_inside, parse
 from fgvr.models.student import Pixels
 from fgvr.schemas import Failure, Reason
-from fgvr.sources.lookalikes import local_lookalike
 from fgvr.storage_errors import is_full
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fgvr.arrays import Ids
 from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS
 
-Ids = npt.NDArray[np.int64]
 BLOCK = 2**20
 """Images that are looked at together."""
 

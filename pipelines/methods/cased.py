@@ -70,9 +70,9 @@ class Cased(ComparedStage):
 
         from fgvr import schemas
         from fgvr.baselines.cased import CaptionDatabase, CasedSettings, predict
-        from fgvr.clip.from_features import no_vector
         from fgvr.clip.model import load_clip
         from fgvr.clip.vectors import read_texts, read_vectors
+        from fgvr.models.from_features import no_vector
 
         config, ids = run.config.baselines.cased, compared_images(run).predicted
         threads = max(1, int(run.config.embed.workers.num_cpus))

@@ -15,7 +15,7 @@ from pipelines.stage import Run, Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.clip.classifier import ClassFeatures
+    from fgvr.models.near import ClassFeatures
 
 
 class ClassesStage(ComparedStage):
@@ -40,14 +40,14 @@ class ClassesStage(ComparedStage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The classes, the images, and from which score on a name is given."""
         from cluster.fingerprint import digest_of_ids
-        from fgvr.clip.from_features import RULES
+        from fgvr.models.from_features import RULES
 
         ids = digest_of_ids(compared_images(run).predicted)
         return {"rules": RULES, **self.decided_by(run), "ids": ids, "abstain_below": run.config.infer.abstain_below}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """All images at once: their vectors are there."""
-        from fgvr.clip.from_features import predictions_from_features
+        from fgvr.models.from_features import predictions_from_features
 
         ids, threshold = compared_images(run).predicted, run.config.infer.abstain_below
         return folder.write_table(predictions_from_features(run.table("embeddings"), ids, self.classes(run), threshold))
@@ -71,8 +71,8 @@ class ZeroShot(ClassesStage):
 
     def classes(self, run: Run) -> ClassFeatures:
         """The names' vectors."""
-        from fgvr.clip.classifier import zero_shot_classes
         from fgvr.clip.model import load_clip
+        from fgvr.models.near import zero_shot_classes
         from fgvr.names.label_space import read_label_space
 
         clip = vectors_at(run.config)
@@ -90,7 +90,7 @@ class Learned(ClassesStage):
 
     def classes(self, run: Run) -> ClassFeatures:
         """The names in its prompts."""
-        from fgvr.clip.classifier import load_classes
+        from fgvr.models.near import load_classes
 
         return load_classes(storage.fetch_folder(run.table("near").path("model")))
 

@@ -13,15 +13,12 @@ from pipelines.methods.prototypes import Prototypes
 from pipelines.stage import Run, Stage
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.baselines.finer_findr import Subject
     from fgvr.mllm.backend import Answer, Labeler
     from fgvr.mllm.label_worker import LabelSettings
 
-    Ids = npt.NDArray[np.int64]
 
 REPLY_TOKENS = 256
 TOLD = ("category", "unit", "expert")
@@ -120,8 +117,9 @@ def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer
     """The answer, and the model's remarks on how it was asked."""
     from fgvr.baselines import BaselineError
     from fgvr.baselines.finer_findr import META_PROMPT, side_by_side
+    from fgvr.images.pictures import Picture
     from fgvr.images.read import ImageError, read_image
-    from fgvr.mllm.backend import ImageRequest, Picture, Sampling
+    from fgvr.mllm.backend import ImageRequest, Sampling
     from fgvr.mllm.prompts import image_conversation
     from fgvr.part_worker import remarks_of
 

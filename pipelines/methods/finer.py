@@ -13,14 +13,10 @@ from pipelines.methods.prototypes import Prototypes
 from pipelines.stage import Run, Stage, setting
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.mllm.backend import Answer, Sampling, TextGenerator
     from fgvr.names.answer_items import Form
-
-    Ids = npt.NDArray[np.int64]
 
 
 class FinerAspects(QuestionStage):

@@ -11,13 +11,9 @@ from pipelines.label import ALIASES_FILE, AnswerStage, NameStage, label_settings
 from pipelines.stage import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.names.answer_items import Form
-
-    Ids = npt.NDArray[np.int64]
 
 
 class EvalAnswers(ComparedStage, AnswerStage):

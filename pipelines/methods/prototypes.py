@@ -12,12 +12,8 @@ from pipelines.methods.clip_classes import ClassesStage
 from pipelines.stage import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from fgvr.clip.classifier import ClassFeatures
-
-    Ids = npt.NDArray[np.int64]
+    from fgvr.arrays import Ids
+    from fgvr.models.near import ClassFeatures
 
 
 class PrototypeViews(AugmentedStage):
@@ -64,9 +60,9 @@ class Prototypes(ClassesStage):
         import numpy as np
 
         from fgvr.baselines.finer_findr import prototypes
-        from fgvr.clip.classifier import zero_shot_classes
         from fgvr.clip.model import load_clip
         from fgvr.clip.vectors import read_vectors
+        from fgvr.models.near import zero_shot_classes
         from fgvr.names.label_space import read_label_space
 
         config, ids = run.config.baselines.prototypes, labelled_ids(run)

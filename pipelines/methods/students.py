@@ -11,10 +11,7 @@ from pipelines.report_aspects import aspect_sample
 from pipelines.stage import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Ids = npt.NDArray[np.int64]
+    from fgvr.arrays import Ids
 
 
 class EvalStudent(ComparedStage, PredictionStage):

@@ -10,7 +10,7 @@ from pipelines.methods.clip_classes import ClassesStage, TextStage
 from pipelines.stage import Run
 
 if TYPE_CHECKING:
-    from fgvr.clip.classifier import ClassFeatures
+    from fgvr.models.near import ClassFeatures
 
 
 class Nouns(TextStage):
@@ -42,9 +42,9 @@ class WordNet(ClassesStage):
         """Every noun."""
         import numpy as np
 
-        from fgvr.clip.classifier import ClassFeatures
         from fgvr.clip.model import load_clip
         from fgvr.clip.vectors import read_texts
+        from fgvr.models.near import ClassFeatures
 
         nouns, vectors = read_texts(run.table("wordnet"))
         return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(run.config.clip).logit_scale)

@@ -46,10 +46,10 @@ def student(folder: Path) -> Path:
 
 
 def near(folder: Path) -> Path:
-    from fgvr.clip.classifier import NearModel, zero_shot_classes
     from fgvr.clip.model import load_clip
     from fgvr.clip.source import find_clip
     from fgvr.config.models import Clip
+    from fgvr.models.near import NearModel, zero_shot_classes
 
     clip = load_clip(Clip(), "cpu")
     names = ["Crested Azure Finch", "Masked Olive Wren"]

@@ -14,7 +14,7 @@ import pytest
 from fgvr import schemas, tables
 from fgvr.clip.vectors import read_vectors
 from fgvr.evaluation.images import choose_images, names_of
-from fgvr.sampling import split_ids
+from fgvr.sources.sampling import split_ids
 from fgvr.tables import Table
 from fgvr.training.assemble import HeldOut, TrainingSet, answers_of, assemble, class_rows, true_classes
 from fgvr.training.examples import Examples

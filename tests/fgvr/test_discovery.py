@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 
 from fgvr.config.data import Discovery
-from fgvr.sampling import DiscoveryError, discovery_ids
+from fgvr.sources.sampling import DiscoveryError, discovery_ids
 
 
 def samples(classes: bool = True) -> pa.Table:

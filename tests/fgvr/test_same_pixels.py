@@ -11,13 +11,13 @@ from PIL import Image
 
 from cluster.pyfunc_model import ClassifierModel
 from fgvr import storage
-from fgvr.clip.classifier import NearModel, zero_shot_classes
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip
 from fgvr.config import Clip, ImageLimits
 from fgvr.images.read import ImageError, decode_image, decode_pixels, read_image, read_image_bytes
 from fgvr.models.infer import InferSettings, InferWorker, load_classifier
+from fgvr.models.near import NearModel, zero_shot_classes
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.training.image_store import StoreSettings, open_store
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fgvr.sampling import first_of
+from fgvr.sources.sampling import first_of
 
 IDS = np.arange(100, 10_100, dtype=np.int64)
 

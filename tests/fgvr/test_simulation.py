@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fgvr.simulation import MADE_UP, generator, kind_of, made_up, uniforms
+from cluster.fingerprint import MADE_UP, made_up
+from fgvr.simulation import generator, kind_of, uniforms
 
 
 def test_numbers_are_uniform_and_decided_by_the_key() -> None:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from fgvr import tables
-from fgvr.sampling import split_ids
+from fgvr.sources.sampling import split_ids
 from fgvr.tables import Table
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from cluster.parts import PartJob
 from cluster.stage import RunContext, StageFolder, StageSummary
 from fgvr.config import build
-from fgvr.mllm.backend import NameAnswer, NameTask, Picture
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import NameAnswer, NameTask
 from fgvr.mllm.scoring_workers import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
 from pipelines.stage import Run

@@ -10,8 +10,8 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
-from fgvr.sampling import discovery_ids
 from fgvr.schemas import Failure, Reason
+from fgvr.sources.sampling import discovery_ids
 from fgvr.tables import Table
 from pipelines import duplicates
 from pipelines.stage import Look, Run

@@ -12,12 +12,12 @@ from sklearn.metrics import mutual_info_score
 
 from cluster.stage import RunContext, StageFolder
 from fgvr import schemas, storage, tables
-from fgvr.clip.classifier import NearModel, zero_shot_classes
 from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
 from fgvr.metrics.semantic import SentenceBert, SentenceModelError
+from fgvr.models.near import NearModel, zero_shot_classes
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table

@@ -15,7 +15,7 @@ from fgvr import storage
 from fgvr.config import ConfigError, build
 from fgvr.mllm.label_worker import answer_seed
 from fgvr.names.label_space import LabelSpace
-from fgvr.sampling import discovery_ids
+from fgvr.sources.sampling import discovery_ids
 from pipelines.stage import Run
 from tests.untracked import NoTracking
 

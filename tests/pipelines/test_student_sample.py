@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from fgvr.config import build
-from fgvr.sampling import discovery_ids
+from fgvr.sources.sampling import discovery_ids
 from fgvr.tables import Table, write_part
 from pipelines import embed
 from pipelines.aspects import aspect_ids

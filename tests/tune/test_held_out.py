@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fgvr.candidates.sets import NONE
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.arrays import NONE
+from fgvr.models.near import ClassFeatures
 from tune import held_out
 from tune.held_out import METRIC, HeldOut, draw_held_out, share_of_votes
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from fgvr import schemas, storage, tables
-from fgvr.candidates.sets import NONE
+from fgvr.arrays import NONE
 from fgvr.clip.model import load_clip
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Clip, Config, build

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from fgvr.config.models import OpenAIBackend
-from fgvr.images.prefetch import read_ahead
+from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import (
     SEEDS,
     Answer,
@@ -26,14 +26,14 @@ from fgvr.mllm.backend import (
     ImageRequest,
     NameAnswer,
     NameTask,
-    Picture,
     Sampling,
 )
 from fgvr.mllm.openai_server.calls import Calls, Rejected
 from fgvr.mllm.openai_server.requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
 from fgvr.mllm.openai_server.retry import GaveUp, TryAgain
 from fgvr.mllm.prompts import Conversation, aspect_conversation
-from fgvr.mllm.structured import MOST_CHARACTERS, answer_schema, is_structured
+from fgvr.names.structured import MOST_CHARACTERS, answer_schema, is_structured
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure, Reason
 
 log = logging.getLogger(__name__)

@@ -9,19 +9,9 @@ from typing import Any
 
 from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
-from fgvr.mllm.backend import (
-    Answer,
-    AspectAnswer,
-    AspectTask,
-    EngineDead,
-    ImageRequest,
-    NameAnswer,
-    NameTask,
-    Picture,
-    Sampling,
-)
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, NameAnswer, NameTask, Sampling
 from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversation
-from fgvr.mllm.structured import answer_pattern
 from fgvr.mllm.vllm_engine.model_files import ModelError
 from fgvr.mllm.vllm_engine.private import client_errors, shut_down, without_pixels
 from fgvr.mllm.vllm_engine.prompts import QuestionPrompts, VllmPrompts
@@ -30,6 +20,7 @@ from fgvr.mllm.vllm_engine.scoring import REQUESTS_UNDER_WAY, AspectLoop, NameLo
 from fgvr.mllm.vllm_engine.splice_check import PROBE, question_prompts
 from fgvr.mllm.vllm_engine.start import runs_on_cpu, start_engine
 from fgvr.mllm.yes_no import AnswerTokens
+from fgvr.names.structured import answer_pattern
 from fgvr.schemas import Failure, Reason
 
 log = logging.getLogger(__name__)

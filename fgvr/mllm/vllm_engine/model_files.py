@@ -81,10 +81,6 @@ def _indexed(index: str | None, read: Read) -> set[str]:
 
 _VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-PICKLED = (
-    "its weights are a pickle that holds more than tensors, which could run any program; it was not loaded. Take the "
-    "model's .safetensors files, or convert it where you trust it"
-)
 
 
 class ModelError(UserError, ValueError):

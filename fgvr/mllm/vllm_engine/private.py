@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fgvr.errors import UserError
-from fgvr.mllm.backend import Picture
+from fgvr.images.pictures import Picture
 from fgvr.mllm.vllm_engine.model_files import ModelError
 
 SEEN = "0.32"

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from fgvr.mllm.backend import Picture
+from fgvr.images.pictures import Picture
 from fgvr.mllm.prompts import Conversation, flatten, render
 from fgvr.mllm.vllm_engine.private import Inputs, without_pixels
 from fgvr.mllm.yes_no import token_ids

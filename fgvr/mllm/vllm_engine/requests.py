@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fgvr import liveness
-from fgvr.images.prefetch import Ahead
 from fgvr.mllm.backend import EngineDead
 from fgvr.mllm.vllm_engine.private import lost_pixels
+from fgvr.prefetch import Ahead
 
 log = logging.getLogger(__name__)
 

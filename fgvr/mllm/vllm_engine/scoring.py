@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.errors import UserError
-from fgvr.mllm.backend import AspectAnswer, NameAnswer, Picture
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectAnswer, NameAnswer
 from fgvr.mllm.vllm_engine.prompts import QuestionPrompts
 from fgvr.mllm.vllm_engine.requests import RequestLoop
 from fgvr.mllm.yes_no import AnswerTokens, blanks, control_tokens, probability_of_yes, token_ids

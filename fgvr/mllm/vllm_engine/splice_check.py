@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fgvr.mllm.backend import Picture
+from fgvr.images.pictures import Picture
 from fgvr.mllm.vllm_engine.private import client_errors
 from fgvr.mllm.vllm_engine.prompts import CannotSplice, PlainPrompts, QuestionPrompts, SplicedPrompts, VllmPrompts
 from fgvr.mllm.vllm_engine.requests import RequestLoop

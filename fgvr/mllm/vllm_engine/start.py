@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from fgvr.config.models import VllmBackend
 from fgvr.digests import file_digest, folder_digest
+from fgvr.hub import PICKLED
 from fgvr.mllm.vllm_engine.memory import (
     GIB,
     NotEnoughMemory,
@@ -30,7 +31,7 @@ from fgvr.mllm.vllm_engine.memory import (
     own_card_is_known,
     size_of,
 )
-from fgvr.mllm.vllm_engine.model_files import PICKLED, ModelError, ModelFiles, find
+from fgvr.mllm.vllm_engine.model_files import ModelError, ModelFiles, find
 from fgvr.mllm.vllm_engine.private import known_arguments, multimodal_architectures
 
 CHILD_STARTUP = Path(__file__).resolve().parents[2] / "child_startup"

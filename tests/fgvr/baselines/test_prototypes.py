@@ -5,7 +5,7 @@ import pytest
 
 from fgvr.baselines import BaselineError
 from fgvr.baselines.finer_findr import prototypes, vote
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.models.near import ClassFeatures
 
 NAMES = ClassFeatures(("owl", "finch", "gull"), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32), 10.0)
 

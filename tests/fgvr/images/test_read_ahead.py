@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fgvr.images.prefetch import Ahead, read_ahead
+from fgvr.prefetch import Ahead, read_ahead
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])

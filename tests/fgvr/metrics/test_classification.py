@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fgvr.metrics.classification import candidate_coverage, fold_name, inclusion_hits, mapped_share, top1_hits
+from fgvr.metrics.classification import candidate_coverage, inclusion_hits, mapped_share, top1_hits
+from fgvr.names.spelling import fold_name
 
 
 @pytest.mark.parametrize(

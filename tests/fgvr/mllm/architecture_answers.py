@@ -8,7 +8,8 @@ from typing import Any
 from engine_scenarios import plain
 from scenario_inputs import QUESTIONS, shaped, small
 
-from fgvr.mllm.backend import AspectTask, Picture
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectTask
 from fgvr.mllm.vllm_engine.engine import VllmEngine
 from fgvr.mllm.vllm_engine.prompts import PlainPrompts, SplicedPrompts
 from fgvr.mllm.vllm_engine.scoring import AspectLoop

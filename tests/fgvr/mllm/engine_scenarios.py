@@ -19,17 +19,8 @@ from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
-from fgvr.mllm.backend import (
-    Answer,
-    AspectAnswer,
-    AspectTask,
-    EngineDead,
-    ImageRequest,
-    NameAnswer,
-    NameTask,
-    Picture,
-    Sampling,
-)
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, NameAnswer, NameTask, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
 from fgvr.mllm.prompts import image_conversation, text_conversation

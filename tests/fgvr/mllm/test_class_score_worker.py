@@ -8,7 +8,8 @@ from PIL import Image
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import VllmBackend
-from fgvr.mllm.backend import NameAnswer, NameTask, Picture
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import NameAnswer, NameTask
 from fgvr.mllm.scoring_workers import ClassScoreSettings, ClassScoreWorker
 from fgvr.schemas import Failure, Reason
 

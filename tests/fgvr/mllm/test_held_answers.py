@@ -8,10 +8,11 @@ from chat_server import ChatServer, Reply, completion, error, serving
 from PIL import Image
 
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.backend import Answer, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import Answer, BackendRefused, ImageRequest, Sampling
 from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation
-from fgvr.mllm.structured import answer_schema
+from fgvr.names.structured import answer_schema
 from fgvr.schemas import Reason
 
 WREN = '{"name": "Wren"}'

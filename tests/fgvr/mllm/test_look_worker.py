@@ -11,8 +11,9 @@ from PIL import Image
 from fgvr import schemas
 from fgvr.config import ImageLimits
 from fgvr.config.models import VllmBackend
+from fgvr.images.pictures import Picture
 from fgvr.mllm import look_worker
-from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, ImageRequest, Picture, Sampling
+from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, ImageRequest, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, among, part_rows
 from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from fgvr.demo.paths import MLLM_PATH
-from fgvr.mllm.backend import Picture
+from fgvr.images.pictures import Picture
 from fgvr.mllm.vllm_engine.scoring import AspectTally, Branch, NameLoop, NameTally, NameTree, UnanswerableName, name_ids
 from fgvr.mllm.yes_no import AnswerTokens
 from fgvr.schemas import Failure, Reason

@@ -17,7 +17,8 @@ from PIL import Image
 from fgvr.config import ConfigError, build
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Sampling
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.prompts import image_conversation, text_conversation

@@ -13,7 +13,8 @@ from chat_server import ChatServer, Reply, completion, error, prompt_of, serving
 from PIL import Image
 
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Sampling
 from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.openai_server.calls import Calls
 from fgvr.mllm.openai_server.transport import ServerError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fgvr.mllm.backend import Picture
+from fgvr.images.pictures import Picture
 from fgvr.mllm.vllm_engine.prompts import (
     CannotSplice,
     PlainPrompts,

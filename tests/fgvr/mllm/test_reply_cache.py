@@ -10,7 +10,8 @@ from PIL import Image
 
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
-from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Picture, Sampling
+from fgvr.images.pictures import Picture
+from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, Sampling
 from fgvr.mllm.openai_server.backend import OpenAIClient
 from fgvr.mllm.openai_server.cache import ReplyCache, reply_key, with_run_replies
 from fgvr.mllm.prompts import image_conversation, text_conversation

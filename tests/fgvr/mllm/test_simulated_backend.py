@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from fgvr.config import ConfigError, ImageLimits, SimulatedBackend, build
+from fgvr.images.pictures import Picture
 from fgvr.mllm import label_worker as pictures_module
-from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, NameTask, Picture, Sampling
+from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, NameTask, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.prompts import image_conversation, text_conversation
 from fgvr.mllm.simulated import EngineClock, SimulatedEngine, kind_name
-from fgvr.mllm.structured import StructuredNames, read_structured
 from fgvr.names.answers import clean_answer
+from fgvr.names.structured import StructuredNames, read_structured
 from fgvr.schemas import Reason
 from fgvr.simulation import kind_of
 

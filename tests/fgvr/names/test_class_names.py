@@ -1,8 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from fgvr.metrics.classification import fold_name
-from fgvr.names.spelling import is_odd, one_form, one_form_each
+from fgvr.names.spelling import fold_name, is_odd, one_form, one_form_each
 
 
 @pytest.mark.parametrize(

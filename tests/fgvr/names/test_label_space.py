@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fgvr.metrics.semantic import NameEncoder
 from fgvr.names.aliases import Alias, AliasError, read_aliases, write_aliases
 from fgvr.names.label_space import LabelSpace, build_label_space
-from fgvr.names.merging import NameUse, merge_aliases
+from fgvr.names.merging import NameEncoder, NameUse, merge_aliases
 from fgvr.schemas import Failure, Reason
 
 ANSWERS = {

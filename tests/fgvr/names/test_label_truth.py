@@ -1,4 +1,4 @@
-from fgvr.candidates.sets import NONE
+from fgvr.arrays import NONE
 from fgvr.names.label_space import NOT_IN_SPACE, true_label_ids
 
 

@@ -1,20 +1,12 @@
 """A report's content as a run would fill it, with names that nobody should trust."""
 
+from fgvr.evaluation.images import MethodResult
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
 from fgvr.report.page import Candidate, ImageCard, Prediction, ReportContent
 from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
-from fgvr.report.results import (
-    CandidateFacts,
-    Costs,
-    EvaluationSet,
-    LabelSpace,
-    MethodCost,
-    MethodResult,
-    Results,
-    StageResult,
-)
+from fgvr.report.results import CandidateFacts, Costs, EvaluationSet, LabelSpace, MethodCost, Results, StageResult
 
 SCRIPT = "<script>document.title='owned'</script>"
 HOSTILE_FILE = '"><img src=x onerror=alert(1)>.jpg'

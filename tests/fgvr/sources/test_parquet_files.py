@@ -11,8 +11,8 @@ from PIL import Image
 from fgvr.config.data import ImageLimits, ParquetSource
 from fgvr.images import parquet as reader
 from fgvr.images.places import name_of
-from fgvr.images.prefetch import read_ahead
 from fgvr.images.read import ImageError, read_image
+from fgvr.prefetch import read_ahead
 from fgvr.schemas import Reason
 from fgvr.sources.source import SourceError, read_source
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 from fgvr import schemas
-from fgvr.clip.classifier import ClassFeatures
+from fgvr.models.near import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import (

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from fgvr import tables
-from fgvr.clip.classifier import ClassFeatures
-from fgvr.clip.from_features import predictions_from_features
 from fgvr.clip.vectors import embedding_rows
+from fgvr.models.from_features import predictions_from_features
+from fgvr.models.near import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fgvr.clip.classifier import ClassFeatures, NearClassifier, NearModel, ZeroShotClassifier, load_classes
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip
 from fgvr.models.base import ModelFolderError
 from fgvr.models.infer import load_classifier
+from fgvr.models.near import ClassFeatures, NearClassifier, NearModel, ZeroShotClassifier, load_classes
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fgvr.arrays import Ids
 from fgvr.config.data import Discovery
 from fgvr.errors import UserError
 from fgvr.simulation import mixed
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 # Ids of the images of a split, read a part of the samples table at a time, and samples of them.
 #
 # All that stays is 8 bytes an image.
-
-Ids = npt.NDArray[np.int64]
 
 
 def split_ids(samples: Table, splits: Collection[str] | None) -> Ids:

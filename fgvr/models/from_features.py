@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr import schemas
-from fgvr.clip.classifier import ClassFeatures
 from fgvr.clip.vectors import read_vectors
 from fgvr.models.base import Outputs
 from fgvr.models.infer import Row, prediction_rows
+from fgvr.models.near import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 

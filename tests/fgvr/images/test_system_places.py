@@ -9,9 +9,9 @@ from PIL import Image
 from fgvr.config.data import ImageLimits, TableSource
 from fgvr.images import read
 from fgvr.images.read import ImageError, read_image_bytes
+from fgvr.images.system_places import is_system_place, leads_to_system
 from fgvr.schemas import Reason
 from fgvr.sources import allowed_places
-from fgvr.sources.allowed_places import is_system_place, leads_to_system
 from fgvr.sources.table_file import read_table_file
 
 

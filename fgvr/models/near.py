@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import fgvr
+from fgvr.arrays import Floats
 from fgvr.clip.model import ClipModel, load_clip, load_source
 from fgvr.clip.source import LOCAL, ClipSource, find_clip
 from fgvr.config.models import Clip
 from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
 from fgvr.precision import Precision
 
-Floats = npt.NDArray[np.float32]
 FORMAT = 1
 KIND = "near"
 CLIP_FOLDER = "clip"

@@ -10,7 +10,9 @@ import pytest
 from fgvr import schemas
 from fgvr.mllm.backend import Answer
 from fgvr.mllm.label_worker import answer_rows
-from fgvr.mllm.structured import (
+from fgvr.names.aliases import AliasTable
+from fgvr.names.label_space import build_label_space, count_items, label_rows
+from fgvr.names.structured import (
     StructuredNames,
     answer_pattern,
     answer_schema,
@@ -18,8 +20,6 @@ from fgvr.mllm.structured import (
     instruction,
     read_structured,
 )
-from fgvr.names.aliases import AliasTable
-from fgvr.names.label_space import build_label_space, count_items, label_rows
 from fgvr.schemas import Failure, Reason
 
 
