@@ -38,6 +38,8 @@ def vectors_at(config: Config) -> Clip:
 class VectorStage(RowStage):
     """CLIP vectors of images."""
 
+    checked_once = True
+
     def check(self, config: Config) -> None:
         """Find the CLIP without loading it; raises ClipError where there is none."""
         from fgvr.clip.source import check_clip_weights, find_clip

@@ -182,7 +182,10 @@ def _in_order(look: Look, names: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
-        for other in needs(look, name):
+        others: list[str] = []
+        with suppress(UserError):  # what no method needs may be impossible, as a student of a split that is not there
+            others = needs(look, name)
+        for other in others:
             if other not in found:
                 visit(other)
         found[name] = None

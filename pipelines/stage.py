@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     Ids = npt.NDArray[np.int64]
 
+log = logging.getLogger(__name__)
+
 Phase = Literal["prepare", "train", "infer"]
 Result = TypeVar("Result")
 
@@ -53,11 +55,13 @@ class Stage(ABC):
         phase: its column in the report's table of costs; None: no method pays for it. `infer`: a method whose
             predictions read the table themselves pays for it by the image.
         one_call: `workers` are asked for one worker and one call (`cluster.once`), not for a pool.
+        checked_once: what `check` says is the same of all stages that have it from one class, so one of them is asked.
     """
 
     table: ClassVar[str]
     phase: ClassVar[Phase | None] = "prepare"
     one_call: ClassVar[bool] = False
+    checked_once: ClassVar[bool] = False
 
     def wanted(self, config: Config) -> bool:
         """Whether a whole job with this config has the table."""
@@ -206,7 +210,8 @@ class Run:
         config: of the run; backends that keep replies with the run know where.
         folder: of the run.
         tables: those that were asked for so far.
-        ahead: names of all tables that this session is to compute, once that is known (`expect`).
+        ahead: names of all tables that this session asks for, once that is known (`expect`).
+        there: those of them that will only be found.
     """
 
     computes: ClassVar[bool] = True
@@ -221,6 +226,7 @@ class Run:
         self.config, self.folder = with_run_replies(config, folder), folder
         self.tables: dict[str, Table] = dict(given or {})
         self.ahead: list[str] = []
+        self.there: set[str] = set()
         self.memory: dict[Callable[..., Any], Any] = {}
 
     def table(self, name: str) -> Table:
@@ -254,11 +260,13 @@ class Run:
 
     def expect(self, names: Iterable[str]) -> None:
         """Say which tables will be asked for, so that `later` knows."""
-        self.ahead = closure(self.looking(), names)
+        look = self.looking()
+        self.ahead = closure(look, names)
+        self.there = set(self.ahead).difference(unfinished(look, self.ahead))
 
     def later(self) -> list[Stage]:
         """Stages whose tables this session will still compute: what they need should not be given away."""
-        return [stage_of(name) for name in self.ahead if name not in self.tables]
+        return [stage_of(name) for name in self.ahead if name not in self.tables and name not in self.there]
 
     def still_asks(self, stage: Stage) -> bool:
         """Whether a later stage asks the same model, so that its engine stays; yes where nobody said what comes."""
@@ -448,3 +456,20 @@ def closure(run: Look, names: Iterable[str]) -> list[str]:
             found.add(name)
             waiting += needs(run, name)
     return [name for name in STAGES if name in found]
+
+
+def unfinished(run: Look, names: Sequence[str]) -> list[str]:
+    """Those of these tables that are not there, have failed rows that are tried again, or need one of these."""
+    left: set[str] = set()
+    for name in names:
+        try:
+            with quietly():
+                run.table(name)
+        except Exception as error:  # whoever computes the stage says it again, and better
+            log.debug("%s could not be looked for: %s", name, error)
+        table = run.tables.get(name)
+        if table is None or (table.failed and run.retries(table)):
+            left.add(name)
+    while more := [name for name in names if name not in left and not left.isdisjoint(needs(run, name))]:
+        left.update(more)
+    return [name for name in names if name in left]
