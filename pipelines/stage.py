@@ -228,6 +228,7 @@ class Run:
         self.ahead: list[str] = []
         self.there: set[str] = set()
         self.memory: dict[Callable[..., Any], Any] = {}
+        self.of_samples: dict[Callable[..., Any], Any] = {}
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -256,6 +257,8 @@ class Run:
         """The same run, of which nothing is computed."""
         look = Look(self.config, self.folder, given=self.tables)
         look.memory |= self.memory
+        if "samples" in self.tables:  # it will not be another one
+            look.of_samples = self.of_samples
         return look
 
     def expect(self, names: Iterable[str]) -> None:
@@ -414,18 +417,29 @@ def quietly() -> Iterator[None]:
 
 def per_run(function: Callable[[Run], Result]) -> Callable[[Run], Result]:
     """The function's value is found once per run and kept with it."""
+    return _kept(function, lambda run: run.memory)
 
+
+def per_samples(function: Callable[[Run], Result]) -> Callable[[Run], Result]:
+    """The same of a function of the config and the samples alone: all looks at a run share the value with it."""
+    return _kept(function, lambda run: run.of_samples)
+
+
+def _kept(
+    function: Callable[[Run], Result], place: Callable[[Run], dict[Callable[..., Any], Any]]
+) -> Callable[[Run], Result]:
     @wraps(function)
     def kept(run: Run) -> Result:
-        if function not in run.memory:
-            run.memory[function] = function(run)
-        result: Result = run.memory[function]
+        values = place(run)
+        if function not in values:
+            values[function] = function(run)
+        result: Result = values[function]
         return result
 
     return kept
 
 
-@per_run
+@per_samples
 def photos_of(run: Run) -> Photos:
     """Counts of the samples table."""
     return Photos.of_rows(run.table("samples").batches(["split", "class_id"]))

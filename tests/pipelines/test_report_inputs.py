@@ -13,8 +13,10 @@ from cluster.stage_files import finished
 from fgvr.config import Config, build
 from fgvr.errors import UserError
 from fgvr.tables import Table
+from fgvr.training import assemble
+from pipelines import preflight
 from pipelines.evaluate import whole_job
-from pipelines.preflight import check_tables
+from pipelines.preflight import check_tables, compute
 from pipelines.stage import Look, Run, closure, unfinished
 from tests.pipelines.stage_prints import made_light, made_up
 from tests.untracked import NoTracking
@@ -125,3 +127,21 @@ def test_workers_of_what_is_there_may_be_of_another_machine(folder: Path) -> Non
         check_tables(config_of(folder, more, methods=["zs_clip"]), ["report"])
     session(folder, [], {"run": more["run"]}, methods=["zs_clip"])
     check_tables(config_of(folder, more, methods=["zs_clip"]), ["report"])
+
+
+def test_samples_are_read_once_for_all_that_a_session_looks_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session(folder, ["full"])
+    read: list[str] = []
+
+    def class_rows(samples: Table, split: str) -> Any:
+        read.append(split)
+        return original(samples, split)
+
+    original = assemble.class_rows
+    monkeypatch.setattr(assemble, "class_rows", class_rows)
+    monkeypatch.setattr(preflight, "check_capacities", lambda *_: None)
+    config = config_of(folder)
+    context = Committing(config, str(folder / "run"), NoTracking())  # type: ignore[arg-type]
+    compute(Run(context), [*whole_job(config), "report"])
+    # By the session, and before there was a session that knew of a table of samples.
+    assert read == [config.makd.split] * 2
