@@ -327,6 +327,7 @@ class Look(Run):
             given: tables that are known.
         """
         self._open(config, folder, given)
+        self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
         self._photos = photos
 
@@ -473,9 +474,13 @@ def closure(run: Look, names: Iterable[str]) -> list[str]:
 
 
 def unfinished(run: Look, names: Sequence[str]) -> list[str]:
-    """Those of these tables that are not there, have failed rows that are tried again, or need one of these."""
+    """Those of these tables that are not there, have failed rows that are tried again, or need one of these.
+
+    Not those that the look was given: what was to be done for them is done.
+    """
     left: set[str] = set()
-    for name in names:
+    asked = [name for name in names if name not in run.given]
+    for name in asked:
         try:
             with quietly():
                 run.table(name)
@@ -484,6 +489,6 @@ def unfinished(run: Look, names: Sequence[str]) -> list[str]:
         table = run.tables.get(name)
         if table is None or (table.failed and run.retries(table)):
             left.add(name)
-    while more := [name for name in names if name not in left and not left.isdisjoint(needs(run, name))]:
+    while more := [name for name in asked if name not in left and not left.isdisjoint(needs(run, name))]:
         left.update(more)
-    return [name for name in names if name in left]
+    return [name for name in asked if name in left]

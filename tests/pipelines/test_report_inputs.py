@@ -98,6 +98,16 @@ def test_evaluate_alone_does_not_mind_students_that_cannot_be(folder: Path) -> N
     assert "makd" not in context.reading["report"]
 
 
+def test_failed_rows_are_not_tried_again_for_the_page_alone(folder: Path) -> None:
+    session(folder, ["full"])
+    (place,) = (folder / "run" / "tables" / "aspects").iterdir()
+    replace(Table.load(str(place)), failed=1).commit()
+    again = {"run": {"retry_failed": True}}
+    shown = session(folder, [], again, methods=["zs_clip"])[1].reading["report"]
+    assert {"near", "base"} <= set(shown)
+    assert {"aspects", "makd", "predictions"}.isdisjoint(shown)
+
+
 def left(folder: Path, more: dict[str, Any]) -> set[str]:
     look = Look(config_of(folder, more), str(folder / "run"))
     return set(unfinished(look, closure(look, ["near", "makd"])))
