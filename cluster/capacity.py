@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from cluster import session
 from cluster.session import SessionError
@@ -157,16 +155,6 @@ def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
         return
     for field, workers in fields:
         check_capacity(field, workers)
-
-
-def worker_fields(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Workers | TrainWorkers]]:
-    """Dotted names of all worker settings below a config part."""
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if isinstance(value, Workers | TrainWorkers):
-            yield prefix + name, value
-        elif isinstance(value, BaseModel):
-            yield from worker_fields(value, f"{prefix}{name}.")
 
 
 def cluster_nodes() -> list[Node]:

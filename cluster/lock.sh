@@ -26,7 +26,6 @@ for kind in cpu gpu; do
     UV_CUSTOM_COMPILE_COMMAND="make lock" "$uv" pip compile --quiet --universal --python-version 3.11 --no-annotate \
         --no-emit-package torchaudio --no-emit-package torchcodec \
         --extra "$kind" --extra dev --extra heif --override "$plain" --output-file "$file" "$@" pyproject.toml
-    # The common part of all markers says nothing.
     # What all markers have in common says nothing: on other machines the same versions are as good as any.
     sed -i -E "s/python_full_version < '3\.14' and //; s/( and| ;) platform_machine == 'x86_64' and sys_platform == 'linux'$//" \
         "$file"

@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from cluster import lease
 from cluster.begun import Begun, limits_raised
-from cluster.capacity import worker_fields
 from cluster.fingerprint import MADE_UP, fingerprint_of, made_up, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
 from cluster.progress import duration
@@ -106,20 +105,15 @@ class StageFolder:
             tables.write_part(self.uri, number, rows.slice(start, size))
         return StageSummary.of(rows.num_rows, Failures.in_rows(rows), parts=len(starts), rows_per_part=size)
 
-    def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64], field: str | None = None) -> StageSummary:
-        """The table of a row-parallel stage; see cluster.parts.
-
-        `field`: where the config has the job's workers; None: found by itself, where the job has the very same ones.
-        """
-        config = self.context.config
-        fields = [field] if field else [field for field, own in worker_fields(config) if own is job.workers]
+    def run_parts(self, job: PartJob, ids: npt.NDArray[np.int64], field: str) -> StageSummary:
+        """The table of a row-parallel stage; see cluster.parts. `field`: where the config has the job's workers."""
         begun = as_begun(job)
         done: PartSummary = run_parts(
             begun,
             ids,
-            max_error_share=config.run.max_error_share,
+            max_error_share=self.context.config.run.max_error_share,
             retry_failed=self.retry_failed,
-            field=fields[0] if fields else f"{job.name}.workers",
+            field=field,
         )
         return StageSummary.of(
             done.rows,

@@ -395,12 +395,15 @@ def let_go() -> None:
 
 
 def log_history(history: Sequence[Mapping[str, float]]) -> None:
-    """Metrics of a training's epochs, each at its `epoch`, at the stage that is open; nothing where none is."""
+    """Metrics of a training's reports at the stage that is open; nothing where none is.
+
+    Each at its `step`, of a training that reports within epochs, else at its `epoch`: MLflow takes whole numbers.
+    """
     stage = _stage.get()
     if stage is not None:
         for row in history:
-            numbers = {name: value for name, value in row.items() if name != "epoch"}
-            stage.note.news.measure(numbers, step=int(row["epoch"]))
+            numbers = {name: value for name, value in row.items() if name not in {"epoch", "step"}}
+            stage.note.news.measure(numbers, step=int(row.get("step", row["epoch"])))
 
 
 def log_model(folder: str, name: str) -> None:

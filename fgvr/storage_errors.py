@@ -16,9 +16,6 @@ from fgvr.errors import UserError, chain
 
 log = logging.getLogger(__name__)
 
-
-# What goes wrong with storage for a while, and what a person has to mend.
-#
 # An object store that is overloaded, restarts or loses connections is asked again for minutes, with growing pauses. A
 # full disk is told as one.
 

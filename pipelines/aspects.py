@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config, ConfigError
 from pipelines.asks import Asked, questioning
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run, per_run
+from pipelines.stage import RowJob, RowStage, Run, per_samples
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
@@ -156,7 +156,7 @@ def aspect_decides(config: Config) -> dict[str, Any]:
     }
 
 
-@per_run
+@per_samples
 def aspect_ids(run: Run) -> Ids:
     """Ascending ids of the images asked about: the split, or the first of it in the order of the seed."""
     from fgvr.sources.sampling import first_of, split_ids

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import ConfigError, SimulatedVectors
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run, per_run
+from pipelines.stage import RowJob, RowStage, Run, per_run, per_samples
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
@@ -33,6 +33,8 @@ def vectors_at(config: Config) -> Clip:
 
 class VectorStage(RowStage):
     """CLIP vectors of images."""
+
+    checked_once = True
 
     def check(self, config: Config) -> None:
         """Find the CLIP without loading it; raises ClipError where there is none."""
@@ -169,7 +171,7 @@ class Embeddings(VectorStage):
             super().finish(run, summary)
 
 
-@per_run
+@per_samples
 def _embedded(run: Run) -> Ids:
     import numpy as np
 
@@ -196,7 +198,7 @@ def _needed(run: Run) -> Ids:
     return np.union1d(np.union1d(discovered(run), learned), split_ids(samples, [config.evaluate.split]))
 
 
-@per_run
+@per_samples
 def discovered(run: Run) -> Ids:
     """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
     from fgvr.sources.sampling import discovery_ids

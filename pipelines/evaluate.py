@@ -33,7 +33,7 @@ from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
-from pipelines.stage import Look, NotThere, Run, Stage, needs, per_run, quietly
+from pipelines.stage import Look, NotThere, Run, Stage, needs, per_run, unfinished
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
@@ -168,13 +168,8 @@ def _shown(run: Run) -> list[str]:
     """Tables whose stages the page shows, in the order of a whole job: so the same after one and by evaluate alone."""
     look = run.looking()
     names = _in_order(look, [*whole_job(run.config), *Report().consults(run)])
-
-    def is_there(name: str) -> bool:
-        with quietly(), suppress(UserError):  # what no method needs may be impossible by now
-            look.table(name)
-        return name in look.tables
-
-    return [name for name in names if is_there(name)]
+    left = unfinished(look, names)  # what no method needs is not computed for the page, nor are its failed rows again
+    return [name for name in names if name not in left]
 
 
 def _in_order(look: Look, names: Iterable[str]) -> list[str]:
@@ -182,7 +177,10 @@ def _in_order(look: Look, names: Iterable[str]) -> list[str]:
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
-        for other in needs(look, name):
+        others: list[str] = []
+        with suppress(UserError):  # what no method needs may be impossible, as a student of a split that is not there
+            others = needs(look, name)
+        for other in others:
             if other not in found:
                 visit(other)
         found[name] = None

@@ -50,6 +50,8 @@ WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspec
 class Student(TrainStage):
     """A student: its training targets, its history and its model."""
 
+    checked_once = True
+
     def settings(self, config: Config) -> MakdConfig:
         """Its recipe."""
         return config.makd

@@ -14,7 +14,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.tables import Table
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, workers_at
+from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, unfinished, workers_at
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
     look = Look.of(config)
     with quietly():
         look.table("samples")
-    stages = [stage_of(name) for name in closure(look, tables)]
-    for each in _distinct(stages, lambda stage: type(stage).check):
+    names = closure(look, tables)
+    stages = [stage_of(name) for name in names]
+    for each in _distinct(stages, lambda stage: (type(stage).check, None if stage.checked_once else stage.table)):
         each.check(config)
     asked = [stage for stage in stages if stage.model(config) is not None]
     if "samples" not in look.tables:
@@ -53,7 +54,8 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
     for stage in _distinct(asked, lambda stage: stage.model(config)):
         if (model := model_of(stage, config)) is not None:
             backend_identity(model)  # finds the model without fetching its weights
-    check_engines(config, asked)
+    left = unfinished(look, names)  # what is there may have been computed on another machine
+    check_engines(config, [stage for stage in asked if stage.table in left])
 
 
 def _distinct(stages: Iterable[Stage], key: Callable[[Stage], Any]) -> list[Stage]:
@@ -73,10 +75,11 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
 
     run.expect(tables)
     stages = [stage_of(name) for name in run.ahead]
-    check_capacities(run.config, stages)  # a stage that cannot start shows now, not after the hours of others
+    check_capacities(run.config, run.later())  # a stage that cannot start shows now, not after the hours of others
     if "samples" in run.ahead:
         check_splits(run.config, run.table("samples").extra["splits"], stages)
-        run.expect(tables)  # what photos there are is known now
+        if "samples" not in run.there:
+            run.expect(tables)  # what photos there are is known now
         recheck(run, "samples")
     if any(stage.model(run.config) is not None for stage in stages):
         tell_bill(run, tables)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgvr import storage
 from fgvr.config import Config
-from fgvr.mllm.vllm_engine.memory import GIB
+from fgvr.disk_cache import GIB
 from pipelines.asks import sampled
 from pipelines.photo_counts import Photos
 

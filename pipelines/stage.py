@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pipelines.asks import Asked
 
 
+log = logging.getLogger(__name__)
+
 Phase = Literal["prepare", "train", "infer"]
 Result = TypeVar("Result")
 
@@ -51,11 +53,13 @@ class Stage(ABC):
         phase: its column in the report's table of costs; None: no method pays for it. `infer`: a method whose
             predictions read the table themselves pays for it by the image.
         one_call: `workers` are asked for one worker and one call (`cluster.once`), not for a pool.
+        checked_once: what `check` says is the same of all stages that have it from one class, so one of them is asked.
     """
 
     table: ClassVar[str]
     phase: ClassVar[Phase | None] = "prepare"
     one_call: ClassVar[bool] = False
+    checked_once: ClassVar[bool] = False
 
     def wanted(self, config: Config) -> bool:
         """Whether a whole job with this config has the table."""
@@ -204,7 +208,8 @@ class Run:
         config: of the run; backends that keep replies with the run know where.
         folder: of the run.
         tables: those that were asked for so far.
-        ahead: names of all tables that this session is to compute, once that is known (`expect`).
+        ahead: names of all tables that this session asks for, once that is known (`expect`).
+        there: those of them that will only be found.
     """
 
     computes: ClassVar[bool] = True
@@ -219,7 +224,9 @@ class Run:
         self.config, self.folder = with_run_replies(config, folder), folder
         self.tables: dict[str, Table] = dict(given or {})
         self.ahead: list[str] = []
+        self.there: set[str] = set()
         self.memory: dict[Callable[..., Any], Any] = {}
+        self.of_samples: dict[Callable[..., Any], Any] = {}
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -248,15 +255,19 @@ class Run:
         """The same run, of which nothing is computed."""
         look = Look(self.config, self.folder, given=self.tables)
         look.memory |= self.memory
+        if "samples" in self.tables:  # it will not be another one
+            look.of_samples = self.of_samples
         return look
 
     def expect(self, names: Iterable[str]) -> None:
         """Say which tables will be asked for, so that `later` knows."""
-        self.ahead = closure(self.looking(), names)
+        look = self.looking()
+        self.ahead = closure(look, names)
+        self.there = set(self.ahead).difference(unfinished(look, self.ahead))
 
     def later(self) -> list[Stage]:
         """Stages whose tables this session will still compute: what they need should not be given away."""
-        return [stage_of(name) for name in self.ahead if name not in self.tables]
+        return [stage_of(name) for name in self.ahead if name not in self.tables and name not in self.there]
 
     def still_asks(self, stage: Stage) -> bool:
         """Whether a later stage asks the same model, so that its engine stays; yes where nobody said what comes."""
@@ -314,6 +325,7 @@ class Look(Run):
             given: tables that are known.
         """
         self._open(config, folder, given)
+        self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
         self._photos = photos
 
@@ -404,18 +416,29 @@ def quietly() -> Iterator[None]:
 
 def per_run(function: Callable[[Run], Result]) -> Callable[[Run], Result]:
     """The function's value is found once per run and kept with it."""
+    return _kept(function, lambda run: run.memory)
 
+
+def per_samples(function: Callable[[Run], Result]) -> Callable[[Run], Result]:
+    """The same of a function of the config and the samples alone: all looks at a run share the value with it."""
+    return _kept(function, lambda run: run.of_samples)
+
+
+def _kept(
+    function: Callable[[Run], Result], place: Callable[[Run], dict[Callable[..., Any], Any]]
+) -> Callable[[Run], Result]:
     @wraps(function)
     def kept(run: Run) -> Result:
-        if function not in run.memory:
-            run.memory[function] = function(run)
-        result: Result = run.memory[function]
+        values = place(run)
+        if function not in values:
+            values[function] = function(run)
+        result: Result = values[function]
         return result
 
     return kept
 
 
-@per_run
+@per_samples
 def photos_of(run: Run) -> Photos:
     """Counts of the samples table."""
     return Photos.of_rows(run.table("samples").batches(["split", "class_id"]))
@@ -446,3 +469,24 @@ def closure(run: Look, names: Iterable[str]) -> list[str]:
             found.add(name)
             waiting += needs(run, name)
     return [name for name in STAGES if name in found]
+
+
+def unfinished(run: Look, names: Sequence[str]) -> list[str]:
+    """Those of these tables that are not there, have failed rows that are tried again, or need one of these.
+
+    Not those that the look was given: what was to be done for them is done.
+    """
+    left: set[str] = set()
+    asked = [name for name in names if name not in run.given]
+    for name in asked:
+        try:
+            with quietly():
+                run.table(name)
+        except Exception as error:  # whoever computes the stage says it again, and better
+            log.debug("%s could not be looked for: %s", name, error)
+        table = run.tables.get(name)
+        if table is None or (table.failed and run.retries(table)):
+            left.add(name)
+    while more := [name for name in asked if name not in left and not left.isdisjoint(needs(run, name))]:
+        left.update(more)
+    return [name for name in asked if name in left]

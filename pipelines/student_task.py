@@ -11,7 +11,7 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
-from pipelines.stage import NotThere, Run, per_run
+from pipelines.stage import NotThere, Run, per_run, per_samples
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def student_task(run: Run, settings: Makd) -> StudentTask:
     return StudentTask(settings, rows, from_near(run), sampled, teacher)
 
 
-@per_run
+@per_samples
 def learned_rows(run: Run) -> pa.Table:
     """Ids and classes of the samples that students learn from: those of their split that aspects asks about, or all.
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from PIL import Image, TiffImagePlugin
 
-# Which image formats are read on this machine, and which file name endings they have.
-#
 # Pillow's own decoders, and HEIC (what iPhones write) where `pillow-heif` is installed: it brings libheif, which
 # Pillow does not have.
 

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-# Any Pillow image becomes 8-bit RGB, upright, on white; whatever mode, depth or orientation a file has.
-
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

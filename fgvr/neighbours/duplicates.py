@@ -12,8 +12,6 @@ from fgvr import schemas, tables
 from fgvr.arrays import Floats, Ids
 from fgvr.neighbours.found import NOBODY
 
-# Groups of near-duplicates: the same photo scaled, compressed or cut anew, of which a model is asked about one.
-#
 # The first image that no earlier one has taken takes all images that are as similar to it as asked, in the order of
 # their rows. So each image is as similar as asked to the one whose answer it gets, and a chain of images that change
 # little by little is cut: a group does not drift from one thing to another. (This is the sequential leader clustering

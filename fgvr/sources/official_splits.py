@@ -19,7 +19,7 @@ from fgvr.sources.rows import SourceError
 # FGVC-Aircraft, release 2013b (Maji, Rahtu, Kannala, Blaschko, Vedaldi, 2013).
 
 AIRCRAFT_SPLITS = ("train", "val", "test")
-VARIANTS = "variants.txt"
+AIRCRAFT_VARIANTS = "variants.txt"
 
 
 class Aircraft(Layout):
@@ -29,13 +29,13 @@ class Aircraft(Layout):
     site = "robots.ox.ac.uk/~vgg/data/fgvc-aircraft, fgvc-aircraft-2013b.tar.gz"
     holds = "data/images/0034309.jpg …, data/variants.txt and data/images_variant_{train,val,test}.txt"
     inside = ("data", "fgvc-aircraft-2013b/data")
-    marker = VARIANTS
+    marker = AIRCRAFT_VARIANTS
     images: ClassVar = {"train": 3_334, "val": 3_333, "test": 3_333}
     classes = 100
 
     def files(self) -> Sequence[str]:
         """The names, and a list a split; images_variant_trainval.txt repeats two of them."""
-        return [VARIANTS, *(f"images_variant_{split}.txt" for split in AIRCRAFT_SPLITS)]
+        return [AIRCRAFT_VARIANTS, *(f"images_variant_{split}.txt" for split in AIRCRAFT_SPLITS)]
 
     def listed(self) -> Iterator[Listed]:
         """Split by split; classes are numbered in the order of variants.txt. Names hold blanks and slashes."""
@@ -44,18 +44,18 @@ class Aircraft(Layout):
             for place, (photo, name) in self.fields(f"images_variant_{split}.txt", 2):
                 variant = one_form(name)
                 if variant not in numbers:
-                    raise SourceError(f"{place}: {variant!r} is not in {VARIANTS}")
+                    raise SourceError(f"{place}: {variant!r} is not in {AIRCRAFT_VARIANTS}")
                 yield Listed(f"images/{photo}.jpg", split, numbers[variant], variant)
 
     def _variants(self) -> list[str]:
-        return [line for line in self.text(VARIANTS).splitlines() if line.strip()]
+        return [line for line in self.text(AIRCRAFT_VARIANTS).splitlines() if line.strip()]
 
 
 # Stanford Cars (Krause, Stark, Deng, Fei-Fei, 2013).
 
-META = "devkit/cars_meta.mat"
-TRAIN = "devkit/cars_train_annos.mat"
-TEST = "cars_test_annos_withlabels.mat"
+CARS_META = "devkit/cars_meta.mat"
+CARS_TRAIN = "devkit/cars_train_annos.mat"
+CARS_TEST = "cars_test_annos_withlabels.mat"
 
 
 class Cars(Layout):
@@ -65,18 +65,18 @@ class Cars(Layout):
     site = "ai.stanford.edu/~jkrause/cars, no longer online; mirrors keep its files"
     holds = (
         "cars_train/*.jpg, cars_test/*.jpg, devkit/cars_meta.mat, devkit/cars_train_annos.mat, and "
-        f"{TEST} beside them or in devkit/ (devkit/cars_test_annos.mat will not do: it has no classes)"
+        f"{CARS_TEST} beside them or in devkit/ (devkit/cars_test_annos.mat will not do: it has no classes)"
     )
     inside = ("stanford_cars",)
-    marker = META
+    marker = CARS_META
     images: ClassVar = {"train": 8_144, "test": 8_041}
     classes = 196
 
     def files(self) -> Sequence[str]:
         """The test annotations with classes were a download of their own; people keep them in either place."""
-        beside = storage.exists(storage.join(self.root, TEST))
-        in_devkit = not beside and storage.exists(storage.join(self.root, "devkit", TEST))
-        return [META, TRAIN, f"devkit/{TEST}" if in_devkit else TEST]
+        beside = storage.exists(storage.join(self.root, CARS_TEST))
+        in_devkit = not beside and storage.exists(storage.join(self.root, "devkit", CARS_TEST))
+        return [CARS_META, CARS_TRAIN, f"devkit/{CARS_TEST}" if in_devkit else CARS_TEST]
 
     def listed(self) -> Iterator[Listed]:
         """Training photos, then test photos."""
@@ -246,7 +246,7 @@ class Dtd(Layout):
 
 # Oxford Flowers-102 (Nilsback, Zisserman, 2008).
 
-NAMES = "cat_to_name.json"
+FLOWERS_NAMES = "cat_to_name.json"
 FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
@@ -255,7 +255,7 @@ class Flowers(Layout):
 
     title = "Oxford Flowers-102"
     site = "robots.ox.ac.uk/~vgg/data/flowers/102"
-    holds = f"jpg/image_00001.jpg …, imagelabels.mat and setid.mat ({NAMES}, with the names, is a common extra)"
+    holds = f"jpg/image_00001.jpg …, imagelabels.mat and setid.mat ({FLOWERS_NAMES}, with the names, is a common extra)"
     inside = ("flowers-102",)
     marker = "imagelabels.mat"
     images: ClassVar = {"train": 1_020, "val": 1_020, "test": 6_149}
@@ -263,7 +263,7 @@ class Flowers(Layout):
 
     def files(self) -> Sequence[str]:
         """Two MATLAB files, and the names where they are there."""
-        extra = [NAMES] if storage.exists(storage.join(self.root, NAMES)) else []
+        extra = [FLOWERS_NAMES] if storage.exists(storage.join(self.root, FLOWERS_NAMES)) else []
         return ["imagelabels.mat", "setid.mat", *extra]
 
     def listed(self) -> Iterator[Listed]:
@@ -277,16 +277,20 @@ class Flowers(Layout):
                     raise SourceError(f"{self.root}/setid.mat: image {number}, but imagelabels.mat has {len(labels)}")
                 label = int(labels[number - 1])
                 if label not in names:
-                    raise SourceError(f"{self.root}: image {number} is of class {label}, which has no name in {NAMES}")
+                    raise SourceError(
+                        f"{self.root}: image {number} is of class {label}, which has no name in {FLOWERS_NAMES}"
+                    )
                 yield Listed(f"jpg/image_{number:05d}.jpg", split, label - 1, names[label])
 
     def _names(self) -> Mapping[int, str]:
         """Class (from 1) → name: those of cat_to_name.json, else torchvision's, since the download has none."""
-        if NAMES in self.files():
+        if FLOWERS_NAMES in self.files():
             try:
-                names = {int(number): str(name) for number, name in json.loads(self.text(NAMES)).items()}
+                names = {int(number): str(name) for number, name in json.loads(self.text(FLOWERS_NAMES)).items()}
             except (ValueError, AttributeError) as error:
-                raise SourceError(f'{self.root}/{NAMES}: expected {{"1": "pink primrose", …}}: {error}') from error
+                raise SourceError(
+                    f'{self.root}/{FLOWERS_NAMES}: expected {{"1": "pink primrose", …}}: {error}'
+                ) from error
         else:
             from torchvision.datasets import Flowers102
 
@@ -296,7 +300,7 @@ class Flowers(Layout):
 
 # Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar, 2012).
 
-SPECIES = {"1": "cat", "2": "dog"}
+PETS_SPECIES = {"1": "cat", "2": "dog"}
 
 
 class Pets(Layout):
@@ -318,9 +322,9 @@ class Pets(Layout):
         """Training photos (`trainval`), then test photos."""
         for split, file in zip(("train", "test"), self.files(), strict=True):
             for place, (name, number, species, _) in self.fields(file, 4):
-                if not number.isdigit() or int(number) < 1 or species not in SPECIES:
+                if not number.isdigit() or int(number) < 1 or species not in PETS_SPECIES:
                     raise SourceError(f"{place}: expected `name class species breed`, classes from 1, species 1 or 2")
-                metadata = {"species": SPECIES[species]}
+                metadata = {"species": PETS_SPECIES[species]}
                 yield Listed(f"images/{name}.jpg", split, int(number) - 1, pet_breed(name), metadata)
 
 

@@ -16,8 +16,6 @@ from fgvr import storage
 from fgvr.sources.layout import Layout, Listed, first, photos_below
 from fgvr.sources.rows import SourceError
 
-# Training and test images of data sets that have no official split: so many of each class, by a seed.
-
 
 def training_images(images: Sequence[str], per_class: int, seed: int, stream: str) -> set[str]:
     """Those of a class's images that train; the others test.
@@ -36,10 +34,10 @@ def training_images(images: Sequence[str], per_class: int, seed: int, stream: st
 
 # Caltech101 (Fei-Fei, Fergus, Perona, 2004).
 
-FOLDER = "101_ObjectCategories"
+CALTECH_FOLDER = "101_ObjectCategories"
 CALTECH_TRAIN_PER_CLASS = 30
 
-_SIZES = """
+_CALTECH_SIZES = """
 accordion=55 airplanes=800 anchor=42 ant=42 barrel=47 bass=54 beaver=46 binocular=33 bonsai=128 brain=98
 brontosaurus=43 buddha=85 butterfly=91 camera=50 cannon=43 car_side=123 ceiling_fan=47 cellphone=59 chair=62
 chandelier=107 cougar_body=47 cougar_face=69 crab=73 crayfish=70 crocodile=50 crocodile_head=51 cup=57
@@ -53,7 +51,9 @@ sea_horse=57 snoopy=35 soccer_ball=64 stapler=45 starfish=86 stegosaurus=59 stop
 sunflower=85 tick=49 trilobite=86 umbrella=75 watch=239 water_lilly=37 wheelchair=59 wild_cat=34
 windsor_chair=56 wrench=39 yin_yang=60
 """
-COUNTS: Final = {name: int(count) for name, _, count in (entry.partition("=") for entry in _SIZES.split())}
+CALTECH_COUNTS: Final = {
+    name: int(count) for name, _, count in (entry.partition("=") for entry in _CALTECH_SIZES.split())
+}
 """Photos of each class, 8,677 in all; image_0001.jpg, image_0002.jpg … without a gap."""
 
 # Plurals, a slip of the pen, and folder names that no one would say; the faces as CLIP's authors call them in their
@@ -70,7 +70,7 @@ CALTECH_NAMES: Final = {
     "snoopy": "Snoopy",
     "water_lilly": "water lily",
 }
-PHOTO = re.compile(r"image_(\d{4})\.jpg")
+CALTECH_PHOTO = re.compile(r"image_(\d{4})\.jpg")
 
 
 class Caltech101(Layout):
@@ -84,7 +84,7 @@ class Caltech101(Layout):
     site = "data.caltech.edu/records/mzrjq-6wc02, caltech-101.zip, and 101_ObjectCategories.tar.gz in it"
     holds = "101_ObjectCategories/accordion/image_0001.jpg … in 101 folders and BACKGROUND_Google"
     inside = ("caltech101", "caltech-101")
-    marker = FOLDER
+    marker = CALTECH_FOLDER
     classes = 101
 
     @cached_property
@@ -92,7 +92,7 @@ class Caltech101(Layout):
         """The folder above 101_ObjectCategories; `source.path` may also be 101_ObjectCategories itself."""
         given = storage.absolute(self.source.path)
         above, _, name = given.rpartition("/")
-        return above if name == FOLDER else super().root
+        return above if name == CALTECH_FOLDER else super().root
 
     def files(self) -> Sequence[str]:
         """None: the folders are the list."""
@@ -100,9 +100,9 @@ class Caltech101(Layout):
 
     def listing_files(self) -> list[str]:
         """None; raises SourceError where folders of classes are missing."""
-        absent = [name for name in COUNTS if not self._last[name]]
-        if len(absent) == len(COUNTS):
-            raise self.missing(FOLDER)
+        absent = [name for name in CALTECH_COUNTS if not self._last[name]]
+        if len(absent) == len(CALTECH_COUNTS):
+            raise self.missing(CALTECH_FOLDER)
         if absent:
             raise self.missing(f"every photo of {len(absent)} classes ({first(absent)})")
         return []
@@ -115,12 +115,12 @@ class Caltech101(Layout):
             for photo in photos:
                 split = "train" if photo in training else "test"
                 name = CALTECH_NAMES.get(folder, folder.replace("_", " "))
-                yield Listed(f"{FOLDER}/{folder}/{photo}", split, number, name)
+                yield Listed(f"{CALTECH_FOLDER}/{folder}/{photo}", split, number, name)
 
     def counts(self) -> Mapping[str, int]:
         """Of the classes' known sizes: 3,030 train + 5,647 test with 30 a class."""
-        train = sum(min(self._per_class, count - 1) for count in COUNTS.values())
-        return {"train": train, "test": sum(COUNTS.values()) - train}
+        train = sum(min(self._per_class, count - 1) for count in CALTECH_COUNTS.values())
+        return {"train": train, "test": sum(CALTECH_COUNTS.values()) - train}
 
     def state(self) -> dict[str, Any]:
         """How many photos each folder has: the download has no list."""
@@ -132,7 +132,11 @@ class Caltech101(Layout):
             f"{self.title} has no official split: {self._per_class} photos of each class train, the others test "
             f"(ingest.source.train_per_class, split_seed {self.source.split_seed})"
         )
-        other = [f"{name} {self._last[name]} of {count}" for name, count in COUNTS.items() if self._last[name] != count]
+        other = [
+            f"{name} {self._last[name]} of {count}"
+            for name, count in CALTECH_COUNTS.items()
+            if self._last[name] != count
+        ]
         if not other:
             return [split]
         return [
@@ -147,11 +151,11 @@ class Caltech101(Layout):
     @cached_property
     def _last(self) -> Mapping[str, int]:
         """Class folder → the highest number of its photos, 0 where there is none; other files are not looked at."""
-        found = photos_below(self.root, [f"{FOLDER}/{name}/" for name in COUNTS])
-        numbers = dict.fromkeys(COUNTS, 0)
+        found = photos_below(self.root, [f"{CALTECH_FOLDER}/{name}/" for name in CALTECH_COUNTS])
+        numbers = dict.fromkeys(CALTECH_COUNTS, 0)
         for path in found:
-            folder, _, file = path.removeprefix(f"{FOLDER}/").rpartition("/")
-            photo = PHOTO.fullmatch(file)
+            folder, _, file = path.removeprefix(f"{CALTECH_FOLDER}/").rpartition("/")
+            photo = CALTECH_PHOTO.fullmatch(file)
             if photo and folder in numbers:
                 numbers[folder] = max(numbers[folder], int(photo[1]))
         return numbers
@@ -204,11 +208,11 @@ def read_names(uri: str, ids: Collection[str], *, field: str) -> dict[str, str]:
 
 # Mini-ImageNet (Vinyals et al., 2016) in the lists of Ravi and Larochelle (2017), as ordinary classification.
 
-LISTS = ("train", "val", "test")
-PER_CLASS = 600
+MINI_LISTS = ("train", "val", "test")
+MINI_PER_CLASS = 600
 MINI_TRAIN_PER_CLASS = 500
 MINI_NAMES = "words.txt"
-SYNSET = re.compile(r"n\d{8}")
+MINI_CLASS = re.compile(r"n\d{8}")
 
 
 class MiniImageNet(Layout):
@@ -230,7 +234,7 @@ class MiniImageNet(Layout):
 
     def files(self) -> Sequence[str]:
         """Three lists, and the names where they are beside them."""
-        return [f"{name}.csv" for name in LISTS]
+        return [f"{name}.csv" for name in MINI_LISTS]
 
     def listing_files(self) -> list[str]:
         """The names' file, then the lists; raises SourceError where one is missing."""
@@ -248,7 +252,7 @@ class MiniImageNet(Layout):
     def listed(self) -> Iterator[Listed]:
         """Class by class, in the order of the WordNet ids."""
         photos: dict[str, dict[str, str]] = {}
-        for part in LISTS:
+        for part in MINI_LISTS:
             for photo, label in self._rows(f"{part}.csv"):
                 photos.setdefault(label, {}).setdefault(photo, part)
         names = read_names(self._names(), photos, field="ingest.source.class_names")
@@ -260,8 +264,8 @@ class MiniImageNet(Layout):
 
     def counts(self) -> Mapping[str, int]:
         """50,000 train + 10,000 test with 500 a class."""
-        train = min(self._per_class, PER_CLASS - 1)
-        return {"train": self.classes * train, "test": self.classes * (PER_CLASS - train)}
+        train = min(self._per_class, MINI_PER_CLASS - 1)
+        return {"train": self.classes * train, "test": self.classes * (MINI_PER_CLASS - train)}
 
     def remarks(self) -> list[str]:
         """The split, which is not the published one."""
@@ -289,7 +293,7 @@ class MiniImageNet(Layout):
             if number == 1:
                 if fields != ["filename", "label"]:
                     raise SourceError(f"{place}: {','.join(row)!r} is not the header `filename,label`")
-            elif fields and (len(fields) != 2 or not fields[0] or not SYNSET.fullmatch(fields[1])):
+            elif fields and (len(fields) != 2 or not fields[0] or not MINI_CLASS.fullmatch(fields[1])):
                 raise SourceError(f"{place}: {','.join(row)!r} is not `photo,WordNet id` such as n01532829")
             elif fields:
                 yield fields[0], fields[1]

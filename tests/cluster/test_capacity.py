@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from cluster.capacity import Demand, Node, check_all, check_capacity, demand_of, shortage, worker_fields
+from cluster.capacity import Demand, Node, check_all, check_capacity, demand_of, shortage
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 
@@ -43,18 +43,6 @@ def test_an_elastic_training_needs_its_fewest_workers_only() -> None:
     assert shortage(demand, LAPTOP) == "min_workers = 2: there is room for 1 with what each reserves"
     with pytest.raises(ValueError, match="min_workers = 3 is more than num_workers = 2"):
         TrainWorkers(min_workers=3, num_workers=2)
-
-
-def test_every_stage_with_workers_is_known() -> None:
-    fields = dict(worker_fields(Config()))
-    assert {
-        "label.workers",
-        "embed.workers",
-        "near.workers",
-        "aspects.workers",
-        "makd.workers",
-        "infer.workers",
-    } <= set(fields)
 
 
 def test_a_head_without_cores_before_the_first_worker_is_no_shortage(monkeypatch, caplog) -> None:

@@ -64,7 +64,7 @@ def test_prometheus_and_mlflow_say_what_the_table_says(tmp_path: Path, monkeypat
 
     def compute(folder: StageFolder) -> StageSummary:
         job = PartJob("squares", folder.uri, SquareWorker, arguments, SCHEMA, samples, workers)
-        summary = folder.run_parts(job, np.arange(20))
+        summary = folder.run_parts(job, np.arange(20), "squares.workers")
         time.sleep(1)  # longer than an interval
         return summary
 

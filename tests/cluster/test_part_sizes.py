@@ -63,7 +63,8 @@ def stage(tmp_path: Path) -> Callable[..., Table]:
         workers = Workers(rows_per_part=size)
 
         def compute(folder: StageFolder) -> StageSummary:
-            return folder.run_parts(PartJob("squares", folder.uri, Squares, {}, SCHEMA, samples, workers), IDS)
+            job = PartJob("squares", folder.uri, Squares, {}, SCHEMA, samples, workers)
+            return folder.run_parts(job, IDS, "squares.workers")
 
         context = RunContext(config, str(tmp_path / "run"), NoTracking())
         return context.stage("squares", decides={"workers": workers}, inputs=[samples], compute=compute)

@@ -65,6 +65,14 @@ def test_the_history_of_a_training_is_logged_by_epoch(tmp_path: Path) -> None:
     assert client.get_run(stage.run_id).data.metrics == {"loss": 2.0, "validation_top1": 0.5}
 
 
+def test_a_training_that_reports_within_epochs_is_logged_by_its_steps(tmp_path: Path) -> None:
+    with tracked_run(Config(), str(tmp_path)) as tracker, tracker.stage("near", {}) as stage:
+        log_history([{"epoch": 0.5, "step": 3, "loss": 3.0}, {"epoch": 0.8, "step": 5, "loss": 2.0}])
+    client = mlflow.MlflowClient(tracker.uri)
+    losses = client.get_metric_history(stage.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in losses] == [(3, 3.0), (5, 2.0)]
+
+
 def test_a_stage_that_stopped_says_why(tmp_path: Path) -> None:
     with tracked_run(Config(), str(tmp_path)) as tracker:
         with pytest.raises(Stopped), tracker.stage("answers", {}) as stage:

@@ -102,7 +102,7 @@ def _hashes(job: Job, samples: Table):
         )
         arguments = {"diary": job.diary, "illness": job.illness, "seconds": job.seconds}
         parts = PartJob("hashes", folder.uri, HashWorker, arguments, SCHEMA, samples, workers)
-        return folder.run_parts(parts, np.arange(ROWS))
+        return folder.run_parts(parts, np.arange(ROWS), "hashes.workers")
 
     return compute
 

@@ -1,7 +1,6 @@
 """evaluate without Ray: tables of a small run written by hand, CLIP's own predictions, the report for real."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,9 @@ from fgvr.models.student import StudentSpec, build_student, save_student, timm_p
 from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines.stage import Run
+from tests.fgvr.sources import downloads
 from tests.given_run import GivenRun
 from tests.untracked import NoTracking
-
-sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "datasets"))
-import downloads
 
 PRICES = Path(__file__).parents[2] / "docs" / "prices.yaml"
 SCRIPT = "<script>alert('label')</script>"

@@ -87,6 +87,13 @@ def test_what_cannot_work_is_refused_by_the_field_s_name(values: dict[str, objec
         check(build(values))
 
 
+def test_stages_that_look_alike_are_each_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgvr.baselines.vocabularies.read_nouns", lambda _: ["gull"])
+    of_folder = {"ingest": {"source": FOLDER}, "evaluate": {"methods": ["zs_wordnet", "cased"]}}
+    with pytest.raises(UserError, match=r"baselines\.cased\.captions"):
+        check_tables(build(of_folder), ["report"])
+
+
 def test_without_merging_no_text_model_is_needed() -> None:
     check(build({"label": {"merge_model": "/no/such/bert", "merge_similarity": None}}))
     check(build({"label": {"merge_model": "/no/such/bert"}}))

@@ -11,7 +11,7 @@ from test_layouts import read
 
 from fgvr.config import ConfigError, build
 from fgvr.config.data import LayoutSource
-from fgvr.sources.seeded_splits import COUNTS, training_images
+from fgvr.sources.seeded_splits import CALTECH_COUNTS, training_images
 from fgvr.sources.source import SourceError, read_source, source_state
 
 # Lines of WordNet 3.0, shortened behind the lemmas.
@@ -77,7 +77,7 @@ def test_caltech101(tmp_path: Path, place: str) -> None:
     assert len(found) == 98 * 2 + 6 + 6 + 1
     assert sorted({row[2] for row in found}) == list(range(101))
     names = {Path(row[0]).parent.name: row[3] for row in found}
-    assert list(COUNTS) == downloads.CALTECH
+    assert list(CALTECH_COUNTS) == downloads.CALTECH
     assert (names["Faces"], names["Faces_easy"]) == ("off-center face", "centered face")
     assert (names["water_lilly"], names["grand_piano"]) == ("water lily", "grand piano")
     assert "BACKGROUND_Google" not in names

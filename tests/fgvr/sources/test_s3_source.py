@@ -24,7 +24,7 @@ from fgvr.config.data import (
 from fgvr.images.read import ImageError, read_image, read_image_bytes
 from fgvr.schemas import Reason
 from fgvr.sources.folder import walk
-from fgvr.sources.seeded_splits import COUNTS
+from fgvr.sources.seeded_splits import CALTECH_COUNTS
 from fgvr.sources.source import SourceError, read_source, source_state
 
 LIMITS = ImageLimits()
@@ -132,7 +132,7 @@ def test_images_inside_files_in_a_bucket(bucket, tmp_path):
 
 
 def test_official_downloads_in_a_bucket(bucket, tmp_path, monkeypatch):
-    few = {name: count for name, count in COUNTS.items() if name in {"ant", "Faces", "wrench"}}
+    few = {name: count for name, count in CALTECH_COUNTS.items() if name in {"ant", "Faces", "wrench"}}
     monkeypatch.setattr("fgvr.sources.seeded_splits.COUNTS", few)  # a hundred folders are half a minute of requests
     for name, write in downloads.WRITERS.items():
         local = LayoutSource(name=name, path=str(write(tmp_path / name)))
