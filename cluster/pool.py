@@ -7,7 +7,7 @@ A process that dies over its parts is replaced, and they are given to others; `c
 One that dies before its model is loaded is replaced a few times, because a machine may be to blame, and then no more:
 three such deaths end the stage however large its pool may grow, those of processes that began together counting as one.
 While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
-nothing, until one has come up somewhere, or nobody computes any more.
+nothing, until one has come up somewhere, or the last one that computes is gone: then starts are tried anew.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Pool:
         self._spawn, self._minutes = spawn, place_minutes
         self._members: dict[_Member, None] = {}
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-        self._deaths = 0  # while they started, since one has come up
+        self._deaths = 0  # while they started, since one has come up or the last one that was up is gone
 
     def __len__(self) -> int:
         return len(self._members)
@@ -207,19 +207,26 @@ class Pool:
         self._ask(member, None, "take", self._name, self._packed)
 
     def _came_up(self, member: _Member) -> None:
-        """Models can be loaded: earlier deaths do not count any more."""
-        member.state, self._deaths, self._proven = _State.READY, 0, True
+        member.state, self._proven = _State.READY, True
+        self._try_anew()
+        self._feed(member)
+
+    def _try_anew(self) -> None:
+        """Earlier deaths do not count any more: models can be loaded, or the last one that had loaded its is gone."""
+        self._deaths = 0
         for other in self._members:
             if other.state is _State.HELD:
                 self._start(other)
-        self._feed(member)
 
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is gone: others get its parts, and it is replaced where that is needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
-        if member.state in {_State.PLACING, _State.STARTING} and not member.was_up:
-            self._deaths += 1
+        had_loaded = member.was_up or member.state is _State.READY
         self._end(member)
+        if not had_loaded:
+            self._deaths += 1
+        elif not self._at_work():
+            self._try_anew()
         if member.parts:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:

@@ -254,6 +254,54 @@ def test_a_sick_machine_ends_nobodys_job_and_its_last_process_keeps_the_place() 
     assert not sick.calls  # it was never told to load anything
 
 
+def one_that_works_beside_a_sick_machine(cluster: Cluster, parts: int) -> tuple[Drawn, Process, Process]:
+    """The run, what works, and what is held after three deaths."""
+    cluster.pool.keeps_idle = True
+    run = cluster.begin(parts, at_once=1, most=2)
+    until(lambda: cluster.all)
+    up(cluster.all[0])
+    for number in range(1, 4):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].answer()
+        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        cluster.all[number].die()
+    until(lambda: len(cluster.all) == 5)
+    cluster.all[4].answer()
+    until(lambda: not cluster.all[4].calls)
+    return run, cluster.all[0], cluster.all[4]
+
+
+def test_when_the_last_that_computed_dies_over_a_part_those_that_start_are_tried_anew() -> None:
+    cluster = Cluster()
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    well.die()
+    until(lambda: held.asked == ["take label b'job'"])
+    until(lambda: len(cluster.all) == 6)  # in its place
+    held.die()
+    up(cluster.all[5])
+    for _ in range(3):
+        until(lambda: cluster.all[5].asked)
+        cluster.all[5].answer()
+    assert run.end() == [0, 1, 2]
+
+
+def test_when_the_last_that_was_up_dies_between_two_jobs_the_next_one_tries_anew() -> None:
+    cluster = Cluster()
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    for _ in range(3):
+        until(lambda: well.asked)
+        well.answer()
+    assert run.end() == [0, 1, 2]
+    assert held.ended
+    well.die()
+    run = cluster.begin(1)
+    until(lambda: len(cluster.all) == 6)
+    up(cluster.all[5])
+    until(lambda: cluster.all[5].asked)
+    cluster.all[5].answer()
+    assert run.end() == [0]
+
+
 def test_what_a_person_must_mend_ends_the_stage_at_once() -> None:
     cluster = Cluster()
     run = cluster.begin(3)
