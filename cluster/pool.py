@@ -30,6 +30,8 @@ from fgvr.errors import UserError
 log = logging.getLogger(__name__)
 
 TRIES = 3
+MOST_WORDS = 500
+"""Characters of Ray's own words."""
 AHEAD = 2
 """Parts that a process is given at most, so that it need not wait for the driver between two of them."""
 
@@ -100,6 +102,7 @@ class Pool:
         self._spawn, self._minutes = spawn, place_minutes
         self._members: dict[_Member, None] = {}
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
+        self._loss: BaseException | None = None  # of the last process that died
         self._deaths = 0  # while they started, since one has come up or the last one that was up is gone
 
     def __len__(self) -> int:
@@ -221,6 +224,7 @@ class Pool:
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is gone: others get its parts, and it is replaced where that is needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
+        self._loss = error
         had_loaded = member.was_up or member.state is _State.READY
         self._end(member)
         if not had_loaded:
@@ -230,10 +234,8 @@ class Pool:
         if member.parts:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:
-                words = self.heartbeats.all_words()
-                said = f"the last one said: {words[-1]}" if words else "Ray's log files have their last words"
                 raise WorkersDied(
-                    f"{self._name}: {self._lives} workers died over the same work ({type(error).__name__}); {said}"
+                    f"{self._name}: {self._lives} workers died over the same work; {self._last_said()}"
                 ) from error
         self._waiting.extendleft(reversed(member.parts))
         for other in self._members:
@@ -268,12 +270,18 @@ class Pool:
         return any(each.state in {_State.STARTING, _State.READY} for each in self._members)
 
     def _given_up(self) -> WorkersDoNotStart:
-        words = self.heartbeats.all_words()
-        said = f"the last one said: {words[-1]}" if words else "what they said is in Ray's log files"
         return WorkersDoNotStart(
             f"{self._name}: {self._deaths} workers died one after the other while they started, and none came up; "
-            f"{said}. Rows that are done are kept; mend the cause and give the same command again"
+            f"{self._last_said()}. Rows that are done are kept; mend the cause and give the same command again"
         )
+
+    def _last_said(self) -> str:
+        """Why the last process died: its own words, or Ray's where it could not even begin."""
+        words = self.heartbeats.all_words()
+        if words:
+            return f"the last one said: {words[-1]}"
+        lines = [line.strip() for line in str(self._loss).splitlines() if line.strip()]
+        return f"Ray said of the last one ({type(self._loss).__name__}): {lines[-1][:MOST_WORDS] if lines else ''}"
 
     def _feed(self, member: _Member) -> None:
         """Give a process that is up what it may be given: at the end of a table one part, else some ahead."""

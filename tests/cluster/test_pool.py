@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RuntimeEnvSetupError
 
 from cluster.part_actor import STOPPED, StageStopped
 from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
@@ -44,9 +44,9 @@ class Process:
         method, arguments, answer = self.calls.popleft()
         answer.set_result({"part": arguments[0]} if method == "compute" and value is None else value)
 
-    def die(self) -> None:
+    def die(self, why: BaseException | None = None) -> None:
         for _, _, answer in self.calls:
-            answer.set_exception(ActorDiedError())
+            answer.set_exception(why or ActorDiedError())
         self.calls.clear()
         self.ended = True
 
@@ -206,6 +206,16 @@ def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int)
     assert all("take" not in " ".join(process.asked) for process in cluster.living)
 
 
+def test_of_processes_that_cannot_even_begin_ray_says_why() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    for number in range(3):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].die(RuntimeEnvSetupError("pip: there is no network\n"))
+    with pytest.raises(WorkersDoNotStart, match=r"one \(RuntimeEnvSetupError\): pip: there is no network\. Rows"):
+        run.end()
+
+
 def test_those_under_way_when_the_last_one_dies_may_still_come_up() -> None:
     cluster = Cluster()
     run = cluster.begin(9, at_once=2, most=9)
@@ -350,7 +360,7 @@ def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> No
         until(lambda number=number: cluster.all[number].asked == ["compute 0 False", "compute 1 False"])
         cluster.board.words = ["out of memory"]
         cluster.all[number].die()
-    with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work \(ActorDied.*said: out of memory"):
+    with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work; .* said: out of memory$"):
         run.end()
 
 
