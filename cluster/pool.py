@@ -164,6 +164,7 @@ class Pool:
                 yield summary
         for member in [each for each in self._members if each.state is not _State.READY]:
             self._end(member)
+        self._packed = None  # it may hold the ids of a table, which an idle pool need not keep in the object store
 
     def close(self) -> None:
         """End all processes and forget their heartbeats."""
