@@ -8,6 +8,10 @@ One that dies before its model is loaded is replaced a few times, because a mach
 three such deaths end the stage however large its pool may grow, those of processes that began together counting as one.
 While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
 nothing, until one has come up somewhere, or the last one that computes is gone: then starts are tried anew.
+
+A model may load everywhere and break at its first work. So where two die over parts before any part is done, one
+process alone is given parts and replaced, until one is done: else each of a large pool would die over parts of its own,
+and each of these has several lives.
 """
 
 from __future__ import annotations
@@ -138,7 +142,7 @@ class Pool:
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
         self._lives, self._ended = lives, Counter[Part]()
-        self._waiting, self._proven = deque(parts), False
+        self._waiting, self._proven, self._works = deque(parts), False, False
         self.heartbeats.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
         for number, member in enumerate(list(self._members)):
@@ -190,7 +194,9 @@ class Pool:
             member.parts.remove(part)
             if STOPPED in said:
                 raise StageStopped(said[STOPPED])
-            self._feed(member)
+            doubted, self._works = self._is_doubted, True
+            for each in self._members if doubted else [member]:
+                self._feed(each)
             return dict(said)
         if member.state is _State.PLACING:
             self._start_or_hold(member)
@@ -254,7 +260,8 @@ class Pool:
         if len(self._waiting) >= self._most == len(self._members):
             return
         busy = sum(bool(member.parts) for member in self._members)
-        wanted = min(self._most if self._proven else self._at_once, busy + len(self._waiting))
+        most = 1 if self._is_doubted else self._most if self._proven else self._at_once
+        wanted = min(most, busy + len(self._waiting))
         if not self._waiting:
             for member in [each for each in self._members if self._is_spare(each)]:
                 self._end(member)
@@ -284,9 +291,16 @@ class Pool:
         lines = [line.strip() for line in str(self._loss).splitlines() if line.strip()]
         return f"Ray said of the last one ({type(self._loss).__name__}): {lines[-1][:MOST_WORDS] if lines else ''}"
 
+    @property
+    def _is_doubted(self) -> bool:
+        """Whether processes died over parts and none was ever done: the model may load and not work."""
+        return not self._works and self._ended.total() > 1
+
     def _feed(self, member: _Member) -> None:
         """Give a process that is up what it may be given: at the end of a table one part, else some ahead."""
         if member.state is not _State.READY:
+            return
+        if self._is_doubted and any(other.parts for other in self._members):
             return
         ahead = AHEAD if len(self._waiting) >= len(self._members) else 1
         while self._waiting and len(member.parts) < ahead:

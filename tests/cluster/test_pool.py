@@ -97,6 +97,10 @@ class Drawn:
         except BaseException as error:
             self.error = error
 
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
     def end(self) -> list[int]:
         """All parts in the order in which they were finished; raises what the run raised."""
         self._thread.join(timeout=10)
@@ -362,6 +366,47 @@ def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> No
         cluster.all[number].die()
     with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work; .* said: out of memory$"):
         run.end()
+
+
+def test_a_model_that_loads_and_breaks_at_its_first_work_is_loaded_few_times_by_a_large_pool() -> None:
+    cluster = Cluster()
+    run = cluster.begin(100, at_once=5, most=9)
+    loaded = 0
+    while run.goes_on:
+        for method in ("placed", "take", "compute"):  # all at the same time
+            time.sleep(0.02)
+            for process in [each for each in cluster.living if each.calls and each.calls[0][0] == method]:
+                loaded += method == "take"
+                process.die() if method == "compute" else process.answer()
+    with pytest.raises(WorkersDied, match="label: 4 workers died over the same work"):
+        run.end()
+    assert loaded <= 9 + 4  # the whole pool, and the lives of one part: not those of nine
+
+
+def test_when_a_part_is_done_after_all_everybody_is_given_parts_again() -> None:
+    cluster = Cluster()
+    run = cluster.begin(9, at_once=4, most=4)
+    until(lambda: len(cluster.all) == 4)
+    for process in cluster.all[:2]:
+        up(process)
+        until(lambda process=process: len(process.asked) == 2)
+    for process in cluster.all[:2]:
+        process.die()
+    until(lambda: len(cluster.all) == 5)  # one is no doubt
+    for process in cluster.all[2:]:
+        up(process)
+    until(lambda: cluster.all[2].asked == ["compute 2 False", "compute 3 False"])
+    assert not cluster.all[3].asked
+    cluster.all[2].answer()
+    until(lambda: cluster.all[3].asked == ["compute 1 False", "compute 4 False"])
+    until(lambda: cluster.all[4].asked == ["compute 5 False", "compute 6 False"])
+    until(lambda: len(cluster.all) == 6)
+    while run.goes_on:
+        for process in cluster.all[2:5]:
+            if process.calls:
+                process.answer()
+        time.sleep(0.001)
+    assert sorted(run.end()) == list(range(9))
 
 
 def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none() -> None:
