@@ -233,12 +233,13 @@ class Pool:
         log.debug("%s: a worker is gone: %s", self._name, error)
         self._loss = error
         had_loaded = member.was_up or member.state is _State.READY
+        taken_away = getattr(error, "preempted", False)  # with its node: that is nobody's fault
         self._end(member)
-        if not had_loaded:
-            self._deaths += 1
-        elif not self._at_work():
+        if had_loaded and not self._at_work():
             self._try_anew()
-        if member.parts:
+        elif not had_loaded and not taken_away:
+            self._deaths += 1
+        if member.parts and not taken_away:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:
                 raise WorkersDied(

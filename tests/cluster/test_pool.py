@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RuntimeEnvSetupError
+from ray.exceptions import ActorDiedError, RayActorError, RuntimeEnvSetupError
 
 from cluster.part_actor import STOPPED, StageStopped
 from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
@@ -208,6 +208,26 @@ def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int)
     with pytest.raises(WorkersDoNotStart, match=f"label: {deaths} workers died .* the last one said: Run"):
         run.end()
     assert all("take" not in " ".join(process.asked) for process in cluster.living)
+
+
+def test_nodes_that_are_taken_away_say_nothing_of_models_and_parts() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    for number in range(5):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].answer()
+        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        cluster.all[number].die(RayActorError(preempted=True))
+    for number in range(5, 10):
+        until(lambda number=number: len(cluster.all) > number)
+        up(cluster.all[number])
+        until(lambda number=number: cluster.all[number].asked == ["compute 0 False"])
+        cluster.all[number].die(RayActorError(preempted=True))
+    until(lambda: len(cluster.all) == 11)
+    up(cluster.all[10])
+    until(lambda: cluster.all[10].asked)
+    cluster.all[10].answer()
+    assert run.end() == [0]
 
 
 def test_of_processes_that_cannot_even_begin_ray_says_why() -> None:
