@@ -151,6 +151,11 @@ class PartActor:
             forget()
         return self.model
 
+    def _flush(self) -> None:
+        """A pool ends its processes without notice, when all parts are done, too."""
+        if (flush := getattr(self.model, "flush", None)) is not None:
+            flush()
+
     def compute(self, number: int, again: bool) -> dict[str, Any]:
         """Write a part's file; returns its summary, or STOPPED with the reason.
 
@@ -168,7 +173,10 @@ class PartActor:
         what = f"{self.job.name}, part {number}"
         try:
             with self.watchdog.over(what, *self.job.silence(self.limits)):
-                return self.job.compute(self.worker, number, again=again)
+                try:
+                    return self.job.compute(self.worker, number, again=again)
+                finally:
+                    self._flush()
         except PartGivenUp as error:
             words = self.heartbeats.all_words()
             raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error

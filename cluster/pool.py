@@ -7,7 +7,11 @@ A process that dies over its parts is replaced, and they are given to others; `c
 One that dies before its model is loaded is replaced a few times, because a machine may be to blame, and then no more:
 three such deaths end the stage however large its pool may grow, those of processes that began together counting as one.
 While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
-nothing, until one has come up somewhere, or nobody computes any more.
+nothing, until one has come up somewhere, or the last one that computes is gone: then starts are tried anew.
+
+A model may load everywhere and break at its first work. So where two die over parts before any part is done, one
+process alone is given parts and replaced, until one is done: else each of a large pool would die over parts of its own,
+and each of these has several lives.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from fgvr.errors import UserError
 log = logging.getLogger(__name__)
 
 TRIES = 3
+MOST_WORDS = 500
+"""Characters of Ray's own words."""
 AHEAD = 2
 """Parts that a process is given at most, so that it need not wait for the driver between two of them."""
 
@@ -100,7 +106,8 @@ class Pool:
         self._spawn, self._minutes = spawn, place_minutes
         self._members: dict[_Member, None] = {}
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-        self._deaths = 0  # while they started, since one has come up
+        self._loss: BaseException | None = None  # of the last process that died
+        self._deaths = 0  # while they started, since one has come up or the last one that was up is gone
 
     def __len__(self) -> int:
         return len(self._members)
@@ -135,7 +142,7 @@ class Pool:
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
         self._lives, self._ended = lives, Counter[Part]()
-        self._waiting, self._proven = deque(parts), False
+        self._waiting, self._proven, self._works = deque(parts), False, False
         self.heartbeats.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
         for number, member in enumerate(list(self._members)):
@@ -161,6 +168,7 @@ class Pool:
                 yield summary
         for member in [each for each in self._members if each.state is not _State.READY]:
             self._end(member)
+        self._packed = None  # it may hold the ids of a table, which an idle pool need not keep in the object store
 
     def close(self) -> None:
         """End all processes and forget their heartbeats."""
@@ -186,7 +194,9 @@ class Pool:
             member.parts.remove(part)
             if STOPPED in said:
                 raise StageStopped(said[STOPPED])
-            self._feed(member)
+            doubted, self._works = self._is_doubted, True
+            for each in self._members if doubted else [member]:
+                self._feed(each)
             return dict(said)
         if member.state is _State.PLACING:
             self._start_or_hold(member)
@@ -207,26 +217,33 @@ class Pool:
         self._ask(member, None, "take", self._name, self._packed)
 
     def _came_up(self, member: _Member) -> None:
-        """Models can be loaded: earlier deaths do not count any more."""
-        member.state, self._deaths, self._proven = _State.READY, 0, True
+        member.state, self._proven = _State.READY, True
+        self._try_anew()
+        self._feed(member)
+
+    def _try_anew(self) -> None:
+        """Earlier deaths do not count any more: models can be loaded, or the last one that had loaded its is gone."""
+        self._deaths = 0
         for other in self._members:
             if other.state is _State.HELD:
                 self._start(other)
-        self._feed(member)
 
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is gone: others get its parts, and it is replaced where that is needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
-        if member.state in {_State.PLACING, _State.STARTING} and not member.was_up:
-            self._deaths += 1
+        self._loss = error
+        had_loaded = member.was_up or member.state is _State.READY
+        taken_away = getattr(error, "preempted", False)  # with its node: that is nobody's fault
         self._end(member)
-        if member.parts:
+        if had_loaded and not self._at_work():
+            self._try_anew()
+        elif not had_loaded and not taken_away:
+            self._deaths += 1
+        if member.parts and not taken_away:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:
-                words = self.heartbeats.all_words()
-                said = f"the last one said: {words[-1]}" if words else "Ray's log files have their last words"
                 raise WorkersDied(
-                    f"{self._name}: {self._lives} workers died over the same work ({type(error).__name__}); {said}"
+                    f"{self._name}: {self._lives} workers died over the same work; {self._last_said()}"
                 ) from error
         self._waiting.extendleft(reversed(member.parts))
         for other in self._members:
@@ -244,7 +261,8 @@ class Pool:
         if len(self._waiting) >= self._most == len(self._members):
             return
         busy = sum(bool(member.parts) for member in self._members)
-        wanted = min(self._most if self._proven else self._at_once, busy + len(self._waiting))
+        most = 1 if self._is_doubted else self._most if self._proven else self._at_once
+        wanted = min(most, busy + len(self._waiting))
         if not self._waiting:
             for member in [each for each in self._members if self._is_spare(each)]:
                 self._end(member)
@@ -261,16 +279,29 @@ class Pool:
         return any(each.state in {_State.STARTING, _State.READY} for each in self._members)
 
     def _given_up(self) -> WorkersDoNotStart:
-        words = self.heartbeats.all_words()
-        said = f"the last one said: {words[-1]}" if words else "what they said is in Ray's log files"
         return WorkersDoNotStart(
             f"{self._name}: {self._deaths} workers died one after the other while they started, and none came up; "
-            f"{said}. Rows that are done are kept; mend the cause and give the same command again"
+            f"{self._last_said()}. Rows that are done are kept; mend the cause and give the same command again"
         )
+
+    def _last_said(self) -> str:
+        """Why the last process died: its own words, or Ray's where it could not even begin."""
+        words = self.heartbeats.all_words()
+        if words:
+            return f"the last one said: {words[-1]}"
+        lines = [line.strip() for line in str(self._loss).splitlines() if line.strip()]
+        return f"Ray said of the last one ({type(self._loss).__name__}): {lines[-1][:MOST_WORDS] if lines else ''}"
+
+    @property
+    def _is_doubted(self) -> bool:
+        """Whether processes died over parts and none was ever done: the model may load and not work."""
+        return not self._works and self._ended.total() > 1
 
     def _feed(self, member: _Member) -> None:
         """Give a process that is up what it may be given: at the end of a table one part, else some ahead."""
         if member.state is not _State.READY:
+            return
+        if self._is_doubted and any(other.parts for other in self._members):
             return
         ahead = AHEAD if len(self._waiting) >= len(self._members) else 1
         while self._waiting and len(member.parts) < ahead:

@@ -32,7 +32,8 @@ class Engine:
 
     A stage's worker is made with it as `backend`, beside its own arguments. An engine that keeps something of what it
     was asked has a method `forget`, which is called before the next stage's worker is made: a table must not depend on
-    what the engine was asked before.
+    what the engine was asked before. One that hands on in batches what it keeps has a method `flush`, which is called
+    behind each part: its process is ended without notice.
 
     Attributes:
         identity: of two with the same one either will do.

@@ -201,6 +201,14 @@ def model_of(stage: Stage, config: Config) -> Mllm | None:
     return model
 
 
+def _asked_of(stage: Stage, config: Config) -> tuple[Mllm, Mapping[str, Any]] | None:
+    """The language model that a stage asks and what its workers reserve, which `cluster.lending` compares."""
+    from cluster.capacity import reserved
+
+    model, workers = model_of(stage, config), workers_at(config, stage.workers(config))
+    return None if model is None or not isinstance(workers, Workers) else (model, reserved(workers))
+
+
 class Run:
     """The tables of a run by their names: finished ones are found, missing ones are computed on the way.
 
@@ -270,12 +278,15 @@ class Run:
         return [stage_of(name) for name in self.ahead if name not in self.tables and name not in self.there]
 
     def still_asks(self, stage: Stage) -> bool:
-        """Whether a later stage asks the same model, so that its engine stays; yes where nobody said what comes."""
+        """Whether a later stage asks the same model in workers of the same kind, so that its engine can stay for it.
+
+        Yes where nobody said what comes.
+        """
         if not self.ahead:
             return True
-        model = model_of(stage, self.config)
+        asked = _asked_of(stage, self.config)
         others = [other for other in self.later() if other.table != stage.table]
-        return model is not None and any(model_of(other, self.config) == model for other in others)
+        return asked is not None and any(_asked_of(other, self.config) == asked for other in others)
 
     def _made(self, stage: Stage, inputs: Sequence[Table]) -> Table:
         table = self.context.stage(

@@ -75,6 +75,25 @@ def test_an_engine_is_loaded_once_and_forgets_before_the_next_job(actor: PartAct
     assert (LOADED, actor.worker.backend.forgotten) == (["model"], 1)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_an_engine_keeps_is_handed_on_behind_each_part(
+    actor: PartActor, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    done: list[str] = []
+
+    def compute(*_: Any, **__: Any) -> dict[str, Any]:
+        done.append("part")
+        if fails:
+            raise UserError("the quota is used up")
+        return {"rows": 1}
+
+    monkeypatch.setattr(part_actor, "compute_part", compute)
+    actor.take("label", job(engine=Engine("m", Model)))
+    actor.model.flush = lambda: done.append("flush")
+    assert actor.compute(0, again=False) == ({part_actor.STOPPED: "the quota is used up"} if fails else {"rows": 1})
+    assert done == ["part", "flush"]
+
+
 def test_a_job_without_an_engine_gets_none(actor: PartActor) -> None:
     assert actor.take("infer", job()) is None
     assert (actor.worker.backend, LOADED) == (None, [])

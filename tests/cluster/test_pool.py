@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayActorError, RuntimeEnvSetupError
 
 from cluster.part_actor import STOPPED, StageStopped
 from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
@@ -44,9 +44,9 @@ class Process:
         method, arguments, answer = self.calls.popleft()
         answer.set_result({"part": arguments[0]} if method == "compute" and value is None else value)
 
-    def die(self) -> None:
+    def die(self, why: BaseException | None = None) -> None:
         for _, _, answer in self.calls:
-            answer.set_exception(ActorDiedError())
+            answer.set_exception(why or ActorDiedError())
         self.calls.clear()
         self.ended = True
 
@@ -96,6 +96,10 @@ class Drawn:
             self.parts.extend(summary["part"] for summary in summaries)
         except BaseException as error:
             self.error = error
+
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
 
     def end(self) -> list[int]:
         """All parts in the order in which they were finished; raises what the run raised."""
@@ -206,6 +210,36 @@ def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int)
     assert all("take" not in " ".join(process.asked) for process in cluster.living)
 
 
+def test_nodes_that_are_taken_away_say_nothing_of_models_and_parts() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    for number in range(5):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].answer()
+        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        cluster.all[number].die(RayActorError(preempted=True))
+    for number in range(5, 10):
+        until(lambda number=number: len(cluster.all) > number)
+        up(cluster.all[number])
+        until(lambda number=number: cluster.all[number].asked == ["compute 0 False"])
+        cluster.all[number].die(RayActorError(preempted=True))
+    until(lambda: len(cluster.all) == 11)
+    up(cluster.all[10])
+    until(lambda: cluster.all[10].asked)
+    cluster.all[10].answer()
+    assert run.end() == [0]
+
+
+def test_of_processes_that_cannot_even_begin_ray_says_why() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    for number in range(3):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].die(RuntimeEnvSetupError("pip: there is no network\n"))
+    with pytest.raises(WorkersDoNotStart, match=r"one \(RuntimeEnvSetupError\): pip: there is no network\. Rows"):
+        run.end()
+
+
 def test_those_under_way_when_the_last_one_dies_may_still_come_up() -> None:
     cluster = Cluster()
     run = cluster.begin(9, at_once=2, most=9)
@@ -252,6 +286,54 @@ def test_a_sick_machine_ends_nobodys_job_and_its_last_process_keeps_the_place() 
     assert run.end() == [0, 1, 2]
     assert len(cluster.all) == 6
     assert not sick.calls  # it was never told to load anything
+
+
+def one_that_works_beside_a_sick_machine(cluster: Cluster, parts: int) -> tuple[Drawn, Process, Process]:
+    """The run, what works, and what is held after three deaths."""
+    cluster.pool.keeps_idle = True
+    run = cluster.begin(parts, at_once=1, most=2)
+    until(lambda: cluster.all)
+    up(cluster.all[0])
+    for number in range(1, 4):
+        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        cluster.all[number].answer()
+        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        cluster.all[number].die()
+    until(lambda: len(cluster.all) == 5)
+    cluster.all[4].answer()
+    until(lambda: not cluster.all[4].calls)
+    return run, cluster.all[0], cluster.all[4]
+
+
+def test_when_the_last_that_computed_dies_over_a_part_those_that_start_are_tried_anew() -> None:
+    cluster = Cluster()
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    well.die()
+    until(lambda: held.asked == ["take label b'job'"])
+    until(lambda: len(cluster.all) == 6)  # in its place
+    held.die()
+    up(cluster.all[5])
+    for _ in range(3):
+        until(lambda: cluster.all[5].asked)
+        cluster.all[5].answer()
+    assert run.end() == [0, 1, 2]
+
+
+def test_when_the_last_that_was_up_dies_between_two_jobs_the_next_one_tries_anew() -> None:
+    cluster = Cluster()
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    for _ in range(3):
+        until(lambda: well.asked)
+        well.answer()
+    assert run.end() == [0, 1, 2]
+    assert held.ended
+    well.die()
+    run = cluster.begin(1)
+    until(lambda: len(cluster.all) == 6)
+    up(cluster.all[5])
+    until(lambda: cluster.all[5].asked)
+    cluster.all[5].answer()
+    assert run.end() == [0]
 
 
 def test_what_a_person_must_mend_ends_the_stage_at_once() -> None:
@@ -302,8 +384,49 @@ def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> No
         until(lambda number=number: cluster.all[number].asked == ["compute 0 False", "compute 1 False"])
         cluster.board.words = ["out of memory"]
         cluster.all[number].die()
-    with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work \(ActorDied.*said: out of memory"):
+    with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work; .* said: out of memory$"):
         run.end()
+
+
+def test_a_model_that_loads_and_breaks_at_its_first_work_is_loaded_few_times_by_a_large_pool() -> None:
+    cluster = Cluster()
+    run = cluster.begin(100, at_once=5, most=9)
+    loaded = 0
+    while run.goes_on:
+        for method in ("placed", "take", "compute"):  # all at the same time
+            time.sleep(0.02)
+            for process in [each for each in cluster.living if each.calls and each.calls[0][0] == method]:
+                loaded += method == "take"
+                process.die() if method == "compute" else process.answer()
+    with pytest.raises(WorkersDied, match="label: 4 workers died over the same work"):
+        run.end()
+    assert loaded <= 9 + 4  # the whole pool, and the lives of one part: not those of nine
+
+
+def test_when_a_part_is_done_after_all_everybody_is_given_parts_again() -> None:
+    cluster = Cluster()
+    run = cluster.begin(9, at_once=4, most=4)
+    until(lambda: len(cluster.all) == 4)
+    for process in cluster.all[:2]:
+        up(process)
+        until(lambda process=process: len(process.asked) == 2)
+    for process in cluster.all[:2]:
+        process.die()
+    until(lambda: len(cluster.all) == 5)  # one is no doubt
+    for process in cluster.all[2:]:
+        up(process)
+    until(lambda: cluster.all[2].asked == ["compute 2 False", "compute 3 False"])
+    assert not cluster.all[3].asked
+    cluster.all[2].answer()
+    until(lambda: cluster.all[3].asked == ["compute 1 False", "compute 4 False"])
+    until(lambda: cluster.all[4].asked == ["compute 5 False", "compute 6 False"])
+    until(lambda: len(cluster.all) == 6)
+    while run.goes_on:
+        for process in cluster.all[2:5]:
+            if process.calls:
+                process.answer()
+        time.sleep(0.001)
+    assert sorted(run.end()) == list(range(9))
 
 
 def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none() -> None:

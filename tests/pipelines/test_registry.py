@@ -66,6 +66,15 @@ def test_a_later_stage_that_asks_the_same_model_keeps_an_engine(monkeypatch: pyt
     assert not run.still_asks(stage_of("answers"))
 
 
+def test_an_engine_is_not_kept_for_a_stage_whose_workers_reserve_something_else() -> None:
+    run: Run = look(build({"aspects": {"workers": {"num_gpus": 1}}}))
+    run.expect(["labels", "aspects"])
+    assert not run.still_asks(stage_of("answers"))
+    run = look(build({"aspects": {"workers": {"max_workers": 8, "rows_per_part": 7}}}))
+    run.expect(["labels", "aspects"])
+    assert run.still_asks(stage_of("answers"))
+
+
 def test_the_page_on_architecture_has_every_table() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `pipelines/([\w/]+)\.py` \|", ARCHITECTURE.read_text(), flags=re.MULTILINE)
     assert rows == [(name, line.partition(":")[0].replace(".", "/")) for name, line in STAGES.items()]

@@ -28,6 +28,7 @@ from fgvr.mllm.backend import (
     NameTask,
     Sampling,
 )
+from fgvr.mllm.openai_server.cache_writer import flush_all
 from fgvr.mllm.openai_server.calls import Calls, Rejected
 from fgvr.mllm.openai_server.requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
 from fgvr.mllm.openai_server.retry import GaveUp, TryAgain
@@ -146,6 +147,10 @@ class OpenAIClient:
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the answers must know: what was asked otherwise than the config says, and why."""
         return self._calls.remarks
+
+    def flush(self) -> None:
+        """Send kept replies that wait for others; what cannot be sent now waits for the next time."""
+        flush_all()
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
         """See `Labeler`."""

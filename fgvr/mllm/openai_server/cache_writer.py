@@ -49,12 +49,12 @@ def writer_of(folder: str) -> Writer:
 
 @atexit.register
 def flush_all() -> None:
-    """Send what waits in batches; a process that ends by itself loses no reply."""
+    """Send what waits in batches: a process that ends by itself, or behind this, loses no reply."""
     for (process, folder), writer in list(_writers.items()):
         if process == os.getpid():
             try:
                 writer.flush()
-            except Exception as error:  # of an object store's library: it is too late for a remedy
+            except Exception as error:  # of an object store's library; where more is kept the next time sends it, too
                 log.warning("replies could not be kept in %s: %s", folder, error)
 
 

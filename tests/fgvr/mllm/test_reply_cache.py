@@ -1,5 +1,6 @@
 """Replies that are kept: what is asked only once, and what is asked again."""
 
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from chat_server import ChatServer, Reply, completion, error, serving
 from PIL import Image
 
+from fgvr import storage
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
 from fgvr.images.pictures import Picture
@@ -35,6 +37,16 @@ def test_the_same_question_is_asked_once_also_by_another_client(tmp_path: Path) 
     assert first[0].text == "Finch 0"
     assert (first[0].prompt_tokens, first[0].output_tokens) == (20, 3)
     assert len(server.asked) == 1
+
+
+def test_a_process_that_is_killed_behind_a_flush_has_lost_no_reply() -> None:
+    folder = f"memory://{uuid.uuid4().hex}"
+    with serving(ChatServer(lambda *_: completion("Finch"))) as server:
+        asking = client(server, folder)
+        asking.label([request(shade) for shade in range(3)])
+        assert storage.list_files(folder) == []  # they wait for others
+        asking.flush()
+    assert len(storage.list_files(folder)) == 2  # a batch and its index
 
 
 @pytest.mark.parametrize(
