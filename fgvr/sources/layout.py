@@ -214,7 +214,7 @@ def first(names: Sequence[str]) -> str:
 
 
 def photos_below(root: str, paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that exist below `root`, and other files beside them: found by listings, not one call per photo."""
+    """Those of `paths` that exist below `root`, and other files beside them; lists folders instead of testing paths."""
     folders = {path.rpartition("/")[0] for path in paths}
     if storage.is_local(root):
         return {f"{folder}/{name}" for folder in folders for name in _names(storage.join(root, folder))}

@@ -38,7 +38,7 @@ class Aircraft(Layout):
         return [VARIANTS, *(f"images_variant_{split}.txt" for split in AIRCRAFT_SPLITS)]
 
     def listed(self) -> Iterator[Listed]:
-        """One split after the other; classes are numbered in the order of variants.txt. Names have blanks and slashes."""
+        """One split after the other; classes are numbered as in variants.txt. Names contain blanks and slashes."""
         numbers = {one_form(line): number for number, line in enumerate(self._variants())}
         for split in AIRCRAFT_SPLITS:
             for place, (photo, name) in self.fields(f"images_variant_{split}.txt", 2):

@@ -199,7 +199,7 @@ def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
 
             layout = open_layout(source)
             listing = {storage.join(layout.root, name): name for name in layout.files()}
-            # Besides the download's own lists there may be a file of class names: identified by content, wherever it lies.
+            # Besides the download's own lists there may be a file of class names, identified by its content.
             files = {listing.get(uri, "class_names"): storage.absolute(uri) for uri in layout.listing_files()}
             return files, layout.state()
         case CocoSource():
