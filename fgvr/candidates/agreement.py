@@ -82,7 +82,7 @@ class Agreement:
 
     @property
     def expected_to_help(self) -> bool | None:
-        """Whether neighbourhoods are purer than labels are accurate, so that neighbours' labels fix more than they spoil."""
+        """Whether neighbourhoods are purer than labels are accurate: so neighbours correct more than they spoil."""
         if self.label_accuracy is None or self.neighbour_precision is None:
             return None
         return self.neighbour_precision > self.label_accuracy

@@ -114,7 +114,7 @@ def streamed_layout(embeddings: Table, ids: Ids, labelled: Flags, photos: Ids | 
 
 
 def labelled_neighbours(
-    """The k nearest labelled images of each image, as row numbers of the discovery set; itself first if it is labelled.
+    vectors: Vectors,
     embedded: Flags,
     labelled: Flags,
     k: int,
@@ -123,7 +123,7 @@ def labelled_neighbours(
     wanted: Wanted | None = None,
     how: Plan | None = None,
 ) -> Neighbours:
-    """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label.
+    """The k nearest labelled images of each image, as row numbers of the discovery set; itself first if it is labelled.
 
     Args:
         vectors: L2-normalised, [N, d]; rows of images that are not `embedded` are ignored.

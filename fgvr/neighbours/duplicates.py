@@ -1,4 +1,4 @@
-"""Groups of near-duplicates: rescaled, recompressed or cropped copies of a photo; the MLLM is asked about one of them."""
+"""Groups of near-duplicates (rescaled, recompressed or cropped copies), of which the MLLM is asked about one."""
 
 from __future__ import annotations
 

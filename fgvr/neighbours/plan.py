@@ -2,8 +2,9 @@
 
 Exact search takes 2·N·M·d operations: seconds for thousands of vectors, minutes on one H100 for ten million. It is used
 as long as it fits the allowed time, since it needs no tuning and misses nothing; beyond that, an inverted file
-(IVF-Flat) with 4√M lists, of which each query probes a few. A long search is split into tasks, each one block of queries against
-the whole database; a database that does not fit on a machine is split into shards, whose results are merged.
+(IVF-Flat) with 4√M lists, of which each query probes a few. A long search is split into tasks, each one block of
+queries against the whole database; a database that does not fit on a machine is split into shards, whose results are
+merged.
 """
 
 from __future__ import annotations

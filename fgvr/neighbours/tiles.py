@@ -225,7 +225,7 @@ class TileProduct:
         inside = inside.permute(1, 0, 2).reshape(count, -1)
         kept, at = inside.topk(min(m, inside.shape[1]), dim=1, sorted=False)
         rows = (at // groups.shape[1]) * self.columns + groups.gather(1, at % groups.shape[1])
-        # By the row, not by the bits: -0.0, to which fp16 rounds what is just below zero, has the least ones, too.
+        # By row number, not by bits: -0.0, to which fp16 rounds values just below zero, has the lowest bits, too.
         rows.masked_fill_(rows >= len(block), NOBODY - first_row)
         missing = m - kept.shape[1]
         rows = torch.nn.functional.pad(rows.add_(first_row), (0, missing), value=NOBODY)
