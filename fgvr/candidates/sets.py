@@ -79,7 +79,7 @@ def neighbour_sets(names: CandidateSets, near: Ids, scores: Floats, weighting: W
         near: row numbers of the neighbours, int64 [N, k], nearest first; `NONE` if missing.
         scores: cosine similarities of the neighbours, float32 [N, k].
         weighting: how the names of a set are weighted: all the same; by the number of neighbours, each of which splits
-            its vote by its names' weights; or like that, with similarities instead of counts (negative ones count as 0).
+            its vote by its names' weights; or like that, with similarities as counts (negative ones count as 0).
     """
     factors = np.clip(scores, 0.0, None) if weighting == "similarity" else np.ones_like(scores)
     sets = summed_votes(names, near, factors)
