@@ -231,7 +231,7 @@ def _keeper(answers: list[Answer], place: int) -> Done:
 
 
 def answer_params(sampling: Sampling) -> Any:
-    """vLLM's sampling parameters for a reply in words; log-probabilities of the sampled tokens only."""
+    """Sampling parameters of vLLM for a reply in words; log-probabilities of the sampled tokens only."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

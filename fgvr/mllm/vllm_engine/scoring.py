@@ -213,7 +213,7 @@ def _rejected(prompt: int, error: Exception) -> Failure:
 
 
 def first_token_params(tokens: tuple[int, ...]) -> Any:
-    """vLLM's parameters for a single reply token: the exact log-probabilities of `tokens`, whatever their rank.
+    """Parameters of vLLM for a single reply token: the exact log-probabilities of `tokens`, whatever their rank.
 
     `logprob_token_ids` gives exactly these; `logprobs` stays unset.
     """
