@@ -1,7 +1,7 @@
 """What computed a table: this package, the libraries that affect numbers, and the kind of device.
 
 These are written into manifests but are not part of fingerprints: after an update a run continues with what is
-finished, and reports one time that its tables come from different versions.
+finished, and reports once that its tables come from different versions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images in a column of Parquet files: the listing describes row groups, workers read single rows.
 
-A part's rows come in order, so a row group is streamed a single time for all of them: page by page instead of the whole
+A part's rows come in order, so a row group is streamed only once for all of them: page by page instead of the whole
 column, value by value instead of a page, and the last 64 values are kept for threads that ask slightly out of
 order. Random access restarts the row group; training therefore reads from its own store of decoded images.
 """

@@ -23,7 +23,7 @@ def read_ahead(
     """Like `map(work, items)`, but on threads that never have more than `ahead` results waiting.
 
     Args:
-        work: called one time per item; its exception is raised in place of its result.
+        work: called once per item; its exception is raised in place of its result.
         items: consumed only as fast as the results are.
         threads: number of threads; 0 works in the calling thread.
         ahead: limit for items in work or waiting; default: twice the number of threads.

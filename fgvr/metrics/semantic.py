@@ -154,7 +154,7 @@ class SentenceBert:
 def sacc_scores(predicted: Sequence[str], true: Sequence[str], encoder: NameEncoder) -> npt.NDArray[np.float64]:
     """100 · cosine of both names' sentence embeddings, one value per image (FineR; near.md "Evaluation").
 
-    An empty prediction scores 0. Every distinct name is embedded a single time, so the cost grows with the label space
+    An empty prediction scores 0. Every distinct name is embedded only once, so the cost grows with the label space
     and not with the images.
     """
     _check_lengths(predicted, true)

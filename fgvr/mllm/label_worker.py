@@ -21,7 +21,7 @@ from fgvr.schemas import Failure, Reason
 
 
 class PictureReader:
-    """Iterates one time over the images that can be read; then `places` and `failures` say which these were.
+    """Iterates once over the images that can be read; then `places` and `failures` say which these were.
 
     Only `2 · threads` decoded images wait at any time: all 256 photos of a part, at 12 megapixels, would take 9 GB.
     """
@@ -99,7 +99,7 @@ class LabelWorker:
     def answers(self, pictures: Iterable[tuple[int, Picture]]) -> list[list[Answer]]:
         """The answers about each of some images, given as (image_id, picture), in order."""
         # The answers about an image are requested one after the other with the same Picture: it is decoded a single
-        # time, and the engine computes it a single time, since its caches know it by its content and the prompt by its
+        # time, and the engine computes it only once, since its caches know it by its content and the prompt by its
         # prefix.
         given, size = self.backend.label(self._requests(pictures)), self.settings.samples
         return [given[first : first + size] for first in range(0, len(given), size)]

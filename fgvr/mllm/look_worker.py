@@ -1,6 +1,6 @@
 """looks: labels and aspects of an image in one pass; one row of the looks table per image.
 
-The image is read and decoded a single time. The backend first answers in words about a few images and then scores
+The image is read and decoded only once. The backend first answers in words about a few images and then scores
 their aspects, so that an engine still has the pixels and the cached prefix of each.
 """
 

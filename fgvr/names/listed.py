@@ -80,7 +80,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
             out.
 
     Returns:
-        Texts of 1 to `most` items, to be cleaned; equal spellings are returned a single time. If the answer holds no
+        Texts of 1 to `most` items, to be cleaned; equal spellings are returned only once. If the answer holds no
         list, the answer itself is the single item: a name, a sentence with a name, a refusal, half of a first name.
     """
     reply = unwrap(bounded(raw))

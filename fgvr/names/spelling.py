@@ -173,7 +173,7 @@ def one_form(name: str) -> str:
 
 
 def one_form_each(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of names in normal form, null for empty ones; processes each distinct name one time per chunk."""
+    """A column of names in normal form, null for empty ones; processes each distinct name once per chunk."""
     if not pc.any(pc.match_substring_regex(names, _MAY_CHANGE)).as_py():
         return pc.if_else(pc.equal(names, ""), pa.scalar(None, names.type), names)
     encoded = names.combine_chunks().dictionary_encode()

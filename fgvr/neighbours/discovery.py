@@ -1,6 +1,6 @@
-"""Vectors and nearest labelled neighbours of the discovery images, in which each photo counts one time.
+"""Vectors and nearest labelled neighbours of the discovery images, in which each photo counts once.
 
-Images with identical vectors are one photo: it counts one time in a neighbourhood, with the label of its first labelled
+Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
 copy, and an image's own copies are not its neighbours. Otherwise a photo uploaded ten times would fill the
 neighbourhoods around it with one opinion of the MLLM, as if ten had agreed. Rescaled or recompressed copies have
 other vectors; they count as separate photos unless they were recognised as near-duplicates

@@ -41,7 +41,7 @@ class Machine:
 
 @cache
 def this_machine(device: str = "cpu", threads: int = 1) -> Machine:
-    """This machine, measured one time per process, in a tenth of a second; bf16 (CPU) or fp16 (CUDA) if faster."""
+    """This machine, measured once per process, in a tenth of a second; bf16 (CPU) or fp16 (CUDA) if faster."""
     short = "float16" if device == "cuda" else "bfloat16"
     with torch_threads(threads):
         rates = {dtype: gemm_rate(device, dtype) for dtype in ("float32", short)}

@@ -1,4 +1,4 @@
-"""Similarities of pairs, each rounded a single time, and sorting of rows by them; tiled low-precision products.
+"""Similarities of pairs, each rounded only once, and sorting of rows by them; tiled low-precision products.
 
 Every similarity that a search returns is computed here, from the stored vectors: summed in double precision, then
 rounded to fp32. A product of two fp16 numbers is a multiple of 2⁻⁴⁸ and sums stay below 2⁴, so sums of fp16 vectors are

@@ -23,7 +23,7 @@ BLOCK_ROWS = 16_384
 
 
 class Spool:
-    """Tables that are written one time and read back any number of times: from memory while small, else from a file.
+    """Tables that are written once and read back any number of times: from memory while small, else from a file.
 
     The file is compressed, lies in `tempfile`'s folder (TMPDIR), and is removed with the object.
     """

@@ -123,7 +123,7 @@ class Loader:
 
 
 def epoch_steps(positions: Positions, batch_size: int, seed: int, epoch: int) -> list[Positions]:
-    """An epoch's batches over all workers: every image one time, in random order; batch sizes differ by at most one.
+    """An epoch's batches over all workers: every image once, in random order; batch sizes differ by at most one.
 
     No image is left out and no batch is tiny: batch normalisation would fail on a last batch of one image.
     """

@@ -146,7 +146,7 @@ class AspectAnswers(NDArrayOperatorsMixin):
     ndim = 2
 
     def __init__(self, images: int, rows: Ids, values: Values, *, places: Ids | None = None, width: int | None = None):
-        """`places`: index in `values` of each row, int64 [A]; None: the same order. `width`: the first questions only."""
+        """`places`: index in `values` of each row, int64 [A]; None: the same order. `width`: first questions to use."""
         self.rows, self._values, self._places = rows, values, places
         self.shape = (images, values.shape[1] if width is None else width)
         if len(rows) != (values.shape[0] if places is None else len(places)):

@@ -1,4 +1,4 @@
-"""Decoded training images in a memory-mapped file: photos are decoded a single time, not every epoch.
+"""Decoded training images in a memory-mapped file: photos are decoded only once, not every epoch.
 
 The file holds the pixels of one image after the other, each already shrunk to what the student's crops need. All
 processes of a machine share it through the page cache, and two students that train on the same photos decode them a

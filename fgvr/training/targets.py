@@ -90,7 +90,7 @@ def true_targets(true: TrueClasses) -> ClassTargets:
 
 
 def _named(true: TrueClasses, known: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
-    """Every pair of class id and name at least one time, in the order of the images."""
+    """Every pair of class id and name at least once, in the order of the images."""
     column = true.names if isinstance(true.names, pa.ChunkedArray) else pa.chunked_array([true.names], pa.string())
     for start in range(0, len(column), BLOCK):
         names = column.slice(start, BLOCK).combine_chunks()

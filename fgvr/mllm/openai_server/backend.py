@@ -178,7 +178,7 @@ class OpenAIClient:
 
         def asked() -> Iterator[tuple[str, Conversation]]:
             for picture in pictures:
-                image = data_url(picture.image, self._config.max_image_side)  # encoded a single time for all questions
+                image = data_url(picture.image, self._config.max_image_side)  # encoded only once for all questions
                 for conversation in conversations:
                     yield image, conversation
 

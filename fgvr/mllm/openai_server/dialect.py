@@ -1,4 +1,4 @@
-"""Which request fields one server accepts, learned from its errors: each field one time, for all threads.
+"""Which request fields one server accepts, learned from its errors: each field once, for all threads.
 
 Reasoning models accept no temperature, some servers no seed, others fewer log-probabilities than requested. Optional
 fields are dropped, with a remark; a rejected field that is needed ends the job with the server's own message.

@@ -1,4 +1,4 @@
-"""From conversations and pictures to vLLM's engine inputs; an image's questions are rendered a single time and spliced.
+"""From conversations and pictures to vLLM's engine inputs; an image's questions are rendered only once and spliced.
 
 Decoding, the HF processor, placeholder expansion and tokenising cost more than the engine's work on a question if the
 image's prefix is shared. The questions of an image differ only in the ids after the image, so the first question is

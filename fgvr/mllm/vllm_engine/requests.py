@@ -145,7 +145,7 @@ class RequestLoop:
                 self._finish(self._waiting.pop(output.request_id), output)
 
     def _finish(self, request: _Request, output: Any) -> None:
-        """Pass on an output, or send the request again with the pixels, one time, if the engine ended it with an error.
+        """Pass on an output, or send the request again with the pixels, once, if the engine ended it with an error.
 
         An engine in a separate process reports a missing image that way; the output does not distinguish this from
         other errors, which may also be transient.
