@@ -174,7 +174,7 @@ def _bound(folder: Path) -> None:
         return
     ages: dict[str, float] = {}
     for entry in entries:
-        with suppress(OSError):  # another process was quicker
+        with suppress(OSError):  # another process was faster
             ages[entry.path] = entry.stat().st_mtime
     for path in sorted(ages, key=ages.__getitem__)[: len(ages) - BOUND * 3 // 4]:
         with suppress(OSError):

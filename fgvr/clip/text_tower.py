@@ -57,8 +57,8 @@ class Packing:
 # open_clip's text tower run from token *embeddings*, so that prompts can hold learned vectors.
 #
 # Exact savings over open_clip's own `encode_text`, all due to causal attention with pooling at the end-of-text token:
-# tokens after it are never computed; the prefix that all prompts share (start token and context) is computed a single
-# time instead of per name; everything after the last attention is computed for the pooled token only.
+# tokens after it are never computed; the prefix that all prompts share (start token and context) is computed once
+# instead of per name; everything after the last attention is computed for the pooled token only.
 
 KeysValues = tuple[Tensor, Tensor]  # of one layer; each [P, heads, width/heads]
 

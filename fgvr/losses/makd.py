@@ -77,12 +77,12 @@ def aspect_sum(
 
 
 def aspect_counts(aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
-    """Each image's count in the mean of the aspect loss, int64 [N]: its cells, or 1 if any "yes" has a probability.
+    """Each image's count in the mean of the aspect loss, int64 [N]: its cells; for `softmax_kl` 0 or 1.
 
     Args:
         aspects: p(yes), float [N, Q]; any value where masked.
         cells: bool [N, Q], True if the target counts.
-        kind: kind of aspect loss.
+        kind: kind of aspect loss; an image without any probability of "yes" has no `softmax_kl`.
     """
     if kind == "softmax_kl":
         return (torch.where(cells, aspects, 0.0).sum(dim=1) > 0).long()

@@ -98,9 +98,8 @@ class LabelWorker:
 
     def answers(self, pictures: Iterable[tuple[int, Picture]]) -> list[list[Answer]]:
         """The answers about each of some images, given as (image_id, picture), in order."""
-        # The answers about an image are requested one after the other with the same Picture: it is decoded a single
-        # time, and the engine computes it only once, since its caches know it by its content and the prompt by its
-        # prefix.
+        # The answers about an image are requested one after the other with the same Picture: it is decoded once,
+        # and the engine computes it once, since its caches know it by its content and the prompt by its prefix.
         given, size = self.backend.label(self._requests(pictures)), self.settings.samples
         return [given[first : first + size] for first in range(0, len(given), size)]
 

@@ -331,7 +331,7 @@ class _RunningMeans:
             self.seconds, self._began = self.seconds + time.monotonic() - self._began, None
 
     def take(self) -> tuple[float, dict[str, float], Pace]:
-        """The weighted loss, the means by name, and the throughput; then start anew. All workers must call it."""
+        """The weighted loss, the means by name, and the throughput; then start over. All workers must call it."""
         if self.sums is None:
             raise ValueError("no step was made since the last report")
         sums = sum_over_workers(self.sums, self.world_size).tolist()
