@@ -1,9 +1,9 @@
-"""What a file holds, as a name for fingerprints: a digest of all its bytes, which costs once while the file stays.
+"""Digests that name a file's content in fingerprints: SHA-256 over all bytes, computed once per state of a file.
 
-Weights are gigabytes, and every command asks for their names. So a digest is kept in the user's cache by the file's
-path, size, times and inode: as long as none of these changes, the bytes are not read again. The time of the last change
-of the inode (ctime) is among them because nobody sets it: a file that was replaced by one of the same size and time
-(`cp -p`, an unpacked archive) is another file all the same.
+Weights are gigabytes, and every command needs their digests. So a digest is cached in the user's cache folder, keyed by
+the file's path, with its size, times and inode: as long as none of these changes, the bytes are not read again. The
+inode's change time (ctime) is included because no program can set it: a file replaced by another one of the same size
+and modification time (`cp -p`, an unpacked archive) is still recognised as a different file.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from fgvr import disk_cache, storage
 from fgvr.errors import UserError
 
 KEPT = "digests"
-"""Folder of the kept digests below `fgvr.disk_cache.root()`: a small file each."""
+"""Folder of the cached digests below `fgvr.disk_cache.root()`: one small file per digest."""
 BOUND = 4096
-"""Digests that are kept; of more, those that were written first go."""
+"""How many digests are kept; beyond that, those written first are removed."""
 SMALL = 2**20
-"""Bytes up to which a file is read each time: that is as quick as looking its digest up."""
+"""Files of up to this many bytes are read every time: that is as quick as looking up a digest."""
 SETTLED_SECONDS = 5.0
-"""Age of a file's last change from which its digest is kept: a later change cannot have the same time by then."""
+"""A digest is cached only if the file's last change is at least this old: a later change then has another time."""
 TRIES = 3
 MANY = 64 * 2**20
-"""Bytes from which several files are read side by side."""
+"""From this many unread bytes on, several files are read in parallel."""
 LARGE = 4 * 2**30
-"""Bytes from which the log says that they are read: it takes many seconds."""
+"""From this many unread bytes on, the log says that they are being read: it takes many seconds."""
 _FOR_PEOPLE = re.compile(r"(licen[cs]e|notice|use_policy|acceptable_use)\b.*|.*\.(md|rst)", re.IGNORECASE)
 _HEX = re.compile(r"[0-9a-f]{64}")
 Mark = list[int]
-"""Size, time of the last change of the content and of the inode (nanoseconds), inode."""
+"""Size, modification time and inode change time (both in nanoseconds), inode number."""
 
 log = logging.getLogger(__name__)
 
 
 class FileChanging(UserError, OSError):
-    """A file was written each time that it was read."""
+    """A file was written to every time it was read."""
 
 
 def file_digest(path: str | Path) -> str:
@@ -54,7 +54,7 @@ def file_digest(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileChanging: somebody writes it all the time.
+        FileChanging: the file is being written all the time.
     """
     real = Path(os.path.realpath(path))
     for _ in range(TRIES):
@@ -73,7 +73,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def content_of(uri: str | Path) -> str:
-    """What tells a file anywhere from its next version: its digest on this machine, the store's own mark elsewhere.
+    """What distinguishes this version of a file: its digest on this machine, the store's own mark elsewhere.
 
     Raises FileNotFoundError.
     """
@@ -85,19 +85,19 @@ def content_of(uri: str | Path) -> str:
 
 
 def version_of(facts: Mapping[str, Any]) -> str:
-    """An object's version as its store tells it, with its size: the ETag or checksum, else the time of its writing."""
+    """An object's version as its store states it, with its size: the ETag or checksum, else the time it was written."""
     mark = next((str(facts[name]) for name in storage.CHANGE_MARKS if facts.get(name)), "")
     return f"{mark}:{facts.get('size')}"
 
 
 def folder_digest(place: str | Path) -> str:
-    """Name of a folder's content, 16 hex digits: of names and contents of all its files, wherever it lies.
+    """Name of a folder's content, 16 hex digits, computed from the names and contents of all its files.
 
-    On this machine of all bytes, so that copies agree; in an object store of the marks of its objects, and nothing is
-    fetched. Texts for people (*.md, LICENSE) and hidden files (.git, what a download leaves) do not count.
+    On this machine all bytes count, so that copies agree; in an object store only the marks of its objects, and nothing
+    is fetched. Texts for people (*.md, LICENSE) and hidden files (.git, what a download leaves) do not count.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is nothing at this place.
     """
     found = _local_files(storage.local_path(place).expanduser()) if storage.is_local(place) else _objects(str(place))
     if not found:
@@ -106,7 +106,7 @@ def folder_digest(place: str | Path) -> str:
 
 
 def counts(name: str) -> bool:
-    """Whether a file of a model's folder, by its name in it (with `/`), is a part of the model."""
+    """Whether a file in a model's folder belongs to the model; `name` is relative to the folder, with `/`."""
     parts = name.split("/")
     return not any(part.startswith(".") for part in parts) and _FOR_PEOPLE.fullmatch(parts[-1]) is None
 
@@ -119,7 +119,7 @@ def _local_files(folder: Path) -> dict[str, str]:
         log.info("%s: reading its %.0f GiB once, so that this model is known by what it holds", folder, unknown / 2**30)
     if unknown < MANY:
         return {name: file_digest(file) for name, file in files.items()}
-    with ThreadPoolExecutor(4) as pool:  # hashing leaves the interpreter's lock alone
+    with ThreadPoolExecutor(4) as pool:  # hashing releases the GIL
         return dict(zip(files, pool.map(file_digest, files.values()), strict=True))
 
 
@@ -145,7 +145,7 @@ def _place(path: Path) -> Path:
 
 
 def _read(path: Path, mark: Mark) -> str | None:
-    """The kept digest of the file as it is; None where there is none, or what is kept cannot be read."""
+    """The cached digest of the file in this state; None if there is none or the cache entry cannot be read."""
     try:
         facts = json.loads(_place(path).read_bytes())
         digest = facts["digest"]
@@ -155,7 +155,7 @@ def _read(path: Path, mark: Mark) -> str | None:
 
 
 def _keep(path: Path, mark: Mark, digest: str) -> None:
-    """Write it beside and rename: another process sees a whole entry or none. Without a cache it is read anew."""
+    """Write a temporary file and rename it, so that others see whole entries only. Errors only mean no cache entry."""
     place = _place(path)
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def _bound(folder: Path) -> None:
         return
     ages: dict[str, float] = {}
     for entry in entries:
-        with suppress(OSError):  # another process was quicker
+        with suppress(OSError):  # another process was faster
             ages[entry.path] = entry.stat().st_mtime
     for path in sorted(ages, key=ages.__getitem__)[: len(ages) - BOUND * 3 // 4]:
         with suppress(OSError):

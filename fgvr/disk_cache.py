@@ -1,9 +1,9 @@
-"""What this machine keeps on its disk because it can be fetched or computed again: bounded, shared, and cleaned.
+"""The disk cache of this machine: what can be fetched or computed again; bounded, shared by processes, and cleaned.
 
-Everything lies below `root()`, a folder for each kind, and in it an entry (a folder) for each thing. Two files beside
-an entry say who is at it: `<key>.lock` is held while it is made, updated or removed, `<entry>.use` is shared by all
-processes that read it. The system frees both when a process dies. What was used longest ago goes first where room is
-needed, and nothing that a living process reads.
+Everything lies below `root()`, in one folder per kind, which holds one folder per entry. Two files beside an entry
+say which processes work with it: `<key>.lock` is held exclusively while the entry is made, updated or removed;
+`<entry>.use` is shared by all processes that read it. The system frees both when a process dies. When room is needed,
+the least recently used entry goes first, but never one that a living process reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fgvr.redact import masked
 
 GIB = 2**30
 BOUND_GIB = 100.0
-"""Of what is fetched, where FGVR_CACHE_GB does not say; at most a quarter of the disk."""
+"""Limit for what is fetched, if FGVR_CACHE_GB is not set; at most a quarter of the disk."""
 FETCHED, IMAGES = "folders", "images"
 KINDS = {FETCHED: "fetched from object stores: models, checkpoints, vectors", IMAGES: "decoded training images"}
 LOCK, USE = ".lock", ".use"
@@ -36,19 +36,19 @@ HOW_TO_CLEAN = "python pipelines/cache.py shows and cleans what lies there, and 
 
 
 class CacheError(UserError, OSError):
-    """The cache folder cannot be used, or its bound is no number; the message names the variable."""
+    """The cache folder cannot be used, or its size limit is not a number; the message names the variable."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A thing that is kept.
+    """One cache entry.
 
     Attributes:
-        folder: where it lies.
-        bytes: of its files.
-        used: when it was last asked for, seconds since 1970.
-        busy: a process reads it or makes it.
-        source: what it is a copy of, where that is known.
+        folder: where the entry lies.
+        bytes: total size of its files.
+        used: when it was last used, in seconds since 1970.
+        busy: whether a process reads it or is making it.
+        source: what it is a copy of, if known.
     """
 
     folder: Path
@@ -69,9 +69,9 @@ def root() -> Path:
 
 
 def bound(folder: Path) -> int:
-    """Bytes that all that is fetched into `folder` may take: FGVR_CACHE_GB, or what is usual on such a disk.
+    """The most bytes that fetched entries in `folder` may take: FGVR_CACHE_GB, or a default that depends on the disk.
 
-    Raises CacheError where FGVR_CACHE_GB is no number above 0.
+    Raises CacheError if FGVR_CACHE_GB is not a number above 0.
     """
     asked = os.environ.get("FGVR_CACHE_GB")
     if not asked:
@@ -86,20 +86,20 @@ def bound(folder: Path) -> int:
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest ancestor that exists."""
     return next((place for place in [folder, *folder.parents] if place.exists()), Path("/"))
 
 
 def free_bytes(folder: Path) -> int:
-    """What this user may still write to the disk of `folder`."""
+    """Bytes that this user may still write to the disk of `folder`."""
     return shutil.disk_usage(_there(folder)).free
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """One process at a time. BlockingIOError without `wait`.
+    """Hold a lock file, one process at a time. Raises BlockingIOError if it is taken and `wait` is False.
 
-    Who waits gives signs of life: the one that works has a watchdog of its own.
+    A waiting process sends heartbeats: whether the work makes progress is for the lock holder's own watchdog to tell.
     """
     descriptor = _lock(path, fcntl.LOCK_EX, wait=wait)
     try:
@@ -109,7 +109,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _lock(path: Path, kind: int, *, wait: bool) -> int:
-    """A descriptor of the locked file; its lock ends with it."""
+    """A descriptor of the locked file; closing it frees the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -132,19 +132,19 @@ def _lock(path: Path, kind: int, *, wait: bool) -> int:
 
 
 def lock_of(entry: Path) -> Path:
-    """The lock of an entry: of its versions (`key-1`), and of the folders in which it is made (`.key.1`), too."""
+    """The lock of an entry; also that of its versions (`key-1`) and of the folders in which it is made (`.key.1`)."""
     return entry.parent / f"{re.split('[.-]', entry.name.lstrip('.'))[0]}{LOCK}"
 
 
 class Use:
-    """An entry in use: nobody removes it until `end`, or until this process and its children end."""
+    """An entry in use: it is not removed until `end`, or until this process and its children end."""
 
     def __init__(self, entry: Path, source: str = "") -> None:
-        """To be called under the entry's lock; raises OSError where the folder takes no file.
+        """Call this while holding the entry's lock; raises OSError if no file can be written in the folder.
 
         Args:
-            entry: in use from now on.
-            source: what it is a copy of, for people.
+            entry: the entry, in use from now on.
+            source: what it is a copy of, shown to people.
         """
         self._descriptor: int | None = _lock(_use_of(entry), fcntl.LOCK_SH, wait=True)
         if source and not os.fstat(self._descriptor).st_size:
@@ -152,7 +152,7 @@ class Use:
         os.utime(entry)
 
     def end(self) -> None:
-        """Others may remove it; the second time nothing happens."""
+        """Others may remove the entry now; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -163,11 +163,11 @@ class Use:
 
 
 def _is_somebodys(entry: Path) -> bool:
-    """Whether a folder was not made here: photos in it, and nothing beside it that says who made or uses it.
+    """Whether a folder was not made by this cache: it holds photos, and no lock or use file lies beside it.
 
-    FGVR_CACHE may name a folder that holds an `images` of somebody's, whose photos must not be what makes room.
+    FGVR_CACHE may name a folder that holds somebody's own `images`; their photos must never be deleted to make room.
     """
-    if entry.is_symlink():  # never made here; whatever it leads to stays
+    if entry.is_symlink():  # never made by this cache; what it points to stays
         return True
     if _KEY.match(entry.name) or _use_of(entry).exists() or lock_of(entry).exists():
         return False
@@ -180,7 +180,7 @@ def _use_of(entry: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What is kept in a kind's folder, longest unused first; without a person's photos."""
+    """The entries in a kind's folder, least recently used first; a person's own photos are left out."""
     folders: list[Path] = []
     with suppress(FileNotFoundError):
         folders = [entry for entry in folder.iterdir() if entry.is_dir() and not _is_somebodys(entry)]
@@ -189,11 +189,11 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def remove(entry: Entry, *, in_use: bool = False) -> bool:
-    """Remove an entry unless a process makes it, or reads it; says whether it is gone.
+    """Remove an entry unless a process is making or reading it; returns whether it is gone.
 
     Args:
-        entry: to be removed.
-        in_use: also one that is read, by processes that keep its files open.
+        entry: the entry to remove.
+        in_use: also remove one that is being read, by processes that keep its files open.
     """
     lock, use = lock_of(entry.folder), _use_of(entry.folder)
     try:
@@ -202,26 +202,26 @@ def remove(entry: Entry, *, in_use: bool = False) -> bool:
                 return False
             gone = entry.folder.with_name(f".{entry.folder.name.lstrip('.')}.{uuid.uuid4().hex[:8]}")
             with suppress(FileNotFoundError):
-                entry.folder.rename(gone)  # at once: nobody finds half of it
+                entry.folder.rename(gone)  # atomic: nobody finds half an entry
                 shutil.rmtree(gone, ignore_errors=True)
             if not in_use:
                 use.unlink(missing_ok=True)
             if not any(lock_of(other) == lock for other in entry.folder.parent.iterdir() if other.is_dir()):
                 lock.unlink(missing_ok=True)
-    except OSError:  # BlockingIOError: it is being made; others: it is not ours
+    except OSError:  # BlockingIOError: it is being made; any other: no permission
         return False
     return not entry.folder.exists()
 
 
 def make_room(folder: Path, max_bytes: int, *, keep: Path | None = None, needed: int = 0, in_use: bool = False) -> None:
-    """Remove what was used longest ago until `needed` more bytes stay below the bound, and on the disk.
+    """Remove the least recently used entries until `needed` more bytes fit below the limit and on the disk.
 
     Args:
-        folder: of a kind.
-        max_bytes: bound of all its entries.
-        keep: an entry that stays.
+        folder: the folder of one kind.
+        max_bytes: limit for all its entries together.
+        keep: an entry that must stay.
         needed: bytes that are about to be written.
-        in_use: entries that are read may go, too, but after all others.
+        in_use: entries that are being read may go too, but after all others.
     """
     kept = entries(folder)
     total = needed + sum(entry.bytes for entry in kept)
@@ -244,7 +244,7 @@ def sweep(folder: Path) -> None:
 
 
 def total(kept: Iterable[Entry]) -> int:
-    """Bytes of all of them."""
+    """Bytes of all these entries."""
     return sum(entry.bytes for entry in kept)
 
 
@@ -259,7 +259,7 @@ def _busy(entry: Path) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds it, in any way."""
+    """Whether any process holds a lock on the file, shared or exclusive."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Errors that the person who started a run can mend."""
+"""Errors that the person who started a run can fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fgvr.redact import masked
 class UserError(Exception):
     """A wrong value, a missing file, too little memory: the message says what, where, and what to do.
 
-    Command lines show the message without a traceback. It never shows a secret that it was made with.
+    Command lines show the message without a traceback. Secrets in the message are masked.
     """
 
     def __str__(self) -> str:
@@ -18,17 +18,17 @@ class UserError(Exception):
 
 
 def user_error_in(error: BaseException) -> BaseException | None:
-    """The UserError in an error's chain of causes: Ray wraps what its workers raise; None where there is none."""
+    """The UserError in an error's chain of causes, or None: Ray wraps what its workers raise."""
     return next((cause for cause in chain(error) if isinstance(cause, UserError)), None)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came from; of what Ray wraps, the inner one before it."""
+    """An error and its causes; for errors that Ray wraps, the wrapped one comes first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        # Ray's RayTaskError keeps the worker's own exception as `cause`, Ray Train its workers' as a dict. Those come
-        # first: a RayTaskError is an instance of its cause's class, too, but its message is a traceback.
+        # Ray's RayTaskError keeps the worker's exception as `cause`; Ray Train keeps its workers' exceptions in a dict.
+        # They come first: a RayTaskError is also an instance of its cause's class, but its message is a traceback.
         inner = getattr(error, "cause", None)
         if isinstance(inner, BaseException):
             yield from chain(inner)

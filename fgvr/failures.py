@@ -1,7 +1,7 @@
-"""Failed rows in words: how many by reason, and of each reason one row, with what it says and its image.
+"""Failed rows summarised for people: a count per reason, and one example per reason with its message and image.
 
-The example of a reason is the row of the lowest image id, so that it does not depend on which worker was quicker. One
-a reason is kept in the footers of parts and in manifests: resuming, retries and `status.py` read no rows for it.
+The example is the failed row with the lowest image id, so that it does not depend on which worker was faster. One
+example per reason is kept in part footers and manifests: resume, retries and `status.py` need not read the rows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fgvr.redact import masked, safe
 from fgvr.schemas import Failure, Reason
 
 LONGEST = 300
-"""Letters of a row's words that a message shows."""
+"""The most characters of a row's error message that are shown."""
 LONGEST_PLACE = 80
 SPELLED_OUT = 3
-"""Reasons that a message gives an example of; of the others it counts the rows."""
+"""How many reasons a message illustrates with an example; for the others it gives the count only."""
 
 REMEDIES = {
     Reason.NOT_FOUND: "moved? relative paths in a table begin at the table's folder",
@@ -35,17 +35,17 @@ REMEDIES = {
     Reason.ENGINE_ERROR: "the engine's or server's own log says more",
     Reason.NO_INPUT: "see the failures of the stages before",
 }
-"""What usually helps, by reason."""
+"""What usually helps, per reason."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A failed row.
+    """A failed row, shown as an example.
 
     Attributes:
-        image_id: of its image.
-        detail: its words, without secrets.
-        uri: where the image is, without secrets; "" where that is not known.
+        image_id: id of its image.
+        detail: its error message, without secrets.
+        uri: where the image is, without secrets; "" if not known.
     """
 
     image_id: int
@@ -54,11 +54,11 @@ class Example:
 
     @classmethod
     def of(cls, image_id: int, failure: Failure, uri: str = "") -> Example:
-        """Of a failure that stands in no table yet."""
+        """An example made from a failure that is not in a table yet."""
         return cls(image_id, failure.as_row()["detail"], shown_uri(uri))
 
     def words(self) -> str:
-        """In one line, for people: the image, where its path is not in the words themselves, and the words."""
+        """One line for people: the error message, preceded by the image unless the message contains its path."""
         words = one_line(self.detail, LONGEST) or "it left no words"
         place = _tail(self.uri)
         if place and place in words:
@@ -68,11 +68,11 @@ class Example:
 
 @dataclass
 class Failures:
-    """Failed rows by reason.
+    """Failed rows, grouped by reason.
 
     Attributes:
-        counts: how many.
-        examples: one of each; a reason that an earlier version counted has none.
+        counts: number of rows per reason.
+        examples: one per reason; reasons counted by an earlier version have none.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -80,11 +80,11 @@ class Failures:
 
     @classmethod
     def in_rows(cls, rows: pa.Table, uris: Mapping[int, str] | None = None) -> Failures:
-        """Of a table's rows with `image_id` and `error`; none where it has no errors.
+        """The failures in a table's rows (columns `image_id` and `error`); empty if it has no such columns.
 
         Args:
             rows: the rows.
-            uris: of their images, as far as they are known.
+            uris: URIs of their images, as far as known.
         """
         found = cls()
         if not {"image_id", "error"} <= set(rows.schema.names):
@@ -103,20 +103,20 @@ class Failures:
 
     @classmethod
     def from_json(cls, counts: Mapping[str, int], examples: Mapping[str, Mapping[str, Any]] | None) -> Failures:
-        """As a manifest or a footer has them; those of earlier versions have no examples."""
+        """Failures as stored in a manifest or footer; those written by earlier versions have no examples."""
         return cls(Counter(counts), {reason: Example(**facts) for reason, facts in (examples or {}).items()})
 
     def add(self, other: Failures) -> None:
-        """Those of other rows of the same table."""
+        """Add the failures of other rows of the same table."""
         self.counts.update(other.counts)
         self.examples = earliest([self.examples, other.examples])
 
     def examples_json(self) -> dict[str, dict[str, Any]]:
-        """For a manifest or a footer."""
+        """The examples as stored in a manifest or footer."""
         return {reason: asdict(example) for reason, example in sorted(self.examples.items())}
 
     def lines(self) -> list[str]:
-        """One a reason, most frequent first: `not_found (3), e.g. there is nothing at …`."""
+        """One line per reason, most frequent first: `not_found (3), e.g. there is nothing at …`."""
         return [self._line(reason, self.counts[reason]) for reason in self.ranked()]
 
     def ranked(self) -> list[str]:
@@ -124,7 +124,7 @@ class Failures:
         return sorted((reason for reason, count in self.counts.items() if count), key=lambda r: (-self.counts[r], r))
 
     def in_words(self) -> str:
-        """The same in one sentence's part; of many reasons the rare ones without an example."""
+        """The lines joined into part of a sentence; if there are many reasons, the rare ones have no example."""
         lines = self.lines()
         rare = [line.partition(", e.g. ")[0] for line in lines[SPELLED_OUT:]]
         return "; ".join([*lines[:SPELLED_OUT], *([", ".join(rare)] if rare else [])])
@@ -136,7 +136,7 @@ class Failures:
 
 
 def earliest(examples: Iterable[Mapping[str, Example]]) -> dict[str, Example]:
-    """Of each reason the example with the lowest image id."""
+    """The example with the lowest image id, per reason."""
     found: dict[str, Example] = {}
     for reason, example in (item for some in examples for item in some.items()):
         known = found.get(reason)
@@ -146,42 +146,42 @@ def earliest(examples: Iterable[Mapping[str, Example]]) -> dict[str, Example]:
 
 
 def remedy_of(reason: str) -> str:
-    """What usually helps; "" where only the words can say."""
+    """What usually helps with a reason; "" if only the error message can say."""
     return next((remedy for known, remedy in REMEDIES.items() if known.value == reason), "")
 
 
 def table_place(uri: str) -> str:
-    """Where all failed rows of a table are, for messages."""
+    """Where all failed rows of a table can be found, for messages."""
     return f"table: {uri} (column error)"
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Text for one line of a console, without secrets and terminal commands, cut with `…`."""
+    """Text as one console line, without secrets and terminal control codes; longer text is cut with `…`."""
     plain = " ".join(safe(text).split())
     return plain if len(plain) <= longest else f"{plain[: longest - 1].rstrip()}…"
 
 
 def shown_uri(uri: str) -> str:
-    """Without secrets, of bounded length."""
+    """A URI without secrets, of limited length."""
     return masked(uri[:2000])[:500]
 
 
 def _tail(uri: str) -> str:
-    """The end of a path that tells photos of a folder apart: its last two names."""
+    """The last two names of a path, which are enough to tell photos of a folder apart."""
     place = "/".join(one_line(uri, 500).rstrip("/").split("/")[-2:])
     return place if len(place) <= LONGEST_PLACE else f"…{place[-LONGEST_PLACE + 1 :]}"
 
 
-# How many failed rows a stage puts up with.
+# How many failed rows a stage tolerates.
 
 FEW = 5
 
 
 def allowed_failures(max_error_share: float, rows: int) -> int:
-    """The most rows out of `rows` that may fail under `run.max_error_share`.
+    """The most of `rows` rows that may fail under `run.max_error_share`.
 
-    Of a hundred photos the default share is one photo: a second damaged one would stop the job. So up to a tenth of a
-    small table may fail, five rows at most, unless the share is 0 and nothing may.
+    Of a hundred photos the default share is one photo, so a second damaged photo would stop the job. Therefore up to a
+    tenth of a small table may fail, at most five rows, unless the share is 0 and no row may fail.
     """
     share = int(max_error_share * rows + 1e-9)
     return share if max_error_share == 0 else max(share, min(FEW, rows // 10))

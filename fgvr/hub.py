@@ -1,7 +1,7 @@
-"""Models by their names on the Hugging Face hub: which commit a name means, and its files at that commit.
+"""Models named as on the Hugging Face hub: which commit a name refers to, and the model's files at that commit.
 
-A name means what was published last. So fingerprints hold the commit, and workers, which come later, are asked for that
-commit. Without a network the hub's cache on this machine says what the name meant when it was last fetched.
+A name refers to whatever was published last. So fingerprints hold the commit, and workers, which start later, load
+exactly that commit. Without a network, the local hub cache says which commit the name referred to when last fetched.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from fgvr.errors import UserError
 
 
 class HubError(UserError, OSError):
-    """The hub did not give a model's file; the message is the reason alone, since callers know the config field."""
+    """The hub did not give a model's file; the message holds the reason only, since callers add the config field."""
 
 
 def file_of(name: str, file: str, revision: str | None = None) -> Path:
-    """A small file of a hub model in the hub's local cache, whose parent folder is named by the commit.
+    """A small file of a hub model in the hub's local cache; its parent folder is named after the commit.
 
     Args:
         name: owner/model.
-        file: that every model of the kind has.
-        revision: branch, tag or commit; None: the newest.
+        file: a file that every model of this kind has.
+        revision: branch, tag or commit; None for the newest.
 
     Raises:
-        HubError: no such model, revision or file, or no network and nothing in the cache.
+        HubError: no such model, revision or file; or no network and nothing cached.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -40,12 +40,12 @@ def file_of(name: str, file: str, revision: str | None = None) -> Path:
 
 
 def commit_of(name: str, file: str, revision: str | None = None) -> str:
-    """The commit that a name and revision mean, 40 hex digits; raises HubError as `file_of` does."""
+    """The commit that a name and revision refer to, 40 hex digits; raises HubError as `file_of` does."""
     return file_of(name, file, revision).parent.name
 
 
 def folder_of(name: str, commit: str, patterns: Iterable[str]) -> Path:
-    """The folder with the files of a commit whose names fit `patterns`; raises HubError."""
+    """The folder with those files of a commit that match `patterns`; raises HubError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

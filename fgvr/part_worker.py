@@ -1,4 +1,4 @@
-"""What a row-parallel stage asks of the class that computes its rows."""
+"""The interface that a row-parallel stage expects of the class that computes its rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 
 class WorkerLost(RuntimeError):
-    """The model behind a worker is dead and cannot be used again: the process must be replaced."""
+    """The model behind a worker is dead and cannot recover: the process must be replaced."""
 
 
 REMARKS = "remarks"
@@ -19,16 +19,16 @@ REMARKS = "remarks"
 
 
 def remarks_of(worker: object) -> tuple[str, ...]:
-    """What whoever judges the results of a worker (or its model) must know, so far; "remarks" are optional there.
+    """Notes on a worker (or its model) that a reader of its results must know; the attribute `remarks` is optional.
 
-    Such as a field of requests that a server did not take. Remarks stand in the stage's log, manifest and report.
+    For example, a request field that a server rejected. Remarks appear in the stage's log, manifest and report.
     """
     return tuple(getattr(worker, "remarks", ()))
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A model that a process loads once and that workers of several stages ask, one after the other.
+    """A model that a process loads once and that workers of several stages use, one stage after the other.
 
     A stage's worker is made with it as `backend`, beside its own arguments. An engine that keeps something of what it
     was asked has a method `forget`, which is called before the next stage's worker is made: a table must not depend on
@@ -36,9 +36,9 @@ class Engine:
     behind each part: its process is ended without notice.
 
     Attributes:
-        identity: of two with the same one either will do.
-        load: gives the loaded model; must pickle.
-        lent: whether one stage hands it on to the next: not where loading it is only to connect to a server.
+        identity: two engines with the same identity are interchangeable.
+        load: returns the loaded model; must be picklable.
+        lent: whether one stage hands it on to the next; False if loading it merely means connecting to a server.
     """
 
     identity: str
@@ -47,40 +47,40 @@ class Engine:
 
 
 class PartWorker(Protocol):
-    """Computes one part of the rows after the other; what it needs for that is loaded when it is made."""
+    """Computes the rows of one part after another; it loads what it needs for that in its constructor."""
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """One row of the stage's schema for each row of `rows`; what cannot be computed is a row with `error` set.
+        """One row of the stage's schema per row of `rows`; a row that cannot be computed has `error` set.
 
         Args:
-            rows: columns `image_id` and `uri` of the samples table, and others that the stage asked for.
+            rows: the samples table's columns `image_id` and `uri`, and others that the stage requested.
 
         Raises:
-            WorkerLost: nothing more can be computed in this process; the rows are given to another one.
+            WorkerLost: this process cannot compute anything any more; the rows are given to another one.
         """
         ...
 
 
-# Tokens of a table: their sums, how many rows have none because the server did not state them, and cut answers.
+# Token counts of a table: sums, how many rows lack a count because the server did not state it, and cut-off answers.
 
 UNCOUNTED = "uncounted_rows"
-"""Beside sums of tokens: rows that were answered and have no count. The sums are too low then."""
+"""Beside the token sums: answered rows without a token count. If there are any, the sums are too low."""
 CUT_COLUMN = "cut"
-"""Of answers: whether the limit of tokens ended each."""
+"""Column of answer rows: whether each answer was cut off by the token limit."""
 CUT_ANSWERS = "cut_answers"
-"""Beside sums of tokens: answers that the limit of tokens ended."""
+"""Beside the token sums: the number of answers cut off by the token limit."""
 
 
 def token_totals(rows: pa.Table) -> dict[str, int]:
-    """Sums of the columns `*_tokens`; under `UNCOUNTED` the good rows without a count where there are any.
+    """Sums of the columns `*_tokens`; under `UNCOUNTED` the number of good rows without a count, if there are any.
 
-    Where answers were cut off, their number is there as `CUT_ANSWERS`.
+    If answers were cut off, their number stands under `CUT_ANSWERS`.
     """
     names = [name for name in rows.schema.names if name.endswith("_tokens")]
     totals = {name: int(pc.sum(rows[name]).as_py() or 0) for name in names}
     if CUT_COLUMN in rows.schema.names and (cut := pc.sum(pc.list_flatten(rows[CUT_COLUMN])).as_py()):
         totals[CUT_ANSWERS] = int(cut)
-    stated = [name for name in names if name != "cached_tokens"]  # a server need not have a cache
+    stated = [name for name in names if name != "cached_tokens"]  # not every server has a prefix cache
     if not stated or "error" not in rows.schema.names:
         return totals
     good = rows.filter(pc.is_null(rows["error"]))

@@ -1,7 +1,7 @@
-"""In which precision networks compute, on which device: the one place that decides.
+"""The floating-point precision in which networks compute on each device: decided in this one place.
 
-Losses, features and logits are float32 everywhere; this is about the activations between. bf16 is taken where the
-hardware has it, and float32 elsewhere: CUDA emulates bf16 on older cards, but cuDNN has no bf16 convolution there.
+Losses, features and logits are always float32; this is about the activations in between. They are bf16 where the
+hardware supports it, and float32 elsewhere: CUDA emulates bf16 on older GPUs, but cuDNN has no bf16 convolution there.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ Precision = Literal["bf16", "fp32"]
 
 
 class PrecisionError(UserError, ValueError):
-    """A precision that was asked for, and that the device does not have."""
+    """The config asks for a precision that the device does not support."""
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether a device computes bf16 itself: NVIDIA cards from compute capability 8.0 on, CPUs with instructions."""
+    """Whether a device computes bf16 natively: NVIDIA GPUs from compute capability 8.0 on, CPUs that can."""
     device = torch.device(device)
     if device.type == "cpu":
         there = torch.cpu.get_capabilities()
         return any(there.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     if device.index is None or not torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    with torch.cuda.device(device):  # which the question is about
+    with torch.cuda.device(device):  # is_bf16_supported asks about the current device
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def automatic(device: torch.device | str) -> Precision:
-    """Where nobody chose: bf16 on a card that has it; float32 on a CPU, whose results would else depend on its kind."""
+    """The default: bf16 on a GPU that supports it; float32 on a CPU, or results would depend on the kind of CPU."""
     device = torch.device(device)
     return "bf16" if device.type != "cpu" and has_bf16(device) else "fp32"
 
 
 def of_workers(workers: Workers | TrainWorkers, asked: Literal["auto", "bf16", "fp32"] = "auto") -> Precision:
-    """What a precision means for workers, as it stands in fingerprints: `auto` is bf16 on a GPU, float32 on a CPU.
+    """The precision of a stage's workers as it enters fingerprints: `auto` is bf16 on a GPU, float32 on a CPU.
 
-    So a table that was begun on CPUs is another one than that of GPUs. Of GPUs without bf16 the first worker decides
-    for its table (`cluster.settled`).
+    So a table that was begun on CPUs is not continued on GPUs. If the GPUs do not support bf16, the first worker
+    decides for its table (`cluster.settled`).
     """
     if asked != "auto":
         return asked
@@ -53,9 +53,9 @@ def of_workers(workers: Workers | TrainWorkers, asked: Literal["auto", "bf16", "
 
 
 def held(precision: Precision | None, device: torch.device | str) -> Precision:
-    """The precision that a table was begun in, on one of its workers' devices; None: what is usual there.
+    """The precision that a table was begun in, checked against this worker's device; None: the device's default.
 
-    Raises PrecisionError where this worker's card cannot go on in it.
+    Raises PrecisionError if this worker's GPU does not support it.
     """
     if precision == "bf16" and not has_bf16(device):
         raise PrecisionError(
@@ -66,9 +66,9 @@ def held(precision: Precision | None, device: torch.device | str) -> Precision:
 
 
 def of_training(asked: Literal["auto", "bf16", "fp32"], device: torch.device | str) -> Precision:
-    """What `makd.precision` means on a device.
+    """The precision that `makd.precision` stands for on a device.
 
-    Raises PrecisionError for bf16 on a card without; a CPU without instructions computes it all the same, slowly.
+    Raises PrecisionError for bf16 on a GPU that lacks it; a CPU without the instructions still computes it, slowly.
     """
     device = torch.device(device)
     if asked == "auto":
@@ -81,12 +81,12 @@ def of_training(asked: Literal["auto", "bf16", "fp32"], device: torch.device | s
 
 
 def of_model(trained: Precision | None, device: torch.device | str, begun: Precision | None = None) -> Precision:
-    """In which a trained network computes: as it was trained and validated, where the device can.
+    """The precision in which a trained network predicts: the one it was trained and validated in, if the device can.
 
     Args:
-        trained: as its folder says; None: it is of a version that did not write it.
-        device: where it computes. One without bf16 computes in float32, which is finer.
-        begun: what the devices of the table's workers can, see `held`; None: there is no table.
+        trained: the precision stored in its folder; None if it was written by a version that did not store it.
+        device: where it computes. Without bf16 support it computes in float32, which is more precise.
+        begun: the precision that the table's workers settled on, see `held`; None if there is no table.
     """
     if begun is not None and held(begun, device) == "fp32":
         return "fp32"
@@ -96,5 +96,5 @@ def of_model(trained: Precision | None, device: torch.device | str, begun: Preci
 
 
 def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager[Any]:
-    """The context in which a network computes so."""
+    """The autocast context for this precision."""
     return torch.autocast(torch.device(device).type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,4 +1,4 @@
-"""Work done by threads a little ahead of its consumer: in order, and in bounded memory."""
+"""Prefetch: threads work a little ahead of the consumer, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Result = TypeVar("Result")
 def read_ahead(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int | None = None
 ) -> Iterator[Result]:
-    """`map(work, items)` on threads that never have more than `ahead` results waiting.
+    """Like `map(work, items)`, but on threads that never have more than `ahead` results waiting.
 
     Args:
-        work: called once for each item; its exception is raised where its result would have come.
-        items: taken only as fast as results are consumed.
-        threads: 0 works in the calling thread.
-        ahead: items in work or waiting; default: twice the threads.
+        work: called once per item; its exception is raised in place of its result.
+        items: consumed only as fast as the results are.
+        threads: number of threads; 0 works in the calling thread.
+        ahead: limit for items in work or waiting; default: twice the number of threads.
     """
     if threads <= 0:
         for result in map(work, items):
@@ -42,20 +42,20 @@ def read_ahead(
                 waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
                 liveness.beat()
                 yield result
-        finally:  # the consumer stopped, or the work failed: what has not begun need not begin
+        finally:  # the consumer stopped or the work failed: cancel what has not begun
             for future in waiting:
                 future.cancel()
 
 
 class Ahead(Generic[Result]):
-    """`read_ahead` for a consumer that has other work while nothing is ready: `ready` says so without waiting.
+    """`read_ahead` for a consumer that does other work while nothing is ready: `ready` checks that without blocking.
 
-    Another thread takes the items, since that may take as long as the work on them. To be used as a context manager,
-    which ends both.
+    Items are taken in another thread, since that may take as long as the work on them. Use it as a context manager,
+    which ends both threads.
     """
 
     def __init__(self, work: Callable[[Item], Result], items: Iterable[Item], pool: Executor, *, ahead: int) -> None:
-        """`work` runs on `pool`; never more than `ahead` items are taken and their results not given out."""
+        """`work` runs on `pool`; at most `ahead` items are taken whose results were not yet consumed."""
         self._begun: queue.SimpleQueue[Future[Result] | None] = queue.SimpleQueue()
         self._head: Future[Result] | None = None
         self._free = threading.Semaphore(ahead)
@@ -90,7 +90,7 @@ class Ahead(Generic[Result]):
         return result
 
     def ready(self) -> bool:
-        """Whether `next` will not wait: the next result is there, or the end is."""
+        """Whether `next` will not block: the next result has arrived, or the end has."""
         if self._head is None and not self._ended:
             try:
                 self._taken(self._begun.get_nowait())
@@ -115,7 +115,7 @@ class Ahead(Generic[Result]):
                 self._begun.put(begun[-1])
             for future in begun if self._stopped else []:
                 future.cancel()
-        except BaseException as error:  # raised where the item would have come
+        except BaseException as error:  # raised in place of the item
             failed: Future[Result] = Future()
             failed.set_exception(error)
             self._begun.put(failed)

@@ -1,4 +1,4 @@
-"""Text for consoles, logs, reports and MLflow: without secrets, and without characters that command a terminal."""
+"""Masking of secrets and of terminal control characters in text for consoles, logs, reports and MLflow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Final
 __all__ = ["MASK", "keep_secret", "masked", "masked_tree", "masked_value", "masked_words", "printable", "safe"]
 
 
-# By which forms secrets are told from names: what tools, clouds and servers write them like.
+# The patterns that tell secrets from names: how tools, clouds and servers write their secrets.
 #
-# What a person's photos show is called like secrets, too (Asian_paradise_flycatcher, Token_ring, SK-100234-BLACK-XL),
-# so that no word alone is one. A secret has a form that its maker gives it (exact letters, exact length), or stands
-# in a place where only secrets stand: a URL's user and query, a header, the value of a field that is called so.
+# Ordinary names can look like secrets (Asian_paradise_flycatcher, Token_ring, SK-100234-BLACK-XL), so a word alone is
+# never taken for one. A secret either has the format that its issuer gives it (exact characters, exact length), or
+# stands where only secrets stand: a URL's user part and query, a header, the value of a field with a secret's name.
 #
-# Forms of keys: GitHub's, GitLab's, Slack's, Stripe's and AWS's documentation of their tokens; RFC 7519 for JWT, RFC
+# Sources of the key formats: the token documentation of GitHub, GitLab, Slack, Stripe and AWS; RFC 7519 for JWT, RFC
 # 7468 for PEM, RFC 3986 for URLs.
 
 MASK: Final = "***"
@@ -29,7 +29,7 @@ _OF_KEYS: Final = frozenset(
         *("hmac", "jwt"),
     )
 )
-"""`<word>_key` is secret, as `sort_key`, `class_key` and `public_key` are not."""
+"""A field named `<word>_key` is secret, unlike `sort_key`, `class_key` and `public_key`."""
 _OF_TOKENS: Final = frozenset(
     (
         *("eos", "bos", "pad", "unk", "sep", "cls", "mask", "image", "img", "video", "audio", "stop", "start"),
@@ -37,7 +37,7 @@ _OF_TOKENS: Final = frozenset(
         *("boi", "eoi"),
     )
 )
-"""`<word>_token` is a model's, and no secret."""
+"""A field named `<word>_token` belongs to a model and is not secret."""
 _ALWAYS: Final = frozenset(
     (
         *("password", "passwd", "passphrase", "passcode", "secret", "credential", "credentials", "token"),
@@ -79,29 +79,29 @@ def _digit_and_letter(text: str) -> bool:
 
 
 def _looks_random(text: str) -> bool:
-    """Whether some part without `-` and `_` is as no name is: ten letters and digits or more, and both.
+    """Whether some part between `-` and `_` looks random: at least ten letters and digits, with both among them.
 
-    `sk-live-rock-2023-albumcover` is a product: its digits are a word of their own.
+    `sk-live-rock-2023-albumcover` is a product name: its digits form a word of their own.
     """
     return any(len(part) >= 10 and _digit_and_letter(part) for part in re.split(r"[-_.]", text))
 
 
 def _changes_often(text: str) -> bool:
-    """Whether small letters, capitals and digits follow one another as by chance, and not as in InternVL3Finetuned2025.
+    """Whether lower case, upper case and digits alternate as in random text, and not as in InternVL3Finetuned2025.
 
-    By chance, half of two neighbours of 62 characters are of different kinds; where words meet, a fifth.
+    In random text, half of all neighbouring characters differ in kind; in names made of words, about a fifth.
     """
     kinds = [char.isdigit() + 2 * char.isupper() for char in text]
     return sum(a != b for a, b in pairwise(kinds)) > 0.36 * (len(kinds) - 1)
 
 
-# Every repetition has a bound where a match may begin at any place: without, a stranger's long text takes hours.
+# Every repetition is bounded if a match may begin anywhere: otherwise a stranger's long text could take hours.
 _START, _END = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
 _SURE: Final = re.compile(
     "|".join(
         (
             rf"{_START}AKIA[A-Z0-9]{{16}}{_END}",
-            rf"{_START}ASIA(?=[A-Z]{{0,15}}[0-9])[A-Z0-9]{{16}}{_END}",  # 16 letters alone may be a name in capitals
+            rf"{_START}ASIA(?=[A-Z]{{0,15}}[0-9])[A-Z0-9]{{16}}{_END}",  # 16 letters alone may be a name
             rf"{_START}github_pat_[A-Za-z0-9_]{{20,255}}",
             rf"{_START}gh[pousr]_[A-Za-z0-9]{{20,255}}{_END}",
             rf"{_START}gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{20,255}}(?:\.\d\d\.\w{{7,12}})?",
@@ -118,7 +118,7 @@ _SURE: Final = re.compile(
             rf"{_START}do[opr]_v1_[0-9a-f]{{64}}{_END}",
             rf"{_START}(?:gsk_|r8_|xai-|pplx-)(?=[A-Za-z]{{0,250}}\d)[A-Za-z0-9]{{32,250}}{_END}",
             rf"{_START}(?:nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
-            # Telegram's bots, and addresses at which whoever knows them may write.
+            # Telegram bots, and webhook addresses: whoever knows one may write there.
             r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}(?![\w-])",
             r"(?<=hooks\.slack\.com/)(?:services|workflows)/[A-Za-z0-9/]{20,200}",
             r"(?<=/api/webhooks/)\d{15,20}/[A-Za-z0-9_-]{20,100}",
@@ -140,8 +140,8 @@ _PEM: Final = re.compile(
     re.DOTALL,
 )
 
-# scheme://user:password@host. After a colon the password may hold / and @, unless it is a port that follows: the last
-# @ counts that has a host behind it, else the last before the path.
+# scheme://user:password@host. After a colon the password may hold / and @, unless what follows is a port: the last @
+# followed by a host counts, else the last @ before the path.
 _USER: Final = re.compile(
     r"""(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)"""
     r"""(?:[^\s/@:'"<>]{0,200}:(?!\d{1,5}(?:/|\s|$))"""
@@ -149,7 +149,7 @@ _USER: Final = re.compile(
     r"""|[^\s/?#'"<>]{1,500}@)""",
     re.IGNORECASE,
 )
-# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and whatever is called a key or a token.
+# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and any parameter named key or token.
 _QUERY: Final = re.compile(r"""([?&;])([\w.%-]{1,60})=(?!\*\*\*)([^&\s'"#<>]{1,4000})""")
 _OF_QUERIES: Final = frozenset(
     (
@@ -184,7 +184,7 @@ _NAMED_HEADER: Final = re.compile(
 
 
 _BEARER: Final = re.compile(r"(?<![\w-])([Bb]earer )(?=[\w~+/.-]{16})([\w~+/.-]{16,4000}={0,2})")
-# An entry of a netrc, and what curl takes.
+# An entry of a netrc file, and curl's user option.
 _LOGIN: Final = re.compile(
     r"""(\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"""
     r"""|(?<!\S)(?:-u|--user)[ \t=]{1,9}["']?[^\s:'"/]{1,200}:)(?!\*\*\*)[^\s'"]{1,400}"""
@@ -196,7 +196,7 @@ _COOKIE: Final = re.compile(
 
 
 def mask_forms(text: str) -> str:
-    """Data (a name, a path, a URL, a value of a config) without what has the form of a secret."""
+    """Data (a name, a path, a URL, a config value) with everything masked that has the format of a secret."""
     text = _PEM.sub(rf"-----BEGIN \1-----{MASK}", text)
     text = _USER.sub(rf"\1{MASK}@", text)
     text = _QUERY.sub(_without_query_secret, text)
@@ -206,7 +206,7 @@ def mask_forms(text: str) -> str:
 
 
 def mask_places(text: str) -> str:
-    """Messages, logs and command lines: also without what stands where a secret stands, by its header or its name."""
+    """Messages, logs and command lines: also masks what stands in a secret's place, by its header or field name."""
     text = _HEADER.sub(_without_credentials, text)
     text = _COOKIE.sub(rf"\1{MASK}", _NAMED_HEADER.sub(rf"\1{MASK}", text))
     text = _LOGIN.sub(rf"\1{MASK}", text)
@@ -216,7 +216,7 @@ def mask_places(text: str) -> str:
         if name.start() < at or not is_secret_name(name["name"]):
             continue
         form = _QUOTED if name["open"] else _BARE
-        if text[max(name.start() - 1, 0)] == "/":  # a folder called token=1, as partitions are
+        if text[max(name.start() - 1, 0)] == "/":  # a partition folder, e.g. token=1
             form = _PART
         value = form.match(text, name.end())
         if value is not None and not value[0].startswith(MASK) and _is_secret(text, name, value):
@@ -242,30 +242,30 @@ def _without_credentials(found: re.Match[str]) -> str:
 
 
 def _is_secret(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
-    """Whether a value is one, by how it stands behind its secret name: prose has colons, too."""
+    """Whether the value behind a secret's name is really one, judged by how it stands there: prose has colons too."""
     if ":" not in name["sep"] or name["quote"] or name["open"] or name["sep"].strip() == ":=":
         return True
     if text[max(name.start() - 40, 0) : name.start()].rstrip(" \t\n\"'\\").endswith(("{", ",", "[")):
-        return True  # an entry of JSON, of flow YAML, or of what Python prints of a mapping
+        return True  # an entry of JSON, flow YAML or a printed Python dict
     words, said = _WORDS.findall(name["name"]), value[0]
     if words[-1].lower() in _PASSWORDS or words[-1].lower().endswith("password"):
         return said.lower() not in _PROSE
-    if len(words) == 1:  # "Secret: a novel", "Token: ring" name things
+    if len(words) == 1:  # "Secret: a novel" and "Token: ring" are titles
         return len(said) >= 6 and _digit_and_letter(said[:200])
     prose = said.isalpha() and re.match(r" [a-z]{2,}", text[value.end() : value.end() + 20]) is not None
     return said.lower() not in _PROSE and not prose
 
 
-# Text for consoles, logs, reports and MLflow: without secrets, and without characters that command a terminal.
+# Masking for consoles, logs, reports and MLflow.
 #
 # Labels and answers come from a model, file names from strangers, and addresses may carry passwords or signatures.
-# What shows such text to people, or keeps it where more people read than those who started the run, lets it pass
-# here.
+# Text that is shown to people, or kept where more people read than those who started the run, must pass through
+# these functions.
 
 SHORTEST_SECRET = 8
-"""Values of secret variables that are shorter (`testing`) are words of other texts, too, and are left alone."""
+"""Values of secret variables shorter than this (`testing`) also occur as ordinary words and are not masked."""
 PLAIN_WORD = 20
-"""So many small letters and nothing else (`password`, `changeme`) are a secret only where they stand alone."""
+"""Up to this length, a value of lower-case letters only (`password`, `changeme`) is masked only as a whole word."""
 
 _GIVEN: set[str] = set()
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -273,23 +273,23 @@ _VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE)$
 
 
 def keep_secret(value: str) -> None:
-    """From now on `masked` replaces this value in this process, wherever it stands."""
+    """From now on `masked` replaces this value wherever it occurs, in this process."""
     if len(value) >= SHORTEST_SECRET:
         _GIVEN.add(value)
 
 
 def masked(text: str) -> str:
-    """A message with `***` for secrets.
+    """A message with `***` in place of secrets.
 
-    That is what `masked_value` masks, and what stands in a secret's place: headers, and values that are called keys,
-    tokens or passwords.
+    This masks what `masked_value` masks, and also what stands in a secret's place: headers, and values of fields
+    called key, token or password.
     """
     return mask_places(masked_value(text))
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
-    """A command line's words, each `masked`; one behind a flag with a secret's name (`--hf-token x`) goes whole."""
-    flags = ["", *words][:-1]  # what stands before each
+    """The words of a command line, each `masked`; the value after a secret flag (`--hf-token x`) is masked entirely."""
+    flags = ["", *words][:-1]  # the word before each word
     return [
         MASK
         if before.startswith("--") and "=" not in before and word and is_secret_name(before) and word[:2] != "--"
@@ -299,9 +299,9 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def masked_value(text: str) -> str:
-    """Data (a name, a path, a value of a config) with `***` for secrets, and otherwise as it is.
+    """Data (a name, a path, a config value) with `***` in place of secrets, and otherwise unchanged.
 
-    That is: passwords and signatures in URLs, keys whose form is known, and the values of environment variables whose
+    Masks passwords and signatures in URLs, keys of known formats, and the values of environment variables whose
     name ends in KEY, TOKEN, SECRET or PASSWORD.
     """
     for value in _known_secrets():
@@ -315,7 +315,7 @@ def masked_value(text: str) -> str:
 
 
 def masked_tree(value: Any, name: str = "") -> Any:
-    """`masked_value` of all texts of nested mappings and lists; what stands under the name of a secret goes whole."""
+    """`masked_value` of all texts in nested mappings and lists; a value under a secret's name is masked entirely."""
     if isinstance(value, Mapping):
         return {key: masked_tree(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -326,18 +326,18 @@ def masked_tree(value: Any, name: str = "") -> Any:
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: colours are dropped, other control and direction characters become `�`; lines stay."""
+    """`text` made safe for a terminal: colours are dropped, other control characters become `�`; line breaks stay."""
     plain = _COLOUR.sub("", text)
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in plain)
 
 
 def safe(text: str) -> str:
-    """`masked` and `printable`."""
+    """`masked` and then `printable`."""
     return printable(masked(text))
 
 
 def _known_secrets() -> list[str]:
-    """Longest first: a secret may begin with another one. A variable may also name the file that holds its secret."""
+    """Longest first: one secret may begin with another. A variable may also name the file that holds its secret."""
     named = {
         value
         for name, value in os.environ.items()

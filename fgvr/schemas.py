@@ -1,6 +1,6 @@
-"""Arrow schemas of the tables through which stages talk. A failed row is a row: its `error` says why.
+"""Arrow schemas of the tables through which stages communicate. A failed row is still a row; its `error` says why.
 
-Change a schema's meaning and `SCHEMA_VERSION` must rise: it is part of every fingerprint.
+When a schema changes its meaning, raise `SCHEMA_VERSION`: it is part of every fingerprint.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ SCHEMA_VERSION = 2
 
 
 class Reason(StrEnum):
-    """Why a row failed; the report counts by these."""
+    """Why a row failed; the report counts rows per reason."""
 
-    NOT_FOUND = "not_found"  # nothing at the URI
+    NOT_FOUND = "not_found"  # no file at the URI
     UNREADABLE = "unreadable"  # permission, network, a directory where a file should be
     NOT_ALLOWED = "not_allowed"  # ingest.limits.web or allowed_roots forbids the host, its address or the place
     EMPTY_FILE = "empty_file"  # zero bytes
     TOO_MANY_BYTES = "too_many_bytes"  # above the byte limit, not read
     TOO_MANY_PIXELS = "too_many_pixels"  # above the pixel limit (a decompression bomb), not decoded
     CORRUPT = "corrupt"  # an image format, but truncated or damaged
-    NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
-    WRONG_SIZE = "wrong_size"  # boxes were drawn on an image of another size
+    NOT_AN_IMAGE = "not_an_image"  # not an image format that Pillow knows
+    WRONG_SIZE = "wrong_size"  # the boxes were drawn on an image of another size
     REFUSED = "refused"  # the model answered that it cannot or will not say
-    EMPTY_ANSWER = "empty_answer"  # no name in the answer, or it was cut off before one
-    NOTHING_THERE = "nothing_there"  # the model answered that the photo shows no such thing
-    OTHER_LANGUAGE = "other_language"  # the model answered with a statement in a language that is not read
-    NO_LABEL_MASS = "no_label_mass"  # neither yes nor no, or a class name, had a measurable probability
+    EMPTY_ANSWER = "empty_answer"  # no name in the answer, or it was cut off before the name
+    NOTHING_THERE = "nothing_there"  # the model answered that the photo shows nothing of the kind
+    OTHER_LANGUAGE = "other_language"  # the model answered in a language that is not parsed
+    NO_LABEL_MASS = "no_label_mass"  # no measurable probability on yes or no, or on any class name
     REQUEST_REJECTED = "request_rejected"  # the engine did not take the request (too long, not supported)
     ENGINE_ERROR = "engine_error"  # the engine or server failed on this request, after retries
     NO_INPUT = "no_input"  # an earlier stage failed on this row
@@ -39,13 +39,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed row's reason code and a detail for people; `as_row` is what the `error` column holds."""
+    """A failed row's reason code and a detail for people; `as_row` gives the value of the `error` column."""
 
     reason: Reason
     detail: str
 
     def as_row(self) -> dict[str, str]:
-        """The value of the `error` column; details are cut, since a hostile file can make them long, and masked."""
+        """The value of the `error` column; details are masked, and cut since a hostile file can make them long."""
         return {"reason": self.reason.value, "detail": masked(self.detail[:2000])[:500]}
 
 
@@ -55,10 +55,10 @@ ERROR = pa.field("error", pa.struct([("reason", pa.string()), ("detail", pa.stri
 SAMPLES = pa.schema(
     [
         IMAGE_ID,  # dense, 0..n-1 in the order of the sorted URIs: an array index and the FAISS id
-        # absolute path or URL, bytes that are not UTF-8 percent-encoded; or a place in a file (fgvr.images.places)
+        # absolute path or URL, non-UTF-8 bytes percent-encoded; or a place in a file (fgvr.images.places)
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),  # "train" where the source names none
-        ("class_id", pa.int32()),  # true class; null where unknown
+        pa.field("split", pa.string(), nullable=False),  # "train" if the source names none
+        ("class_id", pa.int32()),  # true class; null if unknown
         ("class_name", pa.string()),  # its name
         ("metadata", pa.string()),  # other columns of the source as a JSON object
     ]
@@ -67,11 +67,11 @@ SAMPLES = pa.schema(
 ANSWERS = pa.schema(
     [
         IMAGE_ID,
-        ("texts", pa.list_(pa.string())),  # every answer as the model gave it, kept for ever; null where it gave none
-        # whether the limit of tokens ended each; null where that is not known: tables of before the column have none
+        ("texts", pa.list_(pa.string())),  # every answer as the model gave it, never changed; null if it gave none
+        # whether each answer was cut off by the token limit; null if not known: older tables lack the column
         ("cut", pa.list_(pa.bool_())),
         ("logprobs", pa.list_(pa.float32())),  # mean log-probability of each answer's tokens, nats
-        ("prompt_tokens", pa.int32()),  # of all answers, image tokens included
+        ("prompt_tokens", pa.int32()),  # over all answers, image tokens included
         ("output_tokens", pa.int32()),
         ERROR,
     ]
@@ -80,14 +80,14 @@ ANSWERS = pa.schema(
 LABELS = pa.schema(
     [
         IMAGE_ID,
-        ("raw", pa.string()),  # the answer that gave the label
+        ("raw", pa.string()),  # the answer from which the label was taken
         ("label", pa.string()),  # canonical name in the label space, the heaviest candidate; null when the row failed
         ("label_id", pa.int32()),  # its index in label_space.json
         (
             "candidate_ids",
             pa.list_(pa.int32()),
         ),  # all names that the model gave, heaviest first: the label is the first
-        ("candidate_weights", pa.list_(pa.float32())),  # their shares of the answers, sum 1
+        ("candidate_weights", pa.list_(pa.float32())),  # their shares of the answers; sum to 1
         ("logprob", pa.float32()),  # of `raw`
         ("prompt_tokens", pa.int32()),  # as in ANSWERS
         ("output_tokens", pa.int32()),
@@ -97,13 +97,13 @@ LABELS = pa.schema(
 
 
 def embeddings(dim: int) -> pa.Schema:
-    """L2-normalised vectors as little-endian fp16 bytes, `dim` of them a row; null when the row failed."""
+    """L2-normalised vectors as little-endian fp16 bytes, `dim` values per row; null when the row failed."""
     fields = [IMAGE_ID, pa.field("vector", pa.binary(2 * dim)), ERROR]
     return pa.schema(fields, metadata={"dim": str(dim), "dtype": "float16"})
 
 
 def texts(dim: int) -> pa.Schema:
-    """Texts of a vocabulary or a caption database with their L2-normalised vectors, as in `embeddings`."""
+    """Texts of a vocabulary or a caption database, with their L2-normalised vectors as in `embeddings`."""
     fields = [
         pa.field("text_id", pa.int64(), nullable=False),  # dense
         pa.field("text", pa.string(), nullable=False),
@@ -115,7 +115,7 @@ def texts(dim: int) -> pa.Schema:
 NEIGHBOURS = pa.schema(
     [
         IMAGE_ID,
-        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, the image itself or its first copy at the front
+        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, starting with the image itself or its first copy
         ("neighbour_scores", pa.list_(pa.float32())),  # cosine similarities
         ERROR,
     ]
@@ -124,18 +124,18 @@ NEIGHBOURS = pa.schema(
 DUPLICATES = pa.schema(
     [
         IMAGE_ID,
-        pa.field("photo_id", pa.int64(), nullable=False),  # image of its group that the MLLM is asked about
-        ("similarity", pa.float32()),  # cosine to that one; 1 for itself
+        pa.field("photo_id", pa.int64(), nullable=False),  # the one image of its duplicate group that the MLLM labels
+        ("similarity", pa.float32()),  # cosine similarity to that image; 1 for itself
     ]
 )
 
 CANDIDATES = pa.schema(
     [
         IMAGE_ID,
-        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, the image itself at the front
+        ("neighbour_ids", pa.list_(pa.int64())),  # nearest first, starting with the image itself
         ("neighbour_scores", pa.list_(pa.float32())),  # cosine similarities
         ("label_ids", pa.list_(pa.int32())),  # distinct labels of the neighbours
-        ("weights", pa.list_(pa.float32())),  # initial weights, sum 1
+        ("weights", pa.list_(pa.float32())),  # initial weights; sum to 1
     ]
 )
 
@@ -143,7 +143,7 @@ DISAMBIGUATED = pa.schema(
     [
         IMAGE_ID,
         ("label_ids", pa.list_(pa.int32())),  # the candidate set
-        ("weights", pa.list_(pa.float32())),  # its weights after training, sum 1
+        ("weights", pa.list_(pa.float32())),  # its weights after training; sum to 1
         ("label_id", pa.int32()),  # the heaviest candidate
     ]
 )
@@ -159,12 +159,12 @@ QUESTIONS = pa.schema(
 
 
 def aspects(questions: int) -> pa.Schema:
-    """Probabilities of "yes" for all `questions` of an image, in `question_id` order; null when the row failed."""
-    vector = pa.list_(pa.float32())  # Parquet cannot give null rows of a fixed-size list back (Arrow 25)
+    """Probabilities of "yes" for all `questions` about an image, in `question_id` order; null when the row failed."""
+    vector = pa.list_(pa.float32())  # Parquet cannot restore null rows of a fixed-size list (Arrow 25)
     fields = [
         IMAGE_ID,
         ("p_yes", vector),  # softmax over the (Yes, No) log-probabilities of the first reply token
-        ("label_mass", vector),  # p(Yes) + p(No): far below 1 means the model wanted to say something else
+        ("label_mass", vector),  # p(Yes) + p(No): far below 1 if the model wanted to say something else
         ("prompt_tokens", pa.int32()),  # over all questions
         ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
         ERROR,
@@ -173,7 +173,7 @@ def aspects(questions: int) -> pa.Schema:
 
 
 def class_scores(classes: int) -> pa.Schema:
-    """Scores of all `classes` of an image as the MLLM's answer, in the order of the student's classes."""
+    """Scores of all `classes` as the MLLM's answer about an image, in the order of the student's classes."""
     fields = [
         IMAGE_ID,
         ("scores", pa.list_(pa.float32())),  # mean log-probability of the name's tokens, nats; null when the row failed
@@ -185,17 +185,17 @@ def class_scores(classes: int) -> pa.Schema:
 
 
 def looks(questions: int) -> pa.Schema:
-    """What the model said about an image in one pass: a row of `ANSWERS`, one of `aspects`, null where not asked."""
+    """What the model said about an image in one pass: a row of `ANSWERS` and one of `aspects`; null if not asked."""
     answer, aspect = (pa.struct([f for f in part if f.name != "image_id"]) for part in (ANSWERS, aspects(questions)))
-    return pa.schema([IMAGE_ID, ("answer", answer), ("aspects", aspect), ERROR])  # error: of either part
+    return pa.schema([IMAGE_ID, ("answer", answer), ("aspects", aspect), ERROR])  # error: from either part
 
 
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,
-        ("label_id", pa.int32()),  # class target, index in the student's label list; null when the row failed
-        ("held_out", pa.bool_()),  # validated on instead of trained on
-        ("aspects", pa.bool_()),  # p(yes) was there; without it only the class was learned
+        ("label_id", pa.int32()),  # class target: index in the student's label list; null when the row failed
+        ("held_out", pa.bool_()),  # used for validation, not for training
+        ("aspects", pa.bool_()),  # p(yes) was available; otherwise only the class was learned
         ERROR,
     ]
 )
@@ -209,7 +209,7 @@ PREDICTIONS = pa.schema(
         ("top_labels", pa.list_(pa.string())),  # up to five, best first
         ("top_scores", pa.list_(pa.float32())),
         ("abstained", pa.bool_()),  # score below the configured threshold
-        ("p_yes", pa.list_(pa.float32())),  # the student's aspect outputs; null for models without
+        ("p_yes", pa.list_(pa.float32())),  # the student's aspect outputs; null for models without them
         ERROR,
     ]
 )
@@ -217,9 +217,9 @@ PREDICTIONS = pa.schema(
 DETECTOR_TARGETS = pa.schema(
     [
         IMAGE_ID,
-        ("objects", pa.int32()),  # boxes that were learned; null when the row failed
-        ("crowds", pa.int32()),  # boxes around crowds, which are not learned
-        ("aspects", pa.bool_()),  # p(yes) was there; without it only the boxes were learned
+        ("objects", pa.int32()),  # boxes that were trained on; null when the row failed
+        ("crowds", pa.int32()),  # boxes around crowds, which are not trained on
+        ("aspects", pa.bool_()),  # p(yes) was available; otherwise only the boxes were learned
         ERROR,
     ]
 )
@@ -230,7 +230,7 @@ DETECTIONS = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float32()))),  # (left, top, right, bottom) in pixels; null when the row failed
         ("label_ids", pa.list_(pa.int32())),  # index in the model's list of categories
         ("labels", pa.list_(pa.string())),  # their names
-        ("scores", pa.list_(pa.float32())),  # falling
+        ("scores", pa.list_(pa.float32())),  # descending
         ERROR,
     ]
 )

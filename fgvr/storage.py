@@ -1,8 +1,8 @@
-"""Files on local disks and object stores, addressed alike: paths, `file://`, `s3://` and whatever else fsspec knows.
+"""Files on local disks and in object stores under one interface: paths, `file://`, `s3://` and what else fsspec knows.
 
-Object stores have no rename, and a PUT is atomic there; on a local disk a rename is atomic and a write is not.
-`write_bytes` hides the difference: a reader sees the whole new file or none of it. That holds for a machine that loses
-its power, too: a renamed file whose bytes the system had not written yet would be there, and empty.
+Object stores have no rename, but a PUT is atomic; on a local disk a rename is atomic, but a write is not.
+`write_bytes` hides the difference: a reader sees the whole new file or none of it. It also syncs the bytes to disk
+first: otherwise a power loss could leave a file that was renamed but is empty.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
 
-# What object stores say of a file's version, by the names that fsspec's implementations give it.
+# The fields in which object stores state a file's version, as fsspec's implementations name them.
 CHANGE_MARKS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What disks without hard links answer (exFAT, some network drives)."""
+"""Errors of disks that do not support hard links (exFAT, some network drives)."""
 
 FILE = "file://"
 _KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
 _CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
-"""Protocols of fsspec that lead to the store of the environment's credentials, and to no host that the URI names."""
+"""fsspec protocols that use the environment's credentials and endpoint, and no host named in the URI."""
 
 
 def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path inside it.
 
-    Credentials and endpoints come from the environment as for every AWS tool (`AWS_ACCESS_KEY_ID`,
-    `AWS_ENDPOINT_URL` …), so that they never stand in a config.
+    Credentials and endpoints come from the environment, as for every AWS tool (`AWS_ACCESS_KEY_ID`,
+    `AWS_ENDPOINT_URL` …), so that they never have to be written in a config.
     """
-    if is_local(uri):  # not through url_to_fs, to which "::" in a name is a chain of file systems
+    if is_local(uri):  # not through url_to_fs, which takes "::" in a name for a chain of file systems
         return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
     text = small_scheme(uri)
-    # Others write to the same folders: a listing from a while ago hides their files, and shows what is gone.
+    # Other processes write to the same folders: an old listing lacks new files, and shows removed ones.
     fresh = {} if "::" in text and not is_object_store(text) else {"use_listings_cache": False}
-    if is_object_store(text):  # "::" is a part of the key
+    if is_object_store(text):  # "::" is part of the key
         kind = fsspec.get_filesystem_class(text.partition("://")[0])
         given = {**kind._get_kwargs_from_urls(text), **fresh, **patient(text)}
         return fsspec.filesystem(text.partition("://")[0], **given), str(kind._strip_protocol(text))
@@ -67,7 +67,7 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def small_scheme(uri: str | Path) -> str:
-    """`uri` with its scheme in small letters, as it counts (RFC 3986, 3.1): s3:// for S3://."""
+    """`uri` with its scheme in lower case, since schemes ignore case (RFC 3986, 3.1): s3:// for S3://."""
     text = str(uri)
     scheme, separator, rest = text.partition("://")
     return f"{scheme.lower()}://{rest}" if separator else text
@@ -80,18 +80,18 @@ def is_local(uri: str | Path) -> bool:
 
 
 def is_object_store(uri: str | Path) -> bool:
-    """Whether `uri` leads to an object store, where "::" belongs to the key (`s3://bucket/a::b.jpg`).
+    """Whether `uri` is in an object store, where "::" belongs to the key (`s3://bucket/a::b.jpg`).
 
-    What looks like one of fsspec's chains (`simplecache::http://…`, `s3://bucket/x::http://…`) could lead anywhere.
+    What looks like an fsspec chain (`simplecache::http://…`, `s3://bucket/x::http://…`) could lead to any host.
     """
     protocol, separator, rest = str(uri).partition("://")
     return bool(separator) and protocol.lower() in OBJECT_STORES and _CHAIN.search(rest) is None
 
 
 def local_path(uri: str | Path) -> Path:
-    """The path of a local `uri`: a plain path literally, `file://` with percent-encoded bytes decoded.
+    """The path of a local `uri`: a plain path is taken literally, in `file://` percent-encoded bytes are decoded.
 
-    So a name that is not UTF-8 has a URI too: file:///photos/caf%E9.jpg. Raises ValueError for a remote `uri`.
+    So names that are not UTF-8 have a URI too: file:///photos/caf%E9.jpg. Raises ValueError for a remote `uri`.
     """
     text = str(uri)
     if not is_local(uri):
@@ -102,7 +102,7 @@ def local_path(uri: str | Path) -> Path:
 
 
 def file_uri(path: Path) -> str:
-    """The absolute path itself as text or, where it is not UTF-8, a `file://` URI with those bytes percent-encoded."""
+    """The absolute path as text or, if it is not UTF-8, as a `file://` URI with those bytes percent-encoded."""
     try:
         text = str(path.absolute())
         text.encode()
@@ -112,21 +112,21 @@ def file_uri(path: Path) -> str:
 
 
 class NotRegular(OSError):
-    """Not a regular file, or one of the kernel's: reading it could wait for ever, or do something."""
+    """Not a regular file, or one of the kernel's: reading it could block for ever, or have side effects."""
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A local file for reading, without a buffer; never opens a pipe, a socket or a device, and never waits.
+    """Open a local file for reading, unbuffered; never opens a pipe, socket or device, and never blocks.
 
-    Files below /proc and /sys, and below /dev but for shared memory, are the kernel's, and some that call themselves
-    regular wait for events. Links are followed. Raises FileNotFoundError, and OSError for what may not be read.
+    Files below /proc and /sys, and below /dev except shared memory, belong to the kernel; some of them are marked as
+    regular but block until an event. Links are followed. Raises FileNotFoundError, or OSError if it cannot be read.
     """
     facts = path.stat()
     real = os.path.realpath(path)
     if not stat.S_ISREG(facts.st_mode) or _KERNEL.match(real):
         kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
         raise NotRegular(f"{path} is {kind}")
-    # It may be exchanged between the look and the opening, which must not wait then either.
+    # The file may be replaced between the check and the opening, which must not block then either.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -140,15 +140,15 @@ def join(uri: str | Path, *parts: str) -> str:
 
 
 def absolute(uri: str | Path) -> str:
-    """A local path made absolute (workers have other working directories); a remote one unchanged."""
+    """A local path made absolute, since workers have other working directories; a remote one unchanged."""
     return str(local_path(uri).expanduser().absolute()) if is_local(uri) else small_scheme(uri).rstrip("/")
 
 
 def canonical(uri: str | Path) -> str:
-    """The place that a URI means, however it is spelled: for fingerprints.
+    """The place that a URI refers to, however it is spelled: for fingerprints.
 
-    A local one against the working directory, with its links followed: a link that leads elsewhere now is another
-    place. Of a remote one the key as it is, without the slashes at its end.
+    A local path is made absolute and its links are followed: if a link leads elsewhere now, it is another place. A
+    remote key is kept as it is, without trailing slashes.
     """
     if not is_local(uri):
         return absolute(uri)
@@ -156,30 +156,30 @@ def canonical(uri: str | Path) -> str:
 
 
 def exists(uri: str | Path) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     fs, path = resolve(uri)
     return bool(fs.exists(path))
 
 
 def read_bytes(uri: str | Path, start: int | None = None, end: int | None = None) -> bytes:
-    """The whole file, or its bytes from `start` to before `end` (those that there are); raises FileNotFoundError."""
+    """The whole file, or its bytes [start, end) as far as they exist; raises FileNotFoundError."""
     fs, path = resolve(uri)
     return bytes(fs.cat_file(path, start=start, end=end))
 
 
 class TooSlow(OSError):
-    """A store did not give a file's bytes in the time that there was."""
+    """A store did not deliver a file's bytes within the time limit."""
 
 
 def cat_within(
     fs: fsspec.AbstractFileSystem, path: str, start: int | None, end: int | None, seconds: float = math.inf
 ) -> bytes:
-    """As `fs.cat_file`, in so many seconds at most, all tries included, and in less where it could be taken for a hang.
+    """As `fs.cat_file`, with a time limit over all retries; the limit is lower if waiting could be taken for a stall.
 
-    For images: one of them may fail. What all rows need is read by `read_bytes`, which waits as long as tries last.
+    For images, since a single one may fail. Files that all rows need are read by `read_bytes`, with all its retries.
 
     Raises:
-        TooSlow: that time is over. A store's library waits for each piece, and a piece may be a byte.
+    TooSlow: the time is over. A store's library has a timeout per chunk only, and a chunk may be one byte.
     """
     seconds = liveness.longest_wait(seconds)
     if math.isinf(seconds) or not getattr(fs, "async_impl", False):
@@ -194,7 +194,7 @@ def cat_within(
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
-    """Write a whole file atomically, its folders included; replaces what was there."""
+    """Write a whole file atomically and make its folders; replaces an existing file."""
     if is_local(uri):
         target = local_path(uri)
         with _beside(target, data) as whole:
@@ -205,11 +205,11 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
 
 def create_bytes(uri: str | Path, data: bytes) -> bool:
-    """Write a whole file where none is, its folders included; False where one is there, or another was quicker.
+    """Create a file with all its bytes and make its folders; False if the file exists or another writer was faster.
 
-    Of any number of writers at once, on however many machines, one alone is told True: a hard link on local disks and
-    NFS, `If-None-Match: *` on S3. `data` must differ from what any other writer would write (a token in it), since an
-    answer that is lost on the network is asked for again, and then what is there says whose it is.
+    Of any number of concurrent writers, on any number of machines, exactly one gets True: by a hard link on local
+    disks and NFS, by `If-None-Match: *` on S3. `data` must differ from what any other writer would write (put a token
+    into it): after a reply lost on the network the request is repeated, and the content then says whose file it is.
     """
     if not is_local(uri):
         fs, path = resolve(uri)
@@ -217,7 +217,7 @@ def create_bytes(uri: str | Path, data: bytes) -> bool:
             fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return read_bytes(uri) == data
-        return read_bytes(uri) == data  # a store that knows no conditions overwrites: the last writer has it
+        return read_bytes(uri) == data  # a store without conditional writes overwrites: the last writer wins
     target = local_path(uri)
     with _beside(target, data) as whole:
         return _linked(whole, target)
@@ -225,9 +225,9 @@ def create_bytes(uri: str | Path, data: bytes) -> bool:
 
 @contextmanager
 def _beside(target: Path, data: bytes) -> Iterator[Path]:
-    """A whole file on the disk beside `target`, whose folders are made; gone after the block. A full disk is told.
+    """A temporary file with `data` beside `target`, removed after the block; makes folders; reports a full disk.
 
-    Hidden and unique: a killed writer leaves nothing that a listing would take for data.
+    Its name is hidden and unique: a killed writer leaves nothing that a listing would take for data.
     """
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
@@ -242,16 +242,16 @@ def _beside(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def _linked(whole: Path, target: Path) -> bool:
-    """Give a file that is whole its name, if nobody has that name."""
+    """Give a complete file its final name, unless that name exists."""
     try:
         os.link(whole, target)
     except FileExistsError:
-        return whole.stat().st_nlink == 2  # NFS: the first answer was lost, and the link is ours
+        return whole.stat().st_nlink == 2  # NFS: the first reply was lost, but the link was made
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         try:
-            with target.open("xb") as file:  # a reader may see it before it is whole
+            with target.open("xb") as file:  # not atomic: a reader may see part of it
                 file.write(whole.read_bytes())
                 _to_disk(file)
         except FileExistsError:
@@ -261,10 +261,10 @@ def _linked(whole: Path, target: Path) -> bool:
 
 @contextmanager
 def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
-    """A file that is written piece by piece, for what should not be held whole; atomic as `write_bytes`.
+    """A file written piece by piece, for content that should not be held in memory; atomic as `write_bytes`.
 
-    An object store gets it from a temporary file on this machine when all is written; where writing raises, nothing
-    appears at `uri`. A full disk is told as one.
+    An object store receives it at the end, from a temporary file on this machine; if writing raises, nothing appears
+    at `uri`. A full disk is reported as such.
     """
     local = local_path(uri) if is_local(uri) else None
     with full_disk(local or Path(tempfile.gettempdir())):
@@ -284,34 +284,34 @@ def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
 
 
 def _to_disk(file: IO[bytes]) -> None:
-    """Wait until the bytes are on the disk, before the file gets its name."""
+    """Wait until the bytes are on the disk, before the file gets its final name."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def remove(uri: str | Path) -> None:
-    """Remove a file or a folder with all it holds; nothing happens when it is not there."""
+    """Remove a file, or a folder with its content; does nothing if it does not exist."""
     fs, path = resolve(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
 
 
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
-    """Names (not paths) of the files directly in `folder` that end in `suffix`, sorted; empty when there is none."""
+    """Sorted names (not paths) of the files directly in `folder` that end in `suffix`; empty if there is no folder."""
     return [name for name in list_entries(folder)[0] if name.endswith(suffix)]
 
 
 def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders directly in `folder`, sorted, without hidden ones; empty where none is."""
+    """Sorted names of the files and of the folders directly in `folder`, without hidden ones; empty if none exists."""
     fs, path = resolve(folder)
     try:
         if is_local(folder):
-            with os.scandir(path) as found:  # fsspec asks the disk about each file: 40 times as long
+            with os.scandir(path) as found:  # fsspec stats every file: 40 times slower
                 there = [(entry.name, entry.is_dir(), entry.is_file()) for entry in found]
         else:
             fs.invalidate_cache(path)  # another process may have written since the last listing
             kinds = [(entry["name"].rstrip("/"), entry["type"]) for entry in fs.ls(path, detail=True)]
-            own = path.rstrip("/")  # a file in the folder's place, and what consoles make of an empty folder
+            own = path.rstrip("/")  # not the folder itself: a file of that name, or a console's empty key
             there = [(Path(name).name, kind == "directory", kind == "file") for name, kind in kinds if name != own]
     except (FileNotFoundError, NotADirectoryError):
         return [], []
@@ -320,7 +320,7 @@ def list_entries(folder: str | Path) -> tuple[list[str], list[str]]:
 
 
 def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
-    """The same place for pyarrow and Ray, which want a `pyarrow.fs.FileSystem`."""
+    """The same place for pyarrow and Ray, which need a `pyarrow.fs.FileSystem`."""
     import pyarrow.fs as pafs
 
     fs, path = resolve(uri)
@@ -330,19 +330,19 @@ def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 
 def cache_folder(name: str) -> Path:
-    """Where this machine keeps what can be fetched or computed again: FGVR_CACHE, or ~/.cache/fgvr."""
+    """The folder on this machine for what can be fetched or computed again: FGVR_CACHE, or ~/.cache/fgvr."""
     return disk_cache.root() / name
 
 
 class NameLeadsOut(UserError, ValueError):
-    """A name of a stranger's listing that would be a path to elsewhere on this machine."""
+    """A name in a stranger's listing that, as a local path, would lead out of its folder."""
 
 
 def leads_out(name: str) -> bool:
-    """Whether a relative name of a listing, an index or a manifest, with `/`, may be a path out of its folder.
+    """Whether a relative name (with `/`) in a listing, index or manifest could lead out of its folder.
 
-    By the rules of every system, since a folder that one machine fetches may be read by another: `..`, absolute
-    parts, backslashes, drive letters, and what no path can hold. Object stores and archives allow them all.
+    The rules of all systems apply, since a folder fetched on one machine may be read on another: `..`, absolute
+    parts, backslashes, drive letters, and characters that no path can hold. Object stores and archives allow them all.
     """
     parts = name.split("/")
     odd = any(part in {"", ".", ".."} or "\\" in part or "\0" in part for part in parts)
@@ -350,7 +350,7 @@ def leads_out(name: str) -> bool:
 
 
 def check_below(names: Iterable[str], uri: str | Path) -> None:
-    """Raises NameLeadsOut where one of the names below `uri` cannot be a file below a local folder."""
+    """Raises NameLeadsOut if one of the names below `uri` could not be a file below a local folder."""
     known = set(names)
     for name in sorted(known):
         above = next((part for part in _folders_above(name) if part in known), None)
@@ -363,33 +363,33 @@ def check_below(names: Iterable[str], uri: str | Path) -> None:
 
 
 def _folders_above(name: str) -> Iterator[str]:
-    """`a/b` and `a` of `a/b/c`."""
+    """`a/b` and `a` for `a/b/c`."""
     while "/" in name:
         name = name.rpartition("/")[0]
         yield name
 
 
 _IN_USE: dict[Path, disk_cache.Use] = {}
-"""Copies that this process was given: nobody removes them while it lives."""
+"""Copies that this process received: they are not removed while it lives."""
 Choose = Callable[[list[str]], Iterable[str]]
-"""Those of a folder's file names (relative, with `/`) that are wanted."""
+"""A function that selects files: from all names in a folder (relative, with `/`) those that are wanted."""
 
 
 def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     """A local copy of a folder (a model, a checkpoint): the folder itself if it is local, else a cached download.
 
-    The cache key holds names, sizes and time stamps, so a changed remote folder is fetched again. Copies that were
-    not used for the longest time make room for it (`fgvr.disk_cache`); this one stays while this process lives.
+    The cache key holds names, sizes and time stamps, so a changed remote folder is fetched again. The least recently
+    used copies make room for it (`fgvr.disk_cache`); this one stays while this process lives.
 
     Args:
         uri: of the folder.
-        choose: which files are needed; None: all.
+        choose: selects the files that are needed; None: all.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: there is nothing at `uri`.
         NameLeadsOut: a wanted file's name leads out of the folder, or two of them cannot both be files.
         StorageFull: the cache's disk has no room for it.
-        CacheError: the cache's folder cannot be written, or its bound is no number.
+        CacheError: the cache folder cannot be written, or its limit is not a number.
     """
     if is_local(uri):
         folder = local_path(uri)
@@ -401,7 +401,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     if not found:
         raise FileNotFoundError(f"there is nothing at {uri}")
     files = {name.removeprefix(path).removeprefix("/"): info for name, info in found.items()}
-    # What consoles make of an empty folder: a key of no bytes that ends in a slash.
+    # The key that consoles create for an empty folder: zero bytes, and a name that ends in a slash.
     files = {name: info for name, info in files.items() if info["size"] or (name and not name.endswith("/"))}
     if choose is not None:
         files = {name: files[name] for name in choose(list(files))}
@@ -411,7 +411,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
     cache = cache_folder(disk_cache.FETCHED) / key
     with _cache_errors(cache, str(uri)):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        # Workers of one machine start together: one fetches the model, the others wait for its copy.
+        # Workers on one machine start together: one fetches the model, the others wait for its copy.
         with disk_cache.locked(disk_cache.lock_of(cache)):
             if not cache.is_dir():
                 _fetch(fs, files, cache)
@@ -421,7 +421,7 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
 
 
 def fetch_file(uri: str | Path) -> Path:
-    """A local copy of one file, as `fetch_folder` keeps them; a local file itself. Raises FileNotFoundError, too."""
+    """A local copy of one file, cached as by `fetch_folder`; a local file itself. Also raises FileNotFoundError."""
     if is_local(uri):
         return local_path(uri).expanduser()
     folder, _, name = str(uri).rpartition("/")
@@ -435,7 +435,7 @@ def fetch_file(uri: str | Path) -> Path:
 
 
 def forget_folder(folder: Path) -> None:
-    """Remove what `fetch_folder` gave, unless another process uses it; nothing happens to a folder that was local."""
+    """Remove a copy made by `fetch_folder`, unless another process uses it; a folder that was local is left alone."""
     use = _IN_USE.pop(folder, None)
     if use is not None:
         use.end()
@@ -446,7 +446,7 @@ def forget_folder(folder: Path) -> None:
 
 @contextmanager
 def _cache_errors(cache: Path, uri: str) -> Iterator[None]:
-    """What the cache's disk refuses, in words; a copy that is there can be read where nothing can be written."""
+    """Turns errors of the cache's disk into CacheError; an existing copy can be read even if nothing can be written."""
     try:
         with full_disk(cache, f"It is to hold a copy of {uri}: {disk_cache.HOW_TO_CLEAN}"):
             yield
@@ -463,7 +463,7 @@ def _cache_errors(cache: Path, uri: str) -> Iterator[None]:
 
 
 def _fetch(fs: fsspec.AbstractFileSystem, files: dict[str, dict[str, Any]], cache: Path) -> None:
-    """Copy `files`, by their names in the folder, to `cache`, which is there only when it is whole."""
+    """Copy `files` (by their names in the folder) to `cache`, which appears only when it is complete."""
     needed = sum(int(info["size"] or 0) for info in files.values())
     disk_cache.make_room(cache.parent, disk_cache.bound(cache.parent), needed=needed)
     with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{cache.name}.") as temporary:
@@ -475,12 +475,12 @@ def _fetch(fs: fsspec.AbstractFileSystem, files: dict[str, dict[str, Any]], cach
         try:
             fetched.rename(cache)
         except OSError:
-            if not cache.is_dir():  # another machine that shares this folder was quicker: its copy serves as well
+            if not cache.is_dir():  # another machine that shares this folder was faster: its copy is as good
                 raise
 
 
 def put_folder(local: Path, uri: str | Path) -> None:
-    """Copy the files of a local folder to `uri`, each atomically, replacing files of the same names."""
+    """Copy the files of a local folder to `uri`, each atomically; files of the same names are replaced."""
     for file in sorted(local.rglob("*")):
         if file.is_file():
             target = join(uri, file.relative_to(local).as_posix())

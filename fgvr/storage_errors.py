@@ -1,4 +1,4 @@
-"""What goes wrong with storage: for a while, which is tried again, and for good, which a person has to mend."""
+"""Storage errors: transient ones, which are retried, and permanent ones, which a person has to fix."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 # full disk is told as one.
 
 S3_TRIES = 22
-"""Of one request; s3fs pauses 0.1 s · 1.7ⁿ between them, 15 s at most: four minutes in all."""
+"""Tries per request; s3fs pauses 0.1 s · 1.7ⁿ between them, at most 15 s: four minutes in all."""
 CONNECT_SECONDS, READ_SECONDS = 15, 60
-"""Longest wait of a try for a connection, and for the next bytes."""
+"""Timeouts of one try, for the connection and for the next bytes."""
 TELL_SECONDS = 10.0
 _PASSING = (
     *("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "TooManyRequests"),
@@ -33,16 +33,16 @@ _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 
 
 class StorageFull(UserError, OSError):
-    """No space is left where a file was to be written."""
+    """The disk has no space left for a file."""
 
 
 @contextmanager
 def full_disk(target: Path, remedy: str | None = None) -> Iterator[None]:
-    """Turns a full disk's error into StorageFull; other errors pass.
+    """Turns a full disk's error into StorageFull; other errors pass through.
 
     Args:
-        target: what was to be written.
-        remedy: what to do about it; None: what helps where it is a run's file.
+        target: the file that was to be written.
+        remedy: what to do about it; None: what helps if it is one of a run's files.
     """
     try:
         yield
@@ -57,28 +57,28 @@ def full_disk(target: Path, remedy: str | None = None) -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it says that a disk, or this user's share of it, is full."""
+    """Whether the error means that a disk, or this user's quota on it, is full."""
     return error.errno in _FULL
 
 
 def cannot_write(error: OSError) -> bool:
-    """Whether it says that a folder takes no files: it is full, read-only, somebody else's, or none."""
+    """Whether the error means that a folder cannot be written: full, read-only, no permission, or not a folder."""
     return is_full(error) or error.errno in _NOT_OURS
 
 
 def patient(uri: str) -> dict[str, Any]:
-    """Arguments of fsspec's file system for `uri`, which make it try again as described above."""
+    """Arguments for fsspec's file system of `uri` that set the retries described above."""
     if not uri.startswith(("s3://", "s3a://")):
         return {}
     _teach_s3fs()
-    # Tries are counted in one place: botocore's own would multiply ours.
+    # Retries are counted in one place: botocore's own would multiply with ours.
     waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
     return {"config_kwargs": {"retries": {"total_max_attempts": 1, "mode": "standard"}, **waits}}
 
 
 @cache
 def _teach_s3fs() -> None:
-    """Once a process. By itself s3fs gives up after 1.5 seconds, and at once at an internal error of the server."""
+    """Runs once per process. By default s3fs gives up after 1.5 seconds, and at once on a server's internal error."""
     import s3fs.core
 
     s3fs.core.S3FileSystem.retries = S3_TRIES
@@ -86,7 +86,7 @@ def _teach_s3fs() -> None:
 
 
 class _Passing:
-    """Whether an error may pass by itself; says now and then what is being waited for."""
+    """Decides whether an error is transient; logs from time to time what is being waited for."""
 
     def __init__(self) -> None:
         self._told = -TELL_SECONDS
@@ -97,7 +97,7 @@ class _Passing:
         text = str(error)
         if not isinstance(error, BrokenConnection) and not any(words in text for words in _PASSING):
             return False
-        liveness.beat()  # the tries have an end: waiting for a store is no hang
+        liveness.beat()  # retries are bounded: waiting for a store is not a stall
         now = time.monotonic()
         if now - self._told >= TELL_SECONDS:
             self._told = now
@@ -105,11 +105,10 @@ class _Passing:
         return True
 
 
-# What a store or a disk refuses for good, as a sentence: no credentials, expired ones, another region, no such
-# bucket.
+# Permanent errors of a store or a disk, as sentences: no credentials, expired ones, another region, no such bucket.
 #
-# The libraries behind `fgvr.storage` raise errors of their own for it, some of which are no OSError, and s3fs hides a
-# store's code behind Python's nearest error. A person has to mend all of these; waiting does not.
+# The libraries behind `fgvr.storage` raise errors of their own for these, some of which are not OSErrors, and s3fs
+# hides a store's code behind Python's nearest error. A person has to fix all of these; waiting does not help.
 
 _KEYS = "the environment must hold AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or the machine a role"
 _RENEW = "they have expired: renew them (aws sso login, or new keys and AWS_SESSION_TOKEN)"
@@ -141,7 +140,7 @@ _BY_NAME = {
     "RefreshError": "its credentials cannot be renewed: {error}",
     "ClientAuthenticationError": "its credentials are not accepted: {error}",
 }
-"""By the name of the error's class, for libraries that need not be installed."""
+"""Messages by the name of the error's class, for libraries that need not be installed."""
 _BY_CODE = {
     **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"), _RENEW),
     "InvalidToken": "AWS_SESSION_TOKEN does not belong to these keys, or is damaged",
@@ -163,16 +162,16 @@ _LOCAL = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class StorageRefused(UserError):
-    """A place that a config names can never be read or written as things are; the message says why."""
+    """A place named in a config cannot be read or written until a person changes something; the message says why."""
 
 
 @contextmanager
 def told(field: str, uri: str) -> Iterator[None]:
-    """Turns what a store or disk refuses into StorageRefused, which names the field; other errors pass.
+    """Turns a permanent error of a store or disk into StorageRefused, which names the field; other errors pass through.
 
     Args:
         field: dotted name in the config.
-        uri: its value.
+        uri: the field's value.
     """
     try:
         yield
@@ -186,7 +185,7 @@ def told(field: str, uri: str) -> Iterator[None]:
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why a place cannot be used, of an error or one that it came from; None where it is nothing of the kind."""
+    """Why a place cannot be used, from an error or one of its causes; None if it is not such an error."""
     for cause in chain(error):
         code = _code(cause)
         if code in _BY_CODE:
@@ -203,7 +202,7 @@ def refusal(error: BaseException) -> str | None:
 
 
 def _code(error: BaseException) -> str:
-    """What an object store called its error."""
+    """The object store's code for an error."""
     facts = _facts(error).get("Error")
     return str(facts.get("Code", "")) if isinstance(facts, dict) else ""
 

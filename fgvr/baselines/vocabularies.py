@@ -1,4 +1,4 @@
-"""Vocabularies from elsewhere: the nouns of WordNet, and single words of captions as CaSED filters them."""
+"""External vocabularies: the nouns of WordNet, and single words of captions as CaSED filters them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fgvr.sources.csv_text import CsvText
 from fgvr.sources.rows import SourceError
 from fgvr.text_files import lines
 
-# The caption database of CaSED: texts that people wrote beside pictures, from a file.
+# The caption database of CaSED: texts that people wrote about pictures, from a file.
 
 
 def read_captions(uri: str, column: str) -> list[str]:
-    """Distinct captions in the file's order, blanks at their ends removed.
+    """Distinct captions in file order, without outer blanks.
 
     Args:
-        uri: `.csv` or `.parquet` with `column`, or `.txt` with a caption a line.
-        column: of the captions.
+        uri: `.csv` or `.parquet` with `column`, or `.txt` with one caption per line.
+        column: the caption column.
 
     Raises:
-        BaselineError: no such file, an unknown kind of file, no such column, or no caption in it.
+        BaselineError: no such file, an unknown file type, no such column, or no captions in it.
     """
     try:
         data = storage.read_bytes(uri)
@@ -80,14 +80,14 @@ def _place(names: list[str], uri: str, column: str) -> int:
 
 # Candidate names from captions by CaSED's filters (altndrr/vic, `default_vocab_transform`): single words.
 #
-# Its part-of-speech tagger, which leaves nouns, adjectives and participles, is replaced by a list of English words
-# that are none of these; the other steps are as there.
+# Its part-of-speech tagger, which keeps nouns, adjectives and participles, is replaced by a list of English words
+# that are none of these; the other steps are the same.
 
 MIN_COUNT = 2
-"""Uses of a word, over the captions of an image, below which it is no candidate."""
+"""A candidate must occur at least this often in an image's captions."""
 MIN_LETTERS = 3
 NO_CANDIDATE = "object"
-"""What an image is called whose captions leave no word."""
+"""The name of an image whose captions leave no word."""
 
 _TAG = re.compile(r"<[^>]+>")
 _URL = re.compile(r"http\S+")
@@ -120,7 +120,7 @@ def caption_words(caption: str) -> list[str]:
 def candidate_words(captions: Sequence[Sequence[str]]) -> list[str]:
     """Words used at least `MIN_COUNT` times in an image's captions (given as words), most frequent first.
 
-    Where none is, those that are used most often; `NO_CANDIDATE` alone where there is no word at all.
+    If there are none, the most frequent words; `NO_CANDIDATE` alone if there is no word at all.
     """
     counts = Counter(word for caption in captions for word in caption)
     if not counts:
@@ -130,7 +130,7 @@ def candidate_words(captions: Sequence[Sequence[str]]) -> list[str]:
 
 
 def singular(word: str) -> str:
-    """A plural's singular by its ending; words in -ss, -us, -is, -ies and -oes stay as they are, as in the source."""
+    """The singular of a plural, by its ending; words in -ss, -us, -is, -ies and -oes are kept, as in the source."""
     if not word.endswith("s") or word.endswith(("ss", "us", "is", "ies", "oes")):
         return word
     return word[:-2] if word.endswith(("xes", "ches", "shes", "sses")) else word[:-1]
@@ -143,13 +143,13 @@ _LINE = re.compile(r"^(?P<lemma>\S+) n \d+ \d+ ")
 
 
 def read_nouns(uri: str) -> list[str]:
-    """The noun lemmas of a WordNet index file, `_` as a blank, in the file's order (alphabetical, lower case).
+    """The noun lemmas of a WordNet index file, with blanks for `_`, in file order (alphabetical, lower case).
 
     Args:
         uri: `index.noun` of any WordNet 3 release; 117,798 lemmas in WordNet 3.0.
 
     Raises:
-        BaselineError: there is no such file (the message names the package that has it), or it is of another format.
+        BaselineError: the file does not exist (the message names the package that has it), or has another format.
     """
     try:
         text = storage.read_bytes(uri).decode("utf-8-sig", errors="replace")

@@ -1,1 +1,1 @@
-"""Candidate sets: which names an image may have, by the labels of its nearest neighbours, and how noisy these are."""
+"""Candidate sets: which names an image may have, from its nearest neighbours' labels, and how noisy these are."""

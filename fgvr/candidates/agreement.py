@@ -1,24 +1,25 @@
-"""How noisy the labels and the neighbourhoods are, estimated without any true label.
+"""Estimates how noisy the labels and the neighbourhoods are, without any true label.
 
-Candidate sets help where neighbourhoods are purer than labels are right; both can be read from how far the labels of
-neighbours agree. An image's own label and those of its nearest others are votes of unknown reliability: vote r names
-the true class t with probability a_r, else another name, and two wrong votes on one image are the same name with
-probability c. Given t, votes are independent. Then
+Candidate sets help if neighbourhoods are purer than labels are accurate; both can be estimated from how often the
+labels of neighbours agree. An image's own label and those of its nearest neighbours are votes of unknown reliability:
+vote r names the true class t with probability a_r, else another name, and two wrong votes on one image name the same
+class with probability c. Given t, votes are independent. Then
 
     P(t = j | votes) ∝ exp Σ_{r: vote r says j} λ_r,    λ_r = log( a_r / ((1 − a_r) c) ),
 
-a name without a vote having exp 0, of which there are about 1 + 1/c − (names with a vote). a and c follow from the
-posterior as the mean share of right votes at each rank and the share of agreeing pairs of wrong ones; both are repeated
-until they stay: the EM of Dawid & Skene (1979) with the neighbour's rank in the annotator's place. Since a nearer image
-is of the same class at least as often as a farther one, a is kept from rising with the rank, without which EM may end
-in a mirror image of the truth. a_0 is the label accuracy q; a neighbour's vote is right where it is of the same class
-and its label is right, so its precision is p_r = a_r / q.
+a name without a vote having exp 0, of which there are about 1 + 1/c − (names with a vote). From the posterior, a is
+re-estimated as the mean share of right votes at each rank, and c as the share of wrong pairs that agree; this is
+repeated until they converge: the EM of Dawid & Skene (1979) with a neighbour's rank in place of the annotator. Since a
+nearer image is at least as often of the same class as a farther one, a must not increase with the rank; otherwise EM
+may end in a mirror image of the truth. a_0 is the label accuracy q; a neighbour's vote is right if it has the same
+class and its label is right, so the neighbour precision is p_r = a_r / q.
 
-Limits (simulated with errors within a genus, 3 to 30 images a class): q and p come out within 0.05 of the truth where
-at least nine of ten neighbours are of the same class. Where neighbourhoods mix classes they are what the estimate takes
-for the truth: at p = 0.76, p came out up to 0.15 too high and q up to 0.06 too low, and worse below. From few images a
-name, or names that mostly occur once, a model that says the same of all that looks alike cannot be told from one that
-is right: there the numbers still steer `adaptive`, but they are not told to anybody (`Agreement.unfounded`).
+Limits (simulated with errors within a genus, 3 to 30 images per class): q and p are within 0.05 of the truth if at
+least nine of ten neighbours have the same class. If neighbourhoods mix classes, the estimate takes the mixture for the
+truth: at p = 0.76, p came out up to 0.15 too high and q up to 0.06 too low, and worse below. If there are few images
+per name, or names mostly occur on a single image, a model that gives the same name to everything that looks alike
+cannot be distinguished from one that is right: then the numbers still steer `adaptive`, but are not shown
+(`Agreement.unfounded`).
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ NEIGHBOURS = 10  # that vote, the image itself apart
 MIN_IMAGES = 20  # on which some name has two votes; below, nothing is estimated
 MOST_IMAGES = 20_000  # the estimate is made of; more would change its second decimal by nothing
 ROUNDS = 100
-SETTLED = 1e-4  # largest change of a reliability in the last round
-IMAGES_A_NAME = 10  # on average, from which on the estimate is told
-WRONG = 0.2  # off by more than this in either share, the estimate was wrong, whatever the two shares' order
-CERTAIN = 0.98  # no vote counts as more reliable than this, nor as less than its opposite
+SETTLED = 1e-4  # converged if no reliability changes by more than this
+IMAGES_A_NAME = 10  # minimum average for the estimate to be shown
+WRONG = 0.2  # if either share is off by more, the estimate was wrong, whatever the order of the two
+CERTAIN = 0.98  # upper bound for the reliability of a vote; 1 − this is the lower bound
 NONE = -1
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimates from label agreement; None, and no reliability, where too few images have votes that agree.
+    """Estimates from label agreement; None, and no reliabilities, if too few images have votes that agree.
 
     Attributes:
-        agreement: share of the nearest neighbours that carry the image's label (observed, no estimate).
+        agreement: share of the nearest neighbours with the image's label (observed, not estimated).
         label_accuracy: q, the share of right labels.
-        neighbour_precision: share of the k − 1 nearest neighbours that are of the same true class.
-        reliability: a_r, the share of right votes: the image's own label, then its neighbours', nearest first.
-        collision: c, the chance that two wrong votes on an image agree.
-        images: that the estimate was made of; this and the next two None where earlier versions made it.
-        names: different labels of these images.
-        once: of these, those that a single image has.
+        neighbour_precision: share of the k − 1 nearest neighbours that have the same true class.
+        reliability: a_r, the share of right votes: for the image's own label, then for its neighbours', nearest first.
+        collision: c, the probability that two wrong votes on an image agree.
+        images: number of images in the estimate; this and the next two are None if an earlier version made it.
+        names: number of distinct labels of these images.
+        once: how many of these occur on a single image.
     """
 
     agreement: float | None = None
@@ -68,7 +69,7 @@ class Agreement:
 
     @property
     def unfounded(self) -> str:
-        """Why nobody should believe the estimate, words without a verb; "" where nothing speaks against it."""
+        """Why the estimate should not be trusted, as a phrase without a verb; "" if nothing speaks against it."""
         if not self.images or not self.names or self.once is None:
             return ""
         if self.images < IMAGES_A_NAME * self.names:
@@ -81,13 +82,13 @@ class Agreement:
 
     @property
     def expected_to_help(self) -> bool | None:
-        """Whether neighbourhoods are purer than labels are right: neighbours' labels then mend more than they spoil."""
+        """Whether neighbourhoods are purer than labels are accurate: so neighbours correct more than they spoil."""
         if self.label_accuracy is None or self.neighbour_precision is None:
             return None
         return self.neighbour_precision > self.label_accuracy
 
     def in_words(self) -> str:
-        """The expectation with its two numbers, a sentence; or why there is none."""
+        """The expectation with its two numbers, as a sentence; or why there is none."""
         if self.label_accuracy is None or self.neighbour_precision is None:
             return "too few labels agree to tell how noisy labels and neighbourhoods are"
         if self.unfounded:
@@ -104,10 +105,10 @@ class Agreement:
 
 
 def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precision: float) -> str:
-    """What the truth, where it is known, says of the expectation; the shares are the true ones.
+    """Compares the expectation with the truth, if known; the arguments are the true shares.
 
-    The expectation was the order of two shares, and it is worth what the shares are: estimated far off, it may hold by
-    chance.
+    The expectation is about the order of the two shares, and only as good as their estimates: if these are far off, it
+    may be right by chance.
     """
     if not (math.isfinite(label_accuracy) and math.isfinite(neighbour_precision)):
         return "true: not known of any image"
@@ -126,8 +127,8 @@ def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:
     """Estimate label accuracy and neighbour precision.
 
     Args:
-        labels: int32 [N, 1 + n]: an image's own label, then those of its n nearest neighbours; −1 for none.
-        k: size of the candidate sets, the image included: the precision is that of the k − 1 nearest.
+        labels: int32 [N, 1 + n]: an image's own label, then those of its n nearest neighbours; −1 if missing.
+        k: size of the candidate sets, including the image: the precision is that of the k − 1 nearest neighbours.
     """
     labels = labels[labels[:, 0] != NONE]
     near = labels[:, 1 : max(k, 2)]
@@ -156,7 +157,7 @@ def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:
 
 
 def _same(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """[i, r, s]: votes r and s on image i are there and say the same, bool [N, V, V]."""
+    """[i, r, s]: votes r and s on image i both exist and agree, bool [N, V, V]."""
     known = labels != NONE
     return np.asarray((labels[:, :, None] == labels[:, None, :]) & known[:, :, None] & known[:, None, :])
 
@@ -175,7 +176,7 @@ def _fit(known: npt.NDArray[np.bool_], same: npt.NDArray[np.bool_]) -> tuple[Dou
         before = reliability
         mean = np.where(known, right, 0.0).sum(axis=0) / np.maximum(voters, 1)
         reliability = isotonic_regression(mean, sample_weight=np.maximum(voters, 1e-9), increasing=False)
-        # Votes that agree are wrong together; of two that do not, at most one is right.
+        # Votes that agree are right or wrong together; of two that disagree, at most one is right.
         agreeing = np.where(others, 1.0 - right[:, :, None], 0.0).sum()
         differing = np.where(pairs & ~others, np.clip(1.0 - right[:, :, None] - right[:, None, :], 0.0, 1.0), 0.0).sum()
         collision = float(np.clip(agreeing / max(agreeing + differing, 1e-9), 0.01, 0.9))

@@ -1,17 +1,17 @@
-"""Candidate sets whose size and weights follow from how noisy labels and neighbourhoods are, without any true label.
+"""Candidate sets whose size and weights follow from the estimated noise of labels and neighbourhoods.
 
 `fgvr.candidates.agreement` estimates the reliability a_r of an image's own label and of its neighbours' at every
-rank, and with it what a vote is worth: λ_r = log(a_r / ((1 − a_r) c)). The posterior of a name, which is the weight
-it gets, is then a softmax of the sum of its votes:
+rank, and from it the weight of a vote: λ_r = log(a_r / ((1 − a_r) c)). The posterior of a name, which becomes its
+weight, is then a softmax of the sum of its votes:
 
     w_ij ∝ exp Σ_{r: vote r says j} λ_r · share of r's vote for j.
 
-- **How many neighbours** (k): those ranks whose λ is above 0, the nearest ones up to the first that is not. Where
-  neighbourhoods are not purer than labels are right, there k is 1: the image's own names, as the MLLM weighted them.
-- **How many names**: the fewest that hold `MASS` of the posterior, so that a method that starts anew from the set alone
-  (PRODEN's updates) does not meet every name of ten neighbours.
-- **The own label stays**, with at least `FLOOR`: the reliabilities are good to about 0.05 at best, so no image's own
-  label may be written off any further than that.
+- **How many neighbours** (k): the nearest ranks with λ above 0, up to the first that is not. If neighbourhoods are no
+  purer than labels are accurate, k is 1: the image's own names, as the MLLM weighted them.
+- **How many names**: the fewest that hold `MASS` of the posterior, so that a method that starts from the set alone
+  (PRODEN's updates) does not see every name of ten neighbours.
+- **The own label stays**, with a weight of at least `FLOOR`: reliabilities are accurate to about 0.05 at best, so no
+  image's own label may be ruled out any further than that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FLOOR = 0.05
 
 
 def reach(agreement: Agreement) -> int | None:
-    """How many images vote on a set, the image itself included; None where nothing could be estimated."""
+    """How many images vote on a set, including the image itself; None if nothing could be estimated."""
     if agreement.expected_to_help is None:
         return None
     speaking = agreement.evidence > 0.0
@@ -51,13 +51,13 @@ def reach(agreement: Agreement) -> int | None:
 
 
 def adaptive_sets(names: CandidateSets, near: Ids, agreement: Agreement) -> CandidateSets:
-    """The likely names of each image, the likeliest first.
+    """The probable names of each image, most probable first.
 
     Args:
-        names: weighted names that the MLLM gave the M images.
-        near: row numbers int64 [N, k] of the images that vote, nearest first, the image itself in front; `NONE` where
-            one is missing. An image without names of its own has its first neighbour in front.
-        agreement: what was estimated; k is at most the number of its reliabilities.
+        names: the weighted names that the MLLM gave the M images.
+        near: row numbers int64 [N, k] of the voting images, nearest first, starting with the image itself; `NONE` if
+            one is missing. An image without names of its own starts with its first neighbour.
+        agreement: the estimates; k is at most the number of its reliabilities.
     """
     itself = near[:, 0] == np.arange(len(near))
     rank = np.arange(near.shape[1]) + ~itself[:, None]
@@ -74,7 +74,7 @@ def adaptive_sets(names: CandidateSets, near: Ids, agreement: Agreement) -> Cand
 
 
 def _credible(posterior: Floats, own: npt.NDArray[np.bool_]) -> Floats:
-    """The posterior of the fewest names that hold `MASS`, with at least `FLOOR` for the own label; 0 for the others."""
+    """The posterior restricted to the fewest names that hold `MASS`, with at least `FLOOR` for the own label."""
     order = np.argsort(-posterior, axis=1, kind="stable")
     ranked = np.take_along_axis(posterior, order, axis=1)
     heavier = np.cumsum(ranked, axis=1) - ranked
@@ -83,7 +83,7 @@ def _credible(posterior: Floats, own: npt.NDArray[np.bool_]) -> Floats:
     kept = np.where(needed & ~own, posterior, 0.0)
     rest = kept.sum(axis=1, keepdims=True)
     mine = np.where(own, posterior, 0.0)
-    # FLOOR of the whole, whatever the rest sums to after names were dropped.
+    # FLOOR is a share of the whole, whatever the remaining names sum to.
     least = np.where(own, rest * FLOOR / (1.0 - FLOOR), 0.0)
     return np.asarray(kept + np.maximum(mine, least), dtype=np.float32)
 
@@ -91,16 +91,16 @@ def _credible(posterior: Floats, own: npt.NDArray[np.bool_]) -> Floats:
 # The methods of `candidates.method`: which names become an image's candidate set.
 
 RULES = 1
-"""Raised when the same labels and neighbours come to be other candidate sets."""
+"""Increase it when the same labels and neighbours would give other candidate sets."""
 
 
 def most_neighbours(config: Candidates) -> int:
-    """How many nearest images a method may look at, the image itself included."""
+    """How many nearest images a method may use, including the image itself."""
     return max(config.k, 1 + NEIGHBOURS) if config.method == "adaptive" else config.k
 
 
 def used_neighbours(config: Candidates, agreement: Agreement) -> int:
-    """k: how many of them it looks at, as the config says or the estimates decide."""
+    """k: how many of them it uses, from the config or from the estimates."""
     chosen = reach(agreement) if config.method == "adaptive" else None
     return config.k if chosen is None else chosen
 
@@ -118,10 +118,10 @@ def candidate_sets(
 
     Args:
         config: the method.
-        found: at least `used_neighbours` nearest images of each, itself first if it has a label; rows of `names`.
-        names: weighted names that the MLLM gave each image.
-        embedded: bool [N], has a vector; without one an image gets an empty set, since nothing can be learned from it.
-        space: names in the label space.
+        found: at least `used_neighbours` nearest images of each, with itself first if it has a label; rows of `names`.
+        names: the weighted names that the MLLM gave each image.
+        embedded: bool [N], has a vector; images without one get an empty set, since nothing can be learned from them.
+        space: number of names in the label space.
         agreement: estimates for these images; only `adaptive` needs them.
     """
     k = used_neighbours(config, agreement)
@@ -134,7 +134,7 @@ def candidate_sets(
         case "neighbours":
             sets = neighbour_sets(names, near, scores, config.weights)
         case "adaptive":
-            # Where neighbours are not expected to help, every image keeps its own names.
+            # If neighbours are not expected to help, every image keeps its own names.
             sets = adaptive_sets(names, near, agreement) if k > 1 else names
         case "mllm":
             sets = _weighted(names, config.weights)
@@ -146,7 +146,7 @@ def candidate_sets(
 
 
 def _weighted(names: CandidateSets, weighting: Weighting) -> CandidateSets:
-    """The image's own names, alike or by their share of its answers."""
+    """The image's own names, with equal weights or weighted by their shares of its answers."""
     if weighting != "uniform":
         return names
     return packed(names.label_ids, (names.label_ids != NONE).astype(np.float32))

@@ -1,7 +1,7 @@
-"""Candidate sets: the labels of an image's nearest neighbours, one of which is likely to be true.
+"""Candidate sets: the labels of an image's nearest neighbours, one of which is probably the true one.
 
-NeaR, section 3.2: S_i holds the MLLM labels of the k nearest images of i in CLIP's space, i itself included. Where the
-MLLM gave an image several weighted names, each of them is a candidate of its neighbours with its share of the vote.
+NeaR, section 3.2: S_i holds the MLLM labels of the k nearest images of i in CLIP's space, including i itself. If the
+MLLM gave an image several weighted names, each is a candidate for its neighbours with its share of the vote.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BLOCK = 2**23  # pairs of names compared at once
 
 @dataclass(frozen=True)
 class CandidateSets:
-    """Candidate labels of N images, in places 0..K−1 of a row.
+    """Candidate labels of N images; row i holds image i's candidates in columns 0..K−1.
 
     Attributes:
-        label_ids: distinct labels, int32 [N, K]; `NONE` in unused places, which come last.
-        weights: initial weights, float32 [N, K]: sum 1 a row, 0 in unused places and in rows without candidates.
+        label_ids: distinct labels, int32 [N, K]; `NONE` in unused positions, which come last.
+        weights: initial weights, float32 [N, K]: rows sum to 1; 0 in unused positions and in rows without candidates.
     """
 
     label_ids: Labels
@@ -39,28 +39,28 @@ class CandidateSets:
 
     @property
     def sizes(self) -> Ids:
-        """Candidates of each image, int64 [N]."""
+        """Number of candidates per image, int64 [N]."""
         return np.asarray((self.label_ids != NONE).sum(axis=1), dtype=np.int64)
 
     @property
     def first(self) -> Labels:
-        """The first candidate of each image, int32 [N]; `NONE` where there is none."""
+        """The first candidate of each image, int32 [N]; `NONE` if there is none."""
         return self.label_ids[:, 0]
 
     def only(self, rows: npt.NDArray[np.bool_]) -> CandidateSets:
-        """The same sets, empty for all but `rows` (bool [N])."""
+        """The same sets, but empty outside `rows` (bool [N])."""
         labels = np.where(rows[:, None], self.label_ids, NONE).astype(np.int32)
         return CandidateSets(labels, np.where(rows[:, None], self.weights, 0.0).astype(np.float32))
 
     def of(self, neighbours: Ids) -> CandidateSets:
-        """The candidates of several images side by side.
+        """The candidates of several images, concatenated per row.
 
         Args:
-            neighbours: row numbers int64 [N, k]; `NONE` for none.
+            neighbours: row numbers int64 [N, k]; `NONE` if missing.
 
         Returns:
-            Places [N, k · K], those of the first neighbour first; not packed, and with weights that sum to the
-            number of neighbours that have candidates.
+            Rows of width k · K, the first neighbour's candidates first; not packed, and with weights that sum to the
+            number of neighbours with candidates.
         """
         there = (neighbours != NONE)[:, :, None]
         labels = np.where(there, self.label_ids[neighbours], NONE).reshape(len(neighbours), -1)
@@ -69,14 +69,14 @@ class CandidateSets:
 
 
 def neighbour_sets(names: CandidateSets, near: Ids, scores: Floats, weighting: Weighting = "uniform") -> CandidateSets:
-    """The distinct names of each image's neighbours, in the order in which they first appear.
+    """The distinct names of each image's neighbours, in order of first appearance.
 
     Args:
-        names: of all M images; rows are weighted names that the MLLM gave an image.
-        near: row numbers of the neighbours, int64 [N, k], nearest first; `NONE` where one is missing.
+        names: of all M images; each row holds the weighted names that the MLLM gave an image.
+        near: row numbers of the neighbours, int64 [N, k], nearest first; `NONE` if missing.
         scores: cosine similarities of the neighbours, float32 [N, k].
-        weighting: of the names in a set: the same for all; by number of neighbours, each of which divides its vote
-            among its names by their weights; or the same with similarities for numbers (negative ones count as 0).
+        weighting: how the names of a set are weighted: all the same; by the number of neighbours, each of which splits
+            its vote by its names' weights; or like that, with similarities as counts (negative ones count as 0).
     """
     factors = np.clip(scores, 0.0, None) if weighting == "similarity" else np.ones_like(scores)
     sets = summed_votes(names, near, factors)
@@ -86,12 +86,12 @@ def neighbour_sets(names: CandidateSets, near: Ids, scores: Floats, weighting: W
 
 
 def summed_votes(names: CandidateSets, near: Ids, factors: Floats) -> CandidateSets:
-    """The distinct names of each image's neighbours with the sums of their votes, not scaled; places as in `of`.
+    """The distinct names of each image's neighbours with the sums of their votes, not normalised; columns as in `of`.
 
     Args:
         names: of all images.
-        near: row numbers int64 [N, k]; `NONE` where one is missing.
-        factors: that a neighbour's vote is multiplied with, ≥ 0, float32 [N, k].
+        near: row numbers int64 [N, k]; `NONE` if missing.
+        factors: factor for each neighbour's vote, ≥ 0, float32 [N, k].
     """
     width = near.shape[1] * names.label_ids.shape[1]
     step = max(1, BLOCK // max(width, 1) ** 2)
@@ -105,9 +105,9 @@ def summed_votes(names: CandidateSets, near: Ids, factors: Floats) -> CandidateS
 
 
 def _summed(labels: Labels, weights: Floats) -> tuple[Labels, Floats]:
-    """Each name only where it first appears, with the sum of its weights."""
+    """Each name only at its first position, with the sum of its weights."""
     known = labels != NONE
-    # says[i, a, b]: places a and b of image i hold the same name.
+    # says[i, a, b]: positions a and b of image i hold the same name.
     says = (labels[:, :, None] == labels[:, None, :]) & known[:, :, None] & known[:, None, :]
     first = known & ~np.tril(says, k=-1).any(axis=2)
     votes = np.where(says, weights[:, None, :], 0.0).sum(axis=2, dtype=np.float32)
@@ -115,15 +115,15 @@ def _summed(labels: Labels, weights: Floats) -> tuple[Labels, Floats]:
 
 
 def random_sets(own: Labels, labels_in_space: int, k: int, seed: int) -> CandidateSets:
-    """The baseline Random-CS: an image's own label and k − 1 other distinct ones of the label space, drawn at random.
+    """The baseline Random-CS: an image's own label and k − 1 other distinct labels, drawn at random.
 
-    An image without a label of its own (`NONE`) gets k random ones. Sets are smaller than k where the space is.
+    An image without a label of its own (`NONE`) gets k random ones. Sets are smaller than k if the label space is.
     """
     random = np.random.default_rng(seed)
     k = min(k, labels_in_space)
     sets = np.full((len(own), k), NONE, np.int32)
     for row, label in enumerate(own):
-        # k distinct labels of which, if the own one is among them, that one is put in front, else it replaces one.
+        # Draw k distinct labels. If the own label is among them, move it to the front; else it replaces one of them.
         drawn = random.choice(labels_in_space, size=k, replace=False)
         if label != NONE:
             drawn = np.concatenate([[label], drawn[drawn != label]])[:k]
@@ -132,51 +132,51 @@ def random_sets(own: Labels, labels_in_space: int, k: int, seed: int) -> Candida
 
 
 def single_sets(own: Labels) -> CandidateSets:
-    """Only the image's own label; no candidate for an image without one."""
+    """Only the image's own label; no candidates for an image without one."""
     sets = np.asarray(own, dtype=np.int32)[:, None]
     return CandidateSets(sets, (sets != NONE).astype(np.float32))
 
 
 def packed(labels: Labels, votes: Floats) -> CandidateSets:
-    """Labels moved to the first places of their rows, votes scaled to sum 1.
+    """Labels moved to the first columns of their rows, votes normalised to sum 1.
 
     Args:
-        labels: int32 [N, K]; `NONE` in unused places, wherever they are.
-        votes: ≥ 0, float32 [N, K], 0 in unused places; a row of zeros weighs its labels alike.
+        labels: int32 [N, K]; `NONE` in unused positions, anywhere in a row.
+        votes: ≥ 0, float32 [N, K], 0 in unused positions; a row of zeros weights its labels equally.
     """
     order = np.argsort(labels == NONE, axis=1, kind="stable")
     labels, votes = np.take_along_axis(labels, order, axis=1), np.take_along_axis(votes, order, axis=1)
     used = max(1, int((labels != NONE).sum(axis=1).max(initial=0)))
     labels, votes = labels[:, :used], votes[:, :used]
     total = votes.sum(axis=1, keepdims=True)
-    # All similarities ≤ 0: nothing speaks for one candidate more than for another.
+    # All similarities ≤ 0: no candidate is better supported than another.
     even = (labels != NONE) / np.maximum((labels != NONE).sum(axis=1, keepdims=True), 1)
     weights = np.where(total > 0, votes / np.where(total > 0, total, 1.0), even)
     return CandidateSets(np.ascontiguousarray(labels, dtype=np.int32), weights.astype(np.float32))
 
 
 def coverage(sets: CandidateSets, truth: Labels) -> float:
-    """Share of images whose set holds the label id of the truth, among those where it has one (`NONE`: it has not).
+    """Share of images whose set contains the true label id, among images that have one (`NONE`: it has none).
 
-    NaN when no truth is known.
+    NaN if no truth is known.
     """
     known = truth != NONE
     return float((sets.label_ids[known] == truth[known, None]).any(axis=1).mean()) if known.any() else float("nan")
 
 
-# Candidate sets as the rows of the candidates and disambiguated tables, and back.
+# Conversion between candidate sets and rows of the candidates and disambiguated tables.
 
 OWN_COLUMNS = ("candidate_ids", "candidate_weights")
 
 
 def candidate_rows(image_ids: Ids, neighbour_ids: Ids, neighbour_scores: Floats, sets: CandidateSets) -> pa.Table:
-    """Rows of the candidates schema; empty lists where an image has no neighbours or no candidates.
+    """Rows of the candidates schema; empty lists if an image has no neighbours or no candidates.
 
     Args:
         image_ids: int64 [N].
-        neighbour_ids: image ids of the neighbours, nearest first, int64 [N, k]; −1 in unused places.
+        neighbour_ids: image ids of the neighbours, nearest first, int64 [N, k]; −1 in unused positions.
         neighbour_scores: their similarities, float32 [N, k].
-        sets: of the N images.
+        sets: the sets of the N images.
     """
     near, candidates = neighbour_ids != NONE, sets.label_ids != NONE
     return pa.table(
@@ -196,7 +196,7 @@ def disambiguate(candidates: pa.Table, weights: Floats) -> pa.Table:
 
     Args:
         candidates: rows of the candidates schema.
-        weights: float32 [n, K], the final weights of those rows that have candidates, in their order.
+        weights: float32 [n, K], the final weights of the rows that have candidates, in their order.
     """
     sets = read_sets(candidates)
     learned = np.flatnonzero(sets.sizes > 0)
@@ -217,7 +217,7 @@ def disambiguate(candidates: pa.Table, weights: Floats) -> pa.Table:
 
 
 def read_sets(rows: pa.Table, columns: tuple[str, str] = ("label_ids", "weights")) -> CandidateSets:
-    """The sets in two columns of lists: of either table, or own names in `OWN_COLUMNS` of the labels table."""
+    """The sets in two list columns: of either table, or own names in `OWN_COLUMNS` of the labels table."""
     labels, weights = (rows[name].combine_chunks() for name in columns)
     sizes = np.diff(labels.offsets.to_numpy()) if len(labels) else np.zeros(0, np.int64)
     places = np.arange(max(1, int(sizes.max(initial=0)))) < sizes[:, None]
@@ -229,6 +229,6 @@ def read_sets(rows: pa.Table, columns: tuple[str, str] = ("label_ids", "weights"
 
 
 def _lists(values: npt.NDArray[Any], used: npt.NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    """The used places of every row of a matrix as a list a row."""
+    """The used positions of a matrix as one list per row."""
     offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[used], kind))

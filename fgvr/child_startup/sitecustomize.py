@@ -1,7 +1,7 @@
-"""Runs first in Python processes that libraries start (vLLM inspects models in one).
+"""Runs first in Python processes started by libraries (vLLM inspects models in one).
 
-`fgvr/mllm/vllm_engine/start.py` puts it on their path. Such a process never imports fgvr, so without this the import
-hook for torchvision would be missing in it.
+`fgvr/mllm/vllm_engine/start.py` puts this file on their path. Such a process never imports fgvr, so without it the
+import hook for torchvision would be missing there.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ _HERE = Path(__file__).resolve().parent
 
 
 def _install_torchvision_hook() -> None:
-    # By path: a process started elsewhere may not find the package fgvr.
+    # Load by path: a process started elsewhere may not find the package fgvr.
     spec = importlib.util.spec_from_file_location("fgvr_torchvision_cpu", _HERE.parent / "torchvision_cpu.py")
     if spec is not None and spec.loader is not None:
         module = importlib.util.module_from_spec(spec)
@@ -22,7 +22,7 @@ def _install_torchvision_hook() -> None:
 
 
 def _run_hidden_sitecustomize() -> None:
-    """Run the sitecustomize that this file hides, where the Python installation has one."""
+    """Run the sitecustomize that this file shadows, if the Python installation has one."""
     others = [place for place in sys.path if Path(place).resolve() != _HERE]
     spec = PathFinder.find_spec("sitecustomize", others)
     if spec is not None and spec.loader is not None:

@@ -1,1 +1,1 @@
-"""CLIP (open_clip): image and text features, learned prompts, and the classifiers made of them."""
+"""CLIP (open_clip): image and text features, learned prompts, and the classifiers built from them."""

@@ -1,4 +1,4 @@
-"""The worker of the embed stage: images in, CLIP vectors out; threads read and decode while the model works."""
+"""The worker of the embed stage, from images to CLIP vectors; threads read and decode while the model runs."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class EmbedWorker:
 
     Args:
         clip: the model.
-        limits: of reading an image.
-        batch_images: images in a forward pass.
+        limits: limits on reading an image.
+        batch_images: images per forward pass.
         device: where the model runs; None: the GPU if there is one.
-        views: 0: one vector of the whole image, with the model's own preprocessing. Above 0: vectors of so many
-            augmented views, one behind the other in a row's vector.
-        seed: of the views; with it and the image id a view is always the same.
-        min_crop: smallest share of the image's area that a view shows.
-        threads: that read and decode; None: one more than the model has.
-        precision: in which the table was begun; None: as is usual on the device.
+        views: 0: one vector for the whole image, with the model's own preprocessing. Above 0: vectors of this many
+            augmented views, concatenated in a row's vector.
+        seed: seed of the views; seed and image id determine a view.
+        min_crop: smallest share of the image's area in a view.
+        threads: threads that read and decode; None: one more than the model has.
+        precision: precision in which the table was begun; None: the device's default.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class EmbedWorker:
         self.threads = torch.get_num_threads() + 1 if threads is None else threads
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """One embeddings row for each row of `image_id`, `uri`; images that cannot be read are rows with an error."""
+        """One embeddings row per row of `image_id`, `uri`; images that cannot be read become rows with an error."""
         ids = rows["image_id"].to_numpy()
         inputs = list(zip(ids.tolist(), rows["uri"].to_pylist(), strict=True))
         width = self.clip.dim * max(self.views, 1)
         features = np.zeros((len(inputs), width), np.float32)
         failures: list[Failure | None] = [None] * len(inputs)
-        # Two batches ahead: one waits complete while the model works on the other.
+        # Prefetch two batches: one waits complete while the model works on the other.
         prepared = read_ahead(self._prepare, inputs, threads=self.threads, ahead=2 * self.batch_images)
         for start, batch in self._batches(prepared):
             good = [place for place, item in enumerate(batch, start) if isinstance(item, Tensor)]
@@ -93,11 +93,11 @@ class EmbedWorker:
             start += len(batch)
 
     def _prepare(self, row: Row) -> Tensor | Failure:
-        """The model's input of one image, float32 [views, 3, H, W], or why there is none."""
+        """The model's input for one image, float32 [views, 3, H, W], or why there is none."""
         image_id, uri = row
         size = self.clip.image_size
         try:
-            # Crops of views enlarge: they need the image in full.
+            # Crops are enlarged: they need the image at full size.
             image = read_image(uri, self.limits, short_side=None if self.views else self.clip.short_side)
         except ImageError as error:
             return error.failure
@@ -106,7 +106,7 @@ class EmbedWorker:
         return torch.stack([self.clip.preprocess(picture) for picture in images])
 
 
-# In place of the embed stage's CLIP: images are read and decoded, and their vectors are made up.
+# A stand-in for the embed stage's CLIP: images are read and decoded, but their vectors are made up.
 
 Vector = npt.NDArray[np.float32]
 
@@ -115,13 +115,13 @@ class SimulatedEmbedWorker:
     """A PartWorker that computes the embeddings schema without a model; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, *, vectors: SimulatedVectors, limits: ImageLimits, threads: int = 2) -> None:
-        """`threads` read and decode."""
+        """`threads` threads read and decode."""
         log.warning("embed.vectors.kind = simulated: NO CLIP IS USED, every vector is made up")
         self.vectors, self.limits, self.threads = vectors, limits, threads
         self._centre = lru_cache(4096)(self._centre_of)
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """One embeddings row for each row of `image_id`, `uri`; images that cannot be read are rows with an error."""
+        """One embeddings row per row of `image_id`, `uri`; images that cannot be read become rows with an error."""
         features = np.zeros((rows.num_rows, self.vectors.dim), np.float32)
         reader = PictureReader(rows["uri"].to_pylist(), self.limits, threads=self.threads)
         for place, picture in reader:
@@ -130,7 +130,7 @@ class SimulatedEmbedWorker:
         return embedding_rows(rows["image_id"].to_numpy(), features, failures)
 
     def vector(self, content_id: str) -> Vector:
-        """The L2-normalised vector of an image: the centre of its kind and what is its own, float32 [dim]."""
+        """The L2-normalised vector of an image: its class centre plus an individual part, float32 [dim]."""
         config = self.vectors
         own = generator("vector", config.seed, content_id).standard_normal(config.dim, np.float32)
         vector = self._centre(kind_of(content_id, config.names, config.seed)) + config.spread * own

@@ -1,4 +1,4 @@
-"""In which precision the frozen towers run; features, logits, losses and learned vectors are fp32 everywhere."""
+"""CLIP's image and text features; the frozen towers may run in bf16, features and all else are fp32."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from fgvr.precision import Precision, autocast, automatic, held
 
 
 def low_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast on a card that has it; nothing on a CPU: many have no instructions for it, and results would vary.
+    """bf16 autocast on a GPU that supports it; nothing on a CPU: many lack the instructions, and results would vary.
 
-    On a CPU that has them, `benchmarks/speed/coop.py --precision bf16` measures what it would bring.
+    For CPUs that have them, `benchmarks/speed/coop.py --precision bf16` measures the gain.
     """
     return autocast(device, automatic(device))
 
@@ -45,11 +45,11 @@ class ClipModel:
 
     Attributes:
         network: open_clip's model, in evaluation mode, without gradients for its weights.
-        tokenizer: its own.
-        preprocess: its own; a PIL image to a float32 tensor [3, H, W] on the CPU.
+        tokenizer: the model's own tokenizer.
+        preprocess: the model's own preprocessing; a PIL image to a float32 tensor [3, H, W] on the CPU.
         device: where it runs.
         source: what it was loaded from.
-        precision: in which it computes; None: as is usual on the device. Features are float32.
+        precision: precision of the towers; None: the device's default. Features are float32.
     """
 
     network: nn.Module
@@ -64,22 +64,22 @@ class ClipModel:
 
     @property
     def logit_scale(self) -> float:
-        """What cosine similarities are multiplied with before the softmax; about 100 for the public models."""
+        """Factor for cosine similarities before the softmax; about 100 for the public models."""
         network: Any = self.network
         return float(network.logit_scale.detach().exp())
 
     @property
     def image_size(self) -> int:
-        """The longer side of the input, pixels: decoding an image to less would lose detail."""
+        """The longer side of the input in pixels: decoding an image to less would lose detail."""
         visual: Any = self.network.visual
         size = visual.image_size
         return int(max(size) if isinstance(size, tuple | list) else size)
 
     @property
     def short_side(self) -> int:
-        """Pixels that the shorter side of an image needs at least: twice the input, so that its own resizing decides.
+        """Pixels that an image's shorter side needs: twice the input, so that the model's own resizing decides.
 
-        Whoever reads files for `preprocess` reads them at this size, or their features differ.
+        Files for `preprocess` must be read at this size, or their features differ.
         """
         return 2 * self.image_size
 
@@ -107,7 +107,7 @@ class ClipModel:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Features of texts: L2-normalised float32 [N, dim]. Texts too long for the model are cut, with a warning."""
+        """Features of texts: L2-normalised float32 [N, dim]. Texts that are too long are truncated, with a warning."""
         network: Any = self.network
         self._warn_of_long(texts)
         features = [torch.zeros(0, self.dim)]
@@ -120,14 +120,14 @@ class ClipModel:
 
     @cached_property
     def _tower(self) -> TextTower | None:
-        """The text tower without padding, several times as quick on short texts; None for one of another build."""
+        """The text tower without padding, several times faster on short texts; None for unsupported architectures."""
         try:
             return TextTower.of(self.network)
         except UnsupportedTextTowerError:
             return None
 
     def encode_names(self, names: Sequence[str], template: str) -> npt.NDArray[np.float32]:
-        """Features of class names put into a template such as "a photo of a {}."; float32 [C, dim]."""
+        """Features of class names inserted into a template such as "a photo of a {}."; float32 [C, dim]."""
         return self.encode_texts([template.replace("{}", name) for name in names])
 
     def _warn_of_long(self, texts: Sequence[str]) -> None:
@@ -135,25 +135,25 @@ class ClipModel:
         long = 0
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             ids = self.tokenizer(list(texts[start : start + TEXTS_AT_ONCE]), context_length=2 * length)
-            # What fits is followed by padding only, and then all ids from `length` on are equal.
+            # A text that fits is followed by padding only, so all ids from `length` on are equal.
             long += int((ids[:, length:] != ids[:, -1:]).any(dim=1).sum())
         if long:
             _log.warning("%d of %d texts are too long for the text tower and were cut", long, len(texts))
 
 
 def load_clip(config: Clip, device: str | torch.device = "cpu", precision: Precision | None = None) -> ClipModel:
-    """Load the configured CLIP; raises ClipError when it cannot be found, fetched or used."""
+    """Load the configured CLIP; raises ClipError if it cannot be found, fetched or used."""
     return load_source(find_clip(config), device, precision)
 
 
 def load_source(
     source: ClipSource, device: str | torch.device = "cpu", precision: Precision | None = None
 ) -> ClipModel:
-    """Load a CLIP that was found before.
+    """Load a CLIP that `find_clip` found.
 
     Raises:
-        ClipError: its files do not make a model.
-        PrecisionError: the device does not have the precision.
+        ClipError: its files do not form a model.
+        PrecisionError: the device does not support the precision.
     """
     import open_clip
     from open_clip.transformer import QuickGELU
@@ -168,7 +168,7 @@ def load_source(
         raise
     except UnpicklingError as error:
         raise ClipError(f"clip.model: {source.name} ({source.pretrained}): {PICKLED}") from error
-    except Exception as error:  # damaged or unfit files raise anything, AssertionError too
+    except Exception as error:  # damaged or unsuitable files raise anything, even AssertionError
         raise ClipError(f"clip.model: {source.name} ({source.pretrained}) cannot be loaded: {error}") from error
     if source.quick_gelu and not any(isinstance(module, QuickGELU) for module in network.modules()):
         raise ClipError(f"clip.model: {source.name} was loaded without the QuickGELU that its weights need")

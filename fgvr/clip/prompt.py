@@ -1,4 +1,4 @@
-"""Context optimisation (CoOp): prompts `[V]_1 … [V]_M name.` whose context vectors are learned, all else frozen.
+"""Context optimisation (CoOp): prompts `[V]_1 … [V]_M name.` with learned context vectors; all else is frozen.
 
 Zhou et al., "Learning to Prompt for Vision-Language Models" (IJCV 2022); defaults of KaiyangZhou/CoOp.
 """
@@ -24,7 +24,7 @@ class PromptLearner(nn.Module):
         tower: the frozen text tower.
         layout: token ids of the prompts.
         start: initial context vectors, float [M, width].
-        class_specific: a context of its own for every name ([C, M, width]) instead of a shared one ([M, width]).
+        class_specific: a separate context per name ([C, M, width]) instead of a shared one ([M, width]).
     """
 
     def __init__(self, tower: TextTower, layout: PromptLayout, start: Tensor, class_specific: bool = False) -> None:
@@ -35,7 +35,7 @@ class PromptLearner(nn.Module):
         self.shared_prefix = 0 if class_specific else layout.shared
         self.register_buffer("ids", layout.ids, persistent=False)
         self.ids: Tensor
-        self.lengths = layout.end + 1  # on the CPU, wherever the module is
+        self.lengths = layout.end + 1  # always on the CPU
 
     def __len__(self) -> int:
         """Number of names."""
@@ -59,12 +59,12 @@ class PromptLearner(nn.Module):
         return F.normalize(self.tower.encode(tokens, packing, prefix).float(), dim=-1)
 
     def features(self, chunk: int, rows: slice = slice(None)) -> Tensor:
-        """As `forward`, with at most `chunk` names in the tower at once, in the backward pass too.
+        """As `forward`, but with at most `chunk` names in the tower at a time, also in the backward pass.
 
-        Activations are kept of the last chunk only: the backward pass begins there, and then runs a chunk's forward
-        again and adds its share of the gradient before it goes to the next (a two-pass gradient cache, Gao et al.
-        2021). Memory is that of one chunk at any number of names, and the gradient is that of the plain computation
-        up to rounding.
+        Only the last chunk's activations are kept: the backward pass begins with it, then reruns the forward pass of
+        one chunk after another and adds its share of the gradient (a two-pass gradient cache, Gao et al. 2021). Memory
+        is that of one chunk for any number of names, and the gradient equals that of the plain computation up to
+        rounding.
         """
         first, last, _ = rows.indices(len(self))
         *before, final = [slice(at, min(at + chunk, last)) for at in range(first, last, chunk)]
@@ -73,17 +73,17 @@ class PromptLearner(nn.Module):
         return torch.cat([_Chunks.apply(self, before, self.context), self(final)])  # type: ignore[no-untyped-call]
 
     def _embed(self, ids: Tensor, context: Tensor) -> Tensor:
-        """Embeddings [T, width] of token ids [T] with the vectors of `context` […, width] in their places, in order."""
+        """Embeddings [T, width] of token ids [T], with the vectors of `context` […, width] inserted in order."""
         learned = ids == CONTEXT
         tokens: Tensor = self.tower.token_embedding(ids.masked_fill(learned, 0))
         return tokens.masked_scatter(learned[:, None].expand_as(tokens), context.to(tokens.dtype))
 
 
 class _Chunks(torch.autograd.Function):
-    """Features of names, chunk by chunk; no graph is held between the two passes.
+    """Features of names, chunk by chunk; no autograd graph is held between the two passes.
 
-    torch.utils.checkpoint would hold one of small objects, among which the C library's heap cannot reuse what the
-    activations leave: 20,000 names took more than 11 GB of it, of which one was in use.
+    torch.utils.checkpoint would hold a graph of small objects, between which the C heap cannot reuse the memory of
+    freed activations: 20,000 names took more than 11 GB, of which one was in use.
     """
 
     @staticmethod
@@ -115,7 +115,7 @@ def random_context(tower: TextTower, tokens: int, seed: int) -> Tensor:
 
 
 def phrase_context(tower: TextTower, tokenizer: Tokenizer, phrase: str) -> Tensor:
-    """The token embeddings of a phrase such as "a photo of a": float32 [its tokens, width].
+    """The token embeddings of a phrase such as "a photo of a": float32 [number of tokens, width].
 
     Raises ValueError for a phrase without tokens.
     """

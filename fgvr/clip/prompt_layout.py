@@ -1,4 +1,4 @@
-"""Where context tokens, the name, the full stop and the end of text stand in each prompt."""
+"""Positions of the context tokens, the name, the full stop and the end of text in each prompt."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PromptLayout:
     """Token ids of the prompts of all names.
 
     Attributes:
-        ids: int64 [C, L], cut behind the last end-of-text token; `CONTEXT` where learned vectors go, 0 behind the end.
+        ids: int64 [C, L], cut after the last end-of-text token; `CONTEXT` for learned vectors, 0 after the end.
         end: position of the end-of-text token, int64 [C].
-        shared: length of the prefix that is the same in all prompts (start token and context).
-        shortened: indices of the names that did not fit and lost their last tokens.
+        shared: length of the prefix that all prompts share (start token and context).
+        shortened: indices of names that did not fit and lost their last tokens.
     """
 
     ids: Tensor
@@ -43,13 +43,13 @@ def prompt_layout(
     context_tokens: int,
     position: NamePosition = "end",
 ) -> PromptLayout:
-    """Prompts `[V]_1 … [V]_M name.` (CoOp), with the name at the end, in the middle or in front of the context.
+    """Prompts `[V]_1 … [V]_M name.` (CoOp), with the name at the end, in the middle or before the context.
 
     Names too long for the tower lose their last tokens, with a warning and a record; two names that differ only
-    there become the same prompt. Raises ValueError when the context leaves no room for a name.
+    there become the same prompt. Raises ValueError if the context leaves no room for a name.
     """
-    longest = 2 * tower.context_length  # enough of a name to see that it does not fit
-    # Behind a word, since byte-level tokenizers have other tokens for a name at the start of a text.
+    longest = 2 * tower.context_length  # long enough to notice that a name does not fit
+    # Tokenised after a word, since byte-level tokenizers split a name at the start of a text differently.
     tokens = tokenizer([f"{LEAD} {name}." for name in names], context_length=longest)
     name_tokens = tokenizer([f"{LEAD} {name}" for name in names], context_length=longest)
     start, lead = tower.end_of_text(tokenizer(["", LEAD], context_length=longest)).tolist()

@@ -1,4 +1,4 @@
-"""Which CLIP a config means, found and checked before anything heavy is loaded."""
+"""Which CLIP a config refers to; found and checked before anything large is loaded."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _OTHER_FILES = ("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth")
 
 
 class ClipError(UserError, ValueError):
-    """A CLIP that cannot be used; the message names the config field and what to do."""
+    """A CLIP cannot be used; the message names the config field and what to do."""
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """What open_clip is asked for.
+    """A model as it is requested from open_clip.
 
     Attributes:
-        name: open_clip's model name, with its `local-dir:` or `hf-hub:` where it has one.
-        pretrained: weights tag or file; None where the name says it all.
+        name: open_clip's model name, including `local-dir:` or `hf-hub:` if present.
+        pretrained: tag or file of the weights; None if the name determines them.
         folder: local copy of a `local-dir:` model.
-        quick_gelu: the weights were trained with QuickGELU: another activation silently costs accuracy.
-        commit: of a `hf-hub:` model.
-        origin: URL that the weights file was fetched from.
+        quick_gelu: whether the weights were trained with QuickGELU: another activation silently costs accuracy.
+        commit: commit of a `hf-hub:` model.
+        origin: URL from which the weights file was fetched.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ClipSource:
     origin: str | None = None
 
     def identity(self) -> dict[str, str | None]:
-        """What tells this model from others in a fingerprint of results, wherever its files lie."""
+        """What identifies this model in fingerprints, wherever its files lie."""
         if self.folder is not None:
             return {"files": folder_digest(self.folder)}
         if self.commit is not None:
@@ -55,7 +55,7 @@ class ClipSource:
         return {"name": self.name, "pretrained": self.pretrained}
 
     def in_files(self) -> ClipSource:
-        """A hub model as a folder of the files of its commit, which are fetched; any other as it is.
+        """For a hub model, a folder with the files of its commit, which are fetched; any other model unchanged.
 
         Raises:
             ClipError: the hub does not give them.
@@ -73,7 +73,7 @@ class ClipSource:
 
 
 def pinned(config: Clip) -> Clip:
-    """The same model with the commit that a name on the hub means now, for workers that ask for it later.
+    """The same model, with a hub name pinned to its current commit, for workers that load it later.
 
     Raises ClipError.
     """
@@ -82,10 +82,10 @@ def pinned(config: Clip) -> Clip:
 
 
 def find_clip(config: Clip) -> ClipSource:
-    """The model that the config names: `demo`, a folder (local or on an object store), a hub or an open_clip name.
+    """The model that the config names: `demo`, a folder (local or in an object store), a hub or an open_clip name.
 
     Raises:
-        ClipError: there is no such folder, name, tag or file, or name and weights do not fit together.
+        ClipError: there is no such folder, name, tag or file, or name and weights do not match.
     """
     if config.model == DEMO_MODEL:
         from fgvr.demo.paths import CLIP_PATH
@@ -121,7 +121,7 @@ def _folder(place: str) -> ClipSource:
         raise ClipError(f"clip.model: {folder / CONFIG_FILE} is not JSON: {error}") from None
     if not isinstance(facts, dict) or "model_cfg" not in facts:
         raise ClipError(f"clip.model: {folder / CONFIG_FILE} has no `model_cfg`")
-    # open_clip only warns of this, and goes on with random weights.
+    # open_clip only warns about this and continues with random weights.
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise ClipError(f"clip.model: {folder} holds no weights ({', '.join(WEIGHTS)})")
     return ClipSource(f"{LOCAL}{folder}", folder=folder)
@@ -155,19 +155,19 @@ def _builtin(name: str, pretrained: str | None) -> ClipSource:
             f"clip.model: the {pretrained} weights were trained with QuickGELU, and {name} has another activation "
             f"(4 points less on ImageNet); use {name}-quickgelu"
         )
-    name = name.replace("/", "-")  # as open_clip does: both spellings are one model
+    name = name.replace("/", "-")  # as in open_clip: both spellings mean one model
     return ClipSource(
         name, str(Path(pretrained).expanduser()) if not weights else pretrained, quick_gelu=quick, origin=origin
     )
 
 
 def check_clip_weights(config: Clip) -> None:
-    """Where the hub is switched off, look whether its cache here holds the weights of an open_clip tag.
+    """If the hub is switched off, check that its local cache holds the weights of an open_clip tag.
 
-    With a network they are fetched by whoever needs them first.
+    With a network, the first process that needs them fetches them.
 
     Raises:
-        ClipError: they are not there, so that nobody can have them.
+        ClipError: the weights are not in the cache and cannot be fetched.
     """
     from huggingface_hub import constants, try_to_load_from_cache
     from open_clip.pretrained import get_pretrained_cfg

@@ -1,7 +1,7 @@
-"""Prompts of different lengths one behind the other: work that is done token by token sees no padding.
+"""CLIP's text tower on packed prompts of different lengths: token-wise work is not wasted on padding.
 
-A label space of car names has 9 tokens a name on average and 23 in the longest: padded to it, more than half of the
-text tower's work would be for nothing.
+Car names have 9 tokens on average but 23 in the longest name: with padding, more than half of the text tower's work
+would be wasted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fgvr.errors import UserError
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the T tokens of C rows lie, packed [T, …] and padded [C, S, …] with S the longest row.
+    """Positions of the T tokens of C rows, packed [T, …] and padded [C, S, …], with S the length of the longest row.
 
     Attributes:
         rows: C.
         longest: S.
-        place: of each packed token among the C · S padded ones, int64 [T].
+        place: position of each packed token among the C · S padded ones, int64 [T].
         position: of each packed token in its row, int64 [T].
-        last: packed place of each row's last token, int64 [C].
+        last: packed position of each row's last token, int64 [C].
     """
 
     rows: int
@@ -38,7 +38,7 @@ class Packing:
 
     @classmethod
     def of(cls, lengths: Tensor, device: torch.device | str = "cpu") -> Packing:
-        """Of rows of at least one token each; `lengths` int64 [C] on the CPU, since shapes follow from them."""
+        """A packing of rows of at least one token; `lengths` int64 [C] on the CPU, since shapes depend on them."""
         longest = int(lengths.max())
         place = (torch.arange(longest) < lengths[:, None]).flatten().nonzero()[:, 0]
         tensors = (place, place % longest, lengths.cumsum(0) - 1)
@@ -49,7 +49,7 @@ class Packing:
         return padded.flatten(0, 1).index_select(0, self.place)
 
     def pad(self, packed: Tensor) -> Tensor:
-        """Padded rows [C, S, …] of tokens [T, …], zeros behind each row's last token."""
+        """Padded rows [C, S, …] of tokens [T, …], with zeros after each row's last token."""
         padded = packed.new_zeros((self.rows * self.longest, *packed.shape[1:]))
         return padded.index_copy(0, self.place, packed).view(self.rows, self.longest, *packed.shape[1:])
 
@@ -57,10 +57,10 @@ class Packing:
 # open_clip's text tower run from token *embeddings*, so that prompts can hold learned vectors.
 #
 # Exact savings over open_clip's own `encode_text`, all due to causal attention with pooling at the end-of-text token:
-# tokens behind it are never computed, in no prompt; the prefix that all prompts share (start token and context) is
-# computed once instead of once a name; what follows the last attention sees the pooled token only.
+# tokens after it are never computed; the prefix that all prompts share (start token and context) is computed once
+# instead of per name; everything after the last attention is computed for the pooled token only.
 
-KeysValues = tuple[Tensor, Tensor]  # of one layer, [P, heads, width/heads] each
+KeysValues = tuple[Tensor, Tensor]  # of one layer; each [P, heads, width/heads]
 
 
 class UnsupportedTextTowerError(UserError, ValueError):
@@ -69,7 +69,7 @@ class UnsupportedTextTowerError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class TextTower:
-    """The parts of a causal open_clip text tower; it shares its (frozen) weights with the model.
+    """The parts of a causal open_clip text tower; shares its (frozen) weights with the model.
 
     Attributes:
         token_embedding: vocabulary × width.
@@ -78,7 +78,7 @@ class TextTower:
         final_norm: norm before the projection.
         projection: width × dim matrix, a linear layer, or None.
         pool: `argmax` (end of text has the highest id) or `eos` (first occurrence of `eos_id`).
-        eos_id: end-of-text token; without meaning for `argmax`.
+        eos_id: end-of-text token; not used for `argmax`.
     """
 
     token_embedding: nn.Embedding
@@ -116,7 +116,7 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """Most tokens of a prompt."""
+        """Most tokens per prompt."""
         return int(self.positional_embedding.shape[0])
 
     @property
@@ -138,8 +138,8 @@ class TextTower:
 
         Args:
             tokens: embeddings without positions, packed float [T, width]; each prompt ends with its end-of-text token.
-            packing: which tokens are which prompt's.
-            prefix: embeddings [P, width] that come before the tokens of every prompt.
+            packing: which tokens belong to which prompt.
+            prefix: embeddings [P, width] that precede the tokens of every prompt.
         """
         past = self._prefix_keys_values(prefix) if prefix is not None else [None] * len(self.blocks)
         offset = 0 if prefix is None else len(prefix)
@@ -154,7 +154,7 @@ class TextTower:
         return pooled @ self.projection
 
     def _prefix_keys_values(self, prefix: Tensor) -> list[KeysValues | None]:
-        """Keys and values of the shared prefix in every block: under causal attention no later token changes them."""
+        """Keys and values of the shared prefix in every block; causal attention keeps them the same for all prompts."""
         x = prefix + self.positional_embedding[: len(prefix)]
         packing = Packing.of(torch.tensor([len(prefix)]), prefix.device)
         past: list[KeysValues | None] = []
@@ -167,11 +167,11 @@ class TextTower:
 def _run_block(
     block: Any, x: Tensor, packing: Packing, past: KeysValues | None, *, pooled: bool = False
 ) -> tuple[Tensor, KeysValues]:
-    """open_clip's ResidualAttentionBlock on packed tokens [T, width] that see a past as well.
+    """open_clip's ResidualAttentionBlock on packed tokens [T, width] that also attend to `past`.
 
     Returns:
-        The block's output, [T, width] or, `pooled`, of each prompt's last token only: [C, width].
-        Keys and values of the first prompt.
+        The block's output, [T, width] or, if `pooled`, only for each prompt's last token: [C, width].
+        Also the keys and values of the first prompt.
     """
     attention, width = block.attn, x.shape[1]
     heads = attention.num_heads
@@ -185,9 +185,9 @@ def _run_block(
 
 
 def _causal_attention(queries: Tensor, keys: Tensor, values: Tensor, past: KeysValues | None) -> Tensor:
-    """Softmax attention of [C, S, heads, d] tensors; `past` is seen by all queries. Result [C, S, heads, d].
+    """Softmax attention of [C, S, heads, d] tensors; all queries attend to `past`. Result [C, S, heads, d].
 
-    Written out, since the past then stays one matrix for all C prompts instead of C copies of it.
+    Written out, so that `past` stays one matrix for all C prompts instead of C copies.
     """
     length, scale = queries.shape[1], 1.0 / math.sqrt(queries.shape[-1])
     scores = torch.einsum("cshd,cthd->chst", queries * scale, keys)

@@ -1,4 +1,4 @@
-"""Tables of CLIP vectors: those of images, read back for the images that a stage works on, and those of many texts."""
+"""Tables of CLIP vectors: reading those of the images that a stage works on, and writing those of many texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fgvr.precision import Precision
 from fgvr.schemas import Failure
 from fgvr.tables import Table, vectors
 
-# CLIP vectors of many texts as a table: encoded in parts, so that what was done stays done.
+# CLIP vectors of many texts as a table: encoded in parts, so that an interrupted run can resume.
 
 TEXTS_A_PART = 8192
 
@@ -26,9 +26,9 @@ TEXTS_A_PART = 8192
 def write_texts(
     clip: Clip, texts: Sequence[str], template: str, folder: str, precision: Precision | None = None
 ) -> int:
-    """Encode `texts` in `template` and write the parts that `folder` lacks; returns the number of all parts.
+    """Encode `texts` in `template` and write the parts that `folder` lacks; returns the total number of parts.
 
-    Runs on the GPU where there is one, in the precision in which the table was begun.
+    Runs on the GPU if there is one, in the precision in which the table was begun.
     """
     starts = range(0, len(texts), TEXTS_A_PART)
     missing = sorted(set(range(len(starts))) - tables.finished_parts(folder))
@@ -52,7 +52,7 @@ def read_texts(table: Table) -> tuple[list[str], npt.NDArray[np.float16]]:
     return rows["text"].to_pylist(), vectors(rows["vector"])
 
 
-# The embeddings table as arrays: written from vectors, read back for the images that a stage works on.
+# The embeddings table as arrays.
 
 Halfs = npt.NDArray[np.float16]
 
@@ -63,7 +63,7 @@ def embedding_rows(ids: Ids, features: npt.NDArray[np.float32], failures: Sequen
     Args:
         ids: image ids, int64 [N].
         features: L2-normalised, float32 [N, d]; rows of failed images are ignored.
-        failures: why an image has no vector; None where it has one.
+        failures: why an image has no vector; None if it has one.
     """
     dim = features.shape[1]
     halfs = features.astype("<f2")
@@ -79,10 +79,10 @@ def embedding_rows(ids: Ids, features: npt.NDArray[np.float32], failures: Sequen
 
 
 def read_vectors(embeddings: Table, ids: Ids) -> tuple[Halfs, npt.NDArray[np.bool_]]:
-    """Vectors of the images `ids` and whether each has one: fp16 [N, d] (zeros where not) and bool [N].
+    """Vectors of the images `ids`, fp16 [N, d] (zeros if missing), and whether each exists, bool [N].
 
-    Memory is that of the result and of the few parts that are being read: only parts, and row groups in them, that
-    hold some of the images are read at all. Images that the table does not have count as without a vector.
+    Needs memory for the result and the few parts being read: only parts, and row groups in them, that hold some of the
+    images are read at all. Images that are not in the table count as without a vector.
     """
     ids = np.asarray(ids, dtype=np.int64)
     order = np.argsort(ids, kind="stable")
@@ -94,7 +94,7 @@ def read_vectors(embeddings: Table, ids: Ids) -> tuple[Halfs, npt.NDArray[np.boo
             result = np.zeros((len(ids), rows.schema.field("vector").type.byte_width // 2), np.float16)
         good = rows.filter(rows["vector"].is_valid())
         here = good["image_id"].to_numpy()
-        # Both are ascending: ids of this part stand in one stretch of `ascending`.
+        # Both are ascending: this part's ids form one contiguous range of `ascending`.
         first, last = np.searchsorted(ascending, [here[0], here[-1] + 1]) if len(here) else (0, 0)
         wanted = ascending[first:last]
         at = np.searchsorted(here, wanted)

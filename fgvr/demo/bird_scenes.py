@@ -3,8 +3,8 @@
     python -m fgvr.demo.bird_scenes OUT --train 240 --test 100 --classes 6
 
 OUT gets `annotations/train.json`, `annotations/test.json` (COCO's format) and `train/`, `test/` with JPEG files.
-Categories are species; a scene in twenty shows no bird. As in `fgvr.demo.samples`, scene `index` of a split never
-depends on how many are drawn.
+Categories are species; one scene in twenty shows no bird. As in `fgvr.demo.samples`, scene `index` of a split does
+not depend on how many are drawn.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Box = tuple[int, int, int, int]
 LENGTH: Final = (0.3, 0.55)
 """A bird's two units of length, as a share of the scene's side."""
 MAX_OVERLAP: Final = 0.15
-"""Intersection over union of two birds' boxes: all of them can be seen."""
+"""Largest intersection over union of two birds' boxes, so that all birds are visible."""
 NO_BIRD: Final = 0.05
 _KEY: Final = (255, 0, 255)  # a colour that no bird has
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What decides the drawings: side in pixels, birds at most, number of species, difficulty, seed."""
+    """What determines the drawings: side in pixels, most birds per scene, number of species, difficulty, seed."""
 
     size: int = 96
     birds: int = 4
@@ -52,7 +52,7 @@ class SceneSettings:
 
     @property
     def species(self) -> tuple[Species, ...]:
-        """The categories: so many species, evenly spread over the guide (6: one of each genus)."""
+        """The categories: this many species, evenly spread over the guide (6: one per genus)."""
         return SPECIES[:: len(SPECIES) // self.classes][: self.classes]
 
 
@@ -75,7 +75,7 @@ def draw_scene(settings: SceneSettings, split: str, index: int) -> BirdScene:
     wanted = 0 if rng.uniform() < NO_BIRD else int(rng.integers(1, settings.birds + 1))
     birds: list[Species] = []
     boxes: list[Box] = []
-    for _ in range(20 * wanted):  # a crowded scene may have no room for the last birds
+    for _ in range(20 * wanted):  # a crowded scene may have no room for further birds
         if len(birds) == wanted:
             break
         species = settings.species[int(rng.integers(settings.classes))]
@@ -91,9 +91,9 @@ def draw_scene(settings: SceneSettings, split: str, index: int) -> BirdScene:
 
 
 def scene_aspects(names: list[str]) -> np.ndarray:
-    """True p(yes) of a scene with birds of these names, float32 [Q]: the share of birds of which the answer is yes.
+    """True p(yes) of a scene with birds of these names, float32 [Q]: the share of birds for which the answer is yes.
 
-    nan where there is no bird: then there is nothing to ask about.
+    nan if there is no bird, since then there is nothing to ask about.
     """
     if not names:
         return np.full(len(QUESTIONS), np.nan, dtype=np.float32)
@@ -104,7 +104,7 @@ def scene_aspects(names: list[str]) -> np.ndarray:
 
 
 def write_scenes(folder: str, settings: SceneSettings, counts: dict[str, int]) -> None:
-    """Draw so many scenes of each split; a split's annotations are written after its images."""
+    """Draw this many scenes per split; a split's annotations are written after its images."""
     for split, count in counts.items():
         scenes = []
         for index in range(count):
@@ -117,7 +117,7 @@ def write_scenes(folder: str, settings: SceneSettings, counts: dict[str, int]) -
 
 
 def file_name(index: int) -> str:
-    """Of a scene's image in its split's folder."""
+    """File name of a scene's image in its split's folder."""
     return f"{index:06d}.jpg"
 
 
@@ -143,7 +143,7 @@ def coco_content(settings: SceneSettings, scenes: list[BirdScene]) -> dict[str, 
 
 
 def bird_box(attributes: Attributes, pose: Scene, size: int) -> Box | None:
-    """The box of all pixels that a bird touches on a canvas of this side; None where it lies outside."""
+    """The box of all pixels that a bird covers on a canvas of this side; None if it is outside."""
     alone = np.full((size, size, 3), _KEY, dtype=np.uint8)
     paint(alone, attributes, pose)
     rows, columns = np.nonzero((alone != np.array(_KEY)).any(axis=2))
@@ -162,7 +162,7 @@ def _overlap(one: Box, other: Box) -> float:
 
 
 def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A type for argparse: a whole number in a range, which the message says."""
+    """An argparse type: a whole number in a range, which the error message states."""
 
     def read(text: str) -> int:
         allowed = f"{low} or more" if high is None else f"{low} to {high}"
@@ -174,7 +174,7 @@ def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def _strength(text: str) -> float:
-    """A type for argparse: a number that is not negative."""
+    """An argparse type: a non-negative number."""
     try:
         value = float(text)
     except ValueError:
@@ -184,7 +184,7 @@ def _strength(text: str) -> float:
     return value
 
 
-# As `ingest.source` of the kind bird_scenes allows them.
+# The same ranges as for `ingest.source` of kind bird_scenes.
 RANGES: Final[dict[str, Callable[[str], Any]]] = {
     "size": _whole(32, 1024),
     "birds": _whole(1, 20),

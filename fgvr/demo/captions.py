@@ -1,7 +1,7 @@
-"""Captions of birds: what a sentence says of one's looks and name; and the web of the field guide, made of them.
+"""Captions of birds with looks and names; and the field guide's caption database, made of them.
 
-The web serves methods that retrieve: a caption names a species with some of its looks, names a bird of another field
-guide, or says looks only. Its names and looks are right, unlike those that the shipped CLIP learned from.
+The database serves retrieval methods: a caption names a species with some of its looks, a bird of another field
+guide, or looks only. Its names and looks are correct, unlike those that the shipped CLIP was trained on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PHRASES: Final[tuple[tuple[str, ...], ...]] = tuple(
     _FLAGS[name] if name in _FLAGS else tuple(_PARTS[name].format(_COLOUR_WORDS[str(value)]) for value in values)
     for name, values in OPTIONS.items()
 )
-"""One phrase for each value of each attribute, in the order of ``OPTIONS``."""
+"""One phrase per value of each attribute, in the order of ``OPTIONS``."""
 
 OPENINGS: Final = ("a bird with ", "a photo of a bird with ", "a small bird, ", "")
 NAME_TEMPLATES: Final = (
@@ -80,7 +80,7 @@ class Caption:
     claims: tuple[tuple[int, int], ...]
 
     def holds(self, looks: np.ndarray) -> np.ndarray:
-        """For which birds every claim is true: bool [N] from ``looks`` int [N, 22]."""
+        """For which birds every claim is true: bool [N], from ``looks`` int [N, 22]."""
         true = np.ones(len(looks), bool)
         for attribute, value in self.claims:
             true &= looks[:, attribute] == value
@@ -88,7 +88,7 @@ class Caption:
 
 
 def describe(looks: np.ndarray, rng: np.random.Generator) -> Caption:
-    """A caption that names one to five looks of a bird (int [22]), marks that are present more often than others."""
+    """A caption that mentions one to five looks of a bird (int [22]), preferring marks that are present."""
     present = np.array([1.0 if name not in _FLAGS or looks[i] else 0.5 for i, name in enumerate(OPTIONS)])
     count = int(rng.integers(1, 6))
     chosen = rng.choice(len(looks), size=count, replace=False, p=present / present.sum())
@@ -99,25 +99,25 @@ def describe(looks: np.ndarray, rng: np.random.Generator) -> Caption:
 
 
 def name_caption(name: str, looks: np.ndarray, rng: np.random.Generator) -> str:
-    """A caption that says a species' name, sometimes after one or two looks of the bird."""
+    """A caption that names a species, sometimes after one or two looks of the bird."""
     first, second = rng.choice(len(looks), size=2, replace=False)
     template = NAME_TEMPLATES[int(rng.integers(len(NAME_TEMPLATES)))]
     return template.format(name, phrase=PHRASES[first][looks[first]], phrase2=PHRASES[second][looks[second]])
 
 
 def looks_of(attributes: Attributes) -> np.ndarray:
-    """A bird as positions of its values in ``OPTIONS``: int64 [22]."""
+    """A bird's attributes as indices into ``OPTIONS``: int64 [22]."""
     return np.array([values.index(getattr(attributes, name)) for name, values in OPTIONS.items()])
 
 
 def field_guide_captions(*, species: int = 30, others: int = 1000, looks: int = 1000, seed: int = 0) -> list[str]:
-    """Captions in a fixed random order; the same seed gives the same ones.
+    """Captions in random order, determined by the seed.
 
     Args:
-        species: captions that name each of the field guide's species.
-        others: captions that name invented birds of other genera.
-        looks: captions without a name, of birds of no species.
-        seed: of all draws.
+        species: number of captions that name each species of the field guide.
+        others: number of captions that name invented birds of other genera.
+        looks: number of captions without a name, about birds of no species.
+        seed: seed of all draws.
     """
     rng = np.random.default_rng([seed, 7])
     texts = [name_caption(kind.name, looks_of(kind.attributes), rng) for kind in SPECIES for _ in range(species)]

@@ -1,6 +1,6 @@
 """Draws one bird in one scene: 64 px, anti-aliased polygons, about a third of a millisecond.
 
-A bird lives in its own units: the body's centre is the origin, it looks to the right (+x), y points down, and it is
+A bird has its own coordinates: the body's centre is the origin, it faces right (+x), y points down, and it is
 about two units long. ``_Pen`` maps those units to pixels.
 """
 
@@ -27,7 +27,7 @@ PALETTE: Final[dict[str, tuple[int, int, int]]] = {
     "ivory": (246, 242, 228),
     "orange": (244, 130, 28),
 }
-"""RGB of the colour words."""
+"""RGB values of the colour words."""
 
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 pixel
 _ANGLES = np.linspace(0, 2 * math.pi, 20, endpoint=False)
@@ -72,7 +72,7 @@ class _Pen:
 
 
 def draw(attributes: Attributes, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Draw a bird in a scene; ``rng`` gives the pixel noise only.
+    """Draw a bird in a scene; ``rng`` is used for the pixel noise only.
 
     Returns:
         uint8 [64, 64, 3], RGB.
@@ -84,7 +84,7 @@ def draw(attributes: Attributes, scene: Scene, rng: np.random.Generator) -> np.n
 
 
 def paint(canvas: np.ndarray, attributes: Attributes, scene: Scene) -> None:
-    """Put a bird on a canvas (uint8 [H, W, 3]); what lies outside it is cut off."""
+    """Draw a bird on a canvas (uint8 [H, W, 3]); what lies outside is cut off."""
     pen = _Pen(canvas, scene)
     colours = _part_colours(attributes, scene)
     _legs_and_tail(pen, attributes, colours)
@@ -93,7 +93,7 @@ def paint(canvas: np.ndarray, attributes: Attributes, scene: Scene) -> None:
 
 
 def lit(canvas: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """The canvas in the scene's light, with its pixel noise: uint8 [H, W, 3]."""
+    """The canvas with the scene's light and pixel noise: uint8 [H, W, 3]."""
     light = np.array(scene.cast, dtype=np.float32) * scene.gain
     pixels = canvas * light + rng.standard_normal(canvas.shape, dtype=np.float32) * scene.noise
     image: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)

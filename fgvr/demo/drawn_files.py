@@ -1,4 +1,4 @@
-"""Names of the files of a drawn field guide, and what lies in a folder before something is written into it."""
+"""File names of a drawn field guide, and checks of a folder before something is written into it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIRST_LINES = re.compile(rb"uri,split,class_id,class_name\n(images/[^/\n]+/\d{4
 
 
 def is_field_guide(folder: str) -> bool:
-    """Whether the split file in `folder` is one of a field guide: others may have a samples.csv, too."""
+    """Whether the split file in `folder` belongs to a field guide: other data may also have a samples.csv."""
     try:
         return _FIRST_LINES.match(storage.read_bytes(storage.join(folder, SAMPLES), 0, 1000)) is not None
     except OSError:
@@ -22,7 +22,7 @@ def is_field_guide(folder: str) -> bool:
 
 
 def first_entry(folder: str) -> str | None:
-    """The first visible thing in a folder, or the name of a file in the folder's place; None: nothing is there."""
+    """The first visible entry of a folder, or the name of a file in the folder's place; None if nothing exists."""
     fs, path = storage.resolve(folder)
     try:
         if fs.isfile(path):
@@ -36,6 +36,6 @@ def first_entry(folder: str) -> str | None:
 
 
 def may_take_model(folder: str) -> bool:
-    """Whether a model may be saved in a folder: an empty one, or that of a model, which is replaced."""
+    """Whether a model may be saved in a folder: it is empty, or holds a model, which is replaced."""
     names = ("config.json", "open_clip_config.json")
     return first_entry(folder) is None or any(storage.exists(storage.join(folder, name)) for name in names)

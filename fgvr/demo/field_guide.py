@@ -4,7 +4,7 @@
 
 OUT may be a folder or any fsspec address (``s3://bucket/birds``). It gets ``images/<split>/<thousand>/<index>.jpg``,
 ``samples.csv`` (``uri,split,class_id,class_name``, uris relative to the file's own folder) and ``questions.txt``, one
-question a line. File names say nothing about the class.
+question per line. File names say nothing about the class.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from fgvr.demo.samples import DEMO_DIFFICULTY, class_of, sample
 from fgvr.demo.species import SPECIES
 
 SHARD = 1000
-"""Drawings in one sub-folder, and in one task of a worker process."""
+"""Number of drawings in one subfolder, and in one task of a worker process."""
 
 DEFAULT_PER_CLASS: Mapping[str, int] = {"train": 10, "test": 20}
 
@@ -39,22 +39,22 @@ def write_field_guide(
     seed: int = 0,
     workers: int = 1,
 ) -> str:
-    """Draw and write a whole field guide; of one that is there, files of the same names are overwritten.
+    """Draw and write a whole field guide; existing files of the same names are overwritten.
 
-    Whoever calls it has looked what lies in the folder (`may_draw`).
+    The caller must check the folder's content first (`may_draw`).
 
     Args:
         folder: a path or an fsspec address.
-        per_class: drawings of every species, by split name.
+        per_class: number of drawings of every species, by split name.
         difficulty: strength of pose, light, occlusion and noise (0: none; the models are trained at 1).
-        seed: another seed gives other drawings; the same one gives the same bytes.
-        workers: processes that draw; 1 draws in this one.
+        seed: different seeds give different drawings; the same seed gives the same bytes.
+        workers: number of processes that draw; 1: only this one.
 
     Returns:
         Address of the split file, ``<folder>/samples.csv``.
 
     Raises:
-        ValueError: a split name is empty or holds "/", or a count or the difficulty is negative.
+        ValueError: a split name is empty or contains "/", or a count or the difficulty is negative.
     """
     _check(per_class, difficulty)
     root = os.fspath(folder).rstrip("/")
@@ -75,19 +75,19 @@ def write_field_guide(
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(HEADER)
     rows.writerows(_rows(per_class, seed))
-    _write(f"{root}/{SAMPLES}", table.getvalue().encode())  # last: a split file means that the images are there
+    _write(f"{root}/{SAMPLES}", table.getvalue().encode())  # last: a split file means that all images exist
     return f"{root}/{SAMPLES}"
 
 
 def may_draw(folder: str) -> bool:
-    """Whether a folder is empty, or a field guide whose questions nobody has changed."""
+    """Whether a folder is empty, or holds a field guide whose questions nobody has changed."""
     if first_entry(folder) is None:
         return True
     return is_field_guide(folder) and has_own_questions(folder)
 
 
 def has_own_questions(folder: str) -> bool:
-    """Whether the questions in a field guide's folder are those that it was drawn with, or none yet."""
+    """Whether a field guide's folder has its original questions, or none yet."""
     questions = storage.join(folder, QUESTIONS_FILE)
     return not storage.exists(questions) or _questions().startswith(storage.read_bytes(questions))
 
@@ -119,7 +119,7 @@ def write_shard(shard: Shard) -> None:
 
 
 def image_uri(split: str, index: int) -> str:
-    """Where a drawing lies, relative to the field guide's folder."""
+    """URI of a drawing, relative to the field guide's folder."""
     return f"images/{split}/{index // SHARD:04d}/{index:07d}.jpg"
 
 

@@ -10,14 +10,14 @@ from fgvr.demo.species import Attributes
 
 @dataclass(frozen=True)
 class Question:
-    """A yes/no question: the answer is Yes where the named attribute has the named value."""
+    """A yes/no question; the answer is Yes if the named attribute has the named value."""
 
     text: str
     attribute: str
     value: str | bool = True
 
     def truth(self, attributes: Attributes) -> bool:
-        """The right answer for a bird that looks like this."""
+        """The correct answer for a bird with these attributes."""
         return bool(getattr(attributes, self.attribute) == self.value)
 
 

@@ -1,4 +1,4 @@
-"""The stream of drawings behind (seed, split): sample ``index`` never depends on how many are drawn, or where.
+"""The stream of drawings for (seed, split): sample ``index`` does not depend on how many are drawn, or where.
 
 Each sample has its own generator, seeded by ``SeedSequence(seed, spawn_key=(split, index))``. Other splits and seeds
 are other streams, so train, test and teacher drawings are disjoint by construction, and a million images can be
@@ -64,7 +64,7 @@ def class_of(seed: int, split: str, index: int) -> int:
 
 
 def _seed_sequence(seed: int, stream: str, index: int) -> np.random.SeedSequence:
-    # Every part is one 32-bit word: two different triples can never spell the same entropy.
+    # Every part is one 32-bit word, so two different triples never give the same entropy.
     for name, value in (("seed", seed), ("index", index)):
         if not 0 <= value < 2**32:
             raise ValueError(f"{name} {value} of a drawing is outside 0 … 2³²−1")

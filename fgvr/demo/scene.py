@@ -1,4 +1,4 @@
-"""What is incidental in a photo: pose, place, light, background and what stands in front of the bird."""
+"""The incidental parts of a photo: pose, position, light, background and what stands in front of the bird."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,12 +13,12 @@ HABITATS: Final[dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]]] = 
     "dusk": ((206, 160, 170), (226, 178, 160)),
     "snow": ((236, 238, 242), (216, 222, 232)),
 }
-"""Background colours (RGB) by habitat: top and bottom of the image."""
+"""Background colours (RGB) per habitat: top and bottom of the image."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about a drawing that says nothing about the bird. Lengths are pixels of the 64 px image."""
+    """Everything about a drawing that does not depend on the bird. Lengths are in pixels of the 64 px image."""
 
     habitat: int
     flip: bool
@@ -37,13 +37,13 @@ class Scene:
     tint: np.ndarray
     """Grey levels added to the colour of each coloured part: float [7, 3]."""
     backdrop: np.ndarray
-    """Blobs of the background, one a row (x, y, radius x, radius y, brightness): float [5, 5]."""
+    """Blobs of the background, one per row (x, y, radius x, radius y, brightness): float [5, 5]."""
     branch: tuple[float, float, float, float] | None
-    """What hides a part of the bird, a stroke (x, y, angle, width); None: nothing does."""
+    """A stroke that hides part of the bird (x, y, angle, width); None: no stroke."""
 
 
 def sample_scene(rng: np.random.Generator, difficulty: float) -> Scene:
-    """Draw a scene; every deviation from a plain studio picture grows with ``difficulty`` (0: none, 1: mild)."""
+    """Draw a random scene; every deviation from a plain studio picture grows with ``difficulty`` (0: none, 1: mild)."""
     d = difficulty
     jitter = rng.uniform(-1, 1, 12)
     backdrop = rng.uniform(0, 1, (5, 5)) * (64, 64, 14, 10, 36) + (0, 0, 3, 3, -18)

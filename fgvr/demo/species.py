@@ -1,7 +1,7 @@
 """The birds of the field guide: 22 attributes, 36 species in 6 genera.
 
-A genus fixes a silhouette and most colours; its six species are two colours times three marks, so two species of a
-genus differ in one to three attributes. That makes naming fine-grained: the genus is easy, the species is not.
+A genus determines a silhouette and most colours; its six species are two colours times three marks, so two species of
+a genus differ in one to three attributes. That makes naming fine-grained: the genus is easy, the species is not.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Attributes:
 
 _FLAG: Final = (False, True)
 
-# White marks (wing bar, tail tip) and black ones (mask, bib) must show: their grounds leave that colour out.
+# White marks (wing bar, tail tip) and black ones (mask, bib) must be visible: their backgrounds exclude that colour.
 OPTIONS: Final[dict[str, tuple[str, ...] | tuple[bool, ...]]] = {
     "body": ("azure", "crimson", "golden", "olive", "slate", "rufous", "ivory"),
     "belly": ("ivory", "golden", "rufous", "crimson"),
@@ -194,7 +194,7 @@ SPECIES: Final = tuple(
 
 
 def siblings(species: Species) -> tuple[Species, ...]:
-    """The other species of the same genus, in the order of their ids."""
+    """The other species of the same genus, in id order."""
     return tuple(other for other in SPECIES if other.genus == species.genus and other is not species)
 
 

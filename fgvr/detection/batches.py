@@ -1,4 +1,4 @@
-"""Batches of a detector's training: order and flips follow from (seed, epoch, step) alone."""
+"""Batches of a detector's training run: order and flips depend only on (seed, epoch, step)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fgvr.training.batches import Positions, epoch_steps
 from fgvr.training.checkpoint import LeftOut
 
 BLANK = 64
-"""Side of the image that stands for a share without a readable one, pixels."""
+"""Side in pixels of the blank image that replaces a share without any readable image."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class DetectionBatch:
 
     Attributes:
         pixels: uint8 [3, H, W] of each image.
-        targets: of each, boxes float32 [n, 4] and labels int64 [n] (class + 1) as torchvision wants them, no crowds.
-        positions: int64, of the images in the examples.
-        step_positions: those of the whole step over all workers, unreadable ones included.
-        failures: of the images of the share that could be read before and cannot any more, by position; they are not
-            among `pixels`, `targets` and `positions`. Where none is left, one blank image stands in `pixels`, so that
-            the worker can take part in the step; `positions` is empty then.
+        targets: for each image boxes float32 [n, 4] and labels int64 [n] (class + 1) in torchvision's form, no crowds.
+        positions: int64, positions of the images in the examples.
+        step_positions: positions of the whole step over all workers, including unreadable images.
+        failures: images of the share that became unreadable, by position; they are not in `pixels`, `targets` and
+            `positions`. If no image is left, `pixels` holds one blank image, so that the worker can take part in the
+            step; `positions` is empty then.
     """
 
     pixels: list[Tensor]
@@ -46,7 +46,7 @@ class DetectionBatch:
 
 @dataclass(frozen=True)
 class DetectionLoader:
-    """Reads batches; worker `rank` of `world_size` gets its share of every step, read ahead by `threads`."""
+    """Reads batches; worker `rank` of `world_size` gets its share of every step, prefetched by `threads` threads."""
 
     examples: DetectionExamples
     limits: ImageLimits
@@ -60,7 +60,7 @@ class DetectionLoader:
         return read_ahead(lambda item: self._batch(item[1], (seed, epoch, item[0])), steps, threads=self.threads)
 
     def unreadable(self, positions: Positions) -> LeftOut:
-        """Failures by position, of those of `positions` that cannot be read."""
+        """Failures, by position, of those of `positions` that cannot be read."""
         failures = read_ahead(self._failure, positions.tolist(), threads=self.threads)
         return {int(place): failure for place, failure in zip(positions, failures, strict=True) if failure is not None}
 
@@ -100,10 +100,10 @@ class DetectionLoader:
 
 
 def read_pixels(uri: str, size: tuple[int, int], limits: ImageLimits) -> npt.NDArray[np.uint8]:
-    """Pixels uint8 [H, W, 3] of an image with boxes; `size` is (width, height) as its annotations file has them.
+    """Pixels uint8 [H, W, 3] of an image with boxes; `size` is (width, height) from its annotations file.
 
     Raises:
-        ImageError: as `read_image`, and WRONG_SIZE where it has not the size that its boxes were drawn for.
+        ImageError: as `read_image`, and WRONG_SIZE if its size is not the one its boxes were drawn for.
     """
     read = read_image(uri, limits)
     if read.size != size:
@@ -115,7 +115,7 @@ def read_pixels(uri: str, size: tuple[int, int], limits: ImageLimits) -> npt.NDA
 
 
 def mirrored(pixels: npt.NDArray[Any], boxes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Left and right exchanged: pixels [H, W, 3] and boxes [n, 4]."""
+    """Mirror left and right: pixels [H, W, 3] and boxes [n, 4]."""
     width = np.float32(pixels.shape[1])
     left, top, right, bottom = boxes.T
     return pixels[:, ::-1], np.stack([width - right, top, width - left, bottom], axis=1)

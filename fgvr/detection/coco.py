@@ -1,7 +1,7 @@
-"""COCO annotation files: what a stranger's file says, cleaned, with a count of everything that was left out.
+"""Parses and cleans untrusted COCO annotation files, counting everything that was left out.
 
-A mistake in one annotation costs that annotation; a mistake by which annotations cannot be told apart (two images
-with one id) ends the reading. Boxes are cut off at the image's border.
+A mistake in one annotation only costs that annotation; a mistake that makes annotations ambiguous (two images with one
+id) is an error. Boxes are clipped at the image's border.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fgvr.text_files import decoded
 
 
 class CocoError(UserError, ValueError):
-    """A file that is not a COCO annotations file, or contradicts itself; the message says where."""
+    """The file is not a COCO annotations file, or contradicts itself; the message says where."""
 
 
 class LeftOut(StrEnum):
@@ -31,10 +31,10 @@ class LeftOut(StrEnum):
 
     NO_BOX = "no_box"  # `bbox` is missing or is not four finite numbers (of float32)
     EMPTY_BOX = "empty_box"  # width or height is not positive
-    OUTSIDE = "outside"  # nothing of the box is inside the image
-    UNKNOWN_IMAGE = "unknown_image"  # of an image that the file does not list
+    OUTSIDE = "outside"  # no part of the box is inside the image
+    UNKNOWN_IMAGE = "unknown_image"  # belongs to an image that the file does not list
     UNKNOWN_CATEGORY = "unknown_category"
-    REPEATED_IMAGE = "repeated_image"  # an image listed twice, alike
+    REPEATED_IMAGE = "repeated_image"  # an image listed twice with the same facts
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Objects:
 
     Attributes:
         boxes: float32 [n, 4], (left, top, right, bottom) in pixels, inside the image, right > left, bottom > top.
-        classes: int64 [n], positions in the list of categories.
-        crowd: bool [n]: a crowd, in which detections are neither right nor wrong; never trained on.
-        areas: float32 [n], pixels; COCO's small, medium and large go by it.
+        classes: int64 [n], indices into the list of categories.
+        crowd: bool [n]: a crowd, in which detections count as neither right nor wrong; never trained on.
+        areas: float32 [n], in pixels; they define COCO's small, medium and large.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """A listed image: the file's own id, its file name, its size in pixels, and what is on it (maybe nothing)."""
+    """A listed image: the file's own id, file name, size in pixels, and its objects (maybe none)."""
 
     id: int
     file_name: str
@@ -78,7 +78,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoSet:
-    """An annotations file: images in its order, categories by ascending id, and how many entries were left out why."""
+    """An annotations file: images in file order, categories by ascending id, and the number of left-out entries."""
 
     images: tuple[CocoImage, ...]
     categories: tuple[Category, ...]
@@ -89,19 +89,19 @@ def read_coco(uri: str) -> CocoSet:
     """Read and clean an annotations file.
 
     Raises:
-        CocoError: there is no such file, or it cannot be understood.
+        CocoError: the file does not exist or cannot be parsed.
     """
     try:
         content = json.loads(decoded(storage.read_bytes(uri)))
     except FileNotFoundError:
         raise CocoError(f"{uri}: there is no such annotations file") from None
-    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested too deeply
         raise CocoError(f"{uri}: not a JSON file: {error}") from None
     return parse_coco(content, uri)
 
 
 def parse_coco(content: Any, where: str) -> CocoSet:
-    """Clean the content of an annotations file; raises CocoError. `where` names it in messages."""
+    """Clean the content of an annotations file; raises CocoError. `where` names the file in messages."""
     lists = isinstance(content, Mapping) and isinstance(content.get("images"), list)
     if not lists or not isinstance(content.get("annotations") or [], list):
         raise CocoError(f"{where}: expected COCO's annotations, an object with images, annotations and categories")
@@ -146,7 +146,7 @@ def _categories(entries: Any, where: str) -> tuple[Category, ...]:
 
 
 def _name_of(entry: Mapping[str, Any]) -> str:
-    """A category's name; its id where it has none."""
+    """A category's name, or its id if it has none."""
     name = entry.get("name")
     return (one_form(str(name)) if name is not None else "") or str(entry["id"])
 
@@ -170,7 +170,7 @@ def _images(entries: list[Any], where: str, left_out: Counter[LeftOut]) -> dict[
 
 
 def _found(entry: Any, images: dict[int, _Listed], places: dict[int, int]) -> _Found | LeftOut:
-    """One annotation as (box, class, crowd, area), or why it is none."""
+    """An annotation as (box, class, crowd, area), or why it is left out."""
     if not isinstance(entry, Mapping) or not _is_id(entry.get("image_id")) or entry["image_id"] not in images:
         return LeftOut.UNKNOWN_IMAGE
     if not _is_id(entry.get("category_id")) or entry["category_id"] not in places:
@@ -186,7 +186,7 @@ def _found(entry: Any, images: dict[int, _Listed], places: dict[int, int]) -> _F
 
 
 def _corners(box: Any, image_width: int, image_height: int) -> _Box | LeftOut:
-    """(left, top, width, height) as corners inside the image, or why there are none."""
+    """(left, top, width, height) converted to corners inside the image, or why this is impossible."""
     if not isinstance(box, Sequence) or len(box) != 4 or not all(_is_number(value) for value in box):
         return LeftOut.NO_BOX
     left, top, width, height = (float(value) for value in box)
@@ -196,7 +196,7 @@ def _corners(box: Any, image_width: int, image_height: int) -> _Box | LeftOut:
     if corners[2] <= corners[0] or corners[3] <= corners[1]:
         return LeftOut.OUTSIDE
     rounded = np.asarray(corners, dtype=np.float32)
-    if rounded[2] <= rounded[0] or rounded[3] <= rounded[1]:  # thinner than float32 can say
+    if rounded[2] <= rounded[0] or rounded[3] <= rounded[1]:  # too thin for float32
         return LeftOut.EMPTY_BOX
     return corners
 

@@ -1,4 +1,4 @@
-"""COCO's average precision of detections, by pycocotools."""
+"""COCO's average precision of detections, computed by pycocotools."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from fgvr.detection.coco import Category, CocoImage
 
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-"""As COCO names them: the mean over IoU 0.50 … 0.95, at 0.50, at 0.75, and by the objects' size (32², 96² pixels)."""
+"""COCO's names: the mean over IoU 0.50 … 0.95, at 0.50, at 0.75, and by object size (32², 96² pixels)."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found on an image.
+    """The detections on one image.
 
     Attributes:
         boxes: float32 [n, 4], (left, top, right, bottom) in pixels.
-        classes: int64 [n], positions in the list of categories.
+        classes: int64 [n], indices into the list of categories.
         scores: float32 [n].
     """
 
@@ -34,12 +34,12 @@ class Detections:
 def coco_metrics(
     images: Sequence[CocoImage], categories: Sequence[Category], found: Sequence[Detections]
 ) -> dict[str, float]:
-    """COCO's metrics in percent, without those that are not defined (no object of that size).
+    """COCO's metrics in percent, without undefined ones (no object of that size).
 
     Args:
-        images: the truth.
-        categories: of the truth and of the detections.
-        found: beside `images`; nothing where an image could not be read, so that its objects count as missed.
+        images: the ground truth.
+        categories: categories of the truth and of the detections.
+        found: detections per image; empty for an image that could not be read, so that its objects count as missed.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -53,9 +53,9 @@ def coco_metrics(
     results = coco_results(images, categories, found)
     if all(image.objects.crowd.all() for image in images):
         return {}
-    if not results:  # pycocotools cannot read an empty list
+    if not results:  # pycocotools fails on an empty list
         return _percent([0.0, 0.0, 0.0, *(0.0 if there else -1.0 for there in _sizes(images))])
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress and its table
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and a table
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.evaluate()
@@ -83,7 +83,7 @@ def coco_results(
 def _annotations(images: Sequence[CocoImage], categories: Sequence[Category]) -> list[dict[str, object]]:
     rows = [
         (image.id, image.objects, number) for image in images for number in range(len(image.objects))
-    ]  # numbered anew from 1: pycocotools takes the id 0 for no match
+    ]  # numbered from 1: pycocotools treats id 0 as no match
     return [
         {
             "id": row,
@@ -105,7 +105,7 @@ def _sides(box: npt.NDArray[np.float32]) -> list[float]:
 def _sizes(images: Sequence[CocoImage]) -> tuple[bool, bool, bool]:
     """Whether there are small, medium and large objects."""
     areas = np.concatenate([image.objects.areas[~image.objects.crowd] for image in images])
-    # As pycocotools counts them: an area on a border is on both sides of it.
+    # As in pycocotools, an area exactly on a limit counts on both sides of it.
     medium = (areas >= 32**2) & (areas <= 96**2)
     return bool((areas <= 32**2).any()), bool(medium.any()), bool((areas >= 96**2).any())
 

@@ -1,4 +1,4 @@
-"""A detector's images with everything that is known of them, as one Parquet file that all workers read."""
+"""A detector's images with all targets, as one Parquet file that all workers read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class DetectionExamples:
     """N images.
 
     Attributes:
-        image_ids: int64 [N], of the samples table, ascending.
-        uris: where they are.
-        images: what the annotations file says about each.
-        p_yes: float32 [N, Q], p(yes) of the whole image; nan where there is none, which the loss leaves out.
+        image_ids: int64 [N], ids in the samples table, ascending.
+        uris: URIs of the images.
+        images: what the annotations file says about each image.
+        p_yes: float32 [N, Q], p(yes) of the whole image; nan if missing, which the loss ignores.
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class DetectionExamples:
         return len(self.image_ids)
 
     def write(self, uri: str) -> None:
-        """As a Parquet file."""
+        """Write a Parquet file."""
         columns: dict[str, Any] = {
             "image_id": pa.array(self.image_ids),
             "uri": pa.array(self.uris, pa.string()),
@@ -60,7 +60,7 @@ class DetectionExamples:
 
     @classmethod
     def read(cls, uri: str) -> DetectionExamples:
-        """As `write` left them."""
+        """Read what `write` wrote."""
         table = pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
         images = [
             CocoImage(

@@ -1,8 +1,8 @@
 """Faster R-CNN with a feature pyramid, and MaKD's aspect head on the backbone.
 
-The detector is torchvision's. The aspect head is a linear layer over the mean of the backbone's last feature map; its
-logits are compared with the MLLM's p(yes) of the whole image in training (binary cross entropy), and it is dropped
-afterwards: a trained detector is a plain Faster R-CNN. The paper says no more about its detection experiment, and its
+The detector is torchvision's. The aspect head is a linear layer over the mean of the backbone's last feature map; in
+training its logits are compared with the MLLM's p(yes) of the whole image (binary cross entropy), and afterwards it is
+dropped: a trained detector is a plain Faster R-CNN. The paper says no more about its detection experiment, and its
 code for it is not published.
 """
 
@@ -33,17 +33,17 @@ ASPECT_LOGITS = "aspect_logits"
 
 
 class DetectorError(UserError, ValueError):
-    """A detector that cannot be built; the message names the config field."""
+    """The detector cannot be built; the message names the config field."""
 
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """What decides a detector.
+    """What determines a detector.
 
     Attributes:
         model: sizes and backbone.
-        categories: class 0 … C−1 of the outputs; torchvision's label is the class + 1, since its 0 is the background.
-        questions: aspects of the head that is there in training; empty: none.
+        categories: class 0 … C−1 of the outputs; torchvision's label is class + 1, since its 0 is the background.
+        questions: aspects of the head used in training; empty: no head.
     """
 
     model: Detector
@@ -52,12 +52,12 @@ class DetectorSpec:
 
 
 class Pyramid(nn.Module):
-    """Feature maps of a timm backbone at strides 4, 8 …, and a feature pyramid (Lin et al. 2017) over them.
+    """Feature maps of a timm backbone at strides 4, 8 …, with a feature pyramid (Lin et al. 2017) on top.
 
     Attributes:
-        levels: feature maps; the pyramid has one more, half the size of its coarsest.
-        out_channels: of each level of the pyramid.
-        top_channels: of the backbone's last map.
+        levels: number of feature maps; the pyramid has one more, half the size of its coarsest.
+        out_channels: channels of each pyramid level.
+        top_channels: channels of the backbone's last map.
     """
 
     def __init__(self, backbone: str, channels: int, *, pretrained: bool, freeze_norm: bool) -> None:
@@ -84,12 +84,12 @@ class Pyramid(nn.Module):
 
 
 class AspectDetector(nn.Module):
-    """The detector as it is trained.
+    """The detector during training.
 
     Attributes:
-        rcnn: torchvision's FasterRCNN: in eval mode it takes a list of images (float [3, H, W] in 0 … 1) and gives for
-            each a dict of boxes, labels (class + 1) and scores.
-        aspect_head: None without questions.
+        rcnn: torchvision's FasterRCNN: in eval mode it takes a list of images (float [3, H, W] in 0 … 1) and returns
+            for each a dict of boxes, labels (class + 1) and scores.
+        aspect_head: None if there are no questions.
     """
 
     def __init__(self, spec: DetectorSpec, *, pretrained: bool = False) -> None:
@@ -99,11 +99,11 @@ class AspectDetector(nn.Module):
         self.aspect_head = nn.Linear(width, len(spec.questions)) if spec.questions else None
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The four losses of Faster R-CNN by torchvision's names and, with questions, ASPECT_LOGITS [N, Q].
+        """The four losses of Faster R-CNN by torchvision's names and, if there are questions, ASPECT_LOGITS [N, Q].
 
         Args:
             images: float [3, H, W] in 0 … 1, of any sizes.
-            targets: for each boxes float [n, 4], (left, top, right, bottom), and labels int64 [n], class + 1.
+            targets: for each image boxes float [n, 4], (left, top, right, bottom), and labels int64 [n], class + 1.
         """
         resized, resized_targets = self.rcnn.transform(list(images), list(targets))
         features, top = self.rcnn.backbone.with_top(resized.tensors)
@@ -116,9 +116,9 @@ class AspectDetector(nn.Module):
 
 
 def pretrained_weights(name: str) -> dict[str, str]:
-    """Which weights of timm's a backbone starts from, for fingerprints: their name on the hub, and its commit.
+    """Which pretrained timm weights a backbone starts from, for fingerprints: their hub name and commit.
 
-    Raises DetectorError where there are none, or the hub does not give them.
+    Raises DetectorError if there are none, or the hub does not give them.
     """
     weights = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     if weights is None or not weights.hf_hub_id:
@@ -156,7 +156,7 @@ def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
         [str(level) for level in range(pyramid.levels)],
         output_size=7,
         sampling_ratio=2,
-        canonical_scale=7 * sizes.anchors[0],  # 224 for anchors from 32, as in the paper of the pyramid
+        canonical_scale=7 * sizes.anchors[0],  # 224 for anchors from 32, as in the pyramid paper
     )
     return FasterRCNN(
         pyramid,

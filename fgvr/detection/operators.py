@@ -1,8 +1,8 @@
-"""Non-maximum suppression and RoIAlign where torchvision's compiled library does not fit this torch.
+"""Non-maximum suppression and RoIAlign for when torchvision's compiled library does not match this torch.
 
-See `fgvr.torchvision_cpu`: beside a CPU torch there may be no library. Its `nms` then refuses to work, and its
-`roi_align` compiles itself at the first call and again for other shapes. Both are written here with torch's own
-operators, to the same results.
+See `fgvr.torchvision_cpu`: beside a CPU torch there may be no library. Then torchvision's `nms` refuses to work, and
+its `roi_align` compiles itself at the first call and again for other shapes. Both are written here with torch's own
+operators and give the same results.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional
 
 
 def provide_operators() -> bool:
-    """Put the two in torchvision's place for its detection models; nothing where its library fits.
+    """Replace both in torchvision for its detection models; does nothing if its library matches.
 
-    Returns whether they were needed.
+    Returns whether they were replaced.
     """
     import torchvision.ops
 
@@ -30,9 +30,9 @@ def provide_operators() -> bool:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy suppression: a box goes when a better one that stays overlaps it by more than the threshold.
+    """Greedy suppression: a box is dropped if a better, kept box overlaps it by more than the threshold.
 
-    Of equal scores the earlier box comes first. Boxes without an area overlap nothing and stay.
+    Among equal scores the earlier box comes first. Boxes without area overlap nothing and are kept.
 
     Args:
         boxes: float [N, 4] (x1, y1, x2, y2).
@@ -40,7 +40,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         iou_threshold: intersection over union.
 
     Returns:
-        int64 [K], indices of the boxes that stay, by falling score.
+        int64 [K], indices of the kept boxes, by descending score.
     """
     from torchvision.ops import box_iou
 
@@ -63,21 +63,21 @@ def roi_align(  # noqa: PLR0917 - torchvision calls it by position
 ) -> Tensor:
     """Features in boxes by bilinear interpolation (Mask R-CNN), differentiable in `input`.
 
-    The sampling points of all boxes of an image are one call of `grid_sample`.
+    The sampling points of all boxes of an image are handled by a single call of `grid_sample`.
 
     Args:
         input: float [N, C, H, W].
         boxes: float [K, 5] (image, x1, y1, x2, y2), inside their images.
-        output_size: bins, (height, width).
-        spatial_scale: feature cells a pixel.
-        sampling_ratio: sampling points along each side of a bin, whose mean is taken; must be given.
+        output_size: number of bins, (height, width).
+        spatial_scale: feature cells per pixel.
+        sampling_ratio: sampling points along each side of a bin, over which the mean is taken; required.
         aligned: whether box coordinates are shifted by half a cell.
 
     Returns:
         float [K, C, *output_size].
 
     Raises:
-        ValueError: the number of sampling points is left open.
+        ValueError: the number of sampling points is not given.
     """
     if sampling_ratio < 1:
         raise ValueError("sampling_ratio: an adaptive number of sampling points is not supported here")
@@ -89,7 +89,7 @@ def roi_align(  # noqa: PLR0917 - torchvision calls it by position
         corners[:, side, None] + sizes[:, side, None] * _middles(bins * sampling_ratio, boxes)
         for side, bins in ((0, output_size[1]), (1, output_size[0]))
     )
-    points = torch.stack(  # in −1 … 1 from the first to the last cell, which is what grid_sample wants
+    points = torch.stack(  # in −1 … 1 from the first to the last cell, as grid_sample needs
         [
             (2 * x / max(width - 1, 1) - 1)[:, None, :].expand(-1, y.shape[1], -1),
             (2 * y / max(height - 1, 1) - 1)[:, :, None].expand(-1, -1, x.shape[1]),
@@ -109,5 +109,5 @@ def roi_align(  # noqa: PLR0917 - torchvision calls it by position
 
 
 def _middles(count: int, like: Tensor) -> Tensor:
-    """The middles of `count` equal stretches of 0 … 1."""
+    """The midpoints of `count` equal intervals of 0 … 1."""
     return (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count

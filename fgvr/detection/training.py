@@ -1,7 +1,7 @@
 """Training a detector, with MaKD's aspect loss on whole images, in plain PyTorch.
 
-As a student's (`fgvr.training.student`): checkpoints stand at the ends of epochs, and a resumed training goes on with
-the same batches, flips, sampled boxes and rates.
+As for a student (`fgvr.training.student`), checkpoints are written at the ends of epochs, and a resumed run continues
+with the same batches, flips, sampled boxes and learning rates.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from fgvr.training.reporter import Reporter, data_parallel, share
 
 
 class DetectionTrainingError(UserError, ValueError):
-    """A detector that cannot be trained on these images; the message says why."""
+    """The detector cannot be trained on these images; the message says why."""
 
 
 @dataclass(frozen=True)
 class DetectionJob:
-    """What a training is about; pickles, and travels to each worker.
+    """Inputs of a training run; picklable, sent to each worker.
 
     Attributes:
         examples: URI of the examples file.
-        spec: the detector; with questions, they are the columns of the examples' p(yes).
+        spec: the detector; its questions, if any, are the columns of the examples' p(yes).
         settings: the recipe.
-        limits: of reading an image.
-        max_error_share: of images that cannot be read; see `allowed_failures`.
+        limits: limits on reading an image.
+        max_error_share: allowed share of unreadable images; see `allowed_failures`.
     """
 
     examples: str
@@ -63,15 +63,15 @@ class DetectionJob:
 
 
 RECIPE = 1
-"""Raised when the same settings and photos come to train another detector."""
+"""Increase it when the same settings and photos would train another detector."""
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 
 def train_detector(job: DetectionJob, reporter: Reporter) -> History:
-    """Train to the last epoch, from the reporter's checkpoint if it has one; returns every epoch's metrics.
+    """Train to the last epoch, starting from the reporter's checkpoint if there is one; returns every epoch's metrics.
 
     Raises:
-        DetectionTrainingError: too few images, too many that cannot be read, or the losses are no numbers any more.
+        DetectionTrainingError: too few images, too many unreadable ones, or the losses became NaN or infinite.
     """
     return train(DetectorTrainer(job, reporter))
 
@@ -80,9 +80,9 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
     """One worker's side of a detector's training run.
 
     A checkpoint is a folder with `last/` (a model folder, see `save_detector`), `state.pt` for resuming,
-    `history.json` (every epoch: the losses by torchvision's names, and the aspects', nats) and `left_out.json`
-    (failures of images by position in the examples). An image that becomes unreadable on the way is left out from then
-    on.
+    `history.json` (per epoch: the losses by torchvision's names, and the aspect loss, nats) and `left_out.json`
+    (failures of images by position in the examples). An image that becomes unreadable during training is left out from
+    then on.
     """
 
     def __init__(self, job: DetectionJob, reporter: Reporter) -> None:
@@ -119,10 +119,10 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         outputs = self.model(images, targets)
         outputs["aspect_loss"] = self._aspect_loss(outputs.get(ASPECT_LOGITS), batch)
         weights = dict.fromkeys(LOSSES, 1.0) | {"aspect_loss": self.settings.alpha}
-        real = float(len(batch.positions) > 0)  # a blank image stands there for a share that cannot be read
+        real = float(len(batch.positions) > 0)  # 0 if a blank image replaces an unreadable share
         terms = {name: Term(real * outputs[name], real, self.reporter.world_size, weights[name]) for name in weights}
         totals = torch.stack([term.total.detach() for term in terms.values()])
-        if not bool(totals.isfinite().all()):  # now: torchvision stops at such proposals with an assertion
+        if not bool(totals.isfinite().all()):  # check now: such proposals trigger an assertion in torchvision
             raise self.diverged(math.nan, self.epoch)
         return terms
 
@@ -141,12 +141,12 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         self._lost_here = {}
 
     def _unreadable(self) -> LeftOut:
-        """Failures of those of this worker's share of all images that cannot be read."""
+        """Failures of unreadable images in this worker's share of all images."""
         mine = share(len(self.examples), self.reporter.rank, self.reporter.world_size)
         return self.loader.unreadable(np.arange(len(self.examples))[mine])
 
     def _leave_out(self, found: LeftOut) -> None:
-        """Go on without the images that any worker found unreadable; those of a checkpoint every worker knows."""
+        """Continue without the images that any worker found unreadable; every worker knows those of a checkpoint."""
         self.left_out = dict(sorted((self.left_out | over_workers(found, self.reporter.world_size)).items()))
         refusal = too_many(self.left_out, len(self.examples), self.job.max_error_share, self.examples)
         if refusal is not None:

@@ -1,4 +1,4 @@
-"""A trained detector over images: one row of detections for each."""
+"""The worker that runs a trained detector: one row of detections per image."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
 FINDING = 1
-"""Raised when the same detector comes to find other things in the same photo."""
+"""Increase it when the same detector would find other objects in the same photo."""
 
 
 @dataclass(frozen=True)
 class DetectSettings:
-    """What the workers need; pickles.
+    """What the workers need; picklable.
 
     Attributes:
         model: URI of a model folder.
-        limits: of reading an image.
+        limits: limits on reading an image.
         score_threshold: detections with a lower score are left out.
-        max_detections: kept an image.
-        batch_images: images in a forward pass.
+        max_detections: most detections kept per image.
+        batch_images: images per forward pass.
         device: where the model runs.
-        threads: that read images.
+        threads: threads that read images.
     """
 
     model: str
@@ -59,7 +59,7 @@ class DetectWorker:
     def process(self, rows: pa.Table) -> pa.Table:
         """Detections for rows with `image_id`, `uri` and `metadata` of a source with boxes.
 
-        Images that cannot be read, or have another size than the source says, become rows with `error`.
+        Images that cannot be read, or whose size differs from the source's, become rows with `error`.
         """
         ids, files = rows["image_id"].to_pylist(), rows.select(["uri", "metadata"]).to_pylist()
         found: dict[int, dict[str, Any]] = {}
@@ -102,7 +102,7 @@ class DetectWorker:
 
 
 def detections_of(row: dict[str, Any]) -> Detections:
-    """A row of the detections table; no detections where it failed."""
+    """The detections in a row of the detections table; empty if the row failed."""
     if row["error"] is not None:
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     return Detections(

@@ -1,1 +1,1 @@
-"""Which images methods are compared on, the comparison of their names, and what aspects tell."""
+"""Which images methods are compared on, the comparison of their names, and the value of aspects."""

@@ -1,4 +1,4 @@
-"""What aspects tell: about classes, about the student that learned them, and what they cost."""
+"""The information in aspects: about classes, and how far the student learned it; and t-SNE maps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fgvr.arrays import Doubles, Ids
 
 @dataclass(frozen=True)
 class AspectAgreement:
-    """Two p(yes) of the same images compared, question by question; nan where nothing can be said.
+    """Comparison of two sets of p(yes) on the same images, question by question; nan if undefined.
 
     Attributes:
-        images: compared; those without any answer on either side left out.
-        correlation: Pearson's, float64 [Q]; nan where one side always says the same.
+        images: number of images compared; those without any answer on either side are left out.
+        correlation: Pearson's, float64 [Q]; nan if one side always gives the same answer.
         difference: mean |p - q|, float64 [Q].
-        same: share of images with the same answer, yes from 0.5 on, float64 [Q].
+        same: share of images with the same answer (yes from 0.5 on), float64 [Q].
     """
 
     images: int
@@ -30,7 +30,7 @@ class AspectAgreement:
 
 
 def compare_aspects(mllm: npt.NDArray[np.float32], student: npt.NDArray[np.float32]) -> AspectAgreement:
-    """Compare answers [N, Q] with outputs [N, Q]; nan where there is none."""
+    """Compare answers [N, Q] with outputs [N, Q]; nan where one is missing."""
     there = ~(np.isnan(mllm) | np.isnan(student))
     questions = mllm.shape[1]
     correlation, difference, same = (np.full(questions, np.nan) for _ in range(3))
@@ -47,19 +47,19 @@ def compare_aspects(mllm: npt.NDArray[np.float32], student: npt.NDArray[np.float
     return AspectAgreement(int(there.any(axis=1).sum()), correlation, difference, same)
 
 
-# Aspects by class: means of p(yes), and how much an answer says about the class.
+# Aspects by class: means of p(yes), and how much an answer tells about the class.
 #
-# Sums a class and question are enough for that, so a table of any length is read once, part by part.
+# Sums per class and question are enough for that, so a table of any length is read only once, part by part.
 
 
 FOLDS = 2
-"""Halves of the images that are kept apart, so that one can be judged by what the other shows."""
+"""The images are split into two halves, so that one can be evaluated with the statistics of the other."""
 
 
 def halves(classes: Ids) -> Ids:
-    """The fold of each image, int64 [N]: the images of a class in turn, so that both folds have half of every class.
+    """The fold of each image, int64 [N]: the images of a class alternate, so that each fold has half of every class.
 
-    Not all rows in turn: a listing that goes round the classes would put each class into one fold only.
+    Rows as a whole do not alternate: if a listing cycles through the classes, each class would be in one fold only.
 
     Args:
         classes: int64 [N].
@@ -70,11 +70,11 @@ def halves(classes: Ids) -> Ids:
 
 
 class ClassSums:
-    """Sums of p(yes) and numbers of answers, by fold, class and question.
+    """Sums of p(yes) and numbers of answers, per fold, class and question.
 
     Attributes:
         sums: float64 [FOLDS, C, Q].
-        counts: int64 [FOLDS, C, Q]; answers that are there.
+        counts: int64 [FOLDS, C, Q]; number of existing answers.
         images: int64 [FOLDS, C].
     """
 
@@ -84,7 +84,7 @@ class ClassSums:
         self.images: Ids = np.zeros((FOLDS, classes), dtype=np.int64)
 
     def add(self, folds: Ids, classes: Ids, p_yes: npt.NDArray[np.float32]) -> None:
-        """Images with their folds [n], classes [n] and answers [n, Q]; nan where there is none."""
+        """Add images with their folds [n], classes [n] and answers [n, Q]; nan if missing."""
         there = ~np.isnan(p_yes)
         np.add.at(self.sums, (folds, classes), np.where(there, p_yes, 0).astype(np.float64))
         np.add.at(self.counts, (folds, classes), there.astype(np.int64))
@@ -100,12 +100,12 @@ class ClassSums:
 def mutual_information(means: Doubles, counts: Ids) -> Doubles:
     """How many bits an answer tells about the class, float64 [Q]: H(p̄) - Σ_c P(c) H(p̄_c).
 
-    An answer counts as "yes" with its own probability, so unsure answers tell less. For answers of 0 and 1 this is
-    the mutual information of answer and class (scikit-learn's `mutual_info_score` over ln 2).
+    An answer counts as "yes" with its own probability, so uncertain answers tell less. For answers of 0 and 1 this is
+    the mutual information of answer and class (scikit-learn's `mutual_info_score` divided by ln 2).
 
     Args:
-        means: mean p(yes) of every class, [C, Q]; nan where a class has no answer.
-        counts: answers behind them, [C, Q].
+        means: mean p(yes) of every class, [C, Q]; nan if a class has no answer.
+        counts: number of answers behind them, [C, Q].
     """
     total = np.maximum(counts.sum(axis=0), 1)
     known = np.nan_to_num(means)
@@ -118,8 +118,8 @@ def mutual_information(means: Doubles, counts: Ids) -> Doubles:
 def chance_bits(counts: Ids) -> Doubles:
     """Bits that answers without any relation to the class would seem to tell, float64 [Q].
 
-    (K - 1) / (2 N ln 2) for K classes and N answers of yes or no (Miller 1955): few images a class look like
-    knowledge.
+    (K - 1) / (2 N ln 2) for K classes and N yes/no answers (Miller 1955): with few images per class, chance looks
+    like information.
     """
     classes = (counts > 0).sum(axis=0)
     bits: Doubles = np.maximum(classes - 1, 0) / (2 * np.maximum(counts.sum(axis=0), 1) * np.log(2))
@@ -135,23 +135,23 @@ def entropy(p: Doubles) -> Doubles:
     return bits
 
 
-# How well the answers alone tell the class, and what is lost without one of them.
+# How well the answers alone predict the class, and what is lost without one of them.
 #
-# A naive Bayes classifier (a Bernoulli variable an aspect, add-one smoothing) is fitted on one half of the images and
-# judged on the other, both ways. Leaving an aspect out is leaving out its term of a sum, so it costs no further fit.
-# It is no measure of the student, which would have to be trained again without each question.
+# A naive Bayes classifier (one Bernoulli variable per aspect, add-one smoothing) is fitted on one half of the images
+# and evaluated on the other, both ways. Leaving an aspect out means leaving out one term of a sum, so it needs no
+# refit. This does not measure the student, which would have to be retrained without each question.
 
-_CELLS = 4_000_000  # of scores at a time: 32 MB
+_CELLS = 4_000_000  # scores computed at a time: 32 MB
 
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """What the answers tell.
+    """Leave-one-out results for the aspects.
 
     Attributes:
-        images: judged.
+        images: number of images evaluated.
         accuracy: share of right classes from all answers.
-        drop: share of right classes that is lost without an aspect, float64 [Q].
+        drop: share of right classes that is lost without each aspect, float64 [Q].
         error: standard error of `drop`, float64 [Q].
     """
 
@@ -162,13 +162,13 @@ class LeaveOneOut:
 
 
 def leave_one_out(sums: ClassSums, folds: Ids, classes: Ids, p_yes: npt.NDArray[np.float32]) -> LeaveOneOut | None:
-    """Judge images by the sums of the other fold; None where there is nothing to tell apart.
+    """Evaluate images with the sums of the other fold; None if there is nothing to distinguish.
 
     Args:
-        sums: over all images, those judged among them.
-        folds: int64 [N], of the images that are judged.
+        sums: sums over all images, including those evaluated.
+        folds: int64 [N], folds of the images that are evaluated.
         classes: int64 [N].
-        p_yes: float32 [N, Q]; a missing answer (nan) tells nothing.
+        p_yes: float32 [N, Q]; a missing answer (nan) is ignored.
     """
     if not len(classes) or not p_yes.shape[1] or any((sums.images[fold] > 0).sum() < 2 for fold in range(FOLDS)):
         return None
@@ -203,17 +203,17 @@ def _fitted(sums: ClassSums, fold: int) -> tuple[Doubles, Doubles, Doubles]:
     return np.log(p), np.log1p(-p), prior
 
 
-# Aspect vectors in the plane (t-SNE; the paper's figure 5).
+# t-SNE maps of aspect vectors (the paper's figure 5).
 
 PERPLEXITY = 30
 LEAST = 5
-"""Distinct vectors below which a map would show nothing."""
+"""With fewer distinct vectors, a map would show nothing."""
 
 
 def project(p_yes: npt.NDArray[np.float32], seed: int) -> Doubles | None:
     """t-SNE of aspect vectors [N, Q] as points [N, 2] in the unit square; None for fewer than LEAST distinct ones.
 
-    A missing answer (nan) is taken as the mean of its question.
+    A missing answer (nan) is replaced by the mean of its question.
     """
     if not p_yes.size:
         return None

@@ -35,7 +35,7 @@ class MethodResult:
 
 
 UNLABELLED_IMAGES = 1000
-"""Without truth, methods can only be compared with each other; more images would cost MLLM calls and say no more."""
+"""Without truth, methods are only compared with each other; more images would cost MLLM calls and tell no more."""
 
 
 IMAGE_FAILURES = (
@@ -48,14 +48,14 @@ IMAGE_FAILURES = (
     Reason.CORRUPT,
     Reason.NOT_AN_IMAGE,
 )
-"""Reasons that lie in the image, on which every method fails alike."""
+"""Failure reasons that lie in the image itself, so that every method fails on it."""
 
 
 def readable(labels: pa.Table) -> pa.Table:
-    """Rows of a labels table whose image could be read; `error` is among the columns.
+    """Rows of a labels table whose image could be read; its columns must include `error`.
 
-    A few damaged photos among few evaluated ones would exceed run.max_error_share, and stop a run at its very end
-    over something that all its stages have counted already.
+    If few images are evaluated, a few damaged photos could exceed run.max_error_share and stop a run at its very end,
+    because of failures that all its stages have already counted.
     """
     reasons = pc.struct_field(labels["error"], "reason")
     damaged = pc.is_in(reasons, pa.array([reason.value for reason in IMAGE_FAILURES]))
@@ -64,12 +64,12 @@ def readable(labels: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The images that every method names.
+    """The images for which every method predicts a name.
 
     Attributes:
         ids: int64 [n], ascending.
-        split: the split they are of.
-        trained_on: there was no such split, and discovery images stand in for it.
+        split: the split that they belong to.
+        trained_on: there was no such split, so discovery images are used instead.
     """
 
     ids: npt.NDArray[np.int64]
@@ -85,14 +85,14 @@ def choose_images(
     max_images: int | None,
     seed: int,
 ) -> EvaluationImages:
-    """The images of `split`; where there are none, the discovery images, which the MLLM has named already.
+    """The images of `split`; if there are none, the discovery images, which the MLLM has labelled already.
 
     Args:
-        samples: columns image_id, split, class_name; a table, or its parts, of which each is let go before the next.
+        samples: columns image_id, split, class_name; a table, or its parts, of which one at a time is held in memory.
         discovery: int64 [m], ids that the MLLM labelled.
         split: evaluation split.
-        max_images: so many at random; None: all, but at most UNLABELLED_IMAGES where no class is known.
-        seed: of the sample.
+        max_images: size of a random sample; None: all, but at most UNLABELLED_IMAGES if no class is known.
+        seed: seed of the sample.
     """
     named = np.sort(np.asarray(discovery, dtype=np.int64))
     parts = [np.zeros(0, np.int64)]
@@ -106,7 +106,7 @@ def choose_images(
     ids = np.concatenate(parts)
     trained_on = not len(ids)
     if trained_on:
-        ids, labelled = named, True  # they cost nothing more
+        ids, labelled = named, True  # no further MLLM calls
         split = " and ".join(sorted(splits))
     limit = max_images if max_images is not None else (None if labelled else UNLABELLED_IMAGES)
     if limit is not None and limit < len(ids):
@@ -133,15 +133,15 @@ def compare(
     resamples: int,
     seed: int,
 ) -> Comparison:
-    """Score each method's names on the images whose class is known, and count how far the methods agree on all.
+    """Score each method's names on the images whose class is known, and measure the methods' agreement on all images.
 
     Args:
-        predicted: method → one name an image, "" where it failed or abstained.
-        true: the class's name an image; None or "" where unknown.
-        load_encoder: of Sentence-BERT for sACC; called only where there is truth.
-        hyphen_to_space: of sIoU.
+        predicted: method → one name per image, "" if it failed or abstained.
+        true: one true class name per image; None or "" if unknown.
+        load_encoder: loads Sentence-BERT for sACC; called only if there is truth.
+        hyphen_to_space: option of sIoU.
         resamples: bootstrap resamples.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     known = [place for place, name in enumerate(true) if name]
     truth = [name for name in true if name]
@@ -169,9 +169,9 @@ def compare(
 
 
 def names_of(predictions: pa.Table, ids: npt.NDArray[np.int64]) -> list[str]:
-    """One name for each of `ids` from a predictions or labels table; "" where it failed, abstained or is not there.
+    """One name per id in `ids` from a predictions or labels table; "" if it failed, abstained or is missing.
 
-    Equal names are one string: 8 bytes an image.
+    Equal names share one string object: 8 bytes per image.
     """
     own = predictions["image_id"].to_numpy()
     order = np.argsort(own, kind="stable")
@@ -186,12 +186,12 @@ def names_of(predictions: pa.Table, ids: npt.NDArray[np.int64]) -> list[str]:
 
 
 def strings(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
-    """A column of text as objects [N], None where it is null; equal texts are one string."""
+    """A text column as objects [N], None for null; equal texts share one string object."""
     encoded = column.cast(pa.string()).dictionary_encode().unify_dictionaries()
     found = [np.zeros(0, dtype=object)]
     words: npt.NDArray[np.object_] | None = None
     for chunk in encoded.chunks:
-        if words is None:  # the same for all chunks
+        if words is None:  # all chunks share one dictionary
             words = np.array([*chunk.dictionary.to_pylist(), None], dtype=object)
         found.append(words[chunk.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)])
     return np.concatenate(found)

@@ -1,1 +1,1 @@
-"""Images of unknown origin, read from disks, object stores, web servers, tars and Parquet files, become pixels."""
+"""Reading untrusted images from disks, object stores, web servers, tars and Parquet files, and decoding them."""

@@ -1,4 +1,4 @@
-"""Which image formats are read on this machine, and what the bytes are that should have been an image."""
+"""Which image formats this machine can read, and what bytes are that should have been an image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image, TiffImagePlugin
 # Pillow does not have.
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "HEIF")
-"""Formats that are tried. Pillow hands EPS to Ghostscript, which is no place for a stranger's file; TGA has no mark by
-which a file could be told from garbage."""
+"""Formats that are tried. Not EPS: Pillow hands it to Ghostscript, which is unsafe for untrusted files. Not TGA: it
+has no signature, so any garbage could be taken for it."""
 
 GET_HEIF: Final = "HEIC is read where pillow-heif is installed (`pip install pillow-heif`)"
 
@@ -28,20 +28,20 @@ _NOT_EVERYWHERE: Final = {
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of FORMATS that this machine reads: a build of Pillow may lack AVIF, and HEIF needs a package."""
+    """Those of FORMATS that this machine can read: a build of Pillow may lack AVIF, and HEIF needs a package."""
     Image.init()
     try:
         import pillow_heif
     except ImportError:
         pass
     else:
-        # Workers are many already. Thumbnails inside a file are another picture than the photo itself.
+        # One thread: there are many workers already. No thumbnails: they are not the photo itself.
         pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def not_read_here(endings: Iterable[str]) -> dict[str, str]:
-    """Those of some endings whose format this machine does not read, each with what to do."""
+    """Those of the given endings whose format this machine cannot read, each with what to do about it."""
     wanted = {ending.lower() for ending in endings}
     return {
         ending: remedy
@@ -50,7 +50,7 @@ def not_read_here(endings: Iterable[str]) -> dict[str, str]:
     }
 
 
-# What the bytes are that should have been an image: a download's error page, a pointer to a file, another format.
+# What bytes are that should have been an image: a download's error page, a pointer file, another format.
 
 _STARTS: Final = (
     (b"\xff\x0a", "JPEG XL"),
@@ -91,7 +91,7 @@ _MARKS: Final = re.compile(rb"^(?:\xef\xbb\xbf)?\s*")
 
 
 def what_it_is(data: bytes) -> str:
-    """In words for people, and what to do where that is known; `data` is not empty and no image that is read."""
+    """Says in words what the bytes are, and what to do if known; `data` is not empty and not a readable image."""
     for look in (known_start, _in_boxes, _by_place, _markup, _text):
         words = look(data)
         if words is not None:
@@ -100,7 +100,7 @@ def what_it_is(data: bytes) -> str:
 
 
 def heif_brand(data: bytes) -> str | None:
-    """HEIF or AVIF for files that call themselves so, damaged or not."""
+    """HEIF or AVIF if the file is marked as such, damaged or not; else None."""
     if data[4:8] != b"ftyp":
         return None
     brands = {data[8:12], *(data[place : place + 4] for place in range(16, min(_size(data), 64), 4))}
@@ -110,7 +110,7 @@ def heif_brand(data: bytes) -> str | None:
 
 
 def unread_tiff(data: bytes) -> str | None:
-    """How the first picture of a TIFF is stored, where Pillow refuses a header that is sound; None for damage."""
+    """How a TIFF's first picture is stored, if its header is valid but Pillow cannot read it; None if it is damaged."""
     try:
         file = io.BytesIO(data)
         facts = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2] == 43 else 8))
@@ -131,12 +131,12 @@ def _size(data: bytes) -> int:
 
 
 def known_start(data: bytes) -> str | None:
-    """What begins with bytes that no image which is read begins with, or with more of them than a TIFF."""
+    """What a file is whose first bytes no readable image has, or which is more specific than a TIFF header."""
     return next((words for start, words in _STARTS if data.startswith(start)), None)
 
 
 def _in_boxes(data: bytes) -> str | None:
-    """Files of ISO's base media format: HEIC and AVIF photos, videos, Canon's newer raw photos."""
+    """The kind of an ISO base media file: HEIC and AVIF photos, videos, Canon's newer raw photos."""
     if data[4:8] in {b"moov", b"mdat", b"wide", b"pnot"}:
         return "a video (QuickTime)"
     if data[4:8] != b"ftyp":
@@ -173,7 +173,7 @@ def _text(data: bytes) -> str | None:
     try:
         text = data[:256].decode()
     except UnicodeDecodeError as error:
-        if error.start < min(len(data), 256) - 3:  # not merely a character that was cut
+        if error.start < min(len(data), 256) - 3:  # not merely a character cut at the end
             return None
         text = data[: error.start].decode()
     if not text.strip() or not all(char.isprintable() or char in "\r\n\t" for char in text):

@@ -1,4 +1,4 @@
-"""Images as a caller hands them over: files' bytes, base64 text, paths and addresses, decoded images."""
+"""Images passed in by a caller: file bytes, base64 text, paths, URLs, or decoded images."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _DATA_URL = re.compile(r"data:[^,]*?(?P<base64>;base64)?,", re.IGNORECASE)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
 _LONGEST_PATH = 4096
 _SHORTEST_FILE = 40
-"""Fewer characters of base64 hold no image in any format."""
+"""Base64 text shorter than this many characters cannot hold an image in any format."""
 
 
 class GivenTypeError(TypeError):
-    """What was given is nothing that an image can be read from."""
+    """The caller passed a type that no image can be read from."""
 
 
 def given_image(value: object, limits: ImageLimits, *, read_paths: bool) -> bytes | Image.Image:
-    """The file's bytes of an image that a caller gave, or, of a decoded one, its upright RGB pixels.
+    """The file bytes of an image that a caller passed in or, for a decoded image, its upright RGB pixels.
 
     Args:
-        value: bytes (a file's, or those of base64 text), base64 text or a data: URL, a path or URL, a PIL image.
-        limits: of bytes and pixels, and which addresses may be asked.
-        read_paths: whether text may name a file or an address; False where strangers send it. `Path` objects come
-            from programs only and are always read.
+        value: bytes (of a file, or of base64 text), base64 text, a data: URL, a path, a URL, or a PIL image.
+        limits: limits on bytes and pixels, and which web addresses may be requested.
+        read_paths: whether text may name a file or URL; False if strangers send it. `Path` objects can only come
+            from programs and are always read.
 
     Raises:
-        ImageError: there is no such file, or nothing in the text.
-        GivenTypeError: another type.
+        ImageError: the file does not exist, or the text is empty.
+        GivenTypeError: unsupported type.
     """
     match value:
         case bytes() | bytearray() | memoryview():
             data = bytes(value)
-            # What `base64.b64encode` gives. No image file is made of these characters alone.
+            # The alphabet of `base64.b64encode`. No image file consists of these characters alone.
             text = data.decode() if _BASE64.fullmatch(data) else ""
             return (_from_base64(text, limits) if len(text) >= _SHORTEST_FILE else None) or data
         case Image.Image():
@@ -72,20 +72,20 @@ def _from_text(text: str, limits: ImageLimits, read_paths: bool) -> bytes:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text names a file or an address: it is no base64, too short to be a file, or such a file exists."""
+    """Whether a text names a file or URL: it is not base64, is too short to be an image, or such a file exists."""
     if len(text) > _LONGEST_PATH or "\n" in text:
         return False
     if len(text) < _SHORTEST_FILE or re.search(r"[^A-Za-z0-9+/=_-]", text):
         return True
     try:
         return storage.local_path(text).is_file()
-    except (OSError, ValueError):  # a part of it is too long for a name
+    except (OSError, ValueError):  # some part is too long for a file name
         return False
 
 
 def _from_base64(text: str, limits: ImageLimits) -> bytes | None:
-    """The bytes of base64 text in either alphabet, with line breaks or without, padded or not; None: it is none."""
-    if len(text) > 2 * limits.max_bytes:  # four characters are three bytes
+    """The bytes of base64 text (either alphabet, line breaks and padding optional); None if it is not base64."""
+    if len(text) > 2 * limits.max_bytes:  # four characters encode three bytes
         raise ImageError(Reason.TOO_MANY_BYTES, f"{len(text):,} characters, the limit is {limits.max_bytes:,} bytes")
     bare = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:

@@ -1,10 +1,10 @@
-"""What an image file claims in its header that a decoder would take memory or hours for, before any decoder sees it.
+"""Checks of image headers for claims that would cost a decoder gigabytes or hours, made before any decoder runs.
 
-Pillow looks at the size of most formats before it decodes, and at the size that counts for the picture only. It decodes
-ICO while it opens it, makes one Python number of each of a TIFF's entries, takes as much memory as a tile or a frame of
-an animation claims, and puts pieces of EXIF together one by one. What one program writes a few of, a stranger may write
-millions of: scans of a JPEG, each of which is a pass over the whole picture, comments, fill bytes. Formats: TIFF 6.0
-and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81), netpbm's.
+Pillow checks the size of most formats before it decodes, but only the size of the picture itself. It decodes an ICO
+while opening it, makes a Python number of each entry of a TIFF, allocates as much memory as a tile or an animation
+frame claims, and joins pieces of EXIF one by one. Where a normal program writes a few items, an attacker may write
+millions: JPEG scans, each of which is a pass over the whole picture, comments, fill bytes. Format specifications: TIFF
+6.0 and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81), netpbm's.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from itertools import islice
 from typing import Final
 
 MAX_NUMBERS: Final = 2**20
-"""Numbers in the entries of a TIFF's page: offsets and sizes of its strips or tiles, palettes."""
+"""Limit for the numbers in a TIFF page's entries: offsets and sizes of its strips or tiles, palettes."""
 MAX_ENTRIES: Final = 2**16 - 1
-"""Entries of a TIFF's page; more can stand in a BigTIFF's alone, and do in no real one's."""
+"""Limit for the entries of a TIFF page; only a BigTIFF could hold more, and no real one does."""
 MAX_EXIF: Final = 4 * 2**20
-"""Bytes of a JPEG's EXIF; one segment holds 64 KiB. Of Photoshop's records likewise."""
+"""Limit for the bytes of a JPEG's EXIF (one segment holds 64 KiB), and likewise for Photoshop's records."""
 MAX_SCANS: Final = 100
-"""Scans of a JPEG; programs write ten or so."""
+"""Limit for the scans of a JPEG; programs write about ten."""
 MAX_SEGMENTS: Final = 20_000
-"""Of a JPEG; the largest profiles and previews have a thousand."""
+"""Limit for the segments of a JPEG; the largest profiles and previews have a thousand."""
 MAX_FILL: Final = 2**16
-"""Bytes between two segments of a JPEG, or of a netpbm header."""
+"""Limit for the bytes between two segments of a JPEG, or in a netpbm header."""
 MAX_COMMENTS: Final = 2**16
-"""Pieces (of 255 bytes) of comments and extensions before a GIF's first frame."""
+"""Limit for the pieces (of 255 bytes) of comments and extensions before a GIF's first frame."""
 FRAMES: Final = 16
-"""Frames and pages that are looked through for one in which anything is to be seen."""
+"""How many frames or pages are searched for one that is not fully transparent."""
 
 _TIFF: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _BYTES: Final = frozenset((1, 2, 7))  # BYTE, ASCII, UNDEFINED: kept as bytes
 _TILE: Final = {322: 0, 323: 1}
 _EXIF: Final = b"Exif\0\0"
-_MARKER: Final = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # no stuffed byte, no fill, no restart
+_MARKER: Final = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # not a stuffed byte, fill byte or restart marker
 _TOKEN: Final = rb"(?:\s|#[^\r\n]*[\r\n])+[^\s#]+"
 _NETPBM: Final = re.compile(rb"P(?:[14](?:%s){2}|[2356fF](?:%s){3})" % (_TOKEN, _TOKEN))
 
 
 def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height of what a decoder would make room for beside the picture itself."""
+    """Width and height of everything besides the picture itself for which a decoder would allocate memory."""
     try:
         if data[:4] == b"\0\0\1\0":
             yield from _icons(data)
@@ -57,12 +57,12 @@ def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
                         tile[_TILE[tag]] = value
                 if all(tile):
                     yield tile[0], tile[1]
-    except (struct.error, IndexError):  # the file ends: the decoder says so
+    except (struct.error, IndexError):  # the file is cut off: the decoder will report it
         return
 
 
 def excess(data: bytes) -> str | None:
-    """What of a header is more than any camera or program writes; None where nothing is."""
+    """What in a header exceeds anything that a camera or program writes; None if nothing does."""
     if data[:2] == b"\xff\xd8":
         return _jpeg_excess(data)
     if data[:4] == b"GIF8":
@@ -76,7 +76,7 @@ def excess(data: bytes) -> str | None:
 
 
 def _tiff_excess(data: bytes) -> str | None:
-    with suppress(struct.error, IndexError):  # the file ends: the decoder says so
+    with suppress(struct.error, IndexError):  # the file is cut off: the decoder will report it
         for entries in islice(_pages(data), FRAMES):
             if len(entries) > MAX_ENTRIES:
                 return f"a TIFF with a page of more than {MAX_ENTRIES:,} entries"
@@ -92,13 +92,13 @@ def _icons(data: bytes) -> Iterator[tuple[int, int]]:
         (at,) = struct.unpack_from("<I", data, 6 + 16 * entry + 12)
         if data[at : at + 8] == b"\x89PNG\r\n\x1a\n":
             yield struct.unpack_from(">II", data, at + 16)
-        else:  # a bitmap without a file header; its height counts the mask, too
+        else:  # a bitmap without a file header; its height includes the mask
             width, height = struct.unpack_from("<ii", data, at + 4)
             yield abs(width), abs(height) // 2
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, int]]:
-    """Right and lower edges of a GIF's frames, which make its canvas larger."""
+    """Right and lower edges of a GIF's frames, since frames can enlarge its canvas."""
     at = 13 + _colours(data[10])
     while True:
         if data[at] == 0x2C:
@@ -122,7 +122,7 @@ def _colours(flags: int) -> int:
 
 
 def _pages(data: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
-    """(tag, type, count, value) of the entries of each page; the value is one number where it stands in the entry."""
+    """(tag, type, count, value) of each page's entries; the value is a number if it is stored in the entry itself."""
     order = _TIFF[data[:4]]
     big = data[2:4] in {b"+\0", b"\0+"}
     entry, counts, place, numbers = ("HHQ", "Q", "Q", 8) if big else ("HHI", "H", "I", 4)
@@ -144,7 +144,7 @@ def _pages(data: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
 
 def _jpeg_excess(data: bytes) -> str | None:
     exif = photoshop = scans = 0
-    # Few pictures are looked at behind their header: those with a video behind them, and those with too many scans.
+    # Only a few images are scanned past their header: those followed by a video, and those with too many scans.
     in_header = data.count(b"\xff\xda") <= MAX_SCANS
     for number, (before, marker, start, length) in enumerate(_segments(data)):
         exif += length if marker == 0xE1 and data.startswith(_EXIF, start) else 0
@@ -165,9 +165,9 @@ def _jpeg_excess(data: bytes) -> str | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Of each segment of a JPEG: bytes before it that belong to none, its marker, where its content begins, its length.
+    """For each JPEG segment: number of stray bytes before it, marker, start of its content, length of its content.
 
-    Behind a scan's header, the bytes before the next one are the picture's own.
+    After the header of a scan, the bytes up to the next segment are image data and not counted as stray.
     """
     at = 2
     while found := _MARKER.search(data, at):
@@ -179,7 +179,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _gif_excess(data: bytes) -> str | None:
-    """Pillow joins the comments of a GIF one by one, each time anew."""
+    """Too many comment pieces: Pillow joins the comments of a GIF one by one, copying them all each time."""
     with suppress(IndexError):  # as above
         at, pieces = 13 + _colours(data[10]), 0
         while data[at] == 0x21:

@@ -1,4 +1,4 @@
-"""The bytes of an image that lies inside a file, for `fgvr.images.read`."""
+"""Reads the bytes of an image that lies inside a container file, for `fgvr.images.read`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fgvr.images.tar import BLOCK, is_at
 from fgvr.schemas import Reason
 
 LEAD: Final = 4096
-"""Bytes before a member's own that hold the headers with its name, where the last one of them has no room for it."""
+"""Bytes to read before a tar member: they hold the headers with its name if its own header has no room for it."""
 
 
 class InsideError(Exception):
-    """An image inside a file that cannot be had: `reason`, and the message."""
+    """An image inside a container file that cannot be read; has a `reason` and a message."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -26,8 +26,8 @@ def read_inside(uri: str, max_bytes: int) -> bytes:
     """The bytes at a URI of `fgvr.images.places`, at most `max_bytes` + 1.
 
     Raises:
-        InsideError: CORRUPT, NOT_ALLOWED, TOO_MANY_BYTES (nothing is read), or the reason why it was never listed.
-        FileNotFoundError, OSError: of the file around it.
+        InsideError: CORRUPT, NOT_ALLOWED, TOO_MANY_BYTES (nothing is read), or the reason why it could not be listed.
+        FileNotFoundError, OSError: from the container file.
     """
     try:
         place = parse(uri)
@@ -49,7 +49,7 @@ def read_inside(uri: str, max_bytes: int) -> bytes:
 
 
 def _member(place: TarPlace, max_bytes: int) -> bytes:
-    """One request: the member's bytes and the headers before them, which must be those that were listed."""
+    """Reads the member and the headers before it in one request; the headers must match those that were listed."""
     if place.size > max_bytes:
         raise InsideError(Reason.TOO_MANY_BYTES, f"{place.size:,} bytes, the limit is {max_bytes:,}")
     first = max(place.offset - (BLOCK if place.name.isascii() and len(place.name) < 100 else LEAD), 0)
@@ -73,14 +73,14 @@ def _member(place: TarPlace, max_bytes: int) -> bytes:
 
 
 class _Backwards:
-    """Small parts of a file, asked for in falling order: what is before them is fetched with them."""
+    """Reads small parts of a file at descending offsets; each request also fetches what lies before the part."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._start, self._data, self._more = 0, b"", 64 * 2**10
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`, fewer where the file ends."""
+        """`length` bytes from `start`, or fewer at the end of the file."""
         stop = start + length
         if start < self._start or stop > self._start + len(self._data):
             self._start = max(0, min(start, stop - self._more))

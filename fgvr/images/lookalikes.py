@@ -1,8 +1,8 @@
-"""Other spellings of a path or key that names nothing: how the same name looks on another system.
+"""Other spellings of a path or key at which nothing exists: how other systems write the same name.
 
 macOS writes `ü` as two characters where others write one (Unicode's forms NFD and NFC), exports percent-encode names,
-and Windows has backslashes between folders. Asked for only where nothing is at a URI as it stands, so that a file of
-exactly this name always goes first, and reading what is there costs nothing more.
+and Windows puts backslashes between folders. These are tried only if nothing exists at a URI as written, so a file of
+exactly this name always wins, and reading existing files costs nothing extra.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _DRIVE: Final = re.compile(r"(?:^|/)(?:[A-Za-z]:[\\/]|\\\\\w)")
 
 
 def local_lookalike(uri: str) -> Path | None:
-    """The file that is meant by a local `uri` at which there is nothing; None where there is none either."""
+    """The existing file that a local `uri` probably means if nothing exists at `uri` itself; None if there is none."""
     path = str(storage.local_path(uri))
     for text in dict.fromkeys([path, path.replace("\\", "/")]):
-        if text != path and ".." in text.split("/"):  # what may be read was decided by the path as it stood
+        if text != path and ".." in text.split("/"):  # access was checked for the path as written
             continue
         found = _found("/" if text.startswith("/") else "", [name for name in text.split("/") if name])
         if found is not None:
@@ -33,7 +33,7 @@ def local_lookalike(uri: str) -> Path | None:
 
 
 def key_lookalikes(key: str) -> list[str]:
-    """Other spellings of an object's key (what follows the bucket), likeliest first; none for a plain ASCII key."""
+    """Other spellings of an object's key (the part after the bucket), likeliest first; none for a plain ASCII key."""
     slashes = key.replace("\\", "/")
     decoded = ["/".join(map(_decoded, text.split("/"))) for text in (key, slashes)]
     spellings = [*decoded, slashes, key if "%" in key else quote(key)]
@@ -42,7 +42,7 @@ def key_lookalikes(key: str) -> list[str]:
 
 
 def hint(uri: str) -> str:
-    """What may be wrong with a `uri` at which there is nothing, to be added to a message; "" where nobody knows."""
+    """What may be wrong with a `uri` at which nothing exists, to be added to a message; "" if unknown."""
     if _DRIVE.search(uri):
         return " (a path of a Windows drive, which is not on this machine: write it as it is called here)"
     if "\\" in uri:
@@ -50,7 +50,7 @@ def hint(uri: str) -> str:
     if not storage.is_local(uri):
         return ""
     path = storage.local_path(uri)
-    if "://" not in uri and without_scheme(uri) and not path.parent.is_dir():  # mirrors have folders called like hosts
+    if "://" not in uri and without_scheme(uri) and not path.parent.is_dir():  # mirrors have folders named like hosts
         return " (a web address without https:// before it?)"
     stem, dot, ending = path.name.rpartition(".")
     names = [f"{stem}{dot}{ending.upper()}", f"{stem}{dot}{ending.lower()}", path.name.lower(), path.name.upper()]
@@ -59,7 +59,7 @@ def hint(uri: str) -> str:
 
 
 def _found(start: str, names: list[str]) -> str | None:
-    """The first file or folder below `start` whose path has each of `names` in one of its forms."""
+    """The first file or folder below `start` whose path has each of `names` in one of its spellings."""
     if not names:
         return start
     for form in _forms(names[0]):
@@ -72,7 +72,7 @@ def _found(start: str, names: list[str]) -> str | None:
 
 
 def _forms(name: str) -> list[str]:
-    """A name as it is, decoded and encoded, each in both of Unicode's forms."""
+    """A name as it is, percent-decoded and percent-encoded, each in both Unicode forms."""
     if name.isalnum() and name.isascii():
         return [name]
     spellings = [name, _decoded(name), quote(os.fsencode(name))]
@@ -80,7 +80,7 @@ def _forms(name: str) -> list[str]:
 
 
 def _decoded(name: str) -> str:
-    """A name without percent-encoding; as it is where that would make a path of it, or nothing."""
+    """A percent-decoded name; unchanged if decoding would turn it into a path, or leave nothing."""
     if "%" not in name:
         return name
     decoded = os.fsdecode(unquote_to_bytes(os.fsencode(name)))

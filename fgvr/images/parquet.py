@@ -1,8 +1,8 @@
-"""Image bytes in a column of Parquet files: row groups described for a listing, single rows read by workers.
+"""Images in a column of Parquet files: the listing describes row groups, workers read single rows.
 
-Rows of a part come in order, so a row group is read as a stream, once for all of them: a page at a time instead of the
-whole column, one value at a time instead of a page, and the last 64 values kept for threads that ask a little
-out of order. Reading at random begins the row group anew; training reads from its store of decoded images instead.
+A part's rows come in order, so a row group is streamed only once for all of them: page by page instead of the whole
+column, value by value instead of a page, and the last 64 values are kept for threads that ask slightly out of
+order. Random access restarts the row group; training therefore reads from its own store of decoded images.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from fgvr import storage
 from fgvr.images.places import PARQUET, ParquetPlace
 
 KEPT_ROWS: Final = 64
-"""Values that stay after they were read."""
+"""How many values stay in memory after they were read."""
 OPEN_GROUPS: Final = 3
-"""Row groups that are read side by side in a process."""
+"""How many row groups a process keeps open in parallel."""
 
 
 class ParquetDamage(Exception):
-    """A row that cannot be read; the message says why."""
+    """A row cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A row group: its number and rows, and the `mark` that tells it from one of another version of the file."""
+    """A row group: its number, its row count, and a `mark` that differs if the file was replaced by another version."""
 
     number: int
     rows: int
     mark: str
 
     def uris(self, file: str, column: str) -> pa.Array:
-        """The places of an image column's rows, as in `fgvr.images.places`; vectorised, since there are millions."""
+        """The URIs of an image column's rows, as in `fgvr.images.places`; vectorised, since there are millions."""
         numbers = pa.array(np.arange(self.rows)).cast(pa.string())
         padded = pc.utf8_lpad(numbers, 9, "0").cast(pa.large_string())
         start, end = f"{PARQUET}{file}#{self.number:06d}.", f"/{self.mark}/{quote(column)}"
@@ -52,19 +52,19 @@ class Group:
 
 
 def open_parquet(uri: str) -> pq.ParquetFile:
-    """A file to be read as a stream: one MiB at a time, pages with checksums checked."""
+    """Open a file for streaming: one MiB at a time, with page checksums verified."""
     filesystem, path = storage.arrow_filesystem(uri)
     if storage.is_local(uri):
-        storage.open_regular(storage.local_path(uri)).close()  # Arrow would wait for a pipe
+        storage.open_regular(storage.local_path(uri)).close()  # Arrow would block on a pipe
     return pq.ParquetFile(
         filesystem.open_input_file(path), pre_buffer=False, buffer_size=2**20, page_checksum_verification=True
     )
 
 
 def image_column(file: pq.ParquetFile, name: str) -> str:
-    """The column's path in the file: `name`, or `name.bytes` as the data sets of Hugging Face have it.
+    """The column's path in the file: `name`, or `name.bytes` as in Hugging Face data sets.
 
-    Raises ParquetDamage where there is no such column, or none of bytes.
+    Raises ParquetDamage if there is no such column or it does not hold bytes.
     """
     names = file.schema_arrow.names
     if name not in names:
@@ -79,7 +79,7 @@ def image_column(file: pq.ParquetFile, name: str) -> str:
 
 
 def groups(file: pq.ParquetFile, column: str) -> Iterator[Group]:
-    """The row groups of an open file, from its footer alone."""
+    """The row groups of an open file, read from its footer only."""
     for number in range(file.metadata.num_row_groups):
         yield _group(file, number, column)
 
@@ -95,11 +95,11 @@ def _group(file: pq.ParquetFile, number: int, column: str) -> Group:
 
 
 def read_row(place: ParquetPlace, max_bytes: int) -> bytes:
-    """The bytes in a row; b"" for null, `max_bytes` + 1 of them where there are more.
+    """The bytes in a row: b"" for null, only `max_bytes` + 1 bytes if it is longer.
 
     Raises:
-        ParquetDamage: the file was written anew since it was listed, or is damaged here.
-        FileNotFoundError: it is gone.
+        ParquetDamage: the file was rewritten since it was listed, or is damaged at this row.
+        FileNotFoundError: the file no longer exists.
     """
     key = (os.getpid(), place.file, place.group, place.column)  # a forked process must not share its parent's files
     with _LOCK:
@@ -139,12 +139,12 @@ class _GroupRows:
             raise
         except (pa.ArrowException, OSError):
             self._values = None
-        try:  # once more: a connection may have been broken
+        try:  # one retry: a connection may have broken
             return self._read_to(place)
         except (pa.ArrowException, OSError) as error:
             self._values = None
             damage = ParquetDamage(f"row group {place.group}, from row {self._next} on: {error}")
-            self._failed = (self._next, damage)  # else every further row would read all before it again
+            self._failed = (self._next, damage)  # else every further row would re-read all rows before it
             raise damage from error
 
     def _read_to(self, place: ParquetPlace) -> pa.Buffer | None:
@@ -152,7 +152,7 @@ class _GroupRows:
             self._next = 0
             try:
                 self._values = self._open(place)
-            except ParquetDamage as error:  # of the whole file
+            except ParquetDamage as error:  # concerns the whole file
                 self._failed = (0, error)
                 raise
         for value in self._values:
@@ -170,7 +170,7 @@ class _GroupRows:
         path = image_column(file, place.column)
         if place.group >= file.metadata.num_row_groups or _group(file, place.group, path).mark != place.mark:
             raise ParquetDamage(changed)
-        # One row a batch: of a page with a dictionary each value comes out as large as it is, however small the page.
+        # One row per batch: in a dictionary-encoded page, every value comes out at full size, however small the page.
         batches = file.iter_batches(batch_size=1, row_groups=[place.group], columns=[path], use_threads=False)
         return (_bytes_of(batch.column(0)) for batch in batches)
 
@@ -186,16 +186,16 @@ _OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
 _LOCK: Final = Lock()
 
 
-# Parts of a file, on a disk or in an object store.
+# Reading ranges of a file, on a disk or in an object store.
 
 _LARGE: Final = 8 * 2**20
 _SMALL: Final = 64 * 2**10
 _NEAR: Final = 2**20
-"""Bytes between two questions below which it is quicker to read on than to ask again."""
+"""If the gap between two reads is below this many bytes, reading through it is faster than a new request."""
 
 
 def file_size(uri: str) -> int:
-    """Bytes; raises FileNotFoundError, and OSError for what is no regular file."""
+    """The file's size in bytes; raises FileNotFoundError, or OSError if it is not a regular file."""
     if storage.is_local(uri):
         with storage.open_regular(storage.local_path(uri)) as file:
             return os.fstat(file.fileno()).st_size
@@ -205,7 +205,7 @@ def file_size(uri: str) -> int:
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
-    """Bytes [start, stop), fewer where the file ends; raises FileNotFoundError or OSError."""
+    """Bytes [start, stop), or fewer at the end of the file; raises FileNotFoundError or OSError."""
     if storage.is_local(uri):
         with storage.open_regular(storage.local_path(uri)) as file:
             file.seek(start)
@@ -215,20 +215,20 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
 
 
 class Window:
-    """Small parts of a file, asked for in rising order; of a remote one more is fetched than is asked for.
+    """Reads small parts of a file at ascending offsets; for remote files more is fetched than requested.
 
-    Where parts lie close together, 8 MiB come at a time; where large gaps lie between them, 64 KiB.
+    Fetches 8 MiB at a time if the parts lie close together, 64 KiB if there are large gaps between them.
     """
 
     def __init__(self, uri: str) -> None:
-        """Raises FileNotFoundError, and OSError for what is no regular file."""
+        """Raises FileNotFoundError, or OSError if it is not a regular file."""
         self.uri, self.size = uri, file_size(uri)
         self._local = storage.is_local(uri)
         self._start, self._data = 0, b""
         self._asked = 0
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start`, fewer where the file ends."""
+        """`length` bytes from `start`, or fewer at the end of the file."""
         stop = min(start + length, self.size)
         if stop <= start:
             return b""

@@ -1,4 +1,4 @@
-"""Pixels: any Pillow image becomes 8-bit RGB, upright, on white; and random crops of it."""
+"""Pixels: converting any Pillow image to upright 8-bit RGB on white, and random crops of it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → what undoes it (EXIF 2.32, tag 0x0112)."""
+"""EXIF orientation → the transposition that undoes it (EXIF 2.32, tag 0x0112)."""
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it is damaged."""
+    """The EXIF orientation, 1 to 8; 1 if missing or damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged metadata raises anything; the pixels are good all the same
+    except Exception:  # damaged metadata can raise anything; the pixels are still good
         return 1
     return value if value in _UPRIGHT else 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image turned and mirrored as its EXIF orientation says."""
+    """The image rotated and mirrored as its EXIF orientation says."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a loaded image: transparency over white, 16-bit and float scaled instead of clipped.
+    """A loaded image as 8-bit RGB: transparency over white; 16-bit and float values scaled instead of clipped.
 
     Raises:
         ValueError: a mode that Pillow cannot convert (LAB).
@@ -53,10 +53,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 0–255.
+    """Grey values of more than 8 bits, scaled to 0–255.
 
-    16-bit integers by their full range. Wider integers and floats have no agreed range: floats within 0–1 and integers
-    within 16 bits by these, others from their minimum to their maximum.
+    16-bit integers are scaled by their full range. Wider integers and floats have no agreed range: floats within 0–1
+    and integers within 16 bits are scaled by that range, others from their minimum to their maximum.
     """
     if values.dtype in (np.uint16, np.dtype(">u2")):
         return (values.astype(np.float32) / 257 + 0.5).astype(np.uint8)
@@ -71,7 +71,7 @@ def _eight_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     return ((grey - low) / max(high - low, 1e-12) * 255 + 0.5).astype(np.uint8)
 
 
-# Random crops: the box that a student's training cuts, and the views of an image that prompt learning caches.
+# Random crops: the boxes for training the student, and the views of an image that prompt learning caches.
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)
@@ -81,14 +81,14 @@ MIN_CROP = 0.08  # smallest share of the image's area, as in CoOp and torchvisio
 def crop_box(height: int, width: int, min_crop: float, draw: npt.NDArray[np.float64]) -> tuple[int, int, int, int]:
     """A random box (top, left, height, width) as torchvision's RandomResizedCrop draws it.
 
-    Area uniform in `min_crop` … 1 of the image's, aspect ratio log-uniform in 3/4 … 4/3, uniform place; ten tries,
-    then the largest centre crop of an allowed ratio.
+    Area uniform in `min_crop` … 1 of the image's area, aspect ratio log-uniform in 3/4 … 4/3, position uniform.
+    After ten failed tries, the largest centre crop with an allowed ratio.
 
     Args:
-        height: of the image.
-        width: of the image.
-        min_crop: smallest share of the area.
-        draw: numbers uniform in 0 … 1: (area, ratio) for each try, then the place (top, left).
+        height: height of the image.
+        width: width of the image.
+        min_crop: smallest share of the image's area.
+        draw: numbers uniform in 0 … 1: (area, ratio) for each try, then the position (top, left).
     """
     top, left = draw[2 * TRIES], draw[2 * TRIES + 1]
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -109,12 +109,12 @@ def crop_box(height: int, width: int, min_crop: float, draw: npt.NDArray[np.floa
 
 
 def random_view(image: Image.Image, size: int, stream: tuple[int, ...], min_crop: float = MIN_CROP) -> Image.Image:
-    """A random crop as CoOp cuts it, resized to `size` × `size` pixels (bicubic), flipped half of the time.
+    """A random crop as in CoOp, resized to `size` × `size` pixels (bicubic) and flipped with probability one half.
 
     Args:
-        image: RGB.
-        size: side of the result, pixels.
-        stream: seeds that decide the view, e.g. (seed, image id, number of the view).
+        image: an RGB image.
+        size: side of the result in pixels.
+        stream: seeds that determine the view, e.g. (seed, image id, number of the view).
         min_crop: smallest share of the image's area.
     """
     draw = np.random.default_rng(stream).random(2 * TRIES + 3)

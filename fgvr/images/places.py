@@ -1,11 +1,11 @@
-"""URIs of images inside files. They hold all that a worker needs to read one image, so a sample stays a path.
+"""URIs of images inside container files. They hold all that a worker needs to read one image: a sample stays a URI.
 
-    tar+s3://bucket/shard-000.tar#000000000051200+8124/000123.jpg     offset of the member's bytes, size, name
+    tar+s3://bucket/shard-000.tar#000000000051200+8124/000123.jpg     offset and size of the member, name
     parquet+file:///data/photos.parquet#000003.000000123/5f2a91bc      row group, row in it, mark of the row group
     unlisted+file:///data/shard-007.tar#corrupt/ends%20at%20byte%2051,200   what could not be listed, and why
 
-Numbers have leading zeros, so that sorted URIs are in the order in which a file is read. What follows the last `#` is
-percent-encoded: a name in an archive is a stranger's text. It is shown to people, and no path is ever made of it.
+Numbers have leading zeros, so that sorted URIs follow the order of the bytes in the file. What follows the last `#` is
+percent-encoded: member names in an archive are untrusted. They are shown to people, but never used as a path.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MEMBER: Final = re.compile(r"(\d{1,18})\+(\d{1,18})/(.*)")
 _ROW: Final = re.compile(r"(\d{1,9})\.(\d{1,12})/([0-9a-f]{8})/(.+)")
 _FAILED: Final = re.compile(r"([a-z_]+)/(.*)")
 SHOWN: Final = 300
-"""Characters of a detail that a URI keeps."""
+"""How many characters of a detail a URI keeps."""
 
 
 @dataclass(frozen=True)
 class TarPlace:
-    """A member's bytes: [`offset`, `offset` + `size`) of the file `shard`; `name` as the archive says."""
+    """A tar member: its bytes are [`offset`, `offset` + `size`) of the file `shard`; `name` as in the archive."""
 
     shard: str
     offset: int
@@ -41,13 +41,13 @@ class TarPlace:
 
     @property
     def uri(self) -> str:
-        """As in the samples table."""
+        """The URI as it stands in the samples table."""
         return f"{TAR}{self.shard}#{self.offset:015d}+{self.size}/{quote(self.name)}"
 
 
 @dataclass(frozen=True)
 class ParquetPlace:
-    """`column` in row `row` of row group `group` of a file; `mark` tells this row group from another version's."""
+    """`column` in row `row` of row group `group` of a file; `mark` changes if the row group was rewritten."""
 
     file: str
     group: int
@@ -58,7 +58,7 @@ class ParquetPlace:
 
 @dataclass(frozen=True)
 class Unlisted:
-    """What is there and cannot be read; its row fails with this reason wherever it is read."""
+    """Something that exists but could not be listed; its row fails with this reason in every stage that reads it."""
 
     file: str
     reason: Reason
@@ -66,7 +66,7 @@ class Unlisted:
 
     @property
     def uri(self) -> str:
-        """As in the samples table."""
+        """The URI as it stands in the samples table."""
         return f"{UNLISTED}{self.file}#{self.reason.value}/{quote(self.detail[:SHOWN])}"
 
 
@@ -74,12 +74,12 @@ Place = TarPlace | ParquetPlace | Unlisted
 
 
 def is_inside(uri: str) -> bool:
-    """Whether a URI is one of these."""
+    """Whether a URI refers to an image inside a container file."""
     return uri.startswith((TAR, PARQUET, UNLISTED))
 
 
 def parse(uri: str) -> Place:
-    """Raises ValueError for a URI that no listing wrote."""
+    """The parsed URI; raises ValueError for a URI that no listing wrote."""
     start, _, inside = uri.rpartition("#")
     kind, _, file = start.partition("+")
     if kind == "tar" and (member := _MEMBER.fullmatch(inside)) and int(member[1]) >= BLOCK:
@@ -92,12 +92,12 @@ def parse(uri: str) -> Place:
 
 
 def file_of(path: str) -> str:
-    """The URI of a file as it stands in these: local ones as `file://`, so that every one has a scheme."""
+    """A file's URI as used in these URIs: local paths become `file://`, so that every one has a scheme."""
     return storage.local_path(storage.absolute(path)).as_uri() if storage.is_local(path) else path
 
 
 def name_of(uri: str) -> str:
-    """What people are shown of one of these URIs: the member's name, the row, or the file that could not be listed."""
+    """What people are shown for such a URI: the member's name, the row, or the file that could not be listed."""
     try:
         place = parse(uri)
     except ValueError:

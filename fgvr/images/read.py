@@ -1,8 +1,8 @@
-"""Reading one image: bytes of unknown origin become RGB pixels, or an `ImageError` that says why not.
+"""Reading one image: untrusted bytes become RGB pixels, or an `ImageError` that says why not.
 
-Every file ends in one of two ways, and none takes the process with it: limits are checked before bytes are read and
-before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript), and HEIC by
-pillow-heif where that is installed.
+Every file ends in one of these two ways, and none can crash the process: limits are checked before bytes are read and
+before pixels are decoded, and only formats are tried that Pillow decodes itself (no Ghostscript), plus HEIC by
+pillow-heif if that is installed.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from fgvr.images.web_addresses import NotAllowed, shown
 from fgvr.schemas import Failure, Reason
 
 PIXELS = 1
-"""Version of how a file becomes an image. Where the same file gets other pixels it rises: it is part of the
-fingerprints of all tables that were made of images (cluster/stage.py)."""
+"""Version of the decoding. Increase it when the same file would give other pixels: it is part of the fingerprints
+of all tables that were computed from images (cluster/stage.py)."""
 
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
 _TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _SIGNATURES: Final = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF),
-    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000 as a file and as a bare stream
+    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a raw codestream
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
 MAX_SIDE_RATIO: Final = 200
-"""A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it has 2.5 billion."""
+"""A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it would have 2.5 billion pixels."""
 
 
 class ImageError(Exception):
-    """An image that cannot be had; `failure` is what the row's `error` column holds."""
+    """An image that cannot be read; `failure` is the value of the row's `error` column."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -58,11 +58,11 @@ class ImageError(Exception):
 
     @property
     def failure(self) -> Failure:
-        """As the value of an `error` column."""
+        """The value of the row's `error` column."""
         return Failure(self.reason, self.detail)
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:
-        return ImageError, (self.reason, self.detail)  # exceptions with two arguments do not pickle by themselves
+        return ImageError, (self.reason, self.detail)  # exceptions with two arguments cannot be unpickled by default
 
 
 def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
@@ -73,7 +73,7 @@ def read_image(uri: str, limits: ImageLimits, *, short_side: int | None = None) 
 
 def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     """The file at a URI: a path (taken literally), `file://` (percent-encoded), `s3://` and other object stores,
-    http(s) under `limits.web`, and images inside files (`fgvr.images.places`).
+    http(s) under `limits.web`, and images inside container files (`fgvr.images.places`).
 
     Never reads more than `limits.max_bytes` + 1 bytes.
 
@@ -92,7 +92,7 @@ def read_image_bytes(uri: str, limits: ImageLimits) -> bytes:
     except FileNotFoundError as error:
         said = f"there is nothing at {shown(uri)}{hint(uri)}"
         raise ImageError(Reason.NOT_FOUND, said) from error
-    except Exception as error:  # every protocol has its own errors; the row fails, whatever it is
+    except Exception as error:  # every protocol has its own errors; whatever it is, only the row fails
         raise ImageError(Reason.UNREADABLE, f"{shown(uri)}: {type(error).__name__}: {error}") from error
     if len(data) > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{shown(uri)} has more than {limits.max_bytes:,} bytes")
@@ -116,7 +116,7 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     try:
         with io.BufferedReader(storage.open_regular(path)) as file:  # type: ignore[type-var]  # an io.FileIO
-            data = file.read(facts.st_size + 1)  # not the limit's size: so much memory would be fetched for each photo
+            data = file.read(facts.st_size + 1)  # not `max_bytes`, which would be allocated for each photo
             if len(data) > facts.st_size:  # it grew meanwhile
                 data += file.read(limits.max_bytes + 1 - len(data))
     except storage.NotRegular as error:
@@ -129,7 +129,7 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
         return _read_web(uri, limits)
     if is_inside(uri):
         return _read_inside(uri, limits)
-    if not storage.is_object_store(uri):  # a stranger's URI may name any host by any protocol that fsspec speaks
+    if not storage.is_object_store(uri):  # untrusted URIs could name any host by any protocol of fsspec
         known = ", ".join(sorted(storage.OBJECT_STORES))
         raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
     fs, path = storage.resolve(uri)
@@ -145,12 +145,12 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
 
 def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
     try:
-        # One request, where a size check would make two.
+        # A size check first would cost a second request.
         return storage.cat_within(fs, path, 0, limits.max_bytes + 1, liveness.longest_wait(limits.web.total_seconds))
     except (FileNotFoundError, storage.TooSlow):
         raise
     except OSError as error:
-        if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's answer for an empty object
+        if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's error for an empty object
             return b""
         raise
 
@@ -173,15 +173,15 @@ def _read_inside(uri: str, limits: ImageLimits) -> bytes:
 
 
 def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> Image.Image:
-    """The first frame as upright RGB without `limits.cut_bottom` rows; transparency over white, 16-bit values scaled.
+    """The first frame as upright RGB, without `limits.cut_bottom` rows; transparency over white, 16-bit values scaled.
 
-    Of an animation that begins with a frame of nothing but transparency, the first in which there is anything to see.
+    If an animation begins with fully transparent frames, the first frame that shows anything.
 
     Args:
         data: a whole image file.
-        limits: pixels are counted from the header, before decoding.
+        limits: the pixel limit is checked against the header, before decoding.
         short_side: pixels that the shorter side needs at least; a JPEG is then decoded at a fraction of its size
-            (simplejpeg's scaled DCT), several times quicker. Other formats come in full size.
+            (simplejpeg's scaled DCT), which is several times faster. Other formats are decoded at full size.
 
     Raises:
         ImageError: EMPTY_FILE, NOT_AN_IMAGE, TOO_MANY_BYTES, TOO_MANY_PIXELS or CORRUPT.
@@ -191,12 +191,12 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
 
 
 def decode_pixels(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> npt.NDArray[np.uint8]:
-    """The same as an array, uint8 [H, W, 3], without the copies that a Pillow image costs where none is needed."""
+    """The same as a uint8 array [H, W, 3], without the copies that a Pillow image would cost."""
     return np.asarray(_decoded(data, limits, short_side))
 
 
 def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.Image | npt.NDArray[np.uint8]:
-    """As the decoder that was used gives it."""
+    """The image in the type that the decoder returns."""
     if not data:
         raise ImageError(Reason.EMPTY_FILE, "no bytes")
     if len(data) > limits.max_bytes:
@@ -212,7 +212,7 @@ def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.
         raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
         raise ImageError(Reason.TOO_MANY_PIXELS, str(error)) from error
-    except Exception as error:  # decoders of damaged files raise anything from SyntaxError to IndexError
+    except Exception as error:  # on damaged files, decoders raise anything from SyntaxError to IndexError
         whole = _with_its_end(data)
         if whole is not None:
             return _decoded(whole, limits, short_side)
@@ -222,9 +222,9 @@ def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.
 def _loaded(
     image: Image.Image, data: bytes, limits: ImageLimits, short_side: int | None
 ) -> Image.Image | npt.NDArray[np.uint8]:
-    """The pixels of an opened image, whose header was looked at."""
+    """The pixels of an opened image whose header was checked."""
     if short_side is not None and image.format in {"JPEG", "MPO"} and image.mode in {"RGB", "L"}:
-        scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is cut
+        scaled = _scaled_jpeg(data, short_side + limits.cut_bottom)  # enough, whichever side is the shorter one
         if scaled is not None:
             turned = orientation(image)
             if turned == 1 and not limits.cut_bottom:
@@ -236,29 +236,29 @@ def _loaded(
 
 
 def opened_image(image: Image.Image, limits: ImageLimits) -> Image.Image:
-    """An image that a caller opened or made, as `decode_image` gives it; raises ImageError alike."""
+    """An image that a caller opened or made, converted as by `decode_image`; also raises ImageError."""
     try:
         _check_size(image.size, limits)
         _load(image, limits)
         return _without_bottom(upright(to_rgb(image), orientation(image)), limits.cut_bottom)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # a file that was opened lazily may be damaged
+    except Exception as error:  # a lazily opened file may turn out damaged
         raise ImageError(Reason.CORRUPT, f"{type(error).__name__}: {error}") from error
 
 
 def _load(image: Image.Image, limits: ImageLimits) -> None:
-    """Decode the first frame that is not empty."""
+    """Decode the first frame that is not fully transparent."""
     image.load()
-    _check_size(image.size, limits)  # libheif learns the size anew while it decodes
+    _check_size(image.size, limits)  # libheif may change the size while decoding
     if not (getattr(image, "is_animated", False) and _is_empty(image)):
         return
-    # Each frame costs as much as the whole canvas: of a huge one the second is the last that is tried.
+    # Each frame costs as much as the whole canvas, so for a huge one only the first two are tried.
     canvas = image.width * image.height
     with suppress(EOFError):
         for frame in range(1, min(FRAMES, max(2, limits.max_pixels // canvas))):
             image.seek(frame)
-            _check_size(image.size, limits)  # pages of a TIFF have sizes of their own
+            _check_size(image.size, limits)  # each page of a TIFF has its own size
             image.load()
             if not _is_empty(image):
                 return
@@ -267,24 +267,24 @@ def _load(image: Image.Image, limits: ImageLimits) -> None:
 
 
 def _is_empty(image: Image.Image) -> bool:
-    """Whether all of a loaded frame is transparent."""
+    """Whether a loaded frame is fully transparent."""
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
 
 
 def _with_its_end(data: bytes) -> bytes | None:
-    """A JPEG that lacks nothing but its end mark (some cameras forget it), with it; None for any other."""
+    """A JPEG that lacks only its end marker (some cameras omit it), with the marker added; None for any other file."""
     if not data.startswith(b"\xff\xd8\xff") or data.endswith(_END_OF_JPEG):
         return None
     whole = data.removesuffix(b"\xff") + _END_OF_JPEG
     try:
-        simplejpeg.decode_jpeg(whole, "RGB")  # strict: it refuses what lacks pixels
+        simplejpeg.decode_jpeg(whole, "RGB")  # strict: raises if pixels are missing
     except ValueError:
         return None
     return whole
 
 
 def _unidentified(data: bytes) -> ImageError:
-    """Of a file of which Pillow says no more than that it cannot read it."""
+    """The error for a file of which Pillow says only that it cannot identify it."""
     if known_start(data) is not None:
         return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
     kept = unread_tiff(data) if data.startswith(_TIFF) else None
@@ -296,7 +296,7 @@ def _unidentified(data: bytes) -> ImageError:
 
 
 def _check_header(data: bytes, limits: ImageLimits) -> None:
-    """What decoders would take memory or hours for before, or beside, what Pillow lets us see."""
+    """Raises ImageError for header claims for which a decoder would need too much memory or time."""
     said = excess(data)
     if said is not None:
         raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
@@ -322,7 +322,7 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 
 
 def _without_bottom(image: Image.Image, rows: float) -> Image.Image:
-    """The image without its last rows; part of a row counts as one, so that nothing of a banner stays."""
+    """The image without its last rows; a fraction of a row is cut as a whole row, so that no banner remains."""
     height = image.height - math.ceil(rows)
     if height < 1:
         raise ImageError(
@@ -332,12 +332,12 @@ def _without_bottom(image: Image.Image, rows: float) -> Image.Image:
 
 
 def _scaled_jpeg(data: bytes, short_side: int) -> npt.NDArray[np.uint8] | None:
-    """The JPEG at the smallest of n/8, n ≤ 4, whose sides are ≥ `short_side`, or whole; None: Pillow must decide."""
+    """The JPEG decoded at the smallest n/8, n ≤ 4, with sides ≥ `short_side`, or in full; None: leave it to Pillow."""
     try:
-        # A factor below 2 costs more than it saves, and blurs: then the whole image is decoded.
+        # A reduction below 2 costs more than it saves, and blurs: then the image is decoded at full size.
         pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data, "RGB", min_height=short_side, min_width=short_side, min_factor=2
         )
-    except ValueError:  # a warning or an error of the decoder: Pillow tells damage from what can be tolerated
+    except ValueError:  # a warning or error: Pillow decides whether it is tolerable
         return None
     return pixels

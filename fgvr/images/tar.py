@@ -1,8 +1,8 @@
-"""The members of a tar as places in the file: ustar, GNU and pax archives, walked header by header.
+"""The members of a tar file with their offsets: ustar, GNU and pax archives, walked header by header.
 
-Why not `tarfile`: it takes a damaged or missing header behind the first member for the end of the archive, so that the
-rest would be lost without a word; it reads extended headers of any size into memory; and what it makes of hostile
-archives differs between Python's patch releases.
+Why not `tarfile`: it takes a damaged or missing header after the first member for the end of the archive, so the rest
+would be lost silently; it reads extended headers of any size into memory; and how it treats hostile archives differs
+between Python's patch releases.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from fgvr.images.tar_headers import (
 __all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header"]
 
 MAX_END: Final = 16 * 2**20
-"""Zeros behind an end mark among which the next archive is looked for; programs fill up to 1 MiB."""
+"""Bytes after an end mark that are searched for a further archive; programs pad with up to 1 MiB of zeros."""
 MOST_BEFORE: Final = 16
-"""Extended headers of one member that are looked for; programs write two or three."""
+"""Limit for the extended headers of one member; programs write two or three."""
 _WITH_BYTES: Final = {Kind.FILE, Kind.SPARSE, Kind.OTHER}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member: `offset` and `size` are those of its bytes in the archive."""
+    """A member; `offset` and `size` locate its bytes in the archive."""
 
     name: str
     kind: Kind
@@ -47,15 +47,15 @@ class Member:
 
 
 def members(read: Read, size: int) -> Iterator[Member]:
-    """All members in their order, extended headers applied; of archives that were joined by `cat`, those of all.
+    """All members in order, extended headers applied; if archives were joined by `cat`, those of all of them.
 
     Args:
-        read: (start, length) → bytes, fewer where the file ends.
-        size: of the archive, bytes.
+        read: (start, length) → bytes, or fewer at the end of the file.
+        size: size of the archive in bytes.
 
     Raises:
-        TarDamage: in the place of what is behind the damage: a broken header, a member that the end of the file cuts
-            off, an archive without its end mark.
+        TarDamage: in place of whatever follows the damage: a broken header, a member cut off by the end of the file,
+            an archive without its end mark.
     """
     at, of_all = 0, dict[str, str]()
     while True:
@@ -67,7 +67,7 @@ def members(read: Read, size: int) -> Iterator[Member]:
                 return
             at, of_all = following, {}
             continue
-        while header.flag in BEFORE:  # a member may have several headers before its own
+        while header.flag in BEFORE:  # extended headers precede the member's own header
             said.take(read, at, header)
             if header.flag == b"g":
                 of_all |= said.pax
@@ -86,8 +86,8 @@ def members(read: Read, size: int) -> Iterator[Member]:
 def is_at(read: Read, name: str, offset: int, size: int) -> bool:
     """Whether the bytes at an offset belong to a file of this name and size, as `members` would list it.
 
-    The name may stand in the header block right before the bytes, or in a header before that one. Those have any
-    length, and are looked for from the end: each is a header whose content ends where the next one begins.
+    The name may stand in the header block right before the bytes, or in an extended header before that one. Those have
+    any length and are searched backwards: each is a header whose content ends where the next header begins.
     """
     first = offset - BLOCK
     try:
@@ -116,7 +116,7 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
 
 
 def _headers_before(read: Read, first: int) -> Iterator[tuple[int, Header]]:
-    """The extended headers of the member whose own header block is at `first`, from the last one to the first."""
+    """The extended headers of the member whose own header block is at `first`, from the last to the first."""
     end, at = first, first - 2 * BLOCK
     while at >= 0 and end - at <= MAX_EXTENDED + 2 * BLOCK:
         block = read(at, BLOCK)
@@ -142,7 +142,7 @@ def _up_to(read: Read, offset: int, size: int) -> Iterator[Member]:
 
 
 def _next_archive(read: Read, at: int, size: int) -> int | None:
-    """Where behind the end mark at `at` another archive begins; null: nowhere. Other bytes there are nobody's."""
+    """Offset of a further archive after the end mark at `at`; None if there is none. Other bytes there are ignored."""
     end = min(size, at + MAX_END)
     while at < end:
         blocks = read(at, 64 * BLOCK)
@@ -161,7 +161,7 @@ def _next_archive(read: Read, at: int, size: int) -> int | None:
 
 
 def _header_at(read: Read, at: int) -> Header | None:
-    """The header at an offset, or None at the end mark: two blocks of zeros, of which some programs write one."""
+    """The header at an offset, or None at the end mark: two blocks of zeros, although some programs write only one."""
     block = read(at, BLOCK)
     if not block:
         raise TarDamage(f"from byte {at:,}: the file ends without an end mark; it has been cut off")
@@ -185,7 +185,7 @@ def _member(read: Read, at: int, header: Header, said: Said) -> Member:
         raise TarDamage(f"from byte {at:,}: {error}") from error
     if said.sparse:
         return Member(name, Kind.SPARSE, offset, size)
-    if kind is Kind.SPARSE:  # the map of its holes goes on in further blocks
+    if kind is Kind.SPARSE:  # the map of its holes continues in further blocks
         more = read(at, BLOCK)[482]
         while more:
             block = read(offset, BLOCK)

@@ -1,4 +1,4 @@
-"""The header blocks of tars: ustar, GNU and pax ones, and what Solaris, BSD, macOS and star write into them.
+"""The header blocks of tar files: ustar, GNU and pax, including what Solaris, BSD, macOS and star write.
 
 Formats: POSIX.1-2017 `pax`, GNU tar's manual ("Basic Tar Format"), libarchive's tar(5).
 """
@@ -13,19 +13,19 @@ from typing import Final
 
 BLOCK: Final = 512
 MAX_EXTENDED: Final = 2**20
-"""Bytes of a long name, or of one value of a pax header; real ones have a few hundred."""
+"""Limit for the bytes of a long name or of one pax value; real ones have a few hundred."""
 MAX_PAX: Final = 64 * 2**20
-"""Bytes of a whole pax header: those of macOS and BSD hold whole extended attributes."""
+"""Limit for the bytes of a whole pax header: macOS and BSD store whole extended attributes there."""
 
 _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _RECORD: Final = re.compile(rb"(\d{1,9}) ([^=]{1,255})=")
 BEFORE: Final = frozenset((b"L", b"K", b"x", b"X", b"g"))
-"""Flags of headers that say something of the member behind them; X is Solaris' x."""
+"""Flags of extended headers, which describe the member that follows; X is Solaris' variant of x."""
 _MAGICS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class Kind(StrEnum):
-    """What a member is; only a file has an image's bytes."""
+    """What a member is; only a file can hold an image."""
 
     FILE = "a file"
     HARD_LINK = "a hard link"
@@ -53,12 +53,12 @@ FILES: Final = frozenset(flag for flag, kind in _KINDS.items() if kind is Kind.F
 
 
 class TarDamage(Exception):
-    """The archive cannot be read on; the message says from which byte, and why."""
+    """The archive cannot be read any further; the message says from which byte, and why."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """A header block by itself; `size` is what the block says, which an extended header may override."""
+    """A header block by itself; `size` is the value in the block, which an extended header may override."""
 
     name: str
     flag: bytes
@@ -66,19 +66,19 @@ class Header:
 
     @property
     def kind(self) -> Kind:
-        """Old archives mark folders by a slash only."""
+        """What the member is. Old archives mark folders only by a trailing slash."""
         kind = _KINDS.get(self.flag, Kind.OTHER)
         return Kind.FOLDER if kind is Kind.FILE and self.name.endswith("/") else kind
 
 
 def parse_header(block: bytes) -> Header:
-    """A header block of 512 bytes; raises ValueError, which says what is wrong with it."""
+    """Parse a header block of 512 bytes; raises ValueError, which says what is wrong with it."""
     if len(block) < BLOCK:
         raise ValueError("the archive ends inside a header")
     sum_field = _OCTAL.fullmatch(block[148:156])
     stated = int(sum_field[1] or b"0", 8) if sum_field else -1
     blanked = block[:148] + b" " * 8 + block[156:]
-    signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)  # as some old programs added up
+    signed = sum(blanked) - 256 * sum(byte > 127 for byte in blanked)  # some old programs summed signed bytes
     if stated not in {sum(blanked), signed}:
         packed = next((name for magic, name in _MAGICS.items() if block.startswith(magic)), None)
         raise ValueError(f"this is {packed}-compressed: unpack it to a plain .tar" if packed else "no header is here")
@@ -89,37 +89,37 @@ def parse_header(block: bytes) -> Header:
 
 
 Read = Callable[[int, int], bytes]
-"""(start, length) → bytes, fewer where the file ends."""
+"""(start, length) → bytes, or fewer at the end of the file."""
 
 
 @dataclass
 class Said:
-    """What the headers before a member's own say of it; they win, since the own one has no room for it.
+    """What the extended headers of a member say. It overrides the member's own header, whose fields are too short.
 
     Attributes:
-        long_name: of GNU tar's header.
-        pax: records of pax's that name the member, its size or its holes, those for all members (`g`) included.
+        long_name: from GNU tar's header.
+        pax: pax records for the member's name, size and holes, including those for all members (`g`).
     """
 
     long_name: str | None
     pax: dict[str, str]
 
     def take(self, read: Read, at: int, header: Header) -> None:
-        """What the extended header at a byte says, over what those before it said; raises TarDamage."""
+        """Merge the content of the extended header at byte `at`; later headers win. Raises TarDamage."""
         if header.flag == b"L":
             self.long_name = text_of(extended(read, at, header))
-        elif header.flag != b"K":  # the target of a link
+        elif header.flag != b"K":  # K is the target of a link
             self.pax = {**self.pax, **pax_records(read, at, header)}
             if header.flag == b"g" and "size" in self.pax:
                 raise TarDamage(f"from byte {at:,}: a header that says one size of all members")
 
     def name(self, header: Header) -> str:
-        """Of the member. Python writes `caf?.jpg` into a header block, GNU tar the beginning of a long name."""
+        """The member's name. In its own header, Python replaces characters (`caf?.jpg`) and GNU tar cuts long names."""
         own = self.long_name if self.long_name is not None else header.name
         return self.pax.get("GNU.sparse.name") or self.pax.get("path") or own
 
     def size(self, header: Header) -> int:
-        """Of the member's bytes in the archive; raises ValueError."""
+        """The size of the member's bytes in the archive; raises ValueError."""
         stated = self.pax.get("size") or str(header.size)
         if not stated.isascii() or not stated.isdigit() or len(stated) > 18:
             raise ValueError("a pax header with an impossible size")
@@ -127,12 +127,12 @@ class Said:
 
     @property
     def sparse(self) -> bool:
-        """Whether the member's bytes are a file without its holes, as GNU tar and star write them."""
+        """Whether the member is stored as a sparse file, without its holes, as GNU tar and star write them."""
         return "SCHILY.realsize" in self.pax or any(key.startswith("GNU.sparse.") for key in self.pax)
 
 
 def extended(read: Read, at: int, header: Header) -> bytes:
-    """The content of an extended header at a byte; raises TarDamage."""
+    """The content of the extended header at a byte; raises TarDamage."""
     _check_length(at, header, MAX_EXTENDED)
     data = read(at + BLOCK, header.size)
     if len(data) < header.size:
@@ -146,9 +146,9 @@ def _check_length(at: int, header: Header, most: int) -> None:
 
 
 def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
-    """Records of a length, which counts itself, a blank, `key=value` and a line's end; those that are needed here.
+    """Parses the pax records that are needed here. A record is its own length, a blank, `key=value`, and a newline.
 
-    The others are passed over unread: their values may be binary, and as long as whole files.
+    Other records are skipped without reading them: their values may be binary, and as long as whole files.
     """
     _check_length(at, header, MAX_PAX)
     records: dict[str, str] = {}
@@ -175,7 +175,7 @@ def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
 
 
 def _number(field: bytes) -> int:
-    """A number in octal digits or, with the highest bit set, in base 256; raises ValueError."""
+    """A number in octal digits or, if the highest bit is set, in base 256; raises ValueError."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
         if value >= 2**60:
@@ -188,10 +188,10 @@ def _number(field: bytes) -> int:
 
 
 def padded(size: int) -> int:
-    """Bytes that a content of `size` takes in whole blocks."""
+    """`size` rounded up to whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def text_of(field: bytes) -> str:
-    """A name up to the first zero byte; what is not UTF-8 becomes replacement characters."""
+    """A name up to the first zero byte; bytes that are not UTF-8 become replacement characters."""
     return field.partition(b"\0")[0].decode(errors="replace")

@@ -1,4 +1,4 @@
-"""How many requests go out at once: in all, and to one host."""
+"""Downloading images: limits on concurrent requests, in total and per host, then the download itself."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from fgvr.images.web_hosts import Deadline, SilentHosts
 
 
 class Gates:
-    """Semaphores for all requests and for each host's; those of hosts that nobody asks are forgotten."""
+    """Semaphores for all requests and for each host; those of idle hosts are dropped."""
 
     def __init__(self, at_once: int, per_host: int) -> None:
-        """At most `at_once` inside, and `per_host` of them for the same host."""
+        """At most `at_once` requests in total, and `per_host` of them to the same host."""
         self._all = BoundedSemaphore(at_once)
         self._per_host = per_host
-        self._hosts: dict[str, tuple[BoundedSemaphore, int]] = {}  # with the number of threads inside or waiting
+        self._hosts: dict[str, tuple[BoundedSemaphore, int]] = {}  # (semaphore, threads inside or waiting)
         self._lock = Lock()
 
     @contextmanager
     def enter(self, host: str) -> Iterator[float]:
-        """Wait for a place; gives the seconds that it took.
+        """Wait for a slot; yields the seconds that this took.
 
-        The host's comes first, so that threads waiting for a slow host hold no other's place.
+        The host's slot is taken first, so that threads waiting for a slow host occupy no slot of the total.
         """
         begun = time.monotonic()
         with self._lock:
@@ -53,9 +53,9 @@ class Gates:
                     self._hosts[host] = (gate, users - 1)
 
 
-# The bytes at a web address, up to a limit, under the policy `ingest.limits.web`.
+# Download of the bytes at a web address, up to a limit, under the policy `ingest.limits.web`.
 #
-# httpcore asks: unlike the larger clients it follows no redirect and obeys no proxy variable by itself, and it lets
+# We use httpcore: unlike the larger clients it follows no redirects and obeys no proxy variables by itself, and it lets
 # us choose the address that a connection is opened to.
 
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
@@ -63,17 +63,17 @@ _PASSING: Final = {408, 429, 500, 502, 503, 504}
 _FIRST_WAIT: Final = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 _REFUSAL: Final = 0.05
-"""Seconds that a row costs whose host is left alone: a short outage of the only host must not fail a table at once."""
+"""Seconds that each row of a skipped host costs: a short outage of the only host must not fail a table at once."""
 
 
 class HttpFailure(OSError):
-    """What a server answered instead of the file; `status` is its number, 0 where there was no answer.
+    """The server did not return the file; `status` is the HTTP status, 0 if there was no response.
 
     Args:
-        passing: another attempt may succeed.
-        wait: seconds until then, if the server named them.
-        silent: the host was waited for in vain.
-        untried: it was not asked.
+        passing: whether a retry may succeed.
+        wait: seconds until then, if the server stated them.
+        silent: the host did not respond in time.
+        untried: no request was sent.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class HttpFailure(OSError):
 
 @dataclass(eq=False)
 class _Visit:
-    """Where an image led to: the seconds that each host took, over all attempts."""
+    """The hosts that an image's URL led to, with the seconds that each took over all attempts."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def slowest(self) -> str:
-        """The host that took longest: a quick one that leads to a dead one is not to blame."""
+        """The host that took longest: a fast host that redirects to a dead one is not to blame."""
         return max(self.seconds, key=lambda host: self.seconds[host])
 
 
@@ -106,8 +106,8 @@ def read_url(url: str, max_bytes: int, policy: WebPolicy) -> bytes:
     """The body at `url`, or its first `max_bytes` + 1 bytes: the rest is not downloaded.
 
     Raises:
-        NotAllowed: the policy forbids the host, its address or a redirect's.
-        HttpFailure: no answer, or another one than the file, after all attempts. No message holds a secret of the URL.
+        NotAllowed: the policy forbids the host, its address, or those of a redirect.
+        HttpFailure: no response, or not the file, after all attempts. Messages contain no secrets of the URL.
     """
     key = (policy, os.getpid())  # a forked process must not share its parent's sockets
     with _LOCK:
@@ -116,7 +116,7 @@ def read_url(url: str, max_bytes: int, policy: WebPolicy) -> bytes:
 
 
 class _WebReader:
-    """Connections, gates and silent hosts of one process."""
+    """The connections, gates and silent hosts of one process."""
 
     def __init__(self, policy: WebPolicy) -> None:
         self._policy = policy
@@ -130,7 +130,7 @@ class _WebReader:
         )
 
     def read(self, url: str, max_bytes: int) -> bytes:
-        """Attempts until one succeeds, all are used up, or the image's time is over."""
+        """Repeat attempts until one succeeds, all are used up, or the time for this image is over."""
         seconds = liveness.longest_wait(self._policy.total_seconds)
         self._deadline.at = time.monotonic() + seconds
         visit = _Visit()
@@ -148,7 +148,7 @@ class _WebReader:
         finally:
             for host in visit.seconds:
                 self._silent.given_up(host, visit)
-            liveness.beat()  # nobody is taken for a hang whose images end, one way or the other
+            liveness.beat()  # heartbeat: as long as images finish or fail, this is not a stall
 
     def _attempts(self, url: str, max_bytes: int, visit: _Visit) -> bytes:
         for attempt in range(self._policy.retries + 1):
@@ -165,7 +165,7 @@ class _WebReader:
         raise AssertionError("the last attempt returns or raises")
 
     def _tell(self, visit: _Visit, failure: HttpFailure | None) -> None:
-        """What the end of an image says of the hosts that it led to."""
+        """Record for each host involved how this image ended."""
         if failure is not None and failure.untried:
             return
         unanswered = failure is not None and failure.passing and failure.status == 0
@@ -177,12 +177,12 @@ class _WebReader:
             self._silent.answered(host)
 
     def _follow(self, url: str, max_bytes: int, visit: _Visit) -> bytes:
-        """One attempt: the request, and those that redirects ask for."""
+        """One attempt: the request, and those that its redirects need."""
         address = _address(url)
         for _ in range(self._policy.max_redirects + 1):
             check_host(address.host, self._policy)
             with self._gates.enter(address.host) as waited:
-                self._deadline.at += waited  # others' requests are not this image's time
+                self._deadline.at += waited  # waiting for a slot does not count as this image's time
                 self._check_silent(address, visit)
                 begun = time.monotonic()
                 try:
@@ -193,11 +193,11 @@ class _WebReader:
                 return answer
             target = _address(urljoin(f"{address.scheme}://{address.authority}{address.target}", answer))
             same = (target.scheme, target.authority) == (address.scheme, address.authority)
-            address = replace(target, user=address.user if same else None)  # a password is for the host it was given to
+            address = replace(target, user=address.user if same else None)  # a password is for one host only
         raise HttpFailure(0, f"more than {self._policy.max_redirects} redirects (ingest.limits.web.max_redirects)")
 
     def _check_silent(self, address: Address, visit: _Visit) -> None:
-        """Raises HttpFailure for a host that is left alone."""
+        """Raises HttpFailure for a host that is currently skipped."""
         visit.seconds.setdefault(address.place, 0.0)
         refused = self._silent.refused(address.place, visit)
         if refused is not None:
@@ -222,7 +222,7 @@ class _WebReader:
                 _check(answer)
                 length = _header(answer, b"content-length")
                 if length.isdigit() and int(length) > max_bytes:
-                    return bytes(max_bytes + 1)  # as much as says that it is too much
+                    return bytes(max_bytes + 1)  # long enough to be reported as too large
                 return _body(answer, max_bytes)
         except httpcore.TimeoutException as error:
             raise HttpFailure(
@@ -237,7 +237,7 @@ class _WebReader:
             ("Host", address.authority),
             ("User-Agent", self._policy.user_agent),
             ("Accept", "image/*,*/*;q=0.5"),
-            ("Accept-Encoding", "identity"),  # nothing here unpacks what could unpack to gigabytes
+            ("Accept-Encoding", "identity"),  # no compression: it could expand to gigabytes
         ]
         if address.user is not None:
             token = base64.b64encode(":".join(address.user).encode()).decode()
@@ -248,12 +248,12 @@ class _WebReader:
 def _address(url: str) -> Address:
     try:
         return Address.of(url)
-    except (ValueError, UnicodeError) as error:  # of a redirect, too: file:///etc/passwd is no place to go
+    except (ValueError, UnicodeError) as error:  # also for redirects: file:///etc/passwd must not be read
         raise NotAllowed("not an http:// or https:// URL with a host") from error
 
 
 def _target(answer: httpcore.Response) -> str:
-    """Where a redirect leads: UTF-8, as browsers read what a server did not encode, else latin-1."""
+    """The target of a redirect: unencoded bytes are read as UTF-8, as browsers do, else as latin-1."""
     given = next((value for key, value in answer.headers if key.lower() == b"location"), b"").strip()
     if not given:
         raise HttpFailure(answer.status, f"HTTP status {answer.status}, a redirect that does not say where to")
@@ -268,7 +268,7 @@ def _header(answer: httpcore.Response, name: bytes) -> str:
 
 
 def _check(answer: httpcore.Response) -> None:
-    """Raises HttpFailure unless the answer is the file."""
+    """Raises HttpFailure unless the response is the file."""
     if 200 <= answer.status < 300:
         encoding = _header(answer, b"content-encoding").lower()
         if encoding not in {"", "identity"}:
@@ -288,12 +288,12 @@ def _body(answer: httpcore.Response, max_bytes: int) -> bytes:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Seconds from now that a Retry-After header names, as a number or as a date (RFC 9110, 10.2.3)."""
+    """Seconds from now given by a Retry-After header, as a number or a date (RFC 9110, 10.2.3)."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, OverflowError):  # no date, or one that no clock reaches
+    except (ValueError, OverflowError):  # not a date, or one out of range
         return None
 
 

@@ -1,4 +1,4 @@
-"""Addresses of a host's name, in bounded time: the system's resolver can be neither timed nor stopped."""
+"""DNS lookups in bounded time, since the system's resolver has no timeout; and which addresses may be requested."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fgvr.config.web import WebPolicy
 from fgvr.images.web_hosts import Deadline, TimedStream
 
 _MOST: Final = 64
-"""Look-ups at once, those that nobody waits for any more included."""
+"""Most concurrent lookups, including those whose caller no longer waits."""
 _PLACES: Final = threading.BoundedSemaphore(_MOST)
 
 
 def look_up(host: str, port: int, seconds: float) -> list[str]:
-    """The addresses of `host`, each once.
+    """The addresses of `host`, without duplicates.
 
     Raises:
-        httpcore.ConnectError: the name is unknown.
-        httpcore.ConnectTimeout: the name servers do not answer in so many seconds. The look-up goes on by itself; where
-            dozens of them do, nobody begins another one.
+        httpcore.ConnectError: the name does not exist.
+        httpcore.ConnectTimeout: the name servers do not answer within `seconds`. The lookup continues in the
+            background; while dozens of them do, no new one is started.
     """
     places = _PLACES
     found: list[str] = []
@@ -55,12 +55,12 @@ def look_up(host: str, port: int, seconds: float) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-# Which IP addresses are public: those that anybody on the internet could ask.
+# Which IP addresses are public: those that anybody on the internet can reach.
 #
-# `ipaddress.is_global` alone does not say: 192.0.0.192, where a cloud answers with an instance's secrets, and
-# 64:ff9b:1::/48 were global to Python until 3.11.10 and 3.12.4 (CVE-2024-4032), others are to every version. So what
-# must not be asked stands here, and both have to agree. Sources: IANA's special-purpose address registries for IPv4
-# and IPv6 (RFC 6890, with later entries), RFC 4291, 3879, 5214, 6052, 7526 and 8215, and Azure's documentation of
+# `ipaddress.is_global` alone is not enough: 192.0.0.192, where a cloud serves an instance's secrets, and 64:ff9b:1::/48
+# counted as global in Python until 3.11.10 and 3.12.4 (CVE-2024-4032), and others do in every version. So this
+# module has its own list, and both must agree. Sources: IANA's special-purpose address registries for IPv4 and IPv6
+# (RFC 6890, with later entries), RFC 4291, 3879, 5214, 6052, 7526 and 8215, and Azure's documentation of
 # 168.63.129.16.
 
 IPAddress = IPv4Address | IPv6Address
@@ -72,12 +72,12 @@ _NOT_PUBLIC_4: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # behind a provider's NAT; Alibaba's metadata, 100.100.100.200
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's WireServer: public by its number, and inside every virtual machine
+        "168.63.129.16/32",  # Azure's WireServer: looks public, but is inside every virtual machine
         "169.254.0.0/16",  # link-local; the metadata of most clouds, 169.254.169.254
         "172.16.0.0/12",
         "192.0.0.0/24",  # protocol assignments; Oracle's metadata, 192.0.0.192
         "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # relays of 6to4, given up
+        "192.88.99.0/24",  # 6to4 relays, deprecated
         "192.168.0.0/16",
         "198.18.0.0/15",  # benchmarks
         "198.51.100.0/24",  # documentation
@@ -87,7 +87,7 @@ _NOT_PUBLIC_4: Final = tuple(
     )
 )
 _PUBLIC_6: Final = IPv6Network("2000::/3")
-"""All of IPv6 that is given out for global use: link-local, site-local, unique local, multicast … are not in it."""
+"""The part of IPv6 that is assigned for global use; link-local, site-local, unique local, multicast … are outside."""
 _NOT_PUBLIC_6: Final = tuple(
     IPv6Network(network)
     for network in (
@@ -103,15 +103,15 @@ _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 
 
 def is_public(ip: IPAddress) -> bool:
-    """Whether an address, and the IPv4 address inside it if there is one, is public."""
+    """Whether an address, and the IPv4 address embedded in it if any, is public."""
     if isinstance(ip, IPv4Address):
         return ip.is_global and not any(ip in network for network in _NOT_PUBLIC_4)
     return is_public_outside(ip) and all(map(is_public, embedded(ip)))
 
 
 def is_public_outside(ip: IPv6Address) -> bool:
-    """Whether an address is public as far as IPv4 addresses inside it are; the rest of it says where it leads, too."""
-    if ip in _MAPPED or ip in _NAT64:  # a way to write, or to reach, nothing but the IPv4 address
+    """Whether an IPv6 address is public apart from embedded IPv4 addresses; the rest of it also decides its target."""
+    if ip in _MAPPED or ip in _NAT64:  # merely another way to write or reach the IPv4 address
         return True
     return ip in _PUBLIC_6 and ip.is_global and not any(ip in network for network in _NOT_PUBLIC_6)
 
@@ -127,10 +127,10 @@ def embedded(ip: IPv6Address) -> list[IPv4Address]:
     return [*found, *(ip.teredo or ())]
 
 
-# Which addresses may be asked. A URL comes from a stranger's table, and the reader stands inside somebody's network.
+# Which addresses may be requested. URLs come from untrusted tables, and the reader runs inside somebody's network.
 #
-# The name is checked when it is read, and every address it resolves to when a connection is opened, so that neither a
-# redirect nor a name server that answers differently the second time leads to an address that was not checked.
+# The host name is checked when it is parsed, and every address that it resolves to when a connection is opened, so
+# that neither a redirect nor a DNS server that changes its answer leads to an unchecked address.
 
 _HOST = re.compile(
     r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
@@ -146,14 +146,14 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """A URL taken apart, once for checking and asking: two parsers could disagree about which host is meant.
+    """A parsed URL, used for both the check and the request: two parsers might disagree on which host is meant.
 
     Attributes:
         scheme: http or https.
         host: in lower case; international names in ASCII, IPv6 without brackets.
-        port: null where the URL names none.
+        port: None if the URL names none.
         target: path and query, percent-encoded.
-        user: (name, password), decoded; null where the URL has none.
+        user: (name, password), decoded; None if the URL has none.
     """
 
     scheme: str
@@ -164,14 +164,14 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """Raises ValueError for what is no http(s) URL with a host; the message does not repeat the URL."""
+        """Parse a URL; raises ValueError if it is not an http(s) URL with a host. The message never repeats the URL."""
         split = urlsplit(url)
         if split.scheme not in {"http", "https"} or not split.hostname:
             raise ValueError("not an http:// or https:// URL with a host")
         host = split.hostname
         if ":" not in host:
             host = host.rstrip(".").encode("idna").decode()
-        # What browsers send: blanks and other letters encoded, what is encoded already left alone.
+        # Encode as browsers do: blanks and non-ASCII letters, but not what is already encoded.
         target = quote(split.path or "/", safe="!$%&'()*+,/:;=@~")
         if split.query:
             target += "?" + quote(split.query, safe="!$%&'()*+,/:;=?@[]~")
@@ -182,20 +182,20 @@ class Address:
 
     @property
     def place(self) -> str:
-        """Host and port as one name, for what is remembered of a server."""
+        """Host and port as one key, for what is remembered about a server."""
         return f"{self.host}:{self.port or {'http': 80, 'https': 443}[self.scheme]}"
 
     @property
     def authority(self) -> str:
-        """Host and port as the header `Host` has them."""
+        """Host and port as in the header `Host`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
 
 def shown(uri: str) -> str:
-    """A URI for logs and error texts: of a web address neither user nor password, nor what the query says.
+    """A URI for logs and error messages: a web address without user, password and query.
 
-    Signed URLs carry their secret in the query. Other URIs come back as they are.
+    Signed URLs carry their secret in the query. Other URIs are returned unchanged.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme.lower() not in {"http", "https"}:
@@ -206,12 +206,12 @@ def shown(uri: str) -> str:
 
 
 def without_scheme(path: str) -> bool:
-    """Whether a path looks like a web address whose `https://` was left away: `//host/a.jpg`, `www.host.org/a.jpg`."""
+    """Whether a path looks like a web address without `https:` or `https://`: `//host/a.jpg`, `www.host.org/a.jpg`."""
     return path.startswith("//") or any(_HOST.fullmatch(part) for part in path.split("/")[:-1])
 
 
 def check_host(host: str, policy: WebPolicy) -> None:
-    """Raises NotAllowed for a host that `allowed_hosts` does not name."""
+    """Raises NotAllowed for a host that `allowed_hosts` does not list."""
     for allowed in policy.allowed_hosts:
         if host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:])):
             return
@@ -222,7 +222,7 @@ def check_host(host: str, policy: WebPolicy) -> None:
 def check_address(address: str, host: str, policy: WebPolicy) -> None:
     """Raises NotAllowed for an IP address that is neither public nor in one of `private_networks`.
 
-    Of an address that leads to another one both have to be: `::ffff:127.0.0.1` is this machine.
+    If it embeds another address, both must be allowed: `::ffff:127.0.0.1` is this machine.
     """
     ip = ip_address(address.partition("%")[0])
     allowed = [ip_network(network) for network in policy.private_networks]
@@ -239,10 +239,10 @@ def check_address(address: str, host: str, policy: WebPolicy) -> None:
 
 
 class CheckedBackend(httpcore.SyncBackend):
-    """Opens connections to addresses that were checked, and to no other."""
+    """Opens connections only to addresses that were checked."""
 
     def __init__(self, policy: WebPolicy, deadline: Deadline) -> None:
-        """For a pool of connections under `policy`, which obey the `deadline` of the thread that reads from them."""
+        """For a connection pool under `policy`; connections obey the `deadline` of the thread that reads from them."""
         self._policy, self._deadline = policy, deadline
 
     def connect_tcp(
@@ -253,13 +253,13 @@ class CheckedBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """A connection to the first address of `host` that answers.
+        """A connection to the first address of `host` that accepts one.
 
         Raises:
             NotAllowed: one of its addresses is not allowed.
-            httpcore.ConnectError: the name is unknown, or nothing answers.
-            httpcore.ConnectTimeout: the name servers or none of the addresses answer in time.
-            httpcore.ReadTimeout: the time of the whole image is over.
+            httpcore.ConnectError: the name does not exist, or no address accepts a connection.
+            httpcore.ConnectTimeout: the name servers, or all of the addresses, do not respond in time.
+            httpcore.ReadTimeout: the time for the whole image is over.
         """
         addresses = look_up(host, port, self._deadline.within(timeout))
         for address in addresses:

@@ -1,4 +1,4 @@
-"""Servers that keep others waiting: silent hosts are left alone, and a connection's reads end at a deadline."""
+"""Slow servers: silent hosts are skipped for a while, and all reads of a connection end at a deadline."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any, Final
 
 import httpcore
 
-# Hosts that do not answer: after some failures one after the other they are left alone for a while.
+# Silent hosts: after several consecutive failures a host is skipped for a while.
 #
-# Else each of a thousand rows at a dead host costs all of its attempts, and who supplies a table of such rows holds a
-# worker for days. Held for each process, in bounded memory; the first request after the pause tries the host for all.
+# Otherwise each of a thousand rows at a dead host would cost all its attempts, and such a table could block a worker
+# for days. Kept per process, in bounded memory; the first request after the pause tests the host for all threads.
 
 MOST_HOSTS: Final = 4096
-"""Remembered at once; the one that was asked longest ago is forgotten first."""
+"""How many hosts are remembered; the least recently requested one is dropped first."""
 FIRST_PAUSE: Final = 10.0
-"""Seconds; doubled with each request that fails after a pause."""
+"""Seconds of the first pause; doubled with each request that fails after a pause."""
 
 
 @dataclass
 class _Trouble:
-    """Failures of a host since its last answer.
+    """Failures of a host since its last response.
 
     Attributes:
-        times: one after the other.
-        until: `time.monotonic` from which on it may be tried again.
-        tried_by: the image that is finding out just now.
+        times: number of consecutive failures.
+        until: `time.monotonic` at which it may be tried again.
+        tried_by: the image that is testing the host right now.
     """
 
     times: int = 0
@@ -39,11 +39,11 @@ class _Trouble:
 
 
 class SilentHosts:
-    """Which hosts did not answer lately.
+    """Which hosts did not respond lately.
 
     Args:
-        most: failures one after the other that a host may have; 0: any number.
-        longest_pause: seconds for which a host is left alone at most.
+        most: consecutive failures after which a host is skipped; 0: it is never skipped.
+        longest_pause: longest time in seconds for which a host is skipped.
     """
 
     def __init__(self, most: int, longest_pause: float) -> None:
@@ -52,9 +52,9 @@ class SilentHosts:
         self._lock = Lock()
 
     def refused(self, host: str, image: object) -> tuple[int, float] | None:
-        """Its failures and the seconds for which it is not asked; None: ask, and say how it went.
+        """(number of failures, remaining seconds) of a skipped host; None: send the request, and report how it went.
 
-        Of several images after the pause one may ask, as often as it likes; the others are refused as long as it tries.
+        After the pause one image may send requests, as many as it likes; all others are refused while it does.
         """
         with self._lock:
             trouble = self._troubles.get(host)
@@ -67,12 +67,12 @@ class SilentHosts:
             return trouble.times, max(0.0, left)
 
     def answered(self, host: str) -> None:
-        """It gave an answer, good or bad."""
+        """The host responded, with success or failure."""
         with self._lock:
             self._troubles.pop(host, None)
 
     def failed(self, host: str) -> None:
-        """It did not, in all of an image's time."""
+        """The host did not respond in all of an image's time."""
         with self._lock:
             trouble = self._troubles.setdefault(host, _Trouble())
             self._troubles.move_to_end(host)
@@ -85,30 +85,30 @@ class SilentHosts:
                 self._troubles.popitem(last=False)
 
     def given_up(self, host: str, image: object) -> None:
-        """The image ended without finding out, as at a redirect that is not allowed: another one may try."""
+        """The image ended without a result for the host, as with a forbidden redirect: another image may test it."""
         with self._lock:
             trouble = self._troubles.get(host)
             if trouble is not None and trouble.tried_by is image:
                 trouble.tried_by = None
 
 
-# A connection whose reads end at a deadline, however slowly the other side sends.
+# Connections whose reads end at a deadline, however slowly the server sends.
 #
-# A limit for each wait is not enough: a byte every twenty seconds is never late, and keeps a worker for ever.
+# A timeout per read is not enough: one byte every twenty seconds never times out, and would block a worker for ever.
 
 
 class Deadline(threading.local):
-    """When the image of the calling thread has to be there, on `time.monotonic`'s clock."""
+    """When the current image of the calling thread must be finished, on `time.monotonic`'s clock."""
 
     at = float("inf")
 
     @property
     def left(self) -> float:
-        """Seconds until then; negative where it is over."""
+        """Seconds left; negative after the deadline."""
         return self.at - time.monotonic()
 
     def within(self, timeout: float | None) -> float:
-        """Seconds to wait at most; raises httpcore.ReadTimeout when there are none left."""
+        """Seconds to wait at most; raises httpcore.ReadTimeout if none are left."""
         left = self.left
         if left <= 0:
             raise httpcore.ReadTimeout("the time of the whole image is over")
@@ -116,31 +116,31 @@ class Deadline(threading.local):
 
 
 class TimedStream(httpcore.NetworkStream):
-    """Passes everything on, with the deadline of the thread that asks."""
+    """A wrapper around a stream that applies the deadline of the calling thread."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
-        """`stream` with a `deadline` for each thread."""
+        """Wrap `stream`; `deadline` has one value per thread."""
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """As the stream; raises httpcore.ReadTimeout at the deadline, too."""
+        """As the stream's method; also raises httpcore.ReadTimeout at the deadline."""
         return self._stream.read(max_bytes, self._deadline.within(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """As the stream."""
+        """As the stream's method."""
         self._stream.write(buffer, self._deadline.within(timeout))
 
     def close(self) -> None:
-        """As the stream."""
+        """As the stream's method."""
         self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """The same connection, encrypted, with the same deadlines."""
+        """The same connection, encrypted, with the same deadline."""
         secure = self._stream.start_tls(ssl_context, server_hostname, self._deadline.within(timeout))
         return TimedStream(secure, self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
-        """As the stream."""
+        """As the stream's method."""
         return self._stream.get_extra_info(info)

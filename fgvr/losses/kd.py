@@ -1,15 +1,15 @@
 """Knowledge distillation on class logits: KD, decoupled KD, and the standardisation of logits.
 
-A teacher's logits [N, C] say how alike the classes are; the student matches their softmax at a temperature T. Every
-loss carries the factor T², which keeps its gradient's size independent of T (Hinton et al. 2015), and is a mean over
-images ("batchmean"). Computed in fp32 (fp64 for fp64 logits); no gradient reaches the teacher. With p, q the tempered
-probabilities of teacher and student, t the image's class, and p̂, q̂ those of the other classes among themselves:
+A teacher's logits [N, C] express how similar the classes are; the student matches their softmax at a temperature T.
+Every loss includes the factor T², which keeps its gradient's size independent of T (Hinton et al. 2015), and is a mean
+over images ("batchmean"). Computed in fp32 (fp64 for fp64 logits); no gradient reaches the teacher. With p, q the
+tempered probabilities of teacher and student, t the image's class, and p̂, q̂ those of the other classes, renormalised:
 
     KD   = T² · KL(p ‖ q)
     TCKD = T² · KL((p_t, 1 − p_t) ‖ (q_t, 1 − q_t))        NCKD = T² · KL(p̂ ‖ q̂)
     KD   = TCKD + (1 − p_t) · NCKD                         DKD  = alpha · TCKD + beta · NCKD
 
-Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022), eq. 5 to 7; their code masks the class with −1000 where
+Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022), eq. 5 to 7; their code masks the class with −1000, while
 this one leaves it out.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CONSTANT = 1e-6
-"""Standard deviation below which a row of logits counts as constant."""
+"""A row of logits with a smaller standard deviation counts as constant."""
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -35,14 +35,14 @@ def dkd_loss(  # noqa: PLR0917 - the order of the published code
 
     Args:
         student: logits, float [N, C], C ≥ 2.
-        teacher: likewise.
+        teacher: logits, float [N, C].
         target: classes, int64 [N].
-        alpha: weight of what the teacher says about the image's own class (paper: 1).
-        beta: weight of what it says about the others (paper: 8 for many pairs).
+        alpha: weight of TCKD, what the teacher says about the image's own class (paper: 1).
+        beta: weight of NCKD, what it says about the other classes (paper: 8 for many pairs).
         temperature: T.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
     target_part, other_part = dkd_rows(student, teacher, target, temperature)
     return (alpha * target_part + beta * other_part).mean()
@@ -53,7 +53,7 @@ def kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     Args:
         student: logits, float [N, C].
-        teacher: likewise; may be -inf, a class that is out of the question, but not throughout a row.
+        teacher: logits, float [N, C]; may be -inf for an impossible class, but not in a whole row.
         temperature: T > 0.
 
     Raises:
@@ -78,8 +78,8 @@ def standardised(logits: Tensor) -> Tensor:
     """Each row with mean 0 and (unbiased) standard deviation 1, float [N, C].
 
     Sun et al., "Logit Standardization in Knowledge Distillation" (CVPR 2024): the student need not match the teacher's
-    shift and scale. A constant row, as of a student whose last layer starts at zero, stays 0: its deviation has no
-    gradient.
+    shift and scale. A constant row, as from a student whose last layer starts at zero, stays 0, since its standard
+    deviation has no gradient.
     """
     logits = _wide(logits)
     centred = logits - logits.mean(dim=1, keepdim=True)
@@ -114,8 +114,8 @@ def _own_and_rest(logits: Tensor, own: Tensor) -> Tensor:
 
 
 def _others(logits: Tensor, own: Tensor) -> Tensor:
-    """Log-probabilities of all classes but the target among themselves, float [N, C]; 0 in the target's place.
+    """Log-probabilities of all classes except the target, renormalised, float [N, C]; 0 at the target's position.
 
-    There log_q = log_p = 0 adds p (log_p − log_q) = 0 to a divergence. (Indexing would make a GPU wait.)
+    There, log_q = log_p = 0 adds p (log_p − log_q) = 0 to a divergence. (Indexing would make a GPU synchronise.)
     """
     return logits.masked_fill(own, -torch.inf).log_softmax(dim=1).masked_fill(own, 0.0)

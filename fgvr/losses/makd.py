@@ -1,7 +1,7 @@
-"""MaKD's loss: cross entropy on the class outputs, binary cross entropy with the MLLM's p(yes) on the aspect outputs.
+"""MaKD's loss: cross entropy on the class outputs, binary cross entropy on the aspect outputs with the MLLM's p(yes).
 
 Multi-aspect knowledge distillation (eq. 3): L = CE(z[:, :C], y) + α · BCE(σ(z[:, C:C+Q]), p), both as means. Rows and
-cells without a target are left out of the means instead of being counted as zeros.
+cells without a target are excluded from the means instead of counting as zeros.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn import functional
 
 AspectLoss = Literal["bce", "kl", "softmax_kl"]
-"""`bce`: the paper's. `kl`: KL((p, 1 − p) ‖ (σ(z), 1 − σ(z))) = BCE − H(p), whose gradients are those of `bce`.
-`softmax_kl`: KL(p / Σp ‖ softmax(z)) over the aspects of an image, which does not see how likely a "yes" is, only how
-the aspects of the image compare; the mean is over images."""
+"""`bce`: the paper's loss. `kl`: KL((p, 1 − p) ‖ (σ(z), 1 − σ(z))) = BCE − H(p), with the gradients of `bce`.
+`softmax_kl`: KL(p / Σp ‖ softmax(z)) over the aspects of an image, which ignores how probable a "yes" is and only
+compares the image's aspects; the mean is over images."""
 
 UNKNOWN_CLASS = -1
-"""Class target of an image that has none."""
+"""Class target of an image without one."""
 
 
 @dataclass(frozen=True)
 class MakdTerms:
-    """Sums of the two losses and how many targets they run over (scalar float32 tensors).
+    """Sums of the two losses and the numbers of their targets (scalar float32 tensors).
 
-    Apart from each other, so that the means of a batch that is spread over workers can be formed over the whole batch.
+    Kept separate, so that the means of a batch that is spread over workers can be computed over the whole batch.
     """
 
     class_sum: Tensor
@@ -40,7 +40,7 @@ class MakdTerms:
 
 
 def mean(total: Tensor, count: Tensor) -> Tensor:
-    """`total / count`, and 0 (with a gradient of 0) where there is nothing to average."""
+    """`total / count`, or 0 (with a gradient of 0) if there is nothing to average."""
     return total / count.clamp(min=1)
 
 
@@ -62,8 +62,8 @@ def makd_terms(
 
 
 def class_sum(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropies of logits [N, C] with classes [N], and how many images have one: scalars."""
-    # Under autocast the sums would be bf16.
+    """Sum of the cross entropies of logits [N, C] with classes [N], and the number of images with a class: scalars."""
+    # In fp32: under autocast the sums would be bf16.
     total = functional.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="sum")
     return total, (classes != UNKNOWN_CLASS).sum().float()
 
@@ -71,18 +71,18 @@ def class_sum(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 def aspect_sum(
     logits: Tensor, aspects: Tensor, aspect_mask: Tensor | None = None, kind: AspectLoss = "bce"
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the aspect losses of logits [N, Q], and over how many it is a mean (`aspect_counts`): scalars."""
+    """Sum of the aspect losses of logits [N, Q], and the number of targets (`aspect_counts`): scalars."""
     cells = _cells(aspects, aspect_mask)
     return _aspect_sum(logits.float(), aspects, cells, kind), aspect_counts(aspects, cells, kind).sum().float()
 
 
 def aspect_counts(aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
-    """What an image weighs in the mean of the aspect loss, int64 [N]: its cells, or 1 where it has any "yes" at all.
+    """Each image's count in the mean of the aspect loss, int64 [N]: its cells; for `softmax_kl` 0 or 1.
 
     Args:
-        aspects: p(yes), float [N, Q]; anything where masked.
-        cells: bool [N, Q], True where the target counts.
-        kind: of the loss.
+        aspects: p(yes), float [N, Q]; any value where masked.
+        cells: bool [N, Q], True if the target counts.
+        kind: kind of aspect loss; an image without any probability of "yes" has no `softmax_kl`.
     """
     if kind == "softmax_kl":
         return (torch.where(cells, aspects, 0.0).sum(dim=1) > 0).long()
@@ -92,7 +92,7 @@ def aspect_counts(aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
 def _aspect_sum(logits: Tensor, aspects: Tensor, cells: Tensor, kind: AspectLoss) -> Tensor:
     if kind == "softmax_kl":
         return _softmax_kl_sum(logits, torch.where(cells, aspects.float(), 0.0), cells)
-    # Masked cells may hold nan: replaced before the loss, since nan · 0 is nan in its gradient, too.
+    # Masked cells may be nan: replace them before the loss, since nan · 0 is nan, in the gradient too.
     targets = torch.where(cells, aspects.float(), 0.5)
     losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if kind == "kl":
@@ -101,9 +101,9 @@ def _aspect_sum(logits: Tensor, aspects: Tensor, cells: Tensor, kind: AspectLoss
 
 
 def _softmax_kl_sum(logits: Tensor, p_yes: Tensor, cells: Tensor) -> Tensor:
-    """Σ over images of KL(p / Σp ‖ softmax over its cells); `p_yes` is 0 where masked."""
+    """Σ over images of KL(p / Σp ‖ softmax over the image's cells); `p_yes` is 0 where masked."""
     mass = p_yes.sum(dim=1, keepdim=True)
-    learned = cells | (mass == 0)  # a softmax over no cell at all is nan, and its image is left out below
+    learned = cells | (mass == 0)  # a softmax over no cells is nan; such images are left out below
     log_q = logits.masked_fill(~learned, -torch.inf).log_softmax(dim=1).masked_fill(~learned, 0.0)
     losses = functional.kl_div(log_q, p_yes / torch.where(mass > 0, mass, 1.0), reduction="none")
     return torch.where(mass > 0, losses, 0.0).sum()
@@ -116,19 +116,19 @@ def makd_loss(
 
     Args:
         outputs: logits, float [N, C + Q]; Q is the width of `aspects` and may be 0 (a student without aspects).
-        classes: int64 [N]; −1 where the class is unknown.
-        aspects: p(yes) in 0 … 1, float [N, Q]; anything, nan too, where masked.
+        classes: int64 [N]; −1 if the class is unknown.
+        aspects: p(yes) in 0 … 1, float [N, Q]; any value, even nan, where masked.
         alpha: weight of the aspect loss (paper: 4).
-        aspect_mask: bool [N] or [N, Q], True where the target counts; None: everywhere.
+        aspect_mask: bool [N] or [N, Q], True if the target counts; None: all count.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
     return makd_terms(outputs, classes, aspects, aspect_mask).loss(alpha)
 
 
 def _cells(aspects: Tensor, aspect_mask: Tensor | None) -> Tensor:
-    """The mask spread to bool [N, Q]."""
+    """The mask expanded to bool [N, Q]."""
     if aspect_mask is None:
         return torch.ones_like(aspects, dtype=torch.bool)
     mask = aspect_mask.bool()

@@ -1,4 +1,4 @@
-"""How far a mean over images could be off by chance."""
+"""Confidence intervals of means over images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 NORMAL_FROM = 20_000
-"""From so many images on, resampling is skipped: the central limit theorem gives the same interval within rounding."""
+"""From this many images on, no resampling: the central limit theorem gives the same interval within rounding."""
 
 
 def interval(
@@ -16,7 +16,7 @@ def interval(
 ) -> tuple[float, float] | None:
     """Bootstrap percentile interval (Efron 1979) of the mean of per-image scores [N].
 
-    For cACC the match of names is the full sample's: the interval is of the images, not of the matching.
+    For cACC the matching of names comes from the full sample: the interval covers the images, not the matching.
 
     Returns:
         (low, high), or None for fewer than two images or `resamples` = 0.

@@ -1,7 +1,7 @@
 """Top-1 accuracy of free-form names, and how much of the truth a label space or a candidate set can express.
 
-The rule by which a predicted name counts as a class: both names are equal after `fold_name`. No meaning, no
-synonyms: "rock dove" is wrong for "Rock Pigeon", "rock pigeon" and "Rock-Pigeon" are right.
+A predicted name counts as a class if both names are equal after `fold_name`. Meaning and synonyms do not count:
+"rock dove" is wrong for "Rock Pigeon"; "rock pigeon" and "Rock-Pigeon" are right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fgvr.names.spelling import fold_name
 
 
 def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Bool [N]: the predicted name is the true class's name by the rule above; an empty one never is."""
+    """Bool [N]: whether the predicted name equals the true name by the rule above; an empty name never does."""
     if len(predicted) != len(true):
         raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
     folded = {name: fold_name(name) for name in {*predicted, *true}}
@@ -24,9 +24,9 @@ def top1_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.b
 
 
 def inclusion_hits(predicted: Sequence[str], true: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Bool [N]: the predicted name holds the true one, case and outer blanks apart (altndrr/lmms-owc, after vic).
+    """Bool [N]: the predicted name contains the true one, ignoring case and outer blanks (altndrr/lmms-owc, after vic).
 
-    Letters count, not words, as there: "Red-winged Gull" holds "gull", and so does "seagull".
+    As there, letters count and not words: "Red-winged Gull" contains "gull", and so does "seagull".
     """
     if len(predicted) != len(true):
         raise ValueError(f"{len(predicted)} predictions for {len(true)} true names: they must be of the same images")
@@ -45,7 +45,7 @@ def mapped_share(
 
 
 def candidate_coverage(candidates: Sequence[Sequence[str]], true: Sequence[str]) -> float:
-    """Share (0–1) of images whose candidate set holds the true name: an upper bound of disambiguation."""
+    """Share (0–1) of images whose candidate set contains the true name: an upper bound for disambiguation."""
     if len(candidates) != len(true):
         raise ValueError(f"{len(candidates)} candidate sets for {len(true)} true names")
     hits = [

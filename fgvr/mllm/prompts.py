@@ -1,8 +1,8 @@
-"""What is asked, and how it becomes the text that a model was trained on.
+"""What is asked, and how it becomes the prompt text that a model was trained on.
 
-Conversations are written once, in the typed form of chat templates; the model's own template (its processor's, or
-its tokenizer's for text models) turns them into a prompt. No template is written here: a hand-written one differs
-from the model's in a system message or a line break, and p(yes) with it.
+Conversations are written in the typed form of chat templates; the model's own template (from its processor, or from
+its tokenizer for text models) turns them into a prompt. No template is written here: a hand-written one would differ
+from the model's in a system message or a line break, and change p(yes).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Conversation: TypeAlias = list[dict[str, Any]]
 """Messages `{"role", "content"}`, content being a list of `{"type": "image"}` and `{"type": "text", "text"}` parts."""
 
 AspectOrder: TypeAlias = Literal["shared_prefix", "paper"]
-"""`shared_prefix`: image, instruction, question (all but the question is the same for every question of an image);
-`paper`: image, question, instruction, as in MaKD's code."""
+"""`shared_prefix`: image, instruction, question (everything before the question is the same for all questions of an
+image); `paper`: image, question, instruction, as in MaKD's code."""
 
 
 class ChatTemplate(Protocol):
@@ -51,9 +51,9 @@ def text_conversation(prompt: str, system: str | None = None) -> Conversation:
 
 
 def render(template: ChatTemplate, conversation: Conversation) -> str:
-    """The prompt's text by the model's own template, ending where the reply begins.
+    """The prompt text from the model's own template, up to where the reply begins.
 
-    Raises ValueError where the model has no template: guessing one would give wrong probabilities silently.
+    Raises ValueError if the model has no template: guessing one would silently give wrong probabilities.
     """
     if getattr(template, "chat_template", None) is None:
         raise ValueError(

@@ -1,17 +1,17 @@
-"""Near-duplicates among aspect questions: the same question in other words, of which the better ranked one stays.
+"""Near-duplicate aspect questions: of one question in different words, the better ranked one stays.
 
-Text embeddings alone would do harm: with all-MiniLM-L6-v2 "Does the bird have a long beak?" is nearer to "… a short
-beak?" (0.96) than to "Is the beak long?" (0.85). So two questions must first agree in their words, and only then the
+Text embeddings alone would do harm: for all-MiniLM-L6-v2 "Does the bird have a long beak?" is closer to "… a short
+beak?" (0.96) than to "Is the beak long?" (0.85). So two questions must first agree in their words, and only then do the
 embeddings decide:
 
-- the same words of meaning: always duplicates ("Are the legs yellow?", "Does the bird have yellow legs?"), except
+- the same content words: always duplicates ("Are the legs yellow?", "Does the bird have yellow legs?"), except
   that from four words on they must have the same order ("a red head and a black body", "a black head and a red body");
-- one has all words of the other and more: from a cosine on. Of 48 pairs written by hand the highest cosine of such
-  a pair with two meanings is 0.931 ("a long tail", "a long forked tail"), and those of one meaning that lie above
-  are at 0.95 and more ("Is the car red?", "Is the color of the car red?").
+- one has all words of the other and more: duplicates above a cosine threshold. In 48 hand-written pairs, the highest
+  cosine of such a pair with two meanings is 0.931 ("a long tail", "a long forked tail"); pairs of one meaning above it
+  have 0.95 or more ("Is the car red?", "Is the color of the car red?").
 
-A word in place of another (long, short), another number, a comparison in the other direction and a negation make
-another question, however near the embeddings are.
+A replaced word (long, short), another number, a comparison in the other direction and a negation always make another
+question, however close the embeddings are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from fgvr.names.merging import NameEncoder, name_words
 
-# By the words' forms in name_words: in the singular, with "doe" for does.
+# In the word forms of name_words: singular, with "doe" for does.
 _FUNCTION_WORDS = frozenset(
     name_words(
         "a an the is are was were do does did has have had can could will would should be been being there it its this"
@@ -40,13 +40,13 @@ _RELATIONS = frozenset(
 def drop_duplicates(
     questions: Sequence[str], subject: str, load_encoder: Callable[[], NameEncoder], similarity: float
 ) -> tuple[list[str], dict[str, str]]:
-    """The questions that stay, and for each dropped one the earlier one that it repeats.
+    """The questions that stay, and for each dropped one the earlier question that it repeats.
 
     Args:
         questions: distinct, best first.
-        subject: what the classes are ("birds"): its words say nothing in a question about them.
-        load_encoder: of the text embeddings; called only where a pair needs one.
-        similarity: least cosine of a question with all words of another and more; at 1 these are not looked at.
+        subject: what the classes are ("birds"): these words carry no information in a question about them.
+        load_encoder: loads the text embeddings; called only if a pair needs them.
+        similarity: minimum cosine of questions where one has all words of the other and more; at 1 these are kept.
     """
     ignored = _NAMES_OF_ALL | frozenset(name_words(subject))
     words = [_meaning(question, ignored) for question in questions]
@@ -63,21 +63,21 @@ def drop_duplicates(
 
 
 def _meaning(question: str, ignored: frozenset[str]) -> tuple[str, ...]:
-    """The words that tell questions apart, in their order, in the singular."""
+    """The words that distinguish questions, in order, in the singular."""
     # spelling_key would join "bird's" to a word of its own.
     words = name_words(question.replace("'s ", " ").replace("’s ", " ").replace("-", " "))
     return tuple(word for word in words if word not in _FUNCTION_WORDS and word not in ignored)
 
 
 def _same(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """The same words; where one of them relates others to each other, in the same order ("black with white spots")."""
+    """The same words; in the same order if one of them is relational ("black with white spots")."""
     if not one or sorted(one) != sorted(other):
         return False
     return one == other or not (_RELATIONS & set(one) or _rearranged(one, other))
 
 
 def _rearranged(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether four or more words of both stand in another order: two colours may have changed places, say."""
+    """Whether four or more common words are in different order: two colours may be swapped, for example."""
     common = set(one) & set(other)
     kept, theirs = ([word for word in words if word in common] for words in (one, other))
     return len(kept) > 3 and kept != theirs
@@ -89,7 +89,7 @@ def _near(
     load_encoder: Callable[[], NameEncoder],
     similarity: float,
 ) -> set[tuple[int, int]]:
-    """Pairs of which one has all words of the other and more, and that are near in meaning."""
+    """Pairs in which one question has all words of the other and more, and whose embeddings are close."""
     pairs = [
         (one, other)
         for other in range(len(words))
@@ -108,7 +108,7 @@ def _with_more_words(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if not short or not short < long or added & _RELATIONS:
         return False
     if _RELATIONS & short:
-        return False  # which of its words are related may have changed
+        return False  # the relations between its words may have changed
     if _rearranged(one, other):
         return False
     return not any(letter.isdigit() for word in added for letter in word)

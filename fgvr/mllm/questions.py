@@ -1,6 +1,6 @@
 """Aspect questions: read from a file that people edit, or written and ranked by a language model (MaKD, 3.1).
 
-The prompts are the paper's; what comes back is parsed as what it is, text by a talkative stranger.
+The prompts are the paper's; the replies are parsed as the untrusted, chatty text they are.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fgvr.text_files import EditedCsvError, decoded, lines, read_edited_csv
 log = logging.getLogger(__name__)
 
 READER = 1
-"""Raised when the same model and names come to give other questions: other prompts, or what is read of its replies."""
+"""Increase it when the same model and names would give other questions: changed prompts, or changed parsing."""
 SYSTEM = "You are a good question maker."
 """The paper's system prompt."""
 
 MAX_CLASS_NAMES = 300
-"""Names that a prompt lists at most; of a larger list every n-th, so that all of the alphabet is there."""
+"""Most names listed in a prompt; of a longer list every n-th name, spread over the alphabet."""
 
 _RANKING = (
     "Select {count} of the most relevant and distinct questions from the list, focusing on various key features that"
@@ -40,10 +40,10 @@ _RANKING = (
     " useful first."
 )
 MAX_WORDS = 40
-"""Words of a question that a language model wrote; a longer one is a story, and costs every image its tokens."""
+"""Longest generated question in words; a longer one is a story, and costs tokens for every image."""
 _ROUNDS = 4
 _REPLY_TOKENS = 4096
-_CELLS = re.compile(r"\||(?<=\?)[\"']\s*,\s*[\"']")  # of a table, and of a list of texts
+_CELLS = re.compile(r"\||(?<=\?)[\"']\s*,\s*[\"']")  # cells of a table, items of a list of texts
 _MARKS = re.compile(r"\*{1,3}|`|_{2}|^#+\s*|</?[a-z]+>")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•–>]|\(?\d{1,3}[.):]|Q(?:uestion)?\s*\d{1,3}\s*[.):]?)\s*", re.IGNORECASE)
 _QUESTION = re.compile(r"(?:[^.!?\n]|[.!](?=\S))*\?")
@@ -69,12 +69,12 @@ class AspectQuestion:
 
 
 def read_questions(uri: str) -> list[AspectQuestion]:
-    """Questions of a file, best first: one a line (`#` starts a comment), or a CSV or TSV with the column `text`.
+    """The questions in a file, best first: one per line (`#` starts a comment), or a CSV or TSV with the column `text`.
 
-    A table may have the columns `rank` and `source`, too. Repeated questions are dropped.
+    A table may also have the columns `rank` and `source`. Repeated questions are dropped.
 
     Raises:
-        QuestionsError: no such file, or no question in it.
+        QuestionsError: no such file, or no questions in it.
     """
     is_table = uri.lower().endswith((".csv", ".tsv"))
     try:
@@ -116,7 +116,7 @@ def _rows_by_rank(data: bytes, uri: str) -> list[dict[str, str]]:
 def parse_questions(reply: str) -> list[str]:
     """The yes/no questions in a language model's reply, without its thoughts, numbering, markdown and chatter.
 
-    A line, a cell of a markdown table, or a text in a list of JSON is kept if it holds exactly one question of at most
+    A line, a cell of a markdown table, or a text in a JSON list is kept if it holds exactly one question of at most
     MAX_WORDS words that starts like a yes/no question in English, the language of the prompts; repeated questions
     are dropped.
     """
@@ -130,10 +130,10 @@ def parse_questions(reply: str) -> list[str]:
 
 
 def _question_of(line: str) -> str | None:
-    """The only question of a line, where it is a yes/no question about the photo."""
+    """The single question of a line, if it is a yes/no question about the photo."""
     plain = _LIST_MARK.sub("", _MARKS.sub("", line.strip())).strip(" \"'“”,[]{}")
     if _STARTS.match(plain) and plain.endswith("?") and plain.count("?") == 1:
-        found = plain  # whole, with the points of "St. Bernard" and "5.0 litres"
+        found = plain  # the whole line, which may contain "St. Bernard" or "5.0 litres"
     else:
         questions = _QUESTION.findall(plain)
         if len(questions) != 1:
@@ -156,7 +156,7 @@ def generation_prompt(classes: Sequence[str], subject: str, count: int, known: S
 
 
 def ranking_prompt(questions: Sequence[str], count: int) -> str:
-    """The paper's instruction to select; the order of the reply is the rank."""
+    """The paper's instruction to select questions; the order in the reply is the rank."""
     return "\n".join([_RANKING.format(count=count), *questions])
 
 
@@ -168,14 +168,14 @@ def listed(classes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a language model is to write.
+    """What a language model should write.
 
     Attributes:
         subject: what the classes are ("birds").
-        generate: questions asked for before the ranking.
+        generate: number of questions requested before the ranking.
         keep: Q, the questions kept by rank.
         similarity: cosine from which a question is a near-duplicate (see `fgvr.mllm.question_duplicates`); None: only
-            the same letters are.
+            identical questions are.
     """
 
     subject: str
@@ -189,18 +189,18 @@ def generate_questions(
 ) -> list[AspectQuestion]:
     """Let a language model write questions and select the best; of near-duplicates the better ranked one stays.
 
-    A model that writes too few is asked again for others; one that selects too few is filled up in the order of
+    If the model writes too few, it is asked for more; if it selects too few, they are filled up in the order of
     writing.
 
     Args:
         llm: the model.
         classes: names of what the photos may show.
-        wanted: how many questions, about what.
-        source: of the questions, for the table.
-        load_encoder: of near-duplicates; called only where two questions may be one.
+        wanted: how many questions, and about what.
+        source: value of the table's column `source`.
+        load_encoder: loads text embeddings for near-duplicates; called only if two questions may be one.
 
     Raises:
-        QuestionsError: no reply held a yes/no question.
+        QuestionsError: no reply contained a yes/no question.
     """
     written = _written(llm, classes, wanted)
     ranked = _ranked(llm, written, wanted.keep)
@@ -245,7 +245,7 @@ def _written(llm: TextGenerator, classes: Sequence[str], wanted: Wanted) -> list
 
 
 def _ranked(llm: TextGenerator, questions: Sequence[str], keep: int) -> list[str]:
-    """All questions, those first that the model selects."""
+    """All questions, starting with those that the model selects."""
     chosen: dict[str, str] = {}
     if len(questions) > keep:
         known = {spelling_key(question): question for question in questions}
@@ -274,7 +274,7 @@ def write_questions(questions: Iterable[AspectQuestion]) -> bytes:
 
 
 def _ask(llm: TextGenerator, prompt: str) -> Answer:
-    """An answer with a text."""
+    """A reply that has text."""
     (answer,) = llm.generate([text_conversation(prompt, SYSTEM)], Sampling(max_tokens=_REPLY_TOKENS))
     if answer.text is None:
         reason = answer.failure.detail if answer.failure is not None else "no reply"

@@ -17,19 +17,19 @@ from fgvr.mllm.backends import make_backend
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 
-# aspects: p(yes) of every question for each image, one row of the aspects table an image.
+# aspects: p(yes) of every question for each image, one row of the aspects table per image.
 
 
 @dataclass(frozen=True)
 class AspectSettings:
-    """What the workers of aspects need; pickles.
+    """What the workers of aspects need; picklable.
 
     Attributes:
         mllm: the model.
-        task: the questions and how they are asked.
-        min_label_mass: an image whose mean label mass is below it fails.
-        limits: of reading an image.
-        threads: that read images.
+        task: the questions and how to ask them.
+        min_label_mass: an image with a lower mean label mass fails.
+        limits: limits on reading an image.
+        threads: threads that read images.
     """
 
     mllm: Mllm
@@ -43,7 +43,7 @@ class AspectWorker:
     """The PartWorker of aspects; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, settings: AspectSettings, backend: AspectScorer | None = None) -> None:
-        """Load the model, or take a backend that runs already."""
+        """Load the model, or use a backend that is already running."""
         self.settings = settings
         self.backend: AspectScorer = backend or make_backend(settings.mllm)
 
@@ -66,7 +66,7 @@ class AspectWorker:
         return [self._judged(answer) for answer in self.backend.aspects(pictures, self.settings.task)]
 
     def _judged(self, answer: AspectAnswer) -> AspectAnswer:
-        """The answer, or a failure where the model plainly meant to say something else than yes or no."""
+        """The answer, or a failure if the model plainly meant to say something other than yes or no."""
         if answer.failure is not None or float(answer.label_mass.mean()) >= self.settings.min_label_mass:
             return answer
         mass, words = float(answer.label_mass.mean()), " + ".join(self.settings.task.words)
@@ -75,7 +75,7 @@ class AspectWorker:
 
 
 def aspect_rows(ids: Sequence[int], answers: Sequence[AspectAnswer], questions: int) -> pa.Table:
-    """Rows of the aspects table for Q = `questions`, one an id."""
+    """Rows of the aspects table for Q = `questions`, one per id."""
     schema = schemas.aspects(questions)
     good = [answer.failure is None for answer in answers]
     return pa.table(
@@ -95,18 +95,18 @@ def _vectors(values: Sequence[np.ndarray], good: Sequence[bool], kind: pa.DataTy
     return pa.array([value if known else None for value, known in zip(values, good, strict=True)], type=kind)
 
 
-# class_scores: log-likelihood of every class name as the MLLM's answer, one row of the table an image.
+# class_scores: log-likelihood of every class name as the MLLM's answer, one row of the table per image.
 
 
 @dataclass(frozen=True)
 class ClassScoreSettings:
-    """What the workers of class_scores need; pickles.
+    """What the workers of class_scores need; picklable.
 
     Attributes:
-        mllm: the model, one that scores names.
-        task: the class names and what is asked.
-        limits: of reading an image.
-        threads: that read images.
+        mllm: the model, which must support scoring of names.
+        task: the class names and the prompt.
+        limits: limits on reading an image.
+        threads: threads that read images.
     """
 
     mllm: Mllm
@@ -119,7 +119,7 @@ class ClassScoreWorker:
     """The PartWorker of class_scores; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, settings: ClassScoreSettings, backend: NameScorer | None = None) -> None:
-        """Load the model, or take a backend that runs already."""
+        """Load the model, or use a backend that is already running."""
         self.settings = settings
         self.backend: NameScorer = backend or make_backend(settings.mllm)
 
@@ -134,7 +134,7 @@ class ClassScoreWorker:
 
 
 def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) -> pa.Table:
-    """Rows of the class_scores table for C = `classes`, one an id."""
+    """Rows of the class_scores table for C = `classes`, one per id."""
     schema = schemas.class_scores(classes)
     scores = [answer.scores if answer.failure is None else None for answer in answers]
     return pa.table(

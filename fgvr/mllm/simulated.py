@@ -1,4 +1,4 @@
-"""A backend without a model: made-up answers, modelled time and failures. For measurements of everything around it."""
+"""A backend without a model: made-up answers with simulated time and failures, to measure everything around it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from fgvr.simulation import generator, kind_of, uniforms
 
 
 class EngineClock:
-    """Lets one thread feed an engine that works on `concurrency` requests at once, each as long as it takes.
+    """Lets one thread feed a simulated engine that serves `concurrency` requests at a time.
 
-    Nothing is computed: a request holds a place until its time is over, and who finds no place free sleeps until one
-    is. Threads would show their own cost at hundreds of requests; a heap of end times does not.
+    Nothing is computed: a request occupies a slot until its time is over, and the caller sleeps while no slot is free.
+    Hundreds of threads would add their own cost; a heap of end times does not.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class EngineClock:
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`now` and `sleep`: the world's clock, or a test's."""
+        """`now` and `sleep`: the real clock, or a test's."""
         self._concurrency, self._now, self._sleep = concurrency, now, sleep
         self._ends: list[float] = []
         self.busy = 0.0
-        """Seconds of all requests so far: over concurrency × wall time it is how much of the engine was used."""
+        """Total seconds of all requests so far: divided by concurrency × wall time it is the engine's utilisation."""
 
     def begin(self, seconds: float) -> None:
-        """Wait for a free place and hold it for so long from then on; returns at once when one is free."""
+        """Wait for a free slot and occupy it for `seconds` from then on; returns at once if one is free."""
         if seconds <= 0:
             return
         start = self._now()
@@ -61,7 +61,7 @@ class EngineClock:
             end = heapq.heappop(self._ends)
             if end > start:
                 self._sleep(end - start)
-                start = end  # not the time at which the sleeper awoke: an engine's queue does not oversleep
+                start = end  # not the wake-up time: an engine's queue does not oversleep
         heapq.heappush(self._ends, start + seconds)
         self.busy += seconds
 
@@ -74,25 +74,25 @@ class EngineClock:
 
 log = logging.getLogger(__name__)
 
-IMAGE_TOKENS = 256  # of a tile in InternVL; they are counted, and take no time of their own
+IMAGE_TOKENS = 256  # of a tile in InternVL; they are counted but take no time
 PROMPT_TOKENS = 16
 
 
 def kind_name(kind: int) -> str:
-    """The made-up name of a kind; it says what it is wherever it turns up."""
+    """The made-up name of a class, recognisable as such wherever it appears."""
     return f"Simulated Kind {kind}"
 
 
 def _held(name: str, names: int) -> str:
-    """The one name as a structured answer of so many."""
+    """The single name as a structured answer for this many names."""
     return json.dumps({"name": name} if names == 1 else {"names": [{"name": name, "confidence": 100}]})
 
 
 class SimulatedEngine:
-    """Implements `MllmBackend`; it sees nothing, and an image's content decides what it says."""
+    """Implements `MllmBackend` without seeing anything: an image's content hash decides the answer."""
 
     def __init__(self, config: SimulatedBackend, clock: EngineClock | None = None) -> None:
-        """Say that nothing is real, and take as long as loading would."""
+        """Log that nothing is real, and wait as long as loading would take."""
         log.warning("mllm.kind = simulated: NO MODEL IS ASKED, every answer is made up")
         self._config = config
         self.clock = clock or EngineClock(config.concurrency)
@@ -106,24 +106,24 @@ class SimulatedEngine:
         return answers
 
     def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
-        """See `AspectScorer`; a request a question."""
+        """See `AspectScorer`; one request per question."""
         answers = [self._judged(picture, task) for picture in pictures]
         self.clock.drain()
         return answers
 
     def name_scores(self, pictures: Iterable[Picture], task: NameTask) -> list[NameAnswer]:
-        """See `NameScorer`; a request an image, as if its names were one batch."""
+        """See `NameScorer`; one request per image, as if its names were one batch."""
         answers = [self._scored(picture, task) for picture in pictures]
         self.clock.drain()
         return answers
 
     def generate(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        """See `TextGenerator`; raises BackendRefused, since made-up questions would be of no use."""
+        """See `TextGenerator`; raises BackendRefused, since made-up questions would be useless."""
         raise BackendRefused("a simulated model (kind: simulated) writes no text: set questions.file, or take a model")
 
     def _named(self, request: ImageRequest) -> Answer:
         config, content = self._config, request.picture.content_id
-        # A sampled answer has a stream of its own; at temperature 0 all answers about an image are the same.
+        # A sampled answer has its own random stream; at temperature 0 all answers about an image are the same.
         drawn = request.sampling.seed if request.sampling.temperature > 0 else None
         right, other, rare, length = uniforms("name", config.seed, content, drawn)
         tokens = 4 + int(8 * length)
@@ -198,10 +198,10 @@ class SimulatedProvider(Provider):
         return self._config
 
     def check(self, asked: AskedBy) -> None:
-        """See Provider; it takes no memory."""
+        """See Provider; it needs no memory."""
 
     def image_tokens(self, size: Size) -> None:
-        """See Provider; it looks at none."""
+        """See Provider; it reads no image."""
 
     def billions(self) -> None:
         """See Provider."""

@@ -1,7 +1,7 @@
-"""What every trained model offers, whichever kind it is: images in, class probabilities out.
+"""The interface of every trained model, whatever its kind: from images to class probabilities.
 
-A model is a folder with `model.json` (its `kind`, its labels and all that is needed to build it again) and
-`model.safetensors`. Loading one never runs code from the folder.
+A model is a folder with `model.json` (its `kind`, its labels and all that is needed to rebuild it) and
+`model.safetensors`. Loading a model never runs code from the folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class ModelFolderError(UserError, ValueError):
-    """A folder that holds no trained model, or a damaged one."""
+    """The folder holds no trained model, or a damaged one."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says about N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q]."""
+    """A model's outputs for N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q]."""
 
     scores: Floats
     p_yes: Floats | None = None
@@ -39,8 +39,8 @@ class Outputs:
 class ImageClassifier(Protocol):
     """A trained model on a device.
 
-    `prepare` is apart from `predict` so that threads can run it as images are read: a decoded photo may have a
-    hundred megapixels, what `prepare` makes of it has a fixed, small size.
+    `prepare` is separate from `predict` so that threads can run it while images are read: a decoded photo may have a
+    hundred megapixels, while the result of `prepare` has a small, fixed size.
     """
 
     @property
@@ -59,19 +59,19 @@ class ImageClassifier(Protocol):
         ...
 
     def read(self, uri: str, limits: ImageLimits) -> torch.Tensor:
-        """The image at a URI, read as training and validation read it, and prepared; raises ImageError."""
+        """The image at a URI, read as in training and validation, and prepared; raises ImageError."""
         ...
 
     def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:
-        """The same of the bytes of an image file."""
+        """The same for the bytes of an image file."""
         ...
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One RGB image as the model takes it, on the CPU and without a batch axis."""
+        """One RGB image as the model's input, on the CPU and without a batch axis."""
         ...
 
     def predict(self, prepared: torch.Tensor) -> Outputs:
-        """A stacked batch of prepared images [N, …] through the model."""
+        """The model's outputs for a stacked batch of prepared images [N, …]."""
         ...
 
     def scores(self, images: Sequence[Image.Image]) -> Floats:
@@ -84,9 +84,9 @@ class ImageClassifier(Protocol):
 
 
 class PreparedClassifier:
-    """`read`, `decode`, `scores` and `aspects` for classes that implement the rest; inherit from it.
+    """Implements `read`, `decode`, `scores` and `aspects` for classes that provide the rest; inherit from it.
 
-    Files are read here and nowhere else: a JPEG that is decoded at another fraction of its size has other pixels.
+    Files must be read only here: a JPEG decoded at another fraction of its size has other pixels.
     """
 
     @property
@@ -125,7 +125,7 @@ class PreparedClassifier:
 
 
 def read_model_file(folder: Path) -> dict[str, Any]:
-    """The content of a model folder's `model.json`; raises ModelFolderError where the folder holds no model."""
+    """The content of a model folder's `model.json`; raises ModelFolderError if the folder holds no model."""
     path = folder / MODEL_FILE
     if not path.is_file():
         raise ModelFolderError(f"{folder} is not a trained model: it has no {MODEL_FILE}")

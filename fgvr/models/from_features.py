@@ -1,4 +1,4 @@
-"""Predictions of CLIP classifiers from vectors that were computed before: no image is read again."""
+"""Predictions of CLIP classifiers from precomputed vectors: no image is read again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
 RULES = 1
-"""Raised when the same vectors come to give other predictions; also of what the classes' vectors are made by."""
+"""Increase it when the same vectors would give other predictions; also when class vectors are made differently."""
 IMAGES_AT_ONCE = 4096
 SCORES_AT_ONCE = 2**26
-"""256 MB of them: a vocabulary of 100,000 names takes few images at once."""
+"""Limit of 256 MB of scores: for a vocabulary of 100,000 names, few images are processed at a time."""
 
 
 def predictions_from_features(
     embeddings: Table, ids: npt.NDArray[np.int64], classes: ClassFeatures, abstain_below: float = 0.0
 ) -> pa.Table:
-    """Rows of the predictions table for `ids`, in their order; images without a vector are rows with an error.
+    """Rows of the predictions table for `ids`, in order; images without a vector become rows with an error.
 
     Args:
         embeddings: the embeddings table of the CLIP that the classes belong to.
@@ -47,5 +47,5 @@ def predictions_from_features(
 
 
 def no_vector() -> Failure:
-    """Why an image without a row of the embeddings table, or with a failed one, has no prediction."""
+    """Why an image has no prediction: its row of the embeddings table is missing or failed."""
     return Failure(Reason.NO_INPUT, "the image has no CLIP vector; the embeddings table says why")

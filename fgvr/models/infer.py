@@ -1,4 +1,4 @@
-"""Any trained model over any samples: loaded by what its folder says, one row of predictions per image."""
+"""Inference: any trained model on any samples, loaded from its folder; one row of predictions per image."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
-# The way to any trained model: a folder in, the classifier of its kind out.
+# Loading any trained model: a folder in, a classifier of its kind out.
 
 
 def load_classifier(
     folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None
 ) -> ImageClassifier:
-    """The model in a local folder, ready on `device` (for URLs see `fgvr.storage.fetch_folder`).
+    """The model in a local folder, loaded on `device` (for URLs see `fgvr.storage.fetch_folder`).
 
     Args:
-        folder: of the model.
+        folder: the model's folder.
         device: where it computes.
-        begun: what the devices of the table's workers can (`fgvr.precision.held`); None: there is no table.
+        begun: precision of the table's workers (`fgvr.precision.held`); None: there is no table.
 
     Raises:
-        ModelFolderError: no model is there, its files are damaged, or its kind is unknown.
-        PrecisionError: the table was begun in a precision that this device does not have.
+        ModelFolderError: there is no model, its files are damaged, or its kind is unknown.
+        PrecisionError: the table was begun in a precision that this device does not support.
     """
     kind = read_model_file(folder)["kind"]
     if kind == "student":
@@ -50,30 +50,30 @@ def load_classifier(
     raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")
 
 
-# infer: any trained model over any samples, one row of predictions for each image.
+# infer: any trained model on any samples, one row of predictions per image.
 #
-# Threads read and prepare images a few batches ahead of the model. They keep only what the model takes: a batch of
-# decoded photos may have gigabytes, a batch of inputs has megabytes.
+# Threads prefetch and prepare images a few batches ahead of the model. They keep only the model's inputs: a batch of
+# decoded photos may take gigabytes, a batch of inputs megabytes.
 
 TOP = 5
 READING = 2
-"""Version of how an image file becomes a model's input. Where the same file gets other pixels it rises: it is part of
-the tables' fingerprints, so that no table holds predictions of both."""
+"""Version of how an image file becomes a model's input. Increase it when the same file would give other pixels: it is
+part of the tables' fingerprints, so that no table mixes predictions of both."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class InferSettings:
-    """What the workers of infer need; pickles.
+    """What the workers of infer need; picklable.
 
     Attributes:
         model: URI of a model folder.
-        limits: of reading an image.
+        limits: limits on reading an image.
         abstain_below: predictions with a lower score are marked as abstained.
-        batch_images: images in a forward pass.
-        device: where the model runs; None: a GPU where there is one.
-        threads: that read and prepare images.
-        begun: what the devices of the table's workers can, by the first of them; see `fgvr.precision.held`.
+        batch_images: images per forward pass.
+        device: where the model runs; None: a GPU if there is one.
+        threads: threads that read and prepare images.
+        begun: precision that the table's first worker settled on; see `fgvr.precision.held`.
     """
 
     model: str
@@ -125,12 +125,12 @@ class InferWorker:
 
 
 def prediction_rows(ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float) -> list[Row]:
-    """Rows of the predictions table: the best label, its score, and the best five.
+    """Rows of the predictions table: the best label, its score, and the five best labels.
 
     Args:
         ids: image ids of the N rows of `outputs`.
-        outputs: of the model.
-        labels: names of its classes.
+        outputs: the model's outputs.
+        labels: names of the model's classes.
         abstain_below: a row whose best score is lower keeps its label and is marked as abstained.
     """
     best = _highest(outputs.scores, TOP)
@@ -152,15 +152,15 @@ def prediction_rows(ids: Sequence[int], outputs: Outputs, labels: Sequence[str],
 
 
 def _highest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
-    """Columns of each row's highest scores, int64 [N, min(count, C)]: the highest first, of equals the lower column.
+    """Columns of each row's highest scores, int64 [N, min(count, C)]: highest first; among equals the lower column.
 
-    Not by sorting whole rows: at 20,000 labels that takes ten times as long, and more than the model's own product.
+    Whole rows are not sorted: for 20,000 labels that takes ten times as long, and longer than the model's own product.
     """
     count = min(count, scores.shape[1])
     falling = -scores
     limits = np.partition(falling, count - 1, axis=1)[:, count - 1]
     best = np.empty((len(scores), count), np.int64)
     for row, (values, limit) in enumerate(zip(falling, limits, strict=True)):
-        among = np.flatnonzero(~(values > limit))  # NaN, too: it comes last in partition and sort alike
+        among = np.flatnonzero(~(values > limit))  # includes NaN, which both partition and sort put last
         best[row] = among[np.argsort(values[among], kind="stable")[:count]]
     return best

@@ -1,4 +1,4 @@
-"""Classifiers made of CLIP features: images against the features of class names, learned prompts or plain ones."""
+"""Classifiers from CLIP features: images against the features of class names, with learned or plain prompts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CLIP_FOLDER = "clip"
 
 @dataclass(frozen=True)
 class ClassFeatures:
-    """The text side of a classifier; all that is needed where image features are cached.
+    """The text side of a classifier: all that is needed if image features are cached.
 
     Attributes:
         labels: names of the C classes, by label id.
-        features: float32 [C, d], L2-normalised (those of fgvr.baselines.finer_findr nearly so).
-        logit_scale: of the CLIP that they belong to.
+        features: float32 [C, d], L2-normalised (those of fgvr.baselines.finer_findr only nearly so).
+        logit_scale: logit scale of the CLIP that they belong to.
     """
 
     labels: tuple[str, ...]
@@ -60,11 +60,11 @@ class ClipClassifier(PreparedClassifier):
 
     @property
     def short_side(self) -> int:
-        """As the embed stage reads."""
+        """As in the embed stage."""
         return self.clip.short_side
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The image as CLIP takes it, float32 [3, H, W]."""
+        """The image as CLIP's input, float32 [3, H, W]."""
         return self.clip.preprocess(image)
 
     def predict(self, prepared: torch.Tensor) -> Outputs:
@@ -72,21 +72,21 @@ class ClipClassifier(PreparedClassifier):
         return Outputs(self.scores_from_features(self.clip.encode_pixels(prepared).cpu().numpy()))
 
     def scores_from_features(self, image_features: npt.NDArray[Any]) -> Floats:
-        """Probabilities float32 [N, C] of image features that were computed before, L2-normalised [N, d]."""
+        """Probabilities float32 [N, C] from precomputed image features, L2-normalised [N, d]."""
         return self.classes.scores(image_features)
 
 
 class ZeroShotClassifier(ClipClassifier):
-    """CLIP with the plain names of the classes, nothing learned."""
+    """CLIP with the plain class names in a template; nothing is learned."""
 
     @classmethod
     def of(cls, clip: ClipModel, labels: Sequence[str], template: str) -> ZeroShotClassifier:
-        """Names are put into the template, e.g. "a photo of a {}."; `clip` may be on any device."""
+        """Names are inserted into the template, e.g. "a photo of a {}."; `clip` may be on any device."""
         return cls(clip, zero_shot_classes(clip, labels, template))
 
 
 def zero_shot_classes(clip: ClipModel, labels: Sequence[str], template: str) -> ClassFeatures:
-    """The features of plain names in a template."""
+    """The features of plain names inserted into a template."""
     return ClassFeatures(tuple(labels), clip.encode_names(labels, template), clip.logit_scale)
 
 
@@ -95,7 +95,7 @@ class NearClassifier(ClipClassifier):
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None) -> NearClassifier:
-        """From a model folder.
+        """Load a model folder.
 
         Raises:
             ModelFolderError: the folder is damaged or of another kind.
@@ -103,12 +103,12 @@ class NearClassifier(ClipClassifier):
         """
         content = read_near_file(folder)
         reference = content["clip"]
-        # CLIP's towers are never in bf16 on a CPU, whatever it can.
+        # CLIP's towers never run in bf16 on a CPU, whatever it supports.
         precision = None if begun is None or torch.device(device).type == "cpu" else begun
         if reference["bundled"]:
             clip = load_clip(Clip(model=f"{LOCAL}{folder / CLIP_FOLDER}"), device, precision)
         else:
-            commit = reference.get("identity", {}).get("commit")  # of a hub model: what its name means now is another
+            commit = reference.get("identity", {}).get("commit")  # a hub name may refer to a newer commit now
             named = Clip(model=reference["name"], pretrained=reference["pretrained"], revision=commit)
             clip = load_source(find_clip(named), device, precision)
         return cls(clip, load_classes(folder))
@@ -116,13 +116,13 @@ class NearClassifier(ClipClassifier):
 
 @dataclass(frozen=True)
 class NearModel:
-    """What a NeaR model folder holds.
+    """The content of a NeaR model folder.
 
     Attributes:
         classes: features of the learned prompts.
         context: the learned vectors, float32 [M, width] or [C, M, width].
-        clip: the CLIP that they were learned for.
-        facts: what else is worth knowing (recipe, losses); JSON types only.
+        clip: the CLIP for which they were learned.
+        facts: further facts (recipe, losses); JSON types only.
     """
 
     classes: ClassFeatures
@@ -133,7 +133,7 @@ class NearModel:
     def save(self, folder: Path) -> None:
         """Write the folder, `model.json` last.
 
-        A CLIP that came from a folder is copied into it: the folder may be gone where the model is used.
+        A CLIP that came from a folder is copied into it: that folder may be gone when the model is used.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if self.clip.folder is not None:
@@ -163,7 +163,7 @@ class NearModel:
 
 
 def read_near_file(folder: Path) -> dict[str, Any]:
-    """The `model.json` of a NeaR model; raises ModelFolderError where it is damaged or of another kind."""
+    """The `model.json` of a NeaR model; raises ModelFolderError if it is damaged or of another kind."""
     content = read_model_file(folder)
     if content["kind"] != KIND or content.get("format") != FORMAT:
         raise ModelFolderError(
@@ -177,7 +177,7 @@ def read_near_file(folder: Path) -> dict[str, Any]:
 
 
 def load_classes(folder: Path) -> ClassFeatures:
-    """The text side of a NeaR model, without its CLIP; raises ModelFolderError where it is damaged."""
+    """The text side of a NeaR model, without its CLIP; raises ModelFolderError if it is damaged."""
     content = read_near_file(folder)
     try:
         features = load_file(folder / WEIGHTS_FILE)["class_features"].numpy()

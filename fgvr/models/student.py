@@ -1,4 +1,4 @@
-"""Students: small timm models with class and aspect outputs, how they see images, and how they are kept in a folder."""
+"""Students: small timm models with class and aspect outputs, their image preprocessing, and their model folders."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from fgvr.images.read import decode_pixels
 from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
 from fgvr.precision import Precision, autocast, of_model
 
-# How a student sees a photo: the same few steps in training, validation and inference.
+# Preprocessing of photos: the same few steps in training, validation and inference.
 #
-# A photo is first shrunk to `stored_side` (the size in which training keeps decoded images), then cropped. Inference
-# does the same two steps as validation, on files read for the same `stored_side`: both see the same pixels. Crops are
-# taken from the photo before they are resized: a photo of 1 × 50,000 pixels never becomes a larger one on the way.
+# A photo is first shrunk to `stored_side` (the size at which training stores decoded images), then cropped. Inference
+# uses the same two steps as validation, on files decoded for the same `stored_side`, so both see the same pixels. Crops
+# are taken before resizing, so that a photo of 1 × 50,000 pixels is never enlarged on the way.
 
 Pixels = npt.NDArray[np.uint8]
 
 STORED_PER_INPUT = 1.5
-"""Stored shorter side over the input's: random crops keep most of their detail, and a photo costs 0.35 MB at 224 px."""
+"""Stored shorter side / input side: random crops keep most of their detail, and a photo takes 0.35 MB at 224 px."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Preprocess:
         input_size: side of the square input, pixels.
         resize: shorter side before the centre crop of validation and inference (paper: the input size itself;
             256 for 224 on ImageNet-like photos, whose subject is in the middle).
-        stored_side: shorter side at most of a decoded image that is kept; smaller photos stay as they are.
+        stored_side: upper bound for the shorter side of stored images; smaller photos are not resized.
         mean: of the RGB channels, for pixels in 0 … 1.
-        std: likewise.
+        std: standard deviations of the RGB channels.
     """
 
     input_size: int
@@ -81,7 +81,7 @@ class Preprocess:
         """A box (top, left, height, width) of the image, resized to the input and perhaps mirrored, uint8 [S, S, 3]."""
         top, left, height, width = box
         part = image[top : top + height, left : left + width]
-        # Bilinear interpolation looks at two pixels a side: shrinking by more than two would skip some.
+        # Bilinear interpolation reads two pixels per side: shrinking by more than two would skip some.
         shrinks = min(height, width) > 2 * self.input_size
         size = (self.input_size, self.input_size)
         resized = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -92,14 +92,14 @@ class Preprocess:
         return self.prepare_pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
     def prepare_pixels(self, image: Pixels) -> Pixels:
-        """The same of an image as an array, uint8 [H, W, 3]."""
+        """The same for an image as an array, uint8 [H, W, 3]."""
         return np.ascontiguousarray(self.centre_crop(self.shrink(image)))
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, S, S, 3] as the float32 input [N, 3, S, S], in channels-last memory as it came, on its device."""
+        """uint8 [N, S, S, 3] as the float32 input [N, 3, S, S], still channels-last in memory, on the same device."""
         std, width = torch.tensor(self.std), batch.shape[2]
-        # Made on the device they would make the CPU wait for all that a GPU has still to do. Repeated for a row of
-        # pixels: along three channels a CPU works through them one by one.
+        # Creating them on the device would make the CPU wait for the GPU's queue. They are repeated for a whole row of
+        # pixels: along only three channels a CPU processes elements one by one.
         scale = (1 / (255 * std)).repeat(width).to(batch.device, non_blocking=True)
         shift = (torch.tensor(self.mean) / std).repeat(width).to(batch.device, non_blocking=True)
         rows = (batch.flatten(2).float() * scale).sub_(shift)
@@ -107,7 +107,7 @@ class Preprocess:
 
 
 def _pixels(array: object) -> Pixels:
-    """cv2's results, which have no precise type."""
+    """Gives cv2's results a precise type."""
     return np.asarray(array, dtype=np.uint8)
 
 
@@ -115,20 +115,20 @@ def _pixels(array: object) -> Pixels:
 
 
 class StudentError(UserError, ValueError):
-    """A student that cannot be built; the message names the config field and what to do."""
+    """The student cannot be built; the message names the config field and what to do."""
 
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """All that is needed to build a student again, save its weights.
+    """Everything needed to rebuild a student, except its weights.
 
     Attributes:
         backbone: timm's name of the architecture.
         labels: names of the C classes.
         questions: the Q aspect questions; empty for the base student.
-        preprocess: how it sees photos.
+        preprocess: its image preprocessing.
         backbone_args: further arguments of `timm.create_model` (drop_rate, drop_path_rate …).
-        precision: of its activations in training and validation, which inference keeps; None: not known.
+        precision: precision of its activations in training and validation, also used in inference; None: not known.
     """
 
     backbone: str
@@ -148,9 +148,10 @@ class StudentSpec:
 
 
 def check_backbone(name: str) -> None:
-    """Raise StudentError, with names that are close, where timm has no such architecture.
+    """Raise StudentError, with similar names, if timm has no such architecture.
 
-    Only names in timm's own registry pass: an `hf-hub:` name would be fetched, and students start from scratch.
+    Only names in timm's own registry pass: an `hf-hub:` name would fetch weights, but students are trained from
+    scratch.
     """
     architecture = name.partition(".")[0]
     if timm.is_model(architecture):
@@ -162,7 +163,7 @@ def check_backbone(name: str) -> None:
 
 
 def timm_preprocess(backbone: str, input_size: int, resize: int | None = None) -> Preprocess:
-    """The preprocessing of a student: sizes as asked, mean and standard deviation as timm states them for the model."""
+    """The preprocessing of a student: the given sizes, with timm's mean and standard deviation for the model."""
     check_backbone(backbone)
     facts = timm.get_pretrained_cfg(backbone.partition(".")[0])
     mean = facts.mean if facts is not None else IMAGENET_DEFAULT_MEAN
@@ -180,7 +181,7 @@ def build_student(spec: StudentSpec) -> nn.Module:
     """A student with random weights: float32 [N, 3, S, S] → logits [N, C + Q], channels-last.
 
     Raises:
-        StudentError: timm has no such model, or it cannot be built with this input size and these arguments.
+        StudentError: timm has no such model, or cannot build it with this input size and these arguments.
     """
     check_backbone(spec.backbone)
     if not spec.labels:
@@ -188,7 +189,7 @@ def build_student(spec: StudentSpec) -> nn.Module:
     outputs = len(spec.labels) + len(spec.questions)
     arguments = dict(spec.backbone_args)
     facts = timm.get_pretrained_cfg(spec.backbone.partition(".")[0])
-    if facts is not None and facts.fixed_input_size:  # transformers have a position embedding for each patch
+    if facts is not None and facts.fixed_input_size:  # vision transformers have one position embedding per patch
         arguments.setdefault("img_size", spec.preprocess.input_size)
     side = spec.preprocess.input_size
     try:
@@ -217,13 +218,13 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
     """Write a model folder.
 
     Args:
-        folder: made if it is not there; its `model.json` is written last.
+        folder: created if missing; its `model.json` is written last.
         spec: how to build the student.
-        weights: its state dict, on any device.
-        facts: what else is worth knowing about it (training, measured quality); JSON types only.
+        weights: the state dict, on any device.
+        facts: further facts (training, measured quality); JSON types only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Dense copies: a state dict may hold views of one tensor or channels-last memory, which the format cannot.
+    # Dense copies: a state dict may hold views of one tensor or channels-last memory, which safetensors cannot store.
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
     content = {
         "format": FORMAT,
@@ -241,7 +242,7 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
 
 
 def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[StudentSpec, nn.Module]:
-    """The student in a folder, in eval mode; raises ModelFolderError where it is damaged or of another kind."""
+    """The student in a folder, in eval mode; raises ModelFolderError if it is damaged or of another kind."""
     content = read_model_file(folder)
     if content["kind"] != KIND or content.get("format") != FORMAT:
         raise ModelFolderError(
@@ -294,13 +295,13 @@ class StudentClassifier(PreparedClassifier):
     def load(
         cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None
     ) -> StudentClassifier:
-        """From a model folder; raises ModelFolderError where it is damaged."""
+        """Load a model folder; raises ModelFolderError if it is damaged."""
         spec, model = load_student(folder, device)
         return cls(spec, model, device, begun)
 
     @property
     def short_side(self) -> int:
-        """As the store of training images reads."""
+        """As in the store of training images."""
         return self.spec.preprocess.stored_side
 
     def decode(self, data: bytes, limits: ImageLimits) -> torch.Tensor:

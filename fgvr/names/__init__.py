@@ -1,1 +1,1 @@
-"""From a model's words to names: answers read, cleaned and merged into a label space."""
+"""From a model's words to names: parsing answers, cleaning names, and merging them into a label space."""

@@ -1,4 +1,4 @@
-"""The alias table: which answers mean which label; written for people, edited by them, and read again."""
+"""The alias table: which answers mean which label. It is written for people, edited by them, and read again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AliasError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Alias:
-    """One line: an answer as it was cleaned, the label it counts for ("": none), and how many images gave it."""
+    """One line: an answer after cleaning, the label it maps to ("": none), and how many images gave it."""
 
     answer: str
     label: str
@@ -34,34 +34,34 @@ class Alias:
 
 @dataclass(frozen=True)
 class AliasTable:
-    """Labels that a person chose for answers, raw or cleaned, exactly as written.
+    """Labels that a person chose for answers (raw or cleaned), exactly as written.
 
     Attributes:
-        labels: by the key of an answer.
-        exact: by the answer itself, where the answers of one key were given several labels: there case, accents and
-            punctuation count.
+        labels: label by spelling key of the answer.
+        exact: label by the answer itself, where answers with one key were given different labels: for these, case,
+            accents and punctuation matter.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     exact: Mapping[str, str] = field(default_factory=dict)
 
     def label(self, text: str) -> str | None:
-        """The chosen label of an answer; "" when it is to be dropped, None when nothing was chosen."""
+        """The chosen label of an answer; "" if the answer is to be dropped, None if nothing was chosen."""
         exact = self.exact.get(_written(text))
         return exact if exact is not None else self.labels.get(spelling_key(text))
 
     @cached_property
     def chosen(self) -> frozenset[str]:
-        """All labels that stand for an answer."""
+        """All labels that a person chose for some answer."""
         return frozenset({*self.labels.values(), *self.exact.values()} - {""})
 
     def name_key(self, name: str) -> str:
-        """What the spellings of one name share: their key, unless the person chose labels that share it, too."""
+        """The key that spellings of one name share, unless the person chose several labels that share this key."""
         return f"={name}" if name in self.told_apart else spelling_key(name)  # no key begins with =
 
     @cached_property
     def told_apart(self) -> frozenset[str]:
-        """Chosen labels that differ from another in case, accents or punctuation only."""
+        """Chosen labels that differ from another one only in case, accents or punctuation."""
         keys = {label: spelling_key(label) for label in self.chosen}
         often = Counter(keys.values())
         return frozenset(label for label, key in keys.items() if often[key] > 1)
@@ -70,11 +70,11 @@ class AliasTable:
 def read_aliases(uri: str) -> AliasTable:
     """Read a CSV with the columns `answer` and `label`; other columns are ignored.
 
-    An empty label drops the answer. Chains (a → b, b → c) are followed to their end. A line stands for all spellings of
-    its answer, unless another line gives one of them another label: then each line stands for its own spelling.
+    An empty label drops the answer. Chains (a → b, b → c) are followed to their end. A line applies to all spellings of
+    its answer, unless another line gives one of them another label: then each line applies to its own spelling only.
 
     Raises:
-        AliasError: no such file, one that `read_edited_csv` cannot read, an answer with two labels, or a circle.
+        AliasError: the file does not exist or cannot be parsed, an answer has two labels, or labels form a cycle.
     """
     try:
         table = _table(_chosen_labels(uri))
@@ -96,7 +96,7 @@ def read_aliases(uri: str) -> AliasTable:
 
 
 def write_aliases(aliases: Iterable[Alias]) -> bytes:
-    """The table as CSV: most frequent labels first, the answers of a label together."""
+    """The table as CSV: most frequent labels first, answers with the same label together."""
     rows = list(aliases)
     totals: dict[str, int] = {}
     for alias in rows:
@@ -110,12 +110,12 @@ def write_aliases(aliases: Iterable[Alias]) -> bytes:
 
 
 def _written(text: str) -> str:
-    """A text as a person means it: in one Unicode form, without blanks and byte-order marks around it."""
+    """A text normalised as typed by a person: NFC, without blanks and byte-order marks around it."""
     return unicodedata.normalize("NFC", text).strip(" \t\r\n\xa0\ufeff")
 
 
 def _chosen_labels(uri: str) -> dict[str, str]:
-    """Answer → label, as the lines of a file have them."""
+    """Answer → label, as in the lines of the file."""
     lines: dict[str, tuple[int, str]] = {}
     for row in read_edited_csv(storage.read_bytes(uri), uri, ("answer", "label")):
         answer, label = _written(row.fields["answer"]), _written(row.fields["label"])
@@ -131,7 +131,7 @@ def _chosen_labels(uri: str) -> dict[str, str]:
 
 
 def _table(lines: Mapping[str, str]) -> AliasTable:
-    """Answers by their key where all answers of that key have one label, and by themselves elsewhere."""
+    """Labels by key where all answers with that key have one label, and by exact answer elsewhere."""
     by_key: dict[str, dict[str, str]] = defaultdict(dict)
     for answer, label in lines.items():
         by_key[spelling_key(answer)][answer] = label

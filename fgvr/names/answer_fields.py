@@ -1,4 +1,4 @@
-"""Answers in fields: the value of the field that names best, of "Final answer: …", "Common name: …", "Species: …"."""
+"""Answers in fields ("Final answer: …", "Common name: …", "Species: …"): the value of the most reliable field."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _FINAL_FIELD = re.compile(r"\b(?:final|correct|conclusion)\b", re.IGNORECASE)
 
 
 def best_field(text: str) -> str | None:
-    """The value of the field of a protected text that names best; None where there is no such field."""
+    """The value of the field most likely to hold the name; None if a protected text has no such field."""
     found: list[tuple[int, int, str]] = []
     pieces = sentences(text)
     if (composed := _make_and_model(pieces)) is not None:
@@ -80,7 +80,7 @@ def best_field(text: str) -> str | None:
 
 
 def _rank(field: re.Match[str]) -> int:
-    """How surely a field holds the name; 0: most surely."""
+    """How reliably a field holds the name; 0 is best."""
     if _FINAL_FIELD.search(field[0][: field.start("value")]):
         return 0
     if field["best"]:
@@ -89,7 +89,7 @@ def _rank(field: re.Match[str]) -> int:
 
 
 def _make_and_model(pieces: list[str]) -> str | None:
-    """A name that an answer gives in parts: "Make: Audi", "Model: A4", "Year: 2012"."""
+    """The name composed from parts of an answer: "Make: Audi", "Model: A4", "Year: 2012"."""
     plain = [restored(without_list_mark(piece.strip().lstrip("*#> "))) for piece in pieces]
     make, model, year = (
         next((trimmed(found["value"]) for piece in plain if (found := pattern.match(piece))), "")
@@ -101,5 +101,5 @@ def _make_and_model(pieces: list[str]) -> str | None:
 
 
 def is_field(line: str) -> bool:
-    """Whether a protected line is a field that holds a name: "Label: …"."""
+    """Whether a protected line is a field that holds a name, such as "Label: …"."""
     return _FIELD.match(without_bold(line)) is not None

@@ -1,8 +1,8 @@
-"""The items of an answer: the texts in it that are to be cleaned, each of them a name or none.
+"""The items of an answer: the pieces of text in it that are cleaned, each of them a name or no name.
 
-An item is the key under which the label space knows what it means. Whether an answer was cut off is part of it: the
-same words are a name where the model ended there, and may be half of one where it was stopped. So is whether they are
-a field's: "Maybe Baby Onesie" is a name there, and a hedge before one in free words.
+The label space looks up the meaning of an item by the item itself. Whether an answer was cut off is part of the item:
+the same words are a complete name if the model ended there, and may be half a name if it was stopped. So is whether
+they are the value of a field: "Maybe Baby Onesie" is a name there, but begins with a hedge in free text.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fgvr.schemas import Failure
 
 @dataclass(frozen=True)
 class CutText:
-    """A text at whose end the limit of tokens stopped the model."""
+    """A text that ends because the token limit stopped the model."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class FieldText:
-    """The field of a structured answer that holds a name."""
+    """The value of a structured answer's name field."""
 
     text: str
 
@@ -37,19 +37,19 @@ Item: TypeAlias = str | CutText | FieldText
 
 
 def item_text(item: Item) -> str:
-    """The words of an item."""
+    """The text of an item."""
     return item if isinstance(item, str) else item.text
 
 
 def item_name(item: Item) -> str | Failure:
     """The name that an item holds, or why it holds none."""
     if isinstance(item, FieldText):
-        return clean_answer(json.dumps({"name": item.text}))  # as in an answer that is JSON without having to be
+        return clean_answer(json.dumps({"name": item.text}))  # as for an answer that happens to be JSON
     return clean_answer(item_text(item), cut=isinstance(item, CutText))
 
 
 class Form(NamedTuple):
-    """How the answers were asked for.
+    """How the answers were requested.
 
     Attributes:
         listed: names that each was asked for.
@@ -61,12 +61,12 @@ class Form(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What one answer says.
+    """The content of one answer.
 
     Attributes:
-        items: in its order.
-        shares: of the answer's vote, one an item; None: its names share alike.
-        failure: why it holds no item, where that is known.
+        items: the items in the answer's order.
+        shares: each item's share of the answer's vote; None: all items have equal shares.
+        failure: why there is no item, if known.
     """
 
     items: tuple[Item, ...] = ()
@@ -77,18 +77,18 @@ class Said(NamedTuple):
 def answer_items(
     texts: Iterable[str | None], listed: int, cuts: Sequence[bool | None] | None = None
 ) -> list[list[Item]]:
-    """The items of each answer of an image; a lost answer (None) has none.
+    """The items of each answer about an image; a missing answer (None) has none.
 
     Args:
         texts: the answers.
-        listed: names that each was asked for; 1: the whole answer is the one item.
-        cuts: whether each answer was cut off; None: that is not known, and it counts as whole.
+        listed: number of names requested per answer; 1: the whole answer is the single item.
+        cuts: whether each answer was cut off; None: not known, treated as complete.
     """
     return [list(said.items) for said in read_answers(texts, Form(listed), cuts)]
 
 
 def read_answers(texts: Iterable[str | None], form: Form, cuts: Sequence[bool | None] | None = None) -> list[Said]:
-    """What each answer of an image says; a lost answer (None) says nothing. Arguments as of `answer_items`."""
+    """The content of each answer about an image; a missing answer (None) is empty. Arguments as in `answer_items`."""
     given = list(texts)
     marks = cuts or [None] * len(given)
     return [
@@ -107,6 +107,6 @@ def _read(text: str, form: Form, *, cut: bool) -> Said:
     names = listed_names(text, form.listed, cut=cut)
     if not cut:
         return Said(tuple(names))
-    # The list's last item is gone, and the others are whole. Where there is no list, or none is left, the answer is
-    # the item.
+    # Only the last item of a cut-off list is dropped. If there is no list, or nothing is left of it, the whole answer
+    # is the item.
     return Said(tuple(CutText(text) if name in {text, ""} else name for name in names) or (CutText(text),))

@@ -1,9 +1,8 @@
-"""A model's answer becomes the name it means, or the reason why there is none.
+"""Turns a model's answer into the name it means, or into the reason why there is none.
 
-The way of an answer: out of its wrapping (`reply_text`), out of JSON (`reply_json`), then out of fields
-("Common name: …", `answer_fields`), chatter ("Sure! Here is the label:") and hedges; a short answer is the name as it
-stands, and only what is more than a name is read as prose (`prose`). The raw text is kept for ever in the answers
-table, so every step can be done again.
+An answer is first unwrapped (`reply_text`), then searched for JSON (`reply_json`), fields ("Common name: …",
+`answer_fields`), chatter ("Sure! Here is the label:") and hedges; a short answer is the name as it stands, and only
+longer text is parsed as prose (`prose`). The answers table keeps the raw text for ever, so every step can be repeated.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from fgvr.names.spelling import spelling_key
 from fgvr.schemas import Failure, Reason
 
 _SHORT_ANSWER_WORDS = 8
-_READ_FOR_A_NAME = 500  # characters of a line: a name and the beginning of what is said of it
+_READ_FOR_A_NAME = 500  # characters of a line: a name and the start of its description
 _SPEAKER = re.compile(
     r"^(?:assistant|ai|bot|model|a|agent|gpt|llava|qwen|gemini|claude|response)\s*:\s+(?=\S)", re.IGNORECASE
 )
@@ -80,7 +79,7 @@ _PARTS = frozenset(
     behavior|behaviour|petals|leaves|stem|grille|headlights|design|logo|
     plumage|markings|pattern|texture|material|make|brand|model|body style|year""".replace("\n    ", "").split("|")
 )
-"""What photos are described by: headings where they are set off, names where they stand alone (a wing, a grille)."""
+"""Words that describe photos: as headings they are dropped, standing alone they are names (a wing, a grille)."""
 _STATEMENT = re.compile(
     r"^(?:(?i:this|that|it|these|those|they|he|she|there|here|what|who)(?:\s+(?:[a-z]\w*\s+){0,4}?(?:is|are|was|"
     r"appears?|seems?|looks?|shows?|depicts?|could|might|may|must|would|can|does|doesn|"
@@ -120,25 +119,25 @@ _FEATURES = re.compile(
 _LETTERED = re.compile(r"^(?:[A-H]|option\s+[A-H\d]|choice\s+[A-H\d])[.):]\s+(?=\S)", re.IGNORECASE)
 
 READER = 2
-"""Raised when answers come to mean other names: tables of names are made anew then, without asking the model."""
+"""Increase it when answers come to mean other names: name tables are then recomputed, without querying the model."""
 OPEN_THOUGHT = (
     "the answer ended inside its thoughts, before a name: raise label.max_tokens, or turn the model's thinking off"
 )
 CUT_OFF = "cut off: "
-"""How the details of failed answers begin that ended at the longest answer's length."""
+"""Prefix of the failure details of answers that were cut off by the token limit."""
 
 
 def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
     """The name that an answer means.
 
     Args:
-        raw: the answer; None for none.
-        cut: whether it ended because it was as long as answers may get: a name that ends with it may be half a name.
+        raw: the answer; None if there is none.
+        cut: whether the token limit ended it: a name at its very end may then be half a name.
 
     Returns:
-        The name as the model spelt it (case kept), or a Failure: EMPTY_ANSWER when nothing is left or no name can be
-        found, REFUSED when the model said that it does not know or will not say, NOTHING_THERE when it said that the
-        photo shows no such thing, OTHER_LANGUAGE for a statement in a language that is not read.
+        The name in the model's spelling (case kept), or a Failure: EMPTY_ANSWER if nothing is left or no name can be
+        found, REFUSED if the model does not know or will not say, NOTHING_THERE if the photo shows nothing of the
+        kind, OTHER_LANGUAGE for a statement in a language that is not parsed.
     """
     reply = unwrap(bounded(raw or ""))
     if reply.open_thought:
@@ -155,7 +154,7 @@ def clean_answer(raw: str | None, cut: bool = False) -> str | Failure:
 
 
 def _read(text: str, *, explicit: bool) -> str | Failure:
-    """The name in an unwrapped answer."""
+    """The name in an unwrapped answer, or why there is none."""
     names = structured_names(text)
     if names is not None:
         text, explicit = names[0] if names else "", True
@@ -190,7 +189,7 @@ def _named_after_all(text: str) -> str | None:
 
 
 def _without_name(text: str, whole: str = "") -> Failure:
-    """Why there is no name."""
+    """Why an answer has no name."""
     for said in dict.fromkeys((text, whole or text)):
         if says_nothing_there(said):
             return Failure(Reason.NOTHING_THERE, whole or text)
@@ -200,7 +199,7 @@ def _without_name(text: str, whole: str = "") -> Failure:
 
 
 def _name_of(text: str, *, exact: bool = False, depth: int = 0) -> str | None:
-    """The name in protected text; `exact`: a tag, a field or JSON says that it is a name."""
+    """The name in protected text; `exact`: a tag, a field or JSON says that the text is a name."""
     text = _DIALOGUE.sub("", text.strip())
     if depth < 3:
         value = best_field(text)
@@ -211,7 +210,7 @@ def _name_of(text: str, *, exact: bool = False, depth: int = 0) -> str | None:
     if not exact:
         text = _without_chatter(text)
     quotation = quoted(text)
-    if quotation is not None and not re.search(r"\w", quotation[1]):  # a sentence in quotes is read as one without
+    if quotation is not None and not re.search(r"\w", quotation[1]):  # a quoted sentence is read as an unquoted one
         text, exact = quotation[0], True
     lines = [line for line in text.split("\n") if re.search(r"\w", line)]
     of_features = False
@@ -234,7 +233,7 @@ def _prose(text: str) -> str | None:
 
 
 def _without_chatter(text: str) -> str:
-    """Without "Sure!", "Great question!" and "Here is the label:" in front, where something follows."""
+    """Without "Sure!", "Great question!" and "Here is the label:" at the beginning, if something follows."""
     spoken = _SPEAKER.sub("", text)
     plain = without_bold(spoken)
     found = _CHATTER.match(plain)
@@ -244,7 +243,7 @@ def _without_chatter(text: str) -> str:
         return text
     start = [place for place, letter in enumerate(spoken) if without_bold(letter)][found.end()]
     if not without_bold(spoken[start - 1]):
-        start -= 1  # bold type is kept in what follows, for the reader of prose
+        start -= 1  # keep the bold type of what follows, for `prose`
     return spoken[start:]
 
 
@@ -260,7 +259,7 @@ def _is_heading(line: str) -> bool:
 
 
 def _direct(lines: list[str], *, exact: bool) -> str | None:
-    """The name where the answer begins with it; None where its first line says more than a name."""
+    """The name if the answer begins with it; None if the first line says more than a name."""
     headed = [found[1] for line in lines if (found := _COLON_LINE.match(restored(line)))]
     listed = sum(spelling_key(heading) not in _HEADINGS for heading in headed) > 1
     for first in _beginnings(lines[0]):
@@ -271,7 +270,7 @@ def _direct(lines: list[str], *, exact: bool) -> str | None:
 
 
 def _beginnings(line: str) -> Iterator[str]:
-    """The line where it is one sentence, then its first sentence."""
+    """The line if it is a single sentence, then its first sentence."""
     cut = sentences(line)
     if len(cut) == 1 or (all(piece[-1] in "!?" for piece in cut[:-1]) and is_title(restored(line))):
         yield line  # "Where's Wally? The Wonder Book"
@@ -280,7 +279,7 @@ def _beginnings(line: str) -> Iterator[str]:
 
 
 def _short_name(text: str, *, exact: bool, heading: bool) -> str | None:
-    """The name that one sentence is, without what stands around it; None where it says more."""
+    """The name if a sentence is only a name, without what surrounds it; None if the sentence says more."""
     text = text if exact else without_list_mark(text)
     quotation = quoted(text.strip())
     if heading and quotation is not None and restored(quotation[1]).lstrip().startswith(":"):
@@ -288,7 +287,7 @@ def _short_name(text: str, *, exact: bool, heading: bool) -> str | None:
     if quotation is not None and not re.search(r"\w", re.sub(r"\([^)]*\)|^\s*[-–—:,].*$", "", restored(quotation[1]))):
         text, exact = quotation[0], True
     plain = restored(text if exact else _LETTERED.sub("", text)).strip()[:_READ_FOR_A_NAME]
-    item = heading and not exact and re.search(r":\s", plain) is not None  # of a list with headings: "Beak: long"
+    item = heading and not exact and re.search(r":\s", plain) is not None  # a list item with a heading: "Beak: long"
     if item or not re.search(r"\w", plain) or _states(plain, exact=exact):
         return None
     name = without_lead(without_tail(without_lead(trimmed(plain), exact=exact)), exact=exact)
@@ -298,7 +297,7 @@ def _short_name(text: str, *, exact: bool, heading: bool) -> str | None:
 
 
 def _states(text: str, *, exact: bool) -> bool:
-    """Whether a sentence says something; a title does not: "I'm From Rice", "There Is Nothing Left to Lose"."""
+    """Whether a text is a statement; titles are not: "I'm From Rice", "There Is Nothing Left to Lose"."""
     if not (_ONLY_CHATTER.match(text) or _STATEMENT.match(text)):
         return False
     contracted = re.match(r"(?i:it|that|this)['’]s\s+(?:an?|the)\s", text) or (
@@ -308,21 +307,21 @@ def _states(text: str, *, exact: bool) -> bool:
 
 
 def _is_name(name: str, *, exact: bool, alone: bool) -> bool:
-    """Whether what is left of a sentence is a name; `alone`: whether it is all of it."""
+    """Whether what is left of a sentence is a name; `alone`: whether it is the whole sentence."""
     if not is_short_enough(name) or (not alone and spelling_key(name) in _HEADINGS | _PARTS):
         return False
     title = is_title(name)
     if _VERB_INSIDE.search(f"{name} ") and not title:
-        return False  # a finite verb makes it a sentence: the name is in it, but it is not the name
+        return False  # a finite verb makes it a sentence that contains a name
     return exact or title or count_words(name) <= _SHORT_ANSWER_WORDS
 
 
 def _is_complete(name: str, text: str) -> bool:
-    """Whether a cut-off answer goes on after the name: what the name ends with may be half a word."""
+    """Whether a cut-off answer continues after the name; if not, the name's last word may be incomplete."""
     place = text.find(name)
     return place >= 0 and not _may_go_on(text[place + len(name) :])
 
 
 def _may_go_on(rest: str) -> bool:
-    """Whether what follows a name up to the cut may be the beginning of more of it."""
+    """Whether the text between a name and the cut may be the start of more of the name."""
     return not re.search(r"[\n.,;:!?\"”’)*`<]|\s\w", rest) or re.match(r"^[-–/&+']\s*\w*$", rest) is not None

@@ -1,4 +1,4 @@
-"""From all answers to the label space: the set of distinct names, each with an id that all later stages use."""
+"""From all answers to the label space: the set of distinct names, whose ids all later stages use."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from fgvr.names.spelling import fold_name, scientific_name
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
-# From all answers to the label space: the set of distinct names, each with an id that all later stages use.
+# The label space: the set of distinct names, whose ids all later stages use.
 
 LABEL_SPACE_FILE = "label_space.json"
 
 Merge = Callable[[Sequence[NameUse]], Mapping[str, str]]
-"""Says which name is an alias of which (a name left out stays itself), as `fgvr.names.merging.merge_aliases` does."""
+"""Returns which name is an alias of which (names left out stay as they are); see `fgvr.names.merging.merge_aliases`."""
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Distinct names in alphabetical order: a name's place is its label id.
+    """Distinct names in alphabetical order; a name's position is its label id.
 
     Attributes:
         labels: canonical names.
-        counts: images that each name was given to (an image with several answers counts for each spelling).
+        counts: number of images per name (an image with several answers counts for each spelling).
     """
 
     labels: tuple[str, ...]
     counts: tuple[int, ...]
 
     def to_json(self) -> bytes:
-        """As `label_space.json`."""
+        """The content of `label_space.json`."""
         return json.dumps({"labels": self.labels, "counts": self.counts}, ensure_ascii=False, indent=0).encode()
 
     @classmethod
@@ -56,13 +56,13 @@ class LabelSpace:
 
 
 def read_label_space(labels: Table) -> LabelSpace:
-    """The names beside a labels table."""
+    """The label space stored beside a labels table."""
     return LabelSpace.from_json(storage.read_bytes(labels.path(LABEL_SPACE_FILE)))
 
 
 @dataclass(frozen=True)
 class NamedAnswers:
-    """What every distinct raw answer means.
+    """The meaning of every distinct raw answer.
 
     Attributes:
         space: the label space.
@@ -80,15 +80,15 @@ def build_label_space(
 ) -> NamedAnswers:
     """Clean all answers and unite those that mean the same name.
 
-    Spellings that differ in case, accents or punctuation only are one name; the most frequent spelling is the
-    canonical one, among equally frequent ones the first in alphabetical order. A label that a person chose overrules
-    both, keeps the spelling that the person gave it, and is merged into no other; labels that a person told apart stay
-    apart, be it by case alone.
+    Spellings that differ only in case, accents or punctuation are one name; the most frequent spelling becomes the
+    canonical one, among equally frequent ones the first in alphabetical order. A label chosen by a person overrules
+    both: it keeps that person's spelling and is not merged into any other; labels that a person distinguished stay
+    separate, even if they differ only in case.
 
     Args:
         answers: raw answer (an `Item`: a str, CutText or FieldText) → number of images that gave it.
         aliases: labels chosen by a person.
-        merge: unites names of different spelling, after the clean-up.
+        merge: unites names of different spelling, after the cleaning.
     """
     chosen = aliases or AliasTable()
     read = {raw: _read(raw, chosen) for raw in answers}
@@ -116,13 +116,13 @@ def build_label_space(
 
 
 def _read(item: Item, chosen: AliasTable) -> tuple[str | None, str | Failure]:
-    """The spelling under which the alias table lists an answer (None: not at all), and the name it means."""
+    """The spelling under which the alias table lists an answer (None: not listed), and the name it means."""
     raw = item_text(item)
     cleaned = item_name(item)
     spelling = cleaned if isinstance(cleaned, str) else None
     label = chosen.label(raw)
     if label is not None:
-        # Under its cleaned spelling the table would contradict itself where another answer cleans to the same.
+        # Listed by its cleaned spelling, the table would contradict itself if another answer is cleaned to the same.
         spelling = spelling if spelling is not None and chosen.label(spelling) == label else raw
     elif spelling is not None:
         label = chosen.label(spelling)
@@ -138,7 +138,7 @@ def _uses(
     answers: Mapping[Any, int],
     chosen: AliasTable,
 ) -> list[NameUse]:
-    """The names with their counts and the scientific names that most of their answers give."""
+    """The names with their counts, and the scientific name that most of their answers give."""
     stated: dict[str, Counter[str]] = defaultdict(Counter)
     for raw, (spelling, name) in read.items():
         latin = scientific_name(item_text(raw), spelling) if isinstance(name, str) and spelling is not None else ""
@@ -153,7 +153,7 @@ def _uses(
 
 
 def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dict[str, str]:
-    """Key → the spelling that stands for all of it."""
+    """Key → the canonical spelling of all names with this key."""
     by_person = {chosen.name_key(label): label for label in sorted(chosen.chosen)}
     return {
         key: by_person.get(key) or min(counts, key=lambda name: (-counts[name], name))
@@ -161,21 +161,21 @@ def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dic
     }
 
 
-# From the answers about an image to its weighted candidate names, of which the heaviest is its label.
+# From the answers about an image to its weighted candidate names; the heaviest one is its label.
 #
-# Every answer has one vote, which the distinct names in it share: n sampled answers (self-consistency) weigh a name
-# by how often it was given, one answer that lists k names (the paper's MLLM-CS) weighs them alike, and of a
-# structured answer (`label.answer`) by the confidences that it claims.
+# Every answer has one vote, which its distinct names share: with n sampled answers (self-consistency) a name's weight
+# is how often it was given; the k names in one answer (the paper's MLLM-CS) have equal weights; in a structured answer
+# (`label.answer`) the weights follow the confidences that the model states.
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the answers about one image mean.
+    """The names in the answers about one image.
 
     Attributes:
-        weights: canonical name → share of the answers that gave one, sum 1, heaviest first; names of equal weight in
-            the order in which they were first said. Empty where no answer gave a name.
-        answer: number of the first answer that gives the heaviest name; 0 without names.
+        weights: canonical name → its share of the answers with names; sums to 1, heaviest first; among equal weights
+            the order of first mention. Empty if no answer gave a name.
+        answer: index of the first answer that gives the heaviest name; 0 if there are no names.
         failure: why there is no name.
     """
 
@@ -190,9 +190,9 @@ class Candidates:
 
 
 def count_items(parts: Iterable[pa.Table], listed: int, *, structured: bool = False) -> Counter[Item]:
-    """Items of all answers → images that gave them: what the label space is made of.
+    """Item → number of images whose answers contain it, over all answers: the input for the label space.
 
-    Answers about an image whose row failed (one of its requests did) count no more than the row does.
+    Answers of a failed row (one of its requests failed) are not counted.
 
     Args:
         parts: of the answers table, columns `texts` and `error`, and `cut` where it is known.
@@ -226,7 +226,7 @@ def weigh(
         cuts: whether each answer was cut off; None: that is not known, and it counts as whole.
         structured: whether each was held to the schema of `fgvr.names.structured`.
     """
-    votes: dict[str, Fraction] = {}  # exact: sums of thirds must tie where they are equal
+    votes: dict[str, Fraction] = {}  # exact arithmetic: equal sums of thirds must tie
     first: dict[str, int] = {}
     failure: Failure | None = None
     for number, said in enumerate(read_answers(texts, Form(listed, structured), cuts)):
@@ -236,10 +236,10 @@ def weigh(
         failure = failure or said.failure or _first_failure(said, named)
     if not votes:
         return Candidates({}, failure=failure or Failure(Reason.EMPTY_ANSWER, "no answer"))
-    if len(votes) == 1:  # nearly every image: fractions are slow
+    if len(votes) == 1:  # the usual case; fractions are slow
         return Candidates(dict.fromkeys(votes, Fraction(1)), min(first.values()))
     total = sum(votes.values())
-    heaviest_first = sorted(votes, key=lambda name: -votes[name])  # stable: equal ones stay as first said
+    heaviest_first = sorted(votes, key=lambda name: -votes[name])  # stable sort: ties keep the order of first mention
     return Candidates({name: votes[name] / total for name in heaviest_first}, first[heaviest_first[0]])
 
 
@@ -249,7 +249,7 @@ def _first_failure(said: Said, named: NamedAnswers) -> Failure | None:
 
 
 def _shares(said: Said, named: NamedAnswers) -> dict[str, Fraction]:
-    """Name → its share of the answer's vote, sum 1; what is no name has none."""
+    """Name → its share of the answer's vote; sums to 1; items that are no names are left out."""
     meanings = [named.meanings[item] for item in said.items]
     if len(meanings) == 1:
         return {meaning: Fraction(1) for meaning in meanings if isinstance(meaning, str)}
@@ -267,7 +267,7 @@ def _shares(said: Said, named: NamedAnswers) -> dict[str, Fraction]:
 def label_rows(
     answers: pa.Table, named: NamedAnswers, listed: int = 1, *, structured: bool = False, limit: str | None = None
 ) -> pa.Table:
-    """Rows of the labels table: answers with their names, or why they have none.
+    """Rows of the labels table: names from the answers, or why there are none.
 
     Args:
         answers: rows of the answers table.
@@ -302,7 +302,7 @@ def label_rows(
 
 
 def _named_limit(failure: Failure, limit: str | None) -> Failure:
-    """The failure of an answer that was cut off, with what cut it off and what to raise."""
+    """The failure of an answer that was cut off, with the limit that caused it and should be raised."""
     if limit is None or not failure.detail.startswith(CUT_OFF):
         return failure
     field = limit.partition(" = ")[0]
@@ -310,15 +310,15 @@ def _named_limit(failure: Failure, limit: str | None) -> Failure:
     return replace(failure, detail=f"cut off at {limit} before it answered; raise {field}: {what}")
 
 
-# True names as label ids: which images the label space can name rightly at all.
+# True names as label ids: for which images the label space contains the right name at all.
 
 NOT_IN_SPACE = -2
 
 
 def true_label_ids(names: Sequence[str | None], labels: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Label id of every image's true name, int32 [N]: `NONE` where it is unknown, `NOT_IN_SPACE` where no label has it.
+    """Label id of every image's true name, int32 [N]: `NONE` if it is unknown, `NOT_IN_SPACE` if no label matches.
 
-    Names are compared as in top-1 accuracy: without case, punctuation and the like.
+    Names are compared as for top-1 accuracy: ignoring case, punctuation and the like.
     """
     ids: dict[str, int] = {}
     for label_id, label in enumerate(labels):

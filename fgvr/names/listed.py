@@ -1,7 +1,7 @@
-"""An answer that was asked for a list becomes the names in it: numbered, bulleted, in JSON, by commas, with chatter.
+"""Parses an answer that should be a list into its names: numbered, bulleted, JSON, comma-separated, with chatter.
 
-Only the text of each item is found here; `fgvr.names.answers.clean_answer` makes a name of it, or finds that it is
-none.
+This module only finds the text of each item; `fgvr.names.answers.clean_answer` turns it into a name, or finds that it
+is none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ORDINAL = re.compile(
     r"\d{1,3}\s?%\s+)(?=\S)",
     re.IGNORECASE,
 )
-"""Marks of items that would be names' own beginnings in a single line."""
+"""List marks that could be the beginning of a name if they stood in a single line."""
 _BULLET = re.compile(
     r"^(?P<indent>\s*)(?:(?:[-*+•–—>·‣]|[a-hA-H][.)])\s+(?:\[[ xX]?\]\s+)?|"
     r"[\u2190-\u21ff\u25a0-\u25ff\u2700-\u2775\u2780-\u27bf\u2b50]\s*)"
@@ -65,23 +65,23 @@ _SURE = re.compile(
     r"score)?\s*[:=]?\s*0?\.\d+\)?\s*$",
     re.IGNORECASE,
 )
-_MOST_READ = 20  # items for each name asked for
-_LONGEST_ITEM = 500  # characters: a name and the beginning of what is said of it
+_MOST_READ = 20  # items parsed per requested name
+_LONGEST_ITEM = 500  # characters: a name and the start of its description
 _ONLY_FIELD = re.compile(rf"^\W*{_FIELD}\W*$", re.IGNORECASE)
 
 
 def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
-    """The items of an answer in its order.
+    """The items of an answer, in order.
 
     Args:
         raw: the answer.
-        most: names asked for; of a longer list the first ones are taken. A shorter one is taken as it is.
-        cut: whether the answer ended because it was as long as answers may get: the last item, with which it ended, may
-            be half a name and is left out.
+        most: number of requested names; a longer list is cut to this length. A shorter one is taken as it is.
+        cut: whether the token limit ended the answer: an item at its very end may be half a name and is left
+            out.
 
     Returns:
-        Texts of 1 to `most` items, each to be cleaned; equal spellings once. Where the answer holds no list, it
-        is the one item itself: a single name, a sentence with a name in it, a refusal, half of a first name.
+        Texts of 1 to `most` items, to be cleaned; equal spellings are returned only once. If the answer holds no
+        list, the answer itself is the single item: a name, a sentence with a name, a refusal, half of a first name.
     """
     reply = unwrap(bounded(raw))
     if reply.open_thought:
@@ -95,7 +95,7 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
         items = [] if is_refusal(text) else _from_lines(text, most)
     if cut and items and _ends_with(raw, items[-1]):
         items = items[:-1]
-    items = [item[:_LONGEST_ITEM] for item in items[: _MOST_READ * most]]  # an endless list has no more to say
+    items = [item[:_LONGEST_ITEM] for item in items[: _MOST_READ * most]]  # a model may repeat a list without end
     shares = _shares(items)
     distinct: dict[str, str] = {}
     for item in items:
@@ -103,12 +103,12 @@ def listed_names(raw: str, most: int, cut: bool = False) -> list[str]:
         if key := spelling_key(bare):
             distinct.setdefault(key, bare)
     if items and not distinct:
-        return [""]  # a list of nothing is no name, and its numbers are none
+        return [""]  # an empty list is no name, and its numbers are no names
     return list(distinct.values())[:most] or [raw]
 
 
 def _shares(items: list[str]) -> int:
-    """How many items say how sure the model is; small percentages are those of products: "Milk 3.5%"."""
+    """How many items state the model's confidence; small percentages belong to products: "Milk 3.5%"."""
     percents = [
         float(number)
         for item in items
@@ -119,7 +119,7 @@ def _shares(items: list[str]) -> int:
 
 
 def _ends_with(text: str, item: str) -> bool:
-    """Whether nothing follows the item but marks that could be followed by more of it."""
+    """Whether a text ends with the item, or with marks after it that more of the name could follow."""
     place = text.rfind(item)
     return place >= 0 and not re.search(r"[\n\]}]|\w", text[place + len(item) :])
 
@@ -139,7 +139,7 @@ def _from_lines(text: str, most: int) -> list[str]:
 
 
 def _numbered(lines: list[str], text: str) -> list[str]:
-    """The items that numbers part, in lines or within one."""
+    """The items separated by numbers, one per line or all in one line."""
     numbered = [_NUMBERED.sub("", line, count=1) for line in lines if _NUMBERED.match(line)]
     if len(numbered) > 1:
         return numbered
@@ -152,7 +152,7 @@ def _numbered(lines: list[str], text: str) -> list[str]:
 
 
 def _numbered_inline(text: str) -> list[str]:
-    """The items of "… 1. House Sparrow, 2. Tree Pipit 3) Robin": numbers that rise by one from 1."""
+    """The items of "… 1. House Sparrow, 2. Tree Pipit 3) Robin": numbers that count up from 1."""
     starts: list[re.Match[str]] = []
     while True:
         marker = re.compile(rf"(?:^|[\s,;:])[(\[#]?{len(starts) + 1}[.)\]:]\s*(?=\D)")
@@ -167,7 +167,7 @@ def _numbered_inline(text: str) -> list[str]:
 
 
 def _from_sentence(text: str, most: int) -> list[str]:
-    """The items of "A, B, and C", "A; B; C", "A / B", "A or B", after an introduction; other sentences hold no list."""
+    """The items of "A, B, and C", "A; B; C", "A / B", "A or B" after an introduction; other sentences are no lists."""
     introduction = _INTRODUCTION.match(text)
     text = text[introduction.end() :] if introduction is not None else text
     if introduction is None and _SENTENCE.search(text):
@@ -178,7 +178,7 @@ def _from_sentence(text: str, most: int) -> list[str]:
         separator = "/"
     pieces = [text] if separator is None else _split(text, separator)
     pieces = [re.sub(r"^\s*(?:and|or)\s+", "", piece) for piece in pieces if piece.strip()]
-    # "Black and White Warbler": "and" parts the last piece only where a name is missing.
+    # "Black and White Warbler": "and" splits the last piece only if a name is missing.
     last = (
         re.split(r"\s+or\s+|\s+and\s+" if separator and len(pieces) < most else r"\s+or\s+", pieces[-1].strip(" ."))
         if pieces
@@ -188,7 +188,7 @@ def _from_sentence(text: str, most: int) -> list[str]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The pieces between separators outside brackets; "Milk, 1.5%" and "Fanta, 0.5 l" are one piece each."""
+    """The pieces between separators outside brackets; "Milk, 1.5%" and "Fanta, 0.5 l" each stay in one piece."""
     pieces: list[str] = []
     for piece in text.split(separator):
         opened = pieces and pieces[-1].count("(") > pieces[-1].count(")")
@@ -201,9 +201,9 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _without_explanation(item: str, *, shares: int) -> str:
-    """The name before what is said of it: "**House Sparrow** (70%): small"; "Label: House Sparrow" keeps its name.
+    """The name without its description: "**House Sparrow** (70%): small"; "Label: House Sparrow" keeps its name.
 
-    `shares`: items of the list with a percentage; several say how sure the model is, one may be a product's.
+    `shares`: number of list items with a percentage; several are confidences, a single one may belong to a product.
     """
     marked = protected(item.strip())
     bold = bold_words(marked)
@@ -224,6 +224,6 @@ def _without_explanation(item: str, *, shares: int) -> str:
 
 
 def is_aside_kept(said: str) -> bool:
-    """Whether a percentage in brackets tells products apart: "Milk (2%)"."""
+    """Whether a percentage in brackets distinguishes products: "Milk (2%)"."""
     inside = re.match(r"\s*\(([^()]*)\)\s*$", said)
     return inside is not None and not is_aside(inside[1])

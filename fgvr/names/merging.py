@@ -1,7 +1,7 @@
-"""Pairs of names that may mean one thing, found by how their words differ; nothing here compares all with all.
+"""Finds pairs of names that may mean one thing by how their words differ, and merges aliases; no all-pairs comparison.
 
-A word in place of another, as in "Red-winged" and "White-winged", makes no pair, however near the embeddings are, nor
-does another number or sign, as in "3 Series" and "5 Series", "C" and "C#", "Model" and "Model II".
+A replaced word, as in "Red-winged" and "White-winged", never makes a pair, however close the embeddings are; nor does
+another number or sign, as in "3 Series" and "5 Series", "C" and "C#", "Model" and "Model II".
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class NameEncoder(Protocol):
 
 
 SPECIES_NAMES = 3
-"""A Latin name that more names share is a species of many varieties (apples, dogs), whose names are no aliases."""
+"""A Latin name shared by more names than this is a species with many varieties (apples, dogs), not aliases."""
 SLIP_LETTERS = 5
-"""Shortest word in which another letter may be a slip; among short words it is another word (Barn, Bark)."""
+"""Shortest word in which one differing letter may be a typo; short words would be other words (Barn, Bark)."""
 
 _NUMBER_WORD = re.compile(
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?:th)?|first|second|third|fifth|ninth|"
     r"twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ieth)|"
     r"(?:hundred|thousand|million|billion)(?:th)?|half|double|triple|percent"
 )
-_ROMAN = re.compile(r"(?=..)(?!ix$)x{0,3}(?:ix|iv|v?i{0,3})")  # of two letters or more; Hyundai's ix is no nine
-_PREFIXES = ("deca", "deci", "deka", "micro", "macro")  # a letter apart and of another size
+_ROMAN = re.compile(r"(?=..)(?!ix$)x{0,3}(?:ix|iv|v?i{0,3})")  # two letters or more; Hyundai's ix is not 9
+_PREFIXES = ("deca", "deci", "deka", "micro", "macro")  # one letter apart, but of different magnitude
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 Pair = tuple[int, int]
@@ -52,8 +52,8 @@ class NameUse:
 
     Attributes:
         name: its canonical spelling.
-        count: images that it was given to.
-        latin: the scientific name that most of the answers gave beside it; "" for none.
+        count: number of images with this name.
+        latin: the scientific name that most of the answers gave with it; "" for none.
     """
 
     name: str
@@ -62,19 +62,19 @@ class NameUse:
 
 
 def name_words(name: str) -> tuple[str, ...]:
-    """The words of a name for comparison: folded, singular, "grey" as "gray", without "and" between two of them."""
+    """The words of a name for comparison: folded, singular, "grey" as "gray", without "and" between two words."""
     words = spelling_key(name).split()
     inner = range(1, len(words) - 1)
     return tuple(_singular(word) for place, word in enumerate(words) if word != "and" or place not in inner)
 
 
 def one_spelling(words: tuple[str, ...]) -> str:
-    """The words without blanks beside letters: "passion flower" and "f 150" lose theirs, "737 800" does not."""
+    """The words without blanks next to letters: "passion flower" and "f 150" lose them, "737 800" does not."""
     return re.sub(r"(?<=[^\W\d_]) | (?=[^\W\d_])", "", " ".join(words))
 
 
 def _measures(name: tuple[str, ...]) -> list[str]:
-    """The words that hold a digit or a sign, in their order, each with the word after it, which may be its unit."""
+    """The words that contain a digit or a sign, in order, each with the next word, which may be its unit."""
     return [" ".join(name[place : place + 2]) for place, word in enumerate(name) if _is_number(word)]
 
 
@@ -83,18 +83,18 @@ def _is_number(word: str) -> bool:
 
 
 def _is_any_number(word: str) -> bool:
-    """Whether a word holds a digit or a sign, or is a number in letters: "two", "sixth", "iii"."""
+    """Whether a word contains a digit or a sign, or is a spelled-out or Roman number: "two", "sixth", "iii"."""
     return _is_number(word) or bool(_NUMBER_WORD.fullmatch(word) or _ROMAN.fullmatch(word))
 
 
 def _added_numbers(name: tuple[str, ...], added: Collection[str]) -> bool:
-    """Whether one of the words that a name has more is a number, or the unit of one: "5 kg", "20 V"."""
+    """Whether one of the additional words of a name is a number or a unit: "5 kg", "20 V"."""
     units = {word for number, word in pairwise(name) if number[0].isdigit() and len(word) < 3}
     return any(word in units or _is_any_number(word) for word in added)
 
 
 def _singular(word: str) -> str:
-    """Rough, and the same for all: what matters is that both forms become one."""
+    """Rough singular form; it is enough that both forms of a word map to the same result."""
     if _is_number(word):
         return word  # a 911S is no plural of 911
     word = word.replace("grey", "gray")
@@ -108,7 +108,7 @@ def _singular(word: str) -> str:
 
 
 def of_one_species(names: Sequence[NameUse]) -> Iterator[Pair]:
-    """Names of one Latin name and the same numbers: that name itself, and common names that share a word."""
+    """Names with the same Latin name and numbers: that Latin name itself, and common names that share a word."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, use in enumerate(names):
         groups[spelling_key(use.latin or use.name)].append(place)
@@ -125,9 +125,9 @@ def of_one_species(names: Sequence[NameUse]) -> Iterator[Pair]:
 
 
 def in_other_order(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
-    """Names of the same words, their numbers in one order: "2012 Fiat 500", "Fiat 500 2012"; not "5 V 2 A", "2 V 5 A".
+    """Same words, numbers in the same order: "2012 Fiat 500" and "Fiat 500 2012"; not "5 V 2 A" and "2 V 5 A".
 
-    A year may stand first or last; of several other numbers each keeps the word that follows it.
+    A year may stand first or last; several other numbers must each keep the word that follows them.
     """
     yield from _sharing(((*sorted(name), *_fixed_order(name)),) for name in words)
 
@@ -142,13 +142,13 @@ def _fixed_order(name: tuple[str, ...]) -> list[str]:
 
 
 def with_a_slip(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
-    """Names in which one long word differs by one letter that is not its first: "Dicksissel", "Dickcissel"."""
+    """Names in which one long word differs by one letter, not its first: "Dicksissel" and "Dickcissel"."""
     found = set(_sharing(_with_a_letter_less(name) for name in words))
     yield from (pair for pair in sorted(found) if _differ_by_a_letter(words[pair[0]], words[pair[1]]))
 
 
 def _with_a_letter_less(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The name, and what is left of it without any one letter of a long word."""
+    """The name, and all its variants without one letter of a long word."""
     yield name
     for place, word in enumerate(name):
         if len(word) >= SLIP_LETTERS and not _is_any_number(word):
@@ -172,9 +172,9 @@ def _differ_by_a_letter(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def with_more_words(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
-    """A name, and the only one that holds all its words and more, no number or unit: "Mallard", "Mallard duck".
+    """A name and the only other name with all its words and more, no numbers or units: "Mallard", "Mallard duck".
 
-    Where several names do, the name is a kind that they belong to ("Warbler", "Audi A4"), and no alias of either.
+    If several names contain it, it is a group that they belong to ("Warbler", "Audi A4"), and an alias of none.
     """
     holding: dict[str, set[int]] = defaultdict(set)
     for place, name in enumerate(words):
@@ -190,7 +190,7 @@ def with_more_words(words: Sequence[tuple[str, ...]]) -> Iterator[Pair]:
 
 
 def _sharing(keys: Iterable[Iterable[tuple[str, ...]]]) -> Iterator[Pair]:
-    """Pairs of places that share a key."""
+    """Pairs of indices that share a key."""
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, of_one in enumerate(keys):
         for key in dict.fromkeys(of_one):
@@ -207,18 +207,18 @@ def _pairs(group: Sequence[int]) -> Iterator[Pair]:
 
 # Alias merging: names of one thing that differ by more than case and punctuation become one label.
 #
-# Text embeddings alone would do harm: with all-MiniLM-L6-v2 "Eastern Meadowlark" is nearer to "Western Meadowlark"
+# Text embeddings alone would do harm: for all-MiniLM-L6-v2 "Eastern Meadowlark" is closer to "Western Meadowlark"
 # (0.92) than "Lotus" to "Lotus flower" (0.82). So a pair must first differ in a way in which names of one thing do
-# (`fgvr.names.merging`), and only then the embeddings decide:
+# (`fgvr.names.merging`); only then do the embeddings decide:
 #
-# - one **spelling** once plurals, blanks beside letters, "&" and "grey" are made alike: always merged;
+# - one **spelling** after normalising plurals, blanks next to letters, "&" and "grey": always merged;
 # - one **Latin name** given by the answers themselves: always merged;
-# - the same words in another **order**, a **slip** in one letter, **more words**: merged from a cosine on.
+# - the same words in another **order**, a **typo** in one letter, **more words**: merged above a cosine threshold.
 #
-# In none of them may a number or a sign differ: "1.5 l" and "15 l", "737-800" and "737800", "C" and "C#" stay apart.
+# In none of these cases may a number or sign differ: "1.5 l" and "15 l", "737-800" and "737800", "C" and "C#" differ.
 #
-# Every name joins the nearest more frequent one that is no alias itself: a star, not a chain, so of A~B~C all three
-# become one only where C~A, too.
+# Every name joins the closest more frequent name that is no alias itself. This forms stars, not chains: of A~B~C all
+# three become one only if C~A, too.
 
 _STATED = 2.0  # above any cosine
 
@@ -230,11 +230,11 @@ def merge_aliases(
 
     Args:
         names: distinct names.
-        load_encoder: of the text embeddings; called only where a pair needs one.
-        similarity: least cosine of order, slip and more words; at 1 they are not looked at.
+        load_encoder: loads the text embeddings; called only if a pair needs them.
+        similarity: minimum cosine for order, typo and more words; at 1 these pairs are not considered.
 
     Returns:
-        alias → the more frequent name (of equally frequent ones the first in alphabetical order) that stands for it.
+        alias → the more frequent name (among equally frequent ones the first in alphabetical order) that replaces it.
     """
     groups = _of_one_spelling(names)
     uses = [group[0] for group in groups]
@@ -257,7 +257,7 @@ def merge_aliases(
 
 
 def _of_one_spelling(names: Sequence[NameUse]) -> list[list[NameUse]]:
-    """Names in groups of one spelling, most frequent first, and so within a group; its first has the count of all."""
+    """Groups of names with one spelling, most frequent first, also inside a group; its first has the total count."""
     groups: dict[str, list[NameUse]] = defaultdict(list)
     for use in sorted(names, key=lambda use: (-use.count, use.name)):
         groups[one_spelling(name_words(use.name)) or use.name].append(use)
@@ -271,7 +271,7 @@ def _of_one_spelling(names: Sequence[NameUse]) -> list[list[NameUse]]:
 def _near(
     uses: Sequence[NameUse], pairs: Sequence[tuple[int, int]], encoder: NameEncoder, least: float
 ) -> dict[tuple[int, int], float]:
-    """The pairs of at least this cosine; names are embedded as their keys."""
+    """The pairs with at least this cosine; embeddings are computed from the names' keys."""
     places = sorted({place for pair in pairs for place in pair})
     vectors = encoder.encode([spelling_key(uses[place].name) for place in places])
     row = {place: index for index, place in enumerate(places)}

@@ -1,7 +1,7 @@
-"""What stands around a name in a line of text: articles, hedges, brackets, percentages and explanations.
+"""Text around a name in a line: articles, hedges, brackets, percentages and explanations.
 
-The rules look at the form of what is said beside a name (lower case, Latin endings, a percentage), never at the name:
-word lists here apply to lower case only, or to what is certainly no part of a name.
+The rules look at the form of the text next to a name (lower case, Latin endings, a percentage), never at the name: word
+lists here match lower case only, or what can never be part of a name.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from fgvr.names.sentences import restored
 
 MAX_CHARACTERS = 120
-"""Longest name; what is longer is no name."""
+"""Longest name in characters; anything longer is not a name."""
 MAX_WORDS = 12
-"""Longer findings are clauses, not names."""
+"""Longest name in words; anything longer is a clause."""
 _WITHOUT_BLANKS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 
 _LIST_MARK = re.compile(
@@ -141,7 +141,7 @@ _HEDGE_AT_END = re.compile(
 
 
 def count_words(name: str) -> int:
-    """Words of a name; of Chinese, Japanese, Thai and Lao, which have no blanks, four letters count as a word."""
+    """Number of words; in Chinese, Japanese, Thai and Lao, which have no blanks, four letters count as a word."""
     return len(name.split()) + len(_WITHOUT_BLANKS.findall(name)) // 4
 
 
@@ -151,7 +151,7 @@ _PARTICLES = frozenset(
 
 
 def is_title(text: str) -> bool:
-    """Whether all words but particles have capitals or digits: "This Is Spinal Tap", "Lexus IS 350"."""
+    """Whether all words except particles are capitalised or have digits: "This Is Spinal Tap", "Lexus IS 350"."""
     words = [word for word in re.findall(r"[^\W_][\w'’.+#-]*", text) if word not in _PARTICLES]
     return len(words) > 1 and all(
         word[0].isupper() or any(letter.isupper() or letter.isdigit() for letter in word) for word in words
@@ -159,23 +159,23 @@ def is_title(text: str) -> bool:
 
 
 def begins_with_title(text: str, words: int = 3) -> bool:
-    """Whether a text is a title of so many words at least, or is one up to a bracket, dash, comma or full stop."""
+    """Whether a text is a title of at least `words` words, or is one up to a bracket, dash, comma or full stop."""
     title = re.split(r"\s[(–—-]|,\s|\.\s", text, maxsplit=1)[0]
     return is_title(title) and len(title.split()) >= (words if title != text else 2)
 
 
 def is_short_enough(name: str) -> bool:
-    """Whether a text may be a name by its length."""
+    """Whether a text is short enough to be a name."""
     return 0 < len(name) <= MAX_CHARACTERS and count_words(name) <= MAX_WORDS
 
 
 def without_list_mark(text: str) -> str:
-    """Without a bullet or a number in front."""
+    """Without a bullet or number at the beginning."""
     return _LIST_MARK.sub("", text, count=1)
 
 
 def trimmed(name: str) -> str:
-    """Without blanks and punctuation around; signs that belong to names (#1, C++, .NET, 7") stay."""
+    """Without surrounding blanks and punctuation; signs that belong to names (#1, C++, .NET, 7") stay."""
     name = " ".join(_EMOJI.sub(" ", restored(name)).split())
     for _ in range(3):
         before = name
@@ -194,7 +194,7 @@ def trimmed(name: str) -> str:
 
 
 def _is_around(name: str, opening: str, closing: str) -> bool:
-    """Whether the first bracket is closed by the last one."""
+    """Whether the last bracket closes the first one."""
     depth = 0
     for place, letter in enumerate(name):
         depth += (letter == opening) - (letter == closing)
@@ -204,7 +204,7 @@ def _is_around(name: str, opening: str, closing: str) -> bool:
 
 
 def without_lead(name: str, *, exact: bool = False) -> str:
-    """Without "a photo of", "likely", "two", articles in front; of an `exact` name only a lower-case article goes."""
+    """Without leading "a photo of", "likely", "two", articles; from an `exact` name only a lower-case article goes."""
     if exact:
         return _LOWER_ARTICLE.sub("", name)
     for _ in range(4):
@@ -218,7 +218,7 @@ def without_lead(name: str, *, exact: bool = False) -> str:
 
 
 def without_tail(name: str, *, in_list: bool = False) -> str:
-    """Without what is said of the name after it: how sure it is, its Latin name, an explanation."""
+    """Without what is said after the name: confidence, Latin name, explanation."""
     for _ in range(5):
         before = name
         name = trimmed(_without_sureness(name, in_list=in_list))
@@ -239,7 +239,7 @@ def _without_sureness(name: str, *, in_list: bool) -> str:
 
 
 def _without_bracket(name: str) -> str:
-    """Brackets that tell products apart stay: "Nothing Phone (2)", "Crisps (Sour Cream)"."""
+    """Without a bracket, unless it distinguishes products: "Nothing Phone (2)", "Crisps (Sour Cream)"."""
     found = _BRACKET.search(name) or None
     if found is None:
         unclosed = _OPEN_BRACKET.search(name)  # cut off, or closed after a sentence's end
@@ -255,12 +255,12 @@ def _without_bracket(name: str) -> str:
         and re.match(r"^[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)+$", inside)
         and len(head.split()) == 2
     ):
-        return inside  # the common name stands in the brackets
+        return inside  # the common name is in the brackets
     return head if is_aside(inside, head=head) else name
 
 
 def is_aside(inside: str, *, prose: bool = False, head: str = "") -> bool:
-    """Whether words in brackets are said of the name `head` and are no part of it; in `prose` any clause is."""
+    """Whether words in brackets are a remark on the name `head` and not part of it; in `prose` any clause is."""
     inside = trimmed(inside.strip(" *"))
     if prose and (re.search(r"(?<![\w-])[a-z]{3,}", inside) or re.match(r"^[A-Z][a-z]+[ {][a-z]{3,}", inside)):
         return True
@@ -286,7 +286,7 @@ def _without_explanation(name: str) -> str:
     marks = list(_SEPARATOR.finditer(name))
     ends = [*(mark.start() if mark[0].strip() != "," else None for mark in marks[1:]), None]
     for number, found in enumerate(marks):
-        # What the next mark parts off is judged by itself: "Levi's 501 - Blue - a classic".
+        # Each further mark is judged separately: "Levi's 501 - Blue - a classic".
         head, tail = name[: found.start()], name[found.end() : next((end for end in ends[number:] if end), None)]
         if found[0].strip() in {",", ";"}:
             over = is_comma_aside(tail)
@@ -300,7 +300,7 @@ def _without_explanation(name: str) -> str:
 
 
 def is_comma_aside(tail: str) -> bool:
-    """Whether what follows a comma is no part of the name: "Milk, 1.5%" and "Fanta, 0.5 l" are names."""
+    """Whether the text after a comma is not part of the name: "Milk, 1.5%" and "Fanta, 0.5 l" are names."""
     return bool(
         _COMMA_ASIDE.match(tail)
         or _LATIN_NAME.match(trimmed(tail))
@@ -309,7 +309,7 @@ def is_comma_aside(tail: str) -> bool:
 
 
 def explains(head: str, tail: str) -> bool:
-    """Whether what follows a dash or colon is said of the name: lower case, a sentence, a Latin name, a percentage."""
+    """Whether the text after a dash or colon describes the name: lower case, a sentence, a Latin name, a percentage."""
     tail = tail.strip()
     if not re.search(r"\w", tail) or _SURE.match(tail) or _LATIN_NAME.match(trimmed(tail)):
         return True

@@ -1,10 +1,10 @@
-"""The name inside an answer of whole sentences: "The bird in the image appears to be a **House Sparrow** (…).".
+"""Finds the name in an answer of whole sentences: "The bird in the image appears to be a **House Sparrow** (…).".
 
-Every sentence that states what the image shows makes a finding. A finding that reads as a name (capital letters,
-bold or italic type, quotes, a Latin name beside it) goes before one that is a common noun ("a sunflower"), that before
-one without an article ("often used"); among equals the first one counts. Nothing here knows any name.
+Every sentence that states what the image shows yields a finding. Findings that look like a name (capital letters, bold
+or italic type, quotes, a Latin name next to it) rank above common nouns ("a sunflower"), and these above words without
+an article ("often used"); among equals the first one wins. No rule knows any particular name.
 
-Words that end a name, and words that make a clause of it, count in lower case only: "Lexus IS 250", "Flying Spur".
+Words that end a name, or that turn it into a clause, match in lower case only: "Lexus IS 250", "Flying Spur".
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ _LOOKS = re.compile(
 
 @dataclass(frozen=True)
 class _Finding:
-    """A name, how much it reads as one (2: as a name, 1: as a common noun, 0: hardly), and the words after it."""
+    """A name, how much it looks like one (2: a name, 1: a common noun, 0: hardly), and the words after it."""
 
     name: str
     strength: int
@@ -152,9 +152,9 @@ class _Finding:
 def name_in_prose(text: str) -> str | None:
     """The name that the protected text says the image shows, or None; markdown in it is used.
 
-    A common name beside a Latin one is preferred, since people's class names are common names. Without a statement
-    the last bold words count, which is how long answers end ("…most likely a **Mexican Sunflower**"), then a name
-    with a Latin one in brackets.
+    A common name next to a Latin one is preferred, since class names are common names. Without a statement, the last
+    bold words count, since long answers end that way ("…most likely a **Mexican Sunflower**"), then a name followed by
+    a Latin one in brackets.
     """
     cut = sentences(text)
     found = [finding for sentence in cut for finding in _findings(sentence, alone=len(cut) == 1)]
@@ -174,13 +174,13 @@ def _plain(words: str) -> str:
 
 
 def _is_heading(text: str, words: str) -> bool:
-    """Whether bold words have a colon right after them: "**Beak**: long"."""
+    """Whether a colon follows bold words directly: "**Beak**: long"."""
     place = text.find(words)
     return re.match(r"[\ue000-\ue0ef]*\s*:", text[place + len(words) :]) is not None
 
 
 def _findings(sentence: str, *, alone: bool) -> Iterator[_Finding]:
-    """What a sentence states, if anything; `alone`: whether it is all that was said."""
+    """What a sentence states, if anything; `alone`: whether it is the whole answer."""
     sentence = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", sentence)
     marked = bold_places(sentence)
     plain = without_bold(sentence)
@@ -219,7 +219,7 @@ def _reads_as_name(name: str) -> bool:
 
 
 def _said(text: str, bold: str) -> tuple[str | None, str, bool]:
-    """The name at the start of a statement's end, what follows it, and whether quotes or the `bold` type bound it."""
+    """The name at the start of a statement's end, what follows, and whether quotes or `bold` type delimit the name."""
     quotation = quoted(text)
     if quotation is not None:
         name = without_lead(_plain(quotation[0]), exact=True)
@@ -250,7 +250,7 @@ def _common(finding: _Finding) -> str | None:
 
 
 def _exactly(finding: _Finding, found: list[_Finding]) -> str | None:
-    """A kind's name inside the same answer, where the finding says only what kind of thing it is: "a gull, …"."""
+    """The specific name elsewhere in the answer, if the finding is only a general kind: "a gull, …"."""
     match = _MORE_EXACTLY.match(finding.rest)
     names = [_cut(match["name"])[0]] if match is not None else []
     if finding.name.islower() and " " not in finding.name:
@@ -260,11 +260,11 @@ def _exactly(finding: _Finding, found: list[_Finding]) -> str | None:
 
 
 def _cut(text: str) -> tuple[str | None, str]:
-    """The name at the start of `text` (None where there is none), and what follows it."""
+    """The name at the start of `text` (None if there is none), and what follows it."""
     text = restored(text).lstrip(' "“' if text.count('"') % 2 else " “")
     place = _end(text)
     name = text[:place]
-    if name.rfind("(") > name.rfind(")"):  # a bracket that the end left open
+    if name.rfind("(") > name.rfind(")"):  # a bracket that is never closed
         name = name[: name.rfind("(")] or name
     name = _described(_LINNAEUS.sub(r"\1", trimmed(name)))
     rest = text[place:]
@@ -276,7 +276,7 @@ def _cut(text: str) -> tuple[str | None, str]:
 
 
 def _end(text: str) -> int:
-    """Where the name at the start of `text` ends."""
+    """Position at which the name at the start of `text` ends."""
     hard = _NAME_END.search(text)
     place = hard.start() if hard is not None else len(text)
     for soft in _SOFT_END.finditer(text, 0, place):
@@ -301,7 +301,7 @@ def _end(text: str) -> int:
 
 
 def _is_variant(head: str, tail: str) -> bool:
-    """Whether a comma parts a product from its variant, with which the sentence ends: "Nike Air Max 90, White."."""
+    """Whether a comma separates a product from its variant at the sentence's end: "Nike Air Max 90, White."."""
     words = [word for word in tail.rstrip(" .,!").split() if word not in {"of", "with", "and", "for", "in"}]
     return (
         0 < len(words) <= 3
@@ -311,5 +311,5 @@ def _is_variant(head: str, tail: str) -> bool:
 
 
 def _described(name: str) -> str:
-    """Without words for looks before a name's capitals: "a male Orchard Oriole", "the rear of a black Audi A4"."""
+    """Without descriptive words before a capitalised name: "a male Orchard Oriole", "the rear of a black Audi A4"."""
     return _LOOKS.sub("", name)

@@ -1,6 +1,6 @@
-"""Answers that name nothing: refusals, placeholders, "there is no bird", and prose in a language that is not read.
+"""Answers without a name: refusals, placeholders, "there is no bird", and prose in a language that is not parsed.
 
-Every rule is about the beginning or the whole of an answer, or about words that no name ends with: "I Can't Believe
+Every rule looks at the beginning or the whole of an answer, or at words that never end a name: "I Can't Believe
 It's Not Butter!", "Sorry! board game", "No Name chips" and "Unknown Pleasures" are names.
 """
 
@@ -219,7 +219,7 @@ _LETTERS = re.compile(r"[^\W\d_]")
 
 
 def is_placeholder(name: str) -> bool:
-    """Whether a name only stands where one should be: "Unknown", "N/A", "class label"."""
+    """Whether a name is only a placeholder: "Unknown", "N/A", "class label"."""
     return spelling_key(name) in _PLACEHOLDERS or _UNKNOWN.match(name) is not None
 
 
@@ -242,7 +242,7 @@ def mentions_refusal(text: str) -> bool:
 
 
 def says_nothing_there(text: str) -> bool:
-    """Whether an answer says that the photo shows no such thing, or nothing at all."""
+    """Whether an answer says that the photo shows nothing of the kind, or nothing at all."""
     first_line = text.lstrip(" \"'“*_#([\n").split("\n", 1)[0]
     return spelling_key(text) in _ABSENT or (_NOTHING.match(first_line) is not None and not _is_titled(text))
 
@@ -250,7 +250,7 @@ def says_nothing_there(text: str) -> bool:
 def foreign_language(text: str) -> str | None:
     """The language of a statement that is not in English; None for English, and for what may be a name alone.
 
-    A name is taken in any language; only what has the subject and the verb of a statement is kept out.
+    Names are accepted in any language; only text with the subject and verb of a statement is rejected.
     """
     line = text.strip(' \n"“„«(¡¿*').split("\n", 1)[0][:300]
     if len(_LETTERS.findall(line)) < 3 or _is_titled(text, words=2):

@@ -1,6 +1,6 @@
-"""What a model's reply is wrapped in is taken off: thoughts, end-of-turn marks, answer tags, HTML, code fences.
+"""Removes what a model's reply is wrapped in: thoughts, end-of-turn marks, answer tags, HTML, code fences.
 
-Nothing here knows what a name is. The marks are those of open models' chat templates and reasoning formats
+No rule knows what a name is. The marks are those of open models' chat templates and reasoning formats
 (DeepSeek-R1, Qwen3, QwQ, Kimi-VL, GLM-4.5V, gpt-oss, Gemma, Command A, LLaVA-CoT, Magistral, Llama, Mistral, InternVL).
 """
 
@@ -17,8 +17,8 @@ _THOUGHT = (
     r"(?:[\w:]*(?:think|thought|reason|reflect|monolog|scratch_?pad|rationale|deliberat|planning)\w*|analysis|summary|"
     r"caption)"
 )
-"""Tags of thoughts, by the word in them: <think>, <seed:think>, <inner_thoughts>, <internal_monologue>."""
-_PLAIN_THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"  # "[ThinkPad]" is none
+"""Tags of thoughts, matched by the word in them: <think>, <seed:think>, <inner_thoughts>, <internal_monologue>."""
+_PLAIN_THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis)"  # "[ThinkPad]" is not a tag
 _OPENED = re.compile(
     rf"<\s?\|?{_THOUGHT}\|?\s?>|\[{_PLAIN_THOUGHT}\]|◁{_THOUGHT}▷|<\|channel\|?>\s*(?:analysis|commentary|"
     rf"thought)\b|<unused94>|<\|?(?:think|thought|reason)\w*\Z|<details[^<>]{{0,80}}>\s*<summary>|"
@@ -85,20 +85,20 @@ _ONE_FORM = {
 
 
 _LONGEST = 8_000
-"""Characters that are read of an answer, half from its beginning and half from its end."""
+"""Characters of an answer that are read, half from its beginning and half from its end."""
 _ENDLESS_SIGN = re.compile(r"(\W)\1{59,}")
 _ENDLESS_WORD = re.compile(r"(\S{400})\S+")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, out of its wrapping.
+    """A model's reply without its wrapping.
 
     Attributes:
-        text: the reply without thoughts, marks and fences; of a tagged answer what the tag holds.
-        explicit: whether a tag or box says that the text is the answer and nothing else.
-        open_thought: whether the reply ended inside its thoughts: what is left of it is no answer.
-        tagged: what each tag holds where several of one kind follow each other, as a list does.
+        text: the reply without thoughts, marks and fences; for a tagged answer, the content of the tag.
+        explicit: whether a tag or box marks the text as the answer and nothing else.
+        open_thought: whether the reply ended inside its thoughts: then there is no answer.
+        tagged: the content of each tag if several of one kind follow each other, as in a list.
     """
 
     text: str
@@ -128,7 +128,7 @@ def unwrap(raw: str) -> Reply:
 
 
 def bounded(text: str) -> str:
-    """A text of bearable length: a model that repeats itself without end must not hold up the others."""
+    """A text of limited length: a model that repeats itself without end must not hold up the others."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}\n{text[-_LONGEST // 2 :]}"
     text = _ENDLESS_SIGN.sub(lambda run: run[0][:60], text)
@@ -136,14 +136,14 @@ def bounded(text: str) -> str:
 
 
 def one_form(text: str) -> str:
-    """Composed letters (NFC), full-width and no-break forms as plain ones, nothing invisible.
+    """NFC text in which full-width and no-break characters are plain and invisible ones are removed.
 
-    Not NFKC as a whole: it would make other names of "m²", "1½" and "Coca-Cola™".
+    Full NFKC would change names: "m²", "1½" and "Coca-Cola™".
     """
     text = unicodedata.normalize("NFC", text)
     if not text.isascii():
         text = "".join(letter if letter.isascii() else _plain(letter) for letter in text)
-        text = unicodedata.normalize("NFC", text)  # half-width kana bring their marks as letters of their own
+        text = unicodedata.normalize("NFC", text)  # half-width kana have separate characters for their marks
     return _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -161,7 +161,7 @@ def without_thoughts(text: str) -> tuple[str, bool]:
     closed = list(_CLOSED.finditer(text))
     if closed and text[closed[-1].end() :].strip():
         text = text[closed[-1].end() :]
-    elif closed:  # said after the answer
+    elif closed:  # thoughts after the answer
         first = _OPENED.search(text)
         return ("" if first is None else text[: first.start()]), False
     opened = _OPENED.search(text)
@@ -171,7 +171,7 @@ def without_thoughts(text: str) -> tuple[str, bool]:
 
 
 def _tagged(text: str) -> str | None:
-    """What the last answer tag or box holds; None where there is none, or nothing in it."""
+    """The content of the last answer tag or box; None if there is none or it is empty."""
     found = None
     for match in _ANSWER.finditer(text):
         inside = match["inside"] or match["box"] or match["bracket"] or ""
@@ -184,7 +184,7 @@ def _tagged(text: str) -> str | None:
 
 
 def _without_latex(text: str) -> str:
-    """What LaTeX sets as text, of commands and formulas; and no backslashes before signs (also markdown's)."""
+    """Replaces LaTeX commands and formulas by the text they typeset; removes backslashes before signs."""
     if "\\" not in text:
         return text
     text = _MATHS.sub(lambda maths: maths[1] or maths[2] or "", text)
@@ -194,7 +194,7 @@ def _without_latex(text: str) -> str:
 
 
 def _braced(text: str, start: int) -> str:
-    """From `start` to the brace that closes, or to the end."""
+    """From `start` to the closing brace, or to the end."""
     depth = 1
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -204,7 +204,7 @@ def _braced(text: str, start: int) -> str:
 
 
 def _up_to_the_turns_end(text: str) -> str:
-    """Without marks of turns; what follows the end of the model's own turn was said by nobody."""
+    """Without turn marks; what follows the end of the model's own turn is dropped."""
     text = _TURN_START.sub("", text, count=1)
     place = 0
     for mark in _TURN_END.finditer(text):
@@ -214,7 +214,7 @@ def _up_to_the_turns_end(text: str) -> str:
     return text[place:]
 
 
-# Names in a reply that is a table: of Markdown, of HTML (its cells come as Markdown's), or comma-separated.
+# Names in a reply that is a table: Markdown, HTML (whose cells were converted to Markdown), or comma-separated.
 
 _NAMES = re.compile(
     r"^(?:(?:fine grained|class|common|english|product|predicted|best|final|top|bird|dog|car|plant|flower|possible)\s)*"
@@ -228,10 +228,10 @@ _RULE = re.compile(r"^[\s|:+=-]*-[\s|:+=-]*$")
 
 
 def table_names(text: str) -> list[str] | None:
-    """The cells of the column whose heading says that it holds names, or of the row that does.
+    """The cells of the column, or of the row, whose heading says that it holds names.
 
     Returns:
-        The names in their order; None where the text is no table, or none of names.
+        The names in order; None if the text is no table, or a table without names.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     for mark in ("|", ",", "\t"):

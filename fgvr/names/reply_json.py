@@ -1,4 +1,4 @@
-"""Names in a reply that is JSON, or nearly: anywhere in the text, cut off, with single quotes or trailing commas."""
+"""Names in a reply that is JSON or nearly so: anywhere in the text, cut off, with single quotes or trailing commas."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ _BEST_FIRST = (
         "plant",
     ),
 )
-"""Keys under which models give the name, without case and marks; those of an earlier line go first: beside a common
-name `species` is the Latin one."""
+"""Keys under which models give the name, in folded form; keys of an earlier line are preferred: next to a common name,
+`species` is the Latin one."""
 _RANK = {key: rank for rank, keys in enumerate(_BEST_FIRST) for key in keys}
 _ENDS = re.compile(r"(?:label|class|name|species|breed|answer|prediction|product)$")  # "predicted_class", "label_1"
 _OTHER_NAMES = re.compile(r"scientific|latin|binomial|genus|family|brand|make|file|image")
@@ -67,7 +67,7 @@ _VISIBLE_KEYS = {"visible", "isvisible", "present", "found"}
 
 
 def structured_names(text: str) -> list[str] | None:
-    """The names of a reply that is JSON, nearly JSON or a table; None where it is neither."""
+    """The names in a reply that is JSON, nearly JSON or a table; None if it is neither."""
     if re.search(r"[{]|\[\s*[\[\"'“{]|^[\[(]", text) or _ONE_FIELD.match(text):
         names = json_names(text)
         if names is not None:
@@ -76,10 +76,10 @@ def structured_names(text: str) -> list[str] | None:
 
 
 def json_names(text: str) -> list[str] | None:
-    """The names that a JSON value in the text holds, in its order, best key first.
+    """The names in the text's JSON, in order, from the best key.
 
     Returns:
-        None where there is no JSON; an empty list, or one with an empty text, where the JSON names nothing (null).
+        None if there is no JSON; an empty list, or one with an empty text, if the JSON names nothing (null).
     """
     if re.match(r"\(\s*[\"'].*\)\W*$", text, re.DOTALL):
         text = f"[{text.strip(' .')[1:-1]}]"
@@ -87,14 +87,14 @@ def json_names(text: str) -> list[str] | None:
         text = text.translate({ord("“"): '"', ord("”"): '"'})
     found = [names for value in _values(text) if (names := _names_in(value)) is not None]
     found = [names for names in found if names or text.lstrip()[:1] in "[{"]  # "- [ ] an item"
-    if found:  # an object a line is a list, too
+    if found:  # one object per line is also a list
         single = all(len(names) == 1 for names in found)
         return [names[0] for names in found] if single else found[0]
     return _from_fragments(text)
 
 
 def _values(text: str) -> Iterator[Any]:
-    """JSON objects and lists in the text, then what reads as Python's."""
+    """JSON objects and lists in the text, then Python literals."""
     decoder = json.JSONDecoder()
     starts = [start.start() for start in re.finditer(r"[\[{]", text)]
     end = 0
@@ -103,9 +103,9 @@ def _values(text: str) -> Iterator[Any]:
             continue
         try:
             value, end = decoder.raw_decode(text, start)
-        except ValueError:  # also for a number of thousands of digits
+        except ValueError:  # also raised for numbers with thousands of digits
             continue
-        except RecursionError:  # brackets without end; from the next one on there are hardly fewer
+        except RecursionError:  # endlessly nested brackets; starting at the next one would not help
             return
         yield value
     for start in starts[:1] if not end else []:
@@ -136,12 +136,12 @@ def _names_in(value: Any) -> list[str] | None:
 
 
 def _first(item: Any) -> Any:
-    """A name beside its number in a list of pairs: ["Tree Pipit", 0.6]."""
+    """The name in a pair of name and number: ["Tree Pipit", 0.6]."""
     return item[0] if isinstance(item, list | tuple) and item else item
 
 
 def _names_in_fields(value: dict[Any, Any]) -> list[str] | None:
-    """The names in an object without a field that is known to hold one."""
+    """The names in an object that has no known name field."""
     if numbered := [item for key, item in value.items() if re.search(r"\d$", str(key)) and isinstance(item, str)]:
         return numbered
     if _VISIBLE_KEYS & {_plain(key) for key, item in value.items() if item is False}:
@@ -156,14 +156,14 @@ def _names_in_fields(value: dict[Any, Any]) -> list[str] | None:
 
 
 def _is_how_sure(item: Any) -> bool:
-    """Whether a value says how sure the model is of the name that is its key: 0.7, "70%", {"confidence": 0.7}."""
+    """Whether a value is the model's confidence in the name that is its key: 0.7, "70%", {"confidence": 0.7}."""
     if isinstance(item, dict):
         return bool(item) and all(isinstance(inner, int | float) for inner in item.values())
     return isinstance(item, int | float) or (isinstance(item, str) and _PERCENT.match(item) is not None)
 
 
 def _rank_of(key: Any) -> int | None:
-    """How well a key names, 0 best; None for one that names nothing."""
+    """How reliably a key holds the name, 0 is best; None if it does not."""
     plain = _plain(key)
     if plain in _RANK:
         return _RANK[plain]
@@ -171,7 +171,7 @@ def _rank_of(key: Any) -> int | None:
 
 
 def _name_of(item: dict[Any, Any]) -> str | None:
-    """The value of the field that holds the name: a text, a list's first text, or "" for null."""
+    """The value of the name field: a text, the first text of a list, or "" for null."""
     ranks = {key: rank for key in item if (rank := _rank_of(key)) is not None and not re.search(r"\d$", str(key))}
     ranked = sorted(ranks, key=ranks.__getitem__)
     made = {_plain(key): str(value) for key, value in item.items() if isinstance(value, str | int)}
@@ -195,7 +195,7 @@ def _plain(key: Any) -> str:
 
 
 def _from_fragments(text: str) -> list[str] | None:
-    """Names in what was meant to be JSON: a field with its text, or the closed texts of a list that never closes."""
+    """Names in broken JSON: a name field with its text, or the complete texts of a list that is never closed."""
     fields = [
         (rank, place, field["text"] or field["bare"] or field["open"] or "")
         for place, field in enumerate(_KEY_AND_TEXT.finditer(text))
@@ -217,6 +217,6 @@ def _unescaped(text: str) -> str:
 
 
 def composed_name(make: str, model: str, year: str) -> str:
-    """A name that is given in parts: "Audi", "A4", "2012"; a part that another one holds comes once."""
+    """A name composed from parts: "Audi", "A4", "2012"; a part contained in another one is not repeated."""
     start = "" if model.casefold().startswith(make.casefold()) else f"{make} "
     return f"{start}{model}" + (f" {year}" if year and year not in model else "")

@@ -1,10 +1,10 @@
-"""Answers of whole sentences: cut into sentences, quoted words set off, statements about a photo told apart."""
+"""Answers of whole sentences: splitting them, marking quoted words, and recognising statements about a photo."""
 
 from __future__ import annotations
 
 import re
 
-# What statements about a photo look like: "The bird in the image appears to be a …", "I would label this as …".
+# Patterns of statements about a photo: "The bird in the image appears to be a …", "I would label this as …".
 #
 # Each pattern has the groups `prefix` (articles and hedges before the name) and `name` (the name and all that
 # follows).
@@ -50,7 +50,7 @@ SUBJECT = (
     r"these|the)\s+(?:[\w-]+\s+){1,2}?)"
 )
 _NAMED = rf"(?P<prefix>(?-i:(?:{HEDGE})*(?:{ARTICLE})?(?:{HEDGE})*(?:{ARTICLE})?))(?P<name>\S.*)"
-"""What a statement ends with: hedges and articles, in lower case only, then the name and all that follows."""
+"""How a statement ends: hedges and articles, in lower case only, then the name and all that follows."""
 STATEMENT = re.compile(
     rf"(?:^(?:(?:so|thus|then|hence|therefore|well|okay|ok|clearly|overall|again)\s+)?|[,–—):]\s*|(?-i:\b(?:that|so|"
     rf"therefore|and|think|believe|guess|say|sure|confident|certain|convinced|chance|possibility|likelihood|"
@@ -96,7 +96,7 @@ NAMED_FIRST = re.compile(  # "A House Sparrow is shown in the image.", "House Sp
 )
 
 
-# Text cut into sentences: abbreviations, initials and list numbers end none, nor do the marks inside product names.
+# Splitting text into sentences: abbreviations, initials, list numbers and marks inside product names end no sentence.
 
 _ABBREVIATIONS = frozenset(
     re.findall(
@@ -107,7 +107,7 @@ _ABBREVIATIONS = frozenset(
         "cv hort ",
     )
 )
-"""Words whose full stop ends no sentence, in this one place."""
+"""Words whose full stop does not end a sentence."""
 _STARTER = (
     r"(?:It|This|The|That|I|A|An|There|These|They|Its|He|She|We|You|In|As|If|Here|Let|What|Please|Would|However|"
     r"Based|Given|My|"
@@ -124,7 +124,7 @@ _INITIALS = re.compile(r"^(?:[A-Z]|[^\W\d_](?:\.[^\W_])+)$")  # "J.", "U.S.", "e
 
 
 def sentences(text: str) -> list[str]:
-    """The text cut at line breaks and at sentence ends that a capital letter follows."""
+    """The text split at line breaks, and at sentence ends that are followed by a capital letter."""
     found: list[str] = []
     start = 0
     for end in _SENTENCE_END.finditer(text):
@@ -141,7 +141,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _ends_here(word: str, following: str, *, first: bool) -> bool:
-    """Whether the full stop after `word` ends a sentence: not that of a number `first` in a list or an abbreviation."""
+    """Whether the full stop after `word` ends a sentence: not after a list number (`first`) or an abbreviation."""
     if not _SENTENCE_START.match(following):
         return False
     bare = word.rsplit(":", 1)[-1].lstrip("(*\"“'\ue000\ue002\ue0e0")
@@ -152,9 +152,9 @@ def _ends_here(word: str, following: str, *, first: bool) -> bool:
     return True
 
 
-# Quoted and marked words of a text, set off so that other rules neither cut them nor take their marks for a name's.
+# Quoted and marked words are protected, so that other rules neither split them nor take their marks for part of a name.
 #
-# "The label is **tiger lily**" bounds its name; `*NSYNC`, `Toys "R" Us` and `'47 Brand` have marks of their own.
+# "The label is **tiger lily**" delimits a name; `*NSYNC`, `Toys "R" Us` and `'47 Brand` contain marks.
 
 _QUOTES = (
     ('"', '"'),
@@ -182,9 +182,9 @@ _HEADING = re.compile(r"^\s*#{1,6}\s+", re.MULTILINE)
 
 
 def protected(text: str) -> str:
-    """Text in which quoted and marked words are set off by private code points, and their full stops end no sentence.
+    """Replaces marks around quoted and marked words by private code points; their full stops end no sentence.
 
-    `restored` takes them out again: quotes come back, bold and italic type does not.
+    `restored` undoes this: quotes come back, bold and italic type does not.
     """
     text = re.sub(r"[\ue000-\ue0ff]", "", text)
     text = _HEADING.sub("", _LINK.sub(r"\1", text))
@@ -201,14 +201,14 @@ def protected(text: str) -> str:
 
 
 def _set_off(inside: str, opening: int) -> str:
-    # The full stop that American rules put inside the quotes ends the sentence all the same.
+    # In American style, the full stop inside the quotes still ends the sentence.
     stop = "." if inside.endswith(".") and not inside.endswith("..") and len(inside) > 3 else ""
     inside = inside[:-1] if stop else inside
     return f"{chr(opening)}{inside.translate(_ENDERS)}{chr(opening + 1)}{stop}"
 
 
 def restored(text: str) -> str:
-    """Text as it was before `protected`, without bold and italic type."""
+    """The text before `protected`, without bold and italic type."""
     if not re.search(r"[\ue000-\ue0ff]", text):
         return text
     text = without_bold(text).translate(_ENDERS_BACK)
@@ -218,17 +218,17 @@ def restored(text: str) -> str:
 
 
 def without_bold(text: str) -> str:
-    """Protected text without bold and italic type; quotes stay set off."""
+    """Protected text without bold and italic type; quotes stay protected."""
     return text.translate({_BOLD: None, _BOLD + 1: None})
 
 
 def bold_words(text: str) -> list[str]:
-    """What protected text has in bold or italic type, or as code, in its order."""
+    """The words of protected text in bold or italic type or as code, in order."""
     return re.findall(f"{chr(_BOLD)}([^{chr(_BOLD + 1)}]*){chr(_BOLD + 1)}", text)
 
 
 def bold_places(text: str) -> dict[int, str]:
-    """Where in `without_bold(text)` bold words begin, and what they are."""
+    """Position in `without_bold(text)` → bold words that begin there."""
     places: dict[int, str] = {}
     taken = 0
     for found in re.finditer(f"{chr(_BOLD)}([^{chr(_BOLD + 1)}]*){chr(_BOLD + 1)}", text):
@@ -238,7 +238,7 @@ def bold_places(text: str) -> dict[int, str]:
 
 
 def quoted(text: str) -> tuple[str, str] | None:
-    """What a protected text that begins with a quotation quotes, and the rest; None where it does not."""
+    """The quotation at the beginning of a protected text, and the rest; None if there is none."""
     if not text or not _OPEN <= ord(text[0]) < _BOLD + 2 or ord(text[0]) % 2:
         return None
     end = text.find(chr(ord(text[0]) + 1))

@@ -1,4 +1,4 @@
-"""Spellings of names: what two have in common, what tells two apart, and the one form of a class's name."""
+"""Spellings of names: the key that spellings of a name share, scientific names, and the normal form of class names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What two spellings of one name have in common, and what tells two names apart: letters, numbers and signs.
+# What two spellings of one name have in common, and what distinguishes two names: letters, numbers and signs.
 
-_PLAIN = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+)*")  # most names; nothing but case and hyphens is to be folded there
+_PLAIN = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+)*")  # most names: only case and hyphens need folding
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff\u20e3]")
-_TRADEMARK = re.compile("[™℠®©]")  # before NFKD, which makes letters of them
+_TRADEMARK = re.compile("[™℠®©]")  # removed before NFKD, which would turn them into letters
 _SMALL_DIGIT = re.compile(r"(?<=\d)(?=[²³¹⁰-⁹₀-₉¼-¾⅐-⅞①-⑳])")
-_MEGA = re.compile(r"(?<=\d)(\s?)M(?=(?:W|V|A|J|N|Ω|Pa|Wh|VA)\b)")  # a milliwatt differs in case alone
-_ANGSTROM = re.compile(r"(?<=\d)(\s?)A\u030a(?!\w)")  # an ampere differs in the accent alone
-_PER = re.compile(r"(?<=\d)( ?[^\W\d_]{1,3})/(?=[^\W\d_]{1,3}\b)")  # m/s are not ms
+_MEGA = re.compile(r"(?<=\d)(\s?)M(?=(?:W|V|A|J|N|Ω|Pa|Wh|VA)\b)")  # a milliwatt differs only in case
+_ANGSTROM = re.compile(r"(?<=\d)(\s?)A\u030a(?!\w)")  # an ampere differs only in the accent
+_PER = re.compile(r"(?<=\d)( ?[^\W\d_]{1,3})/(?=[^\W\d_]{1,3}\b)")  # m/s is not ms
 _ONE_SIGN = str.maketrans(
     dict.fromkeys("‘’‛′ʹʻʼ`´", "'")
     | dict.fromkeys("“”„‟″«»", '"')
@@ -57,18 +57,18 @@ _SIGNS = re.compile(
 
 
 def spelling_key(name: str, *, accents: bool = False) -> str:
-    """What two spellings of a name have in common: no case, accents on Latin letters, punctuation or extra blanks.
+    """The key shared by spellings of a name: no case, accents on Latin letters, punctuation or extra blanks.
 
     "Black-footed  Albatross." and "black footed albatross" share a key, as do "Anna's" and "Annas". Numbers and signs
-    are no punctuation: "1.5 l" and "15 l", "1/2" and "12", "C", "C#" and "C++", "-5" and "5", '5"' and "5'" have
-    keys of their own. A number may be written in several ways: "10,000" is "10000", "1,5" is "1.5", "2 × 4" is "2x4".
+    are not punctuation: "1.5 l" and "15 l", "1/2" and "12", "C", "C#" and "C++", "-5" and "5", '5"' and "5'" have
+    different keys. A number may be written in several ways: "10,000" is "10000", "1,5" is "1.5", "2 × 4" is "2x4".
 
     Args:
-        name: in any script.
-        accents: whether "pâté" and "pate" are two names.
+        name: a name in any script.
+        accents: whether accents count, so that "pâté" and "pate" have different keys.
 
     Returns:
-        Words with a blank between; "" for a text without a letter or a digit.
+        Words separated by a blank; "" for a text without letters and digits.
     """
     if _PLAIN.fullmatch(name):
         return name.lower().replace("-", " ")
@@ -82,7 +82,7 @@ def spelling_key(name: str, *, accents: bool = False) -> str:
 
 
 def _folded(name: str, accents: bool) -> str:
-    """Without case, characters that nobody sees and, unless asked for, Latin accents; of signs for one thing one."""
+    """Without case, invisible characters and (unless `accents`) Latin accents; equivalent signs become one."""
     text = _INVISIBLE.sub("", _TRADEMARK.sub(" ", name.translate(_ONE_SIGN)))
     text = unicodedata.normalize("NFKD", _SMALL_DIGIT.sub(" ", text)).replace("⁄", "/")
     text = _ANGSTROM.sub(r"\1angstrom", _MEGA.sub(r"\1mega", text))
@@ -93,7 +93,7 @@ def _folded(name: str, accents: bool) -> str:
         if not unicodedata.combining(letter):
             letters.append(letter)
         elif letters and not _is_latin(letters[-1]):
-            letters.append(letter)  # in other scripts a mark is a letter's identity (й, が, hi vowels)
+            letters.append(letter)  # in other scripts marks distinguish letters (й, が, Hindi vowels)
     return unicodedata.normalize("NFC", "".join(letters))
 
 
@@ -102,7 +102,7 @@ def _is_latin(letter: str) -> bool:
 
 
 def _sign(found: re.Match[str]) -> str:
-    """What is left of a sign: itself beside the word that it belongs to, or a blank."""
+    """What a sign becomes: itself next to the word that it belongs to, else a blank."""
     match found.lastgroup:
         case "before" | "and" | "also":
             return found[0].strip()
@@ -110,11 +110,11 @@ def _sign(found: re.Match[str]) -> str:
             return found["ratio"]
         case "after":
             return found[0].strip() + " "
-    # Marks of other scripts are part of words, which \w does not know.
+    # Combining marks of other scripts are part of words, but \w does not match them.
     return found[0] if unicodedata.category(found[0]).startswith("M") else " "
 
 
-# The scientific name that an answer gives beside a common one: its own word that two names mean one species.
+# Scientific names given next to a common name: the answer's own evidence that two names mean one species.
 
 _MARKS = re.compile(r"\*{1,3}|_{2}|`|[\"“”]")
 _BINOMIAL = r"(?P<latin>[A-Z][a-z]+ (?:[x×] )?[a-z]{3,})\b"
@@ -128,14 +128,14 @@ _BEFORE = re.compile(
     rf"called)(?:\s+as)?\s+(?:an?\s+|the\s+)?$"
 )
 _REACH = 100
-"""Characters around a name in which its scientific name stands."""
+"""How many characters around a name are searched for its scientific name."""
 
 
 def scientific_name(answer: str, name: str) -> str:
-    """The genus and species that the answer gives right after or before `name`; "" where it gives none.
+    """The genus and species that the answer gives right after or before `name`; "" if there is none.
 
     "Lotus flower, scientifically known as *Nelumbo nucifera*" and "**Indigo Bunting** (*Passerina cyanea*)" have it
-    behind, "Convolvulus sabatius, commonly known as dwarf morning glory" before. A genus alone is no species' name.
+    after the name, "Convolvulus sabatius, commonly known as dwarf morning glory" before. A genus alone is not enough.
     """
     text = _MARKS.sub("", answer)
     for place in re.finditer(re.escape(name), text, re.IGNORECASE):
@@ -146,34 +146,34 @@ def scientific_name(answer: str, name: str) -> str:
     return ""
 
 
-# The one form of a class's name: names that people cannot tell apart are one class, whatever file they come from.
+# The normal form of class names: names that people cannot distinguish are one class, whatever file they come from.
 
 LONG_NAME: Final = 120
-"""Characters of a name beyond which it is rather a text, or the rest of a file behind a quote that is not closed."""
+"""A name with more characters is probably a text, or the rest of a file after a quote that is never closed."""
 
-# Byte-order marks, soft hyphens, marks of direction, widthless blanks: nobody sees them. Joiners are letters of
-# Persian, of Indian scripts and of emoji, and go at the ends only.
+# Invisible: byte-order marks, soft hyphens, direction marks, zero-width blanks. Joiners are part of words in Persian,
+# Indian scripts and emoji, and are removed at the ends only.
 _NAME_MARKS = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
     r"\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe]"
 )
-_MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in their one form
+_MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in normal form already
 _JOINERS = "\u200c\u200d "
 _EMPTY_LETTERS = str.maketrans({"\u2800": " ", "\u3164": " ", "\uffa0": " "})  # an empty Braille cell, Hangul fillers
 
 
 @lru_cache(maxsize=2**16)
 def one_form(name: str) -> str:
-    r"""A name in NFC, without marks that cannot be seen, outer blanks and runs of blanks; each run is one blank.
+    r"""A name in NFC, without invisible marks and outer blanks; each run of blanks becomes one blank.
 
-    "\ufeffHouse\u00a0 Sparrow\r\n" → "House Sparrow". Case and punctuation stay: they may tell products apart.
+    "\ufeffHouse\u00a0 Sparrow\r\n" → "House Sparrow". Case and punctuation stay: they may distinguish products.
     """
     seen = unicodedata.normalize("NFC", _NAME_MARKS.sub("", name.translate(_EMPTY_LETTERS)))
     return " ".join(seen.split()).strip(_JOINERS)
 
 
 def one_form_each(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of names in their one form, null where nothing is left; each distinct name is looked at once a chunk."""
+    """A column of names in normal form, null for empty ones; processes each distinct name once per chunk."""
     if not pc.any(pc.match_substring_regex(names, _MAY_CHANGE)).as_py():
         return pc.if_else(pc.equal(names, ""), pa.scalar(None, names.type), names)
     encoded = names.combine_chunks().dictionary_encode()
@@ -184,13 +184,13 @@ def one_form_each(names: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def odd_names(names: pa.ChunkedArray) -> list[str]:
-    """The names of a column that are odd, each once."""
+    """The odd names of a column, without duplicates."""
     may_be = pc.or_(pc.match_substring_regex(names, r"[\r\n]"), pc.greater(pc.utf8_length(names), LONG_NAME))
     return [name for name in pc.unique(names.filter(may_be)).to_pylist() if is_odd(name)]
 
 
 def is_odd(name: str) -> bool:
-    """Whether a name as it was written goes over lines or is longer than names are."""
+    """Whether a name, as written, spans lines or is longer than names usually are."""
     written = name.strip()
     return len(written) > LONG_NAME or "\n" in written or "\r" in written
 

@@ -1,8 +1,8 @@
-"""Answers that are held to a JSON schema: what is asked, what the schema is, and how a reply is read.
+"""Answers constrained to a JSON schema: the instruction, the schema, and the parsing of replies.
 
-The schema keeps to what servers agree on (closed objects, all of whose fields are required, arrays, strings and whole
-numbers), so that one does for vLLM, llama.cpp, SGLang and the proprietary ones. A reply is read strictly: what is not
-of the schema is no answer, and nothing is guessed from it.
+The schema uses only what servers agree on (closed objects whose fields are all required, arrays, strings and whole
+numbers), so that it works with vLLM, llama.cpp, SGLang and proprietary servers. Replies are parsed strictly: what does
+not match the schema is no answer, and nothing is guessed from it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from fgvr.names.reply import unwrap
 from fgvr.schemas import Failure, Reason
 
 NOT_VISIBLE = "not visible"
-"""What stands in the place of a name where the image shows nothing that can be named."""
+"""Used in place of a name if the image shows nothing that can be named."""
 MOST_CHARACTERS = 200
-"""Of a reply that is quoted in a failure."""
+"""Most characters of a reply quoted in a failure."""
 
 
 @dataclass(frozen=True)
 class StructuredNames:
-    """The names of a reply in its order, each with its share of the answer's vote (sum 1)."""
+    """The names of a reply in order, each with its share of the answer's vote (sum 1)."""
 
     names: tuple[str, ...]
     shares: tuple[Fraction, ...]
 
 
 def answer_schema(listed: int) -> dict[str, Any]:
-    """The JSON schema of an answer with one name, or with up to `listed` of them and their confidences."""
+    """The JSON schema of an answer with one name, or with up to `listed` names and their confidences."""
     name: dict[str, Any] = {"type": "string"}
     if listed == 1:
         return _closed({"name": name})
@@ -43,9 +43,9 @@ def answer_schema(listed: int) -> dict[str, Any]:
 
 
 def answer_pattern(listed: int) -> str:
-    """The same as a regular expression, with the blanks of common JSON and no others.
+    """The same as a regular expression, with the whitespace of usual JSON only.
 
-    For an engine in this process: where any blanks are allowed, small models write them without end.
+    For an engine in this process: if any whitespace is allowed, small models write it without end.
     """
     name = r'"name": "(?:[^"\\\x00-\x20]|\\["\\])(?:[^"\\\x00-\x1f]|\\["\\])*"'
     if listed == 1:
@@ -55,7 +55,7 @@ def answer_pattern(listed: int) -> str:
 
 
 def instruction(listed: int) -> str:
-    """What is said behind the prompt, so that a model knows the form that its answer is held to."""
+    """Text appended to the prompt, so that the model knows the form of the answer."""
     if listed == 1:
         form = '{"name": "..."}'
         return f'Answer in JSON: {form}, with "{NOT_VISIBLE}" as the name if the image does not show any.'
@@ -67,7 +67,7 @@ def instruction(listed: int) -> str:
 
 
 def extra_tokens(listed: int) -> int:
-    """Tokens of a reply beside its names, at most: one a character, as tokenizers of bytes have them, with indents."""
+    """Most tokens of a reply besides its names: one per character (as with byte tokenizers), with indentation."""
     if listed == 1:
         return len('{\n  "name": ""\n}')
     one = '    {\n      "name": "",\n      "confidence": 100\n    },\n'
@@ -75,23 +75,23 @@ def extra_tokens(listed: int) -> int:
 
 
 def read_structured(text: str, listed: int, *, cut: bool = False) -> StructuredNames | Failure:
-    """The names of a reply that was held to `answer_schema(listed)`.
+    """The names in a reply that was constrained to `answer_schema(listed)`.
 
-    Confidences are the model's own claims. They become shares by their sum, whatever their unit (70, 0.7 or "70%");
-    where one of them is missing or no number above or equal 0, or all are 0, all names share alike. A name with
-    confidence 0 is none.
+    Confidences are the model's own claims. They are normalised by their sum, whatever their unit (70, 0.7 or "70%");
+    if one is missing or not a number ≥ 0, or all are 0, all names have equal shares. A name with confidence 0 is
+    dropped.
 
     Args:
         text: the reply.
-        listed: names that were asked for; more are left out.
-        cut: whether the limit of tokens ended the reply.
+        listed: number of requested names; further ones are dropped.
+        cut: whether the token limit ended the reply.
 
     Returns:
-        At least one name; or a Failure: NOTHING_THERE where the image shows none, EMPTY_ANSWER for what is not of the
-        schema, with a detail that begins with "cut off: " where the reply was cut off.
+        At least one name; or a Failure: NOTHING_THERE if the image shows none, EMPTY_ANSWER if it does not match the
+        schema, with a detail that begins with "cut off: " if the reply was cut off.
     """
     try:
-        # Thoughts and code fences: of servers that hold a model to JSON by its prompt alone.
+        # Thoughts and code fences come from servers that ask for JSON in the prompt only.
         found = json.loads(unwrap(text).text)
     except (ValueError, RecursionError):
         return _unread(text, "no JSON", cut=cut)
@@ -114,7 +114,7 @@ def read_structured(text: str, listed: int, *, cut: bool = False) -> StructuredN
 
 
 def is_structured(text: str, listed: int, *, cut: bool) -> bool:
-    """Whether a reply comes from a model that is held to the form; of one that was cut off, whether it may."""
+    """Whether a reply comes from a model constrained to the form; for a cut-off reply, whether it may."""
     if cut:
         return unwrap(text).text.startswith("{")
     read = read_structured(text, listed)
@@ -131,7 +131,7 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _claims(found: Any, listed: int) -> list[tuple[str | None, Fraction | None]] | None:
-    """(name, confidence) pairs of a reply of the schema; None where it is of another form."""
+    """(name, confidence) pairs of a reply that matches the schema; None if it does not."""
     if not isinstance(found, dict):
         return None
     items = [found] if listed == 1 else found.get("names")
@@ -147,7 +147,7 @@ def _says_none(name: str) -> bool:
 
 
 def _confidence(value: Any) -> Fraction | None:
-    """A claim as a number of one unit, percent written out ("70%") as its hundredth; None for what is none."""
+    """A confidence as a number; "70%" becomes a hundredth of 70; None for anything else."""
     scale = 1
     if isinstance(value, str):
         value, percent, rest = value.strip().partition("%")

@@ -1,4 +1,4 @@
-"""Nearest neighbours of vectors by cosine similarity: how to search (`plan`), exact, or through an inverted file."""
+"""Nearest neighbours of vectors by cosine similarity: search plan, exact search, and search by inverted file."""
 
 from fgvr.arrays import Floats, Ids
 from fgvr.neighbours.found import Neighbours, Vectors

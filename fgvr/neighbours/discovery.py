@@ -1,9 +1,9 @@
-"""Vectors and nearest labelled images of the discovery images, each photo once.
+"""Vectors and nearest labelled neighbours of the discovery images, in which each photo counts once.
 
 Images with identical vectors are one photo: it counts once in a neighbourhood, with the label of its first labelled
-copy, and an image's own copies are not its neighbours. A photo that was uploaded ten times would else fill the
-neighbourhoods around it with one opinion of the MLLM as if ten had agreed. Copies that were scaled or compressed anew
-have other vectors; they count as photos of their own, except where they were found to be one
+copy, and an image's own copies are not its neighbours. Otherwise a photo uploaded ten times would fill the
+neighbourhoods around it with one opinion of the MLLM, as if ten had agreed. Rescaled or recompressed copies have
+other vectors; they count as separate photos unless they were recognised as near-duplicates
 (`fgvr.neighbours.duplicates`).
 """
 
@@ -26,19 +26,19 @@ from fgvr.tables import Table
 from fgvr.tables import vectors as vectors_of
 
 Flags = npt.NDArray[np.bool_]
-Digests = npt.NDArray[Any]  # 16 bytes a photo
+Digests = npt.NDArray[Any]  # 16 bytes per photo
 
 DIGEST = "V16"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Who is searched for among whom, by row numbers of the discovery set.
+    """Queries and database of the search, as row numbers of the discovery set.
 
     Attributes:
         queries: images with a vector, int64 [n], ascending.
-        members: the first labelled copy of each photo, int64 [m], ascending: the database.
-        own: of each query the place in `members` of its own photo, or −1; int64 [n].
+        members: the database: the first labelled copy of each photo, int64 [m], ascending.
+        own: for each query, the position of its own photo in `members`, or −1; int64 [n].
         labelled: bool [n], whether a query has a label of its own.
     """
 
@@ -48,18 +48,18 @@ class Layout:
     labelled: Flags
 
     def spread(self, images: int, found: Neighbours) -> Neighbours:
-        """What was `found` for the queries in the database, as rows of all `images`."""
+        """Search results for the queries in the database, converted to rows of all `images`."""
         k = found.ids.shape[1]
         ids, scores = np.full((images, k), NONE, np.int64), np.full((images, k), -np.inf, np.float32)
         if len(self.members):
             ids[self.queries] = np.where(found.ids == NONE, NONE, self.members[found.ids])
-        ids[self.queries[self.labelled], 0] = self.queries[self.labelled]  # itself, in place of the first of its copies
+        ids[self.queries[self.labelled], 0] = self.queries[self.labelled]  # itself, in place of its first copy
         scores[self.queries] = found.scores
         return Neighbours(ids, scores, found.method, found.recall, found.facts)
 
 
 def layout(digests: Digests, embedded: Flags, labelled: Flags) -> Layout:
-    """Who is searched for among whom.
+    """Who is searched for, and among whom.
 
     Args:
         digests: equal for equal vectors, V16 [N].
@@ -77,19 +77,19 @@ def layout(digests: Digests, embedded: Flags, labelled: Flags) -> Layout:
 
 
 def digests_of(vectors: Vectors) -> Digests:
-    """16 bytes for each vector [n, d], which equal ones share and, as good as certainly, no others do."""
+    """A 16-byte digest per vector [n, d]: equal for equal vectors, and practically always different otherwise."""
     rows = np.ascontiguousarray(vectors)
     return np.frombuffer(b"".join(blake2b(row, digest_size=16).digest() for row in rows), DIGEST)
 
 
 def discovery_vectors(embeddings: Table, ids: Ids) -> tuple[npt.NDArray[np.float16], Flags]:
-    """As `read_vectors`; a vector that is not finite is none, so such an image is nobody's neighbour."""
+    """As `read_vectors`, but a vector that is not finite counts as missing: such an image is nobody's neighbour."""
     vectors, embedded = read_vectors(embeddings, ids)
     return vectors, embedded & np.isfinite(vectors).all(axis=1)
 
 
 def vector_blocks(embeddings: Table, ids: Ids) -> Iterator[tuple[Ids, npt.NDArray[np.float16]]]:
-    """The same one part after the other: which of `ids` (int64, ascending) have a vector, and these."""
+    """The same, part by part: which of `ids` (int64, ascending) have a vector, and those vectors."""
     for rows in embeddings.batches_of(ids, ["image_id", "vector"]):
         good = rows.filter(rows["vector"].is_valid())
         vectors = vectors_of(good["vector"])
@@ -98,7 +98,7 @@ def vector_blocks(embeddings: Table, ids: Ids) -> Iterator[tuple[Ids, npt.NDArra
 
 
 def streamed_layout(embeddings: Table, ids: Ids, labelled: Flags, photos: Ids | None = None) -> Layout:
-    """`layout` of the discovery images `ids` (int64, ascending) without holding their vectors.
+    """`layout` of the discovery images `ids` (int64, ascending) without holding their vectors in memory.
 
     Args:
         embeddings: the vectors.
@@ -123,7 +123,7 @@ def labelled_neighbours(
     wanted: Wanted | None = None,
     how: Plan | None = None,
 ) -> Neighbours:
-    """The k nearest labelled images of each, as row numbers of the discovery set; itself first if it has a label.
+    """The k nearest labelled images of each image, as row numbers of the discovery set; itself first if it is labelled.
 
     Args:
         vectors: L2-normalised, [N, d]; rows of images that are not `embedded` are ignored.
@@ -131,12 +131,12 @@ def labelled_neighbours(
         labelled: bool [N], has a label.
         k: at least 1.
         photos: as in `streamed_layout`.
-        wanted: what the search must reach and may cost.
-        how: the plan, where there is one. One for another device is done on the CPU: this is the process that asks,
-            whose machine may have no GPU, or one that Ray gave to somebody else.
+        wanted: what the search must achieve and may cost.
+        how: the plan, if there is one. A plan for another device runs on the CPU: this process may have no GPU, or one
+            that Ray gave to another process.
 
     Returns:
-        ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector and in places for
+        ids int64 [N, k] and scores float32 [N, k]: `NONE` and −inf for images without a vector, and in positions for
         which there are too few labelled photos.
     """
     digests = digests_of(vectors)
@@ -151,14 +151,14 @@ def labelled_neighbours(
 
 
 def from_rows(found_ids: Ids, scores: Floats, who: Layout, ids: Ids, facts: dict[str, Any]) -> Neighbours:
-    """What a search in tasks found for the queries, given by image id, as `labelled_neighbours` gives it.
+    """Results of a search in tasks, given by image id, in the form of `labelled_neighbours`.
 
     Args:
-        found_ids: image ids, int64 [n, k]; −1 in unused places.
+        found_ids: image ids, int64 [n, k]; −1 in unused positions.
         scores: float32 [n, k].
         who: the n queries and the database.
-        ids: of all N discovery images, int64, ascending.
-        facts: of the search.
+        ids: ids of all N discovery images, int64, ascending.
+        facts: facts about the search.
     """
     known = found_ids != NONE
     places = np.where(known, np.searchsorted(ids[who.members], np.where(known, found_ids, 0)), NONE)

@@ -1,4 +1,4 @@
-"""Groups of near-duplicates: the same photo scaled, compressed or cut anew, of which a model is asked about one."""
+"""Groups of near-duplicates (rescaled, recompressed or cropped copies), of which the MLLM is asked about one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fgvr.neighbours.found import NOBODY
 # of Hartigan, Clustering Algorithms, 1975, chapter 3, on the graph of nearest neighbours.)
 
 RULES = 1
-"""Raised when the same vectors come to be other groups."""
+"""Increase it when the same vectors would give other groups."""
 NEIGHBOURS = 16
-"""Nearest images that are looked at. Of a larger group some images may find no way to its first one; they are asked
-about themselves, which costs money and no correctness."""
+"""How many nearest images are considered. In a larger group, some images may not reach its first one; they are labelled
+separately, which costs money but no correctness."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Who shares whose answer.
+    """Which images share an answer.
 
     Attributes:
-        first: the row of each image's group's first one, its own where it is that; int64 [N].
-        similarity: to that one; float32 [N], 1 for itself.
+        first: row of the first image in each image's group (itself if it is the first); int64 [N].
+        similarity: cosine similarity to that first image; float32 [N], 1 for itself.
     """
 
     first: Ids
@@ -41,15 +41,15 @@ def group(ids: Ids, scores: Floats, similarity: float) -> Groups:
     """Group images by their nearest neighbours.
 
     Args:
-        ids: rows of the nearest images of each, in any order, itself among them or not; int64 [N, k], `NOBODY` where
-            there is none.
+        ids: rows of the nearest images of each image, in any order, with or without itself; int64 [N, k], `NOBODY` if
+            missing.
         scores: cosine similarities, float32 [N, k].
-        similarity: cosine from which two images are one photo.
+        similarity: cosine from which two images count as one photo.
     """
     near = (ids != NOBODY) & (scores >= similarity) & (ids != np.arange(len(ids))[:, None])
     one, place = np.nonzero(near)
     other, score = ids[one, place], scores[one, place]
-    # Who is among the nearest of whom is not mutual; to be one photo is.
+    # Being among the nearest is not mutual; being one photo is.
     left, right = np.concatenate([one, other]), np.concatenate([other, one])
     later = left < right
     left, right, values = left[later], right[later], np.concatenate([score, score])[later]
@@ -66,13 +66,13 @@ def group(ids: Ids, scores: Floats, similarity: float) -> Groups:
     return Groups(first, found)
 
 
-# Answers about one image of a group, given to the others.
+# Copying the answers about one image of a group to the others.
 
 
 def shared_rows(given: pa.Table, ids: Ids) -> pa.Table:
-    """Rows of the answers schema for the images `ids`, where row i of `given` is the answer that image `ids[i]` gets.
+    """Rows of the answers schema for the images `ids`; row i of `given` is the answer that image `ids[i]` gets.
 
-    A shared answer cost nothing: its tokens are 0. A shared failure names the image that failed.
+    A shared answer cost nothing: its token counts are 0. A shared failure names the image that failed.
 
     Args:
         given: rows of the answers schema, in the order of `ids`.

@@ -1,12 +1,12 @@
-"""Exact search: a low-precision product proposes, single-precision similarities decide, and a bound proves it.
+"""Exact search: a low-precision product proposes, fp32 similarities decide, and an error bound proves the result.
 
-First the m best rows of each query by a product in bf16 (CPU) or fp16 (CUDA) are found (`tiles`), and their fp32
-similarities computed (`pairs`). Rounding moved no score by more than ε, so where the k-th similarity lies more than ε
-above the best score among all other rows, the k nearest are proven. For the other queries the database passes by once
-more, and every row whose score reaches the k-th similarity − ε is compared: one by one where they are few, by a product
-in double precision where they are many of a tile, as among near-duplicates. So the result is that of brute force, ties
-in the order of row numbers, whatever the product's precision; only the time depends on the data, and within bounds.
-Queries stay, the database passes by in blocks: neither has to fit into the device's memory.
+First, a product in bf16 (CPU) or fp16 (CUDA) finds the m best rows of each query (`tiles`), whose fp32 similarities are
+then computed (`pairs`). Rounding changes no score by more than ε; so if the k-th similarity is more than ε above the
+best score of all other rows, the k nearest are proven. For the other queries the database is streamed a second time,
+and every row whose score reaches the k-th similarity − ε is compared: one by one if there are few, by a product in
+double precision if they are a large share of a tile, as among near-duplicates. So the result equals that of brute
+force, with ties in row order, whatever the product's precision; only the time depends on the data, and it is bounded.
+Queries stay on the device while the database is streamed in blocks: neither has to fit into the device's memory.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from fgvr.neighbours.tiles import (
     row_scores,
 )
 
-# Of a result's rounding to the type, relative.
+# Relative rounding error of a result in this type.
 UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 0.0}
 LEAST_CANDIDATES = 32
-MANY = 1 / 32  # of a tile's rows: so many cost more one by one than all of them by a product
+MANY = 1 / 32  # share of a tile's rows from which one product is faster than row by row
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Product:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The type itself."""
+        """The torch dtype."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
     @property
     def blocks(self) -> Tiling:
-        """The sizes given, or the device's."""
+        """The given tile sizes, or the device's default."""
         return self.tiling or TILINGS[torch.device(self.device).type]
 
 
@@ -71,7 +71,7 @@ FP32 = Product()
 
 @dataclass(frozen=True)
 class ExactResult:
-    """Ids int64 and scores float32 [N, k], and the share of queries whose result needed the second pass."""
+    """Ids int64 and scores float32 [N, k], and the share of queries that needed the second pass."""
 
     ids: Ids
     scores: Floats
@@ -79,13 +79,13 @@ class ExactResult:
 
 
 def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> ExactResult:
-    """The k nearest database rows of each query, by similarity and then by row number.
+    """The k nearest database rows of each query, ordered by similarity and then by row number.
 
     Args:
         queries: L2-normalised, [N, d].
         database: L2-normalised, [M, d].
         k: at most M.
-        product: how to compute.
+        product: how to compute scores.
     """
     ids, scores = nobody(len(queries), k)
     unproven = 0
@@ -101,10 +101,10 @@ def exact(queries: Vectors, database: Vectors, k: int, product: Product) -> Exac
 
 
 class _Workers:
-    """Threads that each take one block of queries after the other, with a buffer of scores of their own.
+    """Threads that each process one block of queries after another, each with its own buffer of scores.
 
-    On a CPU as many as torch may use, with one of torch's threads each: then none waits for the others after each of
-    the many short steps, which costs more than the steps where cores are shared. A GPU is fed by one.
+    On a CPU there are as many as torch may use, with one torch thread each: then none waits for the others after each
+    of the many short steps, which would cost more than the steps if cores are shared. A GPU is fed by one thread.
     """
 
     def __init__(self, product: Product, database: int) -> None:
@@ -123,7 +123,7 @@ class _Workers:
         torch.set_num_threads(self.count if self.device.type == "cpu" else torch.get_num_threads())
 
     def each_block(self, queries: int, work: Callable[[slice, TileProduct], None]) -> None:
-        """Call `work` for each block of so many queries, with a buffer that is its own meanwhile."""
+        """Call `work` for each block of queries, with a buffer that no other call uses meanwhile."""
 
         def one(at: int) -> None:
             tiles = self.free.get()
@@ -139,7 +139,7 @@ class _Workers:
 
 
 class _Slab:
-    """Queries that stay while the database passes by; `ids` and `scores` are the k best of each so far."""
+    """Queries that stay on the device while the database is streamed; `ids` and `scores` hold the k best so far."""
 
     def __init__(self, queries: Vectors, database: Tensor, k: int, workers: _Workers) -> None:
         self.k, self.workers, self.device = k, workers, workers.device
@@ -151,10 +151,10 @@ class _Slab:
         self.ids = torch.empty((len(queries), k), dtype=torch.int64, device=self.device)
         self.scores = torch.empty((len(queries), k), dtype=torch.float32, device=self.device)
         self.least_of_others = torch.empty(len(queries), device=self.device)
-        self.longest = self.furthest = 0.0  # norms of database vectors and of what rounding took from them
+        self.longest = self.furthest = 0.0  # largest norms of database vectors and of their rounding errors
 
     def propose(self) -> None:
-        """The k best of the m best rows by rounded scores."""
+        """The k best of the m best rows by low-precision score."""
         found: dict[int, Candidates] = {}
         for first_row, block, rounded in self._blocks():
             self.longest = max(self.longest, float(torch.linalg.vector_norm(block, dim=1).max()))
@@ -168,23 +168,23 @@ class _Slab:
     def _collect(
         self, found: dict[int, Candidates], block: Tensor, first_row: int, here: slice, tiles: TileProduct
     ) -> None:
-        """Add the best rows of a block of the database to what some queries have `found`."""
+        """Add the best rows of a database block to the candidates `found` so far."""
         new = tiles.candidates(self.rounded[here], block, self.m, first_row)
         found[here.start] = found[here.start].best_of(new) if here.start in found else new
 
     def _compare(self, found: dict[int, Candidates], here: slice, _: TileProduct) -> None:
-        """Choose the k best of some queries' candidates in fp32."""
+        """Choose the k best of each query's candidates in fp32."""
         candidates = found[here.start]
         exact_scores = row_scores(self.queries[here], self.database, candidates.rows)
         self.ids[here], self.scores[here] = in_order(candidates.rows, exact_scores, self.k)
         cutoff = candidates.cutoff(self.dtype)
         least = torch.where(cutoff > 0, cutoff, torch.inf)
         if self.m == len(self.database):
-            least.masked_fill_((candidates.rows != NOBODY).all(dim=1), -torch.inf)  # there are no others
+            least.masked_fill_((candidates.rows != NOBODY).all(dim=1), -torch.inf)  # no other rows exist
         self.least_of_others[here] = least
 
     def complete(self) -> int:
-        """Mend the queries whose k best are not proven; returns their number."""
+        """Recompute the queries whose k best are not proven; returns their number."""
         reach = self.scores[:, -1]
         unproven = (reach <= self.least_of_others + self._error(self.least_of_others)).nonzero().ravel()
         if not len(unproven):
@@ -197,9 +197,9 @@ class _Slab:
         return len(unproven)
 
     def _error(self, score: Tensor, some: Tensor | None = None) -> Tensor:
-        """A bound on |rounded score − similarity| near `score`, float32 [n], for all queries or `some` of them.
+        """A bound on |low-precision score − similarity| near `score`, float32 [n], for all queries or `some` of them.
 
-        |q·d − q'·d'| ≤ |q − q'| |d| + |q'| |d − d'| by Cauchy and Schwarz, and what rounding the sums themselves takes.
+        |q·d − q'·d'| ≤ |q − q'| |d| + |q'| |d − d'| by Cauchy–Schwarz, plus the rounding error of the sums themselves.
         """
         queries, rounded = self.queries, self.rounded
         if some is not None:
@@ -212,7 +212,7 @@ class _Slab:
         return bound
 
     def _blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """The first row of each block of the database, its vectors in fp32 and rounded."""
+        """The first row of each database block, with its vectors in fp32 and in low precision."""
         step = self.workers.product.blocks.block
         for at in range(0, len(self.database), step):
             block = self.database[at : at + step].to(self.device).float()
@@ -220,21 +220,21 @@ class _Slab:
 
 
 class _SecondPass:
-    """Queries whose k nearest are looked for among all rows that may be some of them, as the database passes by."""
+    """Queries whose k nearest are searched among all rows that can be among them, while the database is streamed."""
 
     def __init__(self, queries: Tensor, rounded: Tensor, at_least: Tensor, database: Tensor, k: int) -> None:
-        """Rows with a rounded score below `at_least` [n] are none of the k nearest of the n queries [n, d]."""
+        """Rows with a low-precision score below `at_least` [n] are not among the k nearest of the n queries [n, d]."""
         self.queries, self.rounded, self.database, self.k = queries, rounded, database, k
-        self.at_least = at_least.to(rounded.dtype)  # rounded up it parts the scores, which are rounded, in the same way
+        self.at_least = at_least.to(rounded.dtype)  # rounding the limit separates the rounded scores in the same way
         self.ids, self.scores = (torch.from_numpy(array).to(queries.device) for array in nobody(len(queries), k))
 
     def search(self, block: Tensor, rounded: Tensor, first_row: int, here: slice, tiles: TileProduct) -> None:
-        """Compare some queries with a block of the database, given in fp32 and rounded."""
+        """Compare some queries with a database block, given in fp32 and in low precision."""
         for number in range(-(-len(block) // tiles.columns)):
             first = number * tiles.columns
             rows = block[first : first + tiles.columns]
             near = tiles.tile(number, self.rounded[here], rounded)[:, : len(rows)] >= self.at_least[here, None]
-            counts = near.view(torch.uint8).sum(dim=1, dtype=torch.int32)  # of bytes: in half the time
+            counts = near.view(torch.uint8).sum(dim=1, dtype=torch.int32)  # summing bytes takes half the time
             many = counts > MANY * len(rows)
             if many.any():
                 self._by_product(many.nonzero().ravel() + here.start, rows, first_row + first, tiles)
@@ -242,7 +242,7 @@ class _SecondPass:
                 self._one_by_one(here, near & ~many[:, None], first_row + first)
 
     def _one_by_one(self, here: slice, near: Tensor, first_row: int) -> None:
-        """Compare some queries with those rows of a tile that are `near`, bool [n, rows]."""
+        """Compare some queries with the rows of a tile marked in `near`, bool [n, rows]."""
         who, rows = near.nonzero(as_tuple=True)
         rows += first_row
         found = pair_scores(self.queries[here], self.database, who, rows)
@@ -251,7 +251,7 @@ class _SecondPass:
     def _by_product(self, who: Tensor, rows: Tensor, first_row: int, tiles: TileProduct) -> None:
         """Compare the queries `who` with all `rows` [m, d] of a tile."""
         scores = tiles.all_scores.of(self.queries[who], rows)
-        # Equal to the k-th is not enough: rows come in their order, and the first of equal ones counts.
+        # Similarity equal to the k-th is not enough: rows come in order, and the first of equal ones wins.
         better = scores.amax(dim=1) > self.scores[who, -1]
         if not better.all():
             who, scores = who[better], scores[better]
@@ -263,10 +263,10 @@ class _SecondPass:
 
 @contextmanager
 def _sums_in_fp32(device: str) -> Iterator[None]:
-    """Products of single precision in single precision, whatever this process has set; the bound does not hold else.
+    """Compute fp32 products in fp32, whatever this process has set: otherwise the error bound does not hold.
 
-    CuBLAS may add parts of an fp16 product in fp16, too. `fp32_precision` and not `allow_tf32`, which raises once
-    anybody has used the other.
+    cuBLAS may also accumulate parts of an fp16 product in fp16. Uses `fp32_precision`, since `allow_tf32` raises if the
+    process has used the other setting before.
     """
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     wanted: dict[str, str | bool] = {"fp32_precision": "ieee"}
@@ -284,14 +284,14 @@ def _sums_in_fp32(device: str) -> Iterator[None]:
 
 
 def _placed(database: Tensor, device: torch.device) -> Tensor:
-    """The database on a GPU that has room for it and for what is computed from it; else where it is, to pass by."""
+    """The database on a GPU with room for it and for what is computed from it; else left in place, to be streamed."""
     if device.type != "cuda" or database.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return database
     return database.to(device)
 
 
 def tensor(vectors: Vectors | Ids) -> Tensor:
-    """A view of an array, read-only ones (memory-mapped files) included, which nothing here writes to."""
+    """A view of an array, including read-only ones (memory-mapped files), which are never written to here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(vectors)
@@ -299,7 +299,7 @@ def tensor(vectors: Vectors | Ids) -> Tensor:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Torch on so many threads, and on as many as before afterwards."""
+    """Run torch on `count` threads, and restore the previous number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, count))
     try:
@@ -309,7 +309,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def first_not_finite(vectors: Vectors) -> tuple[int, int] | None:
-    """How many vectors hold a NaN or an infinity, and the first such row; None where all are finite."""
+    """How many vectors contain a NaN or an infinity, and the first such row; None if all are finite."""
     bad: list[npt.NDArray[np.int64]] = []
     for at in range(0, len(vectors), 65_536):
         good = torch.isfinite(tensor(vectors[at : at + 65_536])).all(dim=1)

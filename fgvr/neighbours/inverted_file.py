@@ -1,8 +1,8 @@
-"""Search through an inverted file (FAISS's IVF-Flat), with as many lists probed as the wanted recall needs.
+"""Search by inverted file (FAISS's IVF-Flat), probing as many lists as the required recall needs.
 
 Queries are grouped by list, so that each list costs one dense product (`faiss.contrib.big_batch_search`). Recall is
-measured against exact search on a sample of the queries before the others are searched; lists are doubled until it
-suffices, and where they would cost as much as exact search the search stops and says so.
+measured against exact search on a sample of the queries before the others are searched; the number of probed lists is
+doubled until it suffices. If they would cost as much as exact search, the search stops with an error.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from fgvr.neighbours.tiles import in_order, row_scores
 
 log = logging.getLogger(__name__)
 
-BLOCK = 65_536  # vectors converted to fp32 at once
+BLOCK = 65_536  # vectors converted to fp32 per step
 RECALL_QUERIES = 10_000
-SAMPLE_SHARE = 0.02  # of the queries: measuring costs no more than this share of exact search
+SAMPLE_SHARE = 0.02  # of the queries: so measuring costs at most this share of exact search
 LEAST_SAMPLE = 1000
-SPARE = 8  # more than asked for: similarities are computed again and ties put in order among these
+SPARE = 8  # additional neighbours, among which similarities are recomputed and ties ordered
 FIRST_PROBED = 1
-SAME = 1e-6  # similarities that differ by less are equally near
+SAME = 1e-6  # similarities that differ by less count as equal
 
 
 class RecallTooLow(UserError):
-    """An inverted file cannot reach the wanted recall at a sensible cost."""
+    """An inverted file cannot reach the required recall at a sensible cost."""
 
 
 @dataclass
 class InvertedFile:
-    """A trained and filled index, the lists it probes and the measured recall of the first k."""
+    """A trained and filled index, the number of lists it probes, and the measured recall of the first k."""
 
     index: Any
     recall: float = 1.0
 
     def search(self, queries: Vectors, database: Vectors, k: int) -> tuple[Ids, Floats]:
-        """The k nearest that it finds, by similarity and then row number: int64 and float32 [N, k]."""
+        """The k nearest it finds, ordered by similarity and then row number: int64 and float32 [N, k]."""
         ids, scores = nobody(len(queries), k)
         vectors = tensor(database)
         for at in range(0, len(queries), BLOCK):
@@ -59,7 +59,7 @@ class InvertedFile:
 
 
 def build(database: Vectors, lists: int) -> InvertedFile:
-    """Train the lists on a sample of `database` [M, d] and put all vectors into them."""
+    """Train the lists on a sample of `database` [M, d] and add all vectors to them."""
     import faiss
 
     lists = max(1, min(lists, len(database) // TRAINING_VECTORS))
@@ -76,10 +76,10 @@ def build(database: Vectors, lists: int) -> InvertedFile:
 
 
 def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, recall: float, product: Product) -> None:
-    """Raise the number of probed lists until the recall of the first k on a sample of `queries` is `recall`.
+    """Increase the number of probed lists until the recall of the first k, on a sample of `queries`, reaches `recall`.
 
     Raises:
-        RecallTooLow: that would probe more than a quarter of the lists, which costs as much as exact search.
+        RecallTooLow: that would probe over a quarter of the lists, which costs as much as exact search.
     """
     checked = recall_sample(queries)
     truth = exact(checked, database, k, product).scores
@@ -101,27 +101,27 @@ def tune(built: InvertedFile, queries: Vectors, database: Vectors, k: int, *, re
 
 
 def recall_sample(queries: Vectors) -> Vectors:
-    """Queries whose exact neighbours say how many a search finds: 1,000 to 10,000."""
+    """A sample of 1,000 to 10,000 queries, on which recall is measured against exact search."""
     wanted = int(np.clip(SAMPLE_SHARE * len(queries), LEAST_SAMPLE, RECALL_QUERIES))
     chosen = np.sort(np.random.default_rng(1).permutation(len(queries))[:wanted])
     return queries[chosen]
 
 
 def recall_of(found: Floats, truth: Floats) -> float:
-    """Share of the k nearest that were found, equally near ones counting alike.
+    """Share of the k nearest that were found; equally near ones are interchangeable.
 
     Args:
-        found: similarities of what was found, falling, float32 [n, k].
-        truth: of what exact search finds, float32 [n, k].
+        found: similarities of the rows found, descending, float32 [n, k].
+        truth: similarities of the rows that exact search finds, float32 [n, k].
     """
     return float((found >= truth[:, -1:] - SAME).mean())
 
 
 def _search_lists(index: Any, queries: Floats, k: int) -> Ids:
-    """Row numbers int64 [n, k] from the probed lists, −1 where they held fewer; one dense product a list."""
+    """Row numbers int64 [n, k] from the probed lists, −1 if they held fewer; one dense product per list."""
     from faiss.contrib.big_batch_search import big_batch_search
 
-    # It reports every list on stdout, whatever `verbose` says.
+    # FAISS reports every list on stdout, whatever `verbose` says.
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         scores, found = big_batch_search(index, queries, k, method="pairwise_distances")
     return np.where(scores > np.finfo(np.float32).min, found, -1)
@@ -129,7 +129,7 @@ def _search_lists(index: Any, queries: Floats, k: int) -> Ids:
 
 @contextmanager
 def faiss_threads(count: int) -> Iterator[None]:
-    """FAISS on so many threads, and on as many as before afterwards."""
+    """Run FAISS on `count` threads, and restore the previous number afterwards."""
     import faiss
 
     before = faiss.omp_get_max_threads()

@@ -11,21 +11,21 @@ import torch
 
 from fgvr.neighbours.exact import Product, torch_threads
 
-WORTH_IT = 1.2  # so many times the rate of fp32 must a shorter type have
+WORTH_IT = 1.2  # a shorter type is used if it is this many times as fast as fp32
 SHAPES = {"cpu": (512, 2048, 512), "cuda": (4096, 16_384, 512)}  # queries, database, dimension
 MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a search may use.
+    """The resources of a search.
 
     Attributes:
-        product: device and type of the quickest product.
-        rate: of this product, FLOP/s, all machines alike.
-        fp32_rate: of the product in fp32, FLOP/s.
+        product: device and dtype of the fastest product.
+        rate: FLOP/s of this product, over all machines.
+        fp32_rate: FLOP/s of the product in fp32.
         memory: bytes that vectors may take on one machine.
-        machines: how many work at once.
+        machines: how many work in parallel.
     """
 
     product: Product
@@ -35,13 +35,13 @@ class Machine:
     machines: int = 1
 
     def times(self, machines: int) -> Machine:
-        """So many of this machine."""
+        """The resources of several machines like this one."""
         return replace(self, machines=machines)
 
 
 @cache
 def this_machine(device: str = "cpu", threads: int = 1) -> Machine:
-    """Measured once in a process, in a tenth of a second; bf16 on a CPU and fp16 on CUDA where they are quicker."""
+    """This machine, measured once per process, in a tenth of a second; bf16 (CPU) or fp16 (CUDA) if faster."""
     short = "float16" if device == "cuda" else "bfloat16"
     with torch_threads(threads):
         rates = {dtype: gemm_rate(device, dtype) for dtype in ("float32", short)}
@@ -50,7 +50,7 @@ def this_machine(device: str = "cpu", threads: int = 1) -> Machine:
 
 
 def gemm_rate(device: str, dtype: str, repeats: int = 5) -> float:
-    """FLOP/s of the product of unit vectors, the best of `repeats`."""
+    """FLOP/s of the product of unit vectors; the best of `repeats`."""
     queries, database, dim = SHAPES[torch.device(device).type]
     kind: torch.dtype = getattr(torch, dtype)
     left = torch.ones((queries, dim), device=device).div_(dim).to(kind)
@@ -73,7 +73,7 @@ def _wait(device: str) -> None:
 
 
 def available_memory() -> float:
-    """Half of the memory that is free on this machine, bytes: the other half is for what a search makes of it."""
+    """Half of the free memory of this machine, in bytes: the other half is for the search's intermediate results."""
     for line in MEMINFO.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return 1024.0 * int(line.split()[1]) / 2

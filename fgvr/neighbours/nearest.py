@@ -1,4 +1,4 @@
-"""Nearest images by the cosine similarity of their CLIP vectors, in this process."""
+"""Nearest images by the cosine similarity of their CLIP vectors, searched in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgvr.neighbours.plan import DEFAULT, Plan, Size, Wanted, plan
 
 log = logging.getLogger(__name__)
 
-SMALL = 2e10  # operations that take less than a second on anything: not worth a measurement
+SMALL = 2e10  # operations that take under a second on any machine: not worth measuring
 
 
 def nearest(
@@ -34,18 +34,18 @@ def nearest(
     """The k nearest database vectors of each query.
 
     Args:
-        queries: L2-normalised, [N, d]; may be memory-mapped, as `database`.
+        queries: L2-normalised, [N, d]; may be memory-mapped, as may `database`.
         database: L2-normalised, [M, d].
         k: at least 1.
         own: int64 [N], the database row that *is* the query, or −1; it always comes first, before exact duplicates.
-        threads: cores that may be used.
-        how: overrules `plan`.
-        wanted: what the search must reach and may cost.
-        built: an inverted file of the database that was made and tuned before.
-        finite: the vectors are known to be: they are not looked at, which takes 20 s for ten million.
+        threads: number of cores that may be used.
+        how: a plan that replaces that of `plan`.
+        wanted: what the search must achieve and may cost.
+        built: an inverted file of the database that was built and tuned before.
+        finite: the vectors are known to be finite, so they are not checked, which takes 20 s for ten million.
 
-    Equal similarities are in the order of the row numbers. Raises ValueError for vectors that are not finite or do not
-    fit together, RecallTooLow where an inverted file finds too few and the plan does not fall back to exact search.
+    Equal similarities are ordered by row number. Raises ValueError for vectors that are not finite or do not fit
+    together, and RecallTooLow if an inverted file finds too few and the plan does not fall back to exact search.
     """
     check_shapes(queries, database, k)
     if not finite:
@@ -83,15 +83,15 @@ def nearest(
 def built_or_exactly(
     how: Plan, queries: Vectors, database: Vectors, k: int, *, recall: float, product: Product
 ) -> tuple[Plan, InvertedFile | None]:
-    """The plan's inverted file, tuned; or, where it finds too few, none and the plan to search exactly.
+    """The plan's inverted file, tuned; or, if it finds too few, None and a plan for exact search.
 
     Args:
-        how: the plan, of an inverted file.
-        queries: [N, d], of which a sample is searched.
+        how: the plan, which uses an inverted file.
+        queries: [N, d]; a sample of them is searched.
         database: [M, d].
-        k: neighbours wanted.
-        recall: that is wanted of them.
-        product: of the exact search that says how many are found.
+        k: number of neighbours wanted.
+        recall: required recall.
+        product: product for the exact search that measures the recall.
 
     Raises:
         RecallTooLow: it finds too few, and exact search would take too long.
@@ -115,13 +115,13 @@ def built_or_exactly(
 
 
 def check_shapes(queries: Vectors, database: Vectors, k: int) -> None:
-    """Raise a ValueError for a search that makes no sense."""
+    """Raise ValueError for shapes or k that make no sense."""
     if queries.shape[1:] != database.shape[1:] or k < 1:
         raise ValueError(f"cannot search {database.shape} for the {k} nearest of {queries.shape}")
 
 
 def check_finite(queries: Vectors, database: Vectors) -> None:
-    """Raise a ValueError for vectors with a NaN or an infinity, to which nothing is near."""
+    """Raise ValueError for vectors with a NaN or an infinity, which have no nearest neighbours."""
     for what, vectors in (("queries", queries), ("database", database)):
         bad = first_not_finite(vectors)
         if bad is not None:
@@ -129,7 +129,7 @@ def check_finite(queries: Vectors, database: Vectors) -> None:
 
 
 def itself_first(ids: Ids, scores: Floats, own: Ids, queries: Vectors, database: Vectors) -> tuple[Ids, Floats]:
-    """Each query's own row in front of the others, of which the last makes room where it was not among them.
+    """Each query's own row moved to the front; if it was not among the others, the last one is dropped.
 
     Args:
         ids: rows, nearest first, int64 [N, k].

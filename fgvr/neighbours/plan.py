@@ -1,9 +1,10 @@
-"""The rule by which a search for nearest neighbours is planned: how, and where. The one place that decides.
+"""Plans a nearest-neighbour search: which method, where, and in how many pieces. The one place that decides.
 
-Exact search takes 2·N·M·d operations: seconds for thousands, and for ten million vectors minutes on one H100. While it
-stays in the time allowed it is done, since it needs no tuning and misses nothing; beyond, an inverted file (IVF-Flat)
-with 4√M lists of which each query sees a few. What is long is cut into tasks, each one block of queries against all of
-the database; a database that a machine cannot hold is cut into shards, whose results are merged.
+Exact search takes 2·N·M·d operations: seconds for thousands of vectors, minutes on one H100 for ten million. It is used
+as long as it fits the allowed time, since it needs no tuning and misses nothing; beyond that, an inverted file
+(IVF-Flat) with 4√M lists, of which each query probes a few. A long search is split into tasks, each one block of
+queries against the whole database; a database that does not fit on a machine is split into shards, whose results are
+merged.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from fgvr.neighbours.machine import Machine
 
 Method = Literal["auto", "exact", "ivf"]
 
-REACHED = 0.5  # share of the product's rate that a search reaches, selection included
+REACHED = 0.5  # share of the product's rate that a whole search reaches, including selection
 EXACT_SECONDS = {"cpu": 60.0, "cuda": 7200.0}
-FALL_BACK = 5.0  # times the seconds allowed may exact search take where an inverted file turns out to miss too many
-HERE_SECONDS = 300.0  # what takes longer is done in tasks, so that not all is lost when a machine dies
-BYTES = 2  # of a stored number
+FALL_BACK = 5.0  # exact search may take this many times the allowed time if an inverted file misses too many
+HERE_SECONDS = 300.0  # longer searches run in tasks, so that a dying machine loses little
+BYTES = 2  # bytes per stored number
 
 
 @dataclass(frozen=True)
 class Size:
-    """Queries, database vectors and their dimension."""
+    """Number of queries, number of database vectors, and their dimension."""
 
     queries: int
     database: int
@@ -34,23 +35,23 @@ class Size:
 
     @property
     def operations(self) -> float:
-        """Of exact search."""
+        """Operations of exact search."""
         return 2.0 * self.queries * self.database * self.dim
 
     @property
     def bytes(self) -> float:
-        """Of the database's vectors."""
+        """Bytes of the database's vectors."""
         return float(BYTES * self.database * self.dim)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a search must reach and may cost.
+    """What a search must achieve and may cost.
 
     Attributes:
-        method: overrules the choice between exact and IVF.
-        recall: that an inverted file must reach on a sample.
-        exact_seconds: that exact search may take; None: `EXACT_SECONDS` of the device.
+        method: overrides the choice between exact and IVF.
+        recall: recall that an inverted file must reach on a sample.
+        exact_seconds: time allowed for exact search; None: `EXACT_SECONDS` of the device.
     """
 
     method: Method = "auto"
@@ -67,14 +68,14 @@ class Plan:
 
     Attributes:
         method: exact, or through an inverted file.
-        product: of exact search, which also tells how much an inverted file misses.
-        lists: of the inverted file.
-        tasks: one task for each block of queries, on the cluster; else in this process.
-        shards: parts of the database that are searched one by one.
-        seconds: expected.
+        product: product for exact search, which also measures the recall of an inverted file.
+        lists: number of lists of the inverted file.
+        tasks: whether to run one task per block of queries on the cluster, instead of all in this process.
+        shards: number of parts of the database that are searched separately.
+        seconds: expected time.
         reasons: why, in words.
-        exact_seconds: that exact search is expected to take; 0 where nobody knows.
-        falls_back: exact search is done where the inverted file cannot reach the wanted recall.
+        exact_seconds: expected time of exact search; 0 if unknown.
+        falls_back: use exact search if the inverted file cannot reach the required recall.
     """
 
     method: Literal["exact", "ivf"]
@@ -88,18 +89,18 @@ class Plan:
     falls_back: bool = False
 
     def exactly(self, why: str) -> Plan:
-        """The plan to search exactly instead of through an inverted file."""
+        """The same plan with exact search instead of an inverted file."""
         reasons = (*self.reasons, f"{why}: searched exactly instead, about {self.exact_seconds:,.0f} s")
         return replace(self, method="exact", lists=0, seconds=self.exact_seconds, reasons=reasons, falls_back=False)
 
     @classmethod
     def read(cls, known: dict[str, Any]) -> Plan:
-        """The plan that `asdict` made `known` of."""
+        """The plan from its `asdict` form `known`."""
         product = Product(known["product"]["device"], known["product"]["dtype"])
         return cls(**{**known, "product": product, "reasons": tuple(known["reasons"])})
 
     def facts(self) -> dict[str, Any]:
-        """As JSON types, for a table's metadata."""
+        """The plan as JSON types, for a table's metadata."""
         return {
             **{name: value for name, value in asdict(self).items() if name not in {"product", "reasons"}},
             "device": self.product.device,
@@ -112,9 +113,9 @@ def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
     """The plan for a search.
 
     Args:
-        size: of the search.
-        machine: that does it, with its measured rate.
-        wanted: what it must reach and may cost.
+        size: size of the search.
+        machine: the machine, with its measured rate.
+        wanted: what the search must achieve and may cost.
     """
     device = machine.product.device
     allowed = EXACT_SECONDS[device] if wanted.exact_seconds is None else wanted.exact_seconds
@@ -148,16 +149,16 @@ def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
 
 
 def lists_for(database: int) -> int:
-    """Inverted lists: about 4√M, and 2√M where training them would take longer than they save."""
+    """Number of inverted lists: about 4√M, or 2√M if training them would take longer than they save."""
     return max(1, int((4 if database >= 250_000 else 2) * math.sqrt(database)))
 
 
 def ivf_operations(size: Size, lists: int, probed: int = 16) -> float:
-    """Of an inverted file: its training, finding each vector's list and each query's lists, and their products."""
+    """Operations of an inverted file: training, assigning vectors and queries to lists, and the products."""
     training = 2.0 * TRAINING_ROUNDS * TRAINING_VECTORS * lists**2 * size.dim
     quantising = 2.0 * (size.queries + size.database) * lists * size.dim
     return training + quantising + size.operations * min(1.0, probed / lists)
 
 
-TRAINING_ROUNDS = 4  # of k-means; more do not raise recall, which is measured
-TRAINING_VECTORS = 40  # a list; FAISS wants 39
+TRAINING_ROUNDS = 4  # of k-means; more do not increase the measured recall
+TRAINING_VECTORS = 40  # per list; FAISS wants 39

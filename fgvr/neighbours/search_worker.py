@@ -1,7 +1,7 @@
-"""Vectors as memory-mapped files, for searches whose vectors no single process should hold.
+"""Search in tasks on the cluster, over vectors in memory-mapped files that no single process needs to hold.
 
 A folder holds `vectors.npy` (fp16 [n, d]) and `ids.npy` (int64 [n], ascending image ids). It is written block by block
-and read where it lies, or from the copy that `storage.fetch_folder` makes of a remote one.
+and read in place, or from the copy that `storage.fetch_folder` makes of a remote folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VECTORS, IDS, OWN = "vectors.npy", "ids.npy", "own.npy"
 
 @dataclass(frozen=True)
 class VectorFile:
-    """Vectors with their image ids, memory-mapped: fp16 [n, d] and int64 [n]; `own` as in `nearest`, where given."""
+    """Vectors with their image ids, memory-mapped: fp16 [n, d] and int64 [n]; `own` as in `nearest`, if present."""
 
     vectors: Vectors
     ids: Ids
@@ -36,7 +36,7 @@ class VectorFile:
 
     @classmethod
     def open(cls, folder: str) -> VectorFile:
-        """The files of a folder; raises FileNotFoundError."""
+        """Open the files of a folder; raises FileNotFoundError."""
         local = storage.fetch_folder(folder)
         own = np.load(local / OWN, mmap_mode="r") if (local / OWN).exists() else None
         return cls(np.load(local / VECTORS, mmap_mode="r"), np.load(local / IDS, mmap_mode="r"), own)
@@ -46,13 +46,13 @@ def write(folder: str, ids: Ids, dim: int, blocks: Iterable[tuple[Ids, Vectors]]
     """Write the vectors of `ids`.
 
     Args:
-        folder: where the files go.
+        folder: where the files are written.
         ids: ascending image ids, int64 [n].
-        dim: of a vector.
-        blocks: ids (ascending, all blocks together) and vectors of more or of just these images.
-        own: int64 [n] beside them.
+        dim: dimension of a vector.
+        blocks: ids (ascending over all blocks) and vectors; may contain other images as well.
+        own: int64 [n], stored beside them.
     """
-    # Not through a memory map: on a disk that is full, writing to one kills the process without a word.
+    # Not through a memory map: on a full disk, writing to one kills the process without any message.
     with storage.new_file(storage.join(folder, VECTORS)) as file:
         write_header: Any = np.lib.format.write_array_header_1_0
         write_header(file, {"descr": "<f2", "fortran_order": False, "shape": (len(ids), dim)})
@@ -69,7 +69,7 @@ def write(folder: str, ids: Ids, dim: int, blocks: Iterable[tuple[Ids, Vectors]]
 
 
 def _wanted(ids: Ids, blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[Vectors]:
-    """The vectors of those of `ids` that are in each block, in their order."""
+    """From each block the vectors of those images that are among `ids`, in order."""
     for here, vectors in blocks:
         if not len(here):
             continue
@@ -78,26 +78,25 @@ def _wanted(ids: Ids, blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[Vectors
         yield vectors[at[here[at] == ids[first:last]]]
 
 
-# Search in tasks: one part is a block of queries against all vectors of a shard, and one file.
+# In a search in tasks, one part is a block of queries against all vectors of a shard, and becomes one file.
 #
-# The queries of a part stay while the database passes by from its memory-mapped file, so that a part's result is
-# complete and nothing has to be collected; where the database has several shards `MergeWorker` puts their results
-# together.
+# A part's queries stay in memory while the database is streamed from its memory-mapped file, so a part's result is
+# complete and nothing has to be collected; if the database has several shards, `MergeWorker` merges their results.
 
 INDEX = "index.faiss"
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What a worker of one shard needs; pickles.
+    """What a worker of one shard needs; picklable.
 
     Attributes:
         queries: folder of the query vectors.
         shard: folder of the shard's vectors, and of its inverted file.
-        k: neighbours wanted.
+        k: number of neighbours wanted.
         how: the plan.
-        threads: cores.
-        probed: lists that are probed.
+        threads: number of cores.
+        probed: number of lists that are probed.
     """
 
     queries: str
@@ -109,7 +108,7 @@ class SearchTask:
 
 
 class SearchWorker:
-    """The PartWorker of a shard's search; see fgvr.part_worker.PartWorker."""
+    """The PartWorker that searches one shard; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, task: SearchTask) -> None:
         self.task = task
@@ -117,7 +116,7 @@ class SearchWorker:
         self.built = _read_index(task) if task.how.method == "ivf" else None
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """The nearest images in the shard of each image in `rows`, which all have a vector."""
+        """The nearest images in this shard of each image in `rows`, all of which have a vector."""
         ids = rows["image_id"].to_numpy()
         at = np.searchsorted(self.queries.ids, ids)
         own = None if self.queries.own is None else _places(self.shard.ids, np.asarray(self.queries.own[at]))
@@ -129,20 +128,20 @@ class SearchWorker:
             threads=self.task.threads,
             how=self.task.how,
             built=self.built,
-            finite=True,  # others were left out when the files were written
+            finite=True,  # only finite vectors were written to the files
         )
         known = found.ids != NOBODY
         return neighbour_rows(ids, np.where(known, self.shard.ids[np.where(known, found.ids, 0)], NOBODY), found.scores)
 
 
 class MergeWorker:
-    """The PartWorker that puts the results of several shards together."""
+    """The PartWorker that merges the results of several shards."""
 
     def __init__(self, queries: str, shards: list[str], rows_per_part: int, k: int) -> None:
         self.queries, self.shards, self.size, self.k = VectorFile.open(queries), shards, rows_per_part, k
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """The nearest images in all shards of each image in `rows`, images of one part."""
+        """The nearest images over all shards of each image in `rows`, the images of one part."""
         ids = rows["image_id"].to_numpy()
         at = np.searchsorted(self.queries.ids, ids)
         number = int(at[0]) // self.size
@@ -153,7 +152,7 @@ class MergeWorker:
 
 
 def _failed_where_one_failed(merged: pa.Table, parts: list[pa.Table]) -> pa.Table:
-    """An image whose search failed in one shard, where it ended its workers, has no neighbours at all."""
+    """If an image's search failed in one shard because its workers died, the image has no neighbours at all."""
     failed = np.any([part["error"].is_valid().to_numpy() for part in parts], axis=0)
     if not failed.any():
         return merged
@@ -166,9 +165,9 @@ def _failed_where_one_failed(merged: pa.Table, parts: list[pa.Table]) -> pa.Tabl
 
 
 def prepare_index(task: SearchTask, recall: float) -> tuple[int, float]:
-    """Write the shard's inverted file; returns how many lists must be probed and the measured recall.
+    """Write the shard's inverted file; returns how many lists must be probed, and the measured recall.
 
-    No lists where the file finds too few and the plan falls back to exact search; else that raises RecallTooLow.
+    If the recall is too low: 0 lists if the plan falls back to exact search, else raises RecallTooLow.
     """
     import faiss
 
@@ -194,7 +193,7 @@ def _read_index(task: SearchTask) -> InvertedFile:
 
 
 def _places(ids: Ids, wanted: Ids) -> Ids:
-    """Where each of `wanted` stands in the ascending `ids`, −1 where it does not."""
+    """Position of each of `wanted` in the ascending `ids`, −1 if absent."""
     if not len(ids):
         return np.full(len(wanted), NOBODY, np.int64)
     at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
@@ -206,7 +205,7 @@ def neighbour_rows(image_ids: Ids, ids: Ids, scores: Floats) -> pa.Table:
 
     Args:
         image_ids: int64 [N].
-        ids: image ids of the neighbours, nearest first, int64 [N, k]; −1 in unused places, which come last.
+        ids: image ids of the neighbours, nearest first, int64 [N, k]; −1 in unused positions, which come last.
         scores: float32 [N, k].
     """
     used = ids != NOBODY
@@ -223,7 +222,7 @@ def neighbour_rows(image_ids: Ids, ids: Ids, scores: Floats) -> pa.Table:
 
 
 def read_neighbours(rows: pa.Table, k: int) -> tuple[Ids, Floats]:
-    """Image ids int64 and similarities float32 [N, k] of rows of the neighbours schema; −1 and −inf where unused."""
+    """Image ids int64 and similarities float32 [N, k] from rows of the neighbours schema; −1 and −inf if unused."""
     near, scores = (rows[name].combine_chunks() for name in ("neighbour_ids", "neighbour_scores"))
     sizes = np.diff(near.offsets.to_numpy()) if len(near) else np.zeros(0, np.int64)
     used = np.arange(k) < sizes[:, None]

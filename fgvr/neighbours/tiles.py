@@ -1,10 +1,10 @@
-"""Similarities of pairs, each rounded once, and rows of them put in order.
+"""Similarities of pairs, each rounded only once, and sorting of rows by them; tiled low-precision products.
 
-Every similarity that leaves a search is computed here, from the stored vectors: summed in double precision, then
-rounded to fp32. A product of two fp16 numbers is a multiple of 2⁻⁴⁸ and the sums stay below 2⁴, so that sums of fp16
-vectors are exact and no order of theirs gives another result, on any device (of fp32 vectors they differ by some 1e-16
-before they are rounded). So equal vectors get equal similarities whatever block they were found in, one by one or by a
-product of matrices, and the order of ties is that of the row numbers.
+Every similarity that a search returns is computed here, from the stored vectors: summed in double precision, then
+rounded to fp32. A product of two fp16 numbers is a multiple of 2⁻⁴⁸ and sums stay below 2⁴, so sums of fp16 vectors are
+exact, and no order of summation changes them, on any device (for fp32 vectors they differ by about 1e-16 before
+rounding). So equal vectors get equal similarities, whatever block they were found in, one by one or by a matrix
+product, and ties are ordered by row number.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fgvr.neighbours.found import NOBODY
 
-PAIR_ELEMENTS = {"cpu": 2**16, "cuda": 2**26}  # gathered at once: what stays in a core's cache, or half a gigabyte
-ROUNDING = 2.0**-23  # of fp32 sums, times the number of their terms: a bound for unit vectors
+PAIR_ELEMENTS = {"cpu": 2**16, "cuda": 2**26}  # gathered per step: what fits a core's cache, or half a gigabyte
+ROUNDING = 2.0**-23  # times the number of terms: an error bound for fp32 sums over unit vectors
 
 
 def pair_scores(queries: Tensor, database: Tensor, who: Tensor, rows: Tensor) -> Tensor:
@@ -53,16 +53,16 @@ def row_scores(queries: Tensor, database: Tensor, rows: Tensor) -> Tensor:
 
 
 class AllScores:
-    """Similarities of some queries to all rows of a tile, by one product, in memory that is kept from tile to tile.
+    """Similarities of some queries to all rows of a tile, by one product, in a buffer that is reused for all tiles.
 
-    Fetched from the system for each tile it would take a quarter of the time.
+    Allocating it for each tile would take a quarter of the time.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
 
     def of(self, queries: Tensor, rows: Tensor) -> Tensor:
-        """Of queries [n, d] and rows [m, d]: float32 [n, m], until the next call."""
+        """Similarities of queries [n, d] to rows [m, d]: float32 [n, m], valid until the next call."""
         left = self._buffer("queries", queries.shape, queries).copy_(queries)
         right = self._buffer("rows", rows.shape, queries).copy_(rows)
         shape = torch.Size([len(queries), len(rows)])
@@ -77,16 +77,16 @@ class AllScores:
 
 
 def _double(vectors: Tensor) -> Tensor:
-    """In double precision; by way of fp32, for which processors have instructions that fp16 lacks."""
+    """In double precision, via fp32, since processors lack instructions to convert fp16 directly."""
     return vectors.float().double()
 
 
 def best_columns(scores: Tensor, k: int) -> Tensor:
-    """The columns of each row's k highest scores, of equal ones the first, in no order: int64 [N, min(k, M)]."""
+    """Columns of each row's k highest scores, unsorted; the first among equal ones: int64 [N, min(k, M)]."""
     if scores.shape[1] <= k:
         return torch.arange(scores.shape[1], device=scores.device).expand(scores.shape)
     values, at = scores.topk(k + 1, dim=1)
-    cut = (values[:, k - 1] == values[:, k]).nonzero().ravel()  # equal ones on both sides of the cut
+    cut = (values[:, k - 1] == values[:, k]).nonzero().ravel()  # rows with a tie across the cut
     at = at[:, :k]
     if len(cut):
         some, last = scores[cut], values[cut, k - 1 : k]
@@ -97,7 +97,7 @@ def best_columns(scores: Tensor, k: int) -> Tensor:
 
 
 def in_order(ids: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best k of each row: by similarity, then by row number; int64 and float32 [N, min(k, m)]."""
+    """The best k of each row, by similarity and then by row number; int64 and float32 [N, min(k, m)]."""
     by_id = ids.argsort(dim=1)
     by_score = scores.gather(1, by_id).argsort(dim=1, descending=True, stable=True)[:, :k]
     order = by_id.gather(1, by_score)
@@ -128,12 +128,13 @@ def merged(ids: Tensor, scores: Tensor, who: Tensor, rows: Tensor, found: Tensor
     return ids, scores
 
 
-# The product of queries and a block of the database, tile by tile, and the candidates that stand out in it.
+# The product of queries and a database block, tile by tile, and the best candidates in it.
 #
-# Scores are written once, in 16 bits. Column j of all tiles of a block is a group; the running maximum of the tiles
-# is each group's best score. The m best of all scores lie in the m groups with the best maxima (a group that holds
-# one of them is beaten by fewer than m others), so only these groups are looked at again. Positive floats are in the
-# order of their bits read as integers, for which processors have quicker maxima; negative ones are not, which the
+# Scores are stored in 16 bits. Column j of all tiles of a block forms a group; the running maximum over the tiles
+# is each group's best score. The m best of all scores lie in the m groups with the highest maxima (fewer than m other
+# groups can beat a group that holds one of them), so only these groups are searched again. Positive floats sort like
+# their bits read as integers, for which processors compute maxima faster; negative ones do not, and callers
+# must handle that: `Candidates.cutoff` is negative then.
 # caller must expect: `Candidates.cutoff` is negative then.
 
 BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
@@ -141,13 +142,13 @@ BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sizes of what is multiplied at once.
+    """Sizes of the tiles and blocks.
 
     Attributes:
-        queries: in a product.
-        columns: database vectors in a tile, which is also the number of groups.
-        tiles: in a block of the database, which is also the size of a group.
-        slab: queries that are held while the database passes by.
+        queries: number of queries per product.
+        columns: number of database vectors per tile, which is also the number of groups.
+        tiles: number of tiles per database block, which is also the size of a group.
+        slab: number of queries that are held while the database is streamed.
     """
 
     queries: int
@@ -157,7 +158,7 @@ class Tiling:
 
     @property
     def block(self) -> int:
-        """Database vectors in a block."""
+        """Number of database vectors per block."""
         return self.columns * self.tiles
 
 
@@ -167,7 +168,7 @@ TILINGS = {"cpu": Tiling(512, 2048, 32, 65_536), "cuda": Tiling(2048, 8192, 64, 
 
 @dataclass
 class Candidates:
-    """The m best rows by low-precision scores of each query, in no order: bits [n, m], rows int64 [n, m]."""
+    """The m best rows of each query by low-precision score, unsorted: bits [n, m], rows int64 [n, m]."""
 
     bits: Tensor
     rows: Tensor
@@ -179,15 +180,15 @@ class Candidates:
         return Candidates(kept, rows.gather(1, at))
 
     def cutoff(self, dtype: torch.dtype) -> Tensor:
-        """The least score among each query's candidates, no row that is not one has a better one: float32 [n].
+        """The lowest score among each query's candidates; no other row has a higher one: float32 [n].
 
-        Only where it is positive; where it is not, rows with better scores may have been missed.
+        Holds only if it is positive; otherwise rows with higher scores may have been missed.
         """
         return self.bits.amin(dim=1).contiguous().view(dtype).float()
 
 
 class TileProduct:
-    """Multiplies blocks of queries and of the database; owns the buffers of scores, those of `all_scores`, too."""
+    """Multiplies blocks of queries with blocks of the database; owns the score buffers, also that of `all_scores`."""
 
     def __init__(self, tiling: Tiling, dtype: torch.dtype, device: torch.device, database: int) -> None:
         self.columns = max(1, min(tiling.columns, database))
@@ -197,7 +198,7 @@ class TileProduct:
         self.dtype, self.least = dtype, torch.iinfo(BITS[dtype]).min
 
     def tile(self, number: int, queries: Tensor, block: Tensor) -> Tensor:
-        """Scores [n, columns] of one tile of `block`; places beyond the database's end hold the least bits."""
+        """Scores [n, columns] of one tile of `block`; positions beyond the database's end hold the lowest bits."""
         part = block[number * self.columns : (number + 1) * self.columns]
         out = self.scores[number, : len(queries)]
         if len(part) == self.columns:
@@ -224,7 +225,7 @@ class TileProduct:
         inside = inside.permute(1, 0, 2).reshape(count, -1)
         kept, at = inside.topk(min(m, inside.shape[1]), dim=1, sorted=False)
         rows = (at // groups.shape[1]) * self.columns + groups.gather(1, at % groups.shape[1])
-        # By the row, not by the bits: -0.0, to which fp16 rounds what is just below zero, has the least ones, too.
+        # By row number, not by bits: -0.0, to which fp16 rounds values just below zero, has the lowest bits, too.
         rows.masked_fill_(rows >= len(block), NOBODY - first_row)
         missing = m - kept.shape[1]
         rows = torch.nn.functional.pad(rows.add_(first_row), (0, missing), value=NOBODY)

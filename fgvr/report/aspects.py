@@ -1,4 +1,4 @@
-"""What the report says about aspects: each question's worth, how well the student learned it, and what it cost."""
+"""The report's numbers on aspects: how informative each question is, how well the student learned it, and its cost."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from fgvr.evaluation.aspects import AspectAgreement, ClassSums, LeaveOneOut, chance_bits, mutual_information
 
 BINS = 10
-"""Of a histogram over the classes: tenths of p(yes)."""
+"""Bins of a histogram over the classes: tenths of p(yes)."""
 SHOWN_CLASSES = 3
-"""Classes with the highest and with the lowest p(yes) that are named."""
+"""How many classes with the highest and with the lowest p(yes) are named."""
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """What the aspects cost; None where nothing was measured.
+    """The cost of the aspects; None if not measured.
 
     Attributes:
-        parameters: of the student with its aspect outputs.
-        parameters_without: of the same student without.
-        images_per_second: in training, the fastest epoch: other work on the machine disturbs it least.
-        images_per_second_without: of the student without aspects.
-        seconds_per_answer: wall time of the aspects stage over images times questions (paper: 0.83 s on an RTX 3090).
+        parameters: number of parameters of the student with its aspect outputs.
+        parameters_without: number of parameters of the same student without them.
+        images_per_second: in training, of the fastest epoch, which other work on the machine disturbed least.
+        images_per_second_without: the same for the student without aspects.
+        seconds_per_answer: wall time of the aspects stage / (images × questions) (paper: 0.83 s on an RTX 3090).
     """
 
     parameters: int
@@ -37,7 +37,7 @@ class Overhead:
 
     @property
     def time(self) -> float | None:
-        """Training time an image over that without aspects, less 1; None where one of them is not known."""
+        """Training time per image relative to that without aspects, minus 1; None if either is not known."""
         if not self.images_per_second or not self.images_per_second_without:
             return None
         return self.images_per_second_without / self.images_per_second - 1
@@ -45,22 +45,22 @@ class Overhead:
 
 @dataclass(frozen=True)
 class AspectLine:
-    """One question.
+    """The numbers of one question.
 
     Attributes:
         question: its text.
         rank: 1 = first asked.
         mean: p(yes) over all images.
-        bits: that an answer tells about the class.
-        chance: bits that it would seem to tell without any relation to the class, because images are few.
-        drop: share of right classes that the answers alone lose without it; None where that cannot be said.
+        bits: how many bits an answer tells about the class.
+        chance: bits that it would seem to tell by chance, because images are few.
+        drop: share of right classes that the answers alone lose without this question; None if undefined.
         drop_error: standard error of `drop`.
-        correlation: of MLLM and student on held-out images (on those trained on where none are held out); None where
-            one of them always says the same.
-        same: share of these images with the same answer.
-        histogram: classes by tenth of their mean p(yes).
+        correlation: between MLLM and student on held-out images (on training images if none are held out); None if one
+            of them always gives the same answer.
+        same: share of these images on which both give the same answer.
+        histogram: number of classes by tenth of their mean p(yes).
         highest: (class, mean p(yes)) of the classes with the highest mean.
-        lowest: of those with the lowest.
+        lowest: the same for the classes with the lowest mean.
     """
 
     question: str
@@ -82,16 +82,16 @@ class AspectFacts:
     """All numbers about aspects in metrics.json.
 
     Attributes:
-        images: with answers and a class.
-        classes: with such an image.
-        class_targets: `true` or `near`: whose classes these are.
-        class_bits: entropy of the class, what answers can tell at most.
-        judged: images of the leave-one-out; 0 where it could not be done.
-        accuracy: share of right classes from the answers alone; None likewise.
-        compared: images on which student and MLLM were compared.
-        held_out: whether these were kept out of the student's training.
-        questions: the most informative first.
-        overhead: time and parameters.
+        images: number of images with answers and a class.
+        classes: number of classes with such an image.
+        class_targets: `true` or `near`: where the classes come from.
+        class_bits: entropy of the class, the most that answers can tell.
+        judged: number of images in the leave-one-out estimate; 0 if it was not possible.
+        accuracy: share of right classes from the answers alone; None if it was not possible.
+        compared: number of images on which student and MLLM were compared.
+        held_out: whether these were held out of the student's training.
+        questions: most informative first.
+        overhead: cost in time and parameters.
     """
 
     images: int
@@ -106,13 +106,13 @@ class AspectFacts:
     overhead: Overhead
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types."""
+        """The facts as JSON types."""
         return {**asdict(self), "overhead": {**asdict(self.overhead), "time": self.overhead.time}}
 
 
 @dataclass(frozen=True)
 class Names:
-    """What numbers stand for: the questions that the student learned, its classes, and where these are from."""
+    """The names behind the numbers: the questions that the student learned, its classes, and their origin."""
 
     questions: Sequence[str]
     labels: Sequence[str]
@@ -128,14 +128,14 @@ def aspect_facts(
     *,
     held_out: bool,
 ) -> AspectFacts:
-    """The facts of Q questions, most informative first; of equal ones the better ranked.
+    """The facts of Q questions, most informative first; among equals the better ranked one first.
 
     Args:
-        names: of questions and classes.
-        sums: over all images.
+        names: names of questions and classes.
+        sums: sums over all images.
         alone: what the answers alone tell.
-        agreement: of MLLM and student.
-        overhead: cost.
+        agreement: agreement of MLLM and student.
+        overhead: cost of the aspects.
         held_out: whether the images of `agreement` were kept out of training.
     """
     means, counts = sums.means(), sums.counts.sum(axis=0)

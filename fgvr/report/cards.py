@@ -1,4 +1,4 @@
-"""Example images of the report: which ones, and what happened to each."""
+"""The report's example images: which ones are shown, and what each stage said about them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Row = dict[str, Any]
 
 
 def choose_examples(labels: pa.Table, disambiguated: pa.Table, count: int, seed: int) -> Ids:
-    """Ids of `count` discovery images: half at random, half among those whose label training has changed.
+    """Ids of `count` discovery images: half at random, half among those whose label was changed by training.
 
     Args:
         labels: columns image_id, label_id.
         disambiguated: columns image_id, label_id.
-        count: images wanted; fewer where there are fewer.
-        seed: of the draw.
+        count: number of images wanted; fewer if there are fewer.
+        seed: seed of the draw.
 
     Returns:
         int64, ascending.
@@ -44,7 +44,7 @@ def choose_examples(labels: pa.Table, disambiguated: pa.Table, count: int, seed:
 
 @dataclass(frozen=True)
 class ExampleRows:
-    """Rows of the example images from the stages' tables; images that a table does not have are shown without.
+    """Rows of the example images from the stages' tables; images missing in a table are shown without its facts.
 
     Attributes:
         samples: image_id, uri, class_name.
@@ -62,12 +62,12 @@ class ExampleRows:
 
 
 def build_cards(rows: ExampleRows, names: Sequence[str], limits: ImageLimits) -> list[ImageCard]:
-    """A card for each row of `rows.samples`; thumbnails are read on threads.
+    """One card per row of `rows.samples`; thumbnails are read by threads.
 
     Args:
-        rows: of the example images.
+        rows: the rows of the example images.
         names: the label space, by label id.
-        limits: of reading an image.
+        limits: limits on reading an image.
     """
     labels, before, after = (_by_id(table) for table in (rows.labels, rows.candidates, rows.disambiguated))
     said = {method: _by_id(table) for method, table in rows.predictions.items()}
@@ -113,7 +113,7 @@ def _prediction(method: str, row: Row | None) -> Prediction:
 
 
 def file_name(uri: str) -> str:
-    """The last part of a URI, for people."""
+    """The last part of a URI, shown to people."""
     if is_inside(uri):
         return name_of(uri)
     name = uri.rstrip("/").rsplit("/", 1)[-1]

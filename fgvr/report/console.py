@@ -1,4 +1,4 @@
-"""The compared methods and metrics in words, the same in the console table and on the page."""
+"""Descriptions of methods and metrics, shared by the console table and the page, and the console table itself."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ FAILURE_MEANINGS = {
 }
 
 
-# The table of results that a run prints at its end.
+# The table of results printed at the end of a run.
 
 
 def results_table(metrics: str) -> str:
-    """Text for a terminal of 100 columns from the text of metrics.json."""
+    """A table for a terminal of 100 columns, from the content of metrics.json."""
     facts = json.loads(metrics)
     evaluation = facts["evaluation"]
     lines = [_headline(evaluation), ""]
@@ -124,7 +124,7 @@ def _stages(stages: dict[str, Any]) -> list[str]:
         f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
         for name, stage in stages.items()
     ]
-    for name, stage in stages.items():  # earlier versions wrote neither examples nor tables
+    for name, stage in stages.items():  # missing in files of earlier versions: examples and tables
         found = Failures.from_json(stage.get("failures", {}), stage.get("examples"))
         lines += [f"  {name}: {line}" for line in found.lines()]
         lines += [f"  {name}: {table_place(table)}" for table in stage.get("tables", ())]

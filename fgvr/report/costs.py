@@ -1,4 +1,4 @@
-"""Hours and US$ of every method: the NeaR paper's table 1, from the seconds and tokens that its stages recorded."""
+"""Hours and US$ per method, as in the NeaR paper's table 1, from the recorded seconds and tokens of its stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgvr.report.prices import Prices
 from fgvr.report.results import Costs, MethodCost, StageResult
 
 IMAGES = 10_000
-"""Images that inference is extrapolated to, as in the paper."""
+"""Number of images to which inference is extrapolated, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Billing:
-    """Who is paid for what.
+    """What is paid for, and to whom.
 
     Attributes:
-        prices: None where no price file was given.
-        models: stage → name of the model behind a server that it pays by the token.
-        machines: stage → what it runs on; a stage that is not there takes one core.
+        prices: None if no price file was given.
+        models: stage → name of the model behind a server that is paid by the token.
+        machines: stage → what it runs on; a stage that is missing uses one core.
     """
 
     prices: Prices | None = None
@@ -39,7 +39,7 @@ class Billing:
 
 @dataclass(frozen=True)
 class Paid:
-    """Stages that a method pays for; of the inference stages only what IMAGES images take."""
+    """The stages that a method pays for; the cost of inference stages is scaled to IMAGES images."""
 
     preparation: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
@@ -51,8 +51,8 @@ def method_costs(paid: Mapping[Any, Paid], stages: Sequence[StageResult], billin
 
     Args:
         paid: method → the stages that it pays for.
-        stages: of the run; a stage that it does not have costs nothing.
-        billing: prices and what they are for.
+        stages: stages of the run; a stage that the run lacks costs nothing.
+        billing: prices, and what they apply to.
     """
     found = {stage.name: stage for stage in stages}
     costs = {str(method): _cost(those, found, billing) for method, those in paid.items()}
@@ -80,7 +80,7 @@ def _cost(paid: Paid, found: Mapping[str, StageResult], billing: Billing) -> Met
 
 
 def usd_of(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
-    """What a stage cost, or will by an estimate of its seconds and tokens; adds what has no price to `unpriced`."""
+    """Cost of a stage, from its measured or estimated seconds and tokens; adds what has no price to `unpriced`."""
     prices = billing.prices
     if prices is None:
         unpriced.add("no price file (evaluate.prices)")
@@ -95,7 +95,7 @@ def usd_of(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
     elif model is not None:
         unpriced.add(model)
     machine = billing.machines.get(stage.name, Machine())
-    # The price of a GPU's hour is that of the machine around it.
+    # The price of a GPU hour includes the machine around it.
     what, units = ("gpu_hour", machine.gpus) if machine.gpus else ("cpu_hour", machine.cpus)
     rate = getattr(prices, what)
     if rate is None:

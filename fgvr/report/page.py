@@ -1,4 +1,4 @@
-"""What report.html shows besides the numbers of metrics.json."""
+"""The page report.html, and what it shows besides the numbers of metrics.json."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says about an image; `score` is a softmax probability, None where the method has none."""
+    """What a method says about an image; `score` is a softmax probability, None if the method has none."""
 
     method: str
     name: str
@@ -38,17 +38,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ImageCard:
-    """A discovery image with all that happened to it.
+    """A discovery image with everything that the stages said about it.
 
     Attributes:
         title: its file name.
-        thumbnail: a data: URI, or "" where the image could not be read.
-        problem: why it could not, else "".
-        answer: the MLLM's answer as it gave it.
-        label: the name that it became; "" where none was left.
-        true_name: "" where unknown.
+        thumbnail: a data: URI, or "" if the image could not be read.
+        problem: why it could not be read, else "".
+        answer: the MLLM's raw answer.
+        label: the name taken from it; "" if there is none.
+        true_name: the true name; "" if unknown.
         candidates: heaviest first.
-        predictions: one a method.
+        predictions: one per method.
     """
 
     title: str
@@ -67,7 +67,7 @@ class ReportContent:
 
     Attributes:
         results: as in metrics.json.
-        facts: (what, value) pairs for the head of the page: models, data, settings.
+        facts: (what, value) pairs for the top of the page: models, data, settings.
         images: example images.
         created: date and time, as text.
         aspects: drawings of the aspects.
@@ -80,10 +80,10 @@ class ReportContent:
     aspects: AspectPictures = field(default_factory=AspectPictures)
 
 
-# report.html: one self-contained page without scripts and without anything from outside.
+# report.html is one self-contained page without scripts and external resources.
 #
 # Labels come from a model and file names from strangers: Jinja2 escapes all of them, and the page's own
-# Content-Security-Policy allows no script, should an escape ever be missing. Signatures of URLs do not reach the
+# Content-Security-Policy allows no scripts, in case an escape is ever missing. Signatures in URLs are removed from the
 # page.
 
 SHOWN_LABELS = 30
@@ -93,7 +93,7 @@ PICTURE = "data:image/jpeg;base64,"
 
 
 def render(content: ReportContent) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     results = content.results
     label_space = results.label_space
     counts = label_space.counts if label_space is not None else []
@@ -121,7 +121,7 @@ def render(content: ReportContent) -> str:
 
 
 def _best(results: dict[str, MethodResult]) -> dict[str, float]:
-    """The highest value of each metric; the MLLM itself, which is a reference and not a rival, apart."""
+    """The highest value of each metric; excludes the MLLM itself, which is a reference and not a competitor."""
     scores = [result.scores for name, result in results.items() if result.scores is not None and name != "mllm"]
     return {metric: max((getattr(found, metric) for found in scores), default=math.inf) for metric in METRICS}
 
@@ -157,26 +157,26 @@ def _environment() -> jinja2.Environment:
 
 
 def _without_secrets(value: object) -> object:
-    """What an expression of the templates gives, before it is escaped; what a macro made has been through here.
+    """The value of a template expression without secrets, before it is escaped; macro results are already clean.
 
-    Names, questions and files are shown as they are: only URLs' secrets and keys are no names. Messages of failures
-    were masked when they were made.
+    Names, questions and files are shown as they are; only secrets in URLs and keys are masked. Failure messages were
+    masked when they were made.
     """
     return masked_value(value) if type(value) is str and not value.startswith(PICTURE) else value
 
 
 def of(number: int, thing: str) -> str:
-    """A number of things: 1 image, 2,000 images."""
+    """A number with its noun: 1 image, 2,000 images."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def percent(share: float | None) -> str:
-    """A share (0–1) in words."""
+    """A share (0–1) as text."""
     return "unknown" if share is None or math.isnan(share) else f"{100 * share:.1f}%"
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 0.4 s, 42 s, 7 min 5 s, 3 h 12 min."""
+    """A duration as text: 0.4 s, 42 s, 7 min 5 s, 3 h 12 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Drawings of aspects: both t-SNE maps, and p(yes) of MLLM and student on single images."""
+"""Drawings of aspects: both t-SNE maps, and p(yes) of MLLM and student for single images; and thumbnails."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fgvr.images.read import ImageError, read_image
 from fgvr.report.aspects import AspectLine
 
 COLOURS = 10
-"""Classes of a map that have a colour of their own; the others are grey."""
+"""Number of classes with a colour of their own on a map; the others are grey."""
 MAP_SIDE = 300
-"""Of a map's drawing, in its own units."""
+"""Side of a map, in SVG units."""
 
 Points = npt.NDArray[np.float64]
 Answers = npt.NDArray[np.float32]
@@ -27,9 +27,9 @@ Answers = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Dots:
-    """Images of one class in both maps; `name` is "" for all classes without a colour, which have `colour` 0.
+    """Images of one class on both maps; `name` is "" for all classes without a colour, which have `colour` 0.
 
-    `mllm` and `student` are SVG paths of zero-length lines, which round caps make dots.
+    `mllm` and `student` are SVG paths of zero-length lines, which round line caps turn into dots.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """p(yes) of one question about one image; None where there is none."""
+    """p(yes) of MLLM and student for one question about one image; None if missing."""
 
     question: str
     mllm: float | None
@@ -49,7 +49,7 @@ class AnswerPair:
 
 @dataclass(frozen=True)
 class AspectCard:
-    """An image with both sides' answers; `thumbnail`, `problem` and `title` as in ImageCard."""
+    """An image with the answers of both; `thumbnail`, `problem` and `title` as in ImageCard."""
 
     title: str
     thumbnail: str
@@ -60,13 +60,13 @@ class AspectCard:
 
 @dataclass(frozen=True)
 class AspectPictures:
-    """What the page draws.
+    """The drawings on the page.
 
     Attributes:
-        images: on the maps.
-        held_out: of these, kept out of the student's training.
-        dots: empty where there are too few images for a map.
-        cards: of single images.
+        images: number of images on the maps.
+        held_out: how many of these were held out of the student's training.
+        dots: empty if there are too few images for a map.
+        cards: cards of single images.
     """
 
     images: int = 0
@@ -92,19 +92,19 @@ def _path(points: Points) -> str:
 
 
 def answer_pairs(lines: Sequence[AspectLine], mllm: Answers, student: Answers) -> list[AnswerPair]:
-    """Both sides' answers [Q] (in the order of the ranks) to some questions about one image."""
+    """Answers [Q] of both (in rank order) to some questions about one image."""
     return [AnswerPair(line.question, _given(mllm[line.rank - 1]), _given(student[line.rank - 1])) for line in lines]
 
 
 def choose_cards(classes: npt.NDArray[np.int64], count: int, seed: int) -> list[int]:
-    """Rows of `count` images drawn at random, of different classes as long as there are such."""
+    """Rows of `count` images drawn at random, from different classes as long as possible."""
     rng = np.random.default_rng(seed)
     seen: Counter[int] = Counter()
     ordered = []
     for row in rng.permutation(len(classes)).tolist():
         ordered.append((seen[int(classes[row])], row))
         seen[int(classes[row])] += 1
-    # Stable: the first of every class in the order of the draw, then the second ones.
+    # A stable sort: the first image of every class in the order of the draw, then the second ones.
     return [row for _, row in sorted(ordered, key=lambda pair: pair[0])[:count]]
 
 
@@ -112,10 +112,10 @@ def _given(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-# Small pictures inside the page, so that it needs no other file.
+# Thumbnails inside the page, so that it needs no other file.
 
 SIDE = 176
-"""Pixels; twice the size shown, for dense screens."""
+"""Side in pixels; twice the displayed size, for high-resolution screens."""
 
 
 def thumbnail(uri: str, limits: ImageLimits) -> tuple[str, str]:
@@ -124,7 +124,7 @@ def thumbnail(uri: str, limits: ImageLimits) -> tuple[str, str]:
         image = read_image(uri, limits, short_side=SIDE)
     except ImageError as error:
         return "", str(error)
-    # The page shows squares: cut to one here, so that a panorama does not make it heavy.
+    # The page shows squares: crop here, so that a panorama does not inflate the page.
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))

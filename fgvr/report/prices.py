@@ -1,4 +1,4 @@
-"""What tokens and machine hours cost, from a file that says when and where its prices were read."""
+"""Prices of tokens and machine hours, from a file that says when and where they were read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from fgvr.errors import UserError
 from fgvr.text_files import decoded
 
 SHIPPED = "shipped"
-"""The word for the price file that is a part of this package, on whatever machine it is."""
+"""The word for the price file that comes with this package."""
 SHIPPED_FILE = Path(__file__).with_name("prices.yaml")
 
 
 class PricesError(UserError, ValueError):
-    """A price file that cannot be read; the message names the file and the field."""
+    """A price file cannot be read; the message names the file and the field."""
 
 
 class ModelPrice(Part):
-    """US$ for a million tokens."""
+    """Prices in US$ per million tokens."""
 
     input: float = Field(ge=0)
-    """Tokens of prompts, images included."""
+    """Prompt tokens, images included."""
     cached: float | None = Field(default=None, ge=0)
-    """Of these, those that the server had in its cache; null: as `input`."""
+    """Prompt tokens served from the server's cache; null: as `input`."""
     output: float = Field(ge=0)
-    """Tokens of answers."""
+    """Answer tokens."""
 
     def usd(self, prompt_tokens: float, cached_tokens: float, output_tokens: float) -> float:
-        """What so many tokens cost; `cached_tokens` are among `prompt_tokens`."""
+        """Cost of these token counts; `cached_tokens` are included in `prompt_tokens`."""
         cached = self.input if self.cached is None else self.cached
         paid = (prompt_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output
         return paid / 1e6
@@ -45,17 +45,17 @@ class Prices(Part):
     date: dt.date
     """When the prices were read."""
     source: str
-    """Where."""
+    """Where they were read."""
     models: dict[str, ModelPrice] = Field(default_factory=dict)
-    """By the model's name at its server."""
+    """Prices by the model's name at its server."""
     gpu_hour: float | None = Field(default=None, ge=0)
-    """US$ for an hour of one GPU with the cores and the memory around it; null: unknown."""
+    """US$ per hour of one GPU, including its share of cores and memory; null: unknown."""
     cpu_hour: float | None = Field(default=None, ge=0)
-    """US$ for an hour of one CPU core; null: unknown."""
+    """US$ per hour of one CPU core; null: unknown."""
 
 
 def read_prices(uri: str) -> Prices:
-    """The prices of a YAML file, or the shipped ones; raises PricesError naming what is wrong in it."""
+    """The prices in a YAML file, or the shipped ones; raises PricesError, which names what is wrong."""
     if uri == SHIPPED:
         uri = str(SHIPPED_FILE)
     try:

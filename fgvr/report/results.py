@@ -1,4 +1,4 @@
-"""The content of metrics.json: how good each method is, what each stage did, what it cost."""
+"""The content of metrics.json: the quality of each method, what each stage did, and what it cost."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fgvr.report.aspects import AspectFacts
 from fgvr.tables import Table
 
 EVALUATION = "eval_"
-"""Names of stages that predict for the evaluation only begin with this."""
+"""Prefix of the names of stages that predict for the evaluation only."""
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Which images the methods were compared on.
+    """The images on which methods were compared.
 
     Attributes:
-        split: the split they are of.
+        split: the split that they belong to.
         images: their number.
-        scored: of these, with a known class; 0 means that no accuracy can be computed.
-        classes: distinct classes among them.
-        trained_on: whether discovery or training images may be among them (no other split was there).
-        sacc_model: Sentence-BERT model of sACC.
+        scored: how many of these have a known class; if 0, no accuracy can be computed.
+        classes: number of distinct classes among them.
+        trained_on: whether discovery or training images may be among them (there was no other split).
+        sacc_model: Sentence-BERT model used for sACC.
         class_targets: what the students learned: `true` labels, `near` (disambiguated ones), or "" without students.
-        discovery_overlap: of the images, those that the MLLM labelled for the discovery set, too.
-        remarks: what else a reader must know: true names that are wrong, a part of a data set.
+        discovery_overlap: how many of the images the MLLM also labelled for the discovery set.
+        remarks: further notes for a reader: wrong true names, only a part of a data set.
     """
 
     split: str
@@ -49,9 +49,9 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did; `seconds` is its wall time over all sessions, retries included.
+    """What a stage did; `seconds` is its wall time over all sessions, including retries.
 
-    `examples` has a failed row of each reason in `failures`, and `tables` the folders of its tables with failed rows.
+    `examples` has one failed row per reason in `failures`, and `tables` the folders of its tables with failed rows.
     """
 
     name: str
@@ -65,19 +65,19 @@ class StageResult:
 
     @property
     def found(self) -> Failures:
-        """Its failed rows in words."""
+        """Its failed rows, as Failures."""
         return Failures(Counter(self.failures), self.examples)
 
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What a method takes, once and for `Costs.images` images.
+    """The cost of a method, for its preparation and training and for inference on `Costs.images` images.
 
     Attributes:
-        preparation_hours: wall hours of naming, questions and other things done once before it learns.
+        preparation_hours: wall hours of naming, questions and other work done before training.
         training_hours: wall hours of its training.
-        inference_hours: wall hours for so many images at the measured rate.
-        usd: of all three together; None where a price or a number of tokens is not known.
+        inference_hours: wall hours for that many images at the measured rate.
+        usd: cost of all three together; None if a price or a token count is not known.
         unpriced: models and machines without a price, and models whose server does not state tokens.
     """
 
@@ -90,7 +90,7 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """The paper's table 1: what each method takes, inference extrapolated to `images`; `prices`: date and source."""
+    """The paper's table 1: each method's cost, with inference extrapolated to `images`; `prices`: date and source."""
 
     images: int
     methods: dict[str, MethodCost]
@@ -99,12 +99,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The vocabulary that the MLLM's answers became, on the discovery images.
+    """The label space made from the MLLM's answers on the discovery images.
 
     Attributes:
-        statistics: its shape.
+        statistics: its statistics.
         counts: (name, images), most frequent first.
-        merged: answers that were given another spelling or name.
+        merged: number of answers that were mapped to another spelling or name.
     """
 
     statistics: LabelSpaceStatistics
@@ -114,23 +114,23 @@ class LabelSpace:
 
 @dataclass(frozen=True)
 class CandidateFacts:
-    """How good the candidate sets are.
+    """The quality of the candidate sets.
 
     Attributes:
-        mean_size: labels in a set.
-        coverage: share (0–1) of sets that hold the true name; None where no truth is known.
+        mean_size: mean number of labels per set.
+        coverage: share (0–1) of sets that contain the true name; None if no truth is known.
         label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; this and the
-            next two None where there is no estimate, or too little behind it.
-        neighbour_precision: share of neighbours of the same class, estimated likewise.
-        expected_to_help: whether the neighbourhoods are purer than the labels are right.
-        expectation: that in words, with its numbers, or why there is none.
-        truth: the same with the true numbers, and whether the expectation holds or the estimate was wrong; "" where no
+            next two are None if there is no estimate, or not enough evidence for it.
+        neighbour_precision: share of neighbours of the same class, also estimated.
+        expected_to_help: whether the neighbourhoods are purer than the labels are accurate.
+        expectation: the same in words with its numbers, or why there is none.
+        truth: the same with the true numbers, and whether the expectation was right or the estimate wrong; "" if no
             truth is known.
-        true_label_accuracy: share of MLLM labels that are right; this and the next two None where no truth is known.
+        true_label_accuracy: share of MLLM labels that are right; this and the next two are None if no truth is known.
         candidate_accuracy: share of images whose heaviest candidate is right before training.
-        disambiguated_accuracy: the same after it.
-        nearest_coverage: share of sets that hold the name nearest to the true one in meaning, of all names; None where
-            no truth is known.
+        disambiguated_accuracy: the same after training.
+        nearest_coverage: share of sets that contain the name most similar in meaning to the true one, of all names;
+            None if no truth is known.
     """
 
     mean_size: float
@@ -148,7 +148,7 @@ class CandidateFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """All of metrics.json."""
+    """The whole content of metrics.json."""
 
     run: str
     evaluation: EvaluationSet
@@ -186,14 +186,14 @@ class Results:
         }
 
     def to_json(self) -> str:
-        """The file's text."""
+        """The text of the file."""
         return json.dumps(self.as_json(), indent=1, ensure_ascii=False)
 
 
 def stage_results(tables: Sequence[Table]) -> list[StageResult]:
-    """One result a stage name, in the order in which the stages ran; tables of the same name are added up.
+    """One result per stage name, in the order in which the stages ran; tables of the same name are summed.
 
-    A table that was asked for twice counts once.
+    A table that is passed twice counts only once.
     """
     found: dict[str, StageResult] = {}
     for table in {table.uri: table for table in tables}.values():
@@ -227,7 +227,7 @@ def stage_results(tables: Sequence[Table]) -> list[StageResult]:
 
 
 def stage_remarks(tables: Sequence[Table]) -> list[str]:
-    """What workers said of how the tables came about (`fgvr.part_worker.remarks_of`), once, with the tables' names."""
+    """Notes of workers on how the tables were computed (`fgvr.part_worker.remarks_of`), with the tables' names."""
     names: dict[str, set[str]] = {}
     for table in tables:
         for remark in table.extra.get(REMARKS, ()):
@@ -236,7 +236,7 @@ def stage_remarks(tables: Sequence[Table]) -> list[str]:
 
 
 def cost(stages: Sequence[StageResult]) -> dict[str, Any]:
-    """Tokens and wall time (stages one after the other) in all; and, of these, what only the evaluation took."""
+    """Tokens and wall time (stages one after the other) in total; and how much of this only the evaluation took."""
     evaluation = [stage for stage in stages if stage.name.startswith(EVALUATION)]
     return {**_totals(stages), "evaluation": _totals(evaluation)}
 

@@ -28,23 +28,23 @@ from fgvr.schemas import Reason
 _INSIDE: Final = re.compile(r"(?:tar|parquet|unlisted)\+")
 _WEB: Final = r"(?i)^https?://"
 _ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$)|{KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
-"""What is to be looked at more closely; Arrow's expressions look at nothing ahead."""
+"""Paths that need a closer check; Arrow expressions have no look-ahead."""
 _UP: Final = r"/\.{1,2}(?:/|$)"
-"""Parts of a key that mean another place wherever paths are simplified."""
+"""Parts of a key that mean another place wherever paths are normalised."""
 _SAME: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 SHOWN: Final = 160
-"""Characters of a refused URI that its row keeps."""
+"""How many characters of a refused URI its row keeps."""
 
 
 @dataclass
 class AllowedPlaces:
-    """The rule for one source; counts what it refused and what may surprise.
+    """The rule for one source; counts what it refused, and what may be surprising.
 
     Attributes:
         source: URI of the list or folder.
-        own: its folder.
+        own: the folder of that list, or the folder itself.
         roots: `ingest.limits.allowed_roots`.
-        lists_own_files: a data set's lists name nothing but files below `own`; a table may name more.
+        lists_own_files: whether the lists may name only files below `own`, as for a data set; a table may name more.
     """
 
     source: str
@@ -63,11 +63,11 @@ class AllowedPlaces:
 
     @property
     def anywhere(self) -> bool:
-        """Whether all but the system's places may be named: by a table on this machine, unless roots are given."""
+        """Whether everything but system places may be named: for a table on this machine, unless roots are set."""
         return storage.is_local(self.source) and not self.roots and not self.lists_own_files
 
     def checked(self, uris: pa.Array) -> pa.Array:
-        """Absolute URIs, with rows that fail with a reason in place of those that must not be read; vectorised."""
+        """Absolute URIs, in which those that must not be read are replaced by URIs of failing rows; vectorised."""
         uris = uris.cast(pa.large_string())
         fine = self._plainly_fine(uris)
         if pc.all(fine).as_py():
@@ -76,16 +76,16 @@ class AllowedPlaces:
         return pa.array([uri if ok or self.allows(uri) else self._refuse(uri) for uri, ok in known], pa.large_string())
 
     def allows(self, uri: str) -> bool:
-        """Whether this one may be read."""
+        """Whether this URI may be read."""
         place = uri[len(found[0]) :] if (found := _INSIDE.match(uri)) else uri
         if found:
             place = place.rpartition("#")[0]
         if re.match(_WEB, place):
             return True
         if not storage.is_local(place):
-            if self.anywhere or not storage.is_object_store(place):  # of what is no object store the reader says so
+            if self.anywhere or not storage.is_object_store(place):  # the reader reports what is not an object store
                 return True
-            # Some stores' libraries put keys into addresses, in which `..` leads up: to another bucket or repository.
+            # Some stores' libraries put keys into URLs, where `..` leads up: to another bucket or repository.
             return self._below(_root(place)) and re.search(_UP, place) is None
         path = str(storage.local_path(place))
         # Where nothing is there, the reader tries the name as other systems write it (fgvr.images.lookalikes).
@@ -98,7 +98,7 @@ class AllowedPlaces:
         return self.allows_path(path)
 
     def allows_path(self, path: str) -> bool:
-        """Whether a local file lies below the source's folder or a root, wherever links on its way lead."""
+        """Whether a local file, with links followed, lies below the source's folder or a root."""
         folder, name = os.path.split(path)
         real = os.path.join(_real(folder), name)  # noqa: PTH118  # names that are not UTF-8, and millions of them
         if os.path.islink(real):  # noqa: PTH114
@@ -106,7 +106,7 @@ class AllowedPlaces:
         return any(_is_below(real, _real(prefix)) for prefix in self._prefixes if storage.is_local(prefix))
 
     def remarks(self) -> list[str]:
-        """What a reader of the results must know, once all was checked."""
+        """Notes for a reader of the results; available when everything was checked."""
         said = []
         if self.refused:
             said.append(
@@ -122,7 +122,7 @@ class AllowedPlaces:
         return said
 
     def _plainly_fine(self, uris: pa.Array) -> pa.Array:
-        """Rows of which the text alone says that they may be read."""
+        """Which URIs may be read for certain, judged by their text alone."""
         empty = pc.equal(uris.fill_null(""), "")
         web = pc.match_substring_regex(uris, _WEB)
         local = pc.starts_with(uris, "/")
@@ -136,7 +136,7 @@ class AllowedPlaces:
         if self.anywhere:
             fine = pc.or_(web, pc.or_(below, pc.invert(pc.match_substring_regex(uris, _ODD))))
         else:
-            # What lies on this machine is looked at one by one: links lead elsewhere.
+            # Local files are checked one by one, since links may lead elsewhere.
             plain = pc.invert(pc.match_substring_regex(uris, _UP))
             fine = pc.or_(web, pc.and_(below, pc.and_(remote, plain)))
         return pc.or_(fine, empty).fill_null(True)
@@ -151,14 +151,14 @@ class AllowedPlaces:
 
 
 def refused_uri(source: str, uri: str, own: str) -> str:
-    """The row of what must not be read: it fails, and says what to set."""
+    """The URI of the row in place of a URI that must not be read: it fails, and says which field to set."""
     outside = own[-SHOWN:] or source[-SHOWN:]
     detail = f"ingest.limits.allowed_roots names no place of {uri[:SHOWN]}, which is outside of {outside}"
     return Unlisted(file_of(source), Reason.NOT_ALLOWED, detail).uri
 
 
 def _root(place: str) -> str:
-    """A folder, bucket or prefix in the one spelling in which places are compared."""
+    """A folder, bucket or prefix, normalised for comparison."""
     if storage.is_local(place):
         return os.path.normpath(storage.absolute(place))
     scheme, _, rest = storage.small_scheme(place).partition("://")
@@ -166,7 +166,7 @@ def _root(place: str) -> str:
 
 
 def _bucket(uri: str) -> str:
-    """What belongs to whoever could write at a remote URI: its bucket, or its repository on Hugging Face."""
+    """The unit that one owner can write to at a remote URI: its bucket, or its repository on Hugging Face."""
     if not storage.is_object_store(uri):
         return ""
     scheme, _, rest = uri.partition("://")

@@ -1,4 +1,4 @@
-"""Sources with boxes: COCO's annotation files, and the drawn scenes that come as such files."""
+"""Sources with boxes: COCO annotation files, and drawn scenes, which are stored as such files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fgvr.sources.rows import SourceError, chunk
 log = logging.getLogger(__name__)
 
 COCO_ID = "coco_image_id"
-"""In the samples' metadata, beside width and height: the image's id in its annotations file."""
+"""Key in the samples' metadata, beside width and height: the image's id in its annotations file."""
 
 
 @dataclass(frozen=True)
 class CocoFiles:
-    """URIs of a split's annotations file and of the folder of its images."""
+    """URIs of a split's annotations file and of its image folder."""
 
     annotations: str
     images: str
@@ -36,7 +36,7 @@ class CocoFiles:
 
 
 def coco_files(source: CocoSource | BirdScenesSource, run_folder: str) -> dict[str, CocoFiles]:
-    """The files of the splits train and test."""
+    """The files of the train and test splits."""
     if isinstance(source, BirdScenesSource):
         root = _scenes_folder(source, run_folder)
         names = {split: (f"annotations/{split}.json", split) for split in ("train", "test")}
@@ -52,13 +52,13 @@ def coco_files(source: CocoSource | BirdScenesSource, run_folder: str) -> dict[s
 def read_coco_source(
     source: CocoSource | BirdScenesSource, run_folder: str, allowed_roots: Sequence[str] = ()
 ) -> tuple[list[pa.Table], list[str]]:
-    """Chunks of the listed images, and remarks about annotations that were left out; draws scenes not there yet.
+    """Chunks of the listed images, and notes on annotations that were left out; draws missing scenes first.
 
-    Images outside of the source's folder fail, unless they are below one of `allowed_roots` (`ingest.limits`).
+    Images outside the source's folder fail, unless they are below one of `allowed_roots` (`ingest.limits`).
 
     Raises:
-        SourceError: the folder holds scenes that were drawn with other settings, or anything else.
-        CocoError: an annotations file is missing or cannot be understood.
+        SourceError: the folder holds scenes drawn with other settings, or other files.
+        CocoError: an annotations file is missing or invalid.
     """
     if isinstance(source, BirdScenesSource):
         _drawn(source, _scenes_folder(source, run_folder))
@@ -85,7 +85,7 @@ def read_coco_source(
 
 
 def _scenes_folder(source: BirdScenesSource, run_folder: str) -> str:
-    """Where the scenes lie: `source.draw_to`, else a folder in the run named after the settings."""
+    """The scenes' folder: `source.draw_to`, else a folder in the run named after the settings."""
     if source.draw_to is not None:
         return storage.absolute(source.draw_to)
     digest = hashlib.sha256(json.dumps(_settings(source), sort_keys=True).encode()).hexdigest()[:8]
@@ -97,7 +97,7 @@ def _settings(source: BirdScenesSource) -> dict[str, object]:
 
 
 def check_scenes(source: BirdScenesSource, folder: str) -> None:
-    """Raises SourceError where the scenes can neither be read nor drawn in `folder`."""
+    """Raises SourceError if scenes can neither be read from `folder` nor drawn into it."""
     wanted = _settings(source)
     drawn = drawn_with(folder, wanted, "scenes with birds") or wanted
     if drawn != wanted:
@@ -109,7 +109,7 @@ def check_scenes(source: BirdScenesSource, folder: str) -> None:
 
 
 def _drawn(source: BirdScenesSource, folder: str) -> None:
-    """Draw the scenes unless they are there; a split's annotations are written last and mark that all are."""
+    """Draw the scenes unless they exist; a split's annotations are written last and mark that it is complete."""
     from fgvr.demo.bird_scenes import SceneSettings, write_scenes
 
     if source.draw_to is not None:

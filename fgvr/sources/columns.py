@@ -1,4 +1,4 @@
-"""Columns of a listing: which of a file's columns is meant, and what a column of any type says as text."""
+"""Columns of a listing: finding the column that is meant, and converting a column of any type to text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fgvr import storage
 from fgvr.names.spelling import one_form
 
 SHOWN_COLUMNS: Final = 20
-"""Columns of a file that a message lists."""
+"""How many columns of a file a message lists."""
 
 _USUAL: Final = {
     "image_column": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "bytes", "imagebytes"),
@@ -32,17 +32,17 @@ _USUAL: Final = {
     "split_column": ("set", "subset", "partition"),
     "class_column": ("class", "label", "labelname", "classlabel", "category", "categoryname"),
 }
-"""What other people's files call a column, folded."""
+"""Names that other people's files give a column, in folded form."""
 
 
 class ColumnError(ValueError):
-    """A column that is not there, is there twice, or holds what it cannot hold; the message says which and what."""
+    """A column is missing, present twice, or holds values of a wrong type; the message says which column and what."""
 
 
 def find_column(names: Sequence[str], column: str, field: str) -> int | None:
-    """The place of a column among a file's, blanks and invisible marks around names apart; None where it is not there.
+    """The position of a column in a file, ignoring blanks and invisible marks around names; None if it is not there.
 
-    Raises ColumnError where there are two of the name.
+    Raises ColumnError if two columns have this name.
     """
     wanted = one_form(column)
     places = [place for place, name in enumerate(names) if one_form(name) == wanted]
@@ -55,7 +55,7 @@ def find_column(names: Sequence[str], column: str, field: str) -> int | None:
 
 
 def columns_there(names: Sequence[str], field: str, column: str) -> str:
-    """A file's columns, for a message that one is not among them, and which of them was probably meant."""
+    """A file's columns, for the message that one is missing, and which of them was probably meant."""
     shown = ", ".join(one_form(name) for name in names[:SHOWN_COLUMNS]) + (" …" if len(names) > SHOWN_COLUMNS else "")
     near = near_miss(names, field, column, cutoff=0.6)
     if near is not None:
@@ -74,14 +74,14 @@ def columns_there(names: Sequence[str], field: str, column: str) -> str:
 def near_miss(
     names: Sequence[str], field: str, column: str, *, cutoff: float = 0.8, taken: Collection[str] = ()
 ) -> str | None:
-    """The column that was probably meant: the same but for case, blanks, dashes or a plural, a usual name, a slip.
+    """The column that was probably meant: it differs in case, blanks, dashes or plural, is a usual name, or a typo.
 
     Args:
-        names: of the file's columns.
-        field: of the source's config that names the column.
-        column: its value.
-        cutoff: how alike a name must be at least (0 to 1) to be taken for a slip.
-        taken: columns that are in use for something else.
+        names: the file's columns.
+        field: the field of the source's config that names the column.
+        column: the field's value.
+        cutoff: similarity (0 to 1) from which a name is taken for a typo.
+        taken: columns that are used for something else.
     """
     folded = {_folded(name): one_form(name) for name in reversed(names) if one_form(name) not in taken}
     folded.pop("", None)
@@ -98,7 +98,7 @@ def _folded(name: str) -> str:
 
 
 def check_kind(name: str, kind: pa.DataType, what: str) -> None:
-    """Raise ColumnError where a column holds several values a row; `what` a photo has one of: class, URI, split."""
+    """Raise ColumnError if a column holds several values per row; a photo has one `what`: class, URI or split."""
     if pa.types.is_nested(_plain(kind)):
         images = what == "URI" and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
         remedy = "; `ingest.source.kind: parquet` reads images that lie in a column" if images else ""
@@ -106,9 +106,9 @@ def check_kind(name: str, kind: pa.DataType, what: str) -> None:
 
 
 def as_text(values: pa.Array, name: str, what: str) -> pa.Array:
-    """A column of any plain type as text: 7 and 7.0 are "7", true is "true"; null and NaN are null.
+    """A column of any scalar type as text: 7 and 7.0 are "7", true is "true"; null and NaN are null.
 
-    Raises ColumnError where it holds lists, structs, or bytes that are no text.
+    Raises ColumnError if it holds lists, structs, or bytes that are not text.
     """
     check_kind(name, values.type, what)
     if isinstance(values, pa.ExtensionArray):
@@ -129,22 +129,22 @@ def as_text(values: pa.Array, name: str, what: str) -> pa.Array:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """What a type stores: an extension's storage, the values of a dictionary."""
+    """The stored type: an extension's storage type, a dictionary's value type."""
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-# Paths in a table that was written on Windows: `images\0.png` is read as images/0.png where the photos lie so.
+# Paths in a table written on Windows: `images\0.png` is read as images/0.png if that is where the photos are.
 
 TRIED: Final = 5
-"""Paths that are looked for; a question a row would take hours for millions."""
+"""How many paths are tested; testing every row would take hours for millions of rows."""
 
 
 class Backslashes:
-    """Turns the backslashes of a table's paths, once a few of the first are found that way and not as they stand.
+    """Replaces the backslashes in a table's paths if the first few files are found only that way.
 
-    Elsewhere than on Windows a backslash may be part of a name.
+    Outside Windows a backslash may be part of a file name.
     """
 
     def __init__(self, folder: str) -> None:
@@ -156,7 +156,7 @@ class Backslashes:
         self._there = False
 
     def turned(self, uris: pa.Array) -> pa.Array:
-        """URIs as text, with `/` for a backslash where the photos lie so."""
+        """URIs as text, with `/` for backslashes if the photos are found that way."""
         windows = pc.and_(
             pc.match_substring_regex(uris, r"\\|^[A-Za-z]:/"), pc.invert(pc.match_substring(uris, "://"))
         ).fill_null(False)
@@ -169,7 +169,7 @@ class Backslashes:
         return pc.if_else(windows, pc.replace_substring(uris, "\\", "/"), uris) if self._turns else uris
 
     def remarks(self) -> list[str]:
-        """What became of them."""
+        """A note if backslashes were replaced."""
         if not self._count or self._there:
             return []
         what = f"{self._count:,} paths are written as on Windows, e.g. {self._example}"

@@ -1,8 +1,8 @@
-"""The quotes of a CSV, checked block by block: a cell that nothing closes, or that has swallowed rows, is an error.
+"""Checks the quotes of a CSV block by block: an unclosed cell, or one that has swallowed rows, is an error.
 
-pyarrow takes a quote that is never closed for a cell that holds the rest of the file, and reads on behind one that
-closes in the middle of a cell: rows go without a word. Here each quote must open at a cell's beginning and close at its
-end; in the middle of a cell without quotes it is a letter (`5" pipe`). Blocks whose quotes are all in order are checked
+When a quote is never closed, pyarrow takes the rest of the file for one cell, and it reads on when a quote closes in
+the middle of a cell: rows disappear silently. Here each quote must open at a cell's beginning and close at its end; in
+the middle of an unquoted cell it is an ordinary character (`5" pipe`). Blocks whose quotes are all regular are checked
 by NumPy, the others quote by quote; never row by row.
 """
 
@@ -25,40 +25,40 @@ from fgvr.sources.rows import SourceError
 from fgvr.text_files import encoding_of
 
 LONGEST_CELL: Final = 2**20
-"""Bytes that a cell in quotes holds at most."""
+"""Limit for the bytes of a quoted cell."""
 REMEDY: Final = "a quote inside a cell in quotes is written twice"
 
 _QUOTE, _LF, _CR = b'"\n\r'
-# What the image column of a row looks like; where a line inside a cell has it, the cell has swallowed rows.
+# What a row's image column looks like; if a line inside a cell looks like that, the cell has swallowed rows.
 _URI: Final = re.compile(
     rb'\.(?:jpe?g|jfif|png|webp|bmp|gif|tiff?|avif|hei[cf]|jp2)"?\s*$|^\s*"?[a-z][a-z0-9+]*://', re.IGNORECASE
 )
 
 
 class Quotes:
-    """Checks the blocks of a CSV in their order."""
+    """Checks the blocks of a CSV in order."""
 
     def __init__(self, where: str, *, delimiter: bytes, columns: int, lines: int, uri_place: int | None = None) -> None:
-        """A check of what follows the header.
+        """A checker for what follows the header.
 
         Args:
             where: the file, for messages.
-            delimiter: of its cells.
-            columns: in a row.
-            lines: line ends before the first block.
-            uri_place: of the column with the images' URIs, by which rows inside of cells are known.
+            delimiter: the delimiter of its cells.
+            columns: number of columns.
+            lines: number of line ends before the first block.
+            uri_place: position of the column of image URIs, by which swallowed rows are recognised.
         """
         self._where, self._delimiter, self._columns, self._uri_place = where, delimiter, columns, uri_place
-        self._lines = lines  # line ends before the bytes that are checked next
-        self._before = _LF  # the byte before those
-        self._open = b""  # from a quote on whose cell goes into the next block
+        self._lines = lines  # number of line ends before the bytes that are checked next
+        self._before = _LF  # the byte before these
+        self._open = b""  # an unfinished quoted cell, continued in the next block
 
     def check(self, block: bytes, *, last: bool = False) -> None:
-        """Raise SourceError, with the line in which a quote opens that is not closed as it should.
+        """Raise SourceError, naming the line of an opening quote that is not closed properly.
 
         Args:
-            block: the bytes that follow those of the call before.
-            last: nothing follows it.
+            block: the bytes that follow the previous block.
+            last: whether this is the last block.
         """
         data = self._open + block
         quotes = np.flatnonzero(np.frombuffer(data, np.uint8) == _QUOTE)
@@ -77,7 +77,7 @@ class Quotes:
         self._passed(data, len(data) if still_open is None else still_open)
 
     def _passed(self, data: bytes, length: int) -> None:
-        """Keep what follows `length` bytes for the next block."""
+        """Keep what follows the first `length` bytes for the next block."""
         if length:
             self._lines += _line_ends(data, length)
             self._before = data[length - 1]
@@ -86,21 +86,21 @@ class Quotes:
     def _in_order(
         self, data: bytes, quotes: npt.NDArray[np.intp], last: bool
     ) -> tuple[list[tuple[int, int]], int | None] | None:
-        """(cells that go over lines, where an unfinished one opens) if every second quote opens and the others close.
+        """(cells that span lines, start of an unfinished cell) if quotes alternately open and close cells; else None.
 
-        None where one is in another place. Two neighbours inside a cell, which stand for one, close and open it.
+        Two adjacent quotes inside a cell, which stand for one character, count as closing and opening it.
         """
         text = np.frombuffer(data, np.uint8)
         opens, closes = quotes[0::2], quotes[1::2]
         before = text[opens - 1]
         if opens[0] == 0:
-            if self._before == _QUOTE:  # a letter
+            if self._before == _QUOTE:  # an escaped quote
                 return None
             before[0] = self._before
         begins = self._ends_cell(before)
         if not np.all(begins | (before == _QUOTE)):
             return None
-        at_end = len(closes) > 0 and closes[-1] == len(data) - 1  # it may be the first of two
+        at_end = len(closes) > 0 and closes[-1] == len(data) - 1  # it may be the first of an escaped pair
         after = text[closes[:-1] + 1] if at_end else text[closes + 1]
         finished = self._ends_cell(after)
         if not np.all(finished | (after == _QUOTE)):
@@ -118,7 +118,7 @@ class Quotes:
         return np.isin(bytes_, (self._delimiter[0], _LF, _CR))
 
     def _one_by_one(self, data: bytes, quotes: list[int], last: bool) -> tuple[list[tuple[int, int]], int | None]:
-        """The same where quotes are letters of some cells, or blanks follow a closing one."""
+        """The same result for blocks in which quotes are ordinary characters, or blanks follow a closing quote."""
         outside = {self._delimiter[0], _LF, _CR}
         cells: list[tuple[int, int]] = []
         opened: int | None = None
@@ -150,7 +150,7 @@ class Quotes:
         return cells, opened
 
     def _look_inside(self, data: bytes, start: int, end: int) -> None:
-        """Raise SourceError where a line inside a cell is a row."""
+        """Raise SourceError if a line inside a cell looks like a row."""
         if self._uri_place is None:
             return
         inside = data[start + 1 : end].splitlines()
@@ -171,17 +171,17 @@ class Quotes:
 
 
 def _line_ends(data: bytes, length: int) -> int:
-    """Line ends among the first bytes: line feeds, or carriage returns where there are none (as old Macs wrote)."""
+    """Number of line ends in the first bytes: line feeds, or carriage returns if there are none (old Macs)."""
     return data.count(b"\n", 0, length) or data.count(b"\r", 0, length)
 
 
-# A CSV or TSV file on its way to pyarrow: its header taken off, its encoding made UTF-8, its quotes checked.
+# Preparing a CSV or TSV file for pyarrow: its header is removed, its encoding becomes UTF-8, its quotes are checked.
 #
-# In TSV a quote is a letter (IANA's text/tab-separated-values), so that an inch mark opens nothing and a row is a
-# line. Cells that are in quotes as a whole, as spreadsheets write those with a quote in them, are taken out of them.
+# In TSV a quote is an ordinary character (IANA's text/tab-separated-values), so an inch mark opens nothing and a row is
+# one line. Only cells quoted as a whole, as spreadsheets write cells that contain a quote, are unquoted.
 
 BLOCK: Final = LONGEST_CELL
-"""Bytes that are read and parsed at once."""
+"""Bytes that are read and parsed per step."""
 
 
 class _Stream(Protocol):
@@ -192,19 +192,19 @@ class CsvText(io.RawIOBase):
     """A file's rows as a stream of UTF-8, checked while they are read.
 
     Attributes:
-        header: names of the columns as written, quotes around them removed; empty for an empty file.
+        header: column names as written, but unquoted; empty for an empty file.
     """
 
     def __init__(self, stream: _Stream, where: str, *, tabs: bool) -> None:
         """Reads the header.
 
         Args:
-            stream: of the file's bytes.
+            stream: stream of the file's bytes.
             where: the file, for messages.
-            tabs: TSV, else CSV.
+            tabs: True for TSV, False for CSV.
 
         Raises:
-            SourceError: the header cannot be read.
+            SourceError: the header is invalid.
         """
         super().__init__()
         self._stream, self._where, self._tabs = stream, where, tabs
@@ -217,24 +217,24 @@ class CsvText(io.RawIOBase):
             raise SourceError(f"{where}: {error.reason}") from None
         self._decoder = None if encoding.startswith("utf-8") else codecs.getincrementaldecoder(encoding)()
         first = self._utf8(start).removeprefix(codecs.BOM_UTF8)
-        self._lines = 0  # of the header
+        self._lines = 0  # lines of the header
         self.header, length = self._read_header(first)
         self._unchecked, self._waiting = first[length:], b""
         self._empty = len(start) < BLOCK and not self._unchecked.strip()
         self._quotes: Quotes | None = None
 
     def batches(self, places: Sequence[int], uri_place: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows of some columns as text, null for an empty cell; a batch's columns are named by their places.
+        """The rows as text, null for an empty cell; only the chosen columns, named by their positions.
 
         Args:
-            places: of the columns in the header.
-            uri_place: of the column with the images' URIs, if there is one.
+            places: positions of the columns in the header.
+            uri_place: position of the column of image URIs, if any.
 
         Raises:
-            SourceError: a quote that is not closed, or in another place than a cell's ends.
-            pa.ArrowInvalid: rows of unequal length, text that is not UTF-8.
+            SourceError: a quote that is not closed, or closed elsewhere than at a cell's end.
+            pa.ArrowInvalid: rows of unequal length, or text that is not UTF-8.
         """
-        if self._empty:  # pyarrow would take it for an error
+        if self._empty:  # pyarrow would raise on an empty file
             return
         if not self._tabs:
             self._quotes = Quotes(
@@ -247,8 +247,8 @@ class CsvText(io.RawIOBase):
             quote_char=False if self._tabs else '"',
             newlines_in_values=not self._tabs,
         )
-        # All columns as text: "0123", "1e5" and "TRUE" are names, NA and null are, too, and types guessed from the
-        # first block break on the second. An empty cell is none.
+        # All columns are read as text: "0123", "1e5" and "TRUE" are names, and so are NA and null; types inferred from
+        # the first block could fail on the second. Only an empty cell is null.
         convert = pacsv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             null_values=[""],
@@ -261,11 +261,11 @@ class CsvText(io.RawIOBase):
             yield pa.RecordBatch.from_arrays(cells, names=batch.schema.names)
 
     def readable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size`; b"" at the end. Raises SourceError with the line in which a quote opens."""
+        """The next bytes, at most `size`; b"" at the end. Raises SourceError, naming the line of a bad quote."""
         ended = False
         while not (self._waiting or ended):
             if self._unchecked:
@@ -288,7 +288,7 @@ class CsvText(io.RawIOBase):
             raise SourceError(f"{self._where}: {error}; save it as UTF-8") from None
 
     def _read_header(self, first: bytes) -> tuple[list[str], int]:
-        """The first line that is not empty, and the bytes up to its end."""
+        """The cells of the first non-empty line, and the number of bytes up to its end."""
         length = 0
 
         def lines() -> Iterator[str]:
@@ -314,7 +314,7 @@ class CsvText(io.RawIOBase):
 
 
 def _unquoted(cells: pa.Array, *, tabs: bool) -> pa.Array:
-    """Cells out of quotes that pyarrow leaves alone: all of a TSV, of a CSV those behind a blank (`a.jpg, "mug"`)."""
+    """Removes quotes that pyarrow keeps: all of a TSV, and in a CSV those after a blank (`a.jpg, "mug"`)."""
     pattern = r'^"(?:[^"]|"")*"$' if tabs else r'^[ \t]+"(?:[^"]|"")*"[ \t]*$'
     if not pc.any(pc.match_substring(cells, '"')).as_py():
         return cells

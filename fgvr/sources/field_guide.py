@@ -1,4 +1,4 @@
-"""Where a source that draws may draw: into its own folder, or one that is empty; never beside somebody's photos."""
+"""The drawn field guide as a source; drawings go into their own folder or an empty one, never beside user files."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 
 
 SETTINGS = "settings.json"
-"""In a drawn folder: what it was drawn with. Written before the first drawing, so that one cut short is known."""
+"""File in a drawn folder: the settings of the drawings. Written first, so that an interrupted drawing is recognised."""
 
 
 def drawn_with(folder: str, wanted: Mapping[str, Any], what: str) -> dict[str, Any] | None:
-    """The settings of the drawings in a folder; None where it is empty, or not there.
+    """The settings of the drawings in a folder; None if it is empty or missing.
 
     Args:
-        folder: where drawings lie or will lie.
-        wanted: all that decides them, JSON types.
+        folder: the folder of existing or future drawings.
+        wanted: all settings that determine the drawings, JSON types.
         what: the drawings, in words.
 
     Raises:
-        SourceError: there lies something else, beside which nothing is drawn.
+        SourceError: the folder holds other files, and nothing is drawn beside them.
     """
     try:
         drawn = json.loads(storage.read_bytes(storage.join(folder, SETTINGS)))
     except (OSError, ValueError):
         drawn = None
-    if isinstance(drawn, dict) and set(drawn) == set(wanted):  # a file of this name may be anybody's
+    if isinstance(drawn, dict) and set(drawn) == set(wanted):  # other programs may also write a file of this name
         return drawn
     if first := first_entry(folder):
         raise SourceError(
@@ -50,11 +50,11 @@ def drawn_with(folder: str, wanted: Mapping[str, Any], what: str) -> dict[str, A
     return None
 
 
-# The drawn field guide as a source: drawn on first use, read ever after.
+# The field guide is drawn on first use, and only read afterwards.
 
 
 def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
-    """Where the drawings lie: `source.draw_to`, else a folder in the run named after the settings."""
+    """The drawings' folder: `source.draw_to`, else a folder in the run named after the settings."""
     if source.draw_to is not None:
         return storage.absolute(source.draw_to)
     digest = hashlib.sha256(json.dumps(settings(source), sort_keys=True).encode()).hexdigest()[:8]
@@ -62,10 +62,10 @@ def field_guide_folder(source: FieldGuideSource, run_folder: str) -> str:
 
 
 def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.Table]:
-    """Chunks of the field guide's samples; draws it when it is not there yet.
+    """Chunks of the field guide's samples; draws it if it does not exist yet.
 
     Raises:
-        SourceError: the folder holds a field guide that was drawn with other settings, or anything else.
+        SourceError: the folder holds a field guide drawn with other settings, or other files.
     """
     folder = field_guide_folder(source, run_folder)
     if source.draw_to is not None:
@@ -76,11 +76,11 @@ def read_field_guide(source: FieldGuideSource, run_folder: str) -> Iterator[pa.T
 
 
 def check_field_guide(source: FieldGuideSource, folder: str) -> None:
-    """Raises SourceError where the field guide can neither be read nor drawn in `folder`."""
+    """Raises SourceError if the field guide can neither be read from `folder` nor drawn into it."""
     from fgvr.demo.field_guide import has_own_questions
 
     if not storage.exists(storage.join(folder, SETTINGS)) and is_field_guide(folder):
-        return  # drawn by `python -m fgvr.demo.field_guide`, which leaves no settings: taken as it is
+        return  # drawn by `python -m fgvr.demo.field_guide`, which writes no settings: used as it is
     wanted = settings(source)
     drawn = drawn_with(folder, wanted, "a field guide") or wanted
     if drawn != wanted:
@@ -103,7 +103,7 @@ def _draw(source: FieldGuideSource, folder: str) -> None:
 
     count = (source.train_per_class + source.test_per_class) * len(SPECIES)
     log.info("ingest: drawing %s birds into %s", f"{count:,}", folder)
-    # The settings first, the split file last: a drawing that was cut short is seen as not there, and drawn again.
+    # The settings first, the split file last: an interrupted drawing counts as missing and is drawn again.
     storage.write_bytes(storage.join(folder, SETTINGS), json.dumps(settings(source), indent=1).encode())
     difficulty = {} if source.difficulty is None else {"difficulty": source.difficulty}
     write_field_guide(
@@ -116,7 +116,7 @@ def _draw(source: FieldGuideSource, folder: str) -> None:
 
 
 def settings(source: FieldGuideSource) -> dict[str, object]:
-    """All that decides the drawings; the demo's difficulty is resolved, so that its change draws anew."""
+    """All settings that determine the drawings; the demo's difficulty is resolved, so that changing it redraws."""
     from fgvr.demo.samples import DEMO_DIFFICULTY
 
     values = source.model_dump(mode="json", exclude={"kind", "draw_to"})

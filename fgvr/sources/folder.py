@@ -1,10 +1,10 @@
 """A folder of images, on a disk or in an object store, searched recursively and listed as a stream.
 
-Hidden files and folders (`.cache`, macOS's `._photo.jpg`) are no photos, nor is what NAS devices and systems put beside
-them (`ingest.source.exclude`); what is left out is counted. A folder named `x.jpg` is a folder. Links that lead
-nowhere, pipes and devices with an image's name are listed: reading them fails with a reason, and nothing is lost.
-Links to what lies outside of the folder are followed where `ingest.limits.allowed_roots` names the place: a folder may
-have come out of a stranger's archive. Those to folders are counted, those to photos are rows that fail.
+Left out and counted: hidden files and folders (`.cache`, macOS's `._photo.jpg`), and files that NAS devices and systems
+put beside photos (`ingest.source.exclude`). A folder named `x.jpg` is a folder. Broken links, pipes and devices with an
+image's name are listed: reading them fails with a reason, so nothing disappears. Links out of the folder are followed
+only if `ingest.limits.allowed_roots` names their target, since the folder may come from an untrusted archive;
+otherwise links to folders are counted, and links to photos become failing rows.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fgvr.sources.rows import CHUNK, SourceError, chunk
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its URI, the names of the folders between the source's folder and it, and what a store says of it.
+    """A file: its URI, the names of the folders between it and the source's folder, and its mark in the store.
 
-    `mark` tells it from the next version; it is empty on this machine, where a listing says nothing but names.
-    `refused` is the URI of a row that fails in its place: a link to where the source may not lead.
+    `mark` distinguishes versions of the file; it is empty for local files, whose listing gives names only.
+    `refused` is the URI of a failing row that replaces it: a link to a place that the source may not read.
     """
 
     uri: str
@@ -41,15 +41,15 @@ class Found:
 
 
 def list_folder(source: FolderSource, omissions: Omissions, allowed_roots: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """Chunks of images below `source.path`, whose names end in one of the extensions.
+    """Chunks of the images below `source.path` whose names end in one of the extensions.
 
     Args:
         source: the folder.
         omissions: counts what is left out.
-        allowed_roots: as in `ingest.limits`; links may lead there.
+        allowed_roots: as in `ingest.limits`; places where links may lead.
 
     Raises:
-        SourceError: no such folder, a folder that may not be read, or no image in it.
+        SourceError: the folder does not exist, cannot be read, or holds no image.
     """
     endings = readable_endings(source.extensions)
     images = 0
@@ -69,7 +69,7 @@ def list_folder(source: FolderSource, omissions: Omissions, allowed_roots: Seque
 
 
 def readable_endings(extensions: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `ingest.source.extensions` whose format this machine reads, in small letters."""
+    """Those of `ingest.source.extensions` whose format this machine can read, in lower case."""
     unread = not_read_here(extensions)
     return tuple(ending for ending in map(str.lower, extensions) if ending not in unread)
 
@@ -91,17 +91,17 @@ def _as_chunk(found: list[Found], source: FolderSource) -> pa.Table:
     if by_split:
         columns["split"] = [file.folders[0] if file.folders else None for file in found]
     if source.class_from == "parent":
-        # A photo that lies directly in a split's folder, or in the source's own, has no class.
+        # A photo directly in a split's folder, or in the source's folder, has no class.
         shortest = 1 if by_split else 0
         columns["class_name"] = [file.folders[-1] if len(file.folders) > shortest else None for file in found]
     return chunk(**columns)
 
 
 def walk(path: str, names: LeftOutNames | None = None, allowed_roots: Sequence[str] = ()) -> Iterator[Found]:
-    """All files below a folder or prefix as a stream, but those whose names, or a folder's above them, `names` has.
+    """All files below a folder or prefix as a stream, except those excluded by `names`, or inside an excluded folder.
 
     Raises:
-        SourceError: no such folder, or one that may not be read.
+        SourceError: a folder does not exist or cannot be read.
     """
     names = names or LeftOutNames((), Omissions())
     return _walk_local(path, names, allowed_roots) if storage.is_local(path) else _walk_remote(path, names)
@@ -128,7 +128,7 @@ def _walk_local(path: str, left_out: LeftOutNames, allowed_roots: Sequence[str])
                         left_out.omissions.count(Why.LINK, "folders")
                     elif not entry.is_symlink() or _is_new_tree(Path(entry.path), trees):
                         waiting.append((entry.path, (*names, _text(entry.name))))
-        except OSError as error:  # no permission, a disk's error, a folder that was removed meanwhile
+        except OSError as error:  # no permission, a disk error, or a folder just removed
             raise SourceError(
                 f"ingest.source.path = {path}: {folder} may not be read ({error.strerror}). Mend that, or leave it out "
                 "by its name (ingest.source.exclude)"
@@ -146,12 +146,12 @@ def _found(entry: os.DirEntry[str], folders: tuple[str, ...], leads_out_of: str)
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle, or to where nobody may look: its row will fail with the reason
+    except OSError:  # a circular link, or no permission: its row will fail with the reason
         return False
 
 
 def _is_new_tree(link: Path, trees: list[Path]) -> bool:
-    """Whether a link leads out of all trees that are searched anyway, so that links in a circle come to an end."""
+    """Whether a link leads out of all trees that are searched anyway, so that circular links end."""
     target = link.resolve()
     if any(target.is_relative_to(tree) for tree in trees):
         return False
@@ -173,7 +173,7 @@ def _walk_remote(path: str, left_out: LeftOutNames) -> Iterator[Found]:
 
 
 def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str, left_out: LeftOutNames) -> Iterator[Found]:
-    """Folder by folder, the names of one in memory at a time."""
+    """Folder by folder, with the names of only one in memory at a time."""
     for folder, folders, files in fs.walk(root, detail=True):
         for name in [name for name in folders if left_out.has(name)]:
             del folders[name]
@@ -187,9 +187,9 @@ def _walk_folders(fs: fsspec.AbstractFileSystem, root: str, protocol: str, left_
 def _walk_s3(
     fs: fsspec.AbstractFileSystem, root: str, protocol: str, path: str, left_out: LeftOutNames
 ) -> Iterator[Found]:
-    """Page by page of 1,000 keys, in the order of the keys: s3fs would hold all objects of a folder, as dictionaries.
+    """Page by page of 1,000 keys, in key order; s3fs would hold all objects of a folder in memory, as dictionaries.
 
-    Ten million keys are ten thousand requests. s3fs repeats one that fails for a passing reason.
+    Ten million keys need ten thousand requests. s3fs retries transient errors.
     """
     bucket, _, prefix = root.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", **fs.req_kw}
@@ -202,7 +202,7 @@ def _walk_s3(
             key = entry["Key"]
             inside = key.removeprefix(request["Prefix"])
             *folders, name = inside.split("/")
-            if not left_out.has_within(inside) and name:  # a key that ends in a slash is a folder
+            if not left_out.has_within(inside) and name:  # a key that ends in a slash stands for a folder
                 mark = f"{entry.get('ETag')}:{entry.get('Size')}"
                 yield Found(f"{protocol}://{bucket}/{key}", tuple(part for part in folders if part), mark)
         if not page.get("IsTruncated"):

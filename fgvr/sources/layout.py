@@ -1,7 +1,7 @@
-"""The official download of a public data set, unpacked: its listing files, and the check that its photos are there.
+"""Official downloads of public data sets, unpacked: reading their list files, and checking that the photos exist.
 
-A data set is a subclass in a file of its own: which files list the images, and what a line in them means. Everything is
-read through `fgvr.storage`, so that a download may lie in a bucket.
+Each data set is a subclass: it says which files list the images and what a line in them means. Everything is read
+through `fgvr.storage`, so a download may also lie in a bucket.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from fgvr.sources.rows import SourceError, chunk
 from fgvr.text_files import decoded, lines
 
 SHOWN = 3
-"""Missing things that a message names."""
+"""How many missing items a message names."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """An image that a listing file names.
+    """An image named by a list file.
 
     Attributes:
-        path: of the image, from the download's root.
+        path: path of the image, relative to the download's root.
         split: train, val or test.
-        class_id: from 0 on; the files themselves mostly count from 1.
-        class_name: as words.
-        metadata: what else the download says about it, JSON types.
+        class_id: counted from 0; the files themselves mostly count from 1.
+        class_name: the class in words.
+        metadata: what else the download says about the image, JSON types.
     """
 
     path: str
@@ -55,9 +55,9 @@ class Layout(ABC):
         title: the data set's name.
         site: where the download is offered.
         holds: what it unpacks to, in words.
-        inside: folders that the download or other tools unpack to; `source.path` may be above them.
-        marker: a file directly below the root, by which the root is found.
-        images: official number of images a split.
+        inside: folders that the download or other tools unpack to; `source.path` may be their parent.
+        marker: a file directly below the root, by which the root is recognised.
+        images: official number of images per split.
         classes: official number of classes.
     """
 
@@ -74,33 +74,33 @@ class Layout(ABC):
 
     @cached_property
     def root(self) -> str:
-        """URI of the folder that the listing files start at."""
+        """URI of the folder that paths in the list files are relative to."""
         given = storage.absolute(self.source.path)
         places = [given, *(storage.join(given, name) for name in self.inside)]
         return next((place for place in places if storage.exists(storage.join(place, self.marker))), given)
 
     @abstractmethod
     def files(self) -> Sequence[str]:
-        """Names below the root of the files that decide what is listed."""
+        """The files that determine the listing; names relative to the root."""
 
     @abstractmethod
     def listed(self) -> Iterator[Listed]:
-        """The images in the order of the listing files; raises SourceError for a file that is not as published."""
+        """The images in the order of the list files; raises SourceError if a file differs from the published one."""
 
     def counts(self) -> Mapping[str, int]:
-        """Number of images a split that a whole download gives with these settings, in the download's own splits."""
+        """Number of images that a complete download gives with these settings, per split of the download."""
         return self.images
 
     def state(self) -> dict[str, Any]:
-        """What decides the samples besides the settings and the listing files' content."""
+        """What determines the samples besides the settings and the content of the list files."""
         return {}
 
     def remarks(self) -> list[str]:
-        """What a reader of the results must know besides deviating counts."""
+        """Notes for a reader of the results, besides those on unexpected image counts."""
         return []
 
     def listing_files(self) -> list[str]:
-        """URIs of the listing files; raises SourceError where one is missing."""
+        """URIs of the list files; raises SourceError if one is missing."""
         names = self.files()
         for name in names:
             if not storage.exists(storage.join(self.root, name)):
@@ -108,13 +108,13 @@ class Layout(ABC):
         return [storage.join(self.root, name) for name in names]
 
     def read(self, allowed_roots: Sequence[str] = ()) -> tuple[pa.Table, list[str]]:
-        """All images as a chunk of a listing, and remarks; those that lie elsewhere than the download fail.
+        """All images as a listing chunk, and notes; images outside the download become failing rows.
 
         Args:
             allowed_roots: as in `ingest.limits`.
 
         Raises:
-            SourceError: a listing file or a listed photo is missing, or a file is not as published.
+            SourceError: a list file or a listed photo is missing, or a file differs from the published one.
         """
         self.listing_files()
         rows = list(self.listed())
@@ -131,14 +131,14 @@ class Layout(ABC):
         return table, [*self._deviations(rows), *self.remarks(), *allowed.remarks()]
 
     def text(self, name: str) -> str:
-        """A listing file's text; raises SourceError where it is missing or not UTF-8."""
+        """A list file's text; raises SourceError if it is missing or not UTF-8."""
         try:
             return decoded(self._bytes(name))
         except UnicodeDecodeError as error:
             raise SourceError(f"{storage.join(self.root, name)}: not a text file: {error}") from error
 
     def fields(self, name: str, count: int) -> Iterator[tuple[str, list[str]]]:
-        """(place for messages, words) of the lines of a text file; the last of `count` words may hold blanks."""
+        """(place for messages, words) per line of a text file; the last of the `count` words may contain blanks."""
         for number, line in enumerate(lines(self.text(name)), start=1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -149,11 +149,11 @@ class Layout(ABC):
             yield place, words
 
     def mat(self, name: str, *variables: str) -> list[Any]:
-        """Variables of a MATLAB file as NumPy arrays without axes of length 1.
+        """Variables of a MATLAB file as NumPy arrays, with axes of length 1 removed.
 
         Raises:
-            SourceError: the file is missing, is no MATLAB file (a web page that was saved under its name), or has no
-                such variable.
+            SourceError: the file is missing, is not a MATLAB file (a web page saved under its name), or lacks a
+                variable.
         """
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
@@ -169,7 +169,7 @@ class Layout(ABC):
         return [found[variable] for variable in variables]
 
     def missing(self, what: str) -> SourceError:
-        """The error that something is not there, with what the official download holds."""
+        """The error for something missing, which says what the official download contains."""
         fact = f"{what} is missing" if storage.exists(self.source.path) else "there is no such folder"
         return SourceError(f"ingest.source.path = {self.source.path}: {fact}; {self._official()}")
 
@@ -214,7 +214,7 @@ def first(names: Sequence[str]) -> str:
 
 
 def photos_below(root: str, paths: Iterable[str]) -> set[str]:
-    """Those of `paths` that are below `root`, and other files beside them: from listings, not a question a photo."""
+    """Those of `paths` that exist below `root`, and other files beside them; lists folders instead of testing paths."""
     folders = {path.rpartition("/")[0] for path in paths}
     if storage.is_local(root):
         return {f"{folder}/{name}" for folder in folders for name in _names(storage.join(root, folder))}

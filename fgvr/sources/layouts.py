@@ -24,5 +24,5 @@ LAYOUTS: Final[dict[DataSet, type[Layout]]] = {
 
 
 def open_layout(source: LayoutSource) -> Layout:
-    """The download that a source names; nothing is read yet."""
+    """The download that a source names; reads nothing yet."""
     return LAYOUTS[source.name](source)

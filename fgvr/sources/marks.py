@@ -1,7 +1,7 @@
-"""Were files replaced under their names since they were listed? Told by what a listing says of them at no cost.
+"""Were files replaced under the same name since they were listed? Decided by marks that a listing gives for free.
 
-Size and time of a file, ETag and size of an object: for folders of photos, and for tars and Parquet files, which are
-few. Of images that a table or a data set's lists name nothing is asked: that would be a request an image.
+The marks are size and time of a file, ETag and size of an object: for folders of photos, and for tars and Parquet
+files, which are few. Images named by a table or a data set's lists are not checked: each would take a request.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from fgvr.sources.rows import SourceError
 from fgvr.sources.shards import numbered
 
 MOST = 100_000
-"""Files up to which they are looked at, at each start: a second on a disk, a hundred requests to a store."""
+"""Most files that are checked at each start: a second on a disk, a hundred requests to a store."""
 Marks = dict[str, str]
 """URI → mark."""
 
 
 def look(source: Source, allowed_roots: Sequence[str] = ()) -> Marks | None:
-    """The files of a source as they are now; None for kinds whose listing says nothing, and for too many files.
+    """The marks of a source's files as they are now; None for source kinds without marks, and for too many files.
 
-    `allowed_roots` are those that it is listed with.
+    `allowed_roots` are those that the source is listed with.
     """
     found: Marks = {}
-    with suppress(SourceError, OSError):  # who lists them says what is wrong
+    with suppress(SourceError, OSError):  # the listing itself will report the error
         for file in islice(_files(source, allowed_roots), MOST + 1):
             found[file.uri] = file.mark or _mark(file.uri)
     return found if 0 < len(found) <= MOST else None
 
 
 def replaced(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The files that are there under their names and are others, sorted. New and missing ones are no matter here."""
+    """Sorted names of files that still exist but were replaced. New and missing files do not matter here."""
     return sorted(uri for uri, mark in before.items() if now.get(uri, mark) != mark)
 
 
 def digest(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Names what the files of `before` are now, 16 hex digits."""
+    """A hash, 16 hex digits, of the current marks of the files in `before`."""
     listed = sorted((uri, now.get(uri, mark)) for uri, mark in before.items())
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
@@ -65,7 +65,7 @@ def _files(source: Source, allowed_roots: Sequence[str]) -> Iterator[Found]:
 
 
 def _mark(uri: str) -> str:
-    """What tells a file from another one under its name; empty where it is not there."""
+    """A mark that changes if the file is replaced; empty if it does not exist."""
     try:
         if not storage.is_local(uri):
             fs, path = storage.resolve(uri)

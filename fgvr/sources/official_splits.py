@@ -1,4 +1,4 @@
-"""Public data sets that come with training and test images of their own: the layout of each one's download."""
+"""Public data sets with official training and test images: the layout of each download."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Aircraft(Layout):
         return [AIRCRAFT_VARIANTS, *(f"images_variant_{split}.txt" for split in AIRCRAFT_SPLITS)]
 
     def listed(self) -> Iterator[Listed]:
-        """Split by split; classes are numbered in the order of variants.txt. Names hold blanks and slashes."""
+        """One split after the other; classes are numbered as in variants.txt. Names contain blanks and slashes."""
         numbers = {one_form(line): number for number, line in enumerate(self._variants())}
         for split in AIRCRAFT_SPLITS:
             for place, (photo, name) in self.fields(f"images_variant_{split}.txt", 2):
@@ -59,7 +59,7 @@ CARS_TEST = "cars_test_annos_withlabels.mat"
 
 
 class Cars(Layout):
-    """196 models of cars. Training and test photos have the same file names, in folders of their own."""
+    """196 models of cars. Training and test photos have the same file names, in separate folders."""
 
     title = "Stanford Cars"
     site = "ai.stanford.edu/~jkrause/cars, no longer online; mirrors keep its files"
@@ -90,7 +90,7 @@ class Cars(Layout):
                 yield self._row(names, f"cars_{split}/{photo}", split, number - 1)
 
     def remarks(self) -> list[str]:
-        """Names that are wrong on purpose."""
+        """A note if class names are deliberately wrong, as in FineR's code."""
         if not self.source.legacy_cars_offset:
             return []
         return [
@@ -101,8 +101,8 @@ class Cars(Layout):
     def _row(self, names: Sequence[str], path: str, split: str, class_id: int) -> Listed:
         if not self.source.legacy_cars_offset:
             return Listed(path, split, class_id, names[class_id])
-        # FineR (data/car196.py) takes 1 off the class where it lists the photos, and again where it hands one out. The
-        # name is then that of the class before, and Python's index -1 gives the first class the last one's.
+        # FineR (data/car196.py) subtracts 1 from the class when it lists the photos, and again when it returns one. The
+        # name is then that of the previous class, and Python's index -1 gives the first class the last one's name.
         return Listed(path, split, class_id, names[class_id - 1], {"corrected_name": names[class_id]})
 
     def _annotations(self, file: str) -> list[tuple[str, int]]:
@@ -122,7 +122,7 @@ CUB_SPLITS = {"1": "train", "0": "test"}
 
 
 class Cub(Layout):
-    """200 bird species; the split is a column of its own, 1 for training."""
+    """200 bird species; the split is a separate file, in which 1 means training."""
 
     title = "CUB-200-2011"
     site = "vision.caltech.edu, Caltech-UCSD Birds-200-2011"
@@ -136,7 +136,7 @@ class Cub(Layout):
     classes = 200
 
     def files(self) -> Sequence[str]:
-        """Four text files, joined by the image's number."""
+        """Four text files, joined by image number."""
         return ["images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt"]
 
     def listed(self) -> Iterator[Listed]:
@@ -155,10 +155,10 @@ class Cub(Layout):
 
 
 def bird_name(folder: str) -> str:
-    """A species from its folder: "001.Black_footed_Albatross" → "Black-footed Albatross".
+    """A species' name from its folder: "001.Black_footed_Albatross" → "Black-footed Albatross".
 
-    The folders have lost hyphens and apostrophes. A word in lower case belongs to the one before it, with a hyphen;
-    what else was lost (Brewer's, Whip-poor-will) stays lost.
+    The folders' names lack hyphens and apostrophes. A lower-case word is joined to the one before it by a hyphen;
+    what else is missing (Brewer's, Whip-poor-will) cannot be restored.
     """
     words = folder.rpartition(".")[2].split("_")
     name = words[0]
@@ -171,7 +171,7 @@ def bird_name(folder: str) -> str:
 
 
 class Dogs(Layout):
-    """120 breeds; the name is in the folder's."""
+    """120 breeds; the folder's name holds the breed."""
 
     title = "Stanford Dogs"
     site = "vision.stanford.edu/aditya86/ImageNetDogs, images.tar and lists.tar"
@@ -181,7 +181,7 @@ class Dogs(Layout):
     classes = 120
 
     def files(self) -> Sequence[str]:
-        """A list a split."""
+        """One list per split."""
         return ["train_list.mat", "test_list.mat"]
 
     def listed(self) -> Iterator[Listed]:
@@ -201,7 +201,7 @@ class Dogs(Layout):
 
 
 def dog_breed(path: str) -> str:
-    """A dog_breed from its folder: "n02088466-black-and-tan_coonhound/x.jpg" → "black-and-tan coonhound"; else ""."""
+    """A breed's name from its folder: "n02088466-black-and-tan_coonhound/x.jpg" → "black-and-tan coonhound", or ""."""
     return path.partition("/")[0].partition("-")[2].replace("_", " ")
 
 
@@ -211,7 +211,7 @@ DTD_SPLITS = ("train", "val", "test")
 
 
 class Dtd(Layout):
-    """47 textures, an adjective each, in ten official splits of 40 train, 40 val and 40 test images a class."""
+    """47 textures, named by adjectives, in ten official splits with 40 train, 40 val and 40 test images per class."""
 
     title = "the Describable Textures Dataset"
     site = "robots.ox.ac.uk/~vgg/data/dtd, dtd-r1.0.1.tar.gz"
@@ -226,7 +226,7 @@ class Dtd(Layout):
         return [f"labels/{split}{self.source.fold}.txt" for split in DTD_SPLITS]
 
     def listed(self) -> Iterator[Listed]:
-        """Split by split; classes are numbered in the order of their names."""
+        """One split after the other; classes are numbered in the order of their names."""
         rows = [
             (split, path.strip(), self._texture(place, path.strip()))
             for split, file in zip(DTD_SPLITS, self.files(), strict=True)
@@ -251,7 +251,7 @@ FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 class Flowers(Layout):
-    """102 flowers in the official split, which is not CoOp's; `val` is a split of its own, 10 images a class."""
+    """102 flowers in the official split, which differs from CoOp's; `val` is a separate split, 10 images per class."""
 
     title = "Oxford Flowers-102"
     site = "robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -267,7 +267,7 @@ class Flowers(Layout):
         return ["imagelabels.mat", "setid.mat", *extra]
 
     def listed(self) -> Iterator[Listed]:
-        """Split by split; labels are in the order of the photos' numbers."""
+        """One split after the other; labels are in the order of the photos' numbers."""
         names = self._names()
         (labels,) = self.mat("imagelabels.mat", "labels")
         labels = np.atleast_1d(labels)
@@ -304,7 +304,7 @@ PETS_SPECIES = {"1": "cat", "2": "dog"}
 
 
 class Pets(Layout):
-    """37 breeds of cats and dogs; the name is in the file's. images/ holds other files and unlisted photos, too."""
+    """37 breeds of cats and dogs, named in the file names. images/ also holds other files and unlisted photos."""
 
     title = "Oxford-IIIT Pet"
     site = "robots.ox.ac.uk/~vgg/data/pets, images.tar.gz and annotations.tar.gz"
@@ -315,7 +315,7 @@ class Pets(Layout):
     classes = 37
 
     def files(self) -> Sequence[str]:
-        """A list a split: name, class, species, breed within the species."""
+        """One list per split, with name, class, species, and breed within the species."""
         return ["annotations/trainval.txt", "annotations/test.txt"]
 
     def listed(self) -> Iterator[Listed]:
@@ -329,12 +329,12 @@ class Pets(Layout):
 
 
 def pet_breed(file: str) -> str:
-    """A breed from a file's name: "american_bulldog_100" → "American Bulldog". Files of cats have capitals already."""
+    """A breed from a file name: "american_bulldog_100" → "American Bulldog". Cat breeds have capitals already."""
     words = file.rpartition("_")[0].split("_")
     return " ".join(word[:1].upper() + word[1:] for word in words)
 
 
-# The Grocery Store Dataset (Klasson, Zhang, Kjellström, WACV 2019) as its GitHub repository holds it.
+# The Grocery Store Dataset (Klasson, Zhang, Kjellström, WACV 2019) as in its GitHub repository.
 
 GROCERY_SPLITS = ("train", "val", "test")
 
@@ -357,11 +357,11 @@ class Grocery(Layout):
     classes = 81
 
     def files(self) -> Sequence[str]:
-        """The classes, and a list a split."""
+        """The classes, and one list per split."""
         return ["classes.csv", *(f"{split}.txt" for split in GROCERY_SPLITS)]
 
     def listed(self) -> Iterator[Listed]:
-        """Split by split; class names as words ("Golden-Delicious" → "Golden Delicious")."""
+        """One split after the other; class names as words ("Golden-Delicious" → "Golden Delicious")."""
         classes = self._classes()
         for split in GROCERY_SPLITS:
             for number, line in enumerate(self.text(f"{split}.txt").splitlines(), start=1):

@@ -1,7 +1,7 @@
-"""What a listing of photos leaves out: counted by reason and by ending, in bounded memory, and in words.
+"""What a listing leaves out: counted per reason and file ending, in bounded memory, and described in words.
 
-The facts go through the samples table's manifest into the log, `status` and the report, so that no photo disappears
-without a word.
+The counts pass through the samples table's manifest into the log, `status` and the report, so that no photo
+disappears silently.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from unicodedata import normalize
 
 KEPT: Final = 64
-"""Different endings that are counted by themselves; a hostile folder has a million."""
+"""How many different endings are counted separately; a hostile folder may have a million."""
 SHOWN: Final = 8
 OTHER: Final = "other endings"
 NO_ENDING: Final = "without ending"
@@ -30,37 +30,37 @@ PICTURES: Final = frozenset(
         ".7z",
     )
 )
-"""Endings of what may hold a photo: counted and named first, however many others there are."""
+"""Endings of files that may be photos: always counted and named first, however many other endings there are."""
 
 
 class Why(StrEnum):
-    """Why something is no row of the samples table."""
+    """Why something did not become a row of the samples table."""
 
     ENDING = "ending"  # not one of ingest.source.extensions
     HIDDEN = "hidden"  # its name begins with a dot
     EXCLUDED = "excluded"  # ingest.source.exclude
-    BESIDE = "beside"  # in a tar, of the same key as a photo: captions, boxes, other classes
+    BESIDE = "beside"  # in a tar, with the same key as a photo: captions, boxes, other classes
     NO_ARCHIVE = "no_archive"  # beside tars or Parquet files
-    LINK = "link"  # to what lies outside of the source, and not below ingest.limits.allowed_roots
+    LINK = "link"  # leads out of the source, and not to ingest.limits.allowed_roots
 
 
 LeftOut = Mapping[str, Mapping[str, int]]
-"""Reason → ending, or pattern that a name fits → number."""
+"""Reason → ending, or pattern that a name matches → number."""
 
 
 class Omissions:
-    """Counts while a source is listed; `add` may be called by threads."""
+    """Counts while a source is listed; `add` is thread-safe."""
 
     def __init__(self) -> None:
         self._counts: dict[Why, Counter[str]] = {}
         self._lock = Lock()
 
     def count(self, why: Why, what: str) -> None:
-        """One more; `what` is an ending, or the pattern that its name fits."""
+        """Count one more; `what` is a file ending, or the pattern that the name matches."""
         self._count(why, what, 1)
 
     def add(self, other: Omissions) -> None:
-        """All that another one has counted."""
+        """Add all that another object has counted."""
         with self._lock:
             for why, counts in other._counts.items():
                 for what, number in counts.items():
@@ -73,12 +73,12 @@ class Omissions:
         counts[what] += number
 
     def facts(self) -> dict[str, dict[str, int]]:
-        """As a manifest holds them, the most frequent first."""
+        """The counts as stored in a manifest, most frequent first."""
         return {why.value: dict(self._counts[why].most_common()) for why in Why if self._counts.get(why)}
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name, in small letters: `.jpg`; for what is too long or too odd to be one, OTHER."""
+    """The ending of a file name, in lower case: `.jpg`; OTHER for one that is too long or too odd."""
     base = name.rpartition("/")[2]
     stem, dot, ending = base.rpartition(".")
     if not dot or not stem or not ending:
@@ -87,7 +87,7 @@ def ending_of(name: str) -> str:
 
 
 def sentences(left_out: LeftOut) -> dict[str, str]:
-    """What was left out, in words, by reason."""
+    """What was left out, as one sentence per reason."""
     words = {}
     for why in Why:
         counts = left_out.get(why.value, {})
@@ -112,29 +112,29 @@ def sentences(left_out: LeftOut) -> dict[str, str]:
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """`2 .heic, 1 .txt`: what may hold photos first, then the most frequent."""
+    """`2 .heic, 1 .txt`: endings of possible photos first, then the most frequent ones."""
     order = sorted(counts.items(), key=lambda pair: (pair[0] not in PICTURES, -pair[1], pair[0]))
     shown = [f"{number:,} {what}" for what, number in order[:SHOWN]]
     rest = sum(number for _, number in order[SHOWN:])
     return ", ".join(shown) + (f" and {rest:,} more" if rest else "")
 
 
-# Names that are no photos whatever is in them: hidden ones, and what `ingest.source.exclude` says.
+# Names that are left out whatever the file holds: hidden ones, and those matching `ingest.source.exclude`.
 
 
 class LeftOutNames:
-    """Knows the names of files and folders that a source leaves out, and counts them."""
+    """Matches the names of files and folders that a source leaves out, and counts them."""
 
     def __init__(self, patterns: Iterable[str], omissions: Omissions) -> None:
         """`patterns` as in `ingest.source.exclude`."""
         self._patterns = {pattern: re.compile(translate(_folded(pattern))) for pattern in patterns}
-        # One question for nearly every name; which pattern it was is asked for the few.
+        # A single regular expression rejects nearly every name; which pattern matched is looked up for the few others.
         self._any = re.compile("|".join(translate(_folded(pattern)) for pattern in self._patterns) or r"(?!)")
         self.omissions = omissions
         self._last = self._kept = ""
 
     def has(self, name: str) -> bool:
-        """Whether a file or folder of this name is left out; it is counted then."""
+        """Whether a file or folder of this name is left out; if so, it is counted."""
         found = self._why(name)
         if found is not None:
             self.omissions.count(*found)
@@ -143,7 +143,7 @@ class LeftOutNames:
     def has_within(self, path: str) -> bool:
         """Whether a file at `path`, or a folder on the way to it, is left out.
 
-        Files of one folder that come one after the other, as the keys of a bucket do, count once, as on a disk.
+        Consecutive files of one left-out folder count as one, as on a disk; the keys of a bucket come in that order.
         """
         folder, _, file = path.rpartition("/")
         known = folder == self._kept and bool(folder)
@@ -153,7 +153,7 @@ class LeftOutNames:
             found = self._why(name)
             if found is None:
                 continue
-            place = path[: end + 1]  # with the slash behind a folder: `.a/x` and `.ab` are two
+            place = path[: end + 1]  # with the slash after a folder, to distinguish `.a/x` from `.ab`
             if place != self._last:
                 self.omissions.count(*found)
             self._last = place
@@ -171,18 +171,18 @@ class LeftOutNames:
 
 
 def _folded(name: str) -> str:
-    """In small letters, and as one writes it: disks of macOS have `ü` as two characters."""
+    """In lower case and Unicode's composed form; macOS stores `ü` as two characters."""
     return name.lower() if name.isascii() else normalize("NFC", name).casefold()
 
 
-# Members of a tar that are no rows: hidden ones, excluded ones, what lies beside photos, and what is no photo here.
+# Members of a tar that become no rows: hidden and excluded ones, and what lies beside photos or is no photo at all.
 
 MOST_WAITING: Final = 1000
-"""Members of one key that wait for a photo of this key."""
+"""How many members of one key may wait for a photo of this key."""
 
 
 class UnlistedMembers:
-    """Counts them for one tar, whose members come in their order; those of a key are neighbours."""
+    """Counts these for one tar, whose members come in order; members of the same key are adjacent."""
 
     def __init__(self, exclude: Iterable[str]) -> None:
         """`exclude` as in `ingest.source.exclude`."""
@@ -193,23 +193,23 @@ class UnlistedMembers:
         self._waiting: list[str] = []
 
     def has(self, name: str) -> bool:
-        """Whether a member of this name is left out whatever it is; it is counted then."""
+        """Whether a member of this name is left out whatever it holds; if so, it is counted."""
         return self._names.has_within(name)
 
     def image(self, key: str) -> None:
-        """A member that is a row."""
+        """Record a member that became a row."""
         self._go_on(key)
         self._with_image = True
 
     def other(self, key: str, name: str) -> None:
-        """A member that is neither an image nor says a class."""
+        """Record a member that is neither an image nor a class."""
         self._go_on(key)
         self._waiting.append(ending_of(name))
         if len(self._waiting) >= MOST_WAITING:
             self._count()
 
     def end(self) -> Omissions:
-        """All that was counted, after the last member."""
+        """All counts, after the last member."""
         self._count()
         return self.omissions
 
@@ -219,7 +219,7 @@ class UnlistedMembers:
             self._key, self._with_image = key, False
 
     def _count(self) -> None:
-        """What lies beside a photo is its caption or boxes, unless it may be a photo itself."""
+        """Count a photo's neighbours as captions or boxes, except those that may be photos themselves."""
         for ending in self._waiting:
             self.omissions.count(Why.BESIDE if self._with_image and ending not in PICTURES else Why.ENDING, ending)
         self._waiting = []

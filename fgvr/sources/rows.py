@@ -1,7 +1,7 @@
 """From listed images in any order to the rows of the samples table: sorted, without duplicates, with dense ids.
 
-Listings come in chunks and are never held as a whole: sorted runs in temporary files (`sorted_runs`), merged, numbered
-and handed on part by part. docs/inputs.md has the memory that it takes.
+Listings arrive in chunks and are never held as a whole: sorted runs in temporary files (`sorted_runs`) are merged,
+numbered and passed on part by part. docs/inputs.md says how much memory this takes.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from fgvr.sources.omissions import LeftOut, Omissions, sentences
 from fgvr.sources.sorted_runs import SortedRuns, Spool
 
 CHUNK = 65_536
-"""Rows that a listing gathers before it hands them on."""
+"""Rows that a listing gathers into one chunk."""
 
 DEFAULT_SPLIT = "train"
-"""Of rows without a split."""
+"""Split of rows without one."""
 
 LISTING = pa.schema(
     [
-        pa.field("uri", pa.large_string()),  # absolute; large, since ten million exceed 2 GiB of text
+        pa.field("uri", pa.large_string()),  # absolute; large_string, since ten million exceed 2 GiB of text
         pa.field("split", pa.string()),  # null or blank: train
-        pa.field("class_id", pa.int32()),  # null in all rows: numbered here, by sorted class names
+        pa.field("class_id", pa.int32()),  # if null in all rows: numbered here, by sorted class names
         pa.field("class_name", pa.string()),
         pa.field("metadata", pa.large_string()),
     ]
 )
-"""What a source yields: chunks of this schema, absent columns meaning null."""
+"""What a source yields: chunks of this schema, in which absent columns mean null."""
 
 
 class SourceError(UserError, ValueError):
-    """A source that cannot be listed; the message names the config field or the file, and what was expected there."""
+    """A source cannot be listed; the message names the config field or the file, and what was expected there."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,20 @@ class SampleRows:
     """A listed source.
 
     Attributes:
-        kept: sorted rows of the schema `LISTING`, one for each URI.
-        numbers: class name → class id where the source gives no ids; null where it does.
+        kept: sorted rows of the schema `LISTING`, one per URI.
+        numbers: class name → class id if the source gives no ids; None if it does.
         duplicates: listed rows left out because an earlier one has the same URI.
-        conflicts: of these, with another split or class than the row that was kept.
+        conflicts: how many of these have another split or class than the row that was kept.
         without_uri: listed rows left out because they name no image.
-        splits: split → rows.
+        splits: split → number of rows.
         classes: distinct class names.
-        remarks: what a reader of the results must know about the source.
-        files: files with many images each that were listed; 0 for other sources.
-        bad_files: what was wrong with those of them that could not be read to their end.
-        left_out: what is no row, by reason and ending (`fgvr.sources.omissions`).
-        without_class: rows that were kept and have no class.
-        without_split: rows that were kept and are `train` since nothing names their split.
-        odd_classes: classes whose names go over lines or are very long, as they were written.
+        remarks: notes on the source for a reader of the results.
+        files: number of container files that were listed; 0 for other sources.
+        bad_files: messages for those container files that could not be read to their end.
+        left_out: what became no row, by reason and ending (`fgvr.sources.omissions`).
+        without_class: kept rows without a class.
+        without_split: kept rows that are `train` because nothing names their split.
+        odd_classes: class names that span lines or are very long, as written.
     """
 
     kept: Spool
@@ -82,11 +82,11 @@ class SampleRows:
 
     @property
     def rows(self) -> pa.Table:
-        """The samples table as a whole; `parts` is for those that may be large."""
+        """The whole samples table; use `parts` for large ones."""
         return pa.concat_tables(self._numbered())
 
     def parts(self, rows_per_part: int) -> Iterator[pa.Table]:
-        """The samples table in consecutive tables, all but the last with `rows_per_part` rows."""
+        """The samples table as consecutive tables, all but the last with `rows_per_part` rows."""
         waiting: list[pa.Table] = []
         count = 0
         for table in self._numbered():
@@ -114,7 +114,7 @@ class SampleRows:
 
 
 def chunk(**columns: object) -> pa.Table:
-    """A chunk of a listing from some of its columns; the others are null."""
+    """A listing chunk from some of its columns; the others are null."""
     length = len(columns["uri"])  # type: ignore[arg-type]
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(length, field.type)
@@ -124,12 +124,12 @@ def chunk(**columns: object) -> pa.Table:
 
 
 def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None = None) -> SampleRows:
-    """Sort by URI, keep the first of equal ones, number images and classes densely, names in their one form.
+    """Sort by URI, drop duplicates (the first one stays), give dense ids to images and classes, normalise names.
 
     Args:
         chunks: tables of the schema `LISTING`.
         where: the source, for messages.
-        omissions: what the listing leaves out, counted while `chunks` are read.
+        omissions: counts what the listing leaves out while `chunks` are read.
 
     Raises:
         SourceError: no row names an image, or a class has two ids.
@@ -170,7 +170,7 @@ def collect(chunks: Iterable[pa.Table], where: str, omissions: Omissions | None 
 
 
 def _in_one_form(listing: pa.Table) -> pa.Table:
-    """The chunk with its splits and classes in their one form; those of which nothing is left are null."""
+    """The chunk with its splits and classes normalised; those that become empty are null."""
     for place, column in enumerate(LISTING):
         if column.name in {"split", "class_name"}:
             listing = listing.set_column(place, column, one_form_each(listing[column.name]))
@@ -178,17 +178,17 @@ def _in_one_form(listing: pa.Table) -> pa.Table:
 
 
 class _Once:
-    """Takes sorted blocks and keeps the first row of each URI, counting what the samples table will hold."""
+    """Takes sorted blocks and keeps the first row per URI, counting what the samples table will hold."""
 
     def __init__(self) -> None:
         self.kept = Spool(LISTING)
         self.conflicts = self.without_class = self.without_split = 0
         self.splits: Counter[str] = Counter()
         self.classes: set[tuple[int | None, str | None]] = set()
-        self._last = LISTING.empty_table()  # the row that was kept last: the next block may begin with its repeats
+        self._last = LISTING.empty_table()  # the last row kept: the next block may begin with duplicates of it
 
     def add(self, block: pa.Table) -> None:
-        """The next rows in the order of the URIs; of equal ones the first listed comes first."""
+        """Add the next rows in URI order; rows of equal URI are in the order of the listing."""
         rows = pa.concat_tables([self._last, block]).combine_chunks()
         first = np.ones(rows.num_rows, dtype=bool)
         uris = rows["uri"]
@@ -208,7 +208,7 @@ class _Once:
 
 
 def _conflicts(rows: pa.Table, first: np.ndarray) -> int:
-    """Rows left out whose split or class differs from the kept row of the same URI."""
+    """Number of dropped rows whose split or class differs from the kept row of the same URI."""
     left_out = np.flatnonzero(~first)
     kept = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))[left_out]
     differs = np.zeros(len(left_out), dtype=bool)
@@ -227,14 +227,14 @@ def _check_classes(pairs: set[tuple[int | None, str | None]], where: str) -> Non
             raise SourceError(f"{where}: {name} {twice!r} stands for more than one class; ids and names go together")
 
 
-# What a reader of the results must know of the classes and splits that a listing came to.
+# Notes on the classes and splits of a listing, for a reader of the results.
 
 SHOWN_CHARACTERS = 60
-"""Of a name that is too long to be shown."""
+"""Characters shown of a name that is too long."""
 
 
 def class_remarks(source: Source, rows: SampleRows) -> list[str]:
-    """Photos without a class where classes were asked for or are there, and classes that are rather texts."""
+    """Notes on photos without a class where classes are expected, and on class names that look like whole texts."""
     remarks = []
     asked = _classes_asked_for(source)
     if rows.without_class and (asked is not None or rows.classes):
@@ -251,7 +251,7 @@ def class_remarks(source: Source, rows: SampleRows) -> list[str]:
 
 
 def split_remarks(rows: SampleRows) -> list[str]:
-    """Photos without a split beside others with one, and splits that differ by their capitals only."""
+    """Notes on photos without a split beside others with one, and on splits that differ only in case."""
     remarks = []
     kept = rows.kept.rows
     if 0 < rows.without_split < kept:
@@ -267,7 +267,7 @@ def split_remarks(rows: SampleRows) -> list[str]:
 
 
 def _classes_asked_for(source: Source) -> str | None:
-    """The field and value by which a person asked for classes; None where nobody did."""
+    """The field and value by which a user requested classes; None if nobody did."""
     match source:
         case FolderSource() | WebDatasetSource() if source.class_from != "none":
             return f"ingest.source.class_from = {source.class_from}"

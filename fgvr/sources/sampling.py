@@ -1,4 +1,4 @@
-"""Which images a stage works on: those of a split, samples of them, and the discovery set that the MLLM names."""
+"""Which images a stage works on: those of a split, samples of them, and the discovery set that the MLLM labels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fgvr.tables import Table
 log = logging.getLogger(__name__)
 
 
-# Ids of the images of a split, read a part of the samples table at a time, and samples of them.
+# The ids of a split's images, read one part of the samples table at a time, and random samples of them.
 #
-# All that stays is 8 bytes an image.
+# Only 8 bytes per image stay in memory.
 
 
 def split_ids(samples: Table, splits: Collection[str] | None) -> Ids:
-    """Ascending ids of the images of some splits, int64 [n]; of all images for None."""
+    """Ascending ids of the images of the given splits, int64 [n]; of all images if `splits` is None."""
     if splits is None:
         return np.arange(samples.rows, dtype=np.int64)
     wanted = pa.array(sorted(splits), pa.string())
-    ids = np.empty(samples.rows, dtype=np.int64)  # what is not written takes no memory
+    ids = np.empty(samples.rows, dtype=np.int64)  # pages that are never written take no memory
     count = 0
     for rows in samples.batches(["image_id", "split"]):
         found = rows.filter(pc.is_in(rows["split"], wanted))["image_id"].to_numpy()
@@ -41,24 +41,24 @@ def split_ids(samples: Table, splits: Collection[str] | None) -> Ids:
 
 
 def first_of(ids: Ids, count: int | None, seed: int) -> Ids:
-    """A random sample of so many images, ascending: int64 [min(n, count)]; all of them for None.
+    """A random sample of `count` images, ascending: int64 [min(n, count)]; all images if `count` is None.
 
-    A seed puts all images there could be into one order, by a hash of their ids; a sample is the first of it. So a
-    larger sample holds every smaller one, and what one stage drew from a split the next one finds among its own.
+    The seed puts all possible ids into one order, by a hash of each id; a sample is the beginning of that order. So a
+    larger sample contains every smaller one, and stages that draw from the same split draw overlapping images.
 
     Args:
-        ids: int64 [n], each once.
-        count: of images.
-        seed: another one is another order.
+        ids: int64 [n], without duplicates.
+        count: number of images.
+        seed: each seed gives a different order.
     """
     if count is None or count >= len(ids):
         return np.sort(ids)
     of_seed = mixed(np.array([seed], dtype=np.uint64))
-    place = mixed(of_seed + ids.astype(np.uint64))  # no two images have the same
+    place = mixed(of_seed + ids.astype(np.uint64))  # unique: the hash is a bijection
     return np.sort(ids[np.argpartition(place, count - 1)[:count]])
 
 
-# The discovery set: the images that the multimodal LLM names and NeaR learns on.
+# The discovery set: the images that the multimodal LLM labels and that NeaR learns from.
 
 NO_CLASS = -1
 
@@ -71,11 +71,11 @@ def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
     """Ascending image ids of the discovery set: int64 [n]. The same seed draws the same images.
 
     Args:
-        samples: parts of the samples table with columns image_id, split, class_id; each is let go before the next.
-        config: which split, and m images of every true class or so many of all.
+        samples: parts of the samples table with columns image_id, split, class_id; one at a time is held in memory.
+        config: the split, and either m images per true class or a total number of images.
 
     Raises:
-        DiscoveryError: the split is empty, or `per_class` is asked for without true classes.
+        DiscoveryError: the split is empty, or `per_class` is set but there are no true classes.
     """
     found = _of_split(samples, config.drawn_from)
     if not len(found.ids):
@@ -92,7 +92,7 @@ def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
 
 @dataclass(frozen=True)
 class _Split:
-    """Images of a split, ascending: ids int64 [n] and classes int32 [n] (−1: none); what else the samples have."""
+    """A split's images, ascending: ids int64 [n], classes int32 [n] (−1: none); and the splits that exist."""
 
     ids: Ids
     classes: npt.NDArray[np.int32]
@@ -116,14 +116,14 @@ def _of_split(samples: Iterable[pa.Table], split: str) -> _Split:
 
 
 def _per_class(found: _Split, shots: int, seed: int) -> Ids:
-    """The m-shot benchmark protocol: `shots` images of every true class (all of a class that has fewer)."""
+    """The m-shot benchmark protocol: `shots` images per true class (all images of a class that has fewer)."""
     known = found.classes != NO_CLASS
     if not known.any():
         raise DiscoveryError(
             "label.images.per_class needs true classes, and these samples have none: set label.images.max_images"
         )
-    # Sorted once, the images of a class stand side by side: looking through all images for each class takes as many
-    # comparisons as there are images times classes.
+    # After one sort, the images of a class are adjacent; scanning all images for each class would take images × classes
+    # comparisons.
     order = np.argsort(found.classes[known], kind="stable")
     ids, classes = found.ids[known][order], found.classes[known][order]
     names, first = np.unique(classes, return_index=True)
@@ -131,7 +131,7 @@ def _per_class(found: _Split, shots: int, seed: int) -> Ids:
     fewer = 0
     for class_id, own in zip(names, np.split(ids, first[1:]), strict=True):
         fewer += len(own) < shots
-        # A stream of its own: adding a class does not change the draw of another.
+        # One random stream per class: adding a class does not change the draw of another.
         draw = np.random.default_rng([seed, int(class_id)])
         chosen.append(own if len(own) <= shots else draw.choice(own, size=shots, replace=False))
     if fewer:

@@ -1,4 +1,4 @@
-"""Public data sets without an official split into training and test images: so many of each class, by a seed."""
+"""Public data sets without official training and test images: a fixed number per class is drawn with a seed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fgvr.sources.rows import SourceError
 
 
 def training_images(images: Sequence[str], per_class: int, seed: int, stream: str) -> set[str]:
-    """Those of a class's images that train; the others test.
+    """Those of a class's images that are used for training; the others are for testing.
 
     Args:
         images: names of the images of one class, in an order that does not depend on the machine.
-        per_class: how many train. Of a class with no more images than this, all but one do.
-        seed: other seeds draw others.
-        stream: names the class. Each has a random stream of its own, so that a class that is missing changes nothing
-            for the others; equally long lists of one stream are drawn alike.
+        per_class: number of training images. A class with no more images than this keeps one for testing.
+        seed: each seed draws other images.
+        stream: name of the class. Each class has its own random stream, so that a missing class changes nothing for
+            the others; lists of equal length with the same stream are drawn alike.
     """
     take = min(per_class, max(len(images) - 1, 1))
     order = np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(len(images))
@@ -56,7 +56,7 @@ CALTECH_COUNTS: Final = {
 }
 """Photos of each class, 8,677 in all; image_0001.jpg, image_0002.jpg … without a gap."""
 
-# Plurals, a slip of the pen, and folder names that no one would say; the faces as CLIP's authors call them in their
+# Plurals, a spelling mistake, and folder names that no one would say; the faces as CLIP's authors name them in their
 # prompts for this data set.
 CALTECH_NAMES: Final = {
     "Faces": "off-center face",
@@ -74,10 +74,10 @@ CALTECH_PHOTO = re.compile(r"image_(\d{4})\.jpg")
 
 
 class Caltech101(Layout):
-    """101 kinds of objects, a folder each, without any list and without an official split.
+    """101 kinds of objects, one folder each, without any list and without an official split.
 
-    BACKGROUND_Google is clutter and no class. `Faces_easy` shows the faces of `Faces` once more, cut out, so that
-    equal numbers of both are in the same split: else the test would be of people that were trained on.
+    BACKGROUND_Google is clutter and no class. `Faces_easy` holds the faces of `Faces` again, cropped, so photos with
+    the same number go to the same split: otherwise the test would show people that were trained on.
     """
 
     title = "Caltech101"
@@ -95,7 +95,7 @@ class Caltech101(Layout):
         return above if name == CALTECH_FOLDER else super().root
 
     def files(self) -> Sequence[str]:
-        """None: the folders are the list."""
+        """None: the folders themselves are the list."""
         return []
 
     def listing_files(self) -> list[str]:
@@ -108,7 +108,7 @@ class Caltech101(Layout):
         return []
 
     def listed(self) -> Iterator[Listed]:
-        """Class by class, from the first photo to the last that is there; one that is missing between is an error."""
+        """Class by class, from the first photo to the last existing one; a gap in the numbers is an error."""
         for number, (folder, last) in enumerate(self._last.items()):
             photos = [f"image_{place:04d}.jpg" for place in range(1, last + 1)]
             training = training_images(photos, self._per_class, self.source.split_seed, folder.removesuffix("_easy"))
@@ -123,11 +123,11 @@ class Caltech101(Layout):
         return {"train": train, "test": sum(CALTECH_COUNTS.values()) - train}
 
     def state(self) -> dict[str, Any]:
-        """How many photos each folder has: the download has no list."""
+        """The number of photos per folder, since the download has no list."""
         return {"photos": dict(self._last)}
 
     def remarks(self) -> list[str]:
-        """The split, which is not official, and classes with other numbers of photos than the official ones."""
+        """Notes on the unofficial split, and on classes whose number of photos differs from the official one."""
         split = (
             f"{self.title} has no official split: {self._per_class} photos of each class train, the others test "
             f"(ingest.source.train_per_class, split_seed {self.source.split_seed})"
@@ -164,13 +164,13 @@ class Caltech101(Layout):
 # Names of WordNet ids (n01532829 → house finch), from ImageNet's lists or from WordNet itself.
 
 WORDNET = "/usr/share/wordnet/data.noun"
-"""Where Debian's package wordnet-base puts WordNet 3.0."""
+"""Where Debian's package wordnet-base installs WordNet 3.0."""
 
-# ImageNet's words.txt and LOC_synset_mapping.txt: id, then synonyms with commas between.
+# ImageNet's words.txt and LOC_synset_mapping.txt: id, then synonyms separated by commas.
 _LISTED = re.compile(r"n(\d{8})\s+(\S[^,]*)")
 # wndb(5WN): offset, lexicographer file, n, number of lemmas (hexadecimal), first lemma.
 _SYNSET = re.compile(r"(\d{8}) \d\d n [0-9a-f]{2} (\S+) ")
-# An id is an offset into the data file of one release. Of another release it is nothing, or another thing's.
+# An id is an offset into one release's data file. In another release it points to nothing or to something else.
 _RELEASE = "WordNet 3.0"
 
 
@@ -178,12 +178,12 @@ def read_names(uri: str, ids: Collection[str], *, field: str) -> dict[str, str]:
     """The first name of each WordNet id, as words.
 
     Args:
-        uri: lines `n01532829 house finch, linnet` (blanks or a tab between), or `data.noun` of WordNet 3.0.
-        ids: such as n01532829.
-        field: of the config, for messages.
+        uri: a file of lines `n01532829 house finch, linnet` (blanks or a tab between), or `data.noun` of WordNet 3.0.
+        ids: WordNet ids such as n01532829.
+        field: the config field, for messages.
 
     Raises:
-        SourceError: the file has none of these formats, is of another release of WordNet, or lacks an id.
+        SourceError: the file has neither format, is from another release of WordNet, or lacks an id.
     """
     text = storage.read_bytes(uri).decode("utf-8-sig", errors="replace")
     names: dict[str, str] = {}
@@ -218,9 +218,9 @@ MINI_CLASS = re.compile(r"n\d{8}")
 class MiniImageNet(Layout):
     """100 classes of ImageNet, 600 photos each.
 
-    The published lists are for few-shot learning: 64 classes to train on, 16 and 20 others to validate and test on. A
-    classifier cannot be tested on classes that it never saw, so all photos are put together and split within each
-    class; the list that a photo is from is metadata (`few_shot`).
+    The published lists are for few-shot learning: 64 classes for training, 16 others for validation, 20 others for
+    testing. A classifier cannot be tested on classes it never saw, so all photos are pooled and split within each
+    class; the list that a photo came from is kept as metadata (`few_shot`).
     """
 
     title = "Mini-ImageNet"
@@ -237,7 +237,7 @@ class MiniImageNet(Layout):
         return [f"{name}.csv" for name in MINI_LISTS]
 
     def listing_files(self) -> list[str]:
-        """The names' file, then the lists; raises SourceError where one is missing."""
+        """The file of class names, then the lists; raises SourceError if one is missing."""
         lists = super().listing_files()
         names = self._names()
         if not storage.exists(names):
@@ -268,7 +268,7 @@ class MiniImageNet(Layout):
         return {"train": self.classes * train, "test": self.classes * (MINI_PER_CLASS - train)}
 
     def remarks(self) -> list[str]:
-        """The split, which is not the published one."""
+        """A note on the split, which is not the published one."""
         return [
             f"{self.title}: {self._per_class} photos of each class train, the others test (ingest.source."
             f"train_per_class, split_seed {self.source.split_seed}): the published lists have other classes for "
@@ -286,7 +286,7 @@ class MiniImageNet(Layout):
         return beside if storage.exists(beside) else WORDNET
 
     def _rows(self, file: str) -> Iterator[tuple[str, str]]:
-        """(photo, WordNet id) of a list."""
+        """(photo, WordNet id) per line of a list."""
         for number, row in enumerate(csv.reader(io.StringIO(self.text(file))), start=1):
             fields = [field.strip() for field in row]
             place = f"{storage.join(self.root, file)}, line {number}"

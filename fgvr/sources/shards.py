@@ -1,4 +1,4 @@
-"""Files that hold many images each, found and listed side by side: tars, and Parquet files with the bytes of images."""
+"""Container files with many images each, found and listed in parallel: tars, and Parquet files with image bytes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from fgvr.sources.rows import CHUNK, LISTING, SourceError, chunk
 from fgvr.sources.sorted_runs import Spool
 from fgvr.sources.table_file import metadata_json
 
-# Files that hold many images each: found, listed side by side, and in order. One that is damaged is a row.
+# Container files are found, listed in parallel, and given out in order. A damaged one becomes a row.
 
 THREADS: Final = 8
-"""Files that are listed side by side: it is waiting for a disk or a network."""
+"""How many files are listed in parallel: the time goes into waiting for a disk or network."""
 MOST_NUMBERED: Final = 1_000_000
 
 _NUMBERS: Final = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
@@ -38,9 +38,9 @@ _PACKED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz
 
 @dataclass(frozen=True)
 class Shard:
-    """A file: its URI as `fgvr.images.places` has it, and the folders between the source's path and it.
+    """A container file: its URI as in `fgvr.images.places`, and the folders between the source's path and it.
 
-    `refused` is the URI of a row that fails in its place: a link to where the source may not lead.
+    `refused` is the URI of a failing row that replaces it: a link to a place that the source may not read.
     """
 
     uri: str
@@ -50,12 +50,12 @@ class Shard:
 
 @dataclass
 class Shards:
-    """The files of a source; after `chunks` was read, `bad` says what was wrong with which.
+    """The container files of a source; after `chunks` was consumed, `bad` says what was wrong with which file.
 
     Attributes:
-        path: of the source, for messages.
-        files: in the order of their URIs.
-        bad: a text for each file that could not be read to its end.
+        path: the source's path, for messages.
+        files: in URI order.
+        bad: one text per file that could not be read to its end.
     """
 
     path: str
@@ -63,13 +63,13 @@ class Shards:
     bad: list[str] = field(default_factory=list)
 
     def chunks(self, listed: Callable[[Shard], Iterator[pa.Table]]) -> Iterator[pa.Table]:
-        """The listings of all files, in order, each with a last row for what is damaged.
+        """The listings of all files, in order; a damaged file's listing ends with a row for the damage.
 
         Args:
-            listed: chunks of a file's listing; called in threads.
+            listed: returns the chunks of a file's listing; called in threads.
 
         Raises:
-            SourceError: there is damage, and no image.
+            SourceError: there is damage, and not a single image.
         """
         images = 0
         for rows, problem in read_ahead(lambda shard: _listed(shard, listed), self.files, threads=THREADS):
@@ -88,17 +88,17 @@ def find_shards(
     omissions: Omissions | None = None,
     allowed_roots: Sequence[str] = (),
 ) -> Shards:
-    """The files that a source's `path` names: itself, numbered ones, or those below it that end in `ending`.
+    """The files that a source's `path` names: itself, a numbered range, or those below it that end in `ending`.
 
     Args:
-        path: of the source.
+        path: the source's path.
         ending: `.tar` or `.parquet`.
-        exclude: names of files and folders that are not searched (`ingest.source.exclude`).
+        exclude: names of files and folders that are skipped (`ingest.source.exclude`).
         omissions: counts the other files below `path`.
-        allowed_roots: as in `ingest.limits`; links may lead there.
+        allowed_roots: as in `ingest.limits`; places where links may lead.
 
     Raises:
-        SourceError: there are none, or compressed tars among them.
+        SourceError: there are no such files, or compressed tars among them.
     """
     if path.lower().startswith(("http://", "https://")):
         raise SourceError(
@@ -132,10 +132,10 @@ def find_shards(
 
 
 def numbered(path: str) -> list[str]:
-    """`a-{08..11}.tar` as a-08.tar … a-11.tar; any other path as it is.
+    """`a-{08..11}.tar` expanded to a-08.tar … a-11.tar; any other path unchanged.
 
     Raises:
-        SourceError: the numbers fall, or there are more than a million.
+        SourceError: the numbers descend, or there are more than a million.
     """
     found = _NUMBERS.search(path)
     if found is None:
@@ -159,7 +159,7 @@ def _listed(shard: Shard, listed: Callable[[Shard], Iterator[pa.Table]]) -> tupl
         reason, detail = Reason.NOT_FOUND, "there is no such file"
     except (TarDamage, ParquetDamage, pa.ArrowInvalid) as error:
         reason, detail = Reason.CORRUPT, str(error)
-    except (OSError, pa.ArrowException) as error:  # permission, network, and Arrow's word for some kinds of damage
+    except (OSError, pa.ArrowException) as error:  # permission, network, and Arrow's error for some kinds of damage
         reason, detail = Reason.UNREADABLE, f"{type(error).__name__}: {error}"
     else:
         return rows, None
@@ -167,7 +167,7 @@ def _listed(shard: Shard, listed: Callable[[Shard], Iterator[pa.Table]]) -> tupl
     return rows, f"{shard.uri}: {detail}"
 
 
-# Parquet files with the bytes of images: rows become places, listed from footers and the columns beside the images.
+# Parquet files with image bytes: the listing is made from footers and from the columns beside the images.
 
 
 def list_parquet(shard: Shard, source: ParquetSource) -> Iterator[pa.Table]:
@@ -202,9 +202,9 @@ def list_parquet(shard: Shard, source: ParquetSource) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The names, as the file spells them, of the column of images and of those beside it that are read.
+    """The image column and the other columns that are read, under their names in the file.
 
-    `hugging_face` has the names of a column of class numbers.
+    `hugging_face` holds the class names of a column of class numbers.
     """
 
     image: str
@@ -215,7 +215,7 @@ class _Columns:
 
 
 def _columns(file: pq.ParquetFile, source: ParquetSource) -> _Columns:
-    """The columns that the source names; raises ColumnError where one is not there, or holds several values a row."""
+    """The columns that the source names; raises ColumnError if one is missing or holds several values per row."""
     schema = file.schema_arrow
 
     def needed(field: str, column: str) -> str:
@@ -259,7 +259,7 @@ def _chunk(
 
 
 def _hugging_face_names(file: pq.ParquetFile, column: str | None) -> list[str] | None:
-    """Names of a column of class numbers, as the library `datasets` keeps them in the schema's metadata."""
+    """The class names for a column of class numbers, as the library `datasets` stores them in the schema's metadata."""
     try:
         facts = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
         names = facts["info"]["features"][column]["names"]

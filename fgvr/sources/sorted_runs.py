@@ -1,7 +1,7 @@
-"""Sorting more rows than memory holds: sorted runs in temporary files, merged as a stream.
+"""External sort, for more rows than fit in memory: sorted runs in temporary files, merged as a stream.
 
-A listing of ten million photos comes in the order of a disk or of a file; ids go by sorted URIs. So rows are sorted in
-runs of 64 MiB, and the runs are merged block by block: what is held is one run, and then one block of each.
+A listing of ten million photos comes in the order of a disk or of a file, but ids follow the sorted URIs. So rows are
+sorted in runs of 64 MiB, and the runs are merged block by block: memory holds one run, and later one block per run.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import pyarrow.compute as pc
 from fgvr.storage_errors import full_disk
 
 RUN_BYTES = 64 * 2**20
-"""Rows that are sorted at once, and what a `Spool` keeps in memory before it takes a file."""
+"""Bytes that are sorted in memory, and that a `Spool` keeps before it writes to a file."""
 ROOM = "Listings that are larger than memory wait there: set TMPDIR to a folder on a disk with room"
 BLOCK_ROWS = 16_384
-"""Rows of each run that wait in memory while runs are merged."""
+"""Rows of each run that are held in memory while runs are merged."""
 
 
 class Spool:
-    """Tables that are written once and read back any number of times: from memory while small, then from a file.
+    """Tables that are written once and read back any number of times: from memory while small, else from a file.
 
-    The file is compressed, lies where `tempfile` puts it (TMPDIR), and goes with the object.
+    The file is compressed, lies in `tempfile`'s folder (TMPDIR), and is removed with the object.
     """
 
     def __init__(self, schema: pa.Schema, *, memory_bytes: int = RUN_BYTES) -> None:
@@ -37,7 +37,7 @@ class Spool:
         self._writer: pa.RecordBatchStreamWriter | None = None
 
     def append(self, table: pa.Table) -> None:
-        """Add rows at the end; not while or after the spool is read. Raises StorageFull."""
+        """Add rows at the end; not allowed during or after reading. Raises StorageFull."""
         with full_disk(Path(tempfile.gettempdir()), ROOM):
             self._append(table)
 
@@ -78,7 +78,7 @@ class Spool:
 
 
 class SortedRuns:
-    """Rows in any order in, the same rows sorted by a text column out; of equal texts the first in is the first out."""
+    """Takes rows in any order and returns them sorted by a text column; the sort is stable."""
 
     def __init__(self, schema: pa.Schema, column: str, *, run_bytes: int = RUN_BYTES) -> None:
         """For tables of `schema`, whose text column `column` has no nulls."""
@@ -88,16 +88,16 @@ class SortedRuns:
         self._waiting_bytes = 0
 
     def add(self, table: pa.Table) -> None:
-        """Take rows."""
+        """Add rows."""
         self._waiting.append(table)
         self._waiting_bytes += table.nbytes
         if self._waiting_bytes > self._run_bytes:
             self._close_run(memory_bytes=0)
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """All rows, in sorted blocks; call it once, after the last `add`."""
+        """All rows, in sorted blocks; iterate only once, after the last `add`."""
         if self._waiting:
-            self._close_run(memory_bytes=2 * self._run_bytes)  # the last one need not go to a file
+            self._close_run(memory_bytes=2 * self._run_bytes)  # the last run need not go to a file
         return merged(self._runs, self._column)
 
     def _close_run(self, memory_bytes: int) -> None:
@@ -109,11 +109,11 @@ class SortedRuns:
 
 
 def merged(runs: Sequence[Iterable[pa.Table]], column: str) -> Iterator[pa.Table]:
-    """Merge sorted streams of tables to one; the first of equal texts is that of the earliest stream.
+    """Merge sorted streams of tables into one; among equal texts, rows of the earliest stream come first.
 
-    Each step takes from every stream's head the rows up to the smallest of the heads' last texts: nothing that is
-    still unread can belong before them. It may be equal to the last of them, though, so only the first of equal
-    texts has its place; to keep all in order, a text that repeats for ever would have to be held.
+    Each step takes from the heads of all streams the rows up to the smallest of the heads' last texts: no unread row
+    can be smaller. Unread rows may be equal to it, though, so the order is only guaranteed for the first of equal
+    texts; to order all of them, endlessly repeated texts would have to be held in memory.
     """
     streams = [iter(run) for run in runs]
     heads = {number: head for number, stream in enumerate(streams) if (head := next(stream, None)) is not None}

@@ -1,4 +1,4 @@
-"""Sources of photos: folders, tables of URIs, tars, Parquet files, public data sets, COCO files, drawings."""
+"""Reading and checking a source of any kind, and what identifies its content in fingerprints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fgvr.sources.omissions import LeftOut, Omissions, Why, listed
 from fgvr.sources.rows import SampleRows, SourceError, class_remarks, collect, split_remarks
 
 SHOWN_BAD = 5
-"""Damaged files that the remarks name."""
+"""How many damaged files the notes name."""
 
 __all__ = ["SampleRows", "SourceError", "check_place", "check_source", "listing_state", "read_source", "source_state"]
 
@@ -35,11 +35,11 @@ def read_source(source: Source, run_folder: str, allowed_roots: Sequence[str] = 
 
     Args:
         source: where the photos are.
-        run_folder: URI of the run's folder, where the field guide is drawn if it has no place of its own.
-        allowed_roots: as in `ingest.limits`: what the source names elsewhere is a row that fails.
+        run_folder: URI of the run's folder, where the field guide is drawn unless it has a folder of its own.
+        allowed_roots: as in `ingest.limits`; what the source names elsewhere becomes a failing row.
 
     Raises:
-        SourceError: there is nothing to list, or what is there is not what the source says it is.
+        SourceError: there is nothing to list, or the source is not of the stated kind.
     """
     rows = _read(source, run_folder, allowed_roots)
     return replace(rows, remarks=(*rows.remarks, *class_remarks(source, rows), *split_remarks(rows)))
@@ -79,7 +79,7 @@ def _read(source: Source, run_folder: str, allowed_roots: Sequence[str]) -> Samp
 
 
 def check_source(source: Source) -> None:
-    """Look in a moment whether a source can be what it says; raises SourceError, as `read_source` would later on."""
+    """A quick check whether a source can be read; raises SourceError, as `read_source` would later on."""
     if isinstance(source, TableSource):
         from fgvr.sources.table_file import check_table_file
 
@@ -89,9 +89,9 @@ def check_source(source: Source) -> None:
 
 
 def check_place(source: Source) -> None:
-    """Raises SourceError where there is nothing at a source's place, or a file where a folder of photos should be.
+    """Raises SourceError if a source's place does not exist, or is a file where a folder of photos is expected.
 
-    And where a source that draws would draw into a folder that holds something else.
+    Also if a source of drawings would draw into a folder that holds other files.
     """
     if isinstance(source, DRAWN):
         _check_drawing(source)
@@ -116,7 +116,7 @@ def check_place(source: Source) -> None:
 
 def _check_drawing(source: FieldGuideSource | BirdScenesSource) -> None:
     if source.draw_to is None:
-        return  # in the run folder
+        return  # drawn in the run folder
     if isinstance(source, FieldGuideSource):
         from fgvr.sources.field_guide import check_field_guide
 
@@ -128,7 +128,7 @@ def _check_drawing(source: FieldGuideSource | BirdScenesSource) -> None:
 
 
 def _read_shards(source: WebDatasetSource | ParquetSource, allowed_roots: Sequence[str]) -> SampleRows:
-    """Files with many images each; what could not be read of them is a row, and a remark that the report repeats."""
+    """List container files; whatever could not be read in them becomes a row, and a note that the report repeats."""
     from fgvr.sources.shards import find_shards, list_parquet
     from fgvr.sources.webdataset import TarLister
 
@@ -150,7 +150,7 @@ def _read_shards(source: WebDatasetSource | ParquetSource, allowed_roots: Sequen
 
 
 def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
-    """What to do for photos that were asked for, and whose format this machine does not read."""
+    """Advice for photos in a requested format that this machine cannot read."""
     counts = left_out.get(Why.ENDING, {})
     found: dict[str, dict[str, int]] = {}
     for ending, remedy in not_read_here(extensions).items():
@@ -163,18 +163,18 @@ def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
 
 
 def source_state(source: Source) -> dict[str, Any]:
-    """What decides the samples besides the config: the content of the files that list them, by their URIs.
+    """What determines the samples besides the config: the content of the files that list them, by URI.
 
-    A folder of photos, tars or Parquet files has none: its listing is kept until `snapshot` changes, since a file that
-    arrives in the middle of a long run would give all images new ids. Files that were replaced are looked for by
-    `fgvr.sources.marks`. Raises SourceError when a file is not there.
+    Folders of photos, tars and Parquet files have none: their listing is kept until `snapshot` changes, since a file
+    that arrives during a long run would give all images new ids. Replaced files are detected by `fgvr.sources.marks`.
+    Raises SourceError if a file is missing.
     """
     files, besides = _listing_files(source)
     return besides | {uri: _content(source, uri) for uri in files.values()}
 
 
 def listing_state(source: Source) -> dict[str, Any]:
-    """The same by what the files are for the source, wherever it lies: for fingerprints. Raises SourceError."""
+    """The same, keyed by each file's role instead of its URI: for fingerprints. Raises SourceError."""
     files, besides = _listing_files(source)
     return besides | {name: _content(source, uri) for name, uri in files.items()}
 
@@ -188,7 +188,7 @@ def _content(source: Source, uri: str) -> str:
 
 
 def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
-    """Files that list a source or name its classes: what each is for → its URI; and what else decides."""
+    """The files that list a source or name its classes, as role → URI; and whatever else determines the listing."""
     match source:
         case WebDatasetSource(class_names=str(names)):
             return {"class_names": storage.absolute(names)}, {}
@@ -199,7 +199,7 @@ def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
 
             layout = open_layout(source)
             listing = {storage.join(layout.root, name): name for name in layout.files()}
-            # What is no list of the download is the file of names: by its content, wherever it lies.
+            # Besides the download's own lists there may be a file of class names, identified by its content.
             files = {listing.get(uri, "class_names"): storage.absolute(uri) for uri in layout.listing_files()}
             return files, layout.state()
         case CocoSource():
@@ -211,7 +211,7 @@ def _listing_files(source: Source) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _drawn(source: Source) -> dict[str, Any]:
-    """What decides drawings; empty for photos."""
+    """Settings that determine drawings; empty for photos."""
     if isinstance(source, FieldGuideSource):
         from fgvr.sources.field_guide import settings
 

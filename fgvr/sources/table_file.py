@@ -1,4 +1,4 @@
-"""A CSV, TSV or Parquet file with an image's URI a row, and optionally its split, class and other columns."""
+"""A CSV, TSV or Parquet file with one row per image: its URI, and optionally its split, class and other columns."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from fgvr.sources.rows import CHUNK, SourceError, chunk
 
 @dataclass(frozen=True)
 class _Columns:
-    """Places of the columns that are read, among all of the file; others may hold anything, the images themselves too.
+    """Positions of the columns that are read; other columns may hold anything, even the images themselves.
 
     Attributes:
-        names: of all columns of the file.
+        names: all column names of the file.
     """
 
     names: tuple[str, ...]
@@ -43,12 +43,12 @@ class _Columns:
 
     @property
     def read(self) -> list[int]:
-        """Those that are read, in the file's order."""
+        """Positions of the columns to read, in the file's order."""
         found = {self.uri, self.split, self.class_name, self.class_id, *self.metadata}
         return sorted(place for place in found if place is not None)
 
     def text(self, batch: pa.RecordBatch, place: int, what: str) -> pa.Array:
-        """A column of a batch whose columns are named by their places."""
+        """One column, as text, of a batch whose columns are named by their positions."""
         return as_text(batch[str(place)], one_form(self.names[place]), what)
 
 
@@ -62,13 +62,13 @@ def read_table_file(
 
     Args:
         source: the file and the names of its columns.
-        class_id_column: column with class ids, for files that this project writes itself.
-        remarks: takes what a reader of the results must know, complete when the last chunk has come.
+        class_id_column: column of class ids, for files that this project writes itself.
+        remarks: receives notes for a reader of the results; complete after the last chunk.
         allowed_roots: as in `ingest.limits`; rows that name other places fail.
 
     Raises:
-        SourceError: no such file, an unknown format, a column that was named and is not there, is there twice or holds
-            what it cannot hold, or rows that cannot be read; the message names the line where it can.
+        SourceError: no such file, an unknown format, a named column that is missing, present twice or of a wrong type,
+            or rows that cannot be read; the message names the line if possible.
     """
     path = _path(source)
     folder = path.rsplit("/", 1)[0]
@@ -87,7 +87,7 @@ def read_table_file(
 
 
 def check_table_file(source: TableSource) -> None:
-    """Look at the file's header or schema alone; raises SourceError as `read_table_file` does."""
+    """Check the file's header or schema only; raises SourceError as `read_table_file` does."""
     path = _path(source)
     with _as_source_errors(source):
         (_parquet_batches if _is_parquet(path) else _csv_batches)(path, source, None)
@@ -108,20 +108,20 @@ def _is_parquet(path: str) -> bool:
 
 @contextmanager
 def _as_source_errors(source: TableSource) -> Iterator[None]:
-    """Whatever is wrong with the file in one sentence that names it."""
+    """Turns any error of the file into a SourceError whose one sentence names the file."""
     try:
         yield
     except UserError:
         raise
     except (ColumnError, pa.ArrowException, OSError, UnicodeError) as error:
-        # Not a Parquet file, rows of unequal length, text that is not UTF-8, a folder, a file that may not be read.
+        # Not a Parquet file, rows of unequal length, text that is not UTF-8, a folder, or no permission to read it.
         said = re.sub(r"Row #(\d+)", r"row \1 below the header", str(error).strip("'"))
         hint = "; save the file as UTF-8" if "UTF8" in said else ""
         raise SourceError(f"ingest.source.path = {source.path}: {said}{hint}") from error
 
 
 def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | None) -> _Columns:
-    """The columns that the source names; those of its defaults may be absent, but for the URI's."""
+    """The columns that the source names; those with default names may be absent, except the URI column."""
 
     def needed(field: str, column: str) -> int:
         place = find_column(names, column, f"ingest.source.{field}")
@@ -153,7 +153,7 @@ def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | No
 
 
 def _absent(source: TableSource, columns: _Columns) -> list[str]:
-    """Remarks where a column of the default's name is not there, and one that looks like it is."""
+    """Notes if a column with a default name is missing but a similarly named one exists."""
     taken = {one_form(columns.names[place]) for place in columns.read}
     remarks = []
     for field, place, without in (
@@ -171,7 +171,7 @@ def _absent(source: TableSource, columns: _Columns) -> list[str]:
 
 
 _Opened = tuple[_Columns, Iterator[pa.RecordBatch]]
-"""The columns of a file, and its rows in batches whose columns are named by their places in the file."""
+"""The columns of a file, and its rows in batches whose columns are named by their positions in the file."""
 
 
 def _parquet_batches(path: str, source: TableSource, class_id_column: str | None) -> _Opened:
@@ -186,7 +186,7 @@ def _parquet_batches(path: str, source: TableSource, class_id_column: str | None
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in table.iter_batches(batch_size=CHUNK, columns=list(names)):
-            there = [name for name in batch.schema.names if name in names]  # "a.b" also brings the b of a column a
+            there = [name for name in batch.schema.names if name in names]  # "a.b" also selects field b of a column a
             yield batch.select(there).rename_columns([names[name] for name in there])
 
     return columns, batches()
@@ -221,9 +221,9 @@ def _as_chunk(
 
 
 def metadata_json(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
-    """The columns of each row as a JSON object; what JSON has no number for (NaN, infinity) is null.
+    """The columns of each row as a JSON object; numbers that JSON lacks (NaN, infinity) become null.
 
-    Raises ColumnError where a column holds what has no text.
+    Raises ColumnError if a column holds values that have no text form.
     """
     kept = {column: _values(column, batch.column(batch.schema.names.index(column))) for column in columns}
     rows = [dict(zip(kept, values, strict=True)) for values in zip(*kept.values(), strict=True)]
@@ -233,7 +233,7 @@ def metadata_json(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
 def _values(name: str, column: pa.Array) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):  # times that Python has no object for, fields of one name
+    except (ValueError, OverflowError):  # times out of Python's range, duplicate field names
         return list(as_text(column, name, "value").to_pylist())
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_nested(kind) or pa.types.is_dictionary(kind):
@@ -250,9 +250,9 @@ def _finite(value: Any) -> Any:
 
 
 def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
-    """URIs and absolute paths as they are, relative ones below `folder`; one spelling for one local file.
+    """URIs and absolute paths unchanged, relative paths joined to `folder`; each local file gets one spelling.
 
-    Vectorised, since tables have millions of rows: only paths with `.`, `..`, `//` or `file://` are handled one by one.
+    Vectorised, since tables have millions of rows: only paths with `.`, `..`, `//` or `file://` are handled singly.
     """
     text = pc.utf8_trim_whitespace(uris.cast(pa.large_string())).fill_null("")
     whole = pc.or_(pc.match_substring(text, "://"), pc.starts_with(text, "/"))
@@ -269,6 +269,6 @@ def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
 
 def _one_spelling(uri: str) -> str:
     if not storage.is_local(uri):
-        return uri  # an object's key is taken literally: `a//b` and `a/b` are two objects
-    # normpath leaves two leading slashes alone
+        return uri  # an object's key is literal: `a//b` and `a/b` are two objects
+    # normpath keeps two leading slashes
     return storage.file_uri(Path("/" + os.path.normpath(storage.local_path(uri)).lstrip("/")))

@@ -1,8 +1,8 @@
-"""WebDataset: images in tars, with members of the same key beside them. Members become places, nothing is extracted.
+"""WebDataset: images in tars, with members of the same key beside them. Members are located, nothing is extracted.
 
-An image that is a link, a device, a pipe or a sparse file is a row that fails with a reason; folders and hidden members
-are none, and what is none is counted. A member's name is text for people and the key for its class; it is never used
-as a path.
+An image that is a link, a device, a pipe or a sparse file becomes a row that fails with a reason; folders and hidden
+members become no rows; whatever becomes no row is counted. A member's name is shown to people and gives the key for
+its class; it is never used as a path.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from fgvr.sources.shards import Shard
 from fgvr.text_files import decoded, lines
 
 MAX_LABEL_BYTES: Final = 64 * 2**10
-"""A member that says a class and is longer says none."""
+"""A class member longer than this is ignored."""
 MOST_KEYS: Final = 1000
-"""Keys of JSON members that are remembered, for a message that none is the class's."""
+"""How many keys of JSON members are remembered, for the message that none of them is the class key."""
 MAX_GROUP: Final = 1000
-"""Images of one key that wait for their class, or classes for their images."""
+"""How many images of one key may wait for their class, or classes for their images."""
 
 
 @dataclass
 class _Group:
-    """Neighbouring members of one key.
+    """Adjacent members with the same key.
 
     Attributes:
         key: path and name up to the name's first dot.
-        images: (place, stem) of those that have no class yet; a stem is a path and name without the known ending.
-        classes: stem → class, null where the member says none.
-        used: stems of classes that an image has.
+        images: (place, stem) of images without a class so far; a stem is path and name without the known ending.
+        classes: stem → class, None if the class member could not be read.
+        used: stems whose class was given to an image.
     """
 
     key: str = ""
@@ -54,11 +54,11 @@ class _Group:
 
     @property
     def is_long(self) -> bool:
-        """Whether no more members should wait for others."""
+        """Whether the group has reached its limit, so that its images must no longer wait."""
         return max(len(self.images), len(self.classes)) >= MAX_GROUP
 
     def class_of(self, stem: str) -> str | None:
-        """The class of the same stem, else of the longest beginning up to a dot: `9.left.jpg` has that of `9.cls`."""
+        """The class of the same stem, else of its longest prefix up to a dot: `9.left.jpg` has the class of `9.cls`."""
         while stem not in self.classes:
             shorter, dot, _ = stem.rpartition(".")
             if not dot or len(shorter) < len(self.key):
@@ -70,12 +70,12 @@ class _Group:
 
 @dataclass(frozen=True)
 class Beside:
-    """What a tar's members that should say classes came to.
+    """What became of a tar's class members.
 
     Attributes:
-        found: members that should say one.
-        unread: of these, which belong to an image and do not.
-        alone: of these, which belong to no image beside them.
+        found: number of class members.
+        unread: how many of them belong to an image but could not be read.
+        alone: how many of them have no image beside them.
     """
 
     found: int = 0
@@ -84,20 +84,20 @@ class Beside:
 
 
 class TarLister:
-    """Lists tars of one source; `beside` has, for each tar, what the members beside its images came to."""
+    """Lists the tars of one source; `beside` says, per tar, what became of the members beside its images."""
 
     def __init__(self, source: WebDatasetSource, omissions: Omissions | None = None) -> None:
-        """`omissions` counts what is no row. Raises SourceError where `class_names` is not there or no text."""
+        """`omissions` counts what becomes no row. Raises SourceError if `class_names` is missing or not text."""
         self._source = source
         self._omissions = omissions or Omissions()
         self._endings = readable_endings(source.extensions)
         self._names = _class_names(source.class_names)
         self.beside: list[Beside] = []
-        self._with_key = 0  # JSON members that have the key of the class
+        self._with_key = 0  # number of JSON members that have the class key
         self._other_keys: set[str] = set()
 
     def listed(self, shard: Shard) -> Iterator[pa.Table]:
-        """Chunks of a tar's listing; raises TarDamage and OSError, after what comes before the damage."""
+        """Chunks of a tar's listing; at damage, raises TarDamage or OSError after yielding what comes before it."""
         split = shard.folders[0] if self._source.split_from == "top" and shard.folders else None
         rows = _Rows(split)
         window = Window(shard.uri)
@@ -134,7 +134,7 @@ class TarLister:
             raise damage
 
     def remarks(self) -> list[str]:
-        """What came of the members that should say classes, once the tars are listed."""
+        """Notes on the class members, after the tars were listed."""
         kind = f".{self._source.class_from}"
         unread, alone = sum(tar.unread for tar in self.beside), sum(tar.alone for tar in self.beside)
         said = []
@@ -150,10 +150,10 @@ class TarLister:
         return said
 
     def _parts(self, name: str) -> tuple[str, str, str]:
-        """(key, stem, what it is) of a member that is not hidden, by its name.
+        """(key, stem, ending) of a non-hidden member, from its name.
 
-        A key ends at the first dot of a name. A stem ends where a known ending begins, which tells v1.00.jpg from
-        v1.01.jpg, two samples in one key.
+        A key ends at the first dot of a name. A stem ends where a known ending begins, which distinguishes v1.00.jpg
+        from v1.01.jpg, two samples with the same key.
         """
         folder, slash, base = name.rpartition("/")
         start, dot, _ = base.partition(".")
@@ -169,7 +169,7 @@ class TarLister:
         return key, name, ""
 
     def check_key(self) -> None:
-        """Raises SourceError where no JSON member of the tars, once they are listed, has the key of the class."""
+        """Raises SourceError if none of the tars' JSON members had the class key; call it after listing."""
         if self._other_keys and not self._with_key:
             key, there = self._source.class_key, sorted(self._other_keys)
             near = near_miss(there, "class_column", key, cutoff=0.6)
@@ -201,7 +201,7 @@ class TarLister:
             IndexError,
             TypeError,
             RecursionError,
-        ):  # no text, no JSON, no such key or number
+        ):  # not text, not JSON, no such key or number
             return None
         return text if one_form(text) else None
 
@@ -210,7 +210,7 @@ _IMAGE, _CLASS = "image", "class"
 
 
 class _Rows:
-    """Rows of a tar that wait to be handed on, and the group that is gathered."""
+    """Rows of a tar that wait to be passed on, and the group that is being gathered."""
 
     def __init__(self, split: str | None) -> None:
         self.uris: list[str] = []
@@ -220,9 +220,9 @@ class _Rows:
         self._classes: list[str | None] = []
 
     def end_group(self, key: str, stem: str) -> None:
-        """Give the gathered images their classes; `key` and `stem` are of the member that comes next.
+        """Give the gathered images their classes; `key` and `stem` are those of the next member.
 
-        Where it belongs to the same key, the group was only long, and images of its stem still wait for their class.
+        If the next member has the same key, the group only reached its limit, and images of its stem keep waiting.
         """
         group, following, lacking = self.group, _Group(key), False
         goes_on = key == group.key
@@ -240,25 +240,25 @@ class _Rows:
                 continue
             self.found += 1
             self.unread += name is None and of in group.used
-            # 0.meta.json beside 0.json says something else of a photo whose class is known.
+            # 0.meta.json beside 0.json: other data about a photo whose class is known.
             self.alone += of not in group.used and (lacking or not group.images or of == group.key)
         following.used = group.used & following.classes.keys()
         self.group = following
 
     def taken(self) -> pa.Table:
-        """The rows as a chunk of a listing."""
+        """The rows as a listing chunk."""
         rows = chunk(uri=self.uris, class_name=self._classes, split=[self._split] * len(self.uris))
         self.uris, self._classes = [], []
         return rows
 
 
 def _with_slashes(name: str) -> str:
-    """A member's name as it counts here: some programs on Windows put backslashes between folders."""
+    """A member's name with `/`: some Windows programs write backslashes between folders."""
     return name if "/" in name else name.replace("\\", "/")
 
 
 def _json_text(value: object) -> str:
-    """A class in a JSON member: text, or a whole number; anything else is none."""
+    """The class in a JSON value: text or a whole number; anything else is no class."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""

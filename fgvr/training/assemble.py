@@ -1,4 +1,4 @@
-"""From tables to a student's training set: which images, which class each has, and which questions were answered."""
+"""From tables to a student's training set: which images, their classes, and which questions were answered."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fgvr.training.examples import AspectAnswers, Examples, SampleUris
 from fgvr.training.targets import ClassTargets, NearLabels, TrueClasses, fraction_of, held_out, spread
 
 SCORES_AT_ONCE = 2**22
-"""Of images and classes: 16 MB, however many classes there are."""
+"""Limit for images × classes: 16 MB, however many classes there are."""
 RANDOM_BLOCK = 2**18
-"""Random numbers that are made at a time."""
+"""How many random numbers are generated at a time."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a student is trained on.
+    """The training set of a student.
 
     Attributes:
-        examples: images that are learned from, and what is learned of each.
-        targets: of all images that were asked for.
-        image_ids: int64, all images that were asked for.
-        unlabelled: whether those without a class target are in `examples`, too.
+        examples: the images to learn from, with their targets.
+        targets: class targets of all requested images.
+        image_ids: int64, all requested images.
+        unlabelled: whether `examples` also contains images without a class target.
     """
 
     examples: Examples
@@ -43,10 +43,10 @@ class TrainingSet:
     unlabelled: bool = False
 
     def table(self, left_out: dict[int, Failure]) -> pa.Table:
-        """Rows of STUDENT_TARGETS: every image that should have been learned from, failures with their reason.
+        """Rows of STUDENT_TARGETS: every image that should have been used, failures with their reason.
 
-        Images without a true class were never asked for where people give the targets; where NeaR does, it failed on
-        them. Those that are learned from without one have neither a class nor an error.
+        If people give the targets, images without a true class were never requested; if NeaR does, it failed on them.
+        Those that are used without a class have neither a class nor an error.
 
         Args:
             left_out: failures of images that could not be read, by position in `examples`.
@@ -77,19 +77,19 @@ class TrainingSet:
 
 
 def _errors(failures: Sequence[Failure], places: pa.Array) -> pa.Array:
-    """The column `error`: of each row the failure at its place, or none where that is null."""
+    """The column `error`: for each row the failure at its index, or null."""
     return pa.array([failure.as_row() for failure in failures], STUDENT_TARGETS.field("error").type).take(places)
 
 
 def split_rows(samples: Table, split: str, columns: list[str]) -> pa.Table:
-    """`image_id`, `uri` and other columns of the samples of a split; of other rows only their split is read."""
+    """`image_id`, `uri` and other columns of a split's samples; of other rows only the column `split` is read."""
     return pa.concat_tables(_of_split(samples, split, sorted({"image_id", "uri", "split", *columns})))
 
 
 def class_rows(samples: Table, split: str) -> pa.Table:
-    """`image_id`, `class_id` and `class_name` of the samples of a split: 16 bytes an image.
+    """`image_id`, `class_id` and `class_name` of a split's samples: 16 bytes per image.
 
-    Names are a dictionary, one for all images.
+    Names are dictionary-encoded, with one dictionary for all images.
     """
     ids, classes, codes = [np.zeros(0, np.int64)], [pa.array([], pa.int32())], [pa.array([], pa.int32())]
     names: dict[str, int] = {}
@@ -103,7 +103,7 @@ def class_rows(samples: Table, split: str) -> pa.Table:
 
 
 def _of_split(samples: Table, split: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Parts of the samples without the rows of other splits; one part without rows where none has any."""
+    """Parts of the samples without the rows of other splits; a single empty part if there are no rows."""
     for number in range(samples.parts):
         places = np.flatnonzero(pc.equal(read_part(samples.uri, number, ["split"])["split"], split).to_numpy())
         if len(places) or number == 0:
@@ -111,19 +111,19 @@ def _of_split(samples: Table, split: str, columns: list[str]) -> Iterator[pa.Tab
 
 
 def _codes(encoded: pa.DictionaryArray, names: dict[str, int]) -> pa.Array:
-    """The names' numbers in `names`, which new ones join; null where there is no name."""
+    """The names' numbers in `names`, to which new names are added; null if there is no name."""
     numbers = np.array([names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()], np.int32)
     return pa.array(numbers, pa.int32()).take(encoded.indices)
 
 
 def true_classes(rows: pa.Table) -> TrueClasses:
-    """Of rows with `class_id` and `class_name`."""
+    """True classes from rows with `class_id` and `class_name`."""
     ids = pc.fill_null(rows["class_id"], UNKNOWN_CLASS).to_numpy().astype(np.int64)
     return TrueClasses(ids, rows["class_name"])
 
 
 def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, classes: ClassFeatures) -> NearLabels:
-    """What NeaR says about images: the labels it settled on, and its predictions from cached embeddings.
+    """What NeaR says about images: the labels after disambiguation, and its predictions from cached embeddings.
 
     Args:
         image_ids: int64 [N], ascending.
@@ -142,14 +142,14 @@ def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, clas
 
 
 def _best(classes: ClassFeatures, features: npt.NDArray[np.float16]) -> Ids:
-    """The likeliest class of each image, int64 [N]; few images at once where there are many classes."""
+    """The most probable class of each image, int64 [N]; few images at a time if there are many classes."""
     at_once = max(1, SCORES_AT_ONCE // max(1, len(classes.labels)))
     starts = range(0, len(features), at_once)
     return np.concatenate([classes.scores(features[start : start + at_once]).argmax(axis=1) for start in starts])
 
 
 def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[np.float32]:
-    """p(yes) float32 [N, Q] of images; nan for those that were not asked about or failed.
+    """p(yes) float32 [N, Q] of images; nan for images without answers or with failed ones.
 
     Args:
         image_ids: int64 [N], ascending.
@@ -161,7 +161,7 @@ def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[n
 
 
 def answers_of(image_ids: Ids, aspects: Table, questions: int) -> AspectAnswers:
-    """The same as `p_yes_of`, holding a row only for images that have answers."""
+    """The same as `p_yes_of`, but holding rows only for images with answers."""
     rows, values = [np.zeros(0, np.int64)], [np.zeros((0, questions), np.float32)]
     for part in aspects.batches(["image_id", "p_yes", "error"]):
         ids, p_yes = _answered(part, questions)
@@ -173,7 +173,7 @@ def answers_of(image_ids: Ids, aspects: Table, questions: int) -> AspectAnswers:
 
 
 def _answered(aspects: pa.Table, questions: int) -> tuple[Ids, npt.NDArray[np.float32]]:
-    """Ids [n] and answers [n, Q] of the rows that have some."""
+    """Ids [n] and answers [n, Q] of the rows that have answers."""
     good = aspects.filter(pc.and_(pc.is_null(aspects["error"]), pc.is_valid(aspects["p_yes"])))
     flat = pc.list_flatten(good["p_yes"]).to_numpy().astype(np.float32)
     if flat.size != good.num_rows * questions:
@@ -183,7 +183,7 @@ def _answered(aspects: pa.Table, questions: int) -> tuple[Ids, npt.NDArray[np.fl
 
 @dataclass(frozen=True)
 class RandomAnswers:
-    """`random_p_yes` of images (int64 [N], ascending), made when rows are asked for."""
+    """`random_p_yes` of images (int64 [N], ascending), generated when rows are requested."""
 
     image_ids: Ids
     questions: int
@@ -195,20 +195,20 @@ class RandomAnswers:
         return len(self.image_ids), self.questions
 
     def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
-        """Of these images."""
+        """The random answers of these images."""
         return random_p_yes(self.image_ids[rows], self.questions, self.seed)
 
     def answers(self) -> AspectAnswers:
-        """As the answers about these images."""
+        """The same as AspectAnswers of these images."""
         return AspectAnswers(len(self.image_ids), np.arange(len(self.image_ids)), self)
 
 
 def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.float32]:
     """sigmoid(N(0, 1)) in place of answers, float32 [N, Q]: targets that say nothing about the image.
 
-    A number follows from seed, image and question alone: other images beside, or more questions, do not change it.
-    The three are hashed (splitmix64: Steele, Lea and Flood, OOPSLA 2014), and Box and Muller's formula makes a normal
-    number of the hash's halves. (A generator for each image would take minutes for millions.)
+    A number depends only on seed, image and question: other images or additional questions do not change it. The
+    three are hashed (splitmix64: Steele, Lea and Flood, OOPSLA 2014), and the Box–Muller transform makes a normal
+    number from the halves of the hash. (One generator per image would take minutes for millions of images.)
     """
     p_yes = np.empty((len(image_ids), questions), dtype=np.float32)
     of_seed = _mixed(np.array([seed], dtype=np.uint64))
@@ -226,7 +226,7 @@ def random_p_yes(image_ids: Ids, questions: int, seed: int) -> npt.NDArray[np.fl
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How many images validate, by which seed they are drawn, and which share of all images is used at all."""
+    """How many images are held out for validation, the seed of the draw, and the share of all images that is used."""
 
     share: float
     seed: int
@@ -243,22 +243,22 @@ def assemble(
     samples: Table | None = None,
     unlabelled: bool = False,
 ) -> TrainingSet:
-    """The training set of images with a class target, and of those without one where a recipe learns from them.
+    """The training set of images with a class target, and of those without one if a recipe uses them.
 
     Args:
         rows: N rows of the samples table, ascending.
-        targets: of these rows.
-        p_yes: float32 [N, Q], nan where there is none; Q = 0 for the base student.
-        validation: images held out; its fraction of the images is taken first.
+        targets: class targets of these rows.
+        p_yes: float32 [N, Q], nan if missing; Q = 0 for the base student.
+        validation: how many images are held out; the fraction of all images is taken first.
         identity: see `fgvr.training.image_store`.
-        samples: where the URIs are read when they are needed; None: `rows` have them.
+        samples: table from which URIs are read when they are needed; None: they are in `rows`.
         unlabelled: keep images without a class target; a fraction takes the same share of them as of each class.
     """
     image_ids = rows["image_id"].to_numpy()
     usable = np.ones(len(image_ids), dtype=bool) if unlabelled else targets.classes != UNKNOWN_CLASS
     if validation.fraction < 1:
         usable[usable] = fraction_of(targets.classes[usable], validation.fraction, validation.seed)
-    everyone = bool(usable.all())  # then nothing is copied
+    everyone = bool(usable.all())  # avoids a copy
     classes, chosen = (targets.classes, image_ids) if everyone else (targets.classes[usable], image_ids[usable])
     examples = Examples(
         image_ids=chosen,

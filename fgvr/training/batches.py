@@ -1,7 +1,7 @@
-"""Batches of an epoch: order, crops and flips follow from (seed, epoch, step) alone.
+"""Batches of an epoch: order, crops and flips depend only on (seed, epoch, step).
 
-So a resumed training continues with the very same batches, and a step's images are the same for one worker and for
-many, of whom each takes its share. Threads cut the crops a few batches ahead of the training.
+So a resumed run continues with exactly the same batches, and a step's images are the same for one worker and for
+many, which split them. Threads prefetch the crops of a few batches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fgvr.training.image_store import ImageStore
 
 Positions = npt.NDArray[np.int64]
 Cut = Callable[[Pixels, int], list[Pixels]]
-"""The views of an image, whose row in the worker's share is given."""
+"""Makes the views of an image, given its row in the worker's share."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Batch:
     """One worker's share of a step.
 
     Attributes:
-        views: uint8 [n, S, S, 3] each, in pinned memory if asked for: further ones are other crops of the same images.
+        views: each uint8 [n, S, S, 3], in pinned memory if requested: further views are other crops of the same images.
         positions: int64 [n], the images' positions in the examples.
-        step_positions: those of the whole step over all workers, over which the losses are averaged.
-        failures: of images of the share that could not be read, by position: their pixels are 0, they have no targets.
+        step_positions: positions of the whole step over all workers, over which the losses are averaged.
+        failures: failures of unreadable images of the share, by position: their pixels are 0, and they have no targets.
     """
 
     views: tuple[torch.Tensor, ...]
@@ -55,17 +55,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loader:
-    """Cuts batches from stored images.
+    """Makes batches of crops from stored images.
 
     Attributes:
         store: the images.
         preprocess: the student's input.
         min_crop: smallest share of an image's area that a random crop keeps.
-        rank: this worker.
-        world_size: all workers.
-        threads: that cut ahead of the training; 0: none.
-        pin: put pixels into pinned memory, for a quick way to a GPU.
-        views: random crops of each image in training; the first is the same however many there are.
+        rank: this worker's rank.
+        world_size: number of workers.
+        threads: threads that cut crops ahead of the training loop; 0: none.
+        pin: put pixels into pinned memory, for faster transfer to a GPU.
+        views: random crops per image in training; the first is the same for any number of views.
     """
 
     store: ImageStore
@@ -83,7 +83,7 @@ class Loader:
         return read_ahead(lambda item: self._augmented(item[1], (seed, epoch, item[0])), steps, threads=self.threads)
 
     def validation(self, positions: Positions, batch_size: int) -> Iterator[Batch]:
-        """This worker's shares of all `positions`, centre crops in their order, the last batch included."""
+        """This worker's shares of all `positions`, centre crops in order, including the last batch."""
         starts = range(0, len(positions), batch_size)
         steps = [positions[start : start + batch_size] for start in starts]
         return read_ahead(self._centred, steps, threads=self.threads)
@@ -114,7 +114,7 @@ class Loader:
         for row, position in enumerate(positions.tolist()):
             try:
                 crops = cut(self.store[position], row)
-            except ImageError as error:  # only images beyond the store's bound can fail here; it counted all others
+            except ImageError as error:  # only images beyond the store's limit can fail here; all others were counted
                 failures[position] = error.failure
                 continue
             for array, crop in zip(arrays, crops, strict=True):
@@ -123,14 +123,14 @@ class Loader:
 
 
 def epoch_steps(positions: Positions, batch_size: int, seed: int, epoch: int) -> list[Positions]:
-    """An epoch's batches over all workers: every image once, in random order, sizes equal within one image.
+    """An epoch's batches over all workers: every image once, in random order; batch sizes differ by at most one.
 
-    None is left out and no batch is tiny: batch normalisation fails on a last batch of one.
+    No image is left out and no batch is tiny: batch normalisation would fail on a last batch of one image.
     """
     order = np.random.default_rng((seed, epoch)).permutation(positions)
     return np.array_split(order, steps_per_epoch(len(positions), batch_size))
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Batches of at most `batch_size` that hold all images."""
+    """Number of batches of at most `batch_size` for all images."""
     return max(1, math.ceil(images / batch_size))

@@ -1,4 +1,4 @@
-"""What lies in every checkpoint beside weights: the history of metrics, and the images that cannot be read."""
+"""What every checkpoint holds besides weights: the history of metrics, and the images that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ LAST, BEST, STATE_FILE, HISTORY_FILE = "last", "best", "state.pt", "history.json
 LEFT_OUT_FILE, LOST_FILE = "left_out.json", "lost.json"
 
 History = list[dict[str, float]]
-"""Reported metrics by name, the oldest first; what is not defined is not among them."""
+"""Reported metrics by name, oldest first; undefined ones are left out."""
 LeftOut = dict[int, Failure]
 """Failures of images that cannot be read, by position in the examples."""
 
 
 def write_history(folder: Path, history: History) -> None:
-    """Into a checkpoint's folder, as JSON."""
+    """Write the history as JSON into a checkpoint's folder."""
     (folder / HISTORY_FILE).write_text(json.dumps(history, indent=1))
 
 
 def read_history(folder: Path) -> History:
-    """The metrics of all reports up to a checkpoint; earlier versions wrote null for what was not defined."""
+    """The metrics of all reports up to a checkpoint; earlier versions wrote null for undefined ones."""
     rows = json.loads((folder / HISTORY_FILE).read_text())
     return [{name: float(value) for name, value in row.items() if value is not None} for row in rows]
 
 
 class TrainingImages(Protocol):
-    """Images that are learned from, by position."""
+    """Training images by position."""
 
     @property
     def image_ids(self) -> npt.NDArray[np.int64]:
-        """Of the samples table, int64 [N]."""
+        """Image ids of the samples table, int64 [N]."""
 
     @property
     def uris(self) -> Sequence[str]:
-        """Where they are."""
+        """URIs of the images."""
 
 
 def write_left_out(folder: Path, left_out: LeftOut, file: str = LEFT_OUT_FILE) -> None:
-    """Into a checkpoint's folder."""
+    """Write the failures into a checkpoint's folder."""
     rows = {position: [failure.reason, failure.detail] for position, failure in left_out.items()}
     (folder / file).write_text(json.dumps(rows))
 
 
 def read_left_out(folder: Path, file: str = LEFT_OUT_FILE) -> LeftOut:
-    """As `write_left_out` left them."""
+    """Read what `write_left_out` wrote."""
     rows = json.loads((folder / file).read_text())
     return {int(position): Failure(Reason(reason), detail) for position, (reason, detail) in rows.items()}
 
 
 def read_lost(folder: Path) -> LeftOut:
-    """Images that were lost while a student learned, of a checkpoint; none of one that an earlier version wrote."""
+    """Images that became unreadable during a student's training, from a checkpoint; empty for earlier versions."""
     return read_left_out(folder, LOST_FILE) if (folder / LOST_FILE).exists() else {}
 
 
 def over_workers(found: LeftOut, world_size: int) -> LeftOut:
-    """What any worker found, the same on every worker, by ascending position; all of them must call it."""
+    """The failures that any worker found, the same on every worker, by ascending position; all workers must call it."""
     parts = [found]
     if world_size > 1:
         gathered: list[LeftOut] = [{}] * world_size
@@ -80,7 +80,7 @@ def reasons(left_out: LeftOut) -> dict[str, int]:
 
 
 def failures_of(left_out: LeftOut, images: TrainingImages | None = None) -> Failures:
-    """By reason, with an example of each; its number is the position where the images are not given."""
+    """Failures by reason, with one example each; its image id is the position if `images` is not given."""
     found = Failures(Counter(reasons(left_out)))
     for position, failure in sorted(left_out.items(), reverse=True):  # the first of a reason is written last
         image_id, uri = (position, "") if images is None else (images.image_ids[position], images.uris[position])
@@ -91,7 +91,7 @@ def failures_of(left_out: LeftOut, images: TrainingImages | None = None) -> Fail
 def too_many(
     left_out: LeftOut, images: int, max_error_share: float, examples: TrainingImages | None = None
 ) -> str | None:
-    """What to say where more of them cannot be read than the share allows, with examples; see `allowed_failures`."""
+    """The message, with examples, if more images cannot be read than the share allows; see `allowed_failures`."""
     if len(left_out) <= allowed_failures(max_error_share, images):
         return None
     return (

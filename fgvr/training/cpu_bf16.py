@@ -1,11 +1,11 @@
-"""bf16 training on a CPU: which convolutions must stay in float32 there, and whether bf16 is quick at all.
+"""bf16 training on a CPU: which convolutions must stay in float32, and whether bf16 is fast there at all.
 
-oneDNN's bf16 gradient of a convolution's weights leaves memory as it found it, where the image is smaller than the
-stride or the dilation: kernel places that no pixel meets should get zeros, and get what was there before, NaN or any
-number, and some such shapes end the process. Seen with PyTorch 2.13 on x86 CPUs with AVX-512, whether they have
-instructions for bf16 or not (`ONEDNN_MAX_CPU_ISA=AVX512_CORE`); right in float32, and up to AVX2, where PyTorch does
-not ask oneDNN. `tests/fgvr/training/test_cpu_bf16.py` has the measured rule. A student meets it when its images are
-small for its strides: a ResNet at 16 pixels has maps of 1 × 1 before its last stride of 2.
+If an image is smaller than a convolution's stride or dilation, oneDNN's bf16 weight gradient leaves some memory
+uninitialised: kernel positions that no pixel meets should get zeros, but keep what was there before, NaN or any number,
+and some such shapes crash the process. Seen with PyTorch 2.13 on x86 CPUs with AVX-512, with or without bf16
+instructions (`ONEDNN_MAX_CPU_ISA=AVX512_CORE`); correct in float32, and up to AVX2, where PyTorch does not use oneDNN.
+`tests/fgvr/training/test_cpu_bf16.py` has the measured rule. It affects students whose images are small for their
+strides: a ResNet at 16 pixels has maps of 1 × 1 before its last stride of 2.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def train_in_bf16_on_cpu(student: nn.Module, side: int) -> None:
-    """Prepare a student for bf16 autocast on a CPU: convolutions of which bf16 is wrong compute in float32.
+    """Prepare a student for bf16 autocast on a CPU: convolutions for which bf16 is wrong compute in float32.
 
-    Weights and their names stay as they are. Warns on a CPU that has no instructions for bf16.
+    Weights and their names stay the same. Warns on a CPU without bf16 instructions.
 
     Args:
         student: any network of float32 [N, 3, side, side].
-        side: of its images, pixels.
+        side: side of its images, pixels.
     """
     if not has_bf16("cpu"):
         log.warning(
@@ -42,7 +42,7 @@ def train_in_bf16_on_cpu(student: nn.Module, side: int) -> None:
 
 
 def unsafe_convolutions(student: nn.Module, side: int) -> dict[str, Convolution]:
-    """By their names: convolutions that see maps smaller than their stride or dilation when images are `side` wide."""
+    """Convolutions, by name, whose input maps are smaller than their stride or dilation for images of this `side`."""
     found: dict[str, Convolution] = {}
 
     def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -66,13 +66,13 @@ def unsafe_convolutions(student: nn.Module, side: int) -> dict[str, Convolution]
 
 
 def is_unsafe(convolution: Convolution, sides: tuple[int, ...]) -> bool:
-    """Whether some side of its input is smaller than its stride or dilation, and its kernel larger than a pixel."""
+    """Whether a side of its input is smaller than its stride or dilation, and its kernel larger than one pixel."""
     steps = zip(sides, convolution.stride, convolution.dilation, strict=True)
     return max(convolution.kernel_size) > 1 and any(side < max(stride, dilation) for side, stride, dilation in steps)
 
 
 def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same function outside of autocast, of float32."""
+    """The same function outside of autocast, on float32 inputs."""
 
     def outside(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):

@@ -1,6 +1,6 @@
-"""A student's training images with everything it learns of them, in files that all workers of a machine map.
+"""A student's training images with all targets, in files that all workers of a machine memory-map.
 
-Of a hundred million images neither a string for each URI nor a row of answers for each image is held.
+For a hundred million images, memory holds neither a string per URI nor a row of answers per image.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "
 ANSWERED, ANSWERS = "answered.npy", "answers.npy"
 FACTS = "examples.json"
 URIS_AT_ONCE = 2**16
-"""In a batch of the file of URIs."""
+"""URIs per batch of the URI file."""
 ROWS_AT_ONCE = 2**16
-"""Rows of answers that are looked at together."""
+"""Rows of answers that are processed together."""
 
 Answers = npt.NDArray[np.float32]
 
@@ -39,9 +39,9 @@ class Examples:
         image_ids: int64 [N].
         uris: where the images are.
         classes: int64 [N], class targets; −1: none (only the aspects are learned).
-        p_yes: float32 [N, Q], p(yes) in 0 … 1; nan where the MLLM gave none, which the loss leaves out.
-        held_out: bool [N]: validates instead of training.
-        identity: what decides the images' content, see `fgvr.training.image_store`.
+        p_yes: float32 [N, Q], p(yes) in 0 … 1; nan if the MLLM gave none, which the loss ignores.
+        held_out: bool [N]: used for validation instead of training.
+        identity: what determines the images' content, see `fgvr.training.image_store`.
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -73,9 +73,9 @@ class Examples:
         return AspectAnswers.of(self.p_yes)
 
     def first_aspects(self, count: int) -> Examples:
-        """The same for a student with `count` aspect outputs, the questions of the lowest ranks; 0: without aspects.
+        """The same for a student with `count` aspect outputs, the questions with the best ranks; 0: no aspects.
 
-        Raises ValueError where fewer questions were asked.
+        Raises ValueError if fewer questions were asked.
         """
         if count > self.p_yes.shape[1]:
             raise ValueError(f"a student of {count} questions on examples with answers to {self.p_yes.shape[1]}")
@@ -83,7 +83,7 @@ class Examples:
         return Examples(self.image_ids, self.uris, self.classes, first, self.held_out, self.identity)
 
     def write(self, uri: str) -> None:
-        """As a folder of files that can be mapped into memory; no more than a block of URIs or answers is held."""
+        """Write a folder of files that can be memory-mapped; holds only one block of URIs or answers in memory."""
         answers = self.answers
         for name, array in ((IDS, self.image_ids), (CLASSES, self.classes), (HELD_OUT, self.held_out)):
             _save(storage.join(uri, name), array)
@@ -100,7 +100,7 @@ class Examples:
 
     @classmethod
     def read(cls, uri: str) -> Examples:
-        """As `write` left them, mapped from the disk; p(yes) has gone through fp16 (steps of 5e-4 at most)."""
+        """Memory-map what `write` wrote; p(yes) was rounded to fp16 (steps of at most 5e-4)."""
         folder = storage.fetch_folder(uri)
         ids, classes, held_out, answered, values = (
             np.load(folder / name, mmap_mode="r", allow_pickle=False)
@@ -122,20 +122,20 @@ def _save(uri: str, array: npt.NDArray[Any]) -> None:
 
 
 class Values(Protocol):
-    """Answers [A, Q] by row: an array, a memory map, or numbers that are made when they are asked for."""
+    """Answers [A, Q] by row: an array, a memory map, or numbers generated on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """A and Q."""
 
     def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
-        """Of these rows."""
+        """The values of these rows."""
 
 
 class AspectAnswers(NDArrayOperatorsMixin):
-    """p(yes) of N images and Q questions, of which only the rows of images with answers are held.
+    """p(yes) of N images and Q questions that stores rows only for images with answers.
 
-    Reads like the array float32 [N, Q] with nan elsewhere: `answers[positions]`, and as a whole where one is wanted.
+    Behaves like the array float32 [N, Q] with nan elsewhere: `answers[positions]`, or converted as a whole.
 
     Attributes:
         shape: N and Q.
@@ -146,7 +146,7 @@ class AspectAnswers(NDArrayOperatorsMixin):
     ndim = 2
 
     def __init__(self, images: int, rows: Ids, values: Values, *, places: Ids | None = None, width: int | None = None):
-        """`places`: of the rows in `values`, int64 [A]; None: they are its rows. `width`: its first questions only."""
+        """`places`: index in `values` of each row, int64 [A]; None: the same order. `width`: first questions to use."""
         self.rows, self._values, self._places = rows, values, places
         self.shape = (images, values.shape[1] if width is None else width)
         if len(rows) != (values.shape[0] if places is None else len(places)):
@@ -154,7 +154,7 @@ class AspectAnswers(NDArrayOperatorsMixin):
 
     @classmethod
     def of(cls, p_yes: Answers | AspectAnswers) -> AspectAnswers:
-        """Of an array float32 [N, Q], nan where there is no answer."""
+        """Convert an array float32 [N, Q] with nan for missing answers."""
         if isinstance(p_yes, AspectAnswers):
             return p_yes
         rows = np.flatnonzero(~np.isnan(p_yes).all(axis=1)) if p_yes.shape[1] else np.zeros(0, np.int64)
@@ -185,7 +185,7 @@ class AspectAnswers(NDArrayOperatorsMixin):
         return found
 
     def _held(self, rows: Any) -> Answers:
-        """Answers of held rows (not of positions), float32 [n, Q]."""
+        """Answers of stored rows (not positions), float32 [n, Q]."""
         values = self._values[rows if self._places is None else self._places[rows]]
         first: Answers = values[:, : self.shape[1]].astype(np.float32, copy=False)
         return first
@@ -198,18 +198,18 @@ class AspectAnswers(NDArrayOperatorsMixin):
         return getattr(ufunc, method)(*arrays, **kwargs)
 
     def first(self, count: int) -> AspectAnswers:
-        """Those to the first questions."""
+        """The answers to the first questions."""
         return AspectAnswers(len(self), self.rows, self._values, places=self._places, width=count)
 
     def chosen(self, images: npt.NDArray[np.bool_]) -> AspectAnswers:
-        """Those of some of the images, bool [N], which are then all there are."""
+        """The answers of some images, bool [N], as if there were no others."""
         kept = np.flatnonzero(images[self.rows])
         rows = (np.cumsum(images) - 1)[self.rows[kept]]
         places = kept if self._places is None else self._places[kept]
         return AspectAnswers(int(images.sum()), rows, self._values, places=places, width=self.shape[1])
 
     def blocks(self) -> Iterator[tuple[Ids, Answers]]:
-        """Positions and answers of the images that have some, float32 [n, Q], a block after the other."""
+        """Positions and answers of the images that have answers, float32 [n, Q], block by block."""
         for start in range(0, len(self.rows), ROWS_AT_ONCE):
             yield self.rows[start : start + ROWS_AT_ONCE], self._held(slice(start, start + ROWS_AT_ONCE))
 
@@ -223,14 +223,14 @@ class AspectAnswers(NDArrayOperatorsMixin):
 
 
 class Uris(Sequence[str]):
-    """A sequence of URIs that lie elsewhere; compares by content, slices are lists."""
+    """A sequence of URIs stored elsewhere; compares by content, slices are lists."""
 
     def __init__(self, count: int) -> None:
-        """`count`: of them."""
+        """`count`: number of URIs."""
         self._count = count
 
     def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
-        """Those at ascending positions."""
+        """The URIs at ascending positions."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -250,7 +250,7 @@ class Uris(Sequence[str]):
         return self.read_one(position)
 
     def read_one(self, position: int) -> str:
-        """That at a position."""
+        """The URI at a position."""
         return self.read(np.array([position]))[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -266,7 +266,7 @@ class Uris(Sequence[str]):
 
 
 class SampleUris(Uris):
-    """Those of some images of the samples table, which is read when they are asked for."""
+    """URIs of some images of the samples table, read from it on request."""
 
     def __init__(self, samples: Table, image_ids: npt.NDArray[np.int64]) -> None:
         """`image_ids`: int64 [N], ascending."""
@@ -274,22 +274,22 @@ class SampleUris(Uris):
         self._samples, self._ids = samples, image_ids
 
     def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
-        """From the row groups that hold them."""
+        """Read them from the row groups that hold them."""
         uris: list[str] = self._samples.take(self._ids[positions], ["uri"])["uri"].to_pylist()
         return uris
 
 
 class MappedUris(Uris):
-    """Those of an Arrow file that is memory-mapped, in batches of URIS_AT_ONCE."""
+    """URIs in a memory-mapped Arrow file, in batches of URIS_AT_ONCE."""
 
     def __init__(self, path: str) -> None:
-        """`path`: as `write_uris` left it."""
+        """`path`: a file written by `write_uris`."""
         batches = pa.ipc.open_file(pa.memory_map(path))
         self._chunks = [batches.get_batch(number).column(0) for number in range(batches.num_record_batches)]
         super().__init__(sum(len(chunk) for chunk in self._chunks))
 
     def read(self, positions: npt.NDArray[np.int64]) -> list[str]:
-        """From the pages that hold them."""
+        """Read them from the pages that hold them."""
         found: list[str] = []
         if not len(positions):
             return found
@@ -299,13 +299,13 @@ class MappedUris(Uris):
         return found
 
     def read_one(self, position: int) -> str:
-        """Of millions they are asked for one after the other."""
+        """A faster path for reading millions of URIs one by one."""
         uri: str = self._chunks[position // URIS_AT_ONCE][position % URIS_AT_ONCE].as_py()
         return uri
 
 
 def write_uris(file: Any, uris: Sequence[str]) -> None:
-    """Into a file that is open for writing; no more than a block of them is held."""
+    """Write URIs to a file open for writing; holds only one block of them in memory."""
     schema = pa.schema([pa.field("uri", pa.string(), nullable=False)])
     with pa.ipc.new_file(file, schema) as writer:
         for start in range(0, len(uris), URIS_AT_ONCE):

@@ -1,11 +1,11 @@
-"""Decoded training images, read from a memory-mapped file: photos are decoded once, not once an epoch.
+"""Decoded training images in a memory-mapped file: photos are decoded only once, not every epoch.
 
 The file holds the pixels of one image after the other, each already shrunk to what the student's crops need. All
-processes of a machine share it through the page cache, and two students that train on the same photos decode them
-once. What does not fit below the bound, or on the disk, stays out and is decoded whenever it is asked for.
+processes of a machine share it through the page cache, and two students that train on the same photos decode them a
+single time. What exceeds the limit or the disk is not stored, and is decoded on every access.
 
-That a photo could not be read is a result of a moment, and a store outlives the run that met it: whoever opens a store
-tries these photos again, and adds those that can be read by now.
+A failure to read a photo may be temporary, and a store outlives the run that met it: whoever opens a store retries
+these photos and adds those that can be read by now.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from fgvr.training.store_files import (
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Raised when the files, or the pixels that a photo becomes, change: older stores are not read then."""
+"""Increase it when the files change, or the pixels that a photo becomes: older stores are then ignored."""
 LOG_EVERY_SECONDS = 30.0
 SAVE_EVERY_SECONDS = 300.0
-"""What is decoded between two writings of the index is lost at most when a process dies that decodes millions."""
+"""How often the index is written: a process that dies while decoding millions loses at most this much work."""
 REMOTE_THREADS = 16
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What decides how images are kept.
+    """What determines how images are stored.
 
     Attributes:
-        preprocess: says how far photos are shrunk.
-        limits: of reading an image.
-        max_bytes: bound of all stores in the cache folder together.
-        threads: that decode.
+        preprocess: says how much photos are shrunk.
+        limits: limits on reading an image.
+        max_bytes: limit for all stores in the cache folder together.
+        threads: threads that decode.
     """
 
     preprocess: Preprocess
@@ -73,14 +73,14 @@ class ImageStore:
     """Images by their position in a list of URIs.
 
     Attributes:
-        folder: where their pixels lie; None where nothing could be kept.
-        failures: of those that could not be read when the store was opened, by position.
+        folder: where their pixels are stored; None if nothing could be stored.
+        failures: images that could not be read when the store was opened, by position.
     """
 
     def __init__(
         self, folder: Path | None, uris: Sequence[str], settings: StoreSettings, index: Index | None = None
     ) -> None:
-        """To be called under the lock of `folder`; `index`: as it is known, else it is read there."""
+        """Call this under the lock of `folder`; `index`: the index if known, else it is read from there."""
         self.folder, self.uris, self.settings = folder, uris, settings
         if index is None and folder is not None:
             index = Index.read(folder, len(uris))
@@ -90,14 +90,14 @@ class ImageStore:
         self._bytes: mmap.mmap | bytes = b""
         self._use: disk_cache.Use | None = None
         if folder is not None:
-            with suppress(OSError):  # a full disk: the file stays readable to this process whoever removes it
+            with suppress(OSError):  # a full disk: this process can still read the file even if it is removed
                 self._use = disk_cache.Use(folder)
             with (folder / PIXELS_FILE).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 self._bytes = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
 
     def __getitem__(self, position: int) -> Pixels:
-        """The shrunk image, uint8 [H, W, 3], read-only; raises ImageError where it cannot be had (now)."""
+        """The shrunk image, uint8 [H, W, 3], read-only; raises ImageError if it cannot be read (now)."""
         offset = int(self.offsets[position])
         if offset < 0:
             return read_shrunk(self.uris[position], self.settings)
@@ -107,23 +107,23 @@ class ImageStore:
 
 
 def read_shrunk(uri: str, settings: StoreSettings) -> Pixels:
-    """An image file as the store keeps it; raises ImageError."""
+    """An image file in the form in which the store keeps it; raises ImageError."""
     preprocess = settings.preprocess
     image = read_image(uri, settings.limits, short_side=preprocess.stored_side)
     return preprocess.shrink(np.asarray(image))
 
 
 def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSettings) -> ImageStore:
-    """The store of these images below `root`, built or completed first where photos are missing in it.
+    """The store of these images below `root`; builds it, or adds missing photos, first.
 
     Args:
-        root: cache folder on this machine, shared by stores.
-        identity: what else decides the images' content, e.g. the version of the samples table.
-        uris: where they are.
-        settings: how they are kept.
+        root: cache folder on this machine, shared by all stores.
+        identity: what else determines the images' content, e.g. the version of the samples table.
+        uris: URIs of the images.
+        settings: how they are stored.
 
-    Any number of processes may ask at once: one reads, the others wait for it. Where the cache cannot be written, a
-    warning says so, and nothing is kept.
+    Any number of processes may call this at a time: one reads, the others wait for it. If the cache cannot be written,
+    a warning says so, and nothing is stored.
     """
     asked = time.time()
     key = _key(identity, uris, settings)
@@ -132,7 +132,7 @@ def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSe
         root.mkdir(parents=True, exist_ok=True)
         with disk_cache.locked(root / f"{key}{disk_cache.LOCK}"):
             folder, index = _find(root, key, stamps)
-            # What others tried while this process waited for them is not tried again.
+            # What other processes tried while this one waited for them is not tried again.
             late = index.tried <= asked
             positions = index.to_read(uris, stamps, room(root)) if late else np.zeros(0, np.int64)
             if len(positions) or not (folder / INDEX_FILE).exists():
@@ -150,16 +150,16 @@ def open_store(root: Path, identity: str, uris: Sequence[str], settings: StoreSe
             disk_cache.HOW_TO_CLEAN,
         )
         index = Index.empty(len(uris))
-        _read(None, index, np.arange(len(uris)), _Photos(uris, stamps, settings))  # once: failures must be known
+        _read(None, index, np.arange(len(uris)), _Photos(uris, stamps, settings))  # needed to know the failures
         return ImageStore(None, uris, settings, index)
-    with suppress(OSError):  # those who read a store keep its file: others may be removed under them
+    with suppress(OSError):  # readers keep their store's file open, so others may be removed
         disk_cache.make_room(root, settings.max_bytes, keep=folder, in_use=True)
     return store
 
 
 @dataclass(frozen=True)
 class _Photos:
-    """All photos of a store, and their files as they are now."""
+    """All photos of a store, with the current state of their files."""
 
     uris: Sequence[str]
     stamps: Stamps
@@ -167,7 +167,7 @@ class _Photos:
 
 
 def _key(identity: str, uris: Sequence[str], settings: StoreSettings) -> str:
-    """Names the list and the way it is kept; which content of its local files a store holds is in its index."""
+    """Identifies the list and how it is stored; the versions of local files in a store are in its index."""
     digest = hashlib.sha256(f"{FORMAT}/{identity}/{settings.preprocess.stored_side}/{settings.max_bytes}".encode())
     digest.update(settings.limits.model_dump_json(exclude={"web", "allowed_roots"}).encode())
     for uri in uris:
@@ -177,13 +177,13 @@ def _key(identity: str, uris: Sequence[str], settings: StoreSettings) -> str:
 
 
 def _find(root: Path, key: str, stamps: Stamps) -> tuple[Path, Index]:
-    """The store of this list that fits to the files as they are now, or the place of a new one and an empty index."""
+    """The store of this list that matches the current files, or the place for a new one with an empty index."""
     last = 0
     for folder in root.glob(f"{key}-*"):
         index = Index.read(folder, len(stamps))
         if index is not None and index.fits(stamps):
             return folder, index
-        if index is None:  # what a process left that died: whoever reads pixels of it keeps them
+        if index is None:  # left by a process that died: open readers keep its pixels
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(ValueError):
             last = max(last, int(folder.name.rpartition("-")[2]))
@@ -191,11 +191,11 @@ def _find(root: Path, key: str, stamps: Stamps) -> tuple[Path, Index]:
 
 
 def _complete(folder: Path, index: Index, positions: Offsets, photos: _Photos) -> None:
-    """Read photos into a store; what it holds already stays where it is, under whoever reads it."""
+    """Read photos into a store; existing pixels stay in place, since other processes may be reading them."""
     folder.mkdir(exist_ok=True)
-    # Stores that nobody reads make room where the disk has little: at most so much will be written.
+    # If the disk is short, unused stores are removed: at most this much will be written.
     expected = 4 * photos.settings.preprocess.stored_side**2 * len(positions)
-    everything = 2**62  # the bound holds for what there is, and is looked at when that is known
+    everything = 2**62  # the limit is applied later, when sizes are known
     disk_cache.make_room(folder.parent, everything, keep=folder, needed=min(expected, photos.settings.max_bytes))
     if index.failures:
         log.info("%s photos that could not be read before are tried again", f"{len(positions):,}")
@@ -209,11 +209,11 @@ def _write(index: Index, folder: Path, settings: StoreSettings) -> None:
     except OSError as error:
         if not is_full(error):
             raise
-        warn_full(folder, settings.max_bytes)  # this process has its index, the next one reads them again
+        warn_full(folder, settings.max_bytes)  # this process has the index; the next one reads these photos again
 
 
 def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos) -> None:
-    """Read the photos at `positions`, append their pixels to the file in `folder`, and bring the index up to date."""
+    """Read the photos at `positions`, append their pixels to the file in `folder`, and update the index."""
     shown = saved = time.monotonic()
     with PixelsFile(folder, photos.settings.max_bytes) as file:
         for number, image in enumerate(_decoded(photos, positions)):
@@ -237,9 +237,9 @@ def _read(folder: Path | None, index: Index, positions: Offsets, photos: _Photos
 
 
 def _decoded(photos: _Photos, positions: Offsets) -> Iterator[Pixels | ImageError]:
-    """Images or errors in the order of the positions; remote files wait for the network, so more are read at once.
+    """Images or errors in the order of the positions; remote files wait for the network, so more are read in parallel.
 
-    URIs are taken as they are needed: of a hundred million no list is made.
+    URIs are taken one by one: a hundred million are never held as a list.
     """
     uris, settings = photos.uris, photos.settings
     remote = any(not storage.is_local(uris[int(position)]) for position in positions)

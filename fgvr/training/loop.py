@@ -331,7 +331,7 @@ class _RunningMeans:
             self.seconds, self._began = self.seconds + time.monotonic() - self._began, None
 
     def take(self) -> tuple[float, dict[str, float], Pace]:
-        """The weighted loss, the means by name, and the throughput; then start anew. All workers must call it."""
+        """The weighted loss, the means by name, and the throughput; then start over. All workers must call it."""
         if self.sums is None:
             raise ValueError("no step was made since the last report")
         sums = sum_over_workers(self.sums, self.world_size).tolist()
@@ -344,10 +344,10 @@ class _RunningMeans:
 
 
 def learning_rate(settings: EpochRecipe, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step, counted from 0 over the whole training.
+    """The rate of a step, counted from 0 over the whole run.
 
     Linear warm-up over `warmup_epochs` (its last step has the full rate); then `milestones` divides by ten after each
-    of these epochs, as `torch.optim.lr_scheduler.MultiStepLR`; `cosine` falls to zero at the end of the last epoch
+    of these epochs, as `torch.optim.lr_scheduler.MultiStepLR` does; `cosine` falls to zero at the end of the last epoch
     (Loshchilov and Hutter 2017, without restarts).
     """
     warmup = settings.warmup_epochs * steps_per_epoch

@@ -1,9 +1,10 @@
 """NeaR: context vectors learned on candidate sets, in plain PyTorch (CoOp with PRODEN or another partial-label loss).
 
-The image tower is frozen, so its features are read from the embeddings table and a step costs one pass of the names
-through the text tower, whatever the number of images. Workers share both sides: each holds a stretch of the images
-and encodes a stretch of the names; a step on n workers is the step of one worker up to rounding. Order and views
-follow from (seed, epoch) alone, so training resumes exactly from any step (bit-equal on a CPU with the same threads).
+The image tower is frozen, so its features are read from the embeddings table, and a step costs one pass of the names
+through the text tower, for any number of images. Workers split both sides: each holds a contiguous share of the images
+and encodes a contiguous share of the names; a step on n workers equals the step of one worker up to rounding. Order and
+views depend only on (seed, epoch), so training resumes exactly from any step (bit-equal on a CPU with the same
+threads).
 """
 
 from __future__ import annotations
@@ -30,38 +31,38 @@ from fgvr.training.prompt_scores import STEPWISE, NearScores, Targets, backward_
 from fgvr.training.reporter import Reporter
 
 RECIPE = 1
-"""Raised when the same settings and tables come to train another model."""
-REPORTS = 50  # at most about so many in a training
+"""Increase it when the same settings and tables would train another model."""
+REPORTS = 50  # about this many reports per training run at most
 WARMUP_RATE = 1e-5  # CoOp's constant warm-up
 
 Judge = Callable[[ClassFeatures], dict[str, float]]
 
 
 def train_near(job: NearJob, reporter: Reporter, judge: Judge | None = None) -> History:
-    """Train to the last epoch, from the reporter's checkpoint if it has one; returns the reported metrics.
+    """Train to the last epoch, starting from the reporter's checkpoint if there is one; returns the reported metrics.
 
     Args:
         job: what to train, and on what.
-        reporter: whom to tell.
-        judge: measures the classes as they are at every report; its numbers are reported with the others.
+        reporter: receives metrics and checkpoints.
+        judge: measures the current classes at every report; its numbers are reported with the others.
 
     Raises:
-        NearTrainingError: nothing to learn from, or the loss is not a number any more.
-        ClipError, UnsupportedTextTowerError: the CLIP cannot be had, or not be prompted.
+        NearTrainingError: nothing to learn from, or the loss became NaN or infinite.
+        ClipError, UnsupportedTextTowerError: the CLIP cannot be had, or its prompts cannot be learned.
     """
     return train(NearTrainer(job, reporter, judge))
 
 
 @dataclass(frozen=True)
 class NearBatch:
-    """A step over all workers, and which of its cached views each of this worker's images shows in the epoch."""
+    """A step over all workers, and which cached view each of this worker's images shows in this epoch."""
 
     step_positions: Positions
     views: Tensor
 
 
 class NearTrainer(Trainer[NearBatch]):
-    """One worker's side of a training.
+    """One worker's side of a training run.
 
     A checkpoint holds `state.pt` (context, optimiser, candidate weights of all images, steps done, the best context so
     far) and `history.json`; the last one also `model/` (fgvr.models.near.NearModel) and `weights.npy` (the
@@ -89,7 +90,7 @@ class NearTrainer(Trainer[NearBatch]):
 
     @property
     def done(self) -> int:
-        """Steps of the whole training that were made."""
+        """Number of steps made in the whole run."""
         return self.epoch * self.steps + self.batch
 
     def batches(self, epoch: int) -> Iterator[NearBatch]:
@@ -104,19 +105,19 @@ class NearTrainer(Trainer[NearBatch]):
         return learning_rate(self.settings, epoch)
 
     def due(self, epoch: int, batch: int) -> tuple[bool, bool]:
-        """See Trainer: metrics about `REPORTS` times a training, a checkpoint every `checkpoint_steps`."""
+        """See Trainer: metrics about `REPORTS` times per run, a checkpoint every `checkpoint_steps`."""
         done = epoch * self.steps + batch + 1
         return done % max(1, self.last_step // REPORTS) == 0, done % self.settings.checkpoint_steps == 0
 
     def learn(self, batch: NearBatch) -> Mapping[str, Mean]:
-        """See Trainer: the gradient comes in parts, and candidate weights follow what the context says of them."""
+        """See Trainer: the gradient is computed in parts, and candidate weights follow from the new predictions."""
         self.optimiser.zero_grad(set_to_none=True)
         means = self.losses(batch)
         self.optimiser.step()
         return means
 
     def losses(self, batch: NearBatch) -> Mapping[str, Mean]:
-        """See Trainer; sets the gradient of the context, too."""
+        """See Trainer; also sets the gradient of the context."""
         positions, first = batch.step_positions, self.data.first
         mine = positions[(positions >= first) & (positions < first + len(self.data))]
         rows = torch.from_numpy(mine - first).to(self.device)
@@ -138,11 +139,11 @@ class NearTrainer(Trainer[NearBatch]):
             rank=self.reporter.rank,
             world_size=self.reporter.world_size,
         )
-        # The workers' parts add up to the step's mean; what is reported is the mean over the steps.
+        # The workers' parts add up to the step's mean; the mean over the steps is reported.
         return {"loss": Term(total, 1 / self.reporter.world_size, count=1)}
 
     def end_epoch(self, epoch: int) -> None:
-        """See Trainer: RC's weights follow, and the context is kept if it is the best on held-out images."""
+        """See Trainer: updates RC's weights, and keeps the context if it is the best on held-out images."""
         refresh = self.settings.loss == "rc" and epoch >= self.settings.frozen_epochs
         if not refresh and not self.held_out.any():
             return
@@ -166,7 +167,7 @@ class NearTrainer(Trainer[NearBatch]):
         return NearTrainingError(f"near: the loss is {loss} after epoch {epoch + 1}; lower near.lr or near.momentum")
 
     def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
-        """See Trainer; the last one has the model and its weights."""
+        """See Trainer; the last one also holds the model and its weights."""
         weights = self.scores.all_weights(self.weights)
         outcome = self._outcome() if last else None
 
@@ -179,7 +180,7 @@ class NearTrainer(Trainer[NearBatch]):
         return save
 
     def _outcome(self) -> Outcome:
-        """Of the chosen context: the best on held-out images, else the last."""
+        """The result for the chosen context: the best on held-out images, else the last."""
         context = self.learner.context
         trained = context.detach().clone()
         with torch.no_grad():
@@ -214,7 +215,7 @@ class NearTrainer(Trainer[NearBatch]):
 def learning_rate(settings: Near, epoch: int) -> float:
     """The rate of an epoch, counted from 0: `warmup_epochs` at 1e-5, then a cosine from `lr` to 0.
 
-    As CoOp's (Dassl's ConstantWarmupScheduler over CosineAnnealingLR), but with the cosine over the epochs that remain.
+    As in CoOp (Dassl's ConstantWarmupScheduler over CosineAnnealingLR), but with the cosine over the remaining epochs.
     """
     warmup = min(settings.warmup_epochs, settings.epochs - 1)
     if epoch < warmup:
@@ -224,7 +225,7 @@ def learning_rate(settings: Near, epoch: int) -> float:
 
 
 def held_out(settings: Near, images: int) -> npt.NDArray[np.bool_]:
-    """Bool [images]: those that are not learned from but choose the best epoch; at least one image is learned from."""
+    """Bool [images]: images that are held out to choose the best epoch; at least one image is left for training."""
     count = min(round(settings.validation_share * images), images - 1)
     held = np.zeros(images, dtype=bool)
     held[np.random.default_rng((settings.seed, 2**32)).permutation(images)[:count]] = True
@@ -232,12 +233,12 @@ def held_out(settings: Near, images: int) -> npt.NDArray[np.bool_]:
 
 
 def epoch_steps(settings: Near, positions: Positions, epoch: int) -> list[Positions]:
-    """The batches of an epoch over all workers, as a student's; one that holds all images has them in their order."""
+    """The batches of an epoch over all workers, as for a student; a single batch of all images keeps their order."""
     if len(positions) <= settings.batch_size:
         return [positions]
     return batches.epoch_steps(positions, settings.batch_size, settings.seed, epoch)
 
 
 def epoch_views(settings: Near, images: int, views: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Which of its cached views each image shows in an epoch: int64 [images]."""
+    """Which cached view each image shows in an epoch: int64 [images]."""
     return np.random.default_rng((settings.seed, epoch, views)).integers(0, views, images)

@@ -1,6 +1,6 @@
-"""What prompt learning reads, remembers and leaves.
+"""The data, state and results of prompt learning.
 
-It reads cached image features and candidate sets, one worker's share of them. A checkpoint holds `state.pt` (context,
+It reads one worker's share of cached image features and candidate sets. A checkpoint holds `state.pt` (context,
 optimiser, candidate weights of all images, counters) and `history.json`; the last one also `model/`
 (fgvr.models.near.NearModel) and `weights.npy` (the disambiguated weights, float32 [N, K] in the order of the images
 with candidates).
@@ -32,12 +32,12 @@ WEIGHTS_FILE, MODEL_FOLDER = "weights.npy", "model"
 
 
 class NearTrainingError(UserError, ValueError):
-    """Prompts that cannot be learned from these tables; the message says why."""
+    """Prompts cannot be learned from these tables; the message says why."""
 
 
 @dataclass(frozen=True)
 class NearJob:
-    """What a training is about; pickles, and travels to each worker.
+    """Inputs of a training run; picklable, sent to each worker.
 
     Attributes:
         settings: the recipe.
@@ -58,16 +58,16 @@ class NearJob:
 
 @dataclass(frozen=True)
 class NearData:
-    """The images with candidates, of which a worker holds the rows `first` … `first` + n − 1; all on its device.
+    """The images with candidates; a worker holds the rows `first` … `first` + n − 1, all on its device.
 
     Attributes:
         names: the label space, C names.
-        total: images over all workers.
+        total: number of images over all workers.
         first: position of the worker's first image.
         features: fp16 [n, V, d]: the plain embedding, then augmented views, L2-normalised.
-        label_ids: candidates int64 [n, K]; `NONE` in unused places. K is the same for all workers.
+        label_ids: candidates int64 [n, K]; `NONE` in unused positions. K is the same for all workers.
         weights: initial weights float32 [n, K].
-        own: the MLLM's own label int64 [n]; `NONE` where it failed.
+        own: the MLLM's own label int64 [n]; `NONE` if it failed.
     """
 
     names: tuple[str, ...]
@@ -79,7 +79,7 @@ class NearData:
     own: Tensor
 
     def __len__(self) -> int:
-        """Images of this worker."""
+        """Number of this worker's images."""
         return len(self.features)
 
     def to(self, device: torch.device) -> NearData:
@@ -93,7 +93,7 @@ def read_near_data(job: NearJob, rank: int, world_size: int) -> NearData:
     """Read one worker's share.
 
     Raises:
-        NearTrainingError: no image has candidates, there are fewer images or names than workers, or a vector holds
+        NearTrainingError: no image has candidates, there are fewer images or names than workers, or a vector contains
             NaN.
     """
     labels, candidates = Table.load(job.labels), Table.load(job.candidates)
@@ -121,7 +121,7 @@ def read_near_data(job: NearJob, rank: int, world_size: int) -> NearData:
 
 
 def _features(job: NearJob, ids: Ids) -> npt.NDArray[np.float16]:
-    """fp16 [n, V, d]; an image whose views failed gets its plain embedding in their place."""
+    """fp16 [n, V, d]; an image whose views failed gets its plain embedding instead."""
     plain, found = read_vectors(Table.load(job.embeddings), ids)
     if not found.all():
         missing = ids[~found]
@@ -137,7 +137,7 @@ def _features(job: NearJob, ids: Ids) -> npt.NDArray[np.float16]:
 
 
 def _check_finite(vectors: npt.NDArray[np.float16], ids: Ids, table: str) -> None:
-    """The embed stage makes failed rows of such vectors, so a table with one is damaged or was made by others."""
+    """The embed stage turns such vectors into failed rows, so a table with one is damaged or made elsewhere."""
     broken = ids[~np.isfinite(vectors).all(axis=1)]
     if len(broken):
         raise NearTrainingError(
@@ -156,14 +156,14 @@ def _own_labels(labels: Table, ids: Ids) -> npt.NDArray[np.int64]:
 
 @dataclass
 class NearState:
-    """Where a training stands, and its best context so far.
+    """The state of a training run, and its best context so far.
 
     Attributes:
-        context: as it was when the state was loaded; the learner's own copy goes on from it.
-        step: steps done.
-        best_context: the one with the lowest held-out loss; None before the first validation.
+        context: the context when the state was loaded; the learner's own copy is trained further.
+        step: number of steps made.
+        best_context: the context with the lowest held-out loss; None before the first validation.
         best_loss: its held-out loss.
-        held_out_loss: of the last epoch; None where nothing is held out.
+        held_out_loss: held-out loss of the last epoch; None if nothing is held out.
         history: reported metrics.
     """
 
@@ -180,13 +180,13 @@ class NearState:
         return cls(context.detach().clone())
 
     def validated(self, loss: float, context: Tensor) -> None:
-        """Note an epoch's held-out loss; the context is kept if it is the best."""
+        """Record an epoch's held-out loss; the context is kept if it is the best."""
         self.held_out_loss = loss
         if loss < self.best_loss:
             self.best_loss, self.best_context = loss, context.detach().clone()
 
     def chosen(self, last: Tensor) -> Tensor:
-        """The best context on held-out images, else the last."""
+        """The context that was best on held-out images, else the last."""
         return last if self.best_context is None else self.best_context.to(last.device)
 
     def save(self, folder: Path, context: Tensor, optimiser: torch.optim.Optimizer, weights: Tensor) -> None:
@@ -205,7 +205,7 @@ class NearState:
 
     @classmethod
     def load(cls, folder: Path, optimiser: torch.optim.Optimizer) -> tuple[NearState, Tensor]:
-        """The state in a checkpoint and the candidate weights of all images; the optimiser continues from it, too."""
+        """The state in a checkpoint and the candidate weights of all images; also restores the optimiser."""
         content = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         optimiser.load_state_dict(content["optimiser"])
         state = cls(
@@ -221,7 +221,7 @@ class NearState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished training leaves: the model, and the disambiguated weights float32 [N, K]."""
+    """Result of a finished run: the model, and the disambiguated weights float32 [N, K]."""
 
     model: NearModel
     weights: Tensor

@@ -1,10 +1,10 @@
-"""What one worker of a NeaR training computes with its images and prompts: logits, losses, weights, a step's gradient.
+"""One worker's computations in NeaR training: logits, losses, candidate weights, and a step's gradient.
 
-The partial-label losses of `near.loss` (`fgvr.losses.pll`) run on candidate sets in places 0..K−1, as the tables hold
-them. The gradient of a step comes in three parts, so that memory depends neither on names nor on images: features of
+The partial-label losses of `near.loss` (`fgvr.losses.pll`) run on candidate sets in columns 0..K−1, as in the tables.
+The gradient of a step is computed in three parts, so that memory depends neither on names nor on images: features of
 the names; the loss and its gradient with respect to these, a few images at a time; from there back through the text
 tower, a chunk of names at a time (`PromptLearner.features`). Neither images × names nor the activations of all names
-are ever held, and the gradient is that of one graph up to rounding.
+are ever held in memory, and the gradient equals that of a single graph up to rounding.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from fgvr.models.near import ClassFeatures
 from fgvr.training.prompt_data import NearData
 from fgvr.training.reporter import joined_rows, share, sum_over_workers
 
-LOGITS_AT_ONCE = 2**24  # images × names: what is held of them at once, whatever the batch
+LOGITS_AT_ONCE = 2**24  # images × names held in memory at a time, whatever the batch size
 STEPWISE = ("proden", "lws", "cavl")
-"""Losses whose weights follow every step; RC's follow every epoch, the others keep theirs."""
+"""Losses whose weights are updated in every step; RC's are in every epoch, the others' never."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What n images may be.
+    """Targets of n images.
 
     Attributes:
-        label_ids: candidates int64 [n, K]; `NONE` in unused places.
-        weights: float32 [n, K], 0 in unused places.
-        own: the image's own label int64 [n]; `NONE` where it has none.
+        label_ids: candidates int64 [n, K]; `NONE` in unused positions.
+        weights: float32 [n, K], 0 in unused positions.
+        own: the image's own label int64 [n]; `NONE` if it has none.
     """
 
     label_ids: Tensor
@@ -49,7 +49,7 @@ class Targets:
 
 
 def loss(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
-    """The configured loss, the mean over the images: a scalar. `logits` [n, C]."""
+    """The configured loss, the mean over the images: a scalar. `logits`: [n, C]."""
     names = logits.shape[1]
     if settings.loss == "ce":
         return pll.cross_entropy(logits, targets.own)
@@ -64,20 +64,20 @@ def loss(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
 
 
 def candidate_loss(logits: Tensor, label_ids: Tensor) -> Tensor:
-    """−mean log of the probability that some candidate is right: the criterion on held-out images."""
+    """−mean log of the probability that some candidate is right: the criterion for held-out images."""
     return pll.cc_loss(logits, candidate_mask(label_ids, logits.shape[1]))
 
 
 def disambiguated(logits: Tensor, label_ids: Tensor) -> Tensor:
-    """PRODEN's weights, the probabilities of the candidates among themselves: float32 [n, K], detached."""
+    """PRODEN's weights, the renormalised probabilities of the candidates: float32 [n, K], detached."""
     return _in_places(pll.proden_weights(logits, candidate_mask(label_ids, logits.shape[1])), label_ids)
 
 
 def updated_weights(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
-    """What the next step learns from: the loss's own weights, float32 [n, K], detached.
+    """The weights for the next step, following the configured loss: float32 [n, K], detached.
 
-    CAVL takes the strongest candidate, all others share as PRODEN does. `own_weight` goes to the image's own label
-    first, if it is a candidate: neighbours that all agree on something else cannot take everything from it.
+    CAVL selects the strongest candidate, all others share as in PRODEN. `own_weight` is given to the image's own label
+    first, if it is a candidate: even if all neighbours agree on another label, it keeps that much.
     """
     if settings.loss == "cavl":
         mask = candidate_mask(targets.label_ids, logits.shape[1])
@@ -90,17 +90,17 @@ def updated_weights(settings: Near, logits: Tensor, targets: Targets) -> Tensor:
 
 
 def candidate_mask(label_ids: Tensor, names: int) -> Tensor:
-    """Bool [n, C] of candidates in places [n, K]."""
+    """Bool [n, C] from candidates in columns [n, K]."""
     return _spread(torch.ones_like(label_ids, dtype=torch.bool), label_ids, names)
 
 
 def _in_places(weights: Tensor, label_ids: Tensor) -> Tensor:
-    """Weights of labels [n, C] as weights of places [n, K]."""
+    """Weights of labels [n, C] as weights of candidate columns [n, K]."""
     return weights.gather(1, label_ids.clamp(min=0)).masked_fill(label_ids == NONE, 0.0)
 
 
 def _spread(values: Tensor, label_ids: Tensor, names: int) -> Tensor:
-    """Values in places [n, K] as values of labels [n, C]; unused places go to a column that is cut off."""
+    """Values of candidate columns [n, K] as values of labels [n, C]; unused ones go to a column that is cut off."""
     spread = torch.zeros((len(values), names + 1), dtype=values.dtype, device=values.device)
     return spread.scatter(1, label_ids.masked_fill(label_ids == NONE, names), values)[:, :names]
 
@@ -117,12 +117,12 @@ def backward_through_names(
     """Set the gradient of the learner's context, the sum over all workers; returns this worker's loss, a scalar.
 
     Args:
-        learner: the prompts, alike on all workers.
+        learner: the prompts, the same on all workers.
         mine: features of this worker's `share` of the names with their gradient, float32 [c, d].
-        parts: which of this worker's images are compared with the names at once.
-        loss: a part and the features of all names [C, d] give its term of the loss.
-        rank: this worker.
-        world_size: all workers.
+        parts: which of this worker's images are compared with the names at a time.
+        loss: computes a part's term of the loss from the part and the features of all names [C, d].
+        rank: this worker's rank.
+        world_size: number of workers.
     """
     stretch = share(len(learner), rank, world_size)
     names = joined_rows(mine, stretch.start, len(learner), world_size).clone().requires_grad_()
@@ -140,16 +140,16 @@ def backward_through_names(
 
 
 class NearScores:
-    """A worker's share of images and names, and the prompts that all workers have alike.
+    """A worker's share of images and names, and the prompts, which are the same on all workers.
 
     Args:
         settings: the recipe.
         clip: the model, on the worker's device.
         data: the worker's images, on the device.
-        rank: the worker.
-        world_size: all workers.
+        rank: the worker's rank.
+        world_size: number of workers.
 
-    `learner` are the prompts; `shortened` the names that lost tokens because they did not fit.
+    `learner`: the prompts; `shortened`: names that lost tokens because they did not fit.
     """
 
     def __init__(self, settings: Near, clip: ClipModel, data: NearData, rank: int, world_size: int) -> None:
@@ -161,17 +161,17 @@ class NearScores:
         self.mine = share(len(data.names), rank, world_size)
 
     def my_names(self) -> Tensor:
-        """Features of this worker's stretch of the names, float32 [c, d], with their gradient."""
+        """Features of this worker's share of the names, float32 [c, d], with gradient."""
         with low_precision(self.clip.device):
             return self.learner.features(self.settings.text_chunk, self.mine)
 
     def all_names(self, mine: Tensor) -> Tensor:
-        """Features of all names from the workers' stretches, float32 [C, d], without gradient."""
+        """Features of all names from the workers' shares, float32 [C, d], without gradient."""
         return joined_rows(mine, self.mine.start, len(self.learner), self.world_size)
 
     @torch.no_grad()
     def names(self) -> Tensor:
-        """Features of all names with the present context, float32 [C, d]."""
+        """Features of all names with the current context, float32 [C, d]."""
         return self.all_names(self.my_names())
 
     def classes(self, names: Tensor) -> ClassFeatures:
@@ -179,21 +179,21 @@ class NearScores:
         return ClassFeatures(self.data.names, names.cpu().numpy(), self.clip.logit_scale)
 
     def parts(self, rows: Tensor) -> list[Tensor]:
-        """Few enough rows at a time that their logits over all names stay small; no empty part."""
+        """The rows in parts, so small that their logits over all names take little memory; no part is empty."""
         size = max(1, LOGITS_AT_ONCE // len(self.learner))
         return [rows[at : at + size] for at in range(0, len(rows), size)]
 
     def logits(self, rows: Tensor, names: Tensor, views: Tensor | None = None) -> Tensor:
-        """fp32 [n, C]: scaled cosines of images (a view of each, or the plain one) and names."""
+        """fp32 [n, C]: scaled cosines of images (one view of each, or the plain image) and names."""
         images = self.data.features[rows, 0 if views is None else views[rows]].float()
         return self.clip.logit_scale * images @ names.T
 
     def weights(self, names: Tensor) -> Tensor:
-        """PRODEN's weights of all of this worker's images: float32 [n, K]."""
+        """PRODEN's weights for all of this worker's images: float32 [n, K]."""
         return self._weights(names, lambda logits, targets: disambiguated(logits, targets.label_ids))
 
     def updated_weights(self, names: Tensor) -> Tensor:
-        """What the configured loss learns from next, of all of this worker's images: float32 [n, K]."""
+        """The configured loss's next weights, for all of this worker's images: float32 [n, K]."""
         return self._weights(names, lambda logits, targets: updated_weights(self.settings, logits, targets))
 
     @torch.no_grad()
@@ -214,7 +214,7 @@ class NearScores:
         return float(sum_over_workers(total, self.world_size)) / int(chosen.sum())
 
     def all_weights(self, mine: Tensor) -> Tensor:
-        """The candidate weights of all images from the workers' shares: float32 [N, K]."""
+        """The candidate weights of all images, from the workers' shares: float32 [N, K]."""
         return joined_rows(mine, self.data.first, self.data.total, self.world_size)
 
 

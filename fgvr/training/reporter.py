@@ -1,4 +1,4 @@
-"""How a training loop meets the world: where it runs, where it continues, whom it tells, what the workers share."""
+"""The interface between a training loop and its surroundings: device, resumption, reports, and communication."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Reporter(Protocol):
-    """What a loop of fgvr.training is given; cluster.train implements it on Ray Train.
+    """What training loops receive; cluster.train implements it on Ray Train.
 
     Attributes:
-        rank: of this process, 0 … world_size − 1.
-        world_size: processes that train together; above 1 torch.distributed is already initialised.
-        device: of this process.
+        rank: rank of this process, 0 … world_size − 1.
+        world_size: number of processes that train together; if above 1, torch.distributed is already initialised.
+        device: device of this process.
     """
 
     rank: int
@@ -26,15 +26,15 @@ class Reporter(Protocol):
     device: torch.device
 
     def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training, as a local folder; None at a fresh start."""
+        """The last checkpoint of an interrupted run, as a local folder; None for a fresh start."""
         ...
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
-        """Tell how training goes. All ranks call it at the same points.
+        """Report progress. All ranks call it at the same points.
 
         Args:
             metrics: numbers by name.
-            save: writes a checkpoint into the folder it is given; called on rank 0 only.
+            save: writes a checkpoint into the folder that it receives; called on rank 0 only.
         """
         ...
 
@@ -51,15 +51,15 @@ class LocalReporter:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
+        """The folder of the last checkpoint."""
         return self.folder / "checkpoint"
 
     def resume_folder(self) -> Path | None:
-        """The checkpoint that an earlier training left in the folder."""
+        """The checkpoint that an earlier run left in the folder."""
         return self.checkpoint if self.checkpoint.is_dir() else None
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
-        """Keep the metrics and replace the checkpoint; a crash while it is written leaves the one before."""
+        """Keep the metrics and replace the checkpoint; after a crash during writing, the previous one still exists."""
         self.history.append(dict(metrics))
         if save is None:
             return
@@ -72,7 +72,7 @@ class LocalReporter:
 
 
 def sum_over_workers(tensor: Tensor, world_size: int) -> Tensor:
-    """The sum of the workers' tensors, in place, on every worker; one worker needs no process group."""
+    """The sum of the workers' tensors, in place, on every worker; a single worker needs no process group."""
     if world_size > 1:
         torch.distributed.all_reduce(tensor)
     return tensor
@@ -91,12 +91,12 @@ def joined_rows(rows: Tensor, first: int, total: int, world_size: int) -> Tensor
 
 
 def share(total: int, rank: int, world_size: int) -> slice:
-    """One worker's stretch of `total` rows; the stretches differ by at most one row."""
+    """One worker's contiguous share of `total` rows; shares differ by at most one row."""
     return slice(rank * total // world_size, (rank + 1) * total // world_size)
 
 
 def data_parallel(model: nn.Module, reporter: Reporter) -> nn.Module:
-    """The model as it is called in training: many workers average its gradients. The weights stay its own."""
+    """The model to call in training: it averages the gradients of several workers. The weights stay the model's own."""
     if reporter.world_size <= 1:
         return model
     on_gpu = [reporter.device.index] if reporter.device.type == "cuda" else None

@@ -1,7 +1,7 @@
-"""The two files of a store of decoded images: an index, and the pixels of one image after the other.
+"""The two files of a store of decoded images: an index, and a file of pixels.
 
-The index knows where each image's pixels lie, of which file they were made, or why there are none. The file of pixels
-grows up to a bound, leaves something of the disk to others, and survives a full one.
+The index says where each image's pixels are, from which version of its file they were made, or why there are none. The
+pixel file grows up to a limit, leaves some disk space to others, and tolerates a full disk.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from fgvr.storage_errors import is_full
 log = logging.getLogger(__name__)
 
 FAILED, NOT_STORED, NO_ROOM, UNREAD = -1, -2, -3, -4
-"""In place of an offset: not readable; beyond the bound; the disk was full; not looked at yet."""
+"""Values in place of an offset: not readable; beyond the limit; the disk was full; not tried yet."""
 INDEX_FILE, PIXELS_FILE = "index.npz", "pixels.bin"
 FREE_SHARE, FREE_BYTES = 0.05, 2**30
-"""Of the disk, or this much where that is less: what a store leaves free, for others write there, too."""
+"""A store leaves free this share of the disk, or this many bytes if that is less, since others write there too."""
 LOOK_EVERY = 64
-"""Images between two looks at how much is free."""
+"""How many images are written between two checks of the free space."""
 
 Offsets = npt.NDArray[np.int64]
 Shapes = npt.NDArray[np.int32]
 Stamps = npt.NDArray[np.int64]
-"""[N, 2]: size and time of change of local files; 0 where a photo is elsewhere, or not there."""
+"""[N, 2]: size and modification time of local files; 0 for photos that are remote or missing."""
 
 
 @dataclass
 class Index:
-    """Where each image's pixels lie, and why some have none.
+    """Where each image's pixels are, and why some have none.
 
     Attributes:
-        offsets: in the file of pixels, or FAILED, NOT_STORED, NO_ROOM, UNREAD.
-        shapes: height and width, also of what is not stored.
-        stamps: of the files when they were read.
-        failures: by position, of FAILED ones.
-        tried: when the last photo was read, seconds since 1970.
+        offsets: offsets in the pixel file, or FAILED, NOT_STORED, NO_ROOM, UNREAD.
+        shapes: height and width, also of images that are not stored.
+        stamps: the files' stamps when they were read.
+        failures: failures by position, for FAILED images.
+        tried: time of the last attempt to read a photo, seconds since 1970.
     """
 
     offsets: Offsets
@@ -64,12 +64,12 @@ class Index:
 
     @classmethod
     def empty(cls, count: int) -> Index:
-        """Of so many images that were not looked at."""
+        """An index of `count` images that were not tried yet."""
         return cls(np.full(count, UNREAD, np.int64), np.zeros((count, 2), np.int32), np.zeros((count, 2), np.int64))
 
     @classmethod
     def read(cls, folder: Path, count: int) -> Index | None:
-        """None where there is none, or it is damaged, or not one of so many images."""
+        """The index in a folder; None if it is missing, damaged, or for another number of images."""
         try:
             pixels = (folder / PIXELS_FILE).stat().st_size
             with np.load(folder / INDEX_FILE, allow_pickle=False) as file:
@@ -82,13 +82,13 @@ class Index:
 
     @property
     def end(self) -> int:
-        """Bytes of the file of pixels that it speaks of."""
+        """Size in bytes of the pixel file that this index describes."""
         kept = self.offsets >= 0
         ends = self.offsets[kept] + 3 * self.shapes[kept].astype(np.int64).prod(axis=1)
         return int(ends.max(initial=0))
 
     def write(self, folder: Path) -> None:
-        """Atomically: a reader sees the one before or this one."""
+        """Write atomically: readers see the previous index or this one."""
         rows = {position: (failure.reason.value, failure.detail) for position, failure in self.failures.items()}
         fresh = folder / f".{INDEX_FILE}"
         try:
@@ -108,16 +108,16 @@ class Index:
             fresh.unlink(missing_ok=True)
 
     def fits(self, stamps: Stamps) -> bool:
-        """Whether no photo whose pixels are here was exchanged since; one that is away now has them still."""
+        """Whether no stored photo's file was replaced since; a photo whose file is gone now keeps its pixels."""
         known = (self.offsets >= 0) & self.stamps.any(axis=1) & stamps.any(axis=1)
         return bool((self.stamps[known] == stamps[known]).all())
 
     def to_read(self, uris: Sequence[str], stamps: Stamps, room: int) -> Offsets:
-        """Positions to be read: what never was, failures that may have passed, and what there is room for by now.
+        """Positions to read: those never tried, failures that may be transient, and those that fit by now.
 
         Args:
-            uris: of all photos.
-            stamps: of their files. A local one that is as it was fails as it did, unless it could not be opened.
+            uris: URIs of all photos.
+            stamps: their files' stamps. An unchanged local file fails again, unless it could not be opened.
             room: bytes that may be written to the disk.
         """
         again = [
@@ -134,9 +134,9 @@ class Index:
 
 
 def stamps_of(uris: Sequence[str]) -> Stamps:
-    """Size and time of change of each photo's file, or of the file that it lies in."""
+    """Size and modification time of each photo's file, or of the container file that holds it."""
     stamps = np.zeros((len(uris), 2), np.int64)
-    around: dict[str, tuple[int, int]] = {}  # files with many photos inside are asked about once
+    around: dict[str, tuple[int, int]] = {}  # a single stat per container file
     for position, uri in enumerate(uris):
         file = file_of(uri)
         if file == uri:
@@ -153,16 +153,16 @@ def _stamp(file: str) -> tuple[int, int]:
         return 0, 0
     try:
         path: Path | None = storage.local_path(file)
-        if path is not None and not path.exists():  # it may be read under the name that another system gave it
+        if path is not None and not path.exists():  # it may exist under another system's spelling
             path = local_lookalike(file)
         facts = None if path is None else path.stat()
     except (OSError, ValueError):
         facts = None
-    return (0, 0) if facts is None else (facts.st_size, facts.st_mtime_ns)  # it fails in the store, too, with a reason
+    return (0, 0) if facts is None else (facts.st_size, facts.st_mtime_ns)  # the store will record why it fails
 
 
 def file_of(uri: str) -> str:
-    """The photo's own file, or the one that it lies in."""
+    """The photo's own file, or its container file."""
     if not is_inside(uri):
         return uri
     with suppress(ValueError):
@@ -179,10 +179,10 @@ def room(folder: Path) -> int:
 
 
 class PixelsFile:
-    """A file that images are appended to; what is there stays as it is, under whoever reads it."""
+    """A file to which images are appended; existing bytes never change, since other processes may be reading them."""
 
     def __init__(self, folder: Path | None, max_bytes: int) -> None:
-        """`folder`: of the store; None: nothing is kept."""
+        """`folder`: the store's folder; None: nothing is stored."""
         self.folder, self.max_bytes, self.end, self._images = folder, max_bytes, 0, 0
         self._file = None if folder is None else (folder / PIXELS_FILE).open("ab", buffering=0)
         if self._file is not None:
@@ -198,12 +198,12 @@ class PixelsFile:
         self._close()
 
     def to_disk(self) -> None:
-        """To be called before an index says what is in it."""
+        """Sync; call this before writing an index that describes the content."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def append(self, image: Pixels) -> int:
-        """Where the pixels begin; NOT_STORED where they are beyond the bound, NO_ROOM where the disk is full."""
+        """Offset of the appended pixels; NOT_STORED beyond the limit, NO_ROOM if the disk is full."""
         if self.end + image.nbytes > self.max_bytes:
             return NOT_STORED
         if self._file is None or self.folder is None:
@@ -212,7 +212,7 @@ class PixelsFile:
         if (looks and room(self.folder) < image.nbytes) or not self._write(image):
             warn_full(self.folder, self.max_bytes)
             with suppress(OSError):
-                self._file.truncate(self.end)  # nobody reads beyond it yet
+                self._file.truncate(self.end)  # no index points beyond this yet
             self._close()
             return NO_ROOM
         self._images += 1
@@ -237,7 +237,7 @@ class PixelsFile:
 
 
 def warn_full(folder: Path, max_bytes: int) -> None:
-    """Say what a full disk means for a training, and what to do."""
+    """Log what a full disk means for training, and what to do."""
     log.warning(
         "%s: no space is left there for decoded training images (makd.cache_gb = %.3g): the others are decoded in "
         "every epoch. %s",

@@ -1,7 +1,7 @@
 """Training a student from scratch on class targets, the MLLM's aspect probabilities (MaKD) and a teacher's logits.
 
-What it learns from are its loss terms. Another loss, for instance one that compares several views of an image, or that
-needs no class, is one more term in a subclass of `StudentTrainer`.
+The loss terms define what it learns from. A further loss, for example one that compares several views of an image, or
+one that needs no class, is one more term in a subclass of `StudentTrainer`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm,
 from fgvr.training.teacher import open_teacher
 
 RECIPE = 1
-"""Raised when the same settings, images and targets come to train another student."""
+"""Increase it when the same settings, images and targets would train another student."""
 Weights = dict[str, Tensor]
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> History:
-    """Train to the last epoch, from the reporter's checkpoint if it has one; returns every epoch's metrics.
+    """Train to the last epoch, starting from the reporter's checkpoint if there is one; returns every epoch's metrics.
 
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
@@ -61,8 +61,8 @@ class StudentTrainer(EpochTrainer[Batch]):
     """One worker's side of a student's training run; it continues from the reporter's checkpoint if there is one.
 
     A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser),
-    `history.json`, `left_out.json` (images that could not be read when it began) and `lost.json` (those that could at
-    first, and at some later time could not), the last two by position in the examples.
+    `history.json`, `left_out.json` (images that could not be read at the start) and `lost.json` (those that became
+    unreadable later), the last two by position in the examples.
     """
 
     views = 1
@@ -139,7 +139,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         return outputs.float()
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Class targets [n] and p(yes) [n, Q] on the device; none for images that could not be read after all."""
+        """Class targets [n] and p(yes) [n, Q] on the device; none for images that turned out to be unreadable."""
         classes = np.where(batch.readable, self.examples.classes[batch.positions], UNKNOWN_CLASS)
         p_yes = np.where(batch.readable[:, None], self.examples.p_yes[batch.positions], np.float32(np.nan))
         return (
@@ -148,7 +148,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         )
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate, and stop where too many images were lost on the way."""
+        """Validate, and stop if too many images became unreadable during training."""
         self.validation_top1 = self._validate()
         lost = over_workers(self._lost_here, self.reporter.world_size)
         refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
@@ -159,7 +159,7 @@ class StudentTrainer(EpochTrainer[Batch]):
 
     @torch.inference_mode()
     def _validate(self) -> float:
-        """Share of the held-out images whose class is right; nan where none are held out."""
+        """Share of the held-out images whose class is predicted correctly; nan if none are held out."""
         if not len(self.data.validation):
             return math.nan
         self._share_buffers()
@@ -177,24 +177,24 @@ class StudentTrainer(EpochTrainer[Batch]):
         return float(right_count / max(count, 1))
 
     def _share_buffers(self) -> None:
-        """Running statistics of batch normalisation are each worker's own: validation and checkpoints take rank 0's."""
+        """Each worker has its own running batch-normalisation statistics: validation and checkpoints use rank 0's."""
         if self.reporter.world_size > 1:
             for buffer in self.student.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def measures(self, pace: Pace) -> dict[str, float]:
-        """See Trainer; share of right classes on held-out images, after the epoch, where some are held out."""
+        """See Trainer; accuracy on held-out images after the epoch, if some are held out."""
         validated = {} if math.isnan(self.validation_top1) else {"validation_top1": self.validation_top1}
         return validated | super().measures(pace)
 
     def record(self, metrics: dict[str, float]) -> None:
-        """See Trainer; equal validation results count for the later epoch, whose rate was lower."""
+        """See Trainer; among equal validation results the later epoch wins, since its learning rate was lower."""
         super().record(metrics)
         if "validation_top1" not in metrics:
             return
         if self.best is None or metrics["validation_top1"] >= self.best["validation_top1"]:
             self.best = metrics
-            # Rank 0 alone keeps the best weights; what is best follows from numbers that all ranks have.
+            # Only rank 0 keeps the best weights; all ranks know which epoch is best.
             if self.reporter.rank == 0:
                 state = self.student.state_dict()
                 self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
@@ -219,9 +219,9 @@ class StudentTrainer(EpochTrainer[Batch]):
         write_left_out(folder, self.lost, LOST_FILE)
 
     def _restore(self, folder: Path) -> None:
-        """Continue from a checkpoint: weights, optimiser and history as they were when it was written."""
+        """Continue from a checkpoint: restore weights, optimiser and history."""
         self.student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
-        # To the CPU first: the card that wrote it may not be here, or be another worker's.
+        # To the CPU first: the GPU that wrote it may not exist here, or belong to another worker.
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
         self.history, self.lost = read_history(folder), read_lost(folder)

@@ -1,4 +1,4 @@
-"""A student's job, and the images that one of its workers learns from: opened, counted, and split."""
+"""A student's job, and the images of one of its workers: opened, checked, and split."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fgvr.training.reporter import Reporter
 
 
 class StudentTrainingError(UserError, ValueError):
-    """A student that cannot be trained on these images; the message says why."""
+    """The student cannot be trained on these images; the message says why."""
 
 
 @dataclass(frozen=True)
 class StudentJob:
-    """What a training is about; pickles, and travels to each worker.
+    """Inputs of a training run; picklable, sent to each worker.
 
     Attributes:
         examples: URI of the examples' folder.
-        spec: the student; its questions are the first of those in the examples, none for the base student.
-        settings: the recipe. `alpha` weighs the aspects.
-        limits: of reading an image.
-        max_error_share: of images that cannot be read; see `allowed_failures`.
+        spec: the student; its questions are the first of those in the examples, or none for the base student.
+        settings: the recipe. `alpha` is the weight of the aspects.
+        limits: limits on reading an image.
+        max_error_share: allowed share of unreadable images; see `allowed_failures`.
         cache: folder for decoded images on the worker's machine; None: that of `fgvr.disk_cache.IMAGES`.
-        teacher: URI of the teacher's folder (`fgvr.training.teacher`), where the settings distil one.
+        teacher: URI of the teacher's folder (`fgvr.training.teacher`), if the settings use distillation.
     """
 
     examples: str
@@ -48,14 +48,14 @@ class StudentJob:
 
 @dataclass(frozen=True)
 class StudentData:
-    """What one worker learns from.
+    """The data of one worker.
 
     Attributes:
         examples: images and targets, with the student's questions only.
-        loader: of batches.
-        left_out: failures of the images that cannot be read, by position in the examples.
-        training: positions of the images to train on.
-        validation: positions of those to validate on.
+        loader: makes the batches.
+        left_out: failures of unreadable images, by position in the examples.
+        training: positions of the training images.
+        validation: positions of the validation images.
     """
 
     examples: Examples
@@ -71,11 +71,11 @@ def open_student_data(
     """Read the examples and open their images.
 
     Args:
-        job: what the training is about.
-        reporter: of this worker.
-        resumed: the checkpoint from which the training goes on. It goes on without the images that were left out when
-            it began; any other start tries all of them.
-        views: random crops of each image in a batch.
+        job: the inputs of the run.
+        reporter: this worker's reporter.
+        resumed: the checkpoint to resume from. The images that were left out at the start stay left out; any other
+            start tries all of them.
+        views: random crops per image in a batch.
 
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
@@ -90,13 +90,13 @@ def open_student_data(
 def _open_images(
     job: StudentJob, examples: Examples, reporter: Reporter, resumed: Path | None, views: int
 ) -> tuple[Loader, LeftOut]:
-    """The loader, and the failures by position of the images that cannot be read: the same on every worker."""
+    """The loader, and the failures of unreadable images by position: the same on every worker."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
     root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
     settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * disk_cache.GIB), threads)
     store = open_store(root, examples.identity, examples.uris, settings)
-    # Each machine reads for itself, and one may get what another does not.
+    # Each machine reads for itself, and one may be able to read what another cannot.
     failures = over_workers(store.failures, reporter.world_size)
     left_out = failures if resumed is None else read_left_out(resumed)
     refusal = too_many(left_out | failures, len(examples), job.max_error_share, examples)
@@ -116,14 +116,14 @@ def _open_images(
 
 
 def _split(examples: Examples, left_out: LeftOut) -> tuple[Positions, Positions]:
-    """Positions of the images to train on, and of those to validate on."""
+    """Positions of the training images, and of the validation images."""
     readable = np.ones(len(examples), dtype=bool)
     readable[list(left_out)] = False
     return np.flatnonzero(readable & ~examples.held_out), np.flatnonzero(readable & examples.held_out)
 
 
 def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
-    """Batch normalisation needs two images a worker in every step."""
+    """Check that every worker has at least two images in every step, which batch normalisation needs."""
     smallest = images // steps_per_epoch(images, settings.batch_size)
     if smallest < 2 * reporter.world_size:
         raise StudentTrainingError(
@@ -133,13 +133,13 @@ def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
 
 
 def bounded_by_steps(settings: Makd, images: int) -> Makd:
-    """The recipe with as few epochs as `max_steps` allows, one at least; the same one where they are fewer anyway.
+    """The recipe with as few epochs as `max_steps` allows, but at least one; unchanged if it has no more anyway.
 
-    Milestones and warm-up keep their shares of the training, in whole epochs.
+    Milestones and warm-up keep their relative positions in the run, in whole epochs.
 
     Args:
         settings: the recipe.
-        images: that are trained on.
+        images: number of training images.
     """
     if settings.max_steps is None:
         return settings

@@ -1,4 +1,4 @@
-"""A student's class targets, from people or from NeaR; which images are used, and which of them validate."""
+"""A student's class targets, from people or from NeaR; which images are used, and which of them for validation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS
 
 BLOCK = 2**20
-"""Images that are looked at together."""
+"""Images that are processed together."""
 
 
 class TargetError(UserError, ValueError):
-    """Images without anything to learn; the message says what is missing."""
+    """There is nothing to learn from the images; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ClassTargets:
     """Class targets of N images.
 
     Attributes:
-        classes: int64 [N], index into `labels`; −1 where the image has no target.
+        classes: int64 [N], index into `labels`; −1 if the image has no target.
         labels: names of the classes.
-        source: where they come from.
+        source: where the targets come from.
     """
 
     classes: Ids
@@ -39,7 +39,7 @@ class ClassTargets:
 
 @dataclass(frozen=True)
 class TrueClasses:
-    """True classes of N images as the samples table has them: class ids (−1 where unknown) and names."""
+    """True classes of N images from the samples table: class ids (−1 if unknown) and names."""
 
     ids: Ids
     names: Sequence[str | None] | pa.ChunkedArray
@@ -47,7 +47,7 @@ class TrueClasses:
 
 @dataclass(frozen=True)
 class NearLabels:
-    """What NeaR says about N images, as label ids of its label space; −1 where it says nothing.
+    """What NeaR says about N images, as label ids of its label space; −1 if nothing.
 
     Attributes:
         disambiguated: the heaviest candidate of images that the MLLM labelled and NeaR trained on.
@@ -63,8 +63,8 @@ class NearLabels:
 def wants_near(target: Literal["auto", "true", "near"], classes: Ids) -> bool:
     """Whether the class targets of these images come from NeaR.
 
-    `auto` takes true classes only where every image has one: a name of the label space and a true class may be the
-    same species, so that a mixture would teach the student two classes for it.
+    `auto` uses true classes only if every image has one: a name of the label space and a true class may mean the
+    same species, and a mixture would then teach the student two classes for it.
     """
     if target == "auto":
         return classes.size == 0 or bool((classes == UNKNOWN_CLASS).any())
@@ -72,7 +72,7 @@ def wants_near(target: Literal["auto", "true", "near"], classes: Ids) -> bool:
 
 
 def true_targets(true: TrueClasses) -> ClassTargets:
-    """Targets from true classes. Classes without an image are no output; images without a class have no target.
+    """Targets from true classes. Classes without images get no output; images without a class get no target.
 
     Raises:
         TargetError: no image has a true class, or one class id has two names.
@@ -90,7 +90,7 @@ def true_targets(true: TrueClasses) -> ClassTargets:
 
 
 def _named(true: TrueClasses, known: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
-    """Every pair of a class id and its name once at least, in the order of the images."""
+    """Every pair of class id and name at least once, in the order of the images."""
     column = true.names if isinstance(true.names, pa.ChunkedArray) else pa.chunked_array([true.names], pa.string())
     for start in range(0, len(column), BLOCK):
         names = column.slice(start, BLOCK).combine_chunks()
@@ -104,7 +104,7 @@ def _named(true: TrueClasses, known: npt.NDArray[np.bool_]) -> Iterator[tuple[in
 
 
 def near_targets(near: NearLabels) -> ClassTargets:
-    """Targets from NeaR: the disambiguated label where there is one, else NeaR's prediction.
+    """Targets from NeaR: the disambiguated label if there is one, else NeaR's prediction.
 
     Raises:
         TargetError: NeaR says nothing about any image.
@@ -116,7 +116,7 @@ def near_targets(near: NearLabels) -> ClassTargets:
 
 
 def spread(ids: Ids, rows: Ids, values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:
-    """Values of a table's `rows` (image ids) put beside the images `ids`; `fill` for images the table does not hold.
+    """Values of a table's `rows` (image ids) aligned with the images `ids`; `fill` for images missing in the table.
 
     Args:
         ids: int64 [N], ascending.
@@ -134,25 +134,25 @@ def spread(ids: Ids, rows: Ids, values: npt.NDArray[Any], fill: float) -> npt.ND
 
 
 def numbered(classes: Ids) -> tuple[npt.NDArray[np.int32], Ids]:
-    """Of N images the number of their class among those that occur, int32 [N], and how many each class has."""
+    """For each of N images the number of its class among the classes that occur, int32 [N]; and each class's size."""
     used = np.unique(classes)
-    numbers = np.searchsorted(used, classes).astype(np.int32)  # by `return_inverse` it would take 24 bytes an image
+    numbers = np.searchsorted(used, classes).astype(np.int32)  # `return_inverse` would take 24 bytes per image
     return numbers, np.bincount(numbers, minlength=len(used))
 
 
 def fraction_of(classes: Ids, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which of N images belong to the share: bool [N].
+    """Which of N images belong to the fraction: bool [N].
 
-    Every class is shuffled; image r of a class of n lies at (r + u) / n, u uniform in [0, 1) and one a class, so that
-    the images below f are n·f of every class within one. The share is the round(N · f) lowest: of the same seed, a
-    smaller share is inside a larger one, which largest remainders, drawn anew for each share, would not give. The first
-    image of every class comes before all others, so that no class is lost: there are as many images as classes at
-    least.
+    Every class is shuffled; image r of a class of n gets the value (r + u) / n, with one uniform u in [0, 1) per class,
+    so that values below f belong to n·f images of every class, within one. The round(N · f) lowest values are chosen:
+    with the same seed, a smaller fraction is a subset of a larger one, which largest remainders, drawn anew for each
+    fraction, would not guarantee. The first image of every class comes before all others, so that no class is lost:
+    there are at least as many images as classes.
 
     Args:
         classes: int64 [N], the class of each image.
         fraction: in (0, 1].
-        seed: of the shuffling and of u.
+        seed: seed of the shuffling and of u.
     """
     rng = np.random.default_rng(seed)
     inverse, counts = numbered(classes)
@@ -168,10 +168,10 @@ def fraction_of(classes: Ids, fraction: float, seed: int) -> npt.NDArray[np.bool
 
 
 def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which training images validate instead: bool [N], stratified by class.
+    """Which training images are held out for validation: bool [N], stratified by class.
 
-    `share` of all images that have a class, by largest remainders: every class gives what its size asks for within
-    one image, and always keeps one for training. The images of a class are drawn at random, by `seed`.
+    `share` of all images with a class, by largest remainders: every class gives its proportional number within one
+    image, and always keeps one for training. The images of a class are drawn at random, by `seed`.
     """
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(classes), dtype=bool)
@@ -182,7 +182,7 @@ def held_out(classes: Ids, share: float, seed: int) -> npt.NDArray[np.bool_]:
     quotas = counts * share
     takes = np.minimum(np.floor(quotas).astype(np.int64), counts - 1)
     missing = round(float(quotas.sum())) - int(takes.sum())
-    # Largest remainders first; equal ones in random order, or the first classes would always be the ones that give.
+    # Largest remainders first; ties in random order, or the first classes would always be chosen.
     order = np.lexsort((rng.random(len(counts)), takes - quotas))
     able = [number for number in order if takes[number] < counts[number] - 1][: max(missing, 0)]
     takes[able] += 1

@@ -1,6 +1,6 @@
-"""Teachers of class logits: an earlier student that sees the same crops, or scores of the images that are known before.
+"""Teachers of class logits: an earlier student that sees the same crops, or precomputed scores of the images.
 
-A teacher lies in a folder beside the training that it teaches: a model folder, or `scores.npy`.
+A teacher is stored in a folder beside the run that it teaches: a model folder, or `scores.npy`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from fgvr.precision import autocast
 SCORES_FILE = "scores.npy"
 NAMED = 5  # class names in a message
 BLOCK_BYTES = 2**25
-"""Scores looked through at a time."""
+"""Bytes of scores that are scanned at a time."""
 
 Positions = npt.NDArray[np.int64]
 
 
 class Teacher(Protocol):
-    """Says of training images how alike the student's classes are."""
+    """Gives class logits for training images."""
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """Of which examples it says something, bool [N]."""
+        """For which examples it has logits, bool [N]."""
         ...
 
     def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
@@ -46,12 +46,12 @@ class Teacher(Protocol):
 
 
 class StudentTeacher:
-    """A trained student; it is shown the crop that the student gets, in its own size and normalisation."""
+    """A trained student; it sees the student's crop in its own input size and normalisation."""
 
     def __init__(
         self, spec: StudentSpec, model: nn.Module, labels: Sequence[str], examples: int, *, low_precision: bool = False
     ) -> None:
-        """Arguments as `open_teacher`'s; raises ConfigError where the classes differ."""
+        """Arguments as in `open_teacher`; raises ConfigError if the classes differ."""
         self.spec, self.model = spec, model.eval().requires_grad_(False)
         self.low_precision = low_precision
         self.known = np.ones(examples, dtype=bool)
@@ -73,19 +73,19 @@ class StudentTeacher:
 
 
 class ScoreTeacher:
-    """Scores of each image and class that stand in a file, whatever the crop.
+    """Precomputed scores per image and class, whatever the crop.
 
-    They may be memory-mapped, as those of millions of images and a thousand classes are larger than memory: only a
+    They may be memory-mapped, since those of millions of images and a thousand classes are larger than memory: only a
     batch's rows are copied.
     """
 
     def __init__(self, scores: npt.NDArray[np.float32], device: torch.device) -> None:
-        """`scores`: float32 [N, C], not finite in the rows of images about which nothing is known."""
+        """`scores`: float32 [N, C], not finite in the rows of images without scores."""
         self.known = _finite_rows(scores)
         self._scores, self._device = scores, device
 
     def logits(self, pixels: Tensor, positions: Positions) -> Tensor:
-        """See Teacher; zeros for images that are not known."""
+        """See Teacher; zeros for images without scores."""
         rows = np.where(self.known[positions, None], self._scores[positions], np.float32(0))
         return torch.from_numpy(rows).to(self._device)
 
@@ -96,15 +96,15 @@ def open_teacher(
     """The teacher in a folder (a URI).
 
     Args:
-        folder: as `put_scores` or `fgvr.models.student.save_student` left it.
+        folder: written by `put_scores` or `fgvr.models.student.save_student`.
         labels: the student's classes.
-        examples: N.
+        examples: N, the number of examples.
         device: where it computes.
-        low_precision: a student computes in bf16, as the one that it teaches.
+        low_precision: a student teacher computes in bf16, like the student that it teaches.
 
     Raises:
-        ConfigError: a student with other classes.
-        ModelFolderError: a damaged model.
+        ConfigError: the teacher is a student with other classes.
+        ModelFolderError: the model is damaged.
     """
     if storage.exists(storage.join(folder, SCORES_FILE)):
         scores = np.load(storage.fetch_folder(folder) / SCORES_FILE, mmap_mode="r", allow_pickle=False)
@@ -116,11 +116,11 @@ def open_teacher(
 
 
 def put_scores(folder: str, blocks: Iterable[npt.NDArray[np.float32]], examples: int, classes: int) -> None:
-    """Write a ScoreTeacher's folder, block after block.
+    """Write a ScoreTeacher's folder, block by block.
 
     Args:
         folder: URI.
-        blocks: float32 [n, C], whose rows in order are the scores as there.
+        blocks: float32 [n, C]; their concatenated rows are the scores.
         examples: N, the sum of the blocks' n.
         classes: C.
     """
@@ -138,7 +138,7 @@ def put_scores(folder: str, blocks: Iterable[npt.NDArray[np.float32]], examples:
 
 
 def _finite_rows(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Rows without nan and infinity, bool [N]; looked for in blocks."""
+    """Rows without nan and infinity, bool [N]; computed in blocks."""
     step = max(1, BLOCK_BYTES // max(1, scores.shape[1] * scores.itemsize))
     finite = np.zeros(len(scores), dtype=bool)
     for start in range(0, len(scores), step):
@@ -147,10 +147,10 @@ def _finite_rows(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def class_order(teacher: Sequence[str], student: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Places of the student's classes among the teacher's outputs, int64 [C]; classes are matched by name.
+    """Indices of the student's classes among the teacher's outputs, int64 [C]; classes are matched by name.
 
     Raises:
-        ConfigError: one has classes that the other has not, or the same name twice in another order.
+        ConfigError: one has classes that the other lacks, or the same name twice in another order.
     """
     if tuple(teacher) == tuple(student):
         return np.arange(len(student))

@@ -1,1 +1,1 @@
-"""A multimodal LLM behind an OpenAI-compatible server: asked within its limits, its replies read and kept."""
+"""A multimodal LLM behind an OpenAI-compatible server: requests within its limits, parsing and caching of replies."""

@@ -1,8 +1,8 @@
 """A model behind any OpenAI-compatible server: proprietary ones, or `vllm serve` on another machine.
 
-Of answers that are held to a form, the first request goes alone: what a server cannot do ends the job with its own
-sentence, before images are spent on it. Servers that know JSON but no schemas are held to JSON, of which the prompt
-says what is asked. Those that take the field and do not heed it are found by their replies.
+With structured answers, the first request goes out alone: if the server does not support them, the job ends with the
+server's own message before images are spent on it. Servers that support JSON but no schemas are constrained to JSON,
+and the prompt describes the form. Servers that accept the field but ignore it are recognised by their replies.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ FIELD = "response_format"
 FREE = "set label.answer to free, or take kind vllm or another server"
 CANNOT = f"label.answer = structured: it holds no answer to a JSON schema; {FREE}"
 MOST_UNHEEDED = 3
-"""Replies of another form before the first right one, after which the server is believed not to heed the field."""
+"""After this many replies of another form, before any right one, the server is assumed to ignore the field."""
 MOST_ALONE = 4
-"""Requests that go alone while none is answered; then the server is slow or ill, and the others need not wait."""
+"""How many requests go alone while none succeeds; after that the server is slow or broken, and others need not wait."""
 _SCHEMA, _JSON = "json_schema", "json_object"
 
 Send: TypeAlias = Callable[[dict[str, Any], Callable[[Any], Answer]], Answer]
-"""Sends a request with these fields beside its own; its reply is read by the function."""
+"""Sends a request with these additional fields; the function parses its reply."""
 
 
 class HeldAnswers:
-    """What was learned of one server; safe for several threads."""
+    """What was learned about one server's structured answers; thread-safe."""
 
     def __init__(self, server: str) -> None:
-        """`server`: its name in messages."""
+        """`server`: its name for messages."""
         self._server = server
         self._way = _SCHEMA
         self._open = False
@@ -65,10 +65,10 @@ class HeldAnswers:
         self._lock = threading.Lock()
 
     def ask(self, names: int, send: Send) -> Answer:
-        """The answer to one request, held to the form of so many names.
+        """The answer to one request, constrained to the form with this many names.
 
         Raises:
-            BackendRefused: the server cannot hold answers to it.
+            BackendRefused: the server does not support this.
         """
         if not self._open:
             with self._lock:
@@ -97,7 +97,7 @@ class HeldAnswers:
             self._open = self._open or self._alone >= MOST_ALONE
 
     def _read(self, names: int, reply: Any) -> Answer:
-        """A chat completion as an answer; raises TryAgain where it may be of a server that does not heed the field."""
+        """A chat completion as an answer; raises TryAgain if it looks as if the server ignores the field."""
         message = reply.choices[0].message
         answer = answer_of(reply)
         if not message.content and getattr(message, "refusal", None):
@@ -118,7 +118,7 @@ class HeldAnswers:
 
 
 def response_format(names: int, way: str = _SCHEMA) -> dict[str, Any]:
-    """The field of a request that holds its answer to the schema of so many names, or to any JSON object."""
+    """The request field that constrains the answer to the schema for this many names, or to any JSON object."""
     if way == _JSON:
         return {"type": _JSON}
     return {"type": _SCHEMA, _SCHEMA: {"name": "labels", "strict": True, "schema": answer_schema(names)}}
@@ -132,10 +132,10 @@ class OpenAIClient:
 
         Args:
             config: the server's part of the config.
-            first_pause: seconds before a failed request is tried again for the first time.
+            first_pause: seconds before the first retry of a failed request.
 
         Raises:
-            BackendRefused: no key in the environment, nobody answers, or the key is not accepted.
+            BackendRefused: no key in the environment, no response, or the key is not accepted.
         """
         self._config = config
         self._calls = Calls(config, first_pause)
@@ -145,7 +145,7 @@ class OpenAIClient:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the answers must know: what was asked otherwise than the config says, and why."""
+        """Notes for a reader of the answers: what was requested differently from the config, and why."""
         return self._calls.remarks
 
     def flush(self) -> None:
@@ -174,16 +174,16 @@ class OpenAIClient:
         return list(read_ahead(one, conversations, threads=self._config.concurrency))
 
     def aspects(self, pictures: Iterable[Picture], task: AspectTask) -> list[AspectAnswer]:
-        """See `AspectScorer`; one request a question, the questions of an image together.
+        """See `AspectScorer`; one request per question, an image's questions together.
 
         Raises:
-            BackendRefused: also when the server gives no log-probabilities.
+            BackendRefused: also if the server gives no log-probabilities.
         """
         conversations = [aspect_conversation(text, task.order, task.instruction) for text in task.questions]
 
         def asked() -> Iterator[tuple[str, Conversation]]:
             for picture in pictures:
-                image = data_url(picture.image, self._config.max_image_side)  # once for all its questions
+                image = data_url(picture.image, self._config.max_image_side)  # encoded only once for all questions
                 for conversation in conversations:
                     yield image, conversation
 
@@ -220,7 +220,7 @@ class OpenAIClient:
             try:
                 found = score_of(reply, words)
             except BackendRefused as error:
-                if self._scored:  # it can, and did not this time
+                if self._scored:  # it can, but did not this time
                     raise TryAgain(str(error), paid=True) from None
                 raise
             self._scored = self._scored or found.failure is None

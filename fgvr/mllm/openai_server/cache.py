@@ -1,4 +1,4 @@
-"""Replies of a server kept by the content of their request, so that the same question is never paid for twice."""
+"""A cache of a server's replies, keyed by the content of the request: no question is ever paid for twice."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from fgvr.mllm.openai_server.cache_segments import (
 from fgvr.mllm.openai_server.cache_writer import writer_of
 
 LOOK_SECONDS = 30.0
-"""Between two looks for what other processes kept."""
+"""How often to look for replies that other processes cached."""
 MERGE_AT = 16
-"""Segments whose places are held in memory, 2 MB each, before those of all are sorted anew into a file."""
+"""Segments whose indexes are held in memory, 2 MB each, before all indexes are merged into a sorted file."""
 
 
 class ReplyCache:
-    """A folder of reply bodies, on a local disk or an object store, many in a file (`cache_segments`).
+    """A folder of reply bodies, on a local disk or an object store, with many per file (`cache_segments`).
 
-    Safe for any number of threads and workers: each process appends to a segment of its own, and finds what it kept at
-    once and what others kept within half a minute. Of fifty million replies a worker holds a few megabytes: where they
-    lie stands in a file that is mapped. Caches of earlier versions, which had a file a reply, are read.
+    Safe for any number of threads and workers: each process appends to its own segment, and finds its own replies at
+    once and those of others within half a minute. With fifty million replies a worker needs a few megabytes of memory:
+    the merged index is a memory-mapped file. Caches of earlier versions, with one file per reply, can be read.
     """
 
     def __init__(self, folder: str) -> None:
-        """`folder` need not exist yet."""
+        """`folder` need not exist."""
         self.folder = folder
         self._lock = threading.Lock()
         self._looked: float | None = None
-        self._finished = 0  # own segments that were complete then
-        self._names: list[str] = []  # of segments whose places are known, by number
+        self._finished = 0  # number of own finished segments at the last look
+        self._names: list[str] = []  # names of indexed segments, by number
         self._places = Places()
-        self._recent: dict[int, Index] = {}  # of segments that are not in `_places` yet
-        self._growing: dict[int, int] = {}  # how far those are known that have no index
+        self._recent: dict[int, Index] = {}  # indexes of segments that are not in `_places` yet
+        self._growing: dict[int, int] = {}  # for segments without an index: bytes scanned so far
         self._old = False
 
     def find(self, key: str) -> bytes | None:
-        """The body kept under `key`; None where there is none."""
+        """The body cached under `key`, or None."""
         digest = _digest(key)
         found = writer_of(self.folder).find(digest)
         for _ in range(2 if found is None else 0):
@@ -61,19 +61,19 @@ class ReplyCache:
                     (body for place in self._may_lie(short(digest)) if (body := self._read(*place, digest))), None
                 )
                 break
-            except FileNotFoundError:  # a batch that became part of a whole segment meanwhile
+            except FileNotFoundError:  # a batch that was just merged into a finished segment
                 self._looked = None
         return self._of_earlier_versions(key) if found is None and self._old else found
 
     def keep(self, key: str, body: bytes) -> None:
-        """Keep a reply that was good; raises OSError where the folder cannot be written."""
+        """Cache a good reply; raises OSError if the folder cannot be written."""
         writer_of(self.folder).keep(_digest(key), body)
 
     def _read(self, number: int, place: int, digest: bytes) -> bytes | None:
         return read_reply(storage.join(self.folder, f"{self._names[number]}{SEGMENT}"), place, digest)
 
     def _may_lie(self, key: int) -> list[tuple[int, int]]:
-        """Segments and places in them that may hold a key, the latest first."""
+        """(segment, offset) pairs that may hold a key, latest first."""
         with self._lock:
             late = self._looked is None or time.monotonic() - self._looked > LOOK_SECONDS
             if late or self._finished != writer_of(self.folder).finished:
@@ -83,7 +83,7 @@ class ReplyCache:
             return [*found, *self._places.find(key)]
 
     def _look(self) -> None:
-        """Learn of segments, and of what was appended to those that grow."""
+        """Find new segments, and what was appended to growing ones."""
         writer = writer_of(self.folder)
         self._looked, self._finished = time.monotonic(), writer.finished
         files = self._listed()
@@ -100,7 +100,7 @@ class ReplyCache:
                 self._merge()
 
     def _merge(self) -> None:
-        """Put the places of segments that are complete into the file, where there are many in memory."""
+        """Merge the indexes of finished segments into the file, if there are many in memory."""
         complete = {number: index for number, index in self._recent.items() if number not in self._growing}
         if len(complete) > MERGE_AT:
             self._places = Places(self._places, complete)
@@ -117,12 +117,12 @@ class ReplyCache:
         return {entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "file"}
 
     def _index_of(self, name: str, number: int, *, has_index: bool) -> Index | None:
-        """Where the replies of a segment lie; None: that is not known (yet), or nothing is new."""
+        """The index of a segment's replies; None: not known (yet), or nothing is new."""
         if has_index and (index := read_index(storage.join(self.folder, f"{name}{INDEX}"))) is not None:
             self._growing.pop(number, None)
             return index
         if not storage.is_local(self.folder):
-            return None  # its index comes after it
+            return None  # its index is written after it
         try:
             found = scan_file(storage.local_path(self.folder) / f"{name}{SEGMENT}", self._growing.get(number, 0))
         except FileNotFoundError:
@@ -136,7 +136,7 @@ class ReplyCache:
         return both[:, np.argsort(both[0], kind="stable")]
 
     def _of_earlier_versions(self, key: str) -> bytes | None:
-        """They had a file a reply, in a folder by its first two letters."""
+        """A reply from an earlier version's cache: one file per reply, in a folder named by its first two letters."""
         try:
             return storage.read_bytes(storage.join(self.folder, key[:2], f"{key}.json"))
         except (FileNotFoundError, NotADirectoryError):
@@ -144,7 +144,7 @@ class ReplyCache:
 
 
 def _digest(key: str) -> bytes:
-    """32 bytes for a key: those that its hex digits say, or the hash of another text."""
+    """32 bytes for a key: its hex digits decoded, or the hash of any other text."""
     try:
         digest = bytes.fromhex(key)
     except ValueError:
@@ -153,13 +153,13 @@ def _digest(key: str) -> bytes:
 
 
 def reply_key(server: str, request: dict[str, Any]) -> str:
-    """SHA-256, in hex, of all that decides a reply: the server, and the whole request with its image bytes."""
+    """SHA-256, in hex, of everything that determines a reply: the server and the whole request with its image bytes."""
     text = json.dumps([server, request], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def with_run_replies(config: Config, folder: str) -> Config:
-    """The config of a run in `folder`: backends that keep their replies with the run are told where that is."""
+    """The config of a run in `folder`, with the path filled in for backends that cache replies in the run folder."""
     replies = storage.join(folder, "replies")
     llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
     kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}

@@ -1,7 +1,7 @@
-"""Segments of kept replies: many of them in one file, appended by one process, read by all.
+"""Segments of the reply cache: many replies in one file, appended by one process, read by all.
 
-A segment begins with a word drawn for it, which stands before each reply, too: what a server answers cannot look like
-a record, and behind a torn or damaged record the next one is found. Beside a segment that is complete lies its index.
+A segment begins with a random word, which also precedes each reply: no server reply can look like a record, and after a
+torn or damaged record the next one can be found. Beside a finished segment lies its index.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ HEADER = len(FORMAT) + WORD
 RECORD = struct.Struct(f"<{WORD}s32sII")
 """The segment's word, the reply's key, the length of its body, and the CRC-32 of key and body."""
 BUCKET = 2**14
-"""Replies whose places are sorted at once, about."""
+"""Approximate number of replies that are sorted per step."""
 
 Index = npt.NDArray[np.uint64]
-"""[2, n], ascending: the first 8 bytes of keys, and where their records begin."""
+"""[2, n], ascending: the first 8 bytes of each key, and the offset of its record."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Records of a segment: their keys' first bytes and places, and where a reader may go on."""
+    """Records found in a segment: the first bytes of their keys, their offsets, and where to continue reading."""
 
     keys: list[int]
     places: list[int]
     end: int
 
     def index(self) -> Index:
-        """Ascending by key; of equal keys the later record comes last."""
+        """Ascending by key; among equal keys the later record comes last."""
         index = np.array([self.keys, self.places], dtype="<u8").reshape(2, -1)
         return index[:, np.argsort(index[0], kind="stable")]
 
@@ -55,17 +55,17 @@ def short(key: bytes) -> int:
 
 
 def header(word: bytes) -> bytes:
-    """With which a segment begins."""
+    """The first bytes of a segment."""
     return FORMAT + word
 
 
 def record(word: bytes, key: bytes, body: bytes) -> bytes:
-    """A reply in a segment."""
+    """A reply as stored in a segment."""
     return RECORD.pack(word, key, len(body), zlib.crc32(body, zlib.crc32(key))) + body
 
 
 def body_of(data: bytes, key: bytes) -> bytes | None:
-    """The body of a record, where it is whole and of this key."""
+    """The body of a record, if it is complete and has this key; else None."""
     if len(data) < RECORD.size:
         return None
     _, own, length, check = RECORD.unpack_from(data)
@@ -75,7 +75,7 @@ def body_of(data: bytes, key: bytes) -> bytes | None:
 
 
 def scan(data: bytes | mmap, start: int = 0) -> Found:
-    """The whole records of a segment from a place on; what is torn or damaged is left out."""
+    """The complete records of a segment from an offset on; torn and damaged ones are skipped."""
     found = Found([], [], start)
     if data[: len(FORMAT)] != FORMAT or len(data) < HEADER:
         return found
@@ -95,7 +95,7 @@ def scan(data: bytes | mmap, start: int = 0) -> Found:
 
 
 def scan_file(path: Path, start: int = 0) -> Found:
-    """Of a local segment, which may still be written."""
+    """Scan a local segment, which may still be growing."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size <= max(start, HEADER):
             return Found([], [], start)
@@ -104,7 +104,7 @@ def scan_file(path: Path, start: int = 0) -> Found:
 
 
 def read_index(uri: str) -> Index | None:
-    """None where there is none, or it is damaged."""
+    """The index, or None if it is missing or damaged."""
     try:
         index: Index = np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
@@ -113,14 +113,14 @@ def read_index(uri: str) -> Index | None:
 
 
 def write_index(uri: str, index: Index) -> None:
-    """Beside a segment that is complete."""
+    """Write the index beside a finished segment."""
     file = io.BytesIO()
     np.save(file, index, allow_pickle=False)
     storage.write_bytes(uri, file.getvalue())
 
 
 def read_reply(uri: str, place: int, key: bytes) -> bytes | None:
-    """The body of a record of a segment; None where it is damaged, or of another key."""
+    """The body of a record in a segment; None if it is damaged, or has another key."""
     head = storage.read_bytes(uri, place, place + RECORD.size)
     if len(head) < RECORD.size:
         return None
@@ -129,13 +129,13 @@ def read_reply(uri: str, place: int, key: bytes) -> bytes | None:
 
 
 class Places:
-    """Where replies lie, of any number of segments, ascending by key, in a file without a name that is mapped.
+    """The merged index of any number of segments, ascending by key, in a memory-mapped temporary file.
 
-    It takes 20 bytes a reply of the disk, and of memory what the system can spare: fifty million are a gigabyte.
+    It takes 20 bytes of disk per reply, and only as much memory as is free: one gigabyte for fifty million.
     """
 
     def __init__(self, before: Places | None = None, more: Mapping[int, Index] | None = None) -> None:
-        """Those `before`, and `more` by number of segment: of equal keys those of later segments are found first."""
+        """Merge `before` and `more` (by segment number): among equal keys, later segments are found first."""
         parts = [] if before is None or not before.count else [(before.keys, before.places, before.segments)]
         for number, index in sorted((more or {}).items()):
             parts.append((index[0], index[1], np.full(index.shape[1], number, dtype="<i4")))
@@ -147,7 +147,7 @@ class Places:
         edges = np.array([bucket * 2**64 // buckets for bucket in range(1, buckets)], dtype=np.uint64)
         cuts = [np.concatenate([[0], np.searchsorted(part[0], edges), [len(part[0])]]).tolist() for part in parts]
         done = 0
-        for bucket in range(buckets if parts else 0):  # a share of all keys at a time: little is sorted at once
+        for bucket in range(buckets if parts else 0):  # one range of keys at a time, so that little is sorted at once
             found = [
                 tuple(column[cut[bucket] : cut[bucket + 1]] for column in part)
                 for part, cut in zip(parts, cuts, strict=True)
@@ -159,13 +159,13 @@ class Places:
             done = to.stop
 
     def find(self, key: int) -> Iterator[tuple[int, int]]:
-        """Number of the segment and place in it of the records that may be a key's, the latest first."""
+        """(segment number, offset) of the records that may have this key, latest first."""
         for at in latest(self.keys, key):
             yield int(self.segments[at]), int(self.places[at])
 
 
 def latest(keys: npt.NDArray[np.uint64], key: int) -> Iterator[int]:
-    """Where a key stands among ascending ones, the last place first."""
+    """Positions of a key in an ascending array, last position first."""
     at = int(np.searchsorted(keys, np.uint64(key), side="right")) - 1
     while at >= 0 and int(keys[at]) == key:
         yield at

@@ -1,4 +1,4 @@
-"""Who keeps replies: one segment a process and folder, appended to on a disk, sent in batches to an object store."""
+"""Writing to the reply cache: one segment per process and folder; appended on a disk, batched on an object store."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 SEGMENT_REPLIES = 2**17
 BATCH_REPLIES, BATCH_BYTES, BATCH_SECONDS = 256, 2**22, 10.0
-"""What an object store's batch holds, and how long a reply waits for others; a process that is killed loses as much."""
+"""Limits of an object store's batch, and how long a reply waits in it; a process that is killed loses this much."""
 SYNC_SECONDS = 1.0
-"""A machine that loses its power loses the replies of so long; a process that dies loses none."""
+"""A power failure loses the replies of this many seconds; a process that dies loses none."""
 
 _writers: dict[tuple[int, str], Writer] = {}
 _making = threading.Lock()
 
 
 def writer_of(folder: str) -> Writer:
-    """This process's writer of a folder, which all its clients share."""
+    """This process's writer for a folder, shared by all its clients."""
     with _making:
         key = os.getpid(), folder
         if key not in _writers:
@@ -59,12 +59,12 @@ def flush_all() -> None:
 
 
 class Writer:
-    """Appends to a file, and knows what it holds; see LocalWriter and RemoteWriter."""
+    """Appends to a file, and knows its content; see LocalWriter and RemoteWriter."""
 
     def __init__(self, folder: str) -> None:
-        """Nothing is written yet."""
+        """Writes nothing yet."""
         self.folder = folder
-        self.finished = 0  # segments
+        self.finished = 0  # number of finished segments
         self._lock = threading.RLock()
         self._begin()
 
@@ -100,7 +100,7 @@ class Writer:
                 self.finished += 1
 
     def find(self, key: bytes) -> bytes | None:
-        """A reply of the segment that is being written."""
+        """A reply in the segment that is being written."""
         with self._lock:
             place = self.places.get(key)
             if place is None or self._file is None or self._gone():
@@ -111,17 +111,17 @@ class Writer:
             return body_of(head + os.pread(self._file, RECORD.unpack(head)[2], place + RECORD.size), key)
 
     def flush(self) -> None:
-        """Whatever was kept is safe from now on."""
+        """Make everything that was cached so far safe."""
 
     def _gone(self) -> bool:
         """Whether somebody removed the file that this process writes."""
         return False
 
     def _kept(self, size: int) -> None:
-        """So many bytes were appended."""
+        """Called when `size` bytes were appended."""
 
     def _finish(self) -> None:
-        """The segment is complete: the next reply begins another one."""
+        """Finish the segment: the next reply begins another one."""
         raise NotImplementedError
 
     def _close(self) -> None:
@@ -130,14 +130,14 @@ class Writer:
             self._file = None
 
     def _write(self, file: int, data: bytes) -> None:
-        """At the end; where the disk is full half of it may be there, which readers leave out."""
+        """Append; if the disk is full, part of the data may be written, which readers skip."""
         view = memoryview(data)
         with full_disk(self._disk()):
             while view:
                 view = view[os.write(file, view) :]
 
     def _disk(self) -> Path:
-        """On which the file lies."""
+        """The path of the segment's file."""
         return storage.local_path(self.folder) if storage.is_local(self.folder) else Path(tempfile.gettempdir())
 
     def _index(self) -> Found:
@@ -149,7 +149,7 @@ class Writer:
 
 
 class LocalWriter(Writer):
-    """On a disk, which workers of other machines may share: they read what was appended so far."""
+    """Writes to a disk, which workers on other machines may share: they read what was appended so far."""
 
     def _open(self) -> int:
         path = storage.local_path(self._uri(SEGMENT))
@@ -166,7 +166,7 @@ class LocalWriter(Writer):
             self.flush()
 
     def flush(self) -> None:
-        """Onto the disk."""
+        """Sync the file to disk."""
         with self._lock:
             if self._file is not None:
                 os.fsync(self._file)
@@ -178,9 +178,9 @@ class LocalWriter(Writer):
 
 
 class RemoteWriter(Writer):
-    """On an object store, which cannot append: batches, which one object replaces when the segment is complete.
+    """Writes to an object store, which cannot append: batches, replaced by one object when the segment is finished.
 
-    Until then the segment lies in a temporary file of this machine, too.
+    Until then the segment also lies in a temporary file on this machine.
     """
 
     def _begin(self) -> None:
@@ -200,7 +200,7 @@ class RemoteWriter(Writer):
         if self._waiting >= BATCH_REPLIES or end - self._sent >= BATCH_BYTES:
             self.flush()
         elif self._timer is None:
-            atexit.unregister(flush_all)  # s3fs closes its connections at the end, too: this must come before
+            atexit.unregister(flush_all)  # s3fs closes its connections at exit: this must run before
             atexit.register(flush_all)
             self._timer = threading.Timer(BATCH_SECONDS, self._late)
             self._timer.daemon = True
@@ -209,12 +209,12 @@ class RemoteWriter(Writer):
     def _late(self) -> None:
         try:
             self.flush()
-        except Exception as error:  # of an object store's library, of no common kind; the next batch holds them, too
+        except Exception as error:  # errors of an object store's library; the next batch retries
             log.warning("replies could not be kept in %s yet: %s", self.folder, error)
             self._timer = None
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the waiting batch."""
         with self._lock:
             if self._file is None or not self._waiting:
                 return
@@ -230,7 +230,7 @@ class RemoteWriter(Writer):
 
     def _put(self, name: str, data: bytes) -> None:
         storage.write_bytes(self._uri(SEGMENT, name), data)
-        write_index(self._uri(INDEX, name), scan(data).index())  # a segment counts from its index on
+        write_index(self._uri(INDEX, name), scan(data).index())  # a segment counts as soon as it has an index
 
     def _finish(self) -> None:
         if self._file is None:
@@ -238,7 +238,7 @@ class RemoteWriter(Writer):
         if self._timer is not None:
             self._timer.cancel()
         self._put(self.name, _read(self._file, 0, os.lseek(self._file, 0, os.SEEK_END)))
-        for name in self._batches:  # whoever reads one now finds the replies in the whole segment
+        for name in self._batches:  # readers now find these replies in the finished segment
             for suffix in (INDEX, SEGMENT):
                 storage.remove(self._uri(suffix, name))
 

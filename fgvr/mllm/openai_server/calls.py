@@ -1,6 +1,6 @@
-"""One call to an OpenAI-compatible server: what is tried again, what fails the row, what ends the job.
+"""One call to an OpenAI-compatible server: what is retried, what fails the row, what ends the job.
 
-The first requests of a kind go one at a time: what a server does not take is found out with one image.
+The first requests of a kind go out one at a time: so a single image reveals what a server does not accept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fgvr.mllm.openai_server.retry import NothingButWaiting, Retries, SharedPaus
 from fgvr.mllm.openai_server.transport import Refusal, ServerError, Transport
 
 MOST_ALONE = 3
-"""Requests of a kind that go alone while none succeeds; then the server is slow or ill rather than of another mind."""
+"""Requests of a kind that go alone while none succeeds; after that the server is slow or broken, not incompatible."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Kind:
 
 
 class FirstRequests:
-    """Lets requests of a kind through one at a time until one was answered; safe for several threads."""
+    """Lets requests of a kind through one at a time until one was answered; thread-safe."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
@@ -43,10 +43,10 @@ class FirstRequests:
 
     @contextmanager
     def turn(self, request: Mapping[str, Any]) -> Iterator[None]:
-        """Hold a turn in the block, which ends without an error where the server answered.
+        """Hold a turn in the block; leaving it without an error means that the server answered.
 
         Raises:
-            BackendRefused: an earlier request of the kind ended with it, so that this one need not be sent.
+            BackendRefused: an earlier request of this kind raised it, so this one need not be sent.
         """
         with self._lock:
             kind = self._kinds.setdefault(_kind(request), _Kind())
@@ -68,7 +68,7 @@ class FirstRequests:
 
 
 def _kind(request: Mapping[str, Any]) -> str:
-    """The fields of a request and their values, without what is another one in each request."""
+    """The fields of a request and their values, without those that differ between any two requests."""
     fields = {name: value for name, value in request.items() if name not in {"model", "messages", "seed"}}
     images = any(not isinstance(message["content"], str) for message in request["messages"])
     return json.dumps([fields, images, "seed" in request], sort_keys=True, default=str)
@@ -80,15 +80,15 @@ Result = TypeVar("Result")
 
 _LATER = {408, 409, 425, 429}
 _ABOUT_FIELDS = {0, 400, 403, 405, 415, 422, 500, 501}
-"""Statuses with which servers refuse a field; 0: an error in a body of status 200."""
+"""Statuses with which servers reject a field; 0: an error in a body of status 200."""
 _NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
 _NO_USAGE = "the server does not state its tokens (usage), so what the answers cost is not known"
 _REMARKS = "fgvr_remarks"
-"""Beside a kept reply's own fields: how its request was sent otherwise than it was meant."""
+"""Key in a cached reply's body: how its request was sent differently from what was meant."""
 
 
 class Rejected(ValueError):
-    """The server will not answer this request, however often it is asked."""
+    """The server will never answer this request, however often it is sent."""
 
 
 def _as_it_is(reply: Any) -> Any:
@@ -96,10 +96,10 @@ def _as_it_is(reply: Any) -> Any:
 
 
 class Calls:
-    """Chat completions with retries and a cache; safe for several threads, which share one pace."""
+    """Chat completions with retries and a cache; thread-safe, with one request rate for all threads."""
 
     def __init__(self, config: OpenAIBackend, first_pause: float = 1.0) -> None:
-        """Raises BackendRefused where the environment holds no key; see OpenAIClient."""
+        """Raises BackendRefused if the environment has no key; see OpenAIClient."""
         self._config = config
         self._transport = Transport(config)
         self._retries = Retries(config.max_retries, first_pause, patience=60 * config.max_wait_minutes)
@@ -107,19 +107,19 @@ class Calls:
         self._first = FirstRequests()
         self._dialect = Dialect(f"{config.model} at {config.base_url}")
         self._remarks: set[str] = set()
-        # `run` means the run's folder, which only a pipeline knows: on its own a client keeps nothing.
+        # `run` means the run's folder, which only a pipeline knows: without a pipeline, nothing is cached.
         self._cache = None if config.reply_cache in {None, RUN_REPLIES} else ReplyCache(str(config.reply_cache))
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the replies must know: fields that the server did not take, counts it did not give."""
+        """Notes for a reader of the replies: fields that the server rejected, counts that it did not state."""
         return tuple(sorted(self._remarks))
 
     def check_server(self) -> None:
         """Ask for the list of models, so that a wrong address or key shows at once.
 
         Raises:
-            BackendRefused: nobody answers, or the key is not accepted. A server without such a list is fine.
+            BackendRefused: no response, or the key is not accepted. A server without such a list is fine.
         """
         try:
             self._transport.look()
@@ -137,33 +137,35 @@ class Calls:
         read: Callable[[Any], Result] = _as_it_is,
         needed: Mapping[str, str] | None = None,
     ) -> Result:
-        """What `read` makes of a chat completion (`openai.types.chat.ChatCompletion`), perhaps of a kept one.
+        """The result of `read` for a chat completion (`openai.types.chat.ChatCompletion`), possibly a cached one.
 
         Args:
             messages: see `fgvr.mllm.openai_server.requests.messages`.
-            max_tokens: of the reply.
-            temperature: of sampling.
+            max_tokens: longest reply.
+            temperature: sampling temperature.
             extra: further fields of the request.
-            read: interprets a completion with at least one choice; raises TryAgain where it says nothing that can be
-                used. A reply is kept only when it was interpreted.
-            needed: fields of `extra` that cannot be left out where a server does not take them, each with the sentence
-                that the job ends with; without the others the request is sent once more.
+            read: parses a completion with at least one choice; raises TryAgain if nothing in it can be used. Only a
+                reply that could be parsed is cached.
+            needed: fields of `extra` that cannot be dropped if the server rejects them, each with the message that ends
+                the job; without the other fields the request is sent again.
 
         Raises:
-            Rejected: the server does not take this request (too long, held for unsafe, malformed).
-            GaveUp: it failed in other ways, after all tries.
-            BackendRefused: it will take none, or the cache's folder cannot be written; whatever `read` raises.
+            Rejected: the server rejects this request (too long, unsafe, malformed).
+            GaveUp: it failed in other ways, after all retries.
+            BackendRefused: it will accept no request, or the cache folder cannot be written; also whatever `read`
+                raises.
         """
-        # As it is meant: the name of a reply, too, so that a later run finds what a server's ways were learned for.
+        # The cache key uses the request as meant, so that a later run finds replies from before a server's ways were
+        # learned.
         request = chat_request(self._config.model, messages, max_tokens, temperature, extra)
-        # A sample without a seed is meant to be another one each time.
+        # A sample without a seed must differ each time.
         cache = self._cache if is_kept(temperature, extra) else None
         key = "" if cache is None else reply_key(self._config.base_url, request)
         if cache is not None and (body := cache.find(key)) is not None:
             try:
                 return self._interpreted(body, read)[1]
             except (TryAgain, Refusal, BackendRefused):
-                pass  # damaged, or kept by a version that read less: asked again, and replaced
+                pass  # damaged, or cached by a less strict version: request it again
         try:
             body, reply, result = self._retries.run(
                 lambda: self._once(request, read, needed or {}), self._pause, lambda: self._first.turn(request)
@@ -197,7 +199,7 @@ class Calls:
     def _once(
         self, request: dict[str, Any], read: Callable[[Any], Result], needed: Mapping[str, str]
     ) -> tuple[bytes, Any, Result]:
-        """The body of a reply, and what it says: of the first form of the request that the server takes."""
+        """A reply's body and its meaning, for the first form of the request that the server accepts."""
         while True:
             sent = self._dialect.sent(request)
             try:
@@ -212,14 +214,15 @@ class Calls:
     ) -> bool:
         """Whether to send the request in another way, now; False: it is rejected for its own sake.
 
-        That is no try, since the server did nothing for it. Raises what else the server's words call for.
+        This does not count as a retry, since the server did no work. Raises whatever else the server's message calls
+        for.
         """
         error = refusal.error
         status, text = error.status, error.text
         if status == 429 and "insufficient_quota" in text:
             raise self._refused(error) from refusal
         if status == 429 and "request too large" in text:
-            return False  # larger than what the server allows in a minute: no wait helps
+            return False  # larger than the server's limit per minute: waiting does not help
         if status in _ABOUT_FIELDS and self._dialect.learn(error, request, sent, needed):
             return True
         if status == 403 and error.of_one_request:
@@ -246,23 +249,23 @@ class Calls:
 def chat_request(
     model: str, messages: list[dict[str, Any]], max_tokens: int, temperature: float, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A request as it is meant, by which its reply is named."""
+    """A request as meant, which is also its cache key."""
     return {"model": model, "messages": messages, "temperature": temperature, **extra, LENGTH: max_tokens}
 
 
 def is_kept(temperature: float, extra: Mapping[str, Any]) -> bool:
-    """Whether a reply may stand for another one: not a sample without a seed."""
+    """Whether a cached reply may be reused: not for a sample without a seed."""
     return temperature == 0 or "seed" in extra
 
 
 def _with_remarks(body: bytes, remarks: list[str]) -> bytes:
-    """A body to keep; with what a later reader of it must know, where there is such a thing."""
+    """A body to cache, with remarks for later readers if there are any."""
     if not remarks:
         return body
     return json.dumps({**parsed(body), _REMARKS: remarks}).encode()
 
 
 def _worth_keeping(reply: Any) -> bool:
-    """Whether a reply says something: what a filter held back, or nothing at all, is asked for again."""
+    """Whether a reply has content: filtered or empty replies are requested again."""
     choice = reply.choices[0]
     return choice.finish_reason != FILTERED and bool(choice.message.content)

@@ -1,7 +1,7 @@
-"""What one server takes of a request, learned from what it refuses: each field once, whoever was told.
+"""Which request fields one server accepts, learned from its errors: each field once, for all threads.
 
-Reasoning models take no temperature, some servers no seed, others fewer log-probabilities than are asked for. What can
-be left out is left out and said; what cannot ends the job with the server's own sentence.
+Reasoning models accept no temperature, some servers no seed, others fewer log-probabilities than requested. Optional
+fields are dropped, with a remark; a rejected field that is needed ends the job with the server's own message.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LENGTH = "max_tokens"
 LENGTHS = ("max_tokens", "max_completion_tokens")
 _TOPS = "top_logprobs"
 _USUAL_TOPS = 5
-"""Where a server says that 20 are too many and not how many it allows."""
+"""Used if a server says that 20 are too many but not how many it allows."""
 _FEWEST_TOPS = 2
 _ALMOST_ZERO = 0.01
-"""For servers that want a temperature above 0."""
+"""For servers that require a temperature above 0."""
 DETAIL = "detail"
 
 _AT_MOST = re.compile(
@@ -51,13 +51,13 @@ _LEFT_OUT = {
 
 
 class Dialect:
-    """How requests are sent to one server; safe for several threads.
+    """How requests are sent to one server; thread-safe.
 
     A request is a mapping with `model`, `messages`, `max_tokens` and further fields, as it is meant; see `sent`.
     """
 
     def __init__(self, server: str) -> None:
-        """`server`: its name in messages."""
+        """`server`: its name for messages."""
         self._server = server
         self._lock = threading.Lock()
         self._dropped: set[str] = set()
@@ -69,7 +69,7 @@ class Dialect:
         self._temperature: float | None = None  # in place of 0
 
     def sent(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The request as this server takes it."""
+        """The request in the form that this server accepts."""
         dropped = self._dropped
         found = {name: value for name, value in request.items() if name not in dropped and name != LENGTH}
         if "logprobs" in dropped:
@@ -88,24 +88,24 @@ class Dialect:
     def learn(
         self, error: ServerError, request: Mapping[str, Any], sent: Mapping[str, Any], needed: Mapping[str, str]
     ) -> bool:
-        """Whether to send the request once more, in another way, after `error`; False: it is not about a field.
+        """Whether to send the request again in another form after `error`; False: the error is not about a field.
 
         Args:
-            error: the answer to `sent`.
+            error: the response to `sent`.
             request: as it is meant.
             sent: as it was sent.
-            needed: fields that cannot be left out, each with the sentence that the job ends with.
+            needed: fields that cannot be dropped, each with the message that ends the job.
 
         Raises:
-            BackendRefused: the server does not take a field that is needed, or insists.
+            BackendRefused: the server rejects a needed field, or keeps rejecting.
         """
-        # Of a field that was left out, too: without it the server is not content either.
+        # Also for a field that was dropped: without it the server is not satisfied either.
         field = error.field_among(_names(sent) | (_names(request) & self._dropped))
         if field is None:
             return False
         with self._lock:
             if self.sent(request) != sent:
-                return True  # another thread was told so while this request was under way
+                return True  # another thread learned this while the request was in flight
             said = self._learned(field, error, sent, needed) if field in _names(sent) else ""
             if self.sent(request) == sent:
                 reason = needed.get(field, f"it takes no {field} as this job needs it")
@@ -115,7 +115,7 @@ class Dialect:
         return True
 
     def remarks(self, request: Mapping[str, Any]) -> list[str]:
-        """What a reader of the answers must know: how the request was sent otherwise than it is meant."""
+        """Notes for a reader of the answers: how the request was sent differently from what was meant."""
         found = [_left_out(name) for name in sorted(self._dropped) if name in _names(request)]
         if self._tops is not None and request.get(_TOPS, 0) > self._tops:
             found.append(self._fewer_tops())
@@ -126,7 +126,7 @@ class Dialect:
         return found
 
     def _learned(self, field: str, error: ServerError, sent: Mapping[str, Any], needed: Mapping[str, str]) -> str:
-        """Change what is sent, unless nothing helps; what to say about it, "" for what nobody notices."""
+        """Change what is sent, unless nothing helps; returns what to say about it, "" if nobody would notice."""
         if field == "logprobs" and _TOPS in sent and not _NOT_AT_ALL.search(error.text):
             field = _TOPS  # "requested sample logprobs of 20 …"
         if field in LENGTHS:
@@ -140,7 +140,7 @@ class Dialect:
                 return self._warmer()
             limit = _limit(_AT_MOST, error.text)
             if limit is not None and 0 < limit < sent[field]:
-                return ""  # a choice of the user's that the user can mend
+                return ""  # the user's own choice, which the user can change
         if field in needed or (field == _TOPS and "logprobs" in needed):
             return ""
         self._dropped.add(field)
@@ -171,7 +171,7 @@ class Dialect:
 
 
 def _fewer_tops(text: str, asked: int) -> int | None:
-    """How many first tokens to ask for instead; None where fewer do not help."""
+    """How many top tokens to request instead; None if fewer do not help."""
     below = _limit(_BELOW, text)
     for limit in (_limit(_AT_MOST, text), None if below is None else below - 1):
         if limit is not None and limit < asked:
@@ -191,7 +191,7 @@ def _left_out(field: str) -> str:
 
 
 def _names(request: Mapping[str, Any]) -> set[str]:
-    """Fields of a request that a server may not take."""
+    """Fields of a request that a server may reject."""
     names = set(request) - {"model", "messages"}
     parts = [part for message in request["messages"] for part in message["content"] if isinstance(part, dict)]
     return names | ({DETAIL} if any(DETAIL in part.get("image_url", {}) for part in parts) else set())

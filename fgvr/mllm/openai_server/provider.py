@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server, before it is asked; and how many of its replies are kept already."""
+"""A model behind an OpenAI-compatible server, before any request; and what share of its replies is cached."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fgvr.mllm.openai_server.calls import Rejected, Result, chat_request, is_kep
 from fgvr.mllm.openai_server.replies import read_reply
 
 _OPENAI = {"gpt-4o-mini": (2833, 5667), "gpt-4o": (85, 170), "gpt-4.1": (85, 170), "gpt-4.5": (75, 150)}
-"""(of an image, of each tile of 512 × 512), by the beginning of the model's name, as its maker's guide states them; the
-longest that fits counts."""
+"""(tokens of an image, of each tile of 512 × 512), by prefix of the model's name, as in OpenAI's guide; the longest
+matching prefix counts."""
 
 
 class OpenAIProvider(Provider):
@@ -27,7 +27,7 @@ class OpenAIProvider(Provider):
         self._config = config
 
     def start(self, *, vision: bool) -> MllmBackend:
-        """See Provider; the server knows by itself whether it sees."""
+        """See Provider; whether the model has vision is up to the server."""
         return OpenAIClient(self._config)
 
     def identity(self) -> dict[str, Any]:
@@ -43,14 +43,14 @@ class OpenAIProvider(Provider):
         }
 
     def pinned(self) -> OpenAIBackend:
-        """See Provider; only the server knows what its names mean."""
+        """See Provider; only the server knows what its names refer to."""
         return self._config
 
     def check(self, asked: AskedBy) -> None:
         """See Provider; nothing of it runs on the workers."""
 
     def image_tokens(self, size: Size) -> int | None:
-        """See Provider: by the guide of the models' maker."""
+        """See Provider: by the guide of the model's maker."""
         return _image_tokens(self._config, size)
 
     def billions(self) -> None:
@@ -64,10 +64,10 @@ class OpenAIProvider(Provider):
 
 
 def server_identity(url: str) -> str:
-    """What of a server's address says which server it is: host and path.
+    """The part of a server's address that identifies the server: host and path.
 
-    The scheme, a user and password, the port (of a tunnel, or of a server that was started again), a query and a slash
-    at the end are how it is reached.
+    The scheme, user and password, port (of a tunnel or a restarted server), query and trailing slash only say how it
+    is reached.
     """
     parts = urlsplit(url)
     return f"{(parts.hostname or '').rstrip('.')}/{parts.path.strip('/')}"
@@ -87,7 +87,7 @@ def _image_tokens(model: OpenAIBackend, size: Size) -> int | None:
 
 
 class _Looking:
-    """In the place of `Calls`: kept replies, and no others."""
+    """In place of `Calls`: cached replies only."""
 
     remarks: tuple[str, ...] = ()
 
@@ -106,7 +106,7 @@ class _Looking:
         read: Callable[[Any], Result],
         needed: Mapping[str, str] | None = None,
     ) -> Result:
-        """The kept reply; raises Rejected where there is none."""
+        """The cached reply; raises Rejected if there is none."""
         request = chat_request(self._config.model, messages, max_tokens, temperature, extra)
         body = None
         if self._cache is not None and is_kept(temperature, extra):
@@ -119,10 +119,10 @@ class _Looking:
 
 
 class KeptReplies(OpenAIClient):
-    """A backend that answers from the cache alone, and counts what it found there."""
+    """A backend that answers from the cache only, and counts what it found there."""
 
     def __init__(self, config: OpenAIBackend) -> None:
-        """Connects to nobody and needs no key."""
+        """Makes no connection and needs no key."""
         self._config = config
         self._looking = _Looking(config)
         self._calls: Any = self._looking
@@ -131,6 +131,6 @@ class KeptReplies(OpenAIClient):
 
     @property
     def share(self) -> float:
-        """Of the requests made so far, those whose reply is kept: 0 to 1."""
+        """Share (0 to 1) of the requests made so far whose reply is in the cache."""
         asked = self._looking.kept + self._looking.missing
         return self._looking.kept / asked if asked else 0.0

@@ -1,4 +1,4 @@
-"""The body of a server's reply as a chat completion: whatever a server or a proxy sent, only what is usable passes."""
+"""Parses the body of a server's reply as a chat completion: whatever was sent, only usable parts pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fgvr.mllm.openai_server.retry import TryAgain
 from fgvr.mllm.openai_server.transport import Refusal, ServerError
 
 CUT, FILTERED = "length", "content_filter"
-"""OpenAI's words for a reply that the limit of tokens ended, and for one that was held back."""
+"""OpenAI's finish reasons for a reply ended by the token limit, and for one that was filtered."""
 _NO_ANSWER = {"error", "abort", "network_error", "insufficient_system_resource"}
-"""The engine broke off: the last two are Zhipu's and DeepSeek's."""
+"""The engine broke off; the last two are Zhipu's and DeepSeek's."""
 _SAME_REASON = dict.fromkeys(
-    # Anthropic's and Gemini's, Mistral's, watsonx's, and those of other ways to ask behind routers
+    # Finish reasons of Anthropic and Gemini, Mistral, watsonx, and of other APIs behind routers
     (
         "max_tokens",
         "model_length",
@@ -29,27 +29,27 @@ _SAME_REASON = dict.fromkeys(
     ("content-filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "image_safety", "sensitive"),
     FILTERED,
 )
-"""Other servers' words, in lower case."""
+"""Finish reasons of other servers, in lower case."""
 _ABOVE_ONE = 0.01
-"""So far above 0 a log-probability may be by rounding; what is higher is something else."""
+"""Rounding may put a log-probability this far above 0; a higher value is something else."""
 
 
 def unreadable(what: str, body: bytes) -> TryAgain:
-    """Of a reply that came, and was paid for, and says nothing that can be used."""
+    """The error for a reply that arrived, and was paid for, but cannot be used."""
     return TryAgain(f"{what}: {body[:200]!r}", paid=True)
 
 
 def read_reply(body: bytes) -> Any:
     """A reply's body as the client's type, `openai.types.chat.ChatCompletion`.
 
-    Its first choice has a message, whose content and refusal are texts or null: content in parts is the text of its
-    parts without the thoughts. Where tokens are listed, their log-probabilities are numbers that can be ones, down to
-    minus infinity. Why it ended is said in OpenAI's words (`CUT`, `FILTERED`), or None. A stream of events that nobody
-    asked for is put together. Of the other facts nothing is promised.
+    Its first choice has a message whose content and refusal are texts or null; content given in parts is joined,
+    without thoughts. If tokens are listed, their log-probabilities are valid numbers, down to minus infinity. The
+    finish reason is one of OpenAI's (`CUT`, `FILTERED`) or None. A stream of events that nobody requested is joined.
+    Nothing is guaranteed about other fields.
 
     Raises:
-        TryAgain: it is no chat completion, or the engine behind the server broke off.
-        Refusal: it is an error, whatever its status said.
+        TryAgain: it is not a chat completion, or the engine behind the server broke off.
+        Refusal: it is an error, whatever the HTTP status.
     """
     from openai.types.chat import ChatCompletion
 
@@ -80,12 +80,12 @@ def _finish_reason(choice: Any) -> str | None:
     found = choice.get("finish_reason") if isinstance(choice, dict) else None
     if not isinstance(found, str):
         return None
-    word = found.rpartition(".")[2].casefold()  # Python's name of it, "FinishReason.MAX_TOKENS"
+    word = found.rpartition(".")[2].casefold()  # a Python enum's name, "FinishReason.MAX_TOKENS"
     return _SAME_REASON.get(word, word)
 
 
 def parsed(body: bytes) -> Any:
-    """A body's JSON, or the completion that a stream of events comes to; raises TryAgain."""
+    """A body's JSON, or the completion joined from a stream of events; raises TryAgain."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -96,7 +96,7 @@ def parsed(body: bytes) -> Any:
 
 
 def _joined_stream(body: bytes) -> dict[str, Any]:
-    """A completion from the events of a stream; raises TryAgain where it breaks off."""
+    """A completion joined from a stream of events; raises TryAgain if the stream breaks off."""
     joined: dict[str, Any] = {}
     said: dict[str, str] = {}
     tokens: list[Any] = []
@@ -140,7 +140,7 @@ def _error_inside(error: Any) -> ServerError:
 
 
 def _texts(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Content and refusal as texts: parts of text joined, and thoughts, pictures and what else there is left out."""
+    """Content and refusal as texts: text parts are joined; thoughts, pictures and all else are dropped."""
     content, refusal = message.get("content"), message.get("refusal")
     parts = [content] if isinstance(content, dict) else content
     if isinstance(parts, list) and all(isinstance(part, dict | str) for part in parts):
@@ -161,7 +161,7 @@ def _joined(parts: list[Any], kinds: tuple[str, ...], field: str) -> str | None:
 
 
 def _with_numbers(logprobs: Any) -> Any:
-    """Listed tokens, if any, with floats for log-probabilities; raises TypeError or ValueError for what can be none."""
+    """Listed tokens, if any, with float log-probabilities; raises TypeError or ValueError for invalid ones."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     if content is None:
         return logprobs
@@ -174,7 +174,7 @@ def _token(token: Any) -> dict[str, Any]:
     if not isinstance(token, dict) or not isinstance(token.get("token"), str):
         raise TypeError("no token")
     value, tops = token.get("logprob"), token.get("top_logprobs")
-    if isinstance(value, str) and value.lower() in {"-inf", "-infinity"}:  # JSON itself has no such number
+    if isinstance(value, str) and value.lower() in {"-inf", "-infinity"}:  # JSON has no such number
         value = -math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("no number")

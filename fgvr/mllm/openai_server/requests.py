@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and what its replies mean."""
+"""What is sent to an OpenAI-compatible server, and what its replies mean."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NO_ASPECTS = ", so it cannot be asked for aspects: use kind vllm, or another ser
 _FILTERED = "the server's content filter held the answer back"
 _LOSSLESS_PIXELS = 512 * 512
 MOST_TOKENS = 10_000_000
-"""A server that counts more for one request is wrong; no model's context is as long."""
+"""A server that counts more tokens for one request is wrong; no model has such a long context."""
 
 
 def data_url(image: Image.Image, max_side: int) -> str:
-    """The image as a data: URL: PNG where it is small, else JPEG of quality 95; scaled down to `max_side` pixels."""
+    """The image as a data: URL: PNG if it is small, else JPEG of quality 95; scaled down to `max_side` pixels."""
     if max(image.size) > max_side:
         image = image.copy()
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
@@ -37,7 +37,7 @@ def data_url(image: Image.Image, max_side: int) -> str:
 
 
 def messages(conversation: Conversation, image: str | None, detail: str) -> list[dict[str, Any]]:
-    """The conversation in the server's form; `image` (a data URL) takes the place of the image part."""
+    """The conversation in the server's format; `image` (a data URL) replaces the image part."""
     if image is None:
         return flatten(conversation)
     picture = {"type": "image_url", "image_url": {"url": image, "detail": detail}}
@@ -51,7 +51,7 @@ def messages(conversation: Conversation, image: str | None, detail: str) -> list
 
 
 def answer_of(reply: Any) -> Answer:
-    """A chat completion as an answer; what a content filter held back counts as refused."""
+    """A chat completion as an answer; content-filtered replies count as refused."""
     choice, spent = reply.choices[0], spent_of(reply)
     tokens: dict[str, Any] = {
         "prompt_tokens": spent.prompt or 0,
@@ -63,25 +63,25 @@ def answer_of(reply: Any) -> Answer:
     text = choice.message.content or getattr(choice.message, "refusal", None) or ""
     listed = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(token.logprob for token in listed) / len(listed) if listed else None
-    whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character, which no table can
+    whole = text.encode("utf-8", "replace").decode()  # JSON can hold half of a surrogate pair, tables cannot
     return Answer(whole, mean, cut=choice.finish_reason == CUT, **tokens)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Tokens of one request as the server counted them; None where it does not say."""
+    """Tokens of one request as counted by the server; None if it does not say."""
 
     prompt: int | None
     output: int | None
 
     @property
     def known(self) -> bool:
-        """Whether both are."""
+        """Whether both counts are known."""
         return self.prompt is not None and self.output is not None
 
 
 def spent_of(reply: Any) -> Spent:
-    """What a chat completion says that it took."""
+    """The token counts stated in a chat completion."""
     usage = getattr(reply, "usage", None)
     return Spent(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
@@ -99,14 +99,14 @@ class Score:
 
 
 def score_of(reply: Any, words: tuple[str, str]) -> Score:
-    """p(yes) from the first token's listed log-probabilities.
+    """p(yes) from the listed log-probabilities of the first token.
 
-    Only the most probable tokens are listed. A word that is not among them has at most the probability of the least
-    probable listed one, which stands in for it in p(yes); it adds nothing to the mass. Variants of a word with a
-    blank before it are added up.
+    Only the most probable tokens are listed. An unlisted word has at most the probability of the least probable
+    listed token, which replaces it in p(yes) but adds nothing to the mass. Variants of a word with a leading blank are
+    summed.
 
     Raises:
-        BackendRefused: the reply lists none: this server cannot answer aspects.
+        BackendRefused: no log-probabilities are listed: this server cannot score aspects.
     """
     choice = reply.choices[0]
     content = getattr(getattr(choice, "logprobs", None), "content", None)
@@ -150,8 +150,8 @@ def _cached_tokens(reply: Any) -> int | None:
 
 
 def _count(facts: Any, name: str) -> int | None:
-    """A number of tokens that a server states; None where it states none, or what cannot be one."""
+    """A token count stated by a server; None if it states none, or an invalid one."""
     found = getattr(facts, name, None)
-    if isinstance(found, float) and found.is_integer():  # a proxy whose language has no other numbers
+    if isinstance(found, float) and found.is_integer():  # a proxy in a language with floats only
         found = int(found)
     return found if isinstance(found, int) and found is not True and 0 <= found <= MOST_TOKENS else None

@@ -1,4 +1,4 @@
-"""Trying again: growing pauses with jitter; where a server asks to slow down, the pace at which all threads ask it."""
+"""Retries with growing pauses and jitter, and a common request rate for all threads when a server is overloaded."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from typing import TypeVar
 from fgvr import liveness
 
 LONGEST_WISH = 300.0
-"""Seconds that a server's Retry-After is followed at most; longer ones are tried earlier."""
+"""Longest Retry-After, in seconds, that is followed; if a server asks for more, the retry comes earlier."""
 _BEAT_SECONDS = 5.0
 _SHORTEST_GAP = 0.002
 _LONGEST_GAP = 60.0
 
 
 class GaveUp(RuntimeError):
-    """All tries failed; the message is the last reason."""
+    """All retries failed; the message is the last reason."""
 
 
 class NothingButWaiting(GaveUp):
-    """The server told everybody to slow down, and answered nobody, for as long as is waited for it."""
+    """The server kept telling everybody to slow down, without a single answer, for the longest time allowed."""
 
 
 class SharedPause:
-    """The pace at which all threads ask one server.
+    """The rate at which all threads send requests to one server.
 
-    A server that asks to slow down is left alone for the longer of its own wish and a pause that doubles until it
-    answers again. Behind the pause one request goes ahead, and only when it is answered do the others follow, a gap
-    apart: sixteen threads that come back together would be told the same again. The gap doubles with every such pause
-    and shrinks with every answer, so that it settles where the server's limit is.
+    After a request to slow down, nothing is sent for the longer of the server's own wish and a pause that doubles until
+    it answers again. After the pause one request goes first, and only when it is answered do the others follow, with a
+    gap between them: sixteen threads that return together would be told to slow down again. The gap doubles with every
+    such pause and shrinks with every answer, so that it settles at the server's limit.
     """
 
     def __init__(self) -> None:
@@ -45,24 +45,24 @@ class SharedPause:
         self._until = 0.0
         self._next = 0.0
         self._gap = 0.0
-        self._told = 0  # pauses since the last answer
+        self._told = 0  # number of pauses since the last answer
         self._first_told = 0.0
-        self._begun = 0.0  # when the present pause was set: what was asked before it says nothing new
+        self._begun = 0.0  # start of the current pause: earlier requests say nothing new
         self._probing = 0
         self._given_up = ""
 
     def keep(self) -> None:
-        """Wait until a request may be sent; raises NothingButWaiting where somebody has given up meanwhile."""
+        """Wait until a request may be sent; raises NothingButWaiting if another thread has given up meanwhile."""
         with self._condition:
             while (left := self._left()) > 0:
                 if self._given_up:
                     raise NothingButWaiting(self._given_up)
                 self._condition.wait(min(left, _BEAT_SECONDS))
-                liveness.beat()  # a server's pauses are no hang: they have an end
+                liveness.beat()  # heartbeat: pauses are bounded and no stall
 
     @contextmanager
     def turn(self) -> Iterator[float]:
-        """Wait for a turn to send one request, and hold it in the block; gives the time at which it was sent."""
+        """Wait for a turn to send one request, and hold it in the block; yields the time at which it was sent."""
         with self._condition:
             self.keep()
             now = time.monotonic()
@@ -78,7 +78,7 @@ class SharedPause:
                     self._condition.notify_all()
 
     def answered(self, asked: float) -> None:
-        """The server did what it was asked at that time (`turn`), or said why not: it is not too busy."""
+        """The server answered a request sent at time `asked` (`turn`), or rejected it: it is not overloaded."""
         with self._condition:
             if asked >= self._begun and (self._told or self._gap):
                 self._told, self._given_up = 0, ""
@@ -86,26 +86,26 @@ class SharedPause:
                 self._condition.notify_all()
 
     def slow_down(self, wish: float | None, asked: float, *, first: float, longest: float) -> float:
-        """The server asked to slow down.
+        """The server said to slow down.
 
         Args:
-            wish: seconds that it named.
+            wish: seconds that it asked for.
             asked: when the request was sent (`turn`).
-            first: seconds of the first pause, where the wish is not longer; doubled for each further one.
-            longest: at most.
+            first: length of the first pause in seconds, unless the wish is longer; doubled for each further one.
+            longest: longest pause.
 
         Returns:
-            Seconds since it began to say so and answered nobody.
+            Seconds for which it has been saying so without answering any request.
         """
         with self._condition:
             now = time.monotonic()
             wish = min(wish or 0.0, LONGEST_WISH)
             if not self._told:
                 self._first_told = now
-            if asked < self._begun:  # others were told so while this one was under way: nothing new
+            if asked < self._begun:  # another thread paused while this request was in flight
                 self._until = max(self._until, now + wish)
                 return now - self._first_told
-            # Never shorter than the wish; some of it random, since other workers and programs wait for the same server.
+            # Never shorter than the wish; partly random, since other workers and programs wait for the same server.
             length = max(wish, min(longest, first * 2.0 ** min(self._told, 30))) * random.uniform(1.0, 1.25)
             if not self._told:
                 self._gap = min(_LONGEST_GAP, max(2 * self._gap, length / 16))
@@ -115,7 +115,7 @@ class SharedPause:
             return now - self._first_told
 
     def give_up(self, words: str) -> None:
-        """Nobody waits any longer for the end of the present pause."""
+        """Let nobody wait any longer for the end of the current pause."""
         with self._condition:
             self._given_up = words
             self._condition.notify_all()
@@ -129,38 +129,38 @@ class SharedPause:
 Result = TypeVar("Result")
 
 MOST_UNREADABLE = 2
-"""How often a reply that was paid for and cannot be used is asked for again, however many tries there are."""
+"""How often a paid but unusable reply is requested again, however many retries are allowed."""
 
 
 class TryAgain(Exception):
-    """Something that may succeed later.
+    """Something failed that may succeed later.
 
     Attributes:
-        after: seconds that the server asks to wait, None when it says nothing.
-        limited: the server asks to slow down; that is no try, since any number of threads may be told so.
+        after: seconds that the server asks to wait; None if it does not say.
+        limited: the server asks to slow down; this does not count as a retry, since all threads may be told so at once.
         paid: there was a reply, which cost as much as a good one.
     """
 
     def __init__(
         self, reason: str, after: float | None = None, *, limited: bool | None = None, paid: bool = False
     ) -> None:
-        """`limited`: by default, where the server says how long to wait."""
+        """`limited`: by default, whether the server says how long to wait."""
         super().__init__(reason)
         self.after = after
         self.limited = after is not None if limited is None else limited
         self.paid = paid
-        self.asked = self.silence = 0.0  # when it was asked, and for how long the server had answered nobody
+        self.asked = self.silence = 0.0  # when it was sent; for how long the server had not answered
 
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and when something is tried again.
+    """How often and when something is retried.
 
     Attributes:
-        most: tries after the first; 0: none, whatever the server says.
-        first_pause: seconds before the second try, doubled for each further one.
-        longest_pause: seconds, where the server says nothing.
-        patience: seconds that a server which asks to slow down, and answers nobody, is waited for.
+        most: number of retries; 0: none, whatever the server says.
+        first_pause: seconds before the first retry, doubled for each further one.
+        longest_pause: longest pause in seconds, unless the server states one.
+        patience: how many seconds to wait for a server that asks to slow down and answers no request.
     """
 
     most: int
@@ -174,18 +174,18 @@ class Retries:
         pause: SharedPause,
         gate: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> Result:
-        """The result of `work`, tried again whenever it raises TryAgain.
+        """The result of `work`, retried whenever it raises TryAgain.
 
-        Where the server asks to slow down, time is counted instead of tries; and a request that alone is told so for
-        all that time, while others are answered, fails after as many tries as others have.
+        While the server asks to slow down, elapsed time counts instead of retries; a request that alone is told so for
+        all that time, while others are answered, fails after the usual number of retries.
 
         Args:
-            work: one try.
-            pause: of all who ask the same server.
-            gate: entered for each try, before its turn is waited for.
+            work: one attempt.
+            pause: shared by all threads that use the server.
+            gate: entered for each attempt, before waiting for its turn.
 
         Raises:
-            GaveUp: after the last try; NothingButWaiting where nobody was answered in all that time.
+            GaveUp: after the last retry; NothingButWaiting if the server answered no request in all that time.
         """
         tries = counted = unreadable = told = 0
         first_told = math.inf
@@ -202,7 +202,7 @@ class Retries:
                 counted += 1
                 if counted > self.most or unreadable > MOST_UNREADABLE:
                     raise over from wish
-                # Half of it random: threads that failed together must not come back together.
+                # Half of the pause is random: threads that failed together must not return together.
                 length = min(self.longest_pause, self.first_pause * 2.0 ** min(counted - 1, 30))
                 _sleep(length * random.uniform(0.5, 1.0))
                 continue
@@ -233,7 +233,7 @@ class Retries:
 
 
 def _sleep(seconds: float) -> None:
-    """As `time.sleep`, with signs of life."""
+    """Like `time.sleep`, with heartbeats."""
     while seconds > 0:
         time.sleep(min(seconds, _BEAT_SECONDS))
         seconds -= _BEAT_SECONDS
@@ -241,7 +241,7 @@ def _sleep(seconds: float) -> None:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a reply asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date); None: nothing."""
+    """Seconds that a reply asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date); None if none."""
     try:
         if not math.isnan(milliseconds := float(headers["retry-after-ms"])):
             return max(0.0, milliseconds / 1000)
@@ -252,7 +252,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return float(seconds[1])
     try:
         date = parsedate_to_datetime(given)
-        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)  # HTTP's are, also in C's form without one
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)  # HTTP dates are UTC, also in asctime form
         return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
     except (ValueError, TypeError, OverflowError):  # neither a number nor a date
         return None

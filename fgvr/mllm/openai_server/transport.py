@@ -1,8 +1,8 @@
-"""Requests to an OpenAI-compatible server, the bytes of its answers, and its words where it does not answer.
+"""HTTP requests to an OpenAI-compatible server, the bytes of its answers, and the parsing of its errors.
 
-Servers agree on a status and on little else. Error bodies are read as OpenAI, Azure, vLLM and LiteLLM write them
-(`error.message`, `.code`, `.param`), as FastAPI and Mistral do (lists of `loc` and `msg`), as Google does
-(`details[].fieldViolations`), and as Ollama and llama.cpp do (a text); of others all texts are shown.
+Servers agree on HTTP statuses and on little else. Errors are parsed in the formats of OpenAI, Azure, vLLM and LiteLLM
+(`error.message`, `.code`, `.param`), FastAPI and Mistral (lists of `loc` and `msg`), Google
+(`details[].fieldViolations`), and Ollama and llama.cpp (a text); of any other format all texts are shown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OTHER_NAMES = {
     "guided_json": "response_format",
     "random_seed": "seed",
 }
-"""What servers call fields of a chat completion inside."""
+"""Names that servers use internally for fields of a chat completion."""
 _COMPLAINT = re.compile(
     r"unsupport|not (?:\w+ )?(?:support|allow|permit|availabl|enabl|recogni|accept|valid|implement)|unrecogni|unknown|"
     r"unexpect|invalid|does(?:n't| not)|do not|cannot|can't|must|should|extra|only|expected|instead|requires?|greater|"
@@ -44,9 +44,9 @@ _COMPLAINT = re.compile(
     r"不支持|不允许|无效|非法|不合法|有误|错误|必须|只能|サポート|対応して|無効|지원|허용"
 )
 _FACTS = {"code", "type", "status", "object", "param", "id", "request_id", "requestId", "trace_id", "traceId"}
-"""Texts of an error that are no sentences."""
+"""Keys of an error whose texts are not sentences."""
 _PLAIN_WORDS = {"seed", "detail", "stop", "user", "n"}
-"""Fields whose names are words of any text: they count where they stand as a name."""
+"""Fields whose names are also ordinary words: they count only where they stand as a name."""
 _OF_THE_CONTENT = re.compile(
     r"context.?(?:length|window)|(?:prompt|input|message|content|text)s? (?:is|are|was) too (?:long|large)|"
     r"prompt is too|input tokens|prompt tokens|reduce the length|request too large|content.?(?:policy|filter|manag)|"
@@ -57,14 +57,14 @@ _OF_THE_CONTENT = re.compile(
 
 @dataclass(frozen=True)
 class ServerError:
-    """A refusal.
+    """An error response.
 
     Attributes:
-        status: of HTTP, or the one that a body of status 200 names; 0: none.
-        words: the server's own, with its error code; at most 300 characters and the code.
-        text: the same uncut, in lower case and with_underscores, for recognising.
-        code: its error code, "" where it has none.
-        params: names of fields that it states apart from its words, the last part of each path.
+        status: HTTP status, or the one named in a body of status 200; 0: none.
+        words: the server's message with its error code; at most 300 characters and the code.
+        text: the full message in lower case and with_underscores, for matching.
+        code: its error code, "" if it has none.
+        params: names of fields that the error states separately, the last part of each path.
     """
 
     status: int
@@ -75,7 +75,7 @@ class ServerError:
 
     @classmethod
     def of(cls, status: int, body: bytes) -> ServerError:
-        """Read an error's body, whatever it is."""
+        """Parse the body of an error, whatever its format."""
         try:
             found = json.loads(body)
         except (ValueError, RecursionError):
@@ -85,7 +85,7 @@ class ServerError:
 
     @classmethod
     def of_json(cls, status: int, found: Any) -> ServerError:
-        """As `of`, of a body that was read."""
+        """As `of`, for a body that was parsed already."""
         while isinstance(found, list) and len(found) == 1:
             found = found[0]
         error = found.get("error", found) if isinstance(found, Mapping) else found
@@ -93,7 +93,7 @@ class ServerError:
         code = str(next((facts[name] for name in ("code", "type", "status") if facts.get(name) is not None), ""))
         said, shown = _words(error), facts.get("code")
         words = _short(said) or f"status {status}"
-        # Keys of JSON inside the words, and the request that some repeat, are not what is complained about.
+        # Neither JSON keys inside the message nor a quoted request are what the error is about.
         plain = re.sub(r'"\w+"\s*:', " ", said) if "{" in said else said
         text = _snake(re.split(r"'input'\s*:", plain)[0] + f" {code}")
         params = tuple(dict.fromkeys(_last(path) for path in _paths(found, 0)))
@@ -101,13 +101,13 @@ class ServerError:
 
     @property
     def of_one_request(self) -> bool:
-        """Whether it is about what was asked, its length or its content, and not about how."""
+        """Whether the error is about this request's length or content, and not about its form."""
         return _OF_THE_CONTENT.search(self.text) is not None
 
     def field_among(self, names: Collection[str]) -> str | None:
-        """Which of the fields `names` (as in the request, and `detail` of an image) is not taken; None: none, or all.
+        """Which of the fields `names` (as in the request, or an image's `detail`) is rejected; None: none, or all.
 
-        A message about the prompt's length or content is about none, though it may name one.
+        A message about the prompt's length or content is about no field, though it may mention one.
         """
         if self.of_one_request:
             return None
@@ -124,7 +124,7 @@ class ServerError:
 
 
 class Refusal(Exception):
-    """A server's answer that is an error; `after`: seconds that it asks to wait, None when it says nothing."""
+    """An error response of a server; `after`: seconds that it asks to wait, None if it does not say."""
 
     def __init__(self, error: ServerError, after: float | None = None) -> None:
         super().__init__(
@@ -134,10 +134,10 @@ class Refusal(Exception):
 
 
 def _place(name: str, text: str) -> int | None:
-    """Where a text names a field."""
+    """Position at which a text names a field."""
     own = re.escape(name)
     if name not in _PLAIN_WORDS:
-        found = re.search(rf"(?<!\w){own}(?!\w)", text, re.ASCII)  # Chinese has no blanks around it
+        found = re.search(rf"(?<!\w){own}(?!\w)", text, re.ASCII)  # Chinese text has no blanks around names
     else:
         found = re.search(
             rf"[`'\"\[.]{own}[`'\"\],]"
@@ -153,7 +153,7 @@ def _place(name: str, text: str) -> int | None:
 
 
 def _words(error: Any) -> str:
-    """The sentence for people in an error."""
+    """The message for people in an error."""
     if isinstance(error, str):
         return error
     if isinstance(error, list):
@@ -165,18 +165,18 @@ def _words(error: Any) -> str:
         where = ".".join(str(part) for part in path) if isinstance(path, list) else ""
         return f"{where}: {error['msg']}" if where else str(error["msg"])
     said = next((words for name in ("message", "detail", "error", "errors") if (words := _words(error.get(name)))), "")
-    # Of any other form all its texts, with their names: fields and what is wrong with them, a title and a reason.
+    # Any other format: all its texts with their keys: fields and what is wrong with them, a title and a reason.
     said = said or "; ".join(
         f"{name}: {words}" for name, part in error.items() if name not in _FACTS and (words := _words(part))
     )
-    # A router's own words are "Provider returned error"; the provider's stand beside them.
+    # A router's own message is "Provider returned error"; the provider's stands beside it.
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     return f"{said}: {raw}" if isinstance(raw, str) and raw else said
 
 
 def _paths(found: Any, depth: int) -> Iterator[str]:
-    """Fields of the request that an error states as such."""
+    """Fields of the request that an error names explicitly."""
     if depth > 6:
         return
     if isinstance(found, list):
@@ -208,10 +208,10 @@ def _short(text: str) -> str:
 
 
 class Transport:
-    """One server; safe for several threads."""
+    """The connection to one server; thread-safe."""
 
     def __init__(self, config: OpenAIBackend) -> None:
-        """Raises BackendRefused where the address is none or the environment holds no key."""
+        """Raises BackendRefused if the address is invalid or the environment has no key."""
         from openai import OpenAI
 
         try:
@@ -226,15 +226,15 @@ class Transport:
             )
         keep_secret(key or "")  # a server may quote it in its messages
         self._config = config
-        # Tries are counted here: the client's own do not know that other threads were told to wait.
+        # Retries are counted here: the client's own do not know that other threads were told to wait.
         self._client = OpenAI(
             base_url=config.base_url, api_key=key or "none", timeout=config.timeout_seconds, max_retries=0
         )
-        # Read in pieces, so that the limit holds for the whole of a reply and its bytes can be kept as they are.
+        # Read in chunks, so that the timeout applies to the whole reply and its bytes can be kept as they are.
         self._create: Any = self._client.chat.completions.with_streaming_response.create
 
     def look(self) -> None:
-        """Ask for the list of models; raises Refusal, and BackendRefused where nobody answers."""
+        """Request the list of models; raises Refusal, or BackendRefused if there is no response."""
         from openai import APIConnectionError, APIError, APIStatusError
 
         try:
@@ -246,14 +246,14 @@ class Transport:
         except APIStatusError as error:
             raise Refusal(ServerError.of(error.status_code, error.response.content)) from error
         except (APIError, ValueError):
-            return  # an answer of some kind: the first request will show
+            return  # some kind of response: the first request will show more
 
     def post(self, request: dict[str, Any]) -> bytes:
-        """The body of the answer to a chat completion's request.
+        """The body of the response to a chat completion request.
 
         Raises:
-            TryAgain: there was none, or not the whole of it in time.
-            Refusal: its status is that of an error.
+            TryAgain: no response, or not complete in time.
+            Refusal: it has an error status.
         """
         from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
@@ -277,14 +277,14 @@ class Transport:
 
 
 def _transport() -> ModuleType:
-    """The HTTP library below the client, whose errors come through while a body is read: httpx or httpx2."""
+    """The HTTP library below the client, whose errors surface while a body is read: httpx or httpx2."""
     from openai import DefaultHttpxClient
 
     return importlib.import_module(DefaultHttpxClient.__bases__[0].__module__.partition(".")[0])
 
 
 def _before(deadline: float, chunks: Iterable[bytes], slow: TryAgain) -> Iterator[bytes]:
-    """The chunks of a body; a server that sends a byte now and then never runs into the client's own limit."""
+    """The chunks of a body; the client's own timeout never applies to a server that sends a byte now and then."""
     for chunk in chunks:
         if time.monotonic() > deadline:
             raise slow

@@ -1,1 +1,1 @@
-"""A multimodal LLM that vLLM runs inside the worker: found, checked, started, fed and asked."""
+"""A multimodal LLM that vLLM runs inside the worker: finding, checking, starting, feeding and asking the model."""

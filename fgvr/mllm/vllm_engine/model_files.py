@@ -1,6 +1,6 @@
-"""A model's files: found, told apart from what is no vision model, measured and fingerprinted before it is loaded.
+"""A model's files: found, checked for vision, measured and fingerprinted before they are loaded.
 
-Many repositories hold their weights twice, in two formats or layouts: only one of them is fetched and counted.
+Many repositories hold their weights twice, in two formats or layouts: only one copy is fetched and counted.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _LAYOUTS: tuple[tuple[str | None, str], ...] = (
     (None, "*.pth"),
     (None, "*.gguf"),
 )
-"""In the order in which they are taken: an index that says which files, and their usual names."""
+"""In order of preference: index files, and the usual names of weight files."""
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".ot", ".onnx")
 _NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
-"""What a trainer leaves beside the weights."""
+"""Files that a trainer leaves beside the weights."""
 Read = Callable[[str], bytes]
-"""The content of a file by its name in the folder; raises OSError where there is none."""
+"""The content of a file by its name in the folder; raises OSError if it does not exist."""
 
 
 def weight_files(names: Iterable[str], read: Read) -> list[str]:
-    """Names of the files that are loaded, sorted; empty where a folder has no weights.
+    """Sorted names of the weight files that are loaded; empty if a folder has no weights.
 
     Args:
-        names: of the files directly in a folder.
-        read: gives the index's content.
+        names: names of the files directly in a folder.
+        read: reads the index file.
     """
     there = {name for name in names if name not in _NO_WEIGHTS}
     for index, pattern in _LAYOUTS:
@@ -52,16 +52,16 @@ def weight_files(names: Iterable[str], read: Read) -> list[str]:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The same of a folder on this machine."""
+    """The same for a folder on this machine."""
     names = [file.name for file in folder.iterdir() if file.is_file()]
     return [folder / name for name in weight_files(names, lambda name: (folder / name).read_bytes())]
 
 
 def needed_files(names: Sequence[str], read: Read) -> list[str]:
-    """All files of a checkpoint that an engine needs: the weights once, and everything that is no weights.
+    """All files of a checkpoint that an engine needs: one copy of the weights, and everything that is not weights.
 
     Args:
-        names: of its files, relative, with `/`. Weights in folders below (`original/`, `onnx/`) are other copies.
+        names: names of its files, relative, with `/`. Weights in subfolders (`original/`, `onnx/`) are other copies.
         read: as in `weight_files`.
     """
     weights = set(weight_files([name for name in names if "/" not in name], read))
@@ -71,12 +71,12 @@ def needed_files(names: Sequence[str], read: Read) -> list[str]:
 
 
 def _indexed(index: str | None, read: Read) -> set[str]:
-    """Files that an index names; none where it cannot be read."""
+    """Files that an index names; none if it cannot be read."""
     try:
         facts: Any = json.loads(read(index or ""))
         return {str(name) for name in facts["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return set()  # strangers write these files
+        return set()  # these files are untrusted
 
 
 _VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
@@ -96,14 +96,14 @@ class ModelFiles:
 
     @property
     def architecture(self) -> str:
-        """The class that the checkpoint names."""
+        """The class named in the checkpoint."""
         return str((self.config.get("architectures") or ["an unnamed architecture"])[0])
 
     def check_vision(self, multimodal: Container[str]) -> None:
         """Raise ModelError for a model that reads no images.
 
         Args:
-            multimodal: architectures that the engine knows as multimodal; some name no vision part in their config.
+            multimodal: architectures that the engine treats as multimodal; some have no vision part in their config.
         """
         if self.architecture not in multimodal and not any(key in self.config for key in _VISION_KEYS):
             raise ModelError(
@@ -119,15 +119,15 @@ class ModelFiles:
         return int(stored * _BYTES.get(dtype, 2) / _BYTES.get(saved, 2))
 
     def fingerprint(self) -> str:
-        """Name of what the folder holds, 16 hex digits, of all bytes of all files: copies of a folder agree.
+        """A hash of the folder's content, 16 hex digits, over all bytes of all files: copies of a folder agree.
 
-        The bytes are read once (`fgvr.digests`). Texts for people do not count.
+        The result is cached (`fgvr.digests`). Texts for people do not count.
         """
         return folder_digest(self.folder)
 
 
 def find(config: VllmBackend) -> ModelFiles:
-    """The model's folder: the demo's, a local one, a download from an object store or from the Hugging Face hub.
+    """The model's folder: the demo's, a local one, or a download from an object store or the Hugging Face hub.
 
     Raises:
         ModelError: there is no such folder or hub model, or it has no readable config.json.
@@ -142,9 +142,9 @@ def find(config: VllmBackend) -> ModelFiles:
 
 
 def identity(config: VllmBackend) -> dict[str, str | None]:
-    """What tells this model from others in a fingerprint of results, wherever its folder lies; fetches no weights.
+    """What identifies this model in fingerprints, wherever its folder lies; fetches no weights.
 
-    Also what can be checked before a run: raises ModelError as `find` does.
+    Also a check before a run: raises ModelError as `find` does.
     """
     folder = _local_folder(config)
     if folder is not None:
@@ -152,14 +152,14 @@ def identity(config: VllmBackend) -> dict[str, str | None]:
     if not storage.is_local(config.model):
         _read_config(config.model)
         return {"files": folder_digest(config.model)}
-    # The hub's cache has a folder a commit.
+    # The hub's cache has one folder per commit.
     return {"name": config.model, "commit": _hub_config(config).parent.name}
 
 
 def pinned(config: VllmBackend) -> VllmBackend:
-    """The same model with the commit that a name on the hub means now, for workers that ask for it later.
+    """The same model, with a hub name pinned to its current commit, for workers that load it later.
 
-    What is published meanwhile is another model than the one that the fingerprint names. Raises ModelError.
+    A version published meanwhile would not be the one in the fingerprint. Raises ModelError.
     """
     if _local_folder(config) is not None or not storage.is_local(config.model):
         return config
@@ -179,7 +179,7 @@ def _read_config(place: str) -> dict[str, Any]:
 
 
 def _local_folder(config: VllmBackend) -> Path | None:
-    """The folder on this machine that the config names; None for object stores and names of the hub's form."""
+    """The folder on this machine that the config names; None for object stores and hub names."""
     if config.model == DEMO_MODEL:
         from fgvr.demo.paths import MLLM_PATH
 
@@ -197,7 +197,7 @@ def _local_folder(config: VllmBackend) -> Path | None:
 
 
 def _hub_config(config: VllmBackend) -> Path:
-    """The config.json of a hub model, in the hub's local cache: fetched alone, so that a slip is noticed at once."""
+    """The config.json of a hub model, in the hub's local cache: fetched alone, so that mistakes show at once."""
     try:
         return hub.file_of(config.model, "config.json", config.revision)
     except hub.HubError as error:
@@ -208,14 +208,14 @@ def _hub_config(config: VllmBackend) -> Path:
 
 
 def _from_store(uri: str) -> Path:
-    """All that vLLM needs of a model in an object store."""
+    """Everything that vLLM needs of a model in an object store."""
     return storage.fetch_folder(
         uri, lambda names: needed_files(names, lambda name: storage.read_bytes(storage.join(uri, name)))
     )
 
 
 def _from_hub(config: VllmBackend) -> Path:
-    """All that vLLM needs of a hub model."""
+    """Everything that vLLM needs of a hub model."""
     from huggingface_hub import snapshot_download
 
     commit = _hub_config(config).parent.name
@@ -225,7 +225,7 @@ def _from_hub(config: VllmBackend) -> Path:
 
 
 def _doubles(model: str, commit: str) -> list[str]:
-    """Files of a hub model whose weights other files hold, too; none where the hub does not answer."""
+    """Files of a hub model whose weights are also in other files; empty if the hub does not respond."""
     from huggingface_hub import hf_hub_download, list_repo_files
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -236,4 +236,4 @@ def _doubles(model: str, commit: str) -> list[str]:
         names = list_repo_files(model, revision=commit)
         return sorted(set(names) - set(needed_files(names, read)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError):
-        return []  # what the hub's cache on this machine holds is all that there is
+        return []  # only the hub's cache on this machine is available

@@ -1,8 +1,8 @@
-"""All that fgvr uses of vLLM beyond what its documentation promises, in one file (tests/test_private_apis.py).
+"""All uses of vLLM beyond its documented API, in one file (tests/test_private_apis.py).
 
-Seen with vLLM 0.32. Each use says what it is for, and what happens where a later version has it no more: an
-`UnknownVllm` that names it and the version, instead of an AttributeError from the depth of a stage. What a new version
-has to pass are the tests with real engines, tests/fgvr/mllm/test_vllm_engine.py and test_architectures.py.
+Checked with vLLM 0.32. Each use says what it is for, and what happens if a later version lacks it: an `UnknownVllm`
+that names it and the version, instead of an AttributeError deep inside a stage. A new version has to pass the tests
+with real engines, tests/fgvr/mllm/test_vllm_engine.py and test_architectures.py.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from fgvr.mllm.vllm_engine.model_files import ModelError
 
 SEEN = "0.32"
 RECENT = 64
-"""Pictures that the engine is believed to have: more than are prepared ahead, or asked about in words and then aspects.
-Where it has dropped one, the request is made again with the pixels."""
+"""How many recent pictures the engine is assumed to hold: more than are prefetched, or used for words and then aspects.
+If it has dropped one, the request is made again with the pixels."""
 
 ONE_THREAD = frozenset({"KimiK25ForConditionalGeneration"})
-"""Architectures whose processor is compiled by numba to run in parallel by itself: two threads in it end the process
-(vLLM gives such work to one thread for that reason)."""
+"""Architectures whose processor is compiled by numba with its own parallelism: two threads in it crash the process
+(for that reason vLLM uses one thread for it)."""
 
 
 class UnknownVllm(UserError, RuntimeError):
-    """A version of vLLM that lacks what is used here."""
+    """A version of vLLM lacks something that is used here."""
 
 
 @cache
 def known_arguments() -> frozenset[str]:
     """Fields of vLLM's `EngineArgs`, read from its source: importing vLLM takes many seconds.
 
-    Raises ModelError where vLLM is not installed.
+    Raises ModelError if vLLM is not installed.
     """
     found = importlib.util.find_spec("vllm")
     if found is None or not found.submodule_search_locations:
@@ -58,9 +58,9 @@ def known_arguments() -> frozenset[str]:
 
 
 def multimodal_architectures() -> Container[str]:
-    """Architectures that vLLM runs with images: some name no vision part in their config.
+    """Architectures that vLLM runs with images: some have no vision part in their config.
 
-    Where the table is gone, none: then a model is judged by its config alone, and vLLM says the rest.
+    Empty if the table no longer exists: then a model is judged by its config alone, and vLLM reports the rest.
     """
     from vllm.model_executor.models import registry
 
@@ -69,7 +69,7 @@ def multimodal_architectures() -> Container[str]:
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """What vLLM raises of a request that it will not take; where it has no class for that, ValueError alone."""
+    """The errors vLLM raises for a request that it rejects; if it has no class for that, ValueError alone."""
     from vllm import exceptions
 
     own = getattr(exceptions, "VLLMClientError", None)
@@ -77,7 +77,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def lost_pixels() -> type[Exception]:
-    """What the engine raises of a request without pixels that it has dropped meanwhile."""
+    """The error the engine raises for a request without pixels if it no longer has them."""
     from vllm.multimodal import cache
 
     found: type[Exception] = _need(cache, "MultiModalCacheMissError", "asking again with the pixels")
@@ -85,15 +85,15 @@ def lost_pixels() -> type[Exception]:
 
 
 def shut_down(llm: Any) -> None:
-    """End the engine of a `vllm.LLM`, in this process or its own, and free its memory; nothing public does."""
+    """Stop the engine of a `vllm.LLM`, in this process or its own, and free its memory; no public method does."""
     _need(llm, "llm_engine.engine_core.shutdown", "giving a model's memory back")()
 
 
 class Inputs:
-    """Makes engine inputs, the form behind `vllm.LLM.generate`'s prompts; safe for several threads.
+    """Makes engine inputs, the internal form of prompts for `vllm.LLM.generate`; thread-safe.
 
-    The public way renders a prompt and its image when it is submitted, in the thread that steps the engine. Here
-    threads do it ahead, each with a processor of its own: a fast tokenizer cannot be used by two at once.
+    The public API renders a prompt and its image when it is submitted, in the thread that steps the engine. Here
+    threads do it ahead, each with its own processor: a fast tokenizer cannot be used by two threads at a time.
     """
 
     def __init__(self, llm: Any) -> None:
@@ -108,7 +108,7 @@ class Inputs:
         self._turn: AbstractContextManager[Any] = threading.Lock() if alone else nullcontext()
 
     def text(self, ids: list[int]) -> Any:
-        """The engine input of a prompt without images; raises vLLM's own errors of one that is too long."""
+        """The engine input of a prompt without images; raises vLLM's own errors if it is too long."""
         (rendered,) = self._renderer.render_cmpl([{"prompt_token_ids": ids}])
         return rendered
 
@@ -117,16 +117,16 @@ class Inputs:
 
         Args:
             ids: token ids with an unexpanded placeholder.
-            picture: its pixels are left out where one of the last inputs had them.
-            whole: bring them in any case.
+            picture: its pixels are left out if one of the last inputs had them.
+            whole: include the pixels in any case.
 
-        Raises vLLM's own errors, and those of the model's processor, which are of any kind.
+        Raises vLLM's own errors, and those of the model's processor, which can be of any kind.
         """
         from vllm.multimodal.parse import parse_mm_uuids
         from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
         renderer, processor = self._renderer, self._processor()
-        # The check of its length; nothing is left to tokenize.
+        # Only to check its length; nothing is left to tokenize.
         renderer.tokenize_prompt({"prompt_token_ids": ids}, renderer.default_cmpl_tok_params)
         name = picture.content_id
         with self._lock:
@@ -148,20 +148,20 @@ class Inputs:
         return rendered
 
     def _processor(self) -> Any:
-        """This thread's own."""
+        """This thread's own processor."""
         found = getattr(self._own, "processor", None)
         if found is None:
             import torch
             from vllm.multimodal import MULTIMODAL_REGISTRY
 
-            torch.set_num_threads(1)  # of this thread: there are as many threads as cores
+            torch.set_num_threads(1)  # for this thread: there are as many threads as cores
             tokenizer = copy.deepcopy(self._renderer.tokenizer)
             found = self._own.processor = MULTIMODAL_REGISTRY.create_processor(self._model, tokenizer=tokenizer)
         return found
 
 
 def without_pixels(rendered: Any) -> Any:
-    """The same engine input for an engine that has the image already, under its hash."""
+    """The same engine input for an engine that already holds the image under its hash."""
     kwargs = rendered["mm_kwargs"]
     # An item None means that the engine has it. The container must keep its type.
     known = type(kwargs)({modality: [None] * len(items) for modality, items in kwargs.items()})
@@ -175,9 +175,9 @@ def without_pixels(rendered: Any) -> Any:
 
 
 def _one_image() -> Any:
-    """A processor cache (vLLM's interface) for one image: how its placeholder is expanded, for prompts without pixels.
+    """A processor cache (vLLM's interface) for a single image: it stores the placeholder's expansion for later prompts.
 
-    vLLM's own one of all images has to be asked in the order in which requests go to the engine, so by one thread.
+    vLLM's own cache must be used in the order in which requests go to the engine, so by a single thread.
     """
     from vllm.multimodal.cache import BaseMultiModalProcessorCache
 
@@ -204,7 +204,7 @@ def _one_image() -> Any:
 
 
 def _need(owner: Any, path: str, purpose: str) -> Any:
-    """`owner.path`; raises UnknownVllm where this version has no such thing."""
+    """`owner.path`; raises UnknownVllm if this version has no such attribute."""
     try:
         return operator.attrgetter(path)(owner)
     except AttributeError as error:

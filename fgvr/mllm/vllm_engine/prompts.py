@@ -1,8 +1,8 @@
-"""From conversations and pictures to what vLLM's engine takes; all questions about an image, rendered once and spliced.
+"""From conversations and pictures to vLLM's engine inputs; an image's questions are rendered only once and spliced.
 
-Decoding, the HF processor, placeholder expansion and tokenising cost more than the engine's work on a question once
-the image's prefix is shared. Between the questions of an image only the ids after the image differ, so the first
-question is rendered and the others take its head and their own tail. `splice_check` chooses.
+Decoding, the HF processor, placeholder expansion and tokenising cost more than the engine's work on a question if the
+image's prefix is shared. The questions of an image differ only in the ids after the image, so the first question is
+rendered and the others take its head and their own tail. `splice_check` decides whether this is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fgvr.mllm.yes_no import token_ids
 
 
 class VllmPrompts:
-    """Renders with the model's own chat template, tokenises once, and lets vLLM expand the image's placeholder."""
+    """Renders with the model's own chat template, caches token ids, and lets vLLM expand the image's placeholder."""
 
     def __init__(self, engine: Any, folder: str, *, trust_remote_code: bool = False) -> None:
         """`engine` is a `vllm.LLM`, `folder` its model's."""
@@ -41,22 +41,22 @@ class VllmPrompts:
         return render(self._template, conversation if self._typed else flatten(conversation))
 
     def ids(self, conversation: Conversation) -> list[int]:
-        """Its token ids; remembered, since a stage asks the same about every image."""
+        """Its token ids; cached, since a stage asks the same about every image."""
         key = json.dumps(conversation)
-        with self._lock:  # no two threads use a tokenizer
+        with self._lock:  # a tokenizer is not thread-safe
             if key not in self._ids:
-                if len(self._ids) > 10_000:  # a prompt of its own for every image: nothing worth remembering
+                if len(self._ids) > 10_000:  # every image has its own prompt: caching is useless
                     self._ids.clear()
                 self._ids[key] = token_ids(self.tokenizer, self.text(conversation))
             return self._ids[key]
 
     def with_picture(self, ids: list[int], picture: Picture, *, whole: bool = False) -> Any:
-        """A prompt with its image, preprocessed and expanded: an engine input; for any thread.
+        """A prompt with its image, preprocessed and expanded, as an engine input; thread-safe.
 
         Args:
-            ids: of the prompt with an unexpanded placeholder.
-            picture: the image; one that was seen lately under this content id is not preprocessed again.
-            whole: hold the pixels in any case, also where the engine is believed to have them.
+            ids: token ids of the prompt with an unexpanded placeholder.
+            picture: the image; one that was seen recently under this content id is not preprocessed again.
+            whole: include the pixels even if the engine is assumed to have them.
         """
         return self._inputs.picture(ids, picture, whole=whole)
 
@@ -69,20 +69,20 @@ class QuestionPrompts(Protocol):
     """Engine inputs of the questions about a picture."""
 
     def first(self, picture: Picture) -> Any:
-        """The first question's input, which brings the pixels; for any thread."""
+        """The first question's input, which carries the pixels; thread-safe."""
         ...
 
     def inputs(self, picture: Picture, first: Any = None) -> Iterator[Any]:
-        """One input a question, in order, `first` among them if it is given: submit it before taking the second."""
+        """One input per question, in order, starting with `first` if given: submit it before taking the second."""
         ...
 
     def whole(self, picture: Picture, question: int) -> Any:
-        """One question's input with the pixels, for an engine that has lost them."""
+        """One question's input with the pixels, for an engine that has dropped them."""
         ...
 
 
 class PlainPrompts:
-    """Every question rendered on its own; vLLM's own cache spares the preprocessing of the image."""
+    """Every question is rendered by itself; vLLM's own cache saves preprocessing the image again."""
 
     def __init__(self, prompts: VllmPrompts, questions: Sequence[list[int]]) -> None:
         """`questions`: token ids of the whole prompts, placeholders unexpanded."""
@@ -108,12 +108,12 @@ class CannotSplice(ValueError):
 
 
 class SplicedPrompts(PlainPrompts):
-    """The first question rendered, the others spliced; checked against full renders on a probe at construction."""
+    """The first question rendered, the others spliced; compared with full renders of a probe in the constructor."""
 
     def __init__(self, prompts: VllmPrompts, questions: Sequence[list[int]], probe: Picture) -> None:
-        """Raises CannotSplice where a spliced prompt differs from its full render."""
+        """Raises CannotSplice if a spliced prompt differs from its full render."""
         super().__init__(prompts, questions)
-        # Whole: the engine never sees the probe, so its cache must not be believed to hold it.
+        # Whole: the engine never sees the probe, so it must not be assumed to have it cached.
         rendered = prompts.with_picture(questions[0], probe, whole=True)
         self._tails = tails(questions, after_image(rendered))
         for ids, spliced in zip(questions, self._splice(rendered), strict=True):

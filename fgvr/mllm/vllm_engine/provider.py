@@ -1,4 +1,4 @@
-"""A model that vLLM will run in the workers: found, named and checked against them before anything is started."""
+"""A model that vLLM will run in the workers: found, and checked against them before anything is started."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ class VllmProvider(Provider):
         """See Provider.
 
         Raises:
-            ConfigError: GPUs reserved and GPUs used differ, or engines that share a GPU take more than there is.
-            ModelError: an engine argument that vLLM does not know, or that stands elsewhere.
-            NotEnoughMemory: it cannot fit on the card or the machine.
+            ConfigError: reserved and used GPUs differ, or engines that share a GPU take more than there is.
+            ModelError: an engine argument that vLLM does not know, or that has a field of its own.
+            NotEnoughMemory: it cannot fit on the GPU or the machine.
         """
         config = self._config
         _check_gpus(config, asked)
         check_engine_args(config.engine_args, on_cpu=asked.workers.num_gpus == 0, place=asked.place)
         if not self._is_here():
-            return None  # the worker that fetches it says the same
+            return None  # the worker that fetches it checks again
         return _check_memory(config, asked, size_of(config, model_files.find(config)))
 
     def image_tokens(self, size: Size) -> int | None:
@@ -84,7 +84,7 @@ class VllmProvider(Provider):
         return _image_tokens(_with_kwargs(_facts(config), config.engine_args.get("mm_processor_kwargs")), size)
 
     def billions(self) -> float:
-        """See Provider: as the model's name says (8B, 30B-A3B), else by weights that are here."""
+        """See Provider: from the model's name (8B, 30B-A3B), else from weights on this machine."""
         name = self._config.model.rpartition("/")[2]
         said = re.findall(r"(?<![A-Za-z0-9.])(A?)(\d+(?:\.\d+)?)B(?![A-Za-z0-9])", name)
         if said:
@@ -142,7 +142,7 @@ def _check_memory(mllm: VllmBackend, asked: AskedBy, size: EngineSize) -> str:
         except NotEnoughMemory as error:
             if largest <= card:
                 raise
-            # Ray gives any of them: the worker knows its card, and looks again.
+            # Ray may give a worker any of them: the worker checks again with its own GPU.
             share = check_on_gpus(size, largest, gpus, mllm.gpu_memory_utilization, place)
             log.warning(
                 "%s (%s) This machine has cards of %.0f GiB, too: a worker that gets one of these can start",
@@ -159,7 +159,7 @@ def _check_memory(mllm: VllmBackend, asked: AskedBy, size: EngineSize) -> str:
 
 
 def _check_machine(asked: AskedBy, size: EngineSize, cache: int) -> None:
-    """As many engines as this machine's cores let start at once must fit into its memory."""
+    """The engines that this machine's cores let start together must fit into its memory."""
     field, workers, place = asked.field, asked.workers, asked.place
     cores = asked.cluster.num_cpus or os.cpu_count() or 1
     engines = max(1, min(workers.max_workers, int(cores / workers.num_cpus + 1e-9)))
@@ -178,14 +178,14 @@ _FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 
 def _image_tokens(facts: Mapping[str, Any], size: Size) -> int | None:
-    """By the config of the model and its processor: families of transformers, and what states one number."""
+    """From the config of the model and its processor: known families, and configs that state a fixed number."""
     kind = str(facts.get("model_type", ""))
     processor = facts.get("image_processor") or facts
     if kind.startswith("internvl") and "image_seq_length" in facts:
         most = int(processor.get("max_patches") or 12)
         side = _side(processor.get("size")) or 448
         tiles = 1 if most <= 1 else _tiles(size, side, most)
-        return int(facts["image_seq_length"]) * (tiles + (tiles > 1))  # and a thumbnail of the whole
+        return int(facts["image_seq_length"]) * (tiles + (tiles > 1))  # plus a thumbnail of the whole image
     if kind.startswith("qwen") and "vl" in kind:
         vision = facts.get("vision_config") or {}
         patch = int(processor.get("patch_size") or vision.get("patch_size") or 14)
@@ -201,10 +201,10 @@ def _image_tokens(facts: Mapping[str, Any], size: Size) -> int | None:
 
 
 def _with_kwargs(facts: dict[str, Any], given: Any) -> dict[str, Any]:
-    """The facts as `mllm.engine_args.mm_processor_kwargs` changes them.
+    """The facts with `mllm.engine_args.mm_processor_kwargs` applied.
 
-    Qwen-VL's bounds have two names each, as vLLM takes them: `size`'s edges over those of the files, and `min_pixels`
-    and `max_pixels` over these.
+    Qwen-VL's bounds have two names each, with vLLM's precedence: the edges of `size` override those of the files, and
+    `min_pixels` and `max_pixels` override both.
     """
     if not isinstance(given, Mapping):
         return facts
@@ -220,9 +220,9 @@ def _with_kwargs(facts: dict[str, Any], given: Any) -> dict[str, Any]:
 
 
 def _tiles(size: Size, side: int, most: int) -> int:
-    """Tiles of `side` into which InternVL's processor cuts an image: the grid nearest to its shape.
+    """Tiles of `side` into which InternVL's processor splits an image: the grid closest to its aspect ratio.
 
-    Of equally near grids a larger one only where the image has more than half of its pixels.
+    Among equally close grids, a larger one only if the image has more than half of its pixels.
     """
     width, height = size
     grids = sorted(
@@ -244,7 +244,7 @@ def _side(size: Any) -> int | None:
 
 
 def _facts(model: VllmBackend) -> dict[str, Any]:
-    """What the JSON files of a model say, the later ones added to the earlier; empty where none can be had."""
+    """The JSON files of a model merged, later ones taking precedence; empty if none can be had."""
     merged: dict[str, Any] = {}
     for name in _FILES:
         text = _file(model, name)
@@ -270,5 +270,5 @@ def _file(model: VllmBackend, name: str) -> bytes | None:
         if not storage.is_local(model.model) or storage.exists(model.model):
             return storage.read_bytes(storage.join(model.model, name))
         return Path(hf_hub_download(model.model, name, revision=model.revision)).read_bytes()
-    except Exception:  # an estimate: a hub that does not answer says so where the model is looked for
+    except Exception:  # only an estimate: a missing hub is reported elsewhere
         return None

@@ -1,6 +1,6 @@
-"""Feeds vLLM's synchronous engine: requests go in one by one, the engine is stepped while too many are unfinished.
+"""Feeds vLLM's synchronous engine: requests go in one by one; the engine is stepped while too many are unfinished.
 
-Pixels are prepared on threads of their own, so that the engine is stepped while they are not ready.
+Pixels are prepared on separate threads, and the engine is stepped while they are not ready.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Whole = Callable[[], Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_THREADS = 8
-"""That prepare pixels: each has a processor of its own."""
+"""Limit for the threads that prepare pixels; each has its own processor."""
 
 
 def pixel_threads() -> int:
-    """As many as this worker may use cores: Ray says so to its actors by this variable."""
+    """As many threads as this worker may use cores; Ray states that number in an environment variable."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return min(MOST_THREADS, int(given) if given.isdigit() and int(given) else os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class _Request:
-    """Under way: what to do with its output, and how to ask again with the pixels, where that was not done yet."""
+    """A request in flight: what to do with its output, and how to send it again with the pixels, if not done yet."""
 
     params: Any
     done: Done
@@ -45,19 +45,21 @@ class _Request:
 
 
 class RequestLoop:
-    """Requests under way in one engine.
+    """The requests in flight in one engine.
 
     `LLM.generate` renders all prompts before the first step and keeps all images until the end; here the caller
-    decides how many are under way, so memory stays bounded at any number of images.
+    decides how many requests are in flight, so memory stays bounded for any number of images.
     """
 
     def __init__(self, engine: Any, *, eager: bool = True) -> None:
-        """Begin with none.
+        """Begin without requests.
 
         Args:
             engine: a `vllm.v1.engine.llm_engine.LLMEngine`.
-            eager: step it whenever the next pixels are not ready. Else only while it has half of what it may have:
-                where pixels are what takes the time, small steps gain nothing, and a CPU takes them from the pixels.
+            eager: step the engine whenever the next pixels are not ready. Otherwise only while it has half of its
+                allowed
+                requests: if pixels are the bottleneck, small steps gain nothing, and on a CPU they slow the pixels
+                    down.
         """
         self._engine, self._eager = engine, eager
         self._waiting: dict[str, _Request] = {}
@@ -66,12 +68,12 @@ class RequestLoop:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="pixels")
 
     def prepared(self, work: Callable[[Item], Result], items: Iterable[Item], *, at_most: int) -> Iterator[Result]:
-        """`map(work, items)`, worked on by threads a little ahead; the engine is stepped while the next is not ready.
+        """`map(work, items)` on threads, a little ahead; the engine is stepped while the next result is not ready.
 
         Args:
-            work: makes an engine input, with its pixels.
-            items: taken by another thread, only as fast as they can be worked on.
-            at_most: unfinished requests when the next result is given out.
+            work: makes an engine input with its pixels.
+            items: consumed by another thread, only as fast as they can be processed.
+            at_most: most unfinished requests when the next result is returned.
         """
         enough = 0 if self._eager else at_most // 2
         with Ahead(work, items, self._pool, ahead=2 * self._threads) as ahead:
@@ -88,11 +90,11 @@ class RequestLoop:
         """Queue one rendered prompt.
 
         Args:
-            prompt: an engine input; it may lack the pixels of an image that the engine is believed to have.
+            prompt: an engine input; it may lack the pixels of an image that the engine is assumed to have.
             params: `vllm.SamplingParams`.
             done: called with the finished output.
-            whole: renders the prompt with the pixels, in case that the engine has dropped them meanwhile. An engine in
-                this process says so at once; one in a process of its own ends the request with an error later.
+            whole: renders the prompt with the pixels, in case the engine has dropped them. An engine in this process
+                reports that at once; one in a separate process ends the request with an error later.
 
         Raises whatever the engine raises about this prompt (too long, not supported); the engine is left as if it
         had never been submitted.
@@ -110,22 +112,23 @@ class RequestLoop:
         try:
             self._engine.add_request(name, prompt, request.params)
         except Exception:
-            # The output processor may know the request although the core refused it: a step loop would wait for it.
+            # The output processor may know the request although the core rejected it: stepping would wait for it for
+            # ever.
             self._engine.abort_request([name])
             raise
         self._waiting[name] = request
 
     @property
     def unfinished(self) -> int:
-        """Requests submitted and not finished."""
+        """Number of requests submitted but not finished."""
         return len(self._waiting)
 
     def wait(self, at_most: int = 0) -> None:
         """Step the engine until no more than `at_most` requests are unfinished.
 
         Raises:
-            EngineDead: a step failed. What the engine holds is undefined from then on, also where it runs in this
-                process and the error looks harmless.
+            EngineDead: a step failed. The engine's state is undefined from then on, even if it runs in this process and
+                the error looks harmless.
         """
         while len(self._waiting) > at_most:
             self._step()
@@ -137,20 +140,20 @@ class RequestLoop:
             raise EngineDead(f"the engine failed while computing ({type(error).__name__}: {error})") from error
         liveness.beat()
         for output in outputs:
-            # Asked for final outputs only; the name is the one given to add_request.
+            # Only final outputs are requested; the name is the one given to add_request.
             if output.finished:
                 self._finish(self._waiting.pop(output.request_id), output)
 
     def _finish(self, request: _Request, output: Any) -> None:
-        """Hand on an output, or ask again, once and with the pixels, where the engine ended it with an error.
+        """Pass on an output, or send the request again with the pixels, once, if the engine ended it with an error.
 
-        That is how its own process says that it lacks an image; the output does not tell this from other errors, which
-        may pass, too.
+        An engine in a separate process reports a missing image that way; the output does not distinguish this from
+        other errors, which may also be transient.
         """
         if request.whole is not None and output.outputs and output.outputs[0].finish_reason == "error":
             try:
                 self._submit(request.whole(), _Request(request.params, request.done, None))
-            except Exception as error:  # the output says that it failed; that asking again failed is a detail
+            except Exception as error:  # the output already says that it failed
                 log.warning("a request that ended with an error cannot be sent again: %s", error)
             else:
                 return

