@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Make the virtual environment: cluster/setup.sh cpu|gpu|same VENV PYTHON  (`make setup` and `make setup-gpu` call it).
-# `same` is what VENV was made for before, cpu for a new one. Run again after an interruption it goes on. Versions are those
+# Create the virtual environment: cluster/setup.sh cpu|gpu|same VENV PYTHON  (`make setup` and `make setup-gpu` call
+# it).
+# `same` keeps the kind of an existing VENV; a new one gets cpu. After an interruption, run it again to resume. Versions
+# are those
 # of cluster/constraints-*.txt, so that a clone of next year gets what was tested; cluster/lock.sh renews them.
 set -euo pipefail
 kind=$1 venv=$2 python=$3
