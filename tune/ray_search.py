@@ -132,9 +132,7 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
     filesystem, path = storage.arrow_filesystem(record)
     log.info("%s: continuing the sweep in %s", plan.sweep.stage, plan.folder)
     before = json.loads(storage.read_bytes(storage.join(plan.folder, STARTED_FILE)))["concurrent"]
-    if (
-        before > how.concurrent
-    ):  # Ray would continue with as many as before, which would wait for each other's cores for ever
+    if before > how.concurrent:  # Ray continues with as many as before: they would wait for cores for ever
         raise UserError(
             f"the sweep in {plan.folder} was started with {before} trials at once, and there is room for "
             f"{how.concurrent} now. Continue it where it was started, or remove that folder to start it afresh"

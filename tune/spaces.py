@@ -163,8 +163,7 @@ class StageSweep(Protocol):
 
     @property
     def decides(self) -> Mapping[str, Any]:
-        """What decides a trial besides inputs and swept values: parts of the config, and the objective's
-        measurement."""
+        """What decides a trial besides inputs and swept values: parts of the config, and how the objective is made."""
         ...
 
     def space(self) -> Space:

@@ -1,4 +1,4 @@
-"""Teaches the tiny MLLMs to answer with three names: for the field guide and for Grocery, two CPU-minutes each.
+"""Teaches the tiny MLLMs of the field guide and of Grocery to answer with three names: two CPU minutes per model.
 
     python -m benchmarks.papers.listing_models --config demo
     python -m benchmarks.papers.listing_models --config grocery  # goes on from Grocery's mllm/

@@ -1,4 +1,4 @@
-"""Computes rows of the tables through the pipeline's own stages; what lies in the run folder is not done again."""
+"""Computes rows of the tables through the pipeline's own stages; finished tables in the run folder are reused."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Detection on drawn scenes with and without aspects, and what chance gives: COCO's AP, mean and spread over seeds.
+"""Detection on drawn scenes with and without aspects, and by chance: COCO's AP, mean and spread over seeds.
 
     python -m benchmarks.quality.detection --seeds 0 1 2
 
 The recipe is that of the preset `scenes`; a seed decides scenes, weights and order, and both variants see the same.
 `untrained` is the detector at its random start; `shuffled` the trained one (without aspects) with the classes of its
-detections dealt out anew among all detections of the test set. One core, about a minute of computing for each training.
+detections dealt out anew among all detections of the test set. One core, about one minute per training run.
 """
 
 from __future__ import annotations

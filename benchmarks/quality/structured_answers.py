@@ -1,9 +1,9 @@
-"""Does holding a model to JSON harm its names? The demo's tiny MLLM through vLLM on drawn birds.
+"""Whether forcing a model to JSON harms its names: the demo's tiny MLLM through vLLM on drawn birds.
 
     python -m benchmarks.quality.structured_answers [--per-class 8]
 
-Rows: free words; asked for JSON and not held to it; held to it and not asked; both, which is `label.answer structured`.
-A name is right when it is the drawn species' own. The tiny model learned to answer one prompt with a bare name.
+Rows: free text; JSON requested but not enforced; enforced but not requested; both, which is `label.answer structured`.
+A name is right if it is that of the drawn species. The tiny model learned to answer one prompt with only the name.
 """
 
 from __future__ import annotations

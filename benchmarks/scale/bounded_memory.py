@@ -1,15 +1,15 @@
-"""What holds rows in one process, without Ray: seconds and memory at a hundred thousand rows, a million, ten million.
+"""Steps that hold rows in one process, without Ray: seconds and memory at 100 thousand, 1 million and 10 million rows.
 
     export OMP_NUM_THREADS=1
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 100000 1000000
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 10000000 --steps tables ingest makd
-    python -m benchmarks.scale.bounded_memory --folder /data/bounded --table          # of all that was measured so far
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --table          # of all measurements so far
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --plot memory.png
 
 The functions are the pipeline's own; the tables they read are made up: 20,000 classes, a tenth of the rows in the
 split `test`, answers to 16 questions about 100,000 images, vectors of 16 numbers, of which 100,000 are asked for,
-names of 1,000 kinds. Each step runs in a process of its own. `MiB` is the anonymous memory (RssAnon, every 10 ms)
-that it took beyond what it held after its imports: files that are mapped are the system's to give back, and not in it.
+names of 1,000 kinds. Each step runs in a process of its own. `MiB` is its anonymous memory (RssAnon, every 10 ms)
+beyond that after its imports; mapped files do not count, because the system can reclaim them.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def measured(folder: Path) -> dict[str, list[Measured]]:
 
 
 def as_table(folder: Path) -> str:
-    """A line per step and size, with the bytes that each further row takes."""
+    """One line per step and size, with the bytes per further row."""
     lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes a row':>18}"]
     for step, values in measured(folder).items():
         before: Measured | None = None

@@ -3,7 +3,7 @@
     python -m benchmarks.scale.listing --rows 1000000
     python -m benchmarks.scale.listing --rows 1000000 --source bucket
 
-Writes a CSV of so many shuffled URIs and lists it as the stage ingest does, in a process of its own without Ray. Prints
+Writes a CSV of shuffled URIs and lists it as the stage ingest does, in a process of its own without Ray. Prints
 a table: seconds, the most memory that the process had resident (`ru_maxrss`), and the size of the samples table. The
 first line is a listing of one row: what Python and its libraries take. `bucket`: keys of a bucket instead, from a
 server in this process that answers S3's ListObjectsV2 with made-up pages of 1,000; its own time counts, too.

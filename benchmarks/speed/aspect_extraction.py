@@ -80,7 +80,7 @@ def drawings(seed: int, count: int, side: int) -> list[Image.Image]:
 
 
 class PlainTransformers:
-    """One forward a question."""
+    """One forward pass per question."""
 
     def __init__(self, folder: Path, task: AspectTask) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
