@@ -202,7 +202,7 @@ def run_measured(
     Raises:
         subprocess.CalledProcessError: it ended with another status than 0.
     """
-    # Orphans then become this process's children instead of init's, so that none is lost from sight.
+    # Orphans become children of this process instead of init, so that none is lost.
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     out = log.open("ab") if log is not None else None
     started = time.monotonic()
@@ -224,7 +224,7 @@ def run_measured(
 
 
 class _Tree:
-    """A process and all below it, as they are seen from time to time."""
+    """A process and all its descendants, sampled from time to time."""
 
     def __init__(self, root: int, library: str) -> None:
         import psutil
@@ -239,7 +239,7 @@ class _Tree:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds of all that was ever seen."""
+        """CPU seconds of all processes that were ever seen."""
         # A parent's `children_*` holds what its children used that it has waited for: those that were seen are counted
         # already, what is left is of children too short-lived to be seen.
         unseen = 0.0
@@ -249,14 +249,14 @@ class _Tree:
         return sum(self._used.values()) + unseen
 
     def _key(self, process: Any) -> tuple[int, float] | None:
-        """What tells a process from a later one of the same number; None: it ended since."""
+        """What distinguishes a process from a later one with the same id; None: it has ended."""
         try:
             return process.pid, process.create_time()
         except self._psutil.Error:
             return None
 
     def look(self) -> int:
-        """Count what is there now; how many processes that is, those that ended and were not waited for left out."""
+        """Take a sample; returns the number of processes, without zombies."""
         children = [one for one in self._me.children(recursive=True) if one.pid not in self._before]
         keys = {one.pid: key for one in children if (key := self._key(one)) is not None}
         memory = time.monotonic() >= self._next
@@ -291,10 +291,11 @@ class _Tree:
 
 
 class Table:
-    """Prints a line for each row, and remembers them.
+    """Prints one line per row, and remembers the rows.
 
     Args:
-        columns: head → format of its cells as in `format`, with a width: `>9.1f`, `<20`. A text is put as it stands.
+        columns: head → format of its cells as in `format`, with a width: `>9.1f`, `<20`. Text cells are printed
+            unchanged.
     """
 
     def __init__(self, columns: Mapping[str, str]) -> None:
@@ -320,7 +321,7 @@ def _cell(value: Any, how: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a Markdown table: its label, and a text for each column; or one text across them all."""
+    """A line of a Markdown table: its label, and one text per column, or one text across all columns."""
 
     label: str
     cells: tuple[str, ...] = ()
@@ -328,7 +329,7 @@ class Line:
 
 
 def markdown(title: str, heads: Sequence[str], lines: Sequence[Line]) -> str:
-    """A Markdown table that is also readable as it is."""
+    """A Markdown table that is also readable as plain text."""
     rows = [
         (title, *heads),
         *((line.label, *(line.cells or (line.across, *[""] * (len(heads) - 1)))) for line in lines),
@@ -346,12 +347,12 @@ def markdown(title: str, heads: Sequence[str], lines: Sequence[Line]) -> str:
 
 
 class Report:
-    """The results of one benchmark: on the console as they come, and in the file of `--json`."""
+    """The results of one benchmark: printed as they come, and saved to the file of `--json`."""
 
     def __init__(self) -> None:
         self._said: list[str | Table] = []
         self.facts: dict[str, Any] = {}
-        """What a program would read: numbers under names."""
+        """Named numbers, for programs."""
 
     def say(self, text: str) -> None:
         """Print a line, or a whole Markdown table."""
@@ -359,19 +360,19 @@ class Report:
         print(text, flush=True)
 
     def table(self, columns: Mapping[str, str]) -> Table:
-        """A new table below what was said before; see `Table`."""
+        """Start a new table; see `Table`."""
         made = Table(columns)
         self._said.append(made)
         return made
 
     def as_json(self) -> dict[str, Any]:
-        """All that was said, facts, and the machine."""
+        """The printed results, the facts, and the machine."""
         said = [one if isinstance(one, str) else {"heads": one.heads, "rows": one.rows} for one in self._said]
         return {**measured_on(), "facts": self.facts, "results": said}
 
 
 def cost_table(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
-    """Medians of what commands cost, a row for each way, with the spread of the CPU seconds."""
+    """Median cost of commands, one row per way, with the spread of the CPU seconds."""
     columns = {"": "<10", "CPU s": ">8.1f", "from – to": ">15", "seconds": ">9.1f", "peak MiB": ">10,.0f"}
     if any(cost.holders for of_way in costs.values() for cost in of_way):
         columns["engines"] = ">9"
@@ -384,7 +385,7 @@ def cost_table(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
 
 @contextmanager
 def reporting(args: argparse.Namespace) -> Iterator[Report]:
-    """A report that is written to `args.json`, if given, also where the benchmark fails half-way."""
+    """A report that is written to `args.json`, if given, even if the benchmark fails half-way."""
     report = Report()
     try:
         yield report
@@ -394,13 +395,13 @@ def reporting(args: argparse.Namespace) -> Iterator[Report]:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a file of results; its folder is made."""
+    """Write a file of results; creates its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def measured_on() -> dict[str, Any]:
-    """Date, command, commit, machine and versions: what a number means nothing without."""
+    """Date, command, commit, machine and versions, without which a number means nothing."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
