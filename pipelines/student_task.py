@@ -144,7 +144,7 @@ def learned_rows(run: Run) -> pa.Table:
 
 
 def from_near(run: Run) -> bool:
-    """Whether the students' classes come from NeaR; judged by expected counts where photos are not listed yet."""
+    """Whether the students' classes come from NeaR; based on expected counts where photos are not listed yet."""
     from fgvr.training.assemble import true_classes
     from fgvr.training.targets import wants_near
 

@@ -33,7 +33,7 @@ class OwnModel:
     command: str
 
     def tree(self) -> dict[str, Any]:
-        """What is laid over the config; raises UserError where the model has not been trained."""
+        """The changes of the config; raises UserError where the model has not been trained."""
         if not self.folder.exists():
             raise UserError(f"there is no model at {self.folder}; train it: {self.command}")
         return {"mllm": {"model": str(self.folder)}}

@@ -74,7 +74,7 @@ def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) ->
 
 
 def with_expert(data_set: DataSet, address: str) -> DataSet:
-    """With the stand-in for FineR's language model where the config names none; others as they are."""
+    """The data set with the stand-in for FineR's language model, if its config names none."""
     config = build(data_set.tree)
     if not data_set.expert or config.baselines.finer.llm is not None or config.questions.llm is not None:
         return data_set

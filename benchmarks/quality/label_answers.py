@@ -41,7 +41,7 @@ DATA = harness.DATA / "mllm-answers"
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said about an image, the name that a second call took from it, and the true name."""
+    """The answer about an image, the name that a second call extracted from it, and the true name."""
 
     raw: str
     second_call: str
@@ -183,7 +183,7 @@ def table(sets: Mapping[str, SetScores]) -> str:
 
 
 def sweep(sets: Mapping[str, SetScores]) -> str:
-    """What merging changes at every threshold: sACC, cACC, and true classes joined."""
+    """The effect of merging at every threshold: sACC, cACC, and merged true classes."""
     lines = [
         "change by merging (sACC, cACC, true classes joined)",
         f"{'t':6}" + "".join(f"{name:>22}" for name in sets),

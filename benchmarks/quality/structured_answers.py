@@ -26,7 +26,7 @@ SEED = 11
 
 
 def name_of(answer: Answer, *, held: bool) -> str | None:
-    """What the label stage makes of an answer; None: a failed row."""
+    """The name that the label stage reads from an answer; None: a failed row."""
     (said,) = read_answers([answer.text], Form(structured=held), [answer.cut])
     name = item_name(said.items[0]) if said.items else None
     return name if isinstance(name, str) else None

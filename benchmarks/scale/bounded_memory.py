@@ -46,7 +46,7 @@ PART = 65_536
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a step; see the module's docstring."""
+    """The measurements of a step; see the module's docstring."""
 
     rows: int
     seconds: float
@@ -152,7 +152,7 @@ def makd_of_near(folder: Path) -> None:
 
 
 def worker(folder: Path) -> None:
-    """What a worker of makd holds of its examples before its images."""
+    """The examples that a worker of makd holds, before its images."""
     import torch
 
     examples = Examples.read(str(folder / "examples"))
@@ -226,7 +226,7 @@ def measure(step: str, folder: Path) -> Measured:
 
 
 def measured(folder: Path) -> dict[str, list[Measured]]:
-    """What was measured of each step, by rows."""
+    """The measurements of each step, by number of rows."""
     found = {step: list(folder.glob(f"*/{step}.json")) for step in STEPS if step != "tables"}
     read = {step: [Measured(**json.loads(file.read_text())) for file in files] for step, files in found.items()}
     return {step: sorted(values, key=lambda value: value.rows) for step, values in read.items() if values}

@@ -70,7 +70,7 @@ def name(table: Table, folder: Path) -> None:
 
 
 def unneeded() -> NameEncoder:
-    """In place of the encoder; raises if it is asked for."""
+    """Replaces the encoder; raises if it is called."""
     raise RuntimeError("at a similarity of 1 no text embeddings are needed")
 
 

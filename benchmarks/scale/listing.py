@@ -63,7 +63,7 @@ def bucket(keys: int) -> Iterator[dict[str, str]]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Nothing on the console."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -85,7 +85,7 @@ def ingest(folder: Path, source: str, environment: dict[str, str]) -> tuple[floa
 
 
 def work(folder: Path, kind: str) -> None:
-    """What the stage does with a source; answers with the peak, MiB."""
+    """List a source as the stage does; answers with the peak memory in MiB."""
     from fgvr import tables
     from fgvr.config.data import FolderSource, Ingest, TableSource
     from fgvr.sources.source import read_source

@@ -61,7 +61,7 @@ QUESTIONS_FILE = "million-rows-questions.txt"  # the user may have a questions.t
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one stage at one size; see the module's docstring."""
+    """The measurements of one stage at one size; see the module's docstring."""
 
     rows: int
     seconds: float
@@ -199,7 +199,7 @@ def table(folder: Path) -> str:
 
 
 def found(folder: Path, size: int, stage: str) -> Measured | None:
-    """What was measured; `all`: sums of seconds and disk, and the highest peaks, where every stage was."""
+    """The measurements; for `all`, sums of seconds and disk and the highest peaks, if every stage was measured."""
     if stage == "all":
         each = [found(folder, size, name) for name in STAGES]
         parts = [part for part in each if part is not None]

@@ -80,7 +80,7 @@ class TimedWorker(LabelWorker):
 
 
 def samples_of(uris: Sequence[str], rows: int, folder: Path) -> Table:
-    """So many rows, each photo again and again."""
+    """A samples table of `rows` rows that repeats the photos."""
     listed = pa.table({"image_id": np.arange(rows), "uri": [uris[row % len(uris)] for row in range(rows)]})
     size = 65_536
     for number, start in enumerate(range(0, rows, size)):

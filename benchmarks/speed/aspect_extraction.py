@@ -118,7 +118,7 @@ class PlainTransformers:
         return np.array([self.ask(image, len(self.prompts), self.dtype) for image in images])
 
     def exact(self, images: list[Image.Image]) -> Probabilities:
-        """In fp32, not timed."""
+        """p(yes) in fp32, not timed."""
         return np.array([self.ask(image, len(self.prompts), torch.float32) for image in images])
 
 

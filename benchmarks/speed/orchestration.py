@@ -43,7 +43,7 @@ _at_work: dict[str, Any] = {}
 
 
 def config_of(folder: Path, run: str) -> Config:
-    """What both ways compute."""
+    """The config of both ways."""
     two = {"min_workers": 2, "max_workers": 2, "num_cpus": 0.9, "rows_per_part": 512}
     engines = {"min_workers": 8, "max_workers": 8, "num_cpus": 0.02, "rows_per_part": 256}
     source = {"kind": "table", "path": str(folder / "photos" / "samples.csv"), "class_column": None}

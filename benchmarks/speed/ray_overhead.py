@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def columns(seconds: Seconds) -> tuple[float, float, float, float]:
-    """In the order of the table."""
+    """The values in the order of the table's columns."""
     return seconds.steady, seconds.stage, seconds.process, seconds.cpu
 
 
