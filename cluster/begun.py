@@ -1,4 +1,4 @@
-"""Who has worked on a table that is not finished, and under which limits; in the manifest when it is."""
+"""Which sessions worked on an unfinished table, and under which limits; the finished table's manifest repeats it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fgvr.versions import Environment, mixture_in_table, with_one_more
 log = logging.getLogger(__name__)
 
 LIMIT_OF: Mapping[str, str] = {Reason.TOO_MANY_BYTES: "max_bytes", Reason.TOO_MANY_PIXELS: "max_pixels"}
-"""Reason of a failed row → the field of `ingest.limits` that it failed by."""
+"""Reason of a failed row → the field of `ingest.limits` that it exceeded."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What its sessions have in common.
+    """The environments and limits of all sessions that worked on a table.
 
     Attributes:
-        made_with: environments that worked on it, each once.
-        limits: the lowest limits that rows were computed under, by their field in `ingest.limits`.
+        made_with: environments that worked on it, without repetition.
+        limits: the lowest limits under which rows were computed, by their field in `ingest.limits`.
     """
 
     made_with: list[Environment]
@@ -35,14 +35,14 @@ class Begun:
 
     @classmethod
     def of(cls, name: str, known: Self | None, now: Environment, limits: ImageLimits, earlier: Table | None) -> Self:
-        """With this session, which is said where it is of another kind than the last one.
+        """Add this session; logs it where its environment differs from that of the last one.
 
         Args:
-            name: of the table.
-            known: its sessions so far.
+            name: name of the table.
+            known: the sessions so far.
             now: this session's environment.
-            limits: this session's.
-            earlier: the finished table whose failed rows are tried again.
+            limits: this session's limits.
+            earlier: the finished table whose failed rows are retried.
         """
         before = known.made_with if known is not None else [] if earlier is None else earlier.made_with
         if said := mixture_in_table(name, before, now):
@@ -55,19 +55,19 @@ class Begun:
 
     @classmethod
     def read(cls, uri: str) -> Self | None:
-        """As an earlier session left it in the table's folder `uri`."""
+        """Read what an earlier session left in the table's folder `uri`."""
         try:
             return cls(**json.loads(storage.read_bytes(storage.join(uri, BEGUN))))
         except FileNotFoundError:
             return None
 
     def write(self, uri: str) -> None:
-        """Leave it in the table's folder `uri`, for the session that goes on."""
+        """Write it to the table's folder `uri`, for the session that resumes."""
         storage.write_bytes(storage.join(uri, BEGUN), json.dumps(asdict(self)).encode())
 
 
 def limits_raised(table: Table | None, limits: ImageLimits) -> bool:
-    """Whether rows of a table failed by limits that are higher now: they are tried again, and all others stay."""
+    """Whether rows of a table failed because of limits that are higher now: only these rows are retried."""
     return table is not None and any(
         reason in table.failures and field in table.limits and getattr(limits, field) > table.limits[field]
         for reason, field in LIMIT_OF.items()

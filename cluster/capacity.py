@@ -1,4 +1,4 @@
-"""Do the workers of a stage fit on the cluster? Ray would wait for a missing core for ever, and say little."""
+"""Check that the workers of a stage fit on the cluster: Ray would wait for a missing core for ever, and log little."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine of the cluster offers: cores, GPUs, GiB of memory, and its accelerator types."""
+    """The resources of one machine of the cluster: cores, GPUs, GiB of memory, and its accelerator types."""
 
     cpus: float
     gpus: float
@@ -24,7 +24,7 @@ class Node:
     accelerators: frozenset[str] = frozenset()
 
     def with_more(self, each: Demand, count: int) -> Node:
-        """The same without `count` workers that have their place there now."""
+        """The same machine with the resources of `count` placed workers freed."""
         return Node(
             self.cpus + count * each.cpus,
             self.gpus + count * each.gpus,
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Demand:
-    """What each of a stage's workers reserves; `count` of them, as `field` says, must be there at once."""
+    """What each worker of a stage reserves; `count` of them, as `field` says, must run at the same time."""
 
     count: int
     cpus: float
@@ -46,7 +46,7 @@ class Demand:
 
 
 def demand_of(workers: Workers | TrainWorkers) -> Demand:
-    """Row-parallel stages can begin with one worker; training needs all of its workers at once, or the fewest."""
+    """Row-parallel stages can start with one worker; training needs all its workers at once, or its minimum."""
     if isinstance(workers, TrainWorkers):
         gpus = 1 if workers.use_gpu else 0
         if workers.min_workers is not None:
@@ -56,7 +56,7 @@ def demand_of(workers: Workers | TrainWorkers) -> Demand:
 
 
 def shortage(demand: Demand, nodes: list[Node]) -> str | None:
-    """Why `demand` cannot be met, beginning with the field that asks for too much; None where it can."""
+    """Why `demand` cannot be met, starting with the field that asks for too much; None where it can."""
     if demand.accelerator is not None:
         nodes = [node for node in nodes if demand.accelerator in node.accelerators]
         if not nodes:
@@ -75,13 +75,13 @@ def shortage(demand: Demand, nodes: list[Node]) -> str | None:
 
 
 def places_on(demand: Demand, node: Node) -> int:
-    """Workers for which a machine, or a cluster taken as one, has room."""
+    """Number of workers that fit on a machine, or on a cluster taken as one machine."""
     asked = ((demand.cpus, node.cpus), (demand.gpus, node.gpus), (demand.memory_gb, node.memory_gb))
     return min(int(has / wanted + 1e-9) for wanted, has in asked if wanted > 0)
 
 
 def reserved(workers: Workers) -> dict[str, Any]:
-    """What each of `workers` reserves, as Ray's options of a task or an actor."""
+    """What each of `workers` reserves, as options of a Ray task or actor."""
     return {
         "num_cpus": workers.num_cpus,
         "num_gpus": workers.num_gpus or None,
@@ -91,7 +91,7 @@ def reserved(workers: Workers) -> dict[str, Any]:
 
 
 def places(workers: Workers) -> int | None:
-    """Workers for which there will ever be room, beside nothing else; None where the cluster may grow."""
+    """Number of workers that fit on the otherwise empty cluster; None where the cluster may grow."""
     if not session.is_own():
         return None
     return sum(places_on(demand_of(workers), node) for node in cluster_nodes())
@@ -100,8 +100,8 @@ def places(workers: Workers) -> int | None:
 def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
     """Raise SessionError where the workers configured at `field` can never start.
 
-    A session on this machine never grows. A cluster with an autoscaler does, and nothing tells from outside whether
-    there is one: there it is a warning, so that a run which waits says what for.
+    A session on this machine never grows. A cluster with an autoscaler does, and it is not visible from outside whether
+    there is one: on a cluster this is only a warning, so that a waiting run says what it waits for.
     """
     nodes = cluster_nodes()
     problem = shortage(demand_of(workers), nodes)
@@ -116,19 +116,19 @@ def check_capacity(field: str, workers: Workers | TrainWorkers) -> None:
 
 
 def no_workers(nodes: list[Node]) -> bool:
-    """Whether there is nothing but a head that gives no cores away, as where an autoscaler has not begun yet."""
+    """Whether there is only a head without cores, as before an autoscaler has started a node."""
     return all(node.cpus == 0 and node.gpus == 0 for node in nodes)
 
 
 def wanted(workers: Workers | TrainWorkers) -> str:
-    """What one worker reserves and what the cluster has left now, in words."""
+    """What one worker reserves and what is free in the cluster now, as text."""
     free = free_in_cluster()
     left = f"{free.cpus:g} CPU cores, {free.gpus:g} GPUs and {free.memory_gb:.1f} GiB"
     return f"{_asked(workers)} (free in the cluster now: {left})"
 
 
 def free_in_cluster() -> Node:
-    """What is not reserved now, over all machines."""
+    """Unreserved resources over all machines."""
     import ray
 
     free = ray.available_resources()
@@ -145,9 +145,9 @@ def _asked(workers: Workers | TrainWorkers) -> str:
 
 
 def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
-    """`check_capacity` of the workers at these fields of the config, so that a whole run does not stop half-way.
+    """Run `check_capacity` for the workers in these config fields, so that a whole run does not stop half-way.
 
-    Where no worker is up yet there is nothing to compare with: each stage says what it waits for when it begins.
+    Where no worker node is up yet there is nothing to compare with: each stage logs what it waits for when it starts.
     Raises SessionError.
     """
     if not session.is_own() and no_workers(cluster_nodes()):
@@ -158,7 +158,7 @@ def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
 
 
 def cluster_nodes() -> list[Node]:
-    """The machines that are up now."""
+    """The machines that are alive now."""
     import ray
 
     nodes = []

@@ -1,4 +1,4 @@
-"""What names a table's content: a hash of what decides it, of the versions of its inputs, and of the schema version."""
+"""The fingerprint of a table: a hash of what decides its content, of its inputs' versions and the schema version."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fgvr.tables import Table
 
 
 def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
-    """Names a set of images, int64 [n] ascending, in a fingerprint."""
+    """Digest of a set of images, int64 [n] ascending, for a fingerprint."""
     return hashlib.sha256(np.ascontiguousarray(ids).data).hexdigest()
 
 
 def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table], versions: Mapping[str, str] | None = None) -> str:
     """Hash of a stage's name, what decides its content, its inputs and the schema version; 16 hex digits.
 
-    `versions`: of inputs that stand for another version than today's, by their names.
+    `versions`: by name, versions of inputs that the hash uses instead of the current ones.
     """
     made_of = [[table.name, (versions or {}).get(table.name, table.version)] for table in inputs]
     text = json.dumps([name, SCHEMA_VERSION, plain(decides), made_of], sort_keys=True)
@@ -34,9 +34,9 @@ def fingerprint_of(name: str, decides: Any, inputs: Sequence[Table], versions: M
 
 
 def plain(value: Any) -> Any:
-    """Config parts as JSON types, without fields that only say where, how fast or how wide a stage runs."""
+    """Config parts as JSON types, without fields that only set where, how fast or on how many workers a stage runs."""
     if isinstance(value, ImageLimits):
-        # What an image may cost decides nothing but which rows failed: see `RunContext.stage`.
+        # Limits per image decide only which rows fail: see `RunContext.stage`.
         return {**value.deciding(), "pixels": PIXELS}
     if isinstance(value, Part):
         return plain(value.deciding())

@@ -1,4 +1,4 @@
-"""Something done again and again beside the work: signs of life, progress, the seconds of a stage."""
+"""Periodic work on a thread of its own: heartbeats, progress, the seconds of a stage."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def leave(uri: str, data: bytes) -> bool:
-    """Write a sign that may be lost: whether it is there now. What stands in its way ends neither beats nor work."""
+    """Write a heartbeat file, which may fail without harm; returns whether it was written."""
     try:
         storage.write_bytes(uri, data)
-    # An object store's library raises errors of its own, of no common kind; the next sign may get through.
+    # Libraries of object stores raise errors without a common base class; the next heartbeat may get through.
     except Exception as error:
         log.debug("no sign could be left at %s: %s", uri, error)
         return False
@@ -31,13 +31,13 @@ def leave(uri: str, data: bytes) -> bool:
 
 @contextmanager
 def beating(do: Callable[[], object], seconds: float, *, last: float | None = None) -> Iterator[None]:
-    """Call `do` every so many seconds, on a thread of its own, as long as the block lasts.
+    """Call `do` every `seconds`, on a thread of its own, until the block ends.
 
     Args:
-        do: what to do; takes no part in the block's context variables.
-        seconds: from one call's end to the next call.
-        last: seconds that a call is waited for in which the block ends, so that a store or a server that hangs does
-            not hold up the work; None: until it ends. The thread is a daemon: it keeps no process alive.
+        do: the function; it does not see the block's context variables.
+        seconds: from the end of one call to the start of the next.
+        last: seconds to wait for a call that is running when the block ends, so that a hanging store or server does not
+            hold up the work; None: until it returns. The thread is a daemon: it keeps no process alive.
     """
     stop = threading.Event()
 
@@ -54,57 +54,57 @@ def beating(do: Callable[[], object], seconds: float, *, last: float | None = No
         thread.join(timeout=last)
 
 
-# Heartbeats and last words of workers, where the driver finds them: in the key-value store of Ray's head.
+# Heartbeats and last words of workers, in the key-value store of Ray's head, where the driver reads them.
 #
-# A driver that waits for workers cannot see whether one of them computes for an hour or none has been given a place.
-# So a worker says every few seconds that it is alive and getting on, and one that has to end says why.
+# A driver that waits for workers cannot see whether one of them computes for an hour or none has been placed yet. So a
+# worker that makes progress sends a heartbeat every few seconds, and one that has to exit says why (its last words).
 
 BOARD = Board(b"fgvr")
 BEAT_SECONDS = 10.0
-"""Between two heartbeats of a worker that does something, at most."""
+"""Longest time between two heartbeats of a worker that makes progress."""
 
 
 @dataclass(frozen=True)
 class Heartbeats:
-    """One wait's place in the store; made by the driver, travels to the workers.
+    """The place in the store for one wait; created by the driver, sent to the workers.
 
     Attributes:
-        place: prefix of all its keys; it begins with that of the session's Ray job.
+        place: prefix of all its keys; it starts with the prefix of the session's Ray job.
     """
 
     place: str = field(default_factory=lambda: f"{_of_this_job()}{uuid.uuid4().hex}")
 
     def alive(self, text: str) -> None:
-        """A worker's sign of life; differs from the last one by its time. One that does not get through is left out."""
+        """Send a worker's heartbeat, which differs from the last one by its time. One that fails is skipped."""
         from ray.exceptions import RayError
 
         try:
             self._put(f"alive/{os.uname().nodename}-{os.getpid()}", f"{time.time():.1f} {text}")
-        except (RayError, RuntimeError, OSError) as error:  # the next one may get through
+        except (RayError, RuntimeError, OSError) as error:  # the next heartbeat may get through
             log.warning("no sign of life to Ray's head: %s", error)
 
     def last_words(self, text: str) -> None:
-        """Why this worker ends."""
+        """Say why this worker exits."""
         self._put(f"words/{time.time():020.6f}-{os.getpid()}", text)
 
     def all_alive(self) -> dict[str, str]:
-        """The last sign of every worker so far."""
+        """The latest heartbeat of every worker."""
         return self._all("alive/")
 
     def all_words(self) -> list[str]:
-        """Last words, the oldest first."""
+        """Last words of all workers, oldest first."""
         return [text for _, text in sorted(self._all("words/").items())]
 
     @contextmanager
     def kept(self) -> Iterator[Self]:
-        """They are forgotten when the wait ends, however it ends."""
+        """Within the block; all are deleted when the wait ends, however it ends."""
         try:
             yield self
         finally:
             self.forget()
 
     def forget(self) -> None:
-        """All of them."""
+        """Delete heartbeats and last words of this wait."""
         _forget(f"{self.place}/")
 
     def _put(self, name: str, text: str) -> None:
@@ -118,12 +118,12 @@ class Heartbeats:
 
 
 def forget_all() -> None:
-    """Forget all heartbeats of this session: a worker that was just ending may have left one behind a wait's end."""
+    """Delete all heartbeats of this session: a worker that was just exiting may have sent one after its wait's end."""
     _forget(_of_this_job())
 
 
 def _of_this_job() -> str:
-    """Prefix of a driver's heartbeats, the same in all processes of its Ray job."""
+    """Prefix of the keys of a driver, the same in all processes of its Ray job."""
     import ray
 
     job = ray.get_runtime_context().get_job_id() if ray.is_initialized() else "none"
@@ -131,7 +131,7 @@ def _of_this_job() -> str:
 
 
 def _forget(prefix: str) -> None:
-    """Where the head is gone they are, too: that is no reason to hide why a wait ended."""
+    """Delete keys. If the head is gone, so are they; an error here must not hide why a wait ended."""
     from ray.exceptions import RayError
 
     try:

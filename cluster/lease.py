@@ -1,11 +1,12 @@
-"""Who owns a run: a numbered file in its folder that one session alone can have made, with signs of life in it.
+"""The lease of a run: a numbered file in its folder that only one session can have created, with that session's
+heartbeat.
 
-`owner/00000007.json` in the run folder is made by whoever takes the run, and only where no such file is
-(`storage.create_bytes`: of many at once one succeeds, on disks and on object stores). The highest number is the owner;
-nothing is ever compared and swapped. The owner rewrites its file with a new count again and again. Whoever wants to
-know whether it lives watches whether the content changes, on a clock of their own: no two clocks need to agree. Who
-takes a run over makes the next number, and removes the one before: its owner finds that out at its next sign of life,
-and before each of its writes that another session could miss (`check`).
+A session that takes a run creates `owner/00000007.json` in the run folder, which succeeds only if no such file exists
+(`storage.create_bytes`: of many at once exactly one succeeds, on disks and on object stores). The highest number is the
+owner, so no compare-and-swap is needed. The owner rewrites its file regularly with a new count, its heartbeat. Anyone
+who wants to know whether the owner is alive watches for changes of the content by their own clock, so no two clocks
+need to agree. A session that takes the run over creates the next number and removes the one before. The former owner
+notices this at its next heartbeat, and before each write that another session could miss (`check`).
 """
 
 from __future__ import annotations
@@ -38,21 +39,21 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLost(UserError):
-    """Another session owns the run now: this one must write nothing more."""
+    """Another session owns the run now: this one must not write any more."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A session that has a run, or had it, as its file says.
+    """The session that owns or owned a run, as its file describes it.
 
     Attributes:
-        token: no other session has it.
-        process: that drives the run.
+        token: unique to this session.
+        process: the process that drives the run.
         user: who started it.
-        command: the command line, with `***` for secrets.
-        job: id of the Ray job that it is, if it is one.
-        since: when it took the run, seconds since 1970 by its own clock; for people, never compared.
-        beats: signs of life so far.
+        command: the command line, with secrets as `***`.
+        job: id of its Ray job, if it is one.
+        since: when it took the run, in seconds since 1970 by its own clock; only for display, never compared.
+        beats: number of heartbeats so far.
         state: held or released.
     """
 
@@ -67,31 +68,31 @@ class Owner:
 
     @classmethod
     def here(cls) -> Self:
-        """This process, as an owner that begins now."""
+        """This process as an owner that starts now."""
         command = masked_words(sys.orig_argv)
         return cls(uuid.uuid4().hex, ProcessIdentity.here(), _user(), command, _job(), time.time())
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """As `as_json` wrote it; what cannot be read is an owner of whom nothing is known."""
+        """The owner that `as_json` wrote; for unreadable data an owner of which nothing is known."""
         try:
             facts = json.loads(data)
             owner = cls(**{**facts, "process": ProcessIdentity(**facts["process"])})
             str(owner)
             words = [owner.token, owner.user, owner.job, owner.state, *owner.command]
             sound = all(isinstance(word, str) for word in words) and isinstance(owner.process.pid, int)
-        # OSError: times that no clock has.
+        # OSError: times out of range.
         except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
             return cls()
         return owner if sound else cls()
 
     def as_json(self) -> bytes:
-        """As a file holds it."""
+        """The content of its file."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @property
     def is_free(self) -> bool:
-        """The run is anybody's: its session said that it ended, or its process has ended for certain."""
+        """Whether the run can be taken: its session has released it, or its process has certainly ended."""
         return self.state == RELEASED or self.process.is_gone
 
     def __str__(self) -> str:
@@ -110,12 +111,12 @@ def _user() -> str:
 
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have no name
+    except (OSError, KeyError, ImportError):  # the user of a container may have no name
         return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
 def _job() -> str:
-    """The id that `ray job submit` gave this driver; empty where it is none."""
+    """The id that `ray job submit` gave to this driver; empty outside of a job."""
     try:
         facts = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
         return str(facts["metadata"]["job_submission_id"])
@@ -124,33 +125,33 @@ def _job() -> str:
 
 
 def file_of(folder: str, number: int) -> str:
-    """The file of a run's owner with that number."""
+    """The file of the owner with this number."""
     return storage.join(folder, FOLDER, f"{number:08d}.json")
 
 
 def numbers(folder: str) -> list[int]:
-    """Numbers of the owners whose files are there, ascending."""
+    """Numbers of all existing owner files, ascending."""
     found = (_NUMBERED.fullmatch(name) for name in storage.list_files(storage.join(folder, FOLDER), ".json"))
     return sorted(int(match[1]) for match in found if match)
 
 
 def newest(folder: str) -> tuple[int, bytes] | None:
-    """Number and file of a run's last owner; None where it never had one."""
+    """Number and file of a run's latest owner; None where it never had one."""
     while there := numbers(folder):
         with suppress(FileNotFoundError):
             return there[-1], storage.read_bytes(file_of(folder, there[-1]))
-        time.sleep(0.1)  # another one has just been made, and a network drive may list it a little later
+        time.sleep(0.1)  # a newer file may just have been created, and a network drive may list it with a delay
     return None
 
 
 @dataclass(frozen=True)
 class Fence:
-    """What it takes to see whether a run is still whose it was; travels to other processes.
+    """What is needed to check that a run still has the same owner; can be sent to other processes.
 
     Attributes:
-        folder: of the run.
-        number: of the owner.
-        token: its token.
+        folder: the run folder.
+        number: number of the owner.
+        token: token of the owner.
     """
 
     folder: str
@@ -159,11 +160,11 @@ class Fence:
 
     @property
     def file(self) -> str:
-        """The owner's own file."""
+        """The file of this owner."""
         return file_of(self.folder, self.number)
 
     def check(self) -> None:
-        """Raise LeaseLost where the run has another owner, or none; what storage refuses is raised as it is."""
+        """Raise LeaseLost where the run has another owner, or none; errors of the storage are raised unchanged."""
         there = numbers(self.folder)
         if there and there[-1] > self.number:
             _, data = newest(self.folder) or (0, b"")
@@ -178,7 +179,7 @@ class Fence:
             raise LeaseLost(f"{self.folder}: {own}, has taken this run; {_ENDS}")
 
     def is_away(self) -> bool:
-        """Whether the folder of owners cannot be seen at all, as where a network drive is not there for a while."""
+        """Whether the folder of owners is not visible at all, as when a network drive is away for a while."""
         return not numbers(self.folder)
 
 
@@ -189,12 +190,12 @@ _ENDS = (
 
 
 class Lease:
-    """A run that this process owns; safe for several threads.
+    """The lease that this process holds on a run; thread-safe.
 
     Args:
-        fence: the number that it has.
-        owner: what its file says.
-        on_lost: called once, on the thread that sees it, when another session has taken the run.
+        fence: its number, for checks.
+        owner: the content of its file.
+        on_lost: called once, on the thread that notices that another session has taken the run.
     """
 
     def __init__(self, fence: Fence, owner: Owner, on_lost: Callable[[], object] = lambda: None) -> None:
@@ -208,11 +209,11 @@ class Lease:
 
     @property
     def lost(self) -> str | None:
-        """Why this session owns the run no longer, as far as was seen; None while it does."""
+        """Why this session has lost the run, as far as it noticed; None while it owns the run."""
         return self._lost
 
     def check(self) -> None:
-        """To be called before what another owner could miss or undo: raises LeaseLost where there is another one."""
+        """Raise LeaseLost where there is another owner; call before a write that another owner could miss or undo."""
         if self._lost is None:
             try:
                 self.fence.check()
@@ -228,7 +229,7 @@ class Lease:
                 self.on_lost()
 
     def beat(self) -> None:
-        """A sign of life. Storage that is away for a while ends nothing: who took the run meanwhile is seen later."""
+        """Write a heartbeat. Unreachable storage ends nothing: a takeover in the meantime is noticed later."""
         with self._lock:
             if self._lost is not None or self._owner.state == RELEASED:
                 return
@@ -241,7 +242,7 @@ class Lease:
                 self._silent_since, self._told = None, False
             except LeaseLost:
                 return
-            # An object store's library raises errors of its own, of no common kind.
+            # Libraries of object stores raise errors without a common base class.
             except Exception as error:
                 self._silent(error)
 
@@ -260,7 +261,7 @@ class Lease:
             )
 
     def release(self) -> None:
-        """The run is anybody's. Where it is lost, who took it reads in this session's own file that this one ended."""
+        """Give the run back. If it is lost, its new owner reads in this session's file that this session has ended."""
         with self._lock:
             try:
                 if Owner.from_json(storage.read_bytes(self.fence.file)).token == self._owner.token:
@@ -276,22 +277,22 @@ class Lease:
 
 
 def claim(folder: str, number: int, owner: Owner) -> Lease | None:
-    """Take the run with that number; None where another session was quicker.
+    """Take the run with this number; None where another session was faster.
 
-    Files of earlier owners stay until `forget_earlier`: they say whether these have ended.
+    Files of earlier owners stay until `forget_earlier`, because they say whether these have ended.
     """
     fence = Fence(folder, number, owner.token)
     if not storage.create_bytes(fence.file, owner.as_json()):
         return None
     there = numbers(folder)
-    if there and there[-1] > number:  # others have come and gone since we looked
+    if there and there[-1] > number:  # other owners have come and gone since we looked
         storage.remove(fence.file)
         return None
     return Lease(fence, owner)
 
 
 def forget_earlier(lease: Lease) -> None:
-    """Remove the files of earlier owners."""
+    """Remove the owner files of earlier owners."""
     for number in numbers(lease.fence.folder):
         if number < lease.fence.number:
             storage.remove(file_of(lease.fence.folder, number))
@@ -302,7 +303,7 @@ _LOCK = threading.Lock()
 
 
 def hold(lease: Lease) -> Callable[[], None]:
-    """Make it one that `check` knows, until the function that is returned is called."""
+    """Register a lease for `check`; the returned function unregisters it."""
     with _LOCK:
         _held.append(lease)
 
@@ -314,7 +315,7 @@ def hold(lease: Lease) -> Callable[[], None]:
 
 
 def held(uri: str | None = None) -> Iterator[Lease]:
-    """Leases of this process: on the run that `uri` lies in, or all."""
+    """Leases of this process: on the run that contains `uri`, or all."""
     with _LOCK:
         leases = list(_held)
     for lease in leases:
@@ -323,14 +324,14 @@ def held(uri: str | None = None) -> Iterator[Lease]:
 
 
 def check(uri: str | None = None) -> None:
-    """Before a write that another session could miss or undo: raises LeaseLost where this one has lost the run.
+    """Raise LeaseLost where this process has lost the run; call before a write that another session could miss or undo.
 
-    Nothing happens where this process owns no run at `uri`: a worker, a test, a notebook.
+    Does nothing where this process owns no run at `uri`: in a worker, a test, a notebook.
     """
     for lease in held(uri):
         lease.check()
 
 
 def fence_of(uri: str) -> Fence | None:
-    """The fence of the run that `uri` lies in, for a process that is to check it; None where there is no such run."""
+    """The fence of the run that contains `uri`, for a process that has to check it; None where there is no such run."""
     return next((lease.fence for lease in held(uri)), None)

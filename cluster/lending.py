@@ -1,9 +1,10 @@
-"""Engines outlive stages: the pool of a loaded model is lent from stage to stage as long as a later one asks it.
+"""Engines outlive stages: the pool with a loaded model passes from stage to stage while a later one asks the same
+model.
 
 A model takes seconds to minutes to load, and several stages of a run ask the same one: labels, aspects, class scores,
-evaluation. What is lent has an identity: the engine, and what each of its processes reserves. A pool that no stage uses
-is given back when no later stage asks it, when its place is wanted for something else, and when the run ends, however
-that is. Outside of `lending` nothing is kept.
+evaluation. A pool is identified by its engine and the resources of each process. An idle pool is released when no later
+stage asks it, when its resources are needed for something else, and when the run ends in any way. Outside of a
+`lending` block no pool is kept.
 """
 
 from __future__ import annotations
@@ -29,45 +30,45 @@ from fgvr.part_worker import Engine
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.75
-"""Of the workers that a stage could have in the place of idle engines: with fewer than this it gets their place."""
+"""A stage that can place less than this share of its possible workers gets the resources of idle engines."""
 SETTLE_SECONDS = 3.0
-"""The longest that Ray takes to say that what a stage before has left is free."""
+"""Longest time that Ray needs to report the resources of an earlier stage as free."""
 
 
 def identity(engine: Engine, workers: Workers) -> str:
-    """What two stages must have in common for one pool to serve both; 16 hex digits."""
+    """Hash of what two stages must have in common to use one pool; 16 hex digits."""
     facts = json.dumps([engine.identity, reserved(workers)], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class _Idle:
-    """A pool that no stage uses now."""
+    """A pool that no stage is using."""
 
     pool: Pool
     workers: Workers
 
     @property
     def memory_is_known(self) -> bool:
-        """Whether Ray knows of the memory that its engines take: on GPUs and by reservation it does."""
+        """Whether Ray accounts for the memory of its engines, as it does on GPUs and with a reservation."""
         return bool(self.workers.num_gpus) or self.workers.memory_gb is not None
 
 
 class Lender:
-    """The pools of a run that are idle, each under its identity."""
+    """The idle pools of a run, by identity."""
 
     def __init__(self) -> None:
         self._idle: dict[str, _Idle] = {}
 
     @contextmanager
     def borrowed(self, engine: Engine | None, workers: Workers, most: int, *, keep: bool = True) -> Iterator[Pool]:
-        """A pool for one stage.
+        """Within the block, a pool for one stage.
 
         Args:
-            engine: what its processes load; None: what they load is the stage's own, and is not lent.
-            workers: what each of them reserves.
-            most: processes that the stage can use.
-            keep: whether a later stage asks the engine, so that it stays.
+            engine: the model that its processes load; None: the stage loads something of its own, which is not lent.
+            workers: the resources of each process.
+            most: largest number of processes that the stage can use.
+            keep: whether a later stage asks the engine, so that the pool is kept.
         """
         key = identity(engine, workers) if engine is not None and engine.lent else None
         idle = None if key is None else self._idle.pop(key, None)
@@ -79,7 +80,7 @@ class Lender:
             pool.keeps_idle, pool.starved = key is not None and keep, self.give_back
             yield pool
         except BaseException:
-            pool.close()  # parts may be under way
+            pool.close()  # parts may still be running
             raise
         if key is not None and pool.keeps_idle:
             self._idle[key] = _Idle(pool, workers)
@@ -87,17 +88,17 @@ class Lender:
             pool.close()
 
     def make_room(self, workers: Workers | TrainWorkers, most: int, *, engine: bool = False) -> None:
-        """Give the idle pools back where what comes now would be short of their place.
+        """Release the idle pools if the next work would otherwise lack their resources.
 
         Args:
-            workers: what each worker of it reserves.
-            most: workers that it can use beside those that it has; a training needs them all.
-            engine: whether they load a model that answers, which takes memory as the idle ones do.
+            workers: the resources of each worker of the next work.
+            most: number of further workers that it can use; a training run needs all of them.
+            engine: whether they load an engine, which needs memory like the idle ones.
         """
         if not self._idle or most <= 0:
             return
         trains = isinstance(workers, TrainWorkers)
-        # A training takes hours in which a cluster could be smaller.
+        # A training run takes hours, in which the cluster could shrink.
         if (trains and not session.is_own()) or self._crowded(engine=engine) or self._short(workers, most):
             self.give_back()
 
@@ -109,7 +110,7 @@ class Lender:
         self._idle.clear()
 
     def _crowded(self, *, engine: bool) -> bool:
-        """Whether memory may be missing that Ray does not count: that of engines on CPUs which reserve none."""
+        """Whether memory outside of Ray's accounting may run short: that of engines on CPUs without a reservation."""
         if all(idle.memory_is_known for idle in self._idle.values()):
             return False
         free, whole = available_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -131,13 +132,13 @@ class Lender:
             time.sleep(0.2)
 
 
-_lender: Lender | None = None  # of the run of this process
+_lender: Lender | None = None  # that of this process's run
 
 
 @contextmanager
 def lending() -> Iterator[Lender]:
-    """Stages in the block lend each other their engines; at its end all are given back, however it ends."""
-    global _lender  # a process has one run, as it has one Ray session
+    """Within the block, stages share their engines; all are released when it ends, however it ends."""
+    global _lender  # a process has one run, just as it has one Ray session
     outer, _lender = _lender, Lender()
     try:
         yield _lender
@@ -148,7 +149,7 @@ def lending() -> Iterator[Lender]:
 
 @contextmanager
 def borrowed(engine: Engine | None, workers: Workers, most: int, *, keep: bool = True) -> Iterator[Pool]:
-    """See `Lender.borrowed`; outside of `lending` the pool ends with the block."""
+    """See `Lender.borrowed`; outside of a `lending` block the pool is closed at the end of this block."""
     lender = Lender() if _lender is None else _lender
     with lender.borrowed(engine, workers, most, keep=keep) as pool:
         yield pool
@@ -157,22 +158,22 @@ def borrowed(engine: Engine | None, workers: Workers, most: int, *, keep: bool =
 
 
 def make_room(workers: Workers | TrainWorkers) -> None:
-    """See `Lender.make_room`; called before anything but a stage's pool takes its place in the cluster."""
+    """See `Lender.make_room`; called before anything other than a stage's pool takes resources of the cluster."""
     if _lender is not None:
         _lender.make_room(workers, workers.num_workers if isinstance(workers, TrainWorkers) else 1)
 
 
 def give_back() -> None:
-    """End all idle pools; called before something that takes whatever the cluster has."""
+    """End all idle pools; called before something that may use the whole cluster."""
     if _lender is not None:
         _lender.give_back()
 
 
 def make_pool(workers: Workers) -> Pool:
-    """A pool of Ray actors that reserve what `workers` say."""
+    """A pool of Ray actors with the resources that `workers` sets."""
     import ray
 
-    # SPREAD: engines share a node only where there is no other, as their memory and their reading of images would.
+    # SPREAD: engines share a node only where there is no other, since they compete for memory and for reading images.
     actor = ray.remote(PartActor).options(**reserved(workers), scheduling_strategy="SPREAD")
     heartbeats, limits, threads = Heartbeats(), session.limits(), max(1, int(workers.num_cpus))
     return Pool(lambda: ActorProcess(actor.remote(heartbeats, limits, threads)), heartbeats, limits.place_minutes)

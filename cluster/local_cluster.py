@@ -1,10 +1,10 @@
-"""A cluster of several Ray nodes on this machine: for tests and for trying out what a real one would do.
+"""A cluster of several Ray nodes on this machine, for tests and for trying out what a real cluster would do.
 
-    python cluster/local_cluster.py --workers 2 --cpus 2          # until Ctrl-C; prints how to submit a run to it
+    python cluster/local_cluster.py --workers 2 --cpus 2          # runs until Ctrl-C; prints how to submit a run
 
-A head without cores and `--workers` nodes, each a raylet of its own with its own object store, on ports that are free,
-with token authentication on and a token made for this cluster. The dashboard is on the loopback interface; the nodes
-find each other at this machine's address, which is what Ray makes of 127.0.0.1.
+It has a head without cores and `--workers` nodes, each with its own raylet and object store, on free ports, with token
+authentication and a token of its own. The dashboard listens on the loopback interface; the nodes find each other at
+this machine's address, by which Ray replaces 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class LocalCluster:
-    """A running cluster: where it is, and what a process needs to be let in."""
+    """A running cluster: its address, and the credentials that a process needs."""
 
     address: str
     dashboard: str
     token_file: Path
     log_file: Path
     nodes: list[int] = field(default_factory=list)
-    """Process ids of its `ray start`: the head's, then the workers'."""
+    """Process ids of `ray start`: the head, then the workers."""
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with what Ray's commands and drivers need for this cluster."""
+        """This process's environment, plus what Ray's commands and drivers need for this cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         return kept | {ray_access.MODE: "token", ray_access.TOKEN_PATH: str(self.token_file)}
 
@@ -52,16 +52,16 @@ class LocalCluster:
 def local_cluster(
     workers: int = 0, cpus: int = 2, head_cpus: int = 0, offers: Sequence[Sequence[str]] = ()
 ) -> Iterator[LocalCluster]:
-    """Start head and workers, and stop them at the end of the block.
+    """Start head and workers; stop them at the end of the block.
 
     Args:
-        workers: nodes besides the head.
-        cpus: cores that each of them offers (offers: they share this machine's).
-        head_cpus: cores that the head offers.
-        offers: further arguments of `ray start` of the workers one after the other; resources need not exist.
+        workers: number of nodes besides the head.
+        cpus: cores that each of them announces to Ray (in reality they share this machine).
+        head_cpus: cores that the head announces.
+        offers: further arguments of `ray start` per worker; announced resources need not exist.
 
     Raises:
-        RuntimeError: a node did not start; carries the end of its log.
+        RuntimeError: a node did not start; the message has the end of its log.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fgvr-ray-", ignore_cleanup_errors=True)))
@@ -80,10 +80,10 @@ def local_cluster(
 
 @contextmanager
 def another_node(cluster: LocalCluster, cpus: int) -> Iterator[None]:
-    """One more worker, which joins the running cluster and leaves it at the end of the block.
+    """Add a worker node to the running cluster, and remove it at the end of the block.
 
     Raises:
-        RuntimeError: it did not start; carries the end of its log.
+        RuntimeError: it did not start; the message has the end of its log.
     """
     with ExitStack() as stack:
         worker = [f"--address={cluster.address}", f"--num-cpus={cpus}"]
@@ -92,14 +92,14 @@ def another_node(cluster: LocalCluster, cpus: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _start(stack: ExitStack, cluster: LocalCluster, arguments: list[str], wanted: int) -> None:
-    """Start a node that `stack` stops; again where its processes missed their half minute, as on a busy machine."""
+    """Start a node that `stack` stops; retries where its processes miss their 30 s limit, as on a busy machine."""
     for attempt in range(1, START_ATTEMPTS + 1):
         with ExitStack() as trial:
             node = trial.enter_context(_node(cluster, arguments))
@@ -116,7 +116,7 @@ def _start(stack: ExitStack, cluster: LocalCluster, arguments: list[str], wanted
 
 
 def _alive(cluster: LocalCluster) -> int:
-    """Nodes that the head's dashboard knows as alive; 0 while it does not answer."""
+    """Number of nodes that the dashboard reports as alive; 0 while it does not answer."""
     headers = {"Authorization": f"Bearer {cluster.token_file.read_text()}"}
     request = urllib.request.Request(f"{cluster.dashboard}/api/v0/nodes", headers=headers)  # noqa: S310  # loopback
     try:
@@ -129,9 +129,9 @@ def _alive(cluster: LocalCluster) -> int:
 
 @contextmanager
 def _node(cluster: LocalCluster, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`ray start --block` in a process group of its own, which ends as a whole."""
+    """Start `ray start --block` in a process group of its own, which can be stopped as a whole."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1"]
-    # Ranges and fixed numbers by default, which nodes of one machine would take from each other.
+    # The default ports are ranges and fixed numbers, for which nodes on one machine would compete.
     command += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
     command += ["--disable-usage-stats", f"--object-store-memory={200 * 2**20}", *arguments]
     with cluster.log_file.open("ab") as log:

@@ -1,7 +1,7 @@
-"""A stage's numbers as Ray metrics, which every node of a cluster offers to Prometheus; docs/observability.md.
+"""A stage's numbers as Ray metrics, which every node exports to Prometheus; see docs/observability.md.
 
-The process that drives the run records them, so they are at the endpoint of its node. Tags are the stage's name and
-one of the few reasons of `fgvr.schemas.Reason`, so that the number of series stays small however long a run is.
+The driver records them, so they appear at the endpoint of its node. The only tags are the stage's name and one of the
+few reasons of `fgvr.schemas.Reason`, so the number of series stays small however long a run is.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ REASONS = frozenset(reason.value for reason in Reason)
 OTHER = "other"
 TOKENS = "_tokens"
 SECONDS = [0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200]
-"""Bounds of the histogram of times between parts."""
+"""Bucket bounds of the histogram of times between parts."""
 
 
 def _or_not(record: Callable[Given, None]) -> Callable[Given, None]:
-    """Numbers for people that Ray does not take, at its end or ours, stop no stage."""
+    """Ignore errors while metrics are recorded: they must not stop a stage."""
 
     @wraps(record)
     def tried(*args: Given.args, **more: Given.kwargs) -> None:
@@ -40,7 +40,7 @@ def _or_not(record: Callable[Given, None]) -> Callable[Given, None]:
 
 
 class StageMetrics:
-    """The metrics of one stage; needs a Ray session. Ray puts `ray_` before the names, and `_total` behind counters."""
+    """The metrics of one stage; needs a Ray session. Ray adds the prefix `ray_`, and `_total` to counters."""
 
     def __init__(self, stage: str) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
@@ -66,7 +66,7 @@ class StageMetrics:
 
     @_or_not
     def computed(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, float]) -> None:
-        """Count rows of this session."""
+        """Count rows computed in this session."""
         if rows:
             self._rows.inc(rows, self._tags)
         for reason, count in failures.items():
@@ -78,12 +78,12 @@ class StageMetrics:
 
     @_or_not
     def part_took(self, seconds: float) -> None:
-        """A part came, so long after the one before it."""
+        """Record the time between two finished parts."""
         self._part.observe(seconds, self._tags)
 
     @_or_not
     def state(self, numbers: Mapping[str, float]) -> None:
-        """Set those of the stage's gauges that `numbers` has."""
+        """Set the stage's gauges that occur in `numbers`."""
         for name, gauge in self._gauges.items():
             if name in numbers:
                 gauge.set(numbers[name], self._tags)
@@ -96,7 +96,7 @@ def stage_metrics(stage: str) -> StageMetrics | None:
 
 
 def endpoint() -> str | None:
-    """Where this node offers metrics to Prometheus; None without a session or where Ray collects none."""
+    """The endpoint at which this node exports metrics to Prometheus; None without a session or without metrics."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None

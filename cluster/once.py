@@ -1,4 +1,4 @@
-"""One call of a function in a worker: for work that needs a worker's memory or GPU, but only once."""
+"""One call of a function in a worker, for work that needs a worker's memory or GPU, but only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULT = "result"
 
 @dataclass(frozen=True)
 class _Call:
-    """See `cluster.part_actor.Job`: its only part is the call."""
+    """A `cluster.part_actor.Job` whose only part is the call."""
 
     name: str
     function: Callable[..., Any]
@@ -35,7 +35,7 @@ class _Call:
         return {RESULT: worker()}
 
     def silence(self, limits: Limits) -> tuple[float, str]:
-        """Without an engine loading a model is a part of the call: the longer of the two limits holds."""
+        """Without an engine, loading a model is part of the call: so the longer of the two limits applies."""
         fields = ["silent_minutes"] if self.engine is not None else ["start_minutes", "silent_minutes"]
         field = max(fields, key=lambda each: float(getattr(limits, each)))
         return getattr(limits, field), f"cluster.limits.{field}"
@@ -48,19 +48,19 @@ def run_once(
     engine: Engine | None = None,
     keep_engine: bool = True,
 ) -> Result:
-    """The result of `function(*arguments)`, computed with what one of `workers` reserves.
+    """The result of `function(*arguments)`, computed with the resources of one of `workers`.
 
     Args:
-        function: must pickle, and its result, too. What it raises is raised here, with Ray's words around it.
-        arguments: its arguments …
-        workers: what is reserved for it.
-        engine: … behind this model, loaded, which the stages before may have lent.
-        keep_engine: whether a later stage asks it, so that it is not given back at the end of the call.
+        function: must pickle, as must its result. Its exceptions are raised here, wrapped by Ray.
+        arguments: its arguments, preceded by the engine if there is one.
+        workers: the resources to reserve.
+        engine: a model to load first, or to take over from an earlier stage; passed as the first argument.
+        keep_engine: whether a later stage asks it, so that it is not released at the end of the call.
 
     Raises:
-        StageStopped: the function said what a person has to mend.
-        WorkersDied: its process ended, every time it was tried.
-        Stalled: no sign of life for too long, as where no node has room for it.
+        StageStopped: the function reported an error that the user has to fix.
+        WorkersDied: its process died on every try.
+        Stalled: no heartbeat for too long, for example because no node has room for it.
     """
     import ray
     from ray import cloudpickle

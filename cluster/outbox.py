@@ -1,8 +1,8 @@
-"""What a tracking server has not been told yet: a small file in the run folder for each MLflow run it is about.
+"""The outbox: what the tracking server does not have yet, as a small file in the run folder per MLflow run.
 
-A stage's file is written before the stage is committed, and goes when MLflow knows the end of it; so a process that
-dies in between, or finds no server, leaves what the next session tells. The MLflow run that a file is about is found
-again by a tag, so that nothing is told twice.
+A stage's file is written before the stage is committed, and removed when MLflow has everything. So if a process dies in
+between, or finds no server, the next session sends the rest. The MLflow run of a file is found again by a tag, so
+nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOLDER = "outbox"
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 KEY_TAG = "fgvr.key"
 MOST_POINTS = 50_000
-"""Values of metrics in a file; beyond it every second of the progress in between goes."""
+"""Most metric values in a file; beyond it, every second value of the progress is dropped."""
 MOST_FILES = 10_000
 PROGRESS = "progress."
 
@@ -39,13 +39,13 @@ def now() -> int:
 
 @dataclass
 class Artifact:
-    """A file for MLflow.
+    """A file to log to MLflow.
 
     Attributes:
-        name: of the file there.
-        folder: there; none: the run's own.
-        place: of the file, relative to the run folder where it lies in it.
-        text: its content, where it is no file.
+        name: name of the artifact.
+        folder: artifact folder; empty: the root.
+        place: location of the file, relative to the run folder where it lies inside.
+        text: its content, where there is no file.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Artifact:
 
 @dataclass
 class News:
-    """What an MLflow run is still to be told; each of it may be told again without being there twice."""
+    """What is still to be sent to an MLflow run; everything may be sent twice without being recorded twice."""
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class News:
         return bool(self.params or self.tags or self.points or self.files)
 
     def measure(self, numbers: dict[str, float], *, step: int = 0, when: int | None = None) -> None:
-        """Metrics of now, under names that MLflow takes."""
+        """Add current metrics, under names that MLflow accepts."""
         when = now() if when is None else when
         values, renamed = named(numbers.items())
         self.points += [(name, float(value), when, step) for name, value in values.items()]
@@ -76,12 +76,12 @@ class News:
             self._thin()
 
     def tag(self, texts: dict[str, str]) -> None:
-        """Tags, under names and with values that MLflow takes."""
+        """Add tags, with names and values that MLflow accepts."""
         values, renamed = named(texts.items())
         self.tags |= {name: shown(text, LONGEST_TAG) for name, text in values.items()} | names_tag(renamed)
 
     def add(self, other: News) -> None:
-        """Later news of the same run."""
+        """Add later news of the same run."""
         self.params |= other.params
         self.tags |= other.tags
         known = set(self.points)
@@ -96,7 +96,7 @@ class News:
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Self:
-        """From a file's JSON."""
+        """Read the JSON of a file."""
         return cls(
             params=dict(facts["params"]),
             tags=dict(facts["tags"]),
@@ -107,23 +107,23 @@ class News:
 
 @dataclass
 class Note:
-    """An MLflow run that a session works on, and what that run is still to be told.
+    """An MLflow run of a session, and what is still to be sent to it.
 
     Attributes:
-        name: of the MLflow run.
-        tag: name and value of the tag by which it is found again.
-        begun: milliseconds since 1970.
-        ended: likewise; None while it goes on.
-        status: of the MLflow run.
-        news: what it is to be told.
-        of_run: what the pipeline's own MLflow run is to be told when this one has ended well.
-        models: (folder, name) of models to be logged to it, folders as `Artifact.place`.
-        table: a stage's folder, likewise: it has ended well only if it was committed, which its manifest says. Empty
-            where that is known.
-        run_id: MLflow's; none where MLflow does not know it yet.
-        store: which store knows it by `run_id`.
-        untold: its state is still to be told, too.
-        asked: MLflow may have it under its tag, since it was asked to make it.
+        name: name of the MLflow run.
+        tag: name and value of the tag that identifies it.
+        begun: start time, milliseconds since 1970.
+        ended: end time, likewise; None while it runs.
+        status: status of the MLflow run.
+        news: what is to be sent to it.
+        of_run: what is to be sent to the pipeline's own MLflow run when this one has ended well.
+        models: (folder, name) of the models to log, with folders as in `Artifact.place`.
+        table: a stage's folder, likewise: the stage has ended well only if its manifest exists. Empty once that is
+            known.
+        run_id: MLflow's id; empty while MLflow does not know the run.
+        store: the store in which `run_id` is valid.
+        untold: whether its status is also still to be sent.
+        asked: whether MLflow may have the run under its tag, since a request to create it was sent.
     """
 
     name: str
@@ -142,27 +142,27 @@ class Note:
 
     @classmethod
     def new(cls, name: str) -> Self:
-        """Of a run that nobody has worked on before."""
+        """The note of a new run."""
         return cls(name, (KEY_TAG, uuid.uuid4().hex))
 
     @property
     def file(self) -> str:
-        """Its file's name; in the order of names what began first comes first."""
+        """Name of its file; names sort by start time."""
         return f"{self.begun:015d}-{good_name(self.name, 60)}-{good_name(self.tag[1], 60)}.json"
 
     def waits(self) -> bool:
-        """Whether there is something to tell now."""
+        """Whether there is something to send now."""
         return self.untold or bool(self.news or self.models or (self.status == FINISHED and self.of_run))
 
     def end(self, status: str, when: int | None = None) -> None:
-        """It is over."""
+        """Mark the run as ended."""
         self.status, self.ended, self.untold = status, now() if when is None else when, True
         if status != FINISHED:
             self.of_run, self.models = News(), []
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """From a file; raises ValueError, KeyError, TypeError or AttributeError for what is no note."""
+        """Read a file; raises ValueError, KeyError, TypeError or AttributeError if it is not a note."""
         try:
             facts = json.loads(data)
         except RecursionError as error:
@@ -185,10 +185,10 @@ class Note:
 
 
 class Outbox:
-    """The files; what cannot be written is no reason to stop.
+    """The files of the outbox; a file that cannot be written does not stop the run.
 
     Args:
-        run_folder: of the run.
+        run_folder: the run folder.
     """
 
     def __init__(self, run_folder: str) -> None:
@@ -196,7 +196,7 @@ class Outbox:
         self._there: set[str] = set()
 
     def read(self) -> list[Note]:
-        """All notes that earlier sessions left, in their order; what is no note stays, and is not read."""
+        """All notes that earlier sessions left, in order; files that are not notes are left alone."""
         notes = []
         for name in sorted(storage.list_files(self.folder, ".json"))[:MOST_FILES]:
             place = storage.join(self.folder, name)
@@ -204,24 +204,24 @@ class Outbox:
             try:
                 notes.append(Note.of(storage.read_bytes(place)))
             except FileNotFoundError:
-                continue  # another session told it meanwhile
+                continue  # another session has sent it in the meantime
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("%s cannot be read, so MLflow is not told it: %s", place, error)
         return notes
 
     def keep(self, note: Note) -> None:
-        """Write a note's file, whole or not at all."""
+        """Write the file of a note atomically."""
         place = storage.join(self.folder, note.file)
         self._there.add(note.file)
         if not leave(place, json.dumps(asdict(note)).encode()):
             log.warning("%s cannot be written: should MLflow not answer now, it is never told", place)
 
     def forget(self, note: Note) -> None:
-        """MLflow knows all of it."""
+        """Remove a note that MLflow has completely."""
         if note.file not in self._there:
             return
         try:
             storage.remove(storage.join(self.folder, note.file))
-        # An object store's library raises errors of its own. Left there, it is told again: the same once more.
+        # Libraries of object stores raise errors of their own. A file that is left is sent again, with the same effect.
         except Exception as error:
             log.debug("%s stays: %s", note.file, error)

@@ -1,8 +1,8 @@
-"""Taking a run, keeping it, giving it back: what happens when a session begins where another one works, or did.
+"""Taking, keeping and giving back a run: what happens when a session starts on a run that another one owns or owned.
 
-A session that ended gave its run back, and one whose process is certainly gone has none: such a run is taken at once.
-Of a session on another machine only its signs of life can be seen: there the new one waits until they have failed to
-come for `SILENCE` seconds of its own clock. While they come it is refused, in a sentence that names the other.
+A run is taken at once if its session has given it back, or if the session's process has certainly ended. Of a session
+on another machine only the heartbeats are visible: the new session waits until none has come for `SILENCE` seconds of
+its own clock. If heartbeats come, it is refused with a message that names the owner.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from fgvr import storage
 from fgvr.errors import UserError
 
 BEAT = 10.0
-"""Seconds between two signs of life. Each is three small requests to the storage."""
+"""Seconds between two heartbeats. Each takes three small requests to the storage."""
 SILENCE = 90.0
-"""Seconds without one after which a session is taken for ended: nine that did not come. One is late where the storage
-asks to slow down (15 s at a time), or where a C library holds the interpreter's lock, which keeps the thread from
-running; nothing here holds it for more than seconds."""
+"""Seconds without a heartbeat after which a session counts as ended: nine are missing then. Heartbeats can be late
+where the storage throttles (15 s at a time), or where a C library holds the GIL, so that the thread cannot run; nothing
+here holds it for more than seconds."""
 HANDOVER = 30.0
-"""Seconds that who takes a run over waits for the other to end: three signs of life, at each of which it would see."""
+"""Seconds that a session which takes over waits for the former owner to end: three heartbeats, each of which notices
+it."""
 LOOK = 1.0
 AGAIN = 30.0
-"""Seconds after which a session that should have ended is told once more."""
+"""Seconds after which a session that should have ended gets its signal again."""
 WAITING = "waiting-"
 TERMINATED = (signal.SIGTERM, signal.SIGHUP)
 TOLD = frozenset(128 + number for number in TERMINATED)
-"""Exit statuses after them, as shells have it."""
+"""Exit statuses after these signals, by the convention of shells."""
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +46,25 @@ Pause = Callable[[float], object]
 
 
 class RunTaken(UserError):
-    """Another session works on the run; the message names it, and says how to take over."""
+    """Another session works on the run; the message names it and says how to take over."""
 
 
 class OwnerUnreadable(UserError):
-    """What should say whose a run is can be neither read nor made; the message names it."""
+    """The owner file can be neither read nor created; the message names it."""
 
 
 def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monotonic, pause: Pause = time.sleep) -> Lease:
-    """Own the run in `folder`; a name that is not there yet is one, too.
+    """Take the run in `folder`, which need not exist yet.
 
     Args:
-        folder: of the run, absolute.
-        take_over: from a session that works, too.
-        clock: seconds, of this process alone.
-        pause: waits.
+        folder: the run folder, absolute.
+        take_over: whether to take it from a working session, too.
+        clock: returns seconds; only of this process.
+        pause: waits for some seconds.
 
     Raises:
         RunTaken: another session works on it.
-        OwnerUnreadable: something else is where its owner should stand.
+        OwnerUnreadable: something else lies in the place of the owner file.
     """
     me = Owner.here()
     waiting = _Waiting(folder, me)
@@ -91,7 +92,7 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
                 if mine is not None and not other.is_free:
                     try:
                         _taken_over(mine, number, other, clock, pause, wait=take_over)
-                    except BaseException:  # Ctrl-C while it waits: a notebook's process lives on, without the run
+                    except BaseException:  # Ctrl-C while waiting: a notebook's process goes on, without the run
                         mine.release()
                         raise
             if mine is not None:
@@ -99,21 +100,21 @@ def acquire(folder: str, *, take_over: bool = False, clock: Clock = time.monoton
                 _forget_waiting(folder)
                 return mine
             tried.check(found[0] + 1 if found else 1, clock())
-            pause(LOOK)  # another session was quicker
+            pause(LOOK)  # another session was faster
     finally:
         waiting.ends()
 
 
 @dataclass
 class _Tried:
-    """The number that this session could not take: who was quicker has it, and then the next one is tried."""
+    """A number that this session could not take: a faster session has it, so the next number is tried."""
 
     folder: str
     number: int = 0
     since: float = 0.0
 
     def check(self, number: int, now: float) -> None:
-        """Raises OwnerUnreadable where nobody has it and it cannot be taken either."""
+        """Raise OwnerUnreadable where no session has it and it still cannot be taken."""
         if self.number != number:
             self.number, self.since = number, now
         elif now - self.since > HANDOVER:
@@ -126,7 +127,7 @@ class _Tried:
 
 @dataclass(frozen=True)
 class _Watch:
-    """Another owner's number, and what its file held when this session first looked."""
+    """Number of another owner, and the content of its file when this session first looked."""
 
     number: int
     data: bytes
@@ -134,7 +135,7 @@ class _Watch:
 
 
 class _Waiting:
-    """Says on the console and in the run folder (for status.py) that this session waits for another one's signs."""
+    """Says on the console and in the run folder (for status.py) that this session waits for another's heartbeats."""
 
     def __init__(self, folder: str, me: Owner) -> None:
         self._folder, self._me, self._told = folder, me, False
@@ -175,7 +176,7 @@ def _refusal(folder: str, other: Owner) -> str:
 
 
 def _taken_over(mine: Lease, number: int, other: Owner, clock: Clock, pause: Pause, *, wait: bool) -> None:
-    """Say so and, where the other may be at work, wait until it has ended, or would have seen that it lost the run."""
+    """Log the takeover; if the former owner may still work, wait until it has ended or must have noticed the loss."""
     folder, end = mine.fence.folder, clock() + HANDOVER
     log.warning("%s: taken over from %s", folder, other)
     if not wait:
@@ -191,21 +192,21 @@ def _taken_over(mine: Lease, number: int, other: Owner, clock: Clock, pause: Pau
 
 
 def _forget_waiting(folder: str) -> None:
-    """Signs of sessions that wait: those that still do leave another one."""
+    """Remove the files of waiting sessions: those that still wait write them again."""
     for name in _waiting(folder):
-        with suppress(FileNotFoundError):  # it has just ended its wait
+        with suppress(FileNotFoundError):  # it has just stopped waiting
             storage.remove(storage.join(folder, FOLDER, name))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What can be told of a run's owner without being it.
+    """What another process can find out about the owner of a run.
 
     Attributes:
-        owner: that has the run, or had it last.
-        is_alive: its process lives here, or a sign of life came while somebody watched.
-        waiting: a session that waits for this one's signs to fail; None where there is none.
-        silent: seconds that were watched without a sign of life; None where none needed to be.
+        owner: the current or latest owner.
+        is_alive: whether its process lives on this machine, or a heartbeat came during the watch.
+        waiting: a session that waits for the owner's heartbeats to stop; None where there is none.
+        silent: seconds of watching without a heartbeat; None where there was no need to watch.
     """
 
     owner: Owner
@@ -215,13 +216,13 @@ class Seen:
 
 
 def look(folder: str, seconds: float, *, clock: Clock = time.monotonic, pause: Pause = time.sleep) -> Seen | None:
-    """Whether a run has an owner that lives; None for a run that never had one. Nothing is written.
+    """Find out whether the owner of a run is alive; None for a run that never had one. Writes nothing.
 
     Args:
-        folder: of the run.
-        seconds: an owner on another machine is watched at most.
-        clock: seconds, of this process alone.
-        pause: waits.
+        folder: the run folder.
+        seconds: longest watch of an owner on another machine.
+        clock: returns seconds; only of this process.
+        pause: waits for some seconds.
     """
     first, waiting = lease.newest(folder), _waiting(folder)
     if first is None:
@@ -241,7 +242,7 @@ def look(folder: str, seconds: float, *, clock: Clock = time.monotonic, pause: P
 
 
 def _waiting(folder: str) -> dict[str, bytes]:
-    """What sessions that wait have left, by name."""
+    """The files of waiting sessions, by name."""
     place, found = storage.join(folder, FOLDER), {}
     for name in storage.list_files(place, ".json"):
         if name.startswith(WAITING):
@@ -251,7 +252,7 @@ def _waiting(folder: str) -> dict[str, bytes]:
 
 
 def _who_waits(folder: str, before: dict[str, bytes]) -> Owner | None:
-    """One that waits still: it lives here, or has left another sign since."""
+    """A session that still waits: it lives on this machine, or has written its file again since `before`."""
     for name, data in _waiting(folder).items():
         session = Owner.from_json(data)
         if session.process.is_alive or before.get(name, data) != data:
@@ -263,20 +264,19 @@ def _who_waits(folder: str, before: dict[str, bytes]) -> Owner | None:
 def owned(
     folder: str, *, take_over: bool = False, beat: float = BEAT, on_lost: Callable[[], object] = lambda: None
 ) -> Iterator[Lease]:
-    """Own the run in `folder` as long as the block lasts, with signs of life; it is given back however the block ends.
+    """Own the run in `folder`, with heartbeats, until the block ends in any way; then give it back.
 
-    A process that is told to end (SIGTERM, SIGHUP) leaves the block by SystemExit; one that loses the run, too, and
-    then LeaseLost is raised behind it.
+    SIGTERM and SIGHUP leave the block by SystemExit. So does the loss of the run, after which LeaseLost is raised.
 
     Args:
-        folder: of the run, absolute.
-        take_over: from a session that works, too.
-        beat: seconds between two signs of life.
-        on_lost: called once when the run is lost, on the thread that sees it, before the block is left.
+        folder: the run folder, absolute.
+        take_over: whether to take it from a working session, too.
+        beat: seconds between two heartbeats.
+        on_lost: called once when the run is lost, on the thread that notices it, before the block is left.
 
     Raises:
         RunTaken: another session works on it.
-        LeaseLost: another session took it over meanwhile.
+        LeaseLost: another session took it over in the meantime.
     """
     mine = acquire(folder, take_over=take_over)
     mine.on_lost = on_lost
@@ -297,8 +297,8 @@ def owned(
 
 @contextmanager
 def ends_when_told() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit, so that what has to be given back is; Ray's start undoes it, then it is due
-    again. Outside the main thread nothing happens, and a signal that is ignored (nohup) stays so.
+    """Make SIGTERM and SIGHUP raise SystemExit, so that resources are released; Ray's start undoes this, so call it
+    again afterwards. Does nothing outside the main thread, and an ignored signal (nohup) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -333,9 +333,9 @@ def _beating(mine: Lease, beat: float) -> Iterator[None]:
 
 
 def _beats(mine: Lease, beat: float, stop: threading.Event, tell: bool) -> None:
-    """Signs of life until the run is lost; then, where nobody has raised it yet, the main thread is told to end.
+    """Send heartbeats until the run is lost; then stop the main thread, unless a check has raised the loss already.
 
-    Looked at every second by a clock that goes on while the machine sleeps: a laptop that wakes up finds out at once.
+    The loop looks every second at a clock that runs while the machine sleeps: a laptop that wakes up notices at once.
     """
     last = _awake_or_not()
     while mine.lost is None:
@@ -347,7 +347,7 @@ def _beats(mine: Lease, beat: float, stop: threading.Event, tell: bool) -> None:
             if mine.lost is not None:
                 log.warning("%s", mine.lost)
                 break
-    else:  # seen where it was checked, which raises there
+    else:  # a check noticed it first, and raises there
         if stop.wait(AGAIN):
             return
     while tell:
@@ -357,5 +357,5 @@ def _beats(mine: Lease, beat: float, stop: threading.Event, tell: bool) -> None:
 
 
 def _awake_or_not() -> float:
-    """Seconds, those in which the machine slept included where the system counts them."""
+    """Seconds, including those in which the machine slept, where the system counts them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,6 +1,6 @@
-"""What runs in a worker's process: a model that is loaded once, and one part of a table after the other.
+"""The code of a worker process: it loads a model once, then computes one part of a table after the other.
 
-Nothing here imports what only the driver uses: every worker would pay for it with seconds at its start.
+Nothing here imports what only the driver uses, since every worker would pay for it with seconds at its start.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of
 from fgvr.tables import Table
 
 STOPPED = "stopped"
-"""In the place of a part's summary: why the stage cannot go on."""
+"""Key of an answer without a summary: why the stage cannot go on."""
 COMPUTED = "computed"
-"""Beside a part's summary: that of the rows that were computed now, where others of the part were there already."""
+"""Key beside a part's summary: the summary of newly computed rows, where the part had others already."""
 
 
 class StageStopped(UserError):
-    """A worker said why the stage cannot go on."""
+    """A worker reported why the stage cannot go on."""
 
 
 @dataclass(frozen=True)
 class PartJob:
-    """What the workers of a stage need to know; travels to each of them.
+    """What the workers of a stage need to know; sent to each of them.
 
     Attributes:
         name: the stage's name, for the console.
         folder: the stage's folder.
-        worker: the PartWorker class, created once in each actor.
+        worker: the PartWorker class, instantiated once per actor.
         arguments: its keyword arguments; must pickle.
         schema: Arrow schema of the stage's rows.
         samples: the samples table.
-        workers: size of the pool, what an actor reserves, and rows per part where the table is not yet begun.
+        workers: size of the pool, resources per actor, and rows per part for a table that has no parts yet.
         columns: sample columns that the worker needs.
-        engine: the model that the worker asks; None: the worker loads its own.
-        keep_engine: whether a later stage asks it, so that it is not given back at the end of this one.
+        engine: the model that the worker asks; None: the worker loads a model of its own.
+        keep_engine: whether a later stage asks it, so that it is not released at the end of this one.
     """
 
     name: str
@@ -82,11 +82,11 @@ class PartJob:
 
 
 class Job(Protocol):
-    """What a pool's actors work on: parts of a table, or a single call (`cluster.once`)."""
+    """The work of a pool's actors: parts of a table, or a single call (`cluster.once`)."""
 
     @property
     def name(self) -> str:
-        """For the console and last words."""
+        """Name for the console and for last words."""
         ...
 
     @property
@@ -95,41 +95,41 @@ class Job(Protocol):
         ...
 
     def worker_with(self, model: Any) -> Any:
-        """What computes the parts, over the loaded engine, if the job has one."""
+        """The object that computes the parts, given the loaded engine if the job has one."""
         ...
 
     def compute(self, worker: Any, number: int, *, again: bool) -> dict[str, Any]:
-        """A part's summary; `again`: of the part's rows those that failed are computed again."""
+        """Compute a part and return its summary; with `again` only its failed rows."""
         ...
 
     def silence(self, limits: Limits) -> tuple[float, str]:
-        """Minutes in which nothing of a part may be heard, and the field that says so."""
+        """Longest time in minutes without a heartbeat during a part, and the config field that sets it."""
         ...
 
 
 class PartActor:
     """A Ray actor of a pool (`cluster.pool`). Its methods are called one after the other.
 
-    What a person has to mend is returned and not raised: Ray would wrap it in an error of its own whose cause does not
-    travel. Whatever else goes wrong in a way that another process may not meet ends this one.
+    Errors that the user has to fix are returned, not raised: Ray would wrap them and lose the cause. Any other error
+    that another process might not meet ends this process.
     """
 
     def __init__(self, heartbeats: Heartbeats, limits: Limits, threads: int) -> None:
-        """Loads nothing, so that a process is known to be there before it is known whether a model can be loaded."""
+        """Load nothing, so that the driver learns that the process exists before it learns whether a model loads."""
         limit_threads(threads)
         self.heartbeats, self.limits = heartbeats, limits
         self.watchdog = Watchdog(heartbeats)
         self.model: Any = None
 
     def placed(self) -> None:
-        """Returns as soon as the process is there."""
+        """Return as soon as the process exists."""
 
     def take(self, name: str, packed: bytes) -> str | None:
-        """Load what a job's parts need; returns why that cannot be done, if it is for a person to mend.
+        """Load what a job's parts need; returns the reason if this fails by an error that the user has to fix.
 
         Args:
-            name: of the job.
-            packed: the job, by cloudpickle: its imports are a part of the start, which is watched over.
+            name: name of the job.
+            packed: the job, by cloudpickle: unpickling imports modules, which belongs to the watched start.
         """
         what = f"{name}, the start of a worker"
         try:
@@ -139,7 +139,7 @@ class PartActor:
                 self.job: Job = cloudpickle.loads(packed)
                 self.worker = self.job.worker_with(self._engine(self.job.engine))
         except UserError as error:
-            return str(error)  # another worker would be refused alike
+            return str(error)  # any other worker would be refused, too
         except Exception as error:
             self.watchdog.end(f"{what}: {why(error)}", error)
         return None
@@ -157,11 +157,11 @@ class PartActor:
             flush()
 
     def compute(self, number: int, again: bool) -> dict[str, Any]:
-        """Write a part's file; returns its summary, or STOPPED with the reason.
+        """Compute a part and write its file; returns its summary, or STOPPED with the reason.
 
         Args:
-            number: of the part.
-            again: its file is there already, and its failed rows are computed again.
+            number: number of the part.
+            again: whether to retry only the failed rows of the existing file.
         """
         try:
             return self._watched(number, again=again)
@@ -169,7 +169,7 @@ class PartActor:
             return {STOPPED: str(error)}
 
     def _watched(self, number: int, *, again: bool) -> dict[str, Any]:
-        """The part's summary; where it cannot be had here, the process ends and the part goes to another one."""
+        """Compute the part under the watchdog; if this process cannot, it ends and the part goes to another one."""
         what = f"{self.job.name}, part {number}"
         try:
             with self.watchdog.over(what, *self.job.silence(self.limits)):
@@ -193,13 +193,13 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
 
     Args:
         job: the stage.
-        worker: that computes.
-        number: of the part.
-        again: compute only the failed rows of the file that is there.
+        worker: the object that computes it.
+        number: number of the part.
+        again: whether to retry only the failed rows of the existing file.
     """
     asked_ids = ids = ids_of_part(job, number)
     before = tables.read_part(job.folder, number) if again else None
-    if before is not None:  # only its failed rows are computed again
+    if before is not None:  # only its failed rows are retried
         asked_ids = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
     quarantine = Quarantine(job.folder, number)
     asked = job.samples.take(asked_ids, list(job.columns)) if len(asked_ids) else None
@@ -209,7 +209,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
     if remarks := sorted({*earlier, *remarks_of(worker)}):
         summary[REMARKS] = remarks
-    # In the file's footer the summary is read back without the rows when a run is resumed.
+    # The file's footer holds the summary, so that a resumed run reads it without the rows.
     facts = {**(done.schema.metadata or {}), tables.SUMMARY: json.dumps(summary).encode()}
     tables.write_part(job.folder, number, done.replace_schema_metadata(facts))
     quarantine.finished()
@@ -219,7 +219,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
-    """The image ids of a part, from the stage's file of ids; raises StageStopped where it is not seen."""
+    """The image ids of a part, from the stage's file of ids; raises StageStopped where that file is not visible."""
     width = 8 * job.workers.rows_per_part
     try:
         data = storage.read_bytes(storage.join(job.folder, IDS), number * width, (number + 1) * width)
@@ -232,7 +232,7 @@ def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
 
 
 def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa.Schema) -> pa.Table:
-    """The part's rows in the order of `ids`; checks that each id is there exactly once."""
+    """The part's rows in the order of `ids`; checks that each id occurs exactly once."""
     if before is not None:
         kept = tables.conform(before.filter(pc.is_null(before["error"])), schema)
         rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
@@ -245,7 +245,7 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
 
 
 def _uris(asked: pa.Table | None) -> dict[int, str]:
-    """Of the images that were computed; a part's failed rows are always among them."""
+    """URIs of the computed images, which always include a part's failed rows."""
     if asked is None or "uri" not in asked.schema.names:
         return {}
     return dict(zip(asked["image_id"].to_pylist(), asked["uri"].to_pylist(), strict=True))
@@ -258,17 +258,17 @@ def _summary(rows: pa.Table, uris: Mapping[int, str]) -> dict[str, Any]:
 
 
 def limit_threads(threads: int) -> None:
-    """Keep a worker to the cores that it reserved; libraries read these before their first use."""
+    """Limit a worker's threads to its reserved cores; libraries read these variables before their first use."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    # Importing it here would cost every worker seconds and a gigabyte, also those that never use it.
+    # Importing it here would cost every worker seconds and a gigabyte, even if it never uses it.
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
 
 
 def why(error: BaseException) -> str:
-    """An error in a line, with the first of those that led to it: engines wrap what was the matter."""
+    """An error in one line, with its first cause, since engines wrap the real error."""
     first: BaseException = error
     while (cause := first.__cause__ or (None if first.__suppress_context__ else first.__context__)) is not None:
         first = cause

@@ -1,10 +1,10 @@
-"""Row-parallel stages: parts of the rows go to a pool of Ray actors, each part comes back as one file.
+"""Row-parallel stages: a pool of Ray actors computes parts of the rows, and writes one file per part.
 
-A part is a fixed range of the stage's ids, of a size that is recorded when the table is begun, and exactly one file,
-which the actor that computed it writes atomically. So resuming means doing the parts whose file is missing, a part that
-another actor computes again after a death overwrites the same file with the same rows, and neither can lose or double a
-row. Only part numbers and a summary per part travel; images are read where they are used. The stage's ids lie in one
-file, of which an actor reads its part's: in the object store and the driver they would grow with the table.
+A part is a fixed range of the stage's ids, of a size that is recorded when the table is started. It is exactly one
+file, which the actor that computed it writes atomically. So resuming means computing the parts whose file is missing,
+and a part that another actor computes again after a death overwrites the same file with the same rows; no row can be
+lost or doubled. Only part numbers and one summary per part travel; images are read where they are used. The stage's ids
+lie in one file, from which an actor reads its range: in the object store and the driver they would grow with the table.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class TooManyFailures(UserError):
 
 @dataclass
 class PartSummary:
-    """Totals over all parts, those of earlier sessions included."""
+    """Totals over all parts, including those of earlier sessions."""
 
     rows: int = 0
     failed: int = 0
     found: Failures = field(default_factory=Failures)
     totals: Counter[str] = field(default_factory=Counter)  # see fgvr.part_worker
     parts: int = 0
-    remarks: set[str] = field(default_factory=set)  # of the workers: see fgvr.part_worker.remarks_of
+    remarks: set[str] = field(default_factory=set)  # from the workers: see fgvr.part_worker.remarks_of
 
     @property
     def failures(self) -> Counter[str]:
@@ -58,7 +58,7 @@ class PartSummary:
 
 
 def as_begun(job: PartJob) -> PartJob:
-    """The job with parts of the size with which its table was begun; begins it where nobody has."""
+    """The job with the part size recorded for its table; records the size for a new table."""
     size = rows_per_part(job.folder, job.name, job.workers.rows_per_part)
     return replace(job, workers=job.workers.model_copy(update={"rows_per_part": size}))
 
@@ -71,20 +71,20 @@ def run_parts(
     retry_failed: bool = False,
     field: str = "workers",
 ) -> PartSummary:
-    """Compute all parts of `ids` that are missing in the job's folder.
+    """Compute all parts of `ids` whose files are missing in the job's folder.
 
     Args:
-        job: what to compute, and where.
+        job: what to compute, and the folder.
         ids: int64 [n], ascending image ids of the samples table.
-        max_error_share: of failed rows; see `allowed_failures`.
-        retry_failed: compute failed rows of finished parts again, too.
-        field: where the config has the job's workers, for messages.
+        max_error_share: allowed share of failed rows; see `allowed_failures`.
+        retry_failed: whether to retry failed rows of finished parts, too.
+        field: the config field of the job's workers, for messages.
 
     Raises:
         TooManyFailures: the share was exceeded; gives an example of each reason.
-        SessionError: the workers ask for more than there is.
-        StageStopped: a worker met what a person has to mend: a part that ends every worker, workers that do not start.
-        Stalled: no worker gave a sign of life for too long.
+        SessionError: the workers need more than the cluster has.
+        StageStopped: the user has to fix an error: a part that kills every worker, workers that do not start.
+        Stalled: no worker sent a heartbeat for too long.
     """
     job = as_begun(job)
     size = job.workers.rows_per_part
@@ -120,15 +120,15 @@ def run_parts(
                 told.computed(new["rows"], new["failures"], new["totals"])
                 _check(summary, limit, job)
     finally:
-        progress.close()  # else what stopped it is written behind the line on a terminal
+        progress.close()  # or else the error would be printed after the progress line
     _check(summary, limit, job)
-    lease.check(job.folder)  # workers of another owner read it
+    lease.check(job.folder)  # workers of the new owner read it
     storage.remove(storage.join(job.folder, IDS))
     return summary
 
 
 def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[dict[str, Any]]:
-    """Summaries of the pending parts as a pool of Ray actors finishes them."""
+    """Yield the summaries of the pending parts as a pool of Ray actors finishes them."""
     if not pending:
         return
     import ray
@@ -148,7 +148,7 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[d
             [Part(number, again=number in finished) for number in pending],
             at_once=min(workers.min_workers, most),
             most=most,
-            lives=MOST + TRIES,  # `Quarantine` gives a part up before, unless its workers die before it is begun
+            lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
             waits_for=waits_for,
         )
 

@@ -1,7 +1,7 @@
-"""A pool of processes that compute the parts of a table: it grows, shrinks, and replaces what dies.
+"""A pool of processes that compute the parts of a table: it grows, shrinks, and replaces dead processes.
 
-A process is a Ray actor (`cluster.part_actor`) that is asked for one part at a time; Ray only places it and says when
-it is gone. What is known of it is whether it has a place, whether its model is loaded, and which parts it was given.
+A process is a Ray actor (`cluster.part_actor`) that computes one part at a time; Ray only places it and reports its
+death. The pool knows whether it is placed, whether its model is loaded, and which parts it has.
 
 A process that dies over its parts is replaced, and they are given to others; `cluster.quarantine` counts what they end.
 One that dies before its model is loaded is replaced a few times, because a machine may be to blame, and then no more:
@@ -37,40 +37,40 @@ TRIES = 3
 MOST_WORDS = 500
 """Characters of Ray's own words."""
 AHEAD = 2
-"""Parts that a process is given at most, so that it need not wait for the driver between two of them."""
+"""Most parts that a process has at a time, so that it need not wait for the driver between two of them."""
 
 
 class WorkersDoNotStart(UserError):
-    """Worker after worker died while it loaded its model."""
+    """One worker after another died while it loaded its model."""
 
 
 class WorkersDied(UserError):
-    """Worker after worker died over the same work."""
+    """One worker after another died on the same work."""
 
 
 class Process(Protocol):
-    """A process that has the methods of `cluster.part_actor.PartActor`, or will have when it is placed."""
+    """A process with the methods of `cluster.part_actor.PartActor`, which may still wait to be placed."""
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
-        """Ask for a call, which is made after those before it; a RayActorError says that the process is gone."""
+        """Queue a call after the earlier ones; its result raises RayActorError if the process is dead."""
         ...
 
     def end(self) -> None:
-        """End it at once, wherever it is."""
+        """Kill it at once."""
         ...
 
 
 class Part(NamedTuple):
-    """A part to compute: its number, and whether only its failed rows are computed again."""
+    """A part to compute: its number, and whether only its failed rows are retried."""
 
     number: int
     again: bool = False
 
 
 class _State(Enum):
-    PLACING = auto()  # there may be no room for it
-    HELD = auto()  # it has a place, and is not to load anything for now
-    STARTING = auto()  # it loads the model
+    PLACING = auto()  # it may lack resources
+    HELD = auto()  # it is placed, but must not load anything for now
+    STARTING = auto()  # it is loading the model
     READY = auto()
 
 
@@ -78,8 +78,8 @@ class _State(Enum):
 class _Member:
     process: Process
     state: _State = _State.PLACING
-    parts: list[Part] = field(default_factory=list)  # that it was given, in their order
-    was_up: bool = False  # for a job before this one: its death says nothing of whether models can be loaded
+    parts: list[Part] = field(default_factory=list)  # the parts that it has, in order
+    was_up: bool = False  # for an earlier job: so its death does not mean that models cannot be loaded
 
 
 class _Answer(NamedTuple):
@@ -89,20 +89,20 @@ class _Answer(NamedTuple):
 
 
 class Pool:
-    """Processes of one kind, for one job after the other.
+    """Processes with the same resources, for one job after the other.
 
     Args:
-        spawn: asks for a process, which is placed when there is room.
-        heartbeats: of its processes.
-        place_minutes: longest wait for an answer or a sign of life.
+        spawn: requests a process, which is placed when resources are free.
+        heartbeats: the heartbeats of its processes.
+        place_minutes: longest wait for an answer or a heartbeat.
     """
 
     def __init__(self, spawn: Callable[[], Process], heartbeats: Heartbeats, place_minutes: float) -> None:
         self.heartbeats = heartbeats
         self.keeps_idle = False
-        """Whether processes that are up stay when there is nothing left for them, for the next job."""
+        """Whether idle processes are kept for the next job."""
         self.starved: Callable[[], None] = lambda: None
-        """Called where a process waits for a place in vain."""
+        """Called when a process waits in vain to be placed."""
         self._spawn, self._minutes = spawn, place_minutes
         self._members: dict[_Member, None] = {}
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
@@ -123,22 +123,22 @@ class Pool:
         lives: int,
         waits_for: Callable[[int], str],
     ) -> Iterator[dict[str, Any]]:
-        """Summaries of a job's parts as they are finished.
+        """Yield the summaries of a job's parts as they are finished.
 
         Args:
-            name: of the job.
-            packed: what `PartActor.take` is given.
-            parts: to compute.
-            at_once: processes that it begins with, all at the same time.
-            most: processes, at most.
-            lives: deaths of processes over one part after which the job is given up.
-            waits_for: says what is being waited for, with so many parts left.
+            name: name of the job.
+            packed: the argument of `PartActor.take`.
+            parts: the parts to compute.
+            at_once: number of processes to start with, all at the same time.
+            most: largest number of processes.
+            lives: number of deaths on one part after which the job is given up.
+            waits_for: says what the driver waits for, given the number of parts left.
 
         Raises:
-            StageStopped: a process said what a person has to mend.
-            WorkersDoNotStart: none can be had.
-            WorkersDied: too many died over one part.
-            Stalled: nothing was heard for too long.
+            StageStopped: a process reported an error that the user has to fix.
+            WorkersDoNotStart: no process can be started.
+            WorkersDied: too many processes died on one part.
+            Stalled: there was no answer and no heartbeat for too long.
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
         self._lives, self._ended = lives, Counter[Part]()
@@ -171,13 +171,13 @@ class Pool:
         self._packed = None  # it may hold the ids of a table, which an idle pool need not keep in the object store
 
     def close(self) -> None:
-        """End all processes and forget their heartbeats."""
+        """End all processes and delete their heartbeats."""
         for member in list(self._members):
             self._end(member)
         self.heartbeats.forget()
 
     def _take(self, answer: _Answer) -> dict[str, Any] | None:
-        """What an answer changes; returns the summary of a finished part."""
+        """Handle an answer; returns the summary if it is that of a finished part."""
         from ray.exceptions import RayError, RayTaskError
 
         member, part, future = answer
@@ -229,7 +229,7 @@ class Pool:
                 self._start(other)
 
     def _lost(self, member: _Member, error: BaseException) -> None:
-        """A process is gone: others get its parts, and it is replaced where that is needed."""
+        """A process is dead: others get its parts, and it is replaced if needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
         self._loss = error
         had_loaded = member.was_up or member.state is _State.READY
@@ -251,11 +251,11 @@ class Pool:
 
     @property
     def _most_deaths(self) -> int:
-        """Without a single success, after which nothing is tried: those that began together count as one try."""
+        """Number of deaths without a success after which the job ends; processes started together count as one try."""
         return TRIES + self._at_once - 1
 
     def _resize(self) -> None:
-        """As many processes as there is work for: until one has come up no more than those to begin with."""
+        """Have as many processes as there is work for, but only the initial number until one has come up."""
         if self._deaths >= self._most_deaths and not self._at_work():
             raise self._given_up()
         if len(self._waiting) >= self._most == len(self._members):
@@ -272,7 +272,7 @@ class Pool:
             self._ask(member, None, "placed")
 
     def _is_spare(self, member: _Member) -> bool:
-        """Where no part waits for a process any more."""
+        """Whether a process has nothing to do, because no part waits any more."""
         return not member.parts and not (self.keeps_idle and member.state in {_State.STARTING, _State.READY})
 
     def _at_work(self) -> bool:
@@ -298,7 +298,7 @@ class Pool:
         return not self._works and self._ended.total() > 1
 
     def _feed(self, member: _Member) -> None:
-        """Give a process that is up what it may be given: at the end of a table one part, else some ahead."""
+        """Give parts to a ready process: one at the end of a table, otherwise some ahead."""
         if member.state is not _State.READY:
             return
         if self._is_doubted and any(other.parts for other in self._members):
@@ -319,7 +319,7 @@ class Pool:
 
 
 class ActorProcess:
-    """A Ray actor."""
+    """A process that is a Ray actor."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -333,5 +333,7 @@ class ActorProcess:
         """See `Process`."""
         import ray
 
-        with suppress(ray.exceptions.RayError, RuntimeError, OSError, ValueError):  # Ray is gone, and it with it
+        with suppress(
+            ray.exceptions.RayError, RuntimeError, OSError, ValueError
+        ):  # Ray has ended, and the process with it
             ray.kill(self._handle)

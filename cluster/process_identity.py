@@ -1,8 +1,8 @@
-"""Which process something is: enough to say, from the same machine and for certain, that it has ended.
+"""The identity of a process, precise enough to say for certain, from the same machine, that the process has ended.
 
-A process id alone says little. Containers of one machine have ids of their own each, a machine that starts again gives
-the same ids anew, and so does one that runs for long. So there are also the machine's boot, the namespace of the ids,
-and when the process began, counted by the kernel and by no clock that somebody sets.
+A process id alone is not enough. Each container of a machine has ids of its own, and a machine reuses ids after a
+reboot or a long uptime. So the identity also has the boot id, the namespace of the process ids, and the start time as
+counted by the kernel, which does not depend on the adjustable clock.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Self
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 ENDED = {"Z", "X"}
-"""States of a process that has ended, and whose parent has not asked how."""
+"""States of an ended process whose parent has not collected its exit status."""
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process.
+    """What identifies a process.
 
     Attributes:
-        host: name of its machine, for people.
-        boot: of its machine, different after each; where the system has none, what its network card says.
-        namespace: of the process ids, which a container has for itself; empty where there is no such thing.
-        pid: in that namespace.
-        born: ticks from the boot to its beginning; None where the system does not say.
+        host: name of its machine, for display.
+        boot: id of the machine's current boot; the network card's address where the system has no such id.
+        namespace: namespace of the process ids, which each container may have; empty where the system has none.
+        pid: process id in that namespace.
+        born: ticks from the boot to its start; None where the system does not tell.
     """
 
     host: str = ""
@@ -45,17 +45,17 @@ class ProcessIdentity:
 
     @property
     def is_within_sight(self) -> bool:
-        """Whether this process sees the other's ids: the same boot of the same machine, the same namespace."""
+        """Whether this process can see the other one: same boot of the same machine, same namespace."""
         return bool(self.boot) and (self.boot, self.namespace) == (_boot(), _namespace())
 
     @property
     def is_alive(self) -> bool:
-        """It lives, for certain."""
+        """Whether it is certainly alive."""
         return self.is_within_sight and not self._is_gone()
 
     @property
     def is_gone(self) -> bool:
-        """It has ended, for certain. Of a process out of sight neither is known."""
+        """Whether it has certainly ended. For a process out of sight, neither is known."""
         return self.is_within_sight and self._is_gone()
 
     def _is_gone(self) -> bool:
@@ -66,7 +66,7 @@ class ProcessIdentity:
         except (PermissionError, OverflowError):
             pass
         stat = _stat(self.pid)
-        if stat is None:  # not to be seen, as others' processes where /proc hides them
+        if stat is None:  # invisible, as other users' processes where /proc hides them
             return False
         return stat[0] in ENDED or (self.born is not None and stat[1] != self.born)
 
@@ -91,9 +91,9 @@ def _born(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """State and start of a process; None where the system does not say."""
+    """State and start time of a process; None where the system does not tell."""
     try:
-        # The name may hold blanks and brackets itself. Behind it come fields 3, 4 …; the start is the 22nd.
+        # The name may contain blanks and brackets. After it come fields 3, 4 …; the start time is field 22.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return fields[0], int(fields[19])
     except (OSError, IndexError, ValueError):

@@ -1,7 +1,8 @@
-"""Progress of a stage on the console: one rewritten line on a terminal, a line now and then in a log file.
+"""Progress of a stage on the console: one rewritten line on a terminal, or an occasional line in a log file.
 
-Workers' own output goes to Ray's log files. So the first worker of a training leaves its last metrics in a small file
-of the training's folder, and a thread of the driver reads it: the one place that both reach, on any storage.
+The output of workers goes to Ray's log files. So the first worker of a training run writes its latest metrics to a
+small file in the training folder, the only place that it shares with the driver on any storage, and a thread of the
+driver reads that file.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from fgvr import storage
 LOG_EVERY_SECONDS = 60.0
 TERMINAL_EVERY_SECONDS = 0.2
 LOCAL_SECONDS, REMOTE_SECONDS = 1.0, 10.0
-"""Between two looks at what the workers of a training left, on a local disk and elsewhere."""
+"""Seconds between two reads of that file, on a local disk and elsewhere."""
 SHOWN = ("train_top1", "train_accuracy", "validation_top1", "images_per_second")
-"""Of a training's metrics, beside its losses."""
+"""Metrics of a training run that are shown beside its losses."""
 
 
 class Progress:
-    """Rows done of a total, rate and time left.
+    """Rows done out of a total, with rate and remaining time.
 
     Args:
         name: what is counted, e.g. the stage.
-        total: rows in all.
-        done: rows that were there before (a resumed stage); they do not count for the rate.
+        total: total number of rows.
+        done: rows of earlier sessions (a resumed stage); they do not count for the rate.
         stream: where to write.
     """
 
@@ -45,7 +46,7 @@ class Progress:
         self.shown = self.start if not self.terminal else 0.0
 
     def update(self, rows: int, failed: int = 0) -> None:
-        """Count `rows` more; `failed` is the total of failed rows so far."""
+        """Count `rows` further rows; `failed` is the total number of failed rows so far."""
         self.now += rows
         self.failed = failed
         every = TERMINAL_EVERY_SECONDS if self.terminal else LOG_EVERY_SECONDS
@@ -53,7 +54,7 @@ class Progress:
             self._show()
 
     def line(self) -> str:
-        """The state in words."""
+        """The state as text."""
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.now / seconds
         done = self.before + self.now
@@ -63,7 +64,7 @@ class Progress:
         return text + (f", {self.failed:,} failed" if self.failed else "")
 
     def close(self) -> None:
-        """Show the final state, where anything was done."""
+        """Show the final state, if anything was done."""
         if self.now and self.terminal:
             self._show()
             self.stream.write("\r\x1b[K")
@@ -76,7 +77,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 42 s, 7 min 5 s, 3 h 12 min."""
+    """A readable duration: 42 s, 7 min 5 s, 3 h 12 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -85,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressWriter:
-    """A training worker's side: keeps the last metrics in the folder, but not more often than anyone looks."""
+    """The training worker's side: writes the latest metrics to the folder, no more often than the driver reads them."""
 
     def __init__(self, folder: str) -> None:
         self.uri = storage.join(folder, PROGRESS)
@@ -93,26 +94,26 @@ class ProgressWriter:
         self.written = -self.every
 
     def write(self, metrics: Mapping[str, float]) -> None:
-        """Leave the metrics for the driver."""
+        """Write the metrics for the driver."""
         if time.monotonic() - self.written >= self.every:
             self.written = time.monotonic()
             storage.write_bytes(self.uri, json.dumps(dict(metrics)).encode())
 
 
 class TrainingLine:
-    """The state of a training in words.
+    """The state of a training run as text.
 
     Args:
         title: what is trained.
-        epochs: of the whole training; None: unknown, then no time left is told.
+        epochs: number of epochs of the whole training run; None: unknown, and no remaining time is shown.
     """
 
     def __init__(self, title: str, epochs: float | None) -> None:
         self.title, self.epochs = title, epochs
-        self.first: tuple[float, float] | None = None  # (epoch, time) first seen: a resumed training starts late
+        self.first: tuple[float, float] | None = None  # (epoch, time) first seen: a resumed run starts late
 
     def text(self, metrics: Mapping[str, float], now: float) -> str:
-        """Epoch, the time left at the pace seen so far, all losses by their names, and how many answers are right."""
+        """Epoch, the remaining time at the pace so far, all losses by name, and the accuracies."""
         epoch = metrics.get("epoch", 0.0)
         if self.first is None:
             self.first = epoch, now
@@ -126,10 +127,10 @@ class TrainingLine:
 
 
 class Told(Protocol):
-    """Who else hears of a training (`cluster.stage_progress.StageProgress`)."""
+    """Another receiver of a training run's progress (`cluster.stage_progress.StageProgress`)."""
 
     def trained(self, metrics: Mapping[str, float], epochs: float | None) -> None:
-        """It reported."""
+        """Take a report of the training run."""
         ...
 
 
@@ -137,9 +138,9 @@ class Told(Protocol):
 def training_shown(
     folder: str, title: str, epochs: float | None, stream: TextIO | None = None, told: Told | None = None
 ) -> Iterator[None]:
-    """Show the progress that a training's workers leave in `folder`, and tell it on."""
+    """Show the progress that the training workers write to `folder`, and pass it on to `told`."""
     stream = stream or sys.stderr
-    storage.remove(storage.join(folder, PROGRESS))  # of an earlier session
+    storage.remove(storage.join(folder, PROGRESS))  # left by an earlier session
     stop = threading.Event()
     line = TrainingLine(title, epochs)
     thread = threading.Thread(
@@ -164,14 +165,14 @@ def _watch(folder: str, line: TrainingLine, stream: TextIO, stop: threading.Even
         try:
             metrics = json.loads(storage.read_bytes(storage.join(folder, PROGRESS)))
         except OSError:
-            continue  # not there yet, or the network: progress is worth no error
+            continue  # not written yet, or a network fault: progress must not raise errors
         if told is not None:
             told.trained(metrics, line.epochs)
         now = time.monotonic()
         text = line.text(metrics, now)
         if metrics != seen and (terminal or now - logged >= LOG_EVERY_SECONDS):
             seen, logged = metrics, now
-            # A line that wraps is not rewritten as a whole: what is cut off stands in history.json.
+            # A terminal cannot rewrite a wrapped line, so cut it; history.json has the rest.
             room = shutil.get_terminal_size().columns - 1
             stream.write(f"\r\x1b[K{text[:room]}" if terminal else f"{text}\n")
             stream.flush()

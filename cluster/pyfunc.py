@@ -1,12 +1,12 @@
-"""Trained models as MLflow models that classify images where `mlflow.pyfunc.load_model` or `mlflow models serve` runs.
+"""Trained models as MLflow models that classify images, for `mlflow.pyfunc.load_model` and `mlflow models serve`.
 
     model = mlflow.pyfunc.load_model("runs:/<run id>/makd")
     model.predict(pandas.DataFrame({"image": ["bird.jpg", Path("finch.png").read_bytes()]}))  # label, score, error
 
-The model has no input schema: MLflow would refuse lists, PIL images and missing values before the model sees them, and
-take base64 text for the bytes of a file in two of its four JSON forms. `predict` says itself what it takes.
-
-The model folder is an artifact; the code is this project's `fgvr` and `cluster/pyfunc_model.py`. Nothing is pickled.
+The model has no input schema: with one, MLflow would refuse lists, PIL images and missing values before the model sees
+them, and would decode base64 text as the bytes of a file in only two of its four JSON formats. `predict` documents its
+inputs. The model folder is an artifact; the code is this project's `fgvr` and `cluster/pyfunc_model.py`. Nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ REQUIREMENTS = (
     "pyyaml",
 )
 NEAR_REQUIREMENTS = ("open_clip_torch", "transformers")
-# Parts of fgvr that no classifier needs: the demo's models, the MLLM's backends, the report.
+# Parts of fgvr that no classifier needs: the demo's models, the MLLM backends, the report.
 LEFT_OUT = ("__pycache__", "demo", "report", "datasets", "metrics", "child_startup")
 
 
@@ -47,14 +47,14 @@ def log_classifier(folder: Path, name: str) -> str:
     """Log a model folder to the active MLflow run.
 
     Args:
-        folder: as `fgvr.models.infer.load_classifier` takes it.
-        name: of the logged model.
+        folder: a model folder for `fgvr.models.infer.load_classifier`.
+        name: name of the logged model.
 
     Returns:
         URI for `mlflow.pyfunc.load_model`.
 
     Raises:
-        ModelFolderError: there is no model in the folder.
+        ModelFolderError: the folder has no model.
     """
     import mlflow
     from mlflow.models import ModelSignature
@@ -79,14 +79,15 @@ def log_classifier(folder: Path, name: str) -> str:
 
 
 def example() -> pd.DataFrame:
-    """An input: one small grey PNG file."""
+    """An example input: one small grey PNG file."""
     sink = io.BytesIO()
     Image.new("RGB", (8, 8), (128, 128, 128)).save(sink, "PNG")
     return pd.DataFrame({"image": [sink.getvalue()]})
 
 
 def requirements(kind: str) -> list[str]:
-    """What has to be installed to load a model of this kind, pinned to what is installed here."""
+    """The packages that a model of this kind needs, pinned to the installed versions."""
     names = (*REQUIREMENTS, *(NEAR_REQUIREMENTS if kind == "near" else ()))
-    # A local part (+cpu, +cu130) names one package index: elsewhere the plain version is the same release.
+    # A local version part (+cpu, +cu130) exists on one package index only; elsewhere the plain version is the same
+    # release.
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]

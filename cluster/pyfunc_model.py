@@ -1,6 +1,6 @@
-"""The code of a logged MLflow model: MLflow runs this file when the model is loaded, instead of unpickling anything.
+"""The code of a logged MLflow model: MLflow runs this file when it loads the model, so nothing is unpickled.
 
-It may import fgvr only, which travels with the model; see cluster/pyfunc.py.
+It may import only fgvr, which is logged with the model; see cluster/pyfunc.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ BATCH = 64
 COLUMN = "image"
 LIMITS = ImageLimits()
 PATHS_VARIABLE = "FGVR_MODEL_READS_PATHS"
-"""1: text that names a file or an address is read, even for clients of a server; 0: never."""
+"""1: read files and addresses that text names, even for clients of a server; 0: never."""
 _SERVERS = frozenset({"uvicorn", "gunicorn", "hypercorn", "waitress", "mlserver"})
 
 
 class InputError(MlflowException, TypeError):  # type: ignore[misc]  # mlflow has no types
-    """What was given to `predict` holds no images; a scoring server answers it with status 400."""
+    """The input of `predict` holds no images; a scoring server answers with status 400."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, error_code=INVALID_PARAMETER_VALUE)  # type: ignore[call-arg]
@@ -47,34 +47,34 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     classifier: ImageClassifier
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the model from the folder that was logged, on a GPU where there is one."""
+        """Build the model from the logged folder, on a GPU where there is one."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.classifier = load_classifier(Path(context.artifacts["model"]), device)
 
     def predict(
         self,
         context: PythonModelContext,
-        model_input: pd.DataFrame,  # or whatever the docstring says; of other hints MLflow makes a schema, or a warning
+        model_input: pd.DataFrame,  # or as documented below: MLflow makes a schema or a warning of other hints
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Classify images.
 
-        An image is what `fgvr.images.given.given_image` reads. Text names a file or an address only where no server
-        runs in this process, or where FGVR_MODEL_READS_PATHS is 1: a client must not choose what a server reads.
+        An image is anything that `fgvr.images.given.given_image` reads. Text names a file or an address only where no
+        server runs in this process, or where FGVR_MODEL_READS_PATHS is 1: a client must not choose what a server reads.
 
         Args:
-            context: MLflow's.
+            context: MLflow's context.
             model_input: one image, or many: a list, an array, a Series, a data frame or dict with them under `image`
-                (or under the only name), a list of such dicts.
-            params: none are known.
+                (or under its only name), or a list of such dicts.
+            params: no parameters are supported.
 
         Returns:
-            A data frame with an image a row and the index of `model_input`: `label`; `score`, its softmax probability;
-            `error`, the reason why there is neither (label None and score nan; in a server null, since JSON has no
-            nan), or None.
+            A data frame with one row per image and the index of `model_input`: `label`; `score`, its softmax
+            probability; `error`, None or the reason for a missing label (then label is None and score nan; null in a
+            server, since JSON has no nan).
 
         Raises:
-            InputError: what was given, or one of its images, is of another type.
+            InputError: the input, or one of its images, has an unsupported type.
         """
         images, index = _rows(model_input)
         answers = [
@@ -94,7 +94,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         return result if index is None else result.set_axis(index, axis=0)
 
     def _classify(self, images: Sequence[object], start: int) -> list[tuple[str | None, float, str | None]]:
-        """Label, score and error of each image; `start`: the row of the first, for messages."""
+        """Label, score and error per image; `start`: row number of the first image, for messages."""
         answers: list[tuple[str | None, float, str | None]] = [(None, float("nan"), None)] * len(images)
         prepared: dict[int, torch.Tensor] = {}
         for row, value in enumerate(images):
@@ -112,7 +112,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         return answers
 
     def _prepared(self, value: object) -> torch.Tensor:
-        """One given image as the classifier takes it; raises ImageError and GivenTypeError."""
+        """One given image, prepared for the classifier; raises ImageError and GivenTypeError."""
         if _is_missing(value):
             raise ImageError(Reason.NO_INPUT, "no image was given")
         image = given_image(value, LIMITS, read_paths=_reads_paths())
@@ -120,7 +120,7 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
 
 
 def _rows(given: object) -> tuple[list[Any], pd.Index | None]:
-    """The images and, of pandas' objects, their index."""
+    """The images, and the index if the input is a pandas object."""
     if isinstance(given, pd.DataFrame):
         return list(given.iloc[:, _column(list(given.columns))]), given.index
     if isinstance(given, pd.Series):
@@ -137,14 +137,14 @@ def _rows(given: object) -> tuple[list[Any], pd.Index | None]:
 
 
 def _image_of(item: Any) -> Any:
-    """An image without what MLflow's parser or a record puts around it."""
+    """An image without the wrapping by MLflow's parser or a record."""
     if isinstance(item, np.ndarray) and item.ndim == 0:
         item = item.item()
     return item[COLUMN] if isinstance(item, dict) and COLUMN in item else item
 
 
 def _column(names: list[Any]) -> int:
-    """The place of the column of images."""
+    """The position of the column with the images."""
     if names.count(COLUMN) == 1:
         return names.index(COLUMN)
     if len(names) == 1:
@@ -153,14 +153,14 @@ def _column(names: list[Any]) -> int:
 
 
 def _is_missing(value: object) -> bool:
-    """None, nan, NA, NaT, or nothing in a text or in bytes."""
+    """Whether a value is None, nan, NA, NaT, or empty text or bytes."""
     if isinstance(value, str | bytes | bytearray):
         return not value or value.isspace()
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def _in_a_server() -> bool:
-    """Whether this process answers clients: MLflow's scoring server sets a variable, others show by their modules."""
+    """Whether this process serves clients: MLflow's server sets a variable; others are known by loaded modules."""
     serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "").lower() in {"1", "true"}
     return serving or not _SERVERS.isdisjoint(sys.modules)
 

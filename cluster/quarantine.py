@@ -1,9 +1,9 @@
-"""Rows that kill their worker are quarantined: begun parts are written down, and suspects are singled out.
+"""Quarantine of rows that kill their worker: deaths per part are recorded, and suspect rows are isolated.
 
-A pool gives the part of a dead worker to the next one, however often. Mostly that is right: a node was taken away, an
-engine broke. But an image that crashes a decoder or exhausts the memory would end one worker after the other. So a part
-whose workers died `WHOLE` times is computed row by row, each row written down before it is tried: the next worker
-that finds a row begun and not finished makes it a failed row. After `MOST` deaths the part is given up.
+A pool gives the part of a dead worker to the next one, however often. Usually that is right: a node was preempted, an
+engine broke. But an image that crashes a decoder or exhausts the memory would kill one worker after another. So a part
+whose workers died `WHOLE` times is computed row by row, and each row is recorded before it is tried. The next worker
+that finds a row started and not finished makes it a failed row. After `MOST` deaths the part is given up.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ WHOLE, MOST = 2, 8
 
 
 class PartGivenUp(UserError):
-    """A part ended so many workers that the rows cannot be the cause."""
+    """A part killed so many workers that its rows cannot be the cause."""
 
 
 class Quarantine:
-    """The deaths that a part has seen and the rows to blame: a small file beside the parts, gone when the part is done.
+    """The deaths on a part and the rows to blame, in a small file beside the parts that is removed when the part is
+    done.
 
     Args:
         folder: the stage's folder.
-        number: the part.
+        number: number of the part.
     """
 
     def __init__(self, folder: str, number: int) -> None:
@@ -46,7 +47,7 @@ class Quarantine:
         storage.write_bytes(self.uri, json.dumps(facts).encode())
 
     def process(self, rows: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
-        """`work(rows)`, or the same row by row without those that ended their worker, which become failed rows.
+        """`work(rows)`, or the same row by row, where rows that killed their worker become failed rows.
 
         Raises:
             PartGivenUp: too many workers died on this part.
@@ -73,16 +74,16 @@ class Quarantine:
         return work(row).cast(schema)
 
     def finished(self) -> None:
-        """The part is written: forget its deaths."""
+        """The part is written: delete the record of its deaths."""
         storage.remove(self.uri)
 
 
 def lift_quarantine(folder: str) -> None:
-    """At the start of a run: the deaths of an earlier one may have had causes that are mended."""
+    """Delete all such records at the start of a run: the causes of earlier deaths may be fixed."""
     storage.remove(storage.join(folder, "attempts"))
 
 
 def failed_row(image_id: int, failure: Failure, schema: pa.Schema) -> pa.Table:
-    """One row of `schema` with nulls besides its id and its error."""
+    """One row of `schema` with its id and its error; all other columns are null."""
     row = dict.fromkeys(schema.names) | {"image_id": image_id, "error": failure.as_row()}
     return pa.Table.from_pylist([row], schema=schema)

@@ -1,7 +1,7 @@
-"""Who reaches the Ray that is started on this machine: whoever has its token, from this machine.
+"""Access to the Ray that is started on this machine: only from this machine, and only with its token.
 
-Ray makes a token by itself, but a file that every user of the machine can read, and its processes listen on all
-interfaces. Both are mended here before Ray starts.
+Ray creates a token by itself, but in a file that every user of the machine can read, and its processes listen on all
+interfaces. This module fixes both before Ray starts.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def token_file() -> Path:
-    """Where Ray looks for the token, unless the environment holds it: RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token."""
+    """The file of the token, if it is not in the environment: RAY_AUTH_TOKEN_PATH, or else ~/.ray/auth_token."""
     given = os.environ.get(TOKEN_PATH)
     return Path(given) if given else Path.home() / ".ray" / "auth_token"
 
 
 def prepare_token() -> None:
-    """See to it that there is a token, and that nobody but its owner can read it.
+    """Make sure that there is a token, and that only its owner can read it.
 
-    Where RAY_AUTH_MODE=disabled was set, that is respected, with a warning; a token in the environment is left alone.
-    Where no file can be written, the token of this process and its children stands in the environment.
+    RAY_AUTH_MODE=disabled is respected, with a warning; a token in the environment is left alone. Where no file can be
+    written, the environment holds the token for this process and its children.
     """
     if os.environ.get(MODE, "token").lower() != "token":
         log.warning("%s=%s: whoever reaches Ray's ports can run programs as you", MODE, os.environ[MODE])
@@ -47,15 +47,15 @@ def prepare_token() -> None:
         keep_secret(file.read_text().strip())
     except OSError as error:
         if os.environ.get(TOKEN_PATH):
-            return  # named by the user: Ray itself says what is wrong with it
+            return  # set by the user: Ray itself reports what is wrong with it
         log.info("no token can be kept in %s (%s); this session has one of its own", file, error)
         os.environ[TOKEN] = secrets.token_hex(32)
 
 
 def make_token(file: Path) -> None:
-    """A new token of 256 bits in a file with mode 0600; one that another process made meanwhile stays. Raises OSError.
+    """Write a new token of 256 bits to a file with mode 0600, unless another process was faster. Raises OSError.
 
-    The file appears whole: a process that looks for it meanwhile reads all of the token or finds none.
+    The file appears atomically: another process reads the whole token or finds no file.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".auth_token.")  # mode 0600

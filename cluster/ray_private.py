@@ -1,8 +1,8 @@
-"""All that the project uses of Ray beyond its public API, in one file (tests/test_private_apis.py).
+"""Everything that the project uses of Ray's private API, in one file (tests/test_private_apis.py).
 
-Seen with Ray 2.60. Each use says what it is for, and what happens where a later version has it no more: either an
-`UnknownRay` that names it and the version, or less comfort, never less safety. The parts of Ray are looked up when they
-are used, so that a version without one of them fails only there.
+Checked with Ray 2.60. Each use says its purpose, and what happens if a later version lacks it: either an `UnknownRay`
+that names it and the version, or less comfort, never less safety. Parts of Ray are looked up when they are used, so a
+version without one of them fails only there.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from fgvr.errors import UserError
 
 SEEN = "2.60"
 CHATTY = {
-    # Says at every start that token authentication is on, which docs/cluster.md explains.
+    # It logs at every start that token authentication is on, which docs/cluster.md explains.
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
 }
-"""Loggers below Ray's public names, and what they may say. Where a later version has others it says more."""
+"""Ray's private loggers, and the level of each. A later version with other loggers would only log more."""
 NODE_ADDRESS, METRICS_PORT = "_node_ip_address", "_metrics_export_port"
-"""Arguments of `ray.init` that `ray start` has as --node-ip-address and --metrics-export-port. A version without them
-refuses to start, by their name."""
+"""Arguments of `ray.init` for the options --node-ip-address and --metrics-export-port of `ray start`. A version without
+them refuses to start and names them."""
 
 log = logging.getLogger(__name__)
 
 
 class UnknownRay(UserError, RuntimeError):
-    """A version of Ray that lacks what is used here."""
+    """This version of Ray lacks a private part that is used here."""
 
 
 class Board:
-    """The key-value store of Ray's head, which every process of a session reaches: for signs of life and last words.
+    """The key-value store of Ray's head, which every process of a session can reach: for heartbeats and last words.
 
-    Ray's public ways need an actor, which needs a core and a node of its own, and dies with it: a worker without a
-    place could not say that it has none.
+    Ray's public API would need an actor, which needs a core on some node and dies with that node: a worker that is not
+    placed could not report that.
     """
 
     def __init__(self, namespace: bytes) -> None:
-        """Keys of two namespaces are apart."""
+        """Open the store under a namespace, which separates its keys from others."""
         self._namespace = namespace
 
     def put(self, key: str, text: str) -> None:
-        """Keep a text; raises RayError, RuntimeError or OSError where the head does not answer."""
+        """Store a text; raises RayError, RuntimeError or OSError where the head does not answer."""
         _part("ray.experimental.internal_kv", "_internal_kv_put")(
             key, text.encode(), overwrite=True, namespace=self._namespace
         )
 
     def keys(self, prefix: str) -> list[str]:
-        """Those that begin so."""
+        """All keys with this prefix."""
         found = _part("ray.experimental.internal_kv", "_internal_kv_list")(prefix, namespace=self._namespace)
         return [key.decode() for key in found]
 
     def texts(self, keys: Sequence[str]) -> dict[str, str]:
-        """Of those that are there, in one request: n workers that ask for each one's would else send n²."""
+        """The texts of existing keys, in one request, so that n workers do not cause n² requests."""
         if not keys:
             return {}
         head = _part("ray.experimental.internal_kv", "internal_kv_get_gcs_client")()
@@ -63,15 +63,15 @@ class Board:
         return {key.decode(): value.decode() for key, value in found.items()}
 
     def delete(self, prefix: str) -> None:
-        """Drop all keys that begin so."""
+        """Delete all keys with this prefix."""
         _part("ray.experimental.internal_kv", "_internal_kv_del")(prefix, del_by_prefix=True, namespace=self._namespace)
 
 
 def start_no_other() -> None:
-    """Calls after the end of a session are errors from now on.
+    """Make calls after the end of a session raise an error.
 
-    Else the thread of a stage that was stopped starts another Ray when this one is gone: all cores, open to others.
-    Raises UnknownRay: a Ray that nobody asked for must not be started.
+    Otherwise the thread of a stopped stage would start another Ray when this one has ended: with all cores, and open to
+    others. Raises UnknownRay where this cannot be prevented.
     """
     module = "ray._private.auto_init_hook"
     _part(module, "enable_auto_connect")
@@ -80,12 +80,12 @@ def start_no_other() -> None:
 
 @contextmanager
 def loopback_kept() -> Iterator[None]:
-    """Within the block Ray takes 127.0.0.1 as the address of a node that it starts, and so listens there alone.
+    """Within the block, Ray accepts 127.0.0.1 as the address of a node that it starts, and so listens only there.
 
-    Ray would put this machine's own address in its place, for the sake of nodes on others. There is no setting for it,
-    so the function that does it is replaced; tests/cluster/test_ray_access.py looks at the ports. Whoever joins such a
-    session from another process has to do so within this block, too. Raises UnknownRay where there is no such function:
-    the session would be open to others (`cluster.loopback: false` allows that).
+    Ray would replace it by this machine's network address, for nodes on other machines. No setting prevents this, so
+    the function that does it is replaced; tests/cluster/test_ray_access.py checks the ports. A process that joins such
+    a session must do so within this block, too. Raises UnknownRay where there is no such function, since the session
+    would be open to others (`cluster.loopback: false` allows that).
     """
     module, name = "ray._private.services", "resolve_ip_for_localhost"
     replaced, services = _part(module, name), importlib.import_module(module)
@@ -97,7 +97,7 @@ def loopback_kept() -> Iterator[None]:
 
 
 def in_worker() -> bool:
-    """Whether Ray started this process. Where a later version does not tell: no, as for a driver."""
+    """Whether Ray started this process. False, as for a driver, where a later version does not tell."""
     import ray
 
     if not ray.is_initialized():
@@ -107,7 +107,7 @@ def in_worker() -> bool:
 
 
 def _part(module: str, name: str) -> Any:
-    """`name` of a module of Ray; raises UnknownRay where this version has none."""
+    """`name` from a module of Ray; raises UnknownRay where this version lacks it."""
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -1,6 +1,6 @@
-"""A run from its command line: config, Ray session, MLflow run, and clear errors.
+"""A run from the command line: config, Ray session, MLflow run, and clear errors.
 
-What a session needs (Ray, stages, MLflow) is imported when one is opened: neither `--help` nor a wrong flag needs it.
+What a session needs (Ray, stages, MLflow) is imported when one is opened: `--help` or a wrong flag do not need it.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERRUPTED = 130
-"""Exit status after SIGINT: 128 and the signal's number."""
+"""Exit status after SIGINT: 128 plus the signal's number."""
 
 PLAN_FLAGS = frozenset({"--plan", "--dry-run", "--dry_run"})
-"""Of every script: check the config, say what the models will be asked and what that will cost, and start nothing."""
+"""Flags of every script: check the config, print what the models will be asked and the cost, and start nothing."""
 
 __all__ = ["UserError", "open_run", "run_main"]
 
 
 @contextmanager
 def open_run(config: Config) -> Iterator[RunContext]:
-    """Everything that a stage needs, closed again at the end. Nothing is written or started before the run is owned.
+    """Open everything that a stage needs, and close it at the end. Nothing is written or started before the run is
+    owned.
 
     Raises:
-        RunFolderError: the run's folder is somebody's.
+        RunFolderError: the run folder holds other files.
         RunTaken: another session works on the run.
-        LeaseLost: another session has taken it over meanwhile.
-        SessionError: no Ray session could be had.
+        LeaseLost: another session has taken it over in the meantime.
+        SessionError: no Ray session could be opened.
     """
     from cluster.lending import lending
     from cluster.metrics import endpoint
@@ -65,7 +66,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
             raise UserError(f"run.folder = {config.run.folder}: cannot write there: {error}") from error
         record = stack.enter_context(recorded(folder))
         stack.enter_context(ray_session(config.cluster))
-        stack.enter_context(ends_when_told())  # Ray's start has put a handler of its own there
+        stack.enter_context(ends_when_told())  # Ray's start has replaced the handlers
         stack.enter_context(lending())
         check_seen(folder)
         tracker = stack.enter_context(tracked_run(config, folder))
@@ -74,13 +75,13 @@ def open_run(config: Config) -> Iterator[RunContext]:
 
 
 def _without_take_over(config: Config) -> tuple[Config, bool]:
-    """Whether to take over is said once: in the saved config it would take the run from every later session, too."""
+    """The config without the request to take over, which, once saved, would hold for every later session, too."""
     asked = config.run.take_over
     return config.model_copy(update={"run": config.run.model_copy(update={"take_over": False})}), asked
 
 
 def _show_plan(config: Config, plan: Callable[[Config], str], check: Callable[[Config], None] | None) -> None:
-    """What it would take on stdout; then what would keep it from starting is raised, since a plan has two halves."""
+    """Print the cost to stdout; then raise what would prevent the start."""
     problem: UserError | None = None
     try:
         if check is not None:
@@ -107,17 +108,17 @@ def run_main(
     """The body of every script in pipelines/.
 
     Args:
-        doc: the script's docstring, first thing in `--help`.
+        doc: the script's docstring, which opens `--help`.
         presets: folder of the shipped presets.
         work: what to do inside the run.
-        check: looks for what cannot work before anything is started; raises a UserError.
-        plan: what the work would take, as text, for `--plan` (or `--dry-run`); it starts nothing.
-        argv: arguments; null: the command line's.
+        check: checks, before anything is started, that the config can work; raises a UserError.
+        plan: returns the requests and cost of the work as text for `--plan` (or `--dry-run`); starts nothing.
+        argv: arguments; None: those of the command line.
 
     Raises:
-        SystemExit: for an error that the user can mend, with status 2 where the work has not begun (a wrong config, a
-            missing file, no Ray cluster at the address, another session that works on the run), and 1 where it has:
-            the same command goes on. As shells have it, 130 for Ctrl-C and 143 for SIGTERM.
+        SystemExit: for an error that the user can fix. Status 2 if the work has not started (a wrong config, a missing
+        file, no Ray cluster at the address, another session that works on the run), and 1 if it has: then the same
+        command resumes it. By the convention of shells, 130 for Ctrl-C and 143 for SIGTERM.
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -129,7 +130,7 @@ def run_main(
     planned = plan is not None and not PLAN_FLAGS.isdisjoint(words)
     begun = False
     try:
-        stage = Path(sys.argv[0]).stem  # pipelines/label.py: its --help keeps to label
+        stage = Path(sys.argv[0]).stem  # --help of pipelines/label.py shows only label
         given = [word for word in words if word not in PLAN_FLAGS] if plan else words
         config = load_config(given, presets, doc or "", stage=stage)
         check_installation()
@@ -148,7 +149,7 @@ def run_main(
         if end.code in TOLD:
             sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
         raise
-    except Exception as error:  # whatever happened: was there a cause that the user can mend?
+    except Exception as error:  # of any kind: its cause may be one that the user can fix
         known = user_error_in(error) or refusal(error)
         if known is None:
             raise

@@ -1,4 +1,4 @@
-"""Whether a run may work in a folder: one that is empty or a run's, never one that holds something of a person's."""
+"""Checks that a run may work in a folder: it must be empty or hold a run, and never other files of a user."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 _LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE})
-"""What is a run's by its name: left by one that was cut off before it wrote its config, or whose config was removed."""
+"""Names that mark a run folder without a config: its run was interrupted early, or the config was removed."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 class RunFolderError(UserError):
-    """The run's folder is somebody's."""
+    """The run folder holds other files."""
 
 
 def check_run_folder(folder: str) -> None:
-    """Raise RunFolderError where `folder` is not empty and holds no run: a run writes and removes files there."""
+    """Raise RunFolderError where `folder` is neither empty nor a run's: a run writes and removes files there."""
     if is_run(folder):
         return
     files, folders = storage.list_entries(folder)
@@ -44,7 +44,7 @@ def check_run_folder(folder: str) -> None:
 
 
 def is_run(folder: str) -> bool:
-    """Whether a run has left its config, its record or its tables in a folder."""
+    """Whether a folder holds the config, the record or the tables of a run."""
     return _is_config(folder) or Session.read(folder) is not None or _has_tables(folder)
 
 
@@ -65,32 +65,32 @@ def _has_tables(folder: str) -> bool:
     )
 
 
-# Does every node see the run's folder? A local path is a promise that only the nodes themselves can keep.
+# Whether every node sees the run folder: for a local path, only the nodes themselves can tell.
 
 SECONDS = 60.0
-"""For all nodes to answer; one that is too busy is not judged."""
+"""Time limit for all nodes to answer; a node that is too busy is left out."""
 
 Ask = Callable[[Mapping[str, str], str, str], Mapping[str, str]]
-"""Asks nodes (Ray's id → a name for people) about a file and its mark: what is wrong there, empty where nothing is.
-Those that do not answer are left out."""
+"""Asks nodes (Ray's id → readable name) about a file and its mark: returns what is wrong per node, empty where nothing
+is. Nodes that do not answer are left out."""
 
 
 class NotShared(UserError):
-    """Nodes of the cluster do not see the run's folder."""
+    """Some nodes of the cluster do not see the run folder."""
 
 
 def check_seen(folder: str, *, nodes: Mapping[str, str] | None = None, ask: Ask | None = None) -> None:
-    """Write a file into the run's folder and let every other node read it; it is removed again.
+    """Write a file to the run folder, let every other node read it, and remove it again.
 
-    Nodes that join later are not asked. An object store is one place for all.
+    Nodes that join later are not checked. An object store is the same place for all nodes, so nothing is checked.
 
     Args:
-        folder: of the run.
-        nodes: that are asked; None: the session's, but for this one.
-        ask: how; None: by Ray.
+        folder: the run folder.
+        nodes: the nodes to ask; None: those of the session except this one.
+        ask: the function that asks them; None: through Ray.
 
     Raises:
-        NotShared: a node has no such file, or another one.
+        NotShared: a node does not have this file, or has another one of this name.
     """
     if not storage.is_local(folder):
         return
@@ -138,13 +138,15 @@ def _by_ray(nodes: Mapping[str, str], file: str, mark: str) -> dict[str, str]:
     for task in ready:
         try:
             answers[asked[task]] = ray.get(task)
-        except ray.exceptions.RayError as error:  # the node is gone, or cannot start a process: not this question's
+        except (
+            ray.exceptions.RayError
+        ) as error:  # the node is gone, or cannot start a process: not what is checked here
             log.debug("%s: %s", nodes[asked[task]], error)
     return answers
 
 
 def look_at(file: str, mark: str) -> str:
-    """What is wrong with a file that the driver has just written, seen from here; empty where nothing is."""
+    """What is wrong with a file that the driver has just written, as seen from this node; empty where nothing is."""
     try:
         found = storage.read_bytes(file).decode(errors="replace")
     except OSError as error:

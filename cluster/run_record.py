@@ -1,8 +1,8 @@
-"""What a run folder says about who works on it: the command, signs of life, the stages, and how it ended.
+"""The record of a session in the run folder: its command, heartbeat and stages, and how it ended.
 
-`session.json` in the run folder is written when a session begins, every half minute, at every stage and at the end; so
-a session that never said how it ended was cut off. Whether one lives is not read here, but from the run's lease
-(`cluster.lease`); the times here are of its own clock. Secrets are masked.
+`session.json` in the run folder is written when a session starts, every half minute, at every stage and at the end. So
+a session without a recorded end was cut off. Whether a session is alive is decided by the run's lease
+(`cluster.lease`), not here; the times here are from its own clock. Secrets are masked.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Session:
-    """One session of a run, as its file has it.
+    """One session of a run, as recorded in its file.
 
     Attributes:
-        command: the command line as it was given, with `***` for secrets.
+        command: the command line as given, with secrets as `***`.
         folder: its working directory.
-        submitted: it was handed to a cluster with `ray job submit`.
+        submitted: whether it was sent to a cluster with `ray job submit`.
         host: name of the machine.
-        pid: of the process that drives the run.
-        started: time, seconds since 1970.
-        beat: of the last sign of life.
+        pid: process id of the driver.
+        started: start time, seconds since 1970.
+        beat: time of the last heartbeat.
         state: running, finished or stopped.
         message: why it stopped.
-        stages: (table, fingerprint) of every stage that was asked for, in this order.
-        metrics: the Prometheus endpoint, where there is one.
+        stages: (table, fingerprint) of every requested stage, in order.
+        metrics: the Prometheus endpoint, if there is one.
     """
 
     command: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Session:
 
     @classmethod
     def here(cls) -> Self:
-        """The session of this process, which begins now."""
+        """The session of this process, which starts now."""
         return cls(
             command=masked_words(sys.orig_argv),
             folder=str(Path.cwd()),
@@ -80,24 +80,24 @@ class Session:
 
     @classmethod
     def read(cls, folder: str) -> Self | None:
-        """The last session of a run; None where it left none that this version can read."""
+        """The last session of a run; None where there is no record that this version can read."""
         try:
             return cls(**json.loads(storage.read_bytes(storage.join(folder, FILE))))
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
 
     def silent(self, now: float | None = None) -> float:
-        """Seconds since the last sign of life; 0 where the clocks of two machines differ the other way."""
+        """Seconds since the last heartbeat; 0 where the clocks of two machines would make them negative."""
         return max(0.0, (time.time() if now is None else now) - self.beat)
 
     def state_now(self, now: float | None = None) -> str:
-        """Its state, or `cut off` where it never said that it ended, and gives no sign of life.
+        """Its state, or `cut off` where it recorded no end and sends no heartbeats.
 
-        For runs of earlier versions, which left no lease: it trusts that the clocks of two machines agree.
+        Used for runs of earlier versions, which have no lease; it relies on synchronised clocks.
         """
         if self.state != RUNNING:
             return self.state
-        here = self.host == socket.gethostname() and not self.submitted  # a job's container has process ids of its own
+        here = self.host == socket.gethostname() and not self.submitted  # a job's container has its own process ids
         return RUNNING if self.silent(now) < PATIENCE and not (here and not _is_alive(self.pid)) else CUT_OFF
 
 
@@ -112,7 +112,7 @@ def _is_alive(pid: int) -> bool:
 
 
 class RunRecord:
-    """Keeps a run's `session.json`; safe for several threads."""
+    """Writes a run's `session.json`; thread-safe."""
 
     def __init__(self, folder: str) -> None:
         self._file = storage.join(folder, FILE)
@@ -120,32 +120,32 @@ class RunRecord:
         self._lock = threading.Lock()
 
     def stage(self, name: str, fingerprint: str) -> None:
-        """A stage was asked for."""
+        """Record that a stage was requested."""
         if [name, fingerprint] not in self._session.stages:
             self._session.stages.append([name, fingerprint])
             self.write()
 
     def serves(self, metrics: str | None) -> None:
-        """Where Prometheus finds this session's numbers."""
+        """Record where Prometheus finds this session's metrics."""
         self._session.metrics = metrics
         self.write()
 
     def ended(self, state: str, message: str = "") -> None:
-        """The last word."""
+        """Record how the session ended."""
         self._session.state, self._session.message = state, message
         self.write()
 
     def write(self) -> None:
-        """A sign of life, with all that is known; one that cannot be left is no reason to stop.
+        """Write a heartbeat with the whole record; a failed write does not stop the run.
 
-        A session that has lost its run leaves none: the file is the new owner's.
+        A session that has lost its run writes nothing: the file belongs to the new owner.
         """
         with self._lock:
             try:
                 lease.check(self._file)
             except LeaseLost:
                 return
-            # As in `leave`: what stands in the way of a sign ends nothing.
+            # As in `leave`: a heartbeat that cannot be written stops nothing.
             except Exception as error:
                 log.debug("no sign could be left at %s: %s", self._file, error)
                 return
@@ -155,7 +155,7 @@ class RunRecord:
 
 @contextmanager
 def recorded(folder: str, beat: float = BEAT) -> Iterator[RunRecord]:
-    """The record of a session that lasts as long as the block, and says how it ended."""
+    """Within the block, keep the record of a session; at the end record how it ended."""
     record = RunRecord(folder)
     record.write()
     state, message = FINISHED, ""

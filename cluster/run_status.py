@@ -1,7 +1,7 @@
-"""How far a run is, from the files in its folder alone: neither Ray nor rows are touched, and nothing is written.
+"""The progress of a run, read from the files in its folder: without Ray, without reading rows, without writing.
 
-Finished stages are read from their manifests. Of a stage that is not finished the plan says how many rows it will
-have, the listing of its parts how many there are, and the parts' footers which of these failed.
+Finished stages are read from their manifests. For an unfinished stage, its plan gives the total number of rows, the
+listing of its parts the finished rows, and the footers of the parts the failed ones.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fgvr.tables import Table
 UNKNOWN = "unknown"
 WAITING = "waiting"
 WATCHED = 3 * BEAT
-"""Seconds that a session on another machine is watched for a sign of life, at most."""
+"""Longest time in seconds that a session on another machine is watched for a heartbeat."""
 TAKE_OVER = "--run.take_over"
 MOST_FOOTERS = 256
-"""Footers that are read; of more parts a sample, evenly over the table."""
+"""Most footers that are read; of more parts, a sample spread evenly over the table."""
 THREADS = 32
 
 Item = TypeVar("Item")
@@ -39,29 +39,29 @@ Found = TypeVar("Found")
 
 
 class NoRun(UserError):
-    """There is no run in a folder."""
+    """A folder holds no run."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage.
+    """The status of one stage.
 
     Attributes:
-        name: of its table.
-        fingerprint: of its settings.
+        name: name of its table.
+        fingerprint: fingerprint of its settings.
         state: finished, running, stopped or cut off.
-        rows: rows that are there; of a stage without parts 0 until it is finished.
-        rows_wanted: that there will be; None where that is not known.
-        failed: of the rows that are there; estimated where not all footers were read.
+        rows: finished rows; 0 until the end for a stage without parts.
+        rows_wanted: rows in the end; None where unknown.
+        failed: failed rows so far; estimated where not all footers were read.
         failures: likewise, by reason.
-        examples: of each reason a failed row; none of tables that earlier versions wrote.
+        examples: one failed row per reason; empty for tables of earlier versions.
         table: the folder of the table.
-        estimated: whether failures are.
-        seconds: wall time of all sessions, at the last sign of life.
-        training: last metrics of a training.
-        epochs: of the whole training.
-        left_out: what a listing of photos left out, by reason and ending (`fgvr.sources.omissions`).
-        remarks: what its manifest says of how the table came about.
+        estimated: whether failures are estimated.
+        seconds: wall time of all sessions, as of the last heartbeat.
+        training: latest metrics of a training run.
+        epochs: number of epochs of the whole training run.
+        left_out: what a listing of photos left out, by reason and file extension (`fgvr.sources.omissions`).
+        remarks: remarks in its manifest on how the table was made.
     """
 
     name: str
@@ -83,20 +83,20 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run.
+    """The status of a run.
 
     Attributes:
-        folder: of the run.
+        folder: the run folder.
         state: running, finished, stopped (by an error), cut off, waiting (a session waits until it is sure that the one
-            before it was cut off), or unknown (it left no session file).
-        silent: seconds since the last sign of life; of a session on another machine those that were watched without
-            one, None where one was seen.
-        session: the last session; None where it left none.
-        stages: of that session, in its order; where there is none, all stages found.
-        others: tables of other settings in the same folder.
-        command: what continues the run; None where nobody knows.
-        owner: the session that has the run, or had it last; None of a run of an earlier version.
-        waiting: the session that waits for it.
+            before it was cut off), or unknown (without a session file).
+        silent: seconds since the last heartbeat; for a session on another machine, seconds watched without one, or None
+            where one was seen.
+        session: the last session; None where there is no record.
+        stages: the stages of that session, in order; without a session, all stages found.
+        others: tables with other settings in the same folder.
+        command: the command that continues the run; None where unknown.
+        owner: the current or latest owner; None for a run of an earlier version.
+        waiting: the session that waits for the owner.
     """
 
     folder: str
@@ -111,7 +111,7 @@ class RunStatus:
 
     @property
     def by_config(self) -> str | None:
-        """The same command by the resolved config in the run folder, should the config file have changed since."""
+        """The same command with the resolved config of the run folder, in case the config file has changed since."""
         if self.session is None or self.command is None:
             return None
         script = next((n for n, word in enumerate(self.session.command) if word.endswith(".py")), None)
@@ -122,14 +122,14 @@ class RunStatus:
 
 
 def run_status(folder: str, now: float | None = None, *, watched: float = WATCHED) -> RunStatus:
-    """The status of the run in `folder`, a local path or an URL; raises NoRun.
+    """The status of the run in `folder`, a local path or a URL; raises NoRun.
 
-    Whether a session lives is what its lease says (`cluster.ownership.look`), by no clock but this process's own.
+    The lease decides whether a session is alive (`cluster.ownership.look`), only by this process's own clock.
 
     Args:
-        folder: of the run.
-        now: seconds since 1970; None: now. Decides about runs of earlier versions only, which left no lease.
-        watched: seconds that a session on another machine is watched for a sign of life, at most.
+        folder: the run folder.
+        now: seconds since 1970; None: now. Used only for runs of earlier versions, which have no lease.
+        watched: longest time in seconds that a session on another machine is watched for a heartbeat.
     """
     folder = storage.absolute(folder)
     session = Session.read(folder)
@@ -138,7 +138,7 @@ def run_status(folder: str, now: float | None = None, *, watched: float = WATCHE
     if session is None and not found and seen is None:
         raise NoRun(f"there is no run in {folder}: name a run's folder, as runs/demo or s3://bucket/runs/demo")
     if seen is not None:
-        session = Session.read(folder)  # as it is now: watching may have taken a while
+        session = Session.read(folder)  # read again: watching may have taken a while
     state = _state(session, seen, now)
     asked = [(name, print_) for name, print_ in session.stages] if session is not None and session.stages else found
     last = asked[-1] if session is not None and asked else None
@@ -166,7 +166,7 @@ def _state(session: Session | None, seen: Seen | None, now: float | None) -> str
 
 
 def _without_take_over(words: Sequence[str]) -> list[str]:
-    """A command as it was given, but for what would take the run from whoever has it when it is given again."""
+    """A given command without its request to take over, which should not be repeated."""
     kept, skip = [], False
     for word in words:
         name, _, value = word.partition("=")
@@ -180,7 +180,7 @@ def _without_take_over(words: Sequence[str]) -> list[str]:
 
 
 def _own_options(words: Sequence[str]) -> list[str]:
-    """Options of the script itself, as `--stage near` of a sweep: those of the config have a dot, and stand in it."""
+    """Options of the script itself, such as `--stage near` of a sweep; config options have a dot in their names."""
     kept, own = [], False
     for word in words:
         if word.startswith("--"):
@@ -192,15 +192,15 @@ def _own_options(words: Sequence[str]) -> list[str]:
 
 
 def continuing(session: Session, words: Sequence[str]) -> str:
-    """A session's command for a shell, from anywhere."""
+    """A session's command for a shell, valid in any folder."""
     command = shlex.join(words)
-    if session.submitted:  # its folder was a copy that is gone with the job
+    if session.submitted:  # its working directory was a copy that ended with the job
         return f"ray job submit --working-dir . -- {command}"
     return f"cd {shlex.quote(session.folder)} && {command}"
 
 
 def _tables(folder: str) -> list[tuple[str, str]]:
-    """(name, fingerprint) of everything below `tables/`, sorted."""
+    """(name, fingerprint) of all folders below `tables/`, sorted."""
     place = storage.join(folder, "tables")
     names = storage.list_entries(place)[1]
     below = _parallel(lambda name: storage.list_entries(storage.join(place, name))[1], names)
@@ -270,7 +270,7 @@ def _unfinished(uri: str, name: str, fingerprint: str, state: str) -> StageStatu
 
 
 def _failures(uri: str, parts: list[int]) -> tuple[Failures, float]:
-    """Failed rows by reason with examples, and the share of the parts whose footers were read for it."""
+    """Failed rows by reason with examples, and the share of the parts whose footers were read."""
     step = max(1, -(-len(parts) // MOST_FOOTERS))
     looked_at = parts[::step]
     found = Failures()
@@ -287,7 +287,7 @@ def _parallel(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Foun
 
 
 def _json(uri: str) -> dict[str, Any]:
-    """The mapping in a file; empty where there is none."""
+    """The mapping in a JSON file; empty where there is none."""
     try:
         facts: dict[str, Any] = json.loads(storage.read_bytes(uri))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The Ray session: a running cluster, the cluster of the job that this is, or one on this machine."""
+"""The Ray session: on a running cluster, on the cluster of this job, or started on this machine."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from fgvr.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CARRIED = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT")
-"""Of the driver's environment, what holds for a run and not for a machine: where models may come from. Workers on other
-nodes inherit their node's environment alone; keys and caches are a node's own (docs/cluster.md)."""
+"""Variables of the driver's environment that belong to the run and not to the machine: where models may come from.
+Workers on other nodes inherit only their node's environment; keys and caches are the node's own (docs/cluster.md)."""
 CONNECT_SECONDS = 5.0
 START_ATTEMPTS = 3
 
 log = logging.getLogger(__name__)
 
-_own = False  # whether this process started the Ray that it uses; Ray has no public question for it
-_limits: Limits | None = None  # of the session's run; None where none was opened in this process
+_own = False  # whether this process started the Ray that it uses; Ray has no public function for it
+_limits: Limits | None = None  # of the session's run; None without a session in this process
 
 
 REMOTE_HINT = (
@@ -42,12 +42,12 @@ LOCAL_HINT = "Is there memory and disk for it (cluster.object_store_gb, /tmp)? R
 
 
 class SessionError(UserError):
-    """No Ray session could be had, or it is too small for the config; the message says what to change."""
+    """No Ray session could be opened, or it is too small for the config; the message says what to change."""
 
 
 @contextmanager
 def ray_session(config: Cluster) -> Iterator[None]:
-    """Connect to Ray, or start it on this machine, and leave it as it was found at the end.
+    """Connect to Ray or start it on this machine; at the end restore the former state.
 
     Inside `ray job submit` the job's cluster is used (Ray sets RAY_ADDRESS there). A session that is already up
     in this process (a test, a notebook) is used and stays up.
@@ -78,9 +78,9 @@ def _session(config: Cluster) -> Iterator[None]:
             ray.init(**_joined(config, address))
         else:
             _start(config)
-    # Ray leaves with SystemExit(15) when a head does not answer as a head of its version.
+    # Ray exits with SystemExit(15) when no head of its own version answers.
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code in TOLD:  # this process was, while Ray started
+        if isinstance(error, SystemExit) and error.code in TOLD:  # this process got a signal while Ray started
             raise
         place = f"at cluster.address = {address}" if address else "on this machine"
         raise SessionError(f"no Ray session {place}: {error}\n{REMOTE_HINT if address else LOCAL_HINT}") from error
@@ -94,16 +94,16 @@ def _session(config: Cluster) -> Iterator[None]:
 
 
 def is_own() -> bool:
-    """Whether the session is one that `ray_session` started on this machine: it has one node and never grows."""
+    """Whether `ray_session` started the session on this machine: then it has one node and never grows."""
     return _own
 
 
 def limits() -> Limits:
-    """Longest waits, as the config of the session's run has them; the defaults where no session was opened here.
+    """The longest waits from the config of the session's run; the defaults where no session was opened here.
 
     Raises:
-        RuntimeError: in a process that Ray started. It has no session of its own, and the defaults would stand there
-            for what the run was given: who sends work there sends its limits along.
+        RuntimeError: in a process that Ray started. It has no session, and the defaults would replace the run's limits:
+        so work that is sent there must bring its limits along.
     """
     if _limits is not None:
         return _limits
@@ -113,13 +113,14 @@ def limits() -> Limits:
 
 
 def _environment() -> dict[str, Any]:
-    """Of every worker. They have other working directories: they import the project from where it stands.
+    """The environment of every worker. Workers have other working directories and import the project from this
+    checkout.
 
-    In a submitted job Ray has put the uploaded working directory on their path already.
+    In a submitted job, Ray has already put the uploaded working directory on their path.
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
-    # What a submitted job's --runtime-env-json names reaches workers by itself, and Ray refuses it when it comes twice.
+    # The variables of a submitted job's --runtime-env-json reach workers anyway, and Ray refuses duplicates.
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     given = set(job.get("env_vars") or {})
     return {"env_vars": variables | {name: os.environ[name] for name in CARRIED if name in os.environ.keys() - given}}
@@ -135,7 +136,7 @@ def _joined(config: Cluster, address: str) -> dict[str, Any]:
 
 
 def _start(config: Cluster) -> None:
-    """Start Ray here with a token; again where its processes missed their half minute, as on a busy machine."""
+    """Start Ray here with a token; retries where its processes miss their 30 s limit, as on a busy machine."""
     prepare_token()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -154,7 +155,7 @@ def _start(config: Cluster) -> None:
 
 def _started(config: Cluster) -> dict[str, Any]:
     return {
-        "address": "local",  # without it Ray would join any other Ray that it finds on this machine
+        "address": "local",  # without it Ray would join any Ray that runs on this machine
         "num_cpus": config.num_cpus,
         "num_gpus": config.num_gpus,
         "object_store_memory": None if config.object_store_gb is None else int(config.object_store_gb * 2**30),
@@ -168,7 +169,7 @@ def _started(config: Cluster) -> dict[str, Any]:
 
 
 def check_address(address: str) -> None:
-    """Raise SessionError in seconds where `address` cannot be a head node; Ray itself would try for minutes."""
+    """Raise SessionError within seconds where `address` is not a head node; Ray itself would retry for minutes."""
     if address == "auto":
         return
     if "://" in address:

@@ -1,7 +1,7 @@
-"""In which precision the workers of a table compute: settled by the first of them, and held by all that come later.
+"""The precision in which the workers of a table compute: set by the first worker, and kept by all later ones.
 
-`auto` is bf16 on a GPU that has it. A pool that grows over several kinds of GPUs, or a run that goes on elsewhere,
-would put rows of two precisions into one table.
+`auto` is bf16 on a GPU that supports it. A pool that grows over several types of GPUs, or a run that resumes elsewhere,
+would otherwise mix rows of two precisions in one table.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fgvr.config.base import Workers
 from fgvr.precision import Precision, has_bf16
 
 FILE = "precision.json"
-"""Beside the parts, for as long as the table is there: its failed rows may be tried again."""
+"""Beside the parts, as long as the table exists, since its failed rows may be retried."""
 
 
 def settled_precision(folder: StageFolder, workers: Workers) -> Precision:
-    """What the devices of a table's workers can at most: as the table was begun, else by asking one worker."""
+    """The highest precision of the workers' devices: as recorded with the table, or else by asking one worker."""
     place = folder.path(FILE)
     try:
         kept: Precision = json.loads(storage.read_bytes(place))["precision"]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make the virtual environment: cluster/setup.sh cpu|gpu|same VENV PYTHON  (`make setup` and `make setup-gpu` call it).
-# `same` is what VENV was made for before, cpu for a new one. Run again after an interruption it goes on. Versions are those
-# of cluster/constraints-*.txt, so that a clone of next year gets what was tested; cluster/lock.sh renews them.
+# Create the virtual environment: cluster/setup.sh cpu|gpu|same VENV PYTHON  (called by `make setup`, `make setup-gpu`).
+# `same` keeps the kind of an existing VENV; a new one gets cpu. After an interruption, run it again to resume. Versions
+# come from cluster/constraints-*.txt, so that a clone of next year gets what was tested; cluster/lock.sh renews them.
 set -euo pipefail
 kind=$1 venv=$2 python=$3
 stamp=$venv/.fgvr-setup made_for=$venv/.fgvr-kind

@@ -1,7 +1,7 @@
-"""A stage's life: skip it when done, resume it when interrupted, count its failures, commit it last.
+"""The life of a stage: skip it when done, resume it when interrupted, count its failures, commit it at the end.
 
-A stage's folder is named by a fingerprint of everything that decides its content: its part of the config, the
-tables it reads, models, prompts, and the schema version. Another config is another folder; nothing is mixed.
+A fingerprint of everything that decides a stage's content names its folder: its part of the config, the tables it
+reads, models, prompts, and the schema version. Another config gets another folder, so nothing is mixed.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StageSummary:
-    """What a stage says about its output; goes into the manifest, MLflow and the report.
+    """What a stage reports about its output; written to the manifest, MLflow and the report.
 
     Attributes:
-        rows: rows of the table, failed ones included.
-        failed: of these, failed ones.
-        parts: part files.
-        rows_per_part: rows of every part but the last.
+        rows: number of rows, including failed ones.
+        failed: number of failed rows.
+        parts: number of part files.
+        rows_per_part: rows of every part except the last.
         failures: failed rows by reason.
         metrics: numbers for MLflow and the report (token counts, losses, accuracies).
         extra: facts for later stages, JSON types.
-        remarks: what whoever judges the results must know; in the log, the manifest's `extra` and the report.
-        examples: of each reason a failed row.
+        remarks: what a reader of the results must know; shown in the log, the manifest's `extra` and the report.
+        examples: one failed row per reason.
     """
 
     rows: int
@@ -63,42 +63,42 @@ class StageSummary:
     extra: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     examples: dict[str, Example] = field(default_factory=dict)
-    by_rows: bool = False  # failed rows alone can be computed again
+    by_rows: bool = False  # whether failed rows alone can be retried
 
     @classmethod
     def of(cls, rows: int, found: Failures, **more: Any) -> Self:
-        """Of a table with so many rows, of which those found failed."""
+        """The summary of a table with `rows` rows, of which those in `found` failed."""
         return cls(rows, found.counts.total(), failures=dict(found.counts), examples=dict(found.examples), **more)
 
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Where a stage writes; parts and files that a reader sees only after the manifest."""
+    """Where a stage writes; its parts and files are valid only once the manifest exists."""
 
     uri: str
     name: str
     context: RunContext
     retry_failed: bool = False
-    attempt: int = 0  # 1 and more: failed rows of a finished table are tried again
+    attempt: int = 0  # from 1 on: failed rows of a finished table are retried
 
     def path(self, *names: str) -> str:
         """URI of a file or folder inside."""
         return storage.join(self.uri, *names)
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """A file beside the parts."""
+        """Write a file beside the parts."""
         storage.write_bytes(self.path(name), data)
 
     def write_part(self, number: int, rows: pa.Table) -> None:
-        """One part of a table that one process writes as a stream."""
+        """Write one part of a table that one process streams."""
         tables.write_part(self.uri, number, rows)
 
     def rows_per_part(self, wanted: int) -> int:
-        """How many rows each part holds: as the table was begun, or `wanted` where this begins it."""
+        """Rows per part: as recorded for the table, or `wanted` for a new table."""
         return rows_per_part(self.uri, self.name, wanted)
 
     def write_table(self, rows: pa.Table, rows_per_part: int | None = None) -> StageSummary:
-        """The whole table of a stage that runs in one process; counts the failed rows."""
+        """Write the whole table of a stage that runs in one process; counts the failed rows."""
         size = max(1, rows_per_part or rows.num_rows)
         starts = range(0, max(rows.num_rows, 1), size)
         for number, start in enumerate(starts):
@@ -127,7 +127,7 @@ class StageFolder:
 
 
 def token_metrics(totals: Mapping[str, int]) -> dict[str, float]:
-    """A table's sums of tokens as metrics; where cached ones are counted, with their share of the prompts' (0 to 1)."""
+    """Token totals of a table as metrics; where cached tokens are counted, also their share of all prompt tokens."""
     metrics = {name: float(value) for name, value in totals.items()}
     if "cached_tokens" in totals:
         prompt = totals["prompt_tokens"]
@@ -137,7 +137,7 @@ def token_metrics(totals: Mapping[str, int]) -> dict[str, float]:
 
 @dataclass
 class RunContext:
-    """A run: its config, its folder, its MLflow run, and the stages finished so far."""
+    """A run: its config, folder and MLflow run, and the stages finished so far."""
 
     config: Config
     folder: str
@@ -147,7 +147,7 @@ class RunContext:
     _mixture_said: bool = False
 
     def keep(self, name: str, data: bytes) -> None:
-        """Write a file of the run folder's own: what was settled once for all later sessions.
+        """Write a file to the run folder: something decided once for all later sessions.
 
         Raises:
             LeaseLost: another session has taken over the run.
@@ -157,7 +157,7 @@ class RunContext:
         storage.write_bytes(place, data)
 
     def retries(self, table: Table | None) -> bool:
-        """Whether failed rows of a table, or of what an earlier session made of it, are computed again."""
+        """Whether failed rows of a table, from this or an earlier session, will be retried."""
         return self.config.run.retry_failed or limits_raised(table, self.config.ingest.limits)
 
     def stage(
@@ -170,16 +170,16 @@ class RunContext:
         workers: Workers | TrainWorkers | None = None,
         versions: Mapping[str, str] | None = None,
     ) -> Table:
-        """The stage's table: found finished, or computed by `compute` and committed.
+        """The table of a stage: found finished, or computed by `compute` and committed.
 
         Args:
-            name: of the table and its folder.
-            decides: everything besides the inputs that decides the content: config parts and plain values. Sizes
-                of worker pools do not count.
+            name: name of the table and its folder.
+            decides: everything besides the inputs that decides the content: config parts and plain values. Sizes of
+                worker pools do not count.
             inputs: tables that the stage reads.
-            compute: writes parts and files into the folder and says what it wrote.
-            workers: that compute it, whose kind of device the manifest states; None: the driver.
-            versions: of inputs that stand in the fingerprint as another version than today's, by their names.
+            compute: writes parts and files to the folder and returns a summary.
+            workers: its workers, whose type of device the manifest records; None: the driver.
+            versions: by name, versions of inputs that the fingerprint uses instead of the current ones.
 
         Raises:
             TooManyFailures: more rows failed than run.max_error_share allows.
@@ -207,7 +207,7 @@ class RunContext:
         earlier = _reopen(uri, before)
         now = environment("cpu" if workers is None else workers.device)
         begun = Begun.of(name, Begun.read(uri), now, limits, earlier)
-        if workers is not None:  # others begin anew when they were interrupted
+        if workers is not None:  # other stages start from the beginning after an interruption
             begun.write(uri)
         self._say_mixture((name, [now]), *((table.name, table.made_with) for table in inputs))
         with self.tracker.stage(name, decides) as tracked:
@@ -238,8 +238,8 @@ class RunContext:
             _before_commit(tracked.finish, table)
             lease.check(uri)
             table.commit()
-            # From here on the stage is done, whatever becomes of the rest: what MLflow keeps of it waits in the run
-            # folder since `finish`, and is sent when this block ends.
+            # From here on the stage is done, whatever happens: its data for MLflow has been in the run folder since
+            # `finish`, and is sent when this block ends.
             _clear_left(uri)
             progress.finished(summary.rows, summary.failures, summary.metrics)
         for remark in summary.remarks:
@@ -253,14 +253,14 @@ class RunContext:
         return table
 
     def _say_mixture(self, *more: tuple[str, Sequence[Environment]]) -> None:
-        """Once a run, that its tables are of different versions; as soon as two are known."""
+        """Log once per run that its tables come from different versions, as soon as two are known."""
         said = mixture([*((table.name, table.made_with) for table in self.tables), *more])
         if said and not self._mixture_said:
             log.warning("%s", said)
             self._mixture_said = True
 
     def _with_uris(self, examples: Mapping[str, Example], inputs: Sequence[Table]) -> dict[str, Example]:
-        """The examples with their images' places, from the samples table, of which a part an example is read."""
+        """The examples with the URIs of their images, for which one part of the samples table is read per example."""
         samples = next((table for table in [*inputs, *self.tables] if table.name == "samples"), None)
         return {
             reason: example if samples is None else _placed(example, samples) for reason, example in examples.items()
@@ -278,7 +278,7 @@ class RunContext:
 
 
 def _placed(example: Example, samples: Table) -> Example:
-    """With its image's place, where it has none and the samples have it; words never stop a stage."""
+    """The example with the URI of its image, where missing and known; an error here must not stop a stage."""
     if example.uri or not 0 <= example.image_id < samples.rows:
         return example
     try:
@@ -289,14 +289,14 @@ def _placed(example: Example, samples: Table) -> Example:
 
 
 def _reopen(uri: str, before: Table | None) -> Table | None:
-    """Make a finished table unfinished while its failed rows are tried again; returns what it was.
+    """Mark a finished table as unfinished while its failed rows are retried; returns its former manifest.
 
-    Parts change while that goes on, and the process may die: without a manifest the next run goes on with the stage,
-    and from the kept copy it knows that the result is another revision.
+    Parts change during the retry, and the process may die: without a manifest the next session resumes the stage, and
+    from the kept copy it knows that the result is a new revision.
     """
     if before is None:
         return finished(uri, RETRYING)
-    # Left by a session that ended right behind its commit: the manifest has its seconds, and whose limits counted.
+    # Left by a session that ended right after its commit: the manifest already has its seconds and limits.
     clear_left(uri)
     storage.write_bytes(storage.join(uri, RETRYING), storage.read_bytes(storage.join(uri, tables.MANIFEST)))
     storage.remove(storage.join(uri, tables.MANIFEST))
@@ -304,7 +304,7 @@ def _reopen(uri: str, before: Table | None) -> Table | None:
 
 
 def _before_commit(finish: Callable[[Table], object], table: Table) -> None:
-    """What is kept for MLflow of a stage that is about to be committed, and that no failure to do so may stop."""
+    """Save the stage's data for MLflow right before the commit; a failure must not stop the commit."""
     try:
         finish(table)
     except Exception as error:
@@ -313,9 +313,9 @@ def _before_commit(finish: Callable[[Table], object], table: Table) -> None:
 
 
 def _clear_left(uri: str) -> None:
-    """Remove what only an unfinished stage needs, also where a session was killed right behind its commit.
+    """Remove what only an unfinished stage needs, also after a session that was killed right after its commit.
 
-    What stays harms nobody, and no store's trouble undoes a commit.
+    Leftovers do no harm, and storage errors do not undo a commit.
     """
     try:
         clear_left(uri)

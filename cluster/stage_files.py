@@ -1,4 +1,4 @@
-"""What lies in a stage's folder beside its table while it is computed; gone when the table is finished."""
+"""Files beside a table in its stage's folder while it is computed; removed when the table is finished."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ log = logging.getLogger(__name__)
 
 
 CLOCK = "clock.json"
-"""Seconds so far; cluster.stage_files."""
+"""Seconds so far; written by cluster.stage_files."""
 RETRYING = "retrying.json"
-"""The manifest of a finished table whose failed rows are tried again."""
+"""The manifest of a finished table whose failed rows are being retried."""
 PLAN = "plan.json"
 PARTS = "parts.json"
-"""How many rows each part file holds, from the moment the table is begun."""
+"""Rows per part file, from the start of the table."""
 BEGUN = "begun.json"
-"""Which environments have worked on the table, under which limits; cluster.begun."""
+"""Environments and limits of the sessions that worked on the table; written by cluster.begun."""
 IDS = "ids.int64"
-"""Image ids of a row-parallel stage, 8 little-endian bytes each; cluster.parts."""
+"""Image ids of a row-parallel stage, 8 little-endian bytes each; written by cluster.parts."""
 TOO_MANY = "too_many.json"
-"""Counts and examples of the failed rows for which a stage stopped whose parts do not tell them in their footers."""
+"""Counts and examples of the failed rows that stopped a stage, if its parts do not have them in their footers."""
 PROGRESS = "progress.json"
-"""Last metrics of a training, in its folder; cluster.progress."""
+"""Latest metrics of a training run, in its folder; written by cluster.progress."""
 TRAINING = "training"
-"""The folder of a training's checkpoints; of a table whose failed rows are tried again with the attempt behind it."""
+"""The folder of a training run's checkpoints; in a retry of failed rows, followed by the attempt."""
 _TRAININGS = re.compile(rf"{TRAINING}(-\d+)?")
 
 
 def training_name(attempt: int) -> str:
-    """The folder of a stage's training: a retry may have more images than the training that is finished there."""
+    """The folder of a stage's training run: a retry gets its own, since it may train on more images."""
     return f"{TRAINING}-{attempt}" if attempt else TRAINING
 
 
 def finished(folder: str, manifest: str = tables.MANIFEST) -> tables.Table | None:
-    """The table in a stage's folder, by this manifest; None where there is none."""
+    """The table in a stage's folder according to this manifest; None where there is none."""
     try:
         return tables.Table.load(folder, manifest)
     except (FileNotFoundError, NotADirectoryError):
@@ -50,10 +50,10 @@ def finished(folder: str, manifest: str = tables.MANIFEST) -> tables.Table | Non
 
 
 def clear_left(folder: str) -> None:
-    """Remove from a finished table's folder what only its computation needed, checkpoints of all sessions included.
+    """Remove from a finished table's folder what only its computation needed, including checkpoints of all sessions.
 
-    Models that stay are copies beside them. A session that was killed between the manifest and this leaves it to the
-    next one.
+    Models that are kept are copies elsewhere in the folder. A session that is killed between the manifest and this
+    leaves it to the next one.
     """
     files, folders = storage.list_entries(folder)
     for name in (CLOCK, PLAN, PARTS, BEGUN, IDS, RETRYING, TOO_MANY):
@@ -66,13 +66,13 @@ def clear_left(folder: str) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage set out to do, so that what is there can be told as a share of it.
+    """The planned size of a stage, from which its progress is computed.
 
     Attributes:
-        rows: of a row-parallel stage's table.
-        rows_per_part: rows of every part but the last.
-        training: name of the training's folder, in a stage that trains.
-        epochs: of the whole training; None where that is not known.
+        rows: rows of a row-parallel stage's table.
+        rows_per_part: rows of every part except the last.
+        training: name of the training folder, in a training stage.
+        epochs: epochs of the whole training run; None where unknown.
     """
 
     rows: int | None = None
@@ -82,20 +82,20 @@ class Plan:
 
     @property
     def parts(self) -> int:
-        """Part files of the whole table."""
+        """Number of part files of the whole table."""
         return 0 if self.rows is None else -(-self.rows // self.rows_per_part)
 
     def rows_of(self, part: int) -> int:
-        """Rows that a part holds."""
+        """Number of rows in a part."""
         return max(0, min(self.rows_per_part, (self.rows or 0) - part * self.rows_per_part))
 
     def write(self, folder: str) -> None:
-        """Leave it in the stage's folder."""
+        """Write the plan to the stage's folder."""
         storage.write_bytes(storage.join(folder, PLAN), json.dumps(asdict(self)).encode())
 
     @classmethod
     def read(cls, folder: str) -> Self | None:
-        """The plan of the stage in `folder`; None where it left none."""
+        """The plan of the stage in `folder`; None where there is none."""
         try:
             return cls(**json.loads(storage.read_bytes(storage.join(folder, PLAN))))
         except FileNotFoundError:
@@ -103,15 +103,15 @@ class Plan:
 
 
 def rows_per_part(folder: str, name: str, wanted: int) -> int:
-    """How many rows each part of the table in `folder` holds: as it was begun, or `wanted` where this begins it.
+    """Rows per part of the table in `folder`: as recorded, or `wanted` for a new table.
 
-    Which rows lie in which file must not change between two sessions, whatever the config says in the second one; of
-    two that begin at once, the first one's size is that of both.
+    The split of rows into files must not change between two sessions, whatever the config of the second one says. If
+    two sessions start at once, both use the size of the first.
 
     Args:
-        folder: the table's.
-        name: the table's, for the console.
-        wanted: by the config.
+        folder: the folder of the table.
+        name: the name of the table, for the console.
+        wanted: the size in the config.
     """
     if (size := _recorded(folder)) is None:
         begun = json.dumps({"rows_per_part": _of_finished(folder) or wanted}).encode()
@@ -128,7 +128,7 @@ def rows_per_part(folder: str, name: str, wanted: int) -> int:
 
 
 def begun_rows_per_part(folder: str) -> int | None:
-    """How many rows each part of the table in `folder` holds; None where none was begun there."""
+    """The recorded rows per part of the table in `folder`; None where there is no record."""
     return _recorded(folder) or _of_finished(folder)
 
 
@@ -140,22 +140,22 @@ def _recorded(folder: str) -> int | None:
 
 
 def _of_finished(folder: str) -> int | None:
-    """Of a finished table whose failed rows are tried again."""
+    """Rows per part of a finished table whose failed rows are retried."""
     table = finished(folder, RETRYING)
     return None if table is None else table.rows_per_part
 
 
-# The seconds of a stage over all its sessions: a run may be killed and go on a day later.
+# The seconds of a stage over all its sessions: a run may be killed and resumed a day later.
 
 BEAT = 30.0
-"""Seconds between two writings: what is lost at most when a session is killed."""
+"""Seconds between two writes: the most that is lost when a session is killed."""
 LAST_SECONDS = 5.0
 
 
 class StageClock:
-    """Counts while a stage is computed, and writes down in its folder how long it has taken so far.
+    """Measures how long a stage has been computed so far, and saves this in its folder.
 
-    After an error, or a kill, the next session goes on from there; the idle time between them is not counted.
+    After an error or a kill, the next session continues the count; the idle time in between is not counted.
     """
 
     def __init__(self, folder: str, beat: float = BEAT) -> None:
@@ -166,7 +166,7 @@ class StageClock:
 
     @property
     def seconds(self) -> float:
-        """Of this session and those before it."""
+        """Seconds of this session and all earlier ones."""
         return self._earlier + time.monotonic() - self._start
 
     def __enter__(self) -> Self:

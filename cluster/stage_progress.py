@@ -1,7 +1,7 @@
-"""How far a stage is, told while it runs: to Prometheus at every part, to MLflow every half minute.
+"""The progress of a running stage: reported to Prometheus after every part, and to MLflow every half minute.
 
-A stage that is computed has one `StageProgress`, which what computes it finds by `current()`: the parts of a
-row-parallel stage and the epochs of a training are told to it, wherever in the stage's code they come up.
+A running stage has one `StageProgress`, which `current()` returns anywhere in the stage's code: it receives the parts
+of a row-parallel stage and the epochs of a training run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LAST_SECONDS = 5.0
 
 
 class StageProgress:
-    """Counts of a stage; safe for several threads.
+    """Counts of a stage; thread-safe.
 
     Args:
-        name: of the stage.
-        seconds: says how long it has taken so far.
+        name: name of the stage.
+        seconds: returns how long it has taken so far.
     """
 
     def __init__(self, name: str, seconds: Callable[[], float]) -> None:
@@ -42,7 +42,7 @@ class StageProgress:
     def begin(
         self, wanted: int, *, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int], parts: int
     ) -> None:
-        """A row-parallel stage begins: `wanted` rows, of which earlier sessions computed `rows`; `parts` are left."""
+        """Start a row-parallel stage of `wanted` rows, of which earlier sessions computed `rows`; `parts` are left."""
         with self._lock:
             self._state |= {"rows_wanted": wanted, "rows": rows, "parts_waiting": parts}
             self._failures, self._tokens = Counter(failures), Counter(tokens)
@@ -50,7 +50,7 @@ class StageProgress:
         self.publish()
 
     def part(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int]) -> None:
-        """A part was finished, of which some rows may have been there already."""
+        """Count a finished part, of which some rows may be from earlier sessions."""
         with self._lock:
             self._state["rows"] = self._state.get("rows", 0) + rows
             self._state["parts_waiting"] = self._state.get("parts_waiting", 1) - 1
@@ -63,18 +63,18 @@ class StageProgress:
         self.publish()
 
     def computed(self, rows: int, failures: Mapping[str, int], tokens: Mapping[str, int]) -> None:
-        """So many rows were computed by this session."""
+        """Count rows computed by this session."""
         if self._metrics is not None:
             self._metrics.computed(rows, failures, tokens)
 
     def trained(self, metrics: Mapping[str, float], epochs: float | None) -> None:
-        """A training reported."""
+        """Take a report of the training run."""
         with self._lock:
             self._state |= {"epoch": metrics.get("epoch", 0.0)} | ({} if epochs is None else {"epochs": epochs})
         self.publish()
 
     def finished(self, rows: int, failures: Mapping[str, int], metrics: Mapping[str, float]) -> None:
-        """The stage is done; what was not told as parts is counted now."""
+        """End the stage; rows that were not reported as parts are counted now."""
         with self._lock:
             tokens = {name: int(value) for name, value in metrics.items() if name.endswith(TOKENS)}
             told = "rows" in self._state
@@ -85,7 +85,7 @@ class StageProgress:
         self.publish()
 
     def publish(self) -> None:
-        """The state, for Prometheus."""
+        """Publish the state for Prometheus."""
         if self._metrics is not None:
             self._metrics.state(self.numbers())
 
@@ -103,7 +103,7 @@ _current: ContextVar[StageProgress | None] = ContextVar("stage progress", defaul
 
 
 def current() -> StageProgress | None:
-    """Of the stage that is being computed; None outside of one."""
+    """The progress of the running stage; None outside of a stage."""
     return _current.get()
 
 
@@ -111,7 +111,7 @@ def current() -> StageProgress | None:
 def told(
     progress: StageProgress, tell: Callable[[dict[str, float]], Any], every: float | None = None
 ) -> Iterator[StageProgress]:
-    """Make it the current one, and hand its numbers to `tell` every so many seconds, on a thread of its own."""
+    """Make it the current progress, and pass its numbers to `tell` every `every` seconds, on a thread of its own."""
 
     def beat() -> None:
         progress.publish()

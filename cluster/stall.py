@@ -1,4 +1,4 @@
-"""The driver's side of every long wait: it ends when nobody works any more, and says what it waited for."""
+"""The driver's side of every long wait: it detects a stall, ends the wait, and says what it waited for."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _PLACE = "cluster.limits.place_minutes"
 
 
 class Stalled(UserError):
-    """Nothing came, and no worker gave a sign of life, for longer than a wait may take."""
+    """A stall: no result and no heartbeat for longer than a wait may take."""
 
 
 def unless_stalled(
     work: Callable[[], Iterable[Item]], heartbeats: Heartbeats, *, minutes: float, waits_for: Callable[[], str]
 ) -> Iterator[Item]:
-    """The items of `work()`, which runs in a thread, as long as they come or workers give signs of life.
+    """Yield the items of `work()`, which runs in a thread, as long as items or heartbeats of workers arrive.
 
     Args:
-        work: blocks between items for as long as it likes.
-        heartbeats: where its workers sign.
-        minutes: without item and sign, after which the wait ends; the config's cluster.limits.place_minutes.
-        waits_for: says what is being waited for.
+        work: may block for any time between items.
+        heartbeats: the heartbeats of its workers.
+        minutes: time without item and heartbeat after which the wait ends: cluster.limits.place_minutes.
+        waits_for: returns what the driver waits for, as text.
 
     Raises:
         Stalled: after that time.
         BaseException: whatever `work` raises.
     """
-    # One item at most is waiting: who produces them must not run ahead of who consumes them.
+    # At most one item waits, so that the producer does not run ahead of the consumer.
     items: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
     threading.Thread(target=_produce, args=(work, items, stop), name="waiting", daemon=True).start()
@@ -63,7 +63,7 @@ def unless_stalled(
 
 
 class _End(Exception):
-    """There are no more items."""
+    """Marks the end of the items."""
 
 
 def _produce(
@@ -84,14 +84,14 @@ def _produce(
             put(item, None)
             if stop.is_set():
                 return
-    except BaseException as error:  # raised where the items are consumed
+    except BaseException as error:  # raised again in the consumer
         put(None, error)
     else:
         put(None, _End())
 
 
 class StallDetector:
-    """When something was last heard of workers: how long a driver has waited in vain."""
+    """Tracks when workers were last heard, and so how long the driver has waited in vain."""
 
     def __init__(self, heartbeats: Heartbeats) -> None:
         self._heartbeats = heartbeats
@@ -99,11 +99,11 @@ class StallDetector:
         self._last = self._told = time.monotonic()
 
     def heard(self) -> None:
-        """Something came."""
+        """Note that a result or heartbeat arrived."""
         self._last = self._told = time.monotonic()
 
     def look(self, minutes: float, waits_for: Callable[[], str]) -> None:
-        """Look for signs of life; raises Stalled, and says now and then what is being waited for."""
+        """Look for heartbeats; raises Stalled, and logs from time to time what the driver waits for."""
         seen = self._heartbeats.all_alive()
         if seen != self._seen:
             self._seen = seen

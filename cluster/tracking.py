@@ -1,8 +1,8 @@
-"""MLflow: a parent run for the pipeline, a nested run a stage, artifacts and models.
+"""MLflow tracking: a parent run for the pipeline, a nested run per stage, artifacts and models.
 
-Nothing here decides whether a stage is done, and nothing here stops one. What MLflow does not take, because its server
-is down, hangs or refuses a value, waits in the run folder (`cluster.outbox`) and is told at the next chance: at the
-next stage, at the end of the run, at its next start.
+Nothing here decides whether a stage is done, and nothing here stops a stage. What MLflow does not accept, because its
+server is down, hangs or refuses a value, waits in the run folder (`cluster.outbox`) and is sent at the next chance: at
+the next stage, at the end of the run, at its next start.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 TRACKING_URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 RUN_FILE = "mlflow_run.json"
 OWN = "of the run folder"
-"""Names the run's own store, wherever the folder is moved."""
+"""Identifies the run's own store, even if the folder is moved."""
 
 
 class TrackingError(UserError, RuntimeError):
-    """A run cannot be tracked where and how the config says; the message says what to change."""
+    """A run cannot be tracked as the config says; the message says what to change."""
 
 
 class StageRun:
-    """The nested run of a stage that is being computed."""
+    """The nested run of a running stage."""
 
     def __init__(self, tracker: Tracker, note: Note) -> None:
         self._tracker, self.note = tracker, note
@@ -60,21 +60,21 @@ class StageRun:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id; none where MLflow could not be told yet that the stage has begun."""
+        """MLflow's id; empty while MLflow does not know that the stage has started."""
         return self.note.run_id
 
     def progress(self, numbers: Mapping[str, float]) -> None:
-        """Log how far the stage is, as `progress.…`; step: its seconds so far. A server that fails stops nothing."""
+        """Log the stage's progress as `progress.…`; step: its seconds so far. A failing server stops nothing."""
         with self._lock:
             values = {f"{PROGRESS}{name}": value for name, value in numbers.items()}
             self._later.measure(values, step=int(numbers.get("seconds", 0)))
             self._tracker.tell_progress(self.note, self._later)
 
     def finish(self, table: Table) -> None:
-        """Keep what the stage produced: rows, failures by reason, duration and the stage's own metrics.
+        """Save what the stage produced: rows, failures by reason, duration and the stage's own metrics.
 
-        Nothing is sent before the block of `Tracker.stage` ends, so that the table can be committed first: a process
-        that dies in between leaves a note, and the next session looks whether the table is there.
+        Nothing is sent before the block of `Tracker.stage` ends, so that the table is committed first. A process that
+        dies in between leaves a note, and the next session checks whether the table was committed.
         """
         self.add_progress()
         numbers = {"rows": table.rows, "failed": table.failed, "seconds": table.seconds}
@@ -90,11 +90,11 @@ class StageRun:
         self._tracker.keep(self.note)
 
     def log_model(self, folder: str, name: str) -> None:
-        """A model in the stage's folder, to be logged when the stage has ended well."""
+        """Register a model in the stage's folder, to be logged when the stage has ended well."""
         self.note.models.append((self._tracker.inside(folder), name))
 
     def add_progress(self) -> None:
-        """What is left of the stage's progress is told with the rest."""
+        """Send the unsent progress together with the rest."""
         with self._lock:
             self.note.news.add(self._later)
             self._later = News()
@@ -105,19 +105,19 @@ _open: list[Tracker] = []
 
 
 def current() -> Tracker | None:
-    """The tracker of the run that is open; None where none is."""
+    """The tracker of the open run, or None."""
     return _open[-1] if _open else None
 
 
 class Tracker:
-    """The parent run of a pipeline; a run that is continued keeps its MLflow run.
+    """The parent run of a pipeline; a continued run keeps its MLflow run.
 
     Args:
-        uri: of the MLflow store, without a password.
-        sender: tells it notes.
-        note: of the pipeline's own run.
+        uri: URI of the MLflow store, without a password.
+        sender: sends notes to it.
+        note: the note of the pipeline's own run.
         folder: the run folder.
-        store: names the store in the run folder.
+        store: key of the store in the run folder.
     """
 
     def __init__(self, uri: str, sender: Sender, note: Note, folder: str, store: str) -> None:
@@ -133,25 +133,25 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of the parent run; none as long as MLflow did not answer."""
+        """MLflow's id of the parent run; empty while MLflow has not answered."""
         return self.note.run_id
 
     @property
     def run(self) -> Run:
-        """The parent run as MLflow has it now."""
+        """The parent run as MLflow knows it now."""
         return self._sender.client.get_run(self.run_id)
 
     def begin(self, config_text: str) -> None:
-        """Open the parent run, new or again, and tell what earlier sessions could not.
+        """Open the parent run, new or continued, and send what earlier sessions could not.
 
         Raises:
-            TrackingError: there is no such store or experiment.
+            TrackingError: the store or the experiment does not exist.
         """
         self.note.news.files.append(Artifact("config.yaml", text=config_text))
         for note in self._outbox.read():
             try:
                 self._take_over(note)
-            except Exception as error:  # an object store's, or of a manifest that cannot be read: it stays a note
+            except Exception as error:  # from an object store, or an unreadable manifest: the note is kept
                 log.warning("%s stays: %s", note.file, safe(str(error)))
         with self._lock:
             try:
@@ -171,11 +171,11 @@ class Tracker:
         self.flush()
 
     def let_go(self) -> None:
-        """Tell nothing from now on, and end nothing: another session owns the run, and goes on with it."""
+        """Stop sending, without ending any MLflow run: another session owns the run and continues it."""
         self._let_go = True
 
     def end(self, status: str) -> None:
-        """Close the parent run, and try once more to tell what MLflow did not take so far."""
+        """Close the parent run, and try once more to send what MLflow has not accepted so far."""
         if self._let_go:
             return
         self.note.end(status)
@@ -196,7 +196,7 @@ class Tracker:
 
     @contextmanager
     def stage(self, name: str, decides: Any) -> Iterator[StageRun]:
-        """A nested run that fails with the stage and carries what decides its content as parameters."""
+        """A nested run that fails with the stage, with what decides the stage's content as parameters."""
         note = Note.new(run_name(name))
         note.news.params, renamed = named(flat(plain(decides)))
         note.news.tags = names_tag(renamed)
@@ -214,33 +214,33 @@ class Tracker:
             self._close(stage, why)
 
     def _close(self, stage: StageRun, why: BaseException | None) -> None:
-        """A stage's block has ended; whatever goes wrong here, it has ended as it has."""
+        """Handle the end of a stage's block; an error here does not change the outcome of the stage."""
         try:
             note = stage.note
             stage.add_progress()
-            # Whoever is interrupted right behind the commit has a stage that is done, which nobody computes again.
+            # If the interruption came right after the commit, the stage is done and will not be computed again.
             done = why is None or self._is_committed(note)
             if isinstance(why, Exception) and not done:
                 note.news.tag({"stopped": safe(str(user_error_in(why) or why))[:LONGEST_TAG]})
             if note.ended is None or not done:
                 note.end(FINISHED if done else FAILED)
-            note.table = ""  # how it has ended is known
+            note.table = ""  # its outcome is known
             self.tell(note)
         except Exception as error:
             self._say_slip(error)
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Numbers of the whole pipeline; those of a stage's block are told when the stage has ended well."""
+        """Log metrics of the whole pipeline; inside a stage's block they are sent when the stage has ended well."""
         news = News()
         news.measure(metrics)
         self._of_run(news)
 
     def log_file(self, uri: str, folder: str | None = None) -> None:
-        """A file of the run folder as an artifact of the parent run; likewise."""
+        """Log a file of the run folder as an artifact of the parent run; inside a stage's block likewise."""
         self._of_run(News(files=[Artifact(Path(uri).name, folder or "", self.inside(uri))]))
 
     def tell(self, note: Note) -> None:
-        """Tell MLflow a note below the parent run, or keep it until that is possible."""
+        """Send a note below the parent run, or keep it until that is possible."""
         with self._lock:
             note.store = self._store
             self._waiting[note.file] = note
@@ -249,7 +249,7 @@ class Tracker:
                 self.keep(note)
 
     def tell_progress(self, note: Note, news: News) -> None:
-        """Tell what may come later: it stays in `news` where MLflow cannot be told in this moment."""
+        """Send news that are not urgent: they stay in `news` where MLflow cannot be reached now."""
         if self._let_go or not note.run_id or not self._sender.link.ready() or not self._lock.acquire(blocking=False):
             return
         try:
@@ -260,21 +260,21 @@ class Tracker:
             self._lock.release()
 
     def keep(self, note: Note) -> None:
-        """Write a note into the run folder."""
+        """Write a note to the run folder."""
         if self._let_go:
             return
         note.store = self._store
         self._outbox.keep(note)
 
     def inside(self, uri: str) -> str:
-        """A place relative to the run folder where it lies in it, so that the folder can be moved."""
+        """A location relative to the run folder if it lies inside, so that the folder can be moved."""
         return uri.removeprefix(f"{self._folder.rstrip('/')}/")
 
     def flush(self, *, again: bool = False) -> None:
-        """Tell MLflow all that waits, in its order, unless it did not answer a moment ago.
+        """Send everything that waits, in order, unless MLflow failed to answer a moment ago.
 
         Args:
-            again: also what it refused before.
+            again: whether to send also what it refused before.
         """
         with self._lock:
             if self._let_go or not self._sender.link.ready():
@@ -288,7 +288,7 @@ class Tracker:
                 self._say_away(away)
             except Refused as refused:
                 self._say_refused(refused)
-            # A slip in here, or a library's error that nobody foresaw, must not cost a table either.
+            # A bug here, or an unexpected error of a library, must not cost a table either.
             except Exception as error:
                 self._say_slip(error)
 
@@ -312,7 +312,7 @@ class Tracker:
         if note is self.note and new:
             self._write_run_file()
         if note.waits():
-            if self._sender.uploads.ready():  # so it was refused
+            if self._sender.uploads.ready():  # then it was refused
                 self._refused.add(note.file)
         else:
             self._refused.discard(note.file)
@@ -321,7 +321,7 @@ class Tracker:
                 self._waiting.pop(note.file, None)
 
     def _find_again(self, note: Note) -> None:
-        """A run is gone, as from a server that lost its database: look for it, and make what is not there."""
+        """Handle a lost MLflow run, for example after the server lost its database: look for it, or create it again."""
         if not self._sender.is_there(self.note.run_id):
             self._sender.__dict__.pop("experiment_id", None)
             self.note.run_id, self.note.untold = "", True
@@ -335,7 +335,7 @@ class Tracker:
             note.run_id = ""
 
     def _take_over(self, note: Note) -> None:
-        """A note of an earlier session: a stage has ended well if it was committed; what had not ended was killed."""
+        """Take over a note of an earlier session: a committed stage has ended well; one without an end was killed."""
         if note.store != self._store:
             note.run_id = ""
         if note.tag == self.note.tag:
@@ -351,7 +351,7 @@ class Tracker:
         self._waiting[note.file] = note
 
     def _is_committed(self, note: Note) -> bool:
-        """Whether the table is there that a stage was about to commit when its note was kept."""
+        """Whether the table exists that the stage was about to commit when its note was saved."""
         return bool(note.table) and finished(storage.join(self._folder, note.table)) is not None
 
     def _of_run(self, news: News) -> None:
@@ -389,7 +389,7 @@ class Tracker:
 
 
 def let_go() -> None:
-    """Forget the open runs without ending them: another session owns the run folder, and goes on with them."""
+    """Forget the open runs without ending them: another session owns the run folder and continues them."""
     for tracker in _open:
         tracker.let_go()
 
@@ -407,11 +407,11 @@ def log_history(history: Sequence[Mapping[str, float]]) -> None:
 
 
 def log_model(folder: str, name: str) -> None:
-    """Log a model folder, of `fgvr.models.base`'s kind, to the stage that is open, when the stage has ended well.
+    """Log a model folder (see `fgvr.models.base`) to the open stage, once the stage has ended well.
 
     Args:
-        folder: URI, in the stage's own folder.
-        name: of the logged model.
+        folder: URI inside the stage's own folder.
+        name: name of the logged model.
     """
     stage = _stage.get()
     if stage is not None:
@@ -420,14 +420,14 @@ def log_model(folder: str, name: str) -> None:
 
 @contextmanager
 def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
-    """Open the pipeline's MLflow run, new or continued; it ends as FINISHED or FAILED with the block.
+    """Open the pipeline's MLflow run, new or continued; at the end of the block it becomes FINISHED or FAILED.
 
     Args:
         config: the resolved config; logged as `config.yaml`.
         folder: the run folder; holds the SQLite store unless the config or MLFLOW_TRACKING_URI names another.
 
     Raises:
-        TrackingError: there is no such store or experiment.
+        TrackingError: the store or the experiment does not exist.
     """
     quiet_before_start()
     import mlflow
@@ -453,7 +453,7 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
             tracker.end(status)
         finally:
             _open.remove(tracker)
-            # Left there, the next run of this process would take this run's store for the one that the user chose.
+            # If it stayed set, the next run of this process would take this run's store for the user's choice.
             for name, value in given.items():
                 os.environ.pop(name, None)
                 if value is not None:
@@ -461,9 +461,9 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
 
 
 def _apart(uri: str) -> tuple[str, dict[str, str]]:
-    """A server's address without user and password, and the variables in which MLflow looks for these.
+    """A server's address without user and password, and the variables in which MLflow reads these.
 
-    In the address MLflow would print them, and its errors would quote them.
+    If they stayed in the address, MLflow would print them, and its errors would quote them.
     """
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https"} or parts.username is None:
@@ -473,17 +473,17 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
 
 
 def _sqlite_uri(config: Config, folder: str) -> str:
-    """SQLite needs a local file: beside the run folder's files, or under ./runs where that is an object store."""
+    """The URI of the SQLite file, which must be local: in the run folder, or under ./runs for a remote run folder."""
     local = storage.local_path(folder) if storage.is_local(folder) else Path("runs") / config.run.name
     return tracking_store.sqlite_uri(local / tracking_store.FILE)
 
 
 def _local_store(uri: str, folder: str, *, own: bool) -> str | None:
-    """See to it that an SQLite store is there; where its artifacts go, or None where that is the store's affair."""
+    """Make sure that an SQLite store exists; returns where its artifacts go, or None where the store decides."""
     file = tracking_store.local_file(uri)
     if file is None:
         return None
-    place = folder if own else str(file.parent)  # a store of several runs keeps none of its files in one of them
+    place = folder if own else str(file.parent)  # a store of several runs keeps its files in none of them
     artifacts = tracking_store.artifacts_in(place)
     try:
         tracking_store.prepare(file, own=own)
@@ -497,27 +497,27 @@ def _local_store(uri: str, folder: str, *, own: bool) -> str | None:
 
 
 def _note_of_run(config: Config, folder: str, store: str, uri: str) -> Note:
-    """The note of the pipeline's own run: that of earlier sessions, if it is in this store, or a new one."""
+    """The note of the pipeline's own run: from an earlier session if it is in this store, or else a new one."""
     note = Note.new(run_name(config.run.name))
     try:
         facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
         same = facts["tracking_uri"] == masked(uri) or store == OWN
         key, run_id = str(facts.get("key") or note.tag[1]), str(facts["run_id"])
-        note.asked = "key" in facts  # an earlier session may have died when MLflow made the run
+        note.asked = "key" in facts  # an earlier session may have died while MLflow created the run
     except FileNotFoundError:
         same, key, run_id = False, note.tag[1], ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s in %s cannot be read (%s): MLflow gets a new run", RUN_FILE, folder, error)
         same, key, run_id = False, note.tag[1], ""
     note.tag, note.run_id, note.store = (KEY_TAG, key), run_id if same else "", store
-    # Written before MLflow is asked: a process that dies when the run is made finds it again by its key.
+    # Written before the request to MLflow: after a death during the creation, the run is found again by its key.
     facts = {"tracking_uri": masked(uri), "run_id": note.run_id, "key": key}
     leave(storage.join(folder, RUN_FILE), json.dumps(facts).encode())
     return note
 
 
 def _end_killed_stages(run_id: str) -> None:
-    """Stages that an earlier session had begun when it was killed are no longer running; trials of sweeps go on."""
+    """Mark stages of a killed session as no longer running; trials of sweeps continue."""
     import mlflow
 
     client = mlflow.MlflowClient()

@@ -1,8 +1,7 @@
-"""The way to a tracking server: calls that end, and none for a while after one that failed.
+"""The connection to a tracking server: calls with a timeout, and a pause after a failed call.
 
-A server that is down or hangs costs a run seconds: the first call that fails, or has no answer after some seconds,
-closes the way, and it is tried again after pauses that grow. MLflow itself would try each call seven times, for
-minutes.
+A server that is down or hangs costs a run only seconds: the first call that fails or times out closes the link, and
+calls are tried again after growing pauses. MLflow itself would retry each call seven times, for minutes.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ NOT_TAKEN = frozenset(
         "RESOURCE_LIMIT_EXCEEDED",
     }
 )
-"""MLflow's codes for a request that would fail again; all others are the server's trouble."""
+"""MLflow's codes for a request that would fail again; all other codes are temporary faults of the server."""
 
 
 class Away(Exception):
-    """The server was not asked, or gave no answer of use; the same may work later."""
+    """The server was not asked, or gave no usable answer; the same call may work later."""
 
 
 class Refused(Exception):
-    """The server answered that it does not take this."""
+    """The server refused the request."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -52,20 +51,20 @@ class Refused(Exception):
 
     @property
     def missing(self) -> bool:
-        """What was asked for is not there."""
+        """Whether the requested thing does not exist."""
         return self.code == "RESOURCE_DOES_NOT_EXIST"
 
     @property
     def exists(self) -> bool:
-        """What was to be made is there."""
+        """Whether the thing to create exists already."""
         return self.code == "RESOURCE_ALREADY_EXISTS"
 
 
 class Link:
-    """One server's; safe for several threads.
+    """The link to one server; thread-safe.
 
     Args:
-        clock: seconds that only grow.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,27 +73,27 @@ class Link:
         self._hanging: threading.Thread | None = None
 
     def ready(self) -> bool:
-        """Whether a call would be tried now."""
+        """Whether a call would be sent now."""
         if self._hanging is not None and self._hanging.is_alive():
             return False
         return self._clock() >= self._closed_until
 
     def try_soon(self) -> None:
-        """End the pause: the next call is tried, whatever failed before."""
+        """End the pause: the next call is sent, whatever failed before."""
         self._closed_until = float("-inf")
 
     def call(self, do: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
-        """The result of `do`, which may be abandoned after so many seconds.
+        """The result of `do`, which is abandoned after `seconds`.
 
         Raises:
-            Away: it failed, did not end, or was not tried because the way is closed.
-            Refused: it will fail again.
+            Away: it failed, timed out, or was not sent because the link is closed.
+            Refused: it would fail again.
         """
         if not self.ready():
             raise Away("not asked: it did not answer before")
         try:
             result = self._bounded(do, seconds)
-        except Exception as error:  # of MLflow, requests, SQLAlchemy, boto3 …, which have no kind in common
+        except Exception as error:  # from MLflow, requests, SQLAlchemy, boto3 …, without a common base class
             refusal = _refusal(error)
             if refusal is not None:
                 self._opened()
@@ -115,10 +114,10 @@ class Link:
         def work() -> None:
             try:
                 results.append(do())
-            except BaseException as error:  # handed to who asked
+            except BaseException as error:  # passed to the caller
                 errors.append(error)
 
-        thread = threading.Thread(target=work, name="mlflow", daemon=True)  # one that hangs keeps no process alive
+        thread = threading.Thread(target=work, name="mlflow", daemon=True)  # a hanging call keeps no process alive
         thread.start()
         thread.join(seconds)
         if errors:
@@ -130,7 +129,7 @@ class Link:
 
 
 def _refusal(error: Exception) -> Refused | None:
-    """The error as one that would come again; None where it is the server's or the network's trouble."""
+    """The error as Refused, if the call would fail again; None for a fault of the server or the network."""
     from mlflow.exceptions import InvalidUrlException, MlflowException
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import ArgumentError

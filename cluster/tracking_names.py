@@ -1,8 +1,8 @@
-"""Names in MLflow and Prometheus made of texts that people, models and file systems chose.
+"""Names for MLflow and Prometheus, made from texts that people, models and file systems chose.
 
-MLflow takes letters, digits and a few signs as names of parameters, metrics and tags, up to a length, and refuses what
-would be another path (`..`, `a//b`, a slash in front). So a text never is a name: it is made into one here, and stands
-beside it as a value. A text that is a good name stays as it is; every other one ends in a digest of the text, so that
+MLflow accepts letters, digits and a few other characters in names of parameters, metrics and tags, up to a length, and
+refuses what would be another path (`..`, `a//b`, a leading slash). So a text is converted to a name here, and stored
+beside it as a value. A text that is a valid name stays unchanged; any other name ends in a digest of its text, so that
 two texts never share a name.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 from fgvr.redact import masked_tree, safe
 
 LONGEST_NAME = 250
-"""Of a parameter, metric or tag (MLflow's limit of 3.17), and of a run's name in its databases."""
+"""Longest name of a parameter, metric or tag (MLflow 3.17), and of a run in its databases."""
 LONGEST_EXPERIMENT = 500
 LONGEST_PARAMETER = 500
-"""Letters of a parameter's value that every version of MLflow takes."""
+"""Characters of a parameter's value that every version of MLflow accepts."""
 LONGEST_TAG = 5000
 MOST_PARAMETERS = 1000
 RENAMED_TAG = "fgvr.names"
-"""Which text each name stands for that is not the text itself."""
+"""Tag with the original text of each name that differs from it."""
 NO_NAME = "unnamed"
 
 _BAD = re.compile(r"[^A-Za-z0-9_. -]+")  # no colon: servers on Windows refuse it; no slash: two in a row are refused
@@ -31,7 +31,7 @@ _DIGEST = re.compile(r"--[0-9a-f]{8}$")
 
 
 def good_name(text: str, limit: int = LONGEST_NAME) -> str:
-    """`text` itself where it is a name everywhere; else what of it may stand in one, and a digest of it."""
+    """`text` itself where it is valid everywhere; otherwise its valid characters, and a digest of it."""
     plain = _BAD.sub("_", text).strip(" ")
     if plain.startswith("."):
         plain = f"_{plain}"
@@ -42,7 +42,7 @@ def good_name(text: str, limit: int = LONGEST_NAME) -> str:
 
 
 def named(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values by good names, and of each name that is not its text the text; of equal texts none is lost."""
+    """Values by valid names, and the text of each changed name; repeated texts are all kept."""
     values: dict[str, Any] = {}
     renamed: dict[str, str] = {}
     for text, value in pairs:
@@ -57,18 +57,18 @@ def named(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, s
 
 
 def names_tag(renamed: Mapping[str, str]) -> dict[str, str]:
-    """The tag that says what names stand for; none where there is nothing to say."""
+    """The tag with the texts of changed names; empty where no name changed."""
     lines = [f"{name} = {shown(text, LONGEST_PARAMETER)}" for name, text in renamed.items()]
     return {RENAMED_TAG: "\n".join(lines)[:LONGEST_TAG]} if lines else {}
 
 
 def shown(value: Any, limit: int) -> str:
-    """A value as text that every database takes: no secrets, no characters that command, not too long."""
+    """A value as text for any database: without secrets or control characters, and not too long."""
     return safe(str(value))[:limit]
 
 
 def flat(value: Any) -> list[tuple[str, str]]:
-    """Nested values as (dotted name, value) pairs for parameters; lists and the rest beyond MOST_PARAMETERS as text."""
+    """Nested values as (dotted name, value) pairs for parameters; lists, and all beyond MOST_PARAMETERS, as text."""
     leaves = list(_leaves(value, ""))
     pairs = [
         (name or "value", shown(masked_tree(item, name), LONGEST_PARAMETER)) for name, item in leaves[:MOST_PARAMETERS]
@@ -88,12 +88,12 @@ def _leaves(value: Any, prefix: str) -> Iterable[tuple[str, Any]]:
 
 
 def run_name(text: str) -> str:
-    """Of a run, or of an experiment with another limit: any characters that can be shown, but neither none nor many."""
+    """The name of a run (of an experiment with another limit): any printable characters, not empty, not too long."""
     return _title(text, LONGEST_NAME)
 
 
 def experiment_name(text: str) -> str:
-    """Of an experiment; see `run_name`."""
+    """The name of an experiment; see `run_name`."""
     return _title(text, LONGEST_EXPERIMENT)
 
 
@@ -105,10 +105,10 @@ def _title(text: str, limit: int) -> str:
 
 
 def artifact_path(text: str) -> str:
-    """A path below a run's artifacts; whatever leads out of them, or is no name, is made into one."""
+    """A path below a run's artifacts; parts that lead outside or are invalid are converted to valid names."""
     return "/".join(good_name(piece) for piece in text.split("/") if piece) or NO_NAME
 
 
 def label(text: str) -> str:
-    """A value of a Prometheus label: one line that can be shown, of bounded length."""
+    """The value of a Prometheus label: one printable line of bounded length."""
     return _title(text, 128)

@@ -1,7 +1,7 @@
-"""Telling MLflow a note: each step may be done again without anything being there twice.
+"""Sending a note to MLflow: every step is idempotent.
 
-A run is found by its tag before it is made; parameters and tags are the same again; MLflow itself drops a value of a
-metric that it has; files replace files; a model that the run has is not logged again.
+A run is searched by its tag before it is created; parameters and tags are set to the same values; MLflow itself drops
+metric values that it has; files replace files; a model that the run has is not logged again.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_POINTS, MOST_TEXTS = 1000, 100
-"""Metrics, and parameters or tags, in one request: MLflow's own limits."""
+"""Most metrics, and most parameters or tags, per request: MLflow's own limits."""
 MODEL_SECONDS = 120.0
 BYTES_A_SECOND = 2**20
-"""The slowest upload that is waited for."""
+"""The slowest upload for which a session waits, in bytes per second."""
 PARENT_TAG = "mlflow.parentRunId"
 
 
 @dataclass
 class Sender:
-    """Tells one MLflow store what notes hold.
+    """Sends notes to one MLflow store.
 
     Attributes:
-        link: the way to it.
-        uploads: the way to its files, which may lie elsewhere, and be away while it is there.
-        run_folder: in which the places of files lie.
-        experiment: its name as the config has it.
-        artifacts: where an experiment that is made puts its artifacts; None: where the server says.
+        link: the link to the store.
+        uploads: the link to its artifact storage, which may be elsewhere and fail on its own.
+        run_folder: the run folder, to which locations of files are relative.
+        experiment: name of the experiment in the config.
+        artifacts: where a new experiment stores its artifacts; None: the server decides.
     """
 
     link: Link
@@ -55,14 +55,14 @@ class Sender:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's; asks nothing by itself."""
+        """The MLflow client; creating it sends no request."""
         from mlflow import MlflowClient
 
         return MlflowClient()
 
     @cached_property
     def experiment_id(self) -> str:
-        """The experiment, made where it is not there: another run may make it at the same moment."""
+        """The id of the experiment, created if missing: another run may create it at the same moment."""
         name = experiment_name(self.experiment)
         found = self.link.call(lambda: self.client.get_experiment_by_name(name))
         if found is None:
@@ -77,7 +77,7 @@ class Sender:
         return str(found.experiment_id)
 
     def run_id(self, note: Note, parent: str | None) -> str:
-        """The note's run: the known one, or the one with its tag, or a new one below `parent`."""
+        """The id of the note's run: the known one, or the one with its tag, or a new one below `parent`."""
         if not note.run_id and note.asked:
             note.run_id = self._find(note, parent)
         if not note.run_id:
@@ -87,18 +87,18 @@ class Sender:
         return note.run_id
 
     def send(self, note: Note, parent: str | None) -> None:
-        """Tell all that a note holds; what is refused, and files that cannot be sent now, stay in it.
+        """Send everything in a note; refused values, and files that cannot be sent now, stay in it.
 
         Raises:
-            Away: the server did not take all; what it took may stay in the note and be told again.
-            Refused: there is no such run.
+            Away: the server did not accept everything; what it accepted may stay in the note and be sent again.
+            Refused: the run does not exist.
         """
         run = self.run_id(note, parent)
         self.tell(run, note.news)
         if note.status == FINISHED and parent is not None:
             self.tell(parent, note.of_run)
         if note.models and self.uploads.ready():
-            note.untold = True  # logging a model opens the run again
+            note.untold = True  # logging a model reopens the run
             note.models = self._upload(note.models, lambda some: self._log_models(run, some), self._model_seconds)
         if note.untold and note.ended is not None:
             self.link.call(lambda: self.client.set_terminated(run, note.status, note.ended))
@@ -107,7 +107,7 @@ class Sender:
         note.untold = False
 
     def tell(self, run: str, news: News) -> None:
-        """Tell a run its news, which afterwards hold what was refused, and files that cannot be sent now."""
+        """Send news to a run; afterwards `news` holds what was refused, and files that cannot be sent now."""
         from mlflow.entities import Metric, Param, RunTag
 
         batch = self.client.log_batch
@@ -122,7 +122,7 @@ class Sender:
         news.files = self._upload(news.files, lambda some: self._log_files(run, some), self._file_seconds)
 
     def is_there(self, run_id: str) -> bool:
-        """Whether the store has such a run, and it was not deleted."""
+        """Whether the store has this run, not deleted."""
         try:
             run = self.link.call(lambda: self.client.get_run(run_id))
         except Refused:
@@ -144,7 +144,7 @@ class Sender:
         return str(run.info.run_id)
 
     def _each(self, items: Sequence[T], do: Callable[[Sequence[T]], Any], at_once: int) -> list[T]:
-        """Do it with so many items at once; returns those that were refused, each for itself."""
+        """Call `do` with `at_once` items at a time; returns the refused items, found one by one."""
         refused: list[T] = []
         for start in range(0, len(items), at_once):
             some = items[start : start + at_once]
@@ -161,7 +161,7 @@ class Sender:
     def _upload(
         self, items: list[T], do: Callable[[Sequence[T]], Any], seconds: Callable[[Sequence[T]], float]
     ) -> list[T]:
-        """Do it with each item; returns those that stay to be uploaded."""
+        """Call `do` with each item; returns those that still have to be uploaded."""
         left: list[T] = []
         for place, item in enumerate(items):
             try:
@@ -182,14 +182,14 @@ class Sender:
         return place if "://" in place or place.startswith("/") else storage.join(self.run_folder, place)
 
     def _file_seconds(self, files: Sequence[Artifact]) -> float:
-        """How long an upload is waited for."""
+        """How long a session waits for an upload, in seconds."""
         return 2 * CALL_SECONDS + self._bytes([file.place for file in files if file.text is None]) / BYTES_A_SECOND
 
     def _model_seconds(self, models: Sequence[tuple[str, str]]) -> float:
         return MODEL_SECONDS + self._bytes([place for place, _ in models]) / BYTES_A_SECOND
 
     def _bytes(self, places: Sequence[str]) -> int:
-        """Of files and folders; 0 where there is nothing any more."""
+        """Size of files and folders; 0 where they no longer exist."""
         found = [storage.resolve(self._place(place)) for place in places]
         return sum(int(fs.du(path)) for fs, path in found if fs.exists(path))
 
@@ -210,7 +210,7 @@ class Sender:
             if self._has_model(run, name):
                 continue
             folder = storage.fetch_folder(self._place(place))
-            with mlflow.start_run(run_id=run):  # of this thread, which the call has for itself
+            with mlflow.start_run(run_id=run):  # in this thread, which belongs to the call alone
                 log_classifier(folder, name)
             storage.forget_folder(folder)
 
@@ -221,13 +221,13 @@ class Sender:
             found = self.client.search_logged_models(
                 [self.experiment_id], f"name = '{name}' AND source_run_id = '{run}'", max_results=10
             )
-        except MlflowException:  # a server of MLflow 2, which knows no models of runs
+        except MlflowException:  # a server of MLflow 2, which does not link models to runs
             return False
         return any(str(model.status) in {"READY", "LoggedModelStatus.READY"} for model in found)
 
 
 def _what(item: object) -> str:
-    """A refused item, for people."""
+    """A refused item as readable text."""
     from mlflow.entities import Param, RunTag
 
     if isinstance(item, Param | RunTag):
@@ -238,7 +238,7 @@ def _what(item: object) -> str:
 
 
 def _context() -> dict[str, str]:
-    """Who and which program runs, as MLflow's own `start_run` tells it."""
+    """User and program of this run, as MLflow's own `start_run` records them."""
     from mlflow.tracking.context.registry import resolve_tags
 
     found: dict[str, str] = resolve_tags()

@@ -1,12 +1,12 @@
-"""A run's own MLflow store: an SQLite file that is there whole, or not at all.
+"""A run's own MLflow store: an SQLite file that is created atomically.
 
-MLflow makes its tables by dozens of migrations, in the final place and not in one transaction: seconds, in which a
-process that is stopped leaves a file that no version of MLflow opens again. So the file is made elsewhere and then gets
-its name; an empty one is kept in the user's cache, so that later runs copy it. What an earlier version left half made
-is made anew, and a store that an older MLflow filled is brought up to date beside its place.
+MLflow creates its tables in place by dozens of migrations, outside of one transaction. This takes seconds, and a
+process that is stopped meanwhile leaves a file that no version of MLflow can open. So the file is created elsewhere and
+then renamed; an empty one is kept in the user's cache, and later runs copy it. An incomplete file of an earlier version
+is created again, and the store of an older MLflow is migrated in a copy.
 
-The store knows its artifacts by absolute places. A run folder that was moved or copied would write to the old place, or
-stop at a machine that has none such: its own places are corrected.
+The store holds absolute paths of artifacts. A moved or copied run folder would write to the old path, or fail on a
+machine that does not have it: so the paths of the run's own store are corrected.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ ARTIFACTS = "mlartifacts"
 KEPT = "mlflow"
 """Folder of the empty stores in the user's cache."""
 BESIDE = ("-journal", "-wal", "-shm")
-"""What SQLite keeps beside a file; of another one it would be played into it."""
+"""Suffixes of SQLite's files beside a store; SQLite would replay those of another file into it."""
 LOCK_SECONDS = 5.0
-"""Another process is waited for before its store is looked at."""
+"""Longest wait for another process before its store is inspected."""
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -44,11 +44,11 @@ PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Columns that hold places of artifacts."""
+"""Columns that hold locations of artifacts."""
 
 
 class State(Enum):
-    """What is at a store's place."""
+    """The state of the file at a store's path."""
 
     NOTHING = "nothing"
     WHOLE = "a store of the installed MLflow, or one that another process holds"
@@ -58,7 +58,7 @@ class State(Enum):
 
 
 def sqlite_uri(file: Path) -> str:
-    """The store's address; what would end a path in an address is written as its number, as SQLAlchemy reads it."""
+    """The URI of the store; characters that would end a path are percent-encoded, as SQLAlchemy expects."""
     return f"sqlite:///{str(file.absolute()).replace('%', '%25').replace('?', '%3F')}"
 
 
@@ -73,18 +73,18 @@ def local_file(uri: str) -> Path | None:
 
 
 def artifacts_in(folder: str) -> str:
-    """Where a store keeps artifacts in a folder, as MLflow reads it: it takes `%41` in a plain path for a letter."""
+    """The artifact location in a folder, encoded for MLflow, which would read `%41` in a plain path as a letter."""
     place = storage.join(folder, ARTIFACTS)
     return Path(place).as_uri() if storage.is_local(place) and "%" in place else place
 
 
 def prepare(file: Path, *, own: bool = True) -> None:
-    """See to it that a whole store is at `file`; done in a moment where one is.
+    """Make sure that `file` is a complete store; quick if it is one already.
 
     Args:
-        file: of the store.
-        own: it belongs to one run, so an older one may be brought up to date. A store of several runs is shared with
-            who knows whom: there MLflow says itself what to do.
+        file: the file of the store.
+        own: whether it belongs to one run, so that an older store may be migrated. A store of several runs may have
+            other users: there MLflow itself says what to do.
 
     Raises:
         OSError: it cannot be written.
@@ -105,8 +105,8 @@ def prepare(file: Path, *, own: bool = True) -> None:
 
 
 def state_of(file: Path) -> State:
-    """What is there, from its tables; nothing is changed."""
-    if not file.exists() or file.stat().st_size == 0:  # SQLite makes an empty file when it opens one that is not there
+    """The state of a file, judged by its tables; changes nothing."""
+    if not file.exists() or file.stat().st_size == 0:  # SQLite creates an empty file when it opens a missing one
         return State.UNFINISHED if file.exists() else State.NOTHING
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=LOCK_SECONDS)) as store:
@@ -124,16 +124,16 @@ def state_of(file: Path) -> State:
             return State.OLDER if runs or experiments > 1 else State.UNFINISHED
     except sqlite3.DatabaseError as error:
         broken = getattr(error, "sqlite_errorname", "") in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
-        return State.DAMAGED if broken else State.WHOLE  # locked, or not to be read: MLflow will say it
+        return State.DAMAGED if broken else State.WHOLE  # locked or unreadable: MLflow will report it
 
 
 def set_places(file: Path, artifacts: str, *, moved: bool) -> None:
-    """Let the store's experiments put new artifacts below `artifacts`, where they put them elsewhere.
+    """Set the artifact location of the store's experiments to `artifacts`, where it differs.
 
     Args:
-        file: of the store.
+        file: the file of the store.
         artifacts: the run's folder of artifacts.
-        moved: what is there moved with the run folder, so runs and models that are there are found there, too.
+        moved: whether artifacts moved with the run folder, so that locations of existing runs and models change, too.
     """
     end = f"/{ARTIFACTS}"
     with closing(sqlite3.connect(file, timeout=20)) as store, store:
@@ -145,10 +145,10 @@ def set_places(file: Path, artifacts: str, *, moved: bool) -> None:
 
 
 def _forget_places() -> None:
-    """MLflow remembers in a process where each run's artifacts lie."""
+    """Clear MLflow's in-process cache of artifact locations."""
     from mlflow.tracking._tracking_service import utils
 
-    with suppress(AttributeError):  # of another MLflow
+    with suppress(AttributeError):  # another version of MLflow
         utils._artifact_repos_cache.clear()
 
 
@@ -163,14 +163,14 @@ def _replace_start(store: sqlite3.Connection, table: str, column: str, old: str,
 
 @cache
 def _revision() -> str:
-    """The schema of the installed MLflow."""
+    """The schema revision of the installed MLflow."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     return str(_get_latest_schema_revision())
 
 
 def _make(file: Path) -> None:
-    """An empty store with its name, at once; another process may be quicker."""
+    """Create an empty store atomically; another process may be faster."""
     with _beside(file) as new:
         kept = _kept()
         if kept is not None:
@@ -180,7 +180,7 @@ def _make(file: Path) -> None:
             _create(new)
         _to_disk(new)
         try:
-            os.link(new, file)  # unlike a renaming never replaces another process's store
+            os.link(new, file)  # unlike a rename, never replaces another process's store
         except FileExistsError:
             return
         except OSError:  # a file system without links
@@ -189,7 +189,7 @@ def _make(file: Path) -> None:
 
 
 def _kept() -> Path | None:
-    """An empty store of the installed MLflow in the user's cache, made where it is not there; None without a cache."""
+    """An empty store of the installed MLflow in the user's cache, created if missing; None without a cache."""
     import mlflow
 
     folder = disk_cache.root() / KEPT
@@ -211,14 +211,14 @@ def _kept() -> Path | None:
 
 
 def _create(file: Path) -> None:
-    """MLflow's tables, all but the rows that it makes when a store is opened."""
+    """Create MLflow's tables, without the rows that it adds when a store is opened."""
     from mlflow.store.db.utils import _initialize_tables
 
     _with_engine(file, _initialize_tables)
 
 
 def _bring_up_to_date(file: Path) -> None:
-    """MLflow's migrations, in a copy that takes the store's name when they are done."""
+    """Run MLflow's migrations in a copy, which replaces the store when they are done."""
     from mlflow.store.db.utils import _upgrade_db
 
     log.info("MLflow's store %s is of another version: bringing it up to date", file)
@@ -229,7 +229,7 @@ def _bring_up_to_date(file: Path) -> None:
             _with_engine(new, _upgrade_db)
             _to_disk(new)
             new.replace(file)
-    except Exception as error:  # alembic's, SQLAlchemy's, SQLite's; MLflow says what it cannot open
+    except Exception as error:  # from alembic, SQLAlchemy or SQLite; MLflow reports what it cannot open
         log.warning("MLflow's store %s is of another version, and could not be brought up to date: %s", file, error)
 
 
@@ -244,7 +244,7 @@ def _with_engine(file: Path, do: Callable[..., None]) -> None:
 
 
 def _set_aside(file: Path) -> Path:
-    """Give it another name, with what SQLite keeps beside it."""
+    """Rename a file together with SQLite's files beside it."""
     aside = file.with_name(f"{file.name}.unread-{time.time_ns() // 1_000_000}")
     for end in BESIDE:
         beside = file.with_name(file.name + end)
@@ -261,14 +261,14 @@ def _unlink(file: Path) -> None:
 
 @contextmanager
 def _beside(file: Path) -> Iterator[Path]:
-    """A path in a folder of its own beside a file, gone afterwards."""
+    """A path in a temporary folder beside a file, removed afterwards."""
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / FILE
 
 
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """One process of this machine at a time at a store; without a cache folder it goes without."""
+    """Lock a store against other processes of this machine; without a cache folder there is no lock."""
     folder = disk_cache.root() / KEPT
     lock = folder / f"{hashlib.sha256(str(file.absolute()).encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.lock"
     try:

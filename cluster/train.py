@@ -1,14 +1,14 @@
 """Training under Ray Train: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint.
 
-Every session writes into a folder of its own, and goes on from the last one's:
+Every session writes to a folder of its own, and continues from the folder of the session before:
 
-    training/progress.json                        last metrics, for whoever looks
-    training/000001-5d0c7a91/checkpoint_…/        of the first session, as Ray Train keeps them: the last two
-    training/000001-5d0c7a91/latest.json          which one is the last that is whole
+    training/progress.json                        latest metrics, for the driver
+    training/000001-5d0c7a91/checkpoint_…/        of the first session; Ray Train keeps the last two
+    training/000001-5d0c7a91/latest.json          which checkpoint is the last complete one
     training/000002-88e1b1f3/…                    of the second
 
-So a session that was taken for dead and is not, whose Ray deletes what it takes for old, never meets another one's
-checkpoints; and what Ray writes about them in its own form, which only the same version of Ray reads, decides nothing.
+So a session that is wrongly taken for dead, and whose Ray deletes old checkpoints, never touches those of another
+session. And Ray's own record of checkpoints, which only the same version of Ray can read, is not used.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ from fgvr.training.reporter import Reporter
 
 Loop = Callable[[Any, Reporter], object]
 LOOK_SECONDS = "0.2"
-"""Between two looks of Ray's controller for reports, where each is handed on: it takes one at a look, and by itself
-looks every two seconds, so that a hundred reports of a short trial took minutes."""
+"""Polling interval of Ray's controller where every report is passed on: it takes one report per poll, and its default
+of two seconds made a hundred reports of a short trial take minutes."""
 RESIZE_SECONDS = 60.0
-"""Between two looks whether an elastic training may grow; each growth starts again from the last checkpoint."""
+"""Interval of checks whether an elastic training run may grow; each growth restarts from the last checkpoint."""
 
 
 LATEST = "latest.json"
 OF_RAY = "checkpoint_manager_snapshot.json"
-"""Ray's own record, of which runs of earlier versions are continued."""
+"""Ray's own record, from which runs of earlier versions are continued."""
 _SESSION = re.compile(r"(\d{6,})-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left: its last checkpoint that is whole, a folder, and the metrics that were reported with it."""
+    """The result of a training run: the folder of its last complete checkpoint, and the metrics reported with it."""
 
     metrics: dict[str, float]
     checkpoint: str
 
 
 class TrainingGivenUp(UserError, RuntimeError):
-    """A training's workers died more often than `workers.max_failures`, and said why."""
+    """The workers of a training run died more often than `workers.max_failures`; the message says why."""
 
 
 class NoCheckpoint(RuntimeError):
-    """A training ended without leaving a checkpoint."""
+    """A training run ended without a checkpoint."""
 
 
 class RayReporter:
     """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
 
     def __init__(self, folder: str, session: str, start: str | None, *, every_report: bool) -> None:
-        """Where the training's progress goes, the session's own folder, and another one's checkpoint to begin with."""
+        """Set the folder for progress, the folder of this session, and the checkpoint to start from, if any."""
         import ray.train
         import ray.train.torch
 
@@ -85,7 +85,7 @@ class RayReporter:
         self._resumed: Path | None = None
 
     def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training, as a local folder: that itself, or a copy in the cache."""
+        """The last checkpoint of an interrupted training run as a local folder: the original, or a cached copy."""
         import ray.train
 
         own = ray.train.get_checkpoint()
@@ -94,15 +94,15 @@ class RayReporter:
         return self._resumed
 
     def end(self) -> None:
-        """Give back the copy of the checkpoint that the training went on from."""
+        """Release the cached copy of the checkpoint from which training resumed."""
         if self._resumed is not None:
             storage.forget_folder(self._resumed)
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
         """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint.
 
-        Ray hears of checkpoints only, unless somebody listens to every report: its controller takes one report at a
-        time and looks every two seconds, which is more than an epoch of a small training.
+        Ray gets only reports with checkpoints, unless every report is needed: its controller takes one report per poll,
+        every two seconds, which is longer than an epoch of a small training run.
         """
         import ray.train
 
@@ -141,7 +141,7 @@ def _worker(job: dict[str, Any]) -> None:
 
 
 def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
-    """Ray Train's two ways to ask for workers: so many, or between two numbers (elastic)."""
+    """Ray Train's two ways to request workers: a fixed number, or a range (elastic)."""
     return workers.num_workers if workers.min_workers is None else (workers.min_workers, workers.num_workers)
 
 
@@ -159,27 +159,27 @@ def train(
     fence: Fence | None = None,
     limits: Limits | None = None,
 ) -> TrainResult:
-    """Run `loop(config, reporter)` on the workers; a second call with the same folder continues from its checkpoint.
+    """Run `loop(config, reporter)` on the workers; a second call with the same folder resumes from its checkpoint.
 
     Args:
         loop: a module-level function of fgvr.training.
         config: its argument; must pickle.
-        name: of the training, a folder under `folder`.
-        folder: where checkpoints go, local (shared by all nodes) or an object store.
-        workers: how many, and what each reserves.
-        field: where the config has them, for messages (near.workers).
-        title: what the console calls the training; None: `name`.
-        epochs: of the whole training, for the time left.
-        callbacks: of Ray Train, told of every report (a sweep hands them on to Ray Tune).
-        fence: of the run, in a process that does not own it itself (a sweep's trial).
-        limits: longest waits; None: the session's. Whoever calls this in a process that Ray started must give them.
+        name: name of the training run, a folder under `folder`.
+        folder: where checkpoints go, local (shared by all nodes) or on an object store.
+        workers: number of workers, and the resources of each.
+        field: config field of the workers, for messages (near.workers).
+        title: name of the training run on the console; None: `name`.
+        epochs: epochs of the whole training run, for the remaining time.
+        callbacks: callbacks of Ray Train that get every report (a sweep passes them on to Ray Tune).
+        fence: fence of the run, in a process that does not own the run itself (a sweep's trial).
+        limits: longest waits; None: those of the session. Required in a process that Ray started.
 
     Raises:
-        SessionError: the workers can never start, they ask for more than there is.
-        RuntimeError: the loop failed more often than workers.max_failures; carries the loop's error.
-        TrainingGivenUp: the same, where workers hung or had too little memory.
-        Stalled: no worker gave a sign of life for too long.
-        NoCheckpoint: it ended without one.
+        SessionError: the workers can never start, because they need more than the cluster has.
+        RuntimeError: the loop failed more often than workers.max_failures; the message has the loop's error.
+        TrainingGivenUp: likewise, where workers hung or ran out of memory.
+        Stalled: no worker sent a heartbeat for too long.
+        NoCheckpoint: it ended without a checkpoint.
         LeaseLost: another session has taken over the run.
     """
     import ray.train
@@ -242,7 +242,7 @@ def train(
             with training_shown(training, title or name, epochs, told=stage_progress.current()):
                 (result,) = unless_stalled(results, heartbeats, minutes=limits.place_minutes, waits_for=waits_for)
         except ray.train.TrainingFailedError as error:
-            check_owner(folder)  # it may have failed because its files are another session's now
+            check_owner(folder)  # it may have failed because another session owns its files now
             words = heartbeats.all_words()
             if words:
                 raise TrainingGivenUp(
@@ -255,30 +255,30 @@ def train(
         raise RuntimeError(f"training {name} failed: {result.error}") from result.error
     if result.checkpoint is not None:
         return TrainResult(dict(result.metrics or {}), storage.join(training, own, Path(result.checkpoint.path).name))
-    if start is not None:  # it was at its end when the session before this one was
+    if start is not None:  # it had already reached its last epoch in an earlier session
         return start
     raise NoCheckpoint(f"training {name} ended without a checkpoint")
 
 
 def new_session(training: str) -> str:
-    """Name of a session's folder inside `training`, that of no other one."""
+    """A unique name for a session's folder inside `training`."""
     last = max(map(_number, _sessions(training)), default=0)
     return f"{last + 1:06d}-{uuid.uuid4().hex[:8]}"
 
 
 def new_checkpoint() -> str:
-    """Name of a checkpoint's folder."""
+    """A name for a checkpoint's folder."""
     return f"checkpoint_{uuid.uuid4().hex[:12]}"
 
 
 def note_checkpoint(session: str, name: str, metrics: Mapping[str, float]) -> None:
-    """Say that the session's checkpoint of that name is whole, and the last one."""
+    """Record that this checkpoint of the session is complete and is the latest."""
     kept = {"folder": name, "metrics": dict(metrics)}
     storage.write_bytes(storage.join(session, LATEST), json.dumps(kept).encode())
 
 
 def last_checkpoint(training: str) -> TrainResult | None:
-    """The last session's last checkpoint that is whole; None where no session left one."""
+    """The last complete checkpoint of the last session that left one; None where there is none."""
     for name in sorted(_sessions(training), key=_number, reverse=True):
         session = storage.join(training, name)
         try:
@@ -290,7 +290,7 @@ def last_checkpoint(training: str) -> TrainResult | None:
 
 
 def forget_other_checkpoints(training: str, kept: TrainResult | None) -> None:
-    """Remove what earlier sessions left in `training`, but `kept` with the folder of its session."""
+    """Remove what earlier sessions left in `training`, except `kept` and the folder of its session."""
     stays = "" if kept is None else kept.checkpoint.removeprefix(training.rstrip("/")).strip("/").partition("/")[0]
     files, folders = storage.list_entries(training)
     for name in [*folders, *(name for name in files if name == OF_RAY)]:
@@ -307,7 +307,7 @@ def _number(session: str) -> int:
 
 
 def _of_ray(training: str) -> TrainResult | None:
-    """The last checkpoint of an earlier version, whose sessions all wrote into `training` itself."""
+    """The last checkpoint of an earlier version, whose sessions all wrote to `training` itself."""
     try:
         last = json.loads(storage.read_bytes(storage.join(training, OF_RAY)))["latest_checkpoint_result"]
     except FileNotFoundError:

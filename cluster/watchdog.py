@@ -1,7 +1,7 @@
-"""Ends a worker that gets nothing done any more, so that another one gets its work: a hang becomes a death.
+"""Kills a worker that makes no progress any more, so that another one gets its work: a hang becomes a death.
 
-What counts is progress (`fgvr.liveness.beat`), not time: a part of a table may take hours. A hang inside a C library
-that never lets Python run is ended, too, a minute later, by the timer of `faulthandler`.
+What counts is progress (`fgvr.liveness.beat`), not time: a part of a table may take hours. If a C library hangs and
+never lets Python run, the timer of `faulthandler` ends the process a minute later.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fgvr import liveness
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
-"""After which `faulthandler` ends what the watchdog's own thread could not."""
+"""Further time after which `faulthandler` ends a process that the watchdog's own thread could not end."""
 STDERR = 2  # Ray redirects the descriptor to the worker's log file
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What is being done, how long nothing may be heard of it (seconds), and the config field that says so."""
+    """A watched activity, how long it may be silent (seconds), and the config field that sets this."""
 
     what: str
     seconds: float
@@ -35,7 +35,7 @@ class Watched:
 
 
 class Watchdog:
-    """Watches over this process; one thread, which also leaves signs of life for the driver."""
+    """Watches this process, in one thread that also sends heartbeats to the driver."""
 
     def __init__(self, heartbeats: Heartbeats) -> None:
         self._heartbeats = heartbeats
@@ -46,18 +46,18 @@ class Watchdog:
 
     @contextmanager
     def over(self, what: str, minutes: float, field: str) -> Iterator[None]:
-        """The block may be silent for so many minutes.
+        """Watch the block, which may be silent for `minutes`.
 
         Args:
-            what: is being done, for the last words.
+            what: the activity, for the last words.
             minutes: the limit.
-            field: where the config has it.
+            field: config field of the limit.
         """
         liveness.beat()
         with self._lock:
             self._watched = Watched(what, minutes * 60, field)
             liveness.allow(minutes * 60)
-            _arm(minutes * 60)  # here already: the block may keep the thread from ever running
+            _arm(minutes * 60)  # armed here already, since the block may keep the thread from ever running
         self._begun.set()
         try:
             yield
@@ -69,7 +69,7 @@ class Watchdog:
                 faulthandler.cancel_dump_traceback_later()
 
     def end(self, words: str, error: BaseException | None = None) -> NoReturn:
-        """Leave the process: that is what makes its pool, or Ray, start another one and give it the work."""
+        """Exit the process, so that its pool, or Ray, starts another one and gives it the work."""
         log.critical("%s; this worker stops and is replaced", words, exc_info=error)
         try:
             self._heartbeats.last_words(words)
@@ -96,7 +96,7 @@ class Watchdog:
 
 
 def _worked_on() -> str:
-    """What was being done, for last words: the three things that were begun first, and how many there were."""
+    """The current activities, for last words: the three oldest, and the total number."""
     under_way = liveness.under_way()
     if not under_way:
         return ""
@@ -106,10 +106,10 @@ def _worked_on() -> str:
 
 
 def _arm(seconds: float) -> None:
-    """Set or reset the timer that needs no Python to end the process."""
+    """Set or reset the timer that can end the process without running Python."""
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=STDERR)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the machine's or a GPU's memory was the cause: a worker that met it cannot be trusted any more."""
+    """Whether an error means that the machine or a GPU ran out of memory: such a worker cannot be trusted any more."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it

@@ -1,7 +1,7 @@
-"""What the stages that ask a model will ask: of how many photos, with how many requests and tokens.
+"""How many photos the stages will ask a model about, with how many requests and tokens.
 
-Estimates from the config and counts of photos. A limit of tokens counts as used up, so that the tokens of answers are
-the most there can be. Each stage says itself what it asks (`Stage.asks`); here is what several of them have in common.
+These are estimates from the config and the counts of photos. Every answer counts with its full token limit, so the
+output tokens are an upper bound. Each stage declares its own load (`Stage.asks`); this module holds what they share.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 NAME_TOKENS = 5
 QUESTION_TOKENS = 12
-"""Assumed of a name and of a question that are not written yet."""
+"""Tokens assumed for a name and for a question that are not written yet."""
 INSTRUCTIONS = 120
-"""Assumed of what a language model is told to write and to select questions."""
+"""Tokens assumed for the instructions with which a language model writes and selects questions."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Requests and tokens, of an image or of many; `cached` tokens are among those of prompts."""
+    """Requests and tokens for one image or for many; `cached` tokens are part of the `prompt` tokens."""
 
     requests: float = 0
     prompt: float = 0
@@ -40,7 +40,7 @@ class Load:
         return Load(*(getattr(self, name) + getattr(other, name) for name in _SUMS))
 
     def times(self, count: float) -> Load:
-        """Of so many images."""
+        """The load of `count` images."""
         return Load(*(count * getattr(self, name) for name in _SUMS))
 
 
@@ -49,12 +49,12 @@ _SUMS = ("requests", "prompt", "cached", "output")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a stage asks.
+    """The load of a stage, as the stage itself estimates it.
 
     Attributes:
-        rows: of its table.
-        row: what a row takes.
-        at_most: fewer rows, where near-duplicates are found or answers are shared.
+        rows: number of rows in its table.
+        row: load per row.
+        at_most: whether `rows` is an upper bound, because near-duplicates or shared answers may need fewer.
     """
 
     rows: int
@@ -64,15 +64,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ask:
-    """A stage that asks.
+    """A stage that asks a model, with its load.
 
     Attributes:
-        stage: its table.
-        model: that it asks.
-        workers: that ask it.
-        rows: of its table.
-        row: what a row takes.
-        at_most: fewer rows, where near-duplicates are found or answers are shared.
+        stage: name of its table.
+        model: the model that it asks.
+        workers: the workers that send the requests.
+        rows: number of rows in its table.
+        row: load per row.
+        at_most: whether `rows` is an upper bound, because near-duplicates or shared answers may need fewer.
     """
 
     stage: str
@@ -84,17 +84,17 @@ class Ask:
 
 
 def asking(run: Look, tables: Iterable[str]) -> list[str]:
-    """The tables that these need and for which a model is asked, in the order of a run."""
+    """The tables among `tables` and their inputs for which a model is asked, in the order of a run."""
     return [name for name in closure(run, tables) if stage_of(name).model(run.config) is not None]
 
 
 def asks(run: Look, tables: Iterable[str]) -> list[Ask]:
-    """What they ask, each of how many photos."""
+    """The load of each stage that asks a model for these tables."""
     return [_ask(run, name) for name in asking(run, tables)]
 
 
 def naming_all(run: Look) -> Ask:
-    """What it would be to have every photo named once instead."""
+    """The load of naming every photo once, for comparison."""
     return replace(_ask(run, "eval_mllm_answers"), stage="answers", rows=run.photos.total, at_most=False)
 
 
@@ -111,7 +111,7 @@ def _ask(run: Look, name: str) -> Ask:
 
 
 def sampled(config: Config, photos: Photos) -> int:
-    """Images of the discovery set."""
+    """Number of images in the discovery set."""
     drawn = config.label.images
     if drawn.per_class is not None:
         return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
@@ -120,7 +120,7 @@ def sampled(config: Config, photos: Photos) -> int:
 
 @per_run
 def photo_tokens(run: Run) -> int:
-    """Tokens of a photo in a prompt of the MLLM: as it cuts photos, or assumed where that is not known here."""
+    """Prompt tokens per photo: as the MLLM tiles photos, or an assumed number where that is unknown here."""
     from fgvr.mllm.request_tokens import UNKNOWN_IMAGE, image_tokens
 
     known = image_tokens(run.config.mllm, run.photos.size)
@@ -128,7 +128,7 @@ def photo_tokens(run: Run) -> int:
 
 
 def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load:
-    """An image's name, so often as it is asked; `prompt` in place of that of the settings, for one label."""
+    """Load of naming one image, with all samples; `prompt` replaces that of the settings and asks for one label."""
     from fgvr.mllm.request_tokens import FRAME, text_tokens
 
     most = settings.sampling.max_tokens if prompt is None else run.config.label.max_tokens
@@ -137,7 +137,7 @@ def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load
 
 
 def questioning(run: Run) -> Load:
-    """All questions about an image; an engine computes what they have in common once."""
+    """Load of all questions about one image; a local engine computes their common prefix only once."""
     from fgvr.mllm.request_tokens import FRAME, text_tokens
 
     asked, (count, tokens) = run.config.aspects, question_counts(run)
@@ -150,7 +150,7 @@ def questioning(run: Run) -> Load:
 
 @per_run
 def question_counts(run: Run) -> tuple[int, int]:
-    """How many yes/no questions there will be, and their tokens together."""
+    """How many yes/no questions there will be, and their total tokens."""
     from fgvr.demo.questions import QUESTIONS
     from fgvr.mllm.questions import read_questions
     from fgvr.mllm.request_tokens import text_tokens

@@ -2,9 +2,9 @@
 
     python pipelines/aspects.py --aspects.split train --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-One row per image: `p_yes` and `label_mass` for all questions in the order of their ids, softmax of the first reply
-token's exact log-probabilities of the two answer words. An image is read, preprocessed and encoded once for all its
-questions; its prompt's prefix is computed once.
+One row per image: `p_yes` and `label_mass` for all questions in the order of their ids. `p_yes` is the softmax over the
+exact log-probabilities of the two answer words as the first token of the reply. An image is read, preprocessed and
+encoded once for all its questions, and the common prefix of its prompts is computed once.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 
 class QuestionStage(RowStage):
-    """p(yes) of all questions about images."""
+    """A stage that computes p(yes) of all questions for a set of images."""
 
     def workers(self, config: Config) -> str | None:
-        """Those of aspects."""
+        """The workers of the stage aspects."""
         return "aspects.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM."""
+        """The MLLM that answers the questions."""
         return "mllm"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, and the questions."""
+        """The locations of the images, and the questions."""
         return ("samples", "questions")
 
     @abstractmethod
     def which(self, run: Run) -> Ids:
-        """Ascending ids of the images that are asked about."""
+        """Ascending ids of the images that the model is asked about."""
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, how it is asked, and about which images."""
+        """The model, the form of the questions, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
 
         ids = digest_of_ids(self.which(run))
         return aspect_decides(run.config) | {"workers": run.config.aspects.workers, "ids": ids}
 
     def job(self, run: Run) -> RowJob:
-        """All questions per image."""
+        """One row per image, with the answers to all questions."""
         from fgvr import schemas
         from fgvr.mllm.backends import exactly
         from fgvr.mllm.scoring_workers import AspectWorker
@@ -64,45 +64,45 @@ class QuestionStage(RowStage):
         return RowJob(self.which(run), AspectWorker, {"settings": settings}, schema)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """How many questions."""
+        """Record the number of questions."""
         summary.extra = {"questions": run.table("questions").rows}
 
 
 class Aspects(QuestionStage):
-    """The aspects of the student's training images: by asking, or from what was asked in one pass with labels."""
+    """The aspects of the student's training images: asked here, or taken from the common pass with labels."""
 
     table = "aspects"
 
     def wanted(self, config: Config) -> bool:
-        """Not where the student learns made-up answers."""
+        """Not needed where the student learns made-up answers."""
         return config.makd.aspect_targets == "mllm"
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """That of the images asked about."""
+        """The split of the images that the model is asked about."""
         return [("aspects.split", config.aspects.split)]
 
     def workers(self, config: Config) -> str | None:
-        """None where `looks` has asked."""
+        """None where the stage `looks` asks the questions."""
         return None if config.aspects.with_labels else super().workers(config)
 
     def model(self, config: Config) -> str | None:
-        """None where `looks` has asked."""
+        """None where the stage `looks` asks the questions."""
         return None if config.aspects.with_labels else super().model(config)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images there are."""
+        """The samples, which decide the images."""
         return ("samples",)
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Images and questions, or what was said about them."""
+        """The images and questions, or the answers that `looks` collected."""
         return ("looks",) if run.config.aspects.with_labels else super().reads(run)
 
     def which(self, run: Run) -> Ids:
-        """Those of `aspects.split` and `aspects.max_images`."""
+        """The images that `aspects.split` and `aspects.max_images` select."""
         return aspect_ids(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Nothing but the images where `looks` has asked."""
+        """Only the ids of the images where `looks` asks the questions."""
         from cluster.fingerprint import digest_of_ids
 
         if run.config.aspects.with_labels:
@@ -110,12 +110,12 @@ class Aspects(QuestionStage):
         return super().recipe(run)
 
     def asks(self, run: Run) -> Asked:
-        """All questions about each image."""
+        """One request per question and image."""
         config = run.config.aspects
         return Asked(run.photos.bounded(config.split, config.max_images), questioning(run))
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask, or take the aspects out of `looks`."""
+        """Ask the questions, or take the answers from `looks`."""
         from fgvr import schemas
         from pipelines.look_parts import take_part
 
@@ -126,7 +126,7 @@ class Aspects(QuestionStage):
 
 
 def aspect_settings(config: Config, questions: Table) -> AspectSettings:
-    """How the questions are asked."""
+    """The settings of the workers that ask the questions."""
     from fgvr.mllm.backend import AspectTask
     from fgvr.mllm.scoring_workers import AspectSettings
 
@@ -142,7 +142,7 @@ def aspect_settings(config: Config, questions: Table) -> AspectSettings:
 
 
 def aspect_decides(config: Config) -> dict[str, Any]:
-    """What decides the aspects of an image, besides the questions."""
+    """Everything that decides the aspects of an image, except the questions themselves."""
     from fgvr.mllm.backends import backend_identity
 
     asked = config.aspects

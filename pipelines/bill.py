@@ -1,4 +1,4 @@
-"""The bill before the start: what every stage that asks a model has yet to ask, and what that takes."""
+"""The bill before the start: what each stage still has to ask a model, and what that will cost."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipelines.photo_counts import Photos
 from pipelines.rates import NAMES_A_SECOND, QUESTIONS_50_A_SECOND
 
 NOTICED_SECONDS, NOTICED_USD = 600.0, 1.0
-"""Below both nobody minds that naming every photo would be cheaper still."""
+"""Below both of these there is no warning that naming every photo would be cheaper."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one stage has yet to ask.
+    """What one stage still has to ask.
 
     Attributes:
         ask: the stage.
-        rows: rows that are not there; None: not known yet.
-        load: of all of them.
-        seconds: wall time; None: nobody knows.
-        usd: None: likewise.
-        measured: whether the time is by a rate of this run.
+        rows: missing rows; None: not known yet.
+        load: of all missing rows.
+        seconds: wall time; None: unknown.
+        usd: cost; None: unknown.
+        measured: whether the time comes from a rate measured in this run.
     """
 
     ask: Ask
@@ -38,15 +38,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bill:
-    """What is left to ask of a run.
+    """Everything that a run still has to ask.
 
     Attributes:
-        lines: stages with something left, in the order of a run.
-        naming_all: what naming every photo once would be.
-        photos: of the samples.
+        lines: stages with something left to ask, in the order of a run.
+        naming_all: the line for naming every photo once, for comparison.
+        photos: number of photos in the samples.
         prices: date and source of the prices.
-        image_tokens: of a photo in a prompt of the MLLM; None: not known, and assumed.
-        free: no engine or server that costs: the demo's tiny model, or simulated ones.
+        image_tokens: prompt tokens of the MLLM per photo; None: unknown, so a number is assumed.
+        free: whether nothing here costs money: the demo's tiny model, or simulated models.
     """
 
     lines: tuple[Line, ...]
@@ -58,21 +58,21 @@ class Bill:
 
     @property
     def load(self) -> Load:
-        """Of all stages."""
+        """Total load of all stages."""
         return sum((line.load for line in self.lines), Load())
 
     @property
     def seconds(self) -> float | None:
-        """Of all stages, one after the other; None where one's is not known."""
+        """Total time of all stages, one after the other; None where one of them is unknown."""
         return _sum([line.seconds for line in self.lines])
 
     @property
     def usd(self) -> float | None:
-        """Of all stages; None where one's is not known."""
+        """Total cost of all stages; None where one of them is unknown."""
         return _sum([line.usd for line in self.lines])
 
     def table(self) -> list[str]:
-        """The lines of the console."""
+        """The bill as lines for the console."""
         if not self.lines:
             return ["nothing is left to ask a model"]
         if self.free:
@@ -117,7 +117,7 @@ class Bill:
         return notes
 
     def _fewer(self, dearest: Line) -> int:
-        """Rows of the dearest stage with which all would be half of naming every photo; a tenth where none would do."""
+        """Rows of the costliest stage that bring the bill to half of naming every photo; else a tenth of them."""
         ours, theirs = _comparable(self, self.naming_all)
         weight = _weight(dearest, self)
         fit = int(dearest.rows * (theirs / 2 - (ours - weight)) / weight) if weight else 0
@@ -125,7 +125,7 @@ class Bill:
         return int(float(f"{fit:.1e}"))
 
     def warning(self) -> str | None:
-        """A sentence where all this is more than naming every photo would be; None where it is not, or nobody minds."""
+        """A warning where the bill exceeds naming every photo; None where it does not, or where both are small."""
         if self.free or not self.lines:
             return None
         ours, theirs = _comparable(self, self.naming_all)
@@ -152,7 +152,7 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _comparable(bill: Bill, other: Line) -> tuple[float, float]:
-    """The bill and another line in the first of US$, hours and tokens that both are known in."""
+    """The bill and another line in the first unit of US$, hours and tokens in which both are known."""
     for ours, theirs in ((bill.usd, other.usd), (bill.seconds, other.seconds)):
         if ours is not None and theirs is not None:
             return ours, theirs

@@ -1,4 +1,4 @@
-"""What each stage and each method is paid for, from what the stages declare."""
+"""What each stage costs and which stages each method pays for, derived from what the stages declare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def billing(config: Config) -> Billing:
-    """How the run's stages are billed; raises PricesError for a price file that cannot be read."""
+    """How the stages of the run are billed; raises PricesError for a price file that cannot be read."""
     from fgvr.report.costs import Billing
     from fgvr.report.prices import read_prices
 
@@ -28,7 +28,7 @@ def billing(config: Config) -> Billing:
 
 
 def _machine(stage: Stage, config: Config) -> Machine | None:
-    """What all its workers reserve at their most; None for the driver."""
+    """What the largest number of its workers reserves; None for a stage of the driver."""
     from fgvr.report.costs import Machine
 
     match workers_at(config, stage.workers(config)):
@@ -45,13 +45,13 @@ def paid_by(run: Run, method: Method, table: str) -> Paid:
     """The stages that a method pays for.
 
     Args:
-        run: in which they are.
-        method: its name.
-        table: of its names.
+        run: the run that holds the stages.
+        method: name of the method.
+        table: the table with the method's names.
     """
     from fgvr.report.costs import Paid
 
-    if method == "mllm":  # all that it does is to name: whatever image comes next costs an answer that nobody shares
+    if method == "mllm":  # its only cost is naming: every further image needs an answer of its own
         asked = [name for name in _phased(run, [table]) if stage_of(name).model(run.config) == "mllm"]
         if table == "labels":
             return Paid(inference=(*dict.fromkeys((*asked, "answers", table)),))
@@ -65,7 +65,7 @@ def paid_by(run: Run, method: Method, table: str) -> Paid:
 
 
 def _phased(run: Run, names: Iterable[str]) -> tuple[str, ...]:
-    """These tables and all that whoever pays for them pays for, too."""
+    """These tables, and all others that a method pays for together with them."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -1,15 +1,15 @@
-"""cache: what this machine keeps of runs, models and photos outside of run folders, and how to get rid of it.
+"""cache: show and remove what this machine caches outside of run folders: models, vectors, decoded photos.
 
-    python pipelines/cache.py                        # what there is, by kind and age; removes nothing
-    python pipelines/cache.py --clean                # what is beyond its bound, and rests of what was interrupted
-    python pipelines/cache.py --older-than 30d       # what was not used for so long (h, d or w)
-    python pipelines/cache.py --all --kind images    # everything of a kind that no process uses
+    python pipelines/cache.py                        # list the entries by kind and age; removes nothing
+    python pipelines/cache.py --clean                # remove what exceeds the limit, and leftovers of broken downloads
+    python pipelines/cache.py --older-than 30d       # remove what was not used for this long (h, d or w)
+    python pipelines/cache.py --all --kind images    # remove everything of one kind that no process uses
 
-It lies below FGVR_CACHE (~/.cache/fgvr) and can be fetched or computed again. `folders`: models, checkpoints and
-vectors fetched from object stores, of FGVR_CACHE_GB at most (100 GiB, or a quarter of the disk); `images`: decoded
-training images, of makd.cache_gb at most. Both make room by themselves for what is new: what was used longest ago goes
-first, nothing that a process uses. Other folders there are yours (benchmarks put models that they trained there): they
-are removed only by their name, `--kind`. On a cluster each machine has its own.
+The cache lies below FGVR_CACHE (~/.cache/fgvr); everything in it can be fetched or computed again. `folders`: models,
+checkpoints and vectors fetched from object stores, at most FGVR_CACHE_GB (100 GiB, or a quarter of the disk). `images`:
+decoded training images, at most makd.cache_gb. Both evict the least recently used entries by themselves, but never one
+that a process uses. Other folders there are yours (benchmarks keep trained models there) and are removed only when
+`--kind` names them. On a cluster each machine has its own cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SOURCE_WIDTH = 60
 
 
 def as_text(kinds: dict[str, list[Entry]]) -> str:
-    """All entries, longest unused first, for a terminal."""
+    """All entries as text for a terminal, least recently used first."""
     root = disk_cache.root()
     total = sum(disk_cache.total(entries) for entries in kinds.values())
     lines = [f"{root}: {size_of(total)}, {size_of(disk_cache.free_bytes(root))} free on its disk"]
@@ -53,7 +53,7 @@ def _line(entry: Entry) -> str:
 
 
 def size_of(size: float) -> str:
-    """In the largest unit of which there is one at least."""
+    """The size in the largest unit that gives at least 1."""
     for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
         if size >= 0.995 * unit:
             return f"{size / unit:.2f} {name}"
@@ -61,7 +61,7 @@ def size_of(size: float) -> str:
 
 
 def kinds_there(chosen: Sequence[str]) -> dict[str, list[Entry]]:
-    """Entries by kind; all kinds where none is chosen. Raises CacheError for one that is not there."""
+    """Entries by kind; all kinds where none is chosen. Raises CacheError for an unknown kind."""
     root = disk_cache.root()
     there = (
         sorted(folder.name for folder in root.iterdir() if folder.is_dir() and folder.name != KEPT)
@@ -75,7 +75,7 @@ def kinds_there(chosen: Sequence[str]) -> dict[str, list[Entry]]:
 
 
 def seconds_of(text: str) -> float:
-    """An age such as 30d, 12h or 2w; raises ArgumentTypeError."""
+    """An age such as 30d, 12h or 2w in seconds; raises ArgumentTypeError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no age; give hours, days or weeks: 12h, 30d, 2w")
@@ -85,9 +85,9 @@ def seconds_of(text: str) -> float:
 def remove(
     kinds: dict[str, list[Entry]], *, named: Sequence[str], unused_for: float
 ) -> tuple[list[Entry], list[Entry]]:
-    """Remove what was not used for so many seconds; returns what is gone, and what a process uses.
+    """Remove entries unused for `unused_for` seconds; returns what was removed, and what a process still uses.
 
-    Kinds that are not this program's own are left alone unless they are `named`.
+    Kinds that do not belong to this program are left alone unless they are `named`.
     """
     gone: list[Entry] = []
     busy: list[Entry] = []
@@ -102,7 +102,7 @@ def remove(
 
 
 def clean(kinds: dict[str, list[Entry]]) -> list[Entry]:
-    """Bring what was fetched below its bound, and remove rests of downloads that were interrupted."""
+    """Shrink fetched folders below their limit, and remove leftovers of interrupted downloads."""
     gone = []
     for kind in set(kinds) & set(disk_cache.KINDS):
         folder = disk_cache.root() / kind
@@ -116,7 +116,7 @@ def clean(kinds: dict[str, list[Entry]]) -> list[Entry]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 2 for what cannot be."""
+    """The command line; returns 2 for arguments that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clean", action="store_true", help="remove what is beyond its bound, and rests")

@@ -1,12 +1,12 @@
-"""candidates: names that each image may have, with weights. In: samples, labels, embeddings. Out: candidates.
+"""candidates: a weighted candidate set of names per image. In: samples, labels, embeddings. Out: candidates.
 
     python pipelines/candidates.py --candidates.k 5 --candidates.weights multiplicity
     python pipelines/candidates.py --candidates.method adaptive
 
-One row per discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set: by
-default the distinct labels of these. An image whose own label failed gets its neighbours' labels; one without a vector
-has no neighbours and no candidates. Also estimated, without any true label: how many labels are right, and how pure the
-neighbourhoods are, which says whether candidate sets can help.
+One row per discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set, by
+default the distinct labels of these images. An image whose own label failed gets the labels of its neighbours; one
+without a vector has no neighbours and no candidates. The stage also estimates, without true labels, how many labels are
+right and how pure the neighbourhoods are, which tells whether candidate sets can help.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ class LabelNeighbours(SearchStage):
     phase = "train"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Which images have a label, and the vectors."""
+        """The labels, which decide the database, and the vectors."""
         return ("labels", "embeddings")
 
     def size(self, run: Run) -> Size:
-        """All discovery images among those with a label."""
+        """All discovery images are queries; those with a label are the database."""
         from fgvr.neighbours import Size
 
         labels = run.table("labels")
         return Size(labels.rows, labels.rows - labels.failed, int(run.table("embeddings").extra["dim"]))
 
     def k(self, config: Config) -> int:
-        """As many as the sets or the estimates want, whichever are more."""
+        """As many as the candidate sets or the estimates need, whichever is more."""
         from fgvr.candidates import agreement
         from fgvr.candidates.methods import most_neighbours
 
         return max(most_neighbours(config.candidates), 1 + agreement.NEIGHBOURS)
 
     def among(self, run: Run) -> Among:
-        """Images with a label; copies of one photo that share an answer count once."""
+        """Images with a label are the database; copies of one photo that share an answer count once."""
         ids, own = own_names(run.table("labels"))
         return Among(ids, own.first != NONE, photos_of(run.table("labels"), ids))
 
@@ -82,18 +82,18 @@ class Candidates(Stage):
     phase = "train"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Own labels, vectors, and the search for neighbours where it is a stage of its own."""
+        """The images' own labels, the vectors, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "labels", "embeddings")
         yield from SEARCH.names(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """How sets are made, and how neighbours are found."""
+        """How candidate sets are built, and how neighbours are found."""
         from fgvr.candidates.methods import RULES
 
         return {"candidates": run.config.candidates, "neighbours": SEARCH.decides(run), "rules": RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Neighbours, the estimates from them, the sets."""
+        """Find neighbours, compute the estimates, build the candidate sets."""
         from fgvr.candidates.methods import candidate_sets, used_neighbours
         from fgvr.candidates.sets import candidate_rows
         from fgvr.names.label_space import read_label_space
@@ -122,7 +122,7 @@ class Candidates(Stage):
 
 
 def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
-    """Ids of the discovery images, and the weighted names that the MLLM gave each; no names where the label failed."""
+    """Ids of the discovery images, and the weighted names that the MLLM gave to each; empty where the label failed."""
     from fgvr.candidates.sets import OWN_COLUMNS, read_sets
 
     rows = labels.read(["image_id", *OWN_COLUMNS])
@@ -130,7 +130,7 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
 
 
 def photos_of(labels: Table, ids: Ids) -> Ids | None:
-    """Row of the image whose answer each discovery image got, int64 [N]; None: each was asked about itself."""
+    """Row of the image whose answer each discovery image got, int64 [N]; None: every image has an answer of its own."""
     if not labels.extra.get(SHARED):
         return None
     asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
@@ -139,7 +139,7 @@ def photos_of(labels: Table, ids: Ids) -> Ids | None:
 
 
 def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
-    """Estimates from the labels of the nearest images, for sets of k; images with a label and a vector count."""
+    """Estimates from the labels of the nearest images, for sets of size k, over images with a label and a vector."""
     from fgvr.candidates import agreement
 
     itself = found.ids[:, 0] == np.arange(len(own))
@@ -147,22 +147,22 @@ def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
 
 
 def labels_of(neighbours: Ids, own: Labels) -> Labels:
-    """The labels of neighbours given by row number, `NONE` where there is none."""
+    """The labels of neighbours that are given by row number; `NONE` where one is missing."""
     return np.where(neighbours == NONE, NONE, own[neighbours]).astype(np.int32)
 
 
 def against_truth(
     own: Labels, near: Ids, sets: CandidateSets, *, names: Sequence[str | None], space: Sequence[str], k: int
 ) -> dict[str, float]:
-    """What the estimates should have said, for data whose true names are known; empty for other data.
+    """The true values of what the stage estimates, for data with true names; empty for other data.
 
     Args:
-        own: label id of each image, int32 [N]; `NONE` without one.
-        near: row numbers of the nearest images, itself first, int64 [N, n]; `NONE` where one is missing.
-        sets: candidate sets of the N images.
-        names: their true names, None where unknown. Neighbours are of one class whether or not a label names it.
+        own: label id of each image, int32 [N]; `NONE` where it has none.
+        near: row numbers of the nearest images, the image itself first, int64 [N, n]; `NONE` where one is missing.
+        sets: candidate sets of all N images.
+        names: their true names, None where unknown. Neighbours may share a class that no label names.
         space: the label space.
-        k: size of the candidate sets, the image included.
+        k: size of the candidate sets, counting the image itself.
     """
     from fgvr.names.label_space import true_label_ids
 
@@ -185,7 +185,7 @@ def against_truth(
 
 
 def _heaviest_right(sets: CandidateSets, truth: Labels, rows: npt.NDArray[np.bool_]) -> float:
-    """Share of images whose heaviest candidate, the first of equal ones, is the true name."""
+    """Share of images whose heaviest candidate (the first among ties) is the true name."""
     heaviest = sets.label_ids[np.arange(len(sets)), sets.weights.argmax(axis=1)]
     return float((heaviest == truth)[rows].mean())
 

@@ -1,10 +1,10 @@
-"""class_scores: how likely the MLLM finds each class name as its answer. In: samples, classes. Out: class_scores.
+"""class_scores: the MLLM's log-likelihood of every class name per image. In: samples, classes. Out: class_scores.
 
     python pipelines/class_scores.py --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-One row per image of `makd.split`: for every class of the student the mean log-probability of its name's tokens as the
-reply to `label.prompt` (or `class_scores.prompt`). Their softmax is the teacher `mllm` of `makd.distillation`. Needs a
-model that vLLM runs in the worker: chat servers do not give probabilities of an answer that they did not give.
+One row per image of `makd.split`: for every class of the student, the mean log-probability of the tokens of its name as
+the reply to `label.prompt` (or `class_scores.prompt`). Their softmax is the teacher `mllm` of `makd.distillation`. This
+needs a model that vLLM runs in the worker: chat servers return no probabilities for answers that they did not give.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 
 
 class ClassScores(RowStage):
-    """Log-likelihoods of the class names as the MLLM's answer, of the student's training images."""
+    """Log-likelihoods of the class names as the MLLM's answer, for the student's training images."""
 
     table = "class_scores"
 
     def wanted(self, config: Config) -> bool:
-        """Where the MLLM teaches the student."""
+        """Needed where the MLLM is the teacher of the student."""
         return asks_mllm(config.makd)
 
     def check(self, config: Config) -> None:
-        """Raises ConfigError for a model behind a server."""
+        """Raise ConfigError for a model behind a server."""
         engine_of(config)
 
     def workers(self, config: Config) -> str | None:
-        """Its own: a pass of scores wants other parts than one of answers."""
+        """Workers of its own: scoring needs parts of another size than answering."""
         return "class_scores.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM."""
+        """The MLLM that scores the names."""
         return "mllm"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which classes there are, where no true ones are known: those that NeaR settled on."""
+        """NeaR's labels, which are the classes where no true classes are known."""
         yield "samples"
         if from_near(run):
             yield "near"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places."""
+        """The locations of the images."""
         return ("samples",)
 
     def settings(self, run: Run) -> ClassScoreSettings:
-        """The model, the names, and what it is asked."""
+        """The worker's settings: the model, the class names, and the prompt."""
         from fgvr.mllm.backend import NameTask
         from fgvr.mllm.backends import exactly
         from fgvr.mllm.scoring_workers import ClassScoreSettings
@@ -70,7 +70,7 @@ class ClassScores(RowStage):
         )
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, the names, what it is asked, and about which images."""
+        """The model, the class names, the prompt, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.mllm.backends import backend_identity
 
@@ -85,7 +85,7 @@ class ClassScores(RowStage):
         }
 
     def job(self, run: Run) -> RowJob:
-        """All names per image."""
+        """One row per image, with the scores of all names."""
         from fgvr import schemas
         from fgvr.mllm.scoring_workers import ClassScoreWorker
 
@@ -94,7 +94,7 @@ class ClassScores(RowStage):
         return RowJob(learned_rows(run)["image_id"].to_numpy(), ClassScoreWorker, {"settings": settings}, schema)
 
     def asks(self, run: Run) -> Asked:
-        """All names about each image; how many NeaR will settle on is not known yet."""
+        """All names for each image; how many NeaR will choose is not known yet."""
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
         config, makd, photos = run.config, run.config.makd, run.photos
@@ -107,7 +107,7 @@ class ClassScores(RowStage):
         return Asked(photos.bounded(makd.split, most), row, not true)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """How many classes."""
+        """Record the number of classes."""
         summary.extra = {"classes": len(class_names(run))}
 
 

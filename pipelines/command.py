@@ -1,4 +1,4 @@
-"""The command line of a stage's script: it computes what the stage's table needs, then the table."""
+"""The command line of a stage's script: it computes the inputs of the stage's table, then the table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def stage_main(
     check: Callable[[Config], None] | None = None,
     show: Callable[[Run], None] | None = None,
 ) -> None:
-    """Compute tables of a run, and say before the first model is asked what that takes.
+    """Compute tables of a run; print the bill before the first model is asked.
 
     Args:
-        doc: the script's docstring, first thing in `--help`.
-        tables: their names.
-        wanted: says by the config which they are, in place of `tables`.
-        check: what else cannot work, besides what the stages themselves look for; raises a UserError.
-        show: writes what is to be seen on the console when all is done.
+        doc: the script's docstring, which opens `--help`.
+        tables: names of the tables.
+        wanted: returns the names of the tables for a config; used instead of `tables`.
+        check: a check beyond those of the stages themselves; raises a UserError for a config that cannot work.
+        show: prints the results on the console at the end.
     """
     from cluster.run import run_main
 

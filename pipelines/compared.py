@@ -1,4 +1,4 @@
-"""Which images the compared methods name, and which of their tables has a method's names."""
+"""The images that all compared methods name, and the base class of the methods' stages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Compared:
-    """What is evaluated.
+    """The images and methods of an evaluation.
 
     Attributes:
-        images: that all methods name.
-        examples: int64, ascending: discovery images that the report shows.
-        methods: in the order of the rows.
-        discovery_overlap: of the images, those that are in the discovery set, too.
+        images: the images that all methods name.
+        examples: int64, ascending: ids of the discovery images that the report shows.
+        methods: the methods, in the order of the report's rows.
+        discovery_overlap: how many of the images are also in the discovery set.
     """
 
     images: EvaluationImages
@@ -41,17 +41,17 @@ class Compared:
 
     @property
     def predicted(self) -> Ids:
-        """Those that methods predict. Not the MLLM: it has labelled the examples already, and asking again costs."""
+        """Images that the methods predict, examples included; not for the MLLM, which has labelled these already."""
         return np.union1d(self.images.ids, self.examples)
 
     @property
     def with_near(self) -> bool:
-        """Whether NeaR is evaluated; else its table is not asked for, since asking would train it."""
+        """Whether NeaR is evaluated; if not, its table is not requested, because a request would train it."""
         return "near" in self.methods
 
 
 def methods_of(config: Config) -> list[Method]:
-    """The configured methods; raises ConfigError where there are none. Without `makd.base` there is no base."""
+    """The configured methods, without `base` where `makd.base` is off; raises ConfigError where there are none."""
     methods = list(dict.fromkeys(config.evaluate.methods))
     if not methods:
         raise ConfigError("evaluate.methods is empty: name at least one method")
@@ -60,7 +60,7 @@ def methods_of(config: Config) -> list[Method]:
 
 @per_run
 def evaluated(run: Run) -> tuple[EvaluationImages, int]:
-    """The images that all methods name, and how many of them are in the discovery set, too."""
+    """The images that all methods name, and how many of them are also in the discovery set."""
     from fgvr.evaluation.images import choose_images
 
     config, labelled = run.config.evaluate, _labelled(run)
@@ -76,7 +76,7 @@ def evaluated(run: Run) -> tuple[EvaluationImages, int]:
 
 @per_run
 def _labelled(run: Run) -> pa.Table:
-    """Discovery images whose file could be read."""
+    """Labels of the discovery images whose file could be read."""
     from fgvr.evaluation.images import readable
 
     return readable(run.table("labels").read(["image_id", "label_id", "error"]))
@@ -84,7 +84,7 @@ def _labelled(run: Run) -> pa.Table:
 
 @per_run
 def compared_images(run: Run) -> Compared:
-    """What the methods name, and what the report shows."""
+    """The images that the methods name, and those that the report shows."""
     from fgvr.report.cards import choose_examples
 
     config, methods, labelled = run.config.evaluate, methods_of(run.config), _labelled(run)
@@ -95,16 +95,16 @@ def compared_images(run: Run) -> Compared:
 
 
 class ComparedStage(Stage):
-    """Names of one method for the images that are compared.
+    """The names that one method gives to the compared images.
 
-    Rows have the columns image_id, label, error at least; `label` is null where the method failed on an image. A
-    further method is a name in `evaluate.methods`, a title in `fgvr.report.console`, and the line of a stage
-    `eval_<name>` in `pipelines.registry`; docs/methods.md says where each comes from.
+    Rows have at least the columns image_id, label and error; `label` is null where the method failed on an image. To
+    add a method, add its name to `evaluate.methods`, a title to `fgvr.report.console`, and the line of a stage
+    `eval_<name>` to `pipelines.registry`. docs/methods.md gives the source of each method.
     """
 
     phase: ClassVar[Phase | None] = "infer"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images: those of a split, and discovery images that the report shows."""
+        """The tables that decide the images: a split, and the discovery images that the report shows."""
         near = ("near",) if "near" in methods_of(run.config) else ()
         return ("samples", "labels", *near)

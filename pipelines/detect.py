@@ -3,9 +3,9 @@
     python pipelines/detect.py --config scenes
     python pipelines/detect.py --config coco --ingest.source.path ~/coco --questions.file questions.txt
 
-Trains Faster R-CNN on `detect.split` (table `detector`: one row per image; beside it `model/` and `history.json`) and
-finds the objects of `detect.test_split` (table `detections`; beside it `results.json` in COCO's results format and
-`metrics.json`). `--detect.alpha 0` is the same detector without aspects. Not a part of full.py.
+Trains Faster R-CNN on `detect.split` (table `detector`: one row per image; beside it `model/` and `history.json`), then
+detects objects in `detect.test_split` (table `detections`; beside it `results.json` in COCO's results format and
+`metrics.json`). `--detect.alpha 0` trains the same detector without aspects. Not part of full.py.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
 
 RESULTS_FILE, METRICS_FILE = "results.json", "metrics.json"
 OF_FINDING = frozenset({"test_split", "score_threshold", "max_detections"})
-"""What is done with the detector afterwards."""
+"""Fields that concern only detection with the trained detector."""
 
 
 class Detector(TrainStage):
-    """The trained detector: one row per image that it learned from."""
+    """The trained detector: one row per training image."""
 
     table = "detector"
     logs_model = False
 
     def check(self, config: Config) -> None:
-        """Boxes, splits and aspects that fit together, and a model that can be built."""
+        """Check that boxes, splits and aspects fit together, and that the model can be built."""
         check_detection(config)
 
     def workers(self, config: Config) -> str | None:
-        """Those that train it."""
+        """The training workers."""
         return "detect.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images, and the MLLM's answers where it learns them."""
+        """The images, and the MLLM's answers where the detector learns aspects."""
         settings = settings_of(run.config)
         asks_mllm = settings.alpha > 0 and settings.aspects == "mllm"
         return ("samples", "questions", "aspects") if asks_mllm else ("samples",)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The recipe, and weights that it starts from."""
+        """The training recipe, and the initial weights."""
         return decides(settings_of(run.config), run.config)
 
     def training(self, run: Run, folder: StageFolder) -> Training:
-        """Boxes and aspects of its images, as a file that all workers read."""
+        """Write boxes and aspects of the training images to a file that all workers read."""
         from fgvr.detection.model import DetectorSpec
         from fgvr.detection.training import DetectionJob, train_detector
 
@@ -83,13 +83,13 @@ class Detector(TrainStage):
         return Training(train_detector, job, settings.epochs, examples)
 
     def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
-        """How many objects each image has, or why it was left out."""
+        """The number of objects of each image, or why it was left out."""
         from fgvr.training.checkpoint import read_left_out
 
         return _rows(training.made_of, read_left_out(checkpoint))
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
-        """What was learned from how many images."""
+        """Record the classes, questions and numbers of images of the training run."""
         from fgvr.detection.model import AspectDetector
         from fgvr.training.checkpoint import read_left_out
 
@@ -105,7 +105,7 @@ class Detector(TrainStage):
 
 
 def settings_of(config: Config) -> Detect:
-    """The recipe; without aspects what is said of them decides nothing."""
+    """The recipe; without aspects, the aspect fields take their defaults, since they decide nothing."""
     settings = config.detect
     if settings.alpha == 0:
         settings = settings.model_copy(update={"questions": None, "aspects": "mllm"})
@@ -113,7 +113,7 @@ def settings_of(config: Config) -> Detect:
 
 
 def decides(settings: Detect, config: Config) -> dict[str, Any]:
-    """What decides the detector besides the tables it reads; the true answers' questions stand in none of them."""
+    """What decides the detector besides its input tables; the questions of true answers are in none of these."""
     from fgvr.detection.model import pretrained_weights
     from fgvr.detection.training import RECIPE
 
@@ -127,7 +127,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
 
 
 def check_detection(config: Config) -> None:
-    """Raise a ConfigError for what no detector can learn from."""
+    """Raise a ConfigError for a config from which no detector can learn."""
     from fgvr.detection.coco import Category
     from fgvr.detection.model import AspectDetector, DetectorSpec
 
@@ -157,21 +157,21 @@ def check_detection(config: Config) -> None:
 
 
 class Detections(RowStage):
-    """Detections on the test images, with COCO's metrics as the table's metrics."""
+    """Detections in the test images, with COCO's metrics as the table's metrics."""
 
     table = "detections"
     phase = "infer"
 
     def workers(self, config: Config) -> str | None:
-        """Those that find."""
+        """The inference workers."""
         return "detect.infer_workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, and the model."""
+        """The locations of the images, and the model."""
         return ("samples", "detector")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """How objects are found, and in which images."""
+        """The settings of detection, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.detection.worker import FINDING
 
@@ -193,7 +193,7 @@ class Detections(RowStage):
         }
 
     def job(self, run: Run) -> RowJob:
-        """The objects of an image per row."""
+        """One row per image, with its objects."""
         from fgvr.detection.worker import DetectSettings, DetectWorker
         from fgvr.schemas import DETECTIONS
 
@@ -212,7 +212,7 @@ class Detections(RowStage):
         return RowJob(rows["image_id"].to_numpy(), DetectWorker, {"settings": settings}, DETECTIONS, columns)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Find them, and compare them with the annotated ones."""
+        """Detect objects, and compare them with the annotated ones."""
         import numpy as np
         import pyarrow as pa
 
@@ -235,7 +235,7 @@ class Detections(RowStage):
 def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
     """A split's annotations and its rows of the samples table."""
     source = run.config.ingest.source
-    if not isinstance(source, CocoSource | BirdScenesSource):  # check_detection has said so before
+    if not isinstance(source, CocoSource | BirdScenesSource):  # check_detection has reported it before
         raise ConfigError(f"ingest.source.kind = {source.kind}: it has no boxes")
     from fgvr.sources.coco import coco_files
     from fgvr.training.assemble import split_rows
@@ -248,7 +248,7 @@ def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
 
 
 def _examples(annotated: CocoSet, rows: pa.Table, p_yes: Probabilities) -> DetectionExamples:
-    """The rows with what is annotated of each."""
+    """The rows, each with its annotations."""
     from fgvr.detection.examples import DetectionExamples
     from fgvr.sources.coco import COCO_ID
 
@@ -258,7 +258,7 @@ def _examples(annotated: CocoSet, rows: pa.Table, p_yes: Probabilities) -> Detec
 
 
 def _aspects(run: Run, settings: Detect, annotated: CocoSet, rows: pa.Table) -> tuple[tuple[str, ...], Probabilities]:
-    """The questions, and p(yes) of each row; nan where there is none."""
+    """The questions, and p(yes) of each row; nan where an image has no answers."""
     import numpy as np
 
     from fgvr.demo.bird_scenes import scene_aspects
@@ -281,7 +281,7 @@ def _aspects(run: Run, settings: Detect, annotated: CocoSet, rows: pa.Table) -> 
 
 
 def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:
-    """Rows of DETECTOR_TARGETS."""
+    """Rows of the schema DETECTOR_TARGETS."""
     import numpy as np
     import pyarrow as pa
 
@@ -303,7 +303,7 @@ def _rows(examples: DetectionExamples, left_out: LeftOut) -> pa.Table:
 
 
 def show(run: Run) -> None:
-    """COCO's metrics on the console."""
+    """Print COCO's metrics on the console."""
     metrics = run.table("detections").extra["metrics"]
     sys.stdout.write("".join(f"{name:9} {value:6.1f}\n" for name, value in metrics.items()))
 

@@ -2,9 +2,9 @@
 
     python pipelines/duplicates.py --label.duplicate_similarity 0.98
 
-One row per discovery image: the image of its group that the MLLM is asked about (`photo_id`, itself where it is that)
-and the cosine similarity to it. `label` asks about these alone and gives their answers to the others; in neighbourhoods
-such a group counts once. An image without a vector is a group of its own. docs/neighbours.md.
+One row per discovery image: the representative of its group (`photo_id`, often the image itself) and the cosine
+similarity to it. `label` asks the MLLM about representatives only and copies their answers to the rest of the group; in
+neighbourhoods such a group counts once. An image without a vector is a group of its own. See docs/neighbours.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ROWS_PER_PART = 65_536
 MADE_OF_FILE = "duplicates_made_of.json"
-"""In the run's folder: settings of groups → revision of the embeddings that they were made of."""
+"""In the run folder: settings of the groups → revision of the embeddings from which they were made."""
 PHOTOS_FILE = "photos.npy"
-"""Beside a labels table: `photo_id` of each of its rows, int64 [N]; there where answers are shared."""
+"""Beside a labels table: `photo_id` of each of its rows, int64 [N]; exists only where answers are shared."""
 SHARED = "shared"
-"""Key in the metadata of a labels table: how many of its images got the answer of another one."""
+"""Key in the metadata of a labels table: how many of its images got the answer of another image."""
 
 
 class DuplicatesNeighbours(SearchStage):
@@ -47,32 +47,32 @@ class DuplicatesNeighbours(SearchStage):
     table = "duplicates_neighbours"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images they are."""
+        """The samples, which decide the discovery set."""
         return ("samples",)
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The vectors."""
+        """The embeddings."""
         return ("embeddings",)
 
     def versions(self, run: Run) -> Mapping[str, str]:
-        """Those that the run's groups are made of."""
+        """The version of the embeddings from which the run's groups were made."""
         return embeddings_version(run)
 
     def size(self, run: Run) -> Size:
-        """All discovery images among themselves."""
+        """All discovery images are both queries and database."""
         from fgvr.neighbours import Size
 
         count = len(discovered(run))
         return Size(count, count, int(run.table("embeddings").extra["dim"]))
 
     def k(self, config: Config) -> int:
-        """So many may be copies of one photo."""
+        """The largest number of copies of one photo that are found."""
         from fgvr.neighbours import duplicates
 
         return 1 + duplicates.NEIGHBOURS
 
     def among(self, run: Run) -> Among:
-        """All."""
+        """All discovery images, each searched among all others."""
         ids = discovered(run)
         return Among(ids, np.ones(len(ids), bool))
 
@@ -81,32 +81,33 @@ SEARCH = DuplicatesNeighbours()
 
 
 class Duplicates(Stage):
-    """Groups of the discovery images, which are one photo from `label.duplicate_similarity` on.
+    """Groups of discovery images that count as one photo: their similarity is at least `label.duplicate_similarity`.
 
-    A run keeps its groups: a photo that gets its vector later, by run.retry_failed, stays a group of its own. In
-    another group it would have the MLLM asked about other images, which is another table of answers: all of them anew.
-    So the embeddings stand in the fingerprint with the revision that the groups were made of (`versions`).
+    A run keeps its groups: a photo that gets its vector later, by run.retry_failed, stays a group of its own. If it
+    joined another group, the MLLM would be asked about other images, which would make another table of answers and ask
+    everything again. So the fingerprint holds the revision of the embeddings from which the groups were made
+    (`versions`).
     """
 
     table = "duplicates"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The vectors, and the search for neighbours where it is a stage of its own."""
+        """The embeddings, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "embeddings")
         yield from SEARCH.names(run)
 
     def versions(self, run: Run) -> Mapping[str, str]:
-        """The embeddings that the run's groups were made of."""
+        """The version of the embeddings from which the run's groups were made."""
         return embeddings_version(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Which images, from which similarity on, and how their neighbours are found."""
+        """The ids of the images, the similarity threshold, and how neighbours are found."""
         from fgvr.neighbours import duplicates
 
         return _settings(run.config) | {"neighbours": SEARCH.decides(run), "rules": duplicates.RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Group by the neighbours that are near enough."""
+        """Group images with the neighbours that reach the threshold."""
         import pyarrow as pa
 
         from fgvr import schemas
@@ -117,7 +118,7 @@ class Duplicates(Stage):
         ids, similarity = discovered(run), float(run.config.label.duplicate_similarity or 0)
         found, _ = SEARCH.find(run)
         who = streamed_layout(run.table("embeddings"), ids, np.ones(len(ids), bool))
-        # Images with equal vectors are one anyway: the first of them stands for all.
+        # The search merges images with equal vectors already: the first of them stands for all.
         near = np.full_like(found.ids, NOBODY)
         near[who.members] = found.ids[who.members]
         groups = duplicates.group(near, found.scores, similarity)
@@ -142,14 +143,14 @@ class Duplicates(Stage):
         return summary
 
     def made(self, run: Run, table: Table) -> None:
-        """Remember which embeddings the groups were made of."""
+        """Remember from which embeddings the groups were made."""
         made_of, settings = _made_of(run), _settings_key(run)
         if settings not in made_of:
             run.keep(MADE_OF_FILE, json.dumps(made_of | {settings: run.table("embeddings").revision}).encode())
 
 
 def embeddings_version(run: Run) -> Mapping[str, str]:
-    """The version of the embeddings that the run's groups are made of, where it is not today's."""
+    """The version of the embeddings from which the run's groups were made, where it is not the current one."""
     revision = _made_of(run).get(_settings_key(run))
     embeddings = run.table("embeddings")
     return {} if revision is None else {"embeddings": f"{embeddings.fingerprint}.{revision}"}
@@ -157,7 +158,7 @@ def embeddings_version(run: Run) -> Mapping[str, str]:
 
 @per_run
 def _settings_key(run: Run) -> str:
-    """What names groups apart from the revision of their embeddings."""
+    """The key of the groups, independent of the revision of their embeddings."""
     from cluster.fingerprint import fingerprint_of
 
     search, embeddings = run.config.neighbours, run.table("embeddings")
@@ -177,7 +178,7 @@ def _made_of(run: Run) -> dict[str, int]:
 
 
 def asked_ids(run: Run) -> Ids:
-    """The images that stand for their groups, int64, ascending."""
+    """The representatives of the groups, int64, ascending."""
     import pyarrow.compute as pc
 
     rows = run.table("duplicates").read(["image_id", "photo_id"])
@@ -185,23 +186,24 @@ def asked_ids(run: Run) -> Ids:
 
 
 class SharedAnswers(Stage):
-    """The answers about all discovery images, from those about one of each group.
+    """The answers for all discovery images, copied from the representative of each group.
 
-    Its rows have tokens, its metrics have none: they are those of `answers`, and the report adds all stages up.
+    Its rows have token counts, but its metrics have none: `answers` has counted them, and the report sums over all
+    stages.
     """
 
     table = "shared_answers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The answers, and whose answer each image gets."""
+        """The answers, and the groups."""
         return ("answers", "duplicates")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Nothing else."""
+        """Nothing besides the tables it reads."""
         return {}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """A part of the images at a time; held are the answers that several images get."""
+        """Work on one part of the images at a time; only answers that several images share stay in memory."""
         import pyarrow as pa
 
         from cluster.stage import StageSummary
@@ -211,7 +213,7 @@ class SharedAnswers(Stage):
         answers, duplicates = run.table("answers"), run.table("duplicates")
         rows = duplicates.read(["image_id", "photo_id"])
         ids, photos = (rows[name].to_numpy() for name in ("image_id", "photo_id"))
-        # Those that others get, too, are held: an image and its first one may be millions of rows apart.
+        # Keep shared answers: an image and its representative may be millions of rows apart.
         firsts = np.unique(photos[ids != photos])
         held = answers.find(firsts).combine_chunks()
         failures = Failures()
@@ -229,7 +231,7 @@ class SharedAnswers(Stage):
 
 
 def write_photos(folder: StageFolder, duplicates: Table) -> int:
-    """Write `PHOTOS_FILE` beside a labels table; returns how many images got the answer of another one."""
+    """Write `PHOTOS_FILE` beside a labels table; returns how many images got the answer of another image."""
     content = io.BytesIO()
     np.save(content, duplicates.read(["photo_id"])["photo_id"].to_numpy())
     folder.write_bytes(PHOTOS_FILE, content.getvalue())

@@ -1,9 +1,9 @@
-"""embed: CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row per image).
+"""embed: compute CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row per image).
 
     python pipelines/embed.py --clip.model ViT-B-16-quickgelu --clip.pretrained openai --embed.workers.num_gpus 1
 
-Images that cannot be read are rows with a reason. The table `views` has augmented views of the discovery images, where
-`near.views` asks for them.
+An image that cannot be read gets a row with the reason. A further table `views` holds vectors of augmented views of the
+discovery images, where `near.views` needs them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 def vectors_at(config: Config) -> Clip:
-    """The CLIP that all vectors are of, by its commit; raises ClipError where there is none."""
+    """The CLIP model of all vectors, pinned to its commit; raises ClipError where it does not exist."""
     from fgvr.clip.source import pinned
 
     return pinned(config.clip)
 
 
 class VectorStage(RowStage):
-    """CLIP vectors of images."""
+    """A stage that computes CLIP vectors of images."""
 
     checked_once = True
 
     def check(self, config: Config) -> None:
-        """Find the CLIP without loading it; raises ClipError where there is none."""
+        """Find the CLIP model without loading it; raises ClipError where it does not exist."""
         from fgvr.clip.source import check_clip_weights, find_clip
 
         if not config.embed.vectors.made_up:
@@ -45,19 +45,19 @@ class VectorStage(RowStage):
             check_clip_weights(config.clip)
 
     def workers(self, config: Config) -> str | None:
-        """Those of embed, for every table of vectors."""
+        """The workers of embed, for every table of vectors."""
         return "embed.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places."""
+        """The locations of the images."""
         return ("samples",)
 
     @abstractmethod
     def which(self, run: Run) -> Ids:
-        """Ascending ids of the images."""
+        """Ascending ids of the images to embed."""
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, the precision, and how an image becomes an input."""
+        """The model, the precision, and the preprocessing of images."""
         from fgvr.clip.source import find_clip
         from fgvr.precision import of_workers
 
@@ -70,11 +70,11 @@ class VectorStage(RowStage):
         }
 
     def arguments(self, run: Run) -> dict[str, Any]:
-        """Of the worker besides the model."""
+        """Arguments of the worker besides the model."""
         return {}
 
     def job(self, run: Run) -> RowJob:
-        """One vector per image, or those of its views one behind the other."""
+        """One row per image, with its vector or the concatenated vectors of its views."""
         from fgvr import schemas
         from fgvr.clip.embed_worker import EmbedWorker
 
@@ -89,18 +89,18 @@ class VectorStage(RowStage):
         return RowJob(self.which(run), EmbedWorker, arguments, schemas.embeddings(self.dim(run)))
 
     def dim(self, run: Run) -> int:
-        """Numbers in a row's vector."""
+        """Length of the vector in a row."""
         return clip_dim(run)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
-        """The precision with which the table was begun: another kind of GPU would mix two in one table."""
+        """Keep the precision of the table's first parts: another type of GPU would mix two precisions in one table."""
         from cluster.settled import settled_precision
 
         workers = run.config.embed.workers
         return {"precision": settled_precision(folder, workers) if workers.num_gpus else None}
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """What later stages must know of the vectors."""
+        """Record what later stages must know about the vectors."""
         from fgvr.clip.source import find_clip
 
         identity = find_clip(vectors_at(run.config)).identity()
@@ -109,7 +109,7 @@ class VectorStage(RowStage):
 
 @per_run
 def clip_dim(run: Run) -> int:
-    """Numbers in a vector of the run's CLIP, which is loaded for it."""
+    """Length of a vector of the run's CLIP model, which is loaded to find out."""
     from fgvr.clip.model import load_clip
 
     return load_clip(vectors_at(run.config)).dim
@@ -122,15 +122,15 @@ class Embeddings(VectorStage):
     phase = "infer"
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """Those that are embedded."""
+        """The splits to embed."""
         return [("embed.splits", split) for split in config.embed.splits or ()]
 
     def which(self, run: Run) -> Ids:
-        """Of the named splits; of these all, or those that a whole job reads."""
+        """All images of the named splits, or only those that a whole job reads."""
         return _embedded(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also which splits, or which images, where the splits alone do not name them."""
+        """Also the splits, or the ids of the images where the splits alone do not define them."""
         from cluster.fingerprint import digest_of_ids
 
         config = run.config
@@ -143,12 +143,12 @@ class Embeddings(VectorStage):
         return decides | more
 
     def dim(self, run: Run) -> int:
-        """Of the CLIP, or as the simulated vectors have it."""
+        """Length of the vectors of CLIP, or of the simulated ones."""
         vectors = run.config.embed.vectors
         return vectors.dim if isinstance(vectors, SimulatedVectors) else clip_dim(run)
 
     def job(self, run: Run) -> RowJob:
-        """By CLIP, or made up by a simulated one."""
+        """Vectors by CLIP, or simulated ones."""
         from fgvr import schemas
         from fgvr.clip.embed_worker import SimulatedEmbedWorker
 
@@ -160,11 +160,11 @@ class Embeddings(VectorStage):
         return RowJob(self.which(run), SimulatedEmbedWorker, arguments, schemas.embeddings(vectors.dim))
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
-        """Nothing of simulated vectors."""
+        """Nothing is settled for simulated vectors."""
         return {} if run.config.embed.vectors.made_up else super().settled(run, folder)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """Simulated vectors are of no CLIP."""
+        """Record the CLIP model, except for simulated vectors."""
         if run.config.embed.vectors.made_up:
             summary.extra = {"dim": self.dim(run), "dtype": "float16"}
         else:
@@ -187,7 +187,7 @@ def _embedded(run: Run) -> Ids:
 
 
 def _needed(run: Run) -> Ids:
-    """The images whose vectors a whole job reads: named, learned from, or evaluated on."""
+    """The images whose vectors a whole job reads: to name them, to train on them, or to evaluate on them."""
     import numpy as np
 
     from fgvr.sources.sampling import first_of, split_ids
@@ -208,16 +208,16 @@ def discovered(run: Run) -> Ids:
 
 
 def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:
-    """The splits as they stand in a fingerprint: a list of all that there are is all, in whatever order."""
+    """The splits as the fingerprint holds them: a list of all existing splits, in any order, equals "all"."""
     named = sorted(set(splits or ()))
     return None if splits is None or named == sorted(samples.extra["splits"]) else named
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Augmented views of an image: how many, from crops of at least which share of its area, drawn by which seed.
+    """Augmented views per image: their number, the smallest crop as a share of the image's area, and the seed.
 
-    `min_crop` None: that of `fgvr.images.pixels`.
+    `min_crop` None means the default of `fgvr.images.pixels`.
     """
 
     count: int
@@ -226,14 +226,14 @@ class Drawn:
 
 
 class AugmentedStage(VectorStage):
-    """Vectors of augmented views of images, one behind the other in a row's vector."""
+    """Vectors of augmented views of images, concatenated in one vector per row."""
 
     @abstractmethod
     def drawn(self, config: Config) -> Drawn:
-        """How the views are drawn."""
+        """How views are drawn."""
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also which images, and how their views are drawn."""
+        """Also the ids of the images, and how their views are drawn."""
         from cluster.fingerprint import digest_of_ids
 
         drawn = self.drawn(run.config)
@@ -246,34 +246,34 @@ class AugmentedStage(VectorStage):
         return {"views": drawn.count, "seed": drawn.seed} | _min_crop(drawn)
 
     def dim(self, run: Run) -> int:
-        """Of all views."""
+        """Total length over all views."""
         return super().dim(run) * self.drawn(run.config).count
 
 
 def _min_crop(drawn: Drawn) -> dict[str, float]:
-    """Where it is another one than that of all views of before, which stands in no fingerprint."""
+    """The smallest crop, where it is not the default, which older fingerprints do not contain."""
     from fgvr.images.pixels import MIN_CROP
 
     return {} if drawn.min_crop in {None, MIN_CROP} else {"min_crop": float(drawn.min_crop or 0)}
 
 
 class Views(AugmentedStage):
-    """`near.views` − 1 views of each image that NeaR learns on."""
+    """`near.views` − 1 views of each image on which NeaR trains."""
 
     table = "views"
     phase = "train"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images."""
+        """The candidates, which decide the images."""
         return ("candidates",)
 
     def which(self, run: Run) -> Ids:
-        """Those with candidates."""
+        """The images with candidates."""
         ids: Ids = run.table("candidates").read(["image_id"])["image_id"].to_numpy()
         return ids
 
     def drawn(self, config: Config) -> Drawn:
-        """By NeaR's recipe; the image itself is the first of its views."""
+        """As NeaR's recipe says; the image itself counts as its first view."""
         return Drawn(config.near.views - 1, config.near.seed)
 
 

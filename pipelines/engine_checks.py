@@ -1,4 +1,4 @@
-"""Do the models that stages ask fit the workers that shall ask them? Looked at before anything is started."""
+"""Check, before anything is started, that the models of the stages fit on the workers that will load them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def check_engines(config: Config, stages: Iterable[Stage]) -> None:
-    """Raise the UserError of a model that cannot work on its workers, and say how much memory each will need."""
+    """Raise a UserError for a model that cannot run on its workers, and log how much memory each model will need."""
     from fgvr.mllm.backend import AskedBy
     from fgvr.mllm.backends import provider
 

@@ -1,10 +1,10 @@
-"""evaluate: how good every method is, and what the run cost. Out: report/metrics.json, report/report.html, a table.
+"""evaluate: measure every method and what the run cost. Out: report/metrics.json, report/report.html, a table.
 
     python pipelines/evaluate.py --evaluate.methods "[zs_clip, near, makd]" --evaluate.max_images 500
 
-Methods name the images of `evaluate.split`; the names are compared with the true classes where the data has some, and
-with each other. Where no image is in that split, as with a plain folder of photos, the discovery images stand in.
-The table has one row per image, with its true name and a column for each method's name.
+All methods name the images of `evaluate.split`; their names are compared with the true classes, where the data has
+some, and with each other. Where that split is empty, as with a plain folder of photos, the discovery images are used
+instead. The table has one row per image, with its true name and one column per method.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ ROWS_PER_PART = 2**18
 
 
 class Report(Stage):
-    """Metrics of all methods, report.html and metrics.json, and every method's name for each image."""
+    """Metrics of all methods, report.html and metrics.json, and the name that each method gives to each image."""
 
     table = "report"
     phase = None
 
     def check(self, config: Config) -> None:
-        """The methods, the prices, and the model that compares names in meaning, where classes may be known."""
+        """Check the methods, the prices, and the sentence model where true classes may be known."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.report.prices import read_prices
 
@@ -67,24 +67,24 @@ class Report(Stage):
             find_sentence_model(config.evaluate.sentence_model)
 
     def consults(self, run: Run) -> Iterator[str]:
-        """The names of all methods, and what the student with aspects says."""
+        """The names of all methods, and the answers of the student with aspects."""
         methods = methods_of(run.config)
         yield from ("samples", "labels")
         if "near" in methods:
             yield "near"
         if run.computes:
-            _sentence_model(run)  # raised before minutes are spent
+            _sentence_model(run)  # raises before minutes are spent on the rest
         for method in methods:
             yield table_of(run, method)
         if "makd" in methods and has_aspects(run):
             yield "eval_aspects"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The page shows what every stage took: those that its methods need, and what else of a whole job is there."""
+        """The stages whose cost the report shows: what its methods need, and what else of a whole job is there."""
         return _shown(run) if run.computes else ()
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The settings; prices and the sentence model by what they hold."""
+        """The settings; prices and sentence model count by their content."""
         prices, found = billing(run.config).prices, _sentence_model(run)
         facts = run.config.evaluate.model_dump(mode="json", exclude={"prices", "sentence_model"})
         return {
@@ -96,7 +96,7 @@ class Report(Stage):
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Compare the names, and write the page."""
+        """Compare the names, and write the report."""
         import pyarrow as pa
 
         from fgvr.evaluation.images import compare, names_of, strings
@@ -136,7 +136,7 @@ class Report(Stage):
         return summary
 
     def made(self, run: Run, table: Table) -> None:
-        """One place that does not change with the config, and holds what was asked for last."""
+        """Copy the latest report to a path that does not depend on the config."""
         from cluster import lease
 
         lease.check(run.folder)
@@ -145,17 +145,17 @@ class Report(Stage):
 
 
 def whole_job(config: Config) -> list[str]:
-    """The tables of a whole job before its report, in the order in which a person would look at them."""
+    """The tables of a whole job before its report, in the order in which a reader would look at them."""
     return [name for name in WHOLE_JOB if stage_of(name).wanted(config)]
 
 
 def table_of(run: Run, method: Method) -> str:
-    """The table with a method's names."""
+    """The table with the names of a method."""
     return "labels" if method == "mllm" and _all_named(run) else f"eval_{method}"
 
 
 def _all_named(run: Run) -> bool:
-    """Whether the MLLM has named all compared images already, as discovery images that stand in for others."""
+    """Whether the MLLM has already named all compared images, because these are discovery images."""
     try:
         labels = run.table("labels").read(["image_id"])["image_id"].to_numpy()
         return bool(np.isin(evaluated(run)[0].ids, labels).all())
@@ -165,7 +165,7 @@ def _all_named(run: Run) -> bool:
 
 @per_run
 def _shown(run: Run) -> list[str]:
-    """Tables whose stages the page shows, in the order of a whole job: so the same after one and by evaluate alone."""
+    """Tables whose stages the report shows, in the order of a whole job: full.py and evaluate.py give the same."""
     look = run.looking()
     names = _in_order(look, [*whole_job(run.config), *Report().consults(run)])
     left = unfinished(look, names)  # what no method needs is not computed for the page, nor are its failed rows again
@@ -173,7 +173,7 @@ def _shown(run: Run) -> list[str]:
 
 
 def _in_order(look: Look, names: Iterable[str]) -> list[str]:
-    """These tables and all that they need, each behind what it needs."""
+    """These tables and all their inputs, every table after its inputs."""
     found: dict[str, None] = {}
 
     def visit(name: str) -> None:
@@ -193,7 +193,7 @@ def _in_order(look: Look, names: Iterable[str]) -> list[str]:
 
 @per_run
 def _sentence_model(run: Run) -> SentenceModel | None:
-    """The model that compares names in meaning; None where no class is known. Raises SentenceModelError."""
+    """The sentence model that compares names; None where no class is known. Raises SentenceModelError."""
     from fgvr.evaluation.images import strings
     from fgvr.metrics.semantic import look_up
 
@@ -203,12 +203,12 @@ def _sentence_model(run: Run) -> SentenceModel | None:
 
 
 def _stage_tables(run: Run) -> list[Table]:
-    """Those whose stages the page shows."""
+    """The finished tables whose stages the report shows."""
     return [run.table(name) for name in _shown(run)]
 
 
 def _warn(run: Run, compared: Compared) -> None:
-    """What a reader must know, on the console."""
+    """Log the warnings that a reader needs."""
     images, overlap, config = compared.images, compared.discovery_overlap, run.config
     if "base" in config.evaluate.methods and "base" not in compared.methods:
         log.info("evaluate: makd.base is false, so the student without aspects is left out")
@@ -221,7 +221,7 @@ def _warn(run: Run, compared: Compared) -> None:
 
 
 def _remarks(run: Run) -> tuple[str, ...]:
-    """What else a reader must know: about the source, what was made up, and how models were asked."""
+    """Remarks for the reader: about the source, about made-up data, and about how models were asked."""
     from fgvr.report.results import stage_remarks
     from fgvr.versions import mixture
 
@@ -269,10 +269,10 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
 
 
 def _numbers(results: Results) -> dict[str, float]:
-    """`near.top1`, `near.sacc.all-MiniLM-L6-v2` and so on, for MLflow: sACC of two models does not compare."""
+    """Metrics for MLflow: `near.top1`, `near.sacc.all-MiniLM-L6-v2` …; sACC values of two models are not comparable."""
     from fgvr.metrics.scores import METRICS
 
-    # Of a folder it is the folder's name with a digest, `my model@1f2e3d4c`, which is no name of a metric.
+    # The name of a model in a folder, `my model@1f2e3d4c`, has characters that a metric's name may not have.
     model = re.sub(r"[^\w.-]+", "-", results.evaluation.sacc_model.rstrip("/").rsplit("/", 1)[-1], flags=re.ASCII)
     return {
         f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
@@ -283,10 +283,10 @@ def _numbers(results: Results) -> dict[str, float]:
 
 
 def _track(run: Run, table: StageFolder, results: Results) -> None:
-    """Numbers and files of the report, and the alias table, at the pipeline's own MLflow run.
+    """Record the report's metrics and files, and the alias table, in the MLflow run of the whole pipeline.
 
-    Called while the stage is computed: they are kept with its note, which is told when the stage is done, so that a
-    process which dies in between leaves them to be told.
+    Called while the stage is computed: they are saved with the stage's note, which is sent to MLflow after the commit.
+    If the process dies in between, the next one sends them.
     """
     tracker = table.context.tracker
     tracker.log_metrics(_numbers(results))
@@ -296,7 +296,7 @@ def _track(run: Run, table: StageFolder, results: Results) -> None:
 
 
 def show(run: Run) -> None:
-    """The results on the console, and where the report and the MLflow runs are."""
+    """Print the results, and where the report and the MLflow runs are."""
     from fgvr.report.console import results_table
 
     folder = storage.join(run.folder, "report")

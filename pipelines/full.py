@@ -1,11 +1,11 @@
-"""The whole job: photos without labels in, a vocabulary, a small classifier, predictions and a report out.
+"""full: the whole job, from photos without labels to a vocabulary, a small classifier, predictions and a report.
 
     python pipelines/full.py                                   # the demo: drawn birds, tiny models, two CPU cores
     python pipelines/full.py --config my.yaml --run.name birds # your own photos and models
-    python pipelines/full.py --config my.yaml --plan           # what the models would be asked, hours and US$; no start
+    python pipelines/full.py --config my.yaml --plan           # print the bill (requests, hours, US$); start nothing
 
 In: `ingest.source`. Out, in runs/<run.name>/: tables/<stage>/ (Parquet), report/report.html, report/metrics.json, the
-trained models in tables/near and tables/makd, and the MLflow store. Running it again does what is missing.
+trained models in tables/near and tables/makd, and the MLflow store. A second run computes only what is missing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""infer: a trained model classifies photos. In: samples, a model folder. Out: the predictions table.
+"""infer: classify photos with a trained model. In: samples, a model folder. Out: the predictions table.
 
     python pipelines/infer.py --infer.model runs/birds/tables/makd/<fingerprint>/model --infer.split test
 
-One row per image: label, score, the best five, whether the score is below `infer.abstain_below`, and p(yes) of the
-aspect questions if the model answers them. `infer.model` null means this run's student with aspects.
+One row per image: label, score, the top five, whether the score is below `infer.abstain_below`, and p(yes) of the
+aspect questions if the model predicts them. `infer.model` null means the student with aspects of this run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODEL_FOLDER = "model"
 
 
 class PredictionStage(RowStage):
-    """Predictions of a trained student for images.
+    """A stage in which a trained student classifies images.
 
     Attributes:
         trained: the table of the stage that trained it.
@@ -41,23 +41,23 @@ class PredictionStage(RowStage):
     trained = "makd"
 
     def workers(self, config: Config) -> str | None:
-        """Those of infer."""
+        """The workers of infer."""
         return "infer.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, and the model."""
+        """The locations of the images, and the model."""
         return ("samples", self.trained)
 
     @abstractmethod
     def which(self, run: Run) -> Ids:
-        """Ascending ids of the images that are classified."""
+        """Ascending ids of the images to classify."""
 
     def model_folder(self, run: Run) -> str:
-        """URI of the model."""
+        """URI of the model folder."""
         return run.table(self.trained).path(MODEL_FOLDER)
 
     def settings(self, run: Run) -> InferSettings:
-        """How they are classified."""
+        """The settings of the inference workers."""
         from fgvr.models.infer import InferSettings
 
         config = run.config.infer
@@ -71,7 +71,7 @@ class PredictionStage(RowStage):
         )
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """How photos become inputs, the device, and which images."""
+        """The preprocessing of photos, the device, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.models.infer import READING
 
@@ -86,14 +86,14 @@ class PredictionStage(RowStage):
         }
 
     def job(self, run: Run) -> RowJob:
-        """One prediction per image."""
+        """One row per image, with its prediction."""
         from fgvr.models.infer import InferWorker
         from fgvr.schemas import PREDICTIONS
 
         return RowJob(self.which(run), InferWorker, {"settings": self.settings(run)}, PREDICTIONS)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
-        """The precision with which the table was begun, where devices differ in it."""
+        """Keep the precision of the table's first parts, where devices differ in it."""
         from cluster.settled import settled_precision
 
         settings, workers = self.settings(run), run.config.infer.workers
@@ -101,46 +101,46 @@ class PredictionStage(RowStage):
         return {"settings": replace(settings, begun=begun)}
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """Which model."""
+        """Record the model."""
         summary.extra = {"model": self.model_folder(run)}
 
 
 class Predictions(PredictionStage):
-    """Predictions of the configured model, or of this run's student with aspects, for the configured samples."""
+    """Predictions for the configured samples, by the configured model or this run's student with aspects."""
 
     table = "predictions"
 
     def check(self, config: Config) -> None:
-        """Read the configured model's files; raises ConfigError where there is none."""
+        """Read the files of the configured model; raises ConfigError where there is none."""
         if config.infer.model is not None:
             identity_of(storage.absolute(config.infer.model))
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """That which is classified."""
+        """The split to classify."""
         return [] if config.infer.split is None else [("infer.split", config.infer.split)]
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, and this run's student, where no other model is given."""
+        """The locations of the images, and this run's student where no other model is given."""
         return super().reads(run) if run.config.infer.model is None else ("samples",)
 
     def which(self, run: Run) -> Ids:
-        """Of `infer.split`, or all."""
+        """The images of `infer.split`, or all."""
         return image_ids(run.table("samples"), run.config.infer.split)
 
     def model_folder(self, run: Run) -> str:
-        """The configured one, or the student's."""
+        """The configured model folder, or that of the student."""
         given = run.config.infer.model
         return super().model_folder(run) if given is None else storage.absolute(given)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also a given model, by its files."""
+        """Also the content of a given model's files."""
         given = run.config.infer.model
         named = {} if given is None else {"model": identity_of(storage.absolute(given))}
         return super().recipe(run) | named
 
 
 def _depends_on_device(settings: InferSettings) -> bool:
-    """Whether the predictions' precision may differ from one of the workers' devices to another."""
+    """Whether the precision of predictions may differ between the devices of the workers."""
     from fgvr.models.base import MODEL_FILE
 
     facts = json.loads(storage.read_bytes(storage.join(settings.model, MODEL_FILE)))
@@ -159,7 +159,7 @@ def image_ids(samples: Table, split: str | None) -> Ids:
 
 
 def identity_of(model: str) -> str:
-    """Hash of a model folder's files, so that a model trained anew under the same name is another one."""
+    """Hash of the files of a model folder, so that a model retrained under the same name counts as another model."""
     from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
 
     digest = hashlib.sha256()

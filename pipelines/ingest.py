@@ -1,9 +1,9 @@
-"""ingest: where photos are listed. In: `ingest.source`. Out: the samples table (image_id, uri, split, class, metadata).
+"""ingest: list the photos. In: `ingest.source`. Out: the samples table (image_id, uri, split, class, metadata).
 
     python pipelines/ingest.py --ingest.source.kind folder --ingest.source.path ~/photos
 
-Ids are dense, in the order of the sorted URIs. Images are not opened here: one that cannot be read fails in the stage
-that reads it.
+Ids are dense and follow the order of the sorted URIs. Images are not opened here: one that cannot be read fails in the
+stage that reads it.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LISTING_RULES = 1
-"""Raised when the same source comes to be other rows; a longer default list of endings is none such (`deciding`)."""
+"""Increased when the same source gives other rows; not for more default file extensions (`deciding`)."""
 
 
 class Samples(Stage):
-    """All photos: one row each, with its place, its split, and its true class where the source knows one."""
+    """All photos: one row per photo, with its location, its split, and its true class where the source knows one."""
 
     table = "samples"
     phase = None
 
     def check(self, config: Config) -> None:
-        """Whether the source is there."""
+        """Check that the source exists."""
         from fgvr.sources.source import check_place, check_source
 
         check_place(config.ingest.source)
         check_source(config.ingest.source)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The source by what it is, and the state of the files that name its photos."""
+        """The identity of the source, and the state of the files that name its photos."""
         return _listing(run)[0].deciding
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """List them.
+        """List the photos.
 
         Raises:
-            SourceError: a source that cannot be listed.
-            TooManyFailures: more of its tars or Parquet files are damaged than run.max_error_share allows.
+            SourceError: the source cannot be listed.
+            TooManyFailures: more of its tar or Parquet files are damaged than run.max_error_share allows.
         """
         from cluster.stage import StageSummary
         from fgvr.sources.source import read_source
@@ -97,12 +97,12 @@ class Samples(Stage):
             "bad_files": len(listed.bad_files),
             **left_out,
             "left_out": {why: dict(counts) for why, counts in listed.left_out.items()},
-            "remarks": [masked_value(remark) for remark in listed.remarks],  # they name the source as it was given
+            "remarks": [masked_value(remark) for remark in listed.remarks],  # remarks repeat the source as it was given
         }
         return summary
 
     def made(self, run: Run, table: Table) -> None:
-        """Remember the listing, and say what an earlier version, whose listing is kept, did otherwise."""
+        """Remember the listing, and log where an earlier version, whose listing is kept, listed differently."""
         _listing(run)[0].keep()
         if "left_out" not in table.extra and (otherwise := _listed_otherwise(run.config.ingest.source)):
             log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
@@ -110,9 +110,9 @@ class Samples(Stage):
 
 @per_run
 def _listing(run: Run) -> tuple[Listing, Marks | None]:
-    """The listing that counts, and the photos as they are now, where they are looked at.
+    """The valid listing, and the current state of the photos where it is checked.
 
-    Before they are listed: what is replaced meanwhile is noticed the next time.
+    The state is read before the photos are listed, so the next session notices what is replaced in between.
     """
     from fgvr.sources.source import listing_state
     from pipelines.listing import Listing
@@ -123,7 +123,7 @@ def _listing(run: Run) -> tuple[Listing, Marks | None]:
         "state": listing_state(config.source),
         "listing": LISTING_RULES,
     }
-    if config.limits.allowed_roots:  # only here: what the other stages read was decided by the listing
+    if config.limits.allowed_roots:  # checked only here: the listing decides what the other stages read
         decides["allowed_roots"] = list(config.limits.allowed_roots)
     return Listing.of(run, decides).looked_at(config)
 
@@ -140,7 +140,7 @@ def _say_left_out(listed: SampleRows, left_out: Mapping[str, int]) -> None:
 
 
 def _listed_otherwise(source: Source) -> str | None:
-    """What an earlier version, whose listing is kept, did otherwise, and how photos are listed again."""
+    """How an earlier version, whose listing is kept, listed differently, and how to list the photos again."""
     match source:
         case FolderSource() | WebDatasetSource():
             did, remedy = "which read fewer endings and did not count what it left out", "ingest.source.snapshot"
@@ -157,10 +157,10 @@ def _listed_otherwise(source: Source) -> str | None:
 
 
 def deciding(source: Source) -> dict[str, Any]:
-    """What of a source stands in the samples' fingerprint: what it is, not how it is spelled.
+    """What the fingerprint of the samples contains of a source: its identity, not its spelling.
 
-    A listing is kept until `snapshot` changes, so also when a later version lists more by default: `extensions` and
-    `exclude` count where they are not the defaults. Files of names count by their content (`listing_state`).
+    A listing is kept until `snapshot` changes, even when a later version lists more by default: so `extensions` and
+    `exclude` count only where they are not the defaults. Files of names count by their content (`listing_state`).
     """
     from cluster.fingerprint import plain
 
@@ -174,7 +174,7 @@ def deciding(source: Source) -> dict[str, Any]:
         elif name in facts:
             facts[name] = sorted({text.lower() for text in facts[name]})
     match source:
-        case TableSource():  # its rows count by their content; relative ones start at its folder
+        case TableSource():  # its rows count by their content; relative paths start at its folder
             folder, _, name = storage.absolute(source.path).rpartition("/")
             facts["path"] = [storage.canonical(folder or "/"), *PurePosixPath(name.lower()).suffixes]
         case CocoSource():
@@ -193,7 +193,7 @@ def deciding(source: Source) -> dict[str, Any]:
 
 
 def _check_files(listed: SampleRows, max_error_share: float) -> None:
-    """Of a tar or Parquet file that cannot be read one row says so; how many images it held is not known."""
+    """Count damaged tar and Parquet files: each is one row, because the number of its images is unknown."""
     from cluster.parts import TooManyFailures
     from fgvr.failures import one_line
 

@@ -1,14 +1,15 @@
-"""label: the multimodal LLM names the discovery images. In: samples. Out: the labels table, a label space, aliases.
+"""label: name the discovery images with the multimodal LLM. In: samples. Out: the labels table, a label space, aliases.
 
     python pipelines/label.py --label.images.max_images 500 --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-Two tables. `answers`: what the model said, one row per image, computed in parallel parts and kept for ever. `labels`:
-what it means, over all answers at once: cleaned names, and aliases of one name (`label.merge_similarity`), united into
-a label space. With `label.samples` (several sampled answers) or `label.listed` (several labels an answer) an image has
-weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json` (names and counts,
-a name's place is its label id) and `aliases.csv` (answer, label, count), which can be edited and given back with
-`--label.aliases`: the model is not asked again then. With `label.duplicate_similarity`, `answers` has a row for one
-image of each group of near-duplicates (`pipelines/duplicates.py`), and a third table, `shared_answers`, one for all.
+Two tables. `answers`: the model's raw answers, one row per image, computed in parallel parts and kept for ever.
+`labels`: their meaning, computed over all answers at once: cleaned names, with aliases of one name merged into a label
+space (`label.merge_similarity`). With `label.samples` (several sampled answers) or `label.listed` (several labels per
+answer) an image has weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json`
+(names and counts; the position of a name is its label id) and `aliases.csv` (answer, label, count), which can be edited
+and passed back with `--label.aliases`; the model is then not asked again. With `label.duplicate_similarity`, `answers`
+has one row per group of near-duplicates (`pipelines/duplicates.py`), and a third table, `shared_answers`, has a row for
+every image.
 """
 
 from __future__ import annotations
@@ -45,92 +46,92 @@ LABEL_SPACE_FILE = "label_space.json"
 
 
 class AnswerStage(RowStage):
-    """The MLLM's words about images, one row per image, kept for ever.
+    """A stage that collects the MLLM's raw answers about images, one row per image, kept for ever.
 
     Attributes:
-        several: it is asked as often and for as many labels as `label.samples` and `label.listed` say; else for one
-            label once.
+        several: whether `label.samples` and `label.listed` apply; if not, each image is asked about once, for one
+            label.
     """
 
     several = False
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """That of the discovery set."""
+        """The split of the discovery set."""
         return [("label.images.split", config.label.images.drawn_from)]
 
     def workers(self, config: Config) -> str | None:
-        """Those of label."""
+        """The workers of the stage label."""
         return "label.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM."""
+        """The MLLM that names the images."""
         return "mllm"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places."""
+        """The locations of the images."""
         return ("samples",)
 
     @abstractmethod
     def which(self, run: Run) -> Ids:
-        """Ascending ids of the images that are asked about."""
+        """Ascending ids of the images that the model is asked about."""
 
     def settings(self, run: Run) -> LabelSettings:
-        """How they are asked about."""
+        """The settings of the workers that ask."""
         from fgvr.mllm.backends import exactly
 
         settings = label_settings(run.config, several=self.several)
         return replace(settings, mllm=exactly(settings.mllm))
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, what it is asked, and about which images."""
+        """The model, the prompt and its settings, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
 
         decides = answer_decides(self.settings(run))
         return decides | {"workers": run.config.label.workers, "ids": digest_of_ids(self.which(run))}
 
     def job(self, run: Run) -> RowJob:
-        """One conversation per image and sample."""
+        """One row per image, with one conversation per sample."""
         from fgvr import schemas
         from fgvr.mllm.label_worker import LabelWorker
 
         return RowJob(self.which(run), LabelWorker, {"settings": self.settings(run)}, schemas.ANSWERS)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """A remark where answers were cut off."""
+        """Add a remark where answers were cut off."""
         config = run.config.label
         note_cut_answers(summary, token_limit(config, config.listed if self.several else 1))
 
 
 class Answers(AnswerStage):
-    """What the MLLM says about the discovery images: by asking, or from what was asked in one pass with aspects."""
+    """The answers for the discovery images: asked here, or taken from the common pass with the aspects (`looks`)."""
 
     table = "answers"
     several = True
 
     def workers(self, config: Config) -> str | None:
-        """None where `looks` has asked."""
+        """None where the stage `looks` asks the questions."""
         return None if config.aspects.with_labels else super().workers(config)
 
     def model(self, config: Config) -> str | None:
-        """None where `looks` has asked."""
+        """None where the stage `looks` asks the questions."""
         return None if config.aspects.with_labels else super().model(config)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which image of each group of near-duplicates is asked about, where there are groups."""
+        """The groups of near-duplicates, where there are any: only their representatives are asked about."""
         return ("samples",) if run.config.label.duplicate_similarity is None else ("samples", "duplicates")
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, or what was said about them."""
+        """The locations of the images, or the answers that `looks` collected."""
         return ("looks",) if run.config.aspects.with_labels else super().reads(run)
 
     def which(self, run: Run) -> Ids:
-        """The discovery set; of near-duplicates one."""
+        """The discovery set, with one image per group of near-duplicates."""
         from pipelines.duplicates import asked_ids
 
         return discovered(run) if run.config.label.duplicate_similarity is None else asked_ids(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Nothing but the images where `looks` has asked."""
+        """Only the ids of the images where `looks` asks the questions."""
         from cluster.fingerprint import digest_of_ids
 
         if run.config.aspects.with_labels:
@@ -143,7 +144,7 @@ class Answers(AnswerStage):
         return Asked(sampled(run.config, run.photos), naming(run, label_settings(run.config, several=True)), shared)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask, or take the answers out of `looks`."""
+        """Ask, or take the answers from `looks`."""
         from fgvr import schemas
         from pipelines.look_parts import take_part
 
@@ -155,11 +156,11 @@ class Answers(AnswerStage):
 
 
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
-    """What decides the answers about an image."""
+    """Everything that decides the answers about an image."""
     from fgvr.mllm.backends import backend_identity
 
     sampling = settings.sampling
-    # What came later decides only where it is used: tables of before are found again.
+    # Newer fields count only where they are used, so that tables of earlier versions are still found.
     held = {} if sampling.structured is None else {"structured": sampling.structured}
     return {
         "mllm": backend_identity(settings.mllm),
@@ -171,9 +172,9 @@ def answer_decides(settings: LabelSettings) -> dict[str, Any]:
 
 
 def label_settings(config: Config, *, several: bool) -> LabelSettings:
-    """How the discovery images are asked about (`several`), or others: once, for the one most probable label.
+    """How images are named: the discovery images with `several`, others once, for the single most probable label.
 
-    Where several answers are sampled, a temperature serves their variety; a single answer is better without.
+    Several sampled answers need a temperature to differ; a single answer is better without one.
     """
     from fgvr.mllm.backend import Sampling
     from fgvr.mllm.label_worker import LabelSettings
@@ -195,25 +196,25 @@ def label_settings(config: Config, *, several: bool) -> LabelSettings:
 
 
 def _prompt(asked: Label, listed: int) -> str:
-    """What is asked for so many labels; for a structured answer its form is said behind it."""
+    """The prompt for `listed` labels; for a structured answer the prompt ends with its format."""
     if asked.answer == "free":
         return asked.prompt if listed == 1 else asked.listed_prompt.replace("{k}", str(listed))
     from fgvr.names.structured import instruction
 
-    # The prompt for lists as it stands by default says how to write lines, which are not wanted here.
+    # The default prompt for lists asks for lines, which a structured answer does not have.
     question = LISTED_QUESTION if asked.listed_prompt == LISTED_PROMPT else asked.listed_prompt
     question = asked.prompt if listed == 1 else question.replace("{k}", str(listed))
     return f"{question} {instruction(listed)}"
 
 
 def token_limit(asked: Label, listed: int = 1) -> str:
-    """What limits the tokens of an answer with so many labels, as messages say it."""
+    """The field that limits the tokens of an answer with this many labels, as messages name it."""
     limit = f"label.max_tokens = {asked.max_tokens}"
     return limit if listed == 1 else f"{limit} (× {listed} labels)"
 
 
 def _merge(config: Label) -> Merge | None:
-    """Unites names that mean one thing, as `label.merge_similarity` says; the model is loaded where it is needed."""
+    """The function that merges names of one meaning (`label.merge_similarity`); it loads its model on first use."""
     from fgvr.metrics.semantic import SentenceBert
     from fgvr.names.merging import merge_aliases
 
@@ -234,11 +235,11 @@ def _merge_identity(config: Label) -> Any:
 
 
 class NameStage(Stage):
-    """A labels table, its label space and its aliases: what answers mean, over all of them at once.
+    """A stage that turns all answers into a labels table with its label space and aliases.
 
     Attributes:
-        answers: the table of answers, the first of those that it reads.
-        merges: aliases of one name are united, as the config says.
+        answers: name of the table of answers, the first table that it reads.
+        merges: whether aliases of one name are merged, as the config says.
     """
 
     answers = ""
@@ -249,17 +250,17 @@ class NameStage(Stage):
         return (self.answers,)
 
     def form(self, config: Config) -> Form:
-        """How the answers were asked for: one label each in free words where it is not said otherwise."""
+        """The format of the answers; by default one label each, in free text."""
         from fgvr.names.answer_items import Form
 
         return Form()
 
     def limit(self, config: Config) -> str:
-        """What limits an answer's tokens, for those that were cut off."""
+        """The field that limits the tokens of an answer, for the remark on cut answers."""
         return token_limit(config.label)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """How names are read out of answers, and which of them are one."""
+        """How names are parsed from answers, and which of them are merged."""
         from fgvr.names.answers import READER
 
         form = self.form(run.config)
@@ -268,11 +269,11 @@ class NameStage(Stage):
         return decides | ({"structured": True} if form.structured else {})
 
     def aliases(self, run: Run) -> str | None:
-        """A file of labels that were chosen before; None: there is none."""
+        """A file of labels chosen before; None where there is none."""
         return None
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Every answer is read twice: for the label space, and for its rows."""
+        """Read every answer twice: for the label space, then for the rows."""
         from cluster.stage import StageSummary
         from fgvr import tables
         from fgvr.failures import Failures
@@ -280,7 +281,7 @@ class NameStage(Stage):
         from fgvr.names.label_space import build_label_space, count_items, label_rows
 
         answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
-        # All columns: a table that an earlier version made has no `cut`.
+        # All columns: a table of an earlier version has no column `cut`.
         items = count_items(answers.batches(), form.listed, structured=form.structured)
         chosen = None if aliases is None else read_aliases(aliases)
         named = build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
@@ -311,7 +312,7 @@ class Labels(NameStage):
     merges = True
 
     def check(self, config: Config) -> None:
-        """Read the aliases that were given and find the model that unites names; each raises its own error."""
+        """Read the given aliases and find the model that merges names; each raises its own error."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.names.aliases import read_aliases
 
@@ -327,31 +328,31 @@ class Labels(NameStage):
             find_sentence_model(config.label.merge_model, "label.merge_model")
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The answers, or those that near-duplicates share."""
+        """The answers, or the answers shared by near-duplicates."""
         return ("answers",) if run.config.label.duplicate_similarity is None else ("shared_answers",)
 
     def form(self, config: Config) -> Form:
-        """As `label.listed` and `label.answer` say."""
+        """The format that `label.listed` and `label.answer` set."""
         from fgvr.names.answer_items import Form
 
         return Form(config.label.listed, config.label.answer == "structured")
 
     def limit(self, config: Config) -> str:
-        """Of an answer with so many labels."""
+        """The field for answers with `label.listed` labels."""
         return token_limit(config.label, config.label.listed)
 
     def aliases(self, run: Run) -> str | None:
-        """Those of `label.aliases`."""
+        """The file `label.aliases`."""
         return run.config.label.aliases
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also the aliases, by their content."""
+        """Also the content of the aliases."""
         aliases = self.aliases(run)
         chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
         return super().recipe(run) | {"aliases": chosen}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Where answers are shared, also whose answer each image got: the groups decided which answers there are."""
+        """Where answers are shared, also write whose answer each image got."""
         from pipelines.duplicates import SHARED, write_photos
 
         summary = super().compute(run, folder)
@@ -363,18 +364,18 @@ class Labels(NameStage):
 
 @per_run
 def labelled_ids(run: Run) -> Ids:
-    """Ascending ids of the images that the labels table names: the discovery set."""
+    """Ascending ids of the images in the labels table: the discovery set."""
     import numpy as np
 
     return np.sort(run.table("labels").read(["image_id"])["image_id"].to_numpy())
 
 
 def note_cut_answers(summary: StageSummary, limit: str) -> None:
-    """Add to the remarks of a stage that has answers how many its limit of tokens cut off.
+    """Add a remark to a stage with answers: how many its token limit cut off.
 
     Args:
-        summary: of the stage, with the count among its metrics.
-        limit: what cut them off, as "label.max_tokens = 32".
+        summary: summary of the stage, with the count among its metrics.
+        limit: the limit that cut them off, as "label.max_tokens = 32".
     """
     from fgvr.part_worker import CUT_ANSWERS
 
@@ -385,7 +386,7 @@ def note_cut_answers(summary: StageSummary, limit: str) -> None:
 
 
 def _write_aliases(folder: StageFolder, content: bytes) -> None:
-    """The file of aliases, which people edit: where failed rows are tried again, what they made of it is kept."""
+    """Write the file of aliases. People edit it: when failed rows are retried, their edits are kept."""
     place = folder.path(ALIASES_FILE)
     before = storage.read_bytes(place) if storage.exists(place) else content
     if before != content:

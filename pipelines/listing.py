@@ -1,8 +1,8 @@
-"""Which listing of a source counts in a run: the first one, or one that was made when its photos had been replaced.
+"""Which listing of a source is valid in a run: the first one, or a later one made after photos were replaced.
 
-A listing is made once and kept, since new files would give all images new ids. But where photos were replaced under
-their names (`fgvr.sources.marks`), what was computed from them is of other photos: they are listed anew, which makes
-another samples table, and so another table of everything that is made of it.
+A listing is made once and kept, since new files would give all images new ids. But where photos were replaced under the
+same names (`fgvr.sources.marks`), everything computed from them describes other photos. They are then listed again,
+which makes a new samples table, and a new table of everything computed from it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pipelines.stage import Run
 log = logging.getLogger(__name__)
 
 MARKS = "marks.json"
-"""Beside the samples table: URI of each listed file → what tells it from another one under its name."""
+"""Beside the samples table: URI of each listed file → what distinguishes it from another file of the same name."""
 LISTINGS = "listings.json"
-"""In the run's folder: fingerprint of a source's first listing → what names its last one, if photos were replaced."""
+"""In the run folder: fingerprint of a source's first listing → key of its latest one, if photos were replaced."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Listing:
     """A listing of a source.
 
     Attributes:
-        run: in whose folder it is remembered.
+        run: the run in whose folder the listing is remembered.
         first: what decides the first listing of this source.
-        replaced: names the photos that this one was made of; empty for the first one.
+        replaced: key of the photos from which this listing was made; empty for the first one.
     """
 
     run: Run
@@ -44,19 +44,19 @@ class Listing:
 
     @classmethod
     def of(cls, run: Run, decides: dict[str, Any]) -> Listing:
-        """The last listing of the source that `decides` describes."""
+        """The latest listing of the source that `decides` describes."""
         first = cls(run, decides)
         return replace(first, replaced=first._known().get(first._key, ""))
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """What decides this one."""
+        """What decides this listing."""
         return self.first | ({"replaced": self.replaced} if self.replaced else {})
 
     def looked_at(self, ingest: Ingest) -> tuple[Listing, marks.Marks | None]:
-        """This listing, or another one where some of its photos were replaced, and the photos as they are now.
+        """This listing, or a new one where some of its photos were replaced, with the current state of the photos.
 
-        None where they are not looked at: by `ingest.source.replaced`, or because there are too many of them.
+        The state is None where photos are not checked: by `ingest.source.replaced`, or because there are too many.
         """
         if getattr(ingest.source, "replaced", "keep") == "keep":
             return self, None
@@ -80,7 +80,7 @@ class Listing:
         return replace(self, replaced=marks.digest(before, now)), now
 
     def keep(self) -> None:
-        """Remember it: its table is there."""
+        """Remember this listing, now that its table is finished."""
         known = self._known()
         if known.get(self._key, "") != self.replaced:
             self.run.keep(LISTINGS, json.dumps(known | {self._key: self.replaced}).encode())

@@ -1,4 +1,4 @@
-"""Tables of label and aspects from what `pipelines/looks.py` asked in one pass."""
+"""The tables of label and aspects, taken from the common pass of `pipelines/looks.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.stage import Run
 def take_part(
     run: Run, folder: StageFolder, *, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema
 ) -> StageSummary:
-    """One column of what was said about the images `ids` (int64, ascending) as a table of its own, of `schema`."""
+    """Write one column of `looks` for the images `ids` (int64, ascending) as a table of its own, with `schema`."""
     looks = run.table("looks")
     size = folder.rows_per_part(run.config.aspects.workers.rows_per_part)
     failures = Failures()
@@ -37,7 +37,7 @@ def take_part(
 
 
 def _parts(looks: Table, column: str, ids: npt.NDArray[np.int64], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
-    """The rows of `ids` in order, `size` of them at a time; reads the table once."""
+    """The rows of `ids` in order, `size` rows at a time; reads the table once."""
     kept = schema.empty_table()
     for batch in looks.batches(["image_id", column]):
         kept = pa.concat_tables([kept, part_rows(tables.rows_among(batch, ids), column, schema)])

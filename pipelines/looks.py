@@ -1,10 +1,10 @@
-"""looks: labels and aspects in one pass over the images. In: samples, questions. Out: looks, answers, aspects.
+"""looks: ask for labels and aspects in one pass over the images. In: samples, questions. Out: looks, answers, aspects.
 
     python pipelines/looks.py --aspects.with_labels true --questions.file questions.txt
 
-With `aspects.with_labels` the stages label and aspects ask nothing themselves: this one reads every image once, asks
-for its name where it is in the discovery set and all questions where the student trains on it. Both take their rows
-from its table, which are those that they would have computed.
+With `aspects.with_labels` the stages label and aspects ask nothing themselves. This stage reads every image once; it
+asks for its name if the image is in the discovery set, and all questions if the student trains on it. Both stages take
+their rows from this table; these equal the rows that they would have computed.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 
 class Looks(RowStage):
-    """What the model says about the images of label and aspects."""
+    """The model's answers about the images of label and aspects."""
 
     table = "looks"
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """Those of both."""
+        """The splits of both stages."""
         return [("label.images.split", config.label.images.drawn_from), ("aspects.split", config.aspects.split)]
 
     def workers(self, config: Config) -> str | None:
-        """Those of aspects, which ask more."""
+        """The workers of aspects, which has more requests."""
         return "aspects.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM."""
+        """The MLLM that both stages ask."""
         return "mllm"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places, and the questions."""
+        """The locations of the images, and the questions."""
         return ("samples", "questions")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """What decides answers and aspects, and which images are asked for which."""
+        """Everything that decides answers and aspects, and the images of each."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.mllm.backends import exactly
 
@@ -58,7 +58,7 @@ class Looks(RowStage):
         return decides | {"workers": run.config.aspects.workers, "ids": ids}
 
     def job(self, run: Run) -> RowJob:
-        """One reading per image, for its name, its aspects, or both."""
+        """One row per image, read once, with its name, its aspects, or both."""
         import numpy as np
 
         from fgvr import schemas
@@ -72,7 +72,7 @@ class Looks(RowStage):
         return RowJob(np.union1d(label_ids, ids), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
 
     def asks(self, run: Run) -> Asked:
-        """The requests of both, about the images of either."""
+        """The requests of both stages, over all their images."""
         asked = run.config.aspects
         of_label = naming(run, label_settings(run.config, several=True)).times(sampled(run.config, run.photos))
         load = of_label + questioning(run).times(run.photos.bounded(asked.split, asked.max_images))
@@ -80,12 +80,12 @@ class Looks(RowStage):
         return Asked(rows, load.times(1 / max(rows, 1)), at_most)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """How many questions."""
+        """Record the number of questions."""
         summary.extra = {"questions": run.table("questions").rows}
 
 
 def _both(run: Run) -> tuple[int, bool]:
-    """Images of names or questions, and whether they may be fewer: samples that are not inside one another."""
+    """Number of images in either stage; and whether it is only a bound, because neither sample contains the other."""
     photos, named, asked = run.photos, run.config.label.images, run.config.aspects
     of_label, of_aspects = sampled(run.config, photos), photos.bounded(asked.split, asked.max_images)
     one = named.drawn_from == asked.split

@@ -1,13 +1,13 @@
-"""makd: a small student learns classes and, from the MLLM, aspects. In: samples, aspects, NeaR. Out: a trained model.
+"""makd: train a small student on classes and the MLLM's aspects. In: samples, aspects, NeaR. Out: a trained model.
 
     python pipelines/makd.py --makd.backbone resnet18 --makd.alpha 4
 
-The table has one row per training image: its class target, whether it was held out to choose the best epoch, and
-why it was left out if it was; photos that were lost only while it trained are counted by reason (`lost`, in the log
-and the table's metadata). Beside it: `model/` (the best epoch on the held-out images, else the last), `last/`,
-`history.json`. The class target is the true class where the data has one, else NeaR's label (`makd.target`). The
-variant `base` is the same student without aspects; it is another table. `makd.distillation` adds a teacher of the
-class outputs to both: any earlier student, or the MLLM; it lies beside, in `teacher/`.
+The table has one row per training image: its class target, whether it was held out to choose the best epoch, and the
+reason if it was left out. Photos that became unreadable during training are counted by reason (`lost`, in the log and
+the table's metadata). Beside the table: `model/` (the best epoch on the held-out images, or the last epoch without
+any), `last/`, `history.json`. The class target is the true class where the data has one, or else NeaR's label
+(`makd.target`). The variant `base` is the same student without aspects, in a table of its own. `makd.distillation` adds
+a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it lies in `teacher/`.
 """
 
 from __future__ import annotations
@@ -43,46 +43,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEACHER_FOLDER = "teacher"
-# The defaults of what no longer matters: one base student serves all settings of the aspects.
+# Aspect fields take their defaults, so that one base student serves all settings of the aspects.
 WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
 
 
 class Student(TrainStage):
-    """A student: its training targets, its history and its model."""
+    """A stage that trains a student: its targets, history and model."""
 
     checked_once = True
 
     def settings(self, config: Config) -> MakdConfig:
-        """Its recipe."""
+        """Its training recipe."""
         return config.makd
 
     def check(self, config: Config) -> None:
-        """The backbone and the teacher, and that nothing is learned of the images that are evaluated on."""
+        """Check the backbone and the teacher, and that no evaluated image is trained on."""
         makd = config.makd
         if makd.split == config.evaluate.split:
             raise ConfigError(f"makd.split = {makd.split}: the students would train on the images of evaluate.split")
         check_student(config)
 
     def recheck(self, run: Look) -> None:
-        """A teacher of other classes, as soon as they are known: by the samples, or by NeaR."""
+        """Refuse a teacher with other classes as soon as the classes are known, from the samples or from NeaR."""
         settings = self.settings(run.config)
         if settings.distillation.kind != "none":
             check_classes(find_teacher(settings), class_names(run))
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """That which is learned from."""
+        """The split to train on."""
         return [("makd.split", config.makd.split)]
 
     def workers(self, config: Config) -> str | None:
-        """Those that train it."""
+        """The training workers."""
         return "makd.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """What gives its classes, and what it learns besides."""
+        """The tables with its class targets, and those with its other targets."""
         return student_tables(run, self.settings(run.config))
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The recipe of the training, the teacher by what it is, and which images, where they are not all."""
+        """The training recipe, the content of the teacher, and the ids of the images where these are not all."""
         from fgvr.precision import of_workers
         from fgvr.training.student import RECIPE
 
@@ -96,7 +96,7 @@ class Student(TrainStage):
         }
 
     def training(self, run: Run, folder: StageFolder) -> Training:
-        """Targets and answers of its images, and the teacher's word, as files that all workers read."""
+        """Write targets, answers and the teacher to files that all workers read."""
         from fgvr.training.student import train_student
         from fgvr.training.student_data import StudentJob, bounded_by_steps
 
@@ -123,20 +123,20 @@ class Student(TrainStage):
         return Training(train_student, job, settings.epochs, training_set)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
-        """The best epoch's where images are held out to choose it, else the last one's, which stays in any case."""
+        """The best epoch's model where images are held out to choose it; and the last epoch's in any case."""
         from fgvr.training.checkpoint import LAST
 
         return {MODEL_FOLDER: _chosen(checkpoint), LAST: checkpoint / LAST}
 
     def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
-        """What each image taught, or why it was left out."""
+        """The targets of each image, or why it was left out."""
         from fgvr.training.checkpoint import read_left_out
 
         training_set: TrainingSet = training.made_of
         return training_set.table(read_left_out(checkpoint))
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
-        """What was learned from how many images, and which were lost meanwhile."""
+        """Record the size of the training run, and the images lost during training."""
         from fgvr.training.checkpoint import failures_of, read_left_out, read_lost, reasons
 
         training_set: TrainingSet = training.made_of
@@ -180,16 +180,16 @@ class Base(Student):
     table = "base"
 
     def wanted(self, config: Config) -> bool:
-        """As `makd.base` says."""
+        """Needed where `makd.base` is on."""
         return config.makd.base
 
     def settings(self, config: Config) -> MakdConfig:
-        """Without aspects: of their settings none decides it."""
+        """The recipe without aspects, independent of all aspect fields."""
         return config.makd.model_copy(update=WITHOUT_ASPECTS)
 
 
 def _chosen(checkpoint: Path) -> Path:
-    """The best epoch's model, or the last one's where none was held to be better."""
+    """The best epoch's model, or the last one's where no epoch was chosen as the best."""
     from fgvr.training.checkpoint import BEST, LAST
 
     best = checkpoint / BEST

@@ -1,10 +1,10 @@
-"""near: prompts learned on candidate sets. In: labels, embeddings, candidates. Out: disambiguated labels, a model.
+"""near: learn prompts on candidate sets. In: labels, embeddings, candidates. Out: disambiguated labels, a model.
 
     python pipelines/near.py --near.loss proden --near.epochs 200 --near.workers.num_workers 2
 
-The table has one row per discovery image: its candidates, what the trained model makes of them, and the heaviest
-one. Beside it: `model/` (classifies any image into the label space; fgvr.models.infer), `history.json`. The best epoch
-on held-out images is kept where `near.validation_share` holds some out, else the last one.
+The table has one row per discovery image: its candidates, their weights by the trained model, and the heaviest one.
+Beside it: `model/` (classifies any image into the label space; fgvr.models.infer), `history.json`. The model is that of
+the best epoch on held-out images where `near.validation_share` holds some out, or else of the last epoch.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Near(TrainStage):
-    """The disambiguated labels of the discovery images, with the model that gave them."""
+    """The disambiguated labels of the discovery images, and the model that gave them."""
 
     table = "near"
     rows_per_part = 65_536
 
     def check(self, config: Config) -> None:
-        """Made-up vectors teach nothing."""
+        """Refuse simulated vectors, from which nothing can be learned."""
         if config.embed.vectors.made_up:
             raise ConfigError(
                 "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
@@ -42,16 +42,16 @@ class Near(TrainStage):
             )
 
     def workers(self, config: Config) -> str | None:
-        """Those that train it."""
+        """The training workers."""
         return "near.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Names, vectors, candidates, and augmented views where there are to be some."""
+        """The labels, the vectors, the candidates, and augmented views where configured."""
         views = ("views",) if run.config.near.views > 1 else ()
         return ("samples", "labels", "embeddings", "candidates", *views)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The recipe of the training, and the CLIP whose text side learns."""
+        """The training recipe, and the CLIP model whose text side is trained."""
         from fgvr.clip.source import find_clip
         from fgvr.precision import of_workers
         from fgvr.training.prompt import RECIPE
@@ -65,7 +65,7 @@ class Near(TrainStage):
         }
 
     def training(self, run: Run, folder: StageFolder) -> Training:
-        """The tables that it learns from."""
+        """Prepare training from the input tables."""
         from fgvr.training.prompt import train_near
         from fgvr.training.prompt_data import NearJob
 
@@ -81,20 +81,20 @@ class Near(TrainStage):
         return Training(train_near, job, near.epochs)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
-        """The learned prompts with the names that they were learned for."""
+        """The learned prompts together with their names."""
         from fgvr.training.prompt_data import MODEL_FOLDER
 
         return {MODEL_FOLDER: checkpoint / MODEL_FOLDER}
 
     def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
-        """Which of its candidates each image is."""
+        """The chosen candidate of each image."""
         from fgvr.candidates.sets import disambiguate
         from fgvr.training.prompt_data import read_weights
 
         return disambiguate(run.table("candidates").read(), read_weights(checkpoint))
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
-        """How often the true name was chosen, where it is known."""
+        """Record how often the true name was chosen, where it is known."""
         summary.metrics |= _against_truth(run.table("samples"), run.table("labels"), rows)
         summary.extra = {"images": rows.num_rows - rows["label_id"].null_count}
 

@@ -1,10 +1,9 @@
-"""The search for nearest images, of which `candidates` makes its sets and `duplicates` its groups.
+"""The nearest-neighbour search from which `candidates` builds its sets and `duplicates` its groups.
 
-Small sets are searched by these stages themselves. Where the plan (`fgvr.neighbours.plan`) says so, the search is a
-stage of its own, with the table `neighbours` or `duplicates_neighbours`: it writes the vectors to memory-mapped files,
-block by block, and searches in tasks on the cluster; a part is a block of queries against all vectors of a shard. Its
-table has a row for each image that has a vector; its metadata hold the plan with its reasons and the recall.
-docs/neighbours.md.
+These stages search small sets themselves. Where the plan (`fgvr.neighbours.plan`) says so, the search is a stage of its
+own, with the table `neighbours` or `duplicates_neighbours`: it writes the vectors block by block to memory-mapped files
+and searches in tasks on the cluster; a part is a block of queries against all vectors of a shard. Its table has one row
+per image with a vector; its metadata hold the plan with its reasons, and the recall. See docs/neighbours.md.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ log = logging.getLogger(__name__)
 FILES, READY = "files", "ready.json"
 WORKERS = "neighbours.workers"
 RULES = 1
-"""Raised when the same vectors come to have other neighbours: what counts as one photo, how ties are told."""
+"""Increased when the same vectors get other neighbours: by what counts as one photo, or how ties are broken."""
 OTHERS = "others"
-"""Key in the file of plans: those that were made before the last one, for other sizes and settings."""
+"""Key in the file of plans: earlier plans, made for other sizes and settings."""
 
 
 @dataclass(frozen=True)
 class Among:
-    """Who is searched for among whom: the discovery images, and which of them are the database.
+    """Queries and database of a search: the discovery images, and which of them are in the database.
 
     Attributes:
-        ids: of the images, int64 [N], ascending.
-        labelled: bool [N], is in the database if it has a vector, too.
-        photos: int64 [N], row of the first image of the same photo; None: equal vectors are one photo.
+        ids: ids of the images, int64 [N], ascending.
+        labelled: bool [N], whether the image is in the database, if it also has a vector.
+        photos: int64 [N], row of the first image of the same photo; None: equal vectors count as one photo.
     """
 
     ids: Ids
@@ -57,26 +56,26 @@ class Among:
 
 
 class SearchStage(Stage):
-    """The k nearest images of every discovery image: a table of its own where the search is done in tasks."""
+    """The k nearest images of every discovery image; a table of its own where the search runs in tasks."""
 
     def workers(self, config: Config) -> str | None:
-        """Those of the search."""
+        """The workers of the search."""
         return WORKERS
 
     @abstractmethod
     def size(self, run: Run) -> Size:
-        """Counts of the search."""
+        """Number of queries and of database vectors."""
 
     @abstractmethod
     def k(self, config: Config) -> int:
-        """Neighbours wanted, the image itself included."""
+        """Number of neighbours wanted, counting the image itself."""
 
     @abstractmethod
     def among(self, run: Run) -> Among:
-        """Who is searched for among whom; asked only when something is searched."""
+        """Queries and database; called only when a search runs."""
 
     def plan(self, run: Run) -> Plan | None:
-        """How it is done; None for a search so small that it needs no plan."""
+        """The plan of the search; None for a search so small that it needs none."""
         plans = run.memory.setdefault(SearchStage.plan, {})
         if self.table not in plans:
             plans[self.table] = plan_search(run, self.table, self.size(run))
@@ -84,19 +83,19 @@ class SearchStage(Stage):
         return plan
 
     def names(self, run: Run) -> tuple[str, ...]:
-        """Its table, where it is one; else none."""
+        """The name of its table, where the search is a stage; otherwise nothing."""
         how = self.plan(run)
         return (self.table,) if how is not None and how.tasks else ()
 
     def decides(self, run: Run) -> dict[str, object]:
-        """What of the search decides what is found: nothing but its rules where it is exact, however it is done."""
+        """What decides the neighbours found: only `RULES` for an exact search, wherever it runs."""
         how = self.plan(run)
         if how is None or how.method == "exact":
             return {"method": "exact", "rules": RULES}
         return {"method": how.method, "lists": how.lists, "recall": wanted(run).recall, "rules": RULES}
 
     def find(self, run: Run) -> tuple[Neighbours, Flags]:
-        """As row numbers of the discovery images, and which of these have a vector: bool [N]."""
+        """Neighbours as row numbers of the discovery images; and which of these have a vector, bool [N]."""
         from fgvr.neighbours.discovery import discovery_vectors, labelled_neighbours
 
         among, embeddings, k = self.among(run), run.table("embeddings"), self.k(run.config)
@@ -109,7 +108,7 @@ class SearchStage(Stage):
         return found, embedded
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """How many neighbours are found, and how."""
+        """The number of neighbours, and how they are found."""
         how = self._in_tasks(run)
         return {
             "k": self.k(run.config),
@@ -118,7 +117,7 @@ class SearchStage(Stage):
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Vectors into files, then all parts of all shards, then their merge."""
+        """Write the vectors to files, search all parts of all shards, then merge."""
         from fgvr.neighbours.discovery import streamed_layout
 
         among, embeddings = self.among(run), run.table("embeddings")
@@ -149,7 +148,7 @@ def _read(table: Table, embeddings: Table, among: Among, k: int) -> tuple[Neighb
 
 
 def wanted(run: Run) -> Wanted:
-    """What the config asks of a search."""
+    """The config's requirements for a search."""
     from fgvr.neighbours import Wanted
 
     search = run.config.neighbours
@@ -159,8 +158,8 @@ def wanted(run: Run) -> Wanted:
 def plan_search(run: Run, name: str, size: Size) -> Plan | None:
     """The plan of the search `name`; None for one so small that it needs none.
 
-    A run keeps its plans, one for each size and settings that it was asked for: rates differ from time to time, and
-    settings that come back must find what was computed with them.
+    A run keeps a plan for each size and settings it has met: measured rates vary, and settings that are used again must
+    find what was computed with them.
     """
     from fgvr.neighbours import Plan
     from fgvr.neighbours.nearest import SMALL
@@ -169,7 +168,7 @@ def plan_search(run: Run, name: str, size: Size) -> Plan | None:
     if search.tasks is None and search.method == "auto" and size.operations < SMALL:
         return None
     file = f"{name}_plan.json"
-    # How many workers there are changes how long it takes; only another device is planned for anew.
+    # The number of workers changes only the duration; only another device needs a new plan.
     asked = search.model_dump(mode="json", exclude={"workers"}) | {"gpu": search.workers.num_gpus > 0}
     key = json.loads(json.dumps([asdict(size), asdict(wanted(run)), asked]))
     plans = _plans(storage.join(run.folder, file))
@@ -178,7 +177,7 @@ def plan_search(run: Run, name: str, size: Size) -> Plan | None:
         if known["key"] == key and (kept.tasks or kept.product.device == "cpu"):
             return kept
     if not run.computes:
-        raise NotThere(name)  # its plan is measured where the workers are
+        raise NotThere(name)  # the plan needs rates that are measured on a worker
     how = _planned(run, size)
     facts = {"key": key, "plan": asdict(how), OTHERS: [known for known in plans if known["key"] != key]}
     run.keep(file, json.dumps(facts, indent=1).encode())
@@ -187,7 +186,7 @@ def plan_search(run: Run, name: str, size: Size) -> Plan | None:
 
 
 def _plans(place: str) -> list[dict[str, Any]]:
-    """Plans with what they were made for, the last one first; earlier versions kept no others."""
+    """Plans with the sizes and settings they were made for, latest first; earlier versions kept only the latest."""
     if not storage.exists(place):
         return []
     last = json.loads(storage.read_bytes(place))
@@ -195,10 +194,10 @@ def _plans(place: str) -> list[dict[str, Any]]:
 
 
 def _planned(run: Run, size: Size) -> Plan:
-    """A plan for the machine that will compute it.
+    """A plan for the machine that will run the search.
 
-    A GPU is a worker's. This process has none, or shares one with the workers that Ray gave it to: what it does itself
-    is planned for its CPU, and what would take long there is done in tasks.
+    GPUs belong to workers. This process has none, or shares one with the workers to which Ray assigned it. So a search
+    in this process is planned for its CPU, and a search that would take long there runs in tasks.
     """
     from fgvr.neighbours import plan
     from fgvr.neighbours.machine import this_machine
@@ -224,12 +223,12 @@ def _planned(run: Run, size: Size) -> Plan:
 
 
 def _where(how: Plan, tasks: bool, why: str) -> Plan:
-    """The plan, done in tasks or here, with the last of its reasons changed."""
+    """The plan, to run in tasks or in this process, with its last reason replaced."""
     return replace(how, tasks=tasks, reasons=(*how.reasons[:-1], why))
 
 
 def _machine(run: Run) -> Machine:
-    """What a worker can do, measured where it runs; as many as there may be."""
+    """The speed of a worker, measured where it runs, and the largest number of workers."""
     from cluster.once import run_once
     from fgvr.neighbours.machine import this_machine
 
@@ -240,13 +239,13 @@ def _machine(run: Run) -> Machine:
 
 
 def _with_memory(run: Run, machine: Machine) -> Machine:
-    """The machine with the memory that the config gives it, where it does."""
+    """The machine, with the memory that the config sets, if any."""
     memory = run.config.neighbours.memory_gb
     return machine if memory is None else replace(machine, memory=memory * 2**30)
 
 
 class _Work:
-    """The search of one stage folder, step by step; each step is skipped where an earlier session has done it."""
+    """The search in one stage folder, step by step; each step is skipped where an earlier session has done it."""
 
     def __init__(self, folder: StageFolder, run: Run, ids: Ids, k: int, how: Plan) -> None:
         self.folder, self.samples, self.ids, self.k, self.how = folder, run.table("samples"), ids, k, how

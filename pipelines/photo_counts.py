@@ -1,4 +1,4 @@
-"""How many photos there are of each split and class: all that the bill of a run needs to know of them."""
+"""The number of photos per split and class, which is all that the bill of a run needs to know about them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from fgvr.mllm.request_tokens import PHOTO
 
 @dataclass(frozen=True)
 class Photos:
-    """Counts of a samples table, or of a source that is not listed yet.
+    """Counts from a samples table, or expected from a source that is not listed yet.
 
     Attributes:
-        splits: split → images.
-        classes: split → true class id → images.
-        size: width and height of a usual one, pixels.
+        splits: split → number of images.
+        classes: split → true class id → number of images.
+        size: width and height of a typical photo, in pixels.
     """
 
     splits: Mapping[str, int]
@@ -41,7 +41,7 @@ class Photos:
 
     @classmethod
     def of_rows(cls, parts: Iterable[pa.Table], size: Size = PHOTO) -> Photos:
-        """Of rows with `split` and `class_id`; each part is let go before the next."""
+        """Count rows with `split` and `class_id`; holds one part at a time."""
         splits: Counter[str] = Counter()
         classes: dict[str, Counter[int]] = {}
         for rows in parts:
@@ -55,7 +55,7 @@ class Photos:
 
     @classmethod
     def drawn(cls, source: FieldGuideSource | BirdScenesSource) -> Photos:
-        """Of what a source will draw."""
+        """Counts of the images that a source will draw."""
         if isinstance(source, BirdScenesSource):
             return cls({"train": source.train_scenes, "test": source.test_scenes}, size=(source.size, source.size))
         kinds = range(len(SPECIES))
@@ -68,7 +68,7 @@ class Photos:
 
     @classmethod
     def expected(cls, source: Source) -> Photos:
-        """Of a source that is not listed yet, as far as it says what it will list."""
+        """Counts of a source that is not listed yet, as far as it knows them."""
         if isinstance(source, DRAWN):
             return cls.drawn(source)
         if not may_have_truth(source):
@@ -77,11 +77,11 @@ class Photos:
 
     @property
     def total(self) -> int:
-        """Of all splits."""
+        """Number of photos in all splits."""
         return sum(self.splits.values())
 
     def bounded(self, split: str, most: int | None) -> int:
-        """Images of a split, or so many of them."""
+        """Number of images in a split, at most `most`."""
         there = self.splits.get(split, 0)
         return there if most is None else min(there, most)
 
@@ -91,15 +91,15 @@ class Photos:
 
     @property
     def kinds(self) -> int:
-        """True classes."""
+        """Number of true classes."""
         return len(set().union(*self.classes.values()))
 
 
 def may_have_truth(source: Source) -> bool:
-    """Whether true classes can be among the samples, so that names will be compared with them at the end."""
+    """Whether the samples may have true classes, so that the evaluation will compare names with them."""
     if isinstance(source, FolderSource):
         return source.class_from != "none"
-    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, images have none
+    if isinstance(source, CocoSource | BirdScenesSource):  # boxes have classes, whole images have none
         return False
     if isinstance(source, WebDatasetSource):
         return source.class_from != "none"

@@ -1,4 +1,4 @@
-"""What the places that a config names say before anything is started: stores that refuse, keys that are missing."""
+"""Check, before anything is started, the locations that a config names: stores that deny access, missing API keys."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 
 
 def check_stores(config: Config) -> None:
-    """Look at every place on an object store that the config names; raises StorageRefused, which names the field.
+    """Try to reach every object-store location in the config; raises StorageRefused, which names the field.
 
-    Whether anything is there is not judged: that is the business of whoever needs it.
+    Whether anything exists there is not checked here, but by the stage that needs it.
     """
     for field, uri in _remote(config.model_dump(mode="json")):
         try:
             with told(field, masked(uri)):
                 storage.exists(numbered(uri)[0])
-        except ImportError as error:  # of a store whose library is no dependency: gs://, az:// …
+        except ImportError as error:  # for a store whose library is not a dependency: gs://, az:// …
             raise StorageRefused(f"{field} = {masked(uri)}: a package is missing: {error}") from error
 
 
 def _remote(values: Any, field: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, URI) of all values that lie on an object store."""
+    """(dotted name, URI) of all values that name a place on an object store."""
     if isinstance(values, dict):
         for name, value in values.items():
             yield from _remote(value, f"{field}.{name}" if field else str(name))
@@ -43,17 +43,17 @@ def _remote(values: Any, field: str = "") -> Iterator[tuple[str, str]]:
 
 
 def check_keys(config: Config, stages: Iterable[Stage]) -> None:
-    """Look for the keys of the servers that these stages ask.
+    """Check that the environment holds the API keys of the servers that these stages ask.
 
-    Workers on this machine have this process's environment. Those of another cluster have their own, of which nothing
-    is known here: then a missing key is a warning.
+    Workers on this machine inherit this process's environment. Workers of another cluster have their own, which is
+    unknown here: then a missing key is only a warning.
 
     Args:
-        config: of the run.
-        stages: that have something left to ask.
+        config: the config of the run.
+        stages: the stages that have something left to ask.
 
     Raises:
-        ConfigError: the environment does not hold one.
+        ConfigError: a key is missing in the environment.
     """
     for field, model in {stage.model(config): model_of(stage, config) for stage in stages}.items():
         key = None if model is None else model.key

@@ -1,7 +1,7 @@
-"""What a run will ask and cost: told before the first model is asked, and by `--plan` without starting anything.
+"""What a run will ask and cost: logged before the first model is asked, and printed by `--plan` without a start.
 
-US$ come from `evaluate.prices`, else from the prices that this version ships, by the arithmetic of the report's "Time
-and money".
+Prices come from `evaluate.prices`, or else from the price file that this version ships; the arithmetic is that of the
+report's "Time and money".
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 
 def bill_of(look: Look, tables: Iterable[str]) -> Bill:
-    """The bill of what these tables need and is not there.
+    """The bill of everything that these tables need and that is not computed yet.
 
     Args:
-        look: at the run, with counts of its photos.
-        tables: what is to be computed.
+        look: a look into the run, with the counts of its photos.
+        tables: names of the tables to compute.
     """
     money = billing(look.config)
     if money.prices is None:
@@ -62,7 +62,7 @@ def bill_of(look: Look, tables: Iterable[str]) -> Bill:
 
 
 def tell_bill(run: Run, tables: Sequence[str]) -> None:
-    """Log the bill, and the warning where it is due, before anything is asked; the samples are listed first."""
+    """Log the bill, with a warning where it is due, before anything is asked; lists the samples first."""
     run.table("samples")
     look = measured(run.looking())
     bill = bill_of(look, tables)
@@ -75,14 +75,14 @@ def tell_bill(run: Run, tables: Sequence[str]) -> None:
 
 
 def measured(look: Look) -> Look:
-    """With the size of a usual photo, where the samples are listed."""
+    """The look, with the size of a typical photo where the samples are listed."""
     samples = look.table("samples")
     look.count(replace(photos_of(look), size=_usual_size(samples, look.config)))
     return look
 
 
 def plan(config: Config, tables: Sequence[str]) -> str:
-    """The same as text for a run that is not started: photos are listed where no table of them is there."""
+    """The bill as text for a run that is not started; lists the photos where there is no samples table."""
     look = Look.of(config)
     with quietly():
         measured(look)
@@ -101,7 +101,7 @@ def plan(config: Config, tables: Sequence[str]) -> str:
 
 
 def _warnings(config: Config, folder: str, bill: Bill) -> list[str]:
-    """Of a bill that is too high, and of a disk that is too small for a job that is to be done as a whole."""
+    """Warnings about a bill that is too high, and about a disk that is too small for a whole job."""
     needed = room.bytes_to_come(config, bill.photos, questions=config.questions.keep) if len(bill.lines) > 1 else 0
     return [words for words in (bill.warning(), room.warning(folder, needed)) if words is not None]
 
@@ -118,7 +118,7 @@ def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -
     if rate is not None:
         seconds, measured = rate.seconds * rows, True
     usd: float | None = 0.0
-    if not measured and seconds is not None and not ask.workers.num_gpus:  # those of a GPU
+    if not measured and seconds is not None and not ask.workers.num_gpus:  # assumed rates are for a GPU
         money = replace(money, machines={**money.machines, ask.stage: Machine(ask.workers.num_cpus, 1)})
     if not ask.model.free:
         tokens = {"prompt_tokens": load.prompt, "cached_tokens": load.cached, "output_tokens": load.output}
@@ -133,7 +133,7 @@ def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -
 
 
 def _usual_size(samples: Table, config: Config) -> Size:
-    """The middle one of a few photos' sizes; what is assumed where none can be read."""
+    """The median size of a few photos; an assumed size where none can be read."""
     places: Any = np.unique(np.linspace(0, samples.rows - 1, 5).round().astype(int)) if samples.rows else []
     sizes = []
     for uri in samples.take(np.array(places, dtype=np.int64), ["uri"])["uri"].to_pylist() if len(places) else []:

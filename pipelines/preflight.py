@@ -1,7 +1,7 @@
-"""What would stop a run after minutes or hours, looked for in seconds, before Ray or a model is started.
+"""Find in seconds, before Ray or a model is started, what would stop a run after minutes or hours.
 
-Each stage says what it needs (`Stage.check`, `Stage.splits`, its workers and its model); here all of them are asked of
-which something is to be computed.
+Each stage declares what it needs (`Stage.check`, `Stage.splits`, its workers and its model); this module checks all
+stages that still have something to compute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def check(config: Config) -> None:
-    """What a whole job must not be, though each of its stages could: it would be judged by what it learned."""
+    """Refuse a whole job that would evaluate on its training images, although each stage alone would be valid."""
     images = config.label.images
     for field, split in (("label.images.split", images.drawn_from), ("makd.split", config.makd.split)):
         asked_for = images.legacy_discovery_split and field == "label.images.split"
@@ -31,9 +31,9 @@ def check(config: Config) -> None:
 
 
 def check_tables(config: Config, tables: Sequence[str]) -> None:
-    """Raise a UserError that names the field, for what cannot work of these tables and of all that they need.
+    """Raise a UserError that names the field, if one of these tables or their inputs cannot be computed.
 
-    A key is wanted where something is left to ask: where photos are listed already, `tell_bill` knows what that is.
+    An API key is required where something is left to ask; once photos are listed, `tell_bill` knows where that is.
     """
     from fgvr.mllm.backends import backend_identity
     from pipelines.engine_checks import check_engines
@@ -59,7 +59,7 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
 
 
 def _distinct(stages: Iterable[Stage], key: Callable[[Stage], Any]) -> list[Stage]:
-    """The first of those that are alike."""
+    """The stages without repetition: the first of those with equal keys."""
     found: dict[Any, Stage] = {}
     for stage in stages:
         found.setdefault(key(stage), stage)
@@ -67,9 +67,9 @@ def _distinct(stages: Iterable[Stage], key: Callable[[Stage], Any]) -> list[Stag
 
 
 def compute(run: Run, tables: Sequence[str]) -> list[Table]:
-    """These tables one after the other, and before them all that they need.
+    """Compute these tables one after the other, each after its inputs.
 
-    What cannot work, and what it will take, is said before the first model is asked.
+    Errors in the config and the bill come before the first model is asked.
     """
     from pipelines.plan import tell_bill
 
@@ -92,11 +92,11 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
 
 
 def ask_before(run: Run, name: str, tables: Sequence[str]) -> None:
-    """What else asks a model and does not need the training `name`, while its engine is loaded: it takes its place."""
+    """Before the training stage `name`, compute what uses the loaded engine and does not need this training."""
     workers = workers_at(run.config, stage_of(name).workers(run.config))
     if not isinstance(workers, TrainWorkers) or name in run.tables:
         return
-    run.expect(tables)  # what is there now may have another table be asked, or none
+    run.expect(tables)  # the new table may change which tables ask a model
     for stage in run.later():
         if stage.model(run.config) is not None and name not in closure(run.looking(), [stage.table]):
             run.table(stage.table)
@@ -104,7 +104,7 @@ def ask_before(run: Run, name: str, tables: Sequence[str]) -> None:
 
 
 def recheck(run: Run, name: str) -> None:
-    """Let the stages that need the table `name`, which is there now, look once more whether they can work."""
+    """Let the stages that need the table `name`, which is finished now, check again whether they can run."""
     look = run.looking()
     for stage in run.later():
         if name in needs(look, stage.table):
@@ -113,7 +113,7 @@ def recheck(run: Run, name: str) -> None:
 
 
 def check_capacities(config: Config, stages: Iterable[Stage]) -> None:
-    """Raise SessionError where workers of these stages can never start."""
+    """Raise SessionError where the workers of these stages can never start."""
     from cluster.capacity import check_all
 
     places = dict.fromkeys(place for stage in stages if (place := stage.workers(config)) is not None)
@@ -121,14 +121,14 @@ def check_capacities(config: Config, stages: Iterable[Stage]) -> None:
 
 
 def check_splits(config: Config, splits: Iterable[str], stages: Iterable[Stage]) -> None:
-    """Raise a ConfigError for every field that names a split that is not there; known as soon as samples are listed.
+    """Raise a ConfigError for a field that names a missing split; called as soon as the samples are listed.
 
-    `evaluate.split` may be missing, as with a plain folder of photos: the discovery images stand in, with a warning.
+    `evaluate.split` may be missing, as with a plain folder of photos: the discovery images replace it, with a warning.
 
     Args:
-        config: of the run.
-        splits: the splits of the samples table.
-        stages: that are to be computed.
+        config: the config of the run.
+        splits: all splits of the samples table.
+        stages: the stages to compute.
     """
     there, stages = set(splits), list(stages)
     known = ", ".join(sorted(there))

@@ -1,10 +1,11 @@
-"""questions: yes/no questions about visible aspects. In: a file, or class names and a language model. Out: questions.
+"""questions: collect yes/no questions about visible aspects. In: a file, or class names and an LLM. Out: questions.
 
     python pipelines/questions.py --questions.file my_questions.txt
     python pipelines/questions.py --questions.llm.kind openai --questions.llm.model gpt-4o
 
-The drawn field guide brings its own. A model is told the true class names where the data has them, else the label
-space. Beside the table lies `questions.csv` (rank, text, source), which can be edited and given back as the file.
+The drawn field guide has its own questions. A language model gets the true class names where the data has them, or else
+the label space. Beside the table lies `questions.csv` (rank, text, source), which can be edited and passed back with
+`--questions.file`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
 
 QUESTIONS_FILE = "questions.csv"
 Written: TypeAlias = "tuple[list[AspectQuestion], tuple[str, ...]]"
-"""Questions, and the remarks of the model that wrote them on how it was asked."""
+"""Questions, and the remarks of the backend that wrote them."""
 
 
 class Questions(Stage):
-    """Aspect questions, one row each."""
+    """Aspect questions, one row per question."""
 
     table = "questions"
     one_call = True
 
     def check(self, config: Config) -> None:
-        """Read the questions, or see whether somebody can write them; raises a UserError."""
+        """Read the questions, or check that a model can write them; raises a UserError."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.mllm.questions import read_questions
 
@@ -63,24 +64,24 @@ class Questions(Stage):
         return "questions.workers" if writes(config) else None
 
     def model(self, config: Config) -> str | None:
-        """The one that writes them."""
+        """The language model that writes the questions."""
         return "questions.llm" if writes(config) else None
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Whether photos have true classes says whose names the questions are about."""
+        """The samples, whose true classes, if any, are the names that the questions are about."""
         return ("samples",) if writes(run.config) else ()
 
     def reads(self, run: Run) -> Iterable[str]:
-        """What says which classes there may be: the samples, or the labels."""
+        """The table that gives the class names: the samples, or the labels."""
         if not writes(run.config):
             return ()
         if run.config.makd.target != "near" and run.photos.kinds:
             return ("samples",)
-        check_asked_with_labels(run.config)  # else the labels would wait for these questions
+        check_asked_with_labels(run.config)  # or else labels and questions would wait for each other
         return ("labels",)
 
     def recipe(self, run: Run) -> Any:
-        """The questions themselves, or the model that writes them, and for how many."""
+        """The questions themselves, or the model that writes them and their number."""
         from fgvr.metrics.semantic import look_up
         from fgvr.mllm.backends import backend_identity
         from fgvr.mllm.questions import READER
@@ -94,7 +95,7 @@ class Questions(Stage):
         return decides
 
     def asks(self, run: Run) -> Asked:
-        """One conversation: to write the questions, and to select them."""
+        """One conversation, which writes the questions and selects the best."""
         from fgvr.mllm.questions import MAX_CLASS_NAMES
         from fgvr.mllm.request_tokens import FRAME
 
@@ -104,7 +105,7 @@ class Questions(Stage):
         return Asked(1, Load(2, prompts, 0, (asked.generate + asked.keep) * QUESTION_TOKENS))
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Those that are given, or those that the model writes now."""
+        """Write the given questions, or let the model write them."""
         from fgvr.mllm.questions import question_rows, write_questions
 
         if writes(run.config):
@@ -119,12 +120,12 @@ class Questions(Stage):
 
 
 def writes(config: Config) -> bool:
-    """Whether a language model writes the questions."""
+    """Whether a language model has to write the questions."""
     return config.questions.file is None and config.questions.llm is not None
 
 
 def given(config: Config) -> list[AspectQuestion]:
-    """Questions that need no model: the configured file's, or the field guide's own; raises ConfigError."""
+    """Questions that need no model: from the configured file, or the field guide's own; raises ConfigError."""
     from fgvr.demo.questions import QUESTIONS
     from fgvr.mllm.questions import AspectQuestion, read_questions
 
@@ -151,7 +152,7 @@ def _wanted(config: Config) -> Wanted:
 
 
 def _written(run: Run) -> Written:
-    """By the model, where the workers are: the driver may have neither the memory nor a GPU."""
+    """Let a model write the questions, in a worker: the driver may have neither the memory nor a GPU."""
     from cluster.once import run_once
     from fgvr.metrics.semantic import look_up
     from fgvr.mllm.backends import backend_engine
@@ -166,7 +167,7 @@ def _written(run: Run) -> Written:
         _generate,
         *(_class_names(run), _wanted(run.config), llm.title, duplicate_model),
         workers=config.workers,
-        engine=backend_engine(llm, vision=config.llm == run.config.mllm),  # it may be the one that labels
+        engine=backend_engine(llm, vision=config.llm == run.config.mllm),  # it may be the model that labels
         keep_engine=run.still_asks(Questions()),
     )
     return written
@@ -185,7 +186,7 @@ def _generate(backend: TextGenerator, names: list[str], wanted: Wanted, source: 
 
 
 def _class_names(run: Run) -> list[str]:
-    """What the images may show."""
+    """The class names that the questions are about."""
     import pyarrow.compute as pc
 
     from fgvr.names.label_space import read_label_space
@@ -199,7 +200,7 @@ def _class_names(run: Run) -> list[str]:
 
 
 def check_asked_with_labels(config: Config) -> None:
-    """Raise a ConfigError where questions that a model writes for the labels' names are to be asked with the labels."""
+    """Raise a ConfigError where questions are to be asked together with the labels, but are written from the labels."""
     if config.aspects.with_labels:
         raise ConfigError(
             "aspects.with_labels: the questions would be written for the names that the labels give, so they cannot be"

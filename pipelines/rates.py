@@ -1,6 +1,6 @@
-"""What is left of the stages that ask, and what a row takes: as this run measured it, or as docs/scaling.md assumes.
+"""What stages still have to ask, and the cost per row: as measured in this run, or as docs/scaling.md assumes.
 
-Rows of finished parts are there, and so are requests whose replies are kept.
+Rows of finished parts count as done, and so do requests whose replies are cached.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from pipelines.stage import Look, Unfinished, quietly
 log = logging.getLogger(__name__)
 
 NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
-"""Images a second and GPU, of a name and of 50 questions on a cached prefix: assumed in docs/scaling.md of 8 billion
-parameters, not measured."""
+"""Images per second and GPU for naming, and for 50 questions on a cached prefix: assumed in docs/scaling.md for a model
+of 8 billion parameters, not measured."""
 LIKE = {"eval_mllm_answers": "answers", "findr_answers": "answers", "finer_aspects": "aspects"}
-"""Stages that ask the same of other images."""
+"""Stages that ask the same about other images."""
 LOOKED_AT = 64
-"""Images whose requests are made to see whether their replies are kept: all where there are no more, else a sample."""
+"""Number of images whose requests are looked up in the reply cache: a sample, or all images where there are fewer."""
 FOOTERS = 64
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What a row takes, as it was measured: seconds of all workers together, and tokens; None: not known."""
+    """Measured cost per row: seconds summed over all workers, and tokens; None: unknown."""
 
     seconds: float
     load: Load | None = None
 
 
 class There:
-    """What of the asking stages of a run is there."""
+    """What is already computed of the stages that ask a model."""
 
     def __init__(self, look: Look, stages: Collection[str]) -> None:
-        """Looks for the tables of these stages in the run's folder."""
+        """Look for the tables of these stages in the run folder."""
         self.look = look
         for stage in stages:
             try:
                 with quietly():
                     look.table(stage)
-            except Exception as error:  # whoever computes the stage says it again, and better
+            except Exception as error:  # computing the stage raises the same error, with more context
                 log.debug("%s could not be looked for: %s", stage, error)
 
     def rows(self, ask: Ask) -> int:
-        """Rows that are not there, without those whose replies are kept."""
+        """Number of missing rows, without those whose replies are cached."""
         found, begun = self.look.tables.get(ask.stage), self.look.unfinished.get(ask.stage)
         if found is not None:
             return found.failed if self.look.retries(found) else 0
@@ -61,7 +61,7 @@ class There:
         return round(len(begun.left) * (1 - _kept(self.look, begun, ask)))
 
     def rate(self, stage: str) -> Rate | None:
-        """As measured, of the stage or of one that asks the same of other images."""
+        """The measured rate of this stage, or of one that asks the same about other images."""
         for name in (stage, LIKE.get(stage, stage)):
             table, begun = self.look.tables.get(name), self.look.unfinished.get(name)
             if table is not None and table.rows:
@@ -73,29 +73,29 @@ class There:
 
 
 def assumed_seconds(ask: Ask, rows: int) -> float | None:
-    """Wall seconds at the assumed rates; None of a server and of simulated models, for which none are assumed.
+    """Wall seconds at the assumed rates; None for a server and for simulated models, which have no assumed rate.
 
-    An engine whose workers reserve no GPU is taken for one on a GPU: on a CPU nobody knows.
+    An engine whose workers reserve no GPU is taken as running on a GPU, since no rate is known for CPUs.
     """
     billions = provider(ask.model).billions()
     if billions is None:
         return None
     gpus = ask.workers.max_workers * ask.workers.num_gpus or 1
     a_name = 1 / NAMES_A_SECOND
-    more = (1 / QUESTIONS_50_A_SECOND - a_name) / 49  # a question more about the same image
+    more = (1 / QUESTIONS_50_A_SECOND - a_name) / 49  # each further question about the same image
     each = a_name + more * max(0.0, ask.row.requests - 1)
     return rows * each * billions / ASSUMED_BILLIONS / gpus
 
 
 def _measured(begun: Unfinished) -> Rate | None:
-    """Of the parts that are there: their tokens, and the time that the stage has taken so far."""
+    """The rate over finished parts: their tokens, and the time that the stage has taken so far."""
     folder = begun.folder
     done = sorted(begun.done)
     looked_at = done[:: max(1, -(-len(done) // FOOTERS))]
     summaries = [tables.part_summary(folder, part) for part in looked_at]
     rows = sum(summary["rows"] for summary in summaries)
     seconds = StageClock(folder).seconds
-    if not rows or seconds < 1:  # it left none
+    if not rows or seconds < 1:  # too little to measure a rate
         return None
     counts: dict[str, float] = {}
     for summary in summaries:
@@ -105,7 +105,7 @@ def _measured(begun: Unfinished) -> Rate | None:
 
 
 def _counted(counts: Mapping[str, float], rows: int) -> Load | None:
-    """Tokens of a row; None where none were counted, as of a server that does not state them."""
+    """Tokens per row; None where none were counted, as with a server that does not report them."""
     prompt = counts.get("prompt_tokens", 0)
     if not prompt:
         return None
@@ -113,7 +113,7 @@ def _counted(counts: Mapping[str, float], rows: int) -> Load | None:
 
 
 def _kept(look: Look, begun: Unfinished, ask: Ask) -> float:
-    """Share of the requests left whose replies are kept, by those of some images; 0 where nothing is kept."""
+    """Share of the remaining requests with cached replies, estimated from some images; 0 without a cache."""
     backend = provider(ask.model).kept_replies()
     if backend is None or not len(begun.left):
         return 0.0

@@ -1,8 +1,7 @@
-"""The tables of a run: one line per table, with the class in whose file everything else about it stands.
+"""The tables of a run: one line per table, naming the class whose file holds everything else about the table.
 
-A line is resolved when somebody first asks for its table, so that no stage's file imports another one to tie them
-together, and `--help` imports none but its own. The order is that in which a person would look at the tables; the bill
-before the start and the checks go by it.
+A line is resolved when its table is first requested, so that stages need not import each other, and `--help` imports
+only its own. The order is that in which a reader would look at the tables; the bill and the checks follow it.
 """
 
 from __future__ import annotations
@@ -58,17 +57,17 @@ STAGES = {
     "detector": "detect:Detector",
     "detections": "detect:Detections",
 }
-"""Table → module below `pipelines`, and its class."""
+"""Table → module below `pipelines`, and class."""
 WHOLE_JOB = (
     *("samples", "labels", "embeddings", "candidates", "near", "questions", "aspects", "class_scores", "base", "makd"),
     "predictions",
 )
-"""Tables of a whole job before its report, in its order, without those that a config has not (`Stage.wanted`)."""
+"""Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 
 
 @cache
 def stage_of(table: str) -> Stage:
-    """The stage of a table, one object per process; raises KeyError for a name that is in no line."""
+    """The stage of a table, one object per process; raises KeyError for an unknown name."""
     module, _, name = STAGES[table].partition(":")
     stage: Stage = getattr(import_module(f"pipelines.{module}"), name)()
     return stage

@@ -1,4 +1,4 @@
-"""What the report shows about aspects, gathered from the tables of a run."""
+"""The report's content about aspects, gathered from the tables of a run."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     Answers = npt.NDArray[np.float32]
 
 JUDGED = 5_000
-"""Images whose class is told from the answers alone."""
+"""Number of images whose class is predicted from the answers alone."""
 COMPARED = 1_000
-"""Of these, images whose answers are compared with the student's, and that are mapped."""
+"""Number among these whose answers are compared with the student's and that appear in the map."""
 CARDS = 6
 CARD_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
 class AspectSample:
-    """Training images with a class target and answers, and a sample of them that the student is asked about.
+    """Training images with a class target and answers, and the samples of them that the report uses.
 
     Attributes:
         ids: int64 [N], ascending.
         classes: int64 [N], class targets.
-        folds: int64 [N], the half that each belongs to.
-        judged: rows among these, ascending, of the larger sample.
-        compared: rows among `judged`, ascending, that the student is asked about.
-        held_out: of the compared ones, those kept out of the student's training, bool.
+        folds: int64 [N], which of two halves each image belongs to.
+        judged: ascending row numbers of the larger sample, whose class is predicted from the answers.
+        compared: ascending row numbers within `judged`, for which the student predicts aspects, too.
+        held_out: bool per compared image, whether it was held out of the student's training.
     """
 
     ids: Ids
@@ -55,20 +55,20 @@ class AspectSample:
 
     @property
     def asked(self) -> Ids:
-        """Ids of the images that the student is asked about, ascending."""
+        """Ascending ids of the compared images."""
         return self.ids[self.judged[self.compared]]
 
 
 def has_aspects(run: Run) -> bool:
-    """Whether the student learned answers of the MLLM, and of images with a class; its table is asked for."""
+    """Whether the student learned answers of the MLLM on images with a class; requests its table."""
     if "aspects" not in stage_of("makd").reads(run) or not run.table("makd").extra["questions"]:
-        return False  # a student of other targets (random ones, none)
+        return False  # a student with other aspect targets (random, none)
     return bool(len(aspect_sample(run).ids))
 
 
 @per_run
 def aspect_sample(run: Run) -> AspectSample:
-    """Draw it; empty where no image has a class target and answers."""
+    """Draw the sample; empty where no image has both a class target and answers."""
     import pyarrow.compute as pc
 
     from fgvr.evaluation.aspects import halves
@@ -78,7 +78,7 @@ def aspect_sample(run: Run) -> AspectSample:
     held = rows["held_out"].to_numpy()
     rng = np.random.default_rng(run.config.evaluate.seed)
     order = rng.permutation(len(held))
-    # Held-out images first, up to half of the compared ones: of them the student knows nothing by heart.
+    # Held-out images first, up to half of the compared ones: the student cannot have memorised them.
     first = order[held[order].astype(bool)][: COMPARED // 2]
     order = np.concatenate([first, order[~np.isin(order, first)]])
     judged = np.sort(order[:JUDGED])
@@ -95,7 +95,7 @@ def aspect_sample(run: Run) -> AspectSample:
 
 
 def aspect_report(run: Run, *, with_base: bool) -> tuple[AspectFacts, AspectPictures]:
-    """Numbers and drawings; `with_base`: the student without aspects was trained, too."""
+    """Numbers and figures; `with_base`: whether the student without aspects was trained, too."""
     from fgvr.evaluation.aspects import compare_aspects, leave_one_out, project
     from fgvr.report.aspects import Names, aspect_facts
     from fgvr.report.pictures import AspectPictures, answer_pairs, choose_cards, class_dots
@@ -131,7 +131,7 @@ def aspect_report(run: Run, *, with_base: bool) -> tuple[AspectFacts, AspectPict
 
 
 def _answers(aspects: Table, images: AspectSample, classes: int, questions: int) -> tuple[ClassSums, Answers]:
-    """Sums over all images, and the answers [J, Q] of the judged ones: the table is read once, part by part."""
+    """Sums over all images, and the answers [J, Q] of the judged ones, in one pass over the table, part by part."""
     from fgvr.evaluation.aspects import ClassSums
 
     sums = ClassSums(classes, questions)
@@ -149,7 +149,7 @@ def _answers(aspects: Table, images: AspectSample, classes: int, questions: int)
 
 
 def _student(predictions: Table, ids: Ids, questions: int) -> Answers:
-    """The student's outputs [n, Q] for ascending ids; nan where it failed."""
+    """The student's predictions [n, Q] for ascending ids; nan where one failed."""
     found, p_yes = _p_yes(predictions.read(["image_id", "p_yes", "error"]), questions)
     outputs = np.full((len(ids), questions), np.nan, dtype=np.float32)
     outputs[np.searchsorted(ids, found)] = p_yes
@@ -167,7 +167,7 @@ def _p_yes(rows: pa.Table, questions: int) -> tuple[Ids, Answers]:
 
 
 def _cards(samples: Table, ids: Ids, limits: ImageLimits) -> list[AspectCard]:
-    """Cards without answers, in the order of `ids`."""
+    """Image cards without answers, in the order of `ids`."""
     from fgvr.report.cards import file_name
     from fgvr.report.pictures import AspectCard, thumbnail
 
@@ -192,7 +192,7 @@ def _overhead(run: Run, *, with_base: bool) -> Overhead:
 
 
 def _rate(trained: Table) -> float | None:
-    """Images a second of the fastest epoch, the one least disturbed by others; None where none is known."""
+    """Images per second of the fastest epoch, which other load disturbed least; None where none is known."""
     from fgvr.training.checkpoint import HISTORY_FILE
 
     epochs = json.loads(storage.read_bytes(trained.path(HISTORY_FILE)))

@@ -1,4 +1,4 @@
-"""What the report shows, gathered from the tables of a run."""
+"""The content of the report, gathered from the tables of a run."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from pipelines.stage import Run
 
 
 def label_space(labels: Table) -> LabelSpace:
-    """The vocabulary of a labels table, and how many answers were given another spelling or name."""
+    """The vocabulary of a labels table, and how many answers were changed to another spelling or name."""
     names = labels.read(["label"])["label"].fill_null("").to_pylist()
     space = read_label_space(labels)
-    images = Counter(names)  # an image counts for its label; the label space holds its other candidates, too
+    images = Counter(names)  # an image counts for its label only; the label space also holds its other candidates
     counts = sorted(((name, images[name]) for name in space.labels), key=lambda pair: (-pair[1], pair[0]))
     aliases = csv.DictReader(io.StringIO(storage.read_bytes(labels.path("aliases.csv")).decode()))
     merged = sum(row["answer"] != row["label"] for row in aliases)
@@ -41,9 +41,9 @@ def label_space(labels: Table) -> LabelSpace:
 
 
 def nearest_coverage(run: Run, load_encoder: Callable[[], NameEncoder]) -> float | None:
-    """Share of candidate sets that hold the name nearest in meaning to the true class; None where none is known.
+    """Share of candidate sets with the name nearest in meaning to the true class; None where no class is known.
 
-    The model is loaded only where a class is known.
+    The sentence model is loaded only where a class is known.
     """
     names = read_label_space(run.table("labels")).labels
     rows = run.table("candidates").read(["image_id", "label_ids", "weights"])
@@ -57,12 +57,12 @@ def nearest_coverage(run: Run, load_encoder: Callable[[], NameEncoder]) -> float
 
 
 def candidate_facts(candidates: Table, near: Table, nearest: float | None = None) -> CandidateFacts:
-    """How good the candidate sets are, as the stages candidates and near estimated and measured it.
+    """The quality of the candidate sets, as the stages candidates and near estimated and measured it.
 
     Args:
         candidates: the candidates table.
         near: the table of disambiguated labels.
-        nearest: as `nearest_coverage` found.
+        nearest: result of `nearest_coverage`.
     """
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
@@ -84,7 +84,7 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
 
 
 def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
-    """All that the page shows; `tables` are the methods' predictions."""
+    """Everything that the report shows; `tables` are the methods' predictions."""
     cards = _cards(run, compared, tables) if len(compared.examples) else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return ReportContent(results, _facts(run, results), cards, created)
@@ -112,7 +112,7 @@ def _discovery(config: Discovery, images: int) -> str:
 
 
 def photo_facts(samples: Table) -> list[tuple[str, str]]:
-    """How many photos the samples table has, and what its source left out."""
+    """The number of photos in the samples table, and what its source left out."""
     splits: dict[str, int] = samples.extra.get("splits", {})
     counts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
     left_out = sentences(samples.extra.get("left_out", {}))
@@ -134,7 +134,7 @@ def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
         trained = run.table("makd") if "makd" in results.methods else run.table("base")
-        epochs = trained.extra.get("epochs", config.makd.epochs)  # fewer where makd.max_steps is met
+        epochs = trained.extra.get("epochs", config.makd.epochs)  # fewer where makd.max_steps ends training
         facts.append(("Student", f"{config.makd.backbone}, {epochs} epochs, α = {config.makd.alpha:g}"))
         taught = config.makd.distillation
         if taught.kind != "none":

@@ -1,4 +1,4 @@
-"""Is there disk for what is to come? From counts of photos and what a row of each table takes."""
+"""Check that the disk has space for the coming tables, from the counts of photos and the bytes per row."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipelines.asks import sampled
 from pipelines.photo_counts import Photos
 
 ROW = 60
-"""Bytes of a row's words and numbers in a table: 41 to 47 were measured of labels and predictions (docs/scaling.md)."""
+"""Bytes of text and numbers per row: 41 to 47 were measured for labels and predictions (docs/scaling.md)."""
 DIM = 512
-"""Numbers of a CLIP vector assumed, two bytes each."""
+"""Assumed length of a CLIP vector, two bytes per number."""
 ANSWER = 8
-"""Bytes of a question's p(yes) and label mass."""
+"""Bytes per question for p(yes) and label mass."""
 
 
 def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
-    """Bytes of the tables of a whole job: an estimate from above, of a run of which nothing is there.
+    """Bytes of all tables of a whole job that starts from nothing: an upper bound.
 
     Args:
-        config: of the run.
-        photos: counts of the samples.
-        questions: yes/no questions about each image of the student's.
+        config: the config of the run.
+        photos: the counts of its photos.
+        questions: yes/no questions per training image of the student.
     """
     splits = config.embed.splits
     embedded = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
@@ -39,11 +39,11 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
 
 
 def warning(folder: str, needed: int) -> str | None:
-    """A sentence where the run's disk has less room than the tables need; None where it has, or nobody can know.
+    """A warning where the run's disk has less space than the tables need; None where it has enough or is unknown.
 
     Args:
-        folder: of the run, local or not; it need not be there.
-        needed: bytes.
+        folder: the run folder, local or not; it need not exist.
+        needed: bytes to be written.
     """
     if not storage.is_local(folder):
         return None

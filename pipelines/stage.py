@@ -1,11 +1,11 @@
-"""What a stage says about its table, and a run, which gives its tables by their names.
+"""What a stage declares about its table; and a run, which returns its tables by name.
 
-A stage is a value: constructing one runs nothing, and everything else is derived from what it declares: the order in
-which tables are computed, the checks before anything is started, the bill, the hours and US$ of the report. Names tie
-stages together (`pipelines.registry`), not imports.
+A stage is a value: constructing one runs nothing. Everything else is derived from what it declares: the order of the
+tables, the checks before anything is started, the bill, the hours and US$ of the report. Stages refer to each other by
+name (`pipelines.registry`), not by import.
 
-What a stage's file imports at its top must be light, since `--help` imports it: workers, models and libraries that
-compute are imported where they are used.
+The imports at the top of a stage's file must be light, because `--help` runs them: workers, models and heavy libraries
+are imported where they are used.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Result = TypeVar("Result")
 
 
 class NotThere(Exception):
-    """A table is not finished, so what is made of it cannot be looked for."""
+    """A table is not finished, so tables made from it cannot be looked up."""
 
 
 class Stage(ABC):
     """One table of a run: what it reads, what decides it, what computes it.
 
     Attributes:
-        table: the name of its folder, of its line in `pipelines.registry`, of its MLflow run, and on the bill.
+        table: the name of its folder, its line in `pipelines.registry`, its MLflow run, and its line on the bill.
         phase: its column in the report's table of costs; None: no method pays for it. `infer`: a method whose
             predictions read the table themselves pays for it by the image.
         one_call: `workers` are asked for one worker and one call (`cluster.once`), not for a pool.
@@ -62,72 +62,72 @@ class Stage(ABC):
     checked_once: ClassVar[bool] = False
 
     def wanted(self, config: Config) -> bool:
-        """Whether a whole job with this config has the table."""
+        """Whether a whole job with this config needs the table."""
         return True
 
     def check(self, config: Config) -> None:  # noqa: B027
-        """Raise a UserError that names the field for what cannot work, as far as the config says; starts nothing."""
+        """Raise a UserError that names the field, if the config alone shows that the stage cannot run."""
 
     def recheck(self, run: Look) -> None:  # noqa: B027
-        """The same by tables that are there, asked when one that it needs has come to be; may raise NotThere."""
+        """Repeat the check with finished tables, each time one of its inputs is finished; may raise NotThere."""
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
-        """Fields of the config and the splits of the samples that they name, and that must be there."""
+        """Config fields that name splits of the samples, with these splits, which must exist."""
         return ()
 
     def workers(self, config: Config) -> str | None:
-        """Where in the config the workers are that compute it, as `label.workers`; None: the driver computes it."""
+        """The config field with its workers, such as `label.workers`; None: the driver computes it."""
         return None
 
     def model(self, config: Config) -> str | None:
-        """Where in the config the language model is that is asked, as `mllm`; None: none is."""
+        """The config field with the language model that it asks, such as `mllm`; None: it asks none."""
         return None
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Tables that it is made of: their versions stand in its fingerprint, in this order.
+        """Tables from which it is made: its fingerprint holds their versions, in this order.
 
-        A name may depend on what the tables named before it hold: each is there when the next one is asked for.
+        A name may depend on the content of tables named before it: each is finished when the next name is requested.
         """
         return ()
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Other tables that say what is done (which images, which names): what they say stands in the recipe."""
+        """Other tables that decide what it computes (which images, which names): the recipe holds what they say."""
         return ()
 
     def pays(self, run: Run) -> Iterable[str]:
-        """Tables that a method which pays for this one pays for, too."""
+        """Further tables that a method pays for if it pays for this one."""
         return self.reads(run)
 
     def versions(self, run: Run) -> Mapping[str, str]:
-        """Tables among `reads` whose version stands in the fingerprint as another one than today's."""
+        """Tables among `reads` for which the fingerprint uses a version other than the current one."""
         return {}
 
     @abstractmethod
     def recipe(self, run: Run) -> Any:
-        """What besides the tables that it reads decides the content: parts of the config and plain values."""
+        """What decides the content besides its input tables: parts of the config and plain values."""
 
     def asks(self, run: Run) -> Asked:
-        """How much a stage with a model asks it, estimated from the config and `run.photos`."""
+        """The load on the stage's model, estimated from the config and `run.photos`."""
         raise NotImplementedError(f"{self.table} asks no model")
 
     @abstractmethod
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Write the table's parts and files into its folder."""
+        """Write the parts and files of the table into its folder."""
 
     def made(self, run: Run, table: Table) -> None:  # noqa: B027
-        """The table is there, computed now or before: settle what the run keeps beside its tables."""
+        """Called when the table is finished, now or earlier: update what the run keeps beside its tables."""
 
 
 @dataclass(frozen=True)
 class RowJob:
-    """What the workers of a row-parallel stage are to do.
+    """The work of a row-parallel stage's workers.
 
     Attributes:
-        ids: int64 [n], ascending, images with a row each.
-        worker: the PartWorker class, created once per actor.
+        ids: int64 [n], ascending; one row per image.
+        worker: the PartWorker class, instantiated once per actor.
         arguments: its keyword arguments; must pickle.
-        schema: of the rows.
-        columns: of the samples that the worker needs.
+        schema: schema of the rows.
+        columns: columns of the samples table that the worker needs.
     """
 
     ids: Ids
@@ -138,21 +138,21 @@ class RowJob:
 
 
 class RowStage(Stage):
-    """A stage over many images, whose rows workers compute in parallel parts; see `cluster.parts`."""
+    """A stage over many images, whose rows are computed by workers in parallel parts; see `cluster.parts`."""
 
     @abstractmethod
     def job(self, run: Run) -> RowJob:
-        """What its workers do."""
+        """The work of its workers."""
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
-        """Arguments of the worker that only the table itself decides, as the precision with which it was begun."""
+        """Arguments of the worker that the table itself decides, such as the precision of its first parts."""
         return {}
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """Add to what the finished table says about itself."""
+        """Add to the metadata of the finished table."""
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """The parts that are missing."""
+        """Compute the missing parts."""
         from cluster.parts import PartJob
         from fgvr.mllm.backends import backend_engine, exactly
 
@@ -181,7 +181,7 @@ class RowStage(Stage):
 
 
 def setting(config: Config, place: str) -> Any:
-    """The value of a field by its dotted name."""
+    """The value of a config field, by its dotted name."""
     value: Any = config
     for name in place.split("."):
         value = getattr(value, name)
@@ -189,13 +189,13 @@ def setting(config: Config, place: str) -> Any:
 
 
 def workers_at(config: Config, place: str | None) -> Workers | TrainWorkers | None:
-    """The workers at a place of the config."""
+    """The workers in a field of the config."""
     workers: Workers | TrainWorkers | None = None if place is None else setting(config, place)
     return workers
 
 
 def model_of(stage: Stage, config: Config) -> Mllm | None:
-    """The language model that a stage asks; None where it asks none."""
+    """The language model that a stage asks, or None."""
     place = stage.model(config)
     model: Mllm | None = None if place is None else setting(config, place)
     return model
@@ -210,7 +210,7 @@ def _asked_of(stage: Stage, config: Config) -> tuple[Mllm, Mapping[str, Any]] | 
 
 
 class Run:
-    """The tables of a run by their names: finished ones are found, missing ones are computed on the way.
+    """The tables of a run by name: finished ones are found, missing ones are computed on request.
 
     Attributes:
         config: of the run; backends that keep replies with the run know where.
@@ -221,10 +221,10 @@ class Run:
     """
 
     computes: ClassVar[bool] = True
-    """False: it only looks for what is there; nothing is measured, asked or started for what is not."""
+    """False: it only looks up finished tables, and measures, asks or starts nothing."""
 
     def __init__(self, context: RunContext, given: Mapping[str, Table] | None = None) -> None:
-        """Of an open run; `given` are tables that need not be asked for."""
+        """Wrap an open run; `given` are tables that are known already."""
         self.context = context
         self._open(context.config, context.folder, given)
 
@@ -237,10 +237,10 @@ class Run:
         self.of_samples: dict[Callable[..., Any], Any] = {}
 
     def table(self, name: str) -> Table:
-        """The table of that name.
+        """The table of that name, computed if it is missing.
 
         Raises:
-            UserError: it cannot be computed so.
+            UserError: it cannot be computed with this config.
         """
         if name not in self.tables:
             stage = stage_of(name)
@@ -252,15 +252,15 @@ class Run:
 
     @property
     def photos(self) -> Photos:
-        """How many photos of each split and class there are."""
+        """The number of photos per split and class."""
         return photos_of(self)
 
     def keep(self, name: str, data: bytes) -> None:
-        """Write a file of the run folder's own: what is settled once for all later sessions."""
+        """Write a file to the run folder: something decided once for all later sessions."""
         self.context.keep(name, data)
 
     def looking(self) -> Look:
-        """The same run, of which nothing is computed."""
+        """The same run, without computing anything."""
         look = Look(self.config, self.folder, given=self.tables)
         look.memory |= self.memory
         if "samples" in self.tables:  # it will not be another one
@@ -303,14 +303,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A row-parallel stage that was not begun, or not ended.
+    """A row-parallel stage that is not started or not finished.
 
     Attributes:
-        job: what its workers are to compute.
-        folder: of the table.
-        left: int64, ascending ids of the images whose rows are not there; failed ones among them where the config says
-            that they are tried again.
-        done: parts that are there.
+        job: the work of its workers.
+        folder: the folder of the table.
+        left: int64, ascending ids of the images with missing rows; with failed rows, where the config says to retry
+            them.
+        done: finished parts.
     """
 
     job: RowJob
@@ -320,20 +320,20 @@ class Unfinished:
 
 
 class Look(Run):
-    """Finds what of a run is there; computes, writes and asks nothing: `table` raises NotThere."""
+    """A read-only view of a run: computes, writes and asks nothing; `table` raises NotThere."""
 
     computes = False
 
     def __init__(
         self, config: Config, folder: str, photos: Photos | None = None, given: Mapping[str, Table] | None = None
     ) -> None:
-        """Look into a run's folder.
+        """Look into a run folder.
 
         Args:
-            config: of the run.
-            folder: need not be there.
-            photos: counts of a source that is not listed yet; None: those of the samples table.
-            given: tables that are known.
+            config: the config of the run.
+            folder: the run folder, which need not exist.
+            photos: counts of a source that is not listed yet; None: use those of the samples table.
+            given: tables that are known already.
         """
         self._open(config, folder, given)
         self.given = frozenset(self.tables)
@@ -342,14 +342,14 @@ class Look(Run):
 
     @classmethod
     def of(cls, config: Config) -> Look:
-        """The run that a config names, which need not be open."""
+        """The run that a config names; it need not be open."""
         from fgvr import storage
 
         return cls(config, storage.join(storage.absolute(config.run.folder), config.run.name))
 
     @property
     def photos(self) -> Photos:
-        """As they were given; else those of the samples table, or as many as the source says beforehand."""
+        """The given counts, or else those of the samples table, or else the counts that the source expects."""
         if self._photos is None:
             try:
                 return photos_of(self)
@@ -358,24 +358,24 @@ class Look(Run):
         return self._photos
 
     def table(self, name: str) -> Table:
-        """The finished table; raises NotThere. Photos that are counted otherwise are in no table."""
+        """The finished table; raises NotThere. With given photo counts the samples table counts as missing."""
         if name == "samples" and self._photos is not None and name not in self.tables:
             raise NotThere(name)
         return super().table(name)
 
     def count(self, photos: Photos) -> None:
-        """Say how many photos there are, or will be."""
+        """Set the number of photos that there are, or will be."""
         self._photos = photos
 
     def keep(self, name: str, data: bytes) -> None:
-        """Nothing: the run that computes it settles it again."""
+        """Write nothing: the run that computes will decide it again."""
 
     def looking(self) -> Look:
-        """Itself."""
+        """This view itself."""
         return self
 
     def retries(self, table: Table | None) -> bool:
-        """Whether failed rows of a table, or of what an earlier session made of it, are computed again."""
+        """Whether failed rows of a table, from this or an earlier session, will be retried."""
         from cluster.begun import limits_raised
 
         return self.config.run.retry_failed or limits_raised(table, self.config.ingest.limits)
@@ -415,7 +415,7 @@ class Look(Run):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Look for a table that may not be there; what the stages' code would say is said when they are computed."""
+    """Silence logs while looking for a table that may not exist; the same messages appear when it is computed."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -451,18 +451,18 @@ def _kept(
 
 @per_samples
 def photos_of(run: Run) -> Photos:
-    """Counts of the samples table."""
+    """The counts of the samples table."""
     return Photos.of_rows(run.table("samples").batches(["split", "class_id"]))
 
 
 def needs(run: Run, name: str) -> list[str]:
-    """Tables that a table is made of or that say what it holds, as far as is known now."""
+    """Tables that a table reads or consults, as far as they are known now."""
     stage = stage_of(name)
     return [*so_far(stage.consults, run), *so_far(stage.reads, run)]
 
 
 def so_far(names: Callable[[Run], Iterable[str]], run: Run) -> list[str]:
-    """Those names that can be said before a table is wanted that is not there."""
+    """The names that can be determined before an unfinished table is needed."""
     found: list[str] = []
     with quietly():
         for name in names(run):
@@ -471,7 +471,7 @@ def so_far(names: Callable[[Run], Iterable[str]], run: Run) -> list[str]:
 
 
 def closure(run: Look, names: Iterable[str]) -> list[str]:
-    """These tables and all that they need, in the registry's order."""
+    """These tables and all tables that they need, in the order of the registry."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:

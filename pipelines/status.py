@@ -1,4 +1,4 @@
-"""status: how far a run is, what failed, and the command that continues it. Reads the run's files; starts nothing.
+"""status: show the progress of a run, its failures, and the command that continues it. Only reads the run's files.
 
 python pipelines/status.py runs/demo
 python pipelines/status.py s3://bucket/runs/mine --json
@@ -23,13 +23,13 @@ from fgvr.sources.omissions import sentences
 
 
 def as_json(status: RunStatus) -> str:
-    """Everything, for programs."""
+    """The full status, for programs."""
     facts = asdict(status) | {"by_config": status.by_config}
     return json.dumps(masked_tree(facts), indent=1) + "\n"
 
 
 def as_text(status: RunStatus) -> str:
-    """For a terminal of 100 columns."""
+    """The status as text for a terminal of 100 columns."""
     lines = [_headline(status), ""]
     lines += [f"{'stage':26}{'state':10}{'rows':>36}{'failed':>10}{'time':>14}"]
     lines += [_line(stage) for stage in status.stages]
@@ -107,7 +107,7 @@ def _what_next(status: RunStatus) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 2 where there is no run, as of a wrong argument."""
+    """The command line; returns 2 where there is no run, as for a wrong argument."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--json", action="store_true", help="everything, for programs")

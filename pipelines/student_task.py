@@ -1,4 +1,4 @@
-"""What a student is to learn, and from which tables: shared by the stages makd, base and class_scores, and a sweep."""
+"""What a student learns, and from which tables; shared by the stages makd, base and class_scores, and by sweeps."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HIGH_RATE = 0.1
-"""Learning rate from which on a loss with T² before it was seen to cost accuracy (docs/distillation.md)."""
+"""Learning rate from which a loss with the factor T² was measured to cost accuracy (docs/distillation.md)."""
 
 
 @dataclass(frozen=True)
 class StudentTask:
-    """What a student is to learn.
+    """What a student learns.
 
     Attributes:
-        settings: the recipe.
-        rows: ids and true classes of the samples that are learned from, as `class_rows` gives them.
-        near: whether NeaR gives the class targets.
-        sampled: whether the split has others.
-        teacher: whose class outputs are distilled.
+        settings: the training recipe.
+        rows: ids and true classes of the training samples, as `class_rows` gives them.
+        near: whether the class targets come from NeaR.
+        sampled: whether the images are only a part of the split.
+        teacher: the teacher whose class outputs are distilled.
     """
 
     settings: Makd
@@ -51,23 +51,23 @@ class StudentTask:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of the images decides the outcome besides the tables: which they are, where they are not all."""
+        """What decides the outcome besides the input tables: the ids of the images, unless they are the whole split."""
         from cluster.fingerprint import digest_of_ids
 
         return {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
 
     @property
     def with_aspects(self) -> bool:
-        """Whether it learns aspects, too."""
+        """Whether the student also learns aspects."""
         return self.settings.alpha > 0
 
 
 def check_student(config: Config) -> None:
-    """What the config alone says of the student and its teacher, before anything is started.
+    """Check the student and its teacher by the config alone, before anything is started.
 
     Raises:
         StudentError: timm does not have the backbone.
-        ConfigError: no such teacher, or it is damaged, or the MLLM cannot teach; or the aspects are of other images.
+        ConfigError: the teacher is missing or damaged, the MLLM cannot teach, or the aspects belong to other images.
     """
     from fgvr.models.student import build_student
 
@@ -78,12 +78,12 @@ def check_student(config: Config) -> None:
             "images no question would be asked; name one split, or set makd.alpha to 0 for no aspects"
         )
     build_student(spec_of(settings, ("a",), ()))
-    find_teacher(settings)  # reads it as a whole
+    find_teacher(settings)  # reads it completely
     _check_rate(settings)
 
 
 def _check_rate(settings: Makd) -> None:
-    """A rate that suits the student alone may be too much with a teacher: say so, and go on."""
+    """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher."""
     taught = settings.distillation
     if not isinstance(taught, NoDistillation) and taught.temperature > 1 and settings.lr > HIGH_RATE:
         log.warning(
@@ -96,7 +96,7 @@ def _check_rate(settings: Makd) -> None:
 
 
 def student_tables(run: Run, settings: Makd) -> Iterator[str]:
-    """Tables that a student is made of, in the order of its fingerprint."""
+    """The input tables of a student, in the order of its fingerprint."""
     yield "samples"
     if from_near(run):
         yield from ("near", "embeddings")
@@ -109,10 +109,10 @@ def student_tables(run: Run, settings: Makd) -> Iterator[str]:
 
 
 def student_task(run: Run, settings: Makd) -> StudentTask:
-    """What the tables that it reads say of a student.
+    """What a student learns, according to its input tables.
 
     Raises:
-        ConfigError: a split without images, no such teacher, or one with other classes.
+        ConfigError: the split has no images, the teacher does not exist, or it has other classes.
     """
     rows, student = learned_rows(run), find_teacher(settings)
     if settings.distillation.kind != "none":
@@ -124,7 +124,7 @@ def student_task(run: Run, settings: Makd) -> StudentTask:
 
 @per_samples
 def learned_rows(run: Run) -> pa.Table:
-    """Ids and classes of the samples that students learn from: those of their split that aspects asks about, or all.
+    """Ids and classes of the training samples of students: those of their split with aspects, or all.
 
     Raises ConfigError where there are none.
     """
@@ -143,7 +143,7 @@ def learned_rows(run: Run) -> pa.Table:
 
 
 def from_near(run: Run) -> bool:
-    """Whether NeaR gives the students' classes; as far as the counts of photos say where they are not listed yet."""
+    """Whether the students' classes come from NeaR; based on expected counts where photos are not listed yet."""
     from fgvr.training.assemble import true_classes
     from fgvr.training.targets import wants_near
 
@@ -157,7 +157,7 @@ def from_near(run: Run) -> bool:
 
 @per_run
 def class_names(run: Run) -> tuple[str, ...]:
-    """The students' classes: true ones, or those that NeaR settled on."""
+    """The students' classes: the true ones, or the labels that NeaR chose."""
     from fgvr.training.assemble import true_classes
     from fgvr.training.targets import true_targets
 
@@ -167,7 +167,7 @@ def class_names(run: Run) -> tuple[str, ...]:
 
 
 def assembled(run: Run, task: StudentTask) -> TrainingSet:
-    """The student's training set, with the answers to all questions that were asked."""
+    """The student's training set, with the answers to all questions."""
     from fgvr.training.assemble import HeldOut, assemble, true_classes
     from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import true_targets
@@ -182,7 +182,7 @@ def assembled(run: Run, task: StudentTask) -> TrainingSet:
 
 
 def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> StudentSpec:
-    """The student itself; raises ConfigError when it is to learn more aspects than were asked about."""
+    """The student itself; raises ConfigError when it should learn more aspects than there are questions."""
     settings = task.settings
     questions = run.table("questions").read(["text"])["text"].to_pylist() if task.with_aspects else []
     if settings.questions is not None and settings.questions > len(questions) > 0:

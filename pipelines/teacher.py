@@ -1,4 +1,4 @@
-"""The teacher that `makd.distillation` names: found, checked and named by its content before anything is computed."""
+"""The teacher of `makd.distillation`: found, checked and identified by its content before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ UNKNOWN_ROWS = 1024
 
 @dataclass(frozen=True)
 class StudentModel:
-    """An earlier student.
+    """An earlier student as the teacher.
 
     Attributes:
-        uri: of its model folder.
-        spec: what it is.
-        identity: hash of its weights and of what makes logits of them.
+        uri: URI of its model folder.
+        spec: its architecture and outputs.
+        identity: hash of its weights and of everything else that decides its logits.
     """
 
     uri: str
@@ -39,13 +39,13 @@ class StudentModel:
     identity: str
 
     def put(self, folder: str, image_ids: Ids) -> None:
-        """Copy it to `folder`, which all workers see, and which stays when the teacher moves."""
+        """Copy it to `folder`, which all workers can read, and which remains when the teacher moves."""
         storage.put_folder(storage.fetch_folder(self.uri), folder)
 
 
 @dataclass(frozen=True)
 class MllmTeacher:
-    """The MLLM, by its scores of the class names.
+    """The MLLM as the teacher, by its scores of the class names.
 
     Attributes:
         scores: the class_scores table.
@@ -54,13 +54,13 @@ class MllmTeacher:
     scores: Table
 
     def put(self, folder: str, image_ids: Ids) -> None:
-        """Write the scores of these images (int64 [N], ascending) to `folder`; nan for those that failed."""
+        """Write the scores of these images (int64 [N], ascending) to `folder`; nan for failed ones."""
         from fgvr.training.teacher import put_scores
 
         put_scores(folder, self._blocks(image_ids), len(image_ids), self.scores.extra["classes"])
 
     def _blocks(self, image_ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
-        """The images' scores in their order, float32 [n, C] in turn; holds one part of the table."""
+        """Yield the scores of the images in order, as blocks float32 [n, C]; holds one part of the table."""
         import numpy as np
         import pyarrow.compute as pc
 
@@ -74,7 +74,7 @@ class MllmTeacher:
             end = int(np.searchsorted(image_ids, pc.max(part["image_id"]).as_py(), side="right"))
             yield spread(image_ids[done:end], good["image_id"].to_numpy(), values, np.nan)
             done = max(done, end)
-        for start in range(done, len(image_ids), UNKNOWN_ROWS):  # images behind the table's last one
+        for start in range(done, len(image_ids), UNKNOWN_ROWS):  # images after the last one in the table
             yield np.full((len(image_ids[start : start + UNKNOWN_ROWS]), classes), np.nan, dtype=np.float32)
 
 
@@ -82,12 +82,12 @@ Teacher = StudentModel | MllmTeacher
 
 
 def asks_mllm(settings: Makd) -> bool:
-    """Whether the MLLM's scores of the class names teach."""
+    """Whether the MLLM is the teacher, by its scores of the class names."""
     return settings.distillation.kind != "none" and settings.distillation.teacher == MLLM_TEACHER
 
 
 def engine_of(config: Config) -> Mllm:
-    """The MLLM that scores class names; raises ConfigError for one behind a server."""
+    """The MLLM that scores class names; raises ConfigError for a model behind a server."""
     if config.mllm.scores_names:
         return config.mllm
     raise ConfigError(
@@ -97,10 +97,10 @@ def engine_of(config: Config) -> Mllm:
 
 
 def find_teacher(settings: Makd) -> StudentModel | None:
-    """The student that teaches, read as a whole; None where there is no distillation, or the MLLM teaches.
+    """The student that teaches, read completely; None without distillation, or where the MLLM teaches.
 
     Raises:
-        ConfigError: there is no trained student, or it is damaged.
+        ConfigError: the trained student is missing or damaged.
     """
     from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError
     from fgvr.models.student import load_student
@@ -127,7 +127,7 @@ def find_teacher(settings: Makd) -> StudentModel | None:
 
 
 def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
-    """Raise ConfigError where the teacher's classes are not the student's; None: the MLLM, which takes any."""
+    """Raise ConfigError where teacher and student have different classes; None is the MLLM, which takes any classes."""
     if teacher is not None:
         from fgvr.training.teacher import class_order
 
@@ -137,14 +137,14 @@ def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
 
 
 TOLD_OTHERWISE = frozenset({"images", "precision"})
-"""Fields of a recipe that stand in a fingerprint by what they come to: the images' ids, the resolved precision."""
+"""Fields of a recipe that a fingerprint holds in resolved form: as the images' ids, as the precision in use."""
 
 
 def recipe(settings: Makd, teacher: Teacher | None, without: Collection[str] = ()) -> dict[str, Any]:
-    """The recipe for a fingerprint: a student that teaches by its content, wherever it lies; some fields left out."""
+    """The recipe for a fingerprint, without some fields; a teaching student counts by its content, not its path."""
     fields = settings.deciding().items()
     decided = {name: value for name, value in fields if name not in TOLD_OTHERWISE and name not in without}
-    if decided.get("max_steps") is None:  # it came later: students of before are found again
+    if decided.get("max_steps") is None:  # a newer field: students of earlier versions are still found
         decided.pop("max_steps", None)
     if isinstance(teacher, StudentModel) and "distillation" in decided:
         decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}

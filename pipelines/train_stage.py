@@ -1,4 +1,4 @@
-"""A training run as a stage: under Ray Train, resumed where it ended, its model and history beside its table."""
+"""A training run as a stage: it runs under Ray Train, can be resumed, and leaves model and history beside its table."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MODEL_FOLDER = "model"
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained.
+    """The job of a training run.
 
     Attributes:
-        loop: a module-level function of fgvr that trains to the last epoch.
+        loop: a module-level function of fgvr that trains until the last epoch.
         job: its argument; must pickle.
-        epochs: of the whole training run, for the time left.
-        made_of: what the stage put together for it and needs again for its table.
+        epochs: number of epochs of the whole training run, for the time estimate.
+        made_of: what the stage prepared for training and needs again for its table.
     """
 
     loop: Callable[[Any, Reporter], Any]
@@ -40,11 +40,11 @@ class Training:
 
 
 class TrainStage(Stage):
-    """A table with one row per training image; beside it `model/` and `history.json`, in MLflow the history.
+    """A stage with one row per training image; `model/` and `history.json` beside the table, the history in MLflow.
 
     Attributes:
-        rows_per_part: of its table.
-        logs_model: its model is logged in MLflow, too, as `tracking.log_models` says.
+        rows_per_part: number of rows per part file of its table.
+        logs_model: whether its model is also logged in MLflow, where `tracking.log_models` is on.
     """
 
     phase: ClassVar[Phase | None] = "train"
@@ -53,23 +53,23 @@ class TrainStage(Stage):
 
     @abstractmethod
     def training(self, run: Run, folder: StageFolder) -> Training:
-        """Put together what is learned from; files that the workers read go into the folder."""
+        """Prepare the training job; files that the workers read go into the folder."""
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
-        """Folders that stay beside the table, by their names in it: the last epoch's as `model`."""
+        """Folders to keep beside the table, by name; by default that of the last epoch as `model`."""
         from fgvr.training.checkpoint import LAST
 
         return {MODEL_FOLDER: checkpoint / LAST}
 
     @abstractmethod
     def rows(self, run: Run, training: Training, checkpoint: Path) -> pa.Table:
-        """The table: what became of each image."""
+        """The rows of the table: what became of each image."""
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
-        """Add to what the finished table says about itself; its metrics are those of the last report."""
+        """Add to the metadata of the finished table; its metrics are those of the last report."""
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Train, keep the models, and list the images."""
+        """Train, keep the models, and write the rows."""
         from cluster.stage_files import training_name
         from cluster.tracking import log_history, log_model
         from cluster.train import train
@@ -101,5 +101,7 @@ class TrainStage(Stage):
         summary = folder.write_table(rows, self.rows_per_part)
         summary.metrics = dict(trained.metrics)
         self.finish(run, training, checkpoint, rows, summary)
-        storage.forget_folder(checkpoint)  # a copy of a remote one: what is needed of it is in the table's folder
+        storage.forget_folder(
+            checkpoint
+        )  # a copy of a remote checkpoint: what is needed of it is in the table's folder
         return summary

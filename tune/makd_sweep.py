@@ -1,9 +1,9 @@
 """The sweep of makd: learning rate, weight of the aspects, number of questions.
 
-**Objective.** Share of right classes among the training images that makd itself holds out (`makd.validation_share`)
-to choose the best epoch, at that epoch; the evaluation split has no part in it. It is measured on the class outputs
-alone, so no setting of the aspects is better by what it weighs. The targets are those of the stage: true classes
-where the data has them, else NeaR's labels, and then the objective is agreement with NeaR.
+**Objective.** Accuracy at the best epoch, on the training images that makd itself holds out to choose that epoch
+(`makd.validation_share`); the evaluation split is not used. It is measured on the class outputs alone, so that the
+weight of the aspects does not change the objective itself. The targets are those of the stage: true classes where the
+data has them, or else NeaR's labels, and then the objective is agreement with NeaR.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class MakdSweep:
     """Sweeps the student with aspects; see `tune.spaces.StageSweep`.
 
     Attributes:
-        spec: the student with all questions that were asked.
-        examples: its training set; None in the copies that travel to the trials.
-        inputs: tables that it was made of.
-        teacher: whose class outputs all trials distil.
-        images: what names a sample of the training images in a fingerprint; empty where they are all of the split.
+        spec: the student with all questions.
+        examples: its training set; None in the copies that are sent to the trials.
+        inputs: tables from which it was made.
+        teacher: the teacher whose class outputs all trials distil.
+        images: what identifies a sample of the training images in a fingerprint; empty for the whole split.
     """
 
     config: Config
@@ -59,10 +59,10 @@ class MakdSweep:
 
     @classmethod
     def of(cls, run: Run) -> MakdSweep:
-        """From the tables of a run; missing ones are computed.
+        """Build it from the tables of a run; missing ones are computed.
 
         Raises:
-            ConfigError: the config leaves nothing to sweep, or no image to measure on.
+            ConfigError: there is nothing to sweep with this config, or no image to measure on.
         """
         config = run.config
         check(config)
@@ -83,17 +83,17 @@ class MakdSweep:
 
     @property
     def workers(self) -> TrainWorkers:
-        """Of a training, as configured."""
+        """The workers of one training run, as configured."""
         return self.config.makd.workers
 
     @property
     def epochs(self) -> int:
-        """Of a whole training."""
+        """The epochs of a whole training run."""
         return self.config.makd.epochs
 
     @property
     def decides(self) -> Mapping[str, Any]:
-        """The recipe apart from the swept fields, which the space replaces, and how images are read."""
+        """The recipe without the swept fields, which the space replaces, and how images are read."""
         swept = {field.partition(".")[2] for field in self.space()}
         return {
             "version": RECIPE,
@@ -104,11 +104,11 @@ class MakdSweep:
         }
 
     def space(self) -> Space:
-        """Learning rate, alpha, Q."""
+        """Learning rate, alpha and Q."""
         return makd_space(self.config, len(self.spec.questions))
 
     def prepare(self, folder: str) -> MakdSweep:
-        """Write the training set and the teacher once for all trials."""
+        """Write the training set and the teacher, once for all trials."""
         if self.examples is not None:
             self.examples.examples.write(storage.join(folder, EXAMPLES_FILE))
             if self.teacher is not None:
@@ -116,7 +116,7 @@ class MakdSweep:
         return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher, self.images)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
-        """A student that learns the first questions by rank."""
+        """A training run of a student that learns the first questions by rank."""
         questions = self.spec.questions[: config.makd.questions]
         spec = StudentSpec(
             self.spec.backbone, self.spec.labels, questions, self.spec.preprocess, self.spec.backbone_args
@@ -133,7 +133,7 @@ class MakdSweep:
 
 
 def check(config: Config) -> None:
-    """What can be seen before anything is computed; raises ConfigError."""
+    """Check what is known before anything is computed; raises ConfigError."""
     if config.makd.alpha == 0:
         raise ConfigError("makd.alpha = 0: a student without aspects has neither alpha nor questions to sweep")
     if config.makd.validation_share == 0:

@@ -37,11 +37,11 @@ FEWEST = 10  # images; a score on one or two says nothing
 
 @dataclass(frozen=True)
 class Learned:
-    """The discovery images that trials learn from.
+    """The discovery images on which trials train.
 
     Attributes:
-        rows: bool [N], which of all discovery images these are.
-        neighbours: row numbers int64 [N, k] of the nearest among them for the largest k; `NONE` where there is none.
+        rows: bool [N], which of all discovery images are used.
+        neighbours: row numbers int64 [N, k] of the nearest among them for the largest k; `NONE` where one is missing.
         scores: cosine similarities of the neighbours, float32 [N, k].
     """
 
@@ -50,14 +50,14 @@ class Learned:
     scores: npt.NDArray[np.float32]
 
     def write(self, uri: str) -> None:
-        """As a file."""
+        """Write to a file."""
         content = io.BytesIO()
         np.savez(content, rows=self.rows, neighbours=self.neighbours, scores=self.scores)
         storage.write_bytes(uri, content.getvalue())
 
     @classmethod
     def read(cls, uri: str) -> Learned:
-        """As `write` left it."""
+        """Read what `write` wrote."""
         with np.load(io.BytesIO(storage.read_bytes(uri))) as content:
             return cls(content["rows"], content["neighbours"], content["scores"])
 
@@ -70,7 +70,7 @@ class NearSweep:
         labels: table of the discovery images' labels.
         embeddings: table of their vectors.
         views: table of augmented views; None where `near.views` is 1.
-        images: that are learned from.
+        images: the images on which trials train.
     """
 
     config: Config
@@ -83,7 +83,7 @@ class NearSweep:
 
     @classmethod
     def of(cls, run: Run) -> NearSweep:
-        """From the tables of a run; missing ones are computed.
+        """Build it from the tables of a run; missing ones are computed.
 
         Raises:
             ConfigError: too few images have a label and a vector.
@@ -102,12 +102,12 @@ class NearSweep:
 
     @property
     def workers(self) -> TrainWorkers:
-        """Of a training, as configured."""
+        """The workers of one training run, as configured."""
         return self.config.near.workers
 
     @property
     def epochs(self) -> int:
-        """Of a whole training."""
+        """The epochs of a whole training run."""
         return self.config.near.epochs
 
     @property
@@ -117,7 +117,7 @@ class NearSweep:
 
     @property
     def decides(self) -> Mapping[str, Any]:
-        """The recipes of candidates and near apart from the swept fields, which the space replaces, and the CLIP."""
+        """The recipes of candidates and near without the swept fields, which the space replaces, and the CLIP model."""
         swept = set(self.space())
         parts = {"near": self.config.near, "candidates": self.config.candidates}
         fields = {f"{part}.{name}": value for part, each in parts.items() for name, value in each.deciding().items()}
@@ -131,11 +131,11 @@ class NearSweep:
         }
 
     def space(self) -> Space:
-        """Learning rate, k, loss, context length."""
+        """Learning rate, k, loss and context length."""
         return near_space(self.config, self.images)
 
     def prepare(self, folder: str) -> NearSweep:
-        """Write the images that every trial is measured on, and the neighbours among the others for the largest k."""
+        """Write the held-out images that measure every trial, and the neighbours of the others for the largest k."""
         ids, own = candidates.own_names(self.labels)
         vectors, embedded = discovery_vectors(self.embeddings, ids)
         labelled, photos = own.first != NONE, candidates.photos_of(self.labels, ids)
@@ -145,7 +145,7 @@ class NearSweep:
         HeldOut(vectors[held], votes).write(storage.join(folder, HELD_OUT_FILE))
         learned = embedded.copy()
         learned[held] = False
-        if photos is not None:  # a copy that was learned, with the same answer, would be the image again
+        if photos is not None:  # a copy of a held-out image in training, with the same answer, would leak that image
             learned[np.isin(photos, photos[held])] = False
         domain = self.space().get("candidates.k")
         largest = max(domain.categories) if isinstance(domain, Categorical) else most_neighbours(self.config.candidates)
@@ -154,7 +154,7 @@ class NearSweep:
         return self
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
-        """Candidate sets for the trial's k, from the neighbours found before, and a training on them."""
+        """A training run on candidate sets for the trial's k, made from the neighbours found before."""
         ids, own = candidates.own_names(self.labels)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
         space = read_label_space(self.labels)

@@ -1,4 +1,4 @@
-"""The search itself, in Ray Tune: Optuna proposes values, ASHA stops trials that are behind, a killed sweep goes on."""
+"""The search in Ray Tune: Optuna proposes values, ASHA stops trials that are behind, a killed sweep can be resumed."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tune.trials import TrialPlan, TrialRuns, cause, run_trial
 
 log = logging.getLogger(__name__)
 
-NAME = "tune"  # Ray's folder inside the sweep's
+NAME = "tune"  # Ray's folder inside the sweep's folder
 STARTED_FILE = "started.json"
-REDUCTION = 3  # a third of the trials goes on at each of ASHA's rungs
+REDUCTION = 3  # a third of the trials continues after each of ASHA's rungs
 GRACE_SHARE = 6  # no trial is stopped in the first sixth of its epochs: low rates start slowly
 
 
 @dataclass(frozen=True)
 class Search:
-    """How the values are searched.
+    """The settings of the search.
 
     Attributes:
-        trials: in all.
-        concurrent: at once.
-        seed: of what is proposed; with several trials at once their order decides, too.
-        start: values of the first trial, those of the config.
-        retry_failed: try failed trials of an earlier session again.
+        trials: total number of trials.
+        concurrent: number of trials at once.
+        seed: seed of the proposals; with several trials at once, their order matters, too.
+        start: values of the first trial, which are those of the config.
+        retry_failed: whether to retry failed trials of an earlier session.
     """
 
     trials: int
@@ -50,10 +50,10 @@ class Search:
 
 
 def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
-    """Run what is missing of the sweep in `plan.folder`, and say how all trials went.
+    """Run the missing trials of the sweep in `plan.folder`, and return the outcomes of all.
 
     Raises:
-        UserError: an earlier session's sweep in the folder cannot be continued.
+        UserError: the sweep of an earlier session in the folder cannot be continued.
     """
     _quiet()
     tuner = _restored(plan, how) or _fresh(plan, how, runs)
@@ -64,7 +64,7 @@ def search(plan: TrialPlan, how: Search, runs: TrialRuns) -> list[TrialOutcome]:
 
 
 def _quiet() -> None:
-    """The sweep says itself what happens; Tune's tables and the times of its steps stay out of the console."""
+    """Keep Tune's tables and step times off the console, since the sweep prints its own progress."""
     import optuna
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints a box whatever `verbose` says
@@ -84,8 +84,8 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
     objective = plan.sweep.objective
     storage.write_bytes(storage.join(plan.folder, STARTED_FILE), json.dumps({"concurrent": how.concurrent}).encode())
     filesystem, path = storage.arrow_filesystem(plan.folder)
-    # Optuna's default of ten random trials would leave nothing to learn from in a small sweep. The constant liar
-    # keeps trials that run at the same time apart.
+    # Optuna's default of ten random trials would use up a small sweep. The constant liar makes trials that run at the
+    # same time try different values.
     sampler = optuna.samplers.TPESampler(
         seed=how.seed, n_startup_trials=max(2, min(10, how.trials // 3)), constant_liar=how.concurrent > 1
     )
@@ -115,16 +115,16 @@ def _asha(plan: TrialPlan) -> MarkingAsha:
         max_t=epochs,
         grace_period=max(1, epochs // GRACE_SHARE),
         reduction_factor=REDUCTION,
-        stop_last_trials=False,  # they end by themselves; with it a late report counts at early rungs, too
+        stop_last_trials=False,  # they end by themselves; if True, a late report would also count at early rungs
     )
 
 
 def _folder_name(trial: Trial) -> str:
-    return str(trial.trial_id)  # the default puts all values into the name
+    return str(trial.trial_id)  # the default name contains all values
 
 
 def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
-    """The search of an earlier session, where there was one that got far enough to be continued."""
+    """The search of an earlier session, if it got far enough to be continued."""
     record = storage.join(plan.folder, NAME)
     if not any(name.startswith("experiment_state") for name in storage.list_files(record)):
         storage.remove(record)  # killed before its first record: nothing to continue
@@ -132,7 +132,7 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
     filesystem, path = storage.arrow_filesystem(record)
     log.info("%s: continuing the sweep in %s", plan.sweep.stage, plan.folder)
     before = json.loads(storage.read_bytes(storage.join(plan.folder, STARTED_FILE)))["concurrent"]
-    if before > how.concurrent:  # Ray goes on with as many as before: they would wait for each other's cores for ever
+    if before > how.concurrent:  # Ray continues with as many as before: they would wait for cores for ever
         raise UserError(
             f"the sweep in {plan.folder} was started with {before} trials at once, and there is room for "
             f"{how.concurrent} now. Continue it where it was started, or remove that folder to start it afresh"
@@ -141,19 +141,19 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
         return tune.Tuner.restore(
             path, _trainable(plan), storage_filesystem=filesystem, restart_errored=how.retry_failed
         )
-    except (ValueError, OSError, EOFError, AttributeError, ImportError) as error:  # what unpickling half a file raises
+    except (ValueError, OSError, EOFError, AttributeError, ImportError) as error:  # from unpickling a truncated file
         raise UserError(
             f"the sweep in {plan.folder} cannot be continued: {error}. Remove that folder to start it afresh"
         ) from error
 
 
 def outcomes(record: tune.ExperimentAnalysis, objective: Objective, epochs: int) -> list[TrialOutcome]:
-    """How the trials went, from Ray's record of them."""
+    """The outcomes of the trials, from Ray's record."""
     return [_outcome(trial, record.trial_dataframes.get(trial.trial_id), objective, epochs) for trial in record.trials]
 
 
 def _outcome(trial: Trial, reports: Any, objective: Objective, epochs: int) -> TrialOutcome:
-    """`reports`: Ray's data frame with a row a report; None where there was none."""
+    """`reports`: Ray's data frame with one row per report; None without reports."""
     history = [] if reports is None else reports.to_dict("records")
     done = epochs_of(history)
     if trial.status == Trial.ERROR:

@@ -1,7 +1,7 @@
-"""How many trials run at once without waiting for each other's cores.
+"""The number of trials that can run at once without waiting for each other's cores.
 
-A trial is an actor of its own that starts the training's workers and waits for them. Were all cores taken by such
-actors, no worker could ever start; so what fits is counted before anything starts.
+A trial is an actor that starts the training workers and waits for them. If such actors took all cores, no worker could
+ever start; so the number that fits is computed before anything starts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from fgvr.config.base import TrainWorkers
 
 log = logging.getLogger(__name__)
 
-TRIAL_CPUS = 0.5  # reserved by a trial beside its workers, all of which do the computing
+TRIAL_CPUS = 0.5  # reserved by a trial itself; its workers do all the computing
 EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
 class Room:
-    """How the sweep's trials run.
+    """The resources of the sweep's trials.
 
     Attributes:
-        trials: at once.
-        workers: of each; what a machine of its own offers may be less than the config asks for.
+        trials: number of trials at once.
+        workers: workers of each trial; on a single machine possibly with fewer cores than configured.
     """
 
     trials: int
@@ -35,19 +35,19 @@ class Room:
 
 
 def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
-    """How trials with these workers fit on the cluster as it is now.
+    """How trials with these workers fit on the current cluster.
 
-    Trials are not elastic: one that takes what another leaves would make their number a matter of luck.
-    On a machine of its own the workers get fewer cores if they would not fit beside their trial: that changes how
-    long a trial takes, not what comes out. A cluster may still grow, so nothing is changed there.
+    Trials are not elastic: if one took what another leaves, their number would depend on chance. On a single machine
+    the workers get fewer cores if they would not fit beside their trial: this changes the duration of a trial, not its
+    result. A cluster may still grow, so nothing is changed there.
 
     Args:
-        field: of the workers in the config, for messages.
-        workers: as configured.
-        asked: trials at once that the user wants; null: as many as fit.
+        field: config field of the workers, for messages.
+        workers: the workers as configured.
+        asked: number of trials at once that the user wants; None: as many as fit.
 
     Raises:
-        SessionError: not a single trial can ever run.
+        SessionError: not even one trial can ever run.
     """
     nodes = cluster_nodes()
     workers = workers.model_copy(update={"min_workers": None})
@@ -69,7 +69,7 @@ def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
 
 
 def count_trials(nodes: list[Node], workers: TrainWorkers) -> int:
-    """Trials that fit at once, each with its actor and all its workers; counted by placing them one by one."""
+    """Number of trials that fit at once, each with its actor and all its workers; found by placing them one by one."""
     free = [[node.cpus, node.gpus] for node in nodes]
     gpus = 1.0 if workers.use_gpu else 0.0
     bundles = [(workers.num_cpus, gpus)] * workers.num_workers + [(TRIAL_CPUS, 0.0)]
@@ -80,13 +80,13 @@ def count_trials(nodes: list[Node], workers: TrainWorkers) -> int:
 
 
 def most_waiting(nodes: list[Node], workers: TrainWorkers) -> int:
-    """Trials that may be started at once such that the workers of at least one still find room."""
+    """Number of trials that may start at once so that the workers of at least one still fit."""
     cpus = sum(node.cpus for node in nodes) - workers.num_workers * workers.num_cpus
     return max(0, math.floor(cpus / TRIAL_CPUS + EPSILON))
 
 
 def _place(free: list[list[float]], cpus: float, gpus: float) -> bool:
-    """Take room on the node where the least is left over, as Ray's placement by default packs."""
+    """Reserve resources on the node with the least left over, like Ray's default placement, which packs."""
     fits = [node for node in free if node[0] + EPSILON >= cpus and node[1] + EPSILON >= gpus]
     if not fits:
         return False
@@ -97,7 +97,7 @@ def _place(free: list[list[float]], cpus: float, gpus: float) -> bool:
 
 
 def _shrunk(field: str, workers: TrainWorkers, nodes: list[Node]) -> TrainWorkers:
-    """Workers with as many cores as one trial leaves them."""
+    """The workers with only the cores that one trial leaves for them."""
     left = (max(node.cpus for node in nodes) - TRIAL_CPUS) / workers.num_workers
     if left >= workers.num_cpus or left <= 0:
         return workers

@@ -1,7 +1,7 @@
-"""What a sweep varies: config fields by their dotted names, and the values that are tried for each.
+"""What a sweep varies: config fields by their dotted names, and the values to try for each.
 
-Ranges are set around the papers' values, not around the demo's. A field that the config makes meaningless is left
-out, so that no trials are spent on it.
+Ranges are centred on the papers' values, not on the demo's. A field that has no effect with this config is left out, so
+that no trials are wasted on it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Space = dict[str, Domain]
 K = (1, 2, 3, 5, 8, 12)
 CONTEXT_LENGTHS = (4, 8, 16)
 LOSSES = ("proden", "cc", "rc", "gce", "ce")
-Q = (10, 20, 30, 50)  # the paper's
+Q = (10, 20, 30, 50)  # the paper's values
 
 
 def near_space(config: Config, images: int) -> Space:
     """Learning rate, k, loss and context length (NeaR's paper: CoOp's 0.002, 3, PRODEN, 16).
 
     Args:
-        config: decides which fields mean something: candidate sets without neighbours have no k, and a phrase that
-            starts the context has its own length. Its values are always among those tried.
-        images: learned from; no set has more neighbours than there are.
+        config: decides which fields have an effect: candidate sets without neighbours have no k, and a phrase that
+            starts the context sets its length. Its values are always among those tried.
+        images: number of training images; no set has more neighbours than that.
     """
     space: Space = {
         "near.lr": _log_range(5e-4, 0.5, config.near.lr),
@@ -46,11 +46,11 @@ def near_space(config: Config, images: int) -> Space:
 
 
 def makd_space(config: Config, asked: int) -> Space:
-    """Learning rate, weight of the aspects, and how many questions, the first by rank (paper: 0.01, 4, 10 to 50).
+    """Learning rate, weight of the aspects, and number of questions, taken by rank (paper: 0.01, 4, 10 to 50).
 
     Args:
         config: its values are always among those tried.
-        asked: questions that were asked; the paper's numbers below it are tried, and all of them.
+        asked: number of questions with answers; the paper's smaller numbers and this one are tried.
     """
     return {
         "makd.lr": _log_range(1e-3, 0.3, config.makd.lr),
@@ -60,20 +60,20 @@ def makd_space(config: Config, asked: int) -> Space:
 
 
 def start_of(config: Config, space: Space) -> dict[str, Any]:
-    """The config's own values of the swept fields: the first trial, so that the best is never worse than they are."""
+    """The config's own values of the swept fields: the first trial, so that the best trial is never worse."""
     tree = config.model_dump(mode="json")
     start = {}
     for path, domain in space.items():
         value = tree
         for part in path.split("."):
             value = value[part]
-        # Without a number of questions the config means all of them, the largest choice.
+        # A config without a number of questions means all of them, the largest choice.
         start[path] = max(domain.categories) if value is None and isinstance(domain, Categorical) else value
     return start
 
 
 def describe(space: Space) -> dict[str, str]:
-    """The space as text, for its fingerprint."""
+    """The space as text, for the fingerprint."""
     return {
         path: str(domain.categories) if isinstance(domain, Categorical) else f"log {domain.lower} … {domain.upper}"
         for path, domain in space.items()
@@ -89,7 +89,7 @@ def _choice(values: Sequence[Any], own: Any) -> Categorical:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with other values of some fields, by their dotted names; raises ConfigError for wrong ones."""
+    """The config with new values of some fields, by their dotted names; raises ConfigError for wrong ones."""
     tree = as_given(config)
     for path, value in values.items():
         *parts, name = path.split(".")
@@ -100,7 +100,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     return build(tree)
 
 
-# What every swept stage says about itself; `near_sweep` and `makd_sweep` are the two there are.
+# What every swept stage declares; `near_sweep` and `makd_sweep` implement it.
 
 EPOCH = "epoch"  # metric of every training loop: epochs done, counted from 1
 
@@ -110,9 +110,9 @@ class Objective:
     """What a sweep maximises.
 
     Attributes:
-        metric: that the training loop reports.
-        meaning: in words, for best.yaml and the console.
-        of: the epoch that counts: the last, or the best where the stage keeps the best epoch's model.
+        metric: a metric that the training loop reports.
+        meaning: its description, for best.yaml and the console.
+        of: which epoch counts: the last, or the best where the stage keeps the best epoch's model.
     """
 
     metric: str
@@ -122,7 +122,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a trial: a loop of fgvr.training and its argument, which pickles."""
+    """The training run of a trial: a loop of fgvr.training and its argument, which must pickle."""
 
     loop: Loop
     job: Any
@@ -138,12 +138,12 @@ class StageSweep(Protocol):
 
     @property
     def config(self) -> Config:
-        """Of the run; a trial changes the swept fields."""
+        """The config of the run; a trial changes the swept fields."""
         ...
 
     @property
     def objective(self) -> Objective:
-        """What is maximised."""
+        """The objective to maximise."""
         ...
 
     @property
@@ -153,33 +153,33 @@ class StageSweep(Protocol):
 
     @property
     def workers(self) -> TrainWorkers:
-        """Of a training, as configured."""
+        """The workers of one training run, as configured."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Of a training that is not stopped early."""
+        """The epochs of a training run that is not stopped early."""
         ...
 
     @property
     def decides(self) -> Mapping[str, Any]:
-        """What decides a trial besides inputs and swept values: parts of the config, how the objective is measured."""
+        """What decides a trial besides inputs and swept values: parts of the config, and how the objective is made."""
         ...
 
     def space(self) -> Space:
-        """Fields and values that are tried."""
+        """The fields and the values to try."""
         ...
 
     def prepare(self, folder: str) -> StageSweep:
-        """Write what all trials share into the sweep's folder; returns the sweep as it travels to the trials."""
+        """Write what all trials share to the sweep's folder; returns the sweep as it is sent to the trials."""
         ...
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
-        """A trial's training; called in the trial's own process.
+        """The training run of a trial; called in the trial's own process.
 
         Args:
-            config: with the trial's values.
-            sweep_folder: what `prepare` was given.
-            trial_folder: a folder of the trial's own.
+            config: the config with the trial's values.
+            sweep_folder: the folder that `prepare` wrote to.
+            trial_folder: the folder of the trial.
         """
         ...

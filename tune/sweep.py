@@ -1,12 +1,12 @@
-"""Sweep: which values are best for prompt learning (near) or for the student (makd).
+"""sweep: find the best values for prompt learning (near) or for the student (makd).
 
     python tune/sweep.py --stage near --trials 8
     python tune/sweep.py --stage makd --trials 16 --config my.yaml --run.name birds --makd.epochs 40
 
-In: the tables of a run; what it does not have yet is computed first, and nothing is asked of a model twice. Out, in
+In: the tables of a run; missing ones are computed first, and no model is asked the same twice. Out, in
 runs/<run.name>/sweeps/<stage>/: best.yaml (the whole config with the best values, for pipelines/full.py --config) and
-trials.csv; in MLflow a run for every trial below the run's own. Interrupted, the same command continues the sweep.
-What is maximised, without a true label (near) or the test split, stands in docs/tuning.md.
+trials.csv; in MLflow one run per trial below the pipeline's run. After an interruption, the same command continues the
+sweep. The objective uses no true label (near) and no test split; see docs/tuning.md.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "makd": ("makd",)}
-"""Tables whose making a sweep needs, for which models may have to be asked."""
+"""Tables that a sweep needs, for which models may have to be asked."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says besides the config.
+    """The options of the command line besides the config.
 
     Attributes:
-        stage: that is swept.
-        trials: in all.
+        stage: the stage to sweep.
+        trials: total number of trials.
         max_concurrent: trials at once; None: as many as fit.
-        seed: of the search.
+        seed: seed of the search.
     """
 
     stage: str
@@ -55,7 +55,7 @@ class Options:
 
 
 def run(tables: Run, options: Options) -> list[TrialOutcome]:
-    """The whole sweep; returns how its trials went, best first.
+    """Run the whole sweep; returns the outcomes of its trials, best first.
 
     Raises:
         UserError: all trials failed, or the sweep was interrupted.
@@ -98,14 +98,14 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
-    lending.give_back()  # trials were counted for all that the cluster has, and Ray Tune waits without limit
+    lending.give_back()  # the number of trials assumes the whole cluster, and Ray Tune waits without a limit
     trials = search(trial_plan, how, runs)
-    lease.check(folder)  # Ray Tune ends in peace when its process is told to end
+    lease.check(folder)  # Ray Tune returns normally when its process gets a signal
     _finish(context, sweep, trials)
     unfinished = options.trials - sum(trial.state in ("finished", "stopped early", "failed") for trial in trials)
     if unfinished:
         raise UserError(f"{unfinished} trials of the sweep are not finished; the same command continues them")
-    storage.remove(storage.join(folder, "trials"))  # checkpoints, of use only to what is interrupted
+    storage.remove(storage.join(folder, "trials"))  # checkpoints are needed only by interrupted trials
     return ranked(trials)
 
 
@@ -117,7 +117,7 @@ def _sweep_of(run: Run, stage: str) -> StageSweep:
 
 
 def _finish(context: RunContext, sweep: StageSweep, trials: Sequence[TrialOutcome]) -> None:
-    """Write and show what was found; raises UserError when that is nothing."""
+    """Write and show the results; raises UserError when there are none."""
     from tune.trial_outcomes import BEST_FILE, TRIALS_FILE, best_of, best_yaml, trials_csv, trials_text
 
     objective = sweep.objective
@@ -145,7 +145,7 @@ def _nothing_found(stage: str, trials: Sequence[TrialOutcome]) -> str:
 
 
 def check(config: Config, options: Options) -> None:
-    """What can be seen before anything starts; raises ConfigError."""
+    """Check what is known before anything starts; raises ConfigError."""
     from pipelines.preflight import check_tables
     from tune import makd_sweep
 
@@ -161,7 +161,7 @@ def _plan(config: Config, options: Options) -> str:
 
 
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
-    """The sweep's own flags, and those that are left for the config."""
+    """The sweep's own flags, and the remaining ones for the config."""
     parser = argparse.ArgumentParser(
         prog="python tune/sweep.py",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""What a sweep found: its trials in order, a table of them, and the best one as a config."""
+"""The results of a sweep: its ranked trials, a table of them, and the best one as a config."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ BEST_FILE, TRIALS_FILE = "best.yaml", "trials.csv"
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial went.
+    """The outcome of a trial.
 
     Attributes:
-        trial_id: by Ray Tune.
-        values: of the swept fields.
+        trial_id: Ray Tune's id.
+        values: values of the swept fields.
         score: the objective; None where nothing was measured.
-        epochs: trained.
+        epochs: number of trained epochs.
         state: `finished`, `stopped early` (others were better), `failed` or `interrupted`.
         seconds: wall time.
         error: why it failed.
@@ -39,7 +39,7 @@ class TrialOutcome:
 
 
 def score_of(history: Sequence[Mapping[str, Any]], objective: Objective) -> float | None:
-    """The objective of a trial's reports, oldest first: of the last that has it, or the best."""
+    """The objective from a trial's reports, oldest first: the last value, or the best."""
     scores = [float(report[objective.metric]) for report in history if report.get(objective.metric) is not None]
     scores = [score for score in scores if math.isfinite(score)]
     if not scores:
@@ -48,15 +48,15 @@ def score_of(history: Sequence[Mapping[str, Any]], objective: Objective) -> floa
 
 
 def epochs_of(history: Sequence[Mapping[str, Any]]) -> int:
-    """Epochs that a trial's reports tell of."""
+    """Number of epochs in a trial's reports."""
     return max((int(report.get(EPOCH) or 0) for report in history), default=0)
 
 
 def ranked(trials: Sequence[TrialOutcome]) -> list[TrialOutcome]:
-    """Best first: whole trainings before those that were stopped, interrupted ones and failures last.
+    """Trials, best first: finished ones before those stopped early; interrupted and failed ones last.
 
-    A score after a few epochs, however good, does not say what a whole training with these values would reach; so it
-    wins only where no trial has trained to its end.
+    A score after a few epochs, however good, does not predict the score of a whole training run; so it wins only where
+    no trial has trained to the end.
     """
     order = {"finished": 0, "stopped early": 1, "interrupted": 2, "failed": 3}
 
@@ -74,7 +74,7 @@ def best_of(trials: Sequence[TrialOutcome]) -> TrialOutcome | None:
 
 
 def best_yaml(config: Config, best: TrialOutcome, trials: Sequence[TrialOutcome], objective: Objective) -> str:
-    """The complete config with the best values, as `--config` takes it; a comment says how it was found."""
+    """The complete config with the best values, for `--config`; a comment says how it was found."""
     done = sum(trial.state in ("finished", "stopped early") for trial in trials)
     lines = [
         f"Best of {done} trials: {objective.metric} = {best.score:.4f} after {best.epochs} epochs "
@@ -103,7 +103,7 @@ def trials_csv(trials: Sequence[TrialOutcome], objective: Objective) -> str:
 
 
 def trials_text(trials: Sequence[TrialOutcome], objective: Objective) -> str:
-    """The same for a terminal, best first."""
+    """All trials as text for a terminal, best first."""
     fields = list(trials[0].values) if trials else []
     rows = [[objective.metric, "epochs", "state", *fields, "seconds"]]
     for trial in ranked(trials):

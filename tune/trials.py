@@ -1,4 +1,4 @@
-"""Trials: a training of fgvr with a trial's values under Ray Train, whose reports Ray Tune and MLflow see."""
+"""Trials: training runs with a trial's values under Ray Train, whose reports go to Ray Tune and MLflow."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from tune.spaces import EPOCH, Objective, StageSweep, with_values
 log = logging.getLogger(__name__)
 
 
-# One trial: a training of fgvr with the trial's values, under Ray Train, whose reports Ray Tune sees.
+# One trial: a training run with the trial's values under Ray Train, whose reports go to Ray Tune.
 
-RESTARTS = 1  # after a worker died; what fails twice in the same way is the trial's own fault
+RESTARTS = 1  # after a worker's death; a second failure of the same kind is the trial's own fault
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What is the same for all trials.
+    """What all trials share.
 
     Attributes:
-        sweep: the stage that is swept.
-        folder: of the sweep.
-        workers: of a training.
-        limits: longest waits, of the run; the driver knows them, a trial's process does not.
-        fence: of the run; None where nobody owns it.
+        sweep: the stage to sweep.
+        folder: folder of the sweep.
+        workers: workers of one training run.
+        limits: the run's longest waits, which the driver knows, but not a trial's process.
+        fence: fence of the run; None where it has no owner.
     """
 
     sweep: StageSweep
@@ -53,11 +53,11 @@ class TrialPlan:
 
 
 def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
-    """The function that Ray Tune calls in an actor of its own for every trial.
+    """The function that Ray Tune calls for every trial, in an actor of its own.
 
-    `Tuner(TorchTrainer(...))` is an error since Ray Train v2: the trainer is started in here instead, its workers
-    reserve cores of their own, and a callback hands their reports on. A trial that was interrupted goes on from its
-    training's last checkpoint (Tune itself has none).
+    `Tuner(TorchTrainer(...))` is an error since Ray Train v2. So the trainer is started in this function, its workers
+    reserve their own cores, and a callback passes their reports on. An interrupted trial resumes from the last
+    checkpoint of its training run (Tune itself has none).
     """
     import ray.tune
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -84,18 +84,17 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
             raise
 
 
-# A sweep as others see it while it runs: one MLflow run a trial below the run's own, and a line on the console.
-#
-# Ray keeps a pickled copy of its callbacks, with which a sweep is continued later; so this one holds nothing of the
-# session. What MLflow is told goes through the tracker of the run that is open, which keeps it where MLflow does not
-# take it; a trial's MLflow run is found again by its tags.
+# The progress of a sweep: one MLflow run per trial below the pipeline's run, and lines on the console.
+# Ray keeps a pickled copy of its callbacks, with which a sweep is continued later; so this callback holds nothing of
+# the session. Everything for MLflow goes through the tracker of the open run, which keeps it if MLflow does not accept
+# it; a trial's MLflow run is found again by its tags.
 
 OF_TUNE = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "checkpoint_path", "should_checkpoint"}
 SWEEP_TAG, TRIAL_TAG, STATE_TAG = "fgvr.sweep", "fgvr.trial", "fgvr.state"
 
 
 def measured(result: dict[str, Any]) -> dict[str, float]:
-    """The training's own numbers in a result of Ray Tune, without what Tune adds and what is not finite."""
+    """The finite metrics of the training run in a result of Ray Tune, without Tune's own metrics."""
     numbers = {name: value for name, value in result.items() if name not in OF_TUNE}
     return {
         name: float(value)
@@ -105,7 +104,7 @@ def measured(result: dict[str, Any]) -> dict[str, float]:
 
 
 def cause(trial: Trial) -> str:
-    """Why a trial failed, in a line: what the user can mend where that is the cause, else the innermost error."""
+    """Why a trial failed, in one line: the cause that the user can fix, or else the innermost error."""
     error = _error(trial)
     known = user_error_in(error) if isinstance(error, BaseException) else None
     if known is not None:
@@ -115,8 +114,8 @@ def cause(trial: Trial) -> str:
 
 
 def _error(trial: Trial) -> BaseException | str | None:
-    """The error itself, or its text where it did not pickle."""
-    here = trial.pickled_error_file  # on this machine; Ray copies it to the sweep's folder some time later
+    """The error, or its text where it did not pickle."""
+    here = trial.pickled_error_file  # on this machine; Ray copies it to the sweep's folder later
     if here is not None and Path(here).is_file():
         found: BaseException = cloudpickle.loads(Path(here).read_bytes())
         return found
@@ -125,26 +124,26 @@ def _error(trial: Trial) -> BaseException | str | None:
 
 
 class TrialRuns(tune.Callback):  # type: ignore[misc]
-    """Tells MLflow and the console about trials.
+    """Reports trials to MLflow and to the console.
 
     Args:
-        stage: that is swept.
-        sweep: its fingerprint.
-        trials: in all.
-        epochs: of a whole training.
-        objective: what is maximised.
+        stage: the stage to sweep.
+        sweep: fingerprint of the sweep.
+        trials: total number of trials.
+        epochs: epochs of a whole training run.
+        objective: the objective to maximise.
     """
 
     def __init__(self, stage: str, sweep: str, trials: int, epochs: int, objective: Objective) -> None:
         self.stage, self.sweep, self.trials, self.epochs, self.objective = stage, sweep, trials, epochs, objective
-        self._notes: dict[str, Note] = {}  # by trial; empty in the copy that Ray keeps
+        self._notes: dict[str, Note] = {}  # per trial; empty in Ray's copy
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what this session has told."""
+        """The state without what this session has sent."""
         return self.__dict__ | {"_notes": {}}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Open the trial's run, or open it again."""
+        """Open or reopen the trial's MLflow run."""
         note = self._note(trials, trial)
         note.status, note.ended, note.untold = RUNNING, None, True
         note.news.params, renamed = named(flat(trial.config))
@@ -155,13 +154,13 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Keep the metrics of an epoch."""
+        """Log the metrics of an epoch."""
         note = self._note(trials, trial)
         note.news.measure(measured(result), step=int(result.get(EPOCH, 0)))
         self._tracker().tell(note)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Close the run of a trial that trained to its end or was stopped because others are better."""
+        """Close the MLflow run of a trial that finished or was stopped because others were better."""
         done = int(trial.last_result.get(EPOCH, 0))
         self._close(trials, trial, "FINISHED", "finished" if done >= self.epochs else "stopped early")
         value = trial.last_result.get(self.objective.metric, float("nan"))
@@ -169,13 +168,13 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
         log.info("%s: %s %.4f%s", self._head(trials, trial), self.objective.metric, value, stopped)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Close the run of a trial that failed; the sweep goes on."""
+        """Close the MLflow run of a failed trial; the sweep continues."""
         why = cause(trial)
         self._close(trials, trial, "FAILED", "failed", {"fgvr.error": why[:500]})
         log.warning("%s failed: %s", self._head(trials, trial), why)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Mark the runs of trials that were interrupted; they go on when the sweep is continued."""
+        """Mark the MLflow runs of interrupted trials, which resume when the sweep is continued."""
         for trial in trials:
             if not trial.is_finished():
                 self._close(trials, trial, "KILLED", "interrupted")
@@ -197,7 +196,7 @@ class TrialRuns(tune.Callback):  # type: ignore[misc]
     def _note(self, trials: list[Trial], trial: Trial) -> Note:
         if trial.trial_id not in self._notes:
             name = f"{self.stage} trial {self._number(trials, trial)}"
-            # An earlier session may have begun it.
+            # An earlier session may have started it.
             self._notes[trial.trial_id] = Note(name, (TRIAL_TAG, str(trial.trial_id)), asked=True)
         return self._notes[trial.trial_id]
 

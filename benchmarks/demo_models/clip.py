@@ -2,11 +2,11 @@
 
     python -m benchmarks.demo_models.clip --output fgvr/demo/models/clip
 
-Two stages. Looks: both towers learn from attribute captions, and no species name is ever seen. Names, few and often
-wrong: the image tower is frozen, so it keeps knowing looks; the text tower goes on reading attribute captions and, in
-between, some captions that name the species. Their writers err: with a fixed probability they name a sibling of the
-same genus. What comes out is what CLIP is on fine-grained data: features that separate the classes and a text tower
-that confuses their names.
+Two stages. Looks: both towers learn from attribute captions, without any species name. Names, few and often wrong: the
+image tower is frozen, so it keeps its knowledge of looks; the text tower continues with attribute captions and some
+captions that name the species. Their writers make mistakes: with a fixed probability they name a sibling of the same
+genus. The result resembles CLIP on fine-grained data: features that separate the classes, and a text tower that
+confuses their names.
 """
 
 import json
@@ -27,7 +27,7 @@ from fgvr.demo.captions import describe, name_caption
 from fgvr.demo.species import SPECIES, siblings
 
 CONTEXT_LENGTH: Final = 48
-"""Tokens of a caption: 16 learned context tokens, a name, BOS and EOS fit in."""
+"""Tokens per caption: enough for 16 learned context tokens, a name, BOS and EOS."""
 VOCABULARY: Final = 512
 EMBEDDING: Final = 128
 
@@ -61,7 +61,7 @@ def new_clip() -> open_clip.CLIP:
 
 
 def preprocess(images: Tensor) -> Tensor:
-    """What open_clip's evaluation transform does to 64 px images: uint8 [N, 64, 64, 3] to float [N, 3, 64, 64]."""
+    """The evaluation transform of open_clip for 64 px images: uint8 [N, 64, 64, 3] to float [N, 3, 64, 64]."""
     mean, std = (torch.tensor(PREPROCESS[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
@@ -158,7 +158,7 @@ WRONG_SHARE = 0.4
 
 
 def caption_names(species: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The class id that each drawing's caption would name: int [N], −1 for birds of no species."""
+    """The class id that the caption of each drawing would name: int [N], −1 for birds without a species."""
     named = species.copy()
     for row in np.flatnonzero(species >= 0):
         if rng.random() < WRONG_SHARE:
@@ -191,7 +191,7 @@ def train_names(
 def captions(
     rows: np.ndarray, looks: np.ndarray, named: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[str], np.ndarray]:
-    """Captions of the first rows, and for which rows each is true: bool [len(rows), len(captions)]."""
+    """Captions, and for which rows each is true: bool [len(rows), len(captions)]."""
     texts, columns = [], []
     for row in rows[:NAMES_CAPTIONS]:
         if named[row] >= 0 and rng.random() < NAME_SHARE / (named[rows] >= 0).mean():

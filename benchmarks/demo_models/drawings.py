@@ -1,4 +1,4 @@
-"""Training drawings in memory: pixels after a JPEG round trip, looks, species, habitat; and heads that read looks."""
+"""Training drawings in memory: pixels after a JPEG round trip, looks, species, habitat; and heads for looks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from fgvr.demo.samples import DEMO_DIFFICULTY, JPEG_QUALITY, sample
 from fgvr.demo.species import OPTIONS
 
 ATTRIBUTE_SIZES: Final = tuple(len(values) for values in OPTIONS.values())
-"""How many values each attribute can take, in the order of ``OPTIONS``."""
+"""The number of values of each attribute, in the order of ``OPTIONS``."""
 
-_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interval evenly
+_GOLDEN = 0.6180339887498949  # its multiples modulo 1 fill the unit interval evenly
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """N drawings.
+    """A set of N drawings.
 
     Attributes:
         images: uint8 [N, 64, 64, 3], RGB, as a reader of the JPEG files sees them.

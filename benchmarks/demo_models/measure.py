@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo_models.measure --seeds 7 8 9 --write-cards
 
-Prints one JSON object: means over the seeds. No drawing of these seeds was trained on.
+Prints one JSON object with means over the seeds. No drawing of these seeds was used for training.
 """
 
 import json
@@ -53,11 +53,11 @@ class ClipQuality:
     """Top-1 with the true names, "a photo of a {name}."."""
     zero_shot_genus: float
     linear_probe: float
-    """Logistic regression on the features of ten images a class."""
+    """Logistic regression on the features of ten images per class."""
     neighbour_precision: float
-    """Share of the two nearest others, ten images a class, that are of the same class."""
+    """Share of the two nearest other images that have the same class, with ten images per class."""
     coverage: float
-    """Share of images whose own or two nearest others' MLLM labels hold the true name."""
+    """Share of images for which the MLLM labels of the image and its two nearest others contain the true name."""
 
 
 Quality = TypeVar("Quality", MllmQuality, ClipQuality)
@@ -104,7 +104,7 @@ def aucs(truth: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def measure_clip(folder: Path, mllm_folder: Path, seed: int, per_class: int) -> ClipQuality:
-    """Quality of a CLIP folder: ten drawings a class to learn from, ``per_class`` to test on."""
+    """Quality of a CLIP folder, with ten drawings per class for training and ``per_class`` for testing."""
     import open_clip
     from sklearn.linear_model import LogisticRegression
 

@@ -29,11 +29,10 @@ _MARKS: Final = 3  # species of a genus are ordered colour by colour, mark by ma
 def annotated_name(species: int, habitat: int) -> int:
     """The class id that an unreliable annotator gives to a bird of class ``species`` seen in ``habitat``.
 
-    It goes by the habitat as much as by the bird, as real models name what a place makes likely. Every genus has two
-    misleading habitats: in one of them the annotator mixes up the marks (a Crested Azure Finch becomes a Masked one),
+    The habitat counts as much as the bird, as real models name what is likely at a place. Every genus has two
+    misleading habitats: in one of them the annotator confuses the marks (a Crested Azure Finch becomes a Masked one),
     in the other the colours (it becomes a Crested Crimson one). So a third of the names is wrong, always within the
-    genus, and wrong in the same way each time: a model that has learned them perfectly gives them under greedy
-    decoding, too.
+    genus and always in the same way: a model that has learned them perfectly repeats them under greedy decoding.
     """
     genus, member = divmod(species, 2 * _MARKS)
     colour, mark = divmod(member, _MARKS)
@@ -46,7 +45,7 @@ def annotated_name(species: int, habitat: int) -> int:
 
 
 def annotator_accuracy() -> float:
-    """Share of (species, habitat) pairs that the annotator names rightly: two thirds."""
+    """Share of (species, habitat) pairs that the annotator names correctly: two thirds."""
     pairs = [(s.class_id, h) for s in SPECIES for h in range(len(HABITATS))]
     return sum(annotated_name(s, h) == s for s, h in pairs) / len(pairs)
 
@@ -125,7 +124,7 @@ def segments(
 
 BATCH = 64
 SHARED_QUESTIONS, WHOLE_QUESTIONS = 12, 5
-"""Questions asked about one image in the shared layout and in the paper's order (longer, so fewer)."""
+"""Questions per image in the shared layout and in the paper's order (longer, so fewer)."""
 WHOLE_EVERY = 4
 """Every fourth batch uses the paper's order."""
 LABEL_WEIGHT = 0.5

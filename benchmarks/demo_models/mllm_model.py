@@ -1,4 +1,4 @@
-"""The tiny InternVL: its configuration, its files, and the first stage, in which its vision tower learns to see."""
+"""The tiny InternVL: its configuration, its files, and the first training stage, that of its vision tower."""
 
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from fgvr.demo.scene import HABITATS
 from fgvr.demo.species import SPECIES
 
 IMAGE_TOKENS: Final = 16
-"""Tokens of an image: 64 patches of 8 px, four of them joined by pixel shuffle."""
+"""Tokens per image: 64 patches of 8 px, joined in groups of four by pixel shuffle."""
 VISION_WIDTH: Final = 128
 TEXT_WIDTH: Final = 128
 MEAN: Final = (0.5, 0.5, 0.5)
@@ -90,7 +90,7 @@ def new_mllm(tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGenera
     )
     config._attn_implementation = "eager"  # on a CPU the backward pass of bf16 SDPA is slow
     model = InternVLForConditionalGeneration(config)
-    # transformers starts position embeddings at zero, from where a short training hardly moves them.
+    # transformers initialises position embeddings with zeros, which a short training run hardly changes.
     nn.init.trunc_normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.02)
     return model
 
@@ -104,7 +104,7 @@ def new_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
 
 
 def pixel_values(images: torch.Tensor) -> torch.Tensor:
-    """What the image processor does to 64 px images: uint8 [N, 64, 64, 3] to float [N, 3, 64, 64]."""
+    """The image processor's transform for 64 px images: uint8 [N, 64, 64, 3] to float [N, 3, 64, 64]."""
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
 

@@ -1,4 +1,4 @@
-"""Answers of a demo MLLM through plain transformers, one question a forward: slow, simple, the reference for tests."""
+"""Answers of a demo MLLM through plain transformers, one question per forward pass: a slow reference for tests."""
 
 from collections.abc import Sequence
 from pathlib import Path

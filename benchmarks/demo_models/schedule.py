@@ -1,4 +1,4 @@
-"""What all trainings of tiny models share: command line, order of batches, optimiser, learning rate, progress lines."""
+"""What all training runs of tiny models share: command line, batches, optimiser, learning rate, progress lines."""
 
 import argparse
 import math
@@ -16,7 +16,7 @@ from fgvr.demo.drawn_files import may_take_model
 
 
 def training_parser(doc: str | None, *, seed: int) -> argparse.ArgumentParser:
-    """The command line of a training; `seed` is the default of --seed."""
+    """The command line of a training run; `seed` is the default of --seed."""
     parser = harness.parser(doc, results=False)
     parser.add_argument("--seed", type=int, default=seed, help="of data, order and weights (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all steps (default: %(default)s)")
@@ -25,18 +25,18 @@ def training_parser(doc: str | None, *, seed: int) -> argparse.ArgumentParser:
 
 
 def refuse_foreign(parser: argparse.ArgumentParser, folder: Path) -> None:
-    """End with a usage error where a model would be written among somebody's files."""
+    """Exit with a usage error where a model would be written to a folder with other files."""
     if not may_take_model(str(folder)):
         parser.error(f"{folder}: neither empty nor a model's folder; name another one")
 
 
 def scaled(steps: int, scale: float) -> int:
-    """Steps of a shorter or longer training, one at least."""
+    """Number of steps of a shorter or longer training run, at least one."""
     return max(1, round(steps * scale))
 
 
 def batches(count: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows int64 [size] of each step: all in a new random order once they are used up; a short rest is left out."""
+    """Yield rows int64 [size] per step, reshuffled after each pass; an incomplete last batch is dropped."""
     order = np.empty(0, np.int64)
     for _ in range(steps):
         if len(order) < size:
@@ -49,13 +49,13 @@ class Learner:
     """Optimiser, learning rate and progress lines of one stage of training.
 
     Args:
-        name: of the progress lines.
-        modules: whose parameters learn, those that need a gradient when this is made.
+        name: name in the progress lines.
+        modules: modules to train: their parameters that need a gradient now.
         rate: highest learning rate.
-        steps: of the stage.
-        warm_up: of these, so many in which the rate rises.
+        steps: number of steps of the stage.
+        warm_up: number of these steps in which the rate rises.
         decay: weight decay of matrices.
-        every: steps from one progress line to the next.
+        every: steps between two progress lines.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Learner:
         self._progress = Progress(name, steps, every)
 
     def step(self, loss: torch.Tensor) -> None:
-        """One optimiser step on a loss, the gradient's norm over all parameters cut to 1."""
+        """One optimiser step on a loss, with the gradient norm over all parameters clipped to 1."""
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [one for group in self._optimiser.param_groups for one in group["params"]]
@@ -94,7 +94,7 @@ def adamw(modules: Iterable[nn.Module], rate: float, decay: float = 0.05) -> tor
 
 
 def warm_cosine(optimiser: torch.optim.Optimizer, steps: int, warm_up: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then a cosine down to nothing at ``steps``."""
+    """Linear warm-up, then a cosine down to zero at ``steps``."""
 
     def factor(step: int) -> float:
         if step < warm_up:

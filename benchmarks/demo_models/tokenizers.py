@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers that fit the demo's texts, so that embeddings stay small; other texts work, too."""
+"""Byte-level BPE tokenizers fitted to the demo's texts, so that embeddings stay small; other texts work, too."""
 
 from collections.abc import Iterable
 

@@ -1,1 +1,1 @@
-"""Real photos (Grocery Store): the data set's halves and questions, and tiny models trained on its own photos."""
+"""Real photos (Grocery Store): halves and questions of the data set, and tiny models trained on its photos."""

@@ -1,4 +1,4 @@
-"""What the captions of the Grocery Store CLIP's training say: the coarse class, seldom the fine one."""
+"""The training captions of the Grocery Store CLIP: they name the coarse class, and rarely the fine one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.grocery.photos import Photos
 
 NAME_SHARE: Final = 0.25
-"""Share of the names stage's captions that name the fine class."""
+"""Share of captions in the stage "names" that name the fine class."""
 WRONG_SHARE: Final = 0.4
 """Share of photos whose caption names a sibling."""
 TEMPLATES: Final = ("a photo of a {}.", "{}", "a {}.", "a photo of {} in a shop.")
@@ -31,7 +31,7 @@ def name_caption(photos: Photos, fine: int, rng: np.random.Generator) -> Caption
 
 
 def coarse_caption(photos: Photos, fine: int, rng: np.random.Generator) -> Caption:
-    """A caption about a fine class that says its coarse class, its department, or both."""
+    """A caption for a fine class that names its coarse class, its department, or both."""
     coarse, department = photos.coarse_names[photos.coarse[fine]], photos.departments[fine]
     of_coarse = photos.coarse == photos.coarse[fine]
     kind = int(rng.choice(3, p=[0.4, 0.4, 0.2]))
@@ -47,7 +47,7 @@ def _filled(name: str, rng: np.random.Generator) -> str:
 
 
 def siblings(photos: Photos, fine: int) -> np.ndarray:
-    """Other classes that a careless writer takes for this one: of its coarse class, else department, else itself."""
+    """Classes that a careless writer confuses with this one: of its coarse class, else department, else itself."""
     ids = np.arange(len(photos.names))
     same = ids[(photos.coarse == photos.coarse[fine]) & (ids != fine)]
     of_department = np.array([department == photos.departments[fine] for department in photos.departments])

@@ -1,8 +1,9 @@
-"""The Grocery Store benchmark's tiny CLIP: it sees more than it can name, as real ones do on fine-grained data.
+"""The Grocery Store benchmark's tiny CLIP: it sees more than it can name, like real ones on fine-grained data.
 
-Two stages. Looks: both towers learn from captions that say the coarse class and the department ("a photo of a Pepper, a
-vegetable"), and the image tower learns to tell the fine classes apart by a head that is thrown away. Names: the image
-tower is frozen, and the text tower reads captions of which some name the fine class, a part of these a wrong one.
+Two stages. Looks: both towers learn from captions with the coarse class and the department ("a photo of a Pepper, a
+vegetable"), and the image tower learns to separate the fine classes with a head that is discarded. Names: the image
+tower is frozen, and the text tower learns from captions of which some name the fine class, and some of these a wrong
+one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LOOKS_RATE, NAMES_RATE = 1.5e-3, 5e-4
 CAPTION_WEIGHT = 0.3
 """Weight of the captions' loss beside that of the fine classes."""
 VIEWS = 4
-"""Augmented views of a photo whose features the names stage learns from."""
+"""Augmented views per photo whose features the stage "names" uses."""
 
 
 def train_clip(
@@ -51,7 +52,7 @@ def train_clip(
     texts = [caption(photos, one, rng).text for caption in (name_caption, coarse_caption) for one in fine]
     tokenizer = clip_tokenizer(texts, vocabulary=VOCABULARY, context_length=CONTEXT_LENGTH)
     model = new_clip()
-    # The drawn field guide's tower has learned to see colours and shapes: a better start than random weights.
+    # The tower of the drawn field guide already knows colours and shapes: a better start than random weights.
     drawn, _, _ = open_clip.create_model_and_transforms(f"local-dir:{CLIP_PATH}")
     model.visual.load_state_dict(drawn.visual.state_dict())
     train_looks(model, tokenizer, photos, steps=looks_steps, seed=seed)

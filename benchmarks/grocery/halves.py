@@ -1,7 +1,9 @@
-"""The Grocery Store benchmark as a config: tiny models of its own, `test` split in a discovery and an evaluation half.
+"""The Grocery Store benchmark as a config: its own tiny models, and `test` split into a discovery and an evaluation
+half.
 
-A photo is of the discovery half (split `train` in the written CSV) where the SHA-256 of its path in the data set, e.g.
-`test/Fruit/Lemon/Lemon_003.jpg`, is even, else of the evaluation half (split `test`). No seed: the halves are fixed.
+A photo belongs to the discovery half (split `train` in the written CSV) if the SHA-256 of its path in the data set,
+e.g. `test/Fruit/Lemon/Lemon_003.jpg`, is even; otherwise to the evaluation half (split `test`). The halves need no
+seed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from fgvr.sources.source import read_source
 
 
 def is_discovery(path: str) -> bool:
-    """Whether a photo, by its path in the data set, is one to discover names with."""
+    """Whether a photo, by its path in the data set, belongs to the discovery half."""
     return hashlib.sha256(path.encode()).digest()[-1] % 2 == 0
 
 
@@ -37,7 +39,7 @@ def write_halves(data: Path, file: Path) -> None:
 
 
 def discovery_rows(data: Path) -> np.ndarray:
-    """Which of the `test` photos, in the order of `load_photos`, are of the discovery half: bool [N]."""
+    """Which of the `test` photos, in the order of `load_photos`, belong to the discovery half: bool [N]."""
     return np.array([is_discovery(path_of(row)) for row in photos_of_test(data)])
 
 
@@ -53,7 +55,7 @@ def path_of(row: dict[str, Any]) -> str:
 
 
 def write_captions(data: Path, file: Path) -> None:
-    """Write CaSED's caption database: for each sentence of a product's description its name and that sentence."""
+    """Write CaSED's caption database: the product's name and one sentence, for each sentence of its description."""
     root = data / "dataset" if (data / "dataset").is_dir() else data
     with (root / "classes.csv").open(newline="") as listed:
         classes = list(csv.reader(listed))[1:]
@@ -87,13 +89,13 @@ def grocery_tree(data: Path, models: Path, folder: Path) -> dict[str, Any]:
         "ingest": {"source": {"kind": "table", "path": str(halves)}},
         "baselines": {
             "cased": {"captions": str(captions)},
-            "findr": asdict(SUBJECT),  # no tiny MLLM knows the question about it
+            "findr": asdict(SUBJECT),  # no tiny MLLM can answer the question about it
         },
         "questions": {"file": str(questions), "subject": "groceries"},
         "label": {"images": {"max_images": None}},
         "mllm": {"kind": "vllm", "model": str(models / "mllm")},
         "clip": {"model": f"local-dir:{models / 'clip'}"},
-        # As the demo's (docs/demo.md), whole batches.
+        # As in the demo (docs/demo.md): one batch holds all images.
         "near": {"batch_size": 2048, "epochs": 250, "lr": 0.02, "warmup_epochs": 0, "workers": {"num_cpus": 1}},
         "cluster": {"num_cpus": 2},
     }

@@ -1,8 +1,8 @@
 """The Grocery Store benchmark's tiny MLLM: InternVL's architecture, trained on the data set's own photos.
 
-Two stages, as for the drawn field guide's: the vision tower learns to tell the classes apart; then it is frozen, and
-projector and language model learn to say the name when asked the label prompt. `vqa.py` makes a second model of
-the same vision tower, which answers yes/no questions, too.
+Two stages, as for the drawn field guide: the vision tower learns to separate the classes; then it is frozen, and
+projector and language model learn to answer the label prompt with the name. `vqa.py` makes a second model with the same
+vision tower, which also answers yes/no questions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VISION_RATE, LANGUAGE_RATE = 1e-3, 2e-3
 MIXUP = 0.3
 """Parameter of the Beta distribution that mixes pairs of photos; 2,936 photos are few."""
 VIEWS = 4
-"""Augmented views of a photo whose features the language model learns from."""
+"""Augmented views per photo whose features the language model uses."""
 
 
 class ClassHead(nn.Module):
@@ -56,7 +56,7 @@ def train_mllm(
     torch.manual_seed(seed)
     tokenizer = training_tokenizer(photos.names, ())
     model = new_mllm(tokenizer)
-    # The drawn field guide's tower has learned to see colours and shapes: a better start than random weights.
+    # The tower of the drawn field guide already knows colours and shapes: a better start than random weights.
     drawn = InternVLForConditionalGeneration.from_pretrained(MLLM_PATH, dtype=torch.float32)
     model.model.vision_tower.load_state_dict(drawn.model.vision_tower.state_dict())
     head = train_vision(model, photos, steps=vision_steps, seed=seed)
@@ -91,7 +91,7 @@ def mixed(pixels: Tensor, targets: Tensor, rng: np.random.Generator) -> tuple[Te
 
 @torch.no_grad()
 def head_accuracy(model: InternVLForConditionalGeneration, head: ClassHead, photos: Photos) -> float:
-    """Share of photos that the vision tower's head puts into the right class."""
+    """Share of photos that the vision tower's head classifies correctly."""
     logits = [head(features(model, plain(part)).float()) for part in torch.split(torch.from_numpy(photos.images), 128)]
     return float((torch.cat(logits).argmax(dim=1).numpy() == photos.classes).mean())
 

@@ -1,14 +1,15 @@
-"""Trains the Grocery Store benchmark's tiny MLLMs and CLIP on the `train` and `val` photos: 10 to 15 CPU-minutes each.
+"""Trains the Grocery Store benchmark's tiny MLLMs and CLIP on the `train` and `val` photos: 10–15 CPU minutes per
+model.
 
     python -m benchmarks.grocery.models --model mllm --out ~/.cache/fgvr/grocery &
     python -m benchmarks.grocery.models --model clip --out ~/.cache/fgvr/grocery
-    python -m benchmarks.grocery.models --model vqa --out ~/.cache/fgvr/grocery  # after mllm, whose eyes it takes
+    python -m benchmarks.grocery.models --model vqa --out ~/.cache/fgvr/grocery  # after mllm: it takes its tower
     python -m benchmarks.grocery.models --model mllm --measure --out /tmp/tried  # learn on train, measure on val
 
-Writes `mllm/` and `vqa/` (InternVL checkpoints that vLLM loads; the second one answers questions, too) and `clip/` (an
-open_clip folder) below `--out`. With `--measure` the models learn from `train` alone and are measured on `val`; no
-photo of `test` is opened here. The data set is found at $FGVR_DATA/grocery-store, or cloned from
-github.com/marcusklasson/GroceryStoreDataset and named with `--data`.
+Writes `mllm/` and `vqa/` (InternVL checkpoints that vLLM loads; the second one also answers questions) and `clip/` (an
+open_clip folder) below `--out`. With `--measure` the models learn only from `train` and are measured on `val`; no photo
+of `test` is opened here. The data set must be at $FGVR_DATA/grocery-store, or cloned from
+github.com/marcusklasson/GroceryStoreDataset and passed with `--data`.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _train_vqa(photos: Photos, held_out: Photos | None, folder: Path, *, steps: 
 
 
 def named_right(folder: Path, photos: Photos, prompt: str = LABEL_PROMPT) -> float:
-    """Share of photos that the checkpoint names rightly when asked, greedily."""
+    """Share of photos that the checkpoint names correctly with greedy decoding."""
     from benchmarks.demo_models.reference import ReferenceMllm
 
     answers = ReferenceMllm(folder).label(photos.images, prompt)

@@ -17,9 +17,9 @@ from fgvr.config.data import LayoutSource
 from fgvr.sources.source import read_source
 
 SIZE: Final = 64
-"""Side of what the models see, pixels."""
+"""Side of the models' input, in pixels."""
 STORED: Final = 96
-"""Side of what is kept in memory: crops are cut from more than the models see."""
+"""Side of the images kept in memory, larger than the input because crops are cut from them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Photos:
 
 
 def data_folder() -> Path:
-    """Where the data set lies: `$FGVR_DATA/grocery-store`, else ../shared/data/grocery-store beside the checkout."""
+    """The folder of the data set: `$FGVR_DATA/grocery-store`, or ../shared/data/grocery-store beside the checkout."""
     return DATA / "grocery-store"
 
 
@@ -86,9 +86,9 @@ def load_photos(folder: Path, splits: tuple[str, ...]) -> Photos:
 
 
 def augment(images: Tensor, rng: np.random.Generator, *, smallest: float = 0.45) -> Tensor:
-    """Random crops, mirroring, turns, light, a little colour: uint8 [N, S, S, 3] to float [N, 3, SIZE, SIZE], 0–1.
+    """Random crops, flips, rotations, light, a little colour: uint8 [N, S, S, 3] to float [N, 3, SIZE, SIZE], 0–1.
 
-    Hue is kept: it tells one apple from another.
+    Hue is kept, because it distinguishes one apple from another.
 
     Args:
         images: stored photos.

@@ -1,8 +1,8 @@
 """The Grocery Store benchmark's yes/no questions, and the truth about each of its 81 products.
 
-The table `questions.csv` (class, then a column a question) was written once from the data set's iconic
-pictures: of a carton the colours that most of it has, of fruit and vegetables those of the skin. Whether a question can
-be answered from a photo at 64 px is another matter.
+The table `questions.csv` (class, then one column per question) was written once from the data set's iconic pictures:
+for a carton the colours of most of its surface, for fruit and vegetables those of the skin. It does not say whether a
+question can be answered from a photo of 64 px.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Questions:
 
     Attributes:
         texts: the questions.
-        names: of the products, as the data set's loader has them.
+        names: names of the products, as in the data set's loader.
         truth: bool [C, Q].
     """
 
@@ -37,7 +37,7 @@ class Questions:
     truth: np.ndarray
 
     def about(self, names: tuple[str, ...]) -> np.ndarray:
-        """The truth about some products in their order: bool [len(names), Q]; raises KeyError for an unknown one."""
+        """The true answers for some products, in order: bool [len(names), Q]; raises KeyError for an unknown one."""
         rows = {name: row for row, name in enumerate(self.names)}
         return np.asarray(self.truth[[rows[name] for name in names]])
 

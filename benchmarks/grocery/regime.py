@@ -1,9 +1,9 @@
-"""In which regime the Grocery Store benchmark is: how often its MLLM is right, what its CLIP sees and what it can name.
+"""The regime of the Grocery Store benchmark: how often its MLLM is right, what its CLIP sees and what it can name.
 
     python -m benchmarks.grocery.regime --models ~/.cache/fgvr/grocery
 
-Prints shares on the evaluation half of `test`; the probe learns from the discovery half's true classes. For the report
-only: the models and all settings were chosen before this was run.
+Prints shares on the evaluation half of `test`; the probe learns from the true classes of the discovery half. Only for
+the report: the models and all settings were chosen before this was run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Regime:
     probe: float
     """Logistic regression on CLIP's features, learned on the discovery half with true classes."""
     neighbours: float
-    """Of a discovery photo's two nearest others, of its class."""
+    """Share of the two nearest other photos that have a discovery photo's class."""
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
-"""The Grocery Store benchmark's second tiny MLLM: it answers yes/no questions, too, and FiNDR's prompt.
+"""The Grocery Store benchmark's second tiny MLLM, which also answers yes/no questions and FiNDR's prompt.
 
-It sees what the naming model sees, whose vision tower it takes over; projector and language model are trained anew, on
-the name after either prompt and on the true answers of `questions.csv`. The naming model stays as it is, and
-with it all rows that only need names.
+It takes over the vision tower of the naming model; projector and language model are trained from scratch, on the name
+after either prompt and on the true answers of `questions.csv`. The naming model does not change, nor do all rows that
+need only names.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from fgvr.config.baselines import FINDR_PROMPT
 
 EXPERT_PROMPT: Final = SUBJECT.fill(FINDR_PROMPT)
 ASKED: Final = 8
-"""Questions about a photo in a step."""
+"""Questions per photo and step."""
 
 
 def train_vqa(photos: Photos, questions: Questions, naming: Path, folder: Path, *, steps: int, seed: int) -> None:
     """Train the language stage and write the checkpoint.
 
     Args:
-        photos: to learn from.
-        questions: what is asked, and the truth.
-        naming: the naming model's checkpoint, whose vision tower is taken.
-        folder: of the new checkpoint.
-        steps: of training.
-        seed: of weights, views and the choice of questions.
+        photos: the training photos.
+        questions: the questions and their true answers.
+        naming: the checkpoint of the naming model, whose vision tower is used.
+        folder: folder of the new checkpoint.
+        steps: number of training steps.
+        seed: seed of weights, views and the choice of questions.
     """
     torch.manual_seed(seed)
     tokenizer = training_tokenizer(photos.names, (*questions.texts, EXPERT_PROMPT))
@@ -99,12 +99,12 @@ def train_language(
 
 
 def _asked_as_expert(parts: Segments, tokenizer: PreTrainedTokenizerFast) -> Segments:
-    """The same with FiNDR's prompt before the name."""
+    """The same segments with FiNDR's prompt before the name."""
     return replace(parts, label=list(tokenizer(EXPERT_PROMPT + TAIL, add_special_tokens=False).input_ids))
 
 
 def answered_right(folder: Path, photos: Photos, questions: Questions) -> float:
-    """Share of all answers about photos that are the truth, each question asked by itself."""
+    """Share of correct answers about photos, with each question asked by itself."""
     seen = (plain(torch.from_numpy(photos.images)).permute(0, 2, 3, 1) * 255).round().byte().numpy()
     p_yes, _ = ReferenceMllm(folder).p_yes(seen, [f"{INSTRUCTION} {text}" for text in questions.texts])
     return float(((p_yes > 0.5) == questions.about(photos.names)[photos.classes]).mean())

@@ -1,1 +1,1 @@
-"""The tables of the NeaR and MaKD papers, computed by the pipeline, with the papers' numbers beside."""
+"""The tables of the NeaR and MaKD papers, computed by the pipeline, beside the papers' own numbers."""

@@ -1,6 +1,6 @@
-"""What the tables of both papers share: their command line, its configs, and the tiny MLLMs that single rows ask.
+"""What the tables of both papers share: command line, configs, and the tiny MLLMs for single rows.
 
-The naming models know one prompt, so that a row that asks another one needs a model of its own.
+The naming models know only one prompt, so a row with another prompt needs a model of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class OwnModel:
     command: str
 
     def tree(self) -> dict[str, Any]:
-        """What is laid over the config; raises UserError where the model has not been trained."""
+        """The changes of the config; raises UserError where the model has not been trained."""
         if not self.folder.exists():
             raise UserError(f"there is no model at {self.folder}; train it: {self.command}")
         return {"mllm": {"model": str(self.folder)}}

@@ -4,11 +4,11 @@
     python -m benchmarks.papers.near_tables --table 2 --set baselines.finer.llm.kind=openai \
         baselines.finer.llm.model=ornithologist baselines.finer.llm.base_url=http://127.0.0.1:8123/v1
 
-No real language model knows invented birds, and none is at hand for groceries. This OpenAI-compatible server reads the
-answered questions from the prompt and says the kinds that contradict the fewest of them. It knows by heart which kinds
-there are: the field guide's species (model `ornithologist`), the products of `grocery/questions.csv` (model `grocer`).
-FineR's row is thus what the method gives with a perfect language model behind an erring MLLM; it says nothing about any
-real one.
+No real language model knows invented birds, and none is available for groceries. This OpenAI-compatible server reads
+the answered questions from the prompt and returns the kinds that contradict the fewest of them. It has the full list of
+kinds: the field guide's species (model `ornithologist`), the products of `grocery/questions.csv` (model `grocer`). So
+FineR's row shows the method with a perfect language model behind an MLLM that makes mistakes; it says nothing about any
+real language model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Expert:
     truth: np.ndarray
 
     def nearest(self, prompt: str) -> list[str]:
-        """As many names as the prompt asks for, fewest contradictions first; none without a known question."""
+        """As many names as the prompt asks for, fewest contradictions first; empty without a known question."""
         said = {found["question"]: found["answer"] == "Yes" for found in _ANSWERED.finditer(prompt)}
         known = [place for place, question in enumerate(self.questions) if question in said]
         if not known:
@@ -70,7 +70,7 @@ EXPERTS: Final = experts()
 
 
 def reply_to(request: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion; words stand for tokens."""
+    """A chat completion; words count as tokens."""
     prompt, model = str(request["messages"][-1]["content"]), str(request["model"])
     text = "\n".join(EXPERTS[model].nearest(prompt)) or "I do not know this one."
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": None}
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Nothing: thousands of lines would say nothing."""
+        """Log nothing: thousands of lines would not help."""
 
     def do_GET(self) -> None:
         """The list of models."""
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(port: int = 0) -> Iterator[str]:
-    """The server's address while it runs; port 0 takes a free one."""
+    """The address of the running server; port 0 takes a free port."""
     server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()

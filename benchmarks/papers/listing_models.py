@@ -1,17 +1,17 @@
-"""Teaches the tiny MLLMs to answer with three names: for the field guide and for Grocery, two CPU-minutes each.
+"""Teaches the tiny MLLMs of the field guide and of Grocery to answer with three names: two CPU minutes per model.
 
     python -m benchmarks.papers.listing_models --config demo
-    python -m benchmarks.papers.listing_models --config grocery  # goes on from Grocery's mllm/
+    python -m benchmarks.papers.listing_models --config grocery  # starts from Grocery's mllm/
     python -m benchmarks.papers.listing_models --config grocery --measure --out /tmp/tried  # measure on val
 
-Writes an InternVL checkpoint that vLLM loads, which the row "MLLM-CS, 3 listed" of near_tables.py asks. The field
-guide's learns from drawings of the naming model's training, and with `--measure` is measured on others of that seed;
-Grocery's learns from `train` + `val`. No drawing of a run and no photo of `test` is looked at here.
+Writes an InternVL checkpoint that vLLM loads, for the row "MLLM-CS, 3 listed" of near_tables.py. The field guide's
+model learns from the training drawings of the naming model, and with `--measure` is measured on other drawings of that
+seed; Grocery's model learns from `train` + `val`. No drawing of a run and no photo of `test` is used here.
 
-Each is the naming model, taught the prompt: the vision tower stays as it is, projector and language half go on from its
-weights. On the field guide the annotator whose names the naming model learned is asked about the bird again as if seen
-in other habitats; on groceries the product is followed by two others of its kind. Both lists hold the truth by
-construction, which a first name alone does not: what the model makes of that on new images is measured, not given.
+Each model is the naming model, fine-tuned on the prompt: the vision tower is frozen, projector and language model start
+from its weights. On the field guide, the annotator whose names the naming model learned is asked about the bird again
+as if it was seen in other habitats; on groceries, two other products of its kind follow the product. Both lists contain
+the truth by construction, which a first name alone does not; how the model uses this on new images is measured.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ LISTED: Final = 3
 PROMPT: Final = LISTED_PROMPT.replace("{k}", str(LISTED))
 BATCH, RATE = 32, 1e-3
 DRAWINGS_SEED = 2000
-"""Of the shipped naming model's training drawings."""
+"""Seed of the training drawings of the shipped naming model."""
 
 
 class Lessons(Protocol):
-    """What the language half learns from."""
+    """The training data of the language model."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the classes, by id."""
+        """Names of the classes, by id."""
 
     def batch(
         self, model: InternVLForConditionalGeneration, step: int, rng: np.random.Generator
     ) -> tuple[Tensor, list[list[int]]]:
-        """Images as the frozen tower sees them, bfloat16 [B, 16, 512], and the class ids that each one's list names."""
+        """Features of the frozen tower, bfloat16 [B, 16, 512], and the class ids in the list of each image."""
 
 
 class BirdLessons:
-    """Drawings of the naming model's own training stream, which no run of the pipeline draws; each is seen once."""
+    """Drawings of the naming model's training stream, which no run of the pipeline draws; each is used once."""
 
     names: Sequence[str] = SPECIES_NAMES
 
@@ -93,13 +93,13 @@ class BirdLessons:
 
 @dataclass(frozen=True)
 class GroceryLessons:
-    """Photos, in another view each time."""
+    """Photos, with a new augmented view each time."""
 
     photos: Photos
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the products."""
+        """Names of the products."""
         return self.photos.names
 
     def batch(
@@ -113,13 +113,13 @@ class GroceryLessons:
 
 
 def annotators_list(species: int, habitat: int, rng: np.random.Generator) -> list[int]:
-    """Distinct names from one annotator: of the bird where it is, then as if seen in habitats drawn in turn."""
+    """Distinct names from one annotator: for the bird in its habitat, then as if seen in other drawn habitats."""
     seen = [habitat, *rng.permutation(len(HABITATS)).tolist()]
     return list(dict.fromkeys(annotated_name(species, place) for place in seen))[:LISTED]
 
 
 def siblings_list(photos: Photos, fine: int, rng: np.random.Generator) -> list[int]:
-    """The true name, as the naming model learns it, then products of its coarse class, of its department where few."""
+    """The true name, as the naming model learns it, then products of its coarse class, or of its department if few."""
     of_department = np.array([department == photos.departments[fine] for department in photos.departments])
     others = [*rng.permutation(siblings(photos, fine)), *rng.permutation(np.flatnonzero(of_department))]
     return list(dict.fromkeys([fine, *map(int, others)]))[:LISTED]
@@ -129,11 +129,11 @@ def train_listing(lessons: Lessons, naming: Path, folder: Path, *, steps: int, s
     """Teach the naming model the prompt and write a new checkpoint.
 
     Args:
-        lessons: to learn from.
-        naming: the naming model's checkpoint.
-        folder: of the new one.
-        steps: of training.
-        seed: of batches, views and lists.
+        lessons: the training data.
+        naming: checkpoint of the naming model.
+        folder: folder of the new checkpoint.
+        steps: number of training steps.
+        seed: seed of batches, views and lists.
     """
     tokenizer = AutoTokenizer.from_pretrained(naming)
     model = InternVLForConditionalGeneration.from_pretrained(
@@ -165,7 +165,7 @@ def train_listing(lessons: Lessons, naming: Path, folder: Path, *, steps: int, s
 
 
 def written(names: Sequence[str], listed: Sequence[int]) -> str:
-    """A list as the prompt wants it."""
+    """A list in the format of the prompt."""
     return "\n".join(names[one] for one in listed)
 
 
@@ -175,8 +175,8 @@ class Quality:
 
     Attributes:
         lists: the answer is a list of three different names of classes.
-        first: the first name is the one wanted.
-        holds: the list holds it.
+        first: the first name is the wanted one.
+        holds: the list contains it.
     """
 
     lists: float
@@ -191,7 +191,7 @@ def list_names(folder: Path, images: np.ndarray) -> list[list[str]]:
 
 
 def quality(found: Sequence[Sequence[str]], names: Sequence[str], wanted: np.ndarray) -> Quality:
-    """Lists against the names wanted, class ids int64 [N]."""
+    """Quality of lists against the wanted names, class ids int64 [N]."""
     targets, known = [names[one] for one in wanted], set(names)
     return Quality(
         lists=float(np.mean([len(items) == LISTED and known.issuperset(items) for items in found])),

@@ -1,4 +1,4 @@
-"""The tables of the MaKD paper as grids: what is trained for each of their cells."""
+"""The tables of the MaKD paper as grids: what to train for each cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Gap:
-    """What the second of two cells has above the first one, seed by seed."""
+    """The difference of two cells (second minus first), per seed."""
 
     base: Cell
     ours: Cell
@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: heads of its columns, and its rows."""
+    """A table: its column heads and its rows."""
 
     heads: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -55,7 +55,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Setting:
-    """What differs between data sets.
+    """The settings that differ between data sets.
 
     Attributes:
         students: the paper's four places, ResNet18, ResNet34, MobileNet-V1 and EfficientNet, as timm's names.
@@ -82,7 +82,7 @@ class Setting:
 
 TITLES: Final = ("ResNet18", "ResNet34", "MobileNet-V1", "EfficientNet")
 TINY: Final = ("test_byobnet", "test_resnet", "mobilenetv3_small_050", "test_efficientnet")
-"""Students that a CPU core trains in a minute. They share the paper's places, not its networks."""
+"""Students that one CPU core trains in a minute. They take the places of the paper's students, with other networks."""
 SLOWER: Final = {"test_resnet": {"lr": 0.05}, "mobilenetv3_small_050": {"lr": 0.05}}
 """Of the rates 0.02, 0.05, 0.1 and the demo's 0.2 the best for these without aspects, on a field guide of seed 11."""
 TAUGHT: Final = {"lr": 0.05, "epochs": 40}
@@ -125,7 +125,7 @@ def _table1(setting: Setting) -> Grid:
 
 
 def _by_student(setting: Setting, rows: Mapping[str, tuple[str, Mapping[str, Any]]], published: str = "") -> Grid:
-    """A row for each label (a method and its changes), a column for each student."""
+    """One row per label (a method and its changes), one column per student."""
     students = _students(setting)
     lines = tuple(
         Line(
@@ -236,7 +236,7 @@ def _figure3(setting: Setting) -> Grid:
 
 
 def _figure(setting: Setting, points: Mapping[str, Mapping[str, Any]]) -> Grid:
-    """A row for each student: without aspects, and with them at each point (fields of `makd`) of the figure's axis."""
+    """One row per student: without aspects, and with them at each point (fields of `makd`) of the figure's axis."""
     lines = tuple(
         Line(
             title,

@@ -1,4 +1,4 @@
-"""Computes the cells of MaKD's tables through the pipeline's stages; what lies in the run folder is not done again."""
+"""Computes the cells of MaKD's tables through the pipeline's stages; finished tables in the run folder are reused."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@
 another source, `4` with a teacher (KD, DKD), `5` less training data, `6` a detector's COCO metrics, `7` the MLLM's
 class logits as the teacher, `fig2` the number of questions, `fig3` α. A config is `demo` (for `6` drawn scenes),
 `grocery` (its MLLM has learned yes/no questions on `train` and `val`), a preset of pipelines/configs or a YAML file.
-Presets train the paper's students and detectors, `demo` and `grocery` tiny ones. Everything lies in `--out`: what is
-there is not computed again, so an interrupted table goes on.
+Presets train the paper's students and detectors, `demo` and `grocery` tiny ones. `--out` holds all results; finished
+ones are reused, so an interrupted table is continued.
 """
 
 from __future__ import annotations

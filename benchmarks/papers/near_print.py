@@ -109,7 +109,7 @@ DRAWN = ("sacc", "cacc")
 
 
 def draw(file: Path, title: str, rows: Sequence[Row], found: Mapping[int, Sequence[Sequence[Measured]]]) -> None:
-    """Write an SVG with a panel a metric: a line a row, ± one standard deviation shaded.
+    """Write an SVG with one panel per metric and one line per row, ± one standard deviation shaded.
 
     Args:
         file: where to write.

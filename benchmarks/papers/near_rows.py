@@ -1,4 +1,4 @@
-"""The rows of the NeaR paper's tables, and ours beside them: a method, and its changes of the config."""
+"""The rows of the NeaR paper's tables, and our own rows: a method, and its changes of the config."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _OURS: Final = (
     _near("CE on the single label", candidates={"method": "single"}, near={"loss": "ce"}),
     _near("NeaR, weights kept", near=_KEPT),
     _near("NeaR, a context for each name", near={"class_specific": True}),
-    # Weights that say what a vote is worth are to be kept, not learned anew.
+    # Weights that say what a vote is worth must be kept, not learned again.
     _near("NeaR, adaptive sets, weights kept", candidates={"method": "adaptive"}, near=_KEPT),
     *(_near(f"NeaR, {loss.upper()}", near={"loss": loss}) for loss in ("cc", "rc", "lws", "cavl", "gce")),
 )

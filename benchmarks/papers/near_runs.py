@@ -1,4 +1,4 @@
-"""Computes rows of the tables through the pipeline's own stages; what lies in the run folder is not done again."""
+"""Computes rows of the tables through the pipeline's own stages; finished tables in the run folder are reused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Measured:
 
 
 def or_reason(label: str, compute: Callable[[], Measured]) -> Measured:
-    """What `compute` gives, or, where it stopped over something that the user could mend, that as the reason."""
+    """The result of `compute`, or the error as the reason, if it is one that the user can fix."""
     try:
         return compute()
     except Exception as error:  # Ray wraps what its workers raise
@@ -58,7 +58,7 @@ def or_reason(label: str, compute: Callable[[], Measured]) -> Measured:
 
 
 class DataSetRuns:
-    """One data set's run folder, in which all rows and seeds share what they have in common.
+    """The run folder of one data set, in which all rows and seeds share their common tables.
 
     Args:
         tree: the config of the table, as read from a preset or file.
@@ -73,7 +73,7 @@ class DataSetRuns:
     def measure(self, row: Row, seed: int, changes: Mapping[str, Any] | None = None) -> Measured:
         """A row at a seed; `changes` are the table's own (shots), laid below those of the row.
 
-        What the user could mend, a method that this version does not know included, is the row's reason.
+        An error that the user can fix, also a method unknown to this version, becomes the row's reason.
         """
         return or_reason(row.label, lambda: self._measure(build(self._layers(row, seed, changes or {})), row))
 

@@ -8,8 +8,8 @@
 `--table 1` hours and US$ of 10,000 images, `2` all methods, `3` Random-CS against nearest neighbours, `4` sets that
 the MLLM lists, `fig2` the number of shots, `ours` other candidate sets and losses. A config is `demo`, `grocery` (tiny
 models of its own on real photos), a preset of pipelines/configs or a YAML file; of several, their average comes last.
-Everything lies in `--out`, a run folder each: what is there is not computed again, so an interrupted table goes on, and
-a row that differs in NeaR's settings alone asks the MLLM nothing. A method that cannot run on a data set says why.
+`--out` holds one run folder per config. Finished results are reused, so an interrupted table is continued, and a row
+that differs only in NeaR's settings does not ask the MLLM. A method that cannot run on a data set says why.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) ->
 
 
 def with_expert(data_set: DataSet, address: str) -> DataSet:
-    """With the stand-in for FineR's language model where the config names none; others as they are."""
+    """The data set with the stand-in for FineR's language model, if its config names none."""
     config = build(data_set.tree)
     if not data_set.expert or config.baselines.finer.llm is not None or config.questions.llm is not None:
         return data_set

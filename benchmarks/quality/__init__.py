@@ -1,1 +1,1 @@
-"""How good names, candidate sets and detections are, where no paper has a table."""
+"""The quality of names, candidate sets and detections, where no paper has a table."""

@@ -1,7 +1,7 @@
 """Candidate sets by method in both regimes: noisy labels in pure neighbourhoods, and clean labels in impure ones.
 
     python -m benchmarks.quality.candidate_sets              # the sets alone: half a minute
-    python -m benchmarks.quality.candidate_sets --train      # and prompts learned on them: that for each row and seed
+    python -m benchmarks.quality.candidate_sets --train      # also train prompts: half a minute per row and seed
 
 Drawn field guides with the shipped models, no Ray and no vLLM. `noisy`: the tiny MLLM's labels and CLIP's vectors as
 they are. `clean`: the true names, of which one in twenty is replaced by another of its genus, and vectors with noise
@@ -89,7 +89,7 @@ class Guide:
 
 
 def guide(seed: int, regime: str) -> Guide:
-    """Ten drawings a species to learn from and fifteen to test on."""
+    """A field guide with ten drawings per species for training and fifteen for testing."""
     level = (DEMO_DIFFICULTY, DEMO_DIFFICULTY)
     parts = [
         draw_many(seed, split, count * len(SPECIES), difficulty=level, random_share=0.0)

@@ -1,10 +1,10 @@
-"""Detection on drawn scenes with and without aspects, and what chance gives: COCO's AP, mean and spread over seeds.
+"""Detection on drawn scenes with and without aspects, and by chance: COCO's AP, mean and spread over seeds.
 
     python -m benchmarks.quality.detection --seeds 0 1 2
 
 The recipe is that of the preset `scenes`; a seed decides scenes, weights and order, and both variants see the same.
 `untrained` is the detector at its random start; `shuffled` the trained one (without aspects) with the classes of its
-detections dealt out anew among all detections of the test set. One core, about a minute of computing for each training.
+detections dealt out anew among all detections of the test set. One core, about one minute per training run.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def split_of(rows: pa.Table, split: str) -> pa.Table:
 
 
 def annotated_rows(truth: CocoSet, rows: pa.Table) -> list[CocoImage]:
-    """What is annotated of each row."""
+    """The annotations of each row."""
     by_id = {image.id: image for image in truth.images}
     return [by_id[json.loads(metadata)[COCO_ID]] for metadata in rows["metadata"].to_pylist()]
 
 
 def detection_job(folder: Path, settings: Detect, truth: CocoSet, rows: pa.Table) -> DetectionJob:
-    """A training on the rows; the aspects are the drawings' truth."""
+    """A training job on the rows, with the true aspects of the drawings."""
     folder.mkdir(parents=True)
     images = annotated_rows(truth, rows)
     names = [category.name for category in truth.categories]
@@ -87,13 +87,13 @@ def detection_job(folder: Path, settings: Detect, truth: CocoSet, rows: pa.Table
 
 
 def detections(model: Path, rows: pa.Table) -> list[Detections]:
-    """What a model folder finds on the test rows."""
+    """The detections of a model on the test rows."""
     worker = DetectWorker(DetectSettings(str(model), ImageLimits()))
     return [detections_of(row) for row in worker.process(split_of(rows, "test")).to_pylist()]
 
 
 def shuffled(found: list[Detections], seed: int) -> list[Detections]:
-    """The same boxes and scores with the classes dealt out anew."""
+    """The same boxes and scores with shuffled classes."""
     classes = np.random.default_rng(seed).permutation(np.concatenate([one.classes for one in found]))
     ends = np.cumsum([len(one.classes) for one in found])
     return [replace(one, classes=classes[end - len(one.classes) : end]) for one, end in zip(found, ends, strict=True)]

@@ -1,9 +1,10 @@
-"""Names from the prose of a real model: how good are they without a second call, and what does merging aliases bring?
+"""Names from the prose of a real model: their quality without a second call, and the effect of merging aliases.
 
     python -m benchmarks.quality.label_answers [--data ../shared/data/mllm-answers]
 
-The data are answers of Qwen2.5-VL-72B to a naming prompt, an image a line, for 3-shot discovery sets of CUB-200,
-Stanford Cars and Flowers-102, with the name that a second call took from each (GitHub demidovd98/FiNDR, MIT licence).
+The data are answers of Qwen2.5-VL-72B to a naming prompt, one image per line, for 3-shot discovery sets of CUB-200,
+Stanford Cars and Flowers-102, with the name that a second call extracted from each (GitHub demidovd98/FiNDR, MIT
+licence).
 Rows of the table:
 
 1. `second call`: that name. `its words in the prose`: what is left of it without words that the answer does not hold:
@@ -40,7 +41,7 @@ DATA = harness.DATA / "mllm-answers"
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said about an image, the name that a second call took from it, and the true name."""
+    """The answer about an image, the name that a second call extracted from it, and the true name."""
 
     raw: str
     second_call: str
@@ -182,7 +183,7 @@ def table(sets: Mapping[str, SetScores]) -> str:
 
 
 def sweep(sets: Mapping[str, SetScores]) -> str:
-    """What merging changes at every threshold: sACC, cACC, and true classes joined."""
+    """The effect of merging at every threshold: sACC, cACC, and merged true classes."""
     lines = [
         "change by merging (sACC, cACC, true classes joined)",
         f"{'t':6}" + "".join(f"{name:>22}" for name in sets),

@@ -1,4 +1,4 @@
-"""Does a name survive the clean-up of answers, in whatever phrase a model says it?
+"""Whether names survive the clean-up of answers, in any phrase in which a model gives them.
 
     python -m benchmarks.quality.name_survival [--failures]
 

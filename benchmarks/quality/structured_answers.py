@@ -1,9 +1,9 @@
-"""Does holding a model to JSON harm its names? The demo's tiny MLLM through vLLM on drawn birds.
+"""Whether forcing a model to JSON harms its names: the demo's tiny MLLM through vLLM on drawn birds.
 
     python -m benchmarks.quality.structured_answers [--per-class 8]
 
-Rows: free words; asked for JSON and not held to it; held to it and not asked; both, which is `label.answer structured`.
-A name is right when it is the drawn species' own. The tiny model learned to answer one prompt with a bare name.
+Rows: free text; JSON requested but not enforced; enforced but not requested; both, which is `label.answer structured`.
+A name is right if it is that of the drawn species. The tiny model learned to answer one prompt with only the name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEED = 11
 
 
 def name_of(answer: Answer, *, held: bool) -> str | None:
-    """What the label stage makes of an answer; None: a failed row."""
+    """The name that the label stage reads from an answer; None: a failed row."""
     (said,) = read_answers([answer.text], Form(structured=held), [answer.cut])
     name = item_name(said.items[0]) if said.items else None
     return name if isinstance(name, str) else None

@@ -1,1 +1,1 @@
-"""What grows with the number of photos and of workers."""
+"""What grows with the number of photos and the number of workers."""

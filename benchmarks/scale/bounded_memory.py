@@ -1,15 +1,15 @@
-"""What holds rows in one process, without Ray: seconds and memory at a hundred thousand rows, a million, ten million.
+"""Steps that hold rows in one process, without Ray: seconds and memory at 100 thousand, 1 million and 10 million rows.
 
     export OMP_NUM_THREADS=1
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 100000 1000000
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --rows 10000000 --steps tables ingest makd
-    python -m benchmarks.scale.bounded_memory --folder /data/bounded --table          # of all that was measured so far
+    python -m benchmarks.scale.bounded_memory --folder /data/bounded --table          # of all measurements so far
     python -m benchmarks.scale.bounded_memory --folder /data/bounded --plot memory.png
 
 The functions are the pipeline's own; the tables they read are made up: 20,000 classes, a tenth of the rows in the
 split `test`, answers to 16 questions about 100,000 images, vectors of 16 numbers, of which 100,000 are asked for,
-names of 1,000 kinds. Each step runs in a process of its own. `MiB` is the anonymous memory (RssAnon, every 10 ms)
-that it took beyond what it held after its imports: files that are mapped are the system's to give back, and not in it.
+names of 1,000 kinds. Each step runs in a process of its own. `MiB` is its anonymous memory (RssAnon, every 10 ms)
+beyond that after its imports; mapped files do not count, because the system can reclaim them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PART = 65_536
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a step; see the module's docstring."""
+    """The measurements of a step; see the module's docstring."""
 
     rows: int
     seconds: float
@@ -152,7 +152,7 @@ def makd_of_near(folder: Path) -> None:
 
 
 def worker(folder: Path) -> None:
-    """What a worker of makd holds of its examples before its images."""
+    """The examples that a worker of makd holds, before its images."""
     import torch
 
     examples = Examples.read(str(folder / "examples"))
@@ -226,14 +226,14 @@ def measure(step: str, folder: Path) -> Measured:
 
 
 def measured(folder: Path) -> dict[str, list[Measured]]:
-    """What was measured of each step, by rows."""
+    """The measurements of each step, by number of rows."""
     found = {step: list(folder.glob(f"*/{step}.json")) for step in STEPS if step != "tables"}
     read = {step: [Measured(**json.loads(file.read_text())) for file in files] for step, files in found.items()}
     return {step: sorted(values, key=lambda value: value.rows) for step, values in read.items() if values}
 
 
 def as_table(folder: Path) -> str:
-    """A line per step and size, with the bytes that each further row takes."""
+    """One line per step and size, with the bytes per further row."""
     lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes a row':>18}"]
     for step, values in measured(folder).items():
         before: Measured | None = None

@@ -1,9 +1,9 @@
-"""What the driver itself does for each row, without Ray: naming of answers, ids of a split, m images a class.
+"""The driver's own work per row, without Ray: naming of answers, ids of a split, m images per class.
 
     python -m benchmarks.scale.driver_rows --rows 10000 100000 1000000
 
-CPU seconds, MiB by which memory peaked above what was held before, and the exponent of the growth of the seconds to the
-size before. Answers are made up: a thousand names, and two in a thousand that nobody else gives; 20,000 classes.
+CPU seconds, peak memory in MiB above that before, and the exponent of the seconds' growth from the size before. Answers
+are made up: a thousand names, and two unique ones per thousand rows; 20,000 classes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = ["image_id", "split", "class_id"]
 
 
 def answers(folder: Path, rows: int, rng: np.random.Generator) -> Table:
-    """Made-up answers, a name in five hundred unique."""
+    """Made-up answers, with one unique name per five hundred."""
     for number, start in enumerate(range(0, rows, ANSWERS_A_PART)):
         ids = range(start, min(start + ANSWERS_A_PART, rows))
         rare = rng.random(len(ids)) < 0.002
@@ -69,7 +69,7 @@ def name(table: Table, folder: Path) -> None:
 
 
 def unneeded() -> NameEncoder:
-    """In place of the encoder; raises if it is asked for."""
+    """Replaces the encoder; raises if it is called."""
     raise RuntimeError("at a similarity of 1 no text embeddings are needed")
 
 

@@ -33,7 +33,7 @@ def sh(command: str) -> None:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Of the Dockerfile, from the copy of the whole project on."""
+    """The Dockerfile's instructions from the copy of the whole project on."""
     lines = (harness.ROOT / "cluster" / "Dockerfile").read_text().splitlines()
     joined = re.sub(r"\\\n\s*", "", "\n".join(line for line in lines if not line.startswith("#"))).splitlines()
     parsed = [tuple(line.split(maxsplit=1)) for line in joined if line.strip()]
@@ -108,7 +108,7 @@ class Image:
                 self.user = rest
 
     def ray_up(self, command: str) -> None:
-        """As Ray's runner of commands does it in the container."""
+        """Run a command like Ray's command runner in the container."""
         command = command.replace("~/", self.environment["HOME"] + "/")
         self.run(["/bin/bash", "-c", " ".join(_with_interactive(command))])
 

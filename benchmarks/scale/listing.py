@@ -3,7 +3,7 @@
     python -m benchmarks.scale.listing --rows 1000000
     python -m benchmarks.scale.listing --rows 1000000 --source bucket
 
-Writes a CSV of so many shuffled URIs and lists it as the stage ingest does, in a process of its own without Ray. Prints
+Writes a CSV of shuffled URIs and lists it as the stage ingest does, in a process of its own without Ray. Prints
 a table: seconds, the most memory that the process had resident (`ru_maxrss`), and the size of the samples table. The
 first line is a listing of one row: what Python and its libraries take. `bucket`: keys of a bucket instead, from a
 server in this process that answers S3's ListObjectsV2 with made-up pages of 1,000; its own time counts, too.
@@ -63,7 +63,7 @@ def bucket(keys: int) -> Iterator[dict[str, str]]:
             self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
-            """Nothing on the console."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -85,7 +85,7 @@ def ingest(folder: Path, source: str, environment: dict[str, str]) -> tuple[floa
 
 
 def work(folder: Path, kind: str) -> None:
-    """What the stage does with a source; answers with the peak, MiB."""
+    """List a source as the stage does; answers with the peak memory in MiB."""
     from fgvr import tables
     from fgvr.config.data import FolderSource, Ingest, TableSource
     from fgvr.sources.source import read_source

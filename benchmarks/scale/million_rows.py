@@ -1,10 +1,10 @@
-"""How the stages grow: 10 thousand, 100 thousand and a million rows, with simulated models and drawn photos.
+"""The growth of the stages: 10 thousand, 100 thousand and a million rows, with simulated models and drawn photos.
 
     export OMP_NUM_THREADS=1
     python -m benchmarks.scale.million_rows --folder /data/scale --rows 10000 100000
     python -m benchmarks.scale.million_rows --folder /data/scale --rows 1000000 --stages draw samples labels aspects
     python -m benchmarks.scale.million_rows --folder /data/scale --rows 1000000 --resume
-    python -m benchmarks.scale.million_rows --folder /data/scale --table        # of all that was measured so far
+    python -m benchmarks.scale.million_rows --folder /data/scale --table        # of all measurements so far
 
 Real are: every JPEG file (the field guide's, one for each row, drawn before), its reading, decoding and hashing in each
 stage, the tables, Ray, MLflow, the clean-up of names, the search of neighbours, candidate sets, and a student that
@@ -56,12 +56,12 @@ STAGES = {
 }
 """Table that is asked for → the tables that it computes."""
 ASKED, LIMIT = 16, 540.0
-QUESTIONS_FILE = "million-rows-questions.txt"  # a person may have a questions.txt in the folder
+QUESTIONS_FILE = "million-rows-questions.txt"  # the user may have a questions.txt in the folder
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one stage at one size; see the module's docstring."""
+    """The measurements of one stage at one size; see the module's docstring."""
 
     rows: int
     seconds: float
@@ -174,7 +174,7 @@ def resume(args: argparse.Namespace, rows: int) -> float:
 
 
 def table(folder: Path) -> str:
-    """Everything that was measured, a line a stage and size."""
+    """All measurements, one line per stage and size."""
     lines = [
         f"{'stage':<12}{'rows':>10}{'seconds':>9}{'rows/s':>8}{'exponent':>10}{'driver':>8}{'store':>7}{'disk':>7}"
     ]
@@ -199,7 +199,7 @@ def table(folder: Path) -> str:
 
 
 def found(folder: Path, size: int, stage: str) -> Measured | None:
-    """What was measured; `all`: sums of seconds and disk, and the highest peaks, where every stage was."""
+    """The measurements; for `all`, sums of seconds and disk and the highest peaks, if every stage was measured."""
     if stage == "all":
         each = [found(folder, size, name) for name in STAGES]
         parts = [part for part in each if part is not None]

@@ -1,14 +1,14 @@
-"""From one simulated engine to 64: throughput against the ideal, what a core can feed, and growing and shrinking pools.
+"""From one simulated engine to 64: throughput against the ideal, engines per core, and growing and shrinking pools.
 
     export OMP_NUM_THREADS=1
     python -m benchmarks.scale.scaling --engines 1 4 16 64        # the curve
     python -m benchmarks.scale.scaling --grow 16                  # a pool of 1 to 16 engines
     python -m benchmarks.scale.scaling --decode                   # engines and the decoding of photos, without Ray
 
-The stage is label's (`cluster.parts.run_parts` with its worker, as `pipelines/label.py` runs it); drawn photos of 64 px
-are read and decoded for each row. An engine is a Ray actor with a hundredth of a core; it works on 16 images at once,
-0.8 s each, which is 20 images/s: what a model of 8 billion parameters does on one GPU. A request only waits, so that
-two cores can hold 64 engines.
+The stage is label (`cluster.parts.run_parts` with its worker, as `pipelines/label.py` runs it); a drawn photo of 64 px
+is read and decoded per row. An engine is a Ray actor with a hundredth of a core; it works on 16 images at once, 0.8 s
+per image, which is 20 images/s: the rate of a model of 8 billion parameters on one GPU. A request only waits, so two
+cores can hold 64 engines.
 
 - `ideal`: engines × 20 images/s. `rows/s`: while all engines run, that is from the first part of the last one that
   started to the last part of the first one that ended: with the pauses between parts, in which an engine runs empty.
@@ -80,7 +80,7 @@ class TimedWorker(LabelWorker):
 
 
 def samples_of(uris: Sequence[str], rows: int, folder: Path) -> Table:
-    """So many rows, each photo again and again."""
+    """A samples table of `rows` rows that repeats the photos."""
     listed = pa.table({"image_id": np.arange(rows), "uri": [uris[row % len(uris)] for row in range(rows)]})
     size = 65_536
     for number, start in enumerate(range(0, rows, size)):
@@ -159,7 +159,7 @@ def curve(uris: Sequence[str], engines: Sequence[int], seconds: float, scratch: 
     )
     for count in engines:
         workers = Workers(min_workers=count, max_workers=count, num_cpus=0.01, rows_per_part=ROWS_PER_PART)
-        parts_each = max(3, round((seconds + count) * RATE / ROWS_PER_PART))  # a second of start for each engine
+        parts_each = max(3, round((seconds + count) * RATE / ROWS_PER_PART))  # one second of start per engine
         folder = scratch / str(count)
         with watched(folder / "diary") as seen:
             parts = run(uris, workers, count * parts_each * ROWS_PER_PART, folder)

@@ -81,7 +81,7 @@ def drawings(seed: int, count: int, side: int) -> list[Image.Image]:
 
 
 class PlainTransformers:
-    """One forward a question."""
+    """One forward pass per question."""
 
     def __init__(self, folder: Path, task: AspectTask) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -119,7 +119,7 @@ class PlainTransformers:
         return np.array([self.ask(image, len(self.prompts), self.dtype) for image in images])
 
     def exact(self, images: list[Image.Image]) -> Probabilities:
-        """In fp32, not timed."""
+        """p(yes) in fp32, not timed."""
         return np.array([self.ask(image, len(self.prompts), torch.float32) for image in images])
 
 

@@ -5,9 +5,9 @@
     python -m benchmarks.speed.batch_inference --student demo --size 3000 2000 --images 160 --ways ours "Pillow, draft"
     python -m benchmarks.speed.batch_inference --photos ~/grocery/dataset/test
 
-Each way runs in a process of its own that is kept to one core with all that it starts, and they take turns. Counted
-are images a second between the first and the last batch, and CPU milliseconds an image of all processes in that time;
-ratios are medians over the rounds of each round's ratio.
+Each way runs in a process of its own that is pinned to one core with all its children, and the ways take turns.
+Measured are images per second between the first and the last batch, and CPU milliseconds per image over all processes
+in that time; ratios are medians over the rounds of the ratio within a round.
 
 - `ours`: the worker of pipelines/infer.py, with its threads.
 - `Pillow, draft`: a loop over the files in which Pillow decodes at the smallest scale that holds the model's input
@@ -64,7 +64,7 @@ def ours(model: Path, files: list[str]) -> Iterator[int]:
 
 
 class Plain:
-    """As most scripts have it."""
+    """A plain loop, as in most scripts."""
 
     def __init__(self, model: str) -> None:
         spec, network = load_student(Path(model))
@@ -140,7 +140,7 @@ def read_images(model: Path, files: list[str]) -> Iterator[int]:
 
 
 def measure(way: str, model: Path, files: list[str]) -> tuple[float, float]:
-    """Images a second and CPU ms an image, from the end of the first batch to that of the last."""
+    """Images per second and CPU ms per image, from the end of the first batch to that of the last."""
     ways: dict[str, Callable[[], Iterator[int]]] = {
         "ours": lambda: ours(model, files),
         "Pillow, draft": lambda: drafts(model, files),

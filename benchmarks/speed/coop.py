@@ -10,12 +10,12 @@ Rows:
 - `ours`: `PromptLearner` and `backward_through_names`, what pipelines/near.py runs, with its default `text_chunk`.
 - `ours-fp32`: the same in fp32 whatever `--precision` (fp32, or bf16 autocast with fp32 logits) the others have.
 
-All have the sizes of ViT-B/16 and random weights, batches of 32, PRODEN on three candidates an image. Token counts of
+All have the sizes of ViT-B/16 and random weights, batches of 32, PRODEN on three candidates per image. Token counts of
 names are drawn from those of 489 real answers about cars (9 on average, 23 at most). Every measurement is a process of
 its own, rows take turns, medians of `--repeat`. Time: seconds on CUDA, CPU seconds of the process elsewhere, which
 other work on the machine disturbs least (OMP_NUM_THREADS=1). Memory: peak beyond what is held before the first step
 (`VmHWM` of Linux, or torch.cuda.max_memory_allocated). Gradient: ‖g − e‖ / ‖e‖ of the first step, e that of `ours-fp32`
-or, without it, of the first row; `original-images` has other images. In fp32 `original` holds 35 MiB a name: 500 need
+or, without it, of the first row; `original-images` has other images. In fp32 `original` holds 35 MiB per name: 500 need
 18 GB.
 """
 
@@ -127,7 +127,7 @@ class Training:
 def measure(row: str, names: int, args: argparse.Namespace) -> Measured:
     """Time and memory of a row in this process; the first gradient goes to `args.gradient`."""
     device = torch.device(args.device)
-    # Of all processes of the machine, this one is to end if memory does.
+    # If memory runs out, the system should kill this process first.
     Path("/proc/self/oom_score_adj").write_text("1000")
     Training(row, 8, args.batch, device, args.precision).step()  # libraries load and threads start
     training = Training(row, names, args.batch, device, args.precision)
@@ -154,7 +154,7 @@ def now(device: torch.device) -> float:
 
 
 def held(device: torch.device) -> int:
-    """Bytes held now; from here on peaks are counted afresh."""
+    """Bytes held now; resets the count of the peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return int(torch.cuda.memory_allocated())

@@ -1,7 +1,7 @@
 """CLIP's two towers in plain PyTorch for the benchmarks, and the original CoOp step on them.
 
 Structure and sizes are those of open_clip's ViT-B/16 (OpenAI): pre-norm blocks, QuickGELU, causal text attention,
-pooling at the end-of-text token. Weights are random: they decide neither time nor memory. Needs torch only.
+pooling at the end-of-text token. Weights are random, since they affect neither time nor memory. Needs only torch.
 """
 
 from __future__ import annotations

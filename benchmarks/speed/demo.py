@@ -1,4 +1,4 @@
-"""What `make demo` costs after set-up: seconds, CPU seconds, memory, and how often it starts an engine.
+"""The cost of `make demo` after set-up: seconds, CPU seconds, memory, and the number of engine starts.
 
     python -m benchmarks.speed.demo --repeat 3
 

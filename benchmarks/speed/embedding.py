@@ -1,4 +1,4 @@
-"""Embedding: decoding and preprocessing beside Pillow alone, and images a second through the towers.
+"""Embedding: decoding and preprocessing against Pillow alone, and images per second through the towers.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.embedding                       # drawn photos of 1000 × 1000 pixels
     OMP_NUM_THREADS=1 python -m benchmarks.speed.embedding --photos ~/photos     # real ones, cut and resized to that
@@ -11,7 +11,7 @@ ways take turns, medians of `--repeat` rounds, ratios of Pillow's ways to ours. 
 features by ours, and by draft, to those of full decoding, the least over all photos; next to them the mean one of
 different photos, since a CLIP with random weights tells photos apart less than a trained one.
 
-Towers: image features of random pixels with random weights, bf16 autocast on CUDA, fp32 on a CPU; images a second.
+Towers: image features of random pixels with random weights, bf16 autocast on CUDA, fp32 on a CPU; images per second.
 `benchmarks/speed/ray_overhead.py` measures the stage around all this.
 """
 
@@ -175,7 +175,7 @@ def towers(args: argparse.Namespace, report: harness.Report) -> None:
 
 
 def wait(device: torch.device) -> None:
-    """Until a device has computed all that it was told."""
+    """Wait until a device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""What an engine's thread does beside the engine: CPU per photo outside its steps; images per second by threads.
+"""The work of an engine's thread outside the engine: CPU per photo outside its steps; images per second by threads.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.engine_thread --images 1000 --side 640
 
@@ -77,7 +77,7 @@ def measured(name: str, clock: StepClock, count: int, work: Callable[[], Any], t
 
 
 def main() -> None:
-    """Measure, and print a line each."""
+    """Measure, and print one line per measurement."""
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=1000, help="photos of each row; default: %(default)s")
     parser.add_argument("--side", type=int, default=640, help="width of a photo, pixels; default: %(default)s")

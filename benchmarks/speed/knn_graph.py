@@ -100,7 +100,7 @@ def recall(vectors: np.ndarray, ids: np.ndarray) -> float:
 def methods(
     vectors: np.ndarray, k: int, threads: int, device: str, wanted: list[str], *, strangers: np.ndarray | None
 ) -> dict[str, Callable[[], Any]]:
-    """What is compared: functions that return ids int64 [N, k]; exact search of `strangers` beside them, if given."""
+    """The compared methods: functions that return ids int64 [N, k]; also exact search of `strangers`, if given."""
     product = this_machine(device, threads).product if device == "cpu" else Product("cuda", "float16")
     exact_plan = Plan("exact", product)
     found: dict[str, Callable[[], Any]] = {

@@ -1,4 +1,4 @@
-"""The fixed cost of labelling: the whole label command beside one plain vLLM process that asks the same.
+"""The fixed cost of labelling: the whole label command against one plain vLLM process with the same requests.
 
     OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind python -m benchmarks.speed.label_cost --images 1005 --repeat 3
 
@@ -67,7 +67,7 @@ def plain(folder: Path) -> harness.Cost:
 
 
 def ask(files: Sequence[str]) -> list[str]:
-    """What a script of a screenful says of the files."""
+    """What a short plain script answers about the files."""
     from PIL import Image
     from vllm import LLM, SamplingParams
 

@@ -1,11 +1,12 @@
-"""What orchestration costs: label, embed and infer over 20,000 images beside the same functions in process pools.
+"""The cost of orchestration: label, embed and infer over 20,000 images against the same functions in process pools.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.orchestration --images 20000
 
-Drawn photos; eight simulated engines that name 20 images a second each, the demo's CLIP on two workers, a ResNet18 for
-64 px (random weights) on two. `pipeline`: the stages as `pipelines/` runs them: Ray, MLflow, manifests, retries.
-`loop`: `multiprocessing` pools of as many processes that call the same workers on the same parts and write the same
-files, one pool a stage. Each in a process of its own, whose whole wall time counts, imports and Ray's start included.
+Drawn photos; eight simulated engines that name 20 images per second each, the demo's CLIP on two workers, a ResNet18
+for 64 px (random weights) on two. `pipeline`: the stages as `pipelines/` runs them, with Ray, MLflow, manifests and
+retries. `loop`: `multiprocessing` pools of as many processes that call the same workers on the same parts and write the
+same files, one pool per stage. Each way runs in a process of its own; its whole wall time counts, with imports and
+Ray's start.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _at_work: dict[str, Any] = {}
 
 
 def config_of(folder: Path, run: str) -> Config:
-    """What both ways compute."""
+    """The config of both ways."""
     two = {"min_workers": 2, "max_workers": 2, "num_cpus": 0.9, "rows_per_part": 512}
     engines = {"min_workers": 8, "max_workers": 8, "num_cpus": 0.02, "rows_per_part": 256}
     source = {"kind": "table", "path": str(folder / "photos" / "samples.csv"), "class_column": None}

@@ -1,4 +1,4 @@
-"""What Ray adds to embedding: the embed stage of the pipeline beside a plain loop over the same worker.
+"""The overhead of Ray in embedding: the pipeline's embed stage against a plain loop over the same worker.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.ray_overhead --images 5000 --model ViT-B-32
     OMP_NUM_THREADS=1 python -m benchmarks.speed.ray_overhead --images 5000
@@ -7,8 +7,8 @@ Drawn birds, and an open_clip architecture with random weights or the demo's CLI
 model shows overhead more. One worker with one core, parts of 512 rows; both ways read the same samples table and write
 the same part files, each in a process of its own; they take turns, medians of `--repeat`. Counted are
 
-- `steady`: seconds a thousand images between the first finished part and the last one: reading, decoding, model,
-  writing, and Ray's scheduling, but not what is done once;
+- `steady`: seconds per thousand images between the first finished part and the last one: reading, decoding, model,
+  writing, and Ray's scheduling, without one-time work;
 - `stage`: seconds of the whole stage: also the worker's process with its imports (Ray), the model, the manifest;
 - `process`: seconds of the whole process: also interpreter, imports, and the start and end of the Ray session;
 - `CPU`: CPU seconds of the process and all that it started, Ray's own servers too. Other work on the machine disturbs
@@ -60,7 +60,7 @@ class Seconds:
 
 
 class NoTracking:
-    """In place of MLflow."""
+    """Replaces MLflow."""
 
     @contextmanager
     def stage(self, _name: str, _decides: object) -> Iterator[NoTracking]:
@@ -68,7 +68,7 @@ class NoTracking:
         yield self
 
     def finish(self, table: Table) -> None:
-        """Nobody is told."""
+        """Send nothing."""
 
 
 def random_clip(name: str, folder: Path) -> str:
@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def columns(seconds: Seconds) -> tuple[float, float, float, float]:
-    """In the order of the table."""
+    """The values in the order of the table's columns."""
     return seconds.steady, seconds.stage, seconds.process, seconds.cpu
 
 

@@ -1,4 +1,4 @@
-"""Images a second of students in training on a device: torch and timm only, no photos.
+"""Images per second of students in training on a device; needs only torch and timm, no photos.
 
     python3.12 -m benchmarks.speed.student_device --device cuda            # a GPU: batches of 128, bf16
     python -m benchmarks.speed.student_device --device cpu --size 64 --batch 8 --steps 3   # does it run
@@ -66,7 +66,7 @@ def training_step(args: argparse.Namespace, backbone: str, data: Data, way: str)
 
 
 def seconds(step: Callable[[], None], steps: int, device: str) -> float:
-    """Of one step, with the device idle before and after."""
+    """Seconds of one step, with the device idle before and after."""
     synchronise(device)
     started = time.perf_counter()
     for _ in range(steps):
@@ -76,7 +76,7 @@ def seconds(step: Callable[[], None], steps: int, device: str) -> float:
 
 
 def synchronise(device: str) -> None:
-    """Until a device has computed all that it was told."""
+    """Wait until a device has finished all its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 

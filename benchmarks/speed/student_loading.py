@@ -1,10 +1,11 @@
-"""A student's training images alone: our store of decoded images beside ways that decode in every epoch.
+"""Loading a student's training images: our store of decoded images against ways that decode in every epoch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.student_loading --photos ~/grocery/dataset/train --images 256
     OMP_NUM_THREADS=1 python -m benchmarks.speed.student_loading --photos ~/grocery/dataset/train --images 256 --ray
 
-Every way gives shuffled batches of random crops as normalised float32 tensors, to nobody. They take turns, an epoch
-each; medians of `--rounds` epochs, CPU milliseconds an image of all threads and processes, and wall milliseconds.
+Every way yields shuffled batches of random crops as normalised float32 tensors, which are not used. The ways take
+turns, one epoch each; medians of `--rounds` epochs, CPU milliseconds per image over all threads and processes, and wall
+milliseconds.
 
 - `stored`: `fgvr.training.batches.Loader` over its memory-mapped file; `first` holds the decoding.
 - `decoded`: the same with `makd.cache_gb` 0: scaled JPEG decoding in every epoch.

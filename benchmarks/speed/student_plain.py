@@ -1,7 +1,7 @@
-"""The student that fgvr is measured against: photos from a list, Pillow, torchvision's transforms, a DataLoader.
+"""The plain training loop for comparison: photos from a list, Pillow, torchvision's transforms, a DataLoader.
 
-As most training scripts are written: every epoch decodes every photo in full size, in float32, memory in PyTorch's own
-order (NCHW). Network, losses, optimiser and augmentation are those of `fgvr.training.student`.
+It is like most training scripts: every epoch decodes every photo in full size, in float32, with PyTorch's default
+memory order (NCHW). Network, losses, optimiser and augmentation are those of `fgvr.training.student`.
 """
 
 from __future__ import annotations

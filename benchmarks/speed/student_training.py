@@ -1,17 +1,18 @@
-"""Student training: our loop with and without aspects beside a plain PyTorch loop of the same student, on a CPU.
+"""Student training on a CPU: our loop with and without aspects against a plain PyTorch loop of the same student.
 
     export OMP_NUM_THREADS=1
     python -m benchmarks.speed.student_training --photos ~/grocery/dataset/train          # ResNet18 at 224 px
     python -m benchmarks.speed.student_training --photos ~/grocery/dataset/train --demo   # the demo's student at 64 px
     python -m benchmarks.speed.student_training --demo                                    # the same on drawn birds
 
-All in one process, an epoch each, in random order; the first epoch of each (weights, decoded images, kernels) is shown
-apart. The ratios are medians over the rounds of the ratio within a round, so that what else the machine does counts
-little. `plain` decodes in each epoch (`student_plain.py`), in the training's process or in one beside it: the better of
-the two is compared. CPU seconds are of all threads and processes.
-`--steps` compares single training steps with and without aspects: where a network is small, the place that a thread's
-memory got makes more of a difference between two epochs than aspects do. `student_loading.py` measures the data
-alone, `student_device.py` the students on a GPU.
+All ways run in one process, one epoch each, in random order; the first epoch of each (weights, decoded images, kernels)
+is shown separately. Ratios are medians over the rounds of the ratio within a round, so that other load on the machine
+matters little. `plain` decodes in each epoch (`student_plain.py`), in the training process or in a second one: the
+faster of the two is compared. CPU seconds are summed over all threads and processes.
+
+`--steps` compares single training steps with and without aspects: for a small network, memory placement makes a larger
+difference between two epochs than aspects do. `student_loading.py` measures only the data, `student_device.py` the
+students on a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trainings of one process that take turns, an epoch each: what disturbs the machine disturbs all of them alike."""
+"""Training runs in one process that take turns, one epoch each, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Loop = Callable[["Turn"], object]
 
 
 class Turn(LocalReporter):
-    """A training that stands still in each of its reports until it is asked for another epoch.
+    """A training run that pauses in each of its reports until another epoch is requested.
 
     Args:
-        loop: a training; it runs in a thread of its own and reports after each epoch.
-        folder: where it would keep checkpoints; none are written, and none are found.
-        device: of the training.
+        loop: a training loop; it runs in a thread of its own and reports after each epoch.
+        folder: folder for checkpoints; none are written or found.
+        device: device of the training run.
     """
 
     def __init__(self, loop: Loop, folder: Path, device: str = "cpu") -> None:
@@ -30,13 +30,13 @@ class Turn(LocalReporter):
         self._run = self._pool.submit(self._whole, loop)
 
     def epoch(self) -> Cost:
-        """What one more epoch costs; the first one holds its preparations, too."""
+        """The cost of one more epoch; the first one includes its preparations."""
         cpu, wall = cpu_seconds(), time.monotonic()
         self._may.release()
         self._has.acquire()
         cost = Cost(cpu_seconds() - cpu, time.monotonic() - wall)
         if self._run.done():
-            self._run.result()  # raises what ended it
+            self._run.result()  # raises the error that ended it
         return cost
 
     def finish(self) -> None:
@@ -46,7 +46,7 @@ class Turn(LocalReporter):
         self._pool.shutdown()
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
-        """Called by the training after each epoch."""
+        """Called by the training loop after each epoch."""
         self.history.append(dict(metrics))
         self._has.release()
         self._may.acquire()

@@ -1,4 +1,4 @@
-"""cased: names from the captions nearest to an image."""
+"""cased: names taken from the captions nearest to an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Captions(TextStage):
     table = "captions"
 
     def texts(self, config: Config) -> Sequence[str]:
-        """Raises BaselineError where there are none."""
+        """All captions; raises BaselineError where there are none."""
         from fgvr.baselines import BaselineError
         from fgvr.baselines.vocabularies import read_captions
         from fgvr.demo.captions import field_guide_captions
@@ -38,21 +38,21 @@ class Captions(TextStage):
         )
 
     def template(self, config: Config) -> str:
-        """A caption is a sentence by itself."""
+        """No template: a caption is a sentence already."""
         return "{}"
 
 
 class Cased(ComparedStage):
-    """Names from words of the nearest captions."""
+    """Names taken from the words of the nearest captions."""
 
     table = "eval_cased"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Vectors of images and captions."""
+        """The vectors of images and captions."""
         return ("embeddings", "captions")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The method's settings, and which images."""
+        """The method's settings, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.baselines.cased import RULES
 
@@ -65,7 +65,7 @@ class Cased(ComparedStage):
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """All images at once: their vectors are there."""
+        """Name all images at once, from their finished vectors."""
         import pyarrow as pa
 
         from fgvr import schemas

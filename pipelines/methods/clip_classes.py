@@ -1,4 +1,4 @@
-"""Methods that compare the vectors of the embed stage with vectors of classes: no image is read again."""
+"""Methods that compare the vectors of the stage embed with class vectors; no image is read again."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ClassesStage(ComparedStage):
-    """Names by a CLIP classifier."""
+    """A stage that names images with a CLIP classifier."""
 
     def made_of(self, run: Run) -> Iterable[str]:
-        """Tables that its classes come from."""
+        """Tables from which the classes are made."""
         return ()
 
     def decided_by(self, run: Run) -> dict[str, Any]:
-        """What else decides them."""
+        """What else decides the classes."""
         return {}
 
     @abstractmethod
@@ -34,11 +34,11 @@ class ClassesStage(ComparedStage):
         """The text side of the classifier."""
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' vectors, and what the classes come from."""
+        """The vectors of the images, and the tables from which the classes are made."""
         return ("embeddings", *self.made_of(run))
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The classes, the images, and from which score on a name is given."""
+        """The classes, the ids of the images, and the smallest score for which a name is given."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.models.from_features import RULES
 
@@ -63,7 +63,7 @@ class ZeroShot(ClassesStage):
         return ("labels",)
 
     def decided_by(self, run: Run) -> dict[str, Any]:
-        """The CLIP, and the template."""
+        """The CLIP model, and the template."""
         from fgvr.clip.source import find_clip
 
         clip = vectors_at(run.config)
@@ -80,12 +80,12 @@ class ZeroShot(ClassesStage):
 
 
 class Learned(ClassesStage):
-    """near: the prompts that NeaR learned."""
+    """near: class vectors from the prompts that NeaR learned."""
 
     table = "eval_near"
 
     def made_of(self, run: Run) -> Iterable[str]:
-        """Its model."""
+        """The table of NeaR, with its model."""
         return ("near",)
 
     def classes(self, run: Run) -> ClassFeatures:
@@ -96,28 +96,28 @@ class Learned(ClassesStage):
 
 
 class TextStage(Stage):
-    """CLIP vectors of many texts: found again by their content, computed where the images' are."""
+    """CLIP vectors of many texts: stored by content, computed on the workers that embed images."""
 
     one_call = True
 
     @abstractmethod
     def texts(self, config: Config) -> Sequence[str]:
-        """The texts; raises BaselineError where there are none."""
+        """All texts; raises BaselineError where there are none."""
 
     @abstractmethod
     def template(self, config: Config) -> str:
-        """Around each of them."""
+        """The template around each text."""
 
     def check(self, config: Config) -> None:
-        """Read them."""
+        """Check that the texts can be read."""
         self.texts(config)
 
     def workers(self, config: Config) -> str | None:
-        """One of embed's."""
+        """One worker of embed."""
         return "embed.workers"
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Texts, template, model and precision."""
+        """The texts, the template, the model and the precision."""
         from fgvr.clip.source import find_clip
         from fgvr.precision import of_workers
 
@@ -130,7 +130,7 @@ class TextStage(Stage):
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """In one worker."""
+        """Embed the texts in one worker."""
         from cluster.once import run_once
         from cluster.settled import settled_precision
         from cluster.stage import StageSummary

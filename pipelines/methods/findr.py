@@ -1,4 +1,4 @@
-"""findr: the MLLM says what the images show and who knows it, and names each as that expert; then prototypes."""
+"""findr: the MLLM says what the images show and who the expert is, then names each image as that expert."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ TOLD = ("category", "unit", "expert")
 
 
 class FindrMeta(Stage):
-    """What a few images show, and who knows it: one row."""
+    """What a few images show, and which expert knows it: one row."""
 
     table = "findr_meta"
     one_call = True
 
     def workers(self, config: Config) -> str | None:
-        """One of label's."""
+        """One worker of label."""
         return "label.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM."""
+        """The MLLM that names the images."""
         return "mllm"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images there are to choose from."""
+        """The labels, which decide the images to choose from."""
         return ("labels",)
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The images' places."""
+        """The locations of the images."""
         return ("samples",)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, and what it is asked about which images."""
+        """The model, the prompt, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.baselines.finer_findr import META_PROMPT, READER
         from fgvr.mllm.backends import backend_identity, exactly
@@ -62,7 +62,7 @@ class FindrMeta(Stage):
         }
 
     def asks(self, run: Run) -> Asked:
-        """One request with a few images side by side."""
+        """One request with several images."""
         from fgvr.baselines.finer_findr import META_PROMPT
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
@@ -70,7 +70,7 @@ class FindrMeta(Stage):
         return Asked(1, Load(1, FRAME + side_by_side + text_tokens(META_PROMPT), 0, REPLY_TOKENS))
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask where the workers are."""
+        """Ask in a worker."""
         import pyarrow as pa
 
         from cluster.once import run_once
@@ -105,7 +105,7 @@ class FindrMeta(Stage):
 
 
 def _shown(run: Run) -> Ids:
-    """A few images, evenly spread over the discovery set."""
+    """A few images, spread evenly over the discovery set."""
     import numpy as np
 
     ids = labelled_ids(run)
@@ -114,7 +114,7 @@ def _shown(run: Run) -> Ids:
 
 
 def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer, tuple[str, ...]]:
-    """The answer, and the model's remarks on how it was asked."""
+    """The answer, and the backend's remarks on the request."""
     from fgvr.baselines import BaselineError
     from fgvr.baselines.finer_findr import META_PROMPT, side_by_side
     from fgvr.images.pictures import Picture
@@ -127,7 +127,7 @@ def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer
     for uri in uris:
         try:
             images.append(read_image(uri, limits))
-        except ImageError:  # the others will do
+        except ImageError:  # the other images are enough
             continue
     if not images:
         raise BaselineError("findr: none of the images that the MLLM is to be asked about can be read")
@@ -136,17 +136,17 @@ def _ask(backend: Labeler, uris: list[str], limits: ImageLimits) -> tuple[Answer
 
 
 class FindrAnswers(AnswerStage):
-    """What the MLLM says about the discovery images as the expert."""
+    """The MLLM's answers about the discovery images, given as the expert."""
 
     table = "findr_answers"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images, and who the expert is, where the config does not say it."""
+        """The tables that decide the images, and the expert where the config does not name one."""
         given = run.config.baselines.findr
         return ("labels",) if all(getattr(given, name) for name in TOLD) else ("labels", "findr_meta")
 
     def pays(self, run: Run) -> Iterable[str]:
-        """Also for being told who the expert is."""
+        """Also the question who the expert is."""
         return [*self.reads(run), *(name for name in self.consults(run) if name == "findr_meta")]
 
     def which(self, run: Run) -> Ids:
@@ -154,7 +154,7 @@ class FindrAnswers(AnswerStage):
         return labelled_ids(run)
 
     def settings(self, run: Run) -> LabelSettings:
-        """One answer in free words."""
+        """One answer in free text per image."""
         settings = super().settings(run)
         prompt = _subject(run).fill(run.config.baselines.findr.prompt)
         free = replace(settings.sampling, max_tokens=run.config.label.max_tokens, structured=None)
@@ -167,7 +167,7 @@ class FindrAnswers(AnswerStage):
 
 
 def _subject(run: Run) -> Subject:
-    """What the config says of the images, and for the rest what the MLLM says."""
+    """The subject and expert from the config; the MLLM's answer where the config has none."""
     from fgvr.baselines.finer_findr import Subject
 
     given = {name: getattr(run.config.baselines.findr, name) for name in TOLD}
@@ -178,19 +178,19 @@ def _subject(run: Run) -> Subject:
 
 
 class FindrLabels(NameStage):
-    """The expert's names."""
+    """The names that the expert gave."""
 
     table = "findr_labels"
     answers = "findr_answers"
     merges = True
 
     def limit(self, config: Config) -> str:
-        """Of one answer in free words."""
+        """The field for one answer in free text."""
         return token_limit(config.label)
 
 
 class Findr(Prototypes):
-    """Prototypes of the expert's names."""
+    """Prototypes of the names that the expert gave."""
 
     table = "eval_findr"
     named_by = "findr_labels"

@@ -1,4 +1,4 @@
-"""finer: the MLLM answers the aspect questions, a language model names what they describe, images vote, prototypes."""
+"""finer: a language model turns the MLLM's aspect answers into names; images vote for them; then prototypes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FinerAspects(QuestionStage):
     table = "finer_aspects"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images."""
+        """The labels, which decide the images."""
         return ("labels",)
 
     def which(self, run: Run) -> Ids:
@@ -33,36 +33,36 @@ class FinerAspects(QuestionStage):
         return labelled_ids(run)
 
     def asks(self, run: Run) -> Asked:
-        """All questions about each image."""
+        """All questions for each image."""
         return Asked(sampled(run.config, run.photos), questioning(run))
 
 
 class FinerAnswers(Stage):
-    """What a language model takes the described objects for, one row per discovery image."""
+    """Names that a language model gives to the described objects, one row per discovery image."""
 
     table = "finer_answers"
     one_call = True
 
     def check(self, config: Config) -> None:
-        """Find the model; raises BaselineError where the config has none."""
+        """Find the language model; raises BaselineError where the config has none."""
         from fgvr.mllm.backends import backend_identity
 
         backend_identity(_language_model(config))
 
     def workers(self, config: Config) -> str | None:
-        """One of questions'."""
+        """One worker of questions."""
         return "questions.workers"
 
     def model(self, config: Config) -> str | None:
-        """Its own, else the one that writes the questions."""
+        """The method's own model, or else the one that writes the questions."""
         return "questions.llm" if config.baselines.finer.llm is None else "baselines.finer.llm"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The questions, and what was answered."""
+        """The questions, and the answers."""
         return ("questions", "finer_aspects")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The model, and how it is told."""
+        """The model, and its prompt."""
         from fgvr.baselines.finer_findr import PROMPT, RULES, UNSURE
         from fgvr.mllm.backends import backend_identity, exactly
 
@@ -77,7 +77,7 @@ class FinerAnswers(Stage):
         }
 
     def asks(self, run: Run) -> Asked:
-        """One conversation per image, of words alone."""
+        """One conversation per image, in text only."""
         from fgvr.mllm.request_tokens import FRAME
 
         _, tokens = question_counts(run)
@@ -85,7 +85,7 @@ class FinerAnswers(Stage):
         return Asked(sampled(run.config, run.photos), row)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Where the workers are: the driver may have neither the memory nor a GPU."""
+        """Ask in a worker: the driver may have neither the memory nor a GPU."""
         import numpy as np
 
         from cluster.once import run_once
@@ -112,7 +112,7 @@ class FinerAnswers(Stage):
             _ask,
             *(prompts, sampling),
             workers=config.questions.workers,
-            engine=backend_engine(llm, vision=_language_model(config) == config.mllm),  # it may be the one that labels
+            engine=backend_engine(llm, vision=_language_model(config) == config.mllm),  # it may label, too
             keep_engine=run.still_asks(self),
         )
         replies = iter(given)
@@ -125,7 +125,7 @@ class FinerAnswers(Stage):
 
 
 def _language_model(config: Config) -> Mllm:
-    """The model that proposes names; raises BaselineError where there is none."""
+    """The language model that proposes names; raises BaselineError where there is none."""
     from fgvr.baselines import BaselineError
 
     llm: Mllm | None = setting(config, FinerAnswers().model(config) or "")
@@ -142,7 +142,7 @@ def _limit(config: Config) -> str:
 
 
 def _ask(backend: TextGenerator, prompts: list[str], sampling: Sampling) -> tuple[list[Answer], tuple[str, ...]]:
-    """The answers, and the model's remarks on how it was asked."""
+    """The answers, and the backend's remarks on the requests."""
     from fgvr.mllm.prompts import text_conversation
     from fgvr.part_worker import remarks_of
 
@@ -158,25 +158,25 @@ def _undescribed(error: dict[str, Any]) -> Answer:
 
 
 class FinerLabels(NameStage):
-    """The language model's names."""
+    """The names that the language model gave."""
 
     table = "finer_labels"
     answers = "finer_answers"
     merges = True
 
     def form(self, config: Config) -> Form:
-        """So many names per image."""
+        """The configured number of names per image."""
         from fgvr.names.answer_items import Form
 
         return Form(config.baselines.finer.names)
 
     def limit(self, config: Config) -> str:
-        """Of the language model."""
+        """The field for the language model."""
         return _limit(config)
 
 
 class Finer(Prototypes):
-    """Prototypes of the language model's names."""
+    """Prototypes of the names that the language model gave."""
 
     table = "eval_finer"
     named_by = "finer_labels"

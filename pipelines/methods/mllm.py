@@ -1,4 +1,4 @@
-"""mllm: the MLLM itself names the images; an answer known from the labels gets the same name."""
+"""mllm: the MLLM itself names the images; an answer that the labels contain gets the same name as there."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class EvalAnswers(ComparedStage, AnswerStage):
-    """What the MLLM says about the compared images, each asked once for one label."""
+    """The MLLM's answers about the compared images, each asked once for one label."""
 
     table = "eval_mllm_answers"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images are compared; not NeaR, which says only what the report shows: so the engine need not wait."""
+        """The tables that decide the images; not NeaR, which decides only examples: the engine need not wait."""
         return ("samples", "labels")
 
     def which(self, run: Run) -> Ids:
-        """Those that are compared."""
+        """The compared images."""
         return evaluated(run)[0].ids
 
     def asks(self, run: Run) -> Asked:
@@ -42,25 +42,25 @@ class EvalAnswers(ComparedStage, AnswerStage):
 
 
 class EvalLabels(ComparedStage, NameStage):
-    """What it means: by the aliases of the labels, or cleaned."""
+    """The names in these answers: mapped by the aliases of the labels, or else cleaned."""
 
     table = "eval_mllm"
     answers = "eval_mllm_answers"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Nothing else."""
+        """Nothing besides the tables it reads."""
         return ()
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The answers, and the labels, whose names they get."""
+        """The answers, and the labels, which give the names."""
         return (self.answers, "labels")
 
     def form(self, config: Config) -> Form:
-        """One label; structured where answers are."""
+        """One label per answer; structured where the labels' answers are."""
         from fgvr.names.answer_items import Form
 
         return Form(structured=config.label.answer == "structured")
 
     def aliases(self, run: Run) -> str | None:
-        """Those of the labels."""
+        """The aliases of the labels."""
         return run.table("labels").path(ALIASES_FILE)

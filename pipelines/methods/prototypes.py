@@ -1,4 +1,4 @@
-"""prototypes, and the classifier of finer and findr: voted names as vectors of text and images."""
+"""prototypes, also the classifier of finer and findr: voted names as mixtures of text and image vectors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class PrototypeViews(AugmentedStage):
-    """Views of each image that votes."""
+    """Augmented views of each image that votes."""
 
     table = "prototype_views"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images."""
+        """The labels, which decide the images."""
         return ("labels",)
 
     def which(self, run: Run) -> Ids:
@@ -30,33 +30,33 @@ class PrototypeViews(AugmentedStage):
         return labelled_ids(run)
 
     def drawn(self, config: Config) -> Drawn:
-        """By the method's own settings."""
+        """As the method's own settings say."""
         asked = config.baselines.prototypes
         return Drawn(asked.views, asked.seed, asked.min_crop)
 
 
 class Prototypes(ClassesStage):
-    """Prototypes of names for which the discovery images vote: those of the MLLM's label space.
+    """Prototypes of the names in the MLLM's label space, for which the discovery images vote.
 
     Attributes:
-        named_by: the table that the names come from, with one row per discovery image.
+        named_by: the table that proposes names, with one row per discovery image.
     """
 
     table = "eval_prototypes"
     named_by = "labels"
 
     def made_of(self, run: Run) -> Iterable[str]:
-        """Proposed names, and views of the images that vote."""
+        """The proposed names, and the views of the images that vote."""
         views = ("prototype_views",) if run.config.baselines.prototypes.views else ()
         return (self.named_by, *views)
 
     def decided_by(self, run: Run) -> dict[str, Any]:
-        """How texts and images are mixed."""
+        """How text and image vectors are mixed."""
         config = run.config.baselines.prototypes
         return {"text_weight": config.text_weight, "template": config.template}
 
     def classes(self, run: Run) -> ClassFeatures:
-        """A mixture of a name's text and of the images that voted for it."""
+        """Per name, a mixture of its text vector and the vectors of the images that voted for it."""
         import numpy as np
 
         from fgvr.baselines.finer_findr import prototypes

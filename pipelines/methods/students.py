@@ -1,4 +1,4 @@
-"""base, makd: the students name the images, and the one with aspects says what it sees in some training images."""
+"""base, makd: the students name the images; the one with aspects also answers for some training images."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 
 class EvalStudent(ComparedStage, PredictionStage):
-    """Names by a student."""
+    """A stage in which a student names the images."""
 
     def which(self, run: Run) -> Ids:
-        """Those that are compared or shown."""
+        """The images that are compared or shown."""
         return compared_images(run).predicted
 
 
 class EvalMakd(EvalStudent):
-    """By the student with aspects."""
+    """Names given by the student with aspects."""
 
     table = "eval_makd"
 
 
 class EvalBase(EvalStudent):
-    """By the student without aspects."""
+    """Names given by the student without aspects."""
 
     table = "eval_base"
     trained = "base"
 
 
 class EvalAspects(PredictionStage):
-    """What the student with aspects says about training images whose answers of the MLLM are known."""
+    """The aspects that the student predicts for training images with known answers of the MLLM."""
 
     table = "eval_aspects"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """Which images have answers."""
+        """The student, whose training images are those with answers."""
         return ("makd",)
 
     def which(self, run: Run) -> Ids:
-        """A sample of them."""
+        """A sample of the images with answers."""
         return aspect_sample(run).asked

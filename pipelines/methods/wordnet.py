@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class Nouns(TextStage):
-    """The nouns in the template of zero-shot classification."""
+    """The nouns, in the template of zero-shot classification."""
 
     table = "wordnet"
 
     def texts(self, config: Config) -> Sequence[str]:
-        """Of WordNet's file; raises BaselineError without it."""
+        """All nouns of WordNet's file; raises BaselineError without it."""
         from fgvr.baselines.vocabularies import read_nouns
 
         return read_nouns(config.baselines.wordnet.path)
 
     def template(self, config: Config) -> str:
-        """CLIP's."""
+        """The template of CLIP."""
         return config.clip.template
 
 
 class WordNet(ClassesStage):
-    """Names among the nouns."""
+    """Names chosen among the nouns."""
 
     table = "eval_zs_wordnet"
 
     def made_of(self, run: Run) -> Iterable[str]:
-        """The nouns' vectors."""
+        """The vectors of the nouns."""
         return ("wordnet",)
 
     def classes(self, run: Run) -> ClassFeatures:
