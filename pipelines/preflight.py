@@ -47,7 +47,8 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
     names = closure(look, tables)
     stages = [stage_of(name) for name in names]
     for each in _distinct(stages, lambda stage: (type(stage).check, None if stage.checked_once else stage.table)):
-        each.check(config)
+        if each.table != "samples":  # it is checked
+            each.check(config)
     asked = [stage for stage in stages if stage.model(config) is not None]
     if "samples" not in look.tables:
         check_keys(config, asked)
