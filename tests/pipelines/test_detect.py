@@ -54,11 +54,11 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
     assert len(results) == pc.list_value_length(found["scores"]).drop_null().to_numpy().sum() > 0
     assert {"AP", "AP50", "AP75"} <= set(detections.extra["metrics"])
 
-    assert Run(flow.context).detections == detections  # found, not computed again
+    assert Run(flow.context).table("detections") == detections  # found, not computed again
     base = Run(RunContext(config(alpha=0, questions=3), flow.context.folder, NoTracking()))
-    assert base.detector.extra["questions"] == 0
-    assert base.detector.fingerprint != detector.fingerprint
-    assert detector.extra["parameters"] - base.detector.extra["parameters"] == 32 * (96 + 1)  # one linear layer
+    assert base.table("detector").extra["questions"] == 0
+    assert base.table("detector").fingerprint != detector.fingerprint
+    assert detector.extra["parameters"] - base.table("detector").extra["parameters"] == 32 * (96 + 1)  # one linear layer
 
 
 @pytest.mark.parametrize(

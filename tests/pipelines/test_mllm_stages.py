@@ -239,7 +239,7 @@ def test_without_any_source_of_questions_the_field_is_named(first: Run, server: 
     (tmp_path / "photos").mkdir()
     source = {"kind": "folder", "path": str(tmp_path / "photos")}
     with pytest.raises(ConfigError, match=r"set questions\.file, or questions\.llm"):
-        _ = flow(tmp_path, server, ingest={"source": source}).questions
+        _ = flow(tmp_path, server, ingest={"source": source}).table("questions")
 
 
 def test_a_failing_server_fails_rows_and_a_retry_mends_them(tmp_path: Path, ray_session_of_two: None) -> None:
@@ -250,11 +250,11 @@ def test_a_failing_server_fails_rows_and_a_retry_mends_them(tmp_path: Path, ray_
         return error(400, "not today") if failing and image_of(body) % 4 == 2 else model(body, number)
 
     with serving(ChatServer(moody)) as server:
-        before = flow(tmp_path, server).labels
+        before = flow(tmp_path, server).table("labels")
         assert before.failures["request_rejected"] > 0
         asked = len(server.asked)
         failing = False
-        after = flow(tmp_path, server, run={"max_error_share": 0.5, "retry_failed": True}).labels
+        after = flow(tmp_path, server, run={"max_error_share": 0.5, "retry_failed": True}).table("labels")
         assert "request_rejected" not in after.failures
         assert len(server.asked) == asked + before.failures["request_rejected"]
     good = {row["image_id"]: row for row in before.read().to_pylist() if row["error"] is None}
