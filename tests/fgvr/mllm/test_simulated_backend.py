@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from fgvr.config import ConfigError, ImageLimits, SimulatedBackend, build
+from fgvr.images import pictures as pictures_module
 from fgvr.images.pictures import Picture
-from fgvr.mllm import label_worker as pictures_module
 from fgvr.mllm.backend import AspectTask, BackendRefused, ImageRequest, NameTask, Sampling
 from fgvr.mllm.backends import backend_identity, make_backend
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
