@@ -58,7 +58,7 @@ def test_a_detector_is_trained_and_scored_with_and_without_aspects(tmp_path, ray
     base = Run(RunContext(config(alpha=0, questions=3), flow.context.folder, NoTracking()))
     assert base.table("detector").extra["questions"] == 0
     assert base.table("detector").fingerprint != detector.fingerprint
-    assert detector.extra["parameters"] - base.table("detector").extra["parameters"] == 32 * (96 + 1)  # one linear layer
+    assert detector.extra["parameters"] - base.table("detector").extra["parameters"] == 32 * (96 + 1)
 
 
 @pytest.mark.parametrize(

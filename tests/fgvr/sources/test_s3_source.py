@@ -133,7 +133,7 @@ def test_images_inside_files_in_a_bucket(bucket, tmp_path):
 
 def test_official_downloads_in_a_bucket(bucket, tmp_path, monkeypatch):
     few = {name: count for name, count in CALTECH_COUNTS.items() if name in {"ant", "Faces", "wrench"}}
-    monkeypatch.setattr("fgvr.sources.seeded_splits.CALTECH_COUNTS", few)  # a hundred folders are half a minute of requests
+    monkeypatch.setattr("fgvr.sources.seeded_splits.CALTECH_COUNTS", few)  # a hundred are half a minute
     for name, write in downloads.WRITERS.items():
         local = LayoutSource(name=name, path=str(write(tmp_path / name)))
         for folder in Path(local.path).glob("101_ObjectCategories/*"):
