@@ -15,10 +15,8 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # What Ray and MLflow wait for or start beside, and no test needs.
 os.environ |= {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how often reports of trainings are looked for; by itself 2
     "RAY_metrics_report_interval_ms": "2000",  # by itself 10 s
     "RAY_USAGE_STATS_ENABLED": "0",  # a process in each Ray session that counts for Ray's makers
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process in each training, for clouds that take nodes back
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # processes beside a server, for jobs that nobody gives it
 }
 # Nothing here has to outlive a power cut, and each of some ten thousand files would wait for the disk.
