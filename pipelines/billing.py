@@ -9,7 +9,7 @@ from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
 from pipelines.registry import STAGES, stage_of
-from pipelines.stage import Run, Stage, model_of, so_far, workers_at
+from pipelines.stage import Run, Stage, model_of, reached, so_far, workers_at
 
 if TYPE_CHECKING:
     from fgvr.report.costs import Billing, Machine, Paid
@@ -66,11 +66,5 @@ def paid_by(run: Run, method: Method, table: str) -> Paid:
 
 def _phased(run: Run, names: Iterable[str]) -> tuple[str, ...]:
     """These tables, and all others that a method pays for together with them."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += so_far(stage_of(name).pays, run)
-    return tuple(name for name in STAGES if name in found and stage_of(name).phase is not None)
+    found = reached(names, lambda name: so_far(stage_of(name).pays, run))
+    return tuple(name for name in found if stage_of(name).phase is not None)

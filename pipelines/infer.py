@@ -19,15 +19,13 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
 from pipelines.stage import Phase, RowJob, RowStage, Run
+from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
     from fgvr.models.infer import InferSettings
     from fgvr.tables import Table
-
-
-MODEL_FOLDER = "model"
 
 
 class PredictionStage(RowStage):

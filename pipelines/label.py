@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALIASES_FILE = "aliases.csv"
-LABEL_SPACE_FILE = "label_space.json"
 
 
 class AnswerStage(RowStage):
@@ -278,7 +277,7 @@ class NameStage(Stage):
         from fgvr import tables
         from fgvr.failures import Failures
         from fgvr.names.aliases import read_aliases, write_aliases
-        from fgvr.names.label_space import build_label_space, count_items, label_rows
+        from fgvr.names.label_space import LABEL_SPACE_FILE, build_label_space, count_items, label_rows
 
         answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
         # All columns: a table of an earlier version has no column `cut`.

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from pipelines.asks import Asked, naming, questioning, sampled
-from pipelines.aspects import aspect_decides, aspect_ids, aspect_settings
+from pipelines.aspects import QuestionStage, aspect_decides, aspect_ids, aspect_settings
 from pipelines.command import stage_main
 from pipelines.embed import discovered
 from pipelines.label import answer_decides, label_settings
-from pipelines.stage import RowJob, RowStage, Run
+from pipelines.stage import RowJob, Run
 
 if TYPE_CHECKING:
-    from cluster.stage import StageSummary
+    from fgvr.arrays import Ids
 
 
-class Looks(RowStage):
+class Looks(QuestionStage):
     """The model's answers about the images of label and aspects."""
 
     table = "looks"
@@ -34,17 +34,11 @@ class Looks(RowStage):
         """The splits of both stages."""
         return [("label.images.split", config.label.images.drawn_from), ("aspects.split", config.aspects.split)]
 
-    def workers(self, config: Config) -> str | None:
-        """The workers of aspects, which has more requests."""
-        return "aspects.workers"
+    def which(self, run: Run) -> Ids:
+        """The images of either stage."""
+        import numpy as np
 
-    def model(self, config: Config) -> str | None:
-        """The MLLM that both stages ask."""
-        return "mllm"
-
-    def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, and the questions."""
-        return ("samples", "questions")
+        return np.union1d(discovered(run), aspect_ids(run))
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Everything that decides answers and aspects, and the images of each."""
@@ -59,8 +53,6 @@ class Looks(RowStage):
 
     def job(self, run: Run) -> RowJob:
         """One row per image, read once, with its name, its aspects, or both."""
-        import numpy as np
-
         from fgvr import schemas
         from fgvr.mllm.backends import exactly
         from fgvr.mllm.look_worker import LookSettings, LookWorker
@@ -69,7 +61,7 @@ class Looks(RowStage):
         mllm, label_ids, ids = exactly(config.mllm), discovered(run), aspect_ids(run)
         of_label, of_aspects = label_settings(config, several=True), aspect_settings(config, questions)
         settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, ids)
-        return RowJob(np.union1d(label_ids, ids), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
+        return RowJob(self.which(run), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
 
     def asks(self, run: Run) -> Asked:
         """The requests of both stages, over all their images."""
@@ -78,10 +70,6 @@ class Looks(RowStage):
         load = of_label + questioning(run).times(run.photos.bounded(asked.split, asked.max_images))
         rows, at_most = _both(run)
         return Asked(rows, load.times(1 / max(rows, 1)), at_most)
-
-    def finish(self, run: Run, summary: StageSummary) -> None:
-        """Record the number of questions."""
-        summary.extra = {"questions": run.table("questions").rows}
 
 
 def _both(run: Run) -> tuple[int, bool]:

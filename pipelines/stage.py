@@ -472,13 +472,18 @@ def so_far(names: Callable[[Run], Iterable[str]], run: Run) -> list[str]:
 
 def closure(run: Look, names: Iterable[str]) -> list[str]:
     """These tables and all tables that they need, in the order of the registry."""
+    return reached(names, lambda name: needs(run, name))
+
+
+def reached(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> list[str]:
+    """These tables and all that follow from them, directly or by way of others, in the order of the registry."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += needs(run, name)
+            waiting += following(name)
     return [name for name in STAGES if name in found]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
 from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
+from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 
 FIELD = "makd.distillation.teacher"
-MODEL_FOLDER = "model"
 UNKNOWN_ROWS = 1024
 
 

@@ -43,7 +43,8 @@ from fgvr.config import ImageLimits, SimulatedBackend
 from fgvr.config.base import Workers
 from fgvr.config.run import Cluster
 from fgvr.demo.samples import DEMO_DIFFICULTY, sample
-from fgvr.mllm.backend import Sampling
+from fgvr.mllm.backend import Labeler, Sampling
+from fgvr.mllm.backends import backend_engine
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.simulated import SimulatedEngine
 from fgvr.tables import Table
@@ -66,8 +67,8 @@ class Part:
 class TimedWorker(LabelWorker):
     """Label's worker; writes down when it had which part."""
 
-    def __init__(self, settings: LabelSettings, diary: str) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: LabelSettings, diary: str, backend: Labeler) -> None:
+        super().__init__(settings, backend)
         self.diary = Path(diary) / str(os.getpid())
 
     def process(self, rows: pa.Table) -> pa.Table:
@@ -99,6 +100,7 @@ def run(uris: Sequence[str], workers: Workers, rows: int, folder: Path) -> list[
         schema=schemas.ANSWERS,
         samples=samples_of(uris, rows, folder / "samples"),
         workers=workers,
+        engine=backend_engine(SETTINGS.mllm),
     )
     summary = run_parts(job, np.arange(rows))
     if (summary.rows, summary.failed) != (rows, 0):

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.arrays import Doubles
+from fgvr.arrays import NONE, Doubles
 
 NEIGHBOURS = 10  # that vote, the image itself apart
 MIN_IMAGES = 20  # on which some name has two votes; below, nothing is estimated
@@ -40,7 +40,6 @@ SETTLED = 1e-4  # converged if no reliability changes by more than this
 IMAGES_A_NAME = 10  # minimum average for the estimate to be shown
 WRONG = 0.2  # if either share is off by more, the estimate was wrong, whatever the order of the two
 CERTAIN = 0.98  # upper bound for the reliability of a vote; 1 − this is the lower bound
-NONE = -1
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,28 @@ class Backend(Part, ABC):
         """Raise ValueError, which begins with the field's name, for a value that could never be asked."""
 
 
-class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=False):
+class WithoutServer:
+    """Answers of a backend that asks no server: a base class for one that says so, put before `Backend`."""
+
+    @property
+    def key(self) -> ServerKey | None:
+        """See Backend."""
+        return None
+
+    @property
+    def wait_field(self) -> str | None:
+        """See Backend."""
+        return None
+
+    def keeping(self, folder: str) -> Self:
+        """See Backend; it keeps nothing."""
+        return self
+
+    def check(self) -> None:
+        """See Backend; its fields say all."""
+
+
+class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=False):
     """An open model that vLLM runs inside the worker."""
 
     kind: Literal["vllm"] = "vllm"
@@ -126,23 +147,6 @@ class VllmBackend(Backend, runs_here=True, billed_by_token=False, scores_names=T
     def free(self) -> bool:
         """See Backend."""
         return self.model == DEMO_MODEL
-
-    @property
-    def key(self) -> ServerKey | None:
-        """See Backend."""
-        return None
-
-    @property
-    def wait_field(self) -> str | None:
-        """See Backend."""
-        return None
-
-    def keeping(self, folder: str) -> Self:
-        """See Backend; it keeps nothing."""
-        return self
-
-    def check(self) -> None:
-        """See Backend; its fields say all."""
 
 
 def check_base_url(url: str) -> None:
@@ -230,7 +234,7 @@ class OpenAIBackend(Backend, runs_here=False, billed_by_token=True, scores_names
             raise ValueError(f"base_url: {error}") from None
 
 
-class SimulatedBackend(Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=True):
+class SimulatedBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False, scores_names=True, made_up=True):
     """No model at all: made-up answers after a modelled time, to measure how a run scales. Never a default."""
 
     kind: Literal["simulated"] = "simulated"
@@ -269,23 +273,6 @@ class SimulatedBackend(Backend, runs_here=True, billed_by_token=False, scores_na
     def free(self) -> bool:
         """See Backend."""
         return True
-
-    @property
-    def key(self) -> ServerKey | None:
-        """See Backend."""
-        return None
-
-    @property
-    def wait_field(self) -> str | None:
-        """See Backend."""
-        return None
-
-    def keeping(self, folder: str) -> Self:
-        """See Backend; it keeps nothing."""
-        return self
-
-    def check(self) -> None:
-        """See Backend; its fields say all."""
 
 
 Mllm = Annotated[VllmBackend | OpenAIBackend | SimulatedBackend, Field(discriminator="kind")]

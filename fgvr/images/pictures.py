@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image
 
@@ -12,6 +13,8 @@ from fgvr.config.data import ImageLimits
 from fgvr.images.read import ImageError, read_image
 from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class PictureReader:
             else:
                 self.places.append(place)
                 yield place, picture
+
+    def in_order(self, given: Iterable[Result], failed: Callable[[Failure], Result]) -> list[Result]:
+        """One result per URI: those `given` for the pictures, in order, and `failed` where there was none."""
+        # The results may come from a generator that draws the pictures: only then is it known which there are.
+        of_pictures = list(given)
+        results = {place: failed(failure) for place, failure in self.failures.items()}
+        results |= dict(zip(self.places, of_pictures, strict=True))
+        return [results[place] for place in range(len(self._uris))]
 
     def _read(self, uri: str) -> Picture | Failure:
         try:

@@ -1,4 +1,4 @@
-"""The worker of the label stage, and prefetching of a part's images for any backend."""
+"""label: the model's own words about each image, once or several times; one row of the answers table per image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
 from fgvr.images.pictures import Picture, PictureReader
 from fgvr.mllm.backend import SEEDS, Answer, ImageRequest, Labeler, Sampling
-from fgvr.mllm.backends import make_backend
 from fgvr.mllm.prompts import image_conversation
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
-
-# label: the model's own words about each image, once or several times; one row of the answers table an image.
 
 
 @dataclass(frozen=True)
@@ -45,10 +42,9 @@ class LabelSettings:
 class LabelWorker:
     """The PartWorker of label; see fgvr.part_worker.PartWorker."""
 
-    def __init__(self, settings: LabelSettings, backend: Labeler | None = None) -> None:
-        """Load the model, or use a backend that is already running."""
-        self.settings = settings
-        self.backend: Labeler = backend or make_backend(settings.mllm)
+    def __init__(self, settings: LabelSettings, backend: Labeler) -> None:
+        """Ask a backend that is running already."""
+        self.settings, self.backend = settings, backend
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -60,9 +56,7 @@ class LabelWorker:
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
         groups = self.answers((ids[place], picture) for place, picture in reader)
-        answers = {place: [Answer(None, failure=failure)] for place, failure in reader.failures.items()}
-        answers |= dict(zip(reader.places, groups, strict=True))
-        return answer_rows(ids, [answers[place] for place in range(len(ids))])
+        return answer_rows(ids, reader.in_order(groups, lambda failure: [Answer(None, failure=failure)]))
 
     def answers(self, pictures: Iterable[tuple[int, Picture]]) -> list[list[Answer]]:
         """The answers about each of some images, given as (image_id, picture), in order."""

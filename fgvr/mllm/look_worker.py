@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from fgvr import schemas, tables
 from fgvr.images.pictures import PictureReader
 from fgvr.mllm.backend import Answer, AspectAnswer, MllmBackend
-from fgvr.mllm.backends import make_backend
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker, answer_rows
 from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker, aspect_rows
 
@@ -46,10 +45,9 @@ class LookSettings:
 class LookWorker:
     """The PartWorker of looks; see fgvr.part_worker.PartWorker."""
 
-    def __init__(self, settings: LookSettings, backend: MllmBackend | None = None) -> None:
-        """Load the model, or use a backend that is already running."""
+    def __init__(self, settings: LookSettings, backend: MllmBackend) -> None:
+        """Ask a backend that is running already."""
         self.settings = settings
-        backend = backend or make_backend(settings.label.mllm)
         self._labels = LabelWorker(settings.label, backend)
         self._aspects = AspectWorker(settings.aspects, backend)
 

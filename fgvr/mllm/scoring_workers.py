@@ -13,7 +13,6 @@ from fgvr.config.data import ImageLimits
 from fgvr.config.models import Mllm
 from fgvr.images.pictures import Picture, PictureReader
 from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask
-from fgvr.mllm.backends import make_backend
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import Failure, Reason
 
@@ -42,10 +41,9 @@ class AspectSettings:
 class AspectWorker:
     """The PartWorker of aspects; see fgvr.part_worker.PartWorker."""
 
-    def __init__(self, settings: AspectSettings, backend: AspectScorer | None = None) -> None:
-        """Load the model, or use a backend that is already running."""
-        self.settings = settings
-        self.backend: AspectScorer = backend or make_backend(settings.mllm)
+    def __init__(self, settings: AspectSettings, backend: AspectScorer) -> None:
+        """Ask a backend that is running already."""
+        self.settings, self.backend = settings, backend
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -57,9 +55,8 @@ class AspectWorker:
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
         given = self.answers(picture for _, picture in reader)
-        answers = {place: AspectAnswer(failure=failure) for place, failure in reader.failures.items()}
-        answers |= dict(zip(reader.places, given, strict=True))
-        return aspect_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.questions))
+        answers = reader.in_order(given, lambda failure: AspectAnswer(failure=failure))
+        return aspect_rows(ids, answers, len(self.settings.task.questions))
 
     def answers(self, pictures: Iterable[Picture]) -> list[AspectAnswer]:
         """The probabilities of each of some images, in order."""
@@ -118,19 +115,17 @@ class ClassScoreSettings:
 class ClassScoreWorker:
     """The PartWorker of class_scores; see fgvr.part_worker.PartWorker."""
 
-    def __init__(self, settings: ClassScoreSettings, backend: NameScorer | None = None) -> None:
-        """Load the model, or use a backend that is already running."""
-        self.settings = settings
-        self.backend: NameScorer = backend or make_backend(settings.mllm)
+    def __init__(self, settings: ClassScoreSettings, backend: NameScorer) -> None:
+        """Ask a backend that is running already."""
+        self.settings, self.backend = settings, backend
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Scores for rows with `image_id` and `uri`: one row of `class_scores(C)` each, in order."""
         ids = rows["image_id"].to_pylist()
         reader = PictureReader(rows["uri"].to_pylist(), self.settings.limits, threads=self.settings.threads)
         given = self.backend.name_scores((picture for _, picture in reader), self.settings.task)
-        answers = {place: NameAnswer(failure=failure) for place, failure in reader.failures.items()}
-        answers |= dict(zip(reader.places, given, strict=True))
-        return score_rows(ids, [answers[place] for place in range(len(ids))], len(self.settings.task.names))
+        answers = reader.in_order(given, lambda failure: NameAnswer(failure=failure))
+        return score_rows(ids, answers, len(self.settings.task.names))
 
 
 def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) -> pa.Table:
