@@ -73,8 +73,7 @@ def submit(
     head: LocalCluster, script: str, arguments: list[str], env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.dashboard]
-    quick = f"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S={os.environ['RAY_TRAIN_HEALTH_CHECK_INTERVAL_S']}"
-    command += ["--working-dir", ".", "--", "env", quick, sys.executable, f"pipelines/{script}.py", *arguments]
+    command += ["--working-dir", ".", "--", sys.executable, f"pipelines/{script}.py", *arguments]
     return subprocess.run(command, env=env, cwd=runs.ROOT, capture_output=True, text=True, check=False, timeout=1500)
 
 
