@@ -27,7 +27,7 @@ METHOD_MEANINGS = {
     "zs_clip": "CLIP without training picks among the names that the MLLM gave",
     "zs_wordnet": "CLIP without training picks among all nouns of WordNet",
     "cased": "words from the captions nearest to the image, chosen by image and captions (CaSED)",
-    "prototypes": "70% a name's text and 30% the mean of the images that vote for it, names from the MLLM",
+    "prototypes": "prototypes of the MLLM's names: 70% the name's text, 30% the mean of the images that vote for it",
     "finer": "such prototypes of names that a language model gave for the MLLM's answers to questions",
     "findr": "such prototypes of names that the MLLM gave when it was asked as an expert",
     "near": "CLIP with a prompt learned on candidate sets of neighbours' labels",
@@ -42,7 +42,7 @@ METRIC_MEANINGS = {
     "top1": "images whose predicted name is the true one (case and punctuation apart)",
 }
 FAILURE_MEANINGS = {
-    "not_found": "nothing is at the URI",
+    "not_found": "there is nothing at the URI",
     "unreadable": "no permission, no connection, or a folder where a file should be",
     "not_allowed": "the policy of ingest.limits (web, allowed_roots), or of what is read from, forbids the address",
     "empty_file": "the file has no bytes",
@@ -56,7 +56,7 @@ FAILURE_MEANINGS = {
     "nothing_there": "the model answered that the photo shows no such thing",
     "other_language": "the model answered with a sentence in a language that is not read",
     "no_label_mass": "neither yes nor no was a probable answer",
-    "request_rejected": "the engine did not take the request",
+    "request_rejected": "the engine rejected the request",
     "engine_error": "the engine or server failed on this request",
     "no_input": "an earlier stage failed on this row",
 }
@@ -82,7 +82,7 @@ def _headline(evaluation: dict[str, Any]) -> str:
     if not evaluation["scored"]:
         return f"Evaluation on {where}; no true classes are known, so only agreement is shown."
     warning = "; THESE WERE TRAINED ON, there is no other split" if evaluation["trained_on"] else ""
-    return f"Evaluation on {where}, {evaluation['classes']} classes{warning}. 0-100, more is better."
+    return f"Evaluation on {where}, {evaluation['classes']} classes{warning}. 0-100, higher is better."
 
 
 def _scores(methods: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
@@ -148,7 +148,7 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
         lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
     if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
-        lines.append("(at the measured rates, in which starting the workers counts: with few images it is most of it)")
+        lines.append("(at the measured rates, which include starting workers: with few images that is most of it)")
     if not priced:
         return [*lines, "(for US$ give a price file: --evaluate.prices shipped)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})

@@ -40,7 +40,7 @@ def test_hours_and_money_with_what_is_unknown() -> None:
     assert lines[start].split() == ["hours", "naming", "training", "10,000", "images", "US$"]
     assert lines[start + 1].split() == ["MLLM", "0.000", "0.000", "17.500", "104.20"]
     assert lines[start + 2].split() == ["NeaR", "0.050", "0.600", "0.030", "unknown"]
-    assert "starting the workers counts" in lines[start + 3]  # 360 images stand for 10,000
+    assert "include starting workers" in lines[start + 3]  # 360 images stand for 10,000
     assert lines[start + 4].startswith("(prices: 2026-01-01, a list; unknown: gpt-9, gpu_hour)")
 
 
