@@ -26,20 +26,20 @@ METHOD_MEANINGS = {
     "mllm": "the multimodal LLM names every image itself: the most expensive way",
     "zs_clip": "CLIP without training picks among the names that the MLLM gave",
     "zs_wordnet": "CLIP without training picks among all nouns of WordNet",
-    "cased": "words from the captions nearest to the image, chosen by image and captions (CaSED)",
+    "cased": "words of the captions nearest to the image, chosen by their match with image and captions (CaSED)",
     "prototypes": "prototypes of the MLLM's names: 70% the name's text, 30% the mean of the images that vote for it",
-    "finer": "such prototypes of names that a language model gave for the MLLM's answers to questions",
-    "findr": "such prototypes of names that the MLLM gave when it was asked as an expert",
+    "finer": "prototypes of the names that a language model gave for the MLLM's answers to questions",
+    "findr": "prototypes of the names that the MLLM gave when it was asked as an expert",
     "near": "CLIP with a prompt learned on candidate sets of neighbours' labels",
     "base": "a small network trained on class targets only",
-    "makd": "the same network, taught the answers to aspect questions as well (MaKD)",
+    "makd": "the same network, also trained on the MLLM's answers to aspect questions (MaKD)",
 }
 METRIC_TITLES = {"sacc": "sACC", "cacc": "cACC", "siou": "sIoU", "top1": "top-1"}
 METRIC_MEANINGS = {
     "sacc": "similarity in meaning of predicted and true name (cosine of Sentence-BERT vectors, × 100)",
-    "cacc": "images whose name stands for their class, after the best one-to-one match of names to classes",
-    "siou": "words that the predicted name shares with the true one",
-    "top1": "images whose predicted name is the true one (case and punctuation apart)",
+    "cacc": "share of images that are right under the best one-to-one match of names and classes",
+    "siou": "overlap of the words of predicted and true name (intersection over union)",
+    "top1": "share of images whose predicted name is the true one, apart from case and punctuation",
 }
 FAILURE_MEANINGS = {
     "not_found": "there is nothing at the URI",
@@ -132,10 +132,10 @@ def _stages(stages: dict[str, Any]) -> list[str]:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    uncounted = f"; {cost[UNCOUNTED]:,} rows without, since the server does not state them" if UNCOUNTED in cost else ""
+    uncounted = f"; {cost[UNCOUNTED]:,} rows not counted: the server does not report them" if UNCOUNTED in cost else ""
     return (
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
-        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s of all stages"
+        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s for all stages"
     )
 
 

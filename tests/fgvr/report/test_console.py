@@ -15,7 +15,7 @@ def test_table():
     expectation = "expected: neighbourhoods (0.88) purer than labels (0.64): candidate sets should help"
     truth = "true: neighbourhoods (0.91) purer than labels (0.65): the expectation holds"
     assert f"Candidate sets:\n  {expectation}\n  {truth}\n" in text
-    assert "MLLM tokens: 13,900 in (0 of them from the prefix cache), 2,100 out; 141 s of all stages" in text
+    assert "MLLM tokens: 13,900 in (0 of them from the prefix cache), 2,100 out; 141 s for all stages" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
