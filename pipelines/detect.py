@@ -70,7 +70,7 @@ class Detector(TrainStage):
 
     def training(self, run: Run, folder: StageFolder) -> Training:
         """Write boxes and aspects of the training images to a file that all workers read."""
-        from fgvr.detection.model import DetectorSpec
+        from fgvr.detection.model import DetectorSpec, pretrained_weights
         from fgvr.detection.training import DetectionJob, train_detector
 
         config, settings = run.config, settings_of(run.config)
@@ -79,7 +79,9 @@ class Detector(TrainStage):
         examples = _examples(annotated, rows, p_yes)
         spec = DetectorSpec(settings.model, annotated.categories, questions)
         place = folder.path("examples.parquet")
-        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share)
+        found = pretrained_weights(settings.model.backbone) if settings.pretrained else None
+        weights = None if found is None else f"{found['name']}@{found['commit']}"
+        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share, weights)
         examples.write(job.examples)
         return Training(train_detector, job, settings.epochs, examples)
 

@@ -60,11 +60,11 @@ class Pyramid(nn.Module):
         top_channels: channels of the backbone's last map.
     """
 
-    def __init__(self, backbone: str, channels: int, *, pretrained: bool, freeze_norm: bool) -> None:
+    def __init__(self, backbone: str, channels: int, *, weights: str | None, freeze_norm: bool) -> None:
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
         super().__init__()
-        body = _backbone(backbone, pretrained)
+        body = _backbone(backbone, weights)
         self.body = timm.layers.freeze_batch_norm_2d(body) if freeze_norm else body
         info = body.feature_info
         self.maps = [number for number, stride in enumerate(info.reduction()) if stride >= 4]
@@ -86,15 +86,19 @@ class Pyramid(nn.Module):
 class AspectDetector(nn.Module):
     """The detector during training.
 
+    Args:
+        spec: its parts.
+        weights: where the backbone's weights come from, as `hub name@commit`; None: random ones.
+
     Attributes:
         rcnn: torchvision's FasterRCNN: in eval mode it takes a list of images (float [3, H, W] in 0 … 1) and returns
             for each a dict of boxes, labels (class + 1) and scores.
         aspect_head: None if there are no questions.
     """
 
-    def __init__(self, spec: DetectorSpec, *, pretrained: bool = False) -> None:
+    def __init__(self, spec: DetectorSpec, *, weights: str | None = None) -> None:
         super().__init__()
-        self.rcnn = _faster_rcnn(spec, pretrained)
+        self.rcnn = _faster_rcnn(spec, weights)
         width = self.rcnn.backbone.top_channels
         self.aspect_head = nn.Linear(width, len(spec.questions)) if spec.questions else None
 
@@ -129,16 +133,21 @@ def pretrained_weights(name: str) -> dict[str, str]:
         raise DetectorError(f"detect.pretrained: the hub did not give {weights.hf_hub_id}: {error}") from error
 
 
-def _backbone(name: str, pretrained: bool) -> Any:
+def _backbone(name: str, weights: str | None) -> Any:
     if not timm.is_model(name):
         raise DetectorError(f"detect.model.backbone = {name}: timm has no such model")
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True)
+        if weights is None:
+            return timm.create_model(name, features_only=True)
+        # A name alone would mean whatever is published when a worker starts.
+        return timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"hf_hub_id": weights}, features_only=True
+        )
     except (RuntimeError, AttributeError, KeyError) as error:
         raise DetectorError(f"detect.model.backbone = {name}: timm gives no feature maps of it ({error})") from error
 
 
-def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
+def _faster_rcnn(spec: DetectorSpec, weights: str | None) -> Any:
     provide_operators()
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -146,7 +155,7 @@ def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
     from torchvision.ops import MultiScaleRoIAlign
 
     sizes = spec.model
-    pyramid = Pyramid(sizes.backbone, sizes.channels, pretrained=pretrained, freeze_norm=sizes.freeze_norm)
+    pyramid = Pyramid(sizes.backbone, sizes.channels, weights=weights, freeze_norm=sizes.freeze_norm)
     if len(sizes.anchors) != pyramid.levels + 1:
         raise DetectorError(
             f"detect.model.anchors has {len(sizes.anchors)} sizes: {sizes.backbone} has {pyramid.levels} feature maps, "

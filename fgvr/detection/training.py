@@ -53,6 +53,7 @@ class DetectionJob:
         settings: the recipe.
         limits: limits on reading an image.
         max_error_share: allowed share of unreadable images; see `allowed_failures`.
+        weights: see `AspectDetector`.
     """
 
     examples: str
@@ -60,6 +61,7 @@ class DetectionJob:
     settings: Detect
     limits: ImageLimits
     max_error_share: float = 1.0
+    weights: str | None = None
 
 
 RECIPE = 1
@@ -100,7 +102,7 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         self._lost_here: LeftOut = {}  # by this worker in this epoch
         self._leave_out(self._unreadable() if resumed is None else read_left_out(resumed))
         torch.manual_seed(self.settings.seed)
-        self.detector = AspectDetector(job.spec, pretrained=self.settings.pretrained).to(self.device)
+        self.detector = AspectDetector(job.spec, weights=job.weights).to(self.device)
         self.optimiser = self.sgd([weight for weight in self.detector.parameters() if weight.requires_grad])
         if resumed is not None:
             self._restore(resumed)

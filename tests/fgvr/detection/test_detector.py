@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.models._hub import hf_split
 
 from fgvr.config.detect import Detect, Detector
 from fgvr.detection.batches import DetectionLoader, mirrored
@@ -50,6 +51,21 @@ def test_losses_are_torchvision_s_and_aspects_are_means_of_the_last_map():
     top = detector.rcnn.backbone.body(batch)[-1]
     torch.testing.assert_close(outputs[ASPECT_LOGITS], detector.aspect_head(top.mean((2, 3))))
     assert AspectDetector(DetectorSpec(TINY, (FINCH,)))(images[1:], targets[1:]).keys() == set(LOSSES)
+
+
+def test_the_backbone_s_weights_are_those_of_the_pinned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf",
+        lambda name, *_, **__: asked.append(hf_split(name)) or {},
+    )
+    nothing = torch.nn.Module().load_state_dict({})
+    monkeypatch.setattr("torch.nn.Module.load_state_dict", lambda *_, **__: nothing)
+    model = Detector(backbone="resnet18", channels=16, head_width=16)
+    AspectDetector(DetectorSpec(model, (FINCH,)), weights=f"timm/resnet18.a1_in1k@{'c' * 40}")
+    assert asked == [("timm/resnet18.a1_in1k", "c" * 40)]
+    AspectDetector(DetectorSpec(model, (FINCH,)))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnet18", "resnet50"])
