@@ -53,6 +53,8 @@ class Run:
         tables: those that were asked for so far.
         ahead: names of all tables that this session asks for, once that is known (`expect`).
         there: those of them that will only be found.
+        before: called with a stage whose inputs are finished, before its table is computed or found.
+        after: called with the name of a table that is finished.
     """
 
     computes: ClassVar[bool] = True
@@ -68,6 +70,8 @@ class Run:
         self.tables: dict[str, Table] = dict(given or {})
         self.ahead: list[str] = []
         self.there: set[str] = set()
+        self.before: Callable[[Stage], None] = lambda _: None
+        self.after: Callable[[str], None] = lambda _: None
         self.memory: dict[Callable[..., Any], Any] = {}
         self.of_samples: dict[Callable[..., Any], Any] = {}
 
@@ -82,7 +86,10 @@ class Run:
             for other in stage.consults(self):
                 self.table(other)
             inputs = [self.table(other) for other in stage.reads(self)]
-            self.tables[name] = self._made(stage, inputs)
+            self.before(stage)
+            if name not in self.tables:  # else it was needed by what came before it
+                self.tables[name] = self._made(stage, inputs)
+                self.after(name)
         return self.tables[name]
 
     @property

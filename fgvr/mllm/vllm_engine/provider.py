@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from fgvr import storage
+from fgvr import hub, storage
 from fgvr.config import ConfigError
 from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.mllm.backend import ASSUMED_BILLIONS, AskedBy, MllmBackend, Provider, Size
@@ -260,8 +259,6 @@ def _facts(model: VllmBackend) -> dict[str, Any]:
 
 
 def _file(model: VllmBackend, name: str) -> bytes | None:
-    from huggingface_hub import hf_hub_download
-
     if model.model == DEMO_MODEL:
         from fgvr.demo.paths import MLLM_PATH
 
@@ -269,6 +266,6 @@ def _file(model: VllmBackend, name: str) -> bytes | None:
     try:
         if not storage.is_local(model.model) or storage.exists(model.model):
             return storage.read_bytes(storage.join(model.model, name))
-        return Path(hf_hub_download(model.model, name, revision=model.revision)).read_bytes()
+        return hub.file_of(model.model, name, model.revision).read_bytes()
     except Exception:  # only an estimate: a missing hub is reported elsewhere
         return None
