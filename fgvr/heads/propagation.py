@@ -25,7 +25,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from fgvr.arrays import NONE, Doubles, Floats, Ids, Labels
-from fgvr.heads.prototypes import SCALE, Prototypes, check
+from fgvr.heads.networks import SCALE
+from fgvr.heads.prototypes import Prototypes, check
 
 BETA = 10.0
 ALPHA = 0.9

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.candidates.sets import CandidateSets
 from fgvr.errors import UserError
-from fgvr.heads.networks import CosineHead, Kind, build_network
-from fgvr.heads.prototypes import SCALE
+from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
 from fgvr.losses import pll
 from fgvr.losses.long_tail import balanced_cross_entropy, seesaw_loss
 
