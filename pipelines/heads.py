@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Floats, Ids
     from fgvr.encoders.encoder import EncoderConfig
-    from fgvr.models.learned_head import Learned
     from fgvr.models.head import VectorClasses
+    from fgvr.models.learned_head import Learned
     from fgvr.neighbours import Vectors
     from fgvr.selection.whitening import Whitening
-    from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +160,8 @@ class Heads(VectorModelStage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, and the texts where it starts."""
         from fgvr.clip.source import find_clip
-        from fgvr.models.learned_head import RULES
         from fgvr.heads.training import RECIPE
+        from fgvr.models.learned_head import RULES
 
         config = run.config.heads
         aside = {"propagation", "graph_images", *(() if config.network == "mlp" else ("hidden",))}
@@ -176,8 +175,8 @@ class Heads(VectorModelStage):
         """Train the members, and some more on folds for the temperature."""
         from fgvr.candidates.sets import read_sets
         from fgvr.clip.model import load_clip
-        from fgvr.models.learned_head import learn_heads, sets_of_labels
         from fgvr.heads.training import HeadRecipe
+        from fgvr.models.learned_head import learn_heads, sets_of_labels
 
         config = run.config.heads
         sets = sets_of_labels(taught.labels)
@@ -230,8 +229,8 @@ class Propagated(Stage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Search the graph, propagate, and name the photos."""
-        from fgvr.models.propagated import propagated_rows
         from fgvr.models.head import load_vector_classes
+        from fgvr.models.propagated import propagated_rows
 
         classes = load_vector_classes(storage.fetch_folder(run.table("label_prototypes").path(MODEL_FOLDER)))
         taught, ids = taught_by(run), graph_ids(run)
