@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fgvr.models.head import VectorClasses
     from fgvr.models.learned_head import Learned
     from fgvr.neighbours import Vectors
+    from fgvr.neighbours.discovery import Flags
     from fgvr.selection.whitening import Whitening
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,13 @@ class Taught:
     ids: Ids
     labels: Ids
     vectors: Vectors
-    embedded: Any
+    embedded: Flags
     names: tuple[str, ...]
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Image id and own label of the images that have both a label and a vector."""
+        known = self.labels >= 0
+        return zip(self.ids[known].tolist(), self.labels[known].tolist(), strict=True)
 
 
 class VectorModelStage(Stage):
@@ -78,7 +84,7 @@ class VectorModelStage(Stage):
         """Refuse made-up vectors, from which nothing can be learned."""
         if config.embed.vectors.made_up:
             raise ConfigError(
-                f"embed.vectors.kind = simulated: {self.table} learns from vectors of an encoder. Set it to clip or timm"
+                f"embed.vectors.kind = simulated: {self.table} needs vectors of an encoder. Set it to clip or timm"
             )
 
     def reads(self, run: Run) -> Iterable[str]:
@@ -238,7 +244,7 @@ class Propagated(Stage):
             run.table("embeddings"),
             ids,
             classes,
-            {int(image): taught.names[label] for image, label in zip(taught.ids, taught.labels, strict=True) if label >= 0},
+            {image: taught.names[label] for image, label in taught.pairs()},
             abstain_below=run.config.infer.abstain_below,
             costs=costs_at(run.config),
             threads=len(os.sched_getaffinity(0)),
@@ -259,7 +265,7 @@ def propagates(run: Run) -> bool:
 
 
 def graph_ids(run: Run) -> Ids:
-    """Ascending ids of the photos in the graph: all that are embedded, or a sample beside the labelled and evaluated."""
+    """Ids of the photos in the graph, ascending: all with a vector, or a sample beside those labelled and evaluated."""
     import numpy as np
 
     from fgvr.sources.sampling import split_ids
@@ -274,7 +280,7 @@ def graph_ids(run: Run) -> Ids:
     others = np.setdiff1d(embedded, kept)
     count = max(0, config.heads.graph_images - len(kept))
     drawn = np.random.default_rng(config.heads.seed).choice(others, count, replace=False)
-    log.info("propagated: %s of %s photos are in the graph (heads.graph_images)", f"{len(kept) + count:,}", len(embedded))
+    log.info("propagated: %s of %s photos are in the graph (heads.graph_images)", len(kept) + count, len(embedded))
     return np.union1d(kept, drawn)
 
 

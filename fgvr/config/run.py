@@ -138,9 +138,9 @@ class Infer(Part):
     abstain_below: float = Field(default=0, ge=0, le=1)
     """Predictions with a lower score are marked as abstained. Raise it for fewer, surer labels."""
     costs: str | None = None
-    """CSV with columns `true,predicted,cost`, cells being names, groups or `*`: then the label is the one with the least
-    expected cost, and `abstain` as a predicted name is the price of saying nothing (docs/heads.md). null: the most
-    probable name is said."""
+    """CSV with columns `true,predicted,cost` (names, groups or `*`): the label then is the one with the least expected
+    cost, and `abstain` as a predicted name is the price of saying nothing (docs/heads.md). null: the most probable
+    name."""
     cost_groups: str | None = None
     """CSV with columns `name,group` for the groups in `costs`."""
     batch_images: int = Field(default=64, ge=1)

@@ -132,9 +132,9 @@ def learn_heads(
         rest = np.setdiff1d(np.arange(len(there)), fold)
         if not len(rest):
             continue  # a single image
-        inputs = torch.from_numpy(examples.vectors[fold])
+        inputs, networks = torch.from_numpy(examples.vectors[fold]), trained(examples.only(rest))
         with torch.inference_mode():
-            logits.append(np.stack([network(inputs).numpy() for network, _ in trained(examples.only(rest))]))
+            logits.append(np.stack([network(inputs).numpy() for network, _ in networks]))
         held_out.append(own[fold])
     answers = np.concatenate(held_out)
     outside = np.concatenate(logits, axis=1)
@@ -151,6 +151,4 @@ def learn_heads(
         hidden=recipe.hidden,
         scale=recipe.scale,
     )
-    return Learned(
-        classes, {"temperature": temperature, "held_out_agreement": agreement}, history=networks[0][1]
-    )
+    return Learned(classes, {"temperature": temperature, "held_out_agreement": agreement}, history=networks[0][1])

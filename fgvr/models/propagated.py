@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fgvr import schemas
-from fgvr.arrays import NONE
+from fgvr.arrays import NONE, Ids
 from fgvr.heads.networks import CosineHead
 from fgvr.heads.propagation import NEIGHBOURS, Spread, graph, propagate, propagated_scores
 from fgvr.heads.prototypes import Prototypes
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def propagated_rows(
     embeddings: Table,
-    ids: np.ndarray,
+    ids: Ids,
     classes: VectorClasses,
     labelled: Mapping[int, str],
     *,
@@ -62,7 +62,7 @@ def propagated_rows(
     z = np.ascontiguousarray(seen[places])
     del raw, seen
     column = {name: place for place, name in enumerate(classes.labels)}
-    labels = np.array([column.get(labelled.get(int(image), ""), NONE) for image in ids[places]], np.int64)
+    labels = np.array([column.get(labelled.get(image, ""), NONE) for image in ids[places].tolist()], np.int64)
     found = nearest(z, z, NEIGHBOURS + 1, own=np.arange(len(z)), threads=threads)
     spread = propagate(graph(found.ids, found.scores), labels, len(classes.labels))
     reached = float((spread.mass.sum(axis=1) > 0).mean()) if len(z) else 0.0
