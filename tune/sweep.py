@@ -100,7 +100,7 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
-    lending.give_back()  # the number of trials assumes the whole cluster, and Ray Tune waits without a limit
+    lending.release_idle()  # the number of trials assumes the whole cluster, and Ray Tune waits without a limit
     trials = search(trial_plan, how, runs)
     lease.check(folder)  # Ray Tune returns normally when its process gets a signal
     _finish(context, sweep, trials)
