@@ -26,7 +26,7 @@ class Questions(Part):
     generate: int = Field(default=100, ge=1)
     """Number of questions requested before the ranking (paper: 100)."""
     keep: int = Field(default=50, ge=1)
-    """Q, the number of questions kept, by rank (paper: 10 to 50)."""
+    """Q, the number of questions kept, by rank (paper: 10 to 50). Each costs one request per image."""
     duplicate_similarity: float | None = Field(default=0.94, ge=0, le=1)
     """Cosine of text embeddings from which a written question is dropped as a repetition, where it has all words of a
     better ranked one and more. At 1 only questions with the same words are. null: only case and punctuation are
@@ -113,7 +113,7 @@ class Makd(Part):
     target: Tuned[Literal["auto", "true", "near"]] = "auto"
     """Class targets: the true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)
-    """Weight of the aspect loss (paper: 4; the 50 of its code hurts)."""
+    """Weight of the aspect loss (paper: 4; the 50 of its code hurts). 0: without aspects."""
     questions: Tuned[int | None] = Field(default=None, ge=1)
     """Q, the number of aspects learned: the best ranked questions; null: all that were asked."""
     aspect_loss: Literal["bce", "kl", "softmax_kl"] = "bce"
@@ -135,7 +135,8 @@ class Makd(Part):
     batch_size: int = Field(default=16, ge=2)
     """Images per step, over all workers."""
     lr: Tuned[float] = Field(default=0.01, gt=0)
-    """Peak learning rate of SGD."""
+    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md); lower it with a teacher
+    (docs/distillation.md)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -149,7 +150,8 @@ class Makd(Part):
     min_crop: float = Field(default=0.08, gt=0, le=1)
     """Smallest share of the image's area that a random crop keeps."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the training images held out to choose the best epoch; 0: the last epoch is used."""
+    """Share of the training images held out to choose the best epoch; 0: the last epoch is used. Raise it where
+    these are few, which makes the choice noisy."""
     checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most that is lost when a worker dies."""
     cache_gb: Annotated[float, RUNTIME_ONLY] = Field(default=16, gt=0)

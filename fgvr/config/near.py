@@ -124,11 +124,11 @@ class Near(Part):
     """Where in the prompt the name stands. At the end the context is a prefix that all names share, which trains much
     faster."""
     epochs: Tuned[int] = Field(default=100, ge=1)
-    """Passes over the discovery set."""
+    """Passes over the discovery set. Raise it for small sets, of which a pass has few steps."""
     batch_size: int = Field(default=32, ge=1)
     """Images per step; one pass of all names through the text tower serves the whole batch."""
     lr: Tuned[float] = Field(default=0.002, gt=0)
-    """Peak learning rate of SGD."""
+    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)

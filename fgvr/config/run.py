@@ -27,9 +27,9 @@ class Run(Part):
     it."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of failed rows in a stage; beyond it the stage stops. Of few rows up to a tenth, five at most, may
-    fail in any case. 0: no row may fail."""
+    fail in any case. 0: no row may fail. Raise it where many photos are known to be damaged."""
     retry_failed: bool = False
-    """Compute the failed rows of finished stages again."""
+    """Compute the failed rows of finished stages again, after their cause was mended (a network, a limit, a model)."""
     take_over: bool = False
     """Take the run over from another session that is working on it, which then stops. Not saved in config.yaml."""
 
@@ -45,8 +45,8 @@ class Limits(Part):
     """Minutes in which a worker may finish nothing (no image, step or batch) before it is ended and its work given to
     another one. Raise it for models that take longer per batch."""
     place_minutes: float = Field(default=120, gt=0)
-    """Minutes without any sign of life, e.g. because no node has room for a worker, before the run stops. Raise it on
-    clusters that scale up slowly."""
+    """Minutes without a heartbeat of any worker, e.g. because no node has room for one, before the run stops. Raise
+    it on clusters that scale up slowly."""
 
 
 class Cluster(Part):
@@ -56,7 +56,7 @@ class Cluster(Part):
     """Ray cluster to use: `auto` or host:port of a running one; null: the job's own cluster inside a Ray job, else a
     session started on this machine."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """CPU cores that a session on this machine may use; null: all."""
+    """CPU cores that a session on this machine may use; null: all. Lower it to leave some to other work."""
     num_gpus: int | None = Field(default=None, ge=0)
     """GPUs that a session on this machine may use; null: all."""
     object_store_gb: float | None = Field(default=0.5, gt=0)
