@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def leave(uri: str, data: bytes) -> bool:
-    """Write a heartbeat file, which may fail without harm; returns whether it was written."""
+    """Write a heartbeat or another small file, which may fail without harm; returns whether it was written."""
     try:
         storage.write_bytes(uri, data)
-    # Libraries of object stores raise errors without a common base class; the next heartbeat may get through.
+    # Libraries of object stores raise errors without a common base class; the next attempt may get through.
     except Exception as error:
-        log.debug("no heartbeat could be written at %s: %s", uri, error)
+        log.debug("%s could not be written: %s", uri, error)
         return False
     return True
 
