@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,7 @@ class Detector(TrainStage):
         examples = _examples(annotated, rows, p_yes)
         spec = DetectorSpec(settings.model, annotated.categories, questions)
         place = folder.path("examples.parquet")
-        found = pretrained_weights(settings.model.backbone) if settings.pretrained else None
-        weights = None if found is None else f"{found['name']}@{found['commit']}"
+        weights = pretrained_weights(settings.model.backbone) if settings.pretrained else None
         job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share, weights)
         examples.write(job.examples)
         return Training(train_detector, job, settings.epochs, examples)
@@ -124,7 +124,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     decided = {name: value for name, value in settings.deciding().items() if name not in OF_FINDING}
     decided |= {"limits": config.ingest.limits, "version": RECIPE}
     if settings.pretrained:
-        decided["weights"] = pretrained_weights(settings.model.backbone)
+        decided["weights"] = asdict(pretrained_weights(settings.model.backbone))
     if settings.alpha > 0 and settings.aspects == "truth":
         decided["truth"] = [question.text for question in QUESTIONS]
     return decided

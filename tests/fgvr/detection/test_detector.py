@@ -7,15 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
-from timm.models._hub import hf_split
+from safetensors.torch import load_file, save_file
 
 from fgvr.config.detect import Detect, Detector
 from fgvr.detection.batches import DetectionLoader, mirrored
 from fgvr.detection.coco import Category, CocoSet
 from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorError, DetectorSpec, load_detector
+from fgvr.detection.model import (
+    ASPECT_LOGITS,
+    AspectDetector,
+    DetectorError,
+    DetectorSpec,
+    PretrainedWeights,
+    load_detector,
+    pretrained_weights,
+)
 from fgvr.detection.training import LOSSES, DetectionJob, DetectionTrainingError, train_detector
 from fgvr.models.base import ModelFolderError
 from fgvr.training.reporter import LocalReporter
@@ -53,21 +63,6 @@ def test_losses_are_torchvision_s_and_aspects_are_means_of_the_last_map():
     assert AspectDetector(DetectorSpec(TINY, (FINCH,)))(images[1:], targets[1:]).keys() == set(LOSSES)
 
 
-def test_the_backbone_s_weights_are_those_of_the_pinned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str | None]] = []
-    monkeypatch.setattr(
-        "timm.models._builder.load_state_dict_from_hf",
-        lambda name, *_, **__: asked.append(hf_split(name)) or {},
-    )
-    nothing = torch.nn.Module().load_state_dict({})
-    monkeypatch.setattr("torch.nn.Module.load_state_dict", lambda *_, **__: nothing)
-    model = Detector(backbone="resnet18", channels=16, head_width=16)
-    AspectDetector(DetectorSpec(model, (FINCH,)), weights=f"timm/resnet18.a1_in1k@{'c' * 40}")
-    assert asked == [("timm/resnet18.a1_in1k", "c" * 40)]
-    AspectDetector(DetectorSpec(model, (FINCH,)))
-    assert len(asked) == 1
-
-
 @pytest.mark.parametrize("backbone", ["mobilenetv2_100", "resnet18", "resnet50"])
 def test_the_paper_s_backbones_have_a_pyramid_of_strides_4_to_64(backbone):
     model = Detector(backbone=backbone, channels=16, head_width=16, freeze_norm=True)
@@ -93,6 +88,59 @@ def test_the_paper_s_backbones_have_a_pyramid_of_strides_4_to_64(backbone):
 def test_a_detector_that_cannot_be_built_names_the_field(change, message):
     with pytest.raises(DetectorError, match=rf"detect\.model\.{message}"):
         AspectDetector(DetectorSpec(TINY.model_copy(update=change), (FINCH,)))
+
+
+class Hub:
+    """A hub whose newest commit of timm's weights changes, with other numbers in each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.newest, self.asked = folder, "a" * 40, []
+        state = timm.create_model("test_resnet").state_dict()
+        for commit, value in (("a" * 40, 0.25), ("b" * 40, 0.75)):
+            (folder / commit).mkdir()
+            (folder / commit / "config.json").write_text("{}")
+            filled = {name: torch.full_like(weight, value) for name, weight in state.items()}
+            save_file(filled, folder / commit / "model.safetensors")
+
+    def download(self, repo_id=None, filename="", revision=None, **_):
+        self.asked.append((repo_id, filename, revision))
+        if not (self.folder / (revision or self.newest)).is_dir():
+            raise LocalEntryNotFoundError("no network")
+        return str(self.folder / (revision or self.newest) / filename)
+
+
+@pytest.fixture
+def weights_hub(tmp_path, monkeypatch):
+    (tmp_path / "hub").mkdir()
+    made = Hub(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", made.download)
+    pretrained_weights.cache_clear()
+    yield made
+    pretrained_weights.cache_clear()
+
+
+def test_every_worker_loads_the_commit_of_the_fingerprint(drawn, tmp_path, weights_hub):
+    folder, annotated = drawn
+    found = pretrained_weights("test_resnet")
+    assert found == PretrainedWeights("timm/test_resnet.r160_in1k", "a" * 40)
+    weights_hub.newest = "b" * 40  # published while the driver works: neither it nor a worker sees that
+    assert pretrained_weights("test_resnet") is found
+    task = job(tmp_path / "task", annotated, folder / "train", RECIPE.model_copy(update={"epochs": 1, "lr": 1e-9}))
+    weights_hub.asked.clear()
+    reporter = LocalReporter(tmp_path / "run")
+    train_detector(replace(task, weights=found), reporter)
+    assert weights_hub.asked == [("timm/test_resnet.r160_in1k", "model.safetensors", "a" * 40)]
+    learned = load_file(reporter.checkpoint / "last" / "model.safetensors")["backbone.body.conv1.0.weight"]
+    torch.testing.assert_close(learned, torch.full_like(learned, 0.25))
+    weights_hub.asked.clear()
+    train_detector(replace(task, weights=found, settings=task.settings.model_copy(update={"epochs": 2})), reporter)
+    assert weights_hub.asked == []  # who resumes has them in the checkpoint
+
+
+def test_weights_that_the_hub_does_not_give_name_the_field(weights_hub):
+    with pytest.raises(DetectorError, match=rf"detect\.pretrained: the hub did not give x/y@{'c' * 40}: no network"):
+        AspectDetector(DetectorSpec(TINY, (FINCH,)), PretrainedWeights("x/y", "c" * 40))
 
 
 def test_mirrored_boxes_are_around_the_mirrored_things():
