@@ -168,6 +168,12 @@ def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "m
             near = get_close_matches(name, known_arguments() - set(own) - set(_OTHER_WAYS), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "its names are those of vllm.EngineArgs"
             raise ModelError(f"{argument}: vLLM's engine has no such argument; {hint}")
+    cache = given.get("mm_processor_cache_type", "lru")
+    if cache != "lru":
+        raise ModelError(
+            f"{place}.engine_args.mm_processor_cache_type = {cache}: an image's further questions are sent without its "
+            "pixels, which vLLM's engine keeps for them only with lru; leave it out"
+        )
 
 
 def gpus_of_engine(tensor_parallel_size: int, engine_args: Mapping[str, Any]) -> int:
