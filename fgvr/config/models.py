@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from fgvr.config.base import Part
 from fgvr.config.texts import NameTemplate
 from fgvr.config.tree import Basic
+from fgvr.config.vectors import Vectors
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
@@ -293,31 +294,6 @@ class Clip(Part):
     """Prompt of zero-shot classification; {} is replaced by the name."""
 
 
-class ClipVectors(Part):
-    """Vectors of the configured CLIP."""
-
-    made_up: ClassVar[bool] = False
-
-    kind: Literal["clip"] = "clip"
-
-
-class SimulatedVectors(Part):
-    """Made-up vectors: images of one kind, in the sense of `mllm.kind simulated`, lie together. Never a default."""
-
-    made_up: ClassVar[bool] = True
-
-    kind: Literal["simulated"] = "simulated"
-    dim: int = Field(default=512, ge=1)
-    """Dimensions of the vectors."""
-    names: int = Field(default=1000, ge=1)
-    """Number of kinds; they are those of the simulated backend where number and seed are the same."""
-    spread: float = Field(default=0.7, ge=0)
-    """How far images of a kind lie apart: the cosine of two of them is about 1 / (1 + spread²)."""
-    seed: int = Field(default=0, ge=0)
-    """Random seed of kinds and vectors."""
-
-
-Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]
 MADE_UP_KINDS = frozenset(
     str(part.model_fields["kind"].default)
     for union in (Mllm, Vectors)

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
-from fgvr.config.models import ClipVectors, Vectors
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
 from fgvr.config.tree import Basic
+from fgvr.config.vectors import ClipVectors, Vectors
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
 _LIST = "List the {k} most likely fine-grained class labels for this image, the most likely one first"
@@ -87,7 +87,7 @@ class Embed(Part):
     batch_images: int = Field(default=64, ge=1)
     """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     vectors: Vectors = ClipVectors()
-    """Where the vectors come from."""
+    """Where the vectors come from: docs/encoders.md."""
     workers: Workers = Workers(rows_per_part=4096)
 
 

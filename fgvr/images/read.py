@@ -19,7 +19,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from fgvr import liveness, storage
+from fgvr import liveness, storage, store_waits
 from fgvr.config.data import ImageLimits
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.images.headers import FRAMES, excess, stated_sizes
@@ -127,8 +127,11 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
     if uri.lower().startswith(("http://", "https://")):
         return _read_web(uri, limits)
-    if is_inside(uri):
-        return _read_inside(uri, limits)
+    with store_waits.within(limits.web.total_seconds):  # a single image may fail
+        return _read_inside(uri, limits) if is_inside(uri) else _read_key(uri, limits)
+
+
+def _read_key(uri: str, limits: ImageLimits) -> bytes:
     if not storage.is_object_store(uri):  # untrusted URIs could name any host by any protocol of fsspec
         known = ", ".join(sorted(storage.OBJECT_STORES))
         raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
@@ -146,8 +149,8 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
 def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
     try:
         # A size check first would cost a second request.
-        return storage.cat_within(fs, path, 0, limits.max_bytes + 1, liveness.longest_wait(limits.web.total_seconds))
-    except (FileNotFoundError, storage.TooSlow):
+        return bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1))
+    except (FileNotFoundError, store_waits.TooSlow):
         raise
     except OSError as error:
         if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's error for an empty object

@@ -372,6 +372,9 @@ ELSEWHERE = {
     "VllmBackend.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.pretrained": "its content: tests/fgvr/test_digests.py",
+    "TimmVectors.model": "by content: tests/pipelines/test_vector_sources.py",
+    "TimmVectors.weights": "by content: tests/pipelines/test_vector_sources.py",
+    "TimmVectors.revision": "its commit: tests/fgvr/encoders/test_timm_encoders.py",
     "FieldGuideSource": "the rows of SOURCES",
 }
 """Fields that the tables cannot hold, and why."""
