@@ -17,7 +17,7 @@ from fgvr.config import Config, ConfigError
 from pipelines.asks import Asked, naming, questioning, sampled
 from pipelines.aspects import QuestionStage, aspect_decides, aspect_ids, aspect_settings
 from pipelines.command import stage_main
-from pipelines.embed import discovered
+from pipelines.embed import chosen_by, discovered
 from pipelines.label import answer_decides, label_settings
 from pipelines.run_tables import Run
 from pipelines.stage import RowJob
@@ -34,6 +34,10 @@ class Looks(QuestionStage):
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
         """The splits of both stages."""
         return [("label.images.split", config.label.images.drawn_from), ("aspects.split", config.aspects.split)]
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """What decides the images of either stage."""
+        return ("samples", *chosen_by(run.config))
 
     def which(self, run: Run) -> Ids:
         """The images of either stage."""
@@ -79,7 +83,7 @@ def _both(run: Run) -> tuple[int, bool]:
     of_label, of_aspects = sampled(run.config, photos), photos.bounded(asked.split, asked.max_images)
     one = named.drawn_from == asked.split
     whole = asked.max_images is None or of_aspects == photos.splits.get(asked.split, 0)
-    if one and (whole or (named.per_class is None and named.seed == asked.seed)):
+    if one and (whole or (named.per_class is None and not named.chosen and named.seed == asked.seed)):
         return max(of_label, of_aspects), False
     together = of_label + of_aspects
     return (min(together, photos.splits.get(asked.split, 0)), True) if one else (together, False)

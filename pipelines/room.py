@@ -33,7 +33,9 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
     if config.embed.images == "needed":
         most = config.aspects.max_images if config.makd.images == "asked" else None
         learned = photos.bounded(config.makd.split, most)
-        embedded = min(embedded, sampled(config, photos) + learned + photos.splits.get(config.evaluate.split, 0))
+        images = config.label.images
+        named = photos.bounded(images.drawn_from, images.pool) if images.chosen else sampled(config, photos)
+        embedded = min(embedded, named + learned + photos.splits.get(config.evaluate.split, 0))
     predicted = photos.total if config.infer.split is None else photos.splits.get(config.infer.split, 0)
     return embedded * (2 * DIM + 10) + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
 

@@ -57,6 +57,9 @@ class Label(Part):
     """Cosine of CLIP vectors from which discovery images count as one photo, rescaled or recompressed: the model is
     asked about one of them, and all get its answer. Images are then embedded first. null: the model is asked about
     every image."""
+    rounds: int = Field(default=1, ge=1, le=2)
+    """2: half of the images are asked about first, the others are chosen where the names of the first are missing or
+    disputed. Needs `images.select`; the model then waits for the choice in between."""
     seed: int = Field(default=0, ge=0)
     """Random seed of sampled answers."""
     workers: Basic[Workers] = Workers(rows_per_part=256)
@@ -65,6 +68,17 @@ class Label(Part):
     def merges_by_meaning(self) -> bool:
         """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
+
+    @model_validator(mode="after")
+    def _rounds_are_chosen(self) -> Self:
+        if self.rounds > 1 and not self.images.chosen:
+            raise ValueError(
+                f"rounds = {self.rounds}: random images are not chosen by earlier answers; set label.images.select to "
+                "medoids or typical"
+            )
+        if self.rounds > (self.images.max_images or 0) > 0:
+            raise ValueError(f"rounds = {self.rounds}: label.images.max_images = 1 leaves nothing for the second")
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

@@ -177,6 +177,21 @@ class Config(Part):
         return self
 
     @model_validator(mode="after")
+    def _chosen_images_have_vectors(self) -> Self:
+        images, embedded = self.label.images, self.embed.splits
+        if images.chosen and embedded is not None and images.drawn_from not in embedded:
+            raise ValueError(
+                f"label.images.select = {images.select}: images are chosen by their vectors; add {images.drawn_from}, "
+                "the split of label.images, to embed.splits"
+            )
+        if self.label.rounds > 1 and self.aspects.with_labels:
+            raise ValueError(
+                "label.rounds: with aspects.with_labels each image is asked for its label with its questions, in one "
+                "pass; leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _waits_end_before_they_are_hangs(self) -> Self:
         # Defaults are left alone: a config that was saved has them, and readers wait no longer than is allowed.
         silent = self.cluster.limits.silent_minutes
