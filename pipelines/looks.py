@@ -63,9 +63,9 @@ class Looks(QuestionStage):
         from fgvr.mllm.look_worker import LookSettings, LookWorker
 
         config, questions = run.config, run.table("questions")
-        mllm, label_ids, ids = exactly(config.mllm), discovered(run), aspect_ids(run)
-        of_label, of_aspects = label_settings(config, several=True), aspect_settings(config, questions)
-        settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, ids)
+        label_ids, ids = discovered(run), aspect_ids(run)
+        of_label = replace(label_settings(config, several=True), mllm=exactly(config.mllm))
+        settings = LookSettings(of_label, aspect_settings(config, questions), label_ids, ids)
         return RowJob(self.which(run), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
 
     def asks(self, run: Run) -> Asked:

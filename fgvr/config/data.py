@@ -322,7 +322,8 @@ class Ingest(Part):
     """ingest: a source becomes the samples table."""
 
     source: Basic[Source] = FieldGuideSource()
-    """Where the photos come from."""
+    """Where the photos come from: a folder; a table of paths or URLs (CSV, TSV, Parquet); tars (webdataset); image
+    columns in Parquet files; a public data set as it is downloaded (layout, coco); or drawn birds (the demo)."""
     rows_per_part: int = Field(default=65536, ge=1)
     """Rows per part file of the samples table; a table that has been started keeps the size it was started with."""
     limits: ImageLimits = ImageLimits()
@@ -360,9 +361,10 @@ class Discovery(Part):
     per_class: int | None = Field(default=None, ge=1)
     """m-shot benchmark protocol: this many images per true class (needs true classes); null: `max_images` at random."""
     max_images: Basic[int | None] = Field(default=20_000, ge=1)
-    """Number of images, drawn at random; a larger sample contains the smaller ones. null: the whole split. Without
-    effect where `per_class` is set. The vocabulary holds only names that some of them show: of 3,000 equally frequent
-    kinds, 1,000 images show 28%, 20,000 show all, and 96% of them at least three times."""
+    """Number of images that the MLLM names (null: the whole split); more of them find rarer kinds
+    and cost more. A larger sample contains the smaller ones. Without effect where `per_class` is set. The vocabulary
+    holds only names that some of them show: of 3,000 equally frequent kinds, 1,000 images show 28%, 20,000 show all,
+    and 96% of them at least three times."""
     select: Basic[Literal["random", "medoids", "typical"]] = "random"
     """Which images: `random` ones; `medoids`: one per cluster of the vectors, nearest to its centre, near-duplicates
     once, which is worth 6 to 16 points where about three answers per kind are paid for; `typical`: the image of each

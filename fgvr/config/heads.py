@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Tuned
 
 SET_LOSSES = frozenset({"proden", "cc", "lws", "cavl"})
 """Losses of candidate sets; the others learn from the images' own labels."""
@@ -16,10 +16,10 @@ SET_LOSSES = frozenset({"proden", "cc", "lws", "cavl"})
 class Heads(Part):
     """heads: classifiers on stored vectors, made in seconds: prototypes of the labels' names, and a trained head."""
 
-    network: Basic[Literal["cosine", "linear", "mlp"]] = "cosine"
+    network: Tuned[Literal["cosine", "linear", "mlp"]] = "cosine"
     """The trained head: `cosine` compares directions, `linear` is logistic regression, `mlp` has one hidden layer. The
     fewer answers per name, the simpler it should be."""
-    loss: Basic[Literal["gce", "ce", "balanced", "seesaw", "proden", "cc", "lws", "cavl"]] = "gce"
+    loss: Tuned[Literal["gce", "ce", "balanced", "seesaw", "proden", "cc", "lws", "cavl"]] = "gce"
     """What it learns from each image: `gce`, which forgives wrong labels, and `ce` from its own label; `balanced` and
     `seesaw` the same for names of very different frequency; `proden`, `cc`, `lws` and `cavl` from its candidate set."""
     start: Literal["random", "text"] = "random"
@@ -27,7 +27,7 @@ class Heads(Part):
     are not whitened, since texts are compared with vectors as they are."""
     whiten: bool = True
     """Whether prototypes and heads see whitened vectors (table `space`), in which photos of a name lie closer."""
-    steps: Basic[int] = Field(default=300, ge=1)
+    steps: Tuned[int] = Field(default=300, ge=1)
     """Training steps over all images; at least one pass where they do not fit into one step."""
     lr: float = Field(default=0.01, gt=0)
     """Peak learning rate of AdamW; it falls to zero as a cosine."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Basic, Tuned
 from fgvr.config.vectors import ClipVectors, Vectors
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
@@ -95,7 +95,7 @@ class Embed(Part):
 
     splits: tuple[str, ...] | None = None
     """Splits to embed; null: all."""
-    images: Basic[Literal["all", "needed"]] = "all"
+    images: Tuned[Literal["all", "needed"]] = "all"
     """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)
@@ -108,9 +108,9 @@ class Embed(Part):
 class Candidates(Part):
     """candidates: the labels of an image's nearest neighbours become its candidate set."""
 
-    k: Basic[int] = Field(default=3, ge=1)
+    k: Tuned[int] = Field(default=3, ge=1)
     """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
-    method: Basic[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    method: Tuned[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
     """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
     its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
     MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
@@ -137,12 +137,12 @@ class Near(Part):
     name_position: Literal["end", "middle", "front"] = "end"
     """Where in the prompt the name stands. At the end the context is a prefix that all names share, which trains much
     faster."""
-    epochs: Basic[int] = Field(default=100, ge=1)
-    """Passes over the discovery set."""
+    epochs: Tuned[int] = Field(default=100, ge=1)
+    """Passes over the discovery set. Raise it for small sets, of which a pass has few steps."""
     batch_size: int = Field(default=32, ge=1)
     """Images per step; one pass of all names through the text tower serves the whole batch."""
-    lr: Basic[float] = Field(default=0.002, gt=0)
-    """Peak learning rate of SGD."""
+    lr: Tuned[float] = Field(default=0.002, gt=0)
+    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -170,4 +170,4 @@ class Near(Part):
     miss the true label."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the context, the order of images and the views."""
-    workers: Annotated[Basic[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
+    workers: Annotated[Tuned[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()

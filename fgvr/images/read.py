@@ -21,8 +21,10 @@ from PIL import Image, UnidentifiedImageError
 
 from fgvr import liveness, storage, store_waits
 from fgvr.config.data import ImageLimits
+from fgvr.images.coded_sizes import CodedError
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.images.headers import FRAMES, excess, stated_sizes
+from fgvr.images.heif import Cost, cost_of
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.images.pixels import orientation, to_rgb, upright
@@ -44,6 +46,9 @@ _SIGNATURES: Final = (
     *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a raw codestream
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
+MAX_CODED: Final = 4
+"""How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
+and what of a grid's tiles is cut off."""
 MAX_SIDE_RATIO: Final = 200
 """A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it would have 2.5 billion pixels."""
 
@@ -303,12 +308,21 @@ def _check_header(data: bytes, limits: ImageLimits) -> None:
     said = excess(data)
     if said is not None:
         raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
-    for width, height in stated_sizes(data):
+    try:
+        coded = cost_of(data) or Cost()
+    except CodedError as error:
+        raise ImageError(Reason.CORRUPT, f"{heif_brand(data)}, with {error}") from error
+    for width, height in (*stated_sizes(data), *coded.sizes):
         if width * height > limits.max_pixels:
             raise ImageError(
                 Reason.TOO_MANY_PIXELS,
                 f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
             )
+    if coded.pixels > MAX_CODED * limits.max_pixels:
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS,
+            f"its tiles have {coded.pixels:,} pixels, the limit is {MAX_CODED} times {limits.max_pixels:,}",
+        )
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EvalHeads(ClassesStage):
-    """Names given by the trained head.
+    """Names by the trained head.
 
     Attributes:
         made_by: the table beside which the model lies.
@@ -45,7 +45,7 @@ class EvalHeads(ClassesStage):
 
 
 class EvalPrototypes(EvalHeads):
-    """Names given by prototypes of the labels, with label propagation where there are few answers per name."""
+    """Names by prototypes of the labels, with label propagation where there are few answers per name."""
 
     table = "eval_label_prototypes"
     made_by = "label_prototypes"

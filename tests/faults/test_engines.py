@@ -35,7 +35,7 @@ def test_a_constructor_fails_always(place: Place, undisturbed, seen, kind: str, 
     assert place.table().equals(undisturbed)
     seen(
         f"engine's constructor, always: {kind.removeprefix('start-')}",
-        "stops after four or five with the last one's words; mended, the same command: same table",
+        "stops after four or five with the last one's message; mended, the same command: same table",
     )
 
 

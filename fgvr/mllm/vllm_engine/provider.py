@@ -34,6 +34,8 @@ from fgvr.mllm.vllm_engine.start import check_engine_args, deciding_arguments, g
 
 log = logging.getLogger(__name__)
 
+_FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
+
 
 class VllmProvider(Provider):
     """See Provider."""
@@ -171,9 +173,6 @@ def _check_machine(asked: AskedBy, size: EngineSize, cache: int) -> None:
             f" {place}.cpu_kv_cache_gb = {cache / GIB:g}) need more than the {free / GIB:.1f} GiB that are free here:"
             f" {remedy}, lower {place}.cpu_kv_cache_gb, or close other programs"
         )
-
-
-_FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 
 def _image_tokens(facts: Mapping[str, Any], size: Size) -> int | None:
