@@ -1,7 +1,7 @@
 """Prototypes, label propagation and trained heads on real CLIP vectors with a real model's names, photos at random.
 
     python -m benchmarks.quality.label_heads                    # half a minute per set, budget and seed
-    python -m benchmarks.quality.label_heads --seeds 1 --budgets 3 --sets dtd
+    python -m benchmarks.quality.label_heads --seeds 0 --budgets 3 --sets dtd
 
 Data: `$FGVR_DATA/real-clip`, CLIP ViT-B/32 vectors of test photos of Flowers-102, DTD and Caltech-101 with the names
 that GPT-4V gave to the same photos (first of five, closed list). Per set and seed, B = 3·C or 10·C photos are asked at
@@ -12,10 +12,8 @@ Differences are paired with the row `cosine head, GCE, f`. Nothing is chosen by 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +24,7 @@ from fgvr.arrays import NONE, Floats, Ids
 from fgvr.heads.calibration import calibration_error, fit_temperature
 from fgvr.heads.networks import SCALE
 from fgvr.heads.propagation import NEIGHBOURS, graph, propagate, propagated_scores
-from fgvr.heads.prototypes import answers_per_name, left_out_cosines, prototypes
+from fgvr.heads.prototypes import left_out_cosines, prototypes
 from fgvr.heads.training import HeadExamples, HeadRecipe, train_head
 from fgvr.neighbours import nearest
 from fgvr.selection.whitening import centre, fit_whitening
@@ -106,7 +104,6 @@ def rows_of(space: Space, budget: int, seed: int) -> dict[str, dict[str, float]]
         with torch.no_grad():
             scored(row, network(torch.from_numpy(vectors[others])).softmax(dim=1).numpy(), given)
         found[row]["last loss"] = history[-1]
-    found["answers per name"] = {"accuracy": answers_per_name(labels)}
     return found
 
 
@@ -115,34 +112,31 @@ def softmax(logits: Floats) -> Floats:
     return np.asarray(torch.from_numpy(logits).softmax(dim=1).numpy(), np.float32)
 
 
-def table(name: str, budget: int, seeds: int, rows: Callable[[Space, int, int], dict[str, dict[str, float]]]) -> str:
-    """Mean ± standard deviation over seeds per row, and the paired difference to the base."""
-    each = [rows(read_space(name, seed), budget, seed) for seed in range(seeds)]
-    lines = [f"{name}, {budget} answers per class, {seeds} seeds"]
+def summary(title: str, each: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+    """A Markdown table: mean ± standard deviation over seeds per row, the paired difference to the base, the ECE."""
+    lines = []
     for row in each[0]:
-        values = np.array([one[row]["accuracy"] for one in each])
-        gaps = values - [one[BASE]["accuracy"] for one in each]
-        ece = np.mean([one[row].get("ece", np.nan) for one in each])
-        lines.append(
-            f"  {row:28} {values.mean():5.1f} ±{values.std(ddof=min(1, seeds - 1)):4.1f}"
-            f"   {gaps.mean():+5.1f} ±{gaps.std(ddof=min(1, seeds - 1)):4.1f}   ECE {ece:4.1f}"
-        )
-    return "\n".join(lines)
+        values = [one[row]["accuracy"] for one in each]
+        gaps = [one[row]["accuracy"] - one[BASE]["accuracy"] for one in each]
+        cells = (harness.mean_and_deviation(values), harness.mean_and_deviation(gaps))
+        lines.append(harness.Line(row, (*cells, f"{np.mean([one[row]['ece'] for one in each]):.1f}")))
+    return harness.markdown(title, ["accuracy", f"− {BASE}", "ECE"], lines)
 
 
 def main() -> None:
     """Print a table per set and budget."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser = harness.parser(__doc__, seeds=range(5))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--budgets", nargs="+", type=int, default=[3, 10], help="answers per class")
-    parser.add_argument("--seeds", type=int, default=5)
     asked = parser.parse_args()
     if not (harness.DATA / "real-clip").is_dir():
         raise SystemExit(f"no real CLIP vectors at {harness.DATA / 'real-clip'} (set FGVR_DATA)")
-    print(json.dumps(harness.machine()) if hasattr(harness, "machine") else "")
-    for name in asked.sets:
-        for budget in asked.budgets:
-            print(table(name, budget, asked.seeds, rows_of), flush=True)
+    with harness.reporting(asked) as report:
+        for name in asked.sets:
+            for budget in asked.budgets:
+                each = [rows_of(read_space(name, seed), budget, seed) for seed in asked.seeds]
+                report.facts[f"{name}-{budget}"] = each
+                report.say(summary(f"{name}, {budget} answers per class", each))
 
 
 if __name__ == "__main__":
