@@ -36,12 +36,15 @@ from pipelines.train_stage import MODEL_FOLDER
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Floats, Ids
+    from fgvr.config.heads import Heads as HeadsConfig
     from fgvr.encoders.encoder import EncoderConfig
+    from fgvr.heads.training import HeadRecipe
     from fgvr.models.head import VectorClasses
     from fgvr.models.learned_head import Learned
     from fgvr.neighbours import Vectors
     from fgvr.neighbours.discovery import Flags
     from fgvr.selection.whitening import Whitening
+    from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class VectorModelStage(Stage):
         from fgvr.heads.prototypes import answers_per_name
         from fgvr.models.head import HeadModel
 
-        taught = taught_by(run)
+        taught = taught_by(run.table("labels"), run.table("embeddings"))
         whitening = read_whitening(run.table("space")) if self.whitens(run.config) else None
         learned = self.learned(run, taught, whitening)
         for line in learned.remarks:
@@ -181,22 +184,12 @@ class Heads(VectorModelStage):
         """Train the members, and some more on folds for the temperature."""
         from fgvr.candidates.sets import read_sets
         from fgvr.clip.model import load_clip
-        from fgvr.heads.training import HeadRecipe
         from fgvr.models.learned_head import learn_heads, sets_of_labels
 
         config = run.config.heads
         sets = sets_of_labels(taught.labels)
         if config.learns_from_sets:
             sets = read_sets(run.table("candidates").find(taught.ids)).only(taught.embedded)
-        recipe = HeadRecipe(
-            kind=config.network,
-            loss=config.loss,
-            steps=config.steps,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            hidden=config.hidden,
-            gce_q=config.gce_q,
-        )
         start = None
         if config.start == "text":
             clip = load_clip(vectors_at(run.config))
@@ -207,7 +200,7 @@ class Heads(VectorModelStage):
             sets,
             taught.names,
             whitening,
-            recipe=recipe,
+            recipe=recipe_of(config),
             members=config.members,
             seed=config.seed,
             start=start,
@@ -239,7 +232,7 @@ class Propagated(Stage):
         from fgvr.models.propagated import propagated_rows
 
         classes = load_vector_classes(storage.fetch_folder(run.table("label_prototypes").path(MODEL_FOLDER)))
-        taught, ids = taught_by(run), graph_ids(run)
+        taught, ids = taught_by(run.table("labels"), run.table("embeddings")), graph_ids(run)
         rows, metrics = propagated_rows(
             run.table("embeddings"),
             ids,
@@ -284,7 +277,7 @@ def graph_ids(run: Run) -> Ids:
     return np.union1d(kept, drawn)
 
 
-def taught_by(run: Run) -> Taught:
+def taught_by(labels_table: Table, embeddings: Table) -> Taught:
     """The labels and vectors of the discovery images."""
     import numpy as np
 
@@ -292,11 +285,26 @@ def taught_by(run: Run) -> Taught:
     from fgvr.names.label_space import read_label_space
     from fgvr.neighbours.discovery import discovery_vectors
 
-    ids, own = own_names(run.table("labels"))
-    vectors, embedded = discovery_vectors(run.table("embeddings"), ids)
+    ids, own = own_names(labels_table)
+    vectors, embedded = discovery_vectors(embeddings, ids)
     vectors[~embedded] = 0
     labels = np.where(embedded, own.first, NONE).astype(np.int64)
-    return Taught(ids, labels, vectors, embedded, read_label_space(run.table("labels")).labels)
+    return Taught(ids, labels, vectors, embedded, read_label_space(labels_table).labels)
+
+
+def recipe_of(config: HeadsConfig) -> HeadRecipe:
+    """How the config trains a head."""
+    from fgvr.heads.training import HeadRecipe
+
+    return HeadRecipe(
+        kind=config.network,
+        loss=config.loss,
+        steps=config.steps,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        hidden=config.hidden,
+        gce_q=config.gce_q,
+    )
 
 
 def _encoder(config: Config) -> EncoderConfig | None:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from fgvr import storage
 from fgvr.arrays import NONE, Ids, Labels
-from fgvr.models.near import ClassFeatures
+from fgvr.models.from_features import VectorClassifier
 from fgvr.training.prompt import train_near
 from fgvr.training.prompt_data import NearJob
 from fgvr.training.reporter import Reporter
@@ -59,8 +59,8 @@ class HeldOut:
     features: npt.NDArray[np.float16]
     votes: Labels
 
-    def measure(self, classes: ClassFeatures) -> dict[str, float]:
-        """The objective of a model, given by the text side of its classes."""
+    def measure(self, classes: VectorClassifier) -> dict[str, float]:
+        """The objective of a model, given without the encoder of its vectors; its classes are the label space."""
         step = max(1, AT_ONCE // len(classes.labels))
         parts = [slice(at, at + step) for at in range(0, len(self.features), step)]
         predicted = [classes.scores(self.features[part]).argmax(axis=1) for part in parts]

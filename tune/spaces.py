@@ -23,6 +23,8 @@ Space = dict[str, Domain]
 K = (1, 2, 3, 5, 8, 12)
 CONTEXT_LENGTHS = (4, 8, 16)
 LOSSES = ("proden", "cc", "rc", "gce", "ce")
+HEAD_LOSSES = ("gce", "ce", "balanced", "seesaw")  # of own labels: candidate sets would have to be made anew
+NETWORKS = ("cosine", "linear", "mlp")
 Q = (10, 20, 30, 50)  # the paper's values
 
 
@@ -57,6 +59,22 @@ def makd_space(config: Config, asked: int) -> Space:
         "makd.alpha": _log_range(0.25, 32.0, config.makd.alpha),
         "makd.questions": _choice([*(count for count in Q if count < asked), asked], config.makd.questions or asked),
     }
+
+
+def heads_space(config: Config) -> Space:
+    """Learning rate, loss, network, and whether vectors are whitened.
+
+    Args:
+        config: its values are always among those tried.
+    """
+    space: Space = {
+        "heads.lr": _log_range(1e-3, 0.1, config.heads.lr),
+        "heads.loss": _choice(HEAD_LOSSES, config.heads.loss),
+    }
+    if config.heads.start != "text":  # a start at texts needs a cosine head and vectors as they are
+        space["heads.network"] = _choice(NETWORKS, config.heads.network)
+        space["heads.whiten"] = _choice((True, False), config.heads.whiten)
+    return space
 
 
 def start_of(config: Config, space: Space) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""sweep: find the best values for prompt learning (near) or for the student (makd).
+"""sweep: find the best values for prompt learning (near), for a head on stored vectors, or for the student (makd).
 
     python tune/sweep.py --stage near --trials 8
+    python tune/sweep.py --stage heads --trials 20
     python tune/sweep.py --stage makd --trials 16 --config my.yaml --run.name birds --makd.epochs 40
 
 In: the tables of a run; missing ones are computed first, and no model is asked the same twice. Out, in
 runs/<run.name>/sweeps/<stage>/: best.yaml (the whole config with the best values, for pipelines/full.py --config) and
 trials.csv; in MLflow one run per trial below the pipeline's run. After an interruption, the same command continues the
-sweep. The objective uses no true label (near) and no test split; see docs/tuning.md.
+sweep. The objective uses no true label (near, heads) and no test split; see docs/tuning.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "makd": ("makd",)}
+TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "heads": ("heads",), "makd": ("makd",)}
 """Tables that a sweep needs, for which models may have to be asked."""
-SWEPT = ("candidates", "near", "makd")
+SWEPT = ("candidates", "near", "heads", "makd")
 """Stages with fields that a sweep may vary, which `--help` lists."""
 
 
@@ -72,8 +73,9 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
     from tune.trials import TrialPlan, TrialRuns
 
     context, stage = tables.context, options.stage
-    workers = context.config.near.workers if stage == "near" else context.config.makd.workers
-    room = find_room(f"{stage}.workers", workers, options.max_concurrent)
+    part = "makd" if stage == "makd" else "near"  # a head has no workers of its own: its stage needs none
+    workers = context.config.makd.workers if stage == "makd" else context.config.near.workers
+    room = find_room(f"{part}.workers", workers, options.max_concurrent)
     log.info("sweep of %s: from the tables in %s; those that are missing are computed first", stage, context.folder)
     tell_bill(tables, TARGETS[stage])
     sweep = _sweep_of(tables, stage)
@@ -112,10 +114,16 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
 
 
 def _sweep_of(run: Run, stage: str) -> StageSweep:
+    from tune.heads_sweep import HeadsSweep
     from tune.makd_sweep import MakdSweep
     from tune.near_sweep import NearSweep
 
-    return NearSweep.of(run) if stage == "near" else MakdSweep.of(run)
+    kinds: dict[str, Callable[[Run], StageSweep]] = {
+        "near": NearSweep.of,
+        "heads": HeadsSweep.of,
+        "makd": MakdSweep.of,
+    }
+    return kinds[stage](run)
 
 
 def _finish(context: RunContext, sweep: StageSweep, trials: Sequence[TrialOutcome]) -> None:
@@ -153,6 +161,11 @@ def check(config: Config, options: Options) -> None:
 
     if options.stage == "makd":
         makd_sweep.check(config)
+    if options.stage == "heads" and config.heads.learns_from_sets:
+        raise ConfigError(
+            f"heads.loss = {config.heads.loss}: a sweep holds images out, and candidate sets would have to be made "
+            "without them. Set it to gce, ce, balanced or seesaw"
+        )
     check_tables(config, TARGETS[options.stage])
 
 
