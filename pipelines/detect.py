@@ -21,7 +21,8 @@ from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.demo.questions import QUESTIONS
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run
+from pipelines.run_tables import Run
+from pipelines.stage import RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
 if TYPE_CHECKING:

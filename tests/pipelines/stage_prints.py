@@ -17,7 +17,7 @@ from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
 from pipelines import evaluate
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 ROWS = 8
