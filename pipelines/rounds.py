@@ -18,7 +18,7 @@ from pipelines.asks import Asked, naming, sampled
 from pipelines.command import stage_main
 from pipelines.embed import discovered
 from pipelines.label import AnswerStage, NameStage, label_settings
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

@@ -23,7 +23,8 @@ from fgvr.errors import UserError
 from pipelines.command import stage_main
 from pipelines.embed import pool
 from pipelines.registry import stage_of
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -19,8 +19,8 @@ from pipelines.asks import asks
 from pipelines.embed import discovered, pool
 from pipelines.plan import plan
 from pipelines.registry import stage_of
+from pipelines.run_tables import Look, Run, closure
 from pipelines.selection import SelectionError
-from pipelines.stage import Look, Run, closure
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
