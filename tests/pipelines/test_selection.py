@@ -19,6 +19,7 @@ from pipelines.asks import asks
 from pipelines.embed import discovered, pool
 from pipelines.plan import plan
 from pipelines.registry import stage_of
+from pipelines.report_content import selection_facts
 from pipelines.run_tables import Look, Run, closure
 from pipelines.selection import SelectionError
 from tests.untracked import NoTracking
@@ -157,6 +158,23 @@ def test_two_rounds(tmp_path: Path, duplicate_similarity: float | None) -> None:
     }
     assert [texts[image] for image in both] == run.table("answers").read(["texts"])["texts"].to_pylist()
     assert not any(name.endswith("tokens") for name in run.table("answers").extra["metrics"])
+
+
+def test_what_the_report_says(tmp_path: Path) -> None:
+    run = run_of(context_of(tmp_path), missing=(40,))
+    facts = selection_facts(run)
+    assert facts is not None
+    metrics = run.table("selected").extra["metrics"]
+    assert (facts.asked, facts.pool, facts.without_vector, facts.classes) == (60, 216, 1, KINDS)
+    assert facts.classes_reached == metrics["classes_reached"]
+    assert sum(facts.why.values()) == 60
+    labels = run.table("labels").read(["label"])["label"].to_pylist()
+    alone = sum(labels.count(name) == 1 for name in set(labels))
+    assert facts.new_names == pytest.approx(alone / 60)
+    assert facts.covered is not None
+    assert 0 <= facts.covered <= 1
+    at_random = run.context.config.model_copy(update={"label": build({}).label})
+    assert selection_facts(Run(RunContext(at_random, str(tmp_path), NoTracking()))) is None
 
 
 def test_another_way_to_merge_names_asks_nothing_again(tmp_path: Path) -> None:
