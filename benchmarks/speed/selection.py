@@ -34,7 +34,7 @@ def own_memory() -> int:
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """The result, and seconds and MiB: before, and the most during it."""
+    """The result; seconds, CPU seconds of all threads, and MiB: before, and the most during it."""
     before, most, done = own_memory(), [own_memory()], threading.Event()
 
     def watch() -> None:
@@ -43,14 +43,19 @@ def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     try:
         result = work()
     finally:
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
         done.set()
         watcher.join()
-    return result, {"seconds": seconds, "before_mib": before / 2**20, "most_mib": max(most) / 2**20}
+    return result, {
+        "seconds": seconds,
+        "cpu_seconds": busy,
+        "before_mib": before / 2**20,
+        "most_mib": max(most) / 2**20,
+    }
 
 
 def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -61,7 +66,7 @@ def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     where = {"threads": args.threads, "device": args.device}
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     if name == "whitening":
-        whitening, facts = measured(lambda: fit_whitening(vectors, **where))
+        whitening, facts = measured(lambda: fit_whitening(vectors, anchors=args.anchors, **where))
         (folder / "whitening.npz").write_bytes(whitening.to_bytes())
         return facts
     if name == "applied":
@@ -91,6 +96,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--images", type=int, default=1_000_000, help="default: %(default)s")
     parser.add_argument("--questions", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--anchors", type=int, default=20_000, help="of the whitening; default: %(default)s")
     parser.add_argument("--dim", type=int, default=512, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="default: %(default)s")
@@ -109,11 +115,23 @@ def main() -> None:
         report.say(
             f"{args.images:,} vectors of {args.dim}, {args.questions:,} questions, {args.threads} × {args.device}"
         )
-        report.say(f"{'step':12}{'seconds':>10}{'MiB before':>12}{'MiB at most':>13}")
-        same = ("--folder", folder, "--questions", args.questions, "--threads", args.threads, "--device", args.device)
+        report.say(f"{'step':12}{'seconds':>10}{'CPU s':>8}{'MiB before':>12}{'MiB at most':>13}")
+        same = (
+            "--anchors",
+            args.anchors,
+            "--folder",
+            folder,
+            "--questions",
+            args.questions,
+            "--threads",
+            args.threads,
+            "--device",
+            args.device,
+        )
         for name in args.steps:
             facts = harness.again("--step", name, *same)
-            report.say(f"{name:12}{facts['seconds']:10.1f}{facts['before_mib']:12,.0f}{facts['most_mib']:13,.0f}")
+            times = f"{facts['seconds']:10.1f}{facts['cpu_seconds']:8.1f}"
+            report.say(f"{name:12}{times}{facts['before_mib']:12,.0f}{facts['most_mib']:13,.0f}")
 
 
 if __name__ == "__main__":
