@@ -251,6 +251,16 @@ def test_only_the_pool_is_embedded_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pairs", "images", "said"),
+    [(0, 9, "is not whitened"), (19, 9, "only 19 of 45"), (23, 9, ""), (49_000, 30_000, "only 49,000 of 100,000")],
+)
+def test_a_space_of_few_neighbours_is_remarked_on(pairs: int, images: int, said: str) -> None:
+    remarks = selection._remarks(pairs, images)
+    assert len(remarks) == bool(said)
+    assert said in "".join(remarks)
+
+
+@pytest.mark.parametrize(
     ("label", "why"),
     [
         ({"images": {"per_class": 3}}, "per_class is the papers' protocol"),
