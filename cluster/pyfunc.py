@@ -38,7 +38,8 @@ REQUIREMENTS = (
     "pydantic",
     "pyyaml",
 )
-NEAR_REQUIREMENTS = ("open_clip_torch", "transformers")
+CLIP_REQUIREMENTS = ("open_clip_torch", "transformers")
+"""Models on CLIP's vectors need these, too; heads, whose encoder may be CLIP."""
 # Parts of fgvr that no classifier needs: the demo's models, the MLLM backends, the report.
 LEFT_OUT = ("__pycache__", "demo", "report", "datasets", "metrics", "child_startup")
 
@@ -87,7 +88,7 @@ def example() -> pd.DataFrame:
 
 def requirements(kind: str) -> list[str]:
     """The packages that a model of this kind needs, pinned to the installed versions."""
-    names = (*REQUIREMENTS, *(NEAR_REQUIREMENTS if kind == "near" else ()))
+    names = (*REQUIREMENTS, *(CLIP_REQUIREMENTS if kind in {"near", "head"} else ()))
     # A local version part (+cpu, +cu130) exists on one package index only; elsewhere the plain version is the same
     # release.
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]

@@ -209,6 +209,15 @@ def looks(questions: int) -> pa.Schema:
     return pa.schema([IMAGE_ID, ("answer", answer), ("aspects", aspect), ERROR])  # error: from either part
 
 
+HEAD_TARGETS = pa.schema(
+    [
+        IMAGE_ID,
+        ("label_id", pa.int32()),  # own label in the label space; null without a label or a vector: not learned from
+        ("named", pa.string()),  # what the finished model says about the same image; null without a vector
+        ("score", pa.float32()),  # its probability
+    ]
+)
+
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
+from pipelines.infer import costs_at, stated_costs
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.config.run import Method
     from fgvr.evaluation.images import Comparison
+    from fgvr.heads.costs import Tracks
     from fgvr.metrics.semantic import SentenceModel
     from fgvr.report.results import Results
     from fgvr.tables import Table
@@ -95,6 +97,7 @@ class Report(Stage):
             "sentence_model": None if found is None else found.identity(),
             "run": run.config.run.name,
             "version": fgvr.__version__,
+            **stated_costs(run.config),
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -122,8 +125,10 @@ class Report(Stage):
             resamples=config.bootstrap,
             seed=config.seed,
         )
+        mistakes = _mistakes(run, names, true)
         nearest = report_content.nearest_coverage(run, load_encoder) if compared.with_near else None
         results = _results(run, compared, comparison, nearest)
+        results = replace(results, mistakes=mistakes)
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)
@@ -271,13 +276,30 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
     )
 
 
+def _mistakes(run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str | None]) -> dict[str, Tracks] | None:
+    """What each method's mistakes cost; None where no costs are configured or no class is known."""
+    from fgvr.evaluation.mistakes import mistakes_of
+    from fgvr.names.label_space import read_label_space
+
+    costs = costs_at(run.config)
+    if costs is None or not any(true):
+        return None
+    nameable = read_label_space(run.table("labels")).labels
+    return {method: mistakes_of(said, true, costs, nameable) for method, said in names.items()}
+
+
 def _numbers(results: Results) -> dict[str, float]:
     """Metrics for MLflow: `near.top1`, `near.sacc.all-MiniLM-L6-v2` …; sACC values of two models are not comparable."""
     from fgvr.metrics.scores import METRICS
 
     # The name of a model in a folder, `my model@1f2e3d4c`, has characters that a metric's name may not have.
     model = re.sub(r"[^\w.-]+", "-", results.evaluation.sacc_model.rstrip("/").rsplit("/", 1)[-1], flags=re.ASCII)
-    return {
+    costs = {
+        f"{method}.mistakes.{name}": value
+        for method, mistakes in (results.mistakes or {}).items()
+        for name, value in asdict(mistakes).items()
+    }
+    return costs | {
         f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
         for method, result in results.methods.items()
         if result.scores is not None

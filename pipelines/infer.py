@@ -3,7 +3,8 @@
     python pipelines/infer.py --infer.model runs/birds/tables/makd/<fingerprint>/model --infer.split test
 
 One row per image: label, score, the top five, whether the score is below `infer.abstain_below`, and p(yes) of the
-aspect questions if the model predicts them. `infer.model` null means the student with aspects of this run.
+aspect questions if the model predicts them. `infer.model` null means the model of this run that `infer.trained` names:
+the student with aspects, or another one. With `infer.costs` the label is the one that expects the least cost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipelines.train_stage import MODEL_FOLDER
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
+    from fgvr.heads.costs import CostFile
     from fgvr.models.infer import InferSettings
     from fgvr.tables import Table
 
@@ -67,6 +69,7 @@ class PredictionStage(RowStage):
             batch_images=config.batch_images,
             device="cuda" if config.workers.num_gpus else "cpu",
             threads=max(1, int(config.workers.num_cpus)),
+            costs=costs_at(run.config),
         )
 
     def recipe(self, run: Run) -> dict[str, Any]:
@@ -82,6 +85,7 @@ class PredictionStage(RowStage):
             "abstain_below": config.abstain_below,
             "workers": config.workers,
             "ids": digest_of_ids(self.which(run)),
+            **stated_costs(run.config),
         }
 
     def job(self, run: Run) -> RowJob:
@@ -105,37 +109,76 @@ class PredictionStage(RowStage):
 
 
 class Predictions(PredictionStage):
-    """Predictions for the configured samples, by the configured model or this run's student with aspects."""
+    """Predictions for the configured samples, by the configured model or one of this run."""
 
     table = "predictions"
 
     def check(self, config: Config) -> None:
-        """Read the files of the configured model; raises ConfigError where there is none."""
+        """Read the files of the configured model and of the costs; raises UserError where there are none."""
         if config.infer.model is not None:
             identity_of(storage.absolute(config.infer.model))
+        if config.infer.trained == "base" and not config.makd.base:
+            raise ConfigError("infer.trained = base: makd.base is false, so that this student is not trained")
+        costs_at(config)
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
         """The split to classify."""
         return [] if config.infer.split is None else [("infer.split", config.infer.split)]
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, and this run's student where no other model is given."""
-        return super().reads(run) if run.config.infer.model is None else ("samples",)
+        """The locations of the images, and this run's model where no other one is given; for heads the vectors, too."""
+        config = run.config.infer
+        if config.model is not None:
+            return ("samples",)
+        return ("samples", config.trained, *(("embeddings",) if _of_vectors(run.config) else ()))
 
     def which(self, run: Run) -> Ids:
         """The images of `infer.split`, or all."""
         return image_ids(run.table("samples"), run.config.infer.split)
 
     def model_folder(self, run: Run) -> str:
-        """The configured model folder, or that of the student."""
-        given = run.config.infer.model
-        return super().model_folder(run) if given is None else storage.absolute(given)
+        """The configured model folder, or that of this run's model."""
+        config = run.config.infer
+        return run.table(config.trained).path(MODEL_FOLDER) if config.model is None else storage.absolute(config.model)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also the content of a given model's files."""
-        given = run.config.infer.model
-        named = {} if given is None else {"model": identity_of(storage.absolute(given))}
-        return super().recipe(run) | named
+        """Also the content of a given model's files, or which model of the run it is."""
+        config = run.config.infer
+        if config.model is not None:
+            return super().recipe(run) | {"model": identity_of(storage.absolute(config.model))}
+        # Newer fields count only where they are used: earlier versions had the student with aspects alone.
+        return super().recipe(run) | ({} if config.trained == "makd" else {"trained": config.trained})
+
+    def job(self, run: Run) -> RowJob:
+        """One row per image; heads use the stored vectors and read the other images."""
+        from fgvr.models.from_features import StoredVectorWorker
+
+        job = super().job(run)
+        if not _of_vectors(run.config):
+            return job
+        arguments = {**job.arguments, "embeddings": run.table("embeddings").uri}
+        return replace(job, worker=StoredVectorWorker, arguments=arguments)
+
+
+def _of_vectors(config: Config) -> bool:
+    """Whether a head of this run classifies, whose vectors are stored."""
+    return config.infer.model is None and config.infer.trained in {"label_prototypes", "heads"}
+
+
+def costs_at(config: Config) -> CostFile | None:
+    """The costs of mistakes, None where none are configured; raises CostsError for a file that means nothing."""
+    from fgvr.heads.costs import read_costs
+
+    costs, groups = config.infer.costs, config.infer.cost_groups
+    if costs is None and groups is not None:
+        raise ConfigError("infer.cost_groups are groups for infer.costs, which is not given")
+    return None if costs is None else read_costs(storage.absolute(costs), groups and storage.absolute(groups))
+
+
+def stated_costs(config: Config) -> dict[str, Any]:
+    """The costs as fingerprints hold them, by content; nothing where none are configured."""
+    costs = costs_at(config)
+    return {} if costs is None else {"costs": costs.stated()}
 
 
 def _depends_on_device(settings: InferSettings) -> bool:

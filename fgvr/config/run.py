@@ -10,6 +10,7 @@ from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
+from fgvr.config.heads import Heads
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
@@ -82,7 +83,20 @@ class Tracking(Part):
     """Log NeaR and the students as MLflow pyfunc models."""
 
 
-Method = Literal["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer", "findr", "near", "base", "makd"]
+Method = Literal[
+    "mllm",
+    "zs_clip",
+    "zs_wordnet",
+    "cased",
+    "prototypes",
+    "finer",
+    "findr",
+    "near",
+    "label_prototypes",
+    "heads",
+    "base",
+    "makd",
+]
 
 
 class Evaluate(Part):
@@ -115,11 +129,21 @@ class Infer(Part):
     """infer: a trained model classifies samples."""
 
     model: Tuned[str | None] = None
-    """Folder of a trained model; null: this run's student (with aspects)."""
+    """Folder of a trained model; null: this run's own, which `trained` names."""
+    trained: Literal["makd", "base", "near", "label_prototypes", "heads"] = "makd"
+    """Which model of this run classifies where no `model` is given: the student with aspects or without (`base`), NeaR,
+    prototypes of the labels, or the trained head. The last two classify photos with a stored vector by it, and read
+    the others."""
     split: Tuned[str | None] = None
     """Split to classify; null: all samples."""
     abstain_below: float = Field(default=0, ge=0, le=1)
     """Predictions with a lower score are marked as abstained. Raise it for fewer, surer labels."""
+    costs: str | None = None
+    """CSV with columns `true,predicted,cost` (names, groups or `*`): the label then is the one with the least expected
+    cost, and `abstain` as a predicted name is the price of saying nothing (docs/heads.md). null: the most probable
+    name."""
+    cost_groups: str | None = None
+    """CSV with columns `name,group` for the groups in `costs`."""
     batch_images: int = Field(default=64, ge=1)
     """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     workers: Workers = Workers(rows_per_part=4096)
@@ -141,6 +165,7 @@ class Config(Part):
     neighbours: NeighbourSearch = NeighbourSearch()
     candidates: Candidates = Candidates()
     near: Near = Near()
+    heads: Heads = Heads()
     questions: Questions = Questions()
     aspects: Aspects = Aspects()
     class_scores: ClassScores = ClassScores()

@@ -69,6 +69,11 @@ class CostFile:
         others = dict.fromkeys(cell for pair in self.costs for cell in pair if cell not in known)
         return [self.written[cell] for cell in others]
 
+    def stated(self) -> dict[str, list[list[str | float]]]:
+        """The content as JSON types, in an order that does not depend on that of the lines."""
+        costs: list[list[str | float]] = [[*pair, cost] for pair, cost in sorted(self.costs.items())]
+        return {"costs": costs, "groups": [[*pair] for pair in sorted(self.groups.items())]}
+
     def __post_init__(self) -> None:
         both = set(self.groups) & set(self.groups.values())
         if both:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from fgvr.heads.prototypes import SCALE
+SCALE = 20.0
+"""κ: probabilities are a softmax over κ z·c. Not tuned per data set; see `fgvr.heads.calibration`."""
 
 Kind = Literal["cosine", "linear", "mlp"]
 

@@ -25,8 +25,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from fgvr.arrays import NONE, Doubles, Floats, Ids, Labels
-from fgvr.heads.prototypes import SCALE, Prototypes, check
+from fgvr.heads.networks import SCALE
+from fgvr.heads.prototypes import Prototypes, check
 
+RULES = 1
+"""Increase it when the same vectors and labels would give other names."""
 BETA = 10.0
 ALPHA = 0.9
 ROUNDS = 20

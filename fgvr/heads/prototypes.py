@@ -21,8 +21,6 @@ from fgvr.arrays import NONE, Doubles, Floats, Ids
 
 BLOCK = 65_536
 """Images whose vectors are converted at a time."""
-SCALE = 20.0
-"""κ: probabilities are a softmax over κ z·c. Not tuned per data set; see `fgvr.heads.calibration`."""
 CANCELLED = 1e-4
 """Mean vectors shorter than this have no direction: their images' vectors cancel up to the rounding of fp16."""
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.candidates.sets import CandidateSets
 from fgvr.errors import UserError
-from fgvr.heads.networks import CosineHead, Kind, build_network
-from fgvr.heads.prototypes import SCALE
+from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
 from fgvr.losses import pll
 from fgvr.losses.long_tail import balanced_cross_entropy, seesaw_loss
 
@@ -29,6 +28,8 @@ RECIPE = 1
 """Increase it when the same vectors and labels would give another head."""
 CELLS = 2**25
 """Images × names in a step: 128 MB of logits."""
+WORTH_THREADS = 2**29
+"""Images × names × dimensions from which a step is computed by several threads."""
 
 Loss = Literal["ce", "gce", "balanced", "seesaw", "proden", "cc", "lws", "cavl"]
 STEPWISE = ("proden", "lws", "cavl")
@@ -110,7 +111,9 @@ def train_head(
     taught = examples.only(np.flatnonzero(examples.sets.sizes > 0))
     _check(taught, start)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    size = len(taught.vectors) * examples.names * examples.vectors.shape[1]
+    # Threads that wait for each other in every small product cost more than they bring, above all on busy machines.
+    torch.set_num_threads(threads if size > WORTH_THREADS else 1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from fgvr.precision import Precision
 from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
+
+if TYPE_CHECKING:
+    from fgvr.heads.costs import CostFile, Costs
 
 # Loading any trained model: a folder in, a classifier of its kind out.
 
@@ -47,7 +50,11 @@ def load_classifier(
         from fgvr.models.near import NearClassifier
 
         return NearClassifier.load(folder, device, begun)
-    raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: near, student")
+    if kind == "head":
+        from fgvr.models.head import HeadClassifier
+
+        return HeadClassifier.load(folder, device, begun)
+    raise ModelFolderError(f"{folder / MODEL_FILE}: kind {kind!r} is unknown; there are: head, near, student")
 
 
 # infer: any trained model on any samples, one row of predictions per image.
@@ -74,6 +81,7 @@ class InferSettings:
         device: where the model runs; None: a GPU if there is one.
         threads: threads that read and prepare images.
         begun: precision that the table's first worker settled on; see `fgvr.precision.held`.
+        costs: what mistakes cost; None: the most probable name is said.
     """
 
     model: str
@@ -83,6 +91,7 @@ class InferSettings:
     device: str | None = None
     threads: int = 4
     begun: Precision | None = None
+    costs: CostFile | None = None
 
 
 class InferWorker:
@@ -92,6 +101,7 @@ class InferWorker:
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device, settings.begun)
+        self.costs = costs_of(settings.costs, self.classifier.labels)
 
     def process(self, rows: pa.Table) -> pa.Table:
         """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`."""
@@ -121,29 +131,46 @@ class InferWorker:
     def _predict(self, images: Sequence[tuple[int, torch.Tensor]]) -> list[Row]:
         outputs = self.classifier.predict(torch.stack([image for _, image in images]))
         ids = [image_id for image_id, _ in images]
-        return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below)
+        return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below, self.costs)
 
 
-def prediction_rows(ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float) -> list[Row]:
-    """Rows of the predictions table: the best label, its score, and the five best labels.
+def costs_of(file: CostFile | None, labels: Sequence[str]) -> Costs | None:
+    """The costs of a model's labels, None where no file gives any; raises CostsError for a file of other labels."""
+    if file is None:
+        return None
+    from fgvr.heads.costs import Costs
+
+    return Costs.of(file, labels)
+
+
+def prediction_rows(
+    ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float, costs: Costs | None = None
+) -> list[Row]:
+    """Rows of the predictions table: the best label, its score, and the five most probable labels.
 
     Args:
         ids: image ids of the N rows of `outputs`.
         outputs: the model's outputs.
         labels: names of the model's classes.
-        abstain_below: a row whose best score is lower keeps its label and is marked as abstained.
+        abstain_below: a row whose label has a lower score keeps it and is marked as abstained.
+        costs: of mistakes; the label then is the one with the least expected cost, which need not be the most probable
+            one, and where saying nothing is cheaper the row is marked as abstained.
     """
     best = _highest(outputs.scores, TOP)
     scores = np.take_along_axis(outputs.scores, best, axis=1)
+    said, silent = best[:, 0], np.zeros(len(best), bool)
+    if costs is not None:
+        said, _, silent = costs.decide(outputs.scores)
+    own = np.take_along_axis(outputs.scores, said[:, None], axis=1)[:, 0]
     return [
         {
             "image_id": image_id,
-            "label": labels[best[row, 0]],
-            "label_id": int(best[row, 0]),
-            "score": float(scores[row, 0]),
+            "label": labels[said[row]],
+            "label_id": int(said[row]),
+            "score": float(own[row]),
             "top_labels": [labels[label_id] for label_id in best[row]],
             "top_scores": scores[row].tolist(),
-            "abstained": bool(scores[row, 0] < abstain_below),
+            "abstained": bool(silent[row] or own[row] < abstain_below),
             "p_yes": None if outputs.p_yes is None else outputs.p_yes[row].tolist(),
             "error": None,
         }

@@ -20,6 +20,8 @@ METHOD_TITLES = {
     "finer": "FineR",
     "findr": "FiNDR-style",
     "near": "NeaR",
+    "label_prototypes": "Label prototypes",
+    "heads": "Head",
     "base": "Student",
     "makd": "Student + aspects",
 }
@@ -32,6 +34,8 @@ METHOD_MEANINGS = {
     "finer": "prototypes of the names that a language model gave for the MLLM's answers to questions",
     "findr": "prototypes of the names that the MLLM gave when it was asked as an expert",
     "near": "CLIP with a prompt learned on candidate sets of neighbours' labels",
+    "label_prototypes": "each name's mean vector over the images whose own label it is; nothing is trained",
+    "heads": "a small classifier trained on stored vectors and the images' labels",
     "base": "a small network trained on class targets only",
     "makd": "the same network, also trained on the MLLM's answers to aspect questions (MaKD)",
 }

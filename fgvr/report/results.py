@@ -10,6 +10,7 @@ from typing import Any
 
 from fgvr.evaluation.images import MethodResult
 from fgvr.failures import Example, Failures, earliest
+from fgvr.heads.costs import Tracks
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
@@ -161,10 +162,13 @@ class Results:
     costs: Costs | None = None
     aspects: AspectFacts | None = None
     selection: SelectionFacts | None = None
+    mistakes: dict[str, Tracks] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
+        priced = {name: asdict(mistakes) for name, mistakes in (self.mistakes or {}).items()}
         return {
+            **({"mistakes": priced} if priced else {}),
             "run": self.run,
             "evaluation": asdict(self.evaluation),
             "methods": {

@@ -11,11 +11,13 @@ from fgvr import storage
 from fgvr.config import Config
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.embed import check_texts, vectors_at
+from pipelines.infer import costs_at, stated_costs
 from pipelines.run_tables import Run
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.models.from_features import VectorClassifier
     from fgvr.models.near import ClassFeatures
 
 
@@ -26,7 +28,7 @@ def check_method(config: Config, table: str) -> None:
 
 
 class ClassesStage(ComparedStage):
-    """A stage that names images with a CLIP classifier."""
+    """A stage that names images with a classifier of stored vectors: CLIP with class vectors, or a head."""
 
     def check(self, config: Config) -> None:
         """Refuse vectors that cannot be compared with texts."""
@@ -41,8 +43,8 @@ class ClassesStage(ComparedStage):
         return {}
 
     @abstractmethod
-    def classes(self, run: Run) -> ClassFeatures:
-        """The text side of the classifier."""
+    def classes(self, run: Run) -> VectorClassifier:
+        """The classifier, without the encoder of its vectors."""
 
     def reads(self, run: Run) -> Iterable[str]:
         """The vectors of the images, and the tables from which the classes are made."""
@@ -54,14 +56,16 @@ class ClassesStage(ComparedStage):
         from fgvr.models.from_features import RULES
 
         ids = digest_of_ids(compared_images(run).predicted)
-        return {"rules": RULES, **self.decided_by(run), "ids": ids, "abstain_below": run.config.infer.abstain_below}
+        silent = {"abstain_below": run.config.infer.abstain_below, **stated_costs(run.config)}
+        return {"rules": RULES, **self.decided_by(run), "ids": ids, **silent}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """All images at once: their vectors are there."""
         from fgvr.models.from_features import predictions_from_features
 
-        ids, threshold = compared_images(run).predicted, run.config.infer.abstain_below
-        return folder.write_table(predictions_from_features(run.table("embeddings"), ids, self.classes(run), threshold))
+        config = run.config
+        ids, decide = compared_images(run).predicted, (config.infer.abstain_below, costs_at(config))
+        return folder.write_table(predictions_from_features(run.table("embeddings"), ids, self.classes(run), *decide))
 
 
 class ZeroShot(ClassesStage):

@@ -62,6 +62,8 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.report_images", 3, EVALUATED),
         ("evaluate.seed", 3, {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
+        ("infer.costs", "{costs}", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+        ("infer.trained", "near", {"predictions"}),
         ("infer.workers.num_gpus", 1, PREDICTED),
         ("baselines.wordnet.path", "{nouns}", {"wordnet"}),
         ("baselines.cased.captions", "{captions}", {"captions"}),
@@ -132,6 +134,23 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("near.own_weight", 0.3, {"near"}),
         ("near.seed", 3, {"near", "views"}),
         ("near.workers.use_gpu", True, {"near"}),
+    ],
+    ("all", ("label_prototypes", "heads", "propagated")): [
+        ("heads.network", "linear", {"heads"}),
+        ("heads.loss", "ce", {"heads"}),
+        ("heads.start", "text", {"heads"}),
+        ("heads.whiten", False, {"label_prototypes", "heads", "space"}),  # the last is not needed then
+        ("heads.steps", 5, {"heads"}),
+        ("heads.lr", 0.5, {"heads"}),
+        ("heads.weight_decay", 0.5, {"heads"}),
+        ("heads.gce_q", 0.3, {"heads"}),
+        ("heads.members", 2, {"heads"}),
+        ("heads.seed", 3, {"label_prototypes", "heads"}),
+        ("infer.abstain_below", 0.5, {"propagated"}),
+        ("infer.costs", "{costs}", {"propagated"}),
+    ],
+    ("mlp", ("heads",)): [
+        ("heads.hidden", 7, {"heads"}),
     ],
     ("all", ("aspects", "class_scores")): [
         ("questions.file", "{questions}", {"questions"}),
@@ -372,6 +391,9 @@ TABLES_OF = {"all": WHOLE, "server": LABELS, "simulated": LABELS, "boxes": ("det
 ELSEWHERE = {
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
+    "heads.propagation": "which names are evaluated: tests/pipelines/test_heads.py",
+    "heads.graph_images": "by the ids of the images: tests/pipelines/test_heads.py",
+    "infer.cost_groups": "by content, with infer.costs: tests/pipelines/test_heads.py",
     "makd.images": "by the ids of the images, where they are not all: tests/pipelines/test_student_sample.py",
     "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
     "makd.split": "who is learned from is told by the examples; with the split's rows in the table's inputs",
@@ -496,6 +518,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nouns": "gull n 1 0 1 0 00000000\n",
         "nouns2": "tern n 1 0 1 0 00000000\n",
         "aliases.csv": "answer,label\ngull,Gull\n",
+        "costs.csv": "true,predicted,cost\nGull,Tern,3\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
         "student/model.json": "{}",
         "student/model.safetensors": "weights",
@@ -530,6 +553,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{captions}": str(place / "captions2.txt"),
         "{questions}": str(place / "questions2.txt"),
         "{aliases}": str(place / "aliases.csv"),
+        "{costs}": str(place / "costs.csv"),
         "{other student}": str(place / "other"),
         "{other spelling of photos}/": f"file://{place}/elsewhere/..//./photos/",
     }
@@ -571,6 +595,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
         "together": {"aspects": {"with_labels": True}},
+        "mlp": {"heads": {"network": "mlp"}},
         "infer": {"infer": {"model": str(place / "student")}},
         "boxes": {
             "ingest": {"source": {"kind": "bird_scenes", "path": None}},

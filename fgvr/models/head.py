@@ -1,0 +1,198 @@
+"""Heads as trained models: the encoder that made the vectors, its whitening, and a classifier of vectors on top.
+
+A photo is classified from its pixels, and an image whose vector is stored from that vector. Prototypes are a head, too:
+a cosine head whose directions were not trained.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import fgvr
+from fgvr.arrays import Floats
+from fgvr.encoders.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, saved_encoder
+from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.precision import Precision
+from fgvr.selection.whitening import Whitening
+
+FORMAT = 1
+KIND = "head"
+_WHITENING = ("mean", "matrix", "shift")
+
+
+@dataclass(frozen=True)
+class VectorClasses:
+    """A head without its encoder: all that is needed where vectors are stored.
+
+    Attributes:
+        labels: names of the C classes, by label id.
+        members: networks in eval mode; several are an ensemble, whose probabilities are averaged.
+        kind: their kind.
+        whitening: the map from the encoder's vectors to those that the networks see; None: they see them as they are.
+        temperature: logits are divided by it.
+        hidden: width of the hidden layer of MLPs.
+        scale: factor of cosines.
+    """
+
+    labels: tuple[str, ...]
+    members: tuple[nn.Module, ...]
+    kind: Kind = "cosine"
+    whitening: Whitening | None = None
+    temperature: float = 1.0
+    hidden: int = 512
+    scale: float = SCALE
+
+    @classmethod
+    def of_directions(
+        cls, labels: tuple[str, ...], directions: Floats, whitening: Whitening | None, temperature: float = 1.0
+    ) -> VectorClasses:
+        """A head that compares vectors with given directions, float32 [C, d], such as prototypes."""
+        network = CosineHead(directions.shape[1], len(directions))
+        with torch.no_grad():
+            network.weight.copy_(torch.from_numpy(directions))
+        return cls(labels, (network.eval(),), whitening=whitening, temperature=temperature)
+
+    @torch.inference_mode()
+    def scores(self, vectors: npt.NDArray[Any]) -> Floats:
+        """Softmax probabilities float32 [N, C] of the encoder's vectors [N, d], of any float type."""
+        seen = np.asarray(vectors, np.float32) if self.whitening is None else self.whitening.apply(vectors)
+        inputs = torch.from_numpy(seen)
+        total = torch.zeros(len(inputs), len(self.labels))
+        for member in self.members:
+            total += (member(inputs) / self.temperature).softmax(dim=1)
+        return np.asarray((total / len(self.members)).numpy(), np.float32)
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """The content of a head's folder.
+
+    Attributes:
+        classes: the head.
+        encoder: the encoder of its vectors; None: they came from a file, so that only images with stored vectors can be
+            classified.
+        facts: further facts (method, recipe, quality); JSON types only.
+    """
+
+    classes: VectorClasses
+    encoder: EncoderConfig | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, `model.json` last; the encoder's files are copied into it where they came from a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        classes = self.classes
+        tensors = {
+            f"{number}.{name}": value.detach().cpu().contiguous()
+            for number, member in enumerate(classes.members)
+            for name, value in member.state_dict().items()
+        }
+        if classes.whitening is not None:
+            tensors |= {f"whitening.{name}": torch.tensor(getattr(classes.whitening, name)) for name in _WHITENING}
+        save_file(tensors, folder / WEIGHTS_FILE)
+        content = {
+            "format": FORMAT,
+            "kind": KIND,
+            "labels": classes.labels,
+            "questions": [],
+            "network": classes.kind,
+            "members": len(classes.members),
+            "hidden": classes.hidden,
+            "scale": classes.scale,
+            "temperature": classes.temperature,
+            "whitened": classes.whitening is not None,
+            "encoder": None if self.encoder is None else save_encoder(self.encoder, folder),
+            "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},
+            "facts": self.facts,
+        }
+        (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+class HeadClassifier(PreparedClassifier):
+    """An encoder on a device, and the head, which computes on the CPU."""
+
+    def __init__(self, encoder: Encoder, classes: VectorClasses) -> None:
+        self.encoder, self.classes = encoder, classes
+        self.labels = list(classes.labels)
+        self.questions: list[str] = []
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None) -> HeadClassifier:
+        """Load a model folder.
+
+        Raises:
+            ModelFolderError: it is damaged, of another kind, or its vectors came from a file, which no photo does.
+            ClipError, TimmError: the encoder that it names cannot be had.
+        """
+        reference = read_head_file(folder)["encoder"]
+        if reference is None:
+            raise ModelFolderError(
+                f"{folder}: its vectors came from a file, so that no encoder is known; it can only classify images "
+                "whose vectors are stored (infer.stored_vectors)"
+            )
+        # Encoders never run in bf16 on a CPU, whatever it supports.
+        precision = None if begun is None or torch.device(device).type == "cpu" else begun
+        return cls(load_encoder(saved_encoder(reference, folder), device, precision), load_vector_classes(folder))
+
+    @property
+    def short_side(self) -> int:
+        """As in the embed stage."""
+        return self.encoder.short_side
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """The image as the encoder's input, float32 [3, H, W]."""
+        prepared: Tensor = self.encoder.preprocess(image)
+        return prepared
+
+    def predict(self, prepared: Tensor) -> Outputs:
+        """Probabilities for float32 [N, 3, H, W]."""
+        return Outputs(self.classes.scores(self.encoder.encode(prepared)))
+
+
+def read_head_file(folder: Path) -> dict[str, Any]:
+    """The `model.json` of a head; raises ModelFolderError if it is damaged or of another kind."""
+    content = read_model_file(folder)
+    if content["kind"] != KIND or content.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
+            f"expected {KIND} of format {FORMAT}"
+        )
+    needed = ("labels", "network", "members", "hidden", "scale", "temperature", "whitened", "encoder")
+    missing = [name for name in needed if name not in content]
+    if missing or content["network"] not in get_args(Kind):
+        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {missing[0] if missing else 'network'} is missing")
+    return content
+
+
+def load_vector_classes(folder: Path) -> VectorClasses:
+    """The head in a model folder, without its encoder; raises ModelFolderError if it is damaged."""
+    content = read_head_file(folder)
+    labels, kind, hidden = tuple(content["labels"]), content["network"], content["hidden"]
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+        members = []
+        for number in range(content["members"]):
+            state = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{number}.")}
+            dim = (state["hidden.weight"] if kind == "mlp" else state["weight"]).shape[1]
+            network = build_network(kind, dim, len(labels), hidden, content["scale"])
+            network.load_state_dict(state)
+            members.append(network.eval())
+        stored = [tensors[f"whitening.{name}"].numpy() for name in _WHITENING] if content["whitened"] else None
+    except (SafetensorError, FileNotFoundError, KeyError, RuntimeError) as error:
+        raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error}") from None
+    whitening = None if stored is None else Whitening(*stored)
+    return VectorClasses(
+        labels, tuple(members), kind, whitening, content["temperature"], hidden=hidden, scale=content["scale"]
+    )

@@ -1,0 +1,261 @@
+"""label_prototypes, heads and propagated on planted vectors, and what infer and evaluate make of them; without Ray."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.stage import RunContext
+from fgvr import schemas, storage, tables
+from fgvr.candidates.sets import OWN_COLUMNS
+from fgvr.clip.vectors import embedding_rows
+from fgvr.config import Config, ConfigError, build
+from fgvr.models.from_features import StoredVectorWorker
+from fgvr.models.head import load_vector_classes, read_head_file
+from fgvr.schemas import Failure, Reason
+from fgvr.tables import Table
+from pipelines.heads import graph_ids, propagates
+from pipelines.infer import Predictions
+from pipelines.registry import stage_of
+from pipelines.run_tables import Run
+from tests.fgvr.heads.planted import random_vectors
+from tests.untracked import NoTracking
+
+CLASSES = ("auk", "booby", "crane", "dipper")
+DIM, TRAIN, TEST = 128, 60, 20
+UNEMBEDDED, UNLABELLED = 7, 9
+
+
+def config_of(folder: Path, **parts: Any) -> Config:
+    values = {
+        "run": {"folder": str(folder), "max_error_share": 0.2},
+        "clip": {"model": "demo"},
+        "tracking": {"log_models": False},
+        "evaluate": {"methods": ["label_prototypes", "heads"], "report_images": 4},
+    }
+    return build(values | parts)
+
+
+def written(folder: Path, name: str, rows: pa.Table, extra: dict[str, Any] | None = None) -> Table:
+    table = Table(str(folder / name), name, "f", rows.num_rows, 0, 1, max(1, rows.num_rows), 0.0, extra=extra or {})
+    tables.write_part(table.uri, 0, rows)
+    return table
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> tuple[dict[str, Table], np.ndarray]:
+    """Samples, labels (one in five wrong), embeddings and candidates of 80 photos around four directions."""
+    folder, rng = tmp_path_factory.mktemp("given"), np.random.default_rng(0)
+    truth = np.arange(TRAIN + TEST) % len(CLASSES)
+    vectors = random_vectors(len(CLASSES), DIM, seed=3)[truth] + 0.04 * rng.normal(size=(len(truth), DIM))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    rows = [
+        {
+            "image_id": n,
+            "uri": f"/photos/{n}.jpg",
+            "split": "train" if n < TRAIN else "test",
+            "class_id": int(truth[n]),
+            "class_name": CLASSES[truth[n]],
+            "metadata": "{}",
+        }
+        for n in range(len(truth))
+    ]
+    samples = written(
+        folder,
+        "samples",
+        pa.Table.from_pylist(rows, schema=schemas.SAMPLES),
+        {"splits": {"train": TRAIN, "test": TEST}, "classes": len(CLASSES)},
+    )
+    failures = [Failure(Reason.CORRUPT, "x") if n == UNEMBEDDED else None for n in range(len(truth))]
+    embedded = embedding_rows(np.arange(len(truth)), vectors, failures)
+    said = [(t + 1 + n % 3) % 4 if n % 5 == 4 else t for n, t in enumerate(truth[:TRAIN].tolist())]
+    named = [
+        {
+            "image_id": n,
+            "label": None if n == UNLABELLED else CLASSES[label],
+            "label_id": None if n == UNLABELLED else label,
+            "candidate_ids": [] if n == UNLABELLED else [label],
+            "candidate_weights": [] if n == UNLABELLED else [1.0],
+            "error": {"reason": "refused", "detail": "no"} if n == UNLABELLED else None,
+        }
+        for n, label in enumerate(said)
+    ]
+    labels = written(folder, "labels", pa.Table.from_pylist(named, schema=schemas.LABELS))
+    space = {"labels": [*CLASSES, "never said"], "counts": [15, 15, 15, 15, 0]}
+    storage.write_bytes(labels.path("label_space.json"), json.dumps(space).encode())
+    storage.write_bytes(labels.path("aliases.csv"), b"answer,label,count\n")
+    sets = [
+        {"image_id": n, "label_ids": [label, (label + 1 + n % 3) % 4], "weights": [0.5, 0.5]}
+        for n, label in enumerate(said)
+    ]
+    made = {
+        "samples": samples,
+        "labels": labels,
+        "embeddings": written(folder, "embeddings", embedded, {"dim": DIM}),
+        "candidates": written(folder, "candidates", pa.Table.from_pylist(sets, schema=schemas.CANDIDATES)),
+    }
+    for table in made.values():
+        table.commit()
+    return made, truth
+
+
+def run_of(given: tuple[dict[str, Table], np.ndarray], folder: Path, **parts: Any) -> Run:
+    config = config_of(folder, **parts)
+    return Run(RunContext(config, str(folder), NoTracking()), given[0])
+
+
+def right(table: Table, truth: np.ndarray, column: str) -> float:
+    rows = table.read()
+    names = rows[column].to_pylist()
+    return float(
+        np.mean([name == CLASSES[truth[n]] for n, name in zip(rows["image_id"].to_pylist(), names, strict=True)])
+    )
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {},
+        {"loss": "ce", "network": "linear"},
+        {"network": "mlp", "hidden": 16, "members": 2},
+        {"loss": "seesaw"},
+        {"loss": "balanced"},
+        {"loss": "proden", "whiten": False},
+    ],
+)
+def test_models_learn_from_labels_and_name_what_they_learned_from(given, tmp_path, heads):
+    run = run_of(given, tmp_path, heads={"steps": 60, **heads})
+    for name in ("label_prototypes", "heads") if not heads else ("heads",):
+        table = run.table(name)
+        assert table.rows == TRAIN
+        # Four in five labels are right; sets of two hold the right one nearly as often, but do not say which it is.
+        assert right(table, given[1], "named") > (0.8 if heads.get("loss") == "proden" else 0.9)
+        rows = {row["image_id"]: row for row in table.read().to_pylist()}
+        assert rows[UNEMBEDDED] == {"image_id": UNEMBEDDED, "label_id": None, "named": None, "score": None}
+        assert rows[UNLABELLED]["label_id"] is None
+        assert rows[UNLABELLED]["named"] == CLASSES[given[1][UNLABELLED]]
+        facts = table.extra["metrics"]
+        assert facts["names"] == 4  # not the name that nobody said
+        assert facts["answers_per_name"] == pytest.approx(58 / 4)
+        assert 0.6 < facts["held_out_agreement"] <= 0.9
+        model = read_head_file(Path(table.path("model")))
+        assert model["encoder"]["bundled"]
+        assert model["whitened"] == heads.get("whiten", True)
+        assert load_vector_classes(Path(table.path("model"))).temperature == model["temperature"]
+        assert "space" in {made.name for made in run.context.tables} or not model["whitened"]
+    assert len(json.loads(storage.read_bytes(run.table("heads").path("losses.json")))) == 60
+
+
+def test_a_second_look_finds_both_tables(given, tmp_path):
+    parts = {"heads": {"steps": 5}}
+    first = [run_of(given, tmp_path, **parts).table(name) for name in ("label_prototypes", "heads")]
+    second = [run_of(given, tmp_path, **parts).table(name) for name in ("label_prototypes", "heads")]
+    assert [table.uri for table in first] == [table.uri for table in second]
+    other = run_of(given, tmp_path, heads={"steps": 6})
+    assert other.table("label_prototypes").uri == first[0].uri
+    assert other.table("heads").uri != first[1].uri
+
+
+def test_propagated_names_all_photos_with_a_vector(given, tmp_path):
+    run = run_of(given, tmp_path, heads={"propagation": "always"})
+    table = run.table("propagated")
+    rows = {row["image_id"]: row for row in table.read().to_pylist()}
+    assert list(rows) == list(range(TRAIN + TEST))
+    assert rows[UNEMBEDDED]["error"]["reason"] == "no_input"
+    assert table.extra["metrics"]["reached"] == 1.0
+    assert right(table, given[1], "label") > 0.95
+    assert all(0 < row["score"] <= 1 for row in rows.values() if row["error"] is None)
+
+
+def test_propagation_is_switched_on_where_answers_are_few(given, tmp_path):
+    assert not propagates(run_of(given, tmp_path))  # 58 answers for four names
+    assert propagates(run_of(given, tmp_path, heads={"propagation": "always"}))
+    run = run_of(given, tmp_path / "few")
+    few = given[0]["labels"].read().slice(0, 12)
+    run.tables["labels"] = written(tmp_path / "of few", "labels", few)
+    storage.write_bytes(
+        run.tables["labels"].path("label_space.json"),
+        storage.read_bytes(given[0]["labels"].path("label_space.json")),
+    )
+    run.tables["labels"].commit()
+    assert propagates(run)
+    assert not propagates(run_of(given, tmp_path, heads={"propagation": "never"}))
+
+
+def test_large_graphs_keep_the_labelled_and_evaluated_photos(given, tmp_path):
+    ids = graph_ids(run_of(given, tmp_path, heads={"graph_images": 70}))
+    assert len(ids) == TRAIN + TEST  # all of them are labelled or evaluated
+    partly = run_of(given, tmp_path, heads={"graph_images": 65}, evaluate={"split": "other"})
+    ids = graph_ids(partly)
+    assert len(ids) == 65
+    assert set(range(TRAIN)) <= set(ids.tolist())
+
+
+@pytest.mark.parametrize("propagation", ["never", "always"])
+def test_evaluation_takes_stored_vectors_or_propagated_names(given, tmp_path, propagation):
+    run = run_of(given, tmp_path, heads={"steps": 60, "propagation": propagation})
+    for name in ("eval_label_prototypes", "eval_heads"):
+        table = run.table(name)
+        assert set(range(TRAIN, TRAIN + TEST)) <= set(table.read()["image_id"].to_pylist())
+        test = table.find(np.arange(TRAIN, TRAIN + TEST))
+        assert test["label"].to_pylist() == [CLASSES[truth] for truth in given[1][TRAIN:]]
+        assert table.read().schema.equals(schemas.PREDICTIONS)
+    names = {table.name for table in run.context.tables}
+    assert ("propagated" in names) == (propagation == "always")
+
+
+def test_infer_uses_the_vectors_of_the_run(given, tmp_path):
+    run = run_of(given, tmp_path, heads={"steps": 20}, infer={"trained": "heads", "split": "test"})
+    stage = stage_of("predictions")
+    assert isinstance(stage, Predictions)
+    assert list(stage.reads(run)) == ["samples", "heads", "embeddings"]
+    job = stage.job(run)
+    assert job.worker is StoredVectorWorker
+    rows = given[0]["samples"].read(["image_id", "uri"]).slice(TRAIN)
+    found = job.worker(**job.arguments).process(rows)
+    assert found["label"].to_pylist() == [CLASSES[truth] for truth in given[1][TRAIN:]]
+    assert stage.recipe(run)["trained"] == "heads"
+    assert "trained" not in stage.recipe(run_of(given, tmp_path))
+
+
+def test_costs_decide_in_evaluation(given, tmp_path):
+    (tmp_path / "costs.csv").write_text("true,predicted,cost\n*,auk,1000\n*,abstain,1e-7\n")
+    run = run_of(given, tmp_path, infer={"costs": str(tmp_path / "costs.csv")})
+    rows = run.table("eval_label_prototypes").find(np.arange(TRAIN, TRAIN + TEST)).to_pylist()
+    assert all(row["abstained"] or row["label"] != "auk" for row in rows)
+    assert any(row["abstained"] for row in rows)
+    before = run_of(given, tmp_path).table("eval_label_prototypes")
+    assert before.uri != run.table("eval_label_prototypes").uri
+
+
+def test_what_cannot_work_is_refused_before_anything_starts(given, tmp_path):
+    for name in ("label_prototypes", "heads"):
+        with pytest.raises(ConfigError, match="needs vectors of an encoder"):
+            stage_of(name).check(config_of(tmp_path, embed={"vectors": {"kind": "simulated"}}))
+    with pytest.raises(ConfigError, match="start = text needs network = cosine"):
+        config_of(tmp_path, heads={"start": "text", "network": "mlp"})
+    timm = {"vectors": {"kind": "timm", "model": "resnet18"}}
+    with pytest.raises(ConfigError, match=r"heads\.start = text"):
+        stage_of("heads").check(config_of(tmp_path, heads={"start": "text"}, embed=timm))
+    with pytest.raises(ConfigError, match=r"infer\.cost_groups"):
+        stage_of("predictions").check(config_of(tmp_path, infer={"cost_groups": "x.csv"}))
+    with pytest.raises(ConfigError, match=r"infer\.trained = base"):
+        stage_of("predictions").check(config_of(tmp_path, infer={"trained": "base"}, makd={"base": False}))
+
+
+def test_without_labels_there_is_nothing_to_learn(given, tmp_path):
+    run = run_of(given, tmp_path)
+    rows = given[0]["labels"].read()
+    for name in ("label", "label_id", *OWN_COLUMNS):
+        column = rows.schema.get_field_index(name)
+        empty = pa.array([[]] * TRAIN, rows.schema.field(name).type) if name in OWN_COLUMNS else pa.nulls(TRAIN)
+        rows = rows.set_column(column, rows.schema.field(name), empty.cast(rows.schema.field(name).type))
+    run.tables["labels"] = written(tmp_path / "none", "labels", rows)
+    storage.write_bytes(run.tables["labels"].path("label_space.json"), b'{"labels": [], "counts": []}')
+    run.tables["labels"].commit()
+    for name in ("label_prototypes", "heads"):
+        with pytest.raises(ValueError, match="nothing to learn from"):
+            run.table(name)
