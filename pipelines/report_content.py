@@ -12,6 +12,7 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.arrays import NONE
+from fgvr.beliefs.guard import Verdict
 from fgvr.candidates.agreement import Agreement, truth_in_words
 from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Discovery
@@ -67,6 +68,8 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
     told = not agreement.unfounded
+    guard = candidates.extra.get("guard")
+    verdict = None if guard is None else Verdict(**guard)
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
@@ -74,8 +77,9 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
         nearest_coverage=nearest,
         label_accuracy=agreement.label_accuracy if told else None,
         neighbour_precision=agreement.neighbour_precision if told else None,
-        expected_to_help=agreement.expected_to_help if told else None,
-        expectation=agreement.in_words(),
+        expected_to_help=None if verdict is None else verdict.helps,
+        expectation=UNCOMPARED if verdict is None else verdict.in_words(),
+        estimate=agreement.in_words(),
         truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
         true_label_accuracy=accuracy,
         candidate_accuracy=metrics.get("true_candidate_accuracy"),

@@ -96,11 +96,15 @@ class Candidates(Part):
 
     k: Basic[int] = Field(default=3, ge=1)
     """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
-    method: Basic[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    method: Basic[Literal["neighbours", "adaptive", "posterior", "mllm", "random", "single"]] = "neighbours"
     """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
-    its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
-    MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
-    `single`: only its own label."""
+    its reliability, which is estimated without true labels; `posterior`: the names that are probable by own answer,
+    CLIP's text tower and neighbours together; `mllm`: the image's own names (`label.listed`, the paper's MLLM-CS, or
+    `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`:
+    only its own label."""
+    guard: Basic[bool] = False
+    """Use the sets only if they agree better than own labels with labels that were held out, else the own labels. The
+    comparison is made and reported in any case (docs/candidates.md)."""
     weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
     """Initial weights of the candidates for `neighbours` and `mllm`: uniform as in the paper, by the number of images
     (or answers) that give the name, or by the cosine similarity of the neighbours."""
