@@ -70,7 +70,7 @@ def shortage(demand: Demand, nodes: list[Node]) -> str | None:
         return f"memory_gb = {demand.memory_gb:g}: no node has more than {most:.1f} GiB for workers"
     places = sum(places_on(demand, node) for node in nodes)
     if demand.count > places:
-        return f"{demand.field} = {demand.count}: there is room for {places} with what each reserves"
+        return f"{demand.field} = {demand.count}: the cluster has room for {places} workers of this size"
     return None
 
 

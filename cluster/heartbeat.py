@@ -24,7 +24,7 @@ def leave(uri: str, data: bytes) -> bool:
         storage.write_bytes(uri, data)
     # Libraries of object stores raise errors without a common base class; the next heartbeat may get through.
     except Exception as error:
-        log.debug("no sign could be left at %s: %s", uri, error)
+        log.debug("no heartbeat could be written at %s: %s", uri, error)
         return False
     return True
 
@@ -81,7 +81,7 @@ class Heartbeats:
         try:
             self._put(f"alive/{os.uname().nodename}-{os.getpid()}", f"{time.time():.1f} {text}")
         except (RayError, RuntimeError, OSError) as error:  # the next heartbeat may get through
-            log.warning("no sign of life to Ray's head: %s", error)
+            log.warning("no heartbeat reached Ray's head: %s", error)
 
     def last_words(self, text: str) -> None:
         """Say why this worker exits."""

@@ -105,7 +105,7 @@ class Lender:
     def give_back(self) -> None:
         """End all idle pools."""
         for idle in self._idle.values():
-            log.info("%d idle worker(s) with a model loaded are given back", len(idle.pool))
+            log.info("%d idle worker(s) with a model loaded are released", len(idle.pool))
             idle.pool.close()
         self._idle.clear()
 

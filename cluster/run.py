@@ -148,7 +148,7 @@ def run_main(
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as end:
         if end.code in TOLD:
-            sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
+            sys.stderr.write(f"terminated{': the same command goes on from what is finished' if begun else ''}\n")
         raise
     except Exception as error:  # of any kind: its cause may be one that the user can fix
         known = user_error_in(error) or refusal(error)

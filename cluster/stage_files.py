@@ -119,7 +119,7 @@ def rows_per_part(folder: str, name: str, wanted: int) -> int:
         size = _recorded(folder) or wanted
     if size != wanted:
         log.info(
-            "%s: goes on with %s rows a file, as it was begun; the config's %s are for tables that begin",
+            "%s: goes on with %s rows per file, as it was begun; the config's %s apply to new tables only",
             name,
             f"{size:,}",
             f"{wanted:,}",

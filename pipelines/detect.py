@@ -142,7 +142,7 @@ def check_detection(config: Config) -> None:
     if config.ingest.limits.cut_bottom:
         raise ConfigError(
             f"ingest.limits.cut_bottom = {config.ingest.limits.cut_bottom}: boxes are places in the whole photo, and a "
-            "photo without its bottom has not the size that its annotations say; leave it at 0 for a detector"
+            "photo without its bottom does not have the size that its annotations say; leave it at 0 for a detector"
         )
     for field, split in (("split", detect.split), ("test_split", detect.test_split)):
         if split not in {"train", "test"}:

@@ -138,7 +138,7 @@ class Duplicates(Stage):
         }
         summary.extra = {"search": found.facts}
         log.info(
-            "duplicates: %s images are %s photos (cosine %s and more), of the most frequent one there are %s",
+            "duplicates: %s images are %s photos (cosine of at least %s); the most frequent one occurs %s times",
             *(f"{len(ids):,}", f"{photos:,}", similarity, f"{sizes.max(initial=0):,}"),
         )
         return summary
@@ -241,7 +241,7 @@ def write_photos(folder: StageFolder, duplicates: Table) -> int:
 
 def _check(config: Config) -> None:
     if config.label.duplicate_similarity is None:
-        raise ConfigError("label.duplicate_similarity is null: set the cosine from which images are one, e.g. 0.98")
+        raise ConfigError("label.duplicate_similarity is null: set the cosine of equal photos, e.g. 0.98")
 
 
 if __name__ == "__main__":

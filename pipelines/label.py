@@ -382,7 +382,7 @@ def note_cut_answers(summary: StageSummary, limit: str) -> None:
     count = int(summary.metrics.get(CUT_ANSWERS, 0))
     if count:
         words = f"{count:,} answer{' was' if count == 1 else 's were'} cut off at {limit}"
-        summary.remarks = (*summary.remarks, f"{words}; those that had not said a whole name by then have none")
+        summary.remarks = (*summary.remarks, f"{words}; answers without a whole name by then give no label")
 
 
 def _write_aliases(folder: StageFolder, content: bytes) -> None:

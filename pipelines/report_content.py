@@ -111,7 +111,7 @@ def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list
 
 
 def _discovery(config: Discovery, images: int) -> str:
-    drawn = "" if config.per_class is None else f", {config.per_class} a class"
+    drawn = "" if config.per_class is None else f", {config.per_class} per class"
     return f"{images:,} of {config.drawn_from}{drawn}, seed {config.seed}"
 
 

@@ -139,7 +139,7 @@ class _WebReader:
         except HttpFailure as failure:
             self._tell(visit, failure)
             if failure.passing and self._deadline.left <= 0:
-                said = f"{failure} (all of its {seconds:.0f} s are over: ingest.limits.web.total_seconds)"
+                said = f"{failure} (the {seconds:.0f} s for an image are over: ingest.limits.web.total_seconds)"
                 raise HttpFailure(failure.status, said) from failure
             raise
         else:
@@ -272,7 +272,7 @@ def _check(answer: httpcore.Response) -> None:
     if 200 <= answer.status < 300:
         encoding = _header(answer, b"content-encoding").lower()
         if encoding not in {"", "identity"}:
-            raise HttpFailure(answer.status, f"the server packs what was asked for unpacked ({encoding[:20]})")
+            raise HttpFailure(answer.status, f"the server compresses what was asked for uncompressed ({encoding[:20]})")
         return
     wait = _seconds(_header(answer, b"retry-after"))
     raise HttpFailure(answer.status, f"HTTP status {answer.status}", passing=answer.status in _PASSING, wait=wait)

@@ -262,7 +262,7 @@ def split_remarks(rows: SampleRows) -> list[str]:
     for alike in by_letters.values():
         if len(alike) > 1:
             counts = ", ".join(f"{split} ({rows.splits[split]:,})" for split in alike)
-            remarks.append(f"splits that differ by capitals only are others: {counts}")
+            remarks.append(f"splits that differ only in capitals are different splits: {counts}")
     return remarks
 
 

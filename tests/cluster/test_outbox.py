@@ -369,7 +369,7 @@ def test_files_of_the_outbox_that_are_none_stay_and_are_said(
     session(tmp_path)
     names = ["a.json", "b.json", "c.json", "deep.json", *(f"n{number}.json" for number in range(len(changes)))]
     assert waiting(tmp_path) == [*names, "note.txt"]
-    assert caplog.text.count("cannot be read, so MLflow is not told it") == len(names)
+    assert caplog.text.count("cannot be read, so MLflow never gets it") == len(names)
 
 
 def test_a_note_is_what_its_file_says(tmp_path: Path) -> None:

@@ -370,7 +370,9 @@ def test_a_pool_for_which_there_is_no_room_says_what_it_waits_for() -> None:
     run = cluster.begin(3, at_once=2, most=8)
     until(lambda: len(cluster.all) == 2)
     cluster.board.words = ["the node was taken away"]
-    with pytest.raises(Stalled, match=r"label: 3 parts left: no worker gave a sign .* worker: the node was taken away"):
+    with pytest.raises(
+        Stalled, match=r"label: 3 parts left: no heartbeat of any worker .* worker: the node was taken away"
+    ):
         run.end()
     assert [process.asked for process in cluster.all] == [["placed"], ["placed"]]
 

@@ -82,7 +82,7 @@ _LATER = {408, 409, 425, 429}
 _ABOUT_FIELDS = {0, 400, 403, 405, 415, 422, 500, 501}
 """Statuses with which servers reject a field; 0: an error in a body of status 200."""
 _NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
-_NO_USAGE = "the server does not state its tokens (usage), so what the answers cost is not known"
+_NO_USAGE = "the server reports no token counts (usage), so the cost of the answers is not known"
 _REMARKS = "fgvr_remarks"
 """Key in a cached reply's body: how its request was sent differently from what was meant."""
 
@@ -172,8 +172,8 @@ class Calls:
             )
         except NothingButWaiting as error:
             raise BackendRefused(
-                f"{self._config.base_url}: answered nobody for {self._config.max_wait_minutes:g} minutes"
-                f" (mllm.max_wait_minutes) but asked to wait: {error}"
+                f"{self._config.base_url}: answered no request for {self._config.max_wait_minutes:g} minutes"
+                f" (mllm.max_wait_minutes), it only asked to wait: {error}"
             ) from error
         self._note(self._dialect.remarks(request))
         if cache is not None and _worth_keeping(reply):
