@@ -1,4 +1,4 @@
-"""What the stages that judge labels share: the discovery images' whitened vectors, the names' vectors, and the guard."""
+"""What stages that judge labels share: whitened vectors of the discovery images, vectors of names, the guard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fgvr.beliefs.guard import Comparison, Flags
     from fgvr.beliefs.posterior import Posterior
     from fgvr.candidates.sets import CandidateSets
-    from fgvr.tables import Table
+    from fgvr.neighbours import Vectors
     from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ MOST_BELIEVED = 1_000_000
 """Images whose posterior is computed at once in the driver's memory: some 10 GB with vectors of 512 numbers."""
 
 
-def whitened(vectors: Floats, embedded: Flags, anchors: int | None = None) -> Floats:
+def whitened(vectors: Vectors, embedded: Flags, anchors: int | None = None) -> Floats:
     """The discovery images' vectors in the space in which neighbours share their kind, float32 [N, d].
 
     Zero for images without a vector.
@@ -72,7 +72,7 @@ class TooManyImages(UserError):
 class TextBelief:
     """The posterior of the discovery images, with all labels or with some of them held out."""
 
-    def __init__(self, run: Run, names: CandidateSets, space: Sequence[str], embedded: Flags, vectors: Floats) -> None:
+    def __init__(self, run: Run, names: CandidateSets, space: Sequence[str], embedded: Flags, vectors: Vectors) -> None:
         """`vectors`: the images' vectors, [N, d]; `names`: what the MLLM gave them; `space`: the label space.
 
         Raises:
@@ -147,7 +147,7 @@ def compared_with_own(
 
 
 def write_audit(
-    folder: StageFolder, samples: Table, ids: Ids, own: Labels, found: Comparison, space: Sequence[str]
+    run: Run, folder: StageFolder, found: Comparison, *, ids: Ids, own: Labels, space: Sequence[str]
 ) -> int:
     """Write the photos that a person should look at to settle the comparison; returns how many there are.
 
@@ -155,7 +155,7 @@ def write_audit(
     """
     places = found.to_audit
     rows = found.rows[places]
-    uris = samples.take(ids[rows], ["uri"])["uri"].to_pylist()
+    uris = run.table("samples").take(ids[rows], ["uri"])["uri"].to_pylist()
     content = io.StringIO()
     writer = csv.writer(content)
     writer.writerow(["image_id", "uri", "label", "by_own_labels", "by_sets", "right_name"])

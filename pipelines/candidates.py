@@ -143,7 +143,7 @@ class Candidates(Stage):
         }
         summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
         if made.compared is not None:
-            audit = write_audit(folder, samples, ids, own.first, made.compared, space)
+            audit = write_audit(run, folder, made.compared, ids=ids, own=own.first, space=space)
             summary.extra["guard"] = as_facts(made.compared)
             summary.metrics |= {"guard_z": made.compared.verdict.z, "audit_photos": float(audit)}
         summary.extra["used"] = made.used

@@ -29,6 +29,8 @@ from fgvr.tables import Table
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
 
+UNCOMPARED = "candidate sets and own labels were not compared"
+
 
 def label_space(labels: Table) -> LabelSpace:
     """The vocabulary of a labels table, and how many answers were changed to another spelling or name."""
@@ -79,7 +81,6 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
         neighbour_precision=agreement.neighbour_precision if told else None,
         expected_to_help=None if verdict is None else verdict.helps,
         expectation=UNCOMPARED if verdict is None else verdict.in_words(),
-        estimate=agreement.in_words(),
         truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
         true_label_accuracy=accuracy,
         candidate_accuracy=metrics.get("true_candidate_accuracy"),

@@ -1,10 +1,12 @@
 """Estimates how noisy the labels and the neighbourhoods are, without any true label.
 
-Method `adaptive` weighs votes by these estimates. They do not tell whether candidate sets help: real neighbours repeat a
-labeller's mistakes, and "neighbourhoods purer than labels" had the right sign in 0 to 8% of the cells in which it
-mattered. That is asked of held-out labels (`fgvr.beliefs.guard`). An image's own label and those of its nearest neighbours are votes of unknown reliability:
-vote r names the true class t with probability a_r, else another name, and two wrong votes on one image name the same
-class with probability c. Given t, votes are independent. Then
+Method `adaptive` weighs votes by these estimates. They do not tell whether candidate sets help: real neighbours repeat
+a labeller's mistakes, and "neighbourhoods purer than labels" had the right sign in 0 to 8% of the cells in which it
+mattered. That is asked of held-out labels (`fgvr.beliefs.guard`).
+
+An image's own label and those of its nearest neighbours are votes of unknown reliability: vote r names the true class t
+with probability a_r, else another name, and two wrong votes on one image name the same class with probability c. Given
+t, votes are independent. Then
 
     P(t = j | votes) ∝ exp Σ_{r: vote r says j} λ_r,    λ_r = log( a_r / ((1 − a_r) c) ),
 

@@ -110,6 +110,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("embed.workers.num_gpus", 1, {"embeddings", "views"}),  # bf16 there, float32 on CPUs
         ("candidates.k", 5, {"candidates"}),
         ("candidates.method", "random", {"candidates"}),
+        ("candidates.guard", True, {"candidates"}),
         ("candidates.weights", "similarity", {"candidates"}),
         ("candidates.seed", 5, {"candidates"}),
         ("near.loss", "rc", {"near"}),
