@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fgvr.beliefs.posterior import Posterior
     from fgvr.candidates.sets import CandidateSets
     from fgvr.neighbours import Vectors
+    from fgvr.tables import Table
     from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,14 @@ GUARD_IMAGES = 60_000
 """Images that are compared at most; more would not change the verdict, and their vectors are held in memory."""
 MOST_BELIEVED = 1_000_000
 """Images whose posterior is computed at once in the driver's memory: some 10 GB with vectors of 512 numbers."""
+
+
+def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
+    """Ids of the discovery images, and the weighted names that the MLLM gave to each; empty where the label failed."""
+    from fgvr.candidates.sets import OWN_COLUMNS, read_sets
+
+    rows = labels.read(["image_id", *OWN_COLUMNS])
+    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
 def whitened(vectors: Vectors, embedded: Flags, anchors: int | None = None) -> Floats:

@@ -11,7 +11,6 @@ better than own labels, and draws the photos at which a person would have to loo
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fgvr import storage
 from fgvr.arrays import NONE
 from fgvr.candidates.sets import CandidateSets, coverage
 from fgvr.config import ConfigError
-from pipelines.beliefs import TextBelief, as_facts, compared_with_own, write_audit
+from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, write_audit
 from pipelines.command import stage_main
-from pipelines.duplicates import PHOTOS_FILE, SHARED
+from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
 from pipelines.neighbours import Among, SearchStage
 from pipelines.run_tables import Run
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from fgvr.candidates.agreement import Agreement
     from fgvr.config import Config
     from fgvr.neighbours import Neighbours, Size
-    from fgvr.tables import Table
 
 
 log = logging.getLogger(__name__)
@@ -208,23 +205,6 @@ class _Made:
             log.warning("candidates: the guard keeps the own labels (candidates.guard)")
             return cls(single_sets(own.first).only(embedded), "single", compared, believed)
         return cls(sets, config.method, compared, believed)
-
-
-def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
-    """Ids of the discovery images, and the weighted names that the MLLM gave to each; empty where the label failed."""
-    from fgvr.candidates.sets import OWN_COLUMNS, read_sets
-
-    rows = labels.read(["image_id", *OWN_COLUMNS])
-    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
-
-
-def photos_of(labels: Table, ids: Ids) -> Ids | None:
-    """Row of the image whose answer each discovery image got, int64 [N]; None: every image has an answer of its own."""
-    if not labels.extra.get(SHARED):
-        return None
-    asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
-    rows: Ids = np.searchsorted(ids, asked).astype(np.int64)
-    return rows
 
 
 def against_truth(

@@ -21,8 +21,8 @@ from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
-from fgvr.report.cards import ExampleRows, build_cards
-from fgvr.report.page import ImageCard, ReportContent
+from fgvr.report.cards import ExampleRows, build_cards, issue_cards
+from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
@@ -91,8 +91,9 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
 def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
     """Everything that the report shows; `tables` are the methods' predictions."""
     cards = _cards(run, compared, tables) if len(compared.examples) else []
+    issues = _issues(run) if run.config.evaluate.report_issues else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(results, _facts(run, results), cards, created)
+    return ReportContent(results, _facts(run, results), cards, created, issues=issues)
 
 
 def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
@@ -109,6 +110,16 @@ def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list
     )
     space = read_label_space(run.table("labels"))
     return build_cards(rows, space.labels, run.config.ingest.limits)
+
+
+def _issues(run: Run) -> list[IssueCard]:
+    """The labels that are most probably wrong, worst first."""
+    table = run.table("issues").read()
+    table = table.filter(table["score"].is_valid()).sort_by([("score", "descending"), ("image_id", "ascending")])
+    rows = table.slice(0, run.config.evaluate.report_issues).to_pylist()
+    ids = np.array([row["image_id"] for row in rows], dtype=np.int64)
+    samples = run.table("samples").take(ids, ["image_id", "uri", "class_name"])
+    return issue_cards(rows, samples.to_pylist(), run.config.ingest.limits)
 
 
 def _discovery(config: Discovery, images: int) -> str:

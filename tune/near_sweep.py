@@ -25,7 +25,8 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
 from fgvr.training.prompt_data import NearJob
-from pipelines import candidates
+from pipelines.beliefs import own_names
+from pipelines.duplicates import photos_of
 from pipelines.run_tables import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Objective, Space, Training, near_space
@@ -96,7 +97,7 @@ class NearSweep:
                 "candidates.method to neighbours, adaptive, mllm, random or single, and candidates.guard to false"
             )
         labels, embeddings = run.table("labels"), run.table("embeddings")
-        ids, own = candidates.own_names(labels)
+        ids, own = own_names(labels)
         known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
         if int(known.sum()) < FEWEST:
@@ -144,9 +145,9 @@ class NearSweep:
 
     def prepare(self, folder: str) -> NearSweep:
         """Write the held-out images that measure every trial, and the neighbours of the others for the largest k."""
-        ids, own = candidates.own_names(self.labels)
+        ids, own = own_names(self.labels)
         vectors, embedded = discovery_vectors(self.embeddings, ids)
-        labelled, photos = own.first != NONE, candidates.photos_of(self.labels, ids)
+        labelled, photos = own.first != NONE, photos_of(self.labels, ids)
         held = draw_held_out(embedded & labelled, self.config.near.seed)
         among_all = labelled_neighbours(vectors, embedded, labelled, 1 + VOTERS, photos=photos)
         votes = labels_of(among_all.ids[held], own.first)
@@ -163,7 +164,7 @@ class NearSweep:
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run on candidate sets for the trial's k, made from the neighbours found before."""
-        ids, own = candidates.own_names(self.labels)
+        ids, own = own_names(self.labels)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
         space = read_label_space(self.labels)
         found = Neighbours(learned.neighbours, learned.scores, "", 1.0)

@@ -6,7 +6,7 @@ import pytest
 from fgvr.arrays import NONE
 from fgvr.beliefs.guard import Verdict, compared, z_of
 from fgvr.candidates.sets import CandidateSets, single_sets
-from tests.fgvr.beliefs.planted import planted, unit
+from tests.fgvr.beliefs.noisy_clusters import planted, unit
 
 
 def weighted(labels, weights):

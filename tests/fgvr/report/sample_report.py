@@ -5,7 +5,7 @@ from fgvr.evaluation.images import MethodResult
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
-from fgvr.report.page import Candidate, ImageCard, Prediction, ReportContent
+from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, ReportContent
 from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
 from fgvr.report.results import CandidateFacts, Costs, EvaluationSet, LabelSpace, MethodCost, Results, StageResult
 
@@ -117,4 +117,9 @@ def content(*, scored: bool = True, with_aspects: bool = True) -> ReportContent:
     bad = ImageCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, SCRIPT, "")
     facts = [("MLLM", "demo"), ("CLIP", "demo"), ("Photos", "1,620 drawings"), ("File", HOSTILE_FILE)]
     found = results(scored=scored, with_aspects=with_aspects)
-    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures())
+    why = "its neighbours' labels: 3% Azure Finch, 71% Crested Azure Finch"
+    issues = [
+        IssueCard("0000013.jpg", RED_DOT, "", "Azure Finch", "Crested Azure Finch", ["Crested Azure Finch"], why),
+        IssueCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, "", [SCRIPT, "Wren"], SCRIPT),
+    ]
+    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures(), issues)

@@ -1,5 +1,6 @@
 import html.parser
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from sample_report import HOSTILE_FILE, RED_DOT, SCRIPT, content
@@ -101,6 +102,13 @@ def test_what_a_reader_looks_for_among_aspects():
     assert page.count('d="M4 4h0"') == 1
     assert 'height="44.0"' in page  # the tallest bar of a histogram fills it
     assert 'height="8.8"' in page  # 6 of 30 classes
+
+
+def test_labels_that_are_probably_wrong():
+    text = " ".join(Elements(render(content())).text.split())
+    assert "Labels that are probably wrong" in text
+    assert "its neighbours' labels: 3% Azure Finch, 71% Crested Azure Finch or rather Crested Azure Finch truth" in text
+    assert 'id="issues"' not in render(replace(content(), issues=[]))
 
 
 def test_without_aspects_nothing_is_said_of_them():
