@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fgvr import storage
 from fgvr.arrays import NONE
 from fgvr.errors import UserError
 from pipelines.embed import vectors_at
@@ -74,6 +75,32 @@ def text_vectors(run: Run, names: Sequence[str]) -> tuple[Floats, float]:
     return classes.features, classes.logit_scale
 
 
+CHECKED = "checked"
+"""Key in the metadata of `labels`: how many of its images a person has checked (`label.checked`)."""
+CHECKED_FILE = "checked.npy"
+
+
+def write_checked(folder: StageFolder, ids: Sequence[int]) -> None:
+    """Write which images a person has checked, int64 ascending, beside the labels."""
+    content = io.BytesIO()
+    np.save(content, np.array(ids, np.int64))
+    folder.write_bytes(CHECKED_FILE, content.getvalue())
+
+
+def checked_names(labels: Table, ids: Ids, own: Labels) -> Labels:
+    """The labels that a person has checked, int32 [N]; `NONE` where nobody has looked.
+
+    Args:
+        labels: the labels table.
+        ids: its image ids, int64 [N], ascending.
+        own: their labels, int32 [N].
+    """
+    if not labels.extra.get(CHECKED):
+        return np.full(len(ids), NONE, np.int32)
+    looked = np.load(io.BytesIO(storage.read_bytes(labels.path(CHECKED_FILE))))
+    return np.where(np.isin(ids, looked), own, NONE).astype(np.int32)
+
+
 class TooManyImages(UserError):
     """More images than the driver can hold."""
 
@@ -93,6 +120,8 @@ class TextBelief:
                 f"{MOST_BELIEVED:,} at once; lower label.images.max_images, or set candidates.method to single"
             )
         self._names, self._embedded = names, embedded
+        labels = run.table("labels")
+        self._checked = checked_names(labels, own_names(labels)[0], names.first)
         self._images = vectors[embedded].astype(np.float32)
         self._texts, self._scale = text_vectors(run, space)
         self._whitened = whitened(self._images, np.ones(len(self._images), bool))
@@ -106,13 +135,19 @@ class TextBelief:
         from fgvr.candidates.sets import CandidateSets
 
         given = (self._names if known is None else self._names.only(known)).label_ids[self._embedded]
+        checked = self._checked[self._embedded]
+        if known is not None:
+            checked = np.where(known[self._embedded], checked, NONE).astype(np.int32)
+        # What a person has said is no answer of the model, and says nothing of how often that is right.
+        answered = np.where(checked == NONE, given[:, 0], NONE).astype(np.int32)
         found: Posterior = text_posterior(
-            given[:, 0],
+            answered,
             self._images,
             self._texts,
             self._whitened,
             scale=self._scale,
             listed=given,
+            checked=checked,
         )
         some = found.sets()
         labels = np.full((len(self._embedded), some.label_ids.shape[1]), NONE, np.int32)

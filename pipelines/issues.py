@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvr.arrays import NONE
 from fgvr.config import ConfigError
-from pipelines.beliefs import MOST_BELIEVED, TooManyImages, own_names, whitened
+from pipelines.beliefs import MOST_BELIEVED, TooManyImages, checked_names, own_names, whitened
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
 from pipelines.stage import Stage
@@ -86,7 +86,8 @@ class Issues(Stage):
         space = read_label_space(labels).labels
         vectors, embedded = discovery_vectors(run.table("embeddings"), ids)
         rows = first_copies(vectors, embedded, names.first, photos_of(labels, ids))
-        found = judged(names.only(embedded), vectors, rows, len(space))
+        checked = checked_names(labels, ids, names.first)
+        found = judged(names.only(embedded), vectors, rows, len(space), checked)
         table = issue_rows(ids, names, rows, found, space=space, embedded=embedded)
         summary = folder.write_table(table)
         worst = rows[found.worst(LISTED)]
@@ -116,7 +117,7 @@ def first_copies(vectors: Any, embedded: Flags, own: Labels, photos: Ids | None)
     return np.sort(there[order[first]])
 
 
-def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int) -> LabelIssues:
+def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int, checked: Labels | None = None) -> LabelIssues:
     """The issues of the images `rows`, of which some may have no label.
 
     Args:
@@ -124,6 +125,7 @@ def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int) -> LabelIs
         vectors: their vectors, [N, d].
         rows: row numbers of the images to judge, int64 [n].
         space: number of names in the label space.
+        checked: names that a person gave, int32 [N]; `NONE` where nobody has looked.
     """
     import os
 
@@ -138,8 +140,10 @@ def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int) -> LabelIs
         k = min(1 + NEIGHBOURS, len(rows))
         near = nearest(white, white, k, own=mine, threads=len(os.sched_getaffinity(0)))
         near_ids[:, : k - 1], similarities[:, : k - 1] = near.ids[:, 1:], near.scores[:, 1:]
-    given = names.label_ids[rows]
-    return label_issues(given[:, 0], white, space, near_ids, similarities.astype(np.float32), listed=given)
+    given, looked = names.label_ids[rows], None if checked is None else checked[rows]
+    return label_issues(
+        given[:, 0], white, space, near_ids, similarities.astype(np.float32), listed=given, checked=looked
+    )
 
 
 def issue_rows(
@@ -172,6 +176,8 @@ def issue_rows(
             scores[row] = float(found.score[at])
             suggested[row] = [space[name] for name in found.suggested[at] if name != NONE]
             why[row] = _why(found, at, label, space)
+        elif label is not None:
+            why[row] = "not judged: a person has checked it"
     return pa.table([ids, labels, scores, suggested, why], schema=schemas.ISSUES)
 
 
@@ -193,12 +199,10 @@ def _csv(table: pa.Table, worst: Ids, uris: pa.Table) -> bytes:
     places = dict(zip(uris["image_id"].to_pylist(), uris["uri"].to_pylist(), strict=True))
     content = io.StringIO()
     writer = csv.writer(content)
-    writer.writerow(["image_id", "uri", "label", "score", "suggested", "why"])
+    writer.writerow(["image_id", "uri", "label", "score", "suggested", "why", "right_name"])
     for row in table.take(worst).to_pylist():
-        suggested = " | ".join(row["suggested"])
-        writer.writerow(
-            [row["image_id"], places[row["image_id"]], row["label"], f"{row['score']:.4f}", suggested, row["why"]]
-        )
+        said = [row["label"], f"{row['score']:.4f}", " | ".join(row["suggested"]), row["why"]]
+        writer.writerow([row["image_id"], places[row["image_id"]], *said, ""])
     return content.getvalue().encode()
 
 

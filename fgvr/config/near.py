@@ -46,6 +46,9 @@ class Label(Part):
     """CSV with columns `answer,label` that overrides the clean-up of names: an edited aliases.csv of an earlier run. A
     line covers all spellings of its answer, unless other lines give one of them another label: then each line covers
     its own spelling only."""
+    checked: str | None = None
+    """CSV with columns `uri,right_name` of photos that a person has looked at: issues.csv or audit.csv with the right
+    names filled in. Their names are certain: labels, candidate sets and issues hold on to them."""
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are merged into
     one label ("Mallard duck"). At 1 only plurals and names with the same Latin name are merged. Below 1, products that

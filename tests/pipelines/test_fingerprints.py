@@ -97,6 +97,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.max_tokens", 7, {"answers"}),
         ("label.temperature", 0.5, {"answers"}),
         ("label.aliases", "{aliases}", {"labels"}),
+        ("label.checked", "{checked}", {"labels"}),
         ("label.merge_similarity", 0.9, {"labels"}),
         ("label.seed", 3, {"answers"}),
     ],
@@ -483,6 +484,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nouns": "gull n 1 0 1 0 00000000\n",
         "nouns2": "tern n 1 0 1 0 00000000\n",
         "aliases.csv": "answer,label\ngull,Gull\n",
+        "checked.csv": "uri,right_name\n/gull.jpg,Gull\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
         "student/model.json": "{}",
         "student/model.safetensors": "weights",
@@ -517,6 +519,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{captions}": str(place / "captions2.txt"),
         "{questions}": str(place / "questions2.txt"),
         "{aliases}": str(place / "aliases.csv"),
+        "{checked}": str(place / "checked.csv"),
         "{other student}": str(place / "other"),
         "{other spelling of photos}/": f"file://{place}/elsewhere/..//./photos/",
     }
