@@ -151,7 +151,7 @@ def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
     Raises SessionError.
     """
     if not session.is_own() and no_workers(cluster_nodes()):
-        log.info("the cluster's head gives no cores away and no worker node is up yet: stages wait for some to start")
+        log.info("the head node offers no CPU cores and no worker node is up yet: stages wait until some have started")
         return
     for field, workers in fields:
         check_capacity(field, workers)

@@ -37,6 +37,12 @@ _NUMBERED = re.compile(r"(\d{8,18})\.json")
 
 log = logging.getLogger(__name__)
 
+_ENDS = (
+    "this session writes nothing more and ends. What it had finished is kept; `python pipelines/status.py` with the "
+    "run's folder says how far the run is"
+)
+_LOCK = threading.Lock()
+
 
 class LeaseLost(UserError):
     """Another session owns the run now: this one must not write any more."""
@@ -183,12 +189,6 @@ class Fence:
         return not numbers(self.folder)
 
 
-_ENDS = (
-    "this session writes nothing more and ends. What it had finished is kept; `python pipelines/status.py` with the "
-    "run's folder says how far the run is"
-)
-
-
 class Lease:
     """The lease that this process holds on a run; thread-safe.
 
@@ -299,7 +299,6 @@ def forget_earlier(lease: Lease) -> None:
 
 
 _held: list[Lease] = []
-_LOCK = threading.Lock()
 
 
 def hold(lease: Lease) -> Callable[[], None]:

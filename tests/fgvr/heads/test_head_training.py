@@ -9,7 +9,7 @@ from fgvr.candidates.sets import CandidateSets
 from fgvr.heads import training
 from fgvr.heads.networks import build_network
 from fgvr.heads.training import HeadError, HeadExamples, HeadRecipe, train_head
-from tests.fgvr.heads.planted import DIM, NAMES, planted, random_vectors
+from tests.fgvr.heads.planted_rows import DIM, NAMES, planted, random_vectors
 
 LOSSES = ("ce", "gce", "balanced", "seesaw", "proden", "cc", "lws", "cavl")
 

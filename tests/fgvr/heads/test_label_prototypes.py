@@ -3,7 +3,7 @@ import pytest
 from sklearn.neighbors import NearestCentroid
 
 from fgvr.heads.prototypes import answers_per_name, class_sums, left_out_cosines, prototypes
-from tests.fgvr.heads.planted import random_vectors
+from tests.fgvr.heads.planted_rows import random_vectors
 
 # Four images in the plane: two of name 0, one of name 3, one without a label.
 VECTORS = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)

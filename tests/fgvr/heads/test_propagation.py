@@ -6,7 +6,7 @@ import pytest
 from fgvr.heads import propagation
 from fgvr.heads.propagation import ALPHA, BETA, ROUNDS, Spread, graph, propagate, propagated_scores
 from fgvr.heads.prototypes import Prototypes
-from tests.fgvr.heads.planted import random_vectors
+from tests.fgvr.heads.planted_rows import random_vectors
 
 NONE_ID = -1
 

@@ -5,7 +5,7 @@ import pytest
 
 from fgvr.arrays import NONE
 from fgvr.selection.choose import Space, choose
-from fgvr.selection.coverage import BINS, Reach, coverage, reach
+from fgvr.selection.coverage import BINS, Reach, coverage, distances, reach
 from fgvr.selection.second_round import doubt, prototypes, second_round
 from tests.fgvr.selection.test_choose import at_angles
 from tests.fgvr.selection.test_kmeans import blobs
@@ -16,34 +16,50 @@ def test_reach_by_hand():
     found = reach(vectors, np.array([0, 2]))
     assert found.nearest.tolist() == [1, 0]
     np.testing.assert_allclose(found.similarity, np.cos(np.radians(60)), atol=1e-6)
-    # 20 degrees from the first and 5 from the second: cosines 0.940 and 0.996, in the bins from 0.94 - 0.01 and 0.99.
-    assert np.flatnonzero(found.counts[-1]).tolist() == [193, 199]
-    assert found.counts.sum(axis=1).tolist() == [2, 2, 2]
+    # 20 degrees from the first and 5 from the second: cosines 0.940 and 0.996, in the bins from 0.93 and from 0.99.
+    assert np.flatnonzero(found.counts).tolist() == [193, 199]
+    assert found.stands_for.tolist() == [2, 2]
+    assert distances(vectors, np.array([0, 2])).tolist() == found.counts.tolist()
+    assert distances(vectors, np.arange(4)).sum() == 0
 
 
-def test_the_covered_share_by_hand():
-    # Asked images nearer than 0.5 to another agree, the others do not; 30 images are near, 10 far.
-    similarity = np.array([0.1, 0.2, 0.3, 0.4, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95], np.float32)
-    labels = np.array([0, 1, 2, 3, 4, 5, 5, 5, 5, 5])
-    counts = np.zeros((3, BINS), np.int64)
-    counts[2, 185], counts[2, 110] = 30, 10
-    counts[1, 185], counts[1, 110] = 20, 20
-    counts[0, 185], counts[0, 110] = 0, 40
-    found = coverage(Reach(counts, np.array([1, 2, 3, 4, 0, 6, 5, 6, 5, 6]), similarity), labels)
+def test_the_covered_share_follows_the_agreement_of_the_asked():
+    # Of the pairs at 0.2, a quarter agree; of those at 0.8, three quarters: logistic regression meets both.
+    similarity = np.repeat([0.205, 0.805], 40).astype(np.float32)
+    partner = np.arange(80) ^ 1
+    labels = np.arange(80)
+    for first in (*range(0, 10, 2), *range(40, 70, 2)):
+        labels[first + 1] = labels[first]
+    counts = np.zeros(BINS, np.int64)
+    counts[120], counts[180] = 10, 30
+    doubled = np.zeros(BINS, np.int64)
+    doubled[180] = 40
+    found = coverage(Reach(counts, partner, similarity, np.ones(80, int)), labels, doubled)
     assert found is not None
-    assert found.covered == pytest.approx(0.75)
-    assert found.half == pytest.approx(0.5)
-    # The last doubling gained 0.25, half of what the one before gained: the next one gains 0.125.
-    assert found.doubled == pytest.approx(0.875)
-    assert found.new_names == pytest.approx(0.5)  # five of ten names occur once
+    assert found.covered == pytest.approx((10 * 0.25 + 30 * 0.75) / 40, abs=1e-3)
+    assert found.doubled == pytest.approx(0.75, abs=1e-3)
+    assert found.new_names == pytest.approx(40 / 80)  # the two of each of 20 pairs that do not agree
+
+
+def test_where_nearness_says_nothing_the_mean_agreement_counts():
+    similarity = np.linspace(0, 1, 20, dtype=np.float32)
+    labels = np.where(np.arange(20) < 10, 0, np.arange(20))  # those that are near each other do not agree
+    found = coverage(Reach(np.ones(BINS, np.int64), np.arange(20) ^ 1, similarity, np.ones(20, int)), labels)
+    assert found is not None
+    assert (found.covered, found.doubled) == (pytest.approx(0.5), None)
+    alike = coverage(Reach(np.ones(BINS, np.int64), np.arange(20) ^ 1, similarity, np.ones(20, int)), np.zeros(20, int))
+    assert alike is not None
+    assert (alike.covered, alike.new_names) == (pytest.approx(1.0), 0)
 
 
 def test_no_estimate_without_enough_names():
-    alone = Reach(np.ones((3, BINS), np.int64), np.array([NONE]), np.array([-np.inf], np.float32))
+    alone = Reach(np.ones(BINS, np.int64), np.array([NONE]), np.array([-np.inf], np.float32), np.array([1]))
     assert coverage(alone, np.array([3])) is None
-    many = Reach(np.ones((3, BINS), np.int64), np.arange(20)[::-1], np.linspace(0, 1, 20, dtype=np.float32))
+    many = Reach(
+        np.ones(BINS, np.int64), np.arange(20)[::-1], np.linspace(0, 1, 20, dtype=np.float32), np.ones(20, int)
+    )
     assert coverage(many, np.full(20, NONE)) is None
-    nothing_left = Reach(np.zeros((3, BINS), np.int64), many.nearest, many.similarity)
+    nothing_left = Reach(np.zeros(BINS, np.int64), many.nearest, many.similarity, many.stands_for)
     assert coverage(nothing_left, np.arange(20) % 3) is None
 
 
@@ -51,12 +67,13 @@ def test_no_estimate_without_enough_names():
 def test_the_estimate_is_near_the_truth(noise):
     vectors, labels = blobs(30, 100, dim=32, noise=noise)
     chosen = choose(Space(vectors, vectors), 90).rows
-    found = coverage(reach(vectors, chosen), labels[chosen])
-    others = np.setdiff1d(np.arange(len(labels)), chosen)
-    near = chosen[(vectors[others] @ vectors[chosen].T).argmax(axis=1)]
+    twice = choose(Space(vectors, vectors), 180).rows
+    found = coverage(reach(vectors, chosen), labels[chosen], distances(vectors, twice))
     assert found is not None
-    assert found.covered == pytest.approx((labels[others] == labels[near]).mean(), abs=0.08)
-    assert found.half <= found.covered <= found.doubled <= 1
+    for said, asked in ((found.covered, chosen), (found.doubled, twice)):
+        others = np.setdiff1d(np.arange(len(labels)), asked)
+        near = asked[(vectors[others] @ vectors[asked].T).argmax(axis=1)]
+        assert said == pytest.approx((labels[others] == labels[near]).mean(), abs=0.08)
 
 
 def test_prototypes_by_hand():
