@@ -148,6 +148,16 @@ DISAMBIGUATED = pa.schema(
     ]
 )
 
+ISSUES = pa.schema(
+    [
+        IMAGE_ID,
+        ("label", pa.string()),  # the label that is judged; null where there is none
+        ("score", pa.float32()),  # 1: the most suspicious; an order, not a probability; null where it was not judged
+        ("suggested", pa.list_(pa.string())),  # other names, best first
+        ("why", pa.string()),  # the neighbours' labels, or why it was not judged
+    ]
+)
+
 SPACE = pa.schema(
     [
         pa.field("direction", pa.int32(), nullable=False),  # dense; along the first one neighbouring images differ most

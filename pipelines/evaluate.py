@@ -76,6 +76,8 @@ class Report(Stage):
         yield from ("samples", "labels", *chosen_by(run.config))
         if "near" in methods:
             yield "near"
+        if run.config.evaluate.report_issues:
+            yield "issues"
         if run.computes:
             _sentence_model(run)  # raises before minutes are spent on the rest
         for method in methods:
@@ -91,6 +93,9 @@ class Report(Stage):
         """The settings; prices and sentence model count by their content."""
         prices, found = billing(run.config).prices, _sentence_model(run)
         facts = run.config.evaluate.model_dump(mode="json", exclude={"prices", "sentence_model"})
+        # Newer fields count only where they are used, so that reports of earlier versions are still found.
+        if not facts["report_issues"]:
+            del facts["report_issues"]
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),

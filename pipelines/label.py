@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -287,24 +287,33 @@ class NameStage(Stage):
         """A file of labels chosen before; None where there is none."""
         return None
 
+    def checked(self, run: Run) -> Mapping[int, str]:
+        """Right names by image id, where a person has looked."""
+        return {}
+
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Read every answer twice: for the label space, then for the rows."""
         from cluster.stage import StageSummary
         from fgvr import tables
         from fgvr.failures import Failures
         from fgvr.names.aliases import read_aliases, write_aliases
+        from fgvr.names.checked import chosen_too, corrected
         from fgvr.names.label_space import LABEL_SPACE_FILE, build_label_space, count_items, label_rows
 
         answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
         # All columns: a table of an earlier version has no column `cut`.
         items = count_items(answers.batches(), form.listed, structured=form.structured)
-        chosen = None if aliases is None else read_aliases(aliases)
+        chosen, checked = None if aliases is None else read_aliases(aliases), self.checked(run)
+        if checked:
+            chosen = chosen_too(chosen, list(checked.values()))
+            items.update(checked.values())
         named = build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         _write_aliases(folder, write_aliases(named.aliases))
         failures = Failures()
         for number, part in enumerate(answers.batches()):
             rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
+            rows = corrected(rows, checked, named)
             tables.write_part(folder.uri, number, rows)
             failures.add(Failures.in_rows(rows))
         return StageSummary.of(
@@ -330,6 +339,7 @@ class Labels(NameStage):
         """Read the given aliases and find the model that merges names; each raises its own error."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.names.aliases import read_aliases
+        from fgvr.names.checked import read_checked
 
         source, images = config.ingest.source, config.label.images
         if isinstance(source, FolderSource) and source.class_from == "none" and images.per_class is not None:
@@ -339,6 +349,8 @@ class Labels(NameStage):
             )
         if config.label.aliases is not None:
             read_aliases(config.label.aliases)
+        if config.label.checked is not None:
+            read_checked(config.label.checked)
         if config.label.merges_by_meaning:
             find_sentence_model(config.label.merge_model, "label.merge_model")
 
@@ -362,18 +374,36 @@ class Labels(NameStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also the content of the aliases."""
-        aliases = self.aliases(run)
+        aliases, checked = self.aliases(run), run.config.label.checked
         chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
-        return super().recipe(run) | {"aliases": chosen}
+        # Newer fields count only where they are used, so that tables of earlier versions are still found.
+        looked = {} if checked is None else {"checked": hashlib.sha256(storage.read_bytes(checked)).hexdigest()}
+        return super().recipe(run) | {"aliases": chosen} | looked
+
+    def checked(self, run: Run) -> Mapping[int, str]:
+        """The file `label.checked`, for the images of the discovery set."""
+        from fgvr.names.checked import of_images, read_checked
+
+        place = run.config.label.checked
+        if place is None:
+            return {}
+        ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
+        uris = run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
+        return of_images(read_checked(place), ids.tolist(), uris)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
+        from pipelines.beliefs import CHECKED, write_checked
         from pipelines.duplicates import SHARED, write_photos
 
         summary = super().compute(run, folder)
         if run.config.label.duplicate_similarity is not None:
             shared = write_photos(folder, run.table("duplicates"))
             summary.extra = {SHARED: shared} if shared else {}
+        if looked := sorted(self.checked(run)):
+            write_checked(folder, looked)
+            summary.extra = {**summary.extra, CHECKED: len(looked)}
+            log.info("labels: %s of them are names that a person has checked", f"{len(looked):,}")
         return summary
 
 

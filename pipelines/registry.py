@@ -28,6 +28,7 @@ STAGES = {
     "shared_answers": "duplicates:SharedAnswers",
     "labels": "label:Labels",
     "embeddings": "embed:Embeddings",
+    "issues": "issues:Issues",
     "neighbours": "candidates:LabelNeighbours",
     "candidates": "candidates:Candidates",
     "views": "embed:Views",
@@ -70,8 +71,8 @@ STAGES = {
 }
 """Table → module below `pipelines`, and class."""
 WHOLE_JOB = (
-    *("samples", "labels", "embeddings", "candidates", "near", "questions", "aspects", "class_scores", "base", "makd"),
-    "predictions",
+    *("samples", "labels", "embeddings", "issues", "candidates", "near", "questions", "aspects", "class_scores"),
+    *("base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.arrays import NONE
+from fgvr.beliefs.guard import Verdict
 from fgvr.candidates.agreement import Agreement, truth_in_words
 from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Discovery
@@ -21,14 +22,16 @@ from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
-from fgvr.report.cards import ExampleRows, build_cards
-from fgvr.report.page import ImageCard, ReportContent
+from fgvr.report.cards import ExampleRows, build_cards, issue_cards
+from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.report.selection import SelectionFacts
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
+
+UNCOMPARED = "candidate sets and own labels were not compared"
 
 
 def label_space(labels: Table) -> LabelSpace:
@@ -69,6 +72,8 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
     told = not agreement.unfounded
+    guard = candidates.extra.get("guard")
+    verdict = None if guard is None else Verdict(**guard)
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
@@ -76,8 +81,8 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
         nearest_coverage=nearest,
         label_accuracy=agreement.label_accuracy if told else None,
         neighbour_precision=agreement.neighbour_precision if told else None,
-        expected_to_help=agreement.expected_to_help if told else None,
-        expectation=agreement.in_words(),
+        expected_to_help=None if verdict is None else verdict.helps,
+        expectation=UNCOMPARED if verdict is None else verdict.in_words(),
         truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
         true_label_accuracy=accuracy,
         candidate_accuracy=metrics.get("true_candidate_accuracy"),
@@ -122,8 +127,9 @@ def selection_facts(run: Run) -> SelectionFacts | None:
 def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
     """Everything that the report shows; `tables` are the methods' predictions."""
     cards = _cards(run, compared, tables) if len(compared.examples) else []
+    issues = _issues(run) if run.config.evaluate.report_issues else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(results, _facts(run, results), cards, created)
+    return ReportContent(results, _facts(run, results), cards, created, issues=issues)
 
 
 def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
@@ -140,6 +146,16 @@ def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list
     )
     space = read_label_space(run.table("labels"))
     return build_cards(rows, space.labels, run.config.ingest.limits)
+
+
+def _issues(run: Run) -> list[IssueCard]:
+    """The labels that are most probably wrong, worst first."""
+    table = run.table("issues").read()
+    table = table.filter(table["score"].is_valid()).sort_by([("score", "descending"), ("image_id", "ascending")])
+    rows = table.slice(0, run.config.evaluate.report_issues).to_pylist()
+    ids = np.array([row["image_id"] for row in rows], dtype=np.int64)
+    samples = run.table("samples").take(ids, ["image_id", "uri", "class_name"])
+    return issue_cards(rows, samples.to_pylist(), run.config.ingest.limits)
 
 
 def _discovery(config: Discovery, images: int) -> str:

@@ -46,6 +46,9 @@ class Label(Part):
     """CSV with columns `answer,label` that overrides the clean-up of names: an edited aliases.csv of an earlier run. A
     line covers all spellings of its answer, unless other lines give one of them another label: then each line covers
     its own spelling only."""
+    checked: str | None = None
+    """CSV with columns `uri,right_name` of photos that a person has looked at: issues.csv or audit.csv with the right
+    names filled in. Their names are certain: labels, candidate sets and issues hold on to them."""
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are merged into
     one label ("Mallard duck"). At 1 only plurals and names with the same Latin name are merged. Below 1, products that
@@ -110,11 +113,15 @@ class Candidates(Part):
 
     k: Tuned[int] = Field(default=3, ge=1)
     """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
-    method: Tuned[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    method: Tuned[Literal["neighbours", "adaptive", "posterior", "mllm", "random", "single"]] = "neighbours"
     """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
-    its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
-    MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
-    `single`: only its own label."""
+    its reliability, which is estimated without true labels; `posterior`: the names that are probable by own answer,
+    CLIP's text tower and neighbours together; `mllm`: the image's own names (`label.listed`, the paper's MLLM-CS, or
+    `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`:
+    only its own label."""
+    guard: Tuned[bool] = False
+    """Use the sets only if they agree better than own labels with labels that were held out, else the own labels. The
+    comparison is made and reported in any case (docs/candidates.md)."""
     weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
     """Initial weights of the candidates for `neighbours` and `mllm`: uniform as in the paper, by the number of images
     (or answers) that give the name, or by the cosine similarity of the neighbours."""

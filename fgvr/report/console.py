@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from textwrap import wrap
 from typing import Any
 
 from fgvr.failures import Failures, table_place
@@ -133,7 +134,9 @@ def _selection(chosen: dict[str, Any] | None) -> list[str]:
 def _candidates(sets: dict[str, Any] | None) -> list[str]:
     if sets is None:
         return []
-    return ["Candidate sets:", *(f"  {sets[what]}" for what in ("expectation", "truth") if sets[what]), ""]
+    said = [sets[what] for what in ("expectation", "truth") if sets[what]]
+    lines = [line for words in said for line in wrap(words, 98, initial_indent="  ", subsequent_indent="    ")]
+    return ["Candidate sets:", *lines, ""]
 
 
 def _stages(stages: dict[str, Any]) -> list[str]:

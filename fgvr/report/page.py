@@ -62,6 +62,29 @@ class ImageCard:
 
 
 @dataclass(frozen=True)
+class IssueCard:
+    """A discovery image whose label is probably wrong.
+
+    Attributes:
+        title: its file name.
+        thumbnail: a data: URI, or "" if the image could not be read.
+        problem: why it could not be read, else "".
+        label: the name that it has.
+        true_name: the true name; "" if unknown.
+        suggested: names that it might have instead, best first.
+        why: what speaks against the label.
+    """
+
+    title: str
+    thumbnail: str
+    problem: str
+    label: str
+    true_name: str
+    suggested: list[str]
+    why: str
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page.
 
@@ -71,6 +94,7 @@ class ReportContent:
         images: example images.
         created: date and time, as text.
         aspects: drawings of the aspects.
+        issues: labels that are most probably wrong, worst first.
     """
 
     results: Results
@@ -78,6 +102,7 @@ class ReportContent:
     images: list[ImageCard]
     created: str
     aspects: AspectPictures = field(default_factory=AspectPictures)
+    issues: list[IssueCard] = field(default_factory=list)
 
 
 # report.html is one self-contained page without scripts and external resources.

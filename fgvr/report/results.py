@@ -124,10 +124,10 @@ class CandidateFacts:
         label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; this and the
             next two are None if there is no estimate, or not enough evidence for it.
         neighbour_precision: share of neighbours of the same class, also estimated.
-        expected_to_help: whether the neighbourhoods are purer than the labels are accurate.
-        expectation: the same in words with its numbers, or why there is none.
-        truth: the same with the true numbers, and whether the expectation was right or the estimate wrong; "" if no
-            truth is known.
+        expected_to_help: whether candidate sets agree better than own labels with labels that were held out; None:
+            unknown, or not compared.
+        expectation: the same in words with its numbers, and what would settle it.
+        truth: the true values of the estimates, and whether these were far off; "" if no truth is known.
         true_label_accuracy: share of MLLM labels that are right; this and the next two are None if no truth is known.
         candidate_accuracy: share of images whose heaviest candidate is right before training.
         disambiguated_accuracy: the same after training.

@@ -60,6 +60,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.bootstrap", 10, {"report"}),
         # The images that it shows are predicted, too.
         ("evaluate.report_images", 3, EVALUATED),
+        ("evaluate.report_issues", 3, {"report"}),
         ("evaluate.seed", 3, {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
         ("infer.costs", "{costs}", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
@@ -99,6 +100,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.max_tokens", 7, {"answers"}),
         ("label.temperature", 0.5, {"answers"}),
         ("label.aliases", "{aliases}", {"labels"}),
+        ("label.checked", "{checked}", {"labels"}),
         ("label.merge_similarity", 0.9, {"labels"}),
         ("label.seed", 3, {"answers"}),
     ],
@@ -113,6 +115,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("embed.workers.num_gpus", 1, {"embeddings", "views"}),  # bf16 there, float32 on CPUs
         ("candidates.k", 5, {"candidates"}),
         ("candidates.method", "random", {"candidates"}),
+        ("candidates.guard", True, {"candidates"}),
         ("candidates.weights", "similarity", {"candidates"}),
         ("candidates.seed", 5, {"candidates"}),
         ("near.loss", "rc", {"near"}),
@@ -519,6 +522,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nouns2": "tern n 1 0 1 0 00000000\n",
         "aliases.csv": "answer,label\ngull,Gull\n",
         "costs.csv": "true,predicted,cost\nGull,Tern,3\n",
+        "checked.csv": "uri,right_name\n/gull.jpg,Gull\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
         "student/model.json": "{}",
         "student/model.safetensors": "weights",
@@ -554,6 +558,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{questions}": str(place / "questions2.txt"),
         "{aliases}": str(place / "aliases.csv"),
         "{costs}": str(place / "costs.csv"),
+        "{checked}": str(place / "checked.csv"),
         "{other student}": str(place / "other"),
         "{other spelling of photos}/": f"file://{place}/elsewhere/..//./photos/",
     }
