@@ -18,7 +18,8 @@ import numpy as np
 
 from fgvr.arrays import NONE
 from fgvr.config import ConfigError
-from pipelines.beliefs import MOST_BELIEVED, TooManyImages, checked_names, own_names, whitened
+from pipelines.beliefs import MOST_BELIEVED, TooManyImages, own_names, whitened
+from pipelines.checked import checked_names
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
 from pipelines.stage import Stage

@@ -393,7 +393,7 @@ class Labels(NameStage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
-        from pipelines.beliefs import CHECKED, write_checked
+        from pipelines.checked import CHECKED, write_checked
         from pipelines.duplicates import SHARED, write_photos
 
         summary = super().compute(run, folder)

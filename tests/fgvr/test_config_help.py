@@ -109,7 +109,7 @@ def test_help_of_a_part_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("makt", r"--help makt: there is no such part or field; did you mean makd\?"),
         ("makd.epoch", r"did you mean makd\.epochs\?"),
-        ("lr", r"did you mean near\.lr or makd\.lr or detect\.lr\?"),
+        ("lr", r"did you mean near\.lr or heads\.lr or makd\.lr\?"),
         ("zebra", r"no such part or field \(--help all lists every field\)"),
     ],
 )

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.fgvr.heads.planted import random_vectors
 
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
@@ -22,6 +21,7 @@ from pipelines.heads import graph_ids, propagates
 from pipelines.infer import Predictions
 from pipelines.registry import stage_of
 from pipelines.run_tables import Run
+from tests.fgvr.heads.planted_rows import random_vectors
 from tests.untracked import NoTracking
 
 CLASSES = ("auk", "booby", "crane", "dipper")

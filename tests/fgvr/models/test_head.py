@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.special import softmax
-from tests.fgvr.heads.planted import random_vectors
 
 from fgvr import schemas, tables
 from fgvr.clip.vectors import embedding_rows
@@ -24,6 +23,7 @@ from fgvr.models.infer import InferSettings, load_classifier
 from fgvr.schemas import Failure, Reason
 from fgvr.selection.whitening import Whitening
 from fgvr.tables import Table
+from tests.fgvr.heads.planted_rows import random_vectors
 
 DEMO = Clip(model="demo")
 PLAIN = Whitening(np.zeros(2), np.eye(2), np.zeros(2))
