@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fgvr.config import Config
     from fgvr.part_worker import PartWorker
     from fgvr.tables import Table
-    from pipelines.asks import Asked
+    from pipelines.asks import Asked, Work
 
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,10 @@ class Stage(ABC):
     def asks(self, run: Run) -> Asked:
         """The load on the stage's model, estimated from the config and `run.photos`."""
         raise NotImplementedError(f"{self.table} asks no model")
+
+    def works(self, run: Run) -> Work | None:
+        """The images that a stage without a model reads, estimated as in `asks`; None: it takes seconds at any size."""
+        return None
 
     @abstractmethod
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -338,6 +342,8 @@ class Look(Run):
         self._open(config, folder, given)
         self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
+        self.begun: dict[str, str] = {}
+        """Folders of tables that are not finished, whether or not anything is in them, by table."""
         self._photos = photos
 
     @classmethod
@@ -390,6 +396,7 @@ class Look(Run):
         table = finished(uri)
         if table is not None:
             return table
+        self.begun[stage.table] = uri
         if isinstance(stage, RowStage) and stage.model(self.config) is not None:
             self.unfinished[stage.table] = self._left(stage, uri)
         raise NotThere(stage.table)

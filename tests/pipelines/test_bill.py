@@ -10,9 +10,9 @@ from fgvr.config import Config, build, load_config
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, asks
 from pipelines.bill import Bill
+from pipelines.estimate import bill_of
 from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
-from pipelines.plan import bill_of
 from pipelines.stage import Look
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"

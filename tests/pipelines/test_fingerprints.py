@@ -358,6 +358,8 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
 TABLES_OF = {"all": WHOLE, "server": LABELS, "simulated": LABELS, "boxes": ("detector", "detections")}
 
 ELSEWHERE = {
+    "run.budget.usd": "how far a run gets, and nothing of what it computes",
+    "run.budget.tokens": "likewise",
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
     "makd.images": "by the ids of the images, where they are not all: tests/pipelines/test_student_sample.py",
