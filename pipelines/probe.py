@@ -87,10 +87,12 @@ def probe(config: Config, names: Sequence[str], photos: int) -> list[str]:
 
 
 def _stages(look: Look, names: Sequence[str]) -> list[str]:
-    """The stages whose rates the plan needs, one of those that do the same, in the order of a run."""
+    """The stages whose rates the plan needs: one of those that do the same."""
     planned = [ask.stage for ask in asks(look, names)] + [task.stage for task in tasks(look, names)]
     found = {LIKE.get(stage, stage) for stage in planned}
-    return [name for name in STAGES if name in found and not _is_free_of_photos(name, look.config)]
+    names = [name for name in STAGES if name in found and not _is_free_of_photos(name, look.config)]
+    # Those that ask come first, one after the other, so that a model is loaded once.
+    return sorted(names, key=lambda name: stage_of(name).model(look.config) is None)
 
 
 def _is_free_of_photos(name: str, config: Config) -> bool:

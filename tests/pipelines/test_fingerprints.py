@@ -214,6 +214,16 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
     ],
+    ("purified", NEAR): [
+        ("near.refine_after", 3, {"near"}),
+        ("near.pop_threshold", 0.1, {"near"}),
+        ("near.pop_growth", 0.1, {"near"}),
+        ("near.records_momentum", 0.5, set()),
+    ],
+    ("rebalanced", NEAR): [
+        ("near.records_momentum", 0.5, {"near"}),
+        ("near.refine_after", 3, set()),
+    ],
     ("searched", ("candidates",)): [
         ("neighbours.method", "exact", {"candidates"}),
         ("neighbours.recall", 0.5, {"candidates"}),
@@ -556,6 +566,8 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "dkd": {"makd": {"distillation": {"kind": "dkd", "teacher": "mllm"}}},
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "searched": {"neighbours": {"method": "ivf"}},
+        "purified": {"near": {"loss": "pop"}},
+        "rebalanced": {"near": {"loss": "records"}},
         "together": {"aspects": {"with_labels": True}},
         "infer": {"infer": {"model": str(place / "student")}},
         "boxes": {
