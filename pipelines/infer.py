@@ -19,7 +19,8 @@ from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.asks import Work
 from pipelines.command import stage_main
-from pipelines.stage import Phase, RowJob, RowStage, Run
+from pipelines.run_tables import Run
+from pipelines.stage import Phase, RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:

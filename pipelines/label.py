@@ -29,7 +29,8 @@ from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from pipelines.asks import Asked, naming, sampled
 from pipelines.command import stage_main
 from pipelines.embed import discovered
-from pipelines.stage import RowJob, RowStage, Run, Stage, per_run
+from pipelines.run_tables import Run, per_run
+from pipelines.stage import RowJob, RowStage, Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

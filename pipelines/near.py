@@ -16,7 +16,7 @@ from fgvr.config import Config, ConfigError
 from pipelines.asks import Work, sampled
 from pipelines.command import stage_main
 from pipelines.embed import vectors_at
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from pipelines.train_stage import Training, TrainStage
 
 if TYPE_CHECKING:

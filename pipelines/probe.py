@@ -35,7 +35,8 @@ from pipelines.asks import Load, asks, tasks
 from pipelines.probed import Probed, key_of, write_probed
 from pipelines.rates import LIKE
 from pipelines.registry import STAGES, stage_of
-from pipelines.stage import Look, Run, model_of, quietly, workers_at
+from pipelines.run_tables import Look, Run, quietly
+from pipelines.stage import model_of, workers_at
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -19,7 +19,7 @@ from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, Load, Task
 from pipelines.probed import read_probed
-from pipelines.stage import Look, Unfinished, quietly
+from pipelines.run_tables import Look, Unfinished, quietly
 
 log = logging.getLogger(__name__)
 

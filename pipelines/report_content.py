@@ -29,7 +29,7 @@ from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
 from pipelines.billing import billing
 from pipelines.compared import Compared
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 
 def label_space(labels: Table) -> LabelSpace:

@@ -13,7 +13,8 @@ from fgvr.report.results import StageResult
 from pipelines.bill import Bill, Line
 from pipelines.billing import billing
 from pipelines.registry import STAGES
-from pipelines.stage import Look, Stage
+from pipelines.run_tables import Look
+from pipelines.stage import Stage
 
 
 def check_budget(config: Config, stages: Iterable[Stage]) -> None:

@@ -44,7 +44,7 @@ from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
 from fgvr.config.models import DEMO_MODEL
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 WAYS, ROWS_PER_PART = ("loop", "ray"), 512
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.asks import Asked, compared, naming
 from pipelines.compared import ComparedStage, evaluated
 from pipelines.label import ALIASES_FILE, AnswerStage, NameStage, label_settings
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

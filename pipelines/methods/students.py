@@ -9,7 +9,7 @@ from pipelines.asks import Work, compared
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.infer import PredictionStage
 from pipelines.report_aspects import aspect_sample
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

@@ -2,7 +2,6 @@
 folder lie on an object store: a local S3 server, reached as every AWS tool reaches one.
 """
 
-import os
 import subprocess
 import sys
 import time

@@ -13,7 +13,7 @@ from fgvr.config.run import Budget
 from fgvr.spending import Tokens
 from pipelines import preflight
 from pipelines.preflight import check_tables, compute
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.without_ray import parts_without_ray
 
 MODEL = {"kind": "openai", "model": "m", "max_retries": 0}
