@@ -21,6 +21,7 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
     "near.pop_growth": lambda c: _of_loss(c, "pop_growth"),
     "near.records_momentum": lambda c: _of_loss(c, "records_momentum"),
     "near.context_length": lambda c: _is("near.context_init", c.near.context_init, None, "null"),
+    "makd.refine_after": lambda c: _is("makd.class_loss", c.makd.class_loss, "mixture", "mixture"),
     "makd.milestones": lambda c: _is("makd.schedule", c.makd.schedule, "milestones", "milestones"),
     "detect.milestones": lambda c: _is("detect.schedule", c.detect.schedule, "milestones", "milestones"),
     "baselines.cased.column": lambda c: (

@@ -220,6 +220,10 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("near.pop_growth", 0.1, {"near"}),
         ("near.records_momentum", 0.5, set()),
     ],
+    ("refined", STUDENT): [
+        ("makd.refine_after", 3, set(STUDENTS)),
+        ("makd.class_loss", "ce", set(STUDENTS)),
+    ],
     ("rebalanced", NEAR): [
         ("near.records_momentum", 0.5, {"near"}),
         ("near.refine_after", 3, set()),
@@ -567,6 +571,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "searched": {"neighbours": {"method": "ivf"}},
         "purified": {"near": {"loss": "pop"}},
+        "refined": {"makd": {"class_loss": "mixture"}},
         "rebalanced": {"near": {"loss": "records"}},
         "together": {"aspects": {"with_labels": True}},
         "infer": {"infer": {"model": str(place / "student")}},
