@@ -12,14 +12,17 @@ budget by no more than what the parts under way cost beyond that, two for each w
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cluster import lease
 from cluster.heartbeat import Heartbeats, leave
+from cluster.lease import LeaseLost
 from cluster.part_actor import COMPUTED
 from cluster.pool import Gate, Part
 from fgvr import storage
@@ -28,8 +31,12 @@ from fgvr.errors import UserError
 from fgvr.report.prices import Prices
 from fgvr.spending import SPENT, Tokens
 
+log = logging.getLogger(__name__)
+
 FILE = "spending.json"
 """In the run folder: what all sessions together have spent."""
+UNKNOWN_SECONDS = 1e-9
+"""Seconds per row of a stage whose rate is not known: it may begin as long as anything is left for its machines."""
 WRITE_SECONDS = 1.0
 """Shortest time between two writes of the file while parts arrive."""
 
@@ -58,10 +65,10 @@ class Amount:
         """The larger of both, for money and for tokens."""
         return Amount(max(self.usd, other.usd), max(self.tokens, other.tokens))
 
-    def exceeds(self, limit: Budget) -> bool:
-        """Whether either is more than the budget allows."""
-        too_dear = limit.usd is not None and self.usd > limit.usd * (1 + 1e-9)
-        return too_dear or (limit.tokens is not None and self.tokens > limit.tokens)
+    def fits(self, more: Amount, limit: Budget) -> bool:
+        """Whether the budget allows this and `more`; what costs no money or no tokens may do so without any left."""
+        dear = limit.usd is not None and more.usd > 0 and self.usd + more.usd > limit.usd * (1 + 1e-9)
+        return not dear and (limit.tokens is None or more.tokens <= 0 or self.tokens + more.tokens <= limit.tokens)
 
     def in_words(self, limit: Budget) -> str:
         """In the units of the budget."""
@@ -258,7 +265,7 @@ class Spending:
         price = None if self.prices is None or cost.model is None else self.prices.models.get(cost.model)
         usd = 0.0 if price is None else price.usd(cost.prompt, cost.cached, cost.output)
         asked = running.dearest if running.dearest.tokens else Amount(usd, cost.prompt + cost.output)
-        seconds = running.seconds_a_row or cost.seconds
+        seconds = running.seconds_a_row or cost.seconds or UNKNOWN_SECONDS
         return asked + Amount(seconds * cost.usd_per_second)
 
     def may_begin(self, rows: int, under_way: int) -> bool:
@@ -270,7 +277,7 @@ class Spending:
         """
         if self.limit.is_open or not rows:
             return True
-        return not (self.spent + self._row().times(rows + under_way)).exceeds(self.limit)
+        return self.spent.fits(self._row().times(rows + under_way), self.limit)
 
     def check_part(self, rows: int) -> None:
         """Raise BudgetReached if a part of so many rows may not be begun, although nothing is under way."""
@@ -282,16 +289,15 @@ class Spending:
 
         A stage of which nothing is expected may begin as long as the budget is not used up.
         """
-        spent, whole = self.spent, self._row().times(self._cost(self._running.stage).rows)
-        if self.limit.is_open:
-            return
-        if (spent + whole).exceeds(self.limit):
+        spent, whole = self.spent, self._row().times(max(1, self._cost(self._running.stage).rows))
+        if not self.limit.is_open and not spent.fits(whole, self.limit):
             raise self._reached(spent, "all", whole)
 
     def check(self) -> None:
         """While a stage that is one piece of work is computed; raises BudgetReached once the budget is used up."""
         spent = self.spent
-        if not self.limit.is_open and spent.exceeds(self.limit):
+        used_up = self.limit.usd is not None and spent.usd > self.limit.usd
+        if used_up and self._cost(self._running.stage).usd_per_second:
             raise self._reached(spent, "more", Amount())
 
     def _reached(self, spent: Amount, what: str, cost: Amount) -> BudgetReached:
@@ -303,7 +309,8 @@ class Spending:
                 *([] if limit.tokens is None else [f"--run.budget.tokens {_up(max(more.tokens, limit.tokens)):.0f}"]),
             ]
         )
-        costs = f" would cost about {cost.in_words(limit)}" if cost != Amount() else " would cost more"
+        known = cost.tokens > 0 or cost.usd > 1e-6  # less stands for an unknown rate
+        costs = f" would cost about {cost.in_words(limit)}" if known else " would cost more"
         return BudgetReached(
             f"run.budget: {spent.in_words(limit)} of {limit.in_words()} are spent, and {what} of {self._running.stage}"
             f"{costs}. What is finished is kept: the same command with a larger budget (at least {given}) goes on from"
@@ -312,7 +319,9 @@ class Spending:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        leave(storage.join(self.folder, FILE), self.ledger.to_json())
+        with suppress(LeaseLost):  # another session counts on
+            lease.check(self.folder)
+            leave(storage.join(self.folder, FILE), self.ledger.to_json())
 
 
 def _up(value: float) -> float:
@@ -347,8 +356,13 @@ class PartGate(Gate):
             self._spending.part(new["rows"], new["totals"])
 
     def lost(self, heartbeats: Heartbeats) -> None:
-        """See Gate."""
-        self._spending.heard_all(heartbeats.all_spent())
+        """See Gate; nothing is heard where Ray is gone, too."""
+        from ray.exceptions import RayError
+
+        try:
+            self._spending.heard_all(heartbeats.all_spent())
+        except (RayError, RuntimeError, OSError) as error:
+            log.debug("what a worker has spent could not be read: %s", error)
 
 
 def gate(rows: int = 0, rows_per_part: int = 1) -> Gate:

@@ -146,16 +146,19 @@ def _stream(job: PartJob, pending: list[int], finished: set[int], rows: int) -> 
     room = places(workers)
     most = min(workers.max_workers, len(pending) if room is None else max(1, min(len(pending), room)))
     with borrowed(job.engine, workers, most, keep=job.keep_engine) as pool:
-        yield from pool.run(
-            job.name,
-            ray.put(cloudpickle.dumps(job)),
-            parts,
-            at_once=min(workers.min_workers, most),
-            most=most,
-            lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
-            waits_for=waits_for,
-            gate=gate,
-        )
+        try:
+            yield from pool.run(
+                job.name,
+                ray.put(cloudpickle.dumps(job)),
+                parts,
+                at_once=min(workers.min_workers, most),
+                most=most,
+                lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
+                waits_for=waits_for,
+                gate=gate,
+            )
+        finally:
+            gate.lost(pool.heartbeats)  # what was paid for in parts that this session does not finish
 
 
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:

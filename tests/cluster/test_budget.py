@@ -72,7 +72,7 @@ def test_the_sums_of_all_sessions_count_and_machines_by_the_hour(tmp_path: Path)
         second.costs = {"near": StageCost(usd_per_second=3 / 3600)}
         second.heard({SPENT: told("of another session", 1)})
         assert second.spent.usd == pytest.approx(4 * 2100e-6 + 1.5)
-        with pytest.raises(BudgetReached, match=r"US\$ 1.508 of US\$ 1 are spent"):
+        with second.over("near"), pytest.raises(BudgetReached, match=r"US\$ 1.508 of US\$ 1 are spent"):
             second.check()
     assert budget.current() is None
     budget.check()  # outside of a run there is no budget
@@ -169,6 +169,20 @@ def test_a_stage_in_one_piece_is_refused_if_its_estimate_is_too_high(tmp_path: P
     made.costs["makd"] = StageCost(usd_per_second=0.001)  # nothing is known: it may begin, and is watched
     with made.over("makd"):
         made.check_whole()
+    made.ledger.seconds["makd"] = 2001.0
+    with made.over("makd"), pytest.raises(BudgetReached, match="all of makd would cost more"):
+        made.check_whole()
+
+
+def test_what_costs_nothing_goes_on_without_anything_left(tmp_path: Path) -> None:
+    made = spent(tmp_path, Budget(tokens=1000))
+    made.heard({SPENT: told("a", 1)})  # 1,050 tokens: the last part was dearer than expected
+    made.costs |= {"labels": StageCost(), "embeddings": StageCost(usd_per_second=1.0)}
+    for stage in ("labels", "embeddings"):
+        with made.over(stage):
+            made.check_whole()
+            made.check()
+            made.check_part(1000)
 
 
 def test_without_a_budget_everything_is_counted_and_nothing_stopped(tmp_path: Path) -> None:
