@@ -18,14 +18,18 @@ from fgvr import spending, storage
 
 log = logging.getLogger(__name__)
 
+BOARD = Board(b"fgvr")
+BEAT_SECONDS = 10.0
+"""Longest time between two heartbeats of a worker that makes progress."""
+
 
 def leave(uri: str, data: bytes) -> bool:
-    """Write a heartbeat file, which may fail without harm; returns whether it was written."""
+    """Write a heartbeat or another small file, which may fail without harm; returns whether it was written."""
     try:
         storage.write_bytes(uri, data)
-    # Libraries of object stores raise errors without a common base class; the next heartbeat may get through.
+    # Libraries of object stores raise errors without a common base class; the next attempt may get through.
     except Exception as error:
-        log.debug("no sign could be left at %s: %s", uri, error)
+        log.debug("%s could not be written: %s", uri, error)
         return False
     return True
 
@@ -60,10 +64,6 @@ def beating(do: Callable[[], object], seconds: float, *, last: float | None = No
 # A driver that waits for workers cannot see whether one of them computes for an hour or none has been placed yet. So a
 # worker that makes progress sends a heartbeat every few seconds, and one that has to exit says why (its last words).
 
-BOARD = Board(b"fgvr")
-BEAT_SECONDS = 10.0
-"""Longest time between two heartbeats of a worker that makes progress."""
-
 
 @dataclass(frozen=True)
 class Heartbeats:
@@ -84,7 +84,7 @@ class Heartbeats:
             if spent := spending.told():
                 self._put(f"spent/{spent['process']}", json.dumps(spent))
         except (RayError, RuntimeError, OSError) as error:  # the next heartbeat may get through
-            log.warning("no sign of life to Ray's head: %s", error)
+            log.warning("no heartbeat reached Ray's head: %s", error)
 
     def last_words(self, text: str) -> None:
         """Say why this worker exits."""

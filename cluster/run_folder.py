@@ -28,6 +28,9 @@ _LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FI
 probed for a run to come."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
+SECONDS = 60.0
+"""Time limit for all nodes to answer; a node that is too busy is left out."""
+
 
 class RunFolderError(UserError):
     """The run folder holds other files."""
@@ -70,8 +73,6 @@ def _has_tables(folder: str) -> bool:
 
 # Whether every node sees the run folder: for a local path, only the nodes themselves can tell.
 
-SECONDS = 60.0
-"""Time limit for all nodes to answer; a node that is too busy is left out."""
 
 Ask = Callable[[Mapping[str, str], str, str], Mapping[str, str]]
 """Asks nodes (Ray's id → readable name) about a file and its mark: returns what is wrong per node, empty where nothing

@@ -153,8 +153,10 @@ def _ask(run: Look, name: str) -> Ask:
 
 
 def sampled(config: Config, photos: Photos) -> int:
-    """Number of images in the discovery set."""
+    """Number of images in the discovery set; the most that it can be where they are chosen by their vectors."""
     drawn = config.label.images
+    if drawn.chosen:
+        return min(photos.bounded(drawn.drawn_from, drawn.pool), drawn.max_images or 0)
     if drawn.per_class is not None:
         return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
     return photos.bounded(drawn.drawn_from, drawn.max_images)
@@ -173,7 +175,9 @@ def embedded(config: Config, photos: Photos) -> int:
     if config.embed.images == "all":
         return rows
     most = config.aspects.max_images if config.makd.images == "asked" else None
-    needed = sampled(config, photos) + photos.bounded(config.makd.split, most)
+    images = config.label.images
+    named = photos.bounded(images.drawn_from, images.pool) if images.chosen else sampled(config, photos)
+    needed = named + photos.bounded(config.makd.split, most)
     return min(rows, needed + photos.splits.get(config.evaluate.split, 0))
 
 

@@ -90,7 +90,7 @@ def probe(config: Config, names: Sequence[str], photos: int) -> list[str]:
 def _stages(look: Look, names: Sequence[str]) -> list[str]:
     """The stages whose rates the plan needs: one of those that do the same."""
     planned = [ask.stage for ask in asks(look, names)] + [task.stage for task in tasks(look, names)]
-    found = {LIKE.get(stage, stage) for stage in planned}
+    found = {next((name for name in LIKE.get(stage, ()) if name in planned), stage) for stage in planned}
     names = [name for name in STAGES if name in found and not _is_free_of_photos(name, look.config)]
     # Those that ask come first, one after the other, so that a model is loaded once.
     return sorted(names, key=lambda name: stage_of(name).model(look.config) is None)

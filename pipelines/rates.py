@@ -19,6 +19,7 @@ from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, Load, Task
 from pipelines.probed import read_probed
+from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Unfinished, quietly
 
 log = logging.getLogger(__name__)
@@ -26,9 +27,17 @@ log = logging.getLogger(__name__)
 NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
 """Images per second and GPU for naming, and for 50 questions on a cached prefix: assumed in docs/scaling.md for a model
 of 8 billion parameters, not measured."""
-LIKE = {"eval_mllm_answers": "answers", "findr_answers": "answers", "finer_aspects": "aspects", "base": "makd"}
+LIKE = {
+    "eval_mllm_answers": ("answers", "first_answers"),
+    "findr_answers": ("answers", "first_answers"),
+    "finer_aspects": ("aspects",),
+    "answers": ("first_answers",),
+    "second_answers": ("first_answers",),
+    "base": ("makd",),
+    "eval_makd": ("predictions",),
+    "eval_base": ("predictions",),
+}
 """Stages that do the same with other images."""
-LIKE |= {"eval_makd": "predictions", "eval_base": "predictions"}
 LOOKED_AT = 64
 """Number of images whose requests are looked up in the reply cache: a sample, or all images where there are fewer."""
 FOOTERS = 64
@@ -103,7 +112,9 @@ class There:
             stage: name of its table.
             workers: size of the pool, which shares what a probe measured on one worker.
         """
-        names = dict.fromkeys((stage, LIKE.get(stage, stage)))
+        asks = stage_of(stage).model(self.look.config) is not None
+        like = [name for name in LIKE.get(stage, ()) if not asks or stage_of(name).model(self.look.config) is not None]
+        names = (stage, *like)  # without those that take their answers from others, in no time
         for name in names:
             table, begun = self.look.tables.get(name), self.look.unfinished.get(name)
             if table is not None and table.rows:

@@ -27,13 +27,13 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
         photos: the counts of its photos.
         questions: yes/no questions per training image of the student.
     """
+    images = config.label.images
+    pooled = photos.bounded(images.drawn_from, images.pool) if images.chosen else 0
     asked = photos.bounded(config.aspects.split, config.aspects.max_images)
     predicted = photos.total if config.infer.split is None else photos.splits.get(config.infer.split, 0)
-    return (
-        embedded(config, photos) * (2 * DIM + 10)
-        + asked * (questions * ANSWER + ROW)
-        + (photos.total + predicted) * ROW
-    )
+    scratch = 2 * pooled * 2 * DIM  # the pool's vectors and the whitened ones, in files while images are chosen
+    vectors = embedded(config, photos) * (2 * DIM + 10)
+    return scratch + vectors + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
 
 
 def warning(folder: str, needed: int) -> str | None:
