@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Clip, ClipVectors, ConfigError, SimulatedVectors, TimmVectors
+from pipelines.asks import Work, embedded, sampled
 from pipelines.command import stage_main
 from pipelines.run_tables import Run, per_run, per_samples
 from pipelines.stage import RowJob, RowStage
@@ -183,6 +184,10 @@ class Embeddings(VectorStage):
         """All images of the named splits, or only those that a whole job reads."""
         return _embedded(run)
 
+    def works(self, run: Run) -> Work:
+        """One image per row."""
+        return Work(embedded(run.config, run.photos))
+
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also the splits, or the ids of the images where the splits alone do not define them."""
         from cluster.fingerprint import digest_of_ids
@@ -322,6 +327,10 @@ class AugmentedStage(VectorStage):
         drawn = self.drawn(run.config)
         decides = {"ids": digest_of_ids(self.which(run)), "views": drawn.count, "seed": drawn.seed}
         return decides | _min_crop(drawn) | super().recipe(run)
+
+    def works(self, run: Run) -> Work:
+        """All views of the discovery images."""
+        return Work(sampled(run.config, run.photos), self.drawn(run.config).count)
 
     def arguments(self, run: Run) -> dict[str, Any]:
         """How views are drawn."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config
+from pipelines.asks import Work, sampled
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, vectors_at
 from pipelines.run_tables import Run
@@ -55,6 +56,10 @@ class Near(TrainStage):
         """The labels, the vectors, the candidates, and augmented views where configured."""
         views = ("views",) if run.config.near.views > 1 else ()
         return ("samples", "labels", "embeddings", "candidates", *views)
+
+    def works(self, run: Run) -> Work:
+        """The discovery images, in every epoch."""
+        return Work(sampled(run.config, run.photos), run.config.near.epochs)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, and the CLIP model whose text side is trained."""

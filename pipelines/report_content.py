@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from cluster import budget
 from fgvr import storage
 from fgvr.arrays import NONE
 from fgvr.beliefs.guard import Verdict
@@ -23,11 +24,13 @@ from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
 from fgvr.report.cards import ExampleRows, build_cards, issue_cards
+from fgvr.report.estimates import outcomes, read_estimates
 from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.report.selection import SelectionFacts
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
+from pipelines.billing import billing
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
 
@@ -129,7 +132,17 @@ def content(run: Run, compared: Compared, tables: Mapping[Method, Table], result
     cards = _cards(run, compared, tables) if len(compared.examples) else []
     issues = _issues(run) if run.config.evaluate.report_issues else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(results, _facts(run, results), cards, created, issues=issues)
+    found = outcomes(read_estimates(run.folder), results.stages, billing(run.config))
+    facts = _facts(run, results)
+    return ReportContent(results, facts, cards, created, issues=issues, outcomes=found, spent=_spent(run))
+
+
+def _spent(run: Run) -> str:
+    """What the run has spent so far of its budget."""
+    spending, limit = budget.current(), run.config.run.budget
+    if spending is None or limit.is_open:
+        return ""
+    return f"Spent so far, over all sessions: {spending.spent.in_words(limit)} of {limit.in_words()} (run.budget)."
 
 
 def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:

@@ -189,6 +189,8 @@ class Look(Run):
         self._open(config, folder, given)
         self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
+        self.begun: dict[str, str] = {}
+        """Folders of tables that are not finished, whether or not anything is in them, by table."""
         self._missing: set[str] = set()
         self._photos = photos
 
@@ -248,6 +250,7 @@ class Look(Run):
         table = finished(uri)
         if table is not None:
             return table
+        self.begun[stage.table] = uri
         if isinstance(stage, RowStage) and stage.model(self.config) is not None:
             self.unfinished[stage.table] = self._left(stage, uri)
         raise NotThere(stage.table)

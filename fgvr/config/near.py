@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -132,9 +133,20 @@ class Candidates(Part):
 class Near(Part):
     """near: prompt learning on candidate sets, CoOp with PRODEN."""
 
-    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"] = "proden"
+    newer: ClassVar[Mapping[str, frozenset[str]]] = {
+        "refine_after": frozenset({"pop", "mixture"}),
+        "pop_threshold": frozenset({"pop"}),
+        "pop_growth": frozenset({"pop"}),
+        "records_momentum": frozenset({"records"}),
+    }
+    """Fields that were added later, with the losses that they concern: with other losses they decide nothing, so that
+    tables of earlier versions are still found."""
+
+    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl", "pop", "records", "mixture"] = "proden"
     """Partial-label loss. `gce` tolerates sets without the true label best; `ce` is cross entropy on the MLLM's own
-    label, the lower baseline."""
+    label, the lower baseline. For the noise of real labellers (docs/candidates.md): `pop` takes candidates out of their
+    sets for good; `records` keeps frequent names from winning the sets of rare ones; `mixture` tells clean own labels
+    from noisy ones by their losses, and refines the noisy ones."""
     context_length: int = Field(default=16, ge=1, le=64)
     """Number of learned context tokens."""
     context_init: Phrase | None = None
@@ -172,9 +184,25 @@ class Near(Part):
     """q of the generalised cross entropy (loss `gce`): near 0 it is cross entropy, at 1 mean absolute error."""
     lws_beta: float = Field(default=1, ge=0)
     """Weight of the labels outside the set (loss `lws`; paper: 1 or 2)."""
+    refine_after: int = Field(default=10, ge=0)
+    """Epochs before `pop` first removes candidates (its authors: 20 of 500) and `mixture` first splits the labels
+    (DivideMix: 10 to 30 of 300). Raise it where right labels are learned late, lower it where wrong ones are early."""
+    pop_threshold: float = Field(default=1e-3, ge=0, lt=1)
+    """A candidate leaves its set when its mean weight over five epochs is below this share of the set's largest (loss
+    `pop`). Raise it, e.g. to 0.05, to purify faster in short runs."""
+    pop_growth: float = Field(default=1e-3, ge=0)
+    """Growth of `pop_threshold` whenever hardly a candidate left its set; 0.001: a tenth of a percent (loss `pop`)."""
+    records_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the mean image feature from which the class prior is read (loss `records`; paper: 0.9). Raise it for
+    small batches."""
     own_weight: float = Field(default=0, ge=0, lt=1)
-    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl), because sets of neighbours can
-    miss the true label."""
+    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl, pop, records), because sets of
+    neighbours can miss the true label."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the context, the order of images and the views."""
     workers: Annotated[Tuned[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
+
+    def deciding(self) -> dict[str, Any]:
+        """See Part; without newer fields that do not concern the loss."""
+        unused = {name for name, losses in self.newer.items() if self.loss not in losses}
+        return {name: value for name, value in super().deciding().items() if name not in unused}

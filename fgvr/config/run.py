@@ -18,6 +18,30 @@ from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.tree import Basic, Tuned
 
 
+class Budget(Part):
+    """What a run may spend over all its sessions.
+
+    It stops between two parts, with exit status 3, before it would spend more, and goes on by the same command once the
+    budget is raised (docs/scaling.md).
+    """
+
+    usd: float | None = Field(default=None, gt=0)
+    """US$ for tokens of servers and for hours of machines, by `evaluate.prices`, which has to be set; null: no
+    limit."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens of prompts, images included, and answers, of all models that the run asks; null: no limit."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is limited."""
+        return self.usd is None and self.tokens is None
+
+    def in_words(self) -> str:
+        """The limits in words."""
+        money = [] if self.usd is None else [f"US$ {self.usd:,g}"]
+        return " and ".join([*money, *([] if self.tokens is None else [f"{self.tokens:,} tokens"])])
+
+
 class Run(Part):
     """run: one folder with everything that belongs to it."""
 
@@ -31,6 +55,8 @@ class Run(Part):
     fail in any case. 0: no row may fail. Raise it where many photos are known to be damaged."""
     retry_failed: bool = False
     """Compute the failed rows of finished stages again, after their cause was mended (a network, a limit, a model)."""
+    budget: Basic[Budget] = Budget()
+    """What the run may spend; without limits nothing stops it."""
     take_over: bool = False
     """Take the run over from another session that is working on it, which then stops. Not saved in config.yaml."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -14,6 +15,7 @@ from fgvr.metrics.scores import METRICS
 from fgvr.names.spelling import fold_name
 from fgvr.redact import masked_value
 from fgvr.report import console
+from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.results import Results, StageResult, cost
 
@@ -95,6 +97,8 @@ class ReportContent:
         created: date and time, as text.
         aspects: drawings of the aspects.
         issues: labels that are most probably wrong, worst first.
+        outcomes: stages with what they were expected to take, and what they took.
+        spent: a sentence on what the run has spent and its budget; "" where it has none.
     """
 
     results: Results
@@ -103,6 +107,8 @@ class ReportContent:
     created: str
     aspects: AspectPictures = field(default_factory=AspectPictures)
     issues: list[IssueCard] = field(default_factory=list)
+    outcomes: Sequence[Outcome] = ()
+    spent: str = ""
 
 
 # report.html is one self-contained page without scripts and external resources.

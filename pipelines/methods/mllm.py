@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipelines.asks import Asked, naming
+from pipelines.asks import Asked, compared, naming
 from pipelines.compared import ComparedStage, evaluated
 from pipelines.label import ALIASES_FILE, AnswerStage, NameStage, label_settings
 from pipelines.run_tables import Run
@@ -31,14 +31,8 @@ class EvalAnswers(ComparedStage, AnswerStage):
 
     def asks(self, run: Run) -> Asked:
         """One request per image."""
-        from fgvr.evaluation.images import UNLABELLED_IMAGES
-
-        evaluate, photos = run.config.evaluate, run.photos
-        most = evaluate.max_images
-        if most is None and not photos.classes.get(evaluate.split):
-            most = UNLABELLED_IMAGES
         load = naming(run, label_settings(run.config, several=False))
-        return Asked(photos.bounded(evaluate.split, most), load)
+        return Asked(compared(run.config, run.photos), load)
 
 
 class EvalLabels(ComparedStage, NameStage):

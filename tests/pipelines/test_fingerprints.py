@@ -237,6 +237,20 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
     ],
+    ("purified", NEAR): [
+        ("near.refine_after", 3, {"near"}),
+        ("near.pop_threshold", 0.1, {"near"}),
+        ("near.pop_growth", 0.1, {"near"}),
+        ("near.records_momentum", 0.5, set()),
+    ],
+    ("refined", STUDENT): [
+        ("makd.refine_after", 3, set(STUDENTS)),
+        ("makd.class_loss", "ce", set(STUDENTS)),
+    ],
+    ("rebalanced", NEAR): [
+        ("near.records_momentum", 0.5, {"near"}),
+        ("near.refine_after", 3, set()),
+    ],
     ("chosen", LABELS): [
         ("label.images.select", "typical", {"selected"}),
         ("label.images.pool", 5, {"space", "selected"}),
@@ -392,6 +406,8 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
 TABLES_OF = {"all": WHOLE, "server": LABELS, "simulated": LABELS, "boxes": ("detector", "detections")}
 
 ELSEWHERE = {
+    "run.budget.usd": "how far a run gets, and nothing of what it computes",
+    "run.budget.tokens": "likewise",
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
     "heads.propagation": "which names are evaluated: tests/pipelines/test_heads.py",
@@ -599,6 +615,9 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
+        "purified": {"near": {"loss": "pop"}},
+        "refined": {"makd": {"class_loss": "mixture"}},
+        "rebalanced": {"near": {"loss": "records"}},
         "together": {"aspects": {"with_labels": True}},
         "mlp": {"heads": {"network": "mlp"}},
         "infer": {"infer": {"model": str(place / "student")}},
