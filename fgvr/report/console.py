@@ -9,6 +9,7 @@ from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
 from fgvr.redact import printable
+from fgvr.report.selection import SelectionFacts
 
 METHOD_TITLES = {
     "mllm": "MLLM",
@@ -71,7 +72,14 @@ def results_table(metrics: str) -> str:
     evaluation = facts["evaluation"]
     lines = [_headline(evaluation), ""]
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
-    lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    lines += [
+        "",
+        *_selection(facts.get("selection")),
+        *_candidates(facts["candidates"]),
+        *_stages(facts["stages"]),
+        "",
+        _cost(facts["cost"]),
+    ]
     if facts.get("costs"):
         lines += ["", *_costs(facts["costs"], facts["stages"])]
     return "".join(f"{printable(line).rstrip()}\n" for line in lines)
@@ -110,6 +118,12 @@ def _agreement(facts: dict[str, Any]) -> list[str]:
     for name, row in zip(names, facts["agreement"]["share"], strict=True):
         lines.append(f"{METHOD_TITLES.get(name, name):18}" + "".join(f"{100 * share:>18.1f}%" for share in row))
     return lines
+
+
+def _selection(chosen: dict[str, Any] | None) -> list[str]:
+    if chosen is None:
+        return []
+    return ["Asked about:", *(f"  {sentence}" for sentence in SelectionFacts(**chosen).sentences()), ""]
 
 
 def _candidates(sets: dict[str, Any] | None) -> list[str]:
