@@ -330,8 +330,8 @@ def check_below(names: Iterable[str], uri: str | Path) -> None:
         if leads_out(name) or above is not None:
             what = "leads out of its folder" if above is None else f"makes a folder of {above!r}, which is a file, too"
             raise NameLeadsOut(
-                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Who keeps that place has to remove "
-                "it; a copy without it serves as well"
+                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Have its owner remove it, or "
+                "use a copy without it"
             )
 
 

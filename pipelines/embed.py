@@ -1,9 +1,11 @@
-"""embed: compute CLIP image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row per image).
+"""embed: compute image vectors. In: samples. Out: the embeddings table (fp16, L2-normalised, one row per image).
 
     python pipelines/embed.py --clip.model ViT-B-16-quickgelu --clip.pretrained openai --embed.workers.num_gpus 1
+    python pipelines/embed.py --embed.vectors.kind timm --embed.vectors.model hf-hub:timm/resnet50.a1_in1k
 
-An image that cannot be read gets a row with the reason. A further table `views` holds vectors of augmented views of the
-discovery images, where `near.views` needs them.
+Vectors are those of CLIP, or of any timm encoder (`embed.vectors`, docs/encoders.md). An image that cannot be read gets
+a row with the reason. A further table `views` holds vectors of augmented views of the discovery images, where
+`near.views` needs them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import ConfigError, SimulatedVectors
+from fgvr.config import Clip, ClipVectors, ConfigError, SimulatedVectors, TimmVectors
 from pipelines.command import stage_main
 from pipelines.run_tables import Run, per_run, per_samples
 from pipelines.stage import RowJob, RowStage
@@ -21,7 +23,8 @@ from pipelines.stage import RowJob, RowStage
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
-    from fgvr.config import Clip, Config
+    from fgvr.config import Config
+    from fgvr.encoders.encoder import EncoderConfig
     from fgvr.tables import Table
 
 
@@ -32,18 +35,61 @@ def vectors_at(config: Config) -> Clip:
     return pinned(config.clip)
 
 
+def encoder_at(config: Config) -> EncoderConfig:
+    """The encoder of the embeddings, pinned to its commit: further images must get their vectors from it.
+
+    Raises:
+        ConfigError: the vectors are made up, and no encoder gives others.
+        ClipError, TimmError: it does not exist.
+    """
+    from fgvr.encoders.encoder import pinned_encoder
+
+    match config.embed.vectors:
+        case ClipVectors():
+            return vectors_at(config)
+        case TimmVectors() as timm:
+            return pinned_encoder(timm)
+        case vectors:
+            raise ConfigError(f"embed.vectors.kind = {vectors.kind}: no encoder gives vectors of further images")
+
+
+def check_texts(config: Config, what: str, remedy: str) -> None:
+    """Refuse vectors with which no text can be compared.
+
+    Args:
+        config: of the run.
+        what: what compares them, as the subject of a sentence.
+        remedy: what to do instead of setting embed.vectors.kind to clip.
+    """
+    vectors = config.embed.vectors
+    if vectors.made_up:
+        raise ConfigError(
+            "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
+            "only pipelines/embed.py and pipelines/candidates.py"
+        )
+    if not vectors.has_texts:
+        raise ConfigError(
+            f"embed.vectors.kind = {vectors.kind}: {what} compares images with texts, and these vectors have no text "
+            f"tower. Set it to clip, or {remedy}"
+        )
+
+
 class VectorStage(RowStage):
-    """A stage that computes CLIP vectors of images."""
+    """A stage that computes vectors of images."""
 
     checked_once = True
 
     def check(self, config: Config) -> None:
-        """Find the CLIP model without loading it; raises ClipError where it does not exist."""
+        """Find the encoder without loading it; raises ClipError or TimmError where it does not exist."""
         from fgvr.clip.source import check_clip_weights, find_clip
+        from fgvr.encoders.timm_source import find_timm
 
-        if not config.embed.vectors.made_up:
-            find_clip(config.clip)
-            check_clip_weights(config.clip)
+        match config.embed.vectors:
+            case ClipVectors():
+                find_clip(config.clip)
+                check_clip_weights(config.clip)
+            case TimmVectors() as timm:
+                find_timm(timm)
 
     def workers(self, config: Config) -> str | None:
         """The workers of embed, for every table of vectors."""
@@ -59,12 +105,11 @@ class VectorStage(RowStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, the precision, and the preprocessing of images."""
-        from fgvr.clip.source import find_clip
         from fgvr.precision import of_workers
 
         config = run.config
         return {
-            "clip": find_clip(vectors_at(config)).identity(),
+            **stated(config),
             "precision": of_workers(config.embed.workers),
             "limits": config.ingest.limits,
             "workers": config.embed.workers,
@@ -77,11 +122,11 @@ class VectorStage(RowStage):
     def job(self, run: Run) -> RowJob:
         """One row per image, with its vector or the concatenated vectors of its views."""
         from fgvr import schemas
-        from fgvr.clip.embed_worker import EmbedWorker
+        from fgvr.encoders.embed_worker import EmbedWorker
 
         config = run.config
         arguments = {
-            "clip": vectors_at(config),
+            "encoder": encoder_at(config),
             "limits": config.ingest.limits,
             "batch_images": config.embed.batch_images,
             "device": config.embed.workers.device,
@@ -91,7 +136,7 @@ class VectorStage(RowStage):
 
     def dim(self, run: Run) -> int:
         """Length of the vector in a row."""
-        return clip_dim(run)
+        return encoder_dim(run)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
         """Keep the precision of the table's first parts: another type of GPU would mix two precisions in one table."""
@@ -102,18 +147,26 @@ class VectorStage(RowStage):
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Record what later stages must know about the vectors."""
-        from fgvr.clip.source import find_clip
+        summary.extra = {"dim": self.dim(run), "dtype": "float16", **stated(run.config)}
 
-        identity = find_clip(vectors_at(run.config)).identity()
-        summary.extra = {"dim": self.dim(run), "dtype": "float16", "clip": identity}
+
+def stated(config: Config) -> dict[str, Any]:
+    """The identity of the encoder, as fingerprints and manifests have it; see `fgvr.encoders.identity_of_vectors`."""
+    from fgvr.clip.source import find_clip
+    from fgvr.encoders.encoder import encoder_identity
+
+    encoder = encoder_at(config)
+    return (
+        {"clip": find_clip(encoder).identity()} if isinstance(encoder, Clip) else {"encoder": encoder_identity(encoder)}
+    )
 
 
 @per_run
-def clip_dim(run: Run) -> int:
-    """Length of a vector of the run's CLIP model, which is loaded to find out."""
-    from fgvr.clip.model import load_clip
+def encoder_dim(run: Run) -> int:
+    """Length of a vector of the run's encoder, which is loaded to find out."""
+    from fgvr.encoders.encoder import load_encoder
 
-    return load_clip(vectors_at(run.config)).dim
+    return load_encoder(encoder_at(run.config)).dim
 
 
 class Embeddings(VectorStage):
@@ -144,14 +197,14 @@ class Embeddings(VectorStage):
         return decides | more
 
     def dim(self, run: Run) -> int:
-        """Length of the vectors of CLIP, or of the simulated ones."""
+        """Length of the vectors of the encoder, or of the simulated ones."""
         vectors = run.config.embed.vectors
-        return vectors.dim if isinstance(vectors, SimulatedVectors) else clip_dim(run)
+        return vectors.dim if isinstance(vectors, SimulatedVectors) else super().dim(run)
 
     def job(self, run: Run) -> RowJob:
-        """Vectors by CLIP, or simulated ones."""
+        """Vectors by the encoder, or simulated ones."""
         from fgvr import schemas
-        from fgvr.clip.embed_worker import SimulatedEmbedWorker
+        from fgvr.encoders.embed_worker import SimulatedEmbedWorker
 
         config, vectors = run.config, run.config.embed.vectors
         if not isinstance(vectors, SimulatedVectors):
@@ -165,7 +218,7 @@ class Embeddings(VectorStage):
         return {} if run.config.embed.vectors.made_up else super().settled(run, folder)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """Record the CLIP model, except for simulated vectors."""
+        """Record the encoder, except for simulated vectors."""
         if run.config.embed.vectors.made_up:
             summary.extra = {"dim": self.dim(run), "dtype": "float16"}
         else:
@@ -196,12 +249,41 @@ def _needed(run: Run) -> Ids:
     config, samples = run.config, run.table("samples")
     most = config.aspects.max_images if config.makd.images == "asked" else None
     learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
-    return np.union1d(np.union1d(discovered(run), learned), split_ids(samples, [config.evaluate.split]))
+    named = pool(run) if config.label.images.chosen else discovered(run)
+    return np.union1d(np.union1d(named, learned), split_ids(samples, [config.evaluate.split]))
+
+
+def discovered(run: Run) -> Ids:
+    """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on.
+
+    Where they are chosen by their vectors, the table `selected` says which they are: a stage that uses them names it
+    among the tables that it consults (`chosen_by`).
+    """
+    return _selected(run) if run.config.label.images.chosen else _drawn(run)
+
+
+def chosen_by(config: Config) -> tuple[str, ...]:
+    """The table that decides the discovery set besides the samples, if there is one."""
+    return ("selected",) if config.label.images.chosen else ()
 
 
 @per_samples
-def discovered(run: Run) -> Ids:
-    """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
+def pool(run: Run) -> Ids:
+    """Ascending ids of the images among which those of the discovery set are chosen: no truth and no vector decides."""
+    from fgvr.sources.sampling import first_of, split_ids
+
+    images = run.config.label.images
+    return first_of(split_ids(run.table("samples"), [images.drawn_from]), images.pool, images.seed)
+
+
+@per_run
+def _selected(run: Run) -> Ids:
+    ids: Ids = run.table("selected").read(["image_id"])["image_id"].to_numpy()
+    return ids
+
+
+@per_samples
+def _drawn(run: Run) -> Ids:
     from fgvr.sources.sampling import discovery_ids
 
     columns = ["image_id", "split", "class_id"]

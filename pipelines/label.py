@@ -28,7 +28,7 @@ from fgvr.config.data import FolderSource
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from pipelines.asks import Asked, naming, sampled
 from pipelines.command import stage_main
-from pipelines.embed import discovered
+from pipelines.embed import chosen_by, discovered
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import RowJob, RowStage, Stage
 
@@ -109,20 +109,25 @@ class Answers(AnswerStage):
     several = True
 
     def workers(self, config: Config) -> str | None:
-        """None where the stage `looks` asks the questions."""
-        return None if config.aspects.with_labels else super().workers(config)
+        """None where other stages ask the questions."""
+        return None if asked_elsewhere(config) else super().workers(config)
 
     def model(self, config: Config) -> str | None:
-        """None where the stage `looks` asks the questions."""
-        return None if config.aspects.with_labels else super().model(config)
+        """None where other stages ask the questions."""
+        return None if asked_elsewhere(config) else super().model(config)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The groups of near-duplicates, where there are any: only their representatives are asked about."""
-        return ("samples",) if run.config.label.duplicate_similarity is None else ("samples", "duplicates")
+        """What chose the images, and the groups of near-duplicates, of which only representatives are asked about."""
+        groups = () if run.config.label.duplicate_similarity is None else ("duplicates",)
+        return ("samples", *chosen_by(run.config), *groups)
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, or the answers that `looks` collected."""
-        return ("looks",) if run.config.aspects.with_labels else super().reads(run)
+        """The locations of the images, or the answers that `looks` or two rounds collected."""
+        return asked_elsewhere(run.config) or super().reads(run)
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Also the choice of the images, with the vectors that it takes."""
+        return (*self.reads(run), *chosen_by(run.config))
 
     def which(self, run: Run) -> Ids:
         """The discovery set, with one image per group of near-duplicates."""
@@ -131,28 +136,38 @@ class Answers(AnswerStage):
         return discovered(run) if run.config.label.duplicate_similarity is None else asked_ids(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Only the ids of the images where `looks` asks the questions."""
+        """Only the ids of the images where other stages ask the questions."""
         from cluster.fingerprint import digest_of_ids
 
-        if run.config.aspects.with_labels:
+        if asked_elsewhere(run.config):
             return {"ids": digest_of_ids(self.which(run))}
         return super().recipe(run)
 
     def asks(self, run: Run) -> Asked:
         """One request per discovery image and sample."""
-        shared = run.config.label.duplicate_similarity is not None
+        shared = run.config.label.duplicate_similarity is not None or run.config.label.images.chosen
         return Asked(sampled(run.config, run.photos), naming(run, label_settings(run.config, several=True)), shared)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask, or take the answers from `looks`."""
+        """Ask, or take the answers from `looks` or from two rounds."""
         from fgvr import schemas
         from pipelines.look_parts import take_part
+        from pipelines.selection import take_rounds
 
+        if run.config.label.rounds > 1:
+            return take_rounds(run, folder, self.which(run))
         if not run.config.aspects.with_labels:
             return super().compute(run, folder)
         summary = take_part(run, folder, column="answer", ids=self.which(run), schema=schemas.ANSWERS)
         self.finish(run, summary)
         return summary
+
+
+def asked_elsewhere(config: Config) -> tuple[str, ...]:
+    """The tables from which the answers about the discovery images are taken; none where `answers` asks itself."""
+    if config.label.rounds > 1:
+        return ("first_answers", "second_answers")
+    return ("looks",) if config.aspects.with_labels else ()
 
 
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
@@ -382,7 +397,7 @@ def note_cut_answers(summary: StageSummary, limit: str) -> None:
     count = int(summary.metrics.get(CUT_ANSWERS, 0))
     if count:
         words = f"{count:,} answer{' was' if count == 1 else 's were'} cut off at {limit}"
-        summary.remarks = (*summary.remarks, f"{words}; those that had not said a whole name by then have none")
+        summary.remarks = (*summary.remarks, f"{words}; answers without a whole name by then give no label")
 
 
 def _write_aliases(folder: StageFolder, content: bytes) -> None:

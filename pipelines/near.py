@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import Config, ConfigError
+from fgvr.config import Config
 from pipelines.command import stage_main
-from pipelines.embed import vectors_at
+from pipelines.embed import check_texts, vectors_at
 from pipelines.run_tables import Run
 from pipelines.train_stage import Training, TrainStage
 
@@ -33,13 +33,19 @@ class Near(TrainStage):
     table = "near"
     rows_per_part = 65_536
 
+    def wanted(self, config: Config) -> bool:
+        """Not of vectors without texts, unless a method asks for it, which is then refused."""
+        vectors = config.embed.vectors
+        return vectors.has_texts or vectors.made_up or "near" in config.evaluate.methods
+
     def check(self, config: Config) -> None:
-        """Refuse simulated vectors, from which nothing can be learned."""
-        if config.embed.vectors.made_up:
-            raise ConfigError(
-                "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
-                "only pipelines/embed.py and pipelines/candidates.py"
-            )
+        """Refuse vectors without texts, and simulated ones, from which nothing can be learned."""
+        check_texts(
+            config,
+            "NeaR",
+            "take near out of evaluate.methods and set makd.target to true; neighbours, candidates and duplicates work "
+            "with any vectors",
+        )
 
     def workers(self, config: Config) -> str | None:
         """The training workers."""

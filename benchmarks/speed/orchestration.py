@@ -25,11 +25,11 @@ import pyarrow.parquet
 
 from benchmarks import harness
 from fgvr import schemas, tables
-from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.config import Config, build
 from fgvr.config.base import Workers
 from fgvr.demo.field_guide import write_field_guide
 from fgvr.demo.species import SPECIES
+from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.mllm.label_worker import LabelWorker
 from fgvr.models.infer import InferSettings, InferWorker
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
@@ -88,7 +88,7 @@ def loop(folder: Path) -> None:
     for number, part in enumerate(answers):
         tables.write_part(str(folder / "loop" / "labels"), number, label_rows(part, named))
     limits = config.ingest.limits
-    clip = {"clip": config.clip, "limits": limits, "batch_images": config.embed.batch_images, "device": "cpu"}
+    clip = {"encoder": config.clip, "limits": limits, "batch_images": config.embed.batch_images, "device": "cpu"}
     pooled(EmbedWorker, clip, samples, config.embed.workers, "embeddings")
     student = InferSettings(config.infer.model or "", limits, batch_images=config.infer.batch_images, threads=1)
     pooled(InferWorker, {"settings": student}, samples, config.infer.workers, "predictions")
@@ -158,7 +158,7 @@ def main() -> None:
             (manifest,) = (folder / "pipeline" / "tables" / name).glob("*/manifest.json")
             files = list((folder / "loop" / name).glob("part-*"))
             report.say(f"{name}: stage {Table.load(str(manifest.parent)).seconds:.1f} s, {len(files)} parts")
-        report.say(f"the pipeline takes {seconds['pipeline'] / seconds['loop'] - 1:+.1%}")
+        report.say(f"overhead of the pipeline: {seconds['pipeline'] / seconds['loop'] - 1:+.1%}")
 
 
 if __name__ == "__main__":

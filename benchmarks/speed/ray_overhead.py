@@ -39,10 +39,10 @@ from cluster.part_actor import limit_threads
 from cluster.session import ray_session
 from cluster.stage import RunContext
 from fgvr import tables
-from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
 from fgvr.config.models import DEMO_MODEL
+from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.tables import Table
 from pipelines.run_tables import Run
 
@@ -103,7 +103,7 @@ def loop(context: Any, samples: Table, folder: Path) -> Path:
     config = context.config
     limit_threads(1)
     worker = EmbedWorker(
-        clip=config.clip, limits=config.ingest.limits, batch_images=config.embed.batch_images, device="cpu"
+        encoder=config.clip, limits=config.ingest.limits, batch_images=config.embed.batch_images, device="cpu"
     )
     rows = samples.read(["image_id", "uri", "split"])
     rows = rows.filter([split == "train" for split in rows["split"].to_pylist()])

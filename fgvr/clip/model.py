@@ -98,6 +98,10 @@ class ClipModel:
             features = network.encode_image(pixels.to(self.device, non_blocking=True))
         return F.normalize(features.float(), dim=-1)
 
+    def encode(self, pixels: Tensor) -> npt.NDArray[np.float32]:
+        """The same as an array; see `fgvr.encoders.encoder.Encoder`."""
+        return np.asarray(self.encode_pixels(pixels).cpu().numpy(), dtype=np.float32)
+
     def encode_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """Features of RGB images: L2-normalised float32 [N, dim]."""
         if not images:

@@ -4,16 +4,18 @@ from fgvr.config.data import Discovery, ImageLimits, Ingest
 from fgvr.config.distillation import MLLM_TEACHER, Dkd, Kd, NoDistillation
 from fgvr.config.load import ConfigError, as_given, build, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
-from fgvr.config.models import Clip, Mllm, OpenAIBackend, SimulatedBackend, SimulatedVectors, VllmBackend
+from fgvr.config.models import Clip, Mllm, OpenAIBackend, SimulatedBackend, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.run import Config, Evaluate, Infer
+from fgvr.config.vectors import ClipVectors, SimulatedVectors, TimmVectors
 
 __all__ = [
     "MLLM_TEACHER",
     "Aspects",
     "Candidates",
     "Clip",
+    "ClipVectors",
     "Config",
     "ConfigError",
     "Discovery",
@@ -34,6 +36,7 @@ __all__ = [
     "Questions",
     "SimulatedBackend",
     "SimulatedVectors",
+    "TimmVectors",
     "VllmBackend",
     "as_given",
     "build",

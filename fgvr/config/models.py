@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from fgvr.config.base import Part
 from fgvr.config.texts import NameTemplate
 from fgvr.config.tree import Basic
+from fgvr.config.vectors import Vectors
 
 DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
@@ -113,17 +114,19 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus answer, in tokens; null: the model's own limit. Lower it when the KV cache does not fit."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`)."""
+    """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`). Raise it for a
+    model that one GPU cannot hold."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory that the engine takes, less where engines share a GPU; without effect on a CPU."""
     cpu_kv_cache_gb: float = Field(default=1, gt=0)
     """Memory for the KV cache on a CPU, in GiB; without effect on a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
-    """Requests that the engine processes at the same time."""
+    """Requests that the engine processes at the same time. More use a GPU better and need more memory."""
     images_in_flight: int = Field(default=64, ge=1)
     """Images whose answers are computed at the same time; with `image_cache_gb` it bounds the memory for pixels."""
     image_cache_gb: float = Field(default=1, gt=0)
-    """Memory for preprocessed images that are kept for further questions about them, in GiB."""
+    """Memory for preprocessed images that are kept for further questions about them, in GiB. Lower it when memory is
+    short."""
     share_rendering: bool = True
     """Preprocess and expand an image once for all its questions; turned off automatically where a model does not allow
     it."""
@@ -293,31 +296,6 @@ class Clip(Part):
     """Prompt of zero-shot classification; {} is replaced by the name."""
 
 
-class ClipVectors(Part):
-    """Vectors of the configured CLIP."""
-
-    made_up: ClassVar[bool] = False
-
-    kind: Literal["clip"] = "clip"
-
-
-class SimulatedVectors(Part):
-    """Made-up vectors: images of one kind, in the sense of `mllm.kind simulated`, lie together. Never a default."""
-
-    made_up: ClassVar[bool] = True
-
-    kind: Literal["simulated"] = "simulated"
-    dim: int = Field(default=512, ge=1)
-    """Dimensions of the vectors."""
-    names: int = Field(default=1000, ge=1)
-    """Number of kinds; they are those of the simulated backend where number and seed are the same."""
-    spread: float = Field(default=0.7, ge=0)
-    """How far images of a kind lie apart: the cosine of two of them is about 1 / (1 + spread²)."""
-    seed: int = Field(default=0, ge=0)
-    """Random seed of kinds and vectors."""
-
-
-Vectors = Annotated[ClipVectors | SimulatedVectors, Field(discriminator="kind")]
 MADE_UP_KINDS = frozenset(
     str(part.model_fields["kind"].default)
     for union in (Mllm, Vectors)

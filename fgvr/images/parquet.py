@@ -34,6 +34,13 @@ OPEN_GROUPS: Final = 3
 PAUSE_SECONDS: Final = 300.0
 """How long a row group is left alone that was too slow for one photo; its further photos fail meanwhile."""
 
+_OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
+_LOCK: Final = Lock()
+_LARGE: Final = 8 * 2**20
+_SMALL: Final = 64 * 2**10
+_NEAR: Final = 2**20
+"""If the gap between two reads is below this many bytes, reading through it is faster than a new request."""
+
 
 class ParquetDamage(Exception):
     """A row cannot be read; the message says why."""
@@ -190,16 +197,7 @@ def _bytes_of(column: Any) -> pa.Buffer | None:
     return value.as_buffer() if value.is_valid else None
 
 
-_OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
-_LOCK: Final = Lock()
-
-
 # Reading ranges of a file, on a disk or in an object store.
-
-_LARGE: Final = 8 * 2**20
-_SMALL: Final = 64 * 2**10
-_NEAR: Final = 2**20
-"""If the gap between two reads is below this many bytes, reading through it is faster than a new request."""
 
 
 def file_size(uri: str) -> int:

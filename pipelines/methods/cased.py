@@ -9,7 +9,7 @@ from fgvr.config import Config
 from fgvr.config.data import FieldGuideSource
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.embed import vectors_at
-from pipelines.methods.clip_classes import TextStage
+from pipelines.methods.clip_classes import TextStage, check_method
 from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Captions(TextStage):
             return field_guide_captions()
         raise BaselineError(
             "baselines.cased.captions: the method cased needs a file of captions (.csv or .parquet with a column, or "
-            ".txt with a caption a line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
+            ".txt with a caption per line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
         )
 
     def template(self, config: Config) -> str:
@@ -46,6 +46,10 @@ class Cased(ComparedStage):
     """Names taken from the words of the nearest captions."""
 
     table = "eval_cased"
+
+    def check(self, config: Config) -> None:
+        """Refuse vectors that cannot be compared with captions."""
+        check_method(config, self.table)
 
     def reads(self, run: Run) -> Iterable[str]:
         """The vectors of images and captions."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fgvr import storage
 from fgvr.config import Config
 from pipelines.compared import ComparedStage, compared_images
-from pipelines.embed import vectors_at
+from pipelines.embed import check_texts, vectors_at
 from pipelines.run_tables import Run
 from pipelines.stage import Stage
 
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from fgvr.models.near import ClassFeatures
 
 
+def check_method(config: Config, table: str) -> None:
+    """Refuse vectors without a text tower for the method of a table `eval_…`; raises ConfigError."""
+    method = table.removeprefix("eval_")
+    check_texts(config, f"the method {method}", f"take {method} out of evaluate.methods")
+
+
 class ClassesStage(ComparedStage):
     """A stage that names images with a CLIP classifier."""
+
+    def check(self, config: Config) -> None:
+        """Refuse vectors that cannot be compared with texts."""
+        check_method(config, self.table)
 
     def made_of(self, run: Run) -> Iterable[str]:
         """Tables from which the classes are made."""

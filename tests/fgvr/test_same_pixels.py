@@ -11,10 +11,10 @@ from PIL import Image
 
 from cluster.pyfunc_model import ClassifierModel
 from fgvr import storage
-from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip
 from fgvr.config import Clip, ImageLimits
+from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.images.read import ImageError, decode_image, decode_pixels, read_image, read_image_bytes
 from fgvr.models.infer import InferSettings, InferWorker, load_classifier
 from fgvr.models.near import NearModel, zero_shot_classes
@@ -113,7 +113,7 @@ def validates(model: Path, uris: list[str], cache, limits: ImageLimits = LIMITS)
 
 
 def embeds(uris: list[str]) -> torch.Tensor:
-    worker = EmbedWorker(clip=Clip(), limits=LIMITS, batch_images=4, device="cpu")
+    worker = EmbedWorker(encoder=Clip(), limits=LIMITS, batch_images=4, device="cpu")
     return torch.cat([worker._prepare((0, uri)) for uri in uris])
 
 

@@ -53,7 +53,8 @@ class _Answers(BaseHTTPRequestHandler):
     server: Store
 
     def do_HEAD(self) -> None:
-        self._start(200, len(self.server.files.get(self.path, b"x" * 1000)))
+        # A folder is no key: whoever asks for one lists what lies below it.
+        self._start(404 if self.path.endswith("/folder") else 200, len(self.server.files.get(self.path, b"x" * 1000)))
 
     def do_GET(self) -> None:
         data = self.server.files.get(self.path)

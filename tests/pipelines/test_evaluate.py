@@ -11,10 +11,10 @@ from sklearn.metrics import mutual_info_score
 
 from cluster.stage import RunContext, StageFolder
 from fgvr import schemas, storage, tables
-from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits, build
 from fgvr.demo.field_guide import write_field_guide
+from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.metrics.semantic import SentenceBert, SentenceModelError
 from fgvr.models.near import NearModel, zero_shot_classes
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
@@ -87,7 +87,7 @@ class SmallRun(GivenRun):
         return self.write("labels", found, extra={"metrics": {"prompt_tokens": 900.0, "output_tokens": 50.0}})
 
     def given_embeddings(self) -> Table:
-        worker = EmbedWorker(clip=Clip(), limits=ImageLimits(), batch_images=64, device="cpu")
+        worker = EmbedWorker(encoder=Clip(), limits=ImageLimits(), batch_images=64, device="cpu")
         rows = worker.process(self.table("samples").read(["image_id", "uri"]))
         return self.write("embeddings", rows, extra={"dim": int(rows.schema.metadata[b"dim"])})
 
@@ -272,7 +272,7 @@ def test_what_flatters_the_scores_is_counted_and_shown(birds, tmp_path):
     page = (tmp_path / "run/report/report.html").read_text()
     assert (evaluation["images"], evaluation["discovery_overlap"]) == (3, 3)
     assert not evaluation["trained_on"]
-    assert "3 evaluation images are in the discovery set, too" in page
+    assert "3 evaluation images are also in the discovery set" in page
     assert "Stanford Cars: 2 train + 3 test images of 3 classes" in evaluation["remarks"][0]
     assert "legacy_cars_offset" in evaluation["remarks"][1]
     assert "the true names are those of the class before" in page

@@ -90,6 +90,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.images.legacy_discovery_split", True, {"answers"}),
         ("label.images.per_class", 1, {"answers"}),
         ("label.images.max_images", 2, {"answers"}),
+        ("label.images.select", "medoids", {"embeddings", "space", "selected", "answers"}),
         ("label.prompt", "What is it?", {"answers"}),
         ("label.listed", 2, {"answers", "labels"}),
         ("label.answer", "structured", {"answers", "labels"}),
@@ -213,6 +214,17 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
     ("duplicates", LABELS): [
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
+    ],
+    ("chosen", LABELS): [
+        ("label.images.select", "typical", {"selected"}),
+        ("label.images.pool", 5, {"space", "selected"}),
+        ("label.images.max_images", 3, {"selected"}),
+        ("label.images.seed", 3, {"selected"}),
+        (
+            "label.rounds",
+            2,
+            {"first_selected", "first_answers", "first_labels", "selected", "second_answers", "answers"},
+        ),
     ],
     ("searched", ("candidates",)): [
         ("neighbours.method", "exact", {"candidates"}),
@@ -372,6 +384,9 @@ ELSEWHERE = {
     "VllmBackend.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.pretrained": "its content: tests/fgvr/test_digests.py",
+    "TimmVectors.model": "by content: tests/pipelines/test_vector_sources.py",
+    "TimmVectors.weights": "by content: tests/pipelines/test_vector_sources.py",
+    "TimmVectors.revision": "its commit: tests/fgvr/encoders/test_timm_encoders.py",
     "FieldGuideSource": "the rows of SOURCES",
 }
 """Fields that the tables cannot hold, and why."""
@@ -553,6 +568,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "simulated": {"mllm": {"kind": "simulated"}, "embed": {"vectors": {"kind": "simulated"}}},
         "dkd": {"makd": {"distillation": {"kind": "dkd", "teacher": "mllm"}}},
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
+        "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
         "together": {"aspects": {"with_labels": True}},
         "infer": {"infer": {"model": str(place / "student")}},

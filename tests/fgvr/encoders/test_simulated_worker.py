@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from fgvr import schemas
-from fgvr.clip.embed_worker import SimulatedEmbedWorker
 from fgvr.config import ImageLimits, SimulatedVectors
+from fgvr.encoders.embed_worker import SimulatedEmbedWorker
 from fgvr.simulation import kind_of
 from fgvr.tables import vectors
 

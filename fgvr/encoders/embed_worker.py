@@ -1,4 +1,4 @@
-"""The worker of the embed stage, from images to CLIP vectors; threads read and decode while the model runs."""
+"""The worker of the embed stage, from images to vectors; threads read and decode while the encoder runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from fgvr.clip.model import load_clip
 from fgvr.clip.vectors import embedding_rows
-from fgvr.config import Clip, ImageLimits
-from fgvr.config.models import SimulatedVectors
+from fgvr.config import ImageLimits, SimulatedVectors
+from fgvr.encoders.encoder import EncoderConfig, load_encoder
 from fgvr.images.pictures import PictureReader
 from fgvr.images.pixels import MIN_CROP, random_view
 from fgvr.images.read import ImageError, read_image
@@ -35,7 +34,7 @@ class EmbedWorker:
     """A PartWorker that computes the embeddings schema.
 
     Args:
-        clip: the model.
+        encoder: the model.
         limits: limits on reading an image.
         batch_images: images per forward pass.
         device: where the model runs; None: the GPU if there is one.
@@ -50,7 +49,7 @@ class EmbedWorker:
     def __init__(
         self,
         *,
-        clip: Clip,
+        encoder: EncoderConfig,
         limits: ImageLimits,
         batch_images: int,
         device: str | None = None,
@@ -60,7 +59,7 @@ class EmbedWorker:
         threads: int | None = None,
         precision: Precision | None = None,
     ) -> None:
-        self.clip = load_clip(clip, device or ("cuda" if torch.cuda.is_available() else "cpu"), precision)
+        self.encoder = load_encoder(encoder, device or ("cuda" if torch.cuda.is_available() else "cpu"), precision)
         self.limits, self.batch_images = limits, batch_images
         self.views, self.seed, self.min_crop = views, seed, min_crop
         self.threads = torch.get_num_threads() + 1 if threads is None else threads
@@ -69,7 +68,7 @@ class EmbedWorker:
         """One embeddings row per row of `image_id`, `uri`; images that cannot be read become rows with an error."""
         ids = rows["image_id"].to_numpy()
         inputs = list(zip(ids.tolist(), rows["uri"].to_pylist(), strict=True))
-        width = self.clip.dim * max(self.views, 1)
+        width = self.encoder.dim * max(self.views, 1)
         features = np.zeros((len(inputs), width), np.float32)
         failures: list[Failure | None] = [None] * len(inputs)
         # Prefetch two batches: one waits complete while the model works on the other.
@@ -81,7 +80,7 @@ class EmbedWorker:
                     failures[place] = item
             if good:
                 pixels = torch.cat([item for item in batch if isinstance(item, Tensor)])
-                features[good] = self.clip.encode_pixels(pixels).cpu().numpy().reshape(len(good), width)
+                features[good] = self.encoder.encode(pixels).reshape(len(good), width)
         for place in np.flatnonzero(~np.isfinite(features).all(axis=1)):
             failures[place] = Failure(Reason.ENGINE_ERROR, "the model's features are not finite numbers")
         return embedding_rows(ids, features, failures)
@@ -95,18 +94,18 @@ class EmbedWorker:
     def _prepare(self, row: Row) -> Tensor | Failure:
         """The model's input for one image, float32 [views, 3, H, W], or why there is none."""
         image_id, uri = row
-        size = self.clip.image_size
+        size = self.encoder.image_size
         try:
             # Crops are enlarged: they need the image at full size.
-            image = read_image(uri, self.limits, short_side=None if self.views else self.clip.short_side)
+            image = read_image(uri, self.limits, short_side=None if self.views else self.encoder.short_side)
         except ImageError as error:
             return error.failure
         views = [random_view(image, size, (self.seed, image_id, n), self.min_crop) for n in range(self.views)]
         images = views or [image]
-        return torch.stack([self.clip.preprocess(picture) for picture in images])
+        return torch.stack([self.encoder.preprocess(picture) for picture in images])
 
 
-# A stand-in for the embed stage's CLIP: images are read and decoded, but their vectors are made up.
+# A stand-in for the embed stage's encoder: images are read and decoded, but their vectors are made up.
 
 Vector = npt.NDArray[np.float32]
 

@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 
 from fgvr import schemas
-from fgvr.clip.embed_worker import EmbedWorker
 from fgvr.clip.model import load_clip
 from fgvr.config import Clip, ImageLimits
+from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.tables import vectors
 
 
@@ -26,7 +26,7 @@ def rows(tmp_path_factory):
 
 def worker(clip_folder, **arguments):
     arguments = {"batch_images": 3, "threads": 2} | arguments
-    return EmbedWorker(clip=Clip(model=str(clip_folder)), limits=ImageLimits(), device="cpu", **arguments)
+    return EmbedWorker(encoder=Clip(model=str(clip_folder)), limits=ImageLimits(), device="cpu", **arguments)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -64,13 +64,13 @@ def test_views_depend_on_seed_and_image_alone(clip_folder, rows):
 
 def test_features_that_are_not_finite_fail_their_row_only(clip_folder, rows, monkeypatch):
     embedder = worker(clip_folder)
-    encode = embedder.clip.encode_pixels
+    encode = embedder.encoder.encode_pixels
 
     def broken(pixels):
         features = encode(pixels)
         features[0] = float("nan")
         return features
 
-    monkeypatch.setattr(type(embedder.clip), "encode_pixels", lambda _, pixels: broken(pixels))
+    monkeypatch.setattr(type(embedder.encoder), "encode_pixels", lambda _, pixels: broken(pixels))
     table = embedder.process(rows.slice(5, 2))
     assert [error and error["reason"] for error in table["error"].to_pylist()] == ["engine_error", None]
