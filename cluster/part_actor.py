@@ -30,6 +30,7 @@ from fgvr.errors import UserError
 from fgvr.failures import Failures
 from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of, token_totals
 from fgvr.spending import SPENT
+from fgvr.store_waits import TooSlow
 from fgvr.tables import Table
 
 STOPPED = "stopped"
@@ -159,6 +160,8 @@ class PartActor:
 
                 self.job: Job = cloudpickle.loads(packed)
                 self.worker = self.job.worker_with(self._engine(self.job.engine))
+        except TooSlow as error:  # it may be this machine's network
+            self.watchdog.end(f"{what}: {error}")
         except UserError as error:
             return str(error)  # any other worker would be refused, too
         except Exception as error:
@@ -212,7 +215,7 @@ class PartActor:
         except PartGivenUp as error:
             words = self.heartbeats.all_words()
             raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error
-        except WorkerLost as error:
+        except (WorkerLost, TooSlow) as error:
             self.watchdog.end(f"{what}: {error}")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
