@@ -57,8 +57,22 @@ def near(folder: Path) -> Path:
     return folder
 
 
+def head(folder: Path) -> Path:
+    from fgvr.config.models import Clip
+    from fgvr.encoders.encoder import load_encoder
+    from fgvr.models.head import HeadModel, VectorClasses
+    from fgvr.selection.whitening import Whitening
+
+    dim = load_encoder(Clip(model="demo")).dim
+    directions = np.random.default_rng(0).normal(size=(2, dim)).astype(np.float32)
+    plain = Whitening(np.zeros(dim), np.eye(dim), np.zeros(dim))
+    classes = VectorClasses.of_directions(("Crested Azure Finch", "Masked Olive Wren"), directions, plain)
+    HeadModel(classes, Clip(model="demo")).save(folder)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("build", [student, near])
+@pytest.mark.parametrize("build", [student, near, head])
 def test_a_fresh_process_classifies_image_bytes_as_the_model_itself(tmp_path, build):
     folder = build(tmp_path / "model")
     store = f"sqlite:///{tmp_path}/mlflow.db"
@@ -152,6 +166,7 @@ def test_requirements_are_pinned_without_local_parts():
     lines = requirements("near")
     assert all("==" in line and "+" not in line for line in lines)
     assert any(line.startswith("open_clip_torch==") for line in lines)
+    assert requirements("head") == lines  # its encoder may be CLIP
     assert not any(line.startswith("open_clip_torch") for line in requirements("student"))
 
 
