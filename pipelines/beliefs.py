@@ -46,23 +46,11 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
-def whitened(vectors: Vectors, embedded: Flags, anchors: int | None = None) -> Floats:
-    """The discovery images' vectors in the space in which neighbours share their kind, float32 [N, d].
+def in_space(run: Run, vectors: Vectors) -> Floats:
+    """Vectors [n, d] in the run's whitened space, float32 [n, d]."""
+    from pipelines.selection import read_whitening
 
-    Zero for images without a vector.
-
-    Args:
-        vectors: L2-normalised, [N, d]; rows of images that are not `embedded` are ignored.
-        embedded: bool [N], has a vector.
-        anchors: images whose neighbours whiten the space; None: as many as everywhere.
-    """
-    from fgvr.selection.whitening import ANCHORS, fit_whitening
-
-    result = np.zeros(vectors.shape, np.float32)
-    there = vectors[embedded]
-    if len(there):
-        result[embedded] = fit_whitening(there, anchors=anchors or ANCHORS).apply(there)
-    return result
+    return read_whitening(run.table("space")).apply(vectors)
 
 
 def text_vectors(run: Run, names: Sequence[str]) -> tuple[Floats, float]:
@@ -98,7 +86,7 @@ class TextBelief:
         self._checked = checked_names(labels, own_names(labels)[0], names.first)
         self._images = vectors[embedded].astype(np.float32)
         self._texts, self._scale = text_vectors(run, space)
-        self._whitened = whitened(self._images, np.ones(len(self._images), bool))
+        self._whitened = in_space(run, self._images)
 
     def sets(self, known: Flags | None = None) -> tuple[CandidateSets, float | None]:
         """The candidate sets of all N images, and the share of own labels that they believe.
@@ -147,6 +135,7 @@ def compared_with_own(
     from fgvr.beliefs.guard import compared
     from fgvr.candidates.sets import CandidateSets
     from fgvr.neighbours.discovery import discovery_vectors
+    from fgvr.selection.whitening import fit_whitening
     from pipelines.label import labelled_ids
 
     rows = np.flatnonzero(embedded & (own != NONE))
@@ -159,7 +148,11 @@ def compared_with_own(
         sets = sets_of(all_known)
         return CandidateSets(sets.label_ids[rows], sets.weights[rows])
 
-    found = compared(own[rows], whitened(vectors, there, GUARD_ANCHORS), names, sets_of_sample)
+    # A space of its own, made of few anchors: the table `space` would be one more that every run waits for.
+    white = np.zeros(vectors.shape, np.float32)
+    if there.any():
+        white[there] = fit_whitening(vectors[there], anchors=GUARD_ANCHORS).apply(vectors[there])
+    found = compared(own[rows], white, names, sets_of_sample)
     log.info("candidates: %s", found.verdict.in_words())
     return replace(found, rows=rows[found.rows])
 

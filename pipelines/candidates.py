@@ -95,6 +95,8 @@ class Candidates(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The images' own labels, the vectors, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "labels", "embeddings")
+        if run.config.candidates.method == "posterior":
+            yield "space"
         yield from SEARCH.names(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
@@ -153,11 +155,9 @@ def _of_texts(run: Run) -> dict[str, Any]:
         return {}
     from fgvr.beliefs import posterior
     from fgvr.clip.source import find_clip
-    from fgvr.selection import whitening
 
     clip = vectors_at(run.config)
-    rules = [posterior.RULES, whitening.RULES]
-    return {"texts": {"clip": find_clip(clip).identity(), "template": clip.template, "rules": rules}}
+    return {"texts": {"clip": find_clip(clip).identity(), "template": clip.template, "rules": posterior.RULES}}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fgvr.arrays import NONE
 from fgvr.config import ConfigError
-from pipelines.beliefs import MOST_BELIEVED, TooManyImages, own_names, whitened
+from pipelines.beliefs import MOST_BELIEVED, TooManyImages, in_space, own_names
 from pipelines.checked import checked_names
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.arrays import Ids, Labels
+    from fgvr.arrays import Floats, Ids, Labels
     from fgvr.beliefs.guard import Flags
     from fgvr.beliefs.label_issues import LabelIssues
     from fgvr.candidates.sets import CandidateSets
@@ -58,15 +58,14 @@ class Issues(Stage):
             )
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The labels that are judged, and the vectors."""
-        return ("samples", "labels", "embeddings")
+        """The labels that are judged, the vectors, and the space in which images are near."""
+        return ("samples", "labels", "embeddings", "space")
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The rules of the order, and of the space in which images are near."""
+        """The rules of the order."""
         from fgvr.beliefs import label_issues
-        from fgvr.selection import whitening
 
-        return {"rules": [label_issues.RULES, whitening.RULES]}
+        return {"rules": label_issues.RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Judge all labels at once.
@@ -88,7 +87,8 @@ class Issues(Stage):
         vectors, embedded = discovery_vectors(run.table("embeddings"), ids)
         rows = first_copies(vectors, embedded, names.first, photos_of(labels, ids))
         checked = checked_names(labels, ids, names.first)
-        found = judged(names.only(embedded), vectors, rows, len(space), checked)
+        white = in_space(run, vectors[rows])
+        found = judged(names.only(embedded), white, rows, len(space), checked)
         table = issue_rows(ids, names, rows, found, space=space, embedded=embedded)
         summary = folder.write_table(table)
         worst = rows[found.worst(LISTED)]
@@ -118,12 +118,12 @@ def first_copies(vectors: Any, embedded: Flags, own: Labels, photos: Ids | None)
     return np.sort(there[order[first]])
 
 
-def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int, checked: Labels | None = None) -> LabelIssues:
+def judged(names: CandidateSets, white: Floats, rows: Ids, space: int, checked: Labels | None = None) -> LabelIssues:
     """The issues of the images `rows`, of which some may have no label.
 
     Args:
         names: the names that the MLLM gave all N images.
-        vectors: their vectors, [N, d].
+        white: whitened vectors of the images `rows`, float32 [n, d].
         rows: row numbers of the images to judge, int64 [n].
         space: number of names in the label space.
         checked: names that a person gave, int32 [N]; `NONE` where nobody has looked.
@@ -134,7 +134,6 @@ def judged(names: CandidateSets, vectors: Any, rows: Ids, space: int, checked: L
     from fgvr.heads.propagation import NEIGHBOURS
     from fgvr.neighbours import nearest
 
-    white = whitened(vectors[rows], np.ones(len(rows), bool))
     mine = np.arange(len(rows), dtype=np.int64)
     near_ids, similarities = np.full((len(rows), NEIGHBOURS), NONE, np.int64), np.zeros((len(rows), NEIGHBOURS))
     if len(rows) > 1:

@@ -13,7 +13,7 @@ def issues_of(data, own, embedded):
     rows = first_copies(data.vectors, embedded, own, None)
     names = single_sets(own).only(embedded)
     space = [f"name {number}" for number in range(8)]
-    found = judged(names, data.vectors, rows, 8)
+    found = judged(names, data.vectors[rows], rows, 8)
     return issue_rows(np.arange(len(own)) + 100, single_sets(own), rows, found, space=space, embedded=embedded), found
 
 
