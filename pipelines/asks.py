@@ -121,9 +121,13 @@ def sampled(config: Config, photos: Photos) -> int:
 @per_run
 def photo_tokens(run: Run) -> int:
     """Prompt tokens per photo: as the MLLM tiles photos, or an assumed number where that is unknown here."""
+    return _tokens_of(run.config.mllm, run)
+
+
+def _tokens_of(model: Mllm, run: Run) -> int:
     from fgvr.mllm.request_tokens import UNKNOWN_IMAGE, image_tokens
 
-    known = image_tokens(run.config.mllm, run.photos.size)
+    known = image_tokens(model, run.photos.size)
     return UNKNOWN_IMAGE if known is None else known
 
 
@@ -133,7 +137,8 @@ def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load
 
     most = settings.sampling.max_tokens if prompt is None else run.config.label.max_tokens
     text = text_tokens(prompt or settings.prompt)
-    return Load(1, FRAME + photo_tokens(run) + text, 0, most).times(settings.samples)
+    photo = photo_tokens(run) if settings.mllm == run.config.mllm else _tokens_of(settings.mllm, run)
+    return Load(1, FRAME + photo + text, 0, most).times(settings.samples)
 
 
 def questioning(run: Run) -> Load:

@@ -22,7 +22,7 @@ from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.models import Mllm
 from fgvr.mllm.openai_server.cache import with_run_replies
 from pipelines.photo_counts import Photos
-from pipelines.registry import STAGES, stage_of
+from pipelines.registry import in_order, stage_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,10 +181,10 @@ class RowStage(Stage):
 
 
 def setting(config: Config, place: str) -> Any:
-    """The value of a config field, by its dotted name."""
+    """The value of a config field, by its dotted name; items of lists by their numbers (`label.sources.0.mllm`)."""
     value: Any = config
     for name in place.split("."):
-        value = getattr(value, name)
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
 
 
@@ -484,7 +484,7 @@ def reached(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> 
         if name not in found:
             found.add(name)
             waiting += following(name)
-    return [name for name in STAGES if name in found]
+    return in_order(found)
 
 
 def unfinished(run: Look, names: Sequence[str]) -> list[str]:

@@ -82,7 +82,9 @@ def test_weights_of_a_named_architecture_load_by_name_or_by_order(
     weights = {f"module.{name}": value for name, value in whole.state_dict().items()}
     torch.save({"state_dict": weights, "epoch": torch.tensor(3)}, tmp_path / "named.pth")
     thousand = timm.create_model(ARCHITECTURE)  # in their order tensors fit only with the classifier
-    other = {f"x{number}.{name.rpartition('.')[2]}": v for number, (name, v) in enumerate(thousand.state_dict().items())}
+    other = {
+        f"x{number}.{name.rpartition('.')[2]}": v for number, (name, v) in enumerate(thousand.state_dict().items())
+    }
     torch.save(other, tmp_path / "ordered.pth")
     by_name = load_encoder(TimmVectors(model=ARCHITECTURE, weights=str(tmp_path / "named.pth")))
     assert not caplog.records
