@@ -52,7 +52,8 @@ def open_run(config: Config) -> Iterator[RunContext]:
     from cluster.run_record import recorded
     from cluster.session import ray_session
     from cluster.stage import RunContext
-    from cluster.tracking import let_go, tracked_run
+    from cluster.tracked_run import tracked_run
+    from cluster.tracking import let_go
 
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     config, take_over = _without_take_over(config)

@@ -1,5 +1,7 @@
 """MLflow tracking: a parent run for the pipeline, a nested run per stage, artifacts and models.
 
+How the tracking of a run is opened: `cluster.tracked_run`.
+
 Nothing here decides whether a stage is done, and nothing here stops a stage. What MLflow does not accept, because its
 server is down, hangs or refuses a value, waits in the run folder (`cluster.outbox`) and is sent at the next chance: at
 the next stage, at the end of the run, at its next start.
@@ -9,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +18,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from cluster import tracking_store
-from cluster.console import quiet_before_start
 from cluster.fingerprint import MADE_UP, plain
 from cluster.heartbeat import leave
-from cluster.outbox import FAILED, FINISHED, KEY_TAG, KILLED, PROGRESS, Artifact, News, Note, Outbox
+from cluster.outbox import FAILED, FINISHED, KILLED, PROGRESS, Artifact, News, Note, Outbox
 from cluster.stage_files import finished
-from cluster.tracking_link import RETRIES, RETRIES_HERE, Away, Link, Refused
+from cluster.tracking_link import Away, Refused
 from cluster.tracking_names import LONGEST_TAG, flat, named, names_tag, run_name
 from cluster.tracking_send import PARENT_TAG, Sender
 from fgvr import storage
-from fgvr.config import Config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.failures import Failures
 from fgvr.redact import masked, safe
@@ -40,10 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACKING_URI, USER, PASSWORD = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 RUN_FILE = "mlflow_run.json"
-OWN = "of the run folder"
-"""Identifies the run's own store, even if the folder is moved."""
 
 
 class TrackingError(UserError, RuntimeError):
@@ -388,6 +382,16 @@ class Tracker:
         log.warning("MLflow refuses something; it is kept in %s: %s", self._outbox.folder, why)
 
 
+@contextmanager
+def opened(tracker: Tracker) -> Iterator[None]:
+    """Within the block, `tracker` is that of the open run."""
+    _open.append(tracker)
+    try:
+        yield
+    finally:
+        _open.remove(tracker)
+
+
 def let_go() -> None:
     """Forget the open runs without ending them: another session owns the run folder and continues them."""
     for tracker in _open:
@@ -416,104 +420,6 @@ def log_model(folder: str, name: str) -> None:
     stage = _stage.get()
     if stage is not None:
         stage.log_model(folder, name)
-
-
-@contextmanager
-def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
-    """Open the pipeline's MLflow run, new or continued; at the end of the block it becomes FINISHED or FAILED.
-
-    Args:
-        config: the resolved config; logged as `config.yaml`.
-        folder: the run folder; holds the SQLite store unless the config or MLFLOW_TRACKING_URI names another.
-
-    Raises:
-        TrackingError: the store or the experiment does not exist.
-    """
-    quiet_before_start()
-    import mlflow
-
-    given = {name: os.environ.get(name) for name in (TRACKING_URI, USER, PASSWORD, RETRIES)}
-    chosen = config.tracking.uri or given[TRACKING_URI]
-    uri, login = _apart(chosen or _sqlite_uri(config, folder))
-    artifacts = _local_store(uri, folder, own=not chosen)
-    os.environ.update(login)
-    os.environ.setdefault(RETRIES, RETRIES_HERE)
-    mlflow.set_tracking_uri(uri)  # also sets the environment variable, for child processes
-    sender = Sender(Link(), Link(), folder, config.tracking.experiment, artifacts)
-    store = masked(uri) if chosen else OWN
-    tracker = Tracker(uri, sender, _note_of_run(config, folder, store, uri), folder, store)
-    _open.append(tracker)
-    status = FAILED
-    try:
-        tracker.begin(to_yaml(config))
-        yield tracker
-        status = FINISHED
-    finally:
-        try:
-            tracker.end(status)
-        finally:
-            _open.remove(tracker)
-            # If it stayed set, the next run of this process would take this run's store for the user's choice.
-            for name, value in given.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
-
-
-def _apart(uri: str) -> tuple[str, dict[str, str]]:
-    """A server's address without user and password, and the variables in which MLflow reads these.
-
-    If they stayed in the address, MLflow would print them, and its errors would quote them.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme not in {"http", "https"} or parts.username is None:
-        return uri, {}
-    login = {USER: unquote(parts.username), PASSWORD: unquote(parts.password or "")}
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])), login
-
-
-def _sqlite_uri(config: Config, folder: str) -> str:
-    """The URI of the SQLite file, which must be local: in the run folder, or under ./runs for a remote run folder."""
-    local = storage.local_path(folder) if storage.is_local(folder) else Path("runs") / config.run.name
-    return tracking_store.sqlite_uri(local / tracking_store.FILE)
-
-
-def _local_store(uri: str, folder: str, *, own: bool) -> str | None:
-    """Make sure that an SQLite store exists; returns where its artifacts go, or None where the store decides."""
-    file = tracking_store.local_file(uri)
-    if file is None:
-        return None
-    place = folder if own else str(file.parent)  # a store of several runs keeps its files in none of them
-    artifacts = tracking_store.artifacts_in(place)
-    try:
-        tracking_store.prepare(file, own=own)
-        if own:
-            tracking_store.set_places(file, artifacts, moved=storage.is_local(folder))
-    except OSError as error:
-        raise TrackingError(
-            f"{file}: MLflow's store cannot be written there ({error.strerror or error}); tracking.uri names another"
-        ) from error
-    return artifacts
-
-
-def _note_of_run(config: Config, folder: str, store: str, uri: str) -> Note:
-    """The note of the pipeline's own run: from an earlier session if it is in this store, or else a new one."""
-    note = Note.new(run_name(config.run.name))
-    try:
-        facts = json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))
-        same = facts["tracking_uri"] == masked(uri) or store == OWN
-        key, run_id = str(facts.get("key") or note.tag[1]), str(facts["run_id"])
-        note.asked = "key" in facts  # an earlier session may have died while MLflow created the run
-    except FileNotFoundError:
-        same, key, run_id = False, note.tag[1], ""
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s in %s cannot be read (%s): MLflow gets a new run", RUN_FILE, folder, error)
-        same, key, run_id = False, note.tag[1], ""
-    note.tag, note.run_id, note.store = (KEY_TAG, key), run_id if same else "", store
-    # Written before the request to MLflow: after a death during the creation, the run is found again by its key.
-    facts = {"tracking_uri": masked(uri), "run_id": note.run_id, "key": key}
-    leave(storage.join(folder, RUN_FILE), json.dumps(facts).encode())
-    return note
 
 
 def _end_killed_stages(run_id: str) -> None:

@@ -17,7 +17,7 @@ from pipelines.asks import Asked, naming, sampled
 from pipelines.embed import discovered
 from pipelines.label import AnswerStage, answer_limit, as_source, label_settings, note_cut_answers
 from pipelines.registry import FURTHER
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

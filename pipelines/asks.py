@@ -15,7 +15,8 @@ from fgvr.config.base import Workers
 from fgvr.config.data import DRAWN
 from pipelines.photo_counts import Photos
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Run, closure, model_of, per_run, workers_at
+from pipelines.run_tables import Look, Run, closure, per_run
+from pipelines.stage import model_of, workers_at
 
 if TYPE_CHECKING:
     from fgvr.mllm.label_worker import LabelSettings

@@ -9,7 +9,8 @@ from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
 from pipelines.registry import STAGES, further_tables, stage_of
-from pipelines.stage import Run, Stage, model_of, reached, so_far, workers_at
+from pipelines.run_tables import Run, reached, so_far
+from pipelines.stage import Stage, model_of, workers_at
 
 if TYPE_CHECKING:
     from fgvr.report.costs import Billing, Machine, Paid

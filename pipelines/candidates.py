@@ -25,7 +25,8 @@ from fgvr.candidates.sets import CandidateSets, coverage
 from pipelines.command import stage_main
 from pipelines.duplicates import PHOTOS_FILE, SHARED
 from pipelines.neighbours import Among, SearchStage
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     import numpy.typing as npt

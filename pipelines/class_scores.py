@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config
 from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run
+from pipelines.run_tables import Run
+from pipelines.stage import RowJob, RowStage
 from pipelines.student_task import class_names, from_near, learned_rows
 from pipelines.teacher import asks_mllm, engine_of
 

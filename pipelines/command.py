@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext

@@ -11,7 +11,8 @@ import numpy as np
 
 from fgvr.config import Config, ConfigError
 from fgvr.config.run import Method
-from pipelines.stage import Phase, Run, Stage, per_run
+from pipelines.run_tables import Run, per_run
+from pipelines.stage import Phase, Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa

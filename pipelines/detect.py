@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
@@ -20,7 +21,8 @@ from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.demo.questions import QUESTIONS
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run
+from pipelines.run_tables import Run
+from pipelines.stage import RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Detector(TrainStage):
 
     def training(self, run: Run, folder: StageFolder) -> Training:
         """Write boxes and aspects of the training images to a file that all workers read."""
-        from fgvr.detection.model import DetectorSpec
+        from fgvr.detection.model import DetectorSpec, pretrained_weights
         from fgvr.detection.training import DetectionJob, train_detector
 
         config, settings = run.config, settings_of(run.config)
@@ -78,7 +80,8 @@ class Detector(TrainStage):
         examples = _examples(annotated, rows, p_yes)
         spec = DetectorSpec(settings.model, annotated.categories, questions)
         place = folder.path("examples.parquet")
-        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share)
+        weights = pretrained_weights(settings.model.backbone) if settings.pretrained else None
+        job = DetectionJob(place, spec, settings, config.ingest.limits, config.run.max_error_share, weights)
         examples.write(job.examples)
         return Training(train_detector, job, settings.epochs, examples)
 
@@ -120,7 +123,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
     decided = {name: value for name, value in settings.deciding().items() if name not in OF_FINDING}
     decided |= {"limits": config.ingest.limits, "version": RECIPE}
     if settings.pretrained:
-        decided["weights"] = pretrained_weights(settings.model.backbone)
+        decided["weights"] = asdict(pretrained_weights(settings.model.backbone))
     if settings.alpha > 0 and settings.aspects == "truth":
         decided["truth"] = [question.text for question in QUESTIONS]
     return decided

@@ -22,7 +22,8 @@ from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
 from pipelines.embed import discovered
 from pipelines.neighbours import Among, SearchStage
-from pipelines.stage import Run, Stage, per_run
+from pipelines.run_tables import Run, per_run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Clip, ClipVectors, ConfigError, SimulatedVectors, TimmVectors
 from pipelines.command import stage_main
-from pipelines.stage import RowJob, RowStage, Run, per_run, per_samples
+from pipelines.run_tables import Run, per_run, per_samples
+from pipelines.stage import RowJob, RowStage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -33,7 +33,8 @@ from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
-from pipelines.stage import Look, NotThere, Run, Stage, needs, per_run, unfinished
+from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

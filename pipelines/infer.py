@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
-from pipelines.stage import Phase, RowJob, RowStage, Run
+from pipelines.run_tables import Run
+from pipelines.stage import Phase, RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:

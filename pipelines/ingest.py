@@ -30,7 +30,8 @@ from fgvr.failures import allowed_failures
 from fgvr.redact import masked_value
 from fgvr.sources.omissions import PICTURES, Why, sentences
 from pipelines.command import stage_main
-from pipelines.stage import Run, Stage, per_run
+from pipelines.run_tables import Run, per_run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

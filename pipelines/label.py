@@ -32,7 +32,8 @@ from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from pipelines.command import stage_main
 from pipelines.registry import further_tables
-from pipelines.stage import RowJob, RowStage, Run, Stage, per_run
+from pipelines.run_tables import Run, per_run
+from pipelines.stage import RowJob, RowStage, Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -18,7 +18,7 @@ from fgvr.config.data import Ingest
 from fgvr.failures import shown_uri
 from fgvr.sources import marks
 from fgvr.tables import MANIFEST
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
 

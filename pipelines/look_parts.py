@@ -15,7 +15,7 @@ from fgvr.failures import Failures
 from fgvr.mllm.look_worker import part_rows
 from fgvr.part_worker import token_totals
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 
 def take_part(

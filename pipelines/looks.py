@@ -19,7 +19,8 @@ from pipelines.aspects import QuestionStage, aspect_decides, aspect_ids, aspect_
 from pipelines.command import stage_main
 from pipelines.embed import discovered
 from pipelines.label import answer_decides, label_settings
-from pipelines.stage import RowJob, Run
+from pipelines.run_tables import Run
+from pipelines.stage import RowJob
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config, ConfigError
 from fgvr.config import Makd as MakdConfig
 from pipelines.command import stage_main
-from pipelines.stage import Look, Run
+from pipelines.run_tables import Look, Run
 from pipelines.student_task import (
     StudentTask,
     assembled,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, vectors_at
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from pipelines.train_stage import Training, TrainStage
 
 if TYPE_CHECKING:

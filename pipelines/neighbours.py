@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
-from pipelines.stage import NotThere, Run, Stage
+from pipelines.run_tables import NotThere, Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.parts import PartJob

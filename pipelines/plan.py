@@ -31,7 +31,7 @@ from pipelines.photo_counts import Photos
 from pipelines.places import check_keys
 from pipelines.rates import Rate, There, assumed_seconds
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Run, photos_of, quietly
+from pipelines.run_tables import Look, Run, photos_of, quietly
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.tables import Table
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Run, Stage, closure, model_of, needs, quietly, unfinished, workers_at
+from pipelines.run_tables import Look, Run, closure, needs, quietly, unfinished
+from pipelines.stage import Stage, model_of, workers_at
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from fgvr.config.data import DRAWN
 from pipelines.asks import INSTRUCTIONS, NAME_TOKENS, QUESTION_TOKENS, Asked, Load, sampled
 from pipelines.command import stage_main
 from pipelines.photo_counts import may_have_truth
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -16,7 +16,7 @@ from fgvr import tables
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, Load
-from pipelines.stage import Look, Unfinished, quietly
+from pipelines.run_tables import Look, Unfinished, quietly
 
 log = logging.getLogger(__name__)
 

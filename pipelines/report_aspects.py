@@ -11,7 +11,7 @@ import numpy as np
 from fgvr import storage
 from fgvr.config.data import ImageLimits
 from pipelines.registry import stage_of
-from pipelines.stage import Run, per_run
+from pipelines.run_tables import Run, per_run
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -26,7 +26,7 @@ from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
 from pipelines.compared import Compared
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 
 def label_space(labels: Table) -> LabelSpace:

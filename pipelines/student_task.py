@@ -11,7 +11,7 @@ import numpy as np
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
-from pipelines.stage import NotThere, Run, per_run, per_samples
+from pipelines.run_tables import NotThere, Run, per_run, per_samples
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:

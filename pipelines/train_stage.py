@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config.base import TrainWorkers
-from pipelines.stage import Phase, Run, Stage, workers_at
+from pipelines.run_tables import Run
+from pipelines.stage import Phase, Stage, workers_at
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config
 from pipelines.command import stage_main
 from pipelines.label import Labels
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

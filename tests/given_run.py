@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 
 class GivenRun(Run):

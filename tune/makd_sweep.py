@@ -22,7 +22,7 @@ from fgvr.training.assemble import TrainingSet
 from fgvr.training.student import RECIPE, train_student
 from fgvr.training.student_data import StudentJob, bounded_by_steps
 from pipelines.makd import TEACHER_FOLDER
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Objective, Space, Training, makd_space

@@ -26,7 +26,7 @@ from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
 from fgvr.training.prompt_data import NearJob
 from pipelines import candidates
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Objective, Space, Training, near_space
 

@@ -24,7 +24,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.help import help_topic
 from fgvr.config.load import help_page
 from pipelines.command import PRESETS
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext

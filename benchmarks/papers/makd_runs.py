@@ -23,7 +23,7 @@ from fgvr.evaluation.images import names_of
 from fgvr.metrics.classification import top1_hits
 from pipelines.detect import METRICS_FILE, check_detection
 from pipelines.infer import image_ids
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 
 class StudentRuns(DataSetRuns):

@@ -25,7 +25,7 @@ from fgvr.report.costs import method_costs
 from fgvr.report.results import MethodCost, stage_results
 from pipelines.billing import billing, paid_by
 from pipelines.evaluate import table_of
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
 

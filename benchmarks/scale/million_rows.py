@@ -44,7 +44,7 @@ from fgvr.config import Config, build
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.species import SPECIES
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 STAGES = {
     "samples": ("samples",),

@@ -63,7 +63,7 @@ def config_of(folder: Path, run: str) -> Config:
 def pipeline(folder: Path) -> None:
     """The stages as `pipelines/` runs them."""
     from cluster.run import open_run
-    from pipelines.stage import Run
+    from pipelines.run_tables import Run
 
     with open_run(config_of(folder, "pipeline")) as context:
         flow = Run(context)

@@ -44,7 +44,7 @@ from fgvr.config import build
 from fgvr.config.models import DEMO_MODEL
 from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 WAYS, ROWS_PER_PART = ("loop", "ray"), 512
 

@@ -12,6 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ ASPECT_LOGITS = "aspect_logits"
 
 class DetectorError(UserError, ValueError):
     """The detector cannot be built; the message names the config field."""
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """The weights that a backbone starts from: their name on the hub, and the commit that every worker loads."""
+
+    name: str
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,11 @@ class Pyramid(nn.Module):
         top_channels: channels of the backbone's last map.
     """
 
-    def __init__(self, backbone: str, channels: int, *, pretrained: bool, freeze_norm: bool) -> None:
+    def __init__(self, backbone: str, channels: int, weights: PretrainedWeights | None, *, freeze_norm: bool) -> None:
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
         super().__init__()
-        body = _backbone(backbone, pretrained)
+        body = _backbone(backbone, weights)
         self.body = timm.layers.freeze_batch_norm_2d(body) if freeze_norm else body
         info = body.feature_info
         self.maps = [number for number, stride in enumerate(info.reduction()) if stride >= 4]
@@ -92,9 +101,10 @@ class AspectDetector(nn.Module):
         aspect_head: None if there are no questions.
     """
 
-    def __init__(self, spec: DetectorSpec, *, pretrained: bool = False) -> None:
+    def __init__(self, spec: DetectorSpec, weights: PretrainedWeights | None = None) -> None:
+        """Random weights; the backbone starts from `weights` if given, which the hub has to give now."""
         super().__init__()
-        self.rcnn = _faster_rcnn(spec, pretrained)
+        self.rcnn = _faster_rcnn(spec, weights)
         width = self.rcnn.backbone.top_channels
         self.aspect_head = nn.Linear(width, len(spec.questions)) if spec.questions else None
 
@@ -115,8 +125,11 @@ class AspectDetector(nn.Module):
         return outputs
 
 
-def pretrained_weights(name: str) -> dict[str, str]:
-    """Which pretrained timm weights a backbone starts from, for fingerprints: their hub name and commit.
+@cache
+def pretrained_weights(name: str) -> PretrainedWeights:
+    """Which pretrained timm weights a backbone starts from, for fingerprints and for the workers.
+
+    The hub is asked once per process: what is published between the fingerprint and the training is not seen.
 
     Raises DetectorError if there are none, or the hub does not give them.
     """
@@ -124,21 +137,27 @@ def pretrained_weights(name: str) -> dict[str, str]:
     if weights is None or not weights.hf_hub_id:
         raise DetectorError(f"detect.pretrained: timm has no weights of {name}; take another backbone, or false")
     try:
-        return {"name": weights.hf_hub_id, "commit": hub.commit_of(weights.hf_hub_id, "config.json")}
+        return PretrainedWeights(weights.hf_hub_id, hub.commit_of(weights.hf_hub_id, "config.json"))
     except hub.HubError as error:
         raise DetectorError(f"detect.pretrained: the hub did not give {weights.hf_hub_id}: {error}") from error
 
 
-def _backbone(name: str, pretrained: bool) -> Any:
+def _backbone(name: str, weights: PretrainedWeights | None) -> Any:
     if not timm.is_model(name):
         raise DetectorError(f"detect.model.backbone = {name}: timm has no such model")
+    # timm takes name@commit; without the registry's URL it does not look for another copy of the weights, either.
+    pinned = {} if weights is None else {"hf_hub_id": f"{weights.name}@{weights.commit}", "url": ""}
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True)
+        return timm.create_model(
+            name, pretrained=weights is not None, pretrained_cfg_overlay=pinned, features_only=True
+        )
+    except OSError as error:
+        raise DetectorError(f"detect.pretrained: the hub did not give {pinned.get('hf_hub_id')}: {error}") from error
     except (RuntimeError, AttributeError, KeyError) as error:
         raise DetectorError(f"detect.model.backbone = {name}: timm gives no feature maps of it ({error})") from error
 
 
-def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
+def _faster_rcnn(spec: DetectorSpec, weights: PretrainedWeights | None) -> Any:
     provide_operators()
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -146,7 +165,7 @@ def _faster_rcnn(spec: DetectorSpec, pretrained: bool) -> Any:
     from torchvision.ops import MultiScaleRoIAlign
 
     sizes = spec.model
-    pyramid = Pyramid(sizes.backbone, sizes.channels, pretrained=pretrained, freeze_norm=sizes.freeze_norm)
+    pyramid = Pyramid(sizes.backbone, sizes.channels, weights, freeze_norm=sizes.freeze_norm)
     if len(sizes.anchors) != pyramid.levels + 1:
         raise DetectorError(
             f"detect.model.anchors has {len(sizes.anchors)} sizes: {sizes.backbone} has {pyramid.levels} feature maps, "

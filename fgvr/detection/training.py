@@ -19,7 +19,7 @@ from fgvr.config import ImageLimits
 from fgvr.config.detect import Detect
 from fgvr.detection.batches import DetectionBatch, DetectionLoader
 from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorSpec, save_detector
+from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorSpec, PretrainedWeights, save_detector
 from fgvr.errors import UserError
 from fgvr.losses.makd import aspect_sum
 from fgvr.training.batches import steps_per_epoch
@@ -53,6 +53,7 @@ class DetectionJob:
         settings: the recipe.
         limits: limits on reading an image.
         max_error_share: allowed share of unreadable images; see `allowed_failures`.
+        weights: of the hub, from which the backbone starts; None: random ones.
     """
 
     examples: str
@@ -60,6 +61,7 @@ class DetectionJob:
     settings: Detect
     limits: ImageLimits
     max_error_share: float = 1.0
+    weights: PretrainedWeights | None = None
 
 
 RECIPE = 1
@@ -100,7 +102,8 @@ class DetectorTrainer(EpochTrainer[DetectionBatch]):
         self._lost_here: LeftOut = {}  # by this worker in this epoch
         self._leave_out(self._unreadable() if resumed is None else read_left_out(resumed))
         torch.manual_seed(self.settings.seed)
-        self.detector = AspectDetector(job.spec, pretrained=self.settings.pretrained).to(self.device)
+        # A checkpoint holds all weights: whoever resumes needs no hub.
+        self.detector = AspectDetector(job.spec, job.weights if resumed is None else None).to(self.device)
         self.optimiser = self.sgd([weight for weight in self.detector.parameters() if weight.requires_grad])
         if resumed is not None:
             self._restore(resumed)

@@ -10,7 +10,7 @@ from fgvr.config.data import FieldGuideSource
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.embed import vectors_at
 from pipelines.methods.clip_classes import TextStage, check_method
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

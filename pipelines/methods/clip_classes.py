@@ -11,7 +11,8 @@ from fgvr import storage
 from fgvr.config import Config
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.embed import check_texts, vectors_at
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -10,7 +10,8 @@ from fgvr.config import Config, ImageLimits
 from pipelines.asks import Asked, Load, naming, photo_tokens, sampled
 from pipelines.label import AnswerStage, NameStage, label_settings, labelled_ids, token_limit
 from pipelines.methods.prototypes import Prototypes
-from pipelines.stage import Run, Stage
+from pipelines.run_tables import Run
+from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

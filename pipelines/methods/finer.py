@@ -10,7 +10,8 @@ from pipelines.asks import INSTRUCTIONS, Asked, Load, question_counts, questioni
 from pipelines.aspects import QuestionStage
 from pipelines.label import NameStage, labelled_ids, note_cut_answers
 from pipelines.methods.prototypes import Prototypes
-from pipelines.stage import Run, Stage, setting
+from pipelines.run_tables import Run
+from pipelines.stage import Stage, setting
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary

@@ -10,7 +10,7 @@ from pipelines.answers import SourcedAnswers
 from pipelines.asks import Asked, naming
 from pipelines.compared import ComparedStage, evaluated
 from pipelines.label import ALIASES_FILE, NameStage, as_source, form_of, label_settings
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

@@ -9,7 +9,7 @@ from fgvr.config import Config
 from pipelines.embed import AugmentedStage, Drawn, vectors_at
 from pipelines.label import labelled_ids
 from pipelines.methods.clip_classes import ClassesStage
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

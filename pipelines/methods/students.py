@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.infer import PredictionStage
 from pipelines.report_aspects import aspect_sample
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

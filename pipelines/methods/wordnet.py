@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fgvr.config import Config
 from pipelines.methods.clip_classes import ClassesStage, TextStage
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
     from fgvr.models.near import ClassFeatures

@@ -14,7 +14,7 @@ from fgvr.config import build
 from fgvr.config.base import Workers
 from fgvr.schemas import ANSWERS
 from fgvr.tables import Table
-from pipelines.stage import Look
+from pipelines.run_tables import Look
 from tests.untracked import NoTracking
 
 OLD = {"fgvr": "1", "torch": "2.8"}

@@ -19,7 +19,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from cluster.outbox import FOLDER, MOST_POINTS, News, Note, Outbox
 from cluster.stage import RunContext, StageFolder, StageSummary
-from cluster.tracking import TrackingError, let_go, log_history, log_model, tracked_run
+from cluster.tracked_run import tracked_run
+from cluster.tracking import TrackingError, let_go, log_history, log_model
 from fgvr.config import build
 from fgvr.tables import Table
 

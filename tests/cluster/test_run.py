@@ -79,7 +79,7 @@ def test_a_second_session_is_refused_before_anything_is_written_or_started(
 ) -> None:
     monkeypatch.setattr("cluster.run.show_progress", lambda: None)
     monkeypatch.setattr("cluster.session.ray_session", lambda _: pytest.fail("Ray was started"))
-    monkeypatch.setattr("cluster.tracking.tracked_run", lambda *_: pytest.fail("MLflow was started"))
+    monkeypatch.setattr("cluster.tracked_run.tracked_run", lambda *_: pytest.fail("MLflow was started"))
     flags = ["--run.folder", str(tmp_path), "--run.name", "birds"]
     with owned(str(tmp_path / "birds")):
         there = sorted(tmp_path.rglob("*"))
@@ -104,7 +104,7 @@ def test_to_take_over_is_asked_once_and_not_saved(tmp_path: Path, monkeypatch: p
     def nothing(*_: object) -> Iterator[MagicMock]:
         yield MagicMock()
 
-    for name in ("session.ray_session", "tracking.tracked_run"):
+    for name in ("session.ray_session", "tracked_run.tracked_run"):
         monkeypatch.setattr(f"cluster.{name}", nothing)
     monkeypatch.setattr("cluster.metrics.endpoint", lambda: None)
     monkeypatch.setattr("cluster.run_folder.check_seen", lambda _: None)

@@ -5,7 +5,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from cluster.tracking import RUN_FILE, Tracker, _apart, log_history, tracked_run
+from cluster.tracked_run import _apart, tracked_run
+from cluster.tracking import RUN_FILE, Tracker, log_history
 from fgvr.config import Config, build
 from fgvr.failures import Example
 from fgvr.tables import Table

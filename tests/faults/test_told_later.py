@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from cluster.local_cluster import free_port
 from cluster.outbox import FOLDER
 from cluster.stage import RunContext, StageFolder, StageSummary
-from cluster.tracking import tracked_run
+from cluster.tracked_run import tracked_run
 from cluster.tracking_store import FILE, State, prepare, sqlite_uri, state_of
 from fgvr.config import build
 from fgvr.tables import Table
@@ -99,7 +99,7 @@ def test_a_tracking_server_dies_in_the_middle_of_a_stage(
 
 BEGIN = """
 import sys
-from cluster.tracking import tracked_run
+from cluster.tracked_run import tracked_run
 from fgvr.config import build
 
 with tracked_run(build({"run": {"name": "birds"}}), sys.argv[1]) as tracker:

@@ -17,7 +17,7 @@ from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
 from pipelines import evaluate
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 ROWS = 8
@@ -111,8 +111,10 @@ def asking(config: Config, folder: Path, wanted: tuple[str, ...], kind: type[Ask
 
 def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stages look at before they say what decides them, and what costs seconds or a worker, is made up as well."""
+    from fgvr.detection.model import PretrainedWeights
+
     monkeypatch.setattr("pipelines.detect._annotated", _annotated)
-    monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: {"name": name, "commit": "c"})
+    monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: PretrainedWeights(name, "c"))
     monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
 
 

@@ -10,11 +10,11 @@ from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 
 from cluster.outbox import FOLDER
 from cluster.stage import RunContext
-from cluster.tracking import tracked_run
+from cluster.tracked_run import tracked_run
 from fgvr import storage
 from fgvr.config import build
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 
 NAMES = [
     "list.csv",

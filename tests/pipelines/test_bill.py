@@ -13,7 +13,7 @@ from pipelines.bill import Bill
 from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
 from pipelines.plan import bill_of
-from pipelines.stage import Look
+from pipelines.run_tables import Look
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 MILLIONS = Photos({"train": 4_000_000})

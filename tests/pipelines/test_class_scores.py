@@ -16,7 +16,7 @@ from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import NameAnswer, NameTask
 from fgvr.mllm.scoring_workers import ClassScoreWorker
 from fgvr.training.teacher import open_teacher
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from pipelines.student_task import assembled, student_tables, student_task
 from pipelines.teacher import MllmTeacher, recipe
 from tests.untracked import NoTracking

@@ -14,7 +14,7 @@ from fgvr.config import Config, ConfigError, build
 from fgvr.demo.questions import QUESTIONS
 from fgvr.sources.source import check_place
 from pipelines.detect import check_detection, decides
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 TINY = {"backbone": "test_resnet", "image_size": 48, "max_size": 48, "anchors": [16, 24, 32, 48, 64]}

@@ -14,7 +14,7 @@ from fgvr.schemas import Failure, Reason
 from fgvr.sources.sampling import discovery_ids
 from fgvr.tables import Table
 from pipelines import duplicates
-from pipelines.stage import Look, Run
+from pipelines.run_tables import Look, Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 

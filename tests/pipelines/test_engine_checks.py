@@ -11,7 +11,7 @@ from fgvr.mllm.vllm_engine.memory import GIB, NotEnoughMemory
 from pipelines import engine_checks
 from pipelines.evaluate import whole_job
 from pipelines.registry import stage_of
-from pipelines.stage import Look, closure
+from pipelines.run_tables import Look, closure
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from fgvr.models.near import NearModel, zero_shot_classes
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.fgvr.sources import downloads
 from tests.given_run import GivenRun
 from tests.untracked import NoTracking

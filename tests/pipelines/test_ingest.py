@@ -13,7 +13,7 @@ from fgvr.config import build
 from fgvr.sources.source import SourceError, check_place
 from pipelines import ingest
 from pipelines.command import stage_main
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 

@@ -19,7 +19,8 @@ from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Run, model_of
+from pipelines.run_tables import Look, Run
+from pipelines.stage import model_of
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 

@@ -8,7 +8,7 @@ from test_mllm_stages import ChatServer, flow, model, serving
 
 from fgvr import storage, tables
 from fgvr.config import ConfigError
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.without_ray import parts_without_ray
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from fgvr.config import build
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 

@@ -22,7 +22,7 @@ from fgvr.training.assemble import random_p_yes
 from pipelines import infer, report_aspects
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from pipelines.student_task import assembled, student_tables, student_task
 from tests.given_run import GivenRun
 from tests.untracked import NoTracking

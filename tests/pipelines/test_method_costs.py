@@ -18,7 +18,7 @@ from pipelines.evaluate import table_of
 from pipelines.neighbours import SearchStage
 from pipelines.photo_counts import Photos
 from pipelines.registry import STAGES as TABLES
-from pipelines.stage import Look
+from pipelines.run_tables import Look
 
 
 def tokens(prompt: int, output: int, cached: int = 0) -> dict[str, int]:

@@ -26,7 +26,7 @@ from fgvr.demo.captions import field_guide_captions
 from fgvr.demo.species import SPECIES
 from fgvr.part_worker import Engine
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))

@@ -16,7 +16,7 @@ from fgvr.config import ConfigError, build
 from fgvr.mllm.label_worker import answer_seed
 from fgvr.names.label_space import LabelSpace
 from fgvr.sources.sampling import discovery_ids
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 sys.path.append(str(Path(__file__).parents[1] / "fgvr" / "mllm"))

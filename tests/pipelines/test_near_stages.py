@@ -17,7 +17,7 @@ from fgvr.images.read import read_image
 from fgvr.models.infer import load_classifier
 from fgvr.schemas import LABELS
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 pytestmark = pytest.mark.slow

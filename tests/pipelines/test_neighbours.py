@@ -21,7 +21,7 @@ from fgvr.neighbours.search_worker import SearchWorker
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import neighbours
-from pipelines.stage import Look, NotThere, Run
+from pipelines.run_tables import Look, NotThere, Run
 from tests.untracked import NoTracking
 
 COUNT, DIM = 240, 24

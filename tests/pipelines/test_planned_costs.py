@@ -13,7 +13,7 @@ from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
 from pipelines.bill import Bill
 from pipelines.plan import bill_of, plan, tell_bill
-from pipelines.stage import Look, Run
+from pipelines.run_tables import Look, Run
 from tests.without_ray import parts_without_ray
 
 THREE = {"keep": 3}

@@ -10,7 +10,8 @@ from pipelines import preflight
 from pipelines.evaluate import whole_job
 from pipelines.preflight import check_splits, check_tables
 from pipelines.registry import stage_of
-from pipelines.stage import Look, Stage, closure
+from pipelines.run_tables import Look, closure
+from pipelines.stage import Stage
 
 FOLDER = {"kind": "folder", "path": "."}
 PIPELINES = Path(__file__).parents[2] / "pipelines"

@@ -10,7 +10,8 @@ from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
 from pipelines.photo_counts import Photos
 from pipelines.registry import STAGES, WHOLE_JOB, further_tables, in_order, stage_of
-from pipelines.stage import Look, Run, closure, model_of, needs, setting
+from pipelines.run_tables import Look, Run, closure, needs
+from pipelines.stage import model_of, setting
 
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 TREES: dict[str, dict[str, Any]] = {

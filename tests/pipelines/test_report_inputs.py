@@ -17,7 +17,7 @@ from fgvr.training import assemble
 from pipelines import preflight
 from pipelines.evaluate import whole_job
 from pipelines.preflight import check_tables, compute
-from pipelines.stage import Look, Run, closure, unfinished
+from pipelines.run_tables import Look, Run, closure, unfinished
 from tests.pipelines.stage_prints import made_light, made_up
 from tests.untracked import NoTracking
 

@@ -15,7 +15,7 @@ from fgvr.config import build
 from fgvr.mllm.backend import Answer
 from fgvr.part_worker import Engine
 from fgvr.tables import Table
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
 REMARK = "the server takes no seed"

@@ -12,7 +12,7 @@ from fgvr.sources.sampling import discovery_ids
 from fgvr.tables import Table, write_part
 from pipelines import embed
 from pipelines.aspects import aspect_ids
-from pipelines.stage import Look, Run
+from pipelines.run_tables import Look, Run
 from pipelines.student_task import learned_rows, student_task
 
 TRAIN, TEST = 400, 50

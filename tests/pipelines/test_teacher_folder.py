@@ -16,7 +16,7 @@ from fgvr.tables import Table, write_part
 from fgvr.training.teacher import open_teacher
 from pipelines.makd import Makd as MakdStage
 from pipelines.preflight import check_tables
-from pipelines.stage import Look
+from pipelines.run_tables import Look
 from pipelines.student_task import check_student, student_task
 from pipelines.teacher import MllmTeacher, check_classes, find_teacher, recipe
 

@@ -20,7 +20,7 @@ from fgvr.tables import vectors
 from pipelines.embed import encoder_at
 from pipelines.evaluate import whole_job
 from pipelines.registry import stage_of
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.pipelines.stage_prints import prints_of
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray

@@ -13,7 +13,7 @@ from fgvr.training.reporter import LocalReporter
 from pipelines import preflight
 from pipelines.evaluate import whole_job
 from pipelines.preflight import check_tables, compute
-from pipelines.stage import Run
+from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cluster.tracking import tracked_run
+from cluster.tracked_run import tracked_run
 from fgvr.config import build
 from tune.spaces import EPOCH, Objective
 from tune.trials import TrialRuns

@@ -7,14 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fgvr.config.detect import Detect, Detector
 from fgvr.detection.batches import DetectionLoader, mirrored
 from fgvr.detection.coco import Category, CocoSet
 from fgvr.detection.examples import DetectionExamples
-from fgvr.detection.model import ASPECT_LOGITS, AspectDetector, DetectorError, DetectorSpec, load_detector
+from fgvr.detection.model import (
+    ASPECT_LOGITS,
+    AspectDetector,
+    DetectorError,
+    DetectorSpec,
+    PretrainedWeights,
+    load_detector,
+    pretrained_weights,
+)
 from fgvr.detection.training import LOSSES, DetectionJob, DetectionTrainingError, train_detector
 from fgvr.models.base import ModelFolderError
 from fgvr.training.reporter import LocalReporter
@@ -77,6 +88,59 @@ def test_the_paper_s_backbones_have_a_pyramid_of_strides_4_to_64(backbone):
 def test_a_detector_that_cannot_be_built_names_the_field(change, message):
     with pytest.raises(DetectorError, match=rf"detect\.model\.{message}"):
         AspectDetector(DetectorSpec(TINY.model_copy(update=change), (FINCH,)))
+
+
+class Hub:
+    """A hub whose newest commit of timm's weights changes, with other numbers in each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.newest, self.asked = folder, "a" * 40, []
+        state = timm.create_model("test_resnet").state_dict()
+        for commit, value in (("a" * 40, 0.25), ("b" * 40, 0.75)):
+            (folder / commit).mkdir()
+            (folder / commit / "config.json").write_text("{}")
+            filled = {name: torch.full_like(weight, value) for name, weight in state.items()}
+            save_file(filled, folder / commit / "model.safetensors")
+
+    def download(self, repo_id=None, filename="", revision=None, **_):
+        self.asked.append((repo_id, filename, revision))
+        if not (self.folder / (revision or self.newest)).is_dir():
+            raise LocalEntryNotFoundError("no network")
+        return str(self.folder / (revision or self.newest) / filename)
+
+
+@pytest.fixture
+def weights_hub(tmp_path, monkeypatch):
+    (tmp_path / "hub").mkdir()
+    made = Hub(tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", made.download)
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", made.download)
+    pretrained_weights.cache_clear()
+    yield made
+    pretrained_weights.cache_clear()
+
+
+def test_every_worker_loads_the_commit_of_the_fingerprint(drawn, tmp_path, weights_hub):
+    folder, annotated = drawn
+    found = pretrained_weights("test_resnet")
+    assert found == PretrainedWeights("timm/test_resnet.r160_in1k", "a" * 40)
+    weights_hub.newest = "b" * 40  # published while the driver works: neither it nor a worker sees that
+    assert pretrained_weights("test_resnet") is found
+    task = job(tmp_path / "task", annotated, folder / "train", RECIPE.model_copy(update={"epochs": 1, "lr": 1e-9}))
+    weights_hub.asked.clear()
+    reporter = LocalReporter(tmp_path / "run")
+    train_detector(replace(task, weights=found), reporter)
+    assert weights_hub.asked == [("timm/test_resnet.r160_in1k", "model.safetensors", "a" * 40)]
+    learned = load_file(reporter.checkpoint / "last" / "model.safetensors")["backbone.body.conv1.0.weight"]
+    torch.testing.assert_close(learned, torch.full_like(learned, 0.25))
+    weights_hub.asked.clear()
+    train_detector(replace(task, weights=found, settings=task.settings.model_copy(update={"epochs": 2})), reporter)
+    assert weights_hub.asked == []  # who resumes has them in the checkpoint
+
+
+def test_weights_that_the_hub_does_not_give_name_the_field(weights_hub):
+    with pytest.raises(DetectorError, match=rf"detect\.pretrained: the hub did not give x/y@{'c' * 40}: no network"):
+        AspectDetector(DetectorSpec(TINY, (FINCH,)), PretrainedWeights("x/y", "c" * 40))
 
 
 def test_mirrored_boxes_are_around_the_mirrored_things():
