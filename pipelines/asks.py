@@ -95,7 +95,10 @@ def asks(run: Look, tables: Iterable[str]) -> list[Ask]:
 
 
 def naming_all(run: Look) -> Ask:
-    """The load of naming every photo once, for comparison."""
+    """The load of asking a model to name every photo once, for comparison; of `mllm` where a file says the labels."""
+    if stage_of("eval_mllm_answers").model(run.config) is None:
+        label = run.config.label.model_copy(update={"sources": ()})
+        run = Look(run.config.model_copy(update={"label": label}), run.folder, run.photos)
     return replace(_ask(run, "eval_mllm_answers"), stage="answers", rows=run.photos.total, at_most=False)
 
 

@@ -17,6 +17,7 @@ from pipelines.asks import asks
 from pipelines.billing import billing
 from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
+from pipelines.plan import bill_of
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Run
@@ -169,8 +170,9 @@ def test_a_plan_counts_what_each_source_asks_and_a_file_asks_nothing(tmp_path: P
     assert (found["answers_big"].model.kind, found["answers_big"].workers.max_workers) == ("openai", 7)
     assert (found["answers_own"].model.kind, found["answers_own"].row.output) == ("simulated", 32)
     assert model_of(stage_of("answers"), config) is None
-    bill = billing(config)
-    assert bill.models == {"answers_big": "big"} if hasattr(bill, "models") else "answers_big" in str(bill)
+    assert [line.ask.stage for line in bill_of(look, ["votes"]).lines] == ["answers_big", "answers_own"]
+    assert billing(config).models["answers_big"] == "big"
+    assert "answers" not in billing(config).models
     assert "votes" in whole_job(config)
     kept = with_run_replies(config, str(tmp_path)).label.sources[1]
     assert "replies" in str(getattr(getattr(kept, "mllm", None), "reply_cache", None))
