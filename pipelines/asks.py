@@ -136,7 +136,10 @@ def tasks(run: Look, tables: Iterable[str]) -> list[Task]:
 
 
 def naming_all(run: Look) -> Ask:
-    """The load of naming every photo once, for comparison."""
+    """The load of asking a model to name every photo once, for comparison; of `mllm` where a file says the labels."""
+    if stage_of("eval_mllm_answers").model(run.config) is None:
+        label = run.config.label.model_copy(update={"sources": ()})
+        run = Look(run.config.model_copy(update={"label": label}), run.folder, run.photos)
     return replace(_ask(run, "eval_mllm_answers"), stage="answers", rows=run.photos.total, at_most=False)
 
 
@@ -197,9 +200,13 @@ def compared(config: Config, photos: Photos) -> int:
 @per_run
 def photo_tokens(run: Run) -> int:
     """Prompt tokens per photo: as the MLLM tiles photos, or an assumed number where that is unknown here."""
+    return _tokens_of(run.config.mllm, run)
+
+
+def _tokens_of(model: Mllm, run: Run) -> int:
     from fgvr.mllm.request_tokens import UNKNOWN_IMAGE, image_tokens
 
-    known = image_tokens(run.config.mllm, run.photos.size)
+    known = image_tokens(model, run.photos.size)
     return UNKNOWN_IMAGE if known is None else known
 
 
@@ -209,7 +216,8 @@ def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load
 
     most = settings.sampling.max_tokens if prompt is None else run.config.label.max_tokens
     text = text_tokens(prompt or settings.prompt)
-    return Load(1, FRAME + photo_tokens(run) + text, 0, most).times(settings.samples)
+    photo = photo_tokens(run) if settings.mllm == run.config.mllm else _tokens_of(settings.mllm, run)
+    return Load(1, FRAME + photo + text, 0, most).times(settings.samples)
 
 
 def questioning(run: Run) -> Load:

@@ -19,7 +19,7 @@ from fgvr.config.base import Workers
 from fgvr.config.models import Mllm
 from fgvr.mllm.openai_server.cache import with_run_replies
 from pipelines.photo_counts import Photos
-from pipelines.registry import STAGES, stage_of
+from pipelines.registry import in_order, stage_of
 from pipelines.stage import RowJob, RowStage, Stage, model_of, workers_at
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ def reached(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> 
         if name not in found:
             found.add(name)
             waiting += following(name)
-    return [name for name in STAGES if name in found]
+    return in_order(found)
 
 
 def unfinished(run: Look, names: Sequence[str]) -> list[str]:

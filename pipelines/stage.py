@@ -172,10 +172,10 @@ class RowStage(Stage):
 
 
 def setting(config: Config, place: str) -> Any:
-    """The value of a config field, by its dotted name."""
+    """The value of a config field, by its dotted name; items of lists by their numbers (`label.sources.0.mllm`)."""
     value: Any = config
     for name in place.split("."):
-        value = getattr(value, name)
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
 
 

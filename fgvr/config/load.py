@@ -24,6 +24,7 @@ from fgvr.config.data import TableSource, check_path_is_read
 from fgvr.config.explain import OWN_FLAGS, explain, suggestion
 from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
+from fgvr.config.label_sources import AnswerFile
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, options
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
@@ -177,6 +178,10 @@ def as_given(config: Config) -> dict[str, Any]:
     if isinstance(source, TableSource):
         for column in {"split_column", "class_column"} - source.model_fields_set:
             del tree["ingest"]["source"][column]
+    for given, answers in zip(tree["label"]["sources"], config.label.sources, strict=True):
+        if isinstance(answers, AnswerFile):
+            for column in {name for name in given if name.endswith("_column")} - answers.model_fields_set:
+                del given[column]
     return tree
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
+from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
 from fgvr.config.tree import Basic, Tuned
 from fgvr.config.vectors import ClipVectors, Vectors
@@ -25,6 +26,9 @@ class Label(Part):
 
     images: Basic[Discovery] = Discovery()
     """The discovery set."""
+    sources: tuple[LabelSource, ...] = ()
+    """Where labels come from, e.g. `[{kind: file, path: answers.csv}]`; a photo's own label is that of the first.
+    Empty: `mllm` is asked as the fields below say. docs/label-sources.md."""
     prompt: Prompt = LABEL_PROMPT
     """What the model is asked about each image (default: the paper's prompt)."""
     samples: int = Field(default=1, ge=1, le=100)
@@ -73,6 +77,16 @@ class Label(Part):
         """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
 
+    def of_source(self, source: LabelSource | None) -> Self:
+        """These settings as a source has them: how a model is asked, and the form of its answers or of a file's."""
+        match source:
+            case AskedModel():
+                return self.model_copy(update=source.overrides())
+            case AnswerFile():
+                return self.model_copy(update={"listed": source.listed, "answer": source.answer})
+            case _:
+                return self
+
     @model_validator(mode="after")
     def _rounds_are_chosen(self) -> Self:
         if self.rounds > 1 and not self.images.chosen:
@@ -86,12 +100,32 @@ class Label(Part):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
-        if self.samples > 1 and self.temperature == 0:
+        for source in self.sources or (None,):
+            asked = self.of_source(source)
+            if isinstance(source, AnswerFile) or asked.samples == 1 or asked.temperature > 0:
+                continue
             raise ValueError(
-                f"samples = {self.samples} needs a temperature above 0: at 0 all answers about an image are the same; "
-                "set label.temperature, e.g. 0.7"
+                f"samples = {asked.samples} needs a temperature above 0: at 0 all answers about an image are the same; "
+                f"set label.temperature, e.g. 0.7{'' if source is None else f' (source {source.name})'}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Self:
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: two are called {twice[0]}; give each a name of its own")
+        if self.duplicate_similarity is not None and (len(names) > 1 or isinstance(self.source, AnswerFile)):
+            raise ValueError(
+                "duplicate_similarity: it saves requests by sharing an answer, and with several sources or a file of "
+                "answers each photo has answers of its own; leave one of the two out"
+            )
+        return self
+
+    @property
+    def source(self) -> LabelSource | None:
+        """The source of the photos' own labels; None: `mllm`, asked as these fields say."""
+        return self.sources[0] if self.sources else None
 
 
 class Embed(Part):

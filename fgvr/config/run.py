@@ -11,6 +11,7 @@ from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.heads import Heads
+from fgvr.config.label_sources import AskedModel
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
@@ -210,6 +211,11 @@ class Config(Part):
             "mllm": self.mllm,
             "questions.llm": self.questions.llm,
             "baselines.finer.llm": self.baselines.finer.llm,
+            **{
+                f"label.sources.{number}.mllm": source.mllm
+                for number, source in enumerate(self.label.sources)
+                if isinstance(source, AskedModel)
+            },
         }
         return [(name, model) for name, model in asked.items() if model is not None]
 
@@ -242,6 +248,19 @@ class Config(Part):
             raise ValueError(
                 "label.rounds: with aspects.with_labels each image is asked for its label with its questions, in one "
                 "pass; leave one of the two out"
+            )
+        if self.label.rounds > 1 and self.label.sources:
+            raise ValueError(
+                "label.rounds: two rounds ask mllm, as the fields of label say; leave label.sources or the rounds out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_pass_has_one_prompt(self) -> Self:
+        if self.aspects.with_labels and self.label.sources:
+            raise ValueError(
+                "label.sources: with aspects.with_labels each image is asked for its label with its questions, as the "
+                "fields of label say; leave one of the two out"
             )
         return self
 

@@ -135,6 +135,14 @@ def parts_of(annotation: Any) -> list[type[BaseModel]]:
     return [option for option in options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
+def item_parts(model: type[BaseModel], place: str) -> dict[str, type[BaseModel]]:
+    """Kind → part, of an item of a list of parts, by its dotted name (`label.sources.0`); empty for any other name."""
+    name, _, number = place.rpartition(".")
+    lists = [leaf.annotation for leaf in known_leaves(model) if leaf.name == name and number.isdecimal()]
+    items = [get_args(each)[0] for each in lists if get_origin(each) is tuple]
+    return {_kind(part): part for item in items for part in parts_of(item)}
+
+
 def _kind(part: type[BaseModel]) -> str:
     return str(part.model_fields["kind"].default) if "kind" in part.model_fields else ""
 
