@@ -15,9 +15,9 @@ from fgvr.mllm.openai_server.cache import with_run_replies
 from fgvr.names.label_space import read_label_space
 from pipelines.asks import asks
 from pipelines.billing import billing
+from pipelines.estimate import bill_of
 from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
-from pipelines.plan import bill_of
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Run

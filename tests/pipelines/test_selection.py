@@ -20,7 +20,7 @@ from fgvr.tables import Table
 from pipelines import selection
 from pipelines.asks import asks
 from pipelines.embed import discovered, pool
-from pipelines.plan import plan
+from pipelines.estimate import plan
 from pipelines.registry import stage_of
 from pipelines.report_content import selection_facts
 from pipelines.run_tables import Look, Run, closure
