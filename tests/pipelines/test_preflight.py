@@ -193,7 +193,7 @@ def test_a_script_of_its_own_asks_before_the_trainings_that_its_table_needs(
 ) -> None:
     made_light(monkeypatch)
     monkeypatch.setattr("cluster.capacity.check_all", lambda _: None)
-    monkeypatch.setattr("pipelines.plan.tell_bill", lambda *_: None)
+    monkeypatch.setattr("pipelines.estimate.tell_bill", lambda *_: None)
     config = build({"makd": {"target": "near"}, "evaluate": {"methods": ["mllm", "near", "makd"]}})
     context = Asking(config, str(tmp_path), NoTracking())
     made = preflight.compute(Run(context), tables)
