@@ -60,7 +60,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.bootstrap", 10, {"report"}),
         # The images that it shows are predicted, too.
         ("evaluate.report_images", 3, EVALUATED),
-        ("evaluate.report_issues", 3, {"report"}),
+        ("evaluate.report_issues", 3, {"report", "issues", "space"}),
         ("evaluate.seed", 3, {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
         ("infer.workers.num_gpus", 1, PREDICTED),
