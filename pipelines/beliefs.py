@@ -136,11 +136,10 @@ def compared_with_own(
     from fgvr.candidates.sets import CandidateSets
     from fgvr.neighbours.discovery import discovery_vectors
     from fgvr.selection.whitening import fit_whitening
-    from pipelines.label import labelled_ids
 
     rows = np.flatnonzero(embedded & (own != NONE))
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:GUARD_IMAGES])
-    vectors, there = discovery_vectors(run.table("embeddings"), labelled_ids(run)[rows])
+    vectors, there = discovery_vectors(run.table("embeddings"), own_names(run.table("labels"))[0][rows])
 
     def sets_of_sample(known: Flags) -> CandidateSets:
         all_known = embedded.copy()

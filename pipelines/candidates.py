@@ -85,11 +85,12 @@ class Candidates(Stage):
 
     def check(self, config: Config) -> None:
         """Raise ConfigError for a posterior without a text tower."""
-        kind = config.embed.vectors.kind
-        if config.candidates.method == "posterior" and kind != "clip":
+        vectors = config.embed.vectors
+        if config.candidates.method == "posterior" and not vectors.has_texts:
             raise ConfigError(
-                f"candidates.method = posterior: it compares photos with names, for which embed.vectors.kind = {kind} "
-                "has no text tower; set candidates.method to single (the own labels), or embed.vectors.kind to clip"
+                "candidates.method = posterior: it compares photos with names, and embed.vectors.kind = "
+                f"{vectors.kind} has no text tower; set candidates.method to single (the own labels), or "
+                "embed.vectors.kind to clip"
             )
 
     def reads(self, run: Run) -> Iterable[str]:

@@ -79,9 +79,8 @@ class Photos:
     def asked(self, per_class: int, seed: int) -> Ids:
         """`per_class` · C random photos that got an answer, fewer where there are fewer."""
         random = np.random.default_rng(seed)
-        rows: Ids = random.choice(len(self.truth), min(len(self.truth), per_class * self.classes), replace=False)
-        answered: Ids = rows[self.answers[rows, 0] != NONE]
-        return answered
+        rows = random.choice(len(self.truth), min(len(self.truth), per_class * self.classes), replace=False)
+        return np.asarray(rows[self.answers[rows, 0] != NONE], dtype=np.int64)
 
 
 def unit(rows: Floats) -> Floats:
@@ -259,7 +258,7 @@ def prompts(sets: CandidateSets, vectors: Floats, texts: Floats, *, loss: str) -
         else:
             value = ((1 - (logs.exp() * weights).sum(dim=1).clamp_min(1e-12) ** 0.7) / 0.7).mean()
         optimiser.zero_grad()
-        torch.autograd.backward(value)
+        value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return unit(classes.detach().numpy())
 
@@ -272,8 +271,7 @@ def posteriors(data: Texts, kind: str, per_class: int, seed: int) -> dict[str, f
     )
     others = np.setdiff1d(np.arange(len(photos.truth)), asked)
     given, places = np.unique(data.named(asked, kind, seed), return_inverse=True)
-    own: Labels = places.astype(np.int32)
-    texts = data.texts[given]
+    own, texts = np.asarray(places, dtype=np.int32), data.texts[given]
     vectors, white, there = photos.vectors[asked], photos.white[asked], np.ones(len(asked), bool)
     near = labelled_neighbours(vectors, there, there, 11)
     names = single_sets(own)
