@@ -377,7 +377,7 @@ def checkout(revision: str | None) -> Iterator[Path]:
 def main() -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--revisions", nargs="+", help="of git, a column each; default: the files as they lie here")
+    parser.add_argument("--revisions", nargs="+", help="of git, one column each; default: the files of this checkout")
     parser.add_argument("--help-cost", action="store_true", help="run --help of every script, too")
     parser.add_argument("--repeat", type=int, default=3, help="rounds of --help-cost; default: %(default)s")
     parser.add_argument("--run", type=Path, help="folder of a finished run (of this checkout)")

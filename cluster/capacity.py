@@ -70,7 +70,7 @@ def shortage(demand: Demand, nodes: list[Node]) -> str | None:
         return f"memory_gb = {demand.memory_gb:g}: no node has more than {most:.1f} GiB for workers"
     places = sum(places_on(demand, node) for node in nodes)
     if demand.count > places:
-        return f"{demand.field} = {demand.count}: there is room for {places} with what each reserves"
+        return f"{demand.field} = {demand.count}: the cluster has room for {places} workers of this size"
     return None
 
 
@@ -151,7 +151,7 @@ def check_all(fields: Iterable[tuple[str, Workers | TrainWorkers]]) -> None:
     Raises SessionError.
     """
     if not session.is_own() and no_workers(cluster_nodes()):
-        log.info("the cluster's head gives no cores away and no worker node is up yet: stages wait for some to start")
+        log.info("the head node offers no CPU cores and no worker node is up yet: stages wait until some have started")
         return
     for field, workers in fields:
         check_capacity(field, workers)

@@ -17,6 +17,9 @@ from fgvr.images.read import PIXELS
 from fgvr.schemas import SCHEMA_VERSION
 from fgvr.tables import Table
 
+MADE_UP = "made_up"
+"""Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
+
 
 def digest_of_ids(ids: npt.NDArray[np.int64]) -> str:
     """Digest of a set of images, int64 [n] ascending, for a fingerprint."""
@@ -45,10 +48,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-MADE_UP = "made_up"
-"""Key in a manifest's `extra`: the table rests on simulated models, whose names are its value."""
 
 
 def made_up(decides: Any, inputs: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> list[str]:

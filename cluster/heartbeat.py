@@ -17,14 +17,18 @@ from fgvr import storage
 
 log = logging.getLogger(__name__)
 
+BOARD = Board(b"fgvr")
+BEAT_SECONDS = 10.0
+"""Longest time between two heartbeats of a worker that makes progress."""
+
 
 def leave(uri: str, data: bytes) -> bool:
-    """Write a heartbeat file, which may fail without harm; returns whether it was written."""
+    """Write a heartbeat or another small file, which may fail without harm; returns whether it was written."""
     try:
         storage.write_bytes(uri, data)
-    # Libraries of object stores raise errors without a common base class; the next heartbeat may get through.
+    # Libraries of object stores raise errors without a common base class; the next attempt may get through.
     except Exception as error:
-        log.debug("no sign could be left at %s: %s", uri, error)
+        log.debug("%s could not be written: %s", uri, error)
         return False
     return True
 
@@ -59,10 +63,6 @@ def beating(do: Callable[[], object], seconds: float, *, last: float | None = No
 # A driver that waits for workers cannot see whether one of them computes for an hour or none has been placed yet. So a
 # worker that makes progress sends a heartbeat every few seconds, and one that has to exit says why (its last words).
 
-BOARD = Board(b"fgvr")
-BEAT_SECONDS = 10.0
-"""Longest time between two heartbeats of a worker that makes progress."""
-
 
 @dataclass(frozen=True)
 class Heartbeats:
@@ -81,7 +81,7 @@ class Heartbeats:
         try:
             self._put(f"alive/{os.uname().nodename}-{os.getpid()}", f"{time.time():.1f} {text}")
         except (RayError, RuntimeError, OSError) as error:  # the next heartbeat may get through
-            log.warning("no sign of life to Ray's head: %s", error)
+            log.warning("no heartbeat reached Ray's head: %s", error)
 
     def last_words(self, text: str) -> None:
         """Say why this worker exits."""

@@ -37,6 +37,12 @@ _NUMBERED = re.compile(r"(\d{8,18})\.json")
 
 log = logging.getLogger(__name__)
 
+_ENDS = (
+    "this session writes nothing more and ends. What it had finished is kept; `python pipelines/status.py` with the "
+    "run's folder says how far the run is"
+)
+_LOCK = threading.Lock()
+
 
 class LeaseLost(UserError):
     """Another session owns the run now: this one must not write any more."""
@@ -183,12 +189,6 @@ class Fence:
         return not numbers(self.folder)
 
 
-_ENDS = (
-    "this session writes nothing more and ends. What it had finished is kept; `python pipelines/status.py` with the "
-    "run's folder says how far the run is"
-)
-
-
 class Lease:
     """The lease that this process holds on a run; thread-safe.
 
@@ -249,11 +249,11 @@ class Lease:
     def _silent(self, error: Exception) -> None:
         now = time.monotonic()
         self._silent_since = now if self._silent_since is None else self._silent_since
-        log.debug("no sign of life could be left at %s: %s", self.fence.file, error)
+        log.debug("no heartbeat could be written at %s: %s", self.fence.file, error)
         if now - self._silent_since > TELL_SECONDS and not self._told:
             self._told = True
             log.warning(
-                "%s: no sign of life could be left for %.0f min (%s). The work goes on; a session on another machine "
+                "%s: no heartbeat could be written for %.0f min (%s). The work goes on; a session on another machine "
                 "could take the run for abandoned meanwhile",
                 self.fence.folder,
                 (now - self._silent_since) / 60,
@@ -269,7 +269,7 @@ class Lease:
             except FileNotFoundError:
                 return
             except Exception as error:  # as above
-                log.warning("%s could not be given back: %s", self.fence.folder, error)
+                log.warning("%s could not be released: %s", self.fence.folder, error)
 
     def _write(self, owner: Owner) -> None:
         storage.write_bytes(self.fence.file, owner.as_json())
@@ -299,7 +299,6 @@ def forget_earlier(lease: Lease) -> None:
 
 
 _held: list[Lease] = []
-_LOCK = threading.Lock()
 
 
 def hold(lease: Lease) -> Callable[[], None]:

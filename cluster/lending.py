@@ -77,7 +77,7 @@ class Lender:
             log.info("%d worker(s) with the model loaded are taken over from an earlier stage", len(pool))
         try:
             self.make_room(workers, most - len(pool), engine=key is not None)
-            pool.keeps_idle, pool.starved = key is not None and keep, self.give_back
+            pool.keeps_idle, pool.starved = key is not None and keep, self.release_idle
             yield pool
         except BaseException:
             pool.close()  # parts may still be running
@@ -100,12 +100,12 @@ class Lender:
         trains = isinstance(workers, TrainWorkers)
         # A training run takes hours, in which the cluster could shrink.
         if (trains and not session.is_own()) or self._crowded(engine=engine) or self._short(workers, most):
-            self.give_back()
+            self.release_idle()
 
-    def give_back(self) -> None:
+    def release_idle(self) -> None:
         """End all idle pools."""
         for idle in self._idle.values():
-            log.info("%d idle worker(s) with a model loaded are given back", len(idle.pool))
+            log.info("%d idle worker(s) with a model loaded are released", len(idle.pool))
             idle.pool.close()
         self._idle.clear()
 
@@ -144,7 +144,7 @@ def lending() -> Iterator[Lender]:
         yield _lender
     finally:
         lender, _lender = _lender, outer
-        lender.give_back()
+        lender.release_idle()
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def borrowed(engine: Engine | None, workers: Workers, most: int, *, keep: bool =
     with lender.borrowed(engine, workers, most, keep=keep) as pool:
         yield pool
     if _lender is None:
-        lender.give_back()
+        lender.release_idle()
 
 
 def make_room(workers: Workers | TrainWorkers) -> None:
@@ -163,10 +163,10 @@ def make_room(workers: Workers | TrainWorkers) -> None:
         _lender.make_room(workers, workers.num_workers if isinstance(workers, TrainWorkers) else 1)
 
 
-def give_back() -> None:
+def release_idle() -> None:
     """End all idle pools; called before something that may use the whole cluster."""
     if _lender is not None:
-        _lender.give_back()
+        _lender.release_idle()
 
 
 def make_pool(workers: Workers) -> Pool:

@@ -34,7 +34,7 @@ def _or_not(record: Callable[Given, None]) -> Callable[Given, None]:
         try:
             record(*args, **more)
         except Exception as error:
-            log.debug("Ray does not take a stage's numbers: %s", error)
+            log.debug("Ray does not accept a stage's metrics: %s", error)
 
     return tried
 

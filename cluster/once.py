@@ -34,6 +34,9 @@ class _Call:
     def compute(self, worker: Callable[[], Any], number: int, *, again: bool) -> dict[str, Any]:
         return {RESULT: worker()}
 
+    def smoke_test(self, worker: Callable[[], Any], number: int, first: int) -> None:
+        """A call has no rows: the call itself shows whether it works."""
+
     def silence(self, limits: Limits) -> tuple[float, str]:
         """Without an engine, loading a model is part of the call: so the longer of the two limits applies."""
         fields = ["silent_minutes"] if self.engine is not None else ["start_minutes", "silent_minutes"]

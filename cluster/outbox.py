@@ -166,7 +166,7 @@ class Note:
         try:
             facts = json.loads(data)
         except RecursionError as error:
-            raise ValueError("it is nested without end") from error
+            raise ValueError("it is nested too deeply") from error
         facts |= {
             "tag": tuple(facts["tag"]),
             "news": News.of(facts["news"]),
@@ -206,7 +206,7 @@ class Outbox:
             except FileNotFoundError:
                 continue  # another session has sent it in the meantime
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                log.warning("%s cannot be read, so MLflow is not told it: %s", place, error)
+                log.warning("%s cannot be read, so MLflow never gets it: %s", place, error)
         return notes
 
     def keep(self, note: Note) -> None:
@@ -214,7 +214,7 @@ class Outbox:
         place = storage.join(self.folder, note.file)
         self._there.add(note.file)
         if not leave(place, json.dumps(asdict(note)).encode()):
-            log.warning("%s cannot be written: should MLflow not answer now, it is never told", place)
+            log.warning("%s cannot be written: if MLflow does not answer now, it never gets this", place)
 
     def forget(self, note: Note) -> None:
         """Remove a note that MLflow has completely."""
@@ -224,4 +224,4 @@ class Outbox:
             storage.remove(storage.join(self.folder, note.file))
         # Libraries of object stores raise errors of their own. A file that is left is sent again, with the same effect.
         except Exception as error:
-            log.debug("%s stays: %s", note.file, error)
+            log.debug("%s could not be removed: %s", note.file, error)

@@ -146,8 +146,8 @@ class _Waiting:
             return
         self._told = True
         log.warning(
-            "%s: a session never said that it ended: %s. Waiting for a sign of life of it, at most %.0f s; without one "
-            "this session goes on (--run.take_over true: at once)",
+            "%s: a session did not record that it ended: %s. Waiting for a heartbeat of it, at most %.0f s; without "
+            "one this session goes on (--run.take_over true: at once)",
             self._folder,
             other,
             SILENCE,
@@ -188,7 +188,7 @@ def _taken_over(mine: Lease, number: int, other: Owner, clock: Clock, pause: Pau
                 pause(LOOK)
                 continue
         return
-    log.warning("%s: that session may still be at work; it stops before it writes what could hurt", folder)
+    log.warning("%s: that session may still be at work; it stops before it writes anything that could do harm", folder)
 
 
 def _forget_waiting(folder: str) -> None:
@@ -231,7 +231,7 @@ def look(folder: str, seconds: float, *, clock: Clock = time.monotonic, pause: P
     if owner.is_free or owner.process.is_alive:
         return Seen(owner, not owner.is_free, _who_waits(folder, waiting))
     if seconds:
-        log.warning("%s: watching for a sign of life of %s, at most %.0f s", folder, owner, seconds)
+        log.warning("%s: watching for a heartbeat of %s, at most %.0f s", folder, owner, seconds)
     while clock() - begin < seconds:
         pause(LOOK)
         now = lease.newest(folder)

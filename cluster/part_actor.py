@@ -34,6 +34,8 @@ STOPPED = "stopped"
 """Key of an answer without a summary: why the stage cannot go on."""
 COMPUTED = "computed"
 """Key beside a part's summary: the summary of newly computed rows, where the part had others already."""
+SMOKE_ROWS = 8
+"""Most rows of one smoke test: the first ones may be files that no model ever sees."""
 
 
 class StageStopped(UserError):
@@ -76,6 +78,13 @@ class PartJob:
         """See `Job`."""
         return compute_part(self, worker, number, again=again)
 
+    def smoke_test(self, worker: PartWorker, number: int, first: int) -> None:
+        """See `Job`."""
+        for image_id in ids_of_part(self, number)[first : first + SMOKE_ROWS]:
+            rows = worker.process(self.samples.take(np.array([image_id]), list(self.columns)))
+            if not rows["error"][0].is_valid:
+                return
+
     def silence(self, limits: Limits) -> tuple[float, str]:
         """See `Job`."""
         return limits.silent_minutes, "cluster.limits.silent_minutes"
@@ -100,6 +109,13 @@ class Job(Protocol):
 
     def compute(self, worker: Any, number: int, *, again: bool) -> dict[str, Any]:
         """Compute a part and return its summary; with `again` only its failed rows."""
+        ...
+
+    def smoke_test(self, worker: Any, number: int, first: int) -> None:
+        """Compute single rows of a part, from the one at index `first`, until one is not a failed row; keep nothing.
+
+        Returning means that the model can work, or that nothing is left with which it could be tested.
+        """
         ...
 
     def silence(self, limits: Limits) -> tuple[float, str]:
@@ -163,18 +179,28 @@ class PartActor:
             number: number of the part.
             again: whether to retry only the failed rows of the existing file.
         """
+        what = f"{self.job.name}, part {number}"
         try:
-            return self._watched(number, again=again)
+            summary: dict[str, Any] = self._watched(what, lambda: self.job.compute(self.worker, number, again=again))
         except UserError as error:
             return {STOPPED: str(error)}
+        return summary
 
-    def _watched(self, number: int, *, again: bool) -> dict[str, Any]:
-        """Compute the part under the watchdog; if this process cannot, it ends and the part goes to another one."""
-        what = f"{self.job.name}, part {number}"
+    def smoke_test(self, number: int, first: int) -> str | None:
+        """Compute a row of a part and keep nothing (see `Job`); returns the reason if the user has to fix something."""
+        what = f"{self.job.name}, one row of part {number}"
+        try:
+            self._watched(what, lambda: self.job.smoke_test(self.worker, number, first))
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _watched(self, what: str, work: Callable[[], Any]) -> Any:
+        """Work under the watchdog; if this process cannot, it ends and the work goes to another one."""
         try:
             with self.watchdog.over(what, *self.job.silence(self.limits)):
                 try:
-                    return self.job.compute(self.worker, number, again=again)
+                    return work()
                 finally:
                     self._flush()
         except PartGivenUp as error:

@@ -9,15 +9,18 @@ three such deaths end the stage however large its pool may grow, those of proces
 While others compute it may be one machine alone: then the next process that is placed there keeps its place and loads
 nothing, until one has come up somewhere, or the last one that computes is gone: then starts are tried anew.
 
-A model may load everywhere and break at its first work. So where two die over parts before any part is done, one
-process alone is given parts and replaced, until one is done: else each of a large pool would die over parts of its own,
-and each of these has several lives.
+A model may load everywhere and break at its first work. So a pool loads no more models than it begins with before one
+has worked for a while; and after a death over a part before any part is done, a smoke test comes first: one process
+computes a single row, of a part that has killed nobody if there is one. If it can, the model works, and the part is
+treated as any other (its rows may be to blame). If deaths go on, the third ends the stage, again counting those that
+began together as one.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -34,6 +37,8 @@ from fgvr.errors import UserError
 log = logging.getLogger(__name__)
 
 TRIES = 3
+TRUST_SECONDS = 10.0
+"""A process that has computed for so long does not break at its first work: others may load the model, too."""
 MOST_WORDS = 500
 """Characters of Ray's own words."""
 AHEAD = 2
@@ -45,7 +50,7 @@ class WorkersDoNotStart(UserError):
 
 
 class WorkersDied(UserError):
-    """One worker after another died on the same work."""
+    """One worker after another died on the same work, or at its first work."""
 
 
 class Process(Protocol):
@@ -69,7 +74,7 @@ class Part(NamedTuple):
 
 class _State(Enum):
     PLACING = auto()  # it may lack resources
-    HELD = auto()  # it is placed, but must not load anything for now
+    HELD = auto()  # it is placed, but must not load anything yet
     STARTING = auto()  # it is loading the model
     READY = auto()
 
@@ -79,11 +84,14 @@ class _Member:
     process: Process
     state: _State = _State.PLACING
     parts: list[Part] = field(default_factory=list)  # the parts that it has, in order
+    since: float = 0.0  # when it got the first of them, having had none
+    tests: bool = False  # it computes a single row as a smoke test
     was_up: bool = False  # for an earlier job: so its death does not mean that models cannot be loaded
 
 
 class _Answer(NamedTuple):
     member: _Member
+    method: str
     part: Part | None
     future: Future[Any]
 
@@ -137,12 +145,12 @@ class Pool:
         Raises:
             StageStopped: a process reported an error that the user has to fix.
             WorkersDoNotStart: no process can be started.
-            WorkersDied: too many processes died on one part.
+            WorkersDied: too many processes died on one part, or at their first work.
             Stalled: there was no answer and no heartbeat for too long.
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
-        self._lives, self._ended = lives, Counter[Part]()
-        self._waiting, self._proven, self._works = deque(parts), False, False
+        self._lives, self._ended, self._tested = lives, Counter[Part](), Counter[Part]()
+        self._waiting, self._loads, self._works, self._broken, self._begun = deque(parts), False, False, 0, 0
         self.heartbeats.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
         for number, member in enumerate(list(self._members)):
@@ -159,6 +167,7 @@ class Pool:
             except queue.Empty:
                 if any(member.state is _State.PLACING for member in self._members):
                     self.starved()
+                self._admit()
                 pulse.look(self._minutes, lambda: waits_for(self._left))
                 continue
             pulse.heard()
@@ -166,7 +175,7 @@ class Pool:
             if summary is not None:
                 self._left -= 1
                 yield summary
-        for member in [each for each in self._members if each.state is not _State.READY]:
+        for member in [each for each in self._members if each.state is not _State.READY or each.tests]:
             self._end(member)
         self._packed = None  # it may hold the ids of a table, which an idle pool need not keep in the object store
 
@@ -180,7 +189,7 @@ class Pool:
         """Handle an answer; returns the summary if it is that of a finished part."""
         from ray.exceptions import RayError, RayTaskError
 
-        member, part, future = answer
+        member, method, part, future = answer
         if member not in self._members:
             return None
         error = future.exception()
@@ -194,39 +203,60 @@ class Pool:
             member.parts.remove(part)
             if STOPPED in said:
                 raise StageStopped(said[STOPPED])
-            doubted, self._works = self._is_doubted, True
-            for each in self._members if doubted else [member]:
-                self._feed(each)
+            if self._works:
+                self._feed(member)
+            else:
+                self._work_is_proven()
             return dict(said)
-        if member.state is _State.PLACING:
-            self._start_or_hold(member)
+        if method == "placed":
+            member.state = _State.HELD
+            self._admit()
         elif said is not None:
             raise StageStopped(said)
+        elif method == "smoke_test":
+            member.tests = False
+            self._work_is_proven()
         else:
             self._came_up(member)
         return None
 
-    def _start_or_hold(self, member: _Member) -> None:
-        if self._deaths < self._most_deaths:
+    def _admit(self) -> None:
+        """Let held processes load the model, as far as they may."""
+        for member in [each for each in self._members if each.state is _State.HELD]:
+            if not self._may_start():
+                return
             self._start(member)
-        else:
-            member.state = _State.HELD
+
+    def _may_start(self) -> bool:
+        """Whether one more process may load the model."""
+        if max(self._deaths, self._broken) >= self._most_deaths:
+            return False
+        loaded = sum(each.state in {_State.STARTING, _State.READY} for each in self._members)
+        if self._broken:  # so many in all: but there is always one that can show that the model works
+            return loaded == 0 or (loaded < self._at_once and self._begun < self._most_deaths)
+        return self._works or loaded < self._at_once or self._is_trusted()
+
+    def _is_trusted(self) -> bool:
+        """Whether a process has computed for so long that the model works, though no part is done yet."""
+        now = time.monotonic()
+        return any(each.parts and now - each.since >= TRUST_SECONDS for each in self._members)
 
     def _start(self, member: _Member) -> None:
         member.state = _State.STARTING
+        self._begun += not member.was_up
         self._ask(member, None, "take", self._name, self._packed)
 
     def _came_up(self, member: _Member) -> None:
-        member.state, self._proven = _State.READY, True
-        self._try_anew()
+        member.state, self._loads, self._deaths = _State.READY, True, 0
         self._feed(member)
+        self._admit()
 
-    def _try_anew(self) -> None:
-        """Earlier deaths do not count any more: models can be loaded, or the last one that had loaded its is gone."""
-        self._deaths = 0
-        for other in self._members:
-            if other.state is _State.HELD:
-                self._start(other)
+    def _work_is_proven(self) -> None:
+        """The model works: deaths before say nothing of it."""
+        self._works, self._broken = True, 0
+        for member in self._members:
+            self._feed(member)
+        self._admit()
 
     def _lost(self, member: _Member, error: BaseException) -> None:
         """A process is dead: others get its parts, and it is replaced if needed."""
@@ -236,9 +266,11 @@ class Pool:
         taken_away = getattr(error, "preempted", False)  # with its node: that is nobody's fault
         self._end(member)
         if had_loaded and not self._at_work():
-            self._try_anew()
+            self._deaths = 0  # starts are tried anew
         elif not had_loaded and not taken_away:
             self._deaths += 1
+        if (member.parts or member.tests) and not self._works and not taken_away:
+            self._broken += 1
         if member.parts and not taken_away:
             self._ended[member.parts[0]] += 1  # those behind it were not begun
             if self._ended[member.parts[0]] >= self._lives:
@@ -248,6 +280,7 @@ class Pool:
         self._waiting.extendleft(reversed(member.parts))
         for other in self._members:
             self._feed(other)
+        self._admit()
 
     @property
     def _most_deaths(self) -> int:
@@ -258,10 +291,12 @@ class Pool:
         """Have as many processes as there is work for, but only the initial number until one has come up."""
         if self._deaths >= self._most_deaths and not self._at_work():
             raise self._given_up()
+        if self._broken >= self._most_deaths and not any(each.parts or each.tests for each in self._members):
+            raise self._broken_at_work()
         if len(self._waiting) >= self._most == len(self._members):
             return
         busy = sum(bool(member.parts) for member in self._members)
-        most = 1 if self._is_doubted else self._most if self._proven else self._at_once
+        most = self._most if self._loads and not self._broken else self._at_once
         wanted = min(most, busy + len(self._waiting))
         if not self._waiting:
             for member in [each for each in self._members if self._is_spare(each)]:
@@ -284,6 +319,12 @@ class Pool:
             f"{self._last_said()}. Rows that are done are kept; mend the cause and give the same command again"
         )
 
+    def _broken_at_work(self) -> WorkersDied:
+        return WorkersDied(
+            f"{self._name}: {self._broken} workers loaded what they need and died at their first work; "
+            f"{self._last_said()}. Rows that are done are kept; mend the cause and give the same command again"
+        )
+
     def _last_said(self) -> str:
         """Why the last process died: its own words, or Ray's where it could not even begin."""
         words = self.heartbeats.all_words()
@@ -292,26 +333,36 @@ class Pool:
         lines = [line.strip() for line in str(self._loss).splitlines() if line.strip()]
         return f"Ray said of the last one ({type(self._loss).__name__}): {lines[-1][:MOST_WORDS] if lines else ''}"
 
-    @property
-    def _is_doubted(self) -> bool:
-        """Whether processes died over parts and none was ever done: the model may load and not work."""
-        return not self._works and self._ended.total() > 1
-
     def _feed(self, member: _Member) -> None:
         """Give parts to a ready process: one at the end of a table, otherwise some ahead."""
-        if member.state is not _State.READY:
+        if member.state is not _State.READY or member.tests:
             return
-        if self._is_doubted and any(other.parts for other in self._members):
+        if self._broken:
+            if not member.parts:
+                self._test(member)
             return
+        if not member.parts:
+            member.since = time.monotonic()
         ahead = AHEAD if len(self._waiting) >= len(self._members) else 1
         while self._waiting and len(member.parts) < ahead:
             part = self._waiting.popleft()
             member.parts.append(part)
             self._ask(member, part, "compute", *part)
 
+    def _test(self, member: _Member) -> None:
+        """Let a process compute one row, unless another one does, or enough have died: does the model work at all?"""
+        if self._broken >= self._most_deaths or any(other.tests for other in self._members):
+            return
+        # A row that kills its worker must not look like a broken model: no part and no row is tried twice if there is
+        # another one.
+        part = min(self._waiting, key=lambda each: self._ended[each] + self._tested[each])
+        member.tests = True
+        self._ask(member, None, "smoke_test", part.number, self._ended[part] + self._tested[part])
+        self._tested[part] += 1
+
     def _ask(self, member: _Member, part: Part | None, method: str, *arguments: Any) -> None:
         answered = member.process.call(method, *arguments)
-        answered.add_done_callback(lambda future: self._answers.put(_Answer(member, part, future)))
+        answered.add_done_callback(lambda future: self._answers.put(_Answer(member, method, part, future)))
 
     def _end(self, member: _Member) -> None:
         del self._members[member]

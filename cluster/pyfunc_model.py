@@ -149,7 +149,7 @@ def _column(names: list[Any]) -> int:
         return names.index(COLUMN)
     if len(names) == 1:
         return 0
-    raise InputError(f"one column must be called {COLUMN!r} and hold, a row, {WANTED}; there are {names}")
+    raise InputError(f"one column must be called {COLUMN!r} and hold {WANTED} per row; there are {names}")
 
 
 def _is_missing(value: object) -> bool:

@@ -55,9 +55,9 @@ class Quarantine:
         ids = rows["image_id"].to_pylist()
         if self.deaths >= MOST:
             raise PartGivenUp(
-                f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has ended {self.deaths} workers; their last words "
-                "are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and .memory_gb say "
-                "how many share a machine), or does the model's engine not run here? What is done is kept."
+                f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has killed {self.deaths} workers; their last "
+                "messages are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and "
+                ".memory_gb say how many share a machine), or does the engine not run here? What is done is kept."
             )
         self._write(None)
         if self.deaths < WHOLE:
@@ -69,7 +69,7 @@ class Quarantine:
     def _row(self, row: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
         image_id = row["image_id"][0].as_py()
         if image_id in self.culprits:
-            return failed_row(image_id, Failure(Reason.ENGINE_ERROR, "its worker died on it"), schema)
+            return failed_row(image_id, Failure(Reason.ENGINE_ERROR, "its worker died while computing it"), schema)
         self._write(image_id)
         return work(row).cast(schema)
 

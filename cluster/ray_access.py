@@ -43,7 +43,7 @@ def prepare_token() -> None:
             make_token(file)
         if file.stat().st_mode & 0o077 and file.stat().st_uid == os.getuid():
             file.chmod(0o600)
-            log.info("%s could be read by others of this machine; not any more", file)
+            log.info("%s could be read by other users of this machine; its permissions were corrected", file)
         keep_secret(file.read_text().strip())
     except OSError as error:
         if os.environ.get(TOKEN_PATH):

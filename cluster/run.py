@@ -17,6 +17,7 @@ from cluster.ownership import TOLD, ends_when_told, owned
 from fgvr import storage
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
+from fgvr.hub import names_kept
 from fgvr.redact import masked_words, safe
 from fgvr.storage_errors import refusal, told
 from fgvr.versions import check_installation
@@ -58,6 +59,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
     folder = storage.join(storage.absolute(config.run.folder), config.run.name)
     config, take_over = _without_take_over(config)
     with ExitStack() as stack:
+        stack.enter_context(names_kept())
         try:
             with told("run.folder", config.run.folder):
                 check_run_folder(folder)
@@ -135,20 +137,21 @@ def run_main(
         given = [word for word in words if word not in PLAN_FLAGS] if plan else words
         config = load_config(given, presets, doc or "", stage=stage)
         check_installation()
-        if plan is not None and planned:
-            _show_plan(config, plan, check)
-            return
-        if check is not None:
-            check(config)
-        with open_run(config) as context:
-            begun = True
-            work(context)
+        with names_kept():  # from the first check on
+            if plan is not None and planned:
+                _show_plan(config, plan, check)
+                return
+            if check is not None:
+                check(config)
+            with open_run(config) as context:
+                begun = True
+                work(context)
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted{': the same command goes on from what is finished' if begun else ''}\n")
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as end:
         if end.code in TOLD:
-            sys.stderr.write(f"told to end{': the same command goes on from what is finished' if begun else ''}\n")
+            sys.stderr.write(f"terminated{': the same command goes on from what is finished' if begun else ''}\n")
         raise
     except Exception as error:  # of any kind: its cause may be one that the user can fix
         known = user_error_in(error) or refusal(error)

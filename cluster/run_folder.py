@@ -25,6 +25,9 @@ _LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FI
 """Names that mark a run folder without a config: its run was interrupted early, or the config was removed."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
+SECONDS = 60.0
+"""Time limit for all nodes to answer; a node that is too busy is left out."""
+
 
 class RunFolderError(UserError):
     """The run folder holds other files."""
@@ -67,8 +70,6 @@ def _has_tables(folder: str) -> bool:
 
 # Whether every node sees the run folder: for a local path, only the nodes themselves can tell.
 
-SECONDS = 60.0
-"""Time limit for all nodes to answer; a node that is too busy is left out."""
 
 Ask = Callable[[Mapping[str, str], str, str], Mapping[str, str]]
 """Asks nodes (Ray's id → readable name) about a file and its mark: returns what is wrong per node, empty where nothing

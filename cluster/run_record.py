@@ -147,7 +147,7 @@ class RunRecord:
                 return
             # As in `leave`: a heartbeat that cannot be written stops nothing.
             except Exception as error:
-                log.debug("no sign could be left at %s: %s", self._file, error)
+                log.debug("no heartbeat could be written at %s: %s", self._file, error)
                 return
             self._session.beat = time.time()
             leave(self._file, json.dumps(asdict(self._session), indent=1).encode())

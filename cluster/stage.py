@@ -320,4 +320,4 @@ def _clear_left(uri: str) -> None:
     try:
         clear_left(uri)
     except Exception as error:
-        log.warning("%s: files of the unfinished stage stay there: %s", uri, safe(str(error)))
+        log.warning("%s: files of the unfinished stage could not be removed: %s", uri, safe(str(error)))

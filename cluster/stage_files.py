@@ -35,6 +35,10 @@ TRAINING = "training"
 """The folder of a training run's checkpoints; in a retry of failed rows, followed by the attempt."""
 _TRAININGS = re.compile(rf"{TRAINING}(-\d+)?")
 
+BEAT = 30.0
+"""Seconds between two writes: the most that is lost when a session is killed."""
+LAST_SECONDS = 5.0
+
 
 def training_name(attempt: int) -> str:
     """The folder of a stage's training run: a retry gets its own, since it may train on more images."""
@@ -119,7 +123,7 @@ def rows_per_part(folder: str, name: str, wanted: int) -> int:
         size = _recorded(folder) or wanted
     if size != wanted:
         log.info(
-            "%s: goes on with %s rows a file, as it was begun; the config's %s are for tables that begin",
+            "%s: goes on with %s rows per file, as it was begun; the config's %s apply to new tables only",
             name,
             f"{size:,}",
             f"{wanted:,}",
@@ -146,10 +150,6 @@ def _of_finished(folder: str) -> int | None:
 
 
 # The seconds of a stage over all its sessions: a run may be killed and resumed a day later.
-
-BEAT = 30.0
-"""Seconds between two writes: the most that is lost when a session is killed."""
-LAST_SECONDS = 5.0
 
 
 class StageClock:

@@ -113,13 +113,13 @@ class StallDetector:
         silent = (now - self._last) / 60
         if silent > minutes:
             words = self._heartbeats.all_words()
-            said = f" Last words of a worker: {words[-1]}." if words else ""
+            said = f" Last message of a worker: {words[-1]}." if words else ""
             raise Stalled(
-                f"{waits_for()}: no worker gave a sign of life for {silent:.1f} min ({_PLACE} = {minutes:g}).{said} "
+                f"{waits_for()}: no heartbeat of any worker for {silent:.1f} min ({_PLACE} = {minutes:g}).{said} "
                 "Rows and checkpoints so far are kept; the same command goes on from there"
             )
         if now - self._told > TELL_SECONDS:
             self._told = now
             log.warning(
-                "%s: no sign of life for %.0f min; the run stops after %g (%s)", waits_for(), silent, minutes, _PLACE
+                "%s: no heartbeat for %.0f min; the run stops after %g (%s)", waits_for(), silent, minutes, _PLACE
             )

@@ -146,7 +146,7 @@ class Tracker:
             try:
                 self._take_over(note)
             except Exception as error:  # from an object store, or an unreadable manifest: the note is kept
-                log.warning("%s stays: %s", note.file, safe(str(error)))
+                log.warning("%s is kept for later: %s", note.file, safe(str(error)))
         with self._lock:
             try:
                 self._sender.experiment_id  # noqa: B018  # asks for it
@@ -181,8 +181,8 @@ class Tracker:
             self._outbox.keep(note)
         if left:
             log.warning(
-                "MLflow at %s was not told all of this run: %d of its runs wait in %s. No result is missing; the same "
-                "command tells it when it answers",
+                "MLflow at %s does not have all of this run yet: %d of its runs wait in %s. No result is missing; the "
+                "same command sends the rest when it answers",
                 masked(self.uri),
                 len(left),
                 self._outbox.folder,
@@ -364,14 +364,14 @@ class Tracker:
         leave(storage.join(self._folder, RUN_FILE), json.dumps(facts).encode())
 
     def _say_slip(self, error: Exception) -> None:
-        log.warning("MLflow was not told all: %s: %s", type(error).__name__, safe(str(error)))
+        log.warning("MLflow did not get everything: %s: %s", type(error).__name__, safe(str(error)))
         log.debug("the whole error", exc_info=error)
 
     def _say_away(self, why: Exception) -> None:
         if not self._warned:
             log.warning(
-                "MLflow at %s does not take what it is told (%s). The run goes on; what MLflow misses is kept in %s "
-                "and told when it answers: at the next stage, at the end, or at the next start of this run",
+                "MLflow at %s does not accept what it is sent (%s). The run goes on; what MLflow misses is kept in %s "
+                "and sent when it answers: at the next stage, at the end, or at the next start of this run",
                 masked(self.uri),
                 why,
                 self._outbox.folder,
@@ -379,7 +379,7 @@ class Tracker:
         self._warned = True
 
     def _say_refused(self, why: Exception) -> None:
-        log.warning("MLflow refuses something; it is kept in %s: %s", self._outbox.folder, why)
+        log.warning("MLflow refuses something, which is kept in %s: %s", self._outbox.folder, why)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def prepare(file: Path, *, own: bool = True) -> None:
         elif state in {State.UNFINISHED, State.DAMAGED}:
             aside = _set_aside(file)
             if state is State.DAMAGED:
-                log.warning("%s is no MLflow store that can be read: kept as %s, and made anew", file, aside)
+                log.warning("%s cannot be read as an MLflow store: kept as %s, and a new one is created", file, aside)
             else:
                 _unlink(aside)
         if state in {State.NOTHING, State.UNFINISHED, State.DAMAGED}:
@@ -205,7 +205,7 @@ def _kept() -> Path | None:
                     _to_disk(new)
                     new.replace(file)
     except OSError as error:
-        log.debug("no empty MLflow store is kept in %s: %s", folder, error)
+        log.debug("an empty MLflow store could not be cached in %s: %s", folder, error)
         return None
     return file
 

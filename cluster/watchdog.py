@@ -89,7 +89,7 @@ class Watchdog:
                 faulthandler.dump_traceback(file=STDERR)
                 self.end(
                     f"{watched.what}: nothing was finished for {silence / 60:.1f} min, the limit is {watched.field}"
-                    f" = {watched.seconds / 60:g}{_worked_on()} (where it hung stands in the worker's log file)"
+                    f" = {watched.seconds / 60:g}{_worked_on()} (the stack traces are in the worker's log file)"
                 )
             self._heartbeats.alive(watched.what)
             threading.Event().wait(min(BEAT_SECONDS, watched.seconds / 4))

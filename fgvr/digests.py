@@ -116,7 +116,7 @@ def _local_files(folder: Path) -> dict[str, str]:
     files = {name: file for name, file in names.items() if counts(name)}
     unknown = sum(_unread_bytes(file) for file in files.values())
     if unknown >= LARGE:
-        log.info("%s: reading its %.0f GiB once, so that this model is known by what it holds", folder, unknown / 2**30)
+        log.info("%s: reading its %.0f GiB once, to identify this model by its content", folder, unknown / 2**30)
     if unknown < MANY:
         return {name: file_digest(file) for name, file in files.items()}
     with ThreadPoolExecutor(4) as pool:  # hashing releases the GIL

@@ -26,7 +26,7 @@ SPELLED_OUT = 3
 
 REMEDIES = {
     Reason.NOT_FOUND: "moved? relative paths in a table begin at the table's folder",
-    Reason.UNREADABLE: "see to permissions and the network",
+    Reason.UNREADABLE: "check permissions and the network",
     Reason.TOO_MANY_BYTES: "ingest.limits.max_bytes is the limit",
     Reason.TOO_MANY_PIXELS: "ingest.limits.max_pixels is the limit",
     Reason.EMPTY_ANSWER: "see label.prompt, label.answer and label.max_tokens",
@@ -61,7 +61,7 @@ class Example:
 
     def words(self) -> str:
         """One line for people: the error message, preceded by the image unless the message contains its path."""
-        words = one_line(self.detail, LONGEST) or "it left no words"
+        words = one_line(self.detail, LONGEST) or "no message"
         place = _tail(self.uri)
         if place and place in words:
             return words

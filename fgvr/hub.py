@@ -1,12 +1,15 @@
 """Models named as on the Hugging Face hub: which commit a name refers to, and the model's files at that commit.
 
 A name refers to whatever was published last. So fingerprints hold the commit, and workers, which start later, load
-exactly that commit. Without a network, the local hub cache says which commit the name referred to when last fetched.
+exactly that commit. Within a session a name is looked up once (`names_kept`): a version published meanwhile would give
+two tables of one run different models. Without a network, the local hub cache says which commit the name referred to
+when last fetched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fgvr.errors import UserError
@@ -14,6 +17,21 @@ from fgvr.errors import UserError
 
 class HubError(UserError, OSError):
     """The hub did not give a model's file; the message holds the reason only, since callers add the config field."""
+
+
+_kept: dict[tuple[str, str | None], str] | None = None  # (name, revision) → commit; None: names are not kept
+
+
+@contextmanager
+def names_kept() -> Iterator[None]:
+    """Within the block, a name and revision refer to the commit that they referred to when first looked up."""
+    global _kept  # noqa: PLW0603  # a process has one run
+    outer = _kept
+    _kept = {} if outer is None else outer
+    try:
+        yield
+    finally:
+        _kept = outer
 
 
 def file_of(name: str, file: str, revision: str | None = None) -> Path:
@@ -30,13 +48,17 @@ def file_of(name: str, file: str, revision: str | None = None) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    known = None if _kept is None else _kept.get((name, revision))
     try:
-        return Path(hf_hub_download(name, file, revision=revision))
+        found = Path(hf_hub_download(name, file, revision=known or revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if constants.HF_HUB_OFFLINE and not isinstance(error, HFValidationError):
             reason = "HF_HUB_OFFLINE is set, and the hub's cache on this machine does not hold it"
         raise HubError(reason) from error
+    if _kept is not None:
+        _kept[name, revision] = found.parent.name
+    return found
 
 
 def commit_of(name: str, file: str, revision: str | None = None) -> str:

@@ -59,8 +59,8 @@ def held(precision: Precision | None, device: torch.device | str) -> Precision:
     """
     if precision == "bf16" and not has_bf16(device):
         raise PrecisionError(
-            f"the table was begun in bf16, on another device, and this {torch.device(device).type} has none (GPUs: "
-            "compute capability below 8.0): let its workers run on one kind of them (.workers.accelerator_type)"
+            f"the table was begun in bf16, on another device, and this {torch.device(device).type} has no bf16 (GPUs: "
+            "compute capability below 8.0): let its workers run on one kind of device (.workers.accelerator_type)"
         )
     return automatic(device) if precision is None else precision
 

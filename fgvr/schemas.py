@@ -169,6 +169,25 @@ DISAMBIGUATED = pa.schema(
     ]
 )
 
+SPACE = pa.schema(
+    [
+        pa.field("direction", pa.int32(), nullable=False),  # dense; along the first one neighbouring images differ most
+        ("scatter", pa.float64()),  # variance of the differences along it, shrunk, in units of centred unit vectors
+    ]
+)
+
+SELECTED = pa.schema(
+    [
+        IMAGE_ID,
+        pa.field("round", pa.int8(), nullable=False),  # 1, or 2 where it was chosen after the first answers
+        # medoid, typical; random: in place of a near-duplicate or an empty cluster; uncovered, disputed: in round 2
+        pa.field("why", pa.string(), nullable=False),
+        ("stands_for", pa.int64()),  # images of the pool to which it is the nearest asked one, itself included
+        ("nearest_id", pa.int64()),  # the asked image that is nearest to it in the whitened space; null: it is alone
+        ("similarity", pa.float32()),  # cosine to that one
+    ]
+)
+
 QUESTIONS = pa.schema(
     [
         pa.field("question_id", pa.int32(), nullable=False),  # dense, in the order of the ranks

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import os
 import re
 import shutil
@@ -23,10 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import fsspec
-from fsspec import asyn
 from fsspec.core import url_to_fs
 
-from fgvr import disk_cache, liveness
+from fgvr import disk_cache, store_waits
 from fgvr.errors import UserError
 from fgvr.storage_errors import StorageFull, cannot_write, full_disk, patient
 
@@ -51,10 +49,12 @@ def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path inside it.
 
     Credentials and endpoints come from the environment, as for every AWS tool (`AWS_ACCESS_KEY_ID`,
-    `AWS_ENDPOINT_URL` …), so that they never have to be written in a config.
+    `AWS_ENDPOINT_URL` …), so that they never have to be written in a config. No call to a store waits without limit
+    (`fgvr.store_waits`).
     """
     if is_local(uri):  # not through url_to_fs, which takes "::" in a name for a chain of file systems
         return fsspec.filesystem("file"), str(local_path(uri).expanduser().absolute())
+    store_waits.limit_waits()
     text = small_scheme(uri)
     # Other processes write to the same folders: an old listing lacks new files, and shows removed ones.
     fresh = {} if "::" in text and not is_object_store(text) else {"use_listings_cache": False}
@@ -167,32 +167,6 @@ def read_bytes(uri: str | Path, start: int | None = None, end: int | None = None
     return bytes(fs.cat_file(path, start=start, end=end))
 
 
-class TooSlow(OSError):
-    """A store did not deliver a file's bytes within the time limit."""
-
-
-def cat_within(
-    fs: fsspec.AbstractFileSystem, path: str, start: int | None, end: int | None, seconds: float = math.inf
-) -> bytes:
-    """As `fs.cat_file`, with a time limit over all retries; the limit is lower if waiting could be taken for a stall.
-
-    For images, since a single one may fail. Files that all rows need are read by `read_bytes`, with all its retries.
-
-    Raises:
-    TooSlow: the time is over. A store's library has a timeout per chunk only, and a chunk may be one byte.
-    """
-    seconds = liveness.longest_wait(seconds)
-    if math.isinf(seconds) or not getattr(fs, "async_impl", False):
-        return bytes(fs.cat_file(path, start=start, end=end))
-    try:
-        return bytes(asyn.sync(fs.loop, fs._cat_file, path, start=start, end=end, timeout=seconds))
-    except asyn.FSTimeoutError as error:
-        raise TooSlow(
-            f"{path}: not read in {seconds:.0f} s (ingest.limits.web.total_seconds, or half of "
-            "cluster.limits.silent_minutes)"
-        ) from error
-
-
 def write_bytes(uri: str | Path, data: bytes) -> None:
     """Write a whole file atomically and make its folders; replaces an existing file."""
     if is_local(uri):
@@ -279,8 +253,7 @@ def new_file(uri: str | Path) -> Iterator[IO[bytes]]:
             if local is not None:
                 temporary.replace(local)
             else:
-                fs, path = resolve(uri)
-                fs.put_file(str(temporary), path)
+                _put_file(temporary, uri)
 
 
 def _to_disk(file: IO[bytes]) -> None:
@@ -357,8 +330,8 @@ def check_below(names: Iterable[str], uri: str | Path) -> None:
         if leads_out(name) or above is not None:
             what = "leads out of its folder" if above is None else f"makes a folder of {above!r}, which is a file, too"
             raise NameLeadsOut(
-                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Who keeps that place has to remove "
-                "it; a copy without it serves as well"
+                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Have its owner remove it, or "
+                "use a copy without it"
             )
 
 
@@ -471,7 +444,8 @@ def _fetch(fs: fsspec.AbstractFileSystem, files: dict[str, dict[str, Any]], cach
         for name, info in files.items():
             inside = fetched / name
             inside.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(info["name"], str(inside))
+            with store_waits.transfer(int(info["size"] or 0)) as beats:
+                fs.get_file(info["name"], str(inside), callback=beats)
         try:
             fetched.rename(cache)
         except OSError:
@@ -488,5 +462,11 @@ def put_folder(local: Path, uri: str | Path) -> None:
                 with file.open("rb") as source, new_file(target) as copy:
                     shutil.copyfileobj(source, copy, 2**20)
             else:
-                fs, path = resolve(target)
-                fs.put_file(str(file), path)
+                _put_file(file, target)
+
+
+def _put_file(local: Path, uri: str | Path) -> None:
+    """Upload a file; each sent piece of it counts as progress."""
+    fs, path = resolve(uri)
+    with store_waits.transfer(local.stat().st_size) as beats:
+        fs.put_file(str(local), path, callback=beats)

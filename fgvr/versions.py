@@ -151,7 +151,7 @@ def check_installation() -> None:
     for cpu, gpu, module in RIVALS:
         if is_installed(cpu) and is_installed(gpu):
             raise InstallationError(
-                f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one that came last has "
+                f"both {cpu} and {gpu} are installed, and both own `import {module}`: the one installed last has "
                 "overwritten parts of the other. Make a new environment for one of them: `make clean`, then "
                 "`make setup` or `make setup-gpu` (by hand: pip install with the extra `cpu` or `gpu`, not both)"
             )

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config
 from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from pipelines.asks import Asked, naming, sampled
-from pipelines.embed import discovered
-from pipelines.label import AnswerStage, answer_limit, as_source, label_settings, note_cut_answers
+from pipelines.embed import chosen_by, discovered
+from pipelines.label import (
+    AnswerStage,
+    answer_limit,
+    as_source,
+    asked_elsewhere,
+    label_settings,
+    note_cut_answers,
+)
 from pipelines.registry import FURTHER
 from pipelines.run_tables import Run
 
@@ -137,20 +144,25 @@ class Answers(SourcedAnswers):
     table = "answers"
 
     def workers(self, config: Config) -> str | None:
-        """None where the stage `looks` asks the questions."""
-        return None if config.aspects.with_labels else super().workers(config)
+        """None where other stages ask the questions."""
+        return None if asked_elsewhere(config) else super().workers(config)
 
     def model(self, config: Config) -> str | None:
-        """None where the stage `looks` asks the questions."""
-        return None if config.aspects.with_labels else super().model(config)
+        """None where other stages ask the questions."""
+        return None if asked_elsewhere(config) else super().model(config)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The groups of near-duplicates, where there are any: only their representatives are asked about."""
-        return ("samples",) if run.config.label.duplicate_similarity is None else ("samples", "duplicates")
+        """What chose the images, and the groups of near-duplicates, of which only representatives are asked about."""
+        groups = () if run.config.label.duplicate_similarity is None else ("duplicates",)
+        return ("samples", *chosen_by(run.config), *groups)
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, or the answers that `looks` collected."""
-        return ("looks",) if run.config.aspects.with_labels else super().reads(run)
+        """The locations of the images, or the answers that `looks` or two rounds collected."""
+        return asked_elsewhere(run.config) or super().reads(run)
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Also the choice of the images, with the vectors that it takes."""
+        return (*self.reads(run), *chosen_by(run.config))
 
     def which(self, run: Run) -> Ids:
         """The discovery set, with one image per group of near-duplicates."""
@@ -159,22 +171,26 @@ class Answers(SourcedAnswers):
         return discovered(run) if run.config.label.duplicate_similarity is None else asked_ids(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Only the ids of the images where `looks` asks the questions."""
+        """Only the ids of the images where other stages ask the questions."""
         from cluster.fingerprint import digest_of_ids
 
-        if run.config.aspects.with_labels:
+        if asked_elsewhere(run.config):
             return {"ids": digest_of_ids(self.which(run))}
         return super().recipe(run)
 
     def asks(self, run: Run) -> Asked:
         """One request per discovery image and sample."""
-        return replace(super().asks(run), at_most=run.config.label.duplicate_similarity is not None)
+        shared = run.config.label.duplicate_similarity is not None or run.config.label.images.chosen
+        return replace(super().asks(run), at_most=shared)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask or read, or take the answers from `looks`."""
+        """Ask or read, or take the answers from `looks` or from two rounds."""
         from fgvr import schemas
         from pipelines.look_parts import take_part
+        from pipelines.selection import take_rounds
 
+        if run.config.label.rounds > 1:
+            return take_rounds(run, folder, self.which(run))
         if not run.config.aspects.with_labels:
             return super().compute(run, folder)
         summary = take_part(run, folder, column="answer", ids=self.which(run), schema=schemas.ANSWERS)
@@ -195,8 +211,16 @@ class SourceAnswers(SourcedAnswers):
         return [source.name for source in config.label.sources].index(self.name)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The samples, which decide the discovery set."""
-        return ("samples",)
+        """What decides the discovery set."""
+        return ("samples", *chosen_by(run.config))
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Also the choice of the images, with the vectors that it takes."""
+        return (*self.reads(run), *chosen_by(run.config))
+
+    def asks(self, run: Run) -> Asked:
+        """One request per discovery image and sample."""
+        return replace(super().asks(run), at_most=run.config.label.images.chosen)
 
     def which(self, run: Run) -> Ids:
         """The discovery set."""

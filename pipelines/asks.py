@@ -115,8 +115,10 @@ def _ask(run: Look, name: str) -> Ask:
 
 
 def sampled(config: Config, photos: Photos) -> int:
-    """Number of images in the discovery set."""
+    """Number of images in the discovery set; the most that it can be where they are chosen by their vectors."""
     drawn = config.label.images
+    if drawn.chosen:
+        return min(photos.bounded(drawn.drawn_from, drawn.pool), drawn.max_images or 0)
     if drawn.per_class is not None:
         return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
     return photos.bounded(drawn.drawn_from, drawn.max_images)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
@@ -56,11 +55,9 @@ class QuestionStage(RowStage):
     def job(self, run: Run) -> RowJob:
         """One row per image, with the answers to all questions."""
         from fgvr import schemas
-        from fgvr.mllm.backends import exactly
         from fgvr.mllm.scoring_workers import AspectWorker
 
         settings = aspect_settings(run.config, run.table("questions"))
-        settings = replace(settings, mllm=exactly(settings.mllm))
         schema = schemas.aspects(len(settings.task.questions))
         return RowJob(self.which(run), AspectWorker, {"settings": settings}, schema)
 
@@ -134,7 +131,6 @@ def aspect_settings(config: Config, questions: Table) -> AspectSettings:
     asked = config.aspects
     texts = tuple(questions.read(["text"])["text"].to_pylist())
     return AspectSettings(
-        mllm=config.mllm,
         task=AspectTask(texts, asked.instruction, asked.order, asked.words),
         min_label_mass=asked.min_label_mass,
         limits=config.ingest.limits,

@@ -83,7 +83,7 @@ class Bill:
         if len(self.lines) > 1:
             every = Line(self.lines[0].ask, 0, self.load, self.seconds, self.usd)
             rows.append(("together", "", *_cells("", every)[2:]))
-        rows.append(_cells("instead: name all", self.naming_all))
+        rows.append(_cells("instead: name all photos", self.naming_all))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
             "  ".join(
@@ -99,16 +99,16 @@ class Bill:
         assumed = [line for line in self.lines if line.seconds is not None and not line.measured]
         if assumed:
             notes.append(
-                f"hours assumed, not measured: {NAMES_A_SECOND:g} names, or 50 questions about"
-                f" {QUESTIONS_50_A_SECOND:g} images, a second and GPU of {ASSUMED_BILLIONS:g} billion parameters"
+                f"hours are assumed, not measured: {NAMES_A_SECOND:g} names, or 50 questions about"
+                f" {QUESTIONS_50_A_SECOND:g} images, per second and GPU for {ASSUMED_BILLIONS:g} billion parameters"
             )
         if on_cpu := [line.ask.stage for line in assumed if not line.ask.workers.num_gpus]:
             notes.append(f"no GPU is reserved for {', '.join(on_cpu)}: hours are of one GPU, a CPU takes far longer")
         if any(line.seconds is None for line in self.lines):
-            notes.append("hours: known once a part is done")
+            notes.append("hours: known once the first part is done")
         if self.image_tokens is None:
             notes.append(
-                f"tokens: {UNKNOWN_IMAGE:,} a photo assumed, as the model's way of cutting it is not known here"
+                f"tokens: {UNKNOWN_IMAGE:,} per photo assumed, since how the model tiles a photo is not known here"
             )
         if any(line.ask.at_most for line in self.lines):
             notes.append("at most: " + ", ".join(line.ask.stage for line in self.lines if line.ask.at_most))

@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 2 for arguments that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--clean", action="store_true", help="remove what is beyond its bound, and rests")
+    what.add_argument("--clean", action="store_true", help="remove what exceeds a limit, and leftovers")
     what.add_argument("--older-than", type=seconds_of, metavar="AGE", help="remove what was not used for 12h, 30d, 2w")
     what.add_argument("--all", action="store_true", help="remove everything that no process uses")
     parser.add_argument("--kind", action="append", default=[], help="only these: folders, images, or another folder")

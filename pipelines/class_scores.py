@@ -57,14 +57,12 @@ class ClassScores(RowStage):
         return ("samples",)
 
     def settings(self, run: Run) -> ClassScoreSettings:
-        """The worker's settings: the model, the class names, and the prompt."""
+        """The worker's settings: the class names, and the prompt."""
         from fgvr.mllm.backend import NameTask
-        from fgvr.mllm.backends import exactly
         from fgvr.mllm.scoring_workers import ClassScoreSettings
 
         config = run.config.class_scores
         return ClassScoreSettings(
-            mllm=exactly(engine_of(run.config)),
             task=NameTask(class_names(run), config.prompt or run.config.label.prompt),
             limits=run.config.ingest.limits,
             threads=max(2, int(config.workers.num_cpus)),
@@ -73,11 +71,11 @@ class ClassScores(RowStage):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, the class names, the prompt, and the ids of the images."""
         from cluster.fingerprint import digest_of_ids
-        from fgvr.mllm.backends import backend_identity
+        from fgvr.mllm.backends import backend_identity, exactly
 
         settings = self.settings(run)
         return {
-            "mllm": backend_identity(settings.mllm),
+            "mllm": backend_identity(exactly(engine_of(run.config))),
             "prompt": settings.task.prompt,
             "names": settings.task.names,
             "limits": settings.limits,

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
@@ -21,7 +22,7 @@ from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.demo.questions import QUESTIONS
 from pipelines.command import stage_main
-from pipelines.run_tables import Run
+from pipelines.run_tables import Run, per_samples
 from pipelines.stage import RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER, Training, TrainStage
 
@@ -142,7 +143,7 @@ def check_detection(config: Config) -> None:
     if config.ingest.limits.cut_bottom:
         raise ConfigError(
             f"ingest.limits.cut_bottom = {config.ingest.limits.cut_bottom}: boxes are places in the whole photo, and a "
-            "photo without its bottom has not the size that its annotations say; leave it at 0 for a detector"
+            "photo without its bottom does not have the size that its annotations say; leave it at 0 for a detector"
         )
     for field, split in (("split", detect.split), ("test_split", detect.test_split)):
         if split not in {"train", "test"}:
@@ -235,19 +236,27 @@ class Detections(RowStage):
         return summary
 
 
-def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
-    """A split's annotations and its rows of the samples table."""
+@per_samples
+def _annotations(run: Run) -> Callable[[str], CocoSet]:
+    """Reads the annotations of a split, each file once: minutes for a large one, and several stages look into it."""
+    from fgvr.sources.coco import coco_files
+
     source = run.config.ingest.source
     if not isinstance(source, CocoSource | BirdScenesSource):  # check_detection has reported it before
         raise ConfigError(f"ingest.source.kind = {source.kind}: it has no boxes")
-    from fgvr.sources.coco import coco_files
+    files = coco_files(source, run.folder)
+    return cache(lambda split: files[split].read())
+
+
+def _annotated(run: Run, split: str) -> tuple[CocoSet, pa.Table]:
+    """A split's annotations and its rows of the samples table."""
     from fgvr.training.assemble import split_rows
 
     rows = split_rows(run.table("samples"), split, ["metadata"])
     if not rows.num_rows:
         known = ", ".join(sorted(run.table("samples").extra["splits"]))
         raise ConfigError(f"detect: no image is in the split {split} (there are: {known})")
-    return coco_files(source, run.folder)[split].read(), rows
+    return _annotations(run)(split), rows
 
 
 def _examples(annotated: CocoSet, rows: pa.Table, p_yes: Probabilities) -> DetectionExamples:

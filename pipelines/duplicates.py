@@ -20,7 +20,7 @@ import numpy as np
 from fgvr import storage
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
-from pipelines.embed import discovered
+from pipelines.embed import chosen_by, discovered
 from pipelines.neighbours import Among, SearchStage
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import Stage
@@ -48,8 +48,8 @@ class DuplicatesNeighbours(SearchStage):
     table = "duplicates_neighbours"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The samples, which decide the discovery set."""
-        return ("samples",)
+        """What decides the discovery set."""
+        return ("samples", *chosen_by(run.config))
 
     def reads(self, run: Run) -> Iterable[str]:
         """The embeddings."""
@@ -58,6 +58,10 @@ class DuplicatesNeighbours(SearchStage):
     def versions(self, run: Run) -> Mapping[str, str]:
         """The version of the embeddings from which the run's groups were made."""
         return embeddings_version(run)
+
+    def recipe(self, run: Run) -> dict[str, Any]:
+        """Also the images, where their vectors chose them."""
+        return super().recipe(run) | _chosen(run)
 
     def size(self, run: Run) -> Size:
         """All discovery images are both queries and database."""
@@ -92,6 +96,10 @@ class Duplicates(Stage):
 
     table = "duplicates"
 
+    def consults(self, run: Run) -> Iterable[str]:
+        """What chose the images."""
+        return chosen_by(run.config)
+
     def reads(self, run: Run) -> Iterable[str]:
         """The embeddings, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "embeddings")
@@ -105,7 +113,7 @@ class Duplicates(Stage):
         """The ids of the images, the similarity threshold, and how neighbours are found."""
         from fgvr.neighbours import duplicates
 
-        return _settings(run.config) | {"neighbours": SEARCH.decides(run), "rules": duplicates.RULES}
+        return _settings(run.config) | _chosen(run) | {"neighbours": SEARCH.decides(run), "rules": duplicates.RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Group images with the neighbours that reach the threshold."""
@@ -138,7 +146,7 @@ class Duplicates(Stage):
         }
         summary.extra = {"search": found.facts}
         log.info(
-            "duplicates: %s images are %s photos (cosine %s and more), of the most frequent one there are %s",
+            "duplicates: %s images are %s photos (cosine of at least %s); the most frequent one occurs %s times",
             *(f"{len(ids):,}", f"{photos:,}", similarity, f"{sizes.max(initial=0):,}"),
         )
         return summary
@@ -164,12 +172,19 @@ def _settings_key(run: Run) -> str:
 
     search, embeddings = run.config.neighbours, run.table("embeddings")
     first = {"embeddings": f"{embeddings.fingerprint}.0"}
-    decides = [_settings(run.config), search.method, search.recall]
+    decides = [_settings(run.config) | _chosen(run), search.method, search.recall]
     return fingerprint_of("duplicates", decides, [run.table("samples"), embeddings], first)
 
 
 def _settings(config: Config) -> dict[str, Any]:
     return {"images": config.label.images, "similarity": config.label.duplicate_similarity}
+
+
+def _chosen(run: Run) -> dict[str, str]:
+    """The discovery images, where their vectors chose them: the settings alone do not say which they are."""
+    from cluster.fingerprint import digest_of_ids
+
+    return {"ids": digest_of_ids(discovered(run))} if run.config.label.images.chosen else {}
 
 
 def _made_of(run: Run) -> dict[str, int]:
@@ -241,7 +256,7 @@ def write_photos(folder: StageFolder, duplicates: Table) -> int:
 
 def _check(config: Config) -> None:
     if config.label.duplicate_similarity is None:
-        raise ConfigError("label.duplicate_similarity is null: set the cosine from which images are one, e.g. 0.98")
+        raise ConfigError("label.duplicate_similarity is null: set the cosine of equal photos, e.g. 0.98")
 
 
 if __name__ == "__main__":

@@ -328,12 +328,41 @@ def _needed(run: Run) -> Ids:
     config, samples = run.config, run.table("samples")
     most = config.aspects.max_images if config.makd.images == "asked" else None
     learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
-    return np.union1d(np.union1d(discovered(run), learned), split_ids(samples, [config.evaluate.split]))
+    named = pool(run) if config.label.images.chosen else discovered(run)
+    return np.union1d(np.union1d(named, learned), split_ids(samples, [config.evaluate.split]))
+
+
+def discovered(run: Run) -> Ids:
+    """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on.
+
+    Where they are chosen by their vectors, the table `selected` says which they are: a stage that uses them names it
+    among the tables that it consults (`chosen_by`).
+    """
+    return _selected(run) if run.config.label.images.chosen else _drawn(run)
+
+
+def chosen_by(config: Config) -> tuple[str, ...]:
+    """The table that decides the discovery set besides the samples, if there is one."""
+    return ("selected",) if config.label.images.chosen else ()
 
 
 @per_samples
-def discovered(run: Run) -> Ids:
-    """Ascending ids of the discovery set: the images that the MLLM names and NeaR learns on."""
+def pool(run: Run) -> Ids:
+    """Ascending ids of the images among which those of the discovery set are chosen: no truth and no vector decides."""
+    from fgvr.sources.sampling import first_of, split_ids
+
+    images = run.config.label.images
+    return first_of(split_ids(run.table("samples"), [images.drawn_from]), images.pool, images.seed)
+
+
+@per_run
+def _selected(run: Run) -> Ids:
+    ids: Ids = run.table("selected").read(["image_id"])["image_id"].to_numpy()
+    return ids
+
+
+@per_samples
+def _drawn(run: Run) -> Ids:
     from fgvr.sources.sampling import discovery_ids
 
     columns = ["image_id", "split", "class_id"]

@@ -30,6 +30,7 @@ from fgvr.redact import masked
 from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
+from pipelines.embed import chosen_by
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
@@ -70,7 +71,7 @@ class Report(Stage):
     def consults(self, run: Run) -> Iterator[str]:
         """The names of all methods, and the answers of the student with aspects."""
         methods = methods_of(run.config)
-        yield from ("samples", "labels")
+        yield from ("samples", "labels", *chosen_by(run.config))
         if "near" in methods:
             yield "near"
         if run.computes:
@@ -266,6 +267,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
         label_space=report_content.label_space(run.table("labels")),
         candidates=candidates,
         costs=method_costs(paid, stages, billing(run.config)),
+        selection=report_content.selection_facts(run),
     )
 
 

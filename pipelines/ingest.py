@@ -146,10 +146,11 @@ def _listed_otherwise(source: Source) -> str | None:
         case FolderSource() | WebDatasetSource():
             did, remedy = "which read fewer endings and did not count what it left out", "ingest.source.snapshot"
         case ParquetSource():
-            did, remedy = "for which names that differ by blanks or marks were others", "ingest.source.snapshot"
+            did = "which took names that differ only in blanks or marks for different names"
+            remedy = "ingest.source.snapshot"
         case TableSource():
             did, remedy = (
-                "for which NA, null and nan were empty cells, and names that differ by blanks others",
+                "which took NA, null and nan for empty cells, and names that differ only in blanks for different names",
                 "run.name",
             )
         case _:

@@ -119,6 +119,13 @@ def form_of(config: Config, source: LabelSource | None) -> Form:
     return Form(asked.listed, asked.answer == "structured")
 
 
+def asked_elsewhere(config: Config) -> tuple[str, ...]:
+    """The tables from which the answers about the discovery images are taken; none where `answers` asks itself."""
+    if config.label.rounds > 1:
+        return ("first_answers", "second_answers")
+    return ("looks",) if config.aspects.with_labels else ()
+
+
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
     """Everything that decides the answers about an image."""
     from fgvr.mllm.backends import backend_identity
@@ -372,7 +379,7 @@ def note_cut_answers(summary: StageSummary, limit: str) -> None:
     count = int(summary.metrics.get(CUT_ANSWERS, 0))
     if count:
         words = f"{count:,} answer{' was' if count == 1 else 's were'} cut off at {limit}"
-        summary.remarks = (*summary.remarks, f"{words}; those that had not said a whole name by then have none")
+        summary.remarks = (*summary.remarks, f"{words}; answers without a whole name by then give no label")
 
 
 def _write_aliases(folder: StageFolder, content: bytes) -> None:

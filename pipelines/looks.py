@@ -17,7 +17,7 @@ from fgvr.config import Config, ConfigError
 from pipelines.asks import Asked, naming, questioning, sampled
 from pipelines.aspects import QuestionStage, aspect_decides, aspect_ids, aspect_settings
 from pipelines.command import stage_main
-from pipelines.embed import discovered
+from pipelines.embed import chosen_by, discovered
 from pipelines.label import answer_decides, label_settings
 from pipelines.run_tables import Run
 from pipelines.stage import RowJob
@@ -34,6 +34,10 @@ class Looks(QuestionStage):
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
         """The splits of both stages."""
         return [("label.images.split", config.label.images.drawn_from), ("aspects.split", config.aspects.split)]
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """What decides the images of either stage."""
+        return ("samples", *chosen_by(run.config))
 
     def which(self, run: Run) -> Ids:
         """The images of either stage."""
@@ -59,9 +63,9 @@ class Looks(QuestionStage):
         from fgvr.mllm.look_worker import LookSettings, LookWorker
 
         config, questions = run.config, run.table("questions")
-        mllm, label_ids, ids = exactly(config.mllm), discovered(run), aspect_ids(run)
-        of_label, of_aspects = label_settings(config, several=True), aspect_settings(config, questions)
-        settings = LookSettings(replace(of_label, mllm=mllm), replace(of_aspects, mllm=mllm), label_ids, ids)
+        label_ids, ids = discovered(run), aspect_ids(run)
+        of_label = replace(label_settings(config, several=True), mllm=exactly(config.mllm))
+        settings = LookSettings(of_label, aspect_settings(config, questions), label_ids, ids)
         return RowJob(self.which(run), LookWorker, {"settings": settings}, schemas.looks(questions.rows))
 
     def asks(self, run: Run) -> Asked:
@@ -79,7 +83,7 @@ def _both(run: Run) -> tuple[int, bool]:
     of_label, of_aspects = sampled(run.config, photos), photos.bounded(asked.split, asked.max_images)
     one = named.drawn_from == asked.split
     whole = asked.max_images is None or of_aspects == photos.splits.get(asked.split, 0)
-    if one and (whole or (named.per_class is None and named.seed == asked.seed)):
+    if one and (whole or (named.per_class is None and not named.chosen and named.seed == asked.seed)):
         return max(of_label, of_aspects), False
     together = of_label + of_aspects
     return (min(together, photos.splits.get(asked.split, 0)), True) if one else (together, False)

@@ -143,7 +143,7 @@ class Student(TrainStage):
         examples, spec, lost = training_set.examples, training.job.spec, read_lost(checkpoint)
         if lost:
             log.warning(
-                "%s: %d of %d training images were lost while it trained (%s); where one was missing, nothing was "
+                "%s: %d of %d training images could not be read in some epoch (%s); where one was missing, nothing was "
                 "learned from it, and its row has no error: %s",
                 self.table,
                 len(lost),

@@ -85,31 +85,38 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
         recheck(run, "samples")
     if any(stage.model(run.config) is not None for stage in stages):
         tell_bill(run, tables)
-    made = []
-    for name in tables:
-        ask_before(run, name, tables)
-        made.append(run.table(name))
-        recheck(run, name)
-    return made
+    begun: set[str] = set()
+    run.before = lambda stage: ask_before(run, stage, tables, begun)
+    run.after = lambda name: recheck(run, name)
+    return [run.table(name) for name in tables]
 
 
-def ask_before(run: Run, name: str, tables: Sequence[str]) -> None:
-    """Before the training stage `name`, compute what uses the loaded engine and does not need this training."""
-    workers = workers_at(run.config, stage_of(name).workers(run.config))
-    if not isinstance(workers, TrainWorkers) or name in run.tables:
+def ask_before(run: Run, stage: Stage, tables: Sequence[str], begun: set[str]) -> None:
+    """Before a training run, compute what uses the loaded engine and does not need this training.
+
+    Args:
+        run: the run.
+        stage: what comes next; whether a training run or not.
+        tables: the tables that this session was asked for.
+        begun: the training runs for which this was done; they are added.
+    """
+    workers = workers_at(run.config, stage.workers(run.config))
+    if not isinstance(workers, TrainWorkers) or stage.table in begun:
         return
-    run.expect(tables)  # the new table may change which tables ask a model
-    for stage in run.later():
-        if stage.model(run.config) is not None and name not in closure(run.looking(), [stage.table]):
-            run.table(stage.table)
-            recheck(run, stage.table)
+    begun.add(stage.table)
+    run.expect(tables)  # what is finished may have changed which tables ask a model
+    if stage.table in run.there:
+        return
+    for later in run.later():
+        if later.model(run.config) is not None and stage.table not in closure(run.looking(), [later.table]):
+            run.table(later.table)
 
 
 def recheck(run: Run, name: str) -> None:
     """Let the stages that need the table `name`, which is finished now, check again whether they can run."""
     look = run.looking()
     for stage in run.later():
-        if name in needs(look, stage.table):
+        if type(stage).recheck is not Stage.recheck and name in needs(look, stage.table):
             with quietly():
                 stage.recheck(look)
 

@@ -16,6 +16,7 @@ from fgvr import tables
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
 from pipelines.asks import Ask, Load
+from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Unfinished, quietly
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,13 @@ log = logging.getLogger(__name__)
 NAMES_A_SECOND, QUESTIONS_50_A_SECOND = 20.0, 5.0
 """Images per second and GPU for naming, and for 50 questions on a cached prefix: assumed in docs/scaling.md for a model
 of 8 billion parameters, not measured."""
-LIKE = {"eval_mllm_answers": "answers", "findr_answers": "answers", "finer_aspects": "aspects"}
+LIKE = {
+    "eval_mllm_answers": ("answers", "first_answers"),
+    "findr_answers": ("answers", "first_answers"),
+    "finer_aspects": ("aspects",),
+    "answers": ("first_answers",),
+    "second_answers": ("first_answers",),
+}
 """Stages that ask the same about other images."""
 LOOKED_AT = 64
 """Number of images whose requests are looked up in the reply cache: a sample, or all images where there are fewer."""
@@ -62,7 +69,9 @@ class There:
 
     def rate(self, stage: str) -> Rate | None:
         """The measured rate of this stage, or of one that asks the same about other images."""
-        for name in (stage, LIKE.get(stage, stage)):
+        for name in (stage, *LIKE.get(stage, ())):
+            if stage_of(name).model(self.look.config) is None:
+                continue  # it takes the answers from others, in no time
             table, begun = self.look.tables.get(name), self.look.unfinished.get(name)
             if table is not None and table.rows:
                 counts = {k: float(v) for k, v in table.extra.get("metrics", {}).items() if k.endswith("_tokens")}

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 STAGES = {
     "samples": "ingest:Samples",
+    "space": "selection:Space",
+    "first_selected": "selection:FirstSelected",
+    "first_answers": "rounds:FirstAnswers",
+    "first_labels": "rounds:FirstLabels",
+    "selected": "selection:Selected",
+    "second_answers": "rounds:SecondAnswers",
     "duplicates_neighbours": "duplicates:DuplicatesNeighbours",
     "duplicates": "duplicates:Duplicates",
     "looks": "looks:Looks",

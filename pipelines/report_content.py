@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -23,6 +24,7 @@ from fgvr.names.merging import NameEncoder
 from fgvr.report.cards import ExampleRows, build_cards
 from fgvr.report.page import ImageCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
+from fgvr.report.selection import SelectionFacts
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
 from pipelines.compared import Compared
@@ -83,6 +85,40 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     )
 
 
+def selection_facts(run: Run) -> SelectionFacts | None:
+    """Which images were asked about, and what they cover; None where they were drawn at random."""
+    from fgvr.selection.coverage import Reach, coverage
+    from pipelines.selection import COUNTS, DOUBLED, label_ids
+
+    images = run.config.label.images
+    if not images.chosen:
+        return None
+    selected = run.table("selected")
+    rows, metrics = selected.read(), selected.extra["metrics"]
+    ids = rows["image_id"].to_numpy()
+    near = rows["nearest_id"].fill_null(NONE).to_numpy()
+    reached = Reach(
+        counts=np.array(selected.extra[COUNTS]),
+        nearest=np.where(near == NONE, NONE, np.searchsorted(ids, near)),
+        similarity=rows["similarity"].fill_null(-1).to_numpy(),
+        stands_for=rows["stands_for"].to_numpy(),
+    )
+    doubled = selected.extra[DOUBLED]
+    found = coverage(reached, label_ids(run.table("labels"), ids), None if doubled is None else np.array(doubled))
+    estimates = {} if found is None else asdict(found)
+    classes = {name: int(metrics[name]) for name in ("classes", "classes_reached") if name in metrics}
+    return SelectionFacts(
+        how=images.select,
+        rounds=run.config.label.rounds,
+        asked=selected.rows,
+        pool=int(metrics["pool"]),
+        without_vector=int(metrics["without_vector"]),
+        why=dict(Counter(rows["why"].to_pylist())),
+        **classes,
+        **estimates,
+    )
+
+
 def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
     """Everything that the report shows; `tables` are the methods' predictions."""
     cards = _cards(run, compared, tables) if len(compared.examples) else []
@@ -107,8 +143,9 @@ def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list
 
 
 def _discovery(config: Discovery, images: int) -> str:
-    drawn = "" if config.per_class is None else f", {config.per_class} a class"
-    return f"{images:,} of {config.drawn_from}{drawn}, seed {config.seed}"
+    drawn = "" if config.per_class is None else f", {config.per_class} per class"
+    chosen = f", {config.select}" if config.chosen else ""
+    return f"{images:,} of {config.drawn_from}{drawn}{chosen}, seed {config.seed}"
 
 
 def photo_facts(samples: Table) -> list[tuple[str, str]]:

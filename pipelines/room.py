@@ -29,13 +29,17 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
     """
     splits = config.embed.splits
     embedded = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
+    images = config.label.images
+    pooled = photos.bounded(images.drawn_from, images.pool) if images.chosen else 0
     asked = photos.bounded(config.aspects.split, config.aspects.max_images)
     if config.embed.images == "needed":
         most = config.aspects.max_images if config.makd.images == "asked" else None
         learned = photos.bounded(config.makd.split, most)
-        embedded = min(embedded, sampled(config, photos) + learned + photos.splits.get(config.evaluate.split, 0))
+        named = pooled or sampled(config, photos)
+        embedded = min(embedded, named + learned + photos.splits.get(config.evaluate.split, 0))
     predicted = photos.total if config.infer.split is None else photos.splits.get(config.infer.split, 0)
-    return embedded * (2 * DIM + 10) + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
+    scratch = 2 * pooled * 2 * DIM  # the pool's vectors and the whitened ones, in files while images are chosen
+    return scratch + embedded * (2 * DIM + 10) + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
 
 
 def warning(folder: str, needed: int) -> str | None:

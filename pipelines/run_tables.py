@@ -8,6 +8,7 @@ is only known as far as the tables that decide it are finished.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Run:
         tables: those that were asked for so far.
         ahead: names of all tables that this session asks for, once that is known (`expect`).
         there: those of them that will only be found.
+        before: called with a stage whose inputs are finished, before its table is computed or found.
+        after: called with the name of a table that is finished.
     """
 
     computes: ClassVar[bool] = True
@@ -68,6 +71,9 @@ class Run:
         self.tables: dict[str, Table] = dict(given or {})
         self.ahead: list[str] = []
         self.there: set[str] = set()
+        self._looked = 0
+        self.before: Callable[[Stage], None] = lambda _: None
+        self.after: Callable[[str], None] = lambda _: None
         self.memory: dict[Callable[..., Any], Any] = {}
         self.of_samples: dict[Callable[..., Any], Any] = {}
 
@@ -82,7 +88,10 @@ class Run:
             for other in stage.consults(self):
                 self.table(other)
             inputs = [self.table(other) for other in stage.reads(self)]
-            self.tables[name] = self._made(stage, inputs)
+            self.before(stage)
+            if name not in self.tables:  # else it was needed by what came before it
+                self.tables[name] = self._made(stage, inputs)
+                self.after(name)
         return self.tables[name]
 
     @property
@@ -107,10 +116,17 @@ class Run:
         look = self.looking()
         self.ahead = closure(look, names)
         self.there = set(self.ahead).difference(unfinished(look, self.ahead))
+        self._looked = len(self.tables)
 
     def later(self) -> list[Stage]:
         """Stages whose tables this session will still compute: what they need should not be given away."""
-        return [stage_of(name) for name in self.ahead if name not in self.tables and name not in self.there]
+        waiting = [name for name in self.ahead if name not in self.tables and name not in self.there]
+        if self._looked != len(self.tables):  # one that was finished since may show that others are there already
+            self._looked = len(self.tables)
+            left = unfinished(self.looking(), waiting)
+            self.there.update(name for name in waiting if name not in left)
+            waiting = left
+        return [stage_of(name) for name in waiting]
 
     def still_asks(self, stage: Stage) -> bool:
         """Whether a later stage asks the same model in workers of the same kind, so that its engine can stay for it.
@@ -173,6 +189,7 @@ class Look(Run):
         self._open(config, folder, given)
         self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
+        self._missing: set[str] = set()
         self._photos = photos
 
     @classmethod
@@ -194,9 +211,15 @@ class Look(Run):
 
     def table(self, name: str) -> Table:
         """The finished table; raises NotThere. With given photo counts the samples table counts as missing."""
-        if name == "samples" and self._photos is not None and name not in self.tables:
+        counted = name == "samples" and self._photos is not None
+        # Many tables need a missing one: a store is asked for it once.
+        if name not in self.tables and (counted or name in self._missing):
             raise NotThere(name)
-        return super().table(name)
+        try:
+            return super().table(name)
+        except NotThere:
+            self._missing.add(name)
+            raise
 
     def count(self, photos: Photos) -> None:
         """Set the number of photos that there are, or will be."""
@@ -250,14 +273,24 @@ class Look(Run):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Silence logs while looking for a table that may not exist; the same messages appear when it is computed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    """Silence this thread's logs while looking for a table that may not exist; they appear when it is computed.
+
+    Other threads go on warning: of a store that does not answer, of a lease that is lost.
+    """
+    thread = threading.get_ident()
+
+    def is_of_another(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    handlers = [*logging.root.handlers, *([logging.lastResort] if logging.lastResort else [])]
+    for handler in handlers:
+        handler.addFilter(is_of_another)
     try:
         with suppress(NotThere):
             yield
     finally:
-        logging.disable(before)
+        for handler in handlers:
+            handler.removeFilter(is_of_another)
 
 
 def per_run(function: Callable[[Run], Result]) -> Callable[[Run], Result]:

@@ -53,16 +53,16 @@ def _headline(status: RunStatus) -> str:
     started = datetime.fromtimestamp(session.started).astimezone()
     text += f"; begun {started:%Y-%m-%d %H:%M %Z} on {session.host} (process {session.pid}), {_last_sign(status)}"
     if status.waiting is not None:
-        text += f"\nwaits until it is sure of that: {status.waiting}"
+        text += f"\nwaiting until this is certain: {status.waiting}"
     return f"{text}\n{session.message}" if session.message and status.state != RUNNING else text
 
 
 def _last_sign(status: RunStatus) -> str:
     if status.owner is None or status.owner.process.is_within_sight:
-        return f"last sign of life {duration(status.silent or 0.0)} ago"
+        return f"last heartbeat {duration(status.silent or 0.0)} ago"
     if status.silent is None:
-        return "a sign of life was just seen" if status.state == RUNNING else "it said that it ended"
-    return f"no sign of life in the {duration(status.silent)} that were watched"
+        return "a heartbeat was just seen" if status.state == RUNNING else "it recorded that it ended"
+    return f"no heartbeat in {duration(status.silent)} of watching"
 
 
 def _line(stage: StageStatus) -> str:
@@ -86,19 +86,19 @@ def _what_next(status: RunStatus) -> list[str]:
     if status.session is not None and status.session.metrics and status.state == RUNNING:
         lines.append(f"metrics: {status.session.metrics}")
     if status.command is None:
-        return [*lines, "", "The command that made this run is not recorded; given again, it goes on."]
+        return [*lines, "", "The command that started this run is not recorded; give it again to go on."]
     if status.state == FINISHED:
-        lines += ["", "Nothing is left to do. This command made it:"]
+        lines += ["", "Nothing is left to do. The command that made this run:"]
     elif status.state == RUNNING:
-        lines += ["", "Should it end before it is done, this goes on:"]
+        lines += ["", "If it stops before it is done, this command goes on from there:"]
     else:
-        lines += ["", "This goes on where it ended:"]
+        lines += ["", "This command goes on from there:"]
     lines.append(f"  {status.command}")
     if MASK in status.command:
         lines.append(f"  ({MASK} stands for a secret that is not kept: put it in)")
     if status.by_config is not None and status.state != FINISHED:
         lines += [
-            "Or with the settings as they were, should a config file have changed since:",
+            "Or, if a config file has changed since, with the settings as they were:",
             f"  {status.by_config}",
         ]
     if any(stage.failures for stage in status.stages):

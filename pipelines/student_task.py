@@ -87,8 +87,8 @@ def _check_rate(settings: Makd) -> None:
     taught = settings.distillation
     if not isinstance(taught, NoDistillation) and taught.temperature > 1 and settings.lr > HIGH_RATE:
         log.warning(
-            "makd.lr = %g may be too high with makd.distillation.kind = %s, whose loss is %g times (T²) as large: "
-            "students have lost accuracy so; try --makd.lr 0.05 (docs/distillation.md)",
+            "makd.lr = %g may be too high with makd.distillation.kind = %s, whose loss is %g times (T²) as large, "
+            "which cost students accuracy in measurements; try --makd.lr 0.05 (docs/distillation.md)",
             settings.lr,
             taught.kind,
             taught.temperature**2,

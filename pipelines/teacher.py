@@ -133,7 +133,9 @@ def check_classes(teacher: StudentModel | None, labels: Sequence[str]) -> None:
 
         class_order(teacher.spec.labels, labels)
     if len(labels) < 2:
-        raise ConfigError(f"makd.distillation: of a single class ({', '.join(labels)}) a teacher has nothing to say")
+        raise ConfigError(
+            f"makd.distillation: there is only one class ({', '.join(labels)}) about which a teacher says nothing"
+        )
 
 
 TOLD_OTHERWISE = frozenset({"images", "precision"})

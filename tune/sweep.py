@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 TARGETS: dict[str, tuple[str, ...]] = {"near": ("near",), "makd": ("makd",)}
 """Tables that a sweep needs, for which models may have to be asked."""
+SWEPT = ("candidates", "near", "makd")
+"""Stages with fields that a sweep may vary, which `--help` lists."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
         retry_failed=context.config.run.retry_failed,
     )
     runs = TrialRuns(stage, fingerprint, options.trials, sweep.epochs, sweep.objective)
-    lending.give_back()  # the number of trials assumes the whole cluster, and Ray Tune waits without a limit
+    lending.release_idle()  # the number of trials assumes the whole cluster, and Ray Tune waits without a limit
     trials = search(trial_plan, how, runs)
     lease.check(folder)  # Ray Tune returns normally when its process gets a signal
     _finish(context, sweep, trials)
@@ -178,7 +180,7 @@ def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     parser.add_argument("-h", "--help", action="store_true", help="this page; see --help TOPIC below")
     if (topic := help_topic(argv)) is not None:
         try:
-            page = help_page(argv, topic, PRESETS, "Further flags, as of every script:")
+            page = help_page(argv, topic, PRESETS, "Further flags, as of every script:", tuned=SWEPT)
         except ConfigError as error:
             parser.error(str(error))
         sys.stdout.write(page if topic else f"{parser.format_help()}\n{page}")

@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = harness.parser(__doc__, seeds=(7, 8, 9))
     parser.add_argument("--mllm", type=Path, default=MLLM_PATH, help="MLLM checkpoint (default: the shipped one)")
     parser.add_argument("--clip", type=Path, default=CLIP_PATH, help="CLIP folder (default: the shipped one)")
-    parser.add_argument("--per-class", type=int, default=20, help="test drawings of a species (default: %(default)s)")
+    parser.add_argument("--per-class", type=int, default=20, help="test drawings per species (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
     parser.add_argument("--write-cards", action="store_true", help="update the numbers in both MODEL_CARD.md")
     args = parser.parse_args(arguments)

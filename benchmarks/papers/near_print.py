@@ -134,7 +134,7 @@ def draw(file: Path, title: str, rows: Sequence[Row], found: Mapping[int, Sequen
             panel.plot(list(points), means, marker="o", markersize=3, label=row.label)
             low, high = ([mean + sign * one for mean, one in zip(means, spread, strict=True)] for sign in (-1, 1))
             panel.fill_between(list(points), low, high, alpha=0.15)
-        panel.set(xlabel="unlabelled images a class", ylabel=f"{HEADS[metric]}, %", xticks=sorted(found))
+        panel.set(xlabel="unlabelled images per class", ylabel=f"{HEADS[metric]}, %", xticks=sorted(found))
     panels[0].legend(fontsize="small")
     figure.suptitle(title)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ _OURS: Final = (
     NEAR,
     _near("CE on the single label", candidates={"method": "single"}, near={"loss": "ce"}),
     _near("NeaR, weights kept", near=_KEPT),
-    _near("NeaR, a context for each name", near={"class_specific": True}),
+    _near("NeaR, one context per name", near={"class_specific": True}),
     # Weights that say what a vote is worth must be kept, not learned again.
     _near("NeaR, adaptive sets, weights kept", candidates={"method": "adaptive"}, near=_KEPT),
     *(_near(f"NeaR, {loss.upper()}", near={"loss": loss}) for loss in ("cc", "rc", "lws", "cavl", "gce")),

@@ -168,7 +168,7 @@ def main() -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__, seeds=(201, 202, 203))
     parser.add_argument("--regimes", nargs="+", default=["noisy", "clean"], choices=["noisy", "clean"])
-    parser.add_argument("--train", action="store_true", help="learn prompts, too")
+    parser.add_argument("--train", action="store_true", help="also learn prompts")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with harness.reporting(args) as report:

@@ -52,8 +52,8 @@ def measure(per_class: int, report: harness.Report) -> None:
     table = report.table({"": "<28", "right": ">8", "a name": ">8", "cut off": ">9", "  first answer": "<62"})
     for title, asked, held in (
         ("free", False, False),
-        ("asked for JSON, not held", True, False),
-        ("held to JSON, not asked", False, True),
+        ("asked for JSON, not constrained", True, False),
+        ("constrained to JSON, not asked", False, True),
         ("structured", True, True),
     ):
         prompt = f"{LABEL_PROMPT} {instruction(1)}" if asked else LABEL_PROMPT

@@ -234,7 +234,7 @@ def measured(folder: Path) -> dict[str, list[Measured]]:
 
 def as_table(folder: Path) -> str:
     """One line per step and size, with the bytes per further row."""
-    lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes a row':>18}"]
+    lines = [f"{'step':<14}{'rows':>12}{'seconds':>9}{'MiB':>8}{'more bytes per row':>18}"]
     for step, values in measured(folder).items():
         before: Measured | None = None
         for value in values:

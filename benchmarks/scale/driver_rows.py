@@ -94,7 +94,7 @@ def measure(sizes: Sequence[int], table: harness.Table) -> None:
             works: dict[str, Callable[[], object]] = {
                 "labels of answers": partial(name, given, folder / "labels"),
                 "ids of a split": partial(split_ids, listed, ["train"]),
-                "five images a class": partial(discovery_ids, listed.batches(COLUMNS), Discovery(per_class=5)),
+                "five images per class": partial(discovery_ids, listed.batches(COLUMNS), Discovery(per_class=5)),
             }
             for what, work in works.items():
                 harness.forget_peak()

@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
     parser.add_argument("--stages", nargs="+", default=["draw", *STAGES], choices=["draw", *STAGES])
-    parser.add_argument("--dim", type=int, default=128, help="length of the made-up vectors")
+    parser.add_argument("--dim", type=int, default=128, help="dimensions of the made-up vectors")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--run", help=harness.HIDDEN)

@@ -187,7 +187,7 @@ def grow(uris: Sequence[str], most: int, scratch: Path, report: harness.Report) 
 
 def decode(scratch: Path, report: harness.Report) -> None:
     """How much of an engine is used where photos must be decoded beside it, and what a core decodes."""
-    table = report.table({"photo": ">12", "images/s": ">10.0f", "engines a core": ">16.1f", "used": ">8.1%"})
+    table = report.table({"photo": ">12", "images/s": ">10.0f", "engines per core": ">16.1f", "used": ">8.1%"})
     for side in ((64, 64), (500, 375), (1000, 1000)):
         file = scratch / f"{side[0]}.jpg"
         bird = Image.fromarray(sample(0, "train", 0, difficulty=DEMO_DIFFICULTY).image).resize(side)

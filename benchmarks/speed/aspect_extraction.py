@@ -268,7 +268,7 @@ def profile(work: Callable[[], object], report: harness.Report) -> None:
     profiler.runcall(work)
     stats: dict[Any, Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     total = sum(row[2] for row in stats.values())
-    report.say("\nwhere our time goes (profiled, which makes Python code look dearer)")
+    report.say("\nwhere our time goes (profiled, which makes Python code look more expensive)")
     known = 0.0
     for name, functions in STEPS.items():
         spent = sum(longest(stats, function) for function in functions)
@@ -276,7 +276,7 @@ def profile(work: Callable[[], object], report: harness.Report) -> None:
         report.say(f"  {spent / total:>6.1%}  {name}")
     report.say(f"  {1 - known / total:>6.1%}  the rest")
     top = sorted(stats.items(), key=lambda item: -item[1][2])[:8]
-    report.say("  costliest functions: " + ", ".join(f"{key[2]} {row[2] / total:.0%}" for key, row in top))
+    report.say("  most expensive functions: " + ", ".join(f"{key[2]} {row[2] / total:.0%}" for key, row in top))
 
 
 def longest(stats: dict[Any, Any], function: str) -> float:

@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=harness.HIDDEN)
     args = parser.parse_args()
     if args.images <= PART:
-        parser.error(f"--images: more than {PART}, the images of a part, since the first is not counted")
+        parser.error(f"--images: more than {PART}, the images per part, since the first part is not counted")
     if args.measure:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         torch.set_num_threads(1)

@@ -95,7 +95,7 @@ def main() -> None:
         texts = tuple(question.text for question in QUESTIONS[: given.questions])
         task = AspectTask(texts, ASPECT_INSTRUCTION)
         labels = LabelWorker(LabelSettings(config, PROMPT, Sampling(8), ImageLimits(), threads=2), engine)
-        aspects = AspectWorker(AspectSettings(config, task, 0.0, ImageLimits(), threads=2), engine)
+        aspects = AspectWorker(AspectSettings(task, 0.0, ImageLimits(), threads=2), engine)
         few = pa.table({"image_id": range(2), "uri": uris[-2:]})
         labels.process(few), aspects.process(few)
         columns = {"": "<9", "outside steps": ">14.2f", "in steps": ">10.2f", "steps": ">7.2f", "process": ">9.2f"}

@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512, help="of a vector")
     parser.add_argument("--k", type=int, default=16, help="neighbours, the vector itself included")
     parser.add_argument("--threads", type=int, default=2, help="cores")
-    parser.add_argument("--rounds", type=int, default=3, help="times that all methods run, one after the other")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which all methods take turns")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where exact search computes")
     parser.add_argument("--data", choices=DATA, default="clustered", help="how vectors lie")
     parser.add_argument("--cosine", type=float, default=0.99, help="of near-copies to each other")

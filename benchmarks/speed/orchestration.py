@@ -158,7 +158,7 @@ def main() -> None:
             (manifest,) = (folder / "pipeline" / "tables" / name).glob("*/manifest.json")
             files = list((folder / "loop" / name).glob("part-*"))
             report.say(f"{name}: stage {Table.load(str(manifest.parent)).seconds:.1f} s, {len(files)} parts")
-        report.say(f"the pipeline takes {seconds['pipeline'] / seconds['loop'] - 1:+.1%}")
+        report.say(f"overhead of the pipeline: {seconds['pipeline'] / seconds['loop'] - 1:+.1%}")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def seen(batches: Iterator[torch.Tensor]) -> float:
 def main() -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
+    parser.add_argument("--photos", type=Path, help="folder with one folder per class; default: drawn birds of 64 px")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
@@ -132,7 +132,7 @@ def main() -> None:
                 statistics.median(getattr(c, k) for c in epochs[1:]) / args.images * 1000 for k in ("cpu", "wall")
             )
             table.row(name, first, cpu, wall)
-        report.say(f"stored: {size / args.images / 1e3:.0f} kB an image")
+        report.say(f"stored: {size / args.images / 1e3:.0f} kB per image")
 
 
 def session() -> Any:

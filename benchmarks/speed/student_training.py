@@ -143,16 +143,16 @@ def step_ratio(job: StudentJob, base: StudentJob, steps: int, folder: Path) -> t
 def arguments() -> argparse.Namespace:
     """The command line; `--demo` sets the demo's student."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--photos", type=Path, help="folder with a folder a class; default: drawn birds of 64 px")
+    parser.add_argument("--photos", type=Path, help="folder with one folder per class; default: drawn birds of 64 px")
     parser.add_argument("--demo", action="store_true", help="the demo's student: test_byobnet, 64 px, batches of 32")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--images", type=int, default=32, help="an epoch; at least two of each batch")
+    parser.add_argument("--images", type=int, default=32, help="per epoch; at least two of each batch")
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--min-crop", type=float, default=0.08)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=0, help="compare so many single steps with aspects and without")
+    parser.add_argument("--steps", type=int, default=0, help="compare this many single steps with aspects and without")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of our loop")
     args = parser.parse_args()
     if args.demo:
@@ -183,7 +183,9 @@ def compare(job: StudentJob, base: StudentJob, args: argparse.Namespace, folder:
     }
     costs = measure(ways, args.rounds, folder)
     source = "drawn birds" if args.photos is None else str(args.photos.name)
-    report.say(f"{args.backbone} at {args.size} px, batches of {args.batch}, {args.images} images an epoch ({source}),")
+    report.say(
+        f"{args.backbone} at {args.size} px, batches of {args.batch}, {args.images} images per epoch ({source}),"
+    )
     report.say(f"{args.rounds} rounds, ours in {args.precision}, Q = {args.questions}, one thread for the network")
     heads = {
         "": "<18",

@@ -72,11 +72,11 @@ class Agreement:
         if not self.images or not self.names or self.once is None:
             return ""
         if self.images < IMAGES_A_NAME * self.names:
-            return f"{self.images / self.names:.1f} images a name on average, from {IMAGES_A_NAME} on it would tell"
+            return f"{self.images / self.names:.1f} images per name on average, at least {IMAGES_A_NAME} are needed"
         if self.names == 1:
             return "all images have one name, right or wrong"
         if 2 * self.once > self.names:
-            return f"{self.once:,} of {self.names:,} names on a single image"
+            return f"{self.once:,} of {self.names:,} names have a single image"
         return ""
 
     @property
@@ -110,7 +110,7 @@ def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precis
     may be right by chance.
     """
     if not (math.isfinite(label_accuracy) and math.isfinite(neighbour_precision)):
-        return "true: not known of any image"
+        return "true: no image has a known class"
     purer = neighbour_precision > label_accuracy
     than = "purer than" if purer else "no purer than"
     words = f"true: neighbourhoods ({neighbour_precision:.2f}) {than} labels ({label_accuracy:.2f})"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from fgvr.config.tree import Basic, given_tree, merge, options
+from fgvr.config.tree import Basic, Tuned, given_tree, merge, options
 from fgvr.redact import masked_tree
 
 RUNTIME_ONLY = "runtime only"
@@ -75,13 +75,13 @@ class Workers(Part):
 
     min_workers: int = Field(default=1, ge=1)
     """Workers that start at once and keep running; more are added, up to `max_workers`, while parts are waiting."""
-    max_workers: Basic[int] = Field(default=1, ge=1)
+    max_workers: Tuned[int] = Field(default=1, ge=1)
     """Upper limit of workers. Raise it to use more GPUs, cores or nodes at the same time."""
     num_cpus: float = Field(default=1, gt=0)
     """CPU cores reserved per worker, and the number of threads it may use."""
     num_gpus: Basic[float] = Field(default=0, ge=0)
-    """GPUs per worker; 0 computes on the CPU, a fraction lets several workers share a GPU. For an MLLM give its
-    `tensor_parallel_size`."""
+    """GPUs per worker: 0 computes on the CPU, 1 on a GPU, a fraction lets several workers share a GPU. For an MLLM give
+    its `tensor_parallel_size`."""
     accelerator_type: str | None = None
     """Run only on nodes with this accelerator, by Ray's name for it (A100, H100, L4 …); null: on any."""
     memory_gb: float | None = Field(default=None, gt=0)

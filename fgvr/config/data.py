@@ -322,7 +322,8 @@ class Ingest(Part):
     """ingest: a source becomes the samples table."""
 
     source: Basic[Source] = FieldGuideSource()
-    """Where the photos come from."""
+    """Where the photos come from: a folder; a table of paths or URLs (CSV, TSV, Parquet); tars (webdataset); image
+    columns in Parquet files; a public data set as it is downloaded (layout, coco); or drawn birds (the demo)."""
     rows_per_part: int = Field(default=65536, ge=1)
     """Rows per part file of the samples table; a table that has been started keeps the size it was started with."""
     limits: ImageLimits = ImageLimits()
@@ -360,11 +361,47 @@ class Discovery(Part):
     per_class: int | None = Field(default=None, ge=1)
     """m-shot benchmark protocol: this many images per true class (needs true classes); null: `max_images` at random."""
     max_images: Basic[int | None] = Field(default=20_000, ge=1)
-    """Number of images, drawn at random; a larger sample contains the smaller ones. null: the whole split. Without
-    effect where `per_class` is set. The vocabulary holds only names that some of them show: of 3,000 equally frequent
-    kinds, 1,000 images show 28%, 20,000 show all, and 96% of them at least three times."""
+    """Number of images that the MLLM names (null: the whole split); more of them find rarer kinds
+    and cost more. A larger sample contains the smaller ones. Without effect where `per_class` is set. The vocabulary
+    holds only names that some of them show: of 3,000 equally frequent kinds, 1,000 images show 28%, 20,000 show all,
+    and 96% of them at least three times."""
+    select: Basic[Literal["random", "medoids", "typical"]] = "random"
+    """Which images: `random` ones; `medoids`: one per cluster of the vectors, nearest to its centre, near-duplicates
+    once, worth 5 to 7 points where three answers per kind are paid for, and none at ten; `typical`: the image of each
+    cluster that is most like its neighbours. For the last two, images are embedded first (docs/selection.md)."""
+    pool: int | None = Field(default=200_000, ge=1)
+    """Images among which medoids or typical images are chosen, drawn at random: their vectors are computed first. Ten
+    per question serve. null: the whole split."""
     seed: int = Field(default=0, ge=0)
-    """Random seed of the sample."""
+    """Random seed of the sample, of the pool, and of the choice among it."""
+
+    def deciding(self) -> dict[str, Any]:
+        """As for every part; the newer fields count only where they are used, so that earlier tables are found."""
+        newer = {} if self.select == "random" else {"select": self.select, "pool": self.pool}
+        return {k: v for k, v in super().deciding().items() if k not in {"select", "pool"}} | newer
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the images are chosen by their vectors."""
+        return self.select != "random"
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> Self:
+        if not self.chosen:
+            return self
+        if self.per_class is not None:
+            raise ValueError(
+                f"select = {self.select}: per_class is the papers' protocol, which draws by true classes; set it to "
+                "null and say with max_images how many are asked about, or set select to random"
+            )
+        if self.max_images is None:
+            raise ValueError(f"select = {self.select}: all images are asked about (max_images = null); set max_images")
+        if self.pool is not None and self.pool < self.max_images:
+            raise ValueError(
+                f"pool = {self.pool}: max_images = {self.max_images} cannot be chosen among fewer images; ten per "
+                "question serve, null is the whole split"
+            )
+        return self
 
     @property
     def drawn_from(self) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Tuned
 
 
 class Detector(Part):
@@ -38,7 +38,7 @@ class Detect(Part):
 
     model: Detector = Detector()
     """The network."""
-    pretrained: Basic[bool] = False
+    pretrained: Tuned[bool] = False
     """Start the backbone from timm's ImageNet weights (downloaded from the hub) instead of random ones."""
     split: str = "train"
     """Split to train on."""
@@ -50,7 +50,7 @@ class Detect(Part):
     """Source of p(yes) of whole images: the MLLM (stage aspects), or the truth of the drawn scenes."""
     questions: int | None = Field(default=None, ge=1)
     """Q, the number of aspects learned: the best ranked questions (paper: 50); null: all."""
-    epochs: Basic[int] = Field(default=12, ge=1)
+    epochs: Tuned[int] = Field(default=12, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(default=8, ge=1)
     """Images per step, over all workers."""

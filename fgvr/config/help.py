@@ -58,6 +58,7 @@ def help_text(
     topic: str = ALL,
     *,
     stage: str = "",
+    tuned: Sequence[str] = (),
     preset: str = "",
     values: Mapping[str, Any] | None = None,
 ) -> str:
@@ -67,8 +68,9 @@ def help_text(
         description: first paragraphs of a page that is about the whole script.
         presets: folder of the shipped presets.
         topic: all fields, those of a part, or with "" the basic ones.
-        stage: the part of the script's own stage: the basic fields of other stages are left out. A name that is no
-            part leaves nothing out.
+        stage: the part of the script's own stage: its tuned fields are listed, too, and other stages' are left out. A
+            name that is no part leaves nothing out.
+        tuned: further stages whose tuned fields are listed.
         preset: what the command line takes its values from, beside the defaults …
         values: … which are these, by their dotted names.
     """
@@ -82,7 +84,7 @@ def help_text(
         if topic == ALL:
             lines += ["", *page.about(part)]
         elif stage == part or stage not in PARTS or known_branches(Config)[part].basic:
-            lines += page.basics(part)
+            lines += page.short(part, tuned=part in (stage, *tuned))
     return "\n".join(lines) + "\n"
 
 
@@ -117,15 +119,15 @@ class _Page:
         facts = " [null by default]" if branch.default_kind == "null" and branch.kinds else ""
         return self.wrapped(f"{branch.name}: {_meaning(branch)}{facts}", indent, indent + 4)
 
-    def basics(self, part: str) -> list[str]:
-        """The title of a part of the whole tree and its basic fields; nothing where it has none."""
+    def short(self, part: str, *, tuned: bool) -> list[str]:
+        """The title of a part of the whole tree and its basic (or also its tuned) fields; nothing where it has none."""
         whole, fields = known_branches(Config)[part], _below(part)
         lines = []
         for name, branch in known_branches(Config).items():
             if f"{name}.".startswith(f"{part}.") and branch.basic and branch.kinds:
                 lines += self.choice(branch)
         for leaf in fields:
-            if leaf.basic:
+            if leaf.basic or (tuned and leaf.tuned):
                 lines += self.summary(leaf)
         title = f"{part}: {_meaning(whole).rstrip('.')} (all {len(fields)}: --help {part})"
         return ["", *self.wrapped(title, 0, 4), *lines] if lines else []
@@ -144,7 +146,7 @@ class _Page:
         name = f"{branch.name}.kind"
         facts = [f"the fields of each: --help {branch.name}", *self.preset_value(name)]
         shown = "|".join(branch.kinds)
-        meaning = branch.meaning if "." in branch.name else "Which one."  # the title of the part has said it
+        meaning = branch.meaning if "." in branch.name else "Which of these."  # the title of the part has said it
         return [f"  --{name}  ({shown}; default {branch.default_kind})", *self.meaning(meaning, facts)]
 
     def leaf(self, leaf: Leaf) -> list[str]:

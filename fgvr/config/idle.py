@@ -12,6 +12,7 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
     "label.images.split": lambda c: (
         "label.images.legacy_discovery_split = True" if c.label.images.legacy_discovery_split else ""
     ),
+    "label.images.pool": lambda c: "" if c.label.images.chosen else "label.images.select = random draws from the split",
     "label.prompt": lambda c: "label.listed_prompt is asked (label.listed)" if c.label.listed > 1 else "",
     "label.listed_prompt": lambda c: "label.prompt is asked (label.listed = 1)" if c.label.listed == 1 else "",
     "near.gce_q": lambda c: "" if c.near.loss == "gce" else f"near.loss = {c.near.loss}",

@@ -73,11 +73,18 @@ def load_config(
 
 
 def help_page(
-    argv: Sequence[str], topic: str, presets: Path, description: str, *, stage: str = "", default: str = "demo"
+    argv: Sequence[str],
+    topic: str,
+    presets: Path,
+    description: str,
+    *,
+    stage: str = "",
+    tuned: Sequence[str] = (),
+    default: str = "demo",
 ) -> str:
     """The page of a topic, with the values of the preset or file that the command line names beside the defaults.
 
-    See `load_config`; raises ConfigError for a topic that is none.
+    See `load_config` and `help_text`; raises ConfigError for a topic that is none.
     """
     topic = topic.replace("-", "_")
     if not is_topic(topic):
@@ -89,7 +96,7 @@ def help_page(
         values = flat(read_preset(preset, presets))
     except ConfigError:  # who asks for help may not have the file yet
         values = {}
-    return help_text(description, presets, topic, stage=stage, preset=preset, values=values)
+    return help_text(description, presets, topic, stage=stage, tuned=tuned, preset=preset, values=values)
 
 
 def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import Distillation, NoDistillation
 from fgvr.config.models import Mllm
 from fgvr.config.texts import Prompt
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Basic, Tuned
 
 ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide any other response)."
 
@@ -20,20 +20,20 @@ class Questions(Part):
 
     file: Basic[str | None] = None
     """Text file with one question per line, best first, or a CSV or TSV with a column `text`; null: the source's own
-    questions (field guide), else `llm` writes them."""
+    questions (field guide), else the language model `questions.llm` writes them."""
     llm: Mllm | None = None
     """Language model that writes and ranks the questions; null: a file is needed."""
     generate: int = Field(default=100, ge=1)
     """Number of questions requested before the ranking (paper: 100)."""
     keep: int = Field(default=50, ge=1)
-    """Q, the number of questions kept, by rank (paper: 10 to 50)."""
+    """Q, the number of questions kept, by rank (paper: 10 to 50). Each costs one request per image."""
     duplicate_similarity: float | None = Field(default=0.94, ge=0, le=1)
     """Cosine of text embeddings from which a written question is dropped as a repetition, where it has all words of a
     better ranked one and more. At 1 only questions with the same words are. null: only case and punctuation are
     ignored."""
     duplicate_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT model of these embeddings, as in evaluate.sentence_model; another model needs another threshold."""
-    subject: Basic[Prompt] = "the main object of the photo"
+    subject: Tuned[Prompt] = "the main object of the photo"
     """What the classes are, in words for the prompt: "birds", "grocery products"."""
     workers: Workers = Workers()
     """Where `llm` runs (one worker)."""
@@ -53,9 +53,9 @@ class Aspects(Part):
     split: str = "train"
     """Split whose images are asked about: the one that the student (`makd.split`) or the detector trains on."""
     max_images: Basic[int | None] = Field(default=20_000, ge=1)
-    """Number of images asked about and trained on (`makd.images`), drawn at random; a larger sample contains the
-    smaller ones, and for the same split and `seed` those of `label.images.max_images`. null: the whole split with every
-    question, which for millions of photos costs several times as much as naming all of them."""
+    """Number of images that the MLLM answers the questions about and the students train on (`makd.images`), drawn at
+    random (null: the whole split, which for millions of photos costs several times as much as naming all of them). A
+    larger sample contains the smaller ones, and for the same split and `seed` those of `label.images.max_images`."""
     instruction: str = ASPECT_INSTRUCTION
     """Said once, beside the question (the paper's words)."""
     order: Literal["shared_prefix", "paper"] = "shared_prefix"
@@ -96,7 +96,7 @@ class Makd(Part):
     backbone: Basic[str] = "resnet18"
     """Name of a timm model, trained from scratch (paper: resnet18, resnet34, mobilenetv1_100, efficientnet_b0)."""
     image_size: Basic[int] = Field(default=224, ge=16)
-    """Side of the student's square input, in pixels. Smaller is faster, larger shows finer details."""
+    """Side of the student's square input, in pixels: smaller is faster, larger shows finer details."""
     resize: int | None = Field(default=None, ge=16)
     """Shorter side before the centre crop in validation and inference, in pixels; null: `image_size` (ImageNet:
     256)."""
@@ -110,11 +110,11 @@ class Makd(Part):
     fewer they are, the more an asked image's aspects weigh.)"""
     fraction: float = Field(default=1, gt=0, le=1)
     """Share of these images to train on, taken from every class by `seed`; a larger share contains the smaller ones."""
-    target: Basic[Literal["auto", "true", "near"]] = "auto"
+    target: Tuned[Literal["auto", "true", "near"]] = "auto"
     """Class targets: the true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
     alpha: float = Field(default=4, ge=0)
-    """Weight of the aspect loss (paper: 4; the 50 of its code hurts)."""
-    questions: Basic[int | None] = Field(default=None, ge=1)
+    """Weight of the aspect loss (paper: 4; the 50 of its code hurts). 0: without aspects."""
+    questions: Tuned[int | None] = Field(default=None, ge=1)
     """Q, the number of aspects learned: the best ranked questions; null: all that were asked."""
     aspect_loss: Literal["bce", "kl", "softmax_kl"] = "bce"
     """`bce`; `kl`: of (p, 1 − p), which differs from `bce` by p's entropy and has the same gradients; `softmax_kl`:
@@ -128,14 +128,15 @@ class Makd(Part):
     base: Annotated[bool, RUNTIME_ONLY] = True
     """Also train the same student without aspects, for comparison."""
     epochs: Basic[int] = Field(default=240, ge=1)
-    """Passes over the training images."""
+    """Passes over the training images; fewer train faster and less well."""
     max_steps: int | None = Field(default=None, ge=1)
     """Upper limit of training steps: fewer epochs, but at least one, where all of them would take more; `milestones`
     and `warmup_epochs` are scaled with them. null: no limit."""
     batch_size: int = Field(default=16, ge=2)
     """Images per step, over all workers."""
-    lr: Basic[float] = Field(default=0.01, gt=0)
-    """Peak learning rate of SGD."""
+    lr: Tuned[float] = Field(default=0.01, gt=0)
+    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md); lower it with a teacher
+    (docs/distillation.md)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -149,7 +150,8 @@ class Makd(Part):
     min_crop: float = Field(default=0.08, gt=0, le=1)
     """Smallest share of the image's area that a random crop keeps."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the training images held out to choose the best epoch; 0: the last epoch is used."""
+    """Share of the training images held out to choose the best epoch; 0: the last epoch is used. Raise it where
+    these are few, which makes the choice noisy."""
     checkpoint_epochs: Annotated[int, RUNTIME_ONLY] = Field(default=1, ge=1)
     """Epochs between checkpoints: the most that is lost when a worker dies."""
     cache_gb: Annotated[float, RUNTIME_ONLY] = Field(default=16, gt=0)

@@ -114,17 +114,19 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus answer, in tokens; null: the model's own limit. Lower it when the KV cache does not fit."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`)."""
+    """GPUs that share one model; the workers that ask it reserve as many (`label.workers.num_gpus`). Raise it for a
+    model that one GPU cannot hold."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory that the engine takes, less where engines share a GPU; without effect on a CPU."""
     cpu_kv_cache_gb: float = Field(default=1, gt=0)
     """Memory for the KV cache on a CPU, in GiB; without effect on a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
-    """Requests that the engine processes at the same time."""
+    """Requests that the engine processes at the same time. More use a GPU better and need more memory."""
     images_in_flight: int = Field(default=64, ge=1)
     """Images whose answers are computed at the same time; with `image_cache_gb` it bounds the memory for pixels."""
     image_cache_gb: float = Field(default=1, gt=0)
-    """Memory for preprocessed images that are kept for further questions about them, in GiB."""
+    """Memory for preprocessed images that are kept for further questions about them, in GiB. Lower it when memory is
+    short."""
     share_rendering: bool = True
     """Preprocess and expand an image once for all its questions; turned off automatically where a model does not allow
     it."""

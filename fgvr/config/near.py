@@ -10,7 +10,7 @@ from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
 from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Basic, Tuned
 from fgvr.config.vectors import ClipVectors, Vectors
 
 LABEL_PROMPT = "Provide a best fine-grained class label for this image."
@@ -61,6 +61,9 @@ class Label(Part):
     """Cosine of CLIP vectors from which discovery images count as one photo, rescaled or recompressed: the model is
     asked about one of them, and all get its answer. Images are then embedded first. null: the model is asked about
     every image."""
+    rounds: int = Field(default=1, ge=1, le=2)
+    """2: half of the images are asked about first, the others are chosen where the names of the first are missing or
+    disputed. Needs `images.select`; the model then waits for the choice in between."""
     seed: int = Field(default=0, ge=0)
     """Random seed of sampled answers."""
     workers: Basic[Workers] = Workers(rows_per_part=256)
@@ -79,6 +82,17 @@ class Label(Part):
                 return self.model_copy(update={"listed": source.listed, "answer": source.answer})
             case _:
                 return self
+
+    @model_validator(mode="after")
+    def _rounds_are_chosen(self) -> Self:
+        if self.rounds > 1 and not self.images.chosen:
+            raise ValueError(
+                f"rounds = {self.rounds}: random images are not chosen by earlier answers; set label.images.select to "
+                "medoids or typical"
+            )
+        if self.rounds > (self.images.max_images or 0) > 0:
+            raise ValueError(f"rounds = {self.rounds}: label.images.max_images = 1 leaves nothing for the second")
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
@@ -115,7 +129,7 @@ class Embed(Part):
 
     splits: tuple[str, ...] | None = None
     """Splits to embed; null: all."""
-    images: Basic[Literal["all", "needed"]] = "all"
+    images: Tuned[Literal["all", "needed"]] = "all"
     """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)
@@ -128,9 +142,9 @@ class Embed(Part):
 class Candidates(Part):
     """candidates: the labels of an image's nearest neighbours become its candidate set."""
 
-    k: Basic[int] = Field(default=3, ge=1)
+    k: Tuned[int] = Field(default=3, ge=1)
     """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
-    method: Basic[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    method: Tuned[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
     """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
     its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
     MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
@@ -157,12 +171,12 @@ class Near(Part):
     name_position: Literal["end", "middle", "front"] = "end"
     """Where in the prompt the name stands. At the end the context is a prefix that all names share, which trains much
     faster."""
-    epochs: Basic[int] = Field(default=100, ge=1)
-    """Passes over the discovery set."""
+    epochs: Tuned[int] = Field(default=100, ge=1)
+    """Passes over the discovery set. Raise it for small sets, of which a pass has few steps."""
     batch_size: int = Field(default=32, ge=1)
     """Images per step; one pass of all names through the text tower serves the whole batch."""
-    lr: Basic[float] = Field(default=0.002, gt=0)
-    """Peak learning rate of SGD."""
+    lr: Tuned[float] = Field(default=0.002, gt=0)
+    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -190,4 +204,4 @@ class Near(Part):
     miss the true label."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the context, the order of images and the views."""
-    workers: Annotated[Basic[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
+    workers: Annotated[Tuned[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()

@@ -15,22 +15,22 @@ from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
-from fgvr.config.tree import Basic
+from fgvr.config.tree import Basic, Tuned
 
 
 class Run(Part):
     """run: one folder with everything that belongs to it."""
 
     name: Basic[str] = Field(default="demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the run and of its folder: letters, digits, dots, dashes and underscores."""
+    """Name of the run and of its folder, a new one for a fresh start: letters, digits, dots, dashes and underscores."""
     folder: Basic[str] = "runs"
     """Where run folders are created: a local path or a URL such as s3://bucket/runs; all nodes of a cluster must share
     it."""
     max_error_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of failed rows in a stage; beyond it the stage stops. Of few rows up to a tenth, five at most, may
-    fail in any case. 0: no row may fail."""
-    retry_failed: Basic[bool] = False
-    """Compute the failed rows of finished stages again."""
+    fail in any case. 0: no row may fail. Raise it where many photos are known to be damaged."""
+    retry_failed: bool = False
+    """Compute the failed rows of finished stages again, after their cause was mended (a network, a limit, a model)."""
     take_over: bool = False
     """Take the run over from another session that is working on it, which then stops. Not saved in config.yaml."""
 
@@ -46,8 +46,8 @@ class Limits(Part):
     """Minutes in which a worker may finish nothing (no image, step or batch) before it is ended and its work given to
     another one. Raise it for models that take longer per batch."""
     place_minutes: float = Field(default=120, gt=0)
-    """Minutes without any sign of life, e.g. because no node has room for a worker, before the run stops. Raise it on
-    clusters that scale up slowly."""
+    """Minutes without a heartbeat of any worker, e.g. because no node has room for one, before the run stops. Raise
+    it on clusters that scale up slowly."""
 
 
 class Cluster(Part):
@@ -57,7 +57,7 @@ class Cluster(Part):
     """Ray cluster to use: `auto` or host:port of a running one; null: the job's own cluster inside a Ray job, else a
     session started on this machine."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """CPU cores that a session on this machine may use; null: all."""
+    """CPU cores that a session on this machine may use; null: all. Lower it to leave some to other work."""
     num_gpus: int | None = Field(default=None, ge=0)
     """GPUs that a session on this machine may use; null: all."""
     object_store_gb: float | None = Field(default=0.5, gt=0)
@@ -92,13 +92,14 @@ class Evaluate(Part):
     split: str = "test"
     """Split to evaluate on; it is never trained on."""
     max_images: Basic[int | None] = Field(default=None, ge=1)
-    """Number of images, drawn at random; null: the whole split. The MLLM as a method is asked about each of them."""
-    methods: Basic[tuple[Method, ...]] = ("mllm", "zs_clip", "near", "base", "makd")
+    """Number of evaluation images, drawn at random (null: the whole split); the method `mllm` asks about each of
+    them."""
+    methods: Tuned[tuple[Method, ...]] = ("mllm", "zs_clip", "near", "base", "makd")
     """Methods to compare; `mllm` asks the large model about every evaluation image. docs/methods.md describes all."""
     sentence_model: str = "all-MiniLM-L6-v2"
     """Sentence-BERT model of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of different models
     cannot be compared."""
-    prices: Basic[str | None] = None
+    prices: Tuned[str | None] = None
     """YAML file with prices of tokens and machine hours, or `shipped` for those that come with this version; null: the
     report shows no US$, and estimates before the start use the shipped prices."""
     hyphen_to_space: bool = False
@@ -114,9 +115,9 @@ class Evaluate(Part):
 class Infer(Part):
     """infer: a trained model classifies samples."""
 
-    model: Basic[str | None] = None
+    model: Tuned[str | None] = None
     """Folder of a trained model; null: this run's student (with aspects)."""
-    split: Basic[str | None] = None
+    split: Tuned[str | None] = None
     """Split to classify; null: all samples."""
     abstain_below: float = Field(default=0, ge=0, le=1)
     """Predictions with a lower score are marked as abstained. Raise it for fewer, surer labels."""
@@ -133,8 +134,8 @@ class Config(Part):
     tracking: Tracking = Tracking()
     ingest: Basic[Ingest] = Ingest()
     mllm: Basic[Mllm] = VllmBackend()
-    """mllm: the multimodal LLM that label, aspects and class_scores ask; `simulated` is for measurements without a
-    model."""
+    """mllm: the multimodal LLM that label, aspects and class_scores ask. `vllm` loads it in the workers, `openai` asks
+    a server, `simulated` asks no model and is for measurements."""
     clip: Basic[Clip] = Clip()
     label: Label = Label()
     embed: Embed = Embed()
@@ -187,6 +188,26 @@ class Config(Part):
             raise ValueError(
                 "label.sources: with aspects.with_labels each image is asked for its label with its questions, as the "
                 "fields of label say; leave one of the two out"
+            )
+        if self.label.rounds > 1 and self.label.sources:
+            raise ValueError(
+                "label.rounds: the second round goes by the first answers of mllm, asked as the fields of label say; "
+                "with label.sources leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _chosen_images_have_vectors(self) -> Self:
+        images, embedded = self.label.images, self.embed.splits
+        if images.chosen and embedded is not None and images.drawn_from not in embedded:
+            raise ValueError(
+                f"label.images.select = {images.select}: images are chosen by their vectors; add {images.drawn_from}, "
+                "the split of label.images, to embed.splits"
+            )
+        if self.label.rounds > 1 and self.aspects.with_labels:
+            raise ValueError(
+                "label.rounds: with aspects.with_labels each image is asked for its label with its questions, in one "
+                "pass; leave one of the two out"
             )
         return self
 

@@ -13,10 +13,16 @@ from pydantic import BaseModel
 _T = TypeVar("_T")
 _BASIC: Final = "basic"
 Basic: TypeAlias = Annotated[_T, _BASIC]
-"""Marks a field that people change in their first runs, which `--help` lists without being asked for all of them.
+"""Marks a field that people change in their first runs: `--help` of the whole job lists these, some twenty of them.
 
 A field inside a part's part is listed where that part is marked, too. Of a part of the whole tree the mark says that it
 concerns every stage's script.
+"""
+_TUNED: Final = "tuned"
+Tuned: TypeAlias = Annotated[_T, _TUNED]
+"""Marks a field that people change when they tune one stage: only `--help` of that stage's own script lists it.
+
+A part with this mark inside a stage's part lends it to the basic fields in it.
 """
 
 
@@ -32,6 +38,7 @@ class Leaf:
         limits: what pydantic checks besides the type (`annotated_types`).
         kind: of the alternative that it belongs to; "" where its part is no union.
         basic: whether it is marked so, and all parts that it is inside of.
+        tuned: the same, but some of these marks are `Tuned`; every basic field counts.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Leaf:
     limits: tuple[Any, ...]
     kind: str
     basic: bool
+    tuned: bool
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,11 @@ class Branch:
 
 
 def leaves(
-    model: type[BaseModel], prefix: str = "", made: BaseModel | None = None, kind: str = "", basic: bool = True
+    model: type[BaseModel],
+    prefix: str = "",
+    made: BaseModel | None = None,
+    kind: str = "",
+    around: frozenset[str] = frozenset({_BASIC, _TUNED}),
 ) -> Iterator[Leaf]:
     """Every leaf field below `model`; of a union of parts, those of all alternatives one after the other.
 
@@ -72,18 +84,24 @@ def leaves(
         prefix: its dotted name, with a dot behind it.
         made: what the field above has as its default, whose values are those of its fields: a part may set its own.
         kind: of the part, where it is one of several.
-        basic: whether the parts around it are marked so.
+        around: the marks that the parts around it allow.
     """
     for name, info in model.model_fields.items():
-        place, marked = f"{prefix}{name}", _BASIC in info.metadata
+        place, marks = f"{prefix}{name}", around & _marks(info.metadata)
         default = getattr(made, name) if made is not None else info.get_default(call_default_factory=True)
         parts = parts_of(info.annotation)
         if not parts:
             meaning = info.description or (_title(model) if name == "kind" else "")
-            yield Leaf(place, info.annotation, meaning, default, tuple(info.metadata), kind, basic and marked)
+            limits, basic, tuned = tuple(info.metadata), _BASIC in marks, _TUNED in marks
+            yield Leaf(place, info.annotation, meaning, default, limits, kind, basic, tuned)
         for part in parts:
             same = default if type(default) is part else None
-            yield from leaves(part, f"{place}.", same, _kind(part), basic and (marked or not prefix))
+            yield from leaves(part, f"{place}.", same, _kind(part), marks if prefix else around)
+
+
+def _marks(metadata: list[Any]) -> frozenset[str]:
+    """The marks that a field has; a basic one is among those that are tuned, too."""
+    return frozenset({_BASIC, _TUNED} if _BASIC in metadata else {_TUNED} if _TUNED in metadata else ())
 
 
 def branches(model: type[BaseModel], prefix: str = "") -> Iterator[Branch]:
@@ -142,9 +160,11 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type for people: `int or null`, `proden|ce|cc`."""
+    """A type for people: `int or null`, `proden|ce|cc`, `list of file|ask`."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is tuple and (parts := parts_of(get_args(annotation)[0])):
+        return f"list of {'|'.join(map(_kind, parts))}"
     names = [option.__name__ if isinstance(option, type) else str(option) for option in options(annotation)]
     return " or ".join("null" if name == "NoneType" else name.replace("typing.", "") for name in names)
 

@@ -140,7 +140,7 @@ def _check(per_class: Mapping[str, int], difficulty: float) -> None:
         if not split or "/" in split:
             raise ValueError(f"the split name {split!r} becomes a folder: it needs at least one character and no '/'")
         if count < 0:
-            raise ValueError(f"{count} drawings a class of split {split!r}: the count cannot be negative")
+            raise ValueError(f"{count} drawings per class of split {split!r}: the count cannot be negative")
     if difficulty < 0:
         raise ValueError(f"difficulty {difficulty} is negative; 0 is a plain studio picture, 1 the training setting")
 
@@ -153,13 +153,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--train-per-class",
         type=int,
         default=DEFAULT_PER_CLASS["train"],
-        help="training drawings of a species (default: %(default)s)",
+        help="training drawings per species (default: %(default)s)",
     )
     parser.add_argument(
         "--test-per-class",
         type=int,
         default=DEFAULT_PER_CLASS["test"],
-        help="test drawings of a species (default: %(default)s)",
+        help="test drawings per species (default: %(default)s)",
     )
     parser.add_argument(
         "--difficulty",

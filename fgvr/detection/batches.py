@@ -109,7 +109,7 @@ def read_pixels(uri: str, size: tuple[int, int], limits: ImageLimits) -> npt.NDA
     if read.size != size:
         raise ImageError(
             Reason.WRONG_SIZE,
-            f"{uri} has {read.width} × {read.height} pixels, its annotations are of {size[0]} × {size[1]}",
+            f"{uri} has {read.width} × {read.height} pixels, its annotations are for {size[0]} × {size[1]}",
         )
     return np.asarray(read)
 

@@ -25,33 +25,6 @@ _NOT_EVERYWHERE: Final = {
     **dict.fromkeys((".avif", ".avifs"), ("AVIF", "this build of Pillow has no AVIF")),
 }
 
-
-@cache
-def formats() -> tuple[str, ...]:
-    """Those of FORMATS that this machine can read: a build of Pillow may lack AVIF, and HEIF needs a package."""
-    Image.init()
-    try:
-        import pillow_heif
-    except ImportError:
-        pass
-    else:
-        # One thread: there are many workers already. No thumbnails: they are not the photo itself.
-        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def not_read_here(endings: Iterable[str]) -> dict[str, str]:
-    """Those of the given endings whose format this machine cannot read, each with what to do about it."""
-    wanted = {ending.lower() for ending in endings}
-    return {
-        ending: remedy
-        for ending, (name, remedy) in _NOT_EVERYWHERE.items()
-        if ending in wanted and name not in formats()
-    }
-
-
-# What bytes are that should have been an image: a download's error page, a pointer file, another format.
-
 _STARTS: Final = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
@@ -88,6 +61,33 @@ _JSON: Final = re.compile(rb'[\[{]\s*(?:["{\[\]}]|$)')
 _HEIF_BRANDS: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _AVIF_BRANDS: Final = {b"avif", b"avis"}
 _MARKS: Final = re.compile(rb"^(?:\xef\xbb\xbf)?\s*")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of FORMATS that this machine can read: a build of Pillow may lack AVIF, and HEIF needs a package."""
+    Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        # One thread: there are many workers already. No thumbnails: they are not the photo itself.
+        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def not_read_here(endings: Iterable[str]) -> dict[str, str]:
+    """Those of the given endings whose format this machine cannot read, each with what to do about it."""
+    wanted = {ending.lower() for ending in endings}
+    return {
+        ending: remedy
+        for ending, (name, remedy) in _NOT_EVERYWHERE.items()
+        if ending in wanted and name not in formats()
+    }
+
+
+# What bytes are that should have been an image: a download's error page, a pointer file, another format.
 
 
 def what_it_is(data: bytes) -> str:

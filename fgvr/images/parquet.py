@@ -7,7 +7,9 @@ order. Random access restarts the row group; training therefore reads from its o
 
 from __future__ import annotations
 
+import math
 import os
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -23,11 +25,21 @@ import pyarrow.parquet as pq
 
 from fgvr import storage
 from fgvr.images.places import PARQUET, ParquetPlace
+from fgvr.store_waits import TooSlow
 
 KEPT_ROWS: Final = 64
 """How many values stay in memory after they were read."""
 OPEN_GROUPS: Final = 3
 """How many row groups a process keeps open in parallel."""
+PAUSE_SECONDS: Final = 300.0
+"""How long a row group is left alone that was too slow for one photo; its further photos fail meanwhile."""
+
+_OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
+_LOCK: Final = Lock()
+_LARGE: Final = 8 * 2**20
+_SMALL: Final = 64 * 2**10
+_NEAR: Final = 2**20
+"""If the gap between two reads is below this many bytes, reading through it is faster than a new request."""
 
 
 class ParquetDamage(Exception):
@@ -118,7 +130,7 @@ class _GroupRows:
         self._values: Iterator[pa.Buffer | None] | None = None
         self._next = 0
         self._kept: OrderedDict[int, pa.Buffer | None] = OrderedDict()
-        self._failed: tuple[int, Exception] | None = None
+        self._failed: tuple[int, Exception, float] | None = None  # from which row on, why, and until when
 
     def read(self, place: ParquetPlace, max_bytes: int) -> bytes:
         with self._lock:
@@ -131,20 +143,23 @@ class _GroupRows:
     def _value(self, place: ParquetPlace) -> pa.Buffer | None:
         if place.row in self._kept:
             return self._kept[place.row]
-        if self._failed is not None and place.row >= self._failed[0]:
+        if self._failed is not None and place.row >= self._failed[0] and time.monotonic() < self._failed[2]:
             raise self._failed[1]
         try:
             return self._read_to(place)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError) as error:
             self._values = None
+            if isinstance(error, TooSlow):  # else each further row would wait as long, one after the other
+                self._failed = (self._next, error, time.monotonic() + PAUSE_SECONDS)
+                raise
         try:  # one retry: a connection may have broken
             return self._read_to(place)
         except (pa.ArrowException, OSError) as error:
             self._values = None
             damage = ParquetDamage(f"row group {place.group}, from row {self._next} on: {error}")
-            self._failed = (self._next, damage)  # else every further row would re-read all rows before it
+            self._failed = (self._next, damage, math.inf)  # else every further row would re-read all rows before it
             raise damage from error
 
     def _read_to(self, place: ParquetPlace) -> pa.Buffer | None:
@@ -153,7 +168,7 @@ class _GroupRows:
             try:
                 self._values = self._open(place)
             except ParquetDamage as error:  # concerns the whole file
-                self._failed = (0, error)
+                self._failed = (0, error, math.inf)
                 raise
         for value in self._values:
             self._kept[self._next] = value
@@ -182,16 +197,7 @@ def _bytes_of(column: Any) -> pa.Buffer | None:
     return value.as_buffer() if value.is_valid else None
 
 
-_OPEN: Final[OrderedDict[tuple[int, str, int, str], _GroupRows]] = OrderedDict()
-_LOCK: Final = Lock()
-
-
 # Reading ranges of a file, on a disk or in an object store.
-
-_LARGE: Final = 8 * 2**20
-_SMALL: Final = 64 * 2**10
-_NEAR: Final = 2**20
-"""If the gap between two reads is below this many bytes, reading through it is faster than a new request."""
 
 
 def file_size(uri: str) -> int:
@@ -211,7 +217,7 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
             file.seek(start)
             return file.read(stop - start)
     fs, path = storage.resolve(uri)
-    return storage.cat_within(fs, path, start, stop)
+    return bytes(fs.cat_file(path, start=start, end=stop))
 
 
 class Window:

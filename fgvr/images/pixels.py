@@ -20,6 +20,10 @@ _UPRIGHT: Final = {
 }
 """EXIF orientation → the transposition that undoes it (EXIF 2.32, tag 0x0112)."""
 
+TRIES = 10
+RATIO = (3 / 4, 4 / 3)
+MIN_CROP = 0.08  # smallest share of the image's area, as in CoOp and torchvision
+
 
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 if missing or damaged."""
@@ -72,10 +76,6 @@ def _eight_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 
 # Random crops: the boxes for training the student, and the views of an image that prompt learning caches.
-
-TRIES = 10
-RATIO = (3 / 4, 4 / 3)
-MIN_CROP = 0.08  # smallest share of the image's area, as in CoOp and torchvision
 
 
 def crop_box(height: int, width: int, min_crop: float, draw: npt.NDArray[np.float64]) -> tuple[int, int, int, int]:

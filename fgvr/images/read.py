@@ -19,10 +19,12 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from fgvr import liveness, storage
+from fgvr import liveness, storage, store_waits
 from fgvr.config.data import ImageLimits
+from fgvr.images.coded_sizes import CodedError
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
 from fgvr.images.headers import FRAMES, excess, stated_sizes
+from fgvr.images.heif import Cost, cost_of
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.images.pixels import orientation, to_rgb, upright
@@ -44,6 +46,9 @@ _SIGNATURES: Final = (
     *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a raw codestream
 )
 _END_OF_JPEG: Final = b"\xff\xd9"
+MAX_CODED: Final = 4
+"""How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
+and what of a grid's tiles is cut off."""
 MAX_SIDE_RATIO: Final = 200
 """A strip of 1 × 50,000 pixels is small, but resized to a short side of 224 it would have 2.5 billion pixels."""
 
@@ -127,8 +132,11 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
 def _read_remote(uri: str, limits: ImageLimits) -> bytes:
     if uri.lower().startswith(("http://", "https://")):
         return _read_web(uri, limits)
-    if is_inside(uri):
-        return _read_inside(uri, limits)
+    with store_waits.within(limits.web.total_seconds):  # a single image may fail
+        return _read_inside(uri, limits) if is_inside(uri) else _read_key(uri, limits)
+
+
+def _read_key(uri: str, limits: ImageLimits) -> bytes:
     if not storage.is_object_store(uri):  # untrusted URIs could name any host by any protocol of fsspec
         known = ", ".join(sorted(storage.OBJECT_STORES))
         raise ImageError(Reason.NOT_ALLOWED, f"{shown(uri)}: images are read from disks, http(s), and {known}")
@@ -146,8 +154,8 @@ def _read_remote(uri: str, limits: ImageLimits) -> bytes:
 def _read_object(fs: fsspec.AbstractFileSystem, path: str, limits: ImageLimits) -> bytes:
     try:
         # A size check first would cost a second request.
-        return storage.cat_within(fs, path, 0, limits.max_bytes + 1, liveness.longest_wait(limits.web.total_seconds))
-    except (FileNotFoundError, storage.TooSlow):
+        return bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1))
+    except (FileNotFoundError, store_waits.TooSlow):
         raise
     except OSError as error:
         if "InvalidRange" in str(error) or "range" in str(error).lower():  # S3's error for an empty object
@@ -300,12 +308,21 @@ def _check_header(data: bytes, limits: ImageLimits) -> None:
     said = excess(data)
     if said is not None:
         raise ImageError(Reason.CORRUPT, f"more than a header needs: {said}")
-    for width, height in stated_sizes(data):
+    try:
+        coded = cost_of(data) or Cost()
+    except CodedError as error:
+        raise ImageError(Reason.CORRUPT, f"{heif_brand(data)}, with {error}") from error
+    for width, height in (*stated_sizes(data), *coded.sizes):
         if width * height > limits.max_pixels:
             raise ImageError(
                 Reason.TOO_MANY_PIXELS,
                 f"{width} × {height} pixels in a frame, icon or tile of it, the limit is {limits.max_pixels:,} in all",
             )
+    if coded.pixels > MAX_CODED * limits.max_pixels:
+        raise ImageError(
+            Reason.TOO_MANY_PIXELS,
+            f"its tiles have {coded.pixels:,} pixels, the limit is {MAX_CODED} times {limits.max_pixels:,}",
+        )
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

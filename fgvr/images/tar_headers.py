@@ -111,7 +111,7 @@ class Said:
         elif header.flag != b"K":  # K is the target of a link
             self.pax = {**self.pax, **pax_records(read, at, header)}
             if header.flag == b"g" and "size" in self.pax:
-                raise TarDamage(f"from byte {at:,}: a header that says one size of all members")
+                raise TarDamage(f"from byte {at:,}: a header that gives all members one size")
 
     def name(self, header: Header) -> str:
         """The member's name. In its own header, Python replaces characters (`caf?.jpg`) and GNU tar cuts long names."""
@@ -183,7 +183,7 @@ def _number(field: bytes) -> int:
         return value
     digits = _OCTAL.fullmatch(field)
     if digits is None:
-        raise ValueError("a number that is none in a header")
+        raise ValueError("an invalid number in a header")
     return int(digits[1] or b"0", 8)
 
 

@@ -22,6 +22,15 @@ from fgvr.config.web import WebPolicy
 from fgvr.images.web_addresses import Address, CheckedBackend, NotAllowed, check_host
 from fgvr.images.web_hosts import Deadline, SilentHosts
 
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
+_PASSING: Final = {408, 429, 500, 502, 503, 504}
+_FIRST_WAIT: Final = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
+_REFUSAL: Final = 0.05
+"""Seconds that each row of a skipped host costs: a short outage of the only host must not fail a table at once."""
+_READERS: Final[dict[tuple[WebPolicy, int], _WebReader]] = {}
+_LOCK: Final = Lock()
+
 
 class Gates:
     """Semaphores for all requests and for each host; those of idle hosts are dropped."""
@@ -57,13 +66,6 @@ class Gates:
 #
 # We use httpcore: unlike the larger clients it follows no redirects and obeys no proxy variables by itself, and it lets
 # us choose the address that a connection is opened to.
-
-_REDIRECTS: Final = {301, 302, 303, 307, 308}
-_PASSING: Final = {408, 429, 500, 502, 503, 504}
-_FIRST_WAIT: Final = 0.5
-"""Seconds before the second attempt; doubled before each further one."""
-_REFUSAL: Final = 0.05
-"""Seconds that each row of a skipped host costs: a short outage of the only host must not fail a table at once."""
 
 
 class HttpFailure(OSError):
@@ -139,7 +141,7 @@ class _WebReader:
         except HttpFailure as failure:
             self._tell(visit, failure)
             if failure.passing and self._deadline.left <= 0:
-                said = f"{failure} (all of its {seconds:.0f} s are over: ingest.limits.web.total_seconds)"
+                said = f"{failure} (the {seconds:.0f} s for an image are over: ingest.limits.web.total_seconds)"
                 raise HttpFailure(failure.status, said) from failure
             raise
         else:
@@ -272,7 +274,7 @@ def _check(answer: httpcore.Response) -> None:
     if 200 <= answer.status < 300:
         encoding = _header(answer, b"content-encoding").lower()
         if encoding not in {"", "identity"}:
-            raise HttpFailure(answer.status, f"the server packs what was asked for unpacked ({encoding[:20]})")
+            raise HttpFailure(answer.status, f"the server compresses what was asked for uncompressed ({encoding[:20]})")
         return
     wait = _seconds(_header(answer, b"retry-after"))
     raise HttpFailure(answer.status, f"HTTP status {answer.status}", passing=answer.status in _PASSING, wait=wait)
@@ -295,7 +297,3 @@ def _seconds(retry_after: str) -> float | None:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (ValueError, OverflowError):  # not a date, or one out of range
         return None
-
-
-_READERS: Final[dict[tuple[WebPolicy, int], _WebReader]] = {}
-_LOCK: Final = Lock()

@@ -21,6 +21,48 @@ _MOST: Final = 64
 """Most concurrent lookups, including those whose caller no longer waits."""
 _PLACES: Final = threading.BoundedSemaphore(_MOST)
 
+_NOT_PUBLIC_4: Final = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network; 0.0.0.0 is this machine on Linux
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # behind a provider's NAT; Alibaba's metadata, 100.100.100.200
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's WireServer: looks public, but is inside every virtual machine
+        "169.254.0.0/16",  # link-local; the metadata of most clouds, 169.254.169.254
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata, 192.0.0.192
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays, deprecated
+        "192.168.0.0/16",
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and 255.255.255.255
+    )
+)
+_PUBLIC_6: Final = IPv6Network("2000::/3")
+"""The part of IPv6 that is assigned for global use; link-local, site-local, unique local, multicast … are outside."""
+_NOT_PUBLIC_6: Final = tuple(
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
+        "2001:db8::/32",  # documentation
+        "3fff::/20",  # documentation
+    )
+)
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_ISATAP: Final = (0x00005EFE, 0x02005EFE)
+_HOST = re.compile(
+    r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
+    r"[a-z0-9-]+\.(?:com|net|org|io|eu|co|shop|app|dev|cloud|example|de|fr|es|it|nl|pl|uk|us|ca|cn|jp|in|br|au|ru))"
+    r"(?::\d{1,5})?",
+    re.IGNORECASE,
+)
+
 
 def look_up(host: str, port: int, seconds: float) -> list[str]:
     """The addresses of `host`, without duplicates.
@@ -65,42 +107,6 @@ def look_up(host: str, port: int, seconds: float) -> list[str]:
 
 IPAddress = IPv4Address | IPv6Address
 
-_NOT_PUBLIC_4: Final = tuple(
-    IPv4Network(network)
-    for network in (
-        "0.0.0.0/8",  # this network; 0.0.0.0 is this machine on Linux
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # behind a provider's NAT; Alibaba's metadata, 100.100.100.200
-        "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's WireServer: looks public, but is inside every virtual machine
-        "169.254.0.0/16",  # link-local; the metadata of most clouds, 169.254.169.254
-        "172.16.0.0/12",
-        "192.0.0.0/24",  # protocol assignments; Oracle's metadata, 192.0.0.192
-        "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # 6to4 relays, deprecated
-        "192.168.0.0/16",
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, and 255.255.255.255
-    )
-)
-_PUBLIC_6: Final = IPv6Network("2000::/3")
-"""The part of IPv6 that is assigned for global use; link-local, site-local, unique local, multicast … are outside."""
-_NOT_PUBLIC_6: Final = tuple(
-    IPv6Network(network)
-    for network in (
-        "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
-        "2001:db8::/32",  # documentation
-        "3fff::/20",  # documentation
-    )
-)
-_SIX_TO_FOUR: Final = IPv6Network("2002::/16")
-_MAPPED: Final = IPv6Network("::ffff:0:0/96")
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-_ISATAP: Final = (0x00005EFE, 0x02005EFE)
-
 
 def is_public(ip: IPAddress) -> bool:
     """Whether an address, and the IPv4 address embedded in it if any, is public."""
@@ -131,13 +137,6 @@ def embedded(ip: IPv6Address) -> list[IPv4Address]:
 #
 # The host name is checked when it is parsed, and every address that it resolves to when a connection is opened, so
 # that neither a redirect nor a DNS server that changes its answer leads to an unchecked address.
-
-_HOST = re.compile(
-    r"(?:(?:\d{1,3}\.){3}\d{1,3}|localhost(?=:)|www\.[a-z0-9.-]+|(?:[a-z0-9-]+\.){2,}[a-z]{2,}|[a-z0-9-]+\.[a-z]{2,}(?=:\d)|"
-    r"[a-z0-9-]+\.(?:com|net|org|io|eu|co|shop|app|dev|cloud|example|de|fr|es|it|nl|pl|uk|us|ca|cn|jp|in|br|au|ru))"
-    r"(?::\d{1,5})?",
-    re.IGNORECASE,
-)
 
 
 class NotAllowed(Exception):
@@ -213,7 +212,8 @@ def without_scheme(path: str) -> bool:
 def check_host(host: str, policy: WebPolicy) -> None:
     """Raises NotAllowed for a host that `allowed_hosts` does not list."""
     for allowed in policy.allowed_hosts:
-        if host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:])):
+        name = allowed.removeprefix("*.").encode("idna").decode()  # as `Address.host` is
+        if host.endswith(f".{name}") if allowed.startswith("*.") else host == name:
             return
     if policy.allowed_hosts:
         raise NotAllowed(f"{host} is not among ingest.limits.web.allowed_hosts")

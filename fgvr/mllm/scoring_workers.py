@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
-from fgvr.config.models import Mllm
 from fgvr.images.pictures import Picture, PictureReader
 from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask
 from fgvr.part_worker import remarks_of
@@ -24,14 +23,12 @@ class AspectSettings:
     """What the workers of aspects need; picklable.
 
     Attributes:
-        mllm: the model.
         task: the questions and how to ask them.
         min_label_mass: an image with a lower mean label mass fails.
         limits: limits on reading an image.
         threads: threads that read images.
     """
 
-    mllm: Mllm
     task: AspectTask
     min_label_mass: float
     limits: ImageLimits
@@ -100,13 +97,11 @@ class ClassScoreSettings:
     """What the workers of class_scores need; picklable.
 
     Attributes:
-        mllm: the model, which must support scoring of names.
         task: the class names and the prompt.
         limits: limits on reading an image.
         threads: threads that read images.
     """
 
-    mllm: Mllm
     task: NameTask
     limits: ImageLimits
     threads: int = 4

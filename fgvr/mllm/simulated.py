@@ -31,6 +31,10 @@ from fgvr.mllm.prompts import Conversation
 from fgvr.schemas import Failure, Reason
 from fgvr.simulation import generator, kind_of, uniforms
 
+log = logging.getLogger(__name__)
+IMAGE_TOKENS = 256  # of a tile in InternVL; they are counted but take no time
+PROMPT_TOKENS = 16
+
 
 class EngineClock:
     """Lets one thread feed a simulated engine that serves `concurrency` requests at a time.
@@ -70,12 +74,6 @@ class EngineClock:
         if self._ends:
             self._sleep(max(0.0, max(self._ends) - self._now()))
         self._ends.clear()
-
-
-log = logging.getLogger(__name__)
-
-IMAGE_TOKENS = 256  # of a tile in InternVL; they are counted but take no time
-PROMPT_TOKENS = 16
 
 
 def kind_name(kind: int) -> str:

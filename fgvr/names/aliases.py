@@ -88,7 +88,7 @@ def read_aliases(uri: str) -> AliasTable:
     )
     if table.told_apart:
         log.warning(
-            "label.aliases: %s: labels of their own that differ in case, accents or punctuation only: %s",
+            "label.aliases: %s: separate labels that differ only in case, accents or punctuation: %s",
             uri,
             ", ".join(map(repr, sorted(table.told_apart))),
         )

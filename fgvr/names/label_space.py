@@ -31,6 +31,8 @@ LABEL_SPACE_FILE = "label_space.json"
 Merge = Callable[[Sequence[NameUse]], Mapping[str, str]]
 """Returns which name is an alias of which (names left out stay as they are); see `fgvr.names.merging.merge_aliases`."""
 
+NOT_IN_SPACE = -2
+
 
 @dataclass(frozen=True)
 class LabelSpace:
@@ -316,8 +318,6 @@ def _named_limit(failure: Failure, limit: str | None) -> Failure:
 
 
 # True names as label ids: for which images the label space contains the right name at all.
-
-NOT_IN_SPACE = -2
 
 
 def true_label_ids(names: Sequence[str | None], labels: Sequence[str]) -> npt.NDArray[np.int32]:

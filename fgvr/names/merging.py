@@ -19,6 +19,20 @@ import numpy.typing as npt
 
 from fgvr.names.spelling import spelling_key
 
+SPECIES_NAMES = 3
+"""A Latin name shared by more names than this is a species with many varieties (apples, dogs), not aliases."""
+SLIP_LETTERS = 5
+"""Shortest word in which one differing letter may be a typo; short words would be other words (Barn, Bark)."""
+_NUMBER_WORD = re.compile(
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?:th)?|first|second|third|fifth|ninth|"
+    r"twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ieth)|"
+    r"(?:hundred|thousand|million|billion)(?:th)?|half|double|triple|percent"
+)
+_ROMAN = re.compile(r"(?=..)(?!ix$)x{0,3}(?:ix|iv|v?i{0,3})")  # two letters or more; Hyundai's ix is not 9
+_PREFIXES = ("deca", "deci", "deka", "micro", "macro")  # one letter apart, but of different magnitude
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_STATED = 2.0  # above any cosine
+
 
 class NameEncoder(Protocol):
     """Turns names into vectors; `name` becomes part of the reported metric."""
@@ -28,20 +42,6 @@ class NameEncoder(Protocol):
     def encode(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """L2-normalised vectors [N, d] of raw names: no template, no lower-casing."""
 
-
-SPECIES_NAMES = 3
-"""A Latin name shared by more names than this is a species with many varieties (apples, dogs), not aliases."""
-SLIP_LETTERS = 5
-"""Shortest word in which one differing letter may be a typo; short words would be other words (Barn, Bark)."""
-
-_NUMBER_WORD = re.compile(
-    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?:th)?|first|second|third|fifth|ninth|"
-    r"twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ieth)|"
-    r"(?:hundred|thousand|million|billion)(?:th)?|half|double|triple|percent"
-)
-_ROMAN = re.compile(r"(?=..)(?!ix$)x{0,3}(?:ix|iv|v?i{0,3})")  # two letters or more; Hyundai's ix is not 9
-_PREFIXES = ("deca", "deci", "deka", "micro", "macro")  # one letter apart, but of different magnitude
-_YEAR = re.compile(r"(?:19|20)\d\d")
 
 Pair = tuple[int, int]
 
@@ -219,8 +219,6 @@ def _pairs(group: Sequence[int]) -> Iterator[Pair]:
 #
 # Every name joins the closest more frequent name that is no alias itself. This forms stars, not chains: of A~B~C all
 # three become one only if C~A, too.
-
-_STATED = 2.0  # above any cosine
 
 
 def merge_aliases(

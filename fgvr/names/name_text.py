@@ -139,15 +139,14 @@ _HEDGE_AT_END = re.compile(
     r"in\s+my\s+opinion|if\s+i\s+am\s+not\s+mistaken)$"
 )
 
+_PARTICLES = frozenset(
+    re.findall(r"\w+", "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y")
+)
+
 
 def count_words(name: str) -> int:
     """Number of words; in Chinese, Japanese, Thai and Lao, which have no blanks, four letters count as a word."""
     return len(name.split()) + len(_WITHOUT_BLANKS.findall(name)) // 4
-
-
-_PARTICLES = frozenset(
-    re.findall(r"\w+", "a an and as at by de del des der du e et for from in la le n nor of on or the to und with x y")
-)
 
 
 def is_title(text: str) -> bool:

@@ -89,6 +89,16 @@ _LONGEST = 8_000
 _ENDLESS_SIGN = re.compile(r"(\W)\1{59,}")
 _ENDLESS_WORD = re.compile(r"(\S{400})\S+")
 
+_NAMES = re.compile(
+    r"^(?:(?:fine grained|class|common|english|product|predicted|best|final|top|bird|dog|car|plant|flower|possible)\s)*"
+    r"(?:label|name|class|answer|prediction|guess|product|species|breed|model|candidate|category|object|item)s?$"
+)
+_BESIDE = re.compile(
+    r"^(?:#|no|rank|confidence(?: \w+)?|probability|score|likelihood|reason(?:ing)?|notes?|description|explanation|"
+    r"scientific name|latin name|family|value|field|attribute|property|key|details?)$"
+)
+_RULE = re.compile(r"^[\s|:+=-]*-[\s|:+=-]*$")
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -215,16 +225,6 @@ def _up_to_the_turns_end(text: str) -> str:
 
 
 # Names in a reply that is a table: Markdown, HTML (whose cells were converted to Markdown), or comma-separated.
-
-_NAMES = re.compile(
-    r"^(?:(?:fine grained|class|common|english|product|predicted|best|final|top|bird|dog|car|plant|flower|possible)\s)*"
-    r"(?:label|name|class|answer|prediction|guess|product|species|breed|model|candidate|category|object|item)s?$"
-)
-_BESIDE = re.compile(
-    r"^(?:#|no|rank|confidence(?: \w+)?|probability|score|likelihood|reason(?:ing)?|notes?|description|explanation|"
-    r"scientific name|latin name|family|value|field|attribute|property|key|details?)$"
-)
-_RULE = re.compile(r"^[\s|:+=-]*-[\s|:+=-]*$")
 
 
 def table_names(text: str) -> list[str] | None:

@@ -122,6 +122,30 @@ _STARTS_ANEW = re.compile(rf"{_STARTER}['’]?\b")
 _GOES_ON = re.compile(r"(?:[A-Z0-9][\w'’&+-]*(?:\s+(?:of|the|and|in|for)){0,2}[ .]*){2,5}(?:$|(?=[,\n(]))")
 _INITIALS = re.compile(r"^(?:[A-Z]|[^\W\d_](?:\.[^\W_])+)$")  # "J.", "U.S.", "e.l.f."
 
+_QUOTES = (
+    ('"', '"'),
+    ("“", "”"),
+    ("„", "“"),
+    ("„", "”"),
+    ("«", "»"),
+    ("»", "«"),
+    ("「", "」"),
+    ("『", "』"),
+    ("《", "》"),
+    ("''", "''"),
+)
+_OPEN, _BOLD = 0xE000, 0xE0E0  # private code points: the n-th pair of quotes opens with _OPEN + 2n, bold with _BOLD
+_ENDERS = {ord("."): "\ue0f0", ord("!"): "\ue0f1", ord("?"): "\ue0f2"}
+_ENDERS_BACK = {ord(mark): chr(ender) for ender, mark in _ENDERS.items()}
+_SINGLE = re.compile(r"(?<![\w'’‘])(?P<open>['‘])(?=\S)(?P<inside>(?:[^'‘’\n]|['’](?=\w)){1,120})['’](?!\w)")
+_MARKED = re.compile(
+    r"\*{2,3}(?=[^\s*])((?:[^*\n]|\*(?!\*)){1,200}?)(?<=\S)\*{2,3}|"
+    r"(?<!\w)\*(?=[^\s*])([^*\n]{1,200}?)(?<=[^\s*])\*(?!\w)|"
+    r"(?<!\w)_{1,3}(?=[^\s_])([^\n]{1,200}?)(?<=[^\s_])_{1,3}(?!\w)|`([^`\n]{1,200})`"
+)
+_LINK = re.compile(r"!?\[([^\[\]\n]{1,200})\]\((?:https?:|www\.|/|#)[^()\s]*\)")
+_HEADING = re.compile(r"^\s*#{1,6}\s+", re.MULTILINE)
+
 
 def sentences(text: str) -> list[str]:
     """The text split at line breaks, and at sentence ends that are followed by a capital letter."""
@@ -155,30 +179,6 @@ def _ends_here(word: str, following: str, *, first: bool) -> bool:
 # Quoted and marked words are protected, so that other rules neither split them nor take their marks for part of a name.
 #
 # "The label is **tiger lily**" delimits a name; `*NSYNC`, `Toys "R" Us` and `'47 Brand` contain marks.
-
-_QUOTES = (
-    ('"', '"'),
-    ("“", "”"),
-    ("„", "“"),
-    ("„", "”"),
-    ("«", "»"),
-    ("»", "«"),
-    ("「", "」"),
-    ("『", "』"),
-    ("《", "》"),
-    ("''", "''"),
-)
-_OPEN, _BOLD = 0xE000, 0xE0E0  # private code points: the n-th pair of quotes opens with _OPEN + 2n, bold with _BOLD
-_ENDERS = {ord("."): "\ue0f0", ord("!"): "\ue0f1", ord("?"): "\ue0f2"}
-_ENDERS_BACK = {ord(mark): chr(ender) for ender, mark in _ENDERS.items()}
-_SINGLE = re.compile(r"(?<![\w'’‘])(?P<open>['‘])(?=\S)(?P<inside>(?:[^'‘’\n]|['’](?=\w)){1,120})['’](?!\w)")
-_MARKED = re.compile(
-    r"\*{2,3}(?=[^\s*])((?:[^*\n]|\*(?!\*)){1,200}?)(?<=\S)\*{2,3}|"
-    r"(?<!\w)\*(?=[^\s*])([^*\n]{1,200}?)(?<=[^\s*])\*(?!\w)|"
-    r"(?<!\w)_{1,3}(?=[^\s_])([^\n]{1,200}?)(?<=[^\s_])_{1,3}(?!\w)|`([^`\n]{1,200})`"
-)
-_LINK = re.compile(r"!?\[([^\[\]\n]{1,200})\]\((?:https?:|www\.|/|#)[^()\s]*\)")
-_HEADING = re.compile(r"^\s*#{1,6}\s+", re.MULTILINE)
 
 
 def protected(text: str) -> str:

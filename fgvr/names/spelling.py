@@ -55,6 +55,31 @@ _SIGNS = re.compile(
     re.VERBOSE,
 )
 
+_MARKS = re.compile(r"\*{1,3}|_{2}|`|[\"“”]")
+_BINOMIAL = r"(?P<latin>[A-Z][a-z]+ (?:[x×] )?[a-z]{3,})\b"
+_AFTER = re.compile(
+    rf"^(?:\s+(?:flower|plant|species)s?)?\s*(?:\((?:or\s+|also\s+)?|,?\s*(?:scientific|botanic|"
+    rf"formal)ally\s+known\s+as\s+)"
+    rf"(?:genus\s+|species\s+)?{_BINOMIAL}"
+)
+_BEFORE = re.compile(
+    rf"{_BINOMIAL}(?:\s*\([^)]*\))?,?\s+(?:also\s+|more\s+)?commonly\s+(?:known|referred\s+to|"
+    rf"called)(?:\s+as)?\s+(?:an?\s+|the\s+)?$"
+)
+_REACH = 100
+"""How many characters around a name are searched for its scientific name."""
+LONG_NAME: Final = 120
+"""A name with more characters is probably a text, or the rest of a file after a quote that is never closed."""
+# Invisible: byte-order marks, soft hyphens, direction marks, zero-width blanks. Joiners are part of words in Persian,
+# Indian scripts and emoji, and are removed at the ends only.
+_NAME_MARKS = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe]"
+)
+_MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in normal form already
+_JOINERS = "\u200c\u200d "
+_EMPTY_LETTERS = str.maketrans({"\u2800": " ", "\u3164": " ", "\uffa0": " "})  # an empty Braille cell, Hangul fillers
+
 
 def spelling_key(name: str, *, accents: bool = False) -> str:
     """The key shared by spellings of a name: no case, accents on Latin letters, punctuation or extra blanks.
@@ -116,20 +141,6 @@ def _sign(found: re.Match[str]) -> str:
 
 # Scientific names given next to a common name: the answer's own evidence that two names mean one species.
 
-_MARKS = re.compile(r"\*{1,3}|_{2}|`|[\"“”]")
-_BINOMIAL = r"(?P<latin>[A-Z][a-z]+ (?:[x×] )?[a-z]{3,})\b"
-_AFTER = re.compile(
-    rf"^(?:\s+(?:flower|plant|species)s?)?\s*(?:\((?:or\s+|also\s+)?|,?\s*(?:scientific|botanic|"
-    rf"formal)ally\s+known\s+as\s+)"
-    rf"(?:genus\s+|species\s+)?{_BINOMIAL}"
-)
-_BEFORE = re.compile(
-    rf"{_BINOMIAL}(?:\s*\([^)]*\))?,?\s+(?:also\s+|more\s+)?commonly\s+(?:known|referred\s+to|"
-    rf"called)(?:\s+as)?\s+(?:an?\s+|the\s+)?$"
-)
-_REACH = 100
-"""How many characters around a name are searched for its scientific name."""
-
 
 def scientific_name(answer: str, name: str) -> str:
     """The genus and species that the answer gives right after or before `name`; "" if there is none.
@@ -147,19 +158,6 @@ def scientific_name(answer: str, name: str) -> str:
 
 
 # The normal form of class names: names that people cannot distinguish are one class, whatever file they come from.
-
-LONG_NAME: Final = 120
-"""A name with more characters is probably a text, or the rest of a file after a quote that is never closed."""
-
-# Invisible: byte-order marks, soft hyphens, direction marks, zero-width blanks. Joiners are part of words in Persian,
-# Indian scripts and emoji, and are removed at the ends only.
-_NAME_MARKS = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e"
-    r"\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe]"
-)
-_MAY_CHANGE = r"[^ -~]|^ | $|  "  # all other names are in normal form already
-_JOINERS = "\u200c\u200d "
-_EMPTY_LETTERS = str.maketrans({"\u2800": " ", "\u3164": " ", "\uffa0": " "})  # an empty Braille cell, Hangul fillers
 
 
 @lru_cache(maxsize=2**16)

@@ -142,7 +142,7 @@ def plan(size: Size, machine: Machine, wanted: Wanted = DEFAULT) -> Plan:
             f"{shards} shards"
         )
     tasks = seconds > HERE_SECONDS or shards > 1 or (machine.machines > 1 and seconds > EXACT_SECONDS["cpu"])
-    reasons.append("in tasks on the cluster, one for a block of queries" if tasks else "in this process")
+    reasons.append("in tasks on the cluster, one per block of queries" if tasks else "in this process")
     exact_lists = lists if method == "ivf" else 0
     falls_back = method == "ivf" and exact_seconds <= FALL_BACK * allowed
     return Plan(method, machine.product, exact_lists, tasks, shards, seconds, tuple(reasons), exact_seconds, falls_back)

@@ -9,6 +9,7 @@ from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
 from fgvr.redact import printable
+from fgvr.report.selection import SelectionFacts
 
 METHOD_TITLES = {
     "mllm": "MLLM",
@@ -26,23 +27,23 @@ METHOD_MEANINGS = {
     "mllm": "the multimodal LLM names every image itself: the most expensive way",
     "zs_clip": "CLIP without training picks among the names that the MLLM gave",
     "zs_wordnet": "CLIP without training picks among all nouns of WordNet",
-    "cased": "words from the captions nearest to the image, chosen by image and captions (CaSED)",
-    "prototypes": "70% a name's text and 30% the mean of the images that vote for it, names from the MLLM",
-    "finer": "such prototypes of names that a language model gave for the MLLM's answers to questions",
-    "findr": "such prototypes of names that the MLLM gave when it was asked as an expert",
+    "cased": "words of the captions nearest to the image, chosen by their match with image and captions (CaSED)",
+    "prototypes": "prototypes of the MLLM's names: 70% the name's text, 30% the mean of the images that vote for it",
+    "finer": "prototypes of the names that a language model gave for the MLLM's answers to questions",
+    "findr": "prototypes of the names that the MLLM gave when it was asked as an expert",
     "near": "CLIP with a prompt learned on candidate sets of neighbours' labels",
     "base": "a small network trained on class targets only",
-    "makd": "the same network, taught the answers to aspect questions as well (MaKD)",
+    "makd": "the same network, also trained on the MLLM's answers to aspect questions (MaKD)",
 }
 METRIC_TITLES = {"sacc": "sACC", "cacc": "cACC", "siou": "sIoU", "top1": "top-1"}
 METRIC_MEANINGS = {
     "sacc": "similarity in meaning of predicted and true name (cosine of Sentence-BERT vectors, × 100)",
-    "cacc": "images whose name stands for their class, after the best one-to-one match of names to classes",
-    "siou": "words that the predicted name shares with the true one",
-    "top1": "images whose predicted name is the true one (case and punctuation apart)",
+    "cacc": "share of images that are right under the best one-to-one match of names and classes",
+    "siou": "overlap of the words of predicted and true name (intersection over union)",
+    "top1": "share of images whose predicted name is the true one, apart from case and punctuation",
 }
 FAILURE_MEANINGS = {
-    "not_found": "nothing is at the URI",
+    "not_found": "there is nothing at the URI",
     "unreadable": "no permission, no connection, or a folder where a file should be",
     "not_allowed": "the policy of ingest.limits (web, allowed_roots), or of what is read from, forbids the address",
     "empty_file": "the file has no bytes",
@@ -56,7 +57,7 @@ FAILURE_MEANINGS = {
     "nothing_there": "the model answered that the photo shows no such thing",
     "other_language": "the model answered with a sentence in a language that is not read",
     "no_label_mass": "neither yes nor no was a probable answer",
-    "request_rejected": "the engine did not take the request",
+    "request_rejected": "the engine rejected the request",
     "engine_error": "the engine or server failed on this request",
     "no_input": "an earlier stage failed on this row",
 }
@@ -71,7 +72,14 @@ def results_table(metrics: str) -> str:
     evaluation = facts["evaluation"]
     lines = [_headline(evaluation), ""]
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
-    lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    lines += [
+        "",
+        *_selection(facts.get("selection")),
+        *_candidates(facts["candidates"]),
+        *_stages(facts["stages"]),
+        "",
+        _cost(facts["cost"]),
+    ]
     if facts.get("costs"):
         lines += ["", *_costs(facts["costs"], facts["stages"])]
     return "".join(f"{printable(line).rstrip()}\n" for line in lines)
@@ -82,7 +90,7 @@ def _headline(evaluation: dict[str, Any]) -> str:
     if not evaluation["scored"]:
         return f"Evaluation on {where}; no true classes are known, so only agreement is shown."
     warning = "; THESE WERE TRAINED ON, there is no other split" if evaluation["trained_on"] else ""
-    return f"Evaluation on {where}, {evaluation['classes']} classes{warning}. 0-100, more is better."
+    return f"Evaluation on {where}, {evaluation['classes']} classes{warning}. 0-100, higher is better."
 
 
 def _scores(methods: dict[str, Any], evaluation: dict[str, Any]) -> list[str]:
@@ -112,6 +120,12 @@ def _agreement(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _selection(chosen: dict[str, Any] | None) -> list[str]:
+    if chosen is None:
+        return []
+    return ["Asked about:", *(f"  {sentence}" for sentence in SelectionFacts(**chosen).sentences()), ""]
+
+
 def _candidates(sets: dict[str, Any] | None) -> list[str]:
     if sets is None:
         return []
@@ -132,10 +146,10 @@ def _stages(stages: dict[str, Any]) -> list[str]:
 
 
 def _cost(cost: dict[str, Any]) -> str:
-    uncounted = f"; {cost[UNCOUNTED]:,} rows without, since the server does not state them" if UNCOUNTED in cost else ""
+    uncounted = f"; {cost[UNCOUNTED]:,} rows not counted: the server does not report them" if UNCOUNTED in cost else ""
     return (
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
-        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s of all stages"
+        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s for all stages"
     )
 
 
@@ -148,7 +162,7 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
         usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
         lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
     if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
-        lines.append("(at the measured rates, in which starting the workers counts: with few images it is most of it)")
+        lines.append("(at the measured rates, which include starting workers: with few images that is most of it)")
     if not priced:
         return [*lines, "(for US$ give a price file: --evaluate.prices shipped)"]
     missing = sorted({what for cost in costs["methods"].values() for what in cost["unpriced"]})

@@ -91,7 +91,7 @@ def usd_of(stage: StageResult, billing: Billing, unpriced: set[str]) -> float:
         tokens = [float(stage.tokens.get(f"{kind}_tokens", 0)) for kind in ("prompt", "cached", "output")]
         usd += prices.models[model].usd(*tokens)
         if stage.tokens.get(UNCOUNTED):
-            unpriced.add(f"tokens of {model}, which its server does not state")
+            unpriced.add(f"tokens of {model}, which its server does not report")
     elif model is not None:
         unpriced.add(model)
     machine = billing.machines.get(stage.name, Machine())

@@ -13,6 +13,7 @@ from fgvr.failures import Example, Failures, earliest
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
+from fgvr.report.selection import SelectionFacts
 from fgvr.tables import Table
 
 EVALUATION = "eval_"
@@ -159,6 +160,7 @@ class Results:
     candidates: CandidateFacts | None = None
     costs: Costs | None = None
     aspects: AspectFacts | None = None
+    selection: SelectionFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -183,6 +185,7 @@ class Results:
             },
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
+            **({} if self.selection is None else {"selection": asdict(self.selection)}),
         }
 
     def to_json(self) -> str:

@@ -38,6 +38,9 @@ _USUAL: Final = {
 }
 """Names that other people's files give a column, in folded form."""
 
+TRIED: Final = 5
+"""How many paths are tested; testing every row would take hours for millions of rows."""
+
 
 class ColumnError(ValueError):
     """A column is missing, present twice, or holds values of a wrong type; the message says which column and what."""
@@ -140,9 +143,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 # Paths in a table written on Windows: `images\0.png` is read as images/0.png if that is where the photos are.
-
-TRIED: Final = 5
-"""How many paths are tested; testing every row would take hours for millions of rows."""
 
 
 class Backslashes:

@@ -34,6 +34,9 @@ _URI: Final = re.compile(
     rb'\.(?:jpe?g|jfif|png|webp|bmp|gif|tiff?|avif|hei[cf]|jp2)"?\s*$|^\s*"?[a-z][a-z0-9+]*://', re.IGNORECASE
 )
 
+BLOCK: Final = LONGEST_CELL
+"""Bytes that are read and parsed per step."""
+
 
 class Quotes:
     """Checks the blocks of a CSV in order."""
@@ -179,9 +182,6 @@ def _line_ends(data: bytes, length: int) -> int:
 #
 # In TSV a quote is an ordinary character (IANA's text/tab-separated-values), so an inch mark opens nothing and a row is
 # one line. Only cells quoted as a whole, as spreadsheets write cells that contain a quote, are unquoted.
-
-BLOCK: Final = LONGEST_CELL
-"""Bytes that are read and parsed per step."""
 
 
 class _Stream(Protocol):

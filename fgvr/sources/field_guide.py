@@ -92,8 +92,8 @@ def check_field_guide(source: FieldGuideSource, folder: str) -> None:
         )
     if not storage.exists(storage.join(folder, SAMPLES)) and not has_own_questions(folder):
         raise SourceError(
-            f"ingest.source.draw_to = {folder}: the field guide there is to be drawn to its end, and its "
-            f"{QUESTIONS_FILE} was changed, which that would undo; move this file, or name another folder"
+            f"ingest.source.draw_to = {folder}: the field guide there is unfinished, and its "
+            f"{QUESTIONS_FILE} was changed, which drawing the rest would undo; move this file, or name another folder"
         )
 
 

@@ -21,6 +21,16 @@ from fgvr.sources.rows import SourceError
 AIRCRAFT_SPLITS = ("train", "val", "test")
 AIRCRAFT_VARIANTS = "variants.txt"
 
+CARS_META = "devkit/cars_meta.mat"
+CARS_TRAIN = "devkit/cars_train_annos.mat"
+CARS_TEST = "cars_test_annos_withlabels.mat"
+CUB_SPLITS = {"1": "train", "0": "test"}
+DTD_SPLITS = ("train", "val", "test")
+FLOWERS_NAMES = "cat_to_name.json"
+FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
+PETS_SPECIES = {"1": "cat", "2": "dog"}
+GROCERY_SPLITS = ("train", "val", "test")
+
 
 class Aircraft(Layout):
     """100 variants of aircraft. The bottom 20 pixels of a photo are a banner: `ingest.limits.cut_bottom`."""
@@ -52,10 +62,6 @@ class Aircraft(Layout):
 
 
 # Stanford Cars (Krause, Stark, Deng, Fei-Fei, 2013).
-
-CARS_META = "devkit/cars_meta.mat"
-CARS_TRAIN = "devkit/cars_train_annos.mat"
-CARS_TEST = "cars_test_annos_withlabels.mat"
 
 
 class Cars(Layout):
@@ -117,8 +123,6 @@ class Cars(Layout):
 
 
 # CUB-200-2011 (Wah, Branson, Welinder, Perona, Belongie, 2011).
-
-CUB_SPLITS = {"1": "train", "0": "test"}
 
 
 class Cub(Layout):
@@ -207,8 +211,6 @@ def dog_breed(path: str) -> str:
 
 # The Describable Textures Dataset (Cimpoi, Maji, Kokkinos, Mohamed, Vedaldi, 2014), release r1.0.1.
 
-DTD_SPLITS = ("train", "val", "test")
-
 
 class Dtd(Layout):
     """47 textures, named by adjectives, in ten official splits with 40 train, 40 val and 40 test images per class."""
@@ -245,9 +247,6 @@ class Dtd(Layout):
 
 
 # Oxford Flowers-102 (Nilsback, Zisserman, 2008).
-
-FLOWERS_NAMES = "cat_to_name.json"
-FLOWERS_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 class Flowers(Layout):
@@ -300,8 +299,6 @@ class Flowers(Layout):
 
 # Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar, 2012).
 
-PETS_SPECIES = {"1": "cat", "2": "dog"}
-
 
 class Pets(Layout):
     """37 breeds of cats and dogs, named in the file names. images/ also holds other files and unlisted photos."""
@@ -335,8 +332,6 @@ def pet_breed(file: str) -> str:
 
 
 # The Grocery Store Dataset (Klasson, Zhang, Kjellström, WACV 2019) as in its GitHub repository.
-
-GROCERY_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

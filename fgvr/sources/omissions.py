@@ -32,6 +32,9 @@ PICTURES: Final = frozenset(
 )
 """Endings of files that may be photos: always counted and named first, however many other endings there are."""
 
+MOST_WAITING: Final = 1000
+"""How many members of one key may wait for a photo of this key."""
+
 
 class Why(StrEnum):
     """Why something did not become a row of the samples table."""
@@ -176,9 +179,6 @@ def _folded(name: str) -> str:
 
 
 # Members of a tar that become no rows: hidden and excluded ones, and what lies beside photos or is no photo at all.
-
-MOST_WAITING: Final = 1000
-"""How many members of one key may wait for a photo of this key."""
 
 
 class UnlistedMembers:

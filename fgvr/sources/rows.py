@@ -39,6 +39,9 @@ LISTING = pa.schema(
 )
 """What a source yields: chunks of this schema, in which absent columns mean null."""
 
+SHOWN_CHARACTERS = 60
+"""Characters shown of a name that is too long."""
+
 
 class SourceError(UserError, ValueError):
     """A source cannot be listed; the message names the config field or the file, and what was expected there."""
@@ -229,9 +232,6 @@ def _check_classes(pairs: set[tuple[int | None, str | None]], where: str) -> Non
 
 # Notes on the classes and splits of a listing, for a reader of the results.
 
-SHOWN_CHARACTERS = 60
-"""Characters shown of a name that is too long."""
-
 
 def class_remarks(source: Source, rows: SampleRows) -> list[str]:
     """Notes on photos without a class where classes are expected, and on class names that look like whole texts."""
@@ -262,7 +262,7 @@ def split_remarks(rows: SampleRows) -> list[str]:
     for alike in by_letters.values():
         if len(alike) > 1:
             counts = ", ".join(f"{split} ({rows.splits[split]:,})" for split in alike)
-            remarks.append(f"splits that differ by capitals only are others: {counts}")
+            remarks.append(f"splits that differ only in capitals are different splits: {counts}")
     return remarks
 
 

@@ -19,6 +19,8 @@ from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
+NO_CLASS = -1
+
 
 # The ids of a split's images, read one part of the samples table at a time, and random samples of them.
 #
@@ -59,8 +61,6 @@ def first_of(ids: Ids, count: int | None, seed: int) -> Ids:
 
 
 # The discovery set: the images that the multimodal LLM labels and that NeaR learns from.
-
-NO_CLASS = -1
 
 
 class DiscoveryError(UserError, ValueError):

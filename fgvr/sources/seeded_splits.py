@@ -16,27 +16,8 @@ from fgvr import storage
 from fgvr.sources.layout import Layout, Listed, first, photos_below
 from fgvr.sources.rows import SourceError
 
-
-def training_images(images: Sequence[str], per_class: int, seed: int, stream: str) -> set[str]:
-    """Those of a class's images that are used for training; the others are for testing.
-
-    Args:
-        images: names of the images of one class, in an order that does not depend on the machine.
-        per_class: number of training images. A class with no more images than this keeps one for testing.
-        seed: each seed draws other images.
-        stream: name of the class. Each class has its own random stream, so that a missing class changes nothing for
-            the others; lists of equal length with the same stream are drawn alike.
-    """
-    take = min(per_class, max(len(images) - 1, 1))
-    order = np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(len(images))
-    return {images[number] for number in order[:take]}
-
-
-# Caltech101 (Fei-Fei, Fergus, Perona, 2004).
-
 CALTECH_FOLDER = "101_ObjectCategories"
 CALTECH_TRAIN_PER_CLASS = 30
-
 _CALTECH_SIZES = """
 accordion=55 airplanes=800 anchor=42 ant=42 barrel=47 bass=54 beaver=46 binocular=33 bonsai=128 brain=98
 brontosaurus=43 buddha=85 butterfly=91 camera=50 cannon=43 car_side=123 ceiling_fan=47 cellphone=59 chair=62
@@ -55,7 +36,6 @@ CALTECH_COUNTS: Final = {
     name: int(count) for name, _, count in (entry.partition("=") for entry in _CALTECH_SIZES.split())
 }
 """Photos of each class, 8,677 in all; image_0001.jpg, image_0002.jpg … without a gap."""
-
 # Plurals, a spelling mistake, and folder names that no one would say; the faces as CLIP's authors name them in their
 # prompts for this data set.
 CALTECH_NAMES: Final = {
@@ -71,6 +51,37 @@ CALTECH_NAMES: Final = {
     "water_lilly": "water lily",
 }
 CALTECH_PHOTO = re.compile(r"image_(\d{4})\.jpg")
+WORDNET = "/usr/share/wordnet/data.noun"
+"""Where Debian's package wordnet-base installs WordNet 3.0."""
+# ImageNet's words.txt and LOC_synset_mapping.txt: id, then synonyms separated by commas.
+_LISTED = re.compile(r"n(\d{8})\s+(\S[^,]*)")
+# wndb(5WN): offset, lexicographer file, n, number of lemmas (hexadecimal), first lemma.
+_SYNSET = re.compile(r"(\d{8}) \d\d n [0-9a-f]{2} (\S+) ")
+# An id is an offset into one release's data file. In another release it points to nothing or to something else.
+_RELEASE = "WordNet 3.0"
+MINI_LISTS = ("train", "val", "test")
+MINI_PER_CLASS = 600
+MINI_TRAIN_PER_CLASS = 500
+MINI_NAMES = "words.txt"
+MINI_CLASS = re.compile(r"n\d{8}")
+
+
+def training_images(images: Sequence[str], per_class: int, seed: int, stream: str) -> set[str]:
+    """Those of a class's images that are used for training; the others are for testing.
+
+    Args:
+        images: names of the images of one class, in an order that does not depend on the machine.
+        per_class: number of training images. A class with no more images than this keeps one for testing.
+        seed: each seed draws other images.
+        stream: name of the class. Each class has its own random stream, so that a missing class changes nothing for
+            the others; lists of equal length with the same stream are drawn alike.
+    """
+    take = min(per_class, max(len(images) - 1, 1))
+    order = np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(len(images))
+    return {images[number] for number in order[:take]}
+
+
+# Caltech101 (Fei-Fei, Fergus, Perona, 2004).
 
 
 class Caltech101(Layout):
@@ -163,16 +174,6 @@ class Caltech101(Layout):
 
 # Names of WordNet ids (n01532829 → house finch), from ImageNet's lists or from WordNet itself.
 
-WORDNET = "/usr/share/wordnet/data.noun"
-"""Where Debian's package wordnet-base installs WordNet 3.0."""
-
-# ImageNet's words.txt and LOC_synset_mapping.txt: id, then synonyms separated by commas.
-_LISTED = re.compile(r"n(\d{8})\s+(\S[^,]*)")
-# wndb(5WN): offset, lexicographer file, n, number of lemmas (hexadecimal), first lemma.
-_SYNSET = re.compile(r"(\d{8}) \d\d n [0-9a-f]{2} (\S+) ")
-# An id is an offset into one release's data file. In another release it points to nothing or to something else.
-_RELEASE = "WordNet 3.0"
-
 
 def read_names(uri: str, ids: Collection[str], *, field: str) -> dict[str, str]:
     """The first name of each WordNet id, as words.
@@ -207,12 +208,6 @@ def read_names(uri: str, ids: Collection[str], *, field: str) -> dict[str, str]:
 
 
 # Mini-ImageNet (Vinyals et al., 2016) in the lists of Ravi and Larochelle (2017), as ordinary classification.
-
-MINI_LISTS = ("train", "val", "test")
-MINI_PER_CLASS = 600
-MINI_TRAIN_PER_CLASS = 500
-MINI_NAMES = "words.txt"
-MINI_CLASS = re.compile(r"n\d{8}")
 
 
 class MiniImageNet(Layout):

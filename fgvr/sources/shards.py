@@ -142,7 +142,7 @@ def numbered(path: str) -> list[str]:
         return [path]
     first, last = int(found[1]), int(found[2])
     if not first <= last < first + MOST_NUMBERED:
-        raise SourceError(f"ingest.source.path = {path}: {found[0]} must rise, over {MOST_NUMBERED:,} numbers at most")
+        raise SourceError(f"ingest.source.path = {path}: {found[0]} must rise, by at most {MOST_NUMBERED:,} numbers")
     width = len(found[1])
     return [f"{path[: found.start()]}{number:0{width}d}{path[found.end() :]}" for number in range(first, last + 1)]
 

@@ -35,6 +35,8 @@ MOST_KEYS: Final = 1000
 MAX_GROUP: Final = 1000
 """How many images of one key may wait for their class, or classes for their images."""
 
+_IMAGE, _CLASS = "image", "class"
+
 
 @dataclass
 class _Group:
@@ -204,9 +206,6 @@ class TarLister:
         ):  # not text, not JSON, no such key or number
             return None
         return text if one_form(text) else None
-
-
-_IMAGE, _CLASS = "image", "class"
 
 
 class _Rows:

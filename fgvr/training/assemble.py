@@ -177,7 +177,7 @@ def _answered(aspects: pa.Table, questions: int) -> tuple[Ids, npt.NDArray[np.fl
     good = aspects.filter(pc.and_(pc.is_null(aspects["error"]), pc.is_valid(aspects["p_yes"])))
     flat = pc.list_flatten(good["p_yes"]).to_numpy().astype(np.float32)
     if flat.size != good.num_rows * questions:
-        raise ValueError(f"the aspects table has other than {questions} values in a row: it fits other questions")
+        raise ValueError(f"the aspects table does not have {questions} values per row: it belongs to other questions")
     return good["image_id"].to_numpy(), flat.reshape(-1, questions)
 
 

@@ -34,8 +34,8 @@ def train_in_bf16_on_cpu(student: nn.Module, side: int) -> None:
     """
     if not has_bf16("cpu"):
         log.warning(
-            "makd.precision = bf16: this CPU has no instructions for bf16, which is right here but slower than float32 "
-            "(makd.precision fp32 or auto)"
+            "makd.precision = bf16: this CPU has no instructions for bf16, so results are right but "
+            "slower than with float32 (makd.precision fp32 or auto)"
         )
     for convolution in unsafe_convolutions(student, side).values():
         convolution.forward = _in_float32(convolution.forward)  # type: ignore[assignment]

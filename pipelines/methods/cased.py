@@ -34,7 +34,7 @@ class Captions(TextStage):
             return field_guide_captions()
         raise BaselineError(
             "baselines.cased.captions: the method cased needs a file of captions (.csv or .parquet with a column, or "
-            ".txt with a caption a line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
+            ".txt with a caption per line), such as those of Conceptual Captions; or take cased out of evaluate.methods"
         )
 
     def template(self, config: Config) -> str:

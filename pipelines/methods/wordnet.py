@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fgvr.config import Config
+from pipelines.embed import vectors_at
 from pipelines.methods.clip_classes import ClassesStage, TextStage
 from pipelines.run_tables import Run
 
@@ -47,4 +48,4 @@ class WordNet(ClassesStage):
         from fgvr.models.near import ClassFeatures
 
         nouns, vectors = read_texts(run.table("wordnet"))
-        return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(run.config.clip).logit_scale)
+        return ClassFeatures(tuple(nouns), vectors.astype(np.float32), load_clip(vectors_at(run.config)).logit_scale)

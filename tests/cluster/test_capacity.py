@@ -17,15 +17,15 @@ CLUSTER = [Node(16, 0, 64), Node(8, 1, 32, frozenset({"L4"})), Node(8, 1, 32, fr
         (Demand(1, 4, 0), LAPTOP, "num_cpus = 4: no node has more than 2 CPU cores"),
         (Demand(1, 1, 1), LAPTOP, "num_gpus = 1: no node has more than 0 GPUs"),
         (Demand(1, 1, 0, memory_gb=20), LAPTOP, "memory_gb = 20: no node has more than 16.0 GiB for workers"),
-        (Demand(2, 2, 0), LAPTOP, "num_workers = 2: there is room for 1 with what each reserves"),
+        (Demand(2, 2, 0), LAPTOP, "num_workers = 2: the cluster has room for 1 workers of this size"),
         (Demand(2, 8, 1), CLUSTER, None),
-        (Demand(3, 8, 1), CLUSTER, "num_workers = 3: there is room for 2 with what each reserves"),
+        (Demand(3, 8, 1), CLUSTER, "num_workers = 3: the cluster has room for 2 workers of this size"),
         # 16 cores and a GPU exist, but not in one machine.
-        (Demand(1, 16, 1), CLUSTER, "num_workers = 1: there is room for 0 with what each reserves"),
+        (Demand(1, 16, 1), CLUSTER, "num_workers = 1: the cluster has room for 0 workers of this size"),
         (Demand(1, 10, 1, accelerator="L4"), CLUSTER, "num_cpus = 10: no node has more than 8 CPU cores"),
         (Demand(1, 1, 1, accelerator="H100"), CLUSTER, "accelerator_type = H100: no node has one"),
         (Demand(4, 2, 0.5), CLUSTER, None),  # two halves of each GPU
-        (Demand(5, 2, 0.5), CLUSTER, "num_workers = 5: there is room for 4 with what each reserves"),
+        (Demand(5, 2, 0.5), CLUSTER, "num_workers = 5: the cluster has room for 4 workers of this size"),
     ],
 )
 def test_what_is_missing_is_named(demand: Demand, nodes: list[Node], problem: str | None) -> None:
@@ -40,7 +40,7 @@ def test_a_pool_can_begin_with_one_worker_and_a_training_only_with_all() -> None
 def test_an_elastic_training_needs_its_fewest_workers_only() -> None:
     demand = demand_of(TrainWorkers(min_workers=2, num_workers=8))
     assert shortage(demand, [Node(4, 0, 16)]) is None
-    assert shortage(demand, LAPTOP) == "min_workers = 2: there is room for 1 with what each reserves"
+    assert shortage(demand, LAPTOP) == "min_workers = 2: the cluster has room for 1 workers of this size"
     with pytest.raises(ValueError, match="min_workers = 3 is more than num_workers = 2"):
         TrainWorkers(min_workers=3, num_workers=2)
 

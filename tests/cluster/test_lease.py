@@ -149,7 +149,7 @@ def test_storage_that_is_away_ends_nothing(tmp_path: Path, monkeypatch: pytest.M
     mine.beat()
     mine.check()
     assert owner_now(tmp_path).beats == 1
-    assert caplog.text.count("no sign of life could be left for") == 1
+    assert caplog.text.count("no heartbeat could be written for") == 1
 
 
 def test_a_fence_travels(tmp_path: Path) -> None:

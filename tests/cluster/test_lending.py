@@ -1,4 +1,4 @@
-"""When the pool of an engine is lent to the next stage, and when it is given back instead."""
+"""When the pool of an engine is lent to the next stage, and when it is released instead."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -78,7 +78,7 @@ def test_the_next_stage_that_asks_the_same_engine_gets_its_pool(world: World, le
     other = stage(PLANT)
     assert (other is first, first.closed) == (False, False)
     assert stage(BIRD) is first
-    lender.give_back()
+    lender.release_idle()
     assert (first.closed, other.closed) == (True, True)
     assert stage(BIRD) is not first
 
@@ -95,10 +95,10 @@ def test_what_is_not_lent_ends_with_its_stage(world: World, lender: Lender) -> N
 
 
 def test_what_takes_all_that_there_is_gets_it(world: World) -> None:
-    lending.give_back()  # outside of a run nothing is lent
+    lending.release_idle()  # outside of a run nothing is lent
     with lending.lending():
         pool = stage(BIRD)
-        lending.give_back()
+        lending.release_idle()
         assert pool.closed
 
 

@@ -190,7 +190,7 @@ def test_a_server_that_comes_back_is_told_in_the_same_run(
         stage(run, "labels")
         assert known(tmp_path)["answers"]["status"] == "FINISHED"
         assert waiting(tmp_path) == []
-    assert sum("does not take what it is told" in record.message for record in caplog.records) == 1
+    assert sum("does not accept what it is sent" in record.message for record in caplog.records) == 1
 
 
 def test_without_a_server_from_beginning_to_end_the_next_start_tells_when_it_was(
@@ -201,7 +201,7 @@ def test_without_a_server_from_beginning_to_end_the_next_start_tells_when_it_was
         assert run.tracker.run_id == ""
         stage(run, "answers")
         stage(run, "labels")
-    assert "was not told all of this run: 3 of its runs wait" in caplog.text
+    assert "does not have all of this run yet: 3 of its runs wait" in caplog.text
     begun = [json.loads((tmp_path / FOLDER / name).read_text())["begun"] for name in waiting(tmp_path)]
     server.up()
     session(tmp_path)
@@ -317,7 +317,7 @@ def test_whatever_bookkeeping_raises_the_table_is_committed(
         table = stage(run)
     assert Table.load(table.uri).rows == 2
     assert "not kept for MLflow" in caplog.text
-    assert "MLflow was not told all: ZeroDivisionError" in caplog.text
+    assert "MLflow did not get everything: ZeroDivisionError" in caplog.text
 
 
 def test_a_run_that_the_server_lost_is_made_again(server: Server, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_files_of_the_outbox_that_are_none_stay_and_are_said(
     session(tmp_path)
     names = ["a.json", "b.json", "c.json", "deep.json", *(f"n{number}.json" for number in range(len(changes)))]
     assert waiting(tmp_path) == [*names, "note.txt"]
-    assert caplog.text.count("cannot be read, so MLflow is not told it") == len(names)
+    assert caplog.text.count("cannot be read, so MLflow never gets it") == len(names)
 
 
 def test_a_note_is_what_its_file_says(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_session_elsewhere_that_is_silent_is_waited_for_whatever_its_clock_say
     taken_by(tmp_path, replace(elsewhere(), since=time.time() + ahead))
     seconds = seconds_until_taken(tmp_path, HandClock())
     assert SILENCE <= seconds <= SILENCE + 1
-    assert f"Waiting for a sign of life of it, at most {SILENCE:.0f} s" in caplog.text
+    assert f"Waiting for a heartbeat of it, at most {SILENCE:.0f} s" in caplog.text
     assert "process 4711 on gpu-3" in caplog.text
 
 

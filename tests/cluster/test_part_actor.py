@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
 from cluster import part_actor
 from cluster.part_actor import PartActor, PartJob
+from cluster.stage_files import IDS
+from fgvr import tables
 from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
-from fgvr.part_worker import Engine
-from fgvr.schemas import ERROR, IMAGE_ID
+from fgvr.part_worker import Engine, WorkerLost
+from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 from fgvr.tables import Table
 from tests.cluster.boards import Board, Death, Dog
 
@@ -92,6 +95,42 @@ def test_what_an_engine_keeps_is_handed_on_behind_each_part(
     actor.model.flush = lambda: done.append("flush")
     assert actor.compute(0, again=False) == ({part_actor.STOPPED: "the quota is used up"} if fails else {"rows": 1})
     assert done == ["part", "flush"]
+
+
+def test_a_smoke_test_computes_single_rows_until_one_is_good_and_keeps_nothing(
+    actor: PartActor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = pa.table({"image_id": range(20), "uri": ["x"] * 20})
+    tables.write_part(str(tmp_path / "samples"), 0, rows)
+    samples = Table(str(tmp_path / "samples"), "samples", "f", 20, 0, 1, 20, 0.0)
+    (tmp_path / "out").mkdir()
+    asked: list[int] = []
+
+    class Unreadable:
+        """No image with an id below 15 can be read."""
+
+        def process(self, rows: pa.Table) -> pa.Table:
+            (image_id,) = rows["image_id"].to_pylist()
+            asked.append(image_id)
+            if image_id == 19:
+                raise WorkerLost("the model is dead")
+            failure = Failure(Reason.CORRUPT, "cut off").as_row() if image_id < 15 else None
+            return pa.Table.from_pylist([{"image_id": image_id, "word": "a", "error": failure}], schema=SCHEMA)
+
+    np.arange(20, dtype="<i8").tofile(tmp_path / "out" / IDS)
+    workers = Workers(rows_per_part=10)
+    actor.job = PartJob("label", str(tmp_path / "out"), Unreadable, {}, SCHEMA, samples, workers)
+    actor.worker, actor.model = Unreadable(), Model()
+    assert actor.smoke_test(1, 2) is None
+    assert asked == [12, 13, 14, 15]
+    asked.clear()
+    assert actor.smoke_test(0, 0) is None  # files alone cannot show that the model is broken
+    assert asked == list(range(8))
+    assert actor.smoke_test(1, 10) is None  # nothing is left to be tried
+    with pytest.raises(Death):
+        actor.smoke_test(1, 9)
+    assert actor.heartbeats.words == ["label, one row of part 1: the model is dead"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {IDS}
 
 
 def test_a_job_without_an_engine_gets_none(actor: PartActor) -> None:

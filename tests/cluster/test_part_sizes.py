@@ -100,8 +100,8 @@ def test_an_interrupted_table_goes_on_with_the_size_it_was_begun_with(
     assert (table.rows, table.parts, table.rows_per_part) == (11, 3, 4)
     assert table.read()["square"].to_pylist() == [n * n for n in range(11)]
     assert table.take(np.array([10, 0]))["square"].to_pylist() == [100, 0]
-    assert [line for line in caplog.messages if "goes on with 4 rows a file" in line] == [
-        f"squares: goes on with 4 rows a file, as it was begun; the config's {later} are for tables that begin"
+    assert [line for line in caplog.messages if "goes on with 4 rows per file" in line] == [
+        f"squares: goes on with 4 rows per file, as it was begun; the config's {later} apply to new tables only"
     ]
 
 

@@ -100,7 +100,7 @@ def test_a_row_that_kills_every_worker_becomes_a_failed_row(samples: Table, tmp_
     assert (summary.rows, summary.failed, summary.failures) == (10, 1, {"engine_error": 1})
     rows = rows_of(job).to_pylist()
     assert [row["square"] for row in rows] == [1, 4, 9, 25, 64, None, 196, 225, 256, 361]
-    assert rows[5]["error"] == {"reason": "engine_error", "detail": "its worker died on it"}
+    assert rows[5]["error"] == {"reason": "engine_error", "detail": "its worker died while computing it"}
     assert not list((tmp_path / "out" / "attempts").iterdir())
 
 

@@ -145,9 +145,9 @@ def test_one_process_computes_all_parts_two_ahead_and_the_last_alone() -> None:
     assert process.ended
 
 
-def test_a_pool_grows_at_once_when_a_model_could_be_loaded_and_shrinks_at_the_end() -> None:
+def test_a_pool_asks_for_places_when_a_model_could_be_loaded_loads_when_it_works_and_shrinks_at_the_end() -> None:
     cluster = Cluster()
-    run = cluster.begin(6, at_once=1, most=4)
+    run = cluster.begin(7, at_once=1, most=4)
     until(lambda: cluster.all)
     first = cluster.all[0]
     assert len(cluster.all) == 1
@@ -155,21 +155,41 @@ def test_a_pool_grows_at_once_when_a_model_could_be_loaded_and_shrinks_at_the_en
     until(lambda: len(cluster.all) == 4)
     assert first.asked == ["compute 0 False", "compute 1 False"]
     second, third, fourth = cluster.all[1:]
-    up(second)
-    until(lambda: second.asked == ["compute 2 False", "compute 3 False"])  # four are left, for four processes
+    second.answer()
+    until(lambda: not second.calls)  # it has its place, and loads nothing before the first one has shown that it works
+    first.answer()
+    until(lambda: first.asked == ["compute 1 False", "compute 2 False"])
+    until(lambda: second.asked == ["take label b'job'"])
+    second.answer()
+    until(lambda: second.asked == ["compute 3 False", "compute 4 False"])  # four are left, for four processes
     up(third)
-    until(lambda: third.asked == ["compute 4 False"])  # two are left: none is held back from a process that is free
+    until(lambda: third.asked == ["compute 5 False"])  # two are left: none is held back from a process that is free
     first.answer()
-    until(lambda: first.asked == ["compute 1 False"])
+    until(lambda: first.asked == ["compute 2 False"])
     first.answer()
-    until(lambda: first.asked == ["compute 5 False"])
+    until(lambda: first.asked == ["compute 6 False"])
     until(lambda: fourth.ended)  # it has no place yet, and there is nothing left for it
     first.answer()
     until(lambda: first.ended)
     for process in (second, second, third):
         process.answer()
-    assert sorted(run.end()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(run.end()) == [0, 1, 2, 3, 4, 5, 6]
     assert len(cluster.all) == 4
+
+
+def test_one_that_has_computed_for_a_while_works_though_its_part_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.pool.TRUST_SECONDS", 0.0)
+    cluster = Cluster(minutes=0.005)
+    run = cluster.begin(9, at_once=1, most=3)
+    until(lambda: cluster.all)
+    up(cluster.all[0])
+    until(lambda: len(cluster.all) == 3)
+    cluster.all[1].answer()
+    until(lambda: cluster.all[1].asked == ["take label b'job'"])
+    assert len(cluster.all[0].calls) == 2
+    cluster.board.words = ["no test goes on for longer than this"]
+    with pytest.raises(Stalled):
+        run.end()
 
 
 def test_parts_of_a_process_that_dies_go_to_others_first_and_it_is_replaced() -> None:
@@ -258,8 +278,8 @@ def test_those_under_way_when_the_last_one_dies_may_still_come_up() -> None:
     assert not dying.ended  # placed behind four deaths: it keeps its place, and loads nothing
     until(lambda: slow.asked == ["take label b'job'"])
     slow.answer()
-    until(lambda: dying.asked == ["take label b'job'"])  # models can be loaded
-    until(lambda: len(cluster.all) == 12)  # and the pool grows: four are dead, one is the eighth that is placed
+    until(lambda: dying.asked == ["take label b'job'"])  # models can be loaded: two begin, as at first
+    until(lambda: len(cluster.all) == 12)  # and places for the pool are asked for: four are dead, one is the eighth
     for _ in range(9):
         until(lambda: slow.asked)
         slow.answer()
@@ -294,6 +314,8 @@ def one_that_works_beside_a_sick_machine(cluster: Cluster, parts: int) -> tuple[
     run = cluster.begin(parts, at_once=1, most=2)
     until(lambda: cluster.all)
     up(cluster.all[0])
+    until(lambda: len(cluster.all[0].asked) == 2)
+    cluster.all[0].answer()  # the model works
     for number in range(1, 4):
         until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
         cluster.all[number].answer()
@@ -307,7 +329,7 @@ def one_that_works_beside_a_sick_machine(cluster: Cluster, parts: int) -> tuple[
 
 def test_when_the_last_that_computed_dies_over_a_part_those_that_start_are_tried_anew() -> None:
     cluster = Cluster()
-    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=4)
     well.die()
     until(lambda: held.asked == ["take label b'job'"])
     until(lambda: len(cluster.all) == 6)  # in its place
@@ -316,16 +338,16 @@ def test_when_the_last_that_computed_dies_over_a_part_those_that_start_are_tried
     for _ in range(3):
         until(lambda: cluster.all[5].asked)
         cluster.all[5].answer()
-    assert run.end() == [0, 1, 2]
+    assert run.end() == [0, 1, 2, 3]
 
 
 def test_when_the_last_that_was_up_dies_between_two_jobs_the_next_one_tries_anew() -> None:
     cluster = Cluster()
-    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=3)
+    run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=4)
     for _ in range(3):
         until(lambda: well.asked)
         well.answer()
-    assert run.end() == [0, 1, 2]
+    assert run.end() == [0, 1, 2, 3]
     assert held.ended
     well.die()
     run = cluster.begin(1)
@@ -370,63 +392,134 @@ def test_a_pool_for_which_there_is_no_room_says_what_it_waits_for() -> None:
     run = cluster.begin(3, at_once=2, most=8)
     until(lambda: len(cluster.all) == 2)
     cluster.board.words = ["the node was taken away"]
-    with pytest.raises(Stalled, match=r"label: 3 parts left: no worker gave a sign .* worker: the node was taken away"):
+    with pytest.raises(
+        Stalled, match=r"label: 3 parts left: no heartbeat of any worker .* worker: the node was taken away"
+    ):
         run.end()
     assert [process.asked for process in cluster.all] == [["placed"], ["placed"]]
 
 
 def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> None:
     cluster = Cluster()
-    run = cluster.begin(2)
+    run = cluster.begin(3)
     for number in range(4):
         until(lambda number=number: len(cluster.all) > number)
         up(cluster.all[number])
-        until(lambda number=number: cluster.all[number].asked == ["compute 0 False", "compute 1 False"])
+        if number == 0:
+            until(lambda: cluster.all[0].asked)
+            cluster.all[0].answer()  # so it is not the model
+        until(lambda number=number: cluster.all[number].asked == ["compute 1 False", "compute 2 False"])
         cluster.board.words = ["out of memory"]
         cluster.all[number].die()
     with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work; .* said: out of memory$"):
         run.end()
 
 
-def test_a_model_that_loads_and_breaks_at_its_first_work_is_loaded_few_times_by_a_large_pool() -> None:
+@pytest.mark.parametrize(("at_once", "most", "loads"), [(1, 1, 3), (1, 8, 3), (2, 9, 4), (8, 8, 10)])
+@pytest.mark.parametrize("parts", [1, 100])
+def test_a_model_that_loads_and_breaks_at_its_first_work_is_loaded_three_times_in_all(
+    at_once: int, most: int, loads: int, parts: int
+) -> None:
     cluster = Cluster()
-    run = cluster.begin(100, at_once=5, most=9)
+    at_once, most = min(at_once, parts), min(most, parts)
+    run = cluster.begin(parts, at_once=at_once, most=most)
+    cluster.board.words = ["RuntimeError: no kernel image is available for execution on the device"]
     loaded = 0
     while run.goes_on:
-        for method in ("placed", "take", "compute"):  # all at the same time
-            time.sleep(0.02)
+        for method in ("placed", "take", "compute", "smoke_test"):  # all at the same time
+            time.sleep(0.01)
             for process in [each for each in cluster.living if each.calls and each.calls[0][0] == method]:
                 loaded += method == "take"
-                process.die() if method == "compute" else process.answer()
-    with pytest.raises(WorkersDied, match="label: 4 workers died over the same work"):
+                process.answer() if method in {"placed", "take"} else process.die()
+    said = "died at their first work; the last one said: RuntimeError: no kernel image .* Rows that are done are kept"
+    with pytest.raises(WorkersDied, match=said):
         run.end()
-    assert loaded <= 9 + 4  # the whole pool, and the lives of one part: not those of nine
+    assert loaded == (loads if parts > 1 else 3)
 
 
-def test_when_a_part_is_done_after_all_everybody_is_given_parts_again() -> None:
+def test_one_process_alone_is_tested_with_a_row_of_another_part_and_then_everybody_works_again() -> None:
     cluster = Cluster()
-    run = cluster.begin(9, at_once=4, most=4)
-    until(lambda: len(cluster.all) == 4)
-    for process in cluster.all[:2]:
-        up(process)
-        until(lambda process=process: len(process.asked) == 2)
-    for process in cluster.all[:2]:
-        process.die()
-    until(lambda: len(cluster.all) == 5)  # one is no doubt
-    for process in cluster.all[2:]:
-        up(process)
-    until(lambda: cluster.all[2].asked == ["compute 2 False", "compute 3 False"])
-    assert not cluster.all[3].asked
-    cluster.all[2].answer()
-    until(lambda: cluster.all[3].asked == ["compute 1 False", "compute 4 False"])
-    until(lambda: cluster.all[4].asked == ["compute 5 False", "compute 6 False"])
+    run = cluster.begin(9, at_once=3, most=4)
+    until(lambda: len(cluster.all) == 3)
+    one, two, three = cluster.all
+    up(one)
+    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    one.die()
+    up(two)
+    up(three)
+    until(lambda: two.asked == ["smoke_test 1 0"])  # part 0 has killed somebody
+    assert not three.asked
+    two.die()  # a second row that kills, in another part
+    until(lambda: three.asked == ["smoke_test 2 0"])
+    three.answer()
+    until(lambda: three.asked == ["compute 0 False", "compute 1 False"])  # whose rows may be to blame: the quarantine's
     until(lambda: len(cluster.all) == 6)
     while run.goes_on:
-        for process in cluster.all[2:5]:
-            if process.calls:
+        for process in cluster.all:
+            if process.calls and not process.ended:
                 process.answer()
         time.sleep(0.001)
     assert sorted(run.end()) == list(range(9))
+
+
+def test_of_a_single_part_each_smoke_test_begins_at_another_row() -> None:
+    cluster = Cluster()
+    run = cluster.begin(1)
+    for number, asked in enumerate(["compute 0 False", "smoke_test 0 1", "smoke_test 0 2"]):
+        until(lambda number=number: len(cluster.all) > number)
+        up(cluster.all[number])
+        until(lambda number=number, asked=asked: cluster.all[number].asked == [asked])
+        if number < 2:
+            cluster.all[number].die()
+    cluster.all[2].answer()
+    until(lambda: cluster.all[2].asked == ["compute 0 False"])
+    cluster.all[2].answer()
+    assert run.end() == [0]
+
+
+def test_while_one_computes_deaths_of_others_at_their_first_work_end_nothing() -> None:
+    cluster = Cluster()
+    run = cluster.begin(3, at_once=2, most=2)
+    until(lambda: len(cluster.all) == 2)
+    well, sick = cluster.all
+    up(well)
+    until(lambda: well.asked == ["compute 0 False", "compute 1 False"])
+    up(sick)
+    until(lambda: sick.asked == ["compute 2 False"])
+    sick.die()
+    for number in range(2, 4):
+        until(lambda number=number: len(cluster.all) > number)
+        up(cluster.all[number])
+        until(lambda number=number: cluster.all[number].asked == [f"smoke_test 2 {number - 1}"])
+        cluster.all[number].die()
+    until(lambda: len(cluster.all) == 5)
+    cluster.all[4].answer()
+    until(lambda: not cluster.all[4].calls)  # it keeps its place; four loads are enough while one computes
+    well.answer()  # the model works: its part is done
+    until(lambda: cluster.all[4].asked == ["take label b'job'"])
+    for _ in range(2):
+        until(lambda: well.asked)
+        well.answer()
+    assert sorted(run.end()) == [0, 1, 2]
+
+
+def test_a_part_that_is_done_ends_the_doubt_before_the_smoke_test_does() -> None:
+    cluster = Cluster()
+    cluster.pool.keeps_idle = True
+    run = cluster.begin(4, at_once=3, most=3)
+    until(lambda: len(cluster.all) == 3)
+    one, two, three = cluster.all
+    for process in cluster.all:
+        up(process)
+    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    until(lambda: two.asked == ["compute 2 False"])
+    until(lambda: three.asked == ["compute 3 False"])
+    three.die()
+    two.answer()
+    until(lambda: two.asked == ["compute 3 False"])
+    for process in (one, one, two):
+        process.answer()
+    assert sorted(run.end()) == [0, 1, 2, 3]
 
 
 def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none() -> None:
@@ -446,16 +539,18 @@ def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none(
     assert cluster.living == [one, two]
     cluster.board.words = ["of the job before"]
     two.ended = True  # killed while no stage used it: the next call says so
-    run = cluster.begin(4, at_once=1, most=2)
+    run = cluster.begin(5, at_once=1, most=2)
     until(lambda: one.asked == ["take label b'job'"])
     one.answer()
     until(lambda: len(cluster.all) == 4)
     until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    one.answer()
+    until(lambda: one.asked == ["compute 1 False", "compute 2 False"])
     up(cluster.all[3])
-    until(lambda: cluster.all[3].asked == ["compute 2 False", "compute 3 False"])
+    until(lambda: cluster.all[3].asked == ["compute 3 False", "compute 4 False"])
     for process in (one, one, cluster.all[3], cluster.all[3]):
         process.answer()
-    assert len(run.end()) == 4
+    assert len(run.end()) == 5
     assert cluster.board.words == []
     run = cluster.begin(1, at_once=1, most=1)
     until(lambda: cluster.living == [one])  # a smaller pool gives the surplus back

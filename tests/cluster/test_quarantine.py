@@ -48,7 +48,7 @@ def test_a_healthy_part_is_one_call(tmp_path: Path) -> None:
 def test_two_deadly_rows_fail_and_the_others_are_computed(tmp_path: Path) -> None:
     done, calls = workers_until_done(tmp_path, 5, 7)
     assert done["double"].to_pylist() == [8, None, 12, None]
-    assert done["error"].to_pylist()[1] == {"reason": "engine_error", "detail": "its worker died on it"}
+    assert done["error"].to_pylist()[1] == {"reason": "engine_error", "detail": "its worker died while computing it"}
     # Twice as a whole, then row by row: dies at 5; without 5, dies at 7; without both.
     assert calls == [[4, 5, 6, 7]] * WHOLE + [[4], [5], [4], [6], [7], [4], [6]]
 
@@ -60,7 +60,7 @@ def test_a_part_on_which_all_workers_die_is_given_up(tmp_path: Path) -> None:
     for _ in range(MOST):
         with pytest.raises(Died):
             Quarantine(str(tmp_path), 3).process(many, work, SCHEMA)
-    with pytest.raises(PartGivenUp, match=r"part 3 \(image ids 0\.\.99\) has ended 8 workers"):
+    with pytest.raises(PartGivenUp, match=r"part 3 \(image ids 0\.\.99\) has killed 8 workers"):
         Quarantine(str(tmp_path), 3).process(many, work, SCHEMA)
     assert len(calls) == MOST
     lift_quarantine(str(tmp_path))

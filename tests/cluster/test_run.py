@@ -150,7 +150,7 @@ def test_ctrl_c_is_no_error(end) -> None:
 
 
 def test_to_be_told_to_end_is_no_error(end) -> None:
-    assert end(work=raises(SystemExit(143))) == (143, "told to end: the same command goes on from what is finished\n")
+    assert end(work=raises(SystemExit(143))) == (143, "terminated: the same command goes on from what is finished\n")
 
 
 def test_an_error_that_nobody_foresaw_is_shown_as_it_is(end) -> None:

@@ -47,10 +47,10 @@ def test_silence_ends_the_wait_and_says_what_for() -> None:
 
     start = time.monotonic()
     with pytest.raises(
-        Stalled, match=r"label: waiting for 3 parts: no worker gave a sign .*place_minutes = 0\.003"
+        Stalled, match=r"label: waiting for 3 parts: no heartbeat of any worker .*place_minutes = 0\.003"
     ) as e:
         items_of(hangs, Board())
-    assert "Last words of a worker: the card fell off the bus" in str(e.value)
+    assert "Last message of a worker: the card fell off the bus" in str(e.value)
     assert 0.2 <= time.monotonic() - start < 5
 
 

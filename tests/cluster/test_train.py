@@ -41,5 +41,5 @@ def test_an_error_of_the_loop_is_told(tmp_path: Path) -> None:
 
 def test_more_workers_than_fit_are_refused(tmp_path: Path) -> None:
     workers = TrainWorkers(num_workers=3, num_cpus=1)
-    with pytest.raises(SessionError, match=r"near\.workers\.num_workers = 3: there is room for 2"):
+    with pytest.raises(SessionError, match=r"near\.workers\.num_workers = 3: the cluster has room for 2"):
         train(sum_of_ranks, {}, name="sum", folder=str(tmp_path), workers=workers, field="near.workers")

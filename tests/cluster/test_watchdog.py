@@ -46,7 +46,7 @@ def test_last_words_name_what_was_worked_on_and_not_only_the_part() -> None:
     )
     assert done.returncode == 1
     assert "; worked on: reading https://shop.example/0.jpg for 0.0 min, reading" in done.stdout
-    assert "2.jpg for 0.0 min and 2 more (where it hung" in done.stdout
+    assert "2.jpg for 0.0 min and 2 more (the stack traces" in done.stdout
 
 
 def test_one_wait_inside_the_block_stays_below_its_limit() -> None:

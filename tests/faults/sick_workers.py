@@ -12,6 +12,7 @@ import ray
 import torch
 
 from fgvr import liveness, storage
+from fgvr.part_worker import WorkerLost
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 from fgvr.training.reporter import Reporter
 
@@ -23,8 +24,8 @@ class Illness:
     """What befalls the workers, and how often over all of them.
 
     Attributes:
-        kind: start-dies, start-raises, start-hangs, start-elsewhere (on all nodes but one), row-hangs,
-            row-needs-memory or none.
+        kind: start-dies, start-raises, start-hangs, start-elsewhere (on all nodes but one), work-dies (at its
+            first work), row-hangs, row-needs-memory or none.
         times: so many workers are befallen.
         at: image id of the row.
     """
@@ -99,6 +100,8 @@ class HashWorker:
 
     def process(self, rows: pa.Table) -> pa.Table:
         ids = rows["image_id"].to_pylist()
+        if self.diary.befalls(self.illness, "work-dies"):
+            raise WorkerLost("no kernel image is available for execution on the device")
         self.diary.note("parts", f"{os.getpid()} {ids[0]}")
         done = [self._row(*row) for row in zip(ids, rows["uri"].to_pylist(), strict=True)]
         return pa.Table.from_pylist(done, schema=SCHEMA)

@@ -35,7 +35,7 @@ def test_a_constructor_fails_always(place: Place, undisturbed, seen, kind: str, 
     assert place.table().equals(undisturbed)
     seen(
         f"engine's constructor, always: {kind.removeprefix('start-')}",
-        "stops after four or five with the last one's words; mended, the same command: same table",
+        "stops after four or five with the last one's message; mended, the same command: same table",
     )
 
 
@@ -44,6 +44,26 @@ def test_a_node_on_which_no_engine_starts_does_not_stop_the_others(place: Place,
     assert place.table().equals(undisturbed)
     assert len(place.diary.lines("sick")) == 4  # the last one waits there, and takes no other's place
     seen("engine's constructor, always, on one of two nodes: raises", "the other node computes all parts; same table")
+
+
+def test_a_model_that_loads_everywhere_and_breaks_at_its_first_work(place: Place, undisturbed, seen) -> None:
+    text = place.but(illness=Illness("work-dies", times=1000)).run(ends=1)
+    end = last_words(text)
+    assert "hashes: 4 workers loaded what they need and died at their first work; the last one said: " in end
+    assert "no kernel image is available for execution on the device" in end
+    assert len(place.diary.lines("starts")) == 4  # two at the same time, and two
+    place.run()  # the cause was mended
+    assert place.table().equals(undisturbed)
+    seen(
+        "engine loads and breaks at its first work, always",
+        "stops after four loads (two at once) with the last one's words; mended, the same command: same table",
+    )
+
+
+def test_a_model_that_breaks_at_its_first_work_twice(place: Place, undisturbed, seen) -> None:
+    place.but(illness=Illness("work-dies", times=2)).run()
+    assert place.table().equals(undisturbed)
+    seen("engine loads and breaks at its first work, twice", "replaced; a row shows that it works; same table")
 
 
 def test_a_worker_hangs_once(place: Place, undisturbed, seen) -> None:

@@ -90,7 +90,7 @@ def test_a_tracking_server_dies_in_the_middle_of_a_stage(
             assert len(runs) == 3
             assert [file.path for file in client.list_artifacts(tracker.run_id, "report")] == ["report/report.html"]
     # Dead again at the end of the run: told at its next start.
-    assert "was not told all of this run: 1 of its runs wait" in caplog.text
+    assert "does not have all of this run yet: 1 of its runs wait" in caplog.text
     with serving(tmp_path, port), tracked_run(config, run_folder) as tracker:
         assert tracker.run_id in {run.info.run_id for run in runs}
         assert list((tmp_path / "run" / FOLDER).iterdir()) == []

@@ -91,7 +91,7 @@ def test_a_driver_that_is_told_to_end_gives_its_run_back(place: Place, undisturb
         driver.terminate()
 
     said = place.run(meanwhile, ends=143)
-    assert "told to end: the same command goes on" in said
+    assert "terminated: the same command goes on" in said
     assert '"state": "released"' in "".join(
         file.read_text() for file in (storage.local_path(place.folder) / "job" / "owner").glob("*.json")
     )

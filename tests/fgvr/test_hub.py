@@ -68,6 +68,37 @@ def test_a_name_is_the_commit_that_it_means_now(publish: Publish) -> None:
     assert look_up(f"owner/bert@{OLD}").identity() == before[1]
 
 
+def test_within_a_session_a_name_stays_what_it_was_when_first_looked_up(publish: Publish) -> None:
+    files = {"config.json": b"{}", "generation_config.json": b"{}"}
+    publish("owner/mllm", files, OLD)
+    with hub.names_kept():
+        assert hub.commit_of("owner/mllm", "config.json") == OLD
+        publish("owner/mllm", files, NEW)
+        with hub.names_kept():  # a run inside of its command's checks
+            assert hub.commit_of("owner/mllm", "config.json") == OLD
+            assert (
+                hub.file_of("owner/mllm", "generation_config.json").parent.name == OLD
+            )  # another file, no other model
+        assert hub.commit_of("owner/mllm", "config.json", "main") == NEW  # asked for otherwise
+        assert exactly(VllmBackend(model="owner/mllm")).revision == OLD
+        with pytest.raises(hub.HubError):
+            hub.commit_of("owner/late", "config.json")
+        publish("owner/late", files, NEW)  # what was not there may come
+        assert hub.commit_of("owner/late", "config.json") == NEW
+    assert hub.commit_of("owner/mllm", "config.json") == NEW
+
+
+def test_stages_and_sweeps_take_the_pinned_clip_alone() -> None:
+    root = Path(__file__).parents[2]
+    unpinned = [
+        f"{file.name}: {line.strip()}"
+        for file in [*root.glob("pipelines/**/*.py"), *root.glob("tune/*.py")]
+        for line in file.read_text().splitlines()
+        if "load_clip(" in line and "import" not in line and "config.clip" in line
+    ]
+    assert unpinned == []
+
+
 def test_a_hub_clip_is_loaded_from_the_files_of_its_commit(publish: Publish) -> None:
     publish("owner/clip", clip_files(), OLD)
     publish("owner/clip", {"open_clip_config.json": b'{"model_cfg": {"embed_dim": 3}}'}, NEW)

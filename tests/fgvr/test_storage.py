@@ -1,4 +1,3 @@
-import asyncio
 import os
 import time
 import uuid
@@ -9,10 +8,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.asyn import AsyncFileSystem
 
-from fgvr import liveness, storage
-from fgvr.images.parquet import read_range
+from fgvr import storage
 
 
 @pytest.fixture
@@ -250,46 +247,6 @@ def test_markers_of_folders_are_no_files_and_a_file_is_no_folder(
     entries[f"{path}/a"] = 3  # object stores hold both
     with pytest.raises(storage.NameLeadsOut, match="'a/b' makes a folder of 'a', which is a file, too"):
         storage.fetch_folder(memory)
-
-
-class Dripping(AsyncFileSystem):
-    """An object store that sends a byte now and then, for ever."""
-
-    protocol = "dripping"
-    cancelled = False
-
-    async def _cat_file(self, path, start=None, end=None, **kwargs):
-        try:
-            while path != "whole":
-                await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            type(self).cancelled = True
-            raise
-        return b"the file"[start:end]
-
-
-def test_an_image_of_a_store_that_drips_is_given_up_in_its_time() -> None:
-    fs = Dripping()
-    assert storage.cat_within(fs, "whole", 0, 3, 5.0) == b"the"
-    with pytest.raises(storage.TooSlow, match=r"slow\.jpg: not read in 0 s \(ingest.limits.web.total_seconds"):
-        storage.cat_within(fs, "slow.jpg", 0, 100, 0.2)
-    assert Dripping.cancelled  # the request is not left behind
-    liveness.allow(0.4)
-    try:
-        with pytest.raises(storage.TooSlow):  # half of the silence that the worker is allowed
-            storage.cat_within(fs, "slow.jpg", 0, 100, 300.0)
-    finally:
-        liveness.allow(float("inf"))
-
-
-def test_a_range_of_a_tar_in_such_a_store_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fgvr.storage.resolve", lambda _: (Dripping(), "slow.tar"))
-    liveness.allow(0.4)
-    try:
-        with pytest.raises(storage.TooSlow):
-            read_range("s3://bucket/slow.tar", 0, 100)
-    finally:
-        liveness.allow(float("inf"))
 
 
 @pytest.mark.parametrize("kind", ["disk", "bucket"])

@@ -84,10 +84,13 @@ WRONG_VALUE = {
     "cluster/local_cluster.py": ["--workers", "two"],
 }
 """Of scripts with flags of their own; of the others one of the config's is given a word for a number."""
+CHOSEN = ["--label.images.select", "medoids", "--label.images.per_class", "null"]
 SUITS = {
     "pipelines/detect.py": ["--config", "scenes"],
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],
+    "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],
+    "pipelines/selection.py": CHOSEN,
 }
 """What the scripts need that cannot do anything for the demo."""
 STARTER = """

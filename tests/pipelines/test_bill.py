@@ -110,7 +110,7 @@ def test_a_server_is_paid_by_the_token(questions: str, prices: str) -> None:
     instruction = -(-len("The answer must always be either Yes or No (do not provide any other response).") // 4)
     assert aspects.load.prompt == 100 * 50 * (1020 + instruction + 2)
     assert aspects.load.cached == 0
-    assert "tokens: 1,000 a photo assumed" in "\n".join(found.table())
+    assert "tokens: 1,000 per photo assumed" in "\n".join(found.table())
 
 
 def test_a_model_without_a_price_has_none_and_is_not_free(questions: str, prices: str) -> None:

@@ -272,7 +272,7 @@ def test_what_flatters_the_scores_is_counted_and_shown(birds, tmp_path):
     page = (tmp_path / "run/report/report.html").read_text()
     assert (evaluation["images"], evaluation["discovery_overlap"]) == (3, 3)
     assert not evaluation["trained_on"]
-    assert "3 evaluation images are in the discovery set, too" in page
+    assert "3 evaluation images are also in the discovery set" in page
     assert "Stanford Cars: 2 train + 3 test images of 3 classes" in evaluation["remarks"][0]
     assert "legacy_cars_offset" in evaluation["remarks"][1]
     assert "the true names are those of the class before" in page

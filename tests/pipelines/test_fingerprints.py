@@ -90,6 +90,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.images.legacy_discovery_split", True, {"answers"}),
         ("label.images.per_class", 1, {"answers"}),
         ("label.images.max_images", 2, {"answers"}),
+        ("label.images.select", "medoids", {"embeddings", "space", "selected", "answers"}),
         ("label.prompt", "What is it?", {"answers"}),
         ("label.listed", 2, {"answers", "labels"}),
         ("label.answer", "structured", {"answers", "labels"}),
@@ -226,6 +227,17 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
             "label.sources",
             [{"kind": "ask"}, {"kind": "file", "path": "{answers}"}],
             {"answers_file", "labels", "votes"},
+        ),
+    ],
+    ("chosen", LABELS): [
+        ("label.images.select", "typical", {"selected"}),
+        ("label.images.pool", 5, {"space", "selected"}),
+        ("label.images.max_images", 3, {"selected"}),
+        ("label.images.seed", 3, {"selected"}),
+        (
+            "label.rounds",
+            2,
+            {"first_selected", "first_answers", "first_labels", "selected", "second_answers", "answers"},
         ),
     ],
     ("searched", ("candidates",)): [
@@ -575,6 +587,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "simulated": {"mllm": {"kind": "simulated"}, "embed": {"vectors": {"kind": "simulated"}}},
         "dkd": {"makd": {"distillation": {"kind": "dkd", "teacher": "mllm"}}},
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
+        "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
         "together": {"aspects": {"with_labels": True}},
         "infer": {"infer": {"model": str(place / "student")}},

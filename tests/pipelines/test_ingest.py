@@ -167,7 +167,7 @@ def test_a_table_that_an_earlier_version_has_read_is_kept_and_said(tmp_path, cap
     del first.extra["left_out"]
     first.commit()
     assert Run(context(tmp_path, kind="table", path=str(tmp_path / "list.csv"))).table("samples").uri == first.uri
-    assert "NA, null and nan were empty cells" in caplog.text
+    assert "NA, null and nan for empty cells" in caplog.text
     assert "another run.name lists them again" in caplog.text
 
 

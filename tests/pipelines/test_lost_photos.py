@@ -44,7 +44,7 @@ def test_the_stage_says_how_many_were_lost_and_why(
     }
     flow = Run(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
     table = flow.table("base")
-    assert "base: 1 of 8 training images were lost while it trained (not_found 1)" in caplog.text
+    assert "base: 1 of 8 training images could not be read in some epoch (not_found 1)" in caplog.text
     assert "not_found (1), e.g. there is nothing at" in caplog.text
     assert "Teal/2.png" in caplog.text
     assert table.extra["lost"] == {"not_found": 1}

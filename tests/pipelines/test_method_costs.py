@@ -150,7 +150,7 @@ def test_tokens_that_a_server_did_not_state_make_no_cost_too_low() -> None:
     stages = [stated if stage.name == "answers" else stage for stage in STAGES]
     found = method_costs(paid("zs_clip", "makd"), stages, Billing(PRICES, SERVER, MACHINES)).methods
     assert found["zs_clip"].usd is None
-    assert found["zs_clip"].unpriced == ("tokens of gpt, which its server does not state",)
+    assert found["zs_clip"].unpriced == ("tokens of gpt, which its server does not report",)
     assert found["makd"].usd is not None  # it needs no names
     totals = cost(stages)
     assert (totals["prompt_tokens"], totals["uncounted_rows"]) == (1_300_000, 3)

@@ -1,16 +1,19 @@
 """The list of all tables: each line is a stage, each names tables of the list, and the docs have them all."""
 
+import logging
 import re
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
+from fgvr.tables import Table
 from pipelines.photo_counts import Photos
 from pipelines.registry import STAGES, WHOLE_JOB, further_tables, in_order, stage_of
-from pipelines.run_tables import Look, Run, closure, needs
+from pipelines.run_tables import Look, NotThere, Run, closure, needs, quietly
 from pipelines.stage import model_of, setting
 
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
@@ -76,6 +79,53 @@ def test_a_later_stage_that_asks_the_same_model_keeps_an_engine(monkeypatch: pyt
     assert run.still_asks(stage_of("answers"))
     run.tables |= dict.fromkeys(("answers", "aspects", "eval_mllm_answers", "finer_aspects"))  # type: ignore[arg-type]
     assert not run.still_asks(stage_of("answers"))
+
+
+class Lately(Look):
+    """A look at a run in which tables are found once the test says so."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "/no/such/run")
+        self.found: set[str] = set()
+
+    def looking(self) -> Look:
+        """Another look, as a run that computes takes it."""
+        look = Lately(self.config)
+        look.found, look.tables = self.found, dict(self.tables)
+        return look
+
+    def table(self, name: str) -> Table:
+        """A table that is only a name, if it is there."""
+        if name not in self.found and name not in self.tables:
+            raise NotThere(name)
+        return self.tables.setdefault(name, Table(name, name, "f", 1, 0, 1, 1, 0.0))
+
+
+def test_what_earlier_sessions_finished_is_no_later_work_as_soon_as_it_can_be_known() -> None:
+    run = Lately(build({}))
+    run.expect(["labels", "aspects"])
+    assert {"answers", "labels", "aspects"} <= {stage.table for stage in run.later()}
+    run.found |= {"answers", "labels"}  # of an earlier session: they can be found when the samples are listed again
+    assert "labels" in {stage.table for stage in run.later()}  # nothing has been finished since: nobody looks
+    run.found.add("samples")
+    run.table("samples")
+    assert {stage.table for stage in run.later()} == {"questions", "aspects"}
+    assert {"answers", "labels"} <= run.there
+
+
+def test_while_one_thread_looks_for_tables_the_warnings_of_others_are_shown(caplog: pytest.LogCaptureFixture) -> None:
+    words = logging.getLogger("cluster.lease")
+    with quietly():
+        words.warning("of the table that is looked for")
+        other = Thread(target=lambda: words.warning("the lease is lost"))
+        other.start()
+        other.join()
+        with quietly():
+            words.error("of another one")
+        words.error("still looking")
+        raise NotThere("labels")  # which ends the block, and nothing else
+    words.warning("after it")
+    assert [record.message for record in caplog.records] == ["the lease is lost", "after it"]
 
 
 def test_an_engine_is_not_kept_for_a_stage_whose_workers_reserve_something_else() -> None:

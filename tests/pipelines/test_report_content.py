@@ -59,7 +59,7 @@ def test_an_estimate_without_ground_is_not_told():
     facts = candidate_facts(table("candidates", metrics, agreement=agreement), table("near", {}))
     assert (facts.label_accuracy, facts.neighbour_precision, facts.expected_to_help) == (None, None, None)
     assert facts.expectation == (
-        "no estimate of how noisy labels and neighbourhoods are: 1.8 images a name on average, from 10 on it would tell"
+        "no estimate of how noisy labels and neighbourhoods are: 1.8 images per name on average, at least 10 are needed"
     )
     assert facts.truth == "true: neighbourhoods (0.13) purer than labels (0.00)"
 

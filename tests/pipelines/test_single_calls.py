@@ -18,7 +18,7 @@ from fgvr.tables import Table
 from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
-REMARK = "the server takes no seed"
+REMARK = "the server accepts no seed"
 
 
 class Model:

@@ -133,18 +133,18 @@ def test_a_session_elsewhere_that_lives_and_one_that_waits(
     assert main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert f"{tmp_path}: running; begun" in said
-    assert "a sign of life was just seen" in said
+    assert "a heartbeat was just seen" in said
     assert main([str(tmp_path)]) == 0  # no further sign
     said = capsys.readouterr().out
     assert f"{tmp_path}: cut off; begun" in said
-    assert "no sign of life in the 30 s that were watched" in said
-    assert "This goes on where it ended:" in said
+    assert "no heartbeat in 30 s of watching" in said
+    assert "This command goes on from there:" in said
     waiting = storage.join(str(tmp_path), "owner", "waiting-b.json")
     storage.write_bytes(waiting, replace(Owner.here(), user="bob").as_json())
     status = run_status(str(tmp_path))
     assert (status.state, status.stages[-1].state) == (WAITING, WAITING)
     assert main([str(tmp_path)]) == 0
-    assert f"waits until it is sure of that: process {os.getpid()} on" in capsys.readouterr().out
+    assert f"waiting until this is certain: process {os.getpid()} on" in capsys.readouterr().out
 
 
 def test_the_command_that_continues_it_takes_nothing_over(tmp_path: Path) -> None:

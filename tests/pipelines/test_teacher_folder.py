@@ -145,7 +145,7 @@ def test_other_classes_show_before_anything_is_asked(tmp_path: Path) -> None:
 def test_a_single_class_cannot_be_taught(tmp_path: Path) -> None:
     teacher = find_teacher(settings(student(tmp_path / "m", labels=("Wren",))))
     for each in (teacher, None):  # None: the MLLM
-        with pytest.raises(ConfigError, match=r"of a single class \(Wren\)"):
+        with pytest.raises(ConfigError, match=r"there is only one class \(Wren\)"):
             check_classes(each, ("Wren",))
 
 

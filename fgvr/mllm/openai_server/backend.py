@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 FIELD = "response_format"
 FREE = "set label.answer to free, or take kind vllm or another server"
-CANNOT = f"label.answer = structured: it holds no answer to a JSON schema; {FREE}"
+CANNOT = f"label.answer = structured: it constrains no answer to a JSON schema; {FREE}"
 MOST_UNHEEDED = 3
 """After this many replies of another form, before any right one, the server is assumed to ignore the field."""
 MOST_ALONE = 4
@@ -88,7 +88,7 @@ class HeldAnswers:
                     raise
                 self._way = _JSON
                 answer = send({FIELD: response_format(names, self._way)}, partial(self._read, names))
-                log.warning("%s knows JSON and no schemas: its answers' form is what the prompt asks for", self._server)
+                log.warning("%s supports JSON but no schemas: only the prompt asks for the form", self._server)
                 return answer
         except BackendRefused as error:
             self._refused = error
@@ -111,7 +111,7 @@ class HeldAnswers:
             said = f"its answer is of another form: {answer.text[:MOST_CHARACTERS]!r}"
             if self._unheeded >= MOST_UNHEEDED:
                 raise BackendRefused(
-                    f"{self._server}: label.answer = structured: it takes {FIELD} and does not heed it: {said}; {FREE}"
+                    f"{self._server}: label.answer = structured: it takes {FIELD} and ignores it: {said}; {FREE}"
                 )
             raise TryAgain(said, paid=True)
         return answer

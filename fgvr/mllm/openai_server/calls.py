@@ -25,6 +25,16 @@ from fgvr.mllm.openai_server.transport import Refusal, ServerError, Transport
 MOST_ALONE = 3
 """Requests of a kind that go alone while none succeeds; after that the server is slow or broken, not incompatible."""
 
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+_LATER = {408, 409, 425, 429}
+_ABOUT_FIELDS = {0, 400, 403, 405, 415, 422, 500, 501}
+"""Statuses with which servers reject a field; 0: an error in a body of status 200."""
+_NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
+_NO_USAGE = "the server reports no token counts (usage), so the cost of the answers is not known"
+_REMARKS = "fgvr_remarks"
+"""Key in a cached reply's body: how its request was sent differently from what was meant."""
+
 
 @dataclass
 class _Kind:
@@ -72,19 +82,6 @@ def _kind(request: Mapping[str, Any]) -> str:
     fields = {name: value for name, value in request.items() if name not in {"model", "messages", "seed"}}
     images = any(not isinstance(message["content"], str) for message in request["messages"])
     return json.dumps([fields, images, "seed" in request], sort_keys=True, default=str)
-
-
-log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
-_LATER = {408, 409, 425, 429}
-_ABOUT_FIELDS = {0, 400, 403, 405, 415, 422, 500, 501}
-"""Statuses with which servers reject a field; 0: an error in a body of status 200."""
-_NO_SUCH_MODEL = ("model_not_found", "invalid_model", "invalid model")
-_NO_USAGE = "the server does not state its tokens (usage), so what the answers cost is not known"
-_REMARKS = "fgvr_remarks"
-"""Key in a cached reply's body: how its request was sent differently from what was meant."""
 
 
 class Rejected(ValueError):
@@ -172,8 +169,8 @@ class Calls:
             )
         except NothingButWaiting as error:
             raise BackendRefused(
-                f"{self._config.base_url}: answered nobody for {self._config.max_wait_minutes:g} minutes"
-                f" (mllm.max_wait_minutes) but asked to wait: {error}"
+                f"{self._config.base_url}: answered no request for {self._config.max_wait_minutes:g} minutes"
+                f" (mllm.max_wait_minutes), it only asked to wait: {error}"
             ) from error
         self._note(self._dialect.remarks(request))
         if cache is not None and _worth_keeping(reply):

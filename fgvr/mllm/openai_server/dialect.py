@@ -43,10 +43,10 @@ _POSITIVE = re.compile(r"strictly positive|positive (?:float|number)|greater tha
 _NOT_AT_ALL = re.compile(r"unsupport|not (?:\w+ )?(?:support|allow|permit|availabl|enabl)|unrecogni|unknown|extra")
 
 _LEFT_OUT = {
-    "temperature": "the server takes no temperature: answers are drawn at its own, so they are not deterministic",
-    "seed": "the server takes no seed: sampled answers cannot be drawn again",
+    "temperature": "the server accepts no temperature: answers are sampled at its own, so they are not deterministic",
+    "seed": "the server accepts no seed: sampled answers cannot be reproduced",
     "logprobs": "the server gives no log-probabilities of answers",
-    DETAIL: "the server takes no image_detail and chooses it itself",
+    DETAIL: "the server accepts no image_detail and chooses it itself",
 }
 
 
@@ -108,7 +108,7 @@ class Dialect:
                 return True  # another thread learned this while the request was in flight
             said = self._learned(field, error, sent, needed) if field in _names(sent) else ""
             if self.sent(request) == sent:
-                reason = needed.get(field, f"it takes no {field} as this job needs it")
+                reason = needed.get(field, f"it does not accept the {field} that this job needs")
                 raise BackendRefused(f"{self._server}: {reason}: {error.words}")
         if said:
             log.warning("%s: %s (it said: %s)", self._server, said, error.words)
@@ -159,15 +159,13 @@ class Dialect:
         return ""
 
     def _fewer_tops(self) -> str:
-        return (
-            f"the server lists {self._tops} first tokens at most (mllm.top_logprobs): words below are bounded by them"
-        )
+        return f"the server lists at most {self._tops} first tokens (mllm.top_logprobs): less likely words get a bound"
 
     def _shorter(self) -> str:
-        return f"the server writes {self._longest} tokens at most: longer answers are cut there"
+        return f"the server writes at most {self._longest} tokens: longer answers are cut off"
 
     def _warmer(self) -> str:
-        return f"the server takes no temperature of 0: {self._temperature:g} is sent, which is nearly the same"
+        return f"the server accepts no temperature of 0: {self._temperature:g} is sent, which is nearly the same"
 
 
 def _fewer_tops(text: str, asked: int) -> int | None:
@@ -187,7 +185,7 @@ def _limit(pattern: re.Pattern[str], text: str) -> int | None:
 
 
 def _left_out(field: str) -> str:
-    return _LEFT_OUT.get(field, f"the server takes no {field}: it is left out")
+    return _LEFT_OUT.get(field, f"the server accepts no {field}: it is left out")
 
 
 def _names(request: Mapping[str, Any]) -> set[str]:

@@ -67,11 +67,11 @@ def read_reply(body: bytes) -> Any:
         raise unreadable("the reply has no choices", body)
     message = {**message, **_texts(message)}
     if not all(isinstance(message[name], str | None) for name in ("content", "refusal")):
-        raise unreadable("the reply's message is no text", body)
+        raise unreadable("the reply's message is not text", body)
     try:
         logprobs = _with_numbers(choice.get("logprobs"))
     except (TypeError, ValueError, OverflowError):
-        raise unreadable("the reply's log-probabilities are none", body) from None
+        raise unreadable("the reply's log-probabilities are not valid", body) from None
     usable = {"finish_reason": finish, "message": message, "logprobs": logprobs}
     return ChatCompletion.construct(**{"usage": None, **found, "choices": [{**choice, **usable}]})
 

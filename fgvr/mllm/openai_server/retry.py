@@ -22,6 +22,10 @@ _BEAT_SECONDS = 5.0
 _SHORTEST_GAP = 0.002
 _LONGEST_GAP = 60.0
 
+Result = TypeVar("Result")
+MOST_UNREADABLE = 2
+"""How often a paid but unusable reply is requested again, however many retries are allowed."""
+
 
 class GaveUp(RuntimeError):
     """All retries failed; the message is the last reason."""
@@ -124,12 +128,6 @@ class SharedPause:
         if self._told and self._probing:
             return _BEAT_SECONDS
         return max(self._until, self._next) - time.monotonic()
-
-
-Result = TypeVar("Result")
-
-MOST_UNREADABLE = 2
-"""How often a paid but unusable reply is requested again, however many retries are allowed."""
 
 
 class TryAgain(Exception):

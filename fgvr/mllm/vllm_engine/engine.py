@@ -194,8 +194,8 @@ class VllmEngine:
             self._loop.wait()
         except Exception as error:  # vLLM's own errors, or those of its structured-output library
             raise ModelError(
-                "label.answer = structured: the engine cannot hold this model's answers to a form (mllm.engine_args."
-                f"structured_outputs_config chooses by what): {error}; set label.answer to free"
+                "label.answer = structured: the engine cannot constrain this model's answers (mllm.engine_args."
+                f"structured_outputs_config chooses its backend): {error}; set label.answer to free"
             ) from error
         self._held.add(sampling.structured)
 

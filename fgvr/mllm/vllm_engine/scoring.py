@@ -31,6 +31,10 @@ from fgvr.schemas import Failure, Reason
 TOKENS_A_REQUEST = 128
 """Most tokens whose log-probabilities one request may ask for (vLLM's limit)."""
 
+REQUESTS_UNDER_WAY = 256
+"""Most unfinished requests. 200–512 cost nothing; the images behind them stay in the engine's cache."""
+AnswerT = TypeVar("AnswerT")
+
 
 class UnanswerableName(UserError, ValueError):
     """A class name that cannot be an answer of this model."""
@@ -97,12 +101,6 @@ def name_ids(tokenizer: Any, prompt: str, name: str) -> list[int]:
                 )
             return ids[len(before) :]
     raise UnanswerableName(f"the class name {name!r} has no tokens of its own as an answer of this model")
-
-
-REQUESTS_UNDER_WAY = 256
-"""Most unfinished requests. 200–512 cost nothing; the images behind them stay in the engine's cache."""
-
-AnswerT = TypeVar("AnswerT")
 
 
 class Tally(ABC, Generic[AnswerT]):

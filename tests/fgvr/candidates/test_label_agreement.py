@@ -119,9 +119,9 @@ def test_few_images_a_name_are_no_ground_for_an_estimate(counts, told):
 
 def test_why_there_is_no_estimate():
     few = estimate(one_name_each([2] * 25), k=3)
-    assert few.in_words().endswith("are: 2.0 images a name on average, from 10 on it would tell")
+    assert few.in_words().endswith("are: 2.0 images per name on average, at least 10 are needed")
     rare = estimate(one_name_each([1] * 4 + [40] * 3), k=3)
-    assert rare.in_words().endswith("are: 4 of 7 names on a single image")
+    assert rare.in_words().endswith("are: 4 of 7 names have a single image")
 
 
 def test_only_images_with_a_name_count():
@@ -135,5 +135,5 @@ def test_one_name_for_all_and_a_truth_of_no_image_decide_nothing():
     assert one.in_words().endswith("are: all images have one name, right or wrong")
     assert truth_in_words(one, 0.13, 1.0) == "true: neighbourhoods (1.00) purer than labels (0.13)"
     unknown = float("nan")
-    assert truth_in_words(Agreement(0.6, 0.64, 0.93), unknown, 0.9) == "true: not known of any image"
-    assert truth_in_words(Agreement(0.6, 0.64, 0.93), 0.6, unknown) == "true: not known of any image"
+    assert truth_in_words(Agreement(0.6, 0.64, 0.93), unknown, 0.9) == "true: no image has a known class"
+    assert truth_in_words(Agreement(0.6, 0.64, 0.93), 0.6, unknown) == "true: no image has a known class"

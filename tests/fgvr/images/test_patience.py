@@ -75,7 +75,7 @@ def test_redirects_and_attempts_share_one_time(slow: Slow) -> None:
     # 21 hops of 0.4 s in each of 10 attempts would be 84 s.
     said, took = failed(f"{slow.url}/redirect/0", limits(total_seconds=1.0, retries=9, max_redirects=20))
     assert 0.9 < took < 20
-    assert "all of its 1 s are over: ingest.limits.web.total_seconds" in said
+    assert "the 1 s for an image are over: ingest.limits.web.total_seconds" in said
     assert slow.asked["redirect"] in {2, 3, 4}
 
 

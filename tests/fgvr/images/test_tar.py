@@ -108,10 +108,10 @@ def test_damage_in_the_middle_is_no_end():
         (b"\x28\xb5\x2f\xfd" + b"x" * 600, "zstd-compressed"),
         (b"<html>" * 100, "no header is here"),
         (block(size=b"77777777777\0") + END, "ends at 1,536, in the middle of a member"),
-        (block(size=b"\xff" * 12) + END, "a number that is none"),  # -1 in base 256
+        (block(size=b"\xff" * 12) + END, "an invalid number"),  # -1 in base 256
         (block(size=b"\x80" + b"\x7f" * 11) + END, "an impossible number"),
-        (block(size=b"-0000000001\0") + END, "a number that is none"),
-        (block(size=b"00000000009\0") + END, "a number that is none"),
+        (block(size=b"-0000000001\0") + END, "an invalid number"),
+        (block(size=b"00000000009\0") + END, "an invalid number"),
         (block(b"././@LongLink", b"\x80" + (2**40).to_bytes(11, "big"), b"L") + END, "an extended header of 1,099,"),
         (block(b"././@LongLink", b"00000001000\0", b"L") + b"a" * 512, "the archive ends inside a header"),
         (block(b"././@LongLink", b"00000001000\0", b"L") + b"a" * 500, "ends in an extended header"),

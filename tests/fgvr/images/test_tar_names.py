@@ -172,7 +172,7 @@ def test_a_header_for_all_members(tmp_path):
         theirs = tar.getnames()
     assert theirs == ["für alle.jpg", "mine.jpg", "für alle.jpg"]
     assert read_back(tmp_path / "a.tar", archive) == list(zip(theirs, [b"a", b"b", b"c"], strict=True))
-    with pytest.raises(TarDamage, match="one size of all members"):
+    with pytest.raises(TarDamage, match="gives all members one size"):
         walk(pax(("size", b"5"), flag=b"g") + block(b"a.jpg", 1) + padded(b"a") + END)
 
 

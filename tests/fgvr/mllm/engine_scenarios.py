@@ -197,8 +197,8 @@ class Scenarios:
         rows = pa.table({"image_id": [3, 5, 8, 9], "uri": uris})
         settings = LabelSettings(self.config, "Name it", Sampling(3), ImageLimits())
         labelled = LabelWorker(settings, self.engine).process(rows)
-        asked = AspectSettings(self.config, TASK, 0.0, ImageLimits())
-        strict = AspectSettings(self.config, TASK, 0.9, ImageLimits())
+        asked = AspectSettings(TASK, 0.0, ImageLimits())
+        strict = AspectSettings(TASK, 0.9, ImageLimits())
         both = LookSettings(settings, asked, np.array([3, 5, 8, 9]), np.array([3, 5, 8, 9]))
         looks = LookWorker(both, self.engine).process(rows)
         return {

@@ -7,7 +7,6 @@ from PIL import Image
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
-from fgvr.config.models import VllmBackend
 from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import NameAnswer, NameTask
 from fgvr.mllm.scoring_workers import ClassScoreSettings, ClassScoreWorker
@@ -36,7 +35,7 @@ def test_every_image_is_a_row_in_order(tmp_path: Path) -> None:
         Image.new("L", (8, 8), level).save(tmp_path / f"{name}.png")
         uris.append(str(tmp_path / f"{name}.png"))
     rows = pa.table({"image_id": [4, 5, 6, 9], "uri": [uris[0], str(tmp_path / "missing.png"), uris[1], uris[2]]})
-    settings = ClassScoreSettings(VllmBackend(), NameTask(NAMES, "Name it"), ImageLimits())
+    settings = ClassScoreSettings(NameTask(NAMES, "Name it"), ImageLimits())
     found = ClassScoreWorker(settings, Brightness()).process(rows)
     assert found.schema.equals(schemas.class_scores(3), check_metadata=True)
     assert found["image_id"].to_pylist() == [4, 5, 6, 9]

@@ -15,6 +15,7 @@ from fgvr.mllm.vllm_engine.start import check_engine_args, gpus_of_engine, known
         ({"kv_cache_memory_bytes": 2**30}, True, r"set mllm\.cpu_kv_cache_gb instead"),
         ({"data_parallel_size": 4}, False, r"more engines are more workers .* leave it out"),
         ({"limit_mm_per_prompt": {"image": 4}}, False, "a request has one image"),
+        ({"mm_processor_cache_type": "shm"}, False, r"cache_type = shm: .* sent without its pixels.*; leave it out"),
         ({"qqqq": 1}, False, r"its names are those of vllm\.EngineArgs"),
         ({"_api_process_count": 1}, False, "no such argument"),
     ],
@@ -27,6 +28,7 @@ def test_what_is_refused(given: dict[str, object], on_cpu: bool, said: str) -> N
 def test_what_is_passed_on() -> None:
     check_engine_args({"max_num_batched_tokens": 4096, "kv_cache_dtype": "fp8", "quantization": "awq"}, on_cpu=True)
     check_engine_args({"kv_cache_memory_bytes": 2**30, "enable_expert_parallel": True}, on_cpu=False)
+    check_engine_args({"mm_processor_cache_type": "lru"}, on_cpu=False)
 
 
 def test_gpus_of_an_engine() -> None:

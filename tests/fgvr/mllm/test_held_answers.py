@@ -42,9 +42,7 @@ def test_the_schema_is_sent(names: int) -> None:
 def test_json_of_another_form_is_found_by_the_first_replies() -> None:
     with (
         serving(ChatServer(lambda *_: completion('{"label": "Wren"}'))) as server,
-        pytest.raises(
-            BackendRefused, match=r"does not heed it: its answer is of another form: .*set label.answer to free"
-        ),
+        pytest.raises(BackendRefused, match=r"ignores it: its answer is of another form: .*set label.answer to free"),
     ):
         ask(server, 30)
     assert len(server.asked) == 3
@@ -77,7 +75,7 @@ def test_a_server_that_knows_neither_ends_the_job_with_its_words() -> None:
 def test_a_server_that_does_not_heed_the_field(settings: dict[str, int]) -> None:
     with (
         serving(ChatServer(lambda *_: completion("The bird is a Wren."))) as server,
-        pytest.raises(BackendRefused, match=r"it takes response_format and does not heed it.*The bird is a Wren"),
+        pytest.raises(BackendRefused, match=r"it takes response_format and ignores it.*The bird is a Wren"),
     ):
         ask(server, 20, **settings)
     assert len(server.asked) == 3

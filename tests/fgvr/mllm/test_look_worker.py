@@ -20,7 +20,7 @@ from fgvr.mllm.scoring_workers import AspectSettings, AspectWorker
 
 TASK = AspectTask(("Is it wide?", "Is it blue?"), "Yes or No.")
 LABEL = LabelSettings(VllmBackend(), "Name it", Sampling(4, 0.7), ImageLimits(), samples=2)
-ASPECTS = AspectSettings(VllmBackend(), TASK, 0.1, ImageLimits())
+ASPECTS = AspectSettings(TASK, 0.1, ImageLimits())
 MISSING, FAINT = 4, 22
 """The image that is not there, and the width at which the model means something else than yes or no."""
 

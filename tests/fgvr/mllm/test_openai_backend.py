@@ -457,9 +457,9 @@ def test_tokens_that_a_server_does_not_state_are_unknown_and_said_once(
     assert rows["prompt_tokens"].to_pylist() == rows["output_tokens"].to_pylist() == [None, None]
     assert aspect_rows([4], [scores], 1)["prompt_tokens"].to_pylist() == [None]
     assert token_totals(rows) == {"prompt_tokens": 0, "output_tokens": 0, "uncounted_rows": 2}
-    assert sum("does not state its tokens" in record.getMessage() for record in caplog.records) == 1
+    assert sum("reports no token counts" in record.getMessage() for record in caplog.records) == 1
     assert remarks_of(worker) == (
-        "the server does not state its tokens (usage), so what the answers cost is not known",
+        "the server reports no token counts (usage), so the cost of the answers is not known",
     )
 
 

@@ -263,7 +263,7 @@ def test_lengths_that_a_server_allows() -> None:
         answers = asked.label([request(0, max_tokens=1), request(1, max_tokens=4096), request(2, max_tokens=99)])
     assert [answer.text for answer in answers] == ["Finch"] * 3
     assert {body["max_tokens"] for body in server.asked} == {1, 16, 4096, 2048, 99}
-    assert any("2048 tokens at most" in remark for remark in asked.remarks)
+    assert any("at most 2048 tokens" in remark for remark in asked.remarks)
 
 
 def test_a_temperature_above_the_servers_range_is_the_users_to_mend() -> None:

@@ -91,7 +91,7 @@ def test_a_model_that_does_not_allow_it_gets_plain_prompts(caplog: pytest.LogCap
     prompts: Any = FakePrompts(after=[80])  # something between the image and the text, outside its place
     plain = question_prompts(prompts, QUESTIONS, share_rendering=True, loop=NOT_ASKED, tokens=AnswerTokens(1, 2))
     assert type(plain) is PlainPrompts
-    assert "rendered once a question" in caplog.text
+    assert "rendered once per question" in caplog.text
 
 
 def test_it_can_be_turned_off() -> None:

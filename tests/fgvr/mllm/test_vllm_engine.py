@@ -142,7 +142,7 @@ def test_structured_answers_are_held_to_their_form(results: dict[str, Any]) -> N
 
 def test_a_form_that_the_engine_cannot_keep_to_is_named_before_any_image(results: dict[str, Any]) -> None:
     message = results["structured_answers"]["refused"]
-    assert message.startswith("label.answer = structured: the engine cannot hold this model's answers to a form")
+    assert message.startswith("label.answer = structured: the engine cannot constrain this model's answers")
     assert message.endswith("set label.answer to free")
 
 

@@ -99,7 +99,7 @@ def test_the_shards_together_find_what_one_search_finds(search, tmp_path):
 def test_an_image_whose_search_failed_in_one_shard_is_a_failed_row(search, tmp_path):
     queries, shards, ids, _ = search
     places = [storage.join(shard, "found") for shard in shards]
-    failure = Failure(Reason.ENGINE_ERROR, "its worker died on it")
+    failure = Failure(Reason.ENGINE_ERROR, "its worker died while computing it")
     for shard, place in zip(shards, places, strict=True):
         found = SearchWorker(SearchTask(queries, shard, 7, EXACT)).process(rows(IDS))
         if place == places[1]:

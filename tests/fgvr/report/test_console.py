@@ -15,7 +15,7 @@ def test_table():
     expectation = "expected: neighbourhoods (0.88) purer than labels (0.64): candidate sets should help"
     truth = "true: neighbourhoods (0.91) purer than labels (0.65): the expectation holds"
     assert f"Candidate sets:\n  {expectation}\n  {truth}\n" in text
-    assert "MLLM tokens: 13,900 in (0 of them from the prefix cache), 2,100 out; 141 s of all stages" in text
+    assert "MLLM tokens: 13,900 in (0 of them from the prefix cache), 2,100 out; 141 s for all stages" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
@@ -40,7 +40,7 @@ def test_hours_and_money_with_what_is_unknown() -> None:
     assert lines[start].split() == ["hours", "naming", "training", "10,000", "images", "US$"]
     assert lines[start + 1].split() == ["MLLM", "0.000", "0.000", "17.500", "104.20"]
     assert lines[start + 2].split() == ["NeaR", "0.050", "0.600", "0.030", "unknown"]
-    assert "starting the workers counts" in lines[start + 3]  # 360 images stand for 10,000
+    assert "include starting workers" in lines[start + 3]  # 360 images stand for 10,000
     assert lines[start + 4].startswith("(prices: 2026-01-01, a list; unknown: gpt-9, gpu_hour)")
 
 

@@ -69,7 +69,7 @@ def test_what_a_reader_looks_for():
         "The true name is in 91.0% of the sets",
         "expected: neighbourhoods (0.88) purer than labels (0.64): candidate sets should help",
         "true: neighbourhoods (0.91) purer than labels (0.65): the expectation holds",
-        "of the MLLM's labels 65.0%, of the heaviest candidates 83.0%, after training 90.0%",
+        "65.0% of the MLLM's labels, 83.0% of the heaviest candidates before training, 90.0% after it",
         "0.33 → 0.92",
         "no human label was used",
         "labels corrupt 3 an image, but truncated or damaged",
@@ -84,18 +84,18 @@ def test_what_a_reader_looks_for_among_aspects():
     text = " ".join(Elements(page).text.split())
     for expected in [
         "13 questions about 1,080 training images of 36 classes (NeaR's labels)",
-        "takes 5.17 bits",
-        "give the right class of 93.9% of 1,080 images",
+        "an entropy of 5.17 bits",
+        "finds the right class for 93.9% of 1,080 images",
         "Is the body blue? 1 0.25 0.80 -8.4 ±2.0 0.98 99.1%",  # 1.96 standard errors of 0.01
         "1 more question",
         "Is it dull? 13 0.50 0.00 – –",
-        "0.02 may come from chance",
-        "on 108 images that it never trained on",
+        "chance alone gives 0.02",
+        "on 108 images that it was not trained on",
         "9 images (4 of them held out of training)",
         "0.40 · –",
         "217,332, 8,224 of them (3.9% more)",
         "500 images/s in the fastest epoch, 510 without aspects: +2.0% time",
-        "0.96 ms an image and question",
+        "0.96 ms per image and question",
     ]:
         assert expected in text
     assert page.count('d="M4 4h0"') == 1

@@ -274,7 +274,7 @@ def test_photos_without_class_or_split_are_said_with_their_share(tmp_path):
     assert listed(tmp_path / "list.csv", class_column="class_name")[1].remarks == (
         "2 of 4 photos (50%) have no class (ingest.source.class_column = class_name)",
         "1 of 4 photos (25%) have no split: they are in train",
-        "splits that differ by capitals only are others: Test (1), test (2)",
+        "splits that differ only in capitals are different splits: Test (1), test (2)",
     )
     (tmp_path / "none.csv").write_text("uri,kind\na,\nb,\n")
     assert listed(tmp_path / "none.csv", class_column="kind")[1].remarks == (

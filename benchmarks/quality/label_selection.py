@@ -1,0 +1,226 @@
+"""Whom to ask: how much a few answers are worth by which images they are about, on real CLIP vectors and real answers.
+
+    python -m benchmarks.quality.label_selection [--data ../shared/data/real-clip] [--seeds 0 1 2 3 4]
+
+The data are vectors of CLIP ViT-B/32 of the official test photos of Flowers-102, DTD and Caltech-101, with GPT-4V's
+first of five names for each (a closed list). B photos are "asked": they keep that name. Plain prototypes of the names,
+in the centred space (f) or the whitened one (z), then name all other photos; accuracy is that of the true class.
+
+`accuracy` is that on all photos that were not asked about, as in the table that it reproduces; but whoever asks about
+the difficult ones leaves the easy ones. So `held out` is that on a fifth of the photos, drawn at random, about which
+nothing could be asked, with as many answers.
+
+Rows: `random` photos; the `medoids` or `typical` images of B clusters; `two rounds`: half of them medoids, the others
+where names are uncovered or disputed. Differences to `random, z` are paired by seed; ± is the standard deviation over
+seeds. A seed decides the order of the photos, the sample and the start of k-means.
+
+A second table checks what a run says about its own selection (`fgvr.selection.coverage`): the share of the photos whose
+nearest asked photo has the name that GPT-4V gives them, estimated from the answers about B photos, for B and for 2B
+photos, and what it really is, from the answers about all photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import harness
+from fgvr.arrays import NONE, Floats, Ids
+from fgvr.neighbours import nearest
+from fgvr.selection.choose import Space, choose
+from fgvr.selection.coverage import coverage, distances, reach
+from fgvr.selection.second_round import prototypes, second_round
+from fgvr.selection.whitening import centre, fit_whitening
+
+SETS = {"flowers": "oxford_flowers", "dtd": "dtd", "caltech": "caltech101"}
+ROWS = ("random, f", "random, z", "medoids, z", "typical, z", "two rounds, z")
+ANSWERS_PER_CLASS = (3, 10)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Vectors [N, d], true classes and given names int64 [N] (`NONE`: none), and the number of classes.
+
+    The first names are those of the classes.
+    """
+
+    vectors: Floats
+    classes: Ids
+    names: Ids
+    count: int
+
+    def shuffled(self, seed: int) -> Photos:
+        """In another order: the files are sorted by class."""
+        order = np.random.default_rng(seed).permutation(len(self.classes))
+        return Photos(self.vectors[order], self.classes[order], self.names[order], self.count)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one selection: accuracy (%), share of classes asked about, share of right names among those asked about."""
+
+    accuracy: float
+    reached: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Said:
+    """The covered share as estimated and as it is, with B answers and with 2B."""
+
+    estimated: float
+    true: float
+    estimated_doubled: float
+    true_doubled: float
+
+
+def read_photos(file: Path) -> Photos:
+    """The photos of one data set."""
+    with np.load(file, allow_pickle=False) as stored:
+        vectors, classes, answers = stored["vectors"], stored["class_id"], stored["answers"]
+        return Photos(vectors, classes.astype(np.int64), answers[:, 0].astype(np.int64), int(stored["classes"]))
+
+
+def asked_by(row: str, photos: Photos, space: Space, budget: int, seed: int) -> Ids:
+    """The photos that are asked about in a row of the table."""
+    how = row.partition(",")[0]
+    if how == "random":
+        return np.sort(np.random.default_rng(seed).permutation(len(photos.classes))[:budget])
+    if how == "typical":
+        return choose(space, budget, "typical", seed=seed).rows
+    if how == "medoids":
+        return choose(space, budget, "medoids", seed=seed).rows
+    first = choose(space, (budget + 1) // 2, seed=seed).rows
+    more = second_round(space, first, photos.names[first], budget // 2, seed=seed)
+    return np.union1d(first, more.chosen.rows)
+
+
+def score(photos: Photos, vectors: Floats, asked: Ids, scored: Ids) -> Score:
+    """Name the photos `scored` by prototypes of the names of those that were asked about."""
+    named = asked[photos.names[asked] != NONE]
+    given = np.unique(photos.names[named])
+    cosines = vectors[scored] @ prototypes(vectors[named], photos.names[named]).T
+    said = given[cosines.argmax(axis=1)]
+    return Score(
+        accuracy=100 * float((said == photos.classes[scored]).mean()),
+        reached=len(np.unique(photos.classes[asked])) / photos.count,
+        right=float((photos.names == photos.classes)[named].mean()),
+    )
+
+
+def said_of(photos: Photos, whitened: Floats, asked: Ids, doubled: Ids) -> Said | None:
+    """The estimates of coverage beside the truth; None where there are no estimates."""
+    estimate = coverage(reach(whitened, asked), photos.names[asked], distances(whitened, doubled))
+    if estimate is None or estimate.doubled is None:
+        return None
+    true = [_covered(photos, whitened, rows) for rows in (asked, doubled)]
+    return Said(estimate.covered, true[0], estimate.doubled, true[1])
+
+
+def _covered(photos: Photos, whitened: Floats, asked: Ids) -> float:
+    others = np.setdiff1d(np.arange(len(whitened)), asked)
+    near = asked[nearest(whitened[others], whitened[asked], 1).ids[:, 0]]
+    return float((photos.names[others] == photos.names[near]).mean())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One seed: the scores of all rows on the other photos, on photos held out, and what is said about `medoids`."""
+
+    others: dict[str, Score]
+    held_out: dict[str, Score]
+    said: Said | None
+
+
+def measure(photos: Photos, answers: int, seed: int) -> Measured:
+    """All rows for one seed."""
+    photos, budget = photos.shuffled(seed), answers * photos.count
+    everyone = np.arange(len(photos.classes))
+    others, asked, whitened = _scored(photos, everyone, budget, seed)
+    said = None
+    if 2 * budget < len(whitened):
+        doubled = choose(Space(photos.vectors, whitened), 2 * budget, seed=seed).rows
+        said = said_of(photos, whitened, asked["medoids, z"], doubled)
+    held_out, _, _ = _scored(photos, everyone[len(everyone) // 5 :], budget, seed)
+    return Measured(others, held_out, said)
+
+
+def _scored(photos: Photos, pool: Ids, budget: int, seed: int) -> tuple[dict[str, Score], dict[str, Ids], Floats]:
+    """The scores of all rows, what they ask about, and the pool in the whitened space.
+
+    Scored are the photos outside the pool, if there are any, else those that are not asked about. The first rows are
+    those outside.
+    """
+    whitening = fit_whitening(photos.vectors[pool])
+    vectors = {"f": centre(photos.vectors, whitening.mean), "z": whitening.apply(photos.vectors)}
+    whitened = vectors["z"][pool]
+    inside = Photos(photos.vectors[pool], photos.classes[pool], photos.names[pool], photos.count)
+    space = Space(inside.vectors, whitened)
+    scores, chosen = {}, {}
+    for row in ROWS:
+        chosen[row] = asked_by(row, inside, space, budget, seed)
+        asked = pool[chosen[row]]
+        outside = np.setdiff1d(np.arange(len(photos.classes)), pool if len(pool) < len(photos.classes) else asked)
+        scores[row] = score(photos, vectors[row[-1]], asked, outside)
+    return scores, chosen, whitened
+
+
+def table(measured: Mapping[str, list[Measured]]) -> str:
+    """Accuracy and its paired difference to random photos in the same space, classes reached, right names, by set."""
+    lines = [
+        f"{'set':14}{'photos':15}{'accuracy':>12}{'to random, z':>14}{'held out':>12}{'to random, z':>14}"
+        f"{'classes':>9}{'names right':>13}"
+    ]
+    for name, seeds in measured.items():
+        for row in ROWS:
+            cells = _cells([seed.others for seed in seeds], row) + _cells([seed.held_out for seed in seeds], row)
+            found = [seed.others[row] for seed in seeds]
+            lines.append(
+                f"{name:14}{row:15}{cells}{np.mean([one.reached for one in found]):9.3f}"
+                f"{np.mean([one.right for one in found]):13.3f}"
+            )
+    return "\n".join(lines)
+
+
+def _cells(seeds: list[dict[str, Score]], row: str) -> str:
+    accuracy = np.array([seed[row].accuracy for seed in seeds])
+    difference = accuracy - np.array([seed["random, z"].accuracy for seed in seeds])
+    spread = (accuracy.std(ddof=1), difference.std(ddof=1)) if len(seeds) > 1 else (0.0, 0.0)
+    paired = f"{difference.mean():+.1f} ±{spread[1]:.1f}" if row != "random, z" else ""
+    return f"{accuracy.mean():7.1f} ±{spread[0]:.1f}{paired:>14}"
+
+
+def estimates(said: Mapping[str, list[Said]]) -> str:
+    """The covered share, estimated and true."""
+    lines = [f"{'set':16}{'covered: said':>14}{'true':>8}{'with 2B: said':>15}{'true':>8}"]
+    for name, seeds in said.items():
+        mean = [float(np.mean([getattr(one, field) for one in seeds])) for field in Said.__dataclass_fields__]
+        lines.append(f"{name:16}{mean[0]:14.3f}{mean[1]:8.3f}{mean[2]:15.3f}{mean[3]:8.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = harness.parser(__doc__, seeds=range(5))
+    parser.add_argument("--data", type=Path, default=harness.DATA / "real-clip", help="folder of <set>.npz files")
+    args = parser.parse_args()
+    files = {name: args.data / f"{file}.npz" for name, file in SETS.items()}
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if missing:
+        parser.error(f"not there: {', '.join(missing)}; name the folder with --data")
+    measured: dict[str, list[Measured]] = {}
+    for name, file in files.items():
+        photos = read_photos(file)
+        for answers in ANSWERS_PER_CLASS:
+            measured[f"{name}, {answers}C"] = [measure(photos, answers, seed) for seed in args.seeds]
+    with harness.reporting(args) as report:
+        report.say(table(measured) + "\n")
+        said = {name: [seed.said for seed in seeds if seed.said is not None] for name, seeds in measured.items()}
+        report.say(estimates({name: seeds for name, seeds in said.items() if seeds}))
+
+
+if __name__ == "__main__":
+    main()
