@@ -211,8 +211,16 @@ class SourceAnswers(SourcedAnswers):
         return [source.name for source in config.label.sources].index(self.name)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The samples, or what chose the discovery set among them."""
+        """What decides the discovery set."""
         return ("samples", *chosen_by(run.config))
+
+    def pays(self, run: Run) -> Iterable[str]:
+        """Also the choice of the images, with the vectors that it takes."""
+        return (*self.reads(run), *chosen_by(run.config))
+
+    def asks(self, run: Run) -> Asked:
+        """One request per discovery image and sample."""
+        return replace(super().asks(run), at_most=run.config.label.images.chosen)
 
     def which(self, run: Run) -> Ids:
         """The discovery set."""

@@ -21,6 +21,7 @@ import numpy as np
 from fgvr.arrays import NONE
 from fgvr.candidates.sets import CandidateSets, coverage
 from fgvr.config import ConfigError
+from fgvr.config.vectors import has_texts
 from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, write_audit
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
@@ -86,7 +87,7 @@ class Candidates(Stage):
     def check(self, config: Config) -> None:
         """Raise ConfigError for a posterior without a text tower."""
         vectors = config.embed.vectors
-        if config.candidates.method == "posterior" and not vectors.has_texts:
+        if config.candidates.method == "posterior" and not has_texts(vectors):
             raise ConfigError(
                 "candidates.method = posterior: it compares photos with names, and embed.vectors.kind = "
                 f"{vectors.kind} has no text tower; set candidates.method to single (the own labels), or "

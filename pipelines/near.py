@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config
+from fgvr.config.vectors import has_texts
 from pipelines.asks import Work, sampled
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, vectors_at
@@ -37,7 +38,7 @@ class Near(TrainStage):
     def wanted(self, config: Config) -> bool:
         """Not of vectors without texts, unless a method asks for it, which is then refused."""
         vectors = config.embed.vectors
-        return vectors.has_texts or vectors.made_up or "near" in config.evaluate.methods
+        return has_texts(vectors) or vectors.made_up or "near" in config.evaluate.methods
 
     def check(self, config: Config) -> None:
         """Refuse vectors without texts, and simulated ones, from which nothing can be learned."""

@@ -27,6 +27,7 @@ from fgvr.config.idle import without_effect
 from fgvr.config.label_sources import AnswerFile
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, options
+from fgvr.config.vectors import FileVectors
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
 from fgvr.redact import MASK, masked_tree
@@ -178,9 +179,10 @@ def as_given(config: Config) -> dict[str, Any]:
     if isinstance(source, TableSource):
         for column in {"split_column", "class_column"} - source.model_fields_set:
             del tree["ingest"]["source"][column]
-    for given, answers in zip(tree["label"]["sources"], config.label.sources, strict=True):
-        if isinstance(answers, AnswerFile):
-            for column in {name for name in given if name.endswith("_column")} - answers.model_fields_set:
+    given_parts = [*tree["label"]["sources"], tree["embed"]["vectors"]]
+    for given, part in zip(given_parts, (*config.label.sources, config.embed.vectors), strict=True):
+        if isinstance(part, AnswerFile | FileVectors):
+            for column in {name for name in given if name.endswith("_column")} - part.model_fields_set:
                 del given[column]
     return tree
 

@@ -160,9 +160,11 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type for people: `int or null`, `proden|ce|cc`."""
+    """A type for people: `int or null`, `proden|ce|cc`, `list of file|ask`."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is tuple and (parts := parts_of(get_args(annotation)[0])):
+        return f"list of {'|'.join(map(_kind, parts))}"
     names = [option.__name__ if isinstance(option, type) else str(option) for option in options(annotation)]
     return " or ".join("null" if name == "NoneType" else name.replace("typing.", "") for name in names)
 
