@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from cluster.ray_private import Board
-from fgvr import storage
+from fgvr import spending, storage
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Heartbeats:
 
         try:
             self._put(f"alive/{os.uname().nodename}-{os.getpid()}", f"{time.time():.1f} {text}")
+            if spent := spending.told():
+                self._put(f"spent/{spent['process']}", json.dumps(spent))
         except (RayError, RuntimeError, OSError) as error:  # the next heartbeat may get through
             log.warning("no heartbeat reached Ray's head: %s", error)
 
@@ -94,6 +97,10 @@ class Heartbeats:
     def all_words(self) -> list[str]:
         """Last words of all workers, oldest first."""
         return [text for _, text in sorted(self._all("words/").items())]
+
+    def all_spent(self) -> list[str]:
+        """What each worker had paid for when it was last heard, as JSON (`fgvr.spending.told`)."""
+        return list(self._all("spent/").values())
 
     @contextmanager
     def kept(self) -> Iterator[Self]:

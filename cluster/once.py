@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cluster import budget
 from cluster.capacity import wanted
 from cluster.lending import borrowed
 from cluster.pool import TRIES, Part
@@ -61,6 +62,7 @@ def run_once(
         keep_engine: whether a later stage asks it, so that it is not released at the end of the call.
 
     Raises:
+        BudgetReached: it asks a model, which is expected to cost more than is left of `run.budget`.
         StageStopped: the function reported an error that the user has to fix.
         WorkersDied: its process died on every try.
         Stalled: no heartbeat for too long, for example because no node has room for it.
@@ -74,7 +76,12 @@ def run_once(
     def waits_for(_: int) -> str:
         return f"{name}: waiting for one of {wanted(workers)}"
 
+    spending = budget.current()
+    if engine is not None and spending is not None:
+        spending.check_whole()
     with borrowed(engine, workers, 1, keep=keep_engine) as pool:
-        (summary,) = pool.run(name, ray.put(packed), [Part(0)], at_once=1, most=1, lives=TRIES, waits_for=waits_for)
+        (summary,) = pool.run(
+            name, ray.put(packed), [Part(0)], at_once=1, most=1, lives=TRIES, waits_for=waits_for, gate=budget.gate()
+        )
     result: Result = summary[RESULT]
     return result

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,16 +23,20 @@ from cluster.heartbeat import Heartbeats
 from cluster.quarantine import PartGivenUp, Quarantine
 from cluster.stage_files import IDS
 from cluster.watchdog import Watchdog, is_out_of_memory
-from fgvr import storage, tables
+from fgvr import spending, storage, tables
 from fgvr.config.base import Workers
 from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failures import Failures
 from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of, token_totals
+from fgvr.spending import SPENT
+from fgvr.store_waits import TooSlow
 from fgvr.tables import Table
 
 STOPPED = "stopped"
 """Key of an answer without a summary: why the stage cannot go on."""
+SECONDS = "seconds"
+"""Key beside a part's summary: wall seconds of its rows, without loading the model or writing."""
 COMPUTED = "computed"
 """Key beside a part's summary: the summary of newly computed rows, where the part had others already."""
 SMOKE_ROWS = 8
@@ -133,6 +138,7 @@ class PartActor:
     def __init__(self, heartbeats: Heartbeats, limits: Limits, threads: int) -> None:
         """Load nothing, so that the driver learns that the process exists before it learns whether a model loads."""
         limit_threads(threads)
+        spending.begin()
         self.heartbeats, self.limits = heartbeats, limits
         self.watchdog = Watchdog(heartbeats)
         self.model: Any = None
@@ -154,6 +160,8 @@ class PartActor:
 
                 self.job: Job = cloudpickle.loads(packed)
                 self.worker = self.job.worker_with(self._engine(self.job.engine))
+        except TooSlow as error:  # it may be this machine's network
+            self.watchdog.end(f"{what}: {error}")
         except UserError as error:
             return str(error)  # any other worker would be refused, too
         except Exception as error:
@@ -173,7 +181,7 @@ class PartActor:
             flush()
 
     def compute(self, number: int, again: bool) -> dict[str, Any]:
-        """Compute a part and write its file; returns its summary, or STOPPED with the reason.
+        """Compute a part and write its file; returns its summary, or STOPPED with the reason; SPENT in any case.
 
         Args:
             number: number of the part.
@@ -183,8 +191,9 @@ class PartActor:
         try:
             summary: dict[str, Any] = self._watched(what, lambda: self.job.compute(self.worker, number, again=again))
         except UserError as error:
-            return {STOPPED: str(error)}
-        return summary
+            summary = {STOPPED: str(error)}
+        told = spending.told()
+        return {**summary, SPENT: told} if told else summary
 
     def smoke_test(self, number: int, first: int) -> str | None:
         """Compute a row of a part and keep nothing (see `Job`); returns the reason if the user has to fix something."""
@@ -206,7 +215,7 @@ class PartActor:
         except PartGivenUp as error:
             words = self.heartbeats.all_words()
             raise PartGivenUp(f"{error} The last of them said: {words[-1]}" if words else str(error)) from error
-        except WorkerLost as error:
+        except (WorkerLost, TooSlow) as error:
             self.watchdog.end(f"{what}: {error}")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -229,9 +238,11 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
         asked_ids = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
     quarantine = Quarantine(job.folder, number)
     asked = job.samples.take(asked_ids, list(job.columns)) if len(asked_ids) else None
+    began = time.monotonic()
     rows = None if asked is None else quarantine.process(asked, worker.process, job.schema)
+    seconds = time.monotonic() - began
     done = _merged(before, rows, ids, job.schema)
-    summary = _summary(done, _uris(asked))
+    summary = _summary(done, _uris(asked)) | {SECONDS: seconds}
     earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
     if remarks := sorted({*earlier, *remarks_of(worker)}):
         summary[REMARKS] = remarks

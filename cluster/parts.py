@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster import lease, stage_progress
+from cluster import budget, lease, stage_progress
 from cluster.capacity import check_capacity, places, wanted
 from cluster.lending import borrowed
 from cluster.part_actor import COMPUTED, PartJob, StageStopped
@@ -83,6 +83,7 @@ def run_parts(
     Raises:
         TooManyFailures: the share was exceeded; gives an example of each reason.
         SessionError: the workers need more than the cluster has.
+        BudgetReached: the next part would cost more than is left of `run.budget`.
         StageStopped: the user has to fix an error: a part that kills every worker, workers that do not start.
         Stalled: no worker sent a heartbeat for too long.
     """
@@ -111,7 +112,7 @@ def run_parts(
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
     try:
-        with closing(_stream(job, pending, finished)) as summaries:
+        with closing(_stream(job, pending, finished, len(ids))) as summaries:
             for facts in summaries:
                 _add(summary, facts)
                 progress.update(facts["rows"], summary.failed)
@@ -127,8 +128,8 @@ def run_parts(
     return summary
 
 
-def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[dict[str, Any]]:
-    """Yield the summaries of the pending parts as a pool of Ray actors finishes them."""
+def _stream(job: PartJob, pending: list[int], finished: set[int], rows: int) -> Generator[dict[str, Any]]:
+    """Yield the summaries of the pending parts of a table of so many rows as a pool of Ray actors finishes them."""
     if not pending:
         return
     import ray
@@ -139,18 +140,25 @@ def _stream(job: PartJob, pending: list[int], finished: set[int]) -> Generator[d
     def waits_for(left: int) -> str:
         return f"{job.name}: waiting for {left} parts, computed by {wanted(workers)}"
 
+    gate = budget.gate(rows, workers.rows_per_part)
+    parts = [Part(number, again=number in finished) for number in pending]
+    gate.check(parts[0])  # before a model is loaded
     room = places(workers)
     most = min(workers.max_workers, len(pending) if room is None else max(1, min(len(pending), room)))
     with borrowed(job.engine, workers, most, keep=job.keep_engine) as pool:
-        yield from pool.run(
-            job.name,
-            ray.put(cloudpickle.dumps(job)),
-            [Part(number, again=number in finished) for number in pending],
-            at_once=min(workers.min_workers, most),
-            most=most,
-            lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
-            waits_for=waits_for,
-        )
+        try:
+            yield from pool.run(
+                job.name,
+                ray.put(cloudpickle.dumps(job)),
+                parts,
+                at_once=min(workers.min_workers, most),
+                most=most,
+                lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
+                waits_for=waits_for,
+                gate=gate,
+            )
+        finally:
+            gate.lost(pool.heartbeats)  # what was paid for in parts that this session does not finish
 
 
 def _add(summary: PartSummary, facts: dict[str, Any]) -> None:

@@ -72,6 +72,26 @@ class Part(NamedTuple):
     again: bool = False
 
 
+class Gate:
+    """What a job's owner is told of its parts, and asked before another one is begun; this one lets all pass."""
+
+    def may_begin(self, part: Part, under_way: int) -> bool:
+        """Whether a part may be begun beside so many others."""
+        return True
+
+    def check(self, part: Part) -> None:
+        """Raise a UserError if a part may not be begun, although nothing is under way."""
+
+    def done(self, summary: dict[str, Any]) -> None:
+        """Take note of a part's summary, before another part is begun; may take something out of it."""
+
+    def lost(self, heartbeats: Heartbeats) -> None:
+        """A process has died, of which the heartbeats tell what it last said."""
+
+
+OPEN = Gate()
+
+
 class _State(Enum):
     PLACING = auto()  # it may lack resources
     HELD = auto()  # it is placed, but must not load anything yet
@@ -130,6 +150,7 @@ class Pool:
         most: int,
         lives: int,
         waits_for: Callable[[int], str],
+        gate: Gate = OPEN,
     ) -> Iterator[dict[str, Any]]:
         """Yield the summaries of a job's parts as they are finished.
 
@@ -141,15 +162,17 @@ class Pool:
             most: largest number of processes.
             lives: number of deaths on one part after which the job is given up.
             waits_for: says what the driver waits for, given the number of parts left.
+            gate: told of all parts.
 
         Raises:
+            UserError: the gate lets no further part begin.
             StageStopped: a process reported an error that the user has to fix.
             WorkersDoNotStart: no process can be started.
             WorkersDied: too many processes died on one part, or at their first work.
             Stalled: there was no answer and no heartbeat for too long.
         """
         self._name, self._packed, self._at_once, self._most = name, packed, at_once, most
-        self._lives, self._ended, self._tested = lives, Counter[Part](), Counter[Part]()
+        self._lives, self._ended, self._tested, self._gate = lives, Counter[Part](), Counter[Part](), gate
         self._waiting, self._loads, self._works, self._broken, self._begun = deque(parts), False, False, 0, 0
         self.heartbeats.forget()  # last words of an earlier job are none of this one's
         self._left = len(self._waiting)
@@ -161,6 +184,8 @@ class Pool:
                 self._end(member)
         pulse = StallDetector(self.heartbeats)
         while self._left:
+            if self._waiting and not self._under_way:
+                gate.check(self._waiting[0])
             self._resize()
             try:
                 answer = self._answers.get(timeout=min(LOOK_SECONDS, self._minutes * 15))
@@ -201,6 +226,7 @@ class Pool:
         said = future.result()
         if part is not None:
             member.parts.remove(part)
+            self._gate.done(said)
             if STOPPED in said:
                 raise StageStopped(said[STOPPED])
             if self._works:
@@ -262,6 +288,7 @@ class Pool:
         """A process is dead: others get its parts, and it is replaced if needed."""
         log.debug("%s: a worker is gone: %s", self._name, error)
         self._loss = error
+        self._gate.lost(self.heartbeats)
         had_loaded = member.was_up or member.state is _State.READY
         taken_away = getattr(error, "preempted", False)  # with its node: that is nobody's fault
         self._end(member)
@@ -333,6 +360,11 @@ class Pool:
         lines = [line.strip() for line in str(self._loss).splitlines() if line.strip()]
         return f"Ray said of the last one ({type(self._loss).__name__}): {lines[-1][:MOST_WORDS] if lines else ''}"
 
+    @property
+    def _under_way(self) -> int:
+        """Number of parts that processes have."""
+        return sum(len(member.parts) for member in self._members)
+
     def _feed(self, member: _Member) -> None:
         """Give parts to a ready process: one at the end of a table, otherwise some ahead."""
         if member.state is not _State.READY or member.tests:
@@ -344,7 +376,7 @@ class Pool:
         if not member.parts:
             member.since = time.monotonic()
         ahead = AHEAD if len(self._waiting) >= len(self._members) else 1
-        while self._waiting and len(member.parts) < ahead:
+        while self._waiting and len(member.parts) < ahead and self._gate.may_begin(self._waiting[0], self._under_way):
             part = self._waiting.popleft()
             member.parts.append(part)
             self._ask(member, part, "compute", *part)

@@ -47,6 +47,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         LeaseLost: another session has taken it over in the meantime.
         SessionError: no Ray session could be opened.
     """
+    from cluster.budget import counted
     from cluster.lending import lending
     from cluster.metrics import endpoint
     from cluster.run_folder import CONFIG_FILE, check_run_folder, check_seen
@@ -72,6 +73,7 @@ def open_run(config: Config) -> Iterator[RunContext]:
         stack.enter_context(ends_when_told())  # Ray's start has replaced the handlers
         stack.enter_context(lending())
         check_seen(folder)
+        stack.enter_context(counted(folder, config.run.budget))
         tracker = stack.enter_context(tracked_run(config, folder))
         record.serves(endpoint())
         yield RunContext(config, folder, tracker, record=record)
@@ -121,7 +123,8 @@ def run_main(
     Raises:
         SystemExit: for an error that the user can fix. Status 2 if the work has not started (a wrong config, a missing
         file, no Ray cluster at the address, another session that works on the run), and 1 if it has: then the same
-        command resumes it. By the convention of shells, 130 for Ctrl-C and 143 for SIGTERM.
+        command resumes it. 3 where `run.budget` stopped it: with a larger budget the same command resumes it. By the
+        convention of shells, 130 for Ctrl-C and 143 for SIGTERM.
     """
     show_progress()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -159,4 +162,4 @@ def run_main(
             raise
         log.debug("the whole error", exc_info=error)
         sys.stderr.write(safe(f"{'stopped' if begun else 'not started'}: {known}\n"))
-        raise SystemExit(1 if begun else 2) from None
+        raise SystemExit(getattr(known, "status", 1) if begun else 2) from None

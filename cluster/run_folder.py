@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster import lease, outbox, run_record, tracking, tracking_store
+from cluster import budget, lease, outbox, run_record, tracking, tracking_store
 from cluster.run_record import Session
 from fgvr import storage
 from fgvr.config.yaml_text import YamlError, read_yaml
@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 
 
 CONFIG_FILE = "config.yaml"
-_LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE})
-"""Names that mark a run folder without a config: its run was interrupted early, or the config was removed."""
+_LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE}) | frozenset(
+    {budget.FILE, "rates.json", "replies", "probe"}
+)
+"""Names that mark a run folder without a config: its run was interrupted early, the config was removed, or a plan was
+probed for a run to come."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 SECONDS = 60.0

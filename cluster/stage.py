@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster import lease
+from cluster import budget, lease
 from cluster.begun import Begun, limits_raised
 from cluster.fingerprint import MADE_UP, fingerprint_of, made_up, plain
 from cluster.parts import PartJob, PartSummary, TooManyFailures, as_begun, run_parts
@@ -211,8 +212,11 @@ class RunContext:
             begun.write(uri)
         self._say_mixture((name, [now]), *((table.name, table.made_with) for table in inputs))
         with self.tracker.stage(name, decides) as tracked:
-            clock = StageClock(uri)
-            with clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
+            clock, spending = StageClock(uri), budget.current()
+            counting = nullcontext() if spending is None else spending.over(name)
+            with counting, clock, told(StageProgress(name, lambda: clock.seconds), tracked.progress) as progress:
+                if spending is not None and not isinstance(workers, Workers):  # pools ask before each part
+                    spending.check_whole()
                 summary = compute(StageFolder(uri, name, self, retry, attempt=earlier.revision + 1 if earlier else 0))
                 summary.examples = self._with_uris(summary.examples, inputs)
                 self._check_failures(name, uri, summary)

@@ -26,7 +26,12 @@ class Stalled(UserError):
 
 
 def unless_stalled(
-    work: Callable[[], Iterable[Item]], heartbeats: Heartbeats, *, minutes: float, waits_for: Callable[[], str]
+    work: Callable[[], Iterable[Item]],
+    heartbeats: Heartbeats,
+    *,
+    minutes: float,
+    waits_for: Callable[[], str],
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Item]:
     """Yield the items of `work()`, which runs in a thread, as long as items or heartbeats of workers arrive.
 
@@ -35,6 +40,7 @@ def unless_stalled(
         heartbeats: the heartbeats of its workers.
         minutes: time without item and heartbeat after which the wait ends: cluster.limits.place_minutes.
         waits_for: returns what the driver waits for, as text.
+        check: called every ten seconds; what it raises ends the wait.
 
     Raises:
         Stalled: after that time.
@@ -51,6 +57,7 @@ def unless_stalled(
                 item, end = items.get(timeout=min(LOOK_SECONDS, minutes * 15))
             except queue.Empty:
                 pulse.look(minutes, waits_for)
+                check()
                 continue
             pulse.heard()
             if isinstance(end, _End):

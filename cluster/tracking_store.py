@@ -91,6 +91,8 @@ def prepare(file: Path, *, own: bool = True) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _alone(file):
+        if own:
+            _remove_leftovers(file)
         state = state_of(file)
         if state is State.OLDER and own:
             _bring_up_to_date(file)
@@ -264,6 +266,13 @@ def _beside(file: Path) -> Iterator[Path]:
     """A path in a temporary folder beside a file, removed afterwards."""
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.", ignore_cleanup_errors=True) as folder:
         yield Path(folder) / FILE
+
+
+def _remove_leftovers(file: Path) -> None:
+    """Remove what `_beside` made in a session that was killed before it could."""
+    for left in file.parent.iterdir():
+        if left.name.startswith(f".{file.name}."):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import lease, lending, session, stage_progress
+from cluster import budget, lease, lending, session, stage_progress
 from cluster.capacity import check_capacity, wanted
 from cluster.heartbeat import Heartbeats
 from cluster.lease import Fence
@@ -179,6 +179,7 @@ def train(
         RuntimeError: the loop failed more often than workers.max_failures; the message has the loop's error.
         TrainingGivenUp: likewise, where workers hung or ran out of memory.
         Stalled: no worker sent a heartbeat for too long.
+        BudgetReached: `run.budget` is used up; training goes on from the last checkpoint.
         NoCheckpoint: it ended without a checkpoint.
         LeaseLost: another session has taken over the run.
     """
@@ -240,7 +241,9 @@ def train(
     with heartbeats.kept():
         try:
             with training_shown(training, title or name, epochs, told=stage_progress.current()):
-                (result,) = unless_stalled(results, heartbeats, minutes=limits.place_minutes, waits_for=waits_for)
+                (result,) = unless_stalled(
+                    results, heartbeats, minutes=limits.place_minutes, waits_for=waits_for, check=budget.check
+                )
         except ray.train.TrainingFailedError as error:
             check_owner(folder)  # it may have failed because another session owns its files now
             words = heartbeats.all_words()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from fgvr.redact import masked
 
@@ -11,7 +12,12 @@ class UserError(Exception):
     """A wrong value, a missing file, too little memory: the message says what, where, and what to do.
 
     Command lines show the message without a traceback. Secrets in the message are masked.
+
+    Attributes:
+        status: exit status of a run that it stops on the way.
     """
+
+    status: ClassVar[int] = 1
 
     def __str__(self) -> str:
         return masked(super().__str__())

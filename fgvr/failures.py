@@ -34,6 +34,8 @@ REMEDIES = {
     Reason.NO_LABEL_MASS: "see aspects.instruction and aspects.words",
     Reason.ENGINE_ERROR: "the engine's or server's own log says more",
     Reason.NO_INPUT: "see the failures of the stages before",
+    Reason.NOT_IN_FILE: "where a file covers a part of the photos, raise run.max_error_share, or list only these",
+    Reason.CONTRADICTION: "mend the file, or rank the answers",
 }
 """What usually helps, per reason."""
 

@@ -35,6 +35,9 @@ class Reason(StrEnum):
     REQUEST_REJECTED = "request_rejected"  # the engine did not take the request (too long, not supported)
     ENGINE_ERROR = "engine_error"  # the engine or server failed on this request, after retries
     NO_INPUT = "no_input"  # an earlier stage failed on this row
+    NOT_IN_FILE = "not_in_file"  # the file of answers or vectors has no row about the photo
+    CONTRADICTION = "contradiction"  # the file says two different things about the photo
+    BAD_VECTOR = "bad_vector"  # the file's vector has length 0, or values that are no finite numbers
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,13 @@ ANSWERS = pa.schema(
     ]
 )
 
+FILE_ANSWERS = pa.schema(
+    [
+        *ANSWERS,  # `texts`: best first; no logprobs, no tokens
+        ("scores", pa.list_(pa.float64())),  # of each text, > 0; null: all weigh the same
+    ]
+)
+
 LABELS = pa.schema(
     [
         IMAGE_ID,
@@ -92,6 +102,17 @@ LABELS = pa.schema(
         ("prompt_tokens", pa.int32()),  # as in ANSWERS
         ("output_tokens", pa.int32()),
         ERROR,
+    ]
+)
+
+
+VOTES = pa.schema(
+    [
+        IMAGE_ID,  # ascending; an image has a row per source and name
+        pa.field("source", pa.string(), nullable=False),  # its name in label.sources; `mllm` where there are none
+        pa.field("rank", pa.int32(), nullable=False),  # 1 = the source's heaviest name for the image
+        pa.field("label_id", pa.int32(), nullable=False),  # index in the label_space.json of the labels table
+        pa.field("score", pa.float32(), nullable=False),  # share of the source's answer; sums to 1 per image and source
     ]
 )
 
@@ -145,6 +166,16 @@ DISAMBIGUATED = pa.schema(
         ("label_ids", pa.list_(pa.int32())),  # the candidate set
         ("weights", pa.list_(pa.float32())),  # its weights after training; sum to 1
         ("label_id", pa.int32()),  # the heaviest candidate
+    ]
+)
+
+ISSUES = pa.schema(
+    [
+        IMAGE_ID,
+        ("label", pa.string()),  # the label that is judged; null where there is none
+        ("score", pa.float32()),  # 1: the most suspicious; an order, not a probability; null where it was not judged
+        ("suggested", pa.list_(pa.string())),  # other names, best first
+        ("why", pa.string()),  # the neighbours' labels, or why it was not judged
     ]
 )
 

@@ -88,7 +88,7 @@ def _limited(sync: Callable[..., Any]) -> Callable[..., Any]:
             seconds = min(seconds, timeout)
         what = next((text for text in args if isinstance(text, str)), getattr(func, "__name__", "a call"))
         too_slow = TooSlow(
-            f"{what}: the object store was not done with it in {max(seconds, 0):.0f} s; where more depends on it than "
+            f"{what}: the object store did not finish in {max(seconds, 0):.0f} s; where more depends on it than "
             "a photo, give the same command again when the store is well"
         )
         if seconds <= 0:  # fsspec would take 0 for no limit

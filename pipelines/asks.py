@@ -1,17 +1,19 @@
-"""How many photos the stages will ask a model about, with how many requests and tokens.
+"""How many photos the stages will ask a model about, with how many requests and tokens; and how many others read.
 
 These are estimates from the config and the counts of photos. Every answer counts with its full token limit, so the
-output tokens are an upper bound. Each stage declares its own load (`Stage.asks`); this module holds what they share.
+output tokens are an upper bound. Each stage declares its own load (`Stage.asks`, `Stage.works`); this module holds what
+they share.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fgvr.config import Config, Mllm
-from fgvr.config.base import Workers
+from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.data import DRAWN
 from pipelines.photo_counts import Photos
 from pipelines.registry import stage_of
@@ -64,6 +66,19 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Work:
+    """The images that a stage without a language model reads, as the stage itself estimates them.
+
+    Attributes:
+        rows: number of images.
+        epochs: passes over them, where it trains.
+    """
+
+    rows: int
+    epochs: float = 1
+
+
+@dataclass(frozen=True)
 class Ask:
     """A stage that asks a model, with its load.
 
@@ -84,6 +99,21 @@ class Ask:
     at_most: bool = False
 
 
+@dataclass(frozen=True)
+class Task:
+    """A stage that asks no model, with what it has to do.
+
+    Attributes:
+        stage: name of its table.
+        workers: the workers that compute it.
+        work: the images that it reads, and how often.
+    """
+
+    stage: str
+    workers: Workers | TrainWorkers
+    work: Work
+
+
 def asking(run: Look, tables: Iterable[str]) -> list[str]:
     """The tables among `tables` and their inputs for which a model is asked, in the order of a run."""
     return [name for name in closure(run, tables) if stage_of(name).model(run.config) is not None]
@@ -94,8 +124,22 @@ def asks(run: Look, tables: Iterable[str]) -> list[Ask]:
     return [_ask(run, name) for name in asking(run, tables)]
 
 
+def tasks(run: Look, tables: Iterable[str]) -> list[Task]:
+    """What each stage without a model has to do for these tables, where that grows with the number of photos."""
+    found = []
+    for name in closure(run, tables):
+        stage = stage_of(name)
+        workers = workers_at(run.config, stage.workers(run.config))
+        if stage.model(run.config) is None and workers is not None and (work := stage.works(run)) is not None:
+            found.append(Task(name, workers, work))
+    return found
+
+
 def naming_all(run: Look) -> Ask:
-    """The load of naming every photo once, for comparison."""
+    """The load of asking a model to name every photo once, for comparison; of `mllm` where a file says the labels."""
+    if stage_of("eval_mllm_answers").model(run.config) is None:
+        label = run.config.label.model_copy(update={"sources": ()})
+        run = Look(run.config.model_copy(update={"label": label}), run.folder, run.photos)
     return replace(_ask(run, "eval_mllm_answers"), stage="answers", rows=run.photos.total, at_most=False)
 
 
@@ -121,12 +165,48 @@ def sampled(config: Config, photos: Photos) -> int:
     return photos.bounded(drawn.drawn_from, drawn.max_images)
 
 
+def learned(config: Config, photos: Photos) -> int:
+    """Number of images that a student trains on, the held-out ones included."""
+    most = config.aspects.max_images if config.makd.images == "asked" else None
+    return math.ceil(photos.bounded(config.makd.split, most) * config.makd.fraction)
+
+
+def embedded(config: Config, photos: Photos) -> int:
+    """Number of images in the embeddings table; at most, where only those are embedded that the job reads."""
+    splits = config.embed.splits
+    rows = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
+    if config.embed.images == "all":
+        return rows
+    most = config.aspects.max_images if config.makd.images == "asked" else None
+    images = config.label.images
+    named = photos.bounded(images.drawn_from, images.pool) if images.chosen else sampled(config, photos)
+    needed = named + photos.bounded(config.makd.split, most)
+    return min(rows, needed + photos.splits.get(config.evaluate.split, 0))
+
+
+def compared(config: Config, photos: Photos) -> int:
+    """Number of images on which methods are compared; the discovery images where the split is empty."""
+    from fgvr.evaluation.images import UNLABELLED_IMAGES
+
+    evaluate = config.evaluate
+    most = evaluate.max_images
+    if not photos.splits.get(evaluate.split):
+        return min(sampled(config, photos), most or photos.total)
+    if most is None and not photos.classes.get(evaluate.split):
+        most = UNLABELLED_IMAGES
+    return photos.bounded(evaluate.split, most)
+
+
 @per_run
 def photo_tokens(run: Run) -> int:
     """Prompt tokens per photo: as the MLLM tiles photos, or an assumed number where that is unknown here."""
+    return _tokens_of(run.config.mllm, run)
+
+
+def _tokens_of(model: Mllm, run: Run) -> int:
     from fgvr.mllm.request_tokens import UNKNOWN_IMAGE, image_tokens
 
-    known = image_tokens(run.config.mllm, run.photos.size)
+    known = image_tokens(model, run.photos.size)
     return UNKNOWN_IMAGE if known is None else known
 
 
@@ -136,7 +216,8 @@ def naming(run: Run, settings: LabelSettings, prompt: str | None = None) -> Load
 
     most = settings.sampling.max_tokens if prompt is None else run.config.label.max_tokens
     text = text_tokens(prompt or settings.prompt)
-    return Load(1, FRAME + photo_tokens(run) + text, 0, most).times(settings.samples)
+    photo = photo_tokens(run) if settings.mllm == run.config.mllm else _tokens_of(settings.mllm, run)
+    return Load(1, FRAME + photo + text, 0, most).times(settings.samples)
 
 
 def questioning(run: Run) -> Load:

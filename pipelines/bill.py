@@ -1,16 +1,18 @@
-"""The bill before the start: what each stage still has to ask a model, and what that will cost."""
+"""The bill before the start: what each stage still has to ask a model or to compute, and what that will cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.request_tokens import UNKNOWN_IMAGE
-from pipelines.asks import Ask, Load
+from pipelines.asks import Ask, Load, Task
 from pipelines.photo_counts import Photos
-from pipelines.rates import NAMES_A_SECOND, QUESTIONS_50_A_SECOND
+from pipelines.rates import HERE, NAMES_A_SECOND, QUESTIONS_50_A_SECOND
 
+ASSUMED = "assumed"
+"""Where the hours of a line come from that nobody measured."""
 NOTICED_SECONDS, NOTICED_USD = 600.0, 1.0
 """Below both of these there is no warning that naming every photo would be cheaper."""
 
@@ -25,7 +27,7 @@ class Line:
         load: of all missing rows.
         seconds: wall time; None: unknown.
         usd: cost; None: unknown.
-        measured: whether the time comes from a rate measured in this run.
+        source: where the time comes from: `HERE`, a probe's words, or `ASSUMED`.
     """
 
     ask: Ask
@@ -33,7 +35,33 @@ class Line:
     load: Load
     seconds: float | None
     usd: float | None
-    measured: bool = False
+    source: str = ASSUMED
+
+    @property
+    def measured(self) -> bool:
+        """Whether the time comes from a rate measured in this run."""
+        return self.source == HERE
+
+
+@dataclass(frozen=True)
+class WorkLine:
+    """What a stage without a model still has to compute.
+
+    Attributes:
+        task: the stage.
+        rows: missing images.
+        epochs: passes over them that are left.
+        seconds: wall time; None: unknown.
+        usd: cost of the machines; None: unknown.
+        source: where the time comes from; "" where it is unknown.
+    """
+
+    task: Task
+    rows: int
+    epochs: float
+    seconds: float | None = None
+    usd: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,8 @@ class Bill:
         prices: date and source of the prices.
         image_tokens: prompt tokens of the MLLM per photo; None: unknown, so a number is assumed.
         free: whether nothing here costs money: the demo's tiny model, or simulated models.
+        works: stages without a model that still have something to compute.
+        currency: what is said of the currency of the prices; "" where the file states US$.
     """
 
     lines: tuple[Line, ...]
@@ -55,6 +85,8 @@ class Bill:
     prices: str
     image_tokens: int | None
     free: bool
+    works: tuple[WorkLine, ...] = field(default_factory=tuple)
+    currency: str = ""
 
     @property
     def load(self) -> Load:
@@ -78,25 +110,46 @@ class Bill:
         if self.free:
             stages = ", ".join(f"{line.ask.stage} {line.load.requests:,.0f}" for line in self.lines)
             return [f"requests to come: {stages} ({_who(self.lines)})"]
-        rows: list[tuple[str, ...]] = [("to be asked", "photos", "requests", "tokens in", "tokens out", "hours", "US$")]
-        rows += [_cells(line.ask.stage, line) for line in self.lines]
+        return [*_aligned(self._asked()), *self._notes()]
+
+    def page(self) -> list[str]:
+        """The bill with every stage, those that ask nothing and those that cost nothing included."""
+        if not self.lines and not self.works:
+            return ["nothing is left to do that takes long"]
+        said = self.table() if self.free and self.lines else []
+        asked = self._asked() if self.lines else [_TITLES]
+        rows = [*asked, *(_work_cells(line) for line in self.works)]
+        if self.works:
+            seconds = [line.seconds for line in self.lines] + [line.seconds for line in self.works]
+            usd = [line.usd for line in self.lines] + [line.usd for line in self.works]
+            rows.append(("all stages", "", "", "", "", _at_least(seconds, _hours), _at_least(usd, _money)))
+        return [*said, *_aligned(rows), *self._notes(), *self._sources()]
+
+    def _asked(self) -> list[tuple[str, ...]]:
+        rows = [_TITLES, *(_cells(line.ask.stage, line) for line in self.lines)]
         if len(self.lines) > 1:
             every = Line(self.lines[0].ask, 0, self.load, self.seconds, self.usd)
             rows.append(("together", "", *_cells("", every)[2:]))
-        rows.append(_cells("instead: name all photos", self.naming_all))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if not n else cell.rjust(width)
-                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        return [*rows, _cells("instead: name all photos", self.naming_all)]
+
+    def _sources(self) -> list[str]:
+        """Where the hours come from, for each source the stages; and how to know those that are not known."""
+        found: dict[str, list[str]] = {}
+        for name, line in [(line.ask.stage, line) for line in self.lines if line.source != ASSUMED] + [
+            (line.task.stage, line) for line in self.works
+        ]:
+            found.setdefault(line.source if line.seconds is not None else "", []).append(name)
+        unknown = found.pop("", [])
+        notes = [f"hours of {', '.join(names)}: {source}" for source, names in found.items()]
+        if unknown:
+            notes.append(
+                f"hours of {', '.join(unknown)}: not known; python pipelines/plan.py … --probe 20 measures them"
             )
-            for row in rows
-        ]
-        return [*lines, *self._notes()]
+        return notes
 
     def _notes(self) -> list[str]:
         notes = []
-        assumed = [line for line in self.lines if line.seconds is not None and not line.measured]
+        assumed = [line for line in self.lines if line.seconds is not None and line.source == ASSUMED]
         if assumed:
             notes.append(
                 f"hours are assumed, not measured: {NAMES_A_SECOND:g} names, or 50 questions about"
@@ -105,7 +158,9 @@ class Bill:
         if on_cpu := [line.ask.stage for line in assumed if not line.ask.workers.num_gpus]:
             notes.append(f"no GPU is reserved for {', '.join(on_cpu)}: hours are of one GPU, a CPU takes far longer")
         if any(line.seconds is None for line in self.lines):
-            notes.append("hours: known once the first part is done")
+            notes.append(
+                "hours: known once the first part is done, or by a probe (python pipelines/plan.py --probe 20)"
+            )
         if self.image_tokens is None:
             notes.append(
                 f"tokens: {UNKNOWN_IMAGE:,} per photo assumed, since how the model tiles a photo is not known here"
@@ -113,7 +168,7 @@ class Bill:
         if any(line.ask.at_most for line in self.lines):
             notes.append("at most: " + ", ".join(line.ask.stage for line in self.lines if line.ask.at_most))
         if any(line.usd is not None for line in self.lines):
-            notes.append(f"prices: {self.prices}")
+            notes.append(f"prices: {self.prices}{self.currency}")
         return notes
 
     def _fewer(self, dearest: Line) -> int:
@@ -193,6 +248,33 @@ def _cells(name: str, line: Line) -> tuple[str, ...]:
         "?" if line.seconds is None else _hours(line.seconds),
         "?" if line.usd is None else _money(line.usd),
     )
+
+
+_TITLES = ("to be asked", "photos", "requests", "tokens in", "tokens out", "hours", "US$")
+
+
+def _work_cells(line: WorkLine) -> tuple[str, ...]:
+    passes = "" if line.epochs == 1 else f" × {line.epochs:,.4g}"
+    seconds = "?" if line.seconds is None else _hours(line.seconds)
+    usd = "?" if line.usd is None else _money(line.usd)
+    return (line.task.stage, f"{line.rows:,}{passes}", "", "", "", seconds, usd)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if not n else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _at_least(values: Sequence[float | None], shown: Callable[[float], str]) -> str:
+    """The sum of the known values; marked as a lower bound where one is unknown."""
+    known = [value for value in values if value is not None]
+    return ("" if len(known) == len(values) else "≥ ") + shown(sum(known)) if known else "?"
 
 
 def _tokens(count: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
-from pipelines.registry import STAGES, stage_of
+from pipelines.registry import STAGES, further_tables, stage_of
 from pipelines.run_tables import Run, reached, so_far
 from pipelines.stage import Stage, model_of, workers_at
 
@@ -21,7 +21,8 @@ def billing(config: Config) -> Billing:
     from fgvr.report.costs import Billing
     from fgvr.report.prices import read_prices
 
-    prices, stages = config.evaluate.prices, [stage_of(name) for name in STAGES]
+    names = [*STAGES, *further_tables(config)]
+    prices, stages = config.evaluate.prices, [stage_of(name) for name in names]
     models = {stage.table: model_of(stage, config) for stage in stages}
     paid = {table: model.title for table, model in models.items() if model is not None and model.billed_by_token}
     machines = {stage.table: machine for stage in stages if (machine := _machine(stage, config)) is not None}
@@ -53,7 +54,8 @@ def paid_by(run: Run, method: Method, table: str) -> Paid:
     from fgvr.report.costs import Paid
 
     if method == "mllm":  # its only cost is naming: every further image needs an answer of its own
-        asked = [name for name in _phased(run, [table]) if stage_of(name).model(run.config) == "mllm"]
+        models = {name: stage_of(name).model(run.config) or "" for name in _phased(run, [table])}
+        asked = [name for name, model in models.items() if model == "mllm" or model.startswith("label.sources.")]
         if table == "labels":
             return Paid(inference=(*dict.fromkeys((*asked, "answers", table)),))
         return Paid(inference=("eval_mllm_answers", table))

@@ -1,29 +1,31 @@
 """candidates: a weighted candidate set of names per image. In: samples, labels, embeddings. Out: candidates.
 
     python pipelines/candidates.py --candidates.k 5 --candidates.weights multiplicity
-    python pipelines/candidates.py --candidates.method adaptive
+    python pipelines/candidates.py --candidates.method posterior
 
 One row per discovery image: its nearest labelled images by CLIP similarity, itself first, and its candidate set, by
 default the distinct labels of these images. An image whose own label failed gets the labels of its neighbours; one
-without a vector has no neighbours and no candidates. The stage also estimates, without true labels, how many labels are
-right and how pure the neighbourhoods are, which tells whether candidate sets can help.
+without a vector has no neighbours and no candidates. The stage also asks labels that it holds out whether the sets do
+better than own labels, and draws the photos at which a person would have to look to settle it (audit.csv).
 """
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fgvr import storage
 from fgvr.arrays import NONE
 from fgvr.candidates.sets import CandidateSets, coverage
+from fgvr.config import ConfigError
+from fgvr.config.vectors import has_texts
+from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, write_audit
 from pipelines.command import stage_main
-from pipelines.duplicates import PHOTOS_FILE, SHARED
+from pipelines.duplicates import photos_of
+from pipelines.embed import vectors_at
 from pipelines.neighbours import Among, SearchStage
 from pipelines.run_tables import Run
 from pipelines.stage import Stage
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
 
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids, Labels
+    from fgvr.beliefs.guard import Comparison, Flags
     from fgvr.candidates.agreement import Agreement
     from fgvr.config import Config
     from fgvr.neighbours import Neighbours, Size
-    from fgvr.tables import Table
 
 
 log = logging.getLogger(__name__)
@@ -82,74 +84,129 @@ class Candidates(Stage):
     table = "candidates"
     phase = "train"
 
+    def check(self, config: Config) -> None:
+        """Raise ConfigError for a posterior without a text tower."""
+        vectors = config.embed.vectors
+        if config.candidates.method == "posterior" and not has_texts(vectors):
+            raise ConfigError(
+                "candidates.method = posterior: it compares photos with names, and embed.vectors.kind = "
+                f"{vectors.kind} has no text tower; set candidates.method to single (the own labels), or "
+                "embed.vectors.kind to clip"
+            )
+
     def reads(self, run: Run) -> Iterable[str]:
         """The images' own labels, the vectors, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "labels", "embeddings")
+        if run.config.candidates.method == "posterior":
+            yield "space"
         yield from SEARCH.names(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """How candidate sets are built, and how neighbours are found."""
         from fgvr.candidates.methods import RULES
 
-        return {"candidates": run.config.candidates, "neighbours": SEARCH.decides(run), "rules": RULES}
+        config = run.config.candidates
+        made: dict[str, Any] = config.deciding()
+        # Newer fields count only where they are used, so that tables of earlier versions are still found.
+        if not made.pop("guard"):
+            return {"candidates": made, "neighbours": SEARCH.decides(run), "rules": RULES} | _of_texts(run)
+        from fgvr.beliefs import guard
+
+        made["guard"] = guard.RULES
+        return {"candidates": made, "neighbours": SEARCH.decides(run), "rules": RULES} | _of_texts(run)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Find neighbours, compute the estimates, build the candidate sets."""
-        from fgvr.candidates.methods import candidate_sets, used_neighbours
+        """Find neighbours, build the candidate sets, compare them with own labels."""
+        from fgvr.candidates.methods import estimate_of, used_neighbours
         from fgvr.candidates.sets import candidate_rows
         from fgvr.names.label_space import read_label_space
 
-        config, labels = run.config.candidates, run.table("labels")
+        config, labels, samples = run.config.candidates, run.table("labels"), run.table("samples")
         ids, own = own_names(labels)
         space = read_label_space(labels).labels
         found, embedded = SEARCH.find(run)
-        agreement = agreement_of(found, own.first, config.k)
+        agreement = estimate_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
+        made = _Made.of(run, found, own, embedded, agreement)
         k = used_neighbours(config, agreement)
-        sets = candidate_sets(config, found, own, embedded=embedded, space=len(space), agreement=agreement)
         near_ids = np.where(found.ids[:, :k] == NONE, NONE, ids[found.ids[:, :k]])
-        summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], sets), ROWS_PER_PART)
-        true_names = run.table("samples").take(ids, ["class_name"])["class_name"].to_pylist()
+        summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], made.sets), ROWS_PER_PART)
+        true_names = samples.take(ids, ["class_name"])["class_name"].to_pylist()
+        sizes = made.sets.sizes
         summary.metrics = {
-            "mean_candidates": float(sets.sizes[sets.sizes > 0].mean()) if sets.sizes.any() else 0.0,
-            "without_candidates": float((sets.sizes == 0).sum()),
+            "mean_candidates": float(sizes[sizes > 0].mean()) if sizes.any() else 0.0,
+            "without_candidates": float((sizes == 0).sum()),
             "images_a_set": float(k),
             "recall": found.recall,
             **{name: value for name, value in asdict(agreement).items() if isinstance(value, float)},
-            **against_truth(own.first, found.ids, sets, names=true_names, space=space, k=config.k),
+            **({} if made.believed is None else {"believed_label_accuracy": made.believed}),
+            **against_truth(own.first, found.ids, made.sets, names=true_names, space=space, k=config.k),
         }
         summary.extra = {"labels": len(space), "search": found.facts, "agreement": asdict(agreement)}
+        if made.compared is not None:
+            audit = write_audit(run, folder, made.compared, ids=ids, own=own.first, space=space)
+            summary.extra["guard"] = as_facts(made.compared)
+            summary.metrics |= {"guard_z": made.compared.verdict.z, "audit_photos": float(audit)}
+        summary.extra["used"] = made.used
         return summary
 
 
-def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
-    """Ids of the discovery images, and the weighted names that the MLLM gave to each; empty where the label failed."""
-    from fgvr.candidates.sets import OWN_COLUMNS, read_sets
+def _of_texts(run: Run) -> dict[str, Any]:
+    """What decides the names' vectors, where they are used."""
+    if run.config.candidates.method != "posterior":
+        return {}
+    from fgvr.beliefs import posterior
+    from fgvr.clip.source import find_clip
 
-    rows = labels.read(["image_id", *OWN_COLUMNS])
-    return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
-
-
-def photos_of(labels: Table, ids: Ids) -> Ids | None:
-    """Row of the image whose answer each discovery image got, int64 [N]; None: every image has an answer of its own."""
-    if not labels.extra.get(SHARED):
-        return None
-    asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
-    rows: Ids = np.searchsorted(ids, asked).astype(np.int64)
-    return rows
+    clip = vectors_at(run.config)
+    return {"texts": {"clip": find_clip(clip).identity(), "template": clip.template, "rules": posterior.RULES}}
 
 
-def agreement_of(found: Neighbours, own: Labels, k: int) -> Agreement:
-    """Estimates from the labels of the nearest images, for sets of size k, over images with a label and a vector."""
-    from fgvr.candidates import agreement
+@dataclass(frozen=True)
+class _Made:
+    """The candidate sets, and what was found out about them.
 
-    itself = found.ids[:, 0] == np.arange(len(own))
-    return agreement.estimate(labels_of(found.ids[itself, : 1 + agreement.NEIGHBOURS], own), k)
+    Attributes:
+        sets: of all N discovery images.
+        used: the method that made them: the configured one, or `single` where the guard has fallen back.
+        compared: with own labels; None for methods of which nothing could be learned by it.
+        believed: share of own labels that the posterior believes.
+    """
 
+    sets: CandidateSets
+    used: str
+    compared: Comparison | None = None
+    believed: float | None = None
 
-def labels_of(neighbours: Ids, own: Labels) -> Labels:
-    """The labels of neighbours that are given by row number; `NONE` where one is missing."""
-    return np.where(neighbours == NONE, NONE, own[neighbours]).astype(np.int32)
+    @classmethod
+    def of(cls, run: Run, found: Neighbours, own: CandidateSets, embedded: Flags, agreement: Agreement) -> _Made:
+        """Make the sets by the configured method, and ask the guard."""
+        from fgvr.candidates.methods import candidate_sets, held_out_sets
+        from fgvr.candidates.sets import single_sets
+        from fgvr.names.label_space import read_label_space
+        from fgvr.neighbours.discovery import discovery_vectors
+
+        config, space = run.config.candidates, read_label_space(run.table("labels")).labels
+        if config.method == "posterior":
+            vectors, _ = discovery_vectors(run.table("embeddings"), own_names(run.table("labels"))[0])
+            belief = TextBelief(run, own, space, embedded, vectors)
+            sets, believed = belief.sets()
+        else:
+            belief, believed = None, None
+            sets = candidate_sets(config, found, own, embedded=embedded, space=len(space), agreement=agreement)
+        if config.method in {"single", "random"}:  # nothing to compare; sets that are random by intention
+            return cls(sets, config.method)
+
+        def sets_of(known: Flags) -> CandidateSets:
+            if belief is not None:
+                return belief.sets(known)[0]
+            return held_out_sets(config, found, own, known, space=len(space))
+
+        compared = compared_with_own(run, own.first, embedded, len(space), sets_of)
+        if config.guard and compared.verdict.decision != "sets":
+            log.warning("candidates: the guard keeps the own labels (candidates.guard)")
+            return cls(single_sets(own.first).only(embedded), "single", compared, believed)
+        return cls(sets, config.method, compared, believed)
 
 
 def against_truth(

@@ -24,6 +24,8 @@ def stage_main(
     wanted: Callable[[Config], Sequence[str]] | None = None,
     check: Callable[[Config], None] | None = None,
     show: Callable[[Run], None] | None = None,
+    before_plan: Callable[[Config, Sequence[str]], Sequence[str]] | None = None,
+    argv: Sequence[str] | None = None,
 ) -> None:
     """Compute tables of a run; print the bill before the first model is asked.
 
@@ -33,6 +35,8 @@ def stage_main(
         wanted: returns the names of the tables for a config; used instead of `tables`.
         check: a check beyond those of the stages themselves; raises a UserError for a config that cannot work.
         show: prints the results on the console at the end.
+        before_plan: what `--plan` does first, with the tables of a config that can work; returns lines to print.
+        argv: arguments; None: those of the command line.
     """
     from cluster.run import run_main
 
@@ -57,8 +61,12 @@ def stage_main(
         check_tables(config, names(config))
 
     def plan(config: Config) -> str:
-        from pipelines.plan import plan as text
+        from pipelines.estimate import plan as text
 
-        return text(config, names(config))
+        if before_plan is None:
+            return text(config, names(config))
+        look(config)
+        lines = before_plan(config, names(config))
+        return "".join(f"{line}\n" for line in lines) + text(config, names(config))
 
-    run_main(doc, PRESETS, work, check=look, plan=plan)
+    run_main(doc, PRESETS, work, check=look, plan=plan, argv=argv)

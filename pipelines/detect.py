@@ -21,6 +21,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.config.data import BirdScenesSource, CocoSource
 from fgvr.config.detect import Detect
 from fgvr.demo.questions import QUESTIONS
+from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Run, per_samples
 from pipelines.stage import RowJob, RowStage
@@ -65,6 +66,11 @@ class Detector(TrainStage):
         settings = settings_of(run.config)
         asks_mllm = settings.alpha > 0 and settings.aspects == "mllm"
         return ("samples", "questions", "aspects") if asks_mllm else ("samples",)
+
+    def works(self, run: Run) -> Work:
+        """The training images, in every epoch."""
+        settings = run.config.detect
+        return Work(run.photos.splits.get(settings.split, 0), settings.epochs)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, and the initial weights."""
@@ -173,6 +179,10 @@ class Detections(RowStage):
     def reads(self, run: Run) -> Iterable[str]:
         """The locations of the images, and the model."""
         return ("samples", "detector")
+
+    def works(self, run: Run) -> Work:
+        """The test images."""
+        return Work(run.photos.splits.get(run.config.detect.test_split, 0))
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The settings of detection, and the ids of the images."""

@@ -259,5 +259,14 @@ def _check(config: Config) -> None:
         raise ConfigError("label.duplicate_similarity is null: set the cosine of equal photos, e.g. 0.98")
 
 
+def photos_of(labels: Table, ids: Ids) -> Ids | None:
+    """Row of the image whose answer each discovery image got, int64 [N]; None: every image has an answer of its own."""
+    if not labels.extra.get(SHARED):
+        return None
+    asked = np.load(io.BytesIO(storage.read_bytes(labels.path(PHOTOS_FILE))))
+    rows: Ids = np.searchsorted(ids, asked).astype(np.int64)
+    return rows
+
+
 if __name__ == "__main__":
     stage_main(__doc__, "duplicates", check=_check)

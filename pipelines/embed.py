@@ -3,9 +3,9 @@
     python pipelines/embed.py --clip.model ViT-B-16-quickgelu --clip.pretrained openai --embed.workers.num_gpus 1
     python pipelines/embed.py --embed.vectors.kind timm --embed.vectors.model hf-hub:timm/resnet50.a1_in1k
 
-Vectors are those of CLIP, or of any timm encoder (`embed.vectors`, docs/encoders.md). An image that cannot be read gets
-a row with the reason. A further table `views` holds vectors of augmented views of the discovery images, where
-`near.views` needs them.
+Vectors are those of CLIP, of any timm encoder, or of a file (`embed.vectors`, docs/encoders.md). An image that cannot
+be read gets a row with the reason. A further table `views` holds vectors of augmented views of the discovery images,
+where `near.views` needs them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import Clip, ClipVectors, ConfigError, SimulatedVectors, TimmVectors
+from fgvr.config import Clip, ClipVectors, ConfigError, FileVectors, SimulatedVectors, TimmVectors
+from fgvr.config.vectors import has_texts
+from pipelines.asks import Work, embedded, sampled
 from pipelines.command import stage_main
 from pipelines.run_tables import Run, per_run, per_samples
 from pipelines.stage import RowJob, RowStage
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.encoders.encoder import EncoderConfig
+    from fgvr.encoders.vector_rows import MatchedVectors
     from fgvr.tables import Table
 
 
@@ -39,18 +42,22 @@ def encoder_at(config: Config) -> EncoderConfig:
     """The encoder of the embeddings, pinned to its commit: further images must get their vectors from it.
 
     Raises:
-        ConfigError: the vectors are made up, and no encoder gives others.
+        ConfigError: the vectors are made up, or of a file without an encoder: nothing gives others.
         ClipError, TimmError: it does not exist.
     """
     from fgvr.encoders.encoder import pinned_encoder
 
-    match config.embed.vectors:
+    vectors = config.embed.vectors
+    match vectors.encoder if isinstance(vectors, FileVectors) else vectors:
         case ClipVectors():
             return vectors_at(config)
         case TimmVectors() as timm:
             return pinned_encoder(timm)
-        case vectors:
-            raise ConfigError(f"embed.vectors.kind = {vectors.kind}: no encoder gives vectors of further images")
+        case _:
+            remedy = "; name it as embed.vectors.encoder" if isinstance(vectors, FileVectors) else ""
+            raise ConfigError(
+                f"embed.vectors.kind = {vectors.kind}: no encoder gives vectors of further images{remedy}"
+            )
 
 
 def check_texts(config: Config, what: str, remedy: str) -> None:
@@ -67,10 +74,11 @@ def check_texts(config: Config, what: str, remedy: str) -> None:
             "embed.vectors.kind = simulated: NeaR and the evaluation need CLIP's vectors. Set it to clip, or run "
             "only pipelines/embed.py and pipelines/candidates.py"
         )
-    if not vectors.has_texts:
+    if not has_texts(vectors):
+        clip = ", or embed.vectors.encoder.kind if clip.model made them" if isinstance(vectors, FileVectors) else ""
         raise ConfigError(
             f"embed.vectors.kind = {vectors.kind}: {what} compares images with texts, and these vectors have no text "
-            f"tower. Set it to clip, or {remedy}"
+            f"tower. Set it to clip{clip}, or {remedy}"
         )
 
 
@@ -84,12 +92,17 @@ class VectorStage(RowStage):
         from fgvr.clip.source import check_clip_weights, find_clip
         from fgvr.encoders.timm_source import find_timm
 
-        match config.embed.vectors:
+        vectors = config.embed.vectors
+        match vectors.encoder if isinstance(vectors, FileVectors) else vectors:
             case ClipVectors():
                 find_clip(config.clip)
                 check_clip_weights(config.clip)
             case TimmVectors() as timm:
                 find_timm(timm)
+        if isinstance(vectors, FileVectors):
+            from fgvr.encoders.vector_file import open_vectors
+
+            open_vectors(vectors)
 
     def workers(self, config: Config) -> str | None:
         """The workers of embed, for every table of vectors."""
@@ -179,9 +192,17 @@ class Embeddings(VectorStage):
         """The splits to embed."""
         return [("embed.splits", split) for split in config.embed.splits or ()]
 
+    def workers(self, config: Config) -> str | None:
+        """None for a file of vectors, which is read in this process."""
+        return None if isinstance(config.embed.vectors, FileVectors) else super().workers(config)
+
     def which(self, run: Run) -> Ids:
         """All images of the named splits, or only those that a whole job reads."""
         return _embedded(run)
+
+    def works(self, run: Run) -> Work:
+        """One image per row."""
+        return Work(embedded(run.config, run.photos))
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also the splits, or the ids of the images where the splits alone do not define them."""
@@ -191,6 +212,11 @@ class Embeddings(VectorStage):
         decides: dict[str, Any] = {"splits": _named(run.table("samples"), config.embed.splits)}
         if config.embed.images == "needed":
             decides["ids"] = digest_of_ids(self.which(run))
+        if isinstance(config.embed.vectors, FileVectors):
+            from fgvr.encoders.vector_rows import file_decides
+
+            made_by = {} if config.embed.vectors.encoder is None else stated(config)
+            return decides | {"vectors": file_decides(config.embed.vectors), **made_by}
         if not config.embed.vectors.made_up:
             return decides | super().recipe(run)
         more = {"vectors": config.embed.vectors, "limits": config.ingest.limits, "workers": config.embed.workers}
@@ -223,6 +249,64 @@ class Embeddings(VectorStage):
             summary.extra = {"dim": self.dim(run), "dtype": "float16"}
         else:
             super().finish(run, summary)
+
+    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
+        """Embed, or read the file of vectors."""
+        vectors = run.config.embed.vectors
+        return self._read(vectors, run, folder) if isinstance(vectors, FileVectors) else super().compute(run, folder)
+
+    def _read(self, source: FileVectors, run: Run, folder: StageFolder) -> StageSummary:
+        from cluster.stage import StageSummary
+        from fgvr.encoders.vector_file import open_vectors
+        from fgvr.encoders.vector_rows import matched
+        from fgvr.failures import Failures
+        from fgvr.sources.image_join import folder_of
+
+        config, samples = run.config, run.table("samples")
+        size = folder.rows_per_part(config.embed.workers.rows_per_part)
+        file, ids, failures, parts = open_vectors(source), self.which(run), Failures(), 0
+        with matched(file, ids, samples, folder_of(config.ingest.source, run.folder)) as found:
+            if source.encoder is not None:
+                _probe(config, source, samples, found)
+            for rows in found.parts(size):
+                folder.write_part(parts, rows)
+                failures.add(Failures.in_rows(rows))
+                parts += 1
+        summary = StageSummary.of(
+            len(ids), failures, parts=parts, rows_per_part=size, metrics=found.counts(), remarks=found.remarks()
+        )
+        summary.extra = {"dim": file.dim, "dtype": "float16", **of_file(config, source)}
+        return summary
+
+
+def of_file(config: Config, source: FileVectors) -> dict[str, Any]:
+    """Whose vectors a file holds, as `fgvr.encoders.encoder.identity_of_vectors` reads it from a table's metadata."""
+    from fgvr.encoders.vector_rows import file_decides
+
+    digest = file_decides(source)["file"]
+    own = {"encoder": {"kind": "file", "file": digest}}
+    return own if source.encoder is None else {**stated(config), "file": digest}
+
+
+def _probe(config: Config, source: FileVectors, samples: Table, found: MatchedVectors) -> None:
+    """Embed a few photos again; raises VectorFileError where the encoder gives them other vectors than the file."""
+    import numpy as np
+
+    from fgvr.encoders.encoder import encode_images, load_encoder
+    from fgvr.encoders.vector_rows import PROBED, check_encoder
+    from fgvr.images.read import ImageError, read_image
+
+    encoder = load_encoder(encoder_at(config))
+    ids, vectors = found.some(PROBED)
+    images, read = [], []
+    for place, uri in enumerate(samples.take(ids, ["uri"])["uri"].to_pylist()):
+        try:
+            images.append(read_image(uri, config.ingest.limits, short_side=encoder.short_side))
+        except ImageError:
+            continue
+        read.append(place)
+    embedded = encode_images(encoder, images) if images else np.zeros((0, encoder.dim), np.float32)
+    check_encoder(source, vectors[read], embedded)
 
 
 @per_samples
@@ -322,6 +406,10 @@ class AugmentedStage(VectorStage):
         drawn = self.drawn(run.config)
         decides = {"ids": digest_of_ids(self.which(run)), "views": drawn.count, "seed": drawn.seed}
         return decides | _min_crop(drawn) | super().recipe(run)
+
+    def works(self, run: Run) -> Work:
+        """All views of the discovery images."""
+        return Work(sampled(run.config, run.photos), self.drawn(run.config).count)
 
     def arguments(self, run: Run) -> dict[str, Any]:
         """How views are drawn."""

@@ -30,6 +30,7 @@ from fgvr.redact import masked
 from pipelines.billing import billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
+from pipelines.embed import chosen_by
 from pipelines.infer import costs_at, stated_costs
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
@@ -72,9 +73,11 @@ class Report(Stage):
     def consults(self, run: Run) -> Iterator[str]:
         """The names of all methods, and the answers of the student with aspects."""
         methods = methods_of(run.config)
-        yield from ("samples", "labels")
+        yield from ("samples", "labels", *chosen_by(run.config))
         if "near" in methods:
             yield "near"
+        if run.config.evaluate.report_issues:
+            yield "issues"
         if run.computes:
             _sentence_model(run)  # raises before minutes are spent on the rest
         for method in methods:
@@ -90,6 +93,9 @@ class Report(Stage):
         """The settings; prices and sentence model count by their content."""
         prices, found = billing(run.config).prices, _sentence_model(run)
         facts = run.config.evaluate.model_dump(mode="json", exclude={"prices", "sentence_model"})
+        # Newer fields count only where they are used, so that reports of earlier versions are still found.
+        if not facts["report_issues"]:
+            del facts["report_issues"]
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),
@@ -271,6 +277,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
         label_space=report_content.label_space(run.table("labels")),
         candidates=candidates,
         costs=method_costs(paid, stages, billing(run.config)),
+        selection=report_content.selection_facts(run),
     )
 
 

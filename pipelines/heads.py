@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from pipelines.candidates import own_names
+from pipelines.beliefs import own_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs

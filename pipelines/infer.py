@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
+from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Run
 from pipelines.stage import Phase, RowJob, RowStage
@@ -135,6 +136,11 @@ class Predictions(PredictionStage):
     def which(self, run: Run) -> Ids:
         """The images of `infer.split`, or all."""
         return image_ids(run.table("samples"), run.config.infer.split)
+
+    def works(self, run: Run) -> Work:
+        """The images of `infer.split`, or all."""
+        split, photos = run.config.infer.split, run.photos
+        return Work(photos.total if split is None else photos.splits.get(split, 0))
 
     def model_folder(self, run: Run) -> str:
         """The configured model folder, or that of this run's model."""

@@ -2,14 +2,16 @@
 
     python pipelines/label.py --label.images.max_images 500 --mllm.model OpenGVLab/InternVL3_5-8B-HF
 
-Two tables. `answers`: the model's raw answers, one row per image, computed in parallel parts and kept for ever.
-`labels`: their meaning, computed over all answers at once: cleaned names, with aliases of one name merged into a label
-space (`label.merge_similarity`). With `label.samples` (several sampled answers) or `label.listed` (several labels per
-answer) an image has weighted candidates of its own; the heaviest is its label. Beside the labels lie `label_space.json`
-(names and counts; the position of a name is its label id) and `aliases.csv` (answer, label, count), which can be edited
-and passed back with `--label.aliases`; the model is then not asked again. With `label.duplicate_similarity`, `answers`
-has one row per group of near-duplicates (`pipelines/duplicates.py`), and a third table, `shared_answers`, has a row for
-every image.
+`answers` (`pipelines/answers.py`): the model's raw answers, one row per image, computed in parallel parts and kept for
+ever. `labels`: their meaning, computed over all answers at once: cleaned names, with aliases of one name merged into a
+label space (`label.merge_similarity`). With `label.samples` (several sampled answers) or `label.listed` (several labels
+per answer) an image has weighted candidates of its own; the heaviest is its label. Beside the labels lie
+`label_space.json` (names and counts; the position of a name is its label id) and `aliases.csv` (answer, label, count),
+which can be edited and passed back with `--label.aliases`; the model is then not asked again. With
+`label.duplicate_similarity`, `answers` has one row per group of near-duplicates (`pipelines/duplicates.py`), and a
+third table, `shared_answers`, has a row for every image. `label.sources` names other sources of answers, such as a file
+of old labels, and several of them: the first gives an image its own label, and the table `votes` has what all of them
+say (docs/label-sources.md).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -25,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 from fgvr import storage
 from fgvr.config import Config, ConfigError, Label
 from fgvr.config.data import FolderSource
+from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
-from pipelines.asks import Asked, naming, sampled
 from pipelines.command import stage_main
-from pipelines.embed import chosen_by, discovered
+from pipelines.registry import further_tables
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import RowJob, RowStage, Stage
 
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
     from fgvr.mllm.label_worker import LabelSettings
-    from fgvr.names.answer_items import Form
-    from fgvr.names.label_space import Merge
+    from fgvr.names.answer_items import Form, Item
+    from fgvr.names.label_space import Merge, NamedAnswers
 
 
 log = logging.getLogger(__name__)
@@ -102,72 +105,18 @@ class AnswerStage(RowStage):
         note_cut_answers(summary, token_limit(config, config.listed if self.several else 1))
 
 
-class Answers(AnswerStage):
-    """The answers for the discovery images: asked here, or taken from the common pass with the aspects (`looks`)."""
-
-    table = "answers"
-    several = True
-
-    def workers(self, config: Config) -> str | None:
-        """None where other stages ask the questions."""
-        return None if asked_elsewhere(config) else super().workers(config)
-
-    def model(self, config: Config) -> str | None:
-        """None where other stages ask the questions."""
-        return None if asked_elsewhere(config) else super().model(config)
-
-    def consults(self, run: Run) -> Iterable[str]:
-        """What chose the images, and the groups of near-duplicates, of which only representatives are asked about."""
-        groups = () if run.config.label.duplicate_similarity is None else ("duplicates",)
-        return ("samples", *chosen_by(run.config), *groups)
-
-    def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, or the answers that `looks` or two rounds collected."""
-        return asked_elsewhere(run.config) or super().reads(run)
-
-    def pays(self, run: Run) -> Iterable[str]:
-        """Also the choice of the images, with the vectors that it takes."""
-        return (*self.reads(run), *chosen_by(run.config))
-
-    def which(self, run: Run) -> Ids:
-        """The discovery set, with one image per group of near-duplicates."""
-        from pipelines.duplicates import asked_ids
-
-        return discovered(run) if run.config.label.duplicate_similarity is None else asked_ids(run)
-
-    def recipe(self, run: Run) -> dict[str, Any]:
-        """Only the ids of the images where other stages ask the questions."""
-        from cluster.fingerprint import digest_of_ids
-
-        if asked_elsewhere(run.config):
-            return {"ids": digest_of_ids(self.which(run))}
-        return super().recipe(run)
-
-    def asks(self, run: Run) -> Asked:
-        """One request per discovery image and sample."""
-        shared = run.config.label.duplicate_similarity is not None or run.config.label.images.chosen
-        return Asked(sampled(run.config, run.photos), naming(run, label_settings(run.config, several=True)), shared)
-
-    def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Ask, or take the answers from `looks` or from two rounds."""
-        from fgvr import schemas
-        from pipelines.look_parts import take_part
-        from pipelines.selection import take_rounds
-
-        if run.config.label.rounds > 1:
-            return take_rounds(run, folder, self.which(run))
-        if not run.config.aspects.with_labels:
-            return super().compute(run, folder)
-        summary = take_part(run, folder, column="answer", ids=self.which(run), schema=schemas.ANSWERS)
-        self.finish(run, summary)
-        return summary
+def as_source(config: Config, source: LabelSource | None) -> Config:
+    """The config with the label settings and the MLLM of a source; itself where it has none of its own."""
+    mllm = source.mllm if isinstance(source, AskedModel) and source.mllm is not None else config.mllm
+    return config.model_copy(update={"label": config.label.of_source(source), "mllm": mllm})
 
 
-def asked_elsewhere(config: Config) -> tuple[str, ...]:
-    """The tables from which the answers about the discovery images are taken; none where `answers` asks itself."""
-    if config.label.rounds > 1:
-        return ("first_answers", "second_answers")
-    return ("looks",) if config.aspects.with_labels else ()
+def form_of(config: Config, source: LabelSource | None) -> Form:
+    """The format of a source's answers."""
+    from fgvr.names.answer_items import Form
+
+    asked = config.label.of_source(source)
+    return Form(asked.listed, asked.answer == "structured")
 
 
 def answer_decides(settings: LabelSettings) -> dict[str, Any]:
@@ -222,6 +171,12 @@ def _prompt(asked: Label, listed: int) -> str:
     return f"{question} {instruction(listed)}"
 
 
+def answer_limit(config: Config, source: LabelSource | None) -> str | None:
+    """The field that limits the tokens of a source's answers; None of a file, whose answers are what they are."""
+    asked = config.label.of_source(source)
+    return None if isinstance(source, AnswerFile) else token_limit(asked, asked.listed)
+
+
 def token_limit(asked: Label, listed: int = 1) -> str:
     """The field that limits the tokens of an answer with this many labels, as messages name it."""
     limit = f"label.max_tokens = {asked.max_tokens}"
@@ -270,8 +225,8 @@ class NameStage(Stage):
 
         return Form()
 
-    def limit(self, config: Config) -> str:
-        """The field that limits the tokens of an answer, for the remark on cut answers."""
+    def limit(self, config: Config) -> str | None:
+        """The field that limits the tokens of an answer, for the remark on cut answers; None: nothing here does."""
         return token_limit(config.label)
 
     def recipe(self, run: Run) -> dict[str, Any]:
@@ -287,24 +242,49 @@ class NameStage(Stage):
         """A file of labels chosen before; None where there is none."""
         return None
 
+    def checked(self, run: Run) -> Mapping[int, str]:
+        """Right names by image id, where a person has looked."""
+        return {}
+
+    def forms(self, run: Run) -> Mapping[str, Form]:
+        """The tables whose answers make the label space, with the format of each; images get the first one's names."""
+        return {next(iter(self.reads(run))): self.form(run.config)}
+
+    def named(self, run: Run) -> NamedAnswers:
+        """The meaning of every answer in these tables, with one label space for all of them."""
+        from fgvr.names.aliases import read_aliases
+        from fgvr.names.checked import chosen_too
+        from fgvr.names.label_space import build_label_space, count_items
+
+        aliases = self.aliases(run)
+        items: Counter[Item] = Counter()
+        for name, form in self.forms(run).items():
+            # All columns: a table of an earlier version has no column `cut`.
+            items.update(count_items(run.table(name).batches(), form.listed, structured=form.structured))
+        chosen, checked = None if aliases is None else read_aliases(aliases), self.checked(run)
+        if checked:
+            chosen = chosen_too(chosen, list(checked.values()))
+            items.update(checked.values())
+        return build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
+
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Read every answer twice: for the label space, then for the rows."""
         from cluster.stage import StageSummary
         from fgvr import tables
         from fgvr.failures import Failures
-        from fgvr.names.aliases import read_aliases, write_aliases
-        from fgvr.names.label_space import LABEL_SPACE_FILE, build_label_space, count_items, label_rows
+        from fgvr.names.aliases import write_aliases
+        from fgvr.names.checked import corrected
+        from fgvr.names.label_space import LABEL_SPACE_FILE, label_rows
 
-        answers, form, aliases = run.table(next(iter(self.reads(run)))), self.form(run.config), self.aliases(run)
-        # All columns: a table of an earlier version has no column `cut`.
-        items = count_items(answers.batches(), form.listed, structured=form.structured)
-        chosen = None if aliases is None else read_aliases(aliases)
-        named = build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
+        named = self.named(run)
+        name, form = next(iter(self.forms(run).items()))
+        answers, checked = run.table(name), self.checked(run)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         _write_aliases(folder, write_aliases(named.aliases))
         failures = Failures()
         for number, part in enumerate(answers.batches()):
             rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
+            rows = corrected(rows, checked, named)
             tables.write_part(folder.uri, number, rows)
             failures.add(Failures.in_rows(rows))
         return StageSummary.of(
@@ -330,6 +310,7 @@ class Labels(NameStage):
         """Read the given aliases and find the model that merges names; each raises its own error."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.names.aliases import read_aliases
+        from fgvr.names.checked import read_checked
 
         source, images = config.ingest.source, config.label.images
         if isinstance(source, FolderSource) and source.class_from == "none" and images.per_class is not None:
@@ -339,22 +320,28 @@ class Labels(NameStage):
             )
         if config.label.aliases is not None:
             read_aliases(config.label.aliases)
+        if config.label.checked is not None:
+            read_checked(config.label.checked)
         if config.label.merges_by_meaning:
             find_sentence_model(config.label.merge_model, "label.merge_model")
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The answers, or the answers shared by near-duplicates."""
-        return ("answers",) if run.config.label.duplicate_similarity is None else ("shared_answers",)
+        """The answers, or the answers shared by near-duplicates; and those of further sources."""
+        first = "answers" if run.config.label.duplicate_similarity is None else "shared_answers"
+        return (first, *further_tables(run.config))
 
     def form(self, config: Config) -> Form:
-        """The format that `label.listed` and `label.answer` set."""
-        from fgvr.names.answer_items import Form
+        """The format that the first source sets, or else `label.listed` and `label.answer`."""
+        return form_of(config, config.label.source)
 
-        return Form(config.label.listed, config.label.answer == "structured")
+    def forms(self, run: Run) -> Mapping[str, Form]:
+        """The answers of all sources."""
+        sources = run.config.label.sources or (None,)
+        return {name: form_of(run.config, source) for name, source in zip(self.reads(run), sources, strict=True)}
 
-    def limit(self, config: Config) -> str:
+    def limit(self, config: Config) -> str | None:
         """The field for answers with `label.listed` labels."""
-        return token_limit(config.label, config.label.listed)
+        return answer_limit(config, config.label.source)
 
     def aliases(self, run: Run) -> str | None:
         """The file `label.aliases`."""
@@ -362,18 +349,37 @@ class Labels(NameStage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """Also the content of the aliases."""
-        aliases = self.aliases(run)
+        aliases, checked = self.aliases(run), run.config.label.checked
         chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
-        return super().recipe(run) | {"aliases": chosen}
+        # Newer fields count only where they are used, so that tables of earlier versions are still found.
+        looked = {} if checked is None else {"checked": hashlib.sha256(storage.read_bytes(checked)).hexdigest()}
+        further = [list(form_of(run.config, source)) for source in run.config.label.sources[1:]]
+        return super().recipe(run) | {"aliases": chosen} | looked | ({"further": further} if further else {})
+
+    def checked(self, run: Run) -> Mapping[int, str]:
+        """The file `label.checked`, for the images of the discovery set."""
+        from fgvr.names.checked import of_images, read_checked
+
+        place = run.config.label.checked
+        if place is None:
+            return {}
+        ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
+        uris = run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
+        return of_images(read_checked(place), ids.tolist(), uris)
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
+        from pipelines.checked import CHECKED, write_checked
         from pipelines.duplicates import SHARED, write_photos
 
         summary = super().compute(run, folder)
         if run.config.label.duplicate_similarity is not None:
             shared = write_photos(folder, run.table("duplicates"))
             summary.extra = {SHARED: shared} if shared else {}
+        if looked := sorted(self.checked(run)):
+            write_checked(folder, looked)
+            summary.extra = {**summary.extra, CHECKED: len(looked)}
+            log.info("labels: %s of them are names that a person has checked", f"{len(looked):,}")
         return summary
 
 
@@ -413,5 +419,9 @@ def _write_aliases(folder: StageFolder, content: bytes) -> None:
     folder.write_bytes(ALIASES_FILE, content)
 
 
+def _wanted(config: Config) -> Sequence[str]:
+    return ("labels", "votes") if len(config.label.sources) > 1 else ("labels",)
+
+
 if __name__ == "__main__":
-    stage_main(__doc__, "labels")
+    stage_main(__doc__, wanted=_wanted)

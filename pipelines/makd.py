@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from fgvr.config import Makd as MakdConfig
+from pipelines.asks import Work, learned
 from pipelines.command import stage_main
 from pipelines.run_tables import Look, Run
 from pipelines.student_task import (
@@ -80,6 +81,15 @@ class Student(TrainStage):
     def reads(self, run: Run) -> Iterable[str]:
         """The tables with its class targets, and those with its other targets."""
         return student_tables(run, self.settings(run.config))
+
+    def works(self, run: Run) -> Work:
+        """The training images, in every epoch."""
+        from fgvr.training.student_data import bounded_by_steps
+
+        settings = self.settings(run.config)
+        images = learned(run.config, run.photos)
+        trained = max(1, round(images * (1 - settings.validation_share)))
+        return Work(images, bounded_by_steps(settings, trained).epochs)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, the content of the teacher, and the ids of the images where these are not all."""

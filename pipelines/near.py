@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config
+from fgvr.config.vectors import has_texts
+from pipelines.asks import Work, sampled
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, vectors_at
 from pipelines.run_tables import Run
@@ -36,7 +38,7 @@ class Near(TrainStage):
     def wanted(self, config: Config) -> bool:
         """Not of vectors without texts, unless a method asks for it, which is then refused."""
         vectors = config.embed.vectors
-        return vectors.has_texts or vectors.made_up or "near" in config.evaluate.methods
+        return has_texts(vectors) or vectors.made_up or "near" in config.evaluate.methods
 
     def check(self, config: Config) -> None:
         """Refuse vectors without texts, and simulated ones, from which nothing can be learned."""
@@ -55,6 +57,10 @@ class Near(TrainStage):
         """The labels, the vectors, the candidates, and augmented views where configured."""
         views = ("views",) if run.config.near.views > 1 else ()
         return ("samples", "labels", "embeddings", "candidates", *views)
+
+    def works(self, run: Run) -> Work:
+        """The discovery images, in every epoch."""
+        return Work(sampled(run.config, run.photos), run.config.near.epochs)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, and the CLIP model whose text side is trained."""

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
+from pipelines.asks import Work, sampled
 from pipelines.run_tables import NotThere, Run
 from pipelines.stage import Stage
 
@@ -62,6 +63,10 @@ class SearchStage(Stage):
     def workers(self, config: Config) -> str | None:
         """The workers of the search."""
         return WORKERS
+
+    def works(self, run: Run) -> Work:
+        """One search per discovery image."""
+        return Work(sampled(run.config, run.photos))
 
     @abstractmethod
     def size(self, run: Run) -> Size:

@@ -1,144 +1,61 @@
-"""What a run will ask and cost: logged before the first model is asked, and printed by `--plan` without a start.
+"""plan: rows, requests, tokens, hours and US$ of every stage of a whole job, before anything is started.
 
-Prices come from `evaluate.prices`, or else from the price file that this version ships; the arithmetic is that of the
-report's "Time and money".
+    python pipelines/plan.py --config my.yaml              # from prices, and rates that were measured or assumed
+    python pipelines/plan.py --config my.yaml --probe 20   # ask the model about 20 photos first, and time every stage
+
+Without `--probe` it starts and writes nothing; `--plan` at the end of a stage's command prints the same for what that
+command computes, and a run logs it before the first model is asked. `--probe` computes every stage for a few photos, in
+a folder that it removes again, with the workers, models and servers of the config: replies are kept where the config
+keeps replies, so that the run does not pay for them again, and count in `run.budget`. Measured rates are kept in the
+run folder (`rates.json`). Prices come from `evaluate.prices`, or else from the price file that this version ships; the
+arithmetic is that of the report's "Time and money".
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+from pipelines.command import stage_main
+from pipelines.evaluate import whole_job
+from pipelines.preflight import check
 
-from fgvr.config import Config
-from fgvr.config.data import DRAWN
-from fgvr.images.read import ImageError, read_image
-from fgvr.mllm.backend import Size
-from fgvr.mllm.request_tokens import PHOTO, image_tokens
-from fgvr.report.costs import Billing, Machine, usd_of
-from fgvr.report.prices import SHIPPED, read_prices
-from fgvr.report.results import StageResult
-from fgvr.sources.source import read_source
-from fgvr.tables import Table
-from pipelines import room
-from pipelines.asks import Ask, Load, asks, naming_all
-from pipelines.bill import Bill, Line
-from pipelines.billing import billing
-from pipelines.photo_counts import Photos
-from pipelines.places import check_keys
-from pipelines.rates import Rate, There, assumed_seconds
-from pipelines.registry import stage_of
-from pipelines.run_tables import Look, Run, photos_of, quietly
+if TYPE_CHECKING:
+    from fgvr.config import Config
 
-log = logging.getLogger(__name__)
+LEAST = 4
+"""Photos of the smallest probe: of its two halves the first warms up and the second is timed."""
 
 
-def bill_of(look: Look, tables: Iterable[str]) -> Bill:
-    """The bill of everything that these tables need and that is not computed yet.
+def _photos_to_probe(words: Sequence[str]) -> tuple[list[str], int | None]:
+    """The arguments without `--probe`, and its number; exits with status 2 where that is none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--probe", type=int)
+    options, others = parser.parse_known_args(list(words))
+    if options.probe is not None and options.probe < LEAST:
+        parser.error(f"--probe {options.probe}: at least {LEAST} photos, half of which only warm up")
+    return others, options.probe
 
-    Args:
-        look: a look into the run, with the counts of its photos.
-        tables: names of the tables to compute.
-    """
-    money = billing(look.config)
-    if money.prices is None:
-        money = replace(money, prices=read_prices(SHIPPED))
-    all_asks = asks(look, tables)
-    there = There(look, [ask.stage for ask in all_asks])
-    lines = [_line(ask, there, money) for ask in all_asks]
-    whole = naming_all(look)
-    prices = money.prices
-    return Bill(
-        lines=tuple(line for line in lines if line.rows),
-        naming_all=_priced(whole, whole.rows, whole.row, there.rate("answers"), money),
-        photos=look.photos,
-        prices="" if prices is None else f"{prices.date}, {prices.source}",
-        image_tokens=image_tokens(look.config.mllm, look.photos.size),
-        free=all(ask.model.free for ask in all_asks),
+
+def main() -> None:
+    """The command line."""
+    words, photos = _photos_to_probe(sys.argv[1:])
+
+    def probed(config: Config, tables: Sequence[str]) -> Sequence[str]:
+        from pipelines.probe import probe
+
+        return [] if photos is None else probe(config, tables, photos)
+
+    stage_main(
+        __doc__,
+        wanted=lambda config: [*whole_job(config), "report"],
+        check=check,
+        before_plan=None if photos is None else probed,
+        argv=[*words, "--plan"],
     )
 
 
-def tell_bill(run: Run, tables: Sequence[str]) -> None:
-    """Log the bill, with a warning where it is due, before anything is asked; lists the samples first."""
-    run.table("samples")
-    look = measured(run.looking())
-    bill = bill_of(look, tables)
-    check_keys(run.config, [stage_of(line.ask.stage) for line in bill.lines])
-    if bill.lines:
-        for line in bill.table():
-            log.info("%s", line)
-    for words in _warnings(run.config, run.folder, bill):
-        log.warning("%s", words)
-
-
-def measured(look: Look) -> Look:
-    """The look, with the size of a typical photo where the samples are listed."""
-    samples = look.table("samples")
-    look.count(replace(photos_of(look), size=_usual_size(samples, look.config)))
-    return look
-
-
-def plan(config: Config, tables: Sequence[str]) -> str:
-    """The bill as text for a run that is not started; lists the photos where there is no samples table."""
-    look = Look.of(config)
-    with quietly():
-        measured(look)
-    if "samples" not in look.tables:
-        if isinstance(config.ingest.source, DRAWN):
-            look.count(Photos.drawn(config.ingest.source))
-        else:
-            with quietly():
-                listed = read_source(config.ingest.source, look.folder, config.ingest.limits.allowed_roots)
-            look.count(Photos.of_rows(listed.parts(config.ingest.rows_per_part)))
-    bill, photos = bill_of(look, tables), look.photos
-    splits = ", ".join(f"{split} {count:,}" for split, count in sorted(photos.splits.items()))
-    lines = [f"{photos.total:,} photos ({splits})", *bill.table()]
-    lines += [f"warning: {words}" for words in _warnings(config, look.folder, bill)]
-    return "\n".join([*lines, "nothing was started"]) + "\n"
-
-
-def _warnings(config: Config, folder: str, bill: Bill) -> list[str]:
-    """Warnings about a bill that is too high, and about a disk that is too small for a whole job."""
-    needed = room.bytes_to_come(config, bill.photos, questions=config.questions.keep) if len(bill.lines) > 1 else 0
-    return [words for words in (bill.warning(), room.warning(folder, needed)) if words is not None]
-
-
-def _line(ask: Ask, there: There, money: Billing) -> Line:
-    return _priced(ask, there.rows(ask), ask.row, there.rate(ask.stage), money)
-
-
-def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -> Line:
-    if rate is not None and rate.load is not None:
-        row = replace(rate.load, requests=row.requests)
-    load = row.times(rows)
-    seconds, measured = assumed_seconds(ask, rows), False
-    if rate is not None:
-        seconds, measured = rate.seconds * rows, True
-    usd: float | None = 0.0
-    if not measured and seconds is not None and not ask.workers.num_gpus:  # assumed rates are for a GPU
-        money = replace(money, machines={**money.machines, ask.stage: Machine(ask.workers.num_cpus, 1)})
-    if not ask.model.free:
-        tokens = {"prompt_tokens": load.prompt, "cached_tokens": load.cached, "output_tokens": load.output}
-        result = StageResult(ask.stage, seconds or 0.0, rows, 0, tokens={k: round(v) for k, v in tokens.items()})
-        unpriced: set[str] = set()
-        by_token = ask.model.billed_by_token
-        if by_token:
-            money = replace(money, models={**money.models, ask.stage: ask.model.title})
-        usd = usd_of(result, money, unpriced)
-        usd = None if unpriced or (seconds is None and not by_token) else usd
-    return Line(ask, rows, load, seconds, usd, measured)
-
-
-def _usual_size(samples: Table, config: Config) -> Size:
-    """The median size of a few photos; an assumed size where none can be read."""
-    places: Any = np.unique(np.linspace(0, samples.rows - 1, 5).round().astype(int)) if samples.rows else []
-    sizes = []
-    for uri in samples.take(np.array(places, dtype=np.int64), ["uri"])["uri"].to_pylist() if len(places) else []:
-        try:
-            sizes.append(read_image(uri, config.ingest.limits).size)
-        except (ImageError, OSError):
-            continue
-    return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2] if sizes else PHOTO
+if __name__ == "__main__":
+    main()

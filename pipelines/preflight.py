@@ -39,6 +39,7 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
     from fgvr.mllm.backends import backend_identity
     from pipelines.engine_checks import check_engines
     from pipelines.places import check_keys, check_stores
+    from pipelines.spending import check_budget
 
     check_stores(config)
     stage_of("samples").check(config)
@@ -56,6 +57,7 @@ def check_tables(config: Config, tables: Sequence[str]) -> None:
     for stage in _distinct(asked, lambda stage: stage.model(config)):
         if (model := model_of(stage, config)) is not None:
             backend_identity(model)  # finds the model without fetching its weights
+    check_budget(config, stages)
     left = unfinished(look, names)  # what is there may have been computed on another machine
     check_engines(config, [stage for stage in asked if stage.table in left])
 
@@ -73,7 +75,8 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
 
     Errors in the config and the bill come before the first model is asked.
     """
-    from pipelines.plan import tell_bill
+    from pipelines.estimate import tell_bill
+    from pipelines.spending import expect
 
     run.expect(tables)
     stages = [stage_of(name) for name in run.ahead]
@@ -85,6 +88,8 @@ def compute(run: Run, tables: Sequence[str]) -> list[Table]:
         recheck(run, "samples")
     if any(stage.model(run.config) is not None for stage in stages):
         tell_bill(run, tables)
+    else:
+        expect(run.looking(), None)
     begun: set[str] = set()
     run.before = lambda stage: ask_before(run, stage, tables, begun)
     run.after = lambda name: recheck(run, name)

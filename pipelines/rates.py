@@ -1,21 +1,24 @@
-"""What stages still have to ask, and the cost per row: as measured in this run, or as docs/scaling.md assumes.
+"""What stages still have to do, and the cost per row: measured in this run, probed, or as docs/scaling.md assumes.
 
-Rows of finished parts count as done, and so do requests whose replies are cached.
+Rows of finished parts count as done, and so do requests whose replies are cached, and finished epochs.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cluster.stage_files import StageClock
-from fgvr import tables
+from cluster.stage_files import PROGRESS, Plan, StageClock, finished
+from fgvr import storage, tables
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.backends import provider
-from pipelines.asks import Ask, Load
+from pipelines.asks import Ask, Load, Task
+from pipelines.probed import read_probed
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Unfinished, quietly
 
@@ -30,27 +33,40 @@ LIKE = {
     "finer_aspects": ("aspects",),
     "answers": ("first_answers",),
     "second_answers": ("first_answers",),
+    "base": ("makd",),
+    "eval_makd": ("predictions",),
+    "eval_base": ("predictions",),
 }
-"""Stages that ask the same about other images."""
+"""Stages that do the same with other images."""
 LOOKED_AT = 64
 """Number of images whose requests are looked up in the reply cache: a sample, or all images where there are fewer."""
 FOOTERS = 64
+HERE, EARLIER = "measured in this run", "an earlier table of this run"
+"""Where a rate comes from, beside a probe (`Probed.words`) and assumptions."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Measured cost per row: seconds summed over all workers, and tokens; None: unknown."""
+    """Cost per row and pass.
 
-    seconds: float
+    Attributes:
+        seconds: wall seconds of the whole pool; None: unknown.
+        source: where the seconds come from, in words.
+        load: tokens per row; None: unknown.
+    """
+
+    seconds: float | None
+    source: str = HERE
     load: Load | None = None
 
 
 class There:
-    """What is already computed of the stages that ask a model."""
+    """What is already computed of the stages of a plan."""
 
     def __init__(self, look: Look, stages: Collection[str]) -> None:
         """Look for the tables of these stages in the run folder."""
         self.look = look
+        self._probed = read_probed(look.folder)
         for stage in stages:
             try:
                 with quietly():
@@ -67,18 +83,68 @@ class There:
             return ask.rows
         return round(len(begun.left) * (1 - _kept(self.look, begun, ask)))
 
-    def rate(self, stage: str) -> Rate | None:
-        """The measured rate of this stage, or of one that asks the same about other images."""
-        for name in (stage, *LIKE.get(stage, ())):
-            if stage_of(name).model(self.look.config) is None:
-                continue  # it takes the answers from others, in no time
+    def left(self, task: Task) -> tuple[int, float]:
+        """Missing rows of a stage without a model, and the passes that are left over each of them."""
+        found, work = self.look.tables.get(task.stage), task.work
+        if found is not None:
+            return (found.failed if self.look.retries(found) else 0), work.epochs
+        begun = self._begun(task.stage)
+        if begun is None:
+            return work.rows, work.epochs
+        folder, plan = begun
+        if plan.training is not None:
+            return work.rows, max(0.0, work.epochs - _epochs_done(folder, plan))
+        return (plan.rows or work.rows) - sum(plan.rows_of(part) for part in tables.finished_parts(folder)), 1.0
+
+    def is_whole(self, stage: str) -> bool:
+        """Whether all of a stage's table is still to be made, so that its estimate is one of the whole table."""
+        if stage in self.look.tables:
+            return False
+        asked, begun = self.look.unfinished.get(stage), self._begun(stage)
+        if asked is not None:
+            return not asked.done
+        return begun is None or not (begun[1].training or tables.finished_parts(begun[0]))
+
+    def rate(self, stage: str, workers: int = 1) -> Rate | None:
+        """The rate of this stage, or of one that does the same with other images: measured here, else probed.
+
+        Args:
+            stage: name of its table.
+            workers: size of the pool, which shares what a probe measured on one worker.
+        """
+        asks = stage_of(stage).model(self.look.config) is not None
+        like = [name for name in LIKE.get(stage, ()) if not asks or stage_of(name).model(self.look.config) is not None]
+        names = (stage, *like)  # without those that take their answers from others, in no time
+        for name in names:
             table, begun = self.look.tables.get(name), self.look.unfinished.get(name)
             if table is not None and table.rows:
-                counts = {k: float(v) for k, v in table.extra.get("metrics", {}).items() if k.endswith("_tokens")}
-                return Rate(table.seconds / table.rows, _counted(counts, table.rows))
-            if begun is not None and begun.done:
-                return _measured(begun)
+                return _of_table(table, HERE)
+            if begun is not None and begun.done and (rate := _measured(begun)) is not None:
+                return rate
+            if begun is None and (found := self._begun(name)) is not None and (rate := _begun_rate(*found)) is not None:
+                return rate
+        for name in names:
+            probed = self._probed.of(name, self.look.config)
+            if probed is not None:
+                seconds = None if probed.seconds is None else probed.seconds / workers
+                return Rate(seconds, probed.words, probed.load)
         return None
+
+    def earlier(self, stage: str) -> Rate | None:
+        """The rate of the largest finished table of this stage with another fingerprint.
+
+        It may have been made with other settings, so it serves only stages without a model, for which nothing can be
+        assumed.
+        """
+        folder = storage.join(self.look.folder, "tables", stage)
+        versions = [storage.join(folder, name) for name in storage.list_entries(folder)[1]]
+        found = [table for version in versions if (table := finished(version)) is not None and table.rows]
+        return _of_table(max(found, key=lambda table: table.rows), EARLIER) if found else None
+
+    def _begun(self, stage: str) -> tuple[str, Plan] | None:
+        folder = self.look.begun.get(stage)
+        plan = None if folder is None else Plan.read(folder)
+        return None if folder is None or plan is None else (folder, plan)
 
 
 def assumed_seconds(ask: Ask, rows: int) -> float | None:
@@ -96,6 +162,33 @@ def assumed_seconds(ask: Ask, rows: int) -> float | None:
     return rows * each * billions / ASSUMED_BILLIONS / gpus
 
 
+def _of_table(table: tables.Table, source: str) -> Rate:
+    """The rate of a finished table; of a training per row and epoch."""
+    metrics = table.extra.get("metrics", {})
+    counts = {name: float(value) for name, value in metrics.items() if name.endswith("_tokens")}
+    passes = max(1.0, float(metrics.get("epoch", 1.0)))
+    return Rate(table.seconds / (table.rows * passes), source, _counted(counts, table.rows))
+
+
+def _begun_rate(folder: str, plan: Plan) -> Rate | None:
+    """The rate of a begun table without a model, over its finished parts.
+
+    None for a training run: its plan does not say how many images it has.
+    """
+    seconds = StageClock(folder).seconds
+    rows = sum(plan.rows_of(part) for part in tables.finished_parts(folder))
+    return Rate(seconds / rows) if rows and seconds >= 1 else None
+
+
+def _epochs_done(folder: str, plan: Plan) -> float:
+    """Finished epochs of a training run as it last reported them."""
+    try:
+        told: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, plan.training or "", PROGRESS)))
+    except FileNotFoundError:
+        return 0.0
+    return float(told.get("epoch", 0.0))
+
+
 def _measured(begun: Unfinished) -> Rate | None:
     """The rate over finished parts: their tokens, and the time that the stage has taken so far."""
     folder = begun.folder
@@ -110,7 +203,7 @@ def _measured(begun: Unfinished) -> Rate | None:
     for summary in summaries:
         for name, count in summary["totals"].items():
             counts[name] = counts.get(name, 0) + count
-    return Rate(seconds / (rows * len(done) / len(looked_at)), _counted(counts, rows))
+    return Rate(seconds / (rows * len(done) / len(looked_at)), HERE, _counted(counts, rows))
 
 
 def _counted(counts: Mapping[str, float], rows: int) -> Load | None:

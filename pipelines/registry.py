@@ -1,16 +1,20 @@
 """The tables of a run: one line per table, naming the class whose file holds everything else about the table.
 
+The config may add tables of one kind: `FAMILIES`.
+
 A line is resolved when its table is first requested, so that stages need not import each other, and `--help` imports
 only its own. The order is that in which a reader would look at the tables; the bill and the checks follow it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fgvr.config import Config
     from pipelines.stage import Stage
 
 STAGES = {
@@ -24,10 +28,12 @@ STAGES = {
     "duplicates_neighbours": "duplicates:DuplicatesNeighbours",
     "duplicates": "duplicates:Duplicates",
     "looks": "looks:Looks",
-    "answers": "label:Answers",
+    "answers": "answers:Answers",
     "shared_answers": "duplicates:SharedAnswers",
     "labels": "label:Labels",
+    "votes": "votes:Votes",
     "embeddings": "embed:Embeddings",
+    "issues": "issues:Issues",
     "neighbours": "candidates:LabelNeighbours",
     "candidates": "candidates:Candidates",
     "views": "embed:Views",
@@ -69,9 +75,13 @@ STAGES = {
     "detections": "detect:Detections",
 }
 """Table → module below `pipelines`, and class."""
+FURTHER = "answers_"
+"""What the names of the tables of answers of further sources begin with."""
+FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers")}
+"""What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
-    *("samples", "labels", "embeddings", "candidates", "near", "questions", "aspects", "class_scores", "base", "makd"),
-    "predictions",
+    *("samples", "labels", "votes", "embeddings", "issues", "candidates", "near", "questions", "aspects"),
+    *("class_scores", "base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 
@@ -79,6 +89,24 @@ WHOLE_JOB = (
 @cache
 def stage_of(table: str) -> Stage:
     """The stage of a table, one object per process; raises KeyError for an unknown name."""
-    module, _, name = STAGES[table].partition(":")
-    stage: Stage = getattr(import_module(f"pipelines.{module}"), name)()
-    return stage
+    family = _family(table)
+    module, _, name = (STAGES[table] if family is None else FAMILIES[family][1]).partition(":")
+    kind: Callable[..., Stage] = getattr(import_module(f"pipelines.{module}"), name)
+    return kind() if family is None else kind(table.removeprefix(family))
+
+
+def further_tables(config: Config) -> tuple[str, ...]:
+    """The tables that a config adds: the answers of the second and later sources of labels."""
+    return tuple(f"{FURTHER}{source.name}" for source in config.label.sources[1:])
+
+
+def in_order(tables: Collection[str]) -> list[str]:
+    """These tables in the order of the registry; those that a config adds stand behind the first of their kind."""
+    order = {name: number for number, name in enumerate(STAGES)}
+    families = {table: _family(table) for table in tables}
+    first = {table: table if family is None else FAMILIES[family][0] for table, family in families.items()}
+    return sorted(tables, key=lambda table: (order[first[table]], families[table] is not None, table))
+
+
+def _family(table: str) -> str | None:
+    return None if table in STAGES else next((start for start in FAMILIES if table.startswith(start)), None)

@@ -6,12 +6,15 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
 
+from cluster import budget
 from fgvr import storage
 from fgvr.arrays import NONE
+from fgvr.beliefs.guard import Verdict
 from fgvr.candidates.agreement import Agreement, truth_in_words
 from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Discovery
@@ -20,13 +23,18 @@ from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
-from fgvr.report.cards import ExampleRows, build_cards
-from fgvr.report.page import ImageCard, ReportContent
+from fgvr.report.cards import ExampleRows, build_cards, issue_cards
+from fgvr.report.estimates import outcomes, read_estimates
+from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
+from fgvr.report.selection import SelectionFacts
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
+from pipelines.billing import billing
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
+
+UNCOMPARED = "candidate sets and own labels were not compared"
 
 
 def label_space(labels: Table) -> LabelSpace:
@@ -67,6 +75,8 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     metrics: Mapping[str, float] = candidates.extra.get("metrics", {})
     agreement = Agreement(**candidates.extra.get("agreement", {}))
     told = not agreement.unfounded
+    guard = candidates.extra.get("guard")
+    verdict = None if guard is None else Verdict(**guard)
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
@@ -74,8 +84,8 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
         nearest_coverage=nearest,
         label_accuracy=agreement.label_accuracy if told else None,
         neighbour_precision=agreement.neighbour_precision if told else None,
-        expected_to_help=agreement.expected_to_help if told else None,
-        expectation=agreement.in_words(),
+        expected_to_help=None if verdict is None else verdict.helps,
+        expectation=UNCOMPARED if verdict is None else verdict.in_words(),
         truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
         true_label_accuracy=accuracy,
         candidate_accuracy=metrics.get("true_candidate_accuracy"),
@@ -83,11 +93,56 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     )
 
 
+def selection_facts(run: Run) -> SelectionFacts | None:
+    """Which images were asked about, and what they cover; None where they were drawn at random."""
+    from fgvr.selection.coverage import Reach, coverage
+    from pipelines.selection import COUNTS, DOUBLED, label_ids
+
+    images = run.config.label.images
+    if not images.chosen:
+        return None
+    selected = run.table("selected")
+    rows, metrics = selected.read(), selected.extra["metrics"]
+    ids = rows["image_id"].to_numpy()
+    near = rows["nearest_id"].fill_null(NONE).to_numpy()
+    reached = Reach(
+        counts=np.array(selected.extra[COUNTS]),
+        nearest=np.where(near == NONE, NONE, np.searchsorted(ids, near)),
+        similarity=rows["similarity"].fill_null(-1).to_numpy(),
+        stands_for=rows["stands_for"].to_numpy(),
+    )
+    doubled = selected.extra[DOUBLED]
+    found = coverage(reached, label_ids(run.table("labels"), ids), None if doubled is None else np.array(doubled))
+    estimates = {} if found is None else asdict(found)
+    classes = {name: int(metrics[name]) for name in ("classes", "classes_reached") if name in metrics}
+    return SelectionFacts(
+        how=images.select,
+        rounds=run.config.label.rounds,
+        asked=selected.rows,
+        pool=int(metrics["pool"]),
+        without_vector=int(metrics["without_vector"]),
+        why=dict(Counter(rows["why"].to_pylist())),
+        **classes,
+        **estimates,
+    )
+
+
 def content(run: Run, compared: Compared, tables: Mapping[Method, Table], results: Results) -> ReportContent:
     """Everything that the report shows; `tables` are the methods' predictions."""
     cards = _cards(run, compared, tables) if len(compared.examples) else []
+    issues = _issues(run) if run.config.evaluate.report_issues else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(results, _facts(run, results), cards, created)
+    found = outcomes(read_estimates(run.folder), results.stages, billing(run.config))
+    facts = _facts(run, results)
+    return ReportContent(results, facts, cards, created, issues=issues, outcomes=found, spent=_spent(run))
+
+
+def _spent(run: Run) -> str:
+    """What the run has spent so far of its budget."""
+    spending, limit = budget.current(), run.config.run.budget
+    if spending is None or limit.is_open:
+        return ""
+    return f"Spent so far, over all sessions: {spending.spent.in_words(limit)} of {limit.in_words()} (run.budget)."
 
 
 def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list[ImageCard]:
@@ -106,9 +161,20 @@ def _cards(run: Run, compared: Compared, tables: Mapping[Method, Table]) -> list
     return build_cards(rows, space.labels, run.config.ingest.limits)
 
 
+def _issues(run: Run) -> list[IssueCard]:
+    """The labels that are most probably wrong, worst first."""
+    table = run.table("issues").read()
+    table = table.filter(table["score"].is_valid()).sort_by([("score", "descending"), ("image_id", "ascending")])
+    rows = table.slice(0, run.config.evaluate.report_issues).to_pylist()
+    ids = np.array([row["image_id"] for row in rows], dtype=np.int64)
+    samples = run.table("samples").take(ids, ["image_id", "uri", "class_name"])
+    return issue_cards(rows, samples.to_pylist(), run.config.ingest.limits)
+
+
 def _discovery(config: Discovery, images: int) -> str:
     drawn = "" if config.per_class is None else f", {config.per_class} per class"
-    return f"{images:,} of {config.drawn_from}{drawn}, seed {config.seed}"
+    chosen = f", {config.select}" if config.chosen else ""
+    return f"{images:,} of {config.drawn_from}{drawn}{chosen}, seed {config.seed}"
 
 
 def photo_facts(samples: Table) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fgvr import storage
 from fgvr.config import Config
 from fgvr.disk_cache import GIB
-from pipelines.asks import sampled
+from pipelines.asks import embedded
 from pipelines.photo_counts import Photos
 
 ROW = 60
@@ -27,17 +27,13 @@ def bytes_to_come(config: Config, photos: Photos, *, questions: int) -> int:
         photos: the counts of its photos.
         questions: yes/no questions per training image of the student.
     """
-    splits = config.embed.splits
-    embedded = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
+    images = config.label.images
+    pooled = photos.bounded(images.drawn_from, images.pool) if images.chosen else 0
     asked = photos.bounded(config.aspects.split, config.aspects.max_images)
-    if config.embed.images == "needed":
-        most = config.aspects.max_images if config.makd.images == "asked" else None
-        learned = photos.bounded(config.makd.split, most)
-        images = config.label.images
-        named = photos.bounded(images.drawn_from, images.pool) if images.chosen else sampled(config, photos)
-        embedded = min(embedded, named + learned + photos.splits.get(config.evaluate.split, 0))
     predicted = photos.total if config.infer.split is None else photos.splits.get(config.infer.split, 0)
-    return embedded * (2 * DIM + 10) + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
+    scratch = 2 * pooled * 2 * DIM  # the pool's vectors and the whitened ones, in files while images are chosen
+    vectors = embedded(config, photos) * (2 * DIM + 10)
+    return scratch + vectors + asked * (questions * ANSWER + ROW) + (photos.total + predicted) * ROW
 
 
 def warning(folder: str, needed: int) -> str | None:

@@ -19,7 +19,7 @@ from fgvr.config.base import Workers
 from fgvr.config.models import Mllm
 from fgvr.mllm.openai_server.cache import with_run_replies
 from pipelines.photo_counts import Photos
-from pipelines.registry import STAGES, stage_of
+from pipelines.registry import in_order, stage_of
 from pipelines.stage import RowJob, RowStage, Stage, model_of, workers_at
 
 if TYPE_CHECKING:
@@ -189,6 +189,8 @@ class Look(Run):
         self._open(config, folder, given)
         self.given = frozenset(self.tables)
         self.unfinished: dict[str, Unfinished] = {}
+        self.begun: dict[str, str] = {}
+        """Folders of tables that are not finished, whether or not anything is in them, by table."""
         self._missing: set[str] = set()
         self._photos = photos
 
@@ -248,6 +250,7 @@ class Look(Run):
         table = finished(uri)
         if table is not None:
             return table
+        self.begun[stage.table] = uri
         if isinstance(stage, RowStage) and stage.model(self.config) is not None:
             self.unfinished[stage.table] = self._left(stage, uri)
         raise NotThere(stage.table)
@@ -352,7 +355,7 @@ def reached(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> 
         if name not in found:
             found.add(name)
             waiting += following(name)
-    return [name for name in STAGES if name in found]
+    return in_order(found)
 
 
 def unfinished(run: Look, names: Sequence[str]) -> list[str]:

@@ -139,9 +139,24 @@ class Space(OfThePool):
         missing = len(pool(run)) - count
         summary.metrics = {"images": float(count), "without_vector": float(missing), "pairs": float(whitening.pairs)}
         summary.extra = {"dim": len(scatter)}
-        if not whitening.pairs:
-            summary.remarks = ("no two images are neighbours without being one photo: the space is not whitened",)
+        summary.remarks = _remarks(whitening.pairs, count)
         return summary
+
+
+def _remarks(pairs: int, images: int) -> tuple[str, ...]:
+    """What a reader must know of a space that rests on few pairs of neighbours."""
+    from fgvr.selection.whitening import ANCHORS, NEAR_DUPLICATE, NEIGHBOURS
+
+    if not pairs:
+        return ("no two images are neighbours without being one photo: the space is not whitened",)
+    usual = min(ANCHORS, images) * min(NEIGHBOURS, images - 1)
+    if 2 * pairs >= usual:
+        return ()
+    return (
+        f"only {pairs:,} of {usual:,} pairs of neighbours are no near-duplicates (cosine below {NEAR_DUPLICATE:g}): "
+        "either most photos are taken several times, or these vectors lie so close together that the cosine does not "
+        "say; then set label.duplicate_similarity higher, since otherwise different photos count as one",
+    )
 
 
 def read_whitening(space: Table) -> Whitening:

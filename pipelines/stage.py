@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fgvr.config import Config
     from fgvr.part_worker import PartWorker
     from fgvr.tables import Table
-    from pipelines.asks import Asked
+    from pipelines.asks import Asked, Work
     from pipelines.run_tables import Look, Run
 
 Phase = Literal["prepare", "train", "infer"]
@@ -96,6 +96,10 @@ class Stage(ABC):
     def asks(self, run: Run) -> Asked:
         """The load on the stage's model, estimated from the config and `run.photos`."""
         raise NotImplementedError(f"{self.table} asks no model")
+
+    def works(self, run: Run) -> Work | None:
+        """The images that a stage without a model reads, estimated as in `asks`; None: it takes seconds at any size."""
+        return None
 
     @abstractmethod
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -168,10 +172,10 @@ class RowStage(Stage):
 
 
 def setting(config: Config, place: str) -> Any:
-    """The value of a config field, by its dotted name."""
+    """The value of a config field, by its dotted name; items of lists by their numbers (`label.sources.0.mllm`)."""
     value: Any = config
     for name in place.split("."):
-        value = getattr(value, name)
+        value = value[int(name)] if isinstance(value, tuple) else getattr(value, name)
     return value
 
 

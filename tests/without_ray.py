@@ -9,8 +9,9 @@ from typing import Any, Self
 import pytest
 from ray import cloudpickle
 
-from cluster import part_actor, parts
+from cluster import budget, part_actor, parts
 from cluster.heartbeat import Heartbeats
+from cluster.pool import Part
 from fgvr.config.run import Limits
 
 
@@ -35,12 +36,16 @@ class NoHeartbeats(Heartbeats):
 def parts_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pending parts of `run_parts` go to one actor in this process."""
 
-    def stream(job: Any, pending: list[int], finished: set[int]) -> Iterator[dict[str, Any]]:
+    def stream(job: Any, pending: list[int], finished: set[int], rows: int) -> Iterator[dict[str, Any]]:
         actor = part_actor.PartActor(NoHeartbeats(), Limits(), 1)
         refused = actor.take(job.name, cloudpickle.dumps(job))
         assert refused is None, refused
+        gate = budget.gate(rows, job.workers.rows_per_part)
         for number in pending:
-            yield actor.compute(number, number in finished)
+            gate.check(Part(number))
+            summary = actor.compute(number, number in finished)
+            gate.done(summary)
+            yield summary
 
     monkeypatch.setattr(parts, "_stream", stream)
     monkeypatch.setattr(part_actor, "limit_threads", lambda _: None)

@@ -13,7 +13,7 @@ from ray.tune.search.sample import Categorical
 
 from fgvr import storage, tables
 from fgvr.arrays import NONE, Ids
-from fgvr.candidates.methods import candidate_sets, most_neighbours, used_neighbours
+from fgvr.candidates.methods import candidate_sets, estimate_of, labels_of, most_neighbours, used_neighbours
 from fgvr.candidates.sets import candidate_rows
 from fgvr.clip.source import find_clip, pinned
 from fgvr.config import Config, ConfigError
@@ -25,7 +25,8 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
 from fgvr.training.prompt_data import NearJob
-from pipelines import candidates
+from pipelines.beliefs import own_names
+from pipelines.duplicates import photos_of
 from pipelines.run_tables import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
 from tune.spaces import Objective, Space, Training, near_space
@@ -86,10 +87,17 @@ class NearSweep:
         """Build it from the tables of a run; missing ones are computed.
 
         Raises:
-            ConfigError: too few images have a label and a vector.
+            ConfigError: too few images have a label and a vector, or candidate sets that trials cannot make.
         """
-        config, labels, embeddings = run.config, run.table("labels"), run.table("embeddings")
-        ids, own = candidates.own_names(labels)
+        config = run.config
+        if config.candidates.method == "posterior" or config.candidates.guard:
+            field = "method = posterior" if config.candidates.method == "posterior" else "guard = True"
+            raise ConfigError(
+                f"candidates.{field}: a sweep makes candidate sets for each trial by the nearest labels alone; set "
+                "candidates.method to neighbours, adaptive, mllm, random or single, and candidates.guard to false"
+            )
+        labels, embeddings = run.table("labels"), run.table("embeddings")
+        ids, own = own_names(labels)
         known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
         if int(known.sum()) < FEWEST:
@@ -121,7 +129,8 @@ class NearSweep:
         swept = set(self.space())
         parts = {"near": self.config.near, "candidates": self.config.candidates}
         fields = {f"{part}.{name}": value for part, each in parts.items() for name, value in each.deciding().items()}
-        recipe = {field: value for field, value in fields.items() if field not in swept}
+        # The guard, which a sweep does not have, is newer than the sweeps that are finished.
+        recipe = {field: value for field, value in fields.items() if field not in {*swept, "candidates.guard"}}
         return {
             "version": RECIPE,
             "recipe": recipe,
@@ -136,12 +145,12 @@ class NearSweep:
 
     def prepare(self, folder: str) -> NearSweep:
         """Write the held-out images that measure every trial, and the neighbours of the others for the largest k."""
-        ids, own = candidates.own_names(self.labels)
+        ids, own = own_names(self.labels)
         vectors, embedded = discovery_vectors(self.embeddings, ids)
-        labelled, photos = own.first != NONE, candidates.photos_of(self.labels, ids)
+        labelled, photos = own.first != NONE, photos_of(self.labels, ids)
         held = draw_held_out(embedded & labelled, self.config.near.seed)
         among_all = labelled_neighbours(vectors, embedded, labelled, 1 + VOTERS, photos=photos)
-        votes = candidates.labels_of(among_all.ids[held], own.first)
+        votes = labels_of(among_all.ids[held], own.first)
         HeldOut(vectors[held], votes).write(storage.join(folder, HELD_OUT_FILE))
         learned = embedded.copy()
         learned[held] = False
@@ -155,11 +164,11 @@ class NearSweep:
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run on candidate sets for the trial's k, made from the neighbours found before."""
-        ids, own = candidates.own_names(self.labels)
+        ids, own = own_names(self.labels)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
         space = read_label_space(self.labels)
         found = Neighbours(learned.neighbours, learned.scores, "", 1.0)
-        agreement = candidates.agreement_of(found, own.first, config.candidates.k)
+        agreement = estimate_of(found, own.first, config.candidates.k)
         sets = candidate_sets(
             config.candidates, found, own, embedded=learned.rows, space=len(space.labels), agreement=agreement
         )

@@ -65,7 +65,7 @@ def run(tables: Run, options: Options) -> list[TrialOutcome]:
     """
     from cluster import lease, lending
     from cluster.fingerprint import fingerprint_of
-    from pipelines.plan import tell_bill
+    from pipelines.estimate import tell_bill
     from tune.ray_search import Search, search
     from tune.room import find_room
     from tune.spaces import describe, start_of
@@ -170,7 +170,7 @@ def check(config: Config, options: Options) -> None:
 
 
 def _plan(config: Config, options: Options) -> str:
-    from pipelines.plan import plan
+    from pipelines.estimate import plan
 
     return plan(config, TARGETS[options.stage])
 

@@ -76,7 +76,7 @@ def config_of(folder: Path, rows: int, run: str, dim: int) -> Config:
     source = {"kind": "table", "path": str(folder / str(rows) / "photos" / "samples.csv"), "class_column": None}
     mllm = {"kind": "simulated", "request_seconds": 0.002, "concurrency": 256}
     failures = {"engine_error": 0.003, "refused": 0.002}
-    everything = {"max_images": None}
+    everything = {"max_images": None}  # by default 20,000 are asked about
     return build(
         {
             "run": {"folder": str(folder / str(rows)), "name": run},
@@ -85,7 +85,7 @@ def config_of(folder: Path, rows: int, run: str, dim: int) -> Config:
             "ingest": {"source": source},
             "mllm": mllm | {"failures": failures},
             "label": {"images": everything, "workers": one_core},
-            "aspects": {"workers": one_core},
+            "aspects": {"workers": one_core} | everything,
             "questions": {"file": str(folder / QUESTIONS_FILE)},
             "embed": {"vectors": {"kind": "simulated", "dim": dim}, "workers": one_core},
             "infer": {"model": str(folder / "student"), "workers": one_core},

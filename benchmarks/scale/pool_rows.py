@@ -84,8 +84,8 @@ class MadeUp:
             "texts": pa.ListArray.from_arrays(offsets, names),
             "cut": pa.ListArray.from_arrays(offsets, pa.array(no)),
             "logprobs": pa.ListArray.from_arrays(offsets, pa.array(no.astype(np.float32))),
-            "prompt_tokens": np.where(answered, 272, 0),
-            "output_tokens": np.where(answered, 8, 0),
+            "prompt_tokens": np.where(answered, 272, 0).astype(np.int32),
+            "output_tokens": np.where(answered, 8, 0).astype(np.int32),
             "error": pa.array([failure if fails else None for fails in failed.tolist()], schemas.ERROR.type),
         }
         return tables.conform(pa.table(columns), schemas.ANSWERS)

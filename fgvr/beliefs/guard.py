@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.arrays import NONE, Doubles, Floats, Ids, Labels
-from fgvr.beliefs.audit import audit_size
+from fgvr.beliefs.audit import MOST, audit_size, drawn
 from fgvr.beliefs.names_near import name_sums
 from fgvr.candidates.sets import CandidateSets, single_sets
 
@@ -46,20 +46,14 @@ class Verdict:
     """What cross-validation says of candidate sets.
 
     Attributes:
-        decision: which of the two agrees better with labels that it has not seen; `unknown` between.
         images: held-out images that were named.
-        differ: row numbers of those on which the two heads differ, int64 [n], ascending.
-        own_names: what the own labels' head says of these, int32 [n].
-        sets_names: what the sets' head says of these, int32 [n].
-        for_own: how many of these have the own labels' head's name as their label.
-        for_sets: how many have the sets' head's.
+        differ: how many of these the two heads name differently.
+        for_own: d₋, how many of those have the own labels' head's name as their label.
+        for_sets: d₊, how many have the sets' head's.
     """
 
-    decision: Decision
     images: int
-    differ: Ids
-    own_names: Labels
-    sets_names: Labels
+    differ: int
     for_own: int
     for_sets: int
 
@@ -69,11 +63,65 @@ class Verdict:
         return z_of(self.for_sets, self.for_own)
 
     @property
+    def decision(self) -> Decision:
+        """Which of the two agrees better with labels that it has not seen; `unknown` between."""
+        return "sets" if self.z > LEAST else "own" if self.z < -LEAST else "unknown"
+
+    @property
+    def helps(self) -> bool | None:
+        """The same as a truth value; None: unknown."""
+        return {"sets": True, "own": False, "unknown": None}[self.decision]
+
+    @property
     def audit(self) -> int | None:
-        """Photos on which the two differ that should be looked at; None: no sane number would decide."""
-        if not len(self.differ):
-            return None
-        return audit_size(self.for_own / len(self.differ), self.for_sets / len(self.differ))
+        """Photos on which the two differ that a person should look at; None: no sane number would decide.
+
+        It takes the labels for the truth, so it is a plan: what was looked at decides (`fgvr.beliefs.audit.outcome`).
+        """
+        return audit_size(self.for_own / self.differ, self.for_sets / self.differ) if self.differ else None
+
+    def in_words(self) -> str:
+        """The verdict with its numbers, and what would settle it, as one sentence."""
+        if not self.differ:
+            return "candidate sets and own labels teach the same names: keep the own labels (candidates.method single)"
+        counts = (
+            f"on {self.differ:,} of {self.images:,} held-out images they lead to different names: {self.for_sets:,} "
+            f"agree with the sets, {self.for_own:,} with the own labels, z = {self.z:.1f}"
+        )
+        number = self.audit
+        if number is None:
+            look = f"no sane number of photos would settle it (up to {MOST} were tried)"
+        else:
+            look = f"a look at {min(number, self.differ)} of these photos would settle it (audit.csv)"
+        match self.decision:
+            case "sets":
+                return f"candidate sets agree better with labels that they have not seen ({counts}); {look}"
+            case "own":
+                return f"own labels are better than candidate sets: candidates.method single ({counts}); {look}"
+            case "unknown":
+                return f"unknown whether candidate sets help, so prefer the own labels ({counts}); {look}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict, and the images on which the two heads differ.
+
+    Attributes:
+        verdict: what it comes to.
+        rows: their row numbers, int64 [n], ascending.
+        own_names: what the own labels' head says of them, int32 [n].
+        sets_names: what the sets' head says of them, int32 [n].
+    """
+
+    verdict: Verdict
+    rows: Ids
+    own_names: Labels
+    sets_names: Labels
+
+    @property
+    def to_audit(self) -> Ids:
+        """Positions in `rows` of the images that a person should look at, drawn beforehand; int64, ascending."""
+        return drawn(np.arange(len(self.rows)), self.verdict.audit)
 
 
 def z_of(for_sets: int, for_own: int) -> float:
@@ -81,9 +129,9 @@ def z_of(for_sets: int, for_own: int) -> float:
     return (for_sets - for_own) / math.sqrt(for_sets + for_own) if for_sets + for_own else 0.0
 
 
-def verdict(
+def compared(
     own: Labels, vectors: Floats, names: int, sets_of: Callable[[Flags], CandidateSets], *, seed: int = 0
-) -> Verdict:
+) -> Comparison:
     """Compare candidate sets with own labels.
 
     Args:
@@ -113,18 +161,17 @@ def verdict(
         taught = np.bincount(own[known], minlength=names) > 0
         said.append(np.stack([_named(vectors[judged], head, taught) for head in heads]))
         rows.append(judged)
-    return _compared(own, np.concatenate(rows), np.concatenate(said, axis=1))
+    return _counted(own, np.concatenate(rows), np.concatenate(said, axis=1))
 
 
-def _compared(own: Labels, rows: Ids, said: Labels) -> Verdict:
+def _counted(own: Labels, rows: Ids, said: Labels) -> Comparison:
     order = np.argsort(rows)
     rows, said = rows[order], said[:, order]
     differ = said[0] != said[1]
     label = own[rows[differ]]
     for_own, for_sets = (int((names[differ] == label).sum()) for names in said)
-    z = z_of(for_sets, for_own)
-    decision: Decision = "sets" if z > LEAST else "own" if z < -LEAST else "unknown"
-    return Verdict(decision, len(rows), rows[differ], said[0, differ], said[1, differ], for_own, for_sets)
+    verdict = Verdict(len(rows), int(differ.sum()), for_own, for_sets)
+    return Comparison(verdict, rows[differ], said[0, differ], said[1, differ])
 
 
 def _head(sets: CandidateSets, known: Flags, vectors: Floats, names: int) -> Doubles:

@@ -21,8 +21,8 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.arrays import NONE, Floats, Ids
-from fgvr.candidates.agreement import NEIGHBOURS, Agreement
+from fgvr.arrays import NONE, Floats, Ids, Labels
+from fgvr.candidates.agreement import NEIGHBOURS, Agreement, estimate
 from fgvr.candidates.sets import (
     CandidateSets,
     Weighting,
@@ -44,10 +44,10 @@ FLOOR = 0.05
 
 def reach(agreement: Agreement) -> int | None:
     """How many images vote on a set, including the image itself; None if nothing could be estimated."""
-    if agreement.expected_to_help is None:
+    if agreement.purer is None:
         return None
     speaking = agreement.evidence > 0.0
-    return max(1, int(np.cumprod(speaking).sum())) if agreement.expected_to_help else 1
+    return max(1, int(np.cumprod(speaking).sum())) if agreement.purer else 1
 
 
 def adaptive_sets(names: CandidateSets, near: Ids, agreement: Agreement) -> CandidateSets:
@@ -117,7 +117,7 @@ def candidate_sets(
     """The candidate sets of all discovery images.
 
     Args:
-        config: the method.
+        config: the method, any but `posterior`.
         found: at least `used_neighbours` nearest images of each, with itself first if it has a label; rows of `names`.
         names: the weighted names that the MLLM gave each image.
         embedded: bool [N], has a vector; images without one get an empty set, since nothing can be learned from them.
@@ -127,14 +127,14 @@ def candidate_sets(
     k = used_neighbours(config, agreement)
     near, scores = found.ids[:, :k], found.scores[:, :k]
     method = config.method
-    if method == "adaptive" and agreement.expected_to_help is None:
+    if method == "adaptive" and agreement.purer is None:
         log.warning("candidates: too few labels agree to estimate anything: sets are made as by method neighbours")
         method = "neighbours"
     match method:
         case "neighbours":
             sets = neighbour_sets(names, near, scores, config.weights)
         case "adaptive":
-            # If neighbours are not expected to help, every image keeps its own names.
+            # If neighbourhoods are no purer than labels are right, every image keeps its own names.
             sets = adaptive_sets(names, near, agreement) if k > 1 else names
         case "mllm":
             sets = _weighted(names, config.weights)
@@ -142,7 +142,44 @@ def candidate_sets(
             sets = random_sets(names.first, space, config.k, config.seed)
         case "single":
             sets = single_sets(names.first)
+        case "posterior":
+            raise ValueError("the posterior needs a text tower: its sets are made by fgvr.beliefs.posterior")
     return sets.only(embedded)
+
+
+def held_out_sets(
+    config: Candidates, found: Neighbours, names: CandidateSets, known: npt.NDArray[np.bool_], *, space: int
+) -> CandidateSets:
+    """The candidate sets of some images if only their own labels were known: what the guard compares.
+
+    Of each image's neighbours those that are known stay, as many as the method uses. So of a large k there may be
+    fewer, since no others were searched.
+
+    Args:
+        config: the method, any but `posterior`.
+        found: the nearest images of each, with itself first if it has a label; rows of `names`.
+        names: the weighted names that the MLLM gave each image.
+        known: bool [N], the images whose labels are known; the sets of others mean nothing.
+        space: number of names in the label space.
+    """
+    there = (found.ids != NONE) & known[found.ids]
+    order = np.argsort(~there, axis=1, kind="stable")
+    ids = np.take_along_axis(np.where(there, found.ids, NONE), order, axis=1)
+    scores = np.take_along_axis(np.where(there, found.scores, -np.inf), order, axis=1).astype(np.float32)
+    near, mine = Neighbours(ids, scores, found.method, found.recall), names.only(known)
+    agreement = estimate_of(near, mine.first, config.k)
+    return candidate_sets(config, near, mine, embedded=known, space=space, agreement=agreement)
+
+
+def estimate_of(found: Neighbours, own: Labels, k: int) -> Agreement:
+    """Estimates from the labels of the nearest images, for sets of size k, over images with a label and a vector."""
+    itself = found.ids[:, 0] == np.arange(len(own))
+    return estimate(labels_of(found.ids[itself, : 1 + NEIGHBOURS], own), k)
+
+
+def labels_of(neighbours: Ids, own: Labels) -> Labels:
+    """The labels of neighbours that are given by row number; `NONE` where one is missing."""
+    return np.where(neighbours == NONE, NONE, own[neighbours]).astype(np.int32)
 
 
 def _weighted(names: CandidateSets, weighting: Weighting) -> CandidateSets:

@@ -8,7 +8,7 @@ from fgvr.config.models import Clip, Mllm, OpenAIBackend, SimulatedBackend, Vllm
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.run import Config, Evaluate, Infer
-from fgvr.config.vectors import ClipVectors, SimulatedVectors, TimmVectors
+from fgvr.config.vectors import ClipVectors, FileVectors, SimulatedVectors, TimmVectors
 
 __all__ = [
     "MLLM_TEACHER",
@@ -22,6 +22,7 @@ __all__ = [
     "Dkd",
     "Embed",
     "Evaluate",
+    "FileVectors",
     "ImageLimits",
     "Infer",
     "Ingest",

@@ -367,9 +367,8 @@ class Discovery(Part):
     and 96% of them at least three times."""
     select: Basic[Literal["random", "medoids", "typical"]] = "random"
     """Which images: `random` ones; `medoids`: one per cluster of the vectors, nearest to its centre, near-duplicates
-    once, which is worth 6 to 16 points where about three answers per kind are paid for; `typical`: the image of each
-    cluster that is most like its neighbours, easier to name. For the last two, images are embedded first
-    (docs/selection.md)."""
+    once, worth 5 to 7 points where three answers per kind are paid for, and none at ten; `typical`: the image of each
+    cluster that is most like its neighbours. For the last two, images are embedded first (docs/selection.md)."""
     pool: int | None = Field(default=200_000, ge=1)
     """Images among which medoids or typical images are chosen, drawn at random: their vectors are computed first. Ten
     per question serve. null: the whole split."""

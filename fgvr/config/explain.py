@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from fgvr.config.run import Config
-from fgvr.config.tree import known_branches, known_leaves
+from fgvr.config.tree import item_parts, known_branches, known_leaves
 
 OWN_FLAGS: Final = ("config", "plan", "help")
 """Of every script, besides the fields of the config."""
@@ -32,7 +33,7 @@ def explain(problem: Any) -> str:
         case "union_tag_invalid":
             return f"{place}.kind = {context['tag']!r}: should be {context['expected_tags'].replace(', ', ' or ')}"
         case "union_tag_not_found":
-            return f"{place}.kind: required, {' or '.join(map(repr, known_branches(Config)[place].kinds))}"
+            return f"{place}.kind: required, {' or '.join(map(repr, _kinds(place)))}"
         case "model_type" | "model_attributes_type":
             return f"{place} = {value!r}: this part has fields of its own ({_instead(place, value)})"
         case "missing":
@@ -48,10 +49,18 @@ def explain(problem: Any) -> str:
 
 def _instead(place: str, value: Any) -> str:
     """What was meant by a part that is given as one value: its kind, or one of its fields."""
-    if value in known_branches(Config)[place].kinds:
+    if value in _kinds(place):
         return f"did you mean {place}.kind = {value!r}?"
+    items = [f"{place}.{name}" for part in item_parts(Config, place).values() for name in part.model_fields]
     below = dict.fromkeys(leaf.name for leaf in known_leaves(Config) if leaf.name.startswith(f"{place}."))
-    return f"{', '.join(list(below)[:3])} …; --help {place} lists them"
+    listed = f"{', '.join(list(below or dict.fromkeys(items))[:3])} …"
+    return f"{listed}; --help {place} lists them" if below else listed
+
+
+def _kinds(place: str) -> Collection[str]:
+    """The kinds of a part, or of an item of a list of parts."""
+    branch = known_branches(Config).get(place)
+    return item_parts(Config, place) if branch is None else branch.kinds
 
 
 def _hint(kind: str, place: str, value: Any) -> str:
@@ -70,7 +79,8 @@ def _field(loc: tuple[Any, ...]) -> str:
     kinds = {(branch.name, kind) for branch in known_branches(Config).values() for kind in branch.kinds}
     place = ""
     for part in map(str, loc):
-        if (place, part) not in kinds:  # only there: `clip` and `folder` are names of fields, too
+        # Only there: `clip` and `folder` are names of fields, too.
+        if (place, part) not in kinds and part not in item_parts(Config, place):
             place = f"{place}.{part}" if place else part
     return place
 
@@ -90,6 +100,7 @@ def suggestion(place: str) -> str:
     """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
     known = [*dict.fromkeys(leaf.name for leaf in known_leaves(Config)), *known_branches(Config), *OWN_FLAGS]
     part, _, field = place.rpartition(".")
+    known += [f"{part}.{name}" for each in item_parts(Config, part).values() for name in each.model_fields]
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}
     if close := difflib.get_close_matches(field, list(beside), n=1, cutoff=0.7):
         return f"; did you mean {beside[close[0]]}?"

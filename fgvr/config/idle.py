@@ -17,7 +17,12 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
     "label.listed_prompt": lambda c: "label.prompt is asked (label.listed = 1)" if c.label.listed == 1 else "",
     "near.gce_q": lambda c: "" if c.near.loss == "gce" else f"near.loss = {c.near.loss}",
     "near.lws_beta": lambda c: "" if c.near.loss == "lws" else f"near.loss = {c.near.loss}",
+    "near.refine_after": lambda c: _of_loss(c, "refine_after"),
+    "near.pop_threshold": lambda c: _of_loss(c, "pop_threshold"),
+    "near.pop_growth": lambda c: _of_loss(c, "pop_growth"),
+    "near.records_momentum": lambda c: _of_loss(c, "records_momentum"),
     "near.context_length": lambda c: _is("near.context_init", c.near.context_init, None, "null"),
+    "makd.refine_after": lambda c: _is("makd.class_loss", c.makd.class_loss, "mixture", "mixture"),
     "makd.milestones": lambda c: _is("makd.schedule", c.makd.schedule, "milestones", "milestones"),
     "detect.milestones": lambda c: _is("detect.schedule", c.detect.schedule, "milestones", "milestones"),
     "baselines.cased.column": lambda c: (
@@ -33,6 +38,10 @@ def without_effect(config: Config, given: Collection[str]) -> list[str]:
     """A sentence for each of the given fields (dotted names) that changes nothing in this config."""
     whys = {field: IDLE[field](config) for field in sorted(given) if field in IDLE}
     return [f"--{field} has no effect: {why}" for field, why in whys.items() if why]
+
+
+def _of_loss(config: Config, field: str) -> str:
+    return "" if config.near.loss in config.near.newer[field] else f"near.loss = {config.near.loss}"
 
 
 def _is(field: str, value: object, needed: object, instead: str) -> str:

@@ -24,8 +24,10 @@ from fgvr.config.data import TableSource, check_path_is_read
 from fgvr.config.explain import OWN_FLAGS, explain, suggestion
 from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
+from fgvr.config.label_sources import AnswerFile
 from fgvr.config.run import Config
 from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, options
+from fgvr.config.vectors import FileVectors
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
 from fgvr.redact import MASK, masked_tree
@@ -177,6 +179,11 @@ def as_given(config: Config) -> dict[str, Any]:
     if isinstance(source, TableSource):
         for column in {"split_column", "class_column"} - source.model_fields_set:
             del tree["ingest"]["source"][column]
+    given_parts = [*tree["label"]["sources"], tree["embed"]["vectors"]]
+    for given, part in zip(given_parts, (*config.label.sources, config.embed.vectors), strict=True):
+        if isinstance(part, AnswerFile | FileVectors):
+            for column in {name for name in given if name.endswith("_column")} - part.model_fields_set:
+                del given[column]
     return tree
 
 

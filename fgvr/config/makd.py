@@ -112,6 +112,13 @@ class Makd(Part):
     """Share of these images to train on, taken from every class by `seed`; a larger share contains the smaller ones."""
     target: Tuned[Literal["auto", "true", "near"]] = "auto"
     """Class targets: the true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
+    class_loss: Literal["ce", "mixture"] = "ce"
+    """`ce`: cross entropy with the class targets; `mixture`: for targets with noise, as NeaR's labels: from
+    `refine_after` on a target counts as far as its loss says it is clean, and the student's own prediction for the rest
+    (docs/distillation.md)."""
+    refine_after: int = Field(default=10, ge=1)
+    """Epochs before `mixture` first tells clean targets from noisy ones (DivideMix: 10 to 30 of 300). Raise it where
+    right targets are learned late."""
     alpha: float = Field(default=4, ge=0)
     """Weight of the aspect loss (paper: 4; the 50 of its code hurts). 0: without aspects."""
     questions: Tuned[int | None] = Field(default=None, ge=1)
@@ -167,6 +174,11 @@ class Makd(Part):
     seed: int = Field(default=0, ge=0)
     """Random seed of weights, order and augmentation."""
     workers: Annotated[Basic[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
+
+    def deciding(self) -> dict[str, Any]:
+        """See Part; newer fields count only where they are used: students of earlier versions are still found."""
+        unused = {"class_loss", "refine_after"} if self.class_loss == "ce" else set()
+        return {name: value for name, value in super().deciding().items() if name not in unused}
 
     @field_validator("target", mode="before")
     @classmethod

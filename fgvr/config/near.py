@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.data import Discovery
+from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.texts import ListPrompt, Phrase, Prompt
 from fgvr.config.tree import Basic, Tuned
 from fgvr.config.vectors import ClipVectors, Vectors
@@ -24,6 +26,9 @@ class Label(Part):
 
     images: Basic[Discovery] = Discovery()
     """The discovery set."""
+    sources: tuple[LabelSource, ...] = ()
+    """Where labels come from, e.g. `[{kind: file, path: answers.csv}]`; a photo's own label is that of the first.
+    Empty: `mllm` is asked as the fields below say. docs/label-sources.md."""
     prompt: Prompt = LABEL_PROMPT
     """What the model is asked about each image (default: the paper's prompt)."""
     samples: int = Field(default=1, ge=1, le=100)
@@ -46,6 +51,9 @@ class Label(Part):
     """CSV with columns `answer,label` that overrides the clean-up of names: an edited aliases.csv of an earlier run. A
     line covers all spellings of its answer, unless other lines give one of them another label: then each line covers
     its own spelling only."""
+    checked: str | None = None
+    """CSV with columns `uri,right_name` of photos that a person has looked at: issues.csv or audit.csv with the right
+    names filled in. Their names are certain: labels, candidate sets and issues hold on to them."""
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are merged into
     one label ("Mallard duck"). At 1 only plurals and names with the same Latin name are merged. Below 1, products that
@@ -69,6 +77,16 @@ class Label(Part):
         """Whether names are compared by text embeddings, for which `merge_model` is needed."""
         return self.merge_similarity is not None and self.merge_similarity < 1
 
+    def of_source(self, source: LabelSource | None) -> Self:
+        """These settings as a source has them: how a model is asked, and the form of its answers or of a file's."""
+        match source:
+            case AskedModel():
+                return self.model_copy(update=source.overrides())
+            case AnswerFile():
+                return self.model_copy(update={"listed": source.listed, "answer": source.answer})
+            case _:
+                return self
+
     @model_validator(mode="after")
     def _rounds_are_chosen(self) -> Self:
         if self.rounds > 1 and not self.images.chosen:
@@ -82,12 +100,32 @@ class Label(Part):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
-        if self.samples > 1 and self.temperature == 0:
+        for source in self.sources or (None,):
+            asked = self.of_source(source)
+            if isinstance(source, AnswerFile) or asked.samples == 1 or asked.temperature > 0:
+                continue
             raise ValueError(
-                f"samples = {self.samples} needs a temperature above 0: at 0 all answers about an image are the same; "
-                "set label.temperature, e.g. 0.7"
+                f"samples = {asked.samples} needs a temperature above 0: at 0 all answers about an image are the same; "
+                f"set label.temperature, e.g. 0.7{'' if source is None else f' (source {source.name})'}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Self:
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: two are called {twice[0]}; give each a name of its own")
+        if self.duplicate_similarity is not None and (len(names) > 1 or isinstance(self.source, AnswerFile)):
+            raise ValueError(
+                "duplicate_similarity: it saves requests by sharing an answer, and with several sources or a file of "
+                "answers each photo has answers of its own; leave one of the two out"
+            )
+        return self
+
+    @property
+    def source(self) -> LabelSource | None:
+        """The source of the photos' own labels; None: `mllm`, asked as these fields say."""
+        return self.sources[0] if self.sources else None
 
 
 class Embed(Part):
@@ -110,11 +148,15 @@ class Candidates(Part):
 
     k: Tuned[int] = Field(default=3, ge=1)
     """Number of nearest images, the image itself included (paper: 3). `adaptive` chooses its own."""
-    method: Tuned[Literal["neighbours", "adaptive", "mllm", "random", "single"]] = "neighbours"
+    method: Tuned[Literal["neighbours", "adaptive", "posterior", "mllm", "random", "single"]] = "neighbours"
     """`neighbours`: the names of all k images; `adaptive`: the likely names of up to 11 images, each vote weighted by
-    its reliability, which is estimated without true labels; `mllm`: the image's own names (`label.listed`, the paper's
-    MLLM-CS, or `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS);
-    `single`: only its own label."""
+    its reliability, which is estimated without true labels; `posterior`: the names that are probable by own answer,
+    CLIP's text tower and neighbours together; `mllm`: the image's own names (`label.listed`, the paper's MLLM-CS, or
+    `label.samples`); `random`: its own label and k - 1 others of the label space (the paper's Random-CS); `single`:
+    only its own label."""
+    guard: Tuned[bool] = False
+    """Use the sets only if they agree better than own labels with labels that were held out, else the own labels. The
+    comparison is made and reported in any case (docs/candidates.md)."""
     weights: Literal["uniform", "multiplicity", "similarity"] = "uniform"
     """Initial weights of the candidates for `neighbours` and `mllm`: uniform as in the paper, by the number of images
     (or answers) that give the name, or by the cosine similarity of the neighbours."""
@@ -125,9 +167,20 @@ class Candidates(Part):
 class Near(Part):
     """near: prompt learning on candidate sets, CoOp with PRODEN."""
 
-    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl"] = "proden"
+    newer: ClassVar[Mapping[str, frozenset[str]]] = {
+        "refine_after": frozenset({"pop", "mixture"}),
+        "pop_threshold": frozenset({"pop"}),
+        "pop_growth": frozenset({"pop"}),
+        "records_momentum": frozenset({"records"}),
+    }
+    """Fields that were added later, with the losses that they concern: with other losses they decide nothing, so that
+    tables of earlier versions are still found."""
+
+    loss: Literal["proden", "ce", "cc", "rc", "gce", "lws", "cavl", "pop", "records", "mixture"] = "proden"
     """Partial-label loss. `gce` tolerates sets without the true label best; `ce` is cross entropy on the MLLM's own
-    label, the lower baseline."""
+    label, the lower baseline. For the noise of real labellers (docs/candidates.md): `pop` takes candidates out of their
+    sets for good; `records` keeps frequent names from winning the sets of rare ones; `mixture` tells clean own labels
+    from noisy ones by their losses, and refines the noisy ones."""
     context_length: int = Field(default=16, ge=1, le=64)
     """Number of learned context tokens."""
     context_init: Phrase | None = None
@@ -165,9 +218,25 @@ class Near(Part):
     """q of the generalised cross entropy (loss `gce`): near 0 it is cross entropy, at 1 mean absolute error."""
     lws_beta: float = Field(default=1, ge=0)
     """Weight of the labels outside the set (loss `lws`; paper: 1 or 2)."""
+    refine_after: int = Field(default=10, ge=0)
+    """Epochs before `pop` first removes candidates (its authors: 20 of 500) and `mixture` first splits the labels
+    (DivideMix: 10 to 30 of 300). Raise it where right labels are learned late, lower it where wrong ones are early."""
+    pop_threshold: float = Field(default=1e-3, ge=0, lt=1)
+    """A candidate leaves its set when its mean weight over five epochs is below this share of the set's largest (loss
+    `pop`). Raise it, e.g. to 0.05, to purify faster in short runs."""
+    pop_growth: float = Field(default=1e-3, ge=0)
+    """Growth of `pop_threshold` whenever hardly a candidate left its set; 0.001: a tenth of a percent (loss `pop`)."""
+    records_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the mean image feature from which the class prior is read (loss `records`; paper: 0.9). Raise it for
+    small batches."""
     own_weight: float = Field(default=0, ge=0, lt=1)
-    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl), because sets of neighbours can
-    miss the true label."""
+    """Weight that the MLLM's own label keeps in every update (proden, rc, lws, cavl, pop, records), because sets of
+    neighbours can miss the true label."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the context, the order of images and the views."""
     workers: Annotated[Tuned[TrainWorkers], RUNTIME_ONLY] = TrainWorkers()
+
+    def deciding(self) -> dict[str, Any]:
+        """See Part; without newer fields that do not concern the loss."""
+        unused = {name for name, losses in self.newer.items() if self.loss not in losses}
+        return {name: value for name, value in super().deciding().items() if name not in unused}

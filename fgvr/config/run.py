@@ -11,11 +11,36 @@ from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.heads import Heads
+from fgvr.config.label_sources import AskedModel
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.tree import Basic, Tuned
+
+
+class Budget(Part):
+    """What a run may spend over all its sessions.
+
+    It stops between two parts, with exit status 3, before it would spend more, and goes on by the same command once the
+    budget is raised (docs/scaling.md).
+    """
+
+    usd: float | None = Field(default=None, gt=0)
+    """US$ for tokens of servers and for hours of machines, by `evaluate.prices`, which has to be set; null: no
+    limit."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens of prompts, images included, and answers, of all models that the run asks; null: no limit."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is limited."""
+        return self.usd is None and self.tokens is None
+
+    def in_words(self) -> str:
+        """The limits in words."""
+        money = [] if self.usd is None else [f"US$ {self.usd:,g}"]
+        return " and ".join([*money, *([] if self.tokens is None else [f"{self.tokens:,} tokens"])])
 
 
 class Run(Part):
@@ -31,6 +56,8 @@ class Run(Part):
     fail in any case. 0: no row may fail. Raise it where many photos are known to be damaged."""
     retry_failed: bool = False
     """Compute the failed rows of finished stages again, after their cause was mended (a network, a limit, a model)."""
+    budget: Basic[Budget] = Budget()
+    """What the run may spend; without limits nothing stops it."""
     take_over: bool = False
     """Take the run over from another session that is working on it, which then stops. Not saved in config.yaml."""
 
@@ -121,6 +148,9 @@ class Evaluate(Part):
     """Number of resamples for the 95% confidence intervals; 0: no intervals."""
     report_images: int = Field(default=24, ge=0)
     """Number of example images in the report."""
+    report_issues: Basic[int] = Field(default=0, ge=0)
+    """Number of labels that are most probably wrong in the report, with pictures and other names; above 0 the stage
+    issues is computed (docs/label-issues.md)."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the image sample and the resamples."""
 
@@ -181,6 +211,11 @@ class Config(Part):
             "mllm": self.mllm,
             "questions.llm": self.questions.llm,
             "baselines.finer.llm": self.baselines.finer.llm,
+            **{
+                f"label.sources.{number}.mllm": source.mllm
+                for number, source in enumerate(self.label.sources)
+                if isinstance(source, AskedModel)
+            },
         }
         return [(name, model) for name, model in asked.items() if model is not None]
 
@@ -213,6 +248,19 @@ class Config(Part):
             raise ValueError(
                 "label.rounds: with aspects.with_labels each image is asked for its label with its questions, in one "
                 "pass; leave one of the two out"
+            )
+        if self.label.rounds > 1 and self.label.sources:
+            raise ValueError(
+                "label.rounds: two rounds ask mllm, as the fields of label say; leave label.sources or the rounds out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_pass_has_one_prompt(self) -> Self:
+        if self.aspects.with_labels and self.label.sources:
+            raise ValueError(
+                "label.sources: with aspects.with_labels each image is asked for its label with its questions, as the "
+                "fields of label say; leave one of the two out"
             )
         return self
 

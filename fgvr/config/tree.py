@@ -135,6 +135,14 @@ def parts_of(annotation: Any) -> list[type[BaseModel]]:
     return [option for option in options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
+def item_parts(model: type[BaseModel], place: str) -> dict[str, type[BaseModel]]:
+    """Kind → part, of an item of a list of parts, by its dotted name (`label.sources.0`); empty for any other name."""
+    name, _, number = place.rpartition(".")
+    lists = [leaf.annotation for leaf in known_leaves(model) if leaf.name == name and number.isdecimal()]
+    items = [get_args(each)[0] for each in lists if get_origin(each) is tuple]
+    return {_kind(part): part for item in items for part in parts_of(item)}
+
+
 def _kind(part: type[BaseModel]) -> str:
     return str(part.model_fields["kind"].default) if "kind" in part.model_fields else ""
 
@@ -152,9 +160,11 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type for people: `int or null`, `proden|ce|cc`."""
+    """A type for people: `int or null`, `proden|ce|cc`, `list of file|ask`."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is tuple and (parts := parts_of(get_args(annotation)[0])):
+        return f"list of {'|'.join(map(_kind, parts))}"
     names = [option.__name__ if isinstance(option, type) else str(option) for option in options(annotation)]
     return " or ".join("null" if name == "NoneType" else name.replace("typing.", "") for name in names)
 

@@ -56,6 +56,7 @@ class WebPolicy(Part):
     def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
             name = host.removeprefix("*.")
-            if not name or set(name) & set("/:*@ ") or name != name.lower():
+            if not name or set(name) & set("/:*@ ") or name != name.lower() or name.endswith("."):
                 raise ValueError(f"{host!r} is no host: a name in lower case, without scheme or port, or *.name")
+            name.encode("idna")  # its ValueError says what is wrong
         return hosts

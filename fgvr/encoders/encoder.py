@@ -111,8 +111,8 @@ def encoder_identity(config: EncoderConfig) -> dict[str, str | None]:
 def identity_of_vectors(embeddings: Table) -> dict[str, str | None]:
     """Identity of the encoder whose vectors a table holds, as `encoder_identity` gives it.
 
-    Of a file of vectors `{"kind": "file", …}`, of made-up vectors `{"kind": "simulated"}`: neither can be computed for
-    further images.
+    Of a file of vectors without an encoder `{"kind": "file", …}`, of made-up vectors `{"kind": "simulated"}`: neither
+    can be computed for further images.
     """
     extra = embeddings.extra
     if "encoder" in extra:

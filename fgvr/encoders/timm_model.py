@@ -172,8 +172,8 @@ def _check_rest(source: TimmSource, network: nn.Module, rest: set[str]) -> None:
     others = sorted(name for name in rest if not name.startswith(tuple(f"{head}." for head in heads)))
     if others:
         raise TimmError(
-            f"embed.vectors.weights: {source.weights} has {len(others)} tensors that {source.architecture} has not "
-            f"({', '.join(others[:SHOWN])} …): weights of another architecture?"
+            f"embed.vectors.weights: {source.weights} has {len(others)} tensors that {source.architecture} does not "
+            f"have ({', '.join(others[:SHOWN])} …): weights of another architecture?"
         )
 
 

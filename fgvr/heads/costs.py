@@ -100,7 +100,7 @@ def read_costs(uri: str, groups_uri: str | None = None) -> CostFile:
             place = f"{uri}, line {row.line}"
             true, predicted = _cells(row.fields, ("true", "predicted"), place, written)
             if true == ABSTAIN:
-                raise CostsError(f"{place}: `{ABSTAIN}` is something to say, not something to be")
+                raise CostsError(f"{place}: `{ABSTAIN}` can be predicted, but is no true name")
             if costs.setdefault((true, predicted), cost := _cost(row.fields["cost"], place)) != cost:
                 raise CostsError(f"{place}: an earlier line gives the same pair another cost")
     except EditedCsvError as error:
@@ -123,7 +123,7 @@ def _cells(fields: Mapping[str, str], columns: Sequence[str], place: str, writte
         text = fields[column].strip()
         cell = _folded(text)
         if not cell:
-            raise CostsError(f"{place}: the cell of `{column}` says nothing (`{ANY}` means any)")
+            raise CostsError(f"{place}: the cell of `{column}` is empty (`{ANY}` means any)")
         written.setdefault(cell, text)
         cells.append(cell)
     return cells
@@ -137,7 +137,7 @@ def _cost(text: str, place: str) -> float:
     try:
         cost = float(text.strip().replace(",", "."))
     except ValueError:
-        raise CostsError(f"{place}: the cost {text!r} is no number") from None
+        raise CostsError(f"{place}: the cost {text!r} is not a number") from None
     if not math.isfinite(cost) or cost < 0:
         raise CostsError(f"{place}: the cost {text!r} must be a number from 0 on")
     return cost

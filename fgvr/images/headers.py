@@ -3,8 +3,9 @@
 Pillow checks the size of most formats before it decodes, but only the size of the picture itself. It decodes an ICO
 while opening it, makes a Python number of each entry of a TIFF, allocates as much memory as a tile or an animation
 frame claims, and joins pieces of EXIF one by one. Where a normal program writes a few items, an attacker may write
-millions: JPEG scans, each of which is a pass over the whole picture, comments, fill bytes. Format specifications: TIFF
-6.0 and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81), netpbm's.
+millions: JPEG scans, each of which is a pass over the whole picture, comments, chunks, fill bytes. Format
+specifications: TIFF 6.0 and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81),
+netpbm's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ MAX_FILL: Final = 2**16
 """Limit for the bytes between two segments of a JPEG, or in a netpbm header."""
 MAX_COMMENTS: Final = 2**16
 """Limit for the pieces (of 255 bytes) of comments and extensions before a GIF's first frame."""
+MAX_CHUNKS: Final = 100_000
+"""Limit for the chunks of a PNG; one of 100 MB has 12,000 of libpng's."""
+MAX_IN_PYTHON: Final = 16 * 2**20
+"""Limit for the bytes of files that Pillow decodes in Python (4 MB a second): plain netpbm, run-length coded BMP."""
 FRAMES: Final = 16
 """How many frames or pages are searched for one that is not fully transparent."""
 
@@ -69,9 +74,31 @@ def excess(data: bytes) -> str | None:
         return _gif_excess(data)
     if data[:4] in _TIFF:
         return _tiff_excess(data)
-    is_netpbm = data[:1] == b"P" and data[1:2] in b"123456fF"
-    if is_netpbm and len(data) > MAX_FILL and _NETPBM.match(data, 0, MAX_FILL) is None:
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _png_excess(data)
+    if data[:2] == b"BM" and data[30:34] in {b"\1\0\0\0", b"\2\0\0\0"}:
+        return _slow("run-length coded BMP", data, "a plain one")
+    return _netpbm_excess(data) if data[:1] == b"P" and data[1:2] in b"123456fF" else None
+
+
+def _netpbm_excess(data: bytes) -> str | None:
+    if len(data) > MAX_FILL and _NETPBM.match(data, 0, MAX_FILL) is None:
         return f"a netpbm header of more than {MAX_FILL:,} bytes"
+    return _slow("plain netpbm", data, "P4, P5 or P6") if data[1:2] in b"123" else None
+
+
+def _slow(kind: str, data: bytes, other: str) -> str | None:
+    if len(data) <= MAX_IN_PYTHON:
+        return None
+    return f"a {kind} of {len(data):,} bytes, which takes long to decode; write it as {other}"
+
+
+def _png_excess(data: bytes) -> str | None:
+    at, chunks = 8, 0
+    while at + 8 <= len(data):
+        at, chunks = at + 12 + int.from_bytes(data[at : at + 4], "big"), chunks + 1
+        if chunks > MAX_CHUNKS:
+            return f"a PNG of more than {MAX_CHUNKS:,} chunks"
     return None
 
 

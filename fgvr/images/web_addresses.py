@@ -212,7 +212,8 @@ def without_scheme(path: str) -> bool:
 def check_host(host: str, policy: WebPolicy) -> None:
     """Raises NotAllowed for a host that `allowed_hosts` does not list."""
     for allowed in policy.allowed_hosts:
-        if host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:])):
+        name = allowed.removeprefix("*.").encode("idna").decode()  # as `Address.host` is
+        if host.endswith(f".{name}") if allowed.startswith("*.") else host == name:
             return
     if policy.allowed_hosts:
         raise NotAllowed(f"{host} is not among ingest.limits.web.allowed_hosts")

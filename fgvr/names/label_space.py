@@ -167,7 +167,7 @@ def _canonical(spellings: Mapping[str, Counter[str]], chosen: AliasTable) -> dic
 #
 # Every answer has one vote, which its distinct names share: with n sampled answers (self-consistency) a name's weight
 # is how often it was given; the k names in one answer (the paper's MLLM-CS) have equal weights; in a structured answer
-# (`label.answer`) the weights follow the confidences that the model states.
+# (`label.answer`) the weights follow the confidences that the model states; the votes of a file's answers, its scores.
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,7 @@ def weigh(
     cuts: Sequence[bool | None] | None = None,
     *,
     structured: bool = False,
+    scores: Sequence[float] | None = None,
 ) -> Candidates:
     """The candidates of one image.
 
@@ -227,12 +228,15 @@ def weigh(
         listed: names that each answer was asked for.
         cuts: whether each answer was cut off; None: that is not known, and it counts as whole.
         structured: whether each was held to the schema of `fgvr.names.structured`.
+        scores: how much each answer's vote weighs, > 0; None: all weigh the same.
     """
     votes: dict[str, Fraction] = {}  # exact arithmetic: equal sums of thirds must tie
     first: dict[str, int] = {}
     failure: Failure | None = None
     for number, said in enumerate(read_answers(texts, Form(listed, structured), cuts)):
-        for name, share in _shares(said, named).items():
+        vote = None if scores is None else Fraction(scores[number])
+        for name, part in _shares(said, named).items():
+            share = part if vote is None else part * vote
             votes[name] = votes[name] + share if name in votes else share
             first.setdefault(name, number)
         failure = failure or said.failure or _first_failure(said, named)
@@ -272,7 +276,7 @@ def label_rows(
     """Rows of the labels table: names from the answers, or why there are none.
 
     Args:
-        answers: rows of the answers table.
+        answers: rows of the answers table, or of one filled from a file (`fgvr.schemas.FILE_ANSWERS`).
         named: what the items of all answers mean.
         listed: names that each answer was asked for.
         structured: whether each was held to the schema of `fgvr.names.structured`.
@@ -284,7 +288,8 @@ def label_rows(
         texts, logprobs = answer["texts"] or [None], answer["logprobs"] or [None]
         found = Candidates({})
         if answer["error"] is None:
-            found = weigh(texts, named, listed, answer.get("cut"), structured=structured)
+            cuts, scores = answer.get("cut"), answer.get("scores")
+            found = weigh(texts, named, listed, cuts, structured=structured, scores=scores)
         failure = None if found.failure is None else _named_limit(found.failure, limit)
         rows.append(
             {

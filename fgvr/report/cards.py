@@ -14,7 +14,7 @@ import pyarrow as pa
 from fgvr.arrays import Ids
 from fgvr.config.data import ImageLimits
 from fgvr.images.places import is_inside, name_of
-from fgvr.report.page import Candidate, ImageCard, Prediction
+from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction
 from fgvr.report.pictures import thumbnail
 
 Row = dict[str, Any]
@@ -91,6 +91,30 @@ def build_cards(rows: ExampleRows, names: Sequence[str], limits: ImageLimits) ->
             )
         )
     return cards
+
+
+def issue_cards(issues: Sequence[Row], samples: Sequence[Row], limits: ImageLimits) -> list[IssueCard]:
+    """One card per label that is probably wrong, in their order; thumbnails are read by threads.
+
+    Args:
+        issues: rows of the issues table.
+        samples: rows of the samples table about the same images, in the same order.
+        limits: limits on reading an image.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda sample: thumbnail(sample["uri"], limits), samples))
+    return [
+        IssueCard(
+            title=file_name(sample["uri"]),
+            thumbnail=picture,
+            problem=problem,
+            label=issue["label"],
+            true_name=sample["class_name"] or "",
+            suggested=issue["suggested"],
+            why=issue["why"],
+        )
+        for issue, sample, (picture, problem) in zip(issues, samples, pictures, strict=True)
+    ]
 
 
 def _by_id(table: pa.Table) -> dict[int, Row]:

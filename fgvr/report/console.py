@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from textwrap import wrap
 from typing import Any
 
 from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
 from fgvr.redact import printable
+from fgvr.report.selection import SelectionFacts
 
 METHOD_TITLES = {
     "mllm": "MLLM",
@@ -75,7 +77,14 @@ def results_table(metrics: str) -> str:
     evaluation = facts["evaluation"]
     lines = [_headline(evaluation), ""]
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
-    lines += ["", *_candidates(facts["candidates"]), *_stages(facts["stages"]), "", _cost(facts["cost"])]
+    lines += [
+        "",
+        *_selection(facts.get("selection")),
+        *_candidates(facts["candidates"]),
+        *_stages(facts["stages"]),
+        "",
+        _cost(facts["cost"]),
+    ]
     if facts.get("costs"):
         lines += ["", *_costs(facts["costs"], facts["stages"])]
     return "".join(f"{printable(line).rstrip()}\n" for line in lines)
@@ -116,10 +125,18 @@ def _agreement(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _selection(chosen: dict[str, Any] | None) -> list[str]:
+    if chosen is None:
+        return []
+    return ["Asked about:", *(f"  {sentence}" for sentence in SelectionFacts(**chosen).sentences()), ""]
+
+
 def _candidates(sets: dict[str, Any] | None) -> list[str]:
     if sets is None:
         return []
-    return ["Candidate sets:", *(f"  {sets[what]}" for what in ("expectation", "truth") if sets[what]), ""]
+    said = [sets[what] for what in ("expectation", "truth") if sets[what]]
+    lines = [line for words in said for line in wrap(words, 98, initial_indent="  ", subsequent_indent="    ")]
+    return ["Candidate sets:", *lines, ""]
 
 
 def _stages(stages: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -14,6 +15,7 @@ from fgvr.metrics.scores import METRICS
 from fgvr.names.spelling import fold_name
 from fgvr.redact import masked_value
 from fgvr.report import console
+from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.results import Results, StageResult, cost
 
@@ -62,6 +64,29 @@ class ImageCard:
 
 
 @dataclass(frozen=True)
+class IssueCard:
+    """A discovery image whose label is probably wrong.
+
+    Attributes:
+        title: its file name.
+        thumbnail: a data: URI, or "" if the image could not be read.
+        problem: why it could not be read, else "".
+        label: the name that it has.
+        true_name: the true name; "" if unknown.
+        suggested: names that it might have instead, best first.
+        why: what speaks against the label.
+    """
+
+    title: str
+    thumbnail: str
+    problem: str
+    label: str
+    true_name: str
+    suggested: list[str]
+    why: str
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page.
 
@@ -71,6 +96,9 @@ class ReportContent:
         images: example images.
         created: date and time, as text.
         aspects: drawings of the aspects.
+        issues: labels that are most probably wrong, worst first.
+        outcomes: stages with what they were expected to take, and what they took.
+        spent: a sentence on what the run has spent and its budget; "" where it has none.
     """
 
     results: Results
@@ -78,6 +106,9 @@ class ReportContent:
     images: list[ImageCard]
     created: str
     aspects: AspectPictures = field(default_factory=AspectPictures)
+    issues: list[IssueCard] = field(default_factory=list)
+    outcomes: Sequence[Outcome] = ()
+    spent: str = ""
 
 
 # report.html is one self-contained page without scripts and external resources.

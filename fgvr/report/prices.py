@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -46,6 +47,9 @@ class Prices(Part):
     """When the prices were read."""
     source: str
     """Where they were read."""
+    currency: Literal["USD"] | None = Field(default=None, exclude=True)
+    """Always US$, in which the report and `run.budget` count; null: the file does not say, and US$ is assumed. No part
+    of fingerprints: another currency is refused."""
     models: dict[str, ModelPrice] = Field(default_factory=dict)
     """Prices by the model's name at its server."""
     gpu_hour: float | None = Field(default=None, ge=0)

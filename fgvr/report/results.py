@@ -14,6 +14,7 @@ from fgvr.heads.costs import Tracks
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
+from fgvr.report.selection import SelectionFacts
 from fgvr.tables import Table
 
 EVALUATION = "eval_"
@@ -123,10 +124,10 @@ class CandidateFacts:
         label_accuracy: share of MLLM labels that are right, estimated from agreement among neighbours; this and the
             next two are None if there is no estimate, or not enough evidence for it.
         neighbour_precision: share of neighbours of the same class, also estimated.
-        expected_to_help: whether the neighbourhoods are purer than the labels are accurate.
-        expectation: the same in words with its numbers, or why there is none.
-        truth: the same with the true numbers, and whether the expectation was right or the estimate wrong; "" if no
-            truth is known.
+        expected_to_help: whether candidate sets agree better than own labels with labels that were held out; None:
+            unknown, or not compared.
+        expectation: the same in words with its numbers, and what would settle it.
+        truth: the true values of the estimates, and whether these were far off; "" if no truth is known.
         true_label_accuracy: share of MLLM labels that are right; this and the next two are None if no truth is known.
         candidate_accuracy: share of images whose heaviest candidate is right before training.
         disambiguated_accuracy: the same after training.
@@ -160,6 +161,7 @@ class Results:
     candidates: CandidateFacts | None = None
     costs: Costs | None = None
     aspects: AspectFacts | None = None
+    selection: SelectionFacts | None = None
     mistakes: dict[str, Tracks] | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -187,6 +189,7 @@ class Results:
             },
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
+            **({} if self.selection is None else {"selection": asdict(self.selection)}),
         }
 
     def to_json(self) -> str:

@@ -3,7 +3,7 @@
 With few answers, what matters is that every kind of image is among those asked about, and that the answer is about an
 image that stands for others. Both follow from one image per k-means cluster: the *medoid*, which is nearest to the
 centre, or the *typical* image, which is nearest to its neighbours in the cluster (TypiClust: Hacohen, Dekel, Weinshall,
-ICML 2022). Typical images are easier to name; medoids reach a little more classes.
+ICML 2022). Neither was better than the other beyond the noise (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -142,6 +142,8 @@ def _chosen(
         chosen = choose(space, wanted.count, wanted.how, seed=seed, threads=threads, device=device)
         why = np.where(chosen.filled, RANDOM, WHY[wanted.how]).astype(object)
         return chosen.rows, np.ones(len(chosen.rows), np.int64), why
+    if not np.isin(first.ids, ids).all():
+        raise ValueError("an image of the first round has no vector any more: its table of vectors is not the same")
     asked = np.searchsorted(ids, first.ids)
     rows, rounds, why = asked, np.ones(len(asked), np.int64), np.array(first.why, object)
     left = min(wanted.count, len(space)) - len(asked)

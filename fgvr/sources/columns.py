@@ -31,6 +31,10 @@ _USUAL: Final = {
     ),
     "split_column": ("set", "subset", "partition"),
     "class_column": ("class", "label", "labelname", "classlabel", "category", "categoryname"),
+    "id_column": ("id", "imageid", "sampleid", "rowid"),
+    "answer_column": ("label", "name", "title", "prediction", "response", "caption", "class", "classname", "text"),
+    "rank_column": ("position", "place", "top"),
+    "score_column": ("confidence", "probability", "prob", "weight", "votes"),
 }
 """Names that other people's files give a column, in folded form."""
 

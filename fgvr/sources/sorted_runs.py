@@ -78,10 +78,10 @@ class Spool:
 
 
 class SortedRuns:
-    """Takes rows in any order and returns them sorted by a text column; the sort is stable."""
+    """Takes rows in any order and returns them sorted by a column of texts or numbers; the sort is stable."""
 
     def __init__(self, schema: pa.Schema, column: str, *, run_bytes: int = RUN_BYTES) -> None:
-        """For tables of `schema`, whose text column `column` has no nulls."""
+        """For tables of `schema`, whose column `column` has no nulls."""
         self._schema, self._column, self._run_bytes = schema, column, run_bytes
         self._runs: list[Spool] = []
         self._waiting: list[pa.Table] = []

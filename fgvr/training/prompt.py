@@ -27,7 +27,8 @@ from fgvr.training.batches import Positions
 from fgvr.training.checkpoint import History
 from fgvr.training.loop import Mean, Pace, Term, Trainer, train
 from fgvr.training.prompt_data import NearJob, NearState, NearTrainingError, Outcome, read_near_data
-from fgvr.training.prompt_scores import STEPWISE, NearScores, Targets, backward_through_names, loss, updated_weights
+from fgvr.training.prompt_refinement import refinement
+from fgvr.training.prompt_scores import STEPWISE, NearScores, Targets, backward_through_names, loss
 from fgvr.training.reporter import Reporter
 
 RECIPE = 1
@@ -64,9 +65,9 @@ class NearBatch:
 class NearTrainer(Trainer[NearBatch]):
     """One worker's side of a training run.
 
-    A checkpoint holds `state.pt` (context, optimiser, candidate weights of all images, steps done, the best context so
-    far) and `history.json`; the last one also `model/` (fgvr.models.near.NearModel) and `weights.npy` (the
-    disambiguated weights, float32 [N, K] in the order of the images with candidates).
+    A checkpoint holds `state.pt` (context, optimiser, candidate weights of all images, what the loss keeps beside them,
+    steps done, the best context so far) and `history.json`; the last one also `model/` (fgvr.models.near.NearModel) and
+    `weights.npy` (the disambiguated weights, float32 [N, K] in the order of the images with candidates).
     """
 
     def __init__(self, job: NearJob, reporter: Reporter, judge: Judge | None = None) -> None:
@@ -78,8 +79,9 @@ class NearTrainer(Trainer[NearBatch]):
         self.scores = NearScores(job.settings, clip, self.data, reporter.rank, reporter.world_size)
         self.learner = self.scores.learner
         self.optimiser = self.sgd([self.learner.context])
-        self.weights = self.data.weights.clone()
         self.held_out = held_out(job.settings, data.total)
+        self.refinement = refinement(job.settings, self.scores, ~self.held_out)
+        self.weights = self.refinement.start(self.data.weights.clone())
         self.learned = np.flatnonzero(~self.held_out)
         self.steps = batches.steps_per_epoch(len(self.learned), job.settings.batch_size)
         self.last_step = self.steps * job.settings.epochs
@@ -122,13 +124,14 @@ class NearTrainer(Trainer[NearBatch]):
         mine = positions[(positions >= first) & (positions < first + len(self.data))]
         rows = torch.from_numpy(mine - first).to(self.device)
         learns_weights = self.epoch >= self.settings.frozen_epochs and self.settings.loss in STEPWISE
+        self.refinement.before_step(rows, batch.views, len(positions))
 
         def part_loss(part: Tensor, names: Tensor) -> Tensor:
             logits = self.scores.logits(part, names, batch.views)
             targets = Targets(self.data.label_ids[part], self.weights[part], self.data.own[part])
             term = loss(self.settings, logits, targets) * (len(part) / len(positions))
             if learns_weights:
-                self.weights[part] = updated_weights(self.settings, logits, targets)
+                self.weights[part] = self.refinement.updated(logits, targets, names)
             return term
 
         total = backward_through_names(
@@ -143,7 +146,8 @@ class NearTrainer(Trainer[NearBatch]):
         return {"loss": Term(total, 1 / self.reporter.world_size, count=1)}
 
     def end_epoch(self, epoch: int) -> None:
-        """See Trainer: updates RC's weights, and keeps the context if it is the best on held-out images."""
+        """See Trainer: refines or refreshes weights, and keeps the context if it is the best on held-out images."""
+        self.weights = self.refinement.end_epoch(epoch, self.weights)
         refresh = self.settings.loss == "rc" and epoch >= self.settings.frozen_epochs
         if not refresh and not self.held_out.any():
             return
@@ -156,6 +160,7 @@ class NearTrainer(Trainer[NearBatch]):
     def measures(self, pace: Pace) -> dict[str, float]:
         """See Trainer."""
         numbers = {"step": float(self.done), "steps_per_second": pace.steps / pace.seconds}
+        numbers |= self.refinement.measures()
         if self.state.held_out_loss is not None:
             numbers["held_out_loss"] = self.state.held_out_loss
         if self.judge is not None:
@@ -168,12 +173,12 @@ class NearTrainer(Trainer[NearBatch]):
 
     def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
         """See Trainer; the last one also holds the model and its weights."""
-        weights = self.scores.all_weights(self.weights)
+        weights, kept = self.scores.all_weights(self.weights), self.refinement.state()
         outcome = self._outcome() if last else None
 
         def save(folder: Path) -> None:
             self.state.step, self.state.history = self.done, self.history
-            self.state.save(folder, self.learner.context, self.optimiser, weights)
+            self.state.save(folder, self.learner.context, self.optimiser, weights, kept)
             if outcome is not None:
                 outcome.save(folder)
 
@@ -197,14 +202,15 @@ class NearTrainer(Trainer[NearBatch]):
                     "shortened_names": self.scores.shortened,
                 },
             ),
-            weights=self.scores.all_weights(self.scores.weights(names)).cpu(),
+            weights=self.scores.all_weights(self.refinement.final(names)).cpu(),
         )
         with torch.no_grad():
             context.copy_(trained)
         return outcome
 
     def _restore(self, folder: Path) -> None:
-        self.state, weights = NearState.load(folder, self.optimiser)
+        self.state, weights, kept = NearState.load(folder, self.optimiser)
+        self.refinement.restore(kept)
         with torch.no_grad():
             self.learner.context.copy_(self.state.context)
         self.weights = weights[self.data.first : self.data.first + len(self.data)].to(self.device)

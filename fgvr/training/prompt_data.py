@@ -9,8 +9,10 @@ with candidates).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -189,8 +191,23 @@ class NearState:
         """The context that was best on held-out images, else the last."""
         return last if self.best_context is None else self.best_context.to(last.device)
 
-    def save(self, folder: Path, context: Tensor, optimiser: torch.optim.Optimizer, weights: Tensor) -> None:
-        """Write a checkpoint into an empty folder; `weights` are the candidate weights of all images."""
+    def save(
+        self,
+        folder: Path,
+        context: Tensor,
+        optimiser: torch.optim.Optimizer,
+        weights: Tensor,
+        refinement: Mapping[str, Any],
+    ) -> None:
+        """Write a checkpoint into an empty folder.
+
+        Args:
+            folder: the folder.
+            context: the learner's context.
+            optimiser: its optimiser.
+            weights: candidate weights of all images, [N, K].
+            refinement: what the loss keeps beside them (`fgvr.training.prompt_refinement`).
+        """
         content = {
             "context": context.detach().cpu(),
             "optimiser": optimiser.state_dict(),
@@ -199,13 +216,17 @@ class NearState:
             "best_context": None if self.best_context is None else self.best_context.cpu(),
             "best_loss": self.best_loss,
             "held_out_loss": self.held_out_loss,
+            "refinement": dict(refinement),
         }
         torch.save(content, folder / STATE_FILE)
         write_history(folder, self.history)
 
     @classmethod
-    def load(cls, folder: Path, optimiser: torch.optim.Optimizer) -> tuple[NearState, Tensor]:
-        """The state in a checkpoint and the candidate weights of all images; also restores the optimiser."""
+    def load(cls, folder: Path, optimiser: torch.optim.Optimizer) -> tuple[NearState, Tensor, Mapping[str, Any]]:
+        """The state in a checkpoint, the candidate weights of all images, and what the loss keeps beside them.
+
+        Also restores the optimiser.
+        """
         content = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         optimiser.load_state_dict(content["optimiser"])
         state = cls(
@@ -216,7 +237,7 @@ class NearState:
             held_out_loss=content["held_out_loss"],
             history=read_history(folder),
         )
-        return state, content["weights"]
+        return state, content["weights"], content.get("refinement", {})  # earlier versions had none
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from fgvr.training.prompt_data import NearData
 from fgvr.training.reporter import joined_rows, share, sum_over_workers
 
 LOGITS_AT_ONCE = 2**24  # images × names held in memory at a time, whatever the batch size
-STEPWISE = ("proden", "lws", "cavl")
-"""Losses whose weights are updated in every step; RC's are in every epoch, the others' never."""
+STEPWISE = ("proden", "lws", "cavl", "pop", "records")
+"""Losses whose weights are updated in every step; those of RC and the mixture are in every epoch, the others' never."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,10 @@ class NearScores:
         images = self.data.features[rows, 0 if views is None else views[rows]].float()
         return self.clip.logit_scale * images @ names.T
 
-    def weights(self, names: Tensor) -> Tensor:
-        """PRODEN's weights for all of this worker's images: float32 [n, K]."""
-        return self._weights(names, lambda logits, targets: disambiguated(logits, targets.label_ids))
+    def weights(self, names: Tensor, log_prior: Tensor | None = None) -> Tensor:
+        """PRODEN's weights for all of this worker's images, if need be without a class prior [C]: float32 [n, K]."""
+        prior = 0.0 if log_prior is None else log_prior
+        return self._weights(names, lambda logits, targets: disambiguated(logits - prior, targets.label_ids))
 
     def updated_weights(self, names: Tensor) -> Tensor:
         """The configured loss's next weights, for all of this worker's images: float32 [n, K]."""

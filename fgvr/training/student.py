@@ -40,7 +40,7 @@ from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
 from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
 from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
-from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm, StudentStep
+from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm, RefinedClassTerm, StudentStep
 from fgvr.training.teacher import open_teacher
 
 RECIPE = 1
@@ -60,7 +60,8 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
 class StudentTrainer(EpochTrainer[Batch]):
     """One worker's side of a student's training run; it continues from the reporter's checkpoint if there is one.
 
-    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser),
+    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser, and the
+    probabilities that class targets are clean),
     `history.json`, `left_out.json` (images that could not be read at the start) and `lost.json` (those that became
     unreadable later), the last two by position in the examples.
     """
@@ -78,6 +79,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.examples = self.data.examples
         self.steps = steps_per_epoch(len(self.data.training), self.settings.batch_size)
         self.terms = self.loss_terms()
+        self.refined = next((term for term in self.terms if isinstance(term, RefinedClassTerm)), None)
         torch.manual_seed(self.settings.seed)
         self.student = build_student(job.spec).to(self.device)
         if self.precision == "bf16" and self.device.type == "cpu":
@@ -98,8 +100,12 @@ class StudentTrainer(EpochTrainer[Batch]):
         """The losses that the student learns from; a subclass can add to them."""
         taught, classes = self.settings.distillation, self.examples.classes
         class_weight = 1.0 if isinstance(taught, NoDistillation) else taught.class_weight
+        refines, after = self.settings.class_loss == "mixture", self.settings.refine_after
+        class_term = (
+            RefinedClassTerm(self.examples, class_weight, after) if refines else ClassTerm(self.examples, class_weight)
+        )
         terms: list[LossTerm[StudentStep]] = [
-            ClassTerm(self.examples, class_weight),
+            class_term,
             AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha),
         ]
         if not isinstance(taught, NoDistillation):
@@ -156,6 +162,8 @@ class StudentTrainer(EpochTrainer[Batch]):
             raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
         self.lost |= lost
         self._lost_here = {}
+        if self.refined is not None:
+            self.refined.end_epoch(epoch, self.reporter.rank, self.reporter.world_size)
 
     @torch.inference_mode()
     def _validate(self) -> float:
@@ -185,7 +193,8 @@ class StudentTrainer(EpochTrainer[Batch]):
     def measures(self, pace: Pace) -> dict[str, float]:
         """See Trainer; accuracy on held-out images after the epoch, if some are held out."""
         validated = {} if math.isnan(self.validation_top1) else {"validation_top1": self.validation_top1}
-        return validated | super().measures(pace)
+        clean = {} if self.refined is None else {"clean_share": self.refined.clean_share()}
+        return validated | clean | super().measures(pace)
 
     def record(self, metrics: dict[str, float]) -> None:
         """See Trainer; among equal validation results the later epoch wins, since its learning rate was lower."""
@@ -213,7 +222,8 @@ class StudentTrainer(EpochTrainer[Batch]):
         save_student(folder / LAST, self.spec, self.student.state_dict(), self.history[-1])
         if self.best is not None and self.best_weights is not None:
             save_student(folder / BEST, self.spec, self.best_weights, self.best)
-        torch.save({"optimiser": self.optimiser.state_dict()}, folder / STATE_FILE)
+        kept = {} if self.refined is None else {"clean": self.refined.clean}
+        torch.save({"optimiser": self.optimiser.state_dict(), **kept}, folder / STATE_FILE)
         write_history(folder, self.history)
         write_left_out(folder, self.data.left_out)
         write_left_out(folder, self.lost, LOST_FILE)
@@ -224,6 +234,8 @@ class StudentTrainer(EpochTrainer[Batch]):
         # To the CPU first: the GPU that wrote it may not exist here, or belong to another worker.
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.refined is not None:
+            self.refined.clean = state["clean"]
         self.history, self.lost = read_history(folder), read_lost(folder)
         self.epoch = len(self.history)
         validated = [row for row in self.history if "validation_top1" in row]

@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.config import Dkd, Kd
 from fgvr.losses.kd import dkd_rows, kd_rows, standardised
 from fgvr.losses.makd import UNKNOWN_CLASS, AspectLoss, aspect_counts, aspect_sum, class_sum
+from fgvr.losses.mixture import clean_probability, refined_rows
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples
 from fgvr.training.loop import Term
+from fgvr.training.reporter import sum_over_workers
 from fgvr.training.teacher import Teacher
 
 
@@ -56,8 +59,61 @@ class ClassTerm:
     def __call__(self, step: StudentStep) -> Term:
         """See LossTerm."""
         total, seen = class_sum(step.class_logits[0], step.classes)
-        count = int((self._classes[step.batch.step_positions] != UNKNOWN_CLASS).sum())
-        return Term(total, seen, count, self.weight)
+        return Term(total, seen, self._count(step), self.weight)
+
+    def _count(self, step: StudentStep) -> int:
+        """Targets of the whole step."""
+        return int((self._classes[step.batch.step_positions] != UNKNOWN_CLASS).sum())
+
+
+class RefinedClassTerm(ClassTerm):
+    """Cross entropy of the first view with class targets that count as far as they are clean (`fgvr.losses.mixture`).
+
+    Clean is what the losses of an epoch say, of each image as it was seen in the epoch: a pass of its own over all
+    images, as DivideMix makes it, would cost a third of the training. All workers have the same probabilities.
+    """
+
+    def __init__(self, examples: Examples, weight: float, refine_after: int) -> None:
+        """`refine_after`: epochs in which all targets count as clean."""
+        super().__init__(examples, weight)
+        self.refine_after = refine_after
+        self.clean = torch.ones(len(examples), dtype=torch.float32)
+        self._seen: list[tuple[npt.NDArray[np.int64], Tensor]] = []  # in this epoch: positions, losses on the device
+
+    def __call__(self, step: StudentStep) -> Term:
+        """See LossTerm."""
+        logits, classes, positions = step.class_logits[0], step.classes, step.batch.positions
+        clean = self.clean[torch.from_numpy(positions)].to(logits.device, non_blocking=True)
+        rows = refined_rows(logits, classes, clean)
+        with torch.no_grad():
+            losses = F.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="none")
+            self._seen.append((positions, losses.masked_fill(classes == UNKNOWN_CLASS, torch.nan)))
+        seen = (classes != UNKNOWN_CLASS).sum().float()
+        return Term(rows.sum(), seen, self._count(step), self.weight)
+
+    def end_epoch(self, epoch: int, rank: int, world_size: int) -> None:
+        """Split the targets by the losses of the epoch, counted from 0; all workers call it."""
+        seen, self._seen = self._seen, []
+        if epoch + 1 < self.refine_after:
+            return
+        device = seen[0][1].device if seen else torch.device("cpu")  # of the process group, too
+        sums = torch.zeros(2, len(self.clean), dtype=torch.float64, device=device)
+        for positions, losses in seen:
+            places, known = torch.from_numpy(positions).to(device), losses.isfinite()
+            sums[0].index_add_(0, places[known], losses[known].double())
+            sums[1].index_add_(0, places[known], torch.ones_like(losses[known], dtype=torch.float64))
+        total, count = sum_over_workers(sums, world_size).cpu().numpy()
+        clean = torch.zeros(len(self.clean), device=device)
+        if rank == 0:  # one worker fits the mixture, so that all have the same
+            known = count > 0
+            found = clean_probability(np.divide(total, count, out=np.zeros_like(total), where=known), known)
+            clean = torch.from_numpy(np.where(known, found, self.clean.numpy()).astype(np.float32)).to(device)
+        self.clean = sum_over_workers(clean, world_size).cpu()
+
+    def clean_share(self) -> float:
+        """Mean probability that a target is clean, over the images that have one."""
+        known = torch.from_numpy(self._classes != UNKNOWN_CLASS)
+        return float(self.clean[known].mean()) if bool(known.any()) else 1.0
 
 
 class AspectTerm:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipelines.asks import Asked, naming
+from fgvr.config.label_sources import AnswerFile
+from pipelines.answers import SourcedAnswers
+from pipelines.asks import Asked, compared, naming
 from pipelines.compared import ComparedStage, evaluated
-from pipelines.label import ALIASES_FILE, AnswerStage, NameStage, label_settings
+from pipelines.label import ALIASES_FILE, NameStage, as_source, form_of, label_settings
 from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
     from fgvr.names.answer_items import Form
 
 
-class EvalAnswers(ComparedStage, AnswerStage):
-    """The MLLM's answers about the compared images, each asked once for one label."""
+class EvalAnswers(ComparedStage, SourcedAnswers):
+    """The answers of the first source of labels about the compared images, each asked once for one label."""
 
     table = "eval_mllm_answers"
+    several = False
 
     def consults(self, run: Run) -> Iterable[str]:
         """The tables that decide the images; not NeaR, which decides only examples: the engine need not wait."""
@@ -31,14 +34,8 @@ class EvalAnswers(ComparedStage, AnswerStage):
 
     def asks(self, run: Run) -> Asked:
         """One request per image."""
-        from fgvr.evaluation.images import UNLABELLED_IMAGES
-
-        evaluate, photos = run.config.evaluate, run.photos
-        most = evaluate.max_images
-        if most is None and not photos.classes.get(evaluate.split):
-            most = UNLABELLED_IMAGES
-        load = naming(run, label_settings(run.config, several=False))
-        return Asked(photos.bounded(evaluate.split, most), load)
+        load = naming(run, label_settings(as_source(run.config, self.source(run.config)), several=False))
+        return Asked(compared(run.config, run.photos), load)
 
 
 class EvalLabels(ComparedStage, NameStage):
@@ -56,10 +53,9 @@ class EvalLabels(ComparedStage, NameStage):
         return (self.answers, "labels")
 
     def form(self, config: Config) -> Form:
-        """One label per answer; structured where the labels' answers are."""
-        from fgvr.names.answer_items import Form
-
-        return Form(structured=config.label.answer == "structured")
+        """One label per answer, of a file as many as it has; structured where the labels' answers are."""
+        form, source = form_of(config, config.label.source), config.label.source
+        return form if isinstance(source, AnswerFile) else form._replace(listed=1)
 
     def aliases(self, run: Run) -> str | None:
         """The aliases of the labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pipelines.asks import Work, compared
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.infer import PredictionStage
 from pipelines.report_aspects import aspect_sample
@@ -20,6 +21,10 @@ class EvalStudent(ComparedStage, PredictionStage):
     def which(self, run: Run) -> Ids:
         """The images that are compared or shown."""
         return compared_images(run).predicted
+
+    def works(self, run: Run) -> Work:
+        """The images that are compared; the few others that the report shows are left out."""
+        return Work(compared(run.config, run.photos))
 
 
 class EvalMakd(EvalStudent):

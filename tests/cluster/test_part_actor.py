@@ -17,6 +17,7 @@ from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.part_worker import Engine, WorkerLost
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
+from fgvr.store_waits import TooSlow
 from fgvr.tables import Table
 from tests.cluster.boards import Board, Death, Dog
 
@@ -141,6 +142,23 @@ def test_a_job_without_an_engine_gets_none(actor: PartActor) -> None:
 def test_what_a_person_must_mend_is_said_and_the_process_stays(actor: PartActor) -> None:
     assert actor.take("label", job(engine=Engine("m", refuse))) == "mllm.model: there is nothing at /x"
     assert actor.heartbeats.words == []
+
+
+def slow() -> Any:
+    raise TooSlow("bucket/model: the object store was not done with it in 900 s")
+
+
+def test_a_store_that_is_too_slow_from_here_gives_the_work_to_another_process(
+    actor: PartActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Death):
+        actor.take("label", job(engine=Engine("m", slow)))
+    monkeypatch.setattr(part_actor, "compute_part", lambda *_, **__: slow())
+    actor.take("label", job())
+    with pytest.raises(Death):
+        actor.compute(3, again=False)
+    said = "bucket/model: the object store was not done with it in 900 s"
+    assert actor.heartbeats.words == [f"label, the start of a worker: {said}", f"label, part 3: {said}"]
 
 
 def test_whatever_else_is_wrong_ends_the_process_with_the_engines_own_error(actor: PartActor) -> None:

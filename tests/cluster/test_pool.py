@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError, RuntimeEnvSetupError
 
+from cluster.heartbeat import Heartbeats
 from cluster.part_actor import STOPPED, StageStopped
-from cluster.pool import Part, Pool, WorkersDied, WorkersDoNotStart
+from cluster.pool import OPEN, Gate, Part, Pool, WorkersDied, WorkersDoNotStart
 from cluster.stall import Stalled
+from fgvr.errors import UserError
 from tests.cluster.boards import Board
 
 
@@ -67,7 +69,7 @@ class Cluster:
     def living(self) -> list[Process]:
         return [process for process in self.all if not process.ended]
 
-    def run(self, parts: int, *, at_once: int = 1, most: int = 1) -> Iterator[dict[str, Any]]:
+    def run(self, parts: int, *, at_once: int = 1, most: int = 1, gate: Gate = OPEN) -> Iterator[dict[str, Any]]:
         told = [Part(number) for number in range(parts)]
         return self.pool.run(
             "label",
@@ -77,6 +79,7 @@ class Cluster:
             most=most,
             lives=4,
             waits_for=lambda left: f"label: {left} parts left",
+            gate=gate,
         )
 
     def begin(self, parts: int, **sizes: int) -> "Drawn":
@@ -621,3 +624,60 @@ def test_of_many_parts_each_is_asked_for_once_and_few_are_under_way() -> None:
         most = max(most, len(asked) - len(done))
     assert asked == sorted(done) == list(range(5_000))
     assert 100 < most <= 200  # two at each of a hundred processes
+
+
+class Bounded(Gate):
+    """Lets so many parts begin."""
+
+    def __init__(self, most: int) -> None:
+        self.left, self.done_parts, self.deaths = most, list[int](), 0
+
+    def may_begin(self, part: Part, under_way: int) -> bool:
+        return self.left > under_way
+
+    def check(self, part: Part) -> None:
+        if not self.left:
+            raise UserError("nothing is left")
+
+    def done(self, summary: dict[str, Any]) -> None:
+        self.left -= 1
+        self.done_parts.append(summary["part"])
+
+    def lost(self, heartbeats: Heartbeats) -> None:
+        self.deaths += 1
+
+
+def test_a_gate_holds_parts_back_until_it_ends_the_job_with_none_under_way() -> None:
+    cluster, gate = Cluster(), Bounded(3)
+    run = Drawn(cluster, cluster.run(6, gate=gate))
+    until(lambda: cluster.all)
+    (process,) = cluster.all
+    up(process)
+    until(lambda: process.asked == ["compute 0 False", "compute 1 False"])
+    process.answer()
+    until(lambda: process.asked == ["compute 1 False", "compute 2 False"])
+    process.answer()
+    until(lambda: gate.done_parts == [0, 1])
+    assert process.asked == ["compute 2 False"]  # the one under way is the last that may be
+    process.answer()
+    with pytest.raises(UserError, match="nothing is left"):
+        run.end()
+    assert run.parts == [0, 1, 2]
+
+
+def test_a_gate_is_told_of_each_death() -> None:
+    cluster, gate = Cluster(), Bounded(9)
+    run = Drawn(cluster, cluster.run(1, gate=gate))
+    until(lambda: cluster.all)
+    up(cluster.all[0])
+    until(lambda: cluster.all[0].asked)
+    cluster.all[0].die()
+    until(lambda: len(cluster.all) == 2)
+    assert gate.deaths == 1
+    up(cluster.all[1])
+    until(lambda: cluster.all[1].asked)
+    assert cluster.all[1].asked[0].startswith("smoke_test")
+    cluster.all[1].answer()
+    until(lambda: cluster.all[1].asked == ["compute 0 False"])
+    cluster.all[1].answer()
+    assert run.end() == [0]

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import NoCredentialsError
 
 from cluster import lease
+from cluster.budget import BudgetReached
 from cluster.lease import LeaseLost
 from cluster.ownership import owned
 from cluster.run import open_run, run_main
@@ -177,3 +178,9 @@ def test_a_plan_is_shown_and_nothing_is_opened(end, capsys) -> None:
         run_main("A script.", PRESETS, raises(AssertionError("it ran")), check=raises(Lost("no model")), **given)
     out, err = capsys.readouterr()
     assert (left.value.code, out, err) == (2, "a plan of mine\n", "not started: no model\n")
+
+
+def test_a_run_that_its_budget_stops_has_a_status_of_its_own(end: Callable[..., tuple[object, str]]) -> None:
+    status, said = end(work=raises(BudgetReached("run.budget: US$ 4.9 of US$ 5 are spent")))
+    assert status == 3
+    assert said == "stopped: run.budget: US$ 4.9 of US$ 5 are spent\n"

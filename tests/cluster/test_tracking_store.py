@@ -96,6 +96,16 @@ def test_what_was_stopped_while_it_was_made_is_made_anew(store: Path, statements
     assert files(store.parent) == [FILE]
 
 
+def test_what_a_killed_session_left_is_removed(store: Path) -> None:
+    left = store.parent / f".{store.name}.a4u4rakr"
+    left.mkdir(parents=True)
+    (left / store.name).write_bytes(b"half of it")
+    prepare(store, own=False)  # may belong to another session that makes the store now
+    assert left.exists()
+    prepare(store)
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+
+
 def test_an_empty_file_and_one_transaction_that_was_never_ended(store: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty" / FILE
     empty.parent.mkdir()

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import posix
 import struct
 import subprocess
 import time
@@ -46,7 +47,10 @@ def weak_disk(tmp_path: Path) -> Iterator[Callable[[], Path]]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_machine_that_loses_its_power_keeps_what_is_finished(seen, weak_disk, tmp_path: Path) -> None:
+def test_a_machine_that_loses_its_power_keeps_what_is_finished(
+    seen, weak_disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", posix.fsync)  # tests/conftest.py takes it away from all others
     rows = pa.table({"image_id": range(5000)})
     table = Table(str(tmp_path / "weak" / "labels"), "labels", "ab", 10_000, 0, 2, 5000, 1.0)
     for number in range(2):

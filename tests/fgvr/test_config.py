@@ -48,7 +48,7 @@ def test_text_is_taken_as_it_stands_and_other_values_as_yaml() -> None:
         (["--label.imagess", "5"], r"label\.imagess: .*did you mean label\.images\?"),
         (["--near.epoch", "5"], r"near\.epoch: .*did you mean near\.epochs\?"),
         (["--neer.lr", "5"], r"neer: .*did you mean near\?"),
-        (["--near.loss", "prodn"], r"near\.loss = 'prodn': should be 'proden', 'ce', .*'gce', 'lws' or 'cavl'"),
+        (["--near.loss", "prodn"], r"near\.loss = 'prodn': should be 'proden', 'ce', .*'gce', .* or 'mixture'"),
         (["--near.epochs", "-1"], r"near\.epochs = -1: should be greater than or equal to 1"),
         (["--near.epochs", "many"], r"near\.epochs = 'many': should be a valid integer"),
         (["--label.samples", "3"], r"label: .*samples = 3 needs a temperature above 0.*set label\.temperature"),

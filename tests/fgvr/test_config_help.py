@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,12 @@ from fgvr.config.help import help_text, help_topic
 from fgvr.config.tree import Basic, Tuned, branches, leaves
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width of pages that go to a file, whichever terminal runs the tests."""
+    monkeypatch.setattr("fgvr.config.help.shutil.get_terminal_size", os.terminal_size)
 
 
 def page(capsys: pytest.CaptureFixture[str], *argv: str, stage: str = "") -> str:
@@ -133,7 +140,7 @@ def test_the_topic_stands_behind_the_flag(argv: list[str], topic: str | None) ->
 
 @pytest.mark.parametrize("width", [60, 140])
 def test_texts_are_as_wide_as_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("fgvr.config.help.shutil.get_terminal_size", lambda _: os.terminal_size((width, 24)))
     lengths = [len(line) for line in help_text("", PRESETS).splitlines() if line.startswith("      ")]
     assert width - 20 < max(lengths) <= width
 

@@ -142,7 +142,7 @@ CALLS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_every_way_to_ask_a_store_ends_in_its_time(call: str, store: Store) -> None:
-    with pytest.raises(Exception, match="the object store was not done with it in 0 s"):
+    with pytest.raises(Exception, match="the object store did not finish in 0 s"):
         CALLS[call]()  # s3fs itself would wait for ever
 
 
@@ -157,7 +157,7 @@ IMAGES = {
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_is_given_up_in_the_time_of_an_image(image: str, store: Store) -> None:
     liveness.allow(float("inf"))  # so that it is this limit
-    with pytest.raises(ImageError, match="the object store was not done with it in 0 s") as caught:
+    with pytest.raises(ImageError, match="the object store did not finish in 0 s") as caught:
         read_image_bytes(IMAGES[image], LIMITS)
     assert caught.value.reason is Reason.UNREADABLE
 
@@ -173,7 +173,7 @@ def test_a_row_group_that_drips_costs_one_wait_and_not_one_a_row(store: Store, m
     store.dripping = True
     asked = []
     for uri in uris[6:]:
-        with pytest.raises(ImageError, match="the object store was not done with it") as caught:
+        with pytest.raises(ImageError, match="the object store did not finish") as caught:
             read_image_bytes(uri, LIMITS)
         assert caught.value.reason is Reason.UNREADABLE
         asked.append(store.asked)
@@ -205,7 +205,7 @@ def test_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     fs = Dripping(skip_instance_cache=True)
     assert fs.cat_file("whole") == b"the file"
     monkeypatch.setattr(store_waits, "LONGEST_SECONDS", 0.2)
-    with pytest.raises(TooSlow, match=r"slow\.jpg: the object store was not done"):
+    with pytest.raises(TooSlow, match=r"slow\.jpg: the object store did not finish"):
         fs.cat_file("slow.jpg")  # by whoever calls it
     assert Dripping.cancelled  # the request is not left behind
     monkeypatch.setattr(store_waits, "LONGEST_SECONDS", 3600)

@@ -1,6 +1,7 @@
 """What a run will ask and cost, reckoned by hand from the config and counts of photos."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 
 from fgvr.config import Config, build, load_config
 from fgvr.mllm.backends import provider
-from pipelines.asks import Ask, asks
+from pipelines.asks import Ask, Load, asks
 from pipelines.bill import Bill
+from pipelines.estimate import bill_of
 from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
-from pipelines.plan import bill_of
+from pipelines.probed import Probed, key_of, read_probed, write_probed
 from pipelines.run_tables import Look
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
@@ -232,3 +234,74 @@ def test_engines_share_the_hours_and_not_the_money(questions: str, prices: str) 
 def test_the_size_of_a_model_is_in_its_name(model: str, expected: float) -> None:
     config = build({"mllm": {"kind": "vllm", "model": model}})
     assert provider(config.mllm).billions() == expected
+
+
+def works(found: Bill) -> dict[str, tuple[int, float]]:
+    return {line.task.stage: (line.rows, line.epochs) for line in found.works}
+
+
+def test_stages_that_ask_nothing_are_in_the_plan_with_their_photos_and_passes(questions: str) -> None:
+    found = bill(photos_preset(questions), MILLIONS)
+    # 20,000 named and 20,000 trained on; of the latter a tenth is held out, and 240 epochs of 18,000 are 270,000 steps.
+    assert works(found) == {
+        "embeddings": (40_000, 1),
+        "near": (20_000, 100),
+        "base": (20_000, 240),
+        "makd": (20_000, 240),
+        "predictions": (4_000_000, 1),
+        "eval_base": (10_000, 1),
+        "eval_makd": (10_000, 1),
+    }
+    page = "\n".join(found.page())
+    assert "20,000 × 240" in page
+    assert "hours of embeddings, near, base, makd, predictions, eval_base, eval_makd: not known" in page
+    assert "all stages" in page
+    assert "≥" in page
+
+
+def test_steps_that_bound_the_training_bound_its_passes(questions: str) -> None:
+    found = bill(photos_preset(questions, "--makd.max_steps", "11250"), MILLIONS)
+    assert works(found)["makd"] == (20_000, 10)  # 18,000 images are 1,125 steps of 16
+
+
+def probed(tmp_path: Path, config: Config, **rates: Probed) -> Look:
+    write_probed(str(tmp_path), {stage: replace(rate, key=key_of(stage, config)) for stage, rate in rates.items()})
+    return Look(config, str(tmp_path), MILLIONS)
+
+
+def test_probed_rates_are_of_one_worker_and_last_while_the_settings_do(
+    questions: str, prices: str, tmp_path: Path
+) -> None:
+    flags = ["--evaluate.prices", prices, "--embed.workers.max_workers", "4"]
+    config = photos_preset(questions, *flags)
+    rates = {
+        "embeddings": Probed("", 20, 0.1),
+        "makd": Probed("", 20, 0.001),
+        "answers": Probed("", 20, 0.5, Load(0, 900, 0, 6)),
+    }
+    look = probed(tmp_path, config, **rates)
+    found = bill_of(look, wanted(config, ()))
+    hours = {line.task.stage: line.seconds for line in found.works}
+    assert hours["embeddings"] == pytest.approx(40_000 * 0.1 / 4)
+    assert hours["makd"] == hours["base"] == pytest.approx(20_000 * 240 * 0.001)  # students without aspects are alike
+    assert hours["near"] is None
+    answers = found.lines[0]
+    assert (answers.seconds, answers.source) == (pytest.approx(10_000), "a probe of 20 photos")
+    assert (answers.load.prompt, answers.load.output) == (pytest.approx(18e6), pytest.approx(120_000))
+    # 2 cores at US$ 0.10 an hour.
+    assert next(line.usd for line in found.works if line.task.stage == "makd") == pytest.approx(4800 / 3600 * 0.2)
+    page = "\n".join(found.page())
+    assert "hours of answers, embeddings, base, makd: a probe of 20 photos" in page
+    fewer = photos_preset(questions, *flags, "--label.images.max_images", "500", "--makd.epochs", "5")
+    assert bill_of(Look(fewer, str(tmp_path), MILLIONS), ("labels",)).lines[0].source == "a probe of 20 photos"
+    other = photos_preset(questions, *flags, "--label.prompt", "What is it?", "--makd.image_size", "64")
+    found = bill_of(Look(other, str(tmp_path), MILLIONS), wanted(other, ()))
+    assert found.lines[0].source == "assumed"
+    assert {line.task.stage for line in found.works if line.seconds is None} >= {"makd", "base"}
+
+
+def test_a_probe_of_kept_replies_has_no_time_and_takes_none_away(questions: str, tmp_path: Path) -> None:
+    config = photos_preset(questions)
+    probed(tmp_path, config, answers=Probed("", 20, 0.5, Load(0, 900, 0, 6)))
+    probed(tmp_path, config, answers=Probed("", 20, None, Load(0, 900, 0, 6)))
+    assert read_probed(str(tmp_path)).stages["answers"].seconds == 0.5

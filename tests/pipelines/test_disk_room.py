@@ -30,6 +30,14 @@ def test_needed_vectors_are_those_of_all_that_the_students_learn_from() -> None:
     assert bytes_to_come(everyone, PHOTOS, questions=50) == 1_500_000 * 1034 + answers + rest
 
 
+def test_images_are_chosen_among_vectors_in_files() -> None:
+    images = {"max_images": 500, "select": "medoids", "pool": 10_000}
+    tree = {"embed": {"images": "needed"}, "aspects": {"max_images": 1_000}, "label": {"images": images}}
+    answers, rest = 1_000 * (50 * 8 + 60), 3_000_000 * 60
+    vectors, files = (10_000 + 1_000 + 500_000) * 1034, 2 * 10_000 * 1024
+    assert bytes_to_come(build(tree), PHOTOS, questions=50) == vectors + files + answers + rest
+
+
 def test_a_disk_that_is_too_small_is_said_once_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**31))
     assert warning(str(tmp_path / "not" / "there"), 2**31) is None

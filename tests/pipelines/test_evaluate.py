@@ -206,7 +206,8 @@ def test_with_truth(birds, tmp_path):
 def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
     monkeypatch.setattr("fgvr.metrics.semantic.SentenceBert", None)  # not needed, so not asked for
     source = {"kind": "folder", "path": f"{birds}/images/train"}
-    flow = small_run(tmp_path, source, methods=["mllm", "zs_clip", "near"], sentence_model="/nowhere")
+    methods = ["mllm", "zs_clip", "near"]
+    flow = small_run(tmp_path, source, methods=methods, sentence_model="/nowhere", report_issues=4)
     table = flow.table("report")
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
     assert facts["evaluation"]["trained_on"]
@@ -221,7 +222,11 @@ def test_photos_without_truth_or_splits(birds, tmp_path, monkeypatch):
         1 - facts["methods"]["mllm"]["unnamed"] / table.rows
     )  # no name agrees with none
     assert facts["label_space"]["names"] > 5
-    assert "No true classes are known" in (tmp_path / "run/report/report.html").read_text()
+    page = (tmp_path / "run/report/report.html").read_text()
+    assert "No true classes are known" in page
+    shown = page.partition('id="issues"')[2].partition("</section>")[0]
+    assert shown.count('<div class="card">') == shown.count("<img ") == 4
+    assert "its neighbours&#39; labels: " in shown
 
 
 def predicted_here(folder, job, ids, _):

@@ -11,8 +11,9 @@ from cluster.stage_files import StageClock
 from fgvr import storage, tables
 from fgvr.config import build
 from fgvr.config.models import OpenAIBackend
+from fgvr.report.estimates import read_estimates
 from pipelines.bill import Bill
-from pipelines.plan import bill_of, plan, tell_bill
+from pipelines.estimate import bill_of, plan, tell_bill
 from pipelines.run_tables import Look, Run
 from tests.without_ray import parts_without_ray
 
@@ -148,5 +149,13 @@ def test_it_is_told_before_the_first_request(tmp_path: Path, caplog: pytest.LogC
         run = flow(tmp_path, server, questions=THREE)
         tell_bill(run, ("labels", "aspects"))
         assert server.asked == []
+        kept = read_estimates(run.folder)
+        assert {stage: (each.rows, each.requests) for stage, each in kept.items()} == {
+            "answers": (36, 36),
+            "aspects": (12, 36),
+        }
+        run.table("labels")
+        tell_bill(run, ("labels", "aspects"))  # of answers nothing is left: what was expected stays
+        assert read_estimates(run.folder)["answers"] == kept["answers"]
     assert any(record.message.split()[:3] == ["aspects", "12", "36"] for record in caplog.records)
     assert isinstance(run.context.config.mllm, OpenAIBackend)

@@ -10,8 +10,10 @@ from pipelines import preflight
 from pipelines.evaluate import whole_job
 from pipelines.preflight import check_splits, check_tables
 from pipelines.registry import stage_of
-from pipelines.run_tables import Look, closure
+from pipelines.run_tables import Look, Run, closure
 from pipelines.stage import Stage
+from tests.pipelines.stage_prints import Asking, made_light
+from tests.untracked import NoTracking
 
 FOLDER = {"kind": "folder", "path": "."}
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -180,3 +182,24 @@ def test_methods_that_ask_questions_need_some() -> None:
     check_tables(build({**of_folder, "evaluate": {"methods": ["zs_clip", "near", "base"]}}), ["report"])
     with pytest.raises(ConfigError, match=r"questions\.file"):
         check_tables(build({**of_folder, "evaluate": {"methods": ["near", "makd"]}}), ["report"])
+
+
+@pytest.mark.parametrize(
+    ("tables", "asked"),
+    [(["report"], {"answers", "aspects", "eval_mllm_answers"}), (["predictions"], {"answers", "aspects"})],
+)
+def test_a_script_of_its_own_asks_before_the_trainings_that_its_table_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: list[str], asked: set[str]
+) -> None:
+    made_light(monkeypatch)
+    monkeypatch.setattr("cluster.capacity.check_all", lambda _: None)
+    monkeypatch.setattr("pipelines.estimate.tell_bill", lambda *_: None)
+    config = build({"makd": {"target": "near"}, "evaluate": {"methods": ["mllm", "near", "makd"]}})
+    context = Asking(config, str(tmp_path), NoTracking())
+    made = preflight.compute(Run(context), tables)
+    order = [table.name for table in context.tables]
+    assert made == [context.tables[-1]]
+    assert len(set(order)) == len(order)  # each once
+    trained = [order.index(name) for name in ("near", "makd")]
+    assert {name for name in order if stage_of(name).model(config) is not None} == asked
+    assert all(order.index(name) < min(trained) for name in asked)

@@ -12,7 +12,7 @@ from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.tables import Table
 from pipelines.photo_counts import Photos
-from pipelines.registry import STAGES, WHOLE_JOB, stage_of
+from pipelines.registry import STAGES, WHOLE_JOB, further_tables, in_order, stage_of
 from pipelines.run_tables import Look, NotThere, Run, closure, needs, quietly
 from pipelines.stage import model_of, setting
 
@@ -21,6 +21,7 @@ TREES: dict[str, dict[str, Any]] = {
     "usual": {},
     "together": {"aspects": {"with_labels": True}},
     "alike": {"label": {"duplicate_similarity": 0.98}},
+    "sources": {"label": {"sources": [{"kind": "ask"}, {"kind": "ask", "name": "other", "prompt": "What is it?"}]}},
     "written": {"questions": {"llm": {"kind": "openai", "model": "m"}}, "makd": {"target": "near"}},
 }
 
@@ -41,7 +42,7 @@ def test_a_line_is_a_stage_of_that_table(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_what_a_stage_names_is_there(name: str, tree: str) -> None:
     config, stage = build(TREES[tree]), stage_of(name)
-    assert set(needs(look(config), name)) <= set(STAGES)
+    assert set(needs(look(config), name)) <= {*STAGES, *further_tables(config)}
     if (place := stage.workers(config)) is not None:
         assert isinstance(setting(config, place), Workers | TrainWorkers)
     if (place := stage.model(config)) is not None:
@@ -55,6 +56,16 @@ def test_no_table_needs_itself(tree: str) -> None:
     run = look(build(TREES[tree]))
     for name in STAGES:
         assert name not in {other for each in needs(run, name) for other in closure(run, [each])}, name
+
+
+def test_tables_that_a_config_adds_stand_behind_the_first_of_their_kind() -> None:
+    names = {"labels", "answers_b", "votes", "answers", "samples", "answers_a"}
+    assert in_order(names) == ["samples", "answers", "answers_a", "answers_b", "labels", "votes"]
+    stage = stage_of("answers_b")
+    assert stage.table == "answers_b"
+    assert stage is stage_of("answers_b")
+    with pytest.raises(KeyError):
+        stage_of("no_such_table")
 
 
 def test_the_whole_job_is_of_the_list_and_in_its_order() -> None:

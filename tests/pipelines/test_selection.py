@@ -1,15 +1,18 @@
 """Images that are chosen by their vectors: which are asked about, what it costs, and that nothing is asked twice."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ray import cloudpickle
 
 from cluster.stage import RunContext
 from fgvr import storage, tables
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
+from fgvr.config.base import Workers
 from fgvr.schemas import Failure, Reason
 from fgvr.selection.whitening import Whitening
 from fgvr.sources.sampling import first_of, split_ids
@@ -17,8 +20,9 @@ from fgvr.tables import Table
 from pipelines import selection
 from pipelines.asks import asks
 from pipelines.embed import discovered, pool
-from pipelines.plan import plan
+from pipelines.estimate import plan
 from pipelines.registry import stage_of
+from pipelines.report_content import selection_facts
 from pipelines.run_tables import Look, Run, closure
 from pipelines.selection import SelectionError
 from tests.untracked import NoTracking
@@ -46,14 +50,16 @@ def context_of(folder: Path, **label: Any) -> RunContext:
     return RunContext(build(tree), str(folder), NoTracking())
 
 
-def run_of(context: RunContext, *, missing: tuple[int, ...] = (), revision: int = 0) -> Run:
+def run_of(
+    context: RunContext, *, missing: tuple[int, ...] = (), revision: int = 0, spread: float = 0.6, kinds: int = KINDS
+) -> Run:
     """With vectors made up for all photos: those of one kind lie together, those of `missing` could not be read."""
     run = Run(context)
     samples = run.table("samples")
     classes = samples.read(["class_id"])["class_id"].to_numpy()
     random = np.random.default_rng(0)
     centres = random.normal(size=(KINDS, DIM))
-    vectors = centres[classes] + 0.6 * random.normal(size=(len(classes), DIM))
+    vectors = centres[classes % kinds] + spread * random.normal(size=(len(classes), DIM))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     failures: list[Failure | None] = [None] * len(classes)
     for row in missing:
@@ -123,6 +129,37 @@ def test_more_questions_than_photos(tmp_path: Path) -> None:
     assert run.table("selected").extra["reach_of_twice_as_many"] is None
 
 
+def test_where_searches_have_a_gpu_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def run_once(function: Any, there: Any, *, workers: Workers) -> Any:
+        calls.append((there.device, there.threads, workers.num_gpus))
+        work, sent = cloudpickle.loads(cloudpickle.dumps((function, replace(there, device="cpu"))))
+        return cloudpickle.loads(cloudpickle.dumps(work(sent)))
+
+    monkeypatch.setattr("cluster.once.run_once", run_once)
+    context = context_of(tmp_path / "gpu")
+    workers = context.config.neighbours.workers.model_copy(update={"num_gpus": 1, "num_cpus": 3})
+    search = context.config.neighbours.model_copy(update={"workers": workers})
+    there = RunContext(context.config.model_copy(update={"neighbours": search}), context.folder, context.tracker)
+    on_gpu, here = discovered(run_of(there)), discovered(run_of(context_of(tmp_path / "cpu")))
+    assert calls == [("cuda", 3, 1)] * 2
+    assert on_gpu.tolist() == here.tolist()
+    assert selection.Selected().workers(there.config) == "neighbours.workers"
+    assert selection.Selected().workers(context.config) is None
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_photos_that_are_all_alike(tmp_path: Path, rounds: int) -> None:
+    run = run_of(context_of(tmp_path, rounds=rounds), spread=0, kinds=1)
+    assert run.table("labels").rows == 1
+    assert "only 1 of 216 images are no near-duplicates" in run.table("selected").extra["remarks"][0]
+    assert "the space is not whitened" in run.table("space").extra["remarks"][0]
+    facts = selection_facts(run)
+    assert facts is not None
+    assert (facts.asked, facts.covered) == (1, None)
+
+
 def test_a_vector_that_comes_later_changes_nothing(tmp_path: Path) -> None:
     context = context_of(tmp_path)
     before = run_of(context, missing=(0, 5, 7))
@@ -157,6 +194,23 @@ def test_two_rounds(tmp_path: Path, duplicate_similarity: float | None) -> None:
     }
     assert [texts[image] for image in both] == run.table("answers").read(["texts"])["texts"].to_pylist()
     assert not any(name.endswith("tokens") for name in run.table("answers").extra["metrics"])
+
+
+def test_what_the_report_says(tmp_path: Path) -> None:
+    run = run_of(context_of(tmp_path), missing=(40,))
+    facts = selection_facts(run)
+    assert facts is not None
+    metrics = run.table("selected").extra["metrics"]
+    assert (facts.asked, facts.pool, facts.without_vector, facts.classes) == (60, 216, 1, KINDS)
+    assert facts.classes_reached == metrics["classes_reached"]
+    assert sum(facts.why.values()) == 60
+    labels = run.table("labels").read(["label"])["label"].to_pylist()
+    alone = sum(labels.count(name) == 1 for name in set(labels))
+    assert facts.new_names == pytest.approx(alone / 60)
+    assert facts.covered is not None
+    assert 0 <= facts.covered <= 1
+    at_random = run.context.config.model_copy(update={"label": build({}).label})
+    assert selection_facts(Run(RunContext(at_random, str(tmp_path), NoTracking()))) is None
 
 
 def test_another_way_to_merge_names_asks_nothing_again(tmp_path: Path) -> None:
@@ -194,6 +248,16 @@ def test_only_the_pool_is_embedded_for_it(tmp_path: Path) -> None:
     assert set(pool(run)) <= needed
     assert len(needed - test) <= 85
     assert "selected" in closure(run.looking(), ["answers"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "images", "said"),
+    [(0, 9, "is not whitened"), (19, 9, "only 19 of 45"), (23, 9, ""), (49_000, 30_000, "only 49,000 of 100,000")],
+)
+def test_a_space_of_few_neighbours_is_remarked_on(pairs: int, images: int, said: str) -> None:
+    remarks = selection._remarks(pairs, images)
+    assert len(remarks) == bool(said)
+    assert said in "".join(remarks)
 
 
 @pytest.mark.parametrize(

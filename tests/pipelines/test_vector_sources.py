@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from cluster.stage import RunContext
-from fgvr.config import Clip, ConfigError, TimmVectors, build
+from fgvr.config import Clip, ConfigError, TimmVectors, as_given, build
 from fgvr.encoders.encoder import encoder_identity, identity_of_vectors
+from fgvr.encoders.timm_source import TimmError
+from fgvr.encoders.vector_file import VectorFileError
 from fgvr.tables import vectors
 from pipelines.embed import encoder_at
 from pipelines.evaluate import whole_job
@@ -101,3 +103,71 @@ def test_made_up_vectors_have_no_encoder() -> None:
     with pytest.raises(ConfigError, match="no encoder gives vectors of further images"):
         encoder_at(build(tree({"kind": "simulated"})))
     assert encoder_at(build({})) == Clip()
+
+
+def written(folder: Path, run: Run, *, shuffled: bool = False, name: str = "v.npz") -> str:
+    """CLIP's vectors of a run's photos as a file, with URIs relative to where they were drawn."""
+    rows = run.table("samples").read(["uri"])["uri"].to_pylist()
+    found = vectors(run.table("embeddings").read(["vector"])["vector"])
+    order = np.random.default_rng(0).permutation(len(rows))
+    relative = np.array([uri.split("/field_guide/")[1] for uri in rows])[order]
+    np.savez(folder / name, vectors=found[np.roll(order, 7) if shuffled else order], uri=relative)
+    return str(folder / name)
+
+
+@pytest.mark.slow
+def test_a_file_of_vectors_is_the_table_that_was_computed_and_is_checked_with_its_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts_without_ray(monkeypatch)
+
+    def run_with(vectors: dict[str, Any], **more: Any) -> Run:
+        return Run(RunContext(build(tree(vectors, **more)), str(tmp_path / "run"), NoTracking()))
+
+    first = run_with({"kind": "clip"})
+    path = written(tmp_path, first)
+    run = run_with({"kind": "file", "path": path})
+    table = run.table("embeddings")
+    assert table.read(["image_id", "vector"]).equals(first.table("embeddings").read(["image_id", "vector"]))
+    assert identity_of_vectors(table)["kind"] == "file"
+    assert run.table("candidates").rows == first.table("candidates").rows
+    again = run_with({"kind": "file", "path": path})
+    assert again.table("embeddings").uri == table.uri
+
+    known = {"kind": "file", "path": path, "encoder": {"kind": "clip"}}
+    checked = run_with(known)
+    assert identity_of_vectors(checked.table("embeddings")) == encoder_identity(Clip())
+    assert encoder_at(checked.config) == Clip()
+    stage_of("near").check(checked.config)
+    wrong = {**known, "path": written(tmp_path, first, shuffled=True, name="wrong.npz")}
+    with pytest.raises(VectorFileError, match="is of another model, or in another order"):
+        run_with(wrong).table("embeddings")
+
+
+def test_a_file_of_vectors_is_refused_where_it_cannot_serve(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", vectors=np.eye(3), uri=np.array(["a", "b", "c"]))
+    given = {"kind": "file", "path": str(tmp_path / "v.npz")}
+    with pytest.raises(ConfigError, match=r"embed\.vectors\.kind = file: NeaR .*embed\.vectors\.encoder\.kind"):
+        stage_of("near").check(build(tree(given)))
+    with pytest.raises(ConfigError, match=r"no encoder gives vectors of further images; name it as embed"):
+        encoder_at(build(tree(given)))
+    with pytest.raises(VectorFileError, match="there is no such file"):
+        stage_of("embeddings").check(build(tree({**given, "path": str(tmp_path / "none.npz")})))
+    with pytest.raises(TimmError, match="without weights is random"):
+        stage_of("embeddings").check(build(tree({**given, "encoder": {"kind": "timm", "model": "resnet18"}})))
+    saved = as_given(build(tree(given)))["embed"]["vectors"]
+    assert not {name for name in saved if name.endswith("_column")}
+
+
+def test_the_content_of_a_file_of_vectors_decides(tmp_path: Path) -> None:
+    def printed(name: str, **more: Any) -> str:
+        given = {"kind": "file", "path": str(tmp_path / name), **more}
+        return prints_of(build(tree(given)), tmp_path / "run", ("embeddings",))["embeddings"]
+
+    np.savez(tmp_path / "a.npz", vectors=np.eye(3), uri=np.array(["a", "b", "c"]))
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
+    first = printed("a.npz")
+    assert printed("b.npz") == first
+    assert len({first, printed("a.npz", order="samples"), printed("a.npz", encoder={"kind": "clip"})}) == 3
+    np.savez(tmp_path / "a.npz", vectors=2 * np.eye(3), uri=np.array(["a", "b", "c"]))
+    assert printed("a.npz") != first

@@ -83,14 +83,3 @@ def test_what_asks_a_model_goes_before_the_trainings_that_take_its_place(tmp_pat
     assert {table.seconds for table in found.values()} == {table.seconds for table in tables.values()}
     _, alone = session(tmp_path, "report")
     assert alone["report"] == tables["report"]
-
-
-@pytest.mark.parametrize(("table", "asked"), [("report", "eval_mllm_answers"), ("predictions", "aspects")])
-def test_a_script_of_its_own_asks_before_the_trainings_that_its_table_needs_too(
-    tmp_path: Path, table: str, asked: str
-) -> None:
-    order, _ = session(tmp_path, table)
-    assert order[-1] == table
-    places = {name: place for place, name in enumerate(order)}
-    assert len(places) == len(order)  # each once
-    assert places["answers"] < places[asked] < min(places[name] for name in ("near", "makd") if name in places)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fgvr import storage
+from fgvr.config.label_sources import AskedModel
 from fgvr.config.run import Config
 from fgvr.mllm.openai_server.cache_segments import (
     INDEX,
@@ -164,9 +165,16 @@ def with_run_replies(config: Config, folder: str) -> Config:
     llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
     kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}
     finer = config.baselines.finer.model_copy(update={"llm": kept["finer"]})
+    sources = tuple(
+        source.model_copy(update={"mllm": source.mllm.keeping(replies)})
+        if isinstance(source, AskedModel) and source.mllm is not None
+        else source
+        for source in config.label.sources
+    )
     return config.model_copy(
         update={
             "mllm": config.mllm.keeping(replies),
+            "label": config.label.model_copy(update={"sources": sources}),
             "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
             "baselines": config.baselines.model_copy(update={"finer": finer}),
         }

@@ -18,9 +18,10 @@ from fgvr.mllm.backend import BackendRefused
 from fgvr.mllm.openai_server.cache import ReplyCache, reply_key
 from fgvr.mllm.openai_server.dialect import LENGTH, Dialect
 from fgvr.mllm.openai_server.replies import FILTERED, parsed, read_reply
-from fgvr.mllm.openai_server.requests import spent_of
+from fgvr.mllm.openai_server.requests import cached_tokens, spent_of
 from fgvr.mllm.openai_server.retry import NothingButWaiting, Retries, SharedPause, TryAgain
 from fgvr.mllm.openai_server.transport import Refusal, ServerError, Transport
+from fgvr.spending import pay
 
 MOST_ALONE = 3
 """Requests of a kind that go alone while none succeeds; after that the server is slow or broken, not incompatible."""
@@ -190,6 +191,16 @@ class Calls:
             self._note([_NO_USAGE])
         return reply, result
 
+    def _paid(self, read: Callable[[Any], Result]) -> Callable[[Any], Result]:
+        """`read` for a reply that was just paid for, whether or not anything in it can be used."""
+
+        def counted(reply: Any) -> Result:
+            spent = spent_of(reply)
+            pay(self._config.model, spent.prompt, cached_tokens(reply), spent.output)
+            return read(reply)
+
+        return counted
+
     def _note(self, remarks: Iterable[Any]) -> None:
         self._remarks.update(remark for remark in remarks if isinstance(remark, str))
 
@@ -201,7 +212,7 @@ class Calls:
             sent = self._dialect.sent(request)
             try:
                 body = self._transport.post(sent)
-                return body, *self._interpreted(body, read)
+                return body, *self._interpreted(body, self._paid(read))
             except Refusal as refusal:
                 if not self._judge(refusal, request, sent, needed):
                     raise Rejected(str(refusal)) from refusal

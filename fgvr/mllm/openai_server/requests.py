@@ -122,7 +122,7 @@ def score_of(reply: Any, words: tuple[str, str]) -> Score:
         p_yes=probability_of_yes(max(yes, floor), max(no, floor))[0] if found else math.nan,
         label_mass=probability_of_yes(yes, no)[1],
         prompt_tokens=spent_of(reply).prompt or 0,
-        cached_tokens=_cached_tokens(reply),
+        cached_tokens=cached_tokens(reply),
         tokens_known=spent_of(reply).prompt is not None,
     )
 
@@ -144,7 +144,8 @@ def joined(scores: Sequence[Score]) -> AspectAnswer:
     )
 
 
-def _cached_tokens(reply: Any) -> int | None:
+def cached_tokens(reply: Any) -> int | None:
+    """Prompt tokens that the server read from its prefix cache; None if it does not say."""
     details = getattr(reply.usage, "prompt_tokens_details", None)
     return _count(details, "cached_tokens")
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from fgvr.arrays import NONE
 from fgvr.beliefs.confusion import confusion_posterior
 from fgvr.beliefs.names_near import joined, nearest_names, nearness
-from tests.fgvr.beliefs.planted import planted, unit
+from tests.fgvr.beliefs.noisy_clusters import planted, unit
 
 
 def by_the_formula(own, vectors, names, listed, checked, rounds=8):  # noqa: C901 - the formula in one piece

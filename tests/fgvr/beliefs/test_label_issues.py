@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from fgvr.arrays import NONE
 from fgvr.beliefs.confusion import confusion_posterior
 from fgvr.beliefs.label_issues import label_issues, out_of_fold
-from tests.fgvr.beliefs.planted import nearest, planted, unit
+from tests.fgvr.beliefs.noisy_clusters import nearest, planted, unit
 
 
 def nobody(count):

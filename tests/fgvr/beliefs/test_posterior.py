@@ -5,7 +5,7 @@ import pytest
 
 from fgvr.arrays import NONE
 from fgvr.beliefs.posterior import new_image_scores, text_posterior
-from tests.fgvr.beliefs.planted import planted, unit
+from tests.fgvr.beliefs.noisy_clusters import planted, unit
 
 
 def by_the_formula(own, images, texts, vectors, scale, checked, rounds=12):

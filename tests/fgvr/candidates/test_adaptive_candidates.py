@@ -93,7 +93,7 @@ def test_noisy_labels_in_pure_neighbourhoods(images_a_class, seed):
     agreement = estimate(own[near], k=3)
     assert agreement.label_accuracy == pytest.approx((own == truth).mean(), abs=0.06)
     assert agreement.neighbour_precision == pytest.approx((truth[near[:, 1:3]] == truth[:, None]).mean(), abs=0.08)
-    assert agreement.expected_to_help
+    assert agreement.purer
     names, k = single_sets(own), reach(agreement)
     adaptive = adaptive_sets(names, near[:, :k], agreement)
     three = neighbour_sets(names, near[:, :3], np.ones((len(own), 3), np.float32))
@@ -107,7 +107,7 @@ def test_noisy_labels_in_pure_neighbourhoods(images_a_class, seed):
 def test_clean_labels_in_impure_neighbourhoods(images_a_class, seed):
     truth, own, near = simulate(images_a_class, 1.4, 0.95, seed)
     agreement = estimate(own[near], k=3)
-    assert not agreement.expected_to_help
+    assert not agreement.purer
     assert (truth[near[:, 1:3]] == truth[:, None]).mean() < (own == truth).mean()
     assert reach(agreement) == 1  # sets would only spoil: every image keeps its own label
 

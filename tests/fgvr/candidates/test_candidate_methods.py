@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fgvr.arrays import NONE
 from fgvr.candidates.agreement import Agreement, estimate
-from fgvr.candidates.methods import candidate_sets, most_neighbours, used_neighbours
+from fgvr.candidates.methods import candidate_sets, held_out_sets, most_neighbours, used_neighbours
 from fgvr.candidates.sets import CandidateSets, single_sets
 from fgvr.config import Candidates
 from fgvr.neighbours import Neighbours
@@ -96,3 +97,20 @@ def test_fewer_images_than_k(method):
     sets = sets_of(single_sets(own), found, Agreement(), method=method, space=9)
     assert (sets.label_ids[:, 0] == own).all()
     assert sets.sizes.tolist() == [{"mllm": 1, "single": 1, "random": 3}.get(method, 2)] * 2
+
+
+def test_sets_of_held_out_labels_know_only_the_others():
+    # Images 0 to 4 on a line; image 2 is held out. The second nearest of image 1 then is image 0, not image 2.
+    near = np.array([[0, 1, 2], [1, 2, 0], [2, 1, 3], [3, 4, 2], [4, 3, 2]])
+    found = Neighbours(near, np.full((5, 3), 0.5, np.float32), "exact", 1.0)
+    names = single_sets(np.array([0, 1, 2, 3, 4], np.int32))
+    known = np.array([True, True, False, True, True])
+    sets = held_out_sets(Candidates(k=2), found, names, known, space=5)
+    assert [set(row.tolist()) - {NONE} for row in sets.label_ids] == [{0, 1}, {1, 0}, set(), {3, 4}, {4, 3}]
+    own = held_out_sets(Candidates(method="mllm"), found, names, known, space=5)
+    assert own.label_ids[:, 0].tolist() == [0, 1, NONE, 3, 4]
+
+
+def test_the_posterior_is_not_made_here():
+    with pytest.raises(ValueError, match="needs a text tower"):
+        sets_of(NAMES, NEAR, HELPFUL, method="posterior")

@@ -56,34 +56,27 @@ def test_more_images_than_are_needed_are_sampled():
 @pytest.mark.parametrize(
     ("agreement", "words"),
     [
-        (
-            Agreement(0.6, 0.64, 0.93),
-            "expected: neighbourhoods (0.93) purer than labels (0.64): candidate sets should help",
-        ),
-        (
-            Agreement(0.6, 0.95, 0.71),
-            "expected: neighbourhoods (0.71) no purer than labels (0.95): candidate sets should not help",
-        ),
+        (Agreement(0.6, 0.64, 0.93), "estimated: labels 0.64 right, neighbourhoods 0.93 pure"),
+        (Agreement(0.6, 0.95, 0.71), "estimated: labels 0.95 right, neighbourhoods 0.71 pure"),
         (Agreement(0.6), "too few labels agree to tell how noisy labels and neighbourhoods are"),
     ],
 )
-def test_the_expectation_in_words(agreement, words):
+def test_the_estimates_in_words(agreement, words):
     assert agreement.in_words() == words
 
 
 @pytest.mark.parametrize(
     ("accuracy", "precision", "words"),
     [
-        (0.65, 0.96, "true: neighbourhoods (0.96) purer than labels (0.65): the expectation holds"),
-        (0.84, 0.8, "true: neighbourhoods (0.80) no purer than labels (0.84): the expectation does not hold"),
-        # By hand: 0.93 expected, 0.72 true, 0.21 off; 0.64 expected, 0.85 true; both off, in the order expected.
-        (0.65, 0.72, "true: neighbourhoods (0.72) purer than labels (0.65): the estimate was wrong"),
-        (0.85, 0.93, "true: neighbourhoods (0.93) purer than labels (0.85): the estimate was wrong"),
-        (0.0, 0.13, "true: neighbourhoods (0.13) purer than labels (0.00): the estimate was wrong"),
-        (0.84, 0.73, "true: neighbourhoods (0.73) no purer than labels (0.84): the expectation does not hold"),
+        (0.65, 0.96, "true: labels 0.65 right, neighbourhoods 0.96 pure"),
+        # By hand: 0.93 estimated, 0.72 true, 0.21 off; 0.64 estimated, 0.85 true; both off.
+        (0.65, 0.72, "true: labels 0.65 right, neighbourhoods 0.72 pure: the estimate was wrong"),
+        (0.85, 0.93, "true: labels 0.85 right, neighbourhoods 0.93 pure: the estimate was wrong"),
+        (0.0, 0.13, "true: labels 0.00 right, neighbourhoods 0.13 pure: the estimate was wrong"),
+        (0.84, 0.73, "true: labels 0.84 right, neighbourhoods 0.73 pure"),
     ],
 )
-def test_the_truth_beside_the_expectation(accuracy, precision, words):
+def test_the_truth_beside_the_estimates(accuracy, precision, words):
     assert truth_in_words(Agreement(0.6, 0.64, 0.93), accuracy, precision) == words
     assert truth_in_words(Agreement(0.6), accuracy, precision) == words.partition(": the")[0]
 
@@ -112,9 +105,9 @@ def test_few_images_a_name_are_no_ground_for_an_estimate(counts, told):
     found = estimate(one_name_each(counts), k=3)
     assert (found.images, found.names, found.once) == (sum(counts), len(counts), counts.count(1))
     assert (found.unfounded == "") is told
-    assert found.in_words().startswith("expected: " if told else "no estimate of how noisy labels")
+    assert found.in_words().startswith("estimated: " if told else "no estimate of how noisy labels")
     words = truth_in_words(found, 1.0, 1.0)
-    assert words == "true: neighbourhoods (1.00) no purer than labels (1.00)" + told * ": the expectation holds"
+    assert words == "true: labels 1.00 right, neighbourhoods 1.00 pure"
 
 
 def test_why_there_is_no_estimate():
@@ -133,7 +126,7 @@ def test_only_images_with_a_name_count():
 def test_one_name_for_all_and_a_truth_of_no_image_decide_nothing():
     one = estimate(one_name_each([400]), k=3)
     assert one.in_words().endswith("are: all images have one name, right or wrong")
-    assert truth_in_words(one, 0.13, 1.0) == "true: neighbourhoods (1.00) purer than labels (0.13)"
+    assert truth_in_words(one, 0.13, 1.0) == "true: labels 0.13 right, neighbourhoods 1.00 pure"
     unknown = float("nan")
     assert truth_in_words(Agreement(0.6, 0.64, 0.93), unknown, 0.9) == "true: no image has a known class"
     assert truth_in_words(Agreement(0.6, 0.64, 0.93), 0.6, unknown) == "true: no image has a known class"

@@ -147,7 +147,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, whole: torc
     more, fewer = {**state, "stages.9.conv.weight": torch.zeros(2)}, dict(list(state.items())[3:])
     wider = {**state, next(iter(state)): torch.zeros(5, 5)}
     for name, tensors, message in (
-        ("more", more, r"1 tensors that test_byobnet has not \(stages\.9\.conv\.weight"),
+        ("more", more, r"1 tensors that test_byobnet does not have \(stages\.9\.conv\.weight"),
         ("fewer", fewer, r"it lacks 3 of \d+ tensors"),
         ("wider", wider, r"has shape \[5, 5\] for"),
     ):

@@ -86,6 +86,11 @@ def test_hosts():
         with pytest.raises(NotAllowed, match="allowed_hosts"):
             check_host(other, policy)
     check_host("anything.example", WebPolicy())
+    german = WebPolicy(allowed_hosts=("münchen.example", "*.straße.example"))
+    for url in ("https://münchen.example/a", "https://XN--MNCHEN-3YA.example./a", "https://bilder.straße.example/a"):
+        check_host(Address.of(url).host, german)
+    with pytest.raises(NotAllowed, match="allowed_hosts"):
+        check_host(Address.of("https://munchen.example/a").host, german)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return sink.getvalue()
 
 
-def png(width: int, height: int) -> bytes:
-    def piece(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def piece(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def png(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes((1 + 3 * width) * height))
     return b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", header) + piece(b"IDAT", rows) + piece(b"IEND", b"")
@@ -138,6 +139,12 @@ MANY = {
     "segments": SMALL_JPEG[:2] + segment(0xFE, b"x") * 50_000 + SMALL_JPEG[2:],
     "comments": SMALL_GIF[:COLOURS] + COMMENT * 70_000 + SMALL_GIF[COLOURS:],
     "a comment": b"P6\n#" + b"x" * 3_000_000 + b"\n8 8 255\n" + bytes(192),
+    "chunks": png(8, 8)[:33] + piece(b"abCd") * 100_001 + png(8, 8)[33:],
+    "data in small chunks": png(8, 8)[:33] + piece(b"IDAT") * 100_001 + png(8, 8)[33:],
+    "numbers in letters": b"P3 2500 2500 9\n" + b"1 " * 2500 * 2500 * 3,
+    "bits in letters": b"P1 5000 4000\n" + b"1" * 5000 * 4000,
+    "runs": b"BM" + bytes(28) + b"\1\0\0\0" + b"\1\5" * 9_000_000,
+    "runs of half bytes": b"BM" + bytes(28) + b"\2\0\0\0" + b"\1\5" * 9_000_000,
     "blanks": b"P5" + b" " * 3_000_000 + b"8 8 255\n" + bytes(64),
 }
 
@@ -158,6 +165,9 @@ def test_a_few_of_them_and_what_lies_behind_a_picture_are_fine():
         b"P6 # GIMP\n# two lines\n200 # wide\n200\n255\n" + bytes(120_000),
         b"Pf\n200 100\n-1.0\n" + bytes(80_000),
         b"P4\n1000 1000\n" + bytes(125_000),
+        b"P3 300 300 9\n" + b"1 " * 300 * 300 * 3,
+        png(8, 8)[:33] + piece(b"abCd") * 1000 + png(8, 8)[33:],
+        saved(Image.new("L", (4096, 4097)).crop((0, 0, 999, 999)), "BMP"),
     ]
     for data in files:
         assert excess(data) is None

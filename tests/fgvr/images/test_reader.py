@@ -173,6 +173,8 @@ def test_settings_that_cannot_be_meant():
         {"private_networks": ("intranet",)},
         {"allowed_hosts": ("https://shop.example",)},
         {"allowed_hosts": ("*.",)},
+        {"allowed_hosts": ("shop.example.",)},
+        {"allowed_hosts": ("ü" * 80,)},
         {"user_agent": "x\r\nHost: y"},
     ):
         with pytest.raises(ValidationError):

@@ -1,16 +1,19 @@
 """A report's content as a run would fill it, with names that nobody should trust."""
 
+from fgvr.beliefs.guard import Verdict
 from fgvr.evaluation.images import MethodResult
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
-from fgvr.report.page import Candidate, ImageCard, Prediction, ReportContent
+from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, ReportContent
 from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
 from fgvr.report.results import CandidateFacts, Costs, EvaluationSet, LabelSpace, MethodCost, Results, StageResult
 
 SCRIPT = "<script>document.title='owned'</script>"
 HOSTILE_FILE = '"><img src=x onerror=alert(1)>.jpg'
 RED_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+
+VERDICT = Verdict(images=900, differ=100, for_own=15, for_sets=45)
 
 
 def method(base: float) -> MethodResult:
@@ -58,8 +61,8 @@ def results(*, scored: bool = True, with_aspects: bool = True) -> Results:
             0.64,
             0.88,
             True,
-            "expected: neighbourhoods (0.88) purer than labels (0.64): candidate sets should help",
-            "true: neighbourhoods (0.91) purer than labels (0.65): the expectation holds" if scored else "",
+            VERDICT.in_words(),
+            "true: labels 0.65 right, neighbourhoods 0.91 pure" if scored else "",
             true_label_accuracy=0.65 if scored else None,
             candidate_accuracy=0.83 if scored else None,
             disambiguated_accuracy=0.9 if scored else None,
@@ -114,4 +117,9 @@ def content(*, scored: bool = True, with_aspects: bool = True) -> ReportContent:
     bad = ImageCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, SCRIPT, "")
     facts = [("MLLM", "demo"), ("CLIP", "demo"), ("Photos", "1,620 drawings"), ("File", HOSTILE_FILE)]
     found = results(scored=scored, with_aspects=with_aspects)
-    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures())
+    why = "its neighbours' labels: 3% Azure Finch, 71% Crested Azure Finch"
+    issues = [
+        IssueCard("0000013.jpg", RED_DOT, "", "Azure Finch", "Crested Azure Finch", ["Crested Azure Finch"], why),
+        IssueCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, "", [SCRIPT, "Wren"], SCRIPT),
+    ]
+    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures(), issues)

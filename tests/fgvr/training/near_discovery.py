@@ -1,11 +1,13 @@
 """A small discovery set to learn prompts on, for tests of NeaR's training."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from fgvr import storage, tables
 from fgvr.candidates.sets import candidate_rows, neighbour_sets, single_sets
@@ -83,3 +85,59 @@ def run(job, folder):
 
 def state(reporter):
     return torch.load(reporter.checkpoint / "state.pt", weights_only=True)
+
+
+class Proden:
+    """What the method written out does with the weights: PRODEN; others override it."""
+
+    def start(self, weights):
+        """The weights [N, C] before the first epoch, from the uniform ones."""
+        return weights
+
+    def after(self, epoch, before, again):
+        """The weights after a full-batch epoch, from the logits before its step; `again` gives those after it."""
+        p = before.softmax(dim=1) * self.mask
+        return p / p.sum(dim=1, keepdim=True)
+
+    def before_step(self, images, names, scale):
+        """Called with the features before each step."""
+
+
+def naive_training(discovery, settings, rule=None):
+    """The method as the papers write it, full batch: all names at once, weights updated from the pre-step logits."""
+    rule = Proden() if rule is None else rule
+    clip = load_clip(discovery.clip)
+    tower = TextTower.of(clip.network)
+    layout = prompt_layout(clip.tokenizer, tower, discovery.names, settings.context_length)
+    context = random_context(tower, settings.context_length, settings.seed).requires_grad_()
+    optimiser = torch.optim.SGD([context], settings.lr, settings.momentum, weight_decay=settings.weight_decay)
+    images = torch.from_numpy(discovery.features).half().float()
+    rule.mask = torch.zeros(len(images), len(discovery.names), dtype=torch.bool)
+    for row, labels in enumerate(discovery.sets.label_ids):
+        rule.mask[row, labels[labels >= 0]] = True
+
+    def features():
+        tokens = tower.token_embedding(layout.ids.clamp(min=0))
+        tokens = torch.cat([tokens[:, :1], context.expand(len(tokens), -1, -1), tokens[:, 5:]], dim=1)
+        text, length = clip.network.text, tokens.shape[1]
+        x = text.transformer(tokens + text.positional_embedding[:length], attn_mask=text.attn_mask[:length, :length])
+        return F.normalize(text.ln_final(x)[torch.arange(len(x)), layout.end] @ text.text_projection, dim=-1)
+
+    def again():
+        with torch.no_grad():
+            return clip.logit_scale * images @ features().T
+
+    weights = rule.start(rule.mask / rule.mask.sum(dim=1, keepdim=True))
+    losses = []
+    for epoch in range(settings.epochs):
+        optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+        names = features()
+        logits = clip.logit_scale * images @ names.T
+        rule.before_step(images, names.detach(), clip.logit_scale)
+        loss = -(weights * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        weights = rule.after(epoch, logits.detach(), again)
+        losses.append(loss.item())
+    return context.detach(), losses

@@ -1,59 +1,23 @@
 """NeaR's training: the method written out, and what must not change its outcome."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from fgvr.candidates.sets import disambiguate
-from fgvr.clip.model import load_clip
 from fgvr.clip.prompt import random_context
-from fgvr.clip.prompt_layout import prompt_layout
-from fgvr.clip.text_tower import TextTower
 from fgvr.models.infer import load_classifier
 from fgvr.tables import Table
 from fgvr.training.prompt import train_near
 from fgvr.training.prompt_data import NearJob, NearState, read_weights
 from fgvr.training.reporter import LocalReporter
-from tests.fgvr.training.near_discovery import run, state
+from tests.fgvr.training.near_discovery import naive_training, run, state
 from tests.two_processes import RankReporter, two_processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def naive_training(discovery, settings):
-    """The method as the papers write it, full batch: all names at once, weights updated from the pre-step logits."""
-    clip = load_clip(discovery.clip)
-    tower = TextTower.of(clip.network)
-    layout = prompt_layout(clip.tokenizer, tower, discovery.names, settings.context_length)
-    context = random_context(tower, settings.context_length, settings.seed).requires_grad_()
-    optimiser = torch.optim.SGD([context], settings.lr, settings.momentum, weight_decay=settings.weight_decay)
-    images = torch.from_numpy(discovery.features).half().float()
-    mask = torch.zeros(len(images), len(discovery.names), dtype=torch.bool)
-    for row, labels in enumerate(discovery.sets.label_ids):
-        mask[row, labels[labels >= 0]] = True
-    weights = mask / mask.sum(dim=1, keepdim=True)
-    losses = []
-    for epoch in range(settings.epochs):
-        optimiser.param_groups[0]["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
-        tokens = tower.token_embedding(layout.ids.clamp(min=0))
-        tokens = torch.cat([tokens[:, :1], context.expand(len(tokens), -1, -1), tokens[:, 5:]], dim=1)
-        text, length = clip.network.text, tokens.shape[1]
-        x = text.transformer(tokens + text.positional_embedding[:length], attn_mask=text.attn_mask[:length, :length])
-        names = text.ln_final(x)[torch.arange(len(x)), layout.end] @ text.text_projection
-        logits = clip.logit_scale * images @ F.normalize(names, dim=-1).T
-        loss = -(weights * logits.log_softmax(dim=1)).sum(dim=1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        p = logits.detach().softmax(dim=1) * mask
-        weights = p / p.sum(dim=1, keepdim=True)
-        losses.append(loss.item())
-    return context.detach(), losses
 
 
 def test_full_batch_training_is_the_method_written_out(discovery, tmp_path):

@@ -1,0 +1,138 @@
+"""Choosing whom to ask among many images: seconds and memory of the whitening, the clusters and the choice.
+
+    python -m benchmarks.speed.selection         # a million vectors, 1,000 questions, two threads
+    python -m benchmarks.speed.selection --images 1000000 --questions 3000 --device cuda
+
+Clustered fp16 vectors of 512 numbers in a mapped file, as the stage `selected` has them. Each step runs in a process of
+its own, whose peak of memory that is not the file's is printed beside what it took before the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.speed.knn_graph import make_vectors
+
+STEPS = ("whitening", "applied", "clusters", "medoids", "typical", "coverage")
+
+
+def own_memory() -> int:
+    """Bytes of this process that are no pages of a file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/self/status has no RssAnon")
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """The result; seconds, CPU seconds of all threads, and MiB: before, and the most during it."""
+    before, most, done = own_memory(), [own_memory()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            most.append(own_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started, busy = time.perf_counter(), time.process_time()
+    try:
+        result = work()
+    finally:
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
+        done.set()
+        watcher.join()
+    return result, {
+        "seconds": seconds,
+        "cpu_seconds": busy,
+        "before_mib": before / 2**20,
+        "most_mib": max(most) / 2**20,
+    }
+
+
+def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """One step on the files of the earlier ones, in this process."""
+    from fgvr.selection import choose, coverage, kmeans
+    from fgvr.selection.whitening import Whitening, fit_whitening
+
+    where = {"threads": args.threads, "device": args.device}
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    if name == "whitening":
+        whitening, facts = measured(lambda: fit_whitening(vectors, anchors=args.anchors, **where))
+        (folder / "whitening.npz").write_bytes(whitening.to_bytes())
+        return facts
+    if name == "applied":
+        whitening = Whitening.from_bytes((folder / "whitening.npz").read_bytes())
+
+        def apply() -> None:
+            with (folder / "whitened.npy").open("wb") as file:
+                facts = {"descr": "<f2", "fortran_order": False, "shape": vectors.shape}
+                np.lib.format.write_array_header_1_0(file, facts)  # type: ignore[no-untyped-call]
+                for at in range(0, len(vectors), 65_536):
+                    file.write(whitening.apply(vectors[at : at + 65_536]).astype(np.float16).tobytes())
+
+        return measured(apply)[1]
+    whitened = np.load(folder / "whitened.npy", mmap_mode="r")
+    if name == "clusters":
+        return measured(lambda: kmeans.spherical_kmeans(whitened, args.questions, **where))[1]
+    space = choose.Space(vectors, whitened)
+    if name in {"medoids", "typical"}:
+        chosen, facts = measured(lambda: choose.choose(space, args.questions, name, **where))  # type: ignore[arg-type]
+        np.save(folder / "rows.npy", chosen.rows)
+        return facts
+    return measured(lambda: coverage.reach(whitened, np.load(folder / "rows.npy"), **where))[1]
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--images", type=int, default=1_000_000, help="default: %(default)s")
+    parser.add_argument("--questions", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--anchors", type=int, default=20_000, help="of the whitening; default: %(default)s")
+    parser.add_argument("--dim", type=int, default=512, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="default: %(default)s")
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS, help="default: all")
+    parser.add_argument("--folder", type=Path, help="keep the files there, for further steps; default: a temporary one")
+    parser.add_argument("--step", choices=STEPS, help=harness.HIDDEN)
+    args = parser.parse_args()
+    if args.step is not None:
+        harness.answer(step(args.step, args.folder, args))
+        return
+    with tempfile.TemporaryDirectory() as temporary, harness.reporting(args) as report:
+        folder = Path(temporary) if args.folder is None else args.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "vectors.npy").exists():
+            np.save(folder / "vectors.npy", make_vectors(args.images, args.dim, "clustered"))
+        report.say(
+            f"{args.images:,} vectors of {args.dim}, {args.questions:,} questions, {args.threads} × {args.device}"
+        )
+        report.say(f"{'step':12}{'seconds':>10}{'CPU s':>8}{'MiB before':>12}{'MiB at most':>13}")
+        same = (
+            "--anchors",
+            args.anchors,
+            "--folder",
+            folder,
+            "--questions",
+            args.questions,
+            "--threads",
+            args.threads,
+            "--device",
+            args.device,
+        )
+        for name in args.steps:
+            facts = harness.again("--step", name, *same)
+            times = f"{facts['seconds']:10.1f}{facts['cpu_seconds']:8.1f}"
+            report.say(f"{name:12}{times}{facts['before_mib']:12,.0f}{facts['most_mib']:13,.0f}")
+
+
+if __name__ == "__main__":
+    main()

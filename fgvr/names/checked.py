@@ -1,0 +1,101 @@
+"""Photos whose name a person has looked at: a CSV of photos and right names, as `issues.csv` and `audit.csv` have them.
+
+Such a name is the label, whatever the model said. It counts as a label that a person chose: it keeps its spelling and
+is not merged into another one, unless `label.aliases` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from fgvr import storage
+from fgvr.errors import UserError
+from fgvr.names.aliases import AliasTable
+from fgvr.names.label_space import NamedAnswers
+from fgvr.names.spelling import spelling_key
+from fgvr.text_files import EditedCsvError, read_edited_csv
+
+COLUMNS = ("uri", "right_name")
+
+
+class CheckedError(UserError, ValueError):
+    """A file of checked photos that cannot be used; the message names the line."""
+
+
+def read_checked(uri: str) -> dict[str, str]:
+    """Right name by the photo's URI; rows without a right name are photos at which nobody has looked yet.
+
+    Args:
+        uri: a CSV with the columns `uri` and `right_name`; other columns are ignored.
+
+    Raises:
+        CheckedError: no such file, no such columns, no name at all, or two names for one photo.
+    """
+    found: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    try:
+        for row in read_edited_csv(storage.read_bytes(uri), f"label.checked: {uri}", COLUMNS):
+            photo, name = (row.fields[column].strip() for column in COLUMNS)
+            if not name:
+                continue
+            # The first spelling of a name holds for all: "Wren" and "wren" are no two kinds.
+            name = spellings.setdefault(spelling_key(name), name)
+            if found.setdefault(photo, name) != name:
+                raise CheckedError(
+                    f"label.checked: {uri}, line {row.line}: {photo} is {name!r} here and {found[photo]!r} before; "
+                    "leave one of the two lines"
+                )
+    except FileNotFoundError:
+        raise CheckedError(f"label.checked: there is no file {uri}") from None
+    except EditedCsvError as error:
+        raise CheckedError(str(error)) from None
+    if not found:
+        raise CheckedError(
+            f"label.checked: {uri} has no right_name in any row; write the names of the photos that you looked at"
+        )
+    return found
+
+
+def of_images(checked: Mapping[str, str], ids: Sequence[int], uris: Sequence[str]) -> dict[int, str]:
+    """Right name by image id, for the images `ids` at `uris`.
+
+    Raises:
+        CheckedError: none of the checked photos is among them.
+    """
+    found = {image: checked[uri] for image, uri in zip(ids, uris, strict=True) if uri in checked}
+    if not found:
+        example = next(iter(checked))
+        raise CheckedError(
+            f"label.checked: none of its {len(checked):,} photos is among the {len(ids):,} labelled ones; it has "
+            f"{example}, and a photo's uri must be written as in issues.csv"
+        )
+    return found
+
+
+def chosen_too(chosen: AliasTable | None, names: Sequence[str]) -> AliasTable:
+    """The chosen labels, and these names as labels that keep their spelling."""
+    table = chosen or AliasTable()
+    own = {name: name for name in names if table.label(name) is None}
+    return AliasTable(table.labels, {**own, **table.exact})
+
+
+def corrected(rows: pa.Table, checked: Mapping[int, str], named: NamedAnswers) -> pa.Table:
+    """Rows of the labels table in which the checked photos have their right names.
+
+    Their raw answer stays; nothing is a failure any more.
+    """
+    if not checked:
+        return rows
+    ids = {label: number for number, label in enumerate(named.space.labels)}
+    result = []
+    for row in rows.to_pylist():
+        name = checked.get(row["image_id"])
+        label = None if name is None else named.meanings[name]
+        known = {}
+        if isinstance(label, str):
+            known = {"label": label, "label_id": ids[label], "candidate_ids": [ids[label]], "candidate_weights": [1.0]}
+            known["error"] = None
+        result.append(row | known)
+    return pa.Table.from_pylist(result, schema=rows.schema)

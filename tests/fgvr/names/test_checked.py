@@ -1,0 +1,92 @@
+"""Names that a person has checked: the file, and what becomes of the labels."""
+
+import pyarrow as pa
+import pytest
+
+from fgvr import schemas
+from fgvr.names.aliases import AliasTable
+from fgvr.names.checked import CheckedError, chosen_too, corrected, of_images, read_checked
+from fgvr.names.label_space import build_label_space, count_items, label_rows
+
+
+def written(tmp_path, text):
+    file = tmp_path / "checked.csv"
+    file.write_text(text)
+    return str(file)
+
+
+def test_rows_without_a_name_are_photos_at_which_nobody_looked(tmp_path):
+    text = "image_id,uri,label,right_name\n4,/a.jpg,Robin,Wren\n5,/b.jpg,Robin,\n6,/c.jpg,Robin, wren \n"
+    assert read_checked(written(tmp_path, text)) == {"/a.jpg": "Wren", "/c.jpg": "Wren"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("uri,label\n/a.jpg,Wren\n", "needs columns uri and right_name"),
+        ("uri,right_name\n/a.jpg,\n", "no right_name in any row"),
+        ("uri,right_name\n/a.jpg,Wren\n/a.jpg,Robin\n", "line 3: /a.jpg is 'Robin' here and 'Wren' before"),
+        ('uri,right_name\n/a.jpg,"Wren\n', "never closed"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, text, message):
+    with pytest.raises(CheckedError, match=message):
+        read_checked(written(tmp_path, text))
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(CheckedError, match=r"there is no file .*nothing.csv"):
+        read_checked(str(tmp_path / "nothing.csv"))
+
+
+def test_photos_that_were_not_labelled_are_left_out():
+    checked = {"/a.jpg": "Wren", "/z.jpg": "Robin"}
+    assert of_images(checked, [3, 7], ["/a.jpg", "/b.jpg"]) == {3: "Wren"}
+    with pytest.raises(CheckedError, match=r"none of its 2 photos is among the 1 labelled ones; it has /a.jpg"):
+        of_images(checked, [7], ["/b.jpg"])
+
+
+def answers(*texts):
+    rows = [{"image_id": i, "texts": [text], "cut": [False], "logprobs": [-0.5]} for i, text in enumerate(texts)]
+    return pa.Table.from_pylist(rows, schema=schemas.ANSWERS)
+
+
+def labelled(table, checked, chosen=None, merge=None):
+    items = count_items([table], 1)
+    items.update(checked.values())
+    named = build_label_space(items, chosen_too(chosen, list(checked.values())), merge)
+    return corrected(label_rows(table, named), checked, named).to_pylist(), named.space
+
+
+def test_a_checked_name_is_the_label_whatever_was_said():
+    table = answers("A robin.", "I cannot help with that.", "Wren")
+    rows, space = labelled(table, {0: "Firecrest", 1: "Wren"})
+    assert [row["label"] for row in rows] == ["Firecrest", "Wren", "Wren"]
+    assert [row["error"] for row in rows] == [None] * 3
+    assert rows[0]["raw"] == "A robin."
+    assert rows[0]["candidate_ids"] == [rows[0]["label_id"]] == [space.labels.index("Firecrest")]
+    assert rows[0]["candidate_weights"] == [1.0]
+
+
+def test_its_spelling_holds_for_the_answers_too():
+    rows, space = labelled(answers("house martin", "House Martin", "House Martin"), {0: "House-Martin"})
+    assert space.labels == ("House-Martin",)
+    assert {row["label"] for row in rows} == {"House-Martin"}
+
+
+def test_it_is_not_merged_but_aliases_hold():
+    def merge(names):
+        return {"Mallard Duck": "Mallard"}
+
+    rows, _ = labelled(answers("Mallard", "Mallard"), {0: "Mallard Duck"}, merge=merge)
+    assert [row["label"] for row in rows] == ["Mallard Duck", "Mallard"]
+    chosen = AliasTable({"mallard duck": "Mallard"})
+    rows, _ = labelled(answers("Mallard", "Mallard"), {0: "Mallard Duck"}, chosen=chosen)
+    assert [row["label"] for row in rows] == ["Mallard", "Mallard"]
+
+
+def test_nothing_checked_changes_nothing():
+    table = answers("Robin")
+    named = build_label_space(count_items([table], 1))
+    rows = label_rows(table, named)
+    assert corrected(rows, {}, named) is rows

@@ -1,0 +1,178 @@
+"""candidates and issues as stages, without Ray: tables of clustered photos written by hand, all else for real."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cluster.stage import RunContext
+from fgvr import schemas, storage, tables
+from fgvr.clip.vectors import embedding_rows
+from fgvr.config import ConfigError, build
+from fgvr.names.checked import CheckedError
+from fgvr.names.label_space import LabelSpace
+from fgvr.tables import Table
+from pipelines import beliefs
+from pipelines.registry import stage_of
+from tests.fgvr.beliefs.noisy_clusters import planted
+from tests.given_run import GivenRun
+from tests.untracked import NoTracking
+
+CLASSES, EACH = 8, 20
+NAMES = [f"Bird {number}" for number in range(CLASSES)]
+DATA = planted(0, CLASSES, EACH)
+COUNT = len(DATA.own)
+
+
+class ClusteredRun(GivenRun):
+    """A run whose photos lie in clusters, with labels of which a third is wrong."""
+
+    def write(self, name: str, rows: pa.Table, **facts) -> Table:
+        table = Table(str(Path(self.folder) / name), name, "f", rows.num_rows, 0, 1, rows.num_rows, 1.0, **facts)
+        tables.write_part(table.uri, 0, rows)
+        table.commit()
+        return table
+
+    def given_samples(self) -> Table:
+        rows = [
+            {"image_id": n, "uri": f"/birds/{n:03}.jpg", "split": "train", "class_name": NAMES[DATA.truth[n]]}
+            for n in range(COUNT)
+        ]
+        return self.write("samples", pa.Table.from_pylist(rows, schemas.SAMPLES), extra={"splits": {"train": COUNT}})
+
+    def given_answers(self) -> Table:
+        rows = [
+            {"image_id": n, "texts": [NAMES[DATA.own[n]]], "cut": [False], "logprobs": [-0.1]} for n in range(COUNT)
+        ]
+        return self.write("answers", pa.Table.from_pylist(rows, schemas.ANSWERS))
+
+    def given_embeddings(self) -> Table:
+        rows = embedding_rows(np.arange(COUNT), DATA.vectors, [None] * COUNT)
+        return self.write("embeddings", rows, extra={"dim": DATA.vectors.shape[1]})
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(beliefs, "text_vectors", lambda *_: (DATA.directions, 20.0))
+
+    def make(**parts) -> ClusteredRun:
+        tree = {"ingest": {"source": {"kind": "folder", "path": str(tmp_path)}}, **parts}
+        return ClusteredRun(RunContext(build(tree), str(tmp_path / "run"), NoTracking()))
+
+    return make
+
+
+def read_csv(table: Table, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(storage.read_bytes(table.path(name)).decode().splitlines()))
+
+
+def heaviest_right(table: Table) -> float:
+    return float(
+        np.mean(
+            [
+                row[0] == truth
+                for row, truth in zip(
+                    table.read(["label_ids"])["label_ids"].to_pylist(), DATA.truth.tolist(), strict=True
+                )
+            ]
+        )
+    )
+
+
+def test_the_posterior_mends_labels_and_the_guard_sees_it(run):
+    table = run(candidates={"method": "posterior"}).table("candidates")
+    assert (DATA.own == DATA.truth).mean() < 0.75
+    assert heaviest_right(table) > 0.95
+    metrics = table.extra["metrics"]
+    assert metrics["true_candidate_accuracy"] > 0.95
+    assert metrics["believed_label_accuracy"] == pytest.approx((DATA.own == DATA.truth).mean(), abs=0.05)
+    assert table.extra["used"] == "posterior"
+    guard = table.extra["guard"]
+    assert guard["images"] == COUNT
+    assert guard["for_sets"] >= guard["for_own"]
+
+
+def test_the_audit_lists_photos_on_which_the_two_differ(run, monkeypatch):
+    monkeypatch.setattr("fgvr.beliefs.guard.audit_size", lambda *_: 2)
+    table = run(candidates={"method": "neighbours", "k": 10}).table("candidates")
+    rows = read_csv(table, "audit.csv")
+    assert len(rows) == table.extra["metrics"]["audit_photos"] == min(2, table.extra["guard"]["differ"])
+    for row in rows:
+        assert row["by_own_labels"] != row["by_sets"]
+        assert row["uri"] == f"/birds/{int(row['image_id']):03}.jpg"
+        assert row["label"] == NAMES[DATA.own[int(row["image_id"])]]
+        assert row["right_name"] == ""
+
+
+def test_the_guard_keeps_the_own_labels_where_sets_are_not_better(run, caplog):
+    table = run(candidates={"method": "mllm", "guard": True}).table("candidates")
+    assert table.extra["used"] == "single"
+    assert table.extra["guard"]["differ"] == 0
+    assert [ids for (ids,) in table.read(["label_ids"])["label_ids"].to_pylist()] == DATA.own.tolist()
+    assert "the guard keeps the own labels" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["single", "random"])
+def test_what_cannot_be_better_is_not_compared(run, method):
+    table = run(candidates={"method": method}).table("candidates")
+    assert "guard" not in table.extra
+    assert table.extra["used"] == method
+
+
+def test_issues_find_wrong_labels(run):
+    table = run().table("issues")
+    rows = table.read().to_pylist()
+    assert roc_auc_score(DATA.wrong, [row["score"] for row in rows]) > 0.95
+    listed = read_csv(table, "issues.csv")
+    assert len(listed) == COUNT
+    scores = [float(row["score"]) for row in listed]
+    assert scores == sorted(scores, reverse=True)
+    worst = int(listed[0]["image_id"])
+    assert DATA.wrong[worst]
+    assert listed[0]["suggested"].split(" | ")[0] == NAMES[DATA.truth[worst]]
+
+
+def test_checked_names_hold_everywhere(run, tmp_path):
+    checked = {int(n): NAMES[DATA.truth[n]] for n in np.flatnonzero(DATA.wrong)[:5]} | {159: "Bird Of Its Own"}
+    file = tmp_path / "checked.csv"
+    lines = [f"/birds/{n:03}.jpg,{name}" for n, name in checked.items()]
+    file.write_text("\n".join(["uri,right_name", *lines, "/birds/001.jpg,"]))
+    made = run(label={"checked": str(file)}, candidates={"method": "neighbours"})
+    labels = made.table("labels")
+    names = labels.read(["label"])["label"].to_pylist()
+    assert {n: names[n] for n in checked} == checked
+    assert labels.extra["checked"] == 6
+    assert "Bird Of Its Own" in LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
+    rows = made.table("issues").read().to_pylist()
+    assert {row["why"] for row in rows if row["score"] is None} == {"not judged: a person has checked it"}
+    assert [row["image_id"] for row in rows if row["score"] is None] == sorted(checked)
+
+
+def test_checks_of_other_photos_are_refused(run, tmp_path):
+    file = tmp_path / "checked.csv"
+    file.write_text("uri,right_name\n/elsewhere.jpg,Wren\n")
+    with pytest.raises(CheckedError, match="none of its 1 photos is among the 160 labelled ones"):
+        run(label={"checked": str(file)}).table("labels")
+
+
+def test_a_posterior_needs_a_text_tower():
+    config = build({"candidates": {"method": "posterior"}, "embed": {"vectors": {"kind": "simulated"}}})
+    with pytest.raises(ConfigError, match="has no text tower"):
+        stage_of("candidates").check(config)
+    with pytest.raises(ConfigError, match="label issues are found by what photos look like"):
+        stage_of("issues").check(config)
+
+
+def test_too_many_images_are_refused(run, monkeypatch):
+    monkeypatch.setattr(beliefs, "MOST_BELIEVED", 100)
+    with pytest.raises(beliefs.TooManyImages, match="160 labelled images, of which it takes at most 100"):
+        run(candidates={"method": "posterior"}).table("candidates")
+
+
+def test_verdict_facts_are_json(run):
+    table = run(candidates={"method": "neighbours"}).table("candidates")
+    assert json.loads(json.dumps(table.extra["guard"])).keys() == {"images", "differ", "for_own", "for_sets"}
