@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fgvr import storage
 from fgvr.arrays import NONE, Floats
+from fgvr.candidates.methods import labels_of
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import find_clip
 from fgvr.config import Config, ConfigError
@@ -26,7 +27,7 @@ from fgvr.models.learned_head import learn_heads, sets_of_labels
 from fgvr.neighbours.discovery import labelled_neighbours
 from fgvr.tables import Table
 from fgvr.training.reporter import Reporter
-from pipelines import candidates
+from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
 from pipelines.heads import Heads, recipe_of, taught_by
 from pipelines.run_tables import Run
@@ -103,10 +104,10 @@ class HeadsSweep:
     def prepare(self, folder: str) -> HeadsSweep:
         """Write the held-out images that measure every trial."""
         taught = taught_by(self.labels, self.embeddings)
-        photos, known = candidates.photos_of(self.labels, taught.ids), taught.labels != NONE
+        photos, known = photos_of(self.labels, taught.ids), taught.labels != NONE
         held = draw_held_out(known, self.config.heads.seed)
         near = labelled_neighbours(taught.vectors, taught.embedded, known, 1 + VOTERS, photos=photos)
-        votes = candidates.labels_of(near.ids[held], taught.labels.astype(np.int32))
+        votes = labels_of(near.ids[held], taught.labels.astype(np.int32))
         HeldOut(taught.vectors[held].astype(np.float16), votes).write(storage.join(folder, HELD_OUT_FILE))
         return self
 
@@ -147,7 +148,7 @@ def train_head_judged(trial: HeadTrial, reporter: Reporter) -> None:
     config = trial.config.heads
     taught = taught_by(trial.labels, trial.embeddings)
     held = draw_held_out(taught.labels != NONE, config.seed)
-    photos = candidates.photos_of(trial.labels, taught.ids)
+    photos = photos_of(trial.labels, taught.ids)
     out = np.isin(np.arange(len(taught.ids)) if photos is None else photos, held if photos is None else photos[held])
     labels = np.where(out, NONE, taught.labels)
     start = None
