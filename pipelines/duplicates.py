@@ -60,8 +60,10 @@ class DuplicatesNeighbours(SearchStage):
         return embeddings_version(run)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also the images, where their vectors chose them."""
-        return super().recipe(run) | _chosen(run)
+        """Also the images: neither the vectors nor the settings of the search say which are among them."""
+        from cluster.fingerprint import digest_of_ids
+
+        return super().recipe(run) | {"ids": digest_of_ids(discovered(run))}
 
     def size(self, run: Run) -> Size:
         """All discovery images are both queries and database."""

@@ -162,6 +162,15 @@ def test_groups_found_in_tasks_are_those_found_here(tmp_path: Path, monkeypatch:
     assert [row["similarity"] for row in found[0]] == pytest.approx([row["similarity"] for row in found[1]])
 
 
+def test_a_search_of_other_images_is_another_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates.SearchStage, "recipe", lambda *_: {})  # of as many images: the same search
+    searches = []
+    for seed in (1, 2, 1):
+        context = context_of(tmp_path / str(len(searches)), label={"images": {"max_images": 12, "seed": seed}})
+        searches.append(duplicates.DuplicatesNeighbours().recipe(Run(context)))
+    assert searches[0] == searches[2] != searches[1]
+
+
 def test_without_vectors_of_the_discovery_split_there_is_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^label\.duplicate_similarity: .* embed\.splits leaves out train"):
         context_of(tmp_path, embed={"splits": ["test"]})
