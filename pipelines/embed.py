@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.encoders.encoder import EncoderConfig
-    from fgvr.encoders.vector_rows import MatchedVectors
     from fgvr.tables import Table
+    from fgvr.vector_files.vector_rows import MatchedVectors
 
 
 def vectors_at(config: Config) -> Clip:
@@ -100,7 +100,7 @@ class VectorStage(RowStage):
             case TimmVectors() as timm:
                 find_timm(timm)
         if isinstance(vectors, FileVectors):
-            from fgvr.encoders.vector_file import open_vectors
+            from fgvr.vector_files.vector_file import open_vectors
 
             open_vectors(vectors)
 
@@ -213,7 +213,7 @@ class Embeddings(VectorStage):
         if config.embed.images == "needed":
             decides["ids"] = digest_of_ids(self.which(run))
         if isinstance(config.embed.vectors, FileVectors):
-            from fgvr.encoders.vector_rows import file_decides
+            from fgvr.vector_files.vector_rows import file_decides
 
             made_by = {} if config.embed.vectors.encoder is None else stated(config)
             return decides | {"vectors": file_decides(config.embed.vectors), **made_by}
@@ -257,10 +257,10 @@ class Embeddings(VectorStage):
 
     def _read(self, source: FileVectors, run: Run, folder: StageFolder) -> StageSummary:
         from cluster.stage import StageSummary
-        from fgvr.encoders.vector_file import open_vectors
-        from fgvr.encoders.vector_rows import matched
         from fgvr.failures import Failures
         from fgvr.sources.image_join import folder_of
+        from fgvr.vector_files.vector_file import open_vectors
+        from fgvr.vector_files.vector_rows import matched
 
         config, samples = run.config, run.table("samples")
         size = folder.rows_per_part(config.embed.workers.rows_per_part)
@@ -281,7 +281,7 @@ class Embeddings(VectorStage):
 
 def of_file(config: Config, source: FileVectors) -> dict[str, Any]:
     """Whose vectors a file holds, as `fgvr.encoders.encoder.identity_of_vectors` reads it from a table's metadata."""
-    from fgvr.encoders.vector_rows import file_decides
+    from fgvr.vector_files.vector_rows import file_decides
 
     digest = file_decides(source)["file"]
     own = {"encoder": {"kind": "file", "file": digest}}
@@ -293,8 +293,8 @@ def _probe(config: Config, source: FileVectors, samples: Table, found: MatchedVe
     import numpy as np
 
     from fgvr.encoders.encoder import encode_images, load_encoder
-    from fgvr.encoders.vector_rows import PROBED, check_encoder
     from fgvr.images.read import ImageError, read_image
+    from fgvr.vector_files.vector_rows import PROBED, check_encoder
 
     encoder = load_encoder(encoder_at(config))
     ids, vectors = found.some(PROBED)

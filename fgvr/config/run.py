@@ -148,7 +148,7 @@ class Evaluate(Part):
     """Number of resamples for the 95% confidence intervals; 0: no intervals."""
     report_images: int = Field(default=24, ge=0)
     """Number of example images in the report."""
-    report_issues: Basic[int] = Field(default=0, ge=0)
+    report_issues: Tuned[int] = Field(default=0, ge=0)
     """Number of labels that are most probably wrong in the report, with pictures and other names; above 0 the stage
     issues is computed (docs/label-issues.md)."""
     seed: int = Field(default=0, ge=0)

@@ -65,6 +65,9 @@ FAILURE_MEANINGS = {
     "request_rejected": "the engine rejected the request",
     "engine_error": "the engine or server failed on this request",
     "no_input": "an earlier stage failed on this row",
+    "not_in_file": "the file of answers or vectors has no row about the photo",
+    "contradiction": "the file says two different things about the photo",
+    "bad_vector": "the file's vector has length 0, or values that are no finite numbers",
 }
 
 

@@ -46,27 +46,38 @@ def stated() -> list[Stated]:
 FIELDS = stated()
 
 
+AROUND = {"embed.vectors.encoder": nested("embed.vectors", {"kind": "file", "path": "vectors.npz"})}
+"""Parts that only one kind of another part has, with what that kind needs."""
+
+
 def with_kind(field: Stated) -> dict[str, Any]:
     """The least tree in which the field is there: its kind, and what that kind needs."""
     if field.chosen is None:
         return {}
     part, kind = field.chosen
-    tree = {"kind": kind}
+    tree, around = {"kind": kind}, AROUND.get(part, {})
     while True:
         try:
-            build(nested(part, tree))
+            build(merge(around, nested(part, tree)))
         except ConfigError as error:
             missing = re.findall(rf"^{re.escape(part)}\.(\w+): required", str(error), re.MULTILINE)
             if not missing:
                 raise
             tree |= {name: NEEDED[name] for name in missing}
         else:
-            return nested(part, tree)
+            return merge(around, nested(part, tree))
 
 
 def value_in(tree: Any, name: str) -> Any:
     for step in name.split("."):
         tree = tree[step]
+    return tree
+
+
+def part_in(tree: Any, name: str) -> Any:
+    """None also for a part inside one whose kind has no such part."""
+    for step in name.split("."):
+        tree = None if tree is None else tree.get(step)
     return tree
 
 
@@ -116,9 +127,10 @@ def flags_of(field: Stated, base: dict[str, Any], value: Any) -> list[str]:
     text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=9999)
     flags = [f"--{field.name}", text.replace("\n...", "").strip()]
     if field.chosen is not None:
-        for name, needed in value_in(base, field.chosen[0]).items():
-            if f"{field.chosen[0]}.{name}" != field.name:
-                flags += [f"--{field.chosen[0]}.{name}", needed]
+        for part in [field.chosen[0], *(["embed.vectors"] if field.chosen[0] in AROUND else [])]:
+            for name, needed in value_in(base, part).items():
+                if f"{part}.{name}" != field.name and not isinstance(needed, dict):
+                    flags += [f"--{part}.{name}", needed]
     return flags
 
 
@@ -127,9 +139,10 @@ def wrong_in(config: Config, field: Stated, value: Any, base: dict[str, Any]) ->
     tree, given = config.model_dump(mode="json"), {field.name}
     if field.chosen is not None:
         given |= {f"{field.chosen[0]}.{name}" for name in value_in(base, field.chosen[0])}
+        given |= {"embed.vectors.kind", "embed.vectors.path"} if field.chosen[0] in AROUND else set()
     found = [] if value_in(tree, field.name) == value else [(field.name, field.name, value_in(tree, field.name), value)]
     for other in FIELDS:
-        part = None if other.chosen is None else value_in(tree, other.chosen[0])
+        part = None if other.chosen is None else part_in(tree, other.chosen[0])
         if other.name in given or (other.chosen and (part is None or part["kind"] != other.chosen[1])):
             continue
         if value_in(tree, other.name) != other.default:

@@ -17,8 +17,8 @@ from cluster.stage import RunContext
 from fgvr.config import Clip, ConfigError, TimmVectors, as_given, build
 from fgvr.encoders.encoder import encoder_identity, identity_of_vectors
 from fgvr.encoders.timm_source import TimmError
-from fgvr.encoders.vector_file import VectorFileError
 from fgvr.tables import vectors
+from fgvr.vector_files.vector_file import VectorFileError
 from pipelines.embed import encoder_at
 from pipelines.evaluate import whole_job
 from pipelines.registry import stage_of

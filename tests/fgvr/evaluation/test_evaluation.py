@@ -93,4 +93,7 @@ def test_every_reason_is_either_the_images_or_the_models():
         "no_input",
     }
     of_boxes = {"wrong_size"}
-    assert {reason.value for reason in IMAGE_FAILURES} == {reason.value for reason in Reason} - of_models - of_boxes
+    of_files = {"not_in_file", "contradiction", "bad_vector"}
+    assert {reason.value for reason in IMAGE_FAILURES} == {
+        reason.value for reason in Reason
+    } - of_models - of_boxes - of_files

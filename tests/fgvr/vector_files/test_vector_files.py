@@ -12,10 +12,10 @@ import pytest
 
 from fgvr import schemas, tables
 from fgvr.config import FileVectors
-from fgvr.encoders import vector_file
-from fgvr.encoders.vector_file import VectorFileError, open_vectors
-from fgvr.encoders.vector_rows import MatchedVectors, check_encoder, file_decides, matched
 from fgvr.tables import Table, vectors
+from fgvr.vector_files import vector_file
+from fgvr.vector_files.vector_file import VectorFileError, open_vectors
+from fgvr.vector_files.vector_rows import MatchedVectors, check_encoder, file_decides, matched
 
 DIM = 3
 RAW = np.array([[3, 0, 4], [0, 5, 0], [1, 2, 2], [0, 0, -7], [1e30, 0, 0]], np.float64)

@@ -22,12 +22,12 @@ from fgvr.arrays import Floats, Ids
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config.vectors import FileVectors
 from fgvr.digests import content_of
-from fgvr.encoders.vector_file import FIELD, VectorFile, VectorFileError
 from fgvr.schemas import Failure, Reason
 from fgvr.sources.image_join import ImageJoin
 from fgvr.sources.sorted_runs import ROOM
 from fgvr.storage_errors import full_disk
 from fgvr.tables import Table
+from fgvr.vector_files.vector_file import FIELD, VectorFile, VectorFileError
 
 RULES: Final = 1
 """Increase it when the same file gives other rows."""
