@@ -60,11 +60,12 @@ class Report(Stage):
     phase = None
 
     def check(self, config: Config) -> None:
-        """Check the methods, the prices, and the sentence model where true classes may be known."""
+        """Check the methods, prices, costs, and the sentence model where true classes may be known."""
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.report.prices import read_prices
 
         methods_of(config)
+        costs_at(config)
         if config.evaluate.prices is not None:
             read_prices(config.evaluate.prices)
         if may_have_truth(config.ingest.source):
