@@ -29,6 +29,7 @@ STAGES = {
     "labels": "label:Labels",
     "embeddings": "embed:Embeddings",
     "issues": "issues:Issues",
+    "reasked": "reask:Reasked",
     "neighbours": "candidates:LabelNeighbours",
     "candidates": "candidates:Candidates",
     "views": "embed:Views",
@@ -66,8 +67,8 @@ STAGES = {
 }
 """Table → module below `pipelines`, and class."""
 WHOLE_JOB = (
-    *("samples", "labels", "embeddings", "issues", "candidates", "near", "questions", "aspects", "class_scores"),
-    *("base", "makd", "predictions"),
+    *("samples", "labels", "embeddings", "issues", "reasked", "candidates", "near", "questions", "aspects"),
+    *("class_scores", "base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 
