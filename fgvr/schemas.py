@@ -198,6 +198,23 @@ SELECTED = pa.schema(
     ]
 )
 
+REASKED = pa.schema(
+    [
+        IMAGE_ID,
+        ("label", pa.string()),  # the label that was asked about
+        ("names", pa.list_(pa.string())),  # the compared names: the label, the neighbours' name, another one
+        (
+            "scores",
+            pa.list_(pa.float32()),
+        ),  # mean log-probability of their tokens, nats; null when the row failed
+        ("chosen", pa.string()),  # the name that the model prefers
+        pa.field("replaced", pa.bool_(), nullable=False),  # whether it takes the label's place
+        ("prompt_tokens", pa.int32()),  # over all requests
+        ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
+        ERROR,
+    ]
+)
+
 QUESTIONS = pa.schema(
     [
         pa.field("question_id", pa.int32(), nullable=False),  # dense, in the order of the ranks

@@ -46,6 +46,25 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
+def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
+    """As `own_names`, with the names that a second look has put in the place of others (`label.reask`)."""
+    from fgvr.candidates.sets import CandidateSets
+    from fgvr.names.label_space import read_label_space
+
+    labels = run.table("labels")
+    ids, names = own_names(labels)
+    if not run.config.label.reask:
+        return ids, names
+    rows = [row for row in run.table("reasked").read(["image_id", "chosen", "replaced"]).to_pylist() if row["replaced"]]
+    numbers = {name: number for number, name in enumerate(read_label_space(labels).labels)}
+    places = np.searchsorted(ids, np.array([row["image_id"] for row in rows], dtype=np.int64))
+    label_ids, weights = names.label_ids.copy(), names.weights.copy()
+    label_ids[places], weights[places] = NONE, 0.0
+    label_ids[places, 0], weights[places, 0] = [numbers[row["chosen"]] for row in rows], 1.0
+    log.info("candidates: %s labels were replaced after a second look (table reasked)", f"{len(rows):,}")
+    return ids, CandidateSets(label_ids, weights)
+
+
 def in_space(run: Run, vectors: Vectors) -> Floats:
     """Vectors [n, d] in the run's whitened space, float32 [n, d]."""
     from pipelines.selection import read_whitening

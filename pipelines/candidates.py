@@ -22,7 +22,7 @@ from fgvr.arrays import NONE
 from fgvr.candidates.sets import CandidateSets, coverage
 from fgvr.config import ConfigError
 from fgvr.config.vectors import has_texts
-from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, write_audit
+from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, settled_names, write_audit
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
@@ -97,6 +97,8 @@ class Candidates(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The images' own labels, the vectors, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "labels", "embeddings")
+        if run.config.label.reask:
+            yield "reasked"
         if run.config.candidates.method == "posterior":
             yield "space"
         yield from SEARCH.names(run)
@@ -122,7 +124,7 @@ class Candidates(Stage):
         from fgvr.names.label_space import read_label_space
 
         config, labels, samples = run.config.candidates, run.table("labels"), run.table("samples")
-        ids, own = own_names(labels)
+        ids, own = settled_names(run)
         space = read_label_space(labels).labels
         found, embedded = SEARCH.find(run)
         agreement = estimate_of(found, own.first, config.k)

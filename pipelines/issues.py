@@ -48,7 +48,7 @@ class Issues(Stage):
 
     def wanted(self, config: Config) -> bool:
         """Needed where the report shows them, or the MLLM is asked again about them."""
-        return config.evaluate.report_issues > 0
+        return config.evaluate.report_issues > 0 or config.label.reask > 0
 
     def check(self, config: Config) -> None:
         """Raise ConfigError for made-up vectors, which know nothing of the photos."""

@@ -34,6 +34,7 @@ STAGES = {
     "votes": "votes:Votes",
     "embeddings": "embed:Embeddings",
     "issues": "issues:Issues",
+    "reasked": "reask:Reasked",
     "neighbours": "candidates:LabelNeighbours",
     "candidates": "candidates:Candidates",
     "views": "embed:Views",
@@ -80,8 +81,8 @@ FURTHER = "answers_"
 FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers")}
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
-    *("samples", "labels", "votes", "embeddings", "issues", "candidates", "near", "questions", "aspects"),
-    *("class_scores", "base", "makd", "predictions"),
+    *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
+    *("aspects", "class_scores", "base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

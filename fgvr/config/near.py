@@ -54,6 +54,10 @@ class Label(Part):
     checked: str | None = None
     """CSV with columns `uri,right_name` of photos that a person has looked at: issues.csv or audit.csv with the right
     names filled in. Their names are certain: labels, candidate sets and issues hold on to them."""
+    reask: float = Field(default=0, ge=0, le=1)
+    """Share of the labels, the most suspicious first, about which the MLLM is asked again, as a closed choice between
+    the label and the names suggested. A label is replaced only where the model's clear choice is also its neighbours'
+    name (docs/label-issues.md). Needs a model that runs in the worker. 0: nobody is asked again."""
     merge_similarity: float | None = Field(default=1, ge=0, le=1)
     """Cosine of text embeddings from which names that differ by word order, one letter or added words are merged into
     one label ("Mallard duck"). At 1 only plurals and names with the same Latin name are merged. Below 1, products that

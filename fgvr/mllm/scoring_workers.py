@@ -1,14 +1,15 @@
-"""aspects and class_scores: probabilities of answers about each image, one row of the stage's table per image."""
+"""aspects, class_scores, reask: probabilities of answers about each image, one row of the stage's table per image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from fgvr import schemas
+from fgvr.beliefs.second_look import decide
 from fgvr.config.data import ImageLimits
 from fgvr.images.pictures import Picture, PictureReader
 from fgvr.mllm.backend import AspectAnswer, AspectScorer, AspectTask, NameAnswer, NameScorer, NameTask
@@ -137,3 +138,73 @@ def score_rows(ids: Sequence[int], answers: Sequence[NameAnswer], classes: int) 
         },
         schema=schema,
     )
+
+
+# reask: log-likelihood of a few names as the answer about each image, other names for each.
+
+
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """What the workers of reask need; picklable.
+
+    Attributes:
+        prompt: what is asked about each image.
+        choices: by image id the names that are compared: the label first, then the one that the neighbourhood suggests.
+        limits: limits on reading an image.
+        threads: threads that read images.
+    """
+
+    prompt: str
+    choices: Mapping[int, tuple[str, ...]]
+    limits: ImageLimits
+    threads: int = 4
+
+
+class ChoiceWorker:
+    """The PartWorker of reask; see fgvr.part_worker.PartWorker."""
+
+    def __init__(self, settings: ChoiceSettings, backend: NameScorer) -> None:
+        """Ask a backend that is running already."""
+        self.settings, self.backend = settings, backend
+
+    def process(self, rows: pa.Table) -> pa.Table:
+        """Scores for rows with `image_id` and `uri`: one row of `REASKED` each, in order.
+
+        Images with the same names are asked about together.
+        """
+        ids, uris = rows["image_id"].to_pylist(), rows["uri"].to_pylist()
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for place, image in enumerate(ids):
+            groups.setdefault(self.settings.choices[image], []).append(place)
+        answers: dict[int, NameAnswer] = {}
+        for names, places in groups.items():
+            reader = PictureReader(
+                [uris[place] for place in places], self.settings.limits, threads=self.settings.threads
+            )
+            given = self.backend.name_scores((picture for _, picture in reader), NameTask(names, self.settings.prompt))
+            found = reader.in_order(given, lambda failure: NameAnswer(failure=failure))
+            answers |= dict(zip(places, found, strict=True))
+        return choice_rows(ids, [self.settings.choices[image] for image in ids], [answers[n] for n in range(len(ids))])
+
+
+def choice_rows(ids: Sequence[int], names: Sequence[tuple[str, ...]], answers: Sequence[NameAnswer]) -> pa.Table:
+    """Rows of the reasked table: what was compared, what the model prefers, and whether that replaces the label."""
+    content = []
+    for image, compared, answer in zip(ids, names, answers, strict=True):
+        failed = answer.failure is not None
+        scores = None if failed else [float(score) for score in answer.scores]
+        found = None if scores is None else decide(compared, scores, compared[1] if len(compared) > 1 else None)
+        content.append(
+            {
+                "image_id": image,
+                "label": compared[0],
+                "names": list(compared),
+                "scores": scores,
+                "chosen": None if found is None else found.chosen,
+                "replaced": found is not None and found.replaced,
+                "prompt_tokens": answer.prompt_tokens,
+                "cached_tokens": answer.cached_tokens,
+                "error": None if answer.failure is None else answer.failure.as_row(),
+            }
+        )
+    return pa.Table.from_pylist(content, schema=schemas.REASKED)

@@ -13,10 +13,13 @@ from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
+from fgvr.mllm.backend import NameAnswer
+from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.names.checked import CheckedError
 from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines import beliefs
+from pipelines.reask import choices_of
 from pipelines.registry import stage_of
 from tests.fgvr.beliefs.noisy_clusters import planted
 from tests.given_run import GivenRun
@@ -150,6 +153,27 @@ def test_checked_names_hold_everywhere(run, tmp_path):
     rows = made.table("issues").read().to_pylist()
     assert {row["why"] for row in rows if row["score"] is None} == {"not judged: a person has checked it"}
     assert [row["image_id"] for row in rows if row["score"] is None] == sorted(checked)
+
+
+def test_replaced_labels_are_where_candidates_start(run):
+    made = run(label={"reask": 0.2}, candidates={"method": "single"})
+    compared = choices_of(made)
+    assert len(compared) == 32
+    assert all(names[0] == NAMES[DATA.own[image]] and len(names) > 1 for image, names in compared.items())
+    answers = [NameAnswer(np.array([-2.0, -0.5, -3.0][: len(names)], np.float32)) for names in compared.values()]
+    made.tables["reasked"] = made.write("reasked", choice_rows(list(compared), list(compared.values()), answers))
+    labels = [ids for (ids,) in made.table("candidates").read(["label_ids"])["label_ids"].to_pylist()]
+    for image in range(COUNT):
+        assert NAMES[labels[image]] == (compared[image][1] if image in compared else NAMES[DATA.own[image]])
+    assert (np.array(labels) == DATA.truth).mean() > (DATA.own == DATA.truth).mean() + 0.1
+
+
+def test_who_cannot_score_names_is_not_asked_again():
+    config = build({"label": {"reask": 0.1}, "mllm": {"kind": "openai", "model": "x", "base_url": "http://h/v1"}})
+    with pytest.raises(ConfigError, match="gives no probability of an answer that it did not give"):
+        stage_of("reasked").check(config)
+    with pytest.raises(ConfigError, match="nobody is asked again"):
+        stage_of("reasked").check(build({}))
 
 
 def test_checks_of_other_photos_are_refused(run, tmp_path):

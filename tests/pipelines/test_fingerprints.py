@@ -101,6 +101,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.temperature", 0.5, {"answers"}),
         ("label.aliases", "{aliases}", {"labels"}),
         ("label.checked", "{checked}", {"labels"}),
+        ("label.reask", 0.1, set()),  # it adds tables: reasked, and what that reads
         ("label.merge_similarity", 0.9, {"labels"}),
         ("label.seed", 3, {"answers"}),
     ],
