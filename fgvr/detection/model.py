@@ -12,7 +12,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +124,10 @@ class AspectDetector(nn.Module):
         return outputs
 
 
-@cache
 def pretrained_weights(name: str) -> PretrainedWeights:
     """Which pretrained timm weights a backbone starts from, for fingerprints and for the workers.
 
-    The hub is asked once per process: what is published between the fingerprint and the training is not seen.
+    A run looks a name up once (`fgvr.hub.names_kept`), so what is published while it works is not seen.
 
     Raises DetectorError if there are none, or the hub does not give them.
     """
