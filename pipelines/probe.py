@@ -217,11 +217,13 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
 
 def _measured(run: Run, config: Config, names: Sequence[str]) -> dict[str, Probed]:
     """The rates of these stages; one that cannot be computed from so few photos is left out, and it is said why."""
+    from pipelines.estimate import bill_of
     from pipelines.spending import expect
 
     found: dict[str, Probed] = {}
-    expect(run.looking(), None)
-    expected = {ask.stage: ask.row.requests for ask in asks(run.looking(), names)}
+    look = run.looking()
+    expect(look, bill_of(look, names))  # or else a used-up budget would not stop the first part
+    expected = {ask.stage: ask.row.requests for ask in asks(look, names)}
     for name in names:
         before = _paid_requests()
         try:

@@ -1,6 +1,8 @@
 """`plan.py --probe`: a few photos are really asked about and embedded, rates stay, and no table is written."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,19 @@ import pytest
 from PIL import Image
 from test_mllm_stages import ChatServer, model, serving
 
-from cluster.budget import Ledger
+from cluster.budget import BudgetReached, Ledger, counted
+from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import Config, build
+from fgvr.config.run import Budget
 from fgvr.errors import UserError
 from pipelines import plan
 from pipelines.estimate import plan as text
 from pipelines.probe import _drawn, probe
 from pipelines.probed import read_probed
 from pipelines.run_tables import Look
+from tests.untracked import NoTracking
+from tests.without_ray import parts_without_ray
 
 
 def config(tmp_path: Path, url: str, **more: Any) -> Config:
@@ -38,8 +44,22 @@ def config(tmp_path: Path, url: str, **more: Any) -> Config:
     return build(tree | more)
 
 
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without Ray and MLflow, whose spending is counted."""
+
+    @contextmanager
+    def opened(given: Config) -> Iterator[RunContext]:
+        folder = storage.join(given.run.folder, given.run.name)
+        with counted(folder, given.run.budget):
+            yield RunContext(given, folder, NoTracking())
+
+    parts_without_ray(monkeypatch)
+    monkeypatch.setattr("pipelines.probe.open_run", opened)
+
+
 @pytest.mark.slow
-def test_photos_are_asked_about_once_and_rates_stay(tmp_path: Path) -> None:
+def test_photos_are_asked_about_once_and_rates_stay(tmp_path: Path, without_ray: None) -> None:
     with serving(ChatServer(model)) as server:
         planned = config(tmp_path, server.url)
         lines = probe(planned, ("labels", "embeddings"), 8)
@@ -63,6 +83,22 @@ def test_photos_are_asked_about_once_and_rates_stay(tmp_path: Path) -> None:
         asked_again = len(server.asked) - 8
         assert asked_again <= 3  # answers without words, which nobody keeps
         assert read_probed(folder).stages["answers"].seconds == rates["answers"].seconds
+
+
+def test_what_a_probe_spends_counts_in_the_budget(tmp_path: Path, without_ray: None) -> None:
+    with serving(ChatServer(model)) as server:
+        planned = config(tmp_path, server.url)
+        probe(planned, ("labels",), 8)
+        paid = Ledger.read(str(tmp_path / "runs" / "r")).models["m"]
+        assert (paid.requests, len(server.asked)) == (8, 8)
+        little = planned.run.model_copy(update={"budget": Budget(tokens=200)})  # of which 8 × 23 are spent
+        with pytest.raises(BudgetReached, match="184 tokens of 200 tokens are spent"):
+            probe(planned.model_copy(update={"run": little, "label": other_prompt(planned)}), ("labels",), 8)
+        assert len(server.asked) == 8
+
+
+def other_prompt(planned: Config) -> Any:
+    return planned.label.model_copy(update={"prompt": "What is it?"})
 
 
 def test_photos_are_drawn_from_each_split_that_is_learned_from(tmp_path: Path) -> None:
