@@ -108,8 +108,9 @@ class Inputs:
         self._turn: AbstractContextManager[Any] = threading.Lock() if alone else nullcontext()
 
     def hf_processor(self) -> Any:
-        """The model's processor that vLLM has loaded from transformers; None where vLLM uses a class of its own."""
-        found = self._own.processor.info.get_hf_processor()
+        """The processor that vLLM has loaded from transformers; None where there is none, or a class of vLLM's own."""
+        ours = self._renderer.mm_processor
+        found = None if ours is None else ours.info.get_hf_processor()
         return found if type(found).__module__.startswith("transformers") else None
 
     def text(self, ids: list[int]) -> Any:
