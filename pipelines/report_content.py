@@ -17,7 +17,8 @@ from fgvr.arrays import NONE
 from fgvr.beliefs.guard import Verdict
 from fgvr.candidates.agreement import Agreement, truth_in_words
 from fgvr.candidates.sets import coverage, read_sets
-from fgvr.config import Discovery
+from fgvr.config import Config, Discovery, FileVectors, TimmVectors
+from fgvr.config.label_sources import AnswerFile
 from fgvr.config.run import Method
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
@@ -177,6 +178,30 @@ def _discovery(config: Discovery, images: int) -> str:
     return f"{images:,} of {config.drawn_from}{drawn}{chosen}, seed {config.seed}"
 
 
+def own_inputs(config: Config) -> list[tuple[str, str]]:
+    """Where labels and vectors come from, where it is not the MLLM and the CLIP of the run."""
+    facts: list[tuple[str, str]] = []
+    vectors = config.embed.vectors
+    if config.label.sources:
+        said = [
+            f"{source.name} ({_file_name(source.path)})"
+            if isinstance(source, AnswerFile)
+            else f"{source.name} ({(source.mllm or config.mllm).title})"
+            for source in config.label.sources
+        ]
+        facts.append(("Label sources, the first gives the label", "; ".join(said)))
+    match vectors:
+        case TimmVectors():
+            facts.append(("Vectors", _file_name(vectors.model)))
+        case FileVectors():
+            facts.append(("Vectors", f"of the file {_file_name(vectors.path)}"))
+    return facts
+
+
+def _file_name(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
+
+
 def photo_facts(samples: Table) -> list[tuple[str, str]]:
     """The number of photos in the samples table, and what its source left out."""
     splits: dict[str, int] = samples.extra.get("splits", {})
@@ -192,6 +217,7 @@ def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
         ("Discovery set, labelled by the MLLM", _discovery(config.label.images, run.table("labels").rows)),
         ("MLLM", config.mllm.title),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
+        *own_inputs(config),
     ]
     if "near" in results.methods:
         near = config.near

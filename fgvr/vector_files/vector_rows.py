@@ -62,7 +62,7 @@ class MatchedVectors:
     def __init__(self, ids: Ids, halfs: npt.NDArray[np.float16], join: ImageJoin | None) -> None:
         """`halfs` is filled by `add`: float16 [n, d]."""
         self.ids, self.join, self.repeated = ids, join, 0
-        self._halfs, self._state = halfs, np.zeros(len(ids), np.uint8)
+        self._halfs, self._state = halfs[: len(ids)], np.zeros(len(ids), np.uint8)
 
     def add(self, of: Ids, block: npt.NDArray[Any]) -> None:
         """Take vectors [m, d] of the photos `of` (int64 [m]; -1: of none)."""

@@ -20,6 +20,7 @@ from pipelines.evaluate import whole_job
 from pipelines.photo_counts import Photos
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
+from pipelines.report_content import own_inputs
 from pipelines.run_tables import Look, Run
 from pipelines.stage import model_of
 from tests.untracked import NoTracking
@@ -232,6 +233,20 @@ def test_a_saved_config_does_not_ask_for_columns_that_nobody_named(tmp_path: Pat
     again = build(as_given(config))
     assert again.label.sources == config.label.sources
     stage_of("answers").check(again)
+
+
+def test_the_report_says_where_labels_and_vectors_come_from() -> None:
+    sources = [{"kind": "file", "path": "/data/old labels.csv"}, {"kind": "ask", "name": "big", "mllm": SIMULATED}]
+    vectors = {"kind": "timm", "model": "hf-hub:timm/net"}
+    config = build({"label": {"sources": sources}, "embed": {"vectors": vectors}})
+    assert own_inputs(config) == [
+        ("Label sources, the first gives the label", "file (old labels.csv); big (simulated)"),
+        ("Vectors", "net"),
+    ]
+    assert own_inputs(build({"embed": {"vectors": {"kind": "file", "path": "s3://b/v.npz"}}})) == [
+        ("Vectors", "of the file v.npz")
+    ]
+    assert own_inputs(build({})) == []
 
 
 def test_the_labeller_itself_is_compared_by_its_file(tmp_path: Path) -> None:

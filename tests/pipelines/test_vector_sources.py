@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -28,11 +27,19 @@ from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
 
+def weights(seed: int, **arguments: int) -> dict[str, torch.Tensor]:
+    """Random weights of a small timm model."""
+    import timm  # behind fgvr, which prepares torchvision beside a CPU torch
+
+    torch.manual_seed(seed)
+    state: dict[str, torch.Tensor] = timm.create_model("test_byobnet", **arguments).state_dict()
+    return state
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("timm")
-    torch.manual_seed(3)
-    save_file(timm.create_model("test_byobnet", num_classes=7).state_dict(), place / "model.safetensors")
+    save_file(weights(seed=3, num_classes=7), place / "model.safetensors")
     facts = {"architecture": "test_byobnet", "pretrained_cfg": {"input_size": [3, 32, 32]}}
     (place / "config.json").write_text(json.dumps(facts))
     return place
@@ -63,17 +70,17 @@ def test_a_run_embeds_with_a_timm_encoder_and_its_neighbours_need_nothing_else(
 
 def test_another_encoder_is_another_table_and_a_copy_is_the_same(tmp_path: Path, encoder: Path) -> None:
     copy = shutil.copytree(encoder, tmp_path / "copy")
-    torch.save(timm.create_model("test_byobnet").state_dict(), tmp_path / "a.pth")
+    torch.save(weights(seed=4), tmp_path / "a.pth")
 
     def printed(**fields: str) -> str:
         return prints_of(build(tree({"kind": "timm", **fields})), tmp_path / "run", ("embeddings",))["embeddings"]
 
     first = printed(model=str(encoder))
     assert printed(model=str(copy)) == first
-    weights = printed(model="test_byobnet", weights=str(tmp_path / "a.pth"))
-    assert weights != first
-    torch.save(timm.create_model("test_byobnet").state_dict(), tmp_path / "a.pth")
-    assert printed(model="test_byobnet", weights=str(tmp_path / "a.pth")) != weights
+    named = printed(model="test_byobnet", weights=str(tmp_path / "a.pth"))
+    assert named != first
+    torch.save(weights(seed=5), tmp_path / "a.pth")
+    assert printed(model="test_byobnet", weights=str(tmp_path / "a.pth")) != named
     shutil.rmtree(copy)
     shutil.copytree(encoder, copy)
     (copy / "config.json").write_text((copy / "config.json").read_text().replace("32", "64"))
