@@ -17,6 +17,7 @@ from fgvr.models.from_features import StoredVectorWorker
 from fgvr.models.head import load_vector_classes, read_head_file
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
+from pipelines.evaluate import _mistakes
 from pipelines.heads import graph_ids, propagates
 from pipelines.infer import Predictions
 from pipelines.registry import stage_of
@@ -259,3 +260,15 @@ def test_without_labels_there_is_nothing_to_learn(given, tmp_path):
     for name in ("label_prototypes", "heads"):
         with pytest.raises(ValueError, match="nothing to learn from"):
             run.table(name)
+
+
+def test_the_report_prices_the_mistakes_of_every_method(given, tmp_path):
+    (tmp_path / "costs.csv").write_text("true,predicted,cost\nauk,booby,100\n*,*,0\n")
+    run = run_of(given, tmp_path, infer={"costs": str(tmp_path / "costs.csv")})
+    said = {"heads": ["booby", "auk"], "label_prototypes": ["auk", ""]}
+    found = _mistakes(run, said, ["auk", "auk"])
+    assert found is not None
+    assert (found["heads"].wrong, found["heads"].confusion) == (0.5, 50.0)
+    assert found["label_prototypes"].wrong == 0.5
+    assert _mistakes(run, said, [None, ""]) is None
+    assert _mistakes(run_of(given, tmp_path), said, ["auk", "auk"]) is None
