@@ -22,7 +22,7 @@ def cards() -> Iterator[LocalCluster]:
 def placed(place: Place, cards: LocalCluster, **job: object) -> list[tuple[str, list[str]]]:
     """Node and GPUs of each worker of a run."""
     own = Place(place.folder, place.but(cpus=0.5, **job).job, cards, place.tracking)
-    own.run()
+    own.run(limits={"cluster.limits.start_minutes": "2"})  # four begin together, on as many cores as there are
     check_hashes(own.table())
     pairs = [line.split() for line in own.diary.lines("gpus")]
     return [(node, gpus.split(",")) for node, gpus in pairs]
