@@ -61,7 +61,7 @@ def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
     label_ids, weights = names.label_ids.copy(), names.weights.copy()
     label_ids[places], weights[places] = NONE, 0.0
     label_ids[places, 0], weights[places, 0] = [numbers[row["chosen"]] for row in rows], 1.0
-    log.info("candidates: %s labels were replaced after a second look (table reasked)", f"{len(rows):,}")
+    log.info("%s labels are replaced after a second look (table reasked)", f"{len(rows):,}")
     return ids, CandidateSets(label_ids, weights)
 
 
