@@ -171,10 +171,13 @@ def _prompt(asked: Label, listed: int) -> str:
     return f"{question} {instruction(listed)}"
 
 
-def answer_limit(config: Config, source: LabelSource | None) -> str | None:
-    """The field that limits the tokens of a source's answers; None of a file, whose answers are what they are."""
+def answer_limit(config: Config, source: LabelSource | None, *, several: bool = True) -> str | None:
+    """The field that limits the tokens of a source's answers; None of a file, whose answers are what they are.
+
+    `several`: as in `label_settings`.
+    """
     asked = config.label.of_source(source)
-    return None if isinstance(source, AnswerFile) else token_limit(asked, asked.listed)
+    return None if isinstance(source, AnswerFile) else token_limit(asked, asked.listed if several else 1)
 
 
 def token_limit(asked: Label, listed: int = 1) -> str:
