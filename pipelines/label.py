@@ -360,15 +360,19 @@ class Labels(NameStage):
         return super().recipe(run) | {"aliases": chosen} | looked | ({"further": further} if further else {})
 
     def checked(self, run: Run) -> Mapping[int, str]:
-        """The file `label.checked`, for the images of the discovery set."""
-        from fgvr.names.checked import of_images, read_checked
+        """The file `label.checked`, for the images of the discovery set; copies that share an answer share the name."""
+        from fgvr.names.checked import of_copies, of_images, read_checked
 
         place = run.config.label.checked
         if place is None:
             return {}
         ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
         uris = run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
-        return of_images(read_checked(place), ids.tolist(), uris)
+        found = of_images(read_checked(place), ids.tolist(), uris)
+        if run.config.label.duplicate_similarity is None:
+            return found
+        rows = run.table("duplicates").read(["image_id", "photo_id"])
+        return of_copies(found, rows["image_id"].to_pylist(), rows["photo_id"].to_pylist())
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
