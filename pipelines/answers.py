@@ -125,8 +125,7 @@ class SourcedAnswers(AnswerStage):
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Add a remark where answers were cut off."""
-        source = self.source(run.config)
-        limit = answer_limit(run.config, source if self.several else None)
+        limit = answer_limit(run.config, self.source(run.config), several=self.several)
         if limit is not None:
             note_cut_answers(summary, limit)
 

@@ -14,6 +14,7 @@ import numpy as np
 from fgvr.arrays import NONE
 from fgvr.errors import UserError
 from pipelines.checked import checked_names
+from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
 
 
 def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
-    """As `own_names`, with the names that a second look has put in the place of others (`label.reask`)."""
+    """As `own_names`, with the names that a second look has put in the place of others (`label.reask`).
+
+    Images that share an answer (`label.duplicate_similarity`) share its replacement.
+    """
     from fgvr.candidates.sets import CandidateSets
     from fgvr.names.label_space import read_label_space
 
@@ -58,10 +62,17 @@ def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
     rows = [row for row in run.table("reasked").read(["image_id", "chosen", "replaced"]).to_pylist() if row["replaced"]]
     numbers = {name: number for number, name in enumerate(read_label_space(labels).labels)}
     places = np.searchsorted(ids, np.array([row["image_id"] for row in rows], dtype=np.int64))
+    chosen = np.full(len(ids), NONE, np.int32)
+    chosen[places] = [numbers[row["chosen"]] for row in rows]
+    if (photos := photos_of(labels, ids)) is not None:  # copies got the same answer, and only one of them is judged
+        of_photo = np.full(len(ids), NONE, np.int32)
+        of_photo[photos[places]] = chosen[places]
+        chosen = of_photo[photos]
+    replaced = np.flatnonzero(chosen != NONE)
     label_ids, weights = names.label_ids.copy(), names.weights.copy()
-    label_ids[places], weights[places] = NONE, 0.0
-    label_ids[places, 0], weights[places, 0] = [numbers[row["chosen"]] for row in rows], 1.0
-    log.info("candidates: %s labels were replaced after a second look (table reasked)", f"{len(rows):,}")
+    label_ids[replaced], weights[replaced] = NONE, 0.0
+    label_ids[replaced, 0], weights[replaced, 0] = chosen[replaced], 1.0
+    log.info("%s labels are replaced after a second look (table reasked)", f"{len(replaced):,}")
     return ids, CandidateSets(label_ids, weights)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from pipelines.beliefs import own_names
+from pipelines.beliefs import own_names, settled_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs
@@ -36,6 +36,7 @@ from pipelines.train_stage import MODEL_FOLDER
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Floats, Ids
+    from fgvr.candidates.sets import CandidateSets
     from fgvr.config.heads import Heads as HeadsConfig
     from fgvr.encoders.encoder import EncoderConfig
     from fgvr.heads.training import HeadRecipe
@@ -91,8 +92,9 @@ class VectorModelStage(Stage):
             )
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The labels, the vectors, and their whitened space."""
-        return ("labels", "embeddings", *(("space",) if self.whitens(run.config) else ()))
+        """The labels, with what a second look made of them, the vectors, and their whitened space."""
+        space = ("space",) if self.whitens(run.config) else ()
+        return ("labels", *second_look(run.config), "embeddings", *space)
 
     def whitens(self, config: Config) -> bool:
         """Whether vectors are whitened first."""
@@ -108,7 +110,7 @@ class VectorModelStage(Stage):
         from fgvr.heads.prototypes import answers_per_name
         from fgvr.models.head import HeadModel
 
-        taught = taught_by(run.table("labels"), run.table("embeddings"))
+        taught = taught_in(run)
         whitening = read_whitening(run.table("space")) if self.whitens(run.config) else None
         learned = self.learned(run, taught, whitening)
         for line in learned.remarks:
@@ -216,7 +218,7 @@ class Propagated(Stage):
 
     def reads(self, run: Run) -> Iterable[str]:
         """The prototypes and what they are made of."""
-        return ("samples", "labels", "embeddings", "label_prototypes")
+        return ("samples", "labels", *second_look(run.config), "embeddings", "label_prototypes")
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The rules, the photos of the graph, and when nothing is said."""
@@ -232,7 +234,7 @@ class Propagated(Stage):
         from fgvr.models.propagated import propagated_rows
 
         classes = load_vector_classes(storage.fetch_folder(run.table("label_prototypes").path(MODEL_FOLDER)))
-        taught, ids = taught_by(run.table("labels"), run.table("embeddings")), graph_ids(run)
+        taught, ids = taught_in(run), graph_ids(run)
         rows, metrics = propagated_rows(
             run.table("embeddings"),
             ids,
@@ -277,15 +279,25 @@ def graph_ids(run: Run) -> Ids:
     return np.union1d(kept, drawn)
 
 
-def taught_by(labels_table: Table, embeddings: Table) -> Taught:
-    """The labels and vectors of the discovery images."""
+def second_look(config: Config) -> tuple[str, ...]:
+    """The table with labels that a second look replaced, where the MLLM was asked again."""
+    return ("reasked",) if config.label.reask else ()
+
+
+def taught_in(run: Run) -> Taught:
+    """The labels and vectors of the run's discovery images; labels as a second look left them (`label.reask`)."""
+    return taught_by(run.table("labels"), run.table("embeddings"), settled_names(run))
+
+
+def taught_by(labels_table: Table, embeddings: Table, names: tuple[Ids, CandidateSets] | None = None) -> Taught:
+    """The labels and vectors of the discovery images; `names` as in `settled_names`, None: those of the labels."""
     import numpy as np
 
     from fgvr.arrays import NONE
     from fgvr.names.label_space import read_label_space
     from fgvr.neighbours.discovery import discovery_vectors
 
-    ids, own = own_names(labels_table)
+    ids, own = own_names(labels_table) if names is None else names
     vectors, embedded = discovery_vectors(embeddings, ids)
     vectors[~embedded] = 0
     labels = np.where(embedded, own.first, NONE).astype(np.int64)

@@ -118,6 +118,7 @@ class Predictions(PredictionStage):
         """Read the files of the configured model and of the costs; raises UserError where there are none."""
         if config.infer.model is not None:
             identity_of(storage.absolute(config.infer.model))
+            _check_encoder(config.infer.model)
         if config.infer.trained == "base" and not config.makd.base:
             raise ConfigError("infer.trained = base: makd.base is false, so that this student is not trained")
         costs_at(config)
@@ -164,6 +165,22 @@ class Predictions(PredictionStage):
             return job
         arguments = {**job.arguments, "embeddings": run.table("embeddings").uri}
         return replace(job, worker=StoredVectorWorker, arguments=arguments)
+
+
+def _check_encoder(model: str) -> None:
+    """Refuse a head that cannot classify photos; raises ConfigError."""
+    from fgvr.models.base import MODEL_FILE
+
+    try:
+        facts = json.loads(storage.read_bytes(storage.join(storage.absolute(model), MODEL_FILE)))
+    except ValueError:
+        return  # damaged: the loader says more
+    if isinstance(facts, dict) and facts.get("kind") == "head" and facts.get("encoder", "") is None:
+        raise ConfigError(
+            f"infer.model = {model}: a head of vectors from a file, and nothing says how photos get such vectors. "
+            "Classify in its own run (infer.trained), whose vectors are stored, or make it again with "
+            "embed.vectors.encoder"
+        )
 
 
 def _of_vectors(config: Config) -> bool:

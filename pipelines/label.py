@@ -171,10 +171,13 @@ def _prompt(asked: Label, listed: int) -> str:
     return f"{question} {instruction(listed)}"
 
 
-def answer_limit(config: Config, source: LabelSource | None) -> str | None:
-    """The field that limits the tokens of a source's answers; None of a file, whose answers are what they are."""
+def answer_limit(config: Config, source: LabelSource | None, *, several: bool = True) -> str | None:
+    """The field that limits the tokens of a source's answers; None of a file, whose answers are what they are.
+
+    `several`: as in `label_settings`.
+    """
     asked = config.label.of_source(source)
-    return None if isinstance(source, AnswerFile) else token_limit(asked, asked.listed)
+    return None if isinstance(source, AnswerFile) else token_limit(asked, asked.listed if several else 1)
 
 
 def token_limit(asked: Label, listed: int = 1) -> str:
@@ -357,15 +360,19 @@ class Labels(NameStage):
         return super().recipe(run) | {"aliases": chosen} | looked | ({"further": further} if further else {})
 
     def checked(self, run: Run) -> Mapping[int, str]:
-        """The file `label.checked`, for the images of the discovery set."""
-        from fgvr.names.checked import of_images, read_checked
+        """The file `label.checked`, for the images of the discovery set; copies that share an answer share the name."""
+        from fgvr.names.checked import of_copies, of_images, read_checked
 
         place = run.config.label.checked
         if place is None:
             return {}
         ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
         uris = run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
-        return of_images(read_checked(place), ids.tolist(), uris)
+        found = of_images(read_checked(place), ids.tolist(), uris)
+        if run.config.label.duplicate_similarity is None:
+            return found
+        rows = run.table("duplicates").read(["image_id", "photo_id"])
+        return of_copies(found, rows["image_id"].to_pylist(), rows["photo_id"].to_pylist())
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""

@@ -5,7 +5,7 @@
 A closed choice in one pass: the model scores the label and up to two other names as its answer (log-probabilities, as
 in class_scores). One row per image that is asked about, with all scores, the name that the model prefers, and whether
 that replaces the label: only if it is clear and the neighbours' name, too (`fgvr/beliefs/second_look.py`). Candidate
-sets then start from the replaced labels; the table `labels` keeps the first ones.
+sets, prototypes and heads then start from the replaced labels; the table `labels` keeps the first ones.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class SelectStage(OfThePool):
     def recipe(self, run: Run) -> dict[str, Any]:
         """The images to choose from, how many and how they are chosen."""
         from cluster.fingerprint import digest_of_ids
-        from fgvr.selection import choose, kmeans
+        from fgvr.selection import choose, kmeans, whitening
 
         images = run.config.label.images
         return {
@@ -213,7 +213,7 @@ class SelectStage(OfThePool):
             "how": images.select,
             "seed": images.seed,
             "duplicate": self.wish(run).duplicate,
-            "rules": [choose.RULES, kmeans.RULES],
+            "rules": [choose.RULES, kmeans.RULES, whitening.RULES],
         }
 
     def wish(self, run: Run) -> Wanted:
@@ -350,7 +350,7 @@ def take_rounds(run: Run, folder: StageFolder, ids: Ids) -> StageSummary:
     from fgvr import schemas, tables
     from fgvr.failures import Failures
 
-    size = run.config.label.workers.rows_per_part
+    size = folder.rows_per_part(run.config.label.workers.rows_per_part)
     rounds = [run.table(name) for name in ("first_answers", "second_answers")]
     failures, parts = Failures(), 0
     for parts, start in enumerate(range(0, len(ids), size), start=1):

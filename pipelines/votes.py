@@ -3,8 +3,8 @@
     python pipelines/votes.py --config my.yaml
 
 One row per image, source and name, images in the order of the labels table, sources in that of `label.sources`, names
-with the heaviest first. An image of which a source says nothing has no row of it. With a single source it holds the
-names of the labels table.
+with the heaviest first. An image of which a source says nothing has no row of it. What a person has checked
+(`label.checked`) is no vote: it is in the labels table alone.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class HeadClassifier(PreparedClassifier):
         if reference is None:
             raise ModelFolderError(
                 f"{folder}: its vectors came from a file, so that no encoder is known; it can only classify images "
-                "whose vectors are stored (infer.stored_vectors)"
+                "whose vectors are stored, in its own run (infer.trained)"
             )
         # Encoders never run in bf16 on a CPU, whatever it supports.
         precision = None if begun is None or torch.device(device).type == "cpu" else begun

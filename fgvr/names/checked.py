@@ -74,6 +74,22 @@ def of_images(checked: Mapping[str, str], ids: Sequence[int], uris: Sequence[str
     return found
 
 
+def of_copies(checked: Mapping[int, str], ids: Sequence[int], photos: Sequence[int]) -> dict[int, str]:
+    """Right name by image id, also of the copies of checked photos: they got the same answer, and only one was listed.
+
+    Args:
+        checked: right name by image id; these stay as they are.
+        ids: all images.
+        photos: `photo_id` of each, as in the table `duplicates`.
+    """
+    of_photo: dict[int, str] = {}
+    for image, photo in sorted(zip(ids, photos, strict=True), key=lambda pair: (pair[0] != pair[1], pair[0])):
+        if image in checked:
+            of_photo.setdefault(photo, checked[image])
+    found = {image: of_photo[photo] for image, photo in zip(ids, photos, strict=True) if photo in of_photo}
+    return found | dict(checked)
+
+
 def chosen_too(chosen: AliasTable | None, names: Sequence[str]) -> AliasTable:
     """The chosen labels, and these names as labels that keep their spelling."""
     table = chosen or AliasTable()

@@ -9,7 +9,7 @@ from fgvr.config.label_sources import AnswerFile
 from pipelines.answers import SourcedAnswers
 from pipelines.asks import Asked, compared, naming
 from pipelines.compared import ComparedStage, evaluated
-from pipelines.label import ALIASES_FILE, NameStage, as_source, form_of, label_settings
+from pipelines.label import ALIASES_FILE, NameStage, answer_limit, as_source, form_of, label_settings
 from pipelines.run_tables import Run
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class EvalLabels(ComparedStage, NameStage):
         """One label per answer, of a file as many as it has; structured where the labels' answers are."""
         form, source = form_of(config, config.label.source), config.label.source
         return form if isinstance(source, AnswerFile) else form._replace(listed=1)
+
+    def limit(self, config: Config) -> str | None:
+        """The field that limits an answer of the first source."""
+        return answer_limit(config, config.label.source, several=False)
 
     def aliases(self, run: Run) -> str | None:
         """The aliases of the labels."""

@@ -13,8 +13,10 @@ from fgvr import schemas, storage, tables
 from fgvr.candidates.sets import OWN_COLUMNS
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import Config, ConfigError, build
+from fgvr.mllm.backend import NameAnswer
+from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.models.from_features import StoredVectorWorker
-from fgvr.models.head import load_vector_classes, read_head_file
+from fgvr.models.head import HeadModel, VectorClasses, load_vector_classes, read_head_file
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines.evaluate import _mistakes
@@ -150,6 +152,23 @@ def test_models_learn_from_labels_and_name_what_they_learned_from(given, tmp_pat
     assert len(json.loads(storage.read_bytes(run.table("heads").path("losses.json")))) == 60
 
 
+def test_labels_that_a_second_look_replaced_are_learned(given, tmp_path):
+    tables, truth = given
+    said = tables["labels"].read(["label_id"])["label_id"].to_pylist()
+    wrong = [n for n in range(TRAIN) if said[n] not in {truth[n], None}]
+    parts = {"label": {"reask": 0.2}, "heads": {"steps": 5, "propagation": "always"}}
+    run = run_of(given, tmp_path, **parts)
+    choices = [(CLASSES[said[n]], CLASSES[truth[n]]) for n in wrong]
+    answers = [NameAnswer(np.array([-2.0, -0.5], np.float32)) for _ in wrong]
+    run.tables["reasked"] = written(tmp_path, "reasked", choice_rows(wrong, choices, answers))
+    run.tables["reasked"].commit()
+    for name in ("label_prototypes", "heads"):
+        found = run.table(name).read(["label_id"])["label_id"].to_pylist()
+        assert all(found[n] == truth[n] for n in range(TRAIN) if n not in {UNEMBEDDED, UNLABELLED})
+        assert run.table(name).extra["metrics"]["held_out_agreement"] > 0.9
+    assert "reasked" in stage_of("propagated").reads(run)
+
+
 def test_a_second_look_finds_both_tables(given, tmp_path):
     parts = {"heads": {"steps": 5}}
     first = [run_of(given, tmp_path, **parts).table(name) for name in ("label_prototypes", "heads")]
@@ -220,6 +239,13 @@ def test_infer_uses_the_vectors_of_the_run(given, tmp_path):
     assert found["label"].to_pylist() == [CLASSES[truth] for truth in given[1][TRAIN:]]
     assert stage.recipe(run)["trained"] == "heads"
     assert "trained" not in stage.recipe(run_of(given, tmp_path))
+
+
+def test_a_head_of_a_file_of_vectors_cannot_classify_photos(given, tmp_path):
+    classes = VectorClasses.of_directions(("a", "b"), np.eye(2, dtype=np.float32), None)
+    HeadModel(classes, None).save(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"infer\.model = .*: a head of vectors from a file"):
+        stage_of("predictions").check(config_of(tmp_path, infer={"model": str(tmp_path / "model")}))
 
 
 def test_costs_decide_in_evaluation(given, tmp_path):

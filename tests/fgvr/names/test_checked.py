@@ -5,7 +5,7 @@ import pytest
 
 from fgvr import schemas
 from fgvr.names.aliases import AliasTable
-from fgvr.names.checked import CheckedError, chosen_too, corrected, of_images, read_checked
+from fgvr.names.checked import CheckedError, chosen_too, corrected, of_copies, of_images, read_checked
 from fgvr.names.label_space import build_label_space, count_items, label_rows
 
 
@@ -90,3 +90,13 @@ def test_nothing_checked_changes_nothing():
     named = build_label_space(count_items([table], 1))
     rows = label_rows(table, named)
     assert corrected(rows, {}, named) is rows
+
+
+def test_copies_that_share_an_answer_share_the_checked_name():
+    ids, photos = [1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 2, 2, 5, 5, 5, 8]
+    assert of_copies({3: "Wren", 7: "Gull"}, ids, photos) == {
+        **dict.fromkeys([2, 3, 4], "Wren"),
+        **dict.fromkeys([5, 6, 7], "Gull"),
+    }
+    # Two names for copies of one photo: each keeps its own, the others have that of the one that was asked about.
+    assert of_copies({2: "Wren", 4: "Robin"}, ids, photos) == {2: "Wren", 3: "Wren", 4: "Robin"}
