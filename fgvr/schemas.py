@@ -175,6 +175,7 @@ ISSUES = pa.schema(
         ("label", pa.string()),  # the label that is judged; null where there is none
         ("score", pa.float32()),  # 1: the most suspicious; an order, not a probability; null where it was not judged
         ("suggested", pa.list_(pa.string())),  # other names, best first
+        ("neighbours_name", pa.string()),  # the first of them, where the neighbours prefer it to the label; else null
         ("why", pa.string()),  # the neighbours' labels, or why it was not judged
     ]
 )

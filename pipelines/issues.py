@@ -166,6 +166,7 @@ def issue_rows(
     labels = [None if name == NONE else space[name] for name in names.first]
     scores: list[float | None] = [None] * len(ids)
     suggested: list[list[str]] = [[] for _ in ids]
+    preferred: list[str | None] = [None] * len(ids)
     why = [
         "not judged: it has no label" if label is None else _not_judged(bool(there))
         for label, there in zip(labels, embedded, strict=True)
@@ -175,10 +176,12 @@ def issue_rows(
         if label is not None and np.isfinite(found.score[at]):
             scores[row] = float(found.score[at])
             suggested[row] = [space[name] for name in found.suggested[at] if name != NONE]
+            if found.other_share[at] > found.own_share[at]:
+                preferred[row] = space[found.other[at]]
             why[row] = _why(found, at, label, space)
         elif label is not None:
             why[row] = "not judged: a person has checked it"
-    return pa.table([ids, labels, scores, suggested, why], schema=schemas.ISSUES)
+    return pa.table([ids, labels, scores, suggested, preferred, why], schema=schemas.ISSUES)
 
 
 def _not_judged(embedded: bool) -> str:

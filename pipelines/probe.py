@@ -34,7 +34,7 @@ from fgvr.tables import Table
 from pipelines.asks import Load, asks, tasks
 from pipelines.probed import Probed, key_of, write_probed
 from pipelines.rates import LIKE
-from pipelines.registry import STAGES, stage_of
+from pipelines.registry import in_order, stage_of
 from pipelines.run_tables import Look, Run, quietly
 from pipelines.stage import model_of, workers_at
 
@@ -91,7 +91,7 @@ def _stages(look: Look, names: Sequence[str]) -> list[str]:
     """The stages whose rates the plan needs: one of those that do the same."""
     planned = [ask.stage for ask in asks(look, names)] + [task.stage for task in tasks(look, names)]
     found = {next((name for name in LIKE.get(stage, ()) if name in planned), stage) for stage in planned}
-    names = [name for name in STAGES if name in found and not _is_free_of_photos(name, look.config)]
+    names = [name for name in in_order(found) if not _is_free_of_photos(name, look.config)]
     # Those that ask come first, one after the other, so that a model is loaded once.
     return sorted(names, key=lambda name: stage_of(name).model(look.config) is None)
 

@@ -90,7 +90,7 @@ class Reasked(RowStage):
         return RowJob(ids, ChoiceWorker, {"settings": settings}, schemas.REASKED)
 
     def asks(self, run: Run) -> Asked:
-        """The names of each image; how many images have other names is not known yet."""
+        """The names of each image; how many labels the neighbours contradict is not known yet."""
         from fgvr.beliefs.second_look import CHOICES
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
@@ -106,7 +106,10 @@ class Reasked(RowStage):
 
 @per_run
 def choices_of(run: Run) -> dict[int, tuple[str, ...]]:
-    """The names to compare by image id, the label first, then the neighbours' name: of the worst labels with others."""
+    """The names to compare by image id, the label first, then the neighbours' name.
+
+    Of the worst labels only those that the neighbours contradict: no answer could replace any other.
+    """
     import math
 
     from fgvr.beliefs.second_look import choices
@@ -114,7 +117,7 @@ def choices_of(run: Run) -> dict[int, tuple[str, ...]]:
     rows = [row for row in run.table("issues").read().to_pylist() if row["score"] is not None]
     rows.sort(key=lambda row: (-row["score"], row["image_id"]))
     worst = rows[: math.ceil(run.config.label.reask * len(rows))]
-    return {row["image_id"]: choices(row["label"], row["suggested"]) for row in worst if row["suggested"]}
+    return {row["image_id"]: choices(row["label"], row["suggested"]) for row in worst if row["neighbours_name"]}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from fgvr.beliefs.confusion import confusion_posterior
 from fgvr.beliefs.names_near import joined
 from fgvr.heads.propagation import NEIGHBOURS, graph, propagate
 
-RULES = 1
+RULES = 2
 """Increase it when the same labels and vectors would give another order or other names."""
 FOLDS = 5
 SUGGESTED = 3  # names per image

@@ -2,8 +2,9 @@
 
 The MLLM scores each of the names as its answer about the photo (mean log-probability of the name's tokens). A label is
 replaced only where two witnesses that have not seen each other agree: the model now prefers another name by at least
-`LEAST` nats per token, **and** that name is the first suggested one, the neighbourhood's. Everything else stays. What
-was replaced by what, and by which numbers, is a row of the table `reasked`.
+`LEAST` nats per token, **and** the neighbourhood prefers that name to the own one, too. Everything else stays: names
+that only the labeller's list or its confusions suggest come from the labeller itself. What was replaced by what, and by
+which numbers, is a row of the table `reasked`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def decide(names: Sequence[str], scores: Sequence[float], neighbours_name: str |
     Args:
         names: the compared names, the own one first.
         scores: their mean log-probabilities, nats.
-        neighbours_name: the name that the neighbourhood suggests; None: it suggests none.
+        neighbours_name: the name that the neighbourhood prefers to the own one; None: it prefers none.
 
     Raises:
         ValueError: no names, or another number of scores.

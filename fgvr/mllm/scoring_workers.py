@@ -149,7 +149,7 @@ class ChoiceSettings:
 
     Attributes:
         prompt: what is asked about each image.
-        choices: by image id the names that are compared: the label first, then the one that the neighbourhood suggests.
+        choices: by image id the names that are compared: the label first, then the one that the neighbourhood prefers.
         limits: limits on reading an image.
         threads: threads that read images.
     """

@@ -12,8 +12,11 @@ from fgvr.config import Config, ConfigError, build
 from fgvr.config.run import Budget
 from fgvr.spending import Tokens
 from pipelines import preflight
+from pipelines.estimate import bill_of
+from pipelines.photo_counts import Photos
 from pipelines.preflight import check_tables, compute
-from pipelines.run_tables import Run
+from pipelines.run_tables import Look, Run
+from pipelines.spending import expect
 from tests.without_ray import parts_without_ray
 
 MODEL = {"kind": "openai", "model": "m", "max_retries": 0}
@@ -128,3 +131,20 @@ def test_prices_in_another_currency_are_refused_and_without_one_they_are_dollars
 def test_a_budget_of_nothing_or_of_something_else_is_no_config(budget: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         build({"run": {"budget": budget}})
+
+
+def test_the_answers_of_every_source_are_expected(tmp_path: Path) -> None:
+    """Tables of further sources are of the config, not of the registry."""
+    second = {"kind": "ask", "name": "second", "mllm": MODEL | {"model": "n", "base_url": "http://127.0.0.1:9/v1"}}
+    config = priced(tmp_path, None, mllm=MODEL | {"base_url": "http://127.0.0.1:9/v1"})
+    config = config.model_copy(
+        update={"label": build({"label": {"sources": [{"kind": "ask"}, second], "images": {"per_class": None}}}).label}
+    )
+    look = Look.of(config)
+    look.count(Photos({"train": 10}))
+    with counted(look.folder, config.run.budget) as spending:
+        expect(look, bill_of(look, ("labels",)))
+    first, further = spending.costs["answers"], spending.costs["answers_second"]
+    assert (first.model, further.model) == ("m", "n")
+    assert first.rows == further.rows == 10
+    assert first.prompt == further.prompt > 0

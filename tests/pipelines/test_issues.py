@@ -26,9 +26,21 @@ def test_every_image_has_a_row_and_wrong_labels_score_highest():
     worst = int(scores.argmax())
     row = table.to_pylist()[worst]
     assert row["label"] == f"name {data.own[worst]}"
-    assert row["suggested"][0] == f"name {data.truth[worst]}"
+    assert row["suggested"][0] == row["neighbours_name"] == f"name {data.truth[worst]}"
     assert row["why"].startswith("its neighbours' labels: ")
     assert f"% name {data.truth[worst]}" in row["why"]
+
+
+def test_what_the_neighbours_do_not_prefer_is_only_suggested():
+    """Names from the labeller's confusions or its list are no second witness against its label."""
+    data = planted(0, classes=8, each=20)
+    table, found = issues_of(data, data.own, np.ones(160, bool))
+    rows = table.to_pylist()
+    for row, own, other in zip(rows, found.own_share, found.other_share, strict=True):
+        assert (row["neighbours_name"] is not None) == (other > own)
+        assert row["neighbours_name"] in {None, row["suggested"][0]}
+    agreed = [row for row in rows if row["neighbours_name"] is None]
+    assert agreed and all(row["suggested"] for row in agreed)
 
 
 def test_what_is_not_judged_says_why():
