@@ -40,7 +40,8 @@ def test_what_the_neighbours_do_not_prefer_is_only_suggested():
         assert (row["neighbours_name"] is not None) == (other > own)
         assert row["neighbours_name"] in {None, row["suggested"][0]}
     agreed = [row for row in rows if row["neighbours_name"] is None]
-    assert agreed and all(row["suggested"] for row in agreed)
+    assert agreed
+    assert all(row["suggested"] for row in agreed)
 
 
 def test_what_is_not_judged_says_why():
