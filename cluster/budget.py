@@ -333,9 +333,18 @@ def _up(value: float) -> float:
 class PartGate(Gate):
     """Counts a stage's parts, and lets another one begin while the budget lasts."""
 
-    def __init__(self, spending: Spending, rows: int, rows_per_part: int) -> None:
-        """`rows`: of the whole table; 0: of a single call, which was checked as a whole."""
-        self._spending, self._rows, self._size = spending, rows, rows_per_part
+    def __init__(
+        self, spending: Spending, rows: int, rows_per_part: int, failed: Mapping[int, int] | None = None
+    ) -> None:
+        """Take the sizes of the parts.
+
+        Args:
+            spending: the spending of the run.
+            rows: of the whole table; 0: of a single call, which was checked as a whole.
+            rows_per_part: of each part but the last.
+            failed: of the parts of which only failed rows are tried again, how many these are.
+        """
+        self._spending, self._rows, self._size, self._failed = spending, rows, rows_per_part, failed or {}
 
     def may_begin(self, part: Part, under_way: int) -> bool:
         """See Gate."""
@@ -346,7 +355,7 @@ class PartGate(Gate):
         self._spending.check_part(self._rows_of(part))
 
     def _rows_of(self, part: Part) -> int:
-        return max(0, min(self._size, self._rows - part.number * self._size))
+        return self._failed.get(part.number, max(0, min(self._size, self._rows - part.number * self._size)))
 
     def done(self, summary: dict[str, Any]) -> None:
         """See Gate."""
@@ -365,9 +374,12 @@ class PartGate(Gate):
             log.debug("what a worker has spent could not be read: %s", error)
 
 
-def gate(rows: int = 0, rows_per_part: int = 1) -> Gate:
-    """The gate for the parts of a table of this process's run, or for a single call; outside of a run it is open."""
-    return Gate() if _spending is None else PartGate(_spending, rows, rows_per_part)
+def gate(rows: int = 0, rows_per_part: int = 1, failed: Mapping[int, int] | None = None) -> Gate:
+    """The gate for the parts of a table of this process's run, or for a single call; outside of a run it is open.
+
+    Arguments as for PartGate.
+    """
+    return Gate() if _spending is None else PartGate(_spending, rows, rows_per_part, failed)
 
 
 _spending: Spending | None = None  # that of this process's run

@@ -10,7 +10,7 @@ lie in one file, from which an actor reads its range: in the object store and th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -90,13 +90,14 @@ def run_parts(
     job = as_begun(job)
     size = job.workers.rows_per_part
     summary = PartSummary(parts=-(-len(ids) // size))
-    finished = tables.finished_parts(job.folder)
+    finished, again = tables.finished_parts(job.folder), dict[int, int]()
     done = [number for number in range(summary.parts) if number in finished]
     pending = [number for number in range(summary.parts) if number not in finished]
     with ThreadPoolExecutor(16) as pool:
         for number, facts in zip(done, pool.map(lambda n: tables.part_summary(job.folder, n), done), strict=True):
             if retry_failed and facts["failures"]:
                 pending.append(number)
+                again[number] = sum(facts["failures"].values())
             else:
                 _add(summary, facts)
     pending.sort()
@@ -112,7 +113,7 @@ def run_parts(
     told = stage_progress.current() or StageProgress(job.name, lambda: 0.0)
     told.begin(len(ids), rows=summary.rows, failures=summary.failures, tokens=summary.totals, parts=len(pending))
     try:
-        with closing(_stream(job, pending, finished, len(ids))) as summaries:
+        with closing(_stream(job, pending, again, len(ids))) as summaries:
             for facts in summaries:
                 _add(summary, facts)
                 progress.update(facts["rows"], summary.failed)
@@ -128,8 +129,11 @@ def run_parts(
     return summary
 
 
-def _stream(job: PartJob, pending: list[int], finished: set[int], rows: int) -> Generator[dict[str, Any]]:
-    """Yield the summaries of the pending parts of a table of so many rows as a pool of Ray actors finishes them."""
+def _stream(job: PartJob, pending: list[int], again: Mapping[int, int], rows: int) -> Generator[dict[str, Any]]:
+    """Yield the summaries of the pending parts of a table of so many rows as a pool of Ray actors finishes them.
+
+    `again`: of parts whose failed rows are tried again, how many these are.
+    """
     if not pending:
         return
     import ray
@@ -140,8 +144,8 @@ def _stream(job: PartJob, pending: list[int], finished: set[int], rows: int) -> 
     def waits_for(left: int) -> str:
         return f"{job.name}: waiting for {left} parts, computed by {wanted(workers)}"
 
-    gate = budget.gate(rows, workers.rows_per_part)
-    parts = [Part(number, again=number in finished) for number in pending]
+    gate = budget.gate(rows, workers.rows_per_part, again)
+    parts = [Part(number, again=number in again) for number in pending]
     gate.check(parts[0])  # before a model is loaded
     room = places(workers)
     most = min(workers.max_workers, len(pending) if room is None else max(1, min(len(pending), room)))

@@ -64,15 +64,15 @@ def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
     places = np.searchsorted(ids, np.array([row["image_id"] for row in rows], dtype=np.int64))
     chosen = np.full(len(ids), NONE, np.int32)
     chosen[places] = [numbers[row["chosen"]] for row in rows]
-    if (photos := photos_of(labels, ids)) is not None:  # copies got the same answer, and only one of them is judged
+    if (photos := photos_of(labels, ids)) is not None:  # copies had the answer of one of them, so its mistake, too
         of_photo = np.full(len(ids), NONE, np.int32)
         of_photo[photos[places]] = chosen[places]
-        chosen = of_photo[photos]
-    replaced = np.flatnonzero(chosen != NONE)
+        chosen = np.where(checked_names(labels, ids, names.first) == NONE, of_photo[photos], NONE)
+    new = chosen != NONE
     label_ids, weights = names.label_ids.copy(), names.weights.copy()
-    label_ids[replaced], weights[replaced] = NONE, 0.0
-    label_ids[replaced, 0], weights[replaced, 0] = chosen[replaced], 1.0
-    log.info("%s labels are replaced after a second look (table reasked)", f"{len(replaced):,}")
+    label_ids[new], weights[new] = NONE, 0.0
+    label_ids[new, 0], weights[new, 0] = chosen[new], 1.0
+    log.info("%s labels were replaced after a second look (table reasked)", f"{int(new.sum()):,}")
     return ids, CandidateSets(label_ids, weights)
 
 
@@ -98,7 +98,10 @@ class TooManyImages(UserError):
 
 
 class TextBelief:
-    """The posterior of the discovery images, with all labels or with some of them held out."""
+    """The posterior of the discovery images, with all labels or with some of them held out.
+
+    Copies of a photo that share an answer count once, since they would vouch for each other's label.
+    """
 
     def __init__(self, run: Run, names: CandidateSets, space: Sequence[str], embedded: Flags, vectors: Vectors) -> None:
         """`vectors`: the images' vectors, [N, d]; `names`: what the MLLM gave them; `space`: the label space.
@@ -111,10 +114,13 @@ class TextBelief:
                 f"candidates.method = posterior: {len(embedded):,} labelled images, of which it takes at most "
                 f"{MOST_BELIEVED:,} at once; lower label.images.max_images, or set candidates.method to single"
             )
-        self._names, self._embedded = names, embedded
         labels = run.table("labels")
-        self._checked = checked_names(labels, own_names(labels)[0], names.first)
-        self._images = vectors[embedded].astype(np.float32)
+        ids = own_names(labels)[0]
+        checked = checked_names(labels, ids, names.first)
+        self._there = np.flatnonzero(embedded)
+        self._rows, self._places = one_per_photo(self._there, names.first, checked, photos_of(labels, ids))
+        self._names, self._checked = names, checked[self._rows]
+        self._images = vectors[self._rows].astype(np.float32)
         self._texts, self._scale = text_vectors(run, space)
         self._whitened = in_space(run, self._images)
 
@@ -126,10 +132,10 @@ class TextBelief:
         from fgvr.beliefs.posterior import text_posterior
         from fgvr.candidates.sets import CandidateSets
 
-        given = (self._names if known is None else self._names.only(known)).label_ids[self._embedded]
-        checked = self._checked[self._embedded]
+        given = (self._names if known is None else self._names.only(known)).label_ids[self._rows]
+        checked = self._checked
         if known is not None:
-            checked = np.where(known[self._embedded], checked, NONE).astype(np.int32)
+            checked = np.where(known[self._rows], checked, NONE).astype(np.int32)
         # What a person has said is no answer of the model, and says nothing of how often that is right.
         answered = np.where(checked == NONE, given[:, 0], NONE).astype(np.int32)
         found: Posterior = text_posterior(
@@ -142,10 +148,31 @@ class TextBelief:
             checked=checked,
         )
         some = found.sets()
-        labels = np.full((len(self._embedded), some.label_ids.shape[1]), NONE, np.int32)
+        labels = np.full((len(self._names), some.label_ids.shape[1]), NONE, np.int32)
         weights = np.zeros(labels.shape, np.float32)
-        labels[self._embedded], weights[self._embedded] = some.label_ids, some.weights
+        labels[self._there], weights[self._there] = some.label_ids[self._places], some.weights[self._places]
         return CandidateSets(labels, weights), found.label_accuracy
+
+
+def one_per_photo(there: Ids, own: Labels, checked: Labels, photos: Ids | None) -> tuple[Ids, Ids]:
+    """One image of each photo: a checked one, else one with a label, else the first.
+
+    Args:
+        there: rows of the images to choose from, int64 [n], ascending.
+        own: labels of all N images, int32 [N]; `NONE` where there is none.
+        checked: names that a person gave, int32 [N]; `NONE` where nobody has looked.
+        photos: number of the photo that each image shows, int64 [N]; None: each is a photo of its own.
+
+    Returns:
+        The chosen rows, int64 [m], and for each of `there` the place of its photo among them, int64 [n].
+    """
+    if photos is None:
+        return there, np.arange(len(there))
+    order = np.lexsort((there, own[there] == NONE, checked[there] == NONE))
+    _, first, photo = np.unique(photos[there][order], return_index=True, return_inverse=True)
+    places = np.empty(len(there), np.int64)
+    places[order] = photo
+    return there[order[first]], places
 
 
 def compared_with_own(
@@ -153,7 +180,8 @@ def compared_with_own(
 ) -> Comparison:
     """Candidate sets against own labels, on labels that are held out (`fgvr.beliefs.guard`).
 
-    Of very many images a random sample is compared; its sets are still made of all neighbours.
+    Of very many images a random sample is compared; its sets are still made of all neighbours. Of copies that share an
+    answer one is compared, and held out with all others: it would find its label in them.
 
     Args:
         run: the run, for the vectors of the discovery images.
@@ -167,13 +195,21 @@ def compared_with_own(
     from fgvr.neighbours.discovery import discovery_vectors
     from fgvr.selection.whitening import fit_whitening
 
-    rows = np.flatnonzero(embedded & (own != NONE))
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:GUARD_IMAGES])
-    vectors, there = discovery_vectors(run.table("embeddings"), own_names(run.table("labels"))[0][rows])
+    labels = run.table("labels")
+    ids = own_names(labels)[0]
+    photos = photos_of(labels, ids)
+    rows = one_per_photo(np.flatnonzero(embedded & (own != NONE)), own, np.full(len(own), NONE, np.int32), photos)[0]
+    rows = np.sort(np.random.default_rng(0).permutation(np.sort(rows))[:GUARD_IMAGES])
+    vectors, there = discovery_vectors(run.table("embeddings"), ids[rows])
 
     def sets_of_sample(known: Flags) -> CandidateSets:
         all_known = embedded.copy()
-        all_known[rows] = known
+        if photos is None:
+            all_known[rows] = known
+        else:
+            of_photo = np.ones(len(own), bool)
+            of_photo[photos[rows]] = known
+            all_known &= of_photo[photos]
         sets = sets_of(all_known)
         return CandidateSets(sets.label_ids[rows], sets.weights[rows])
 

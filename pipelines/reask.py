@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
+from fgvr.config.label_sources import AskedModel
 from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
 from pipelines.command import stage_main
+from pipelines.label import as_source
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import RowJob, RowStage
 
@@ -37,10 +39,11 @@ class Reasked(RowStage):
         """Raise ConfigError where nobody is asked again, or the model cannot score names."""
         if not config.label.reask:
             raise ConfigError("label.reask = 0: nobody is asked again; set the share of the labels, e.g. 0.05")
-        if not config.mllm.scores_names:
+        model = asked_again(config).mllm
+        if not model.scores_names:
             raise ConfigError(
-                f"label.reask: mllm.kind = {config.mllm.kind} gives no probability of an answer that it did not give; "
-                "take a model that runs in the worker (mllm.kind vllm), or set label.reask to 0"
+                f"label.reask: {self.model(config)}.kind = {model.kind} gives no probability of an answer that it did "
+                "not give; take a model that runs in the worker (mllm.kind vllm), or set label.reask to 0"
             )
 
     def workers(self, config: Config) -> str | None:
@@ -48,8 +51,10 @@ class Reasked(RowStage):
         return "class_scores.workers"
 
     def model(self, config: Config) -> str | None:
-        """The MLLM that named the images."""
-        return "mllm"
+        """The MLLM that named the images; that of the run where a file did."""
+        source = config.label.source
+        own = isinstance(source, AskedModel) and source.mllm is not None
+        return "label.sources.0.mllm" if own else "mllm"
 
     def reads(self, run: Run) -> Iterable[str]:
         """The locations of the images, and the issues with their other names."""
@@ -61,17 +66,17 @@ class Reasked(RowStage):
 
         config = run.config
         threads = max(2, int(config.class_scores.workers.num_cpus))
-        return ChoiceSettings(config.label.prompt, choices_of(run), config.ingest.limits, threads)
+        return ChoiceSettings(asked_again(config).label.prompt, choices_of(run), config.ingest.limits, threads)
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The model, the prompt, how many are asked about, and the rule of replacement."""
         from fgvr.beliefs import second_look
         from fgvr.mllm.backends import backend_identity, exactly
 
-        config = run.config
+        config, asked = run.config, asked_again(run.config)
         return {
-            "mllm": backend_identity(exactly(config.mllm)),
-            "prompt": config.label.prompt,
+            "mllm": backend_identity(exactly(asked.mllm)),
+            "prompt": asked.label.prompt,
             "share": config.label.reask,
             "rules": second_look.RULES,
             "limits": config.ingest.limits,
@@ -95,13 +100,19 @@ class Reasked(RowStage):
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
         images = max(1, round(run.config.label.reask * sampled(run.config, run.photos)))
-        head = FRAME + photo_tokens(run) + text_tokens(run.config.label.prompt)
+        head = FRAME + photo_tokens(run) + text_tokens(asked_again(run.config).label.prompt)
         row = Load(CHOICES, CHOICES * (head + NAME_TOKENS), head * (CHOICES - 1), 0)
         return Asked(images, row, True)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Record how many images were asked about."""
         summary.extra = {"asked": len(choices_of(run))}
+
+
+def asked_again(config: Config) -> Config:
+    """The config with the model and the prompt that named the images: those of the first source, if it was asked."""
+    source = config.label.source
+    return as_source(config, source if isinstance(source, AskedModel) else None)
 
 
 @per_run

@@ -36,14 +36,14 @@ class NoHeartbeats(Heartbeats):
 def parts_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pending parts of `run_parts` go to one actor in this process."""
 
-    def stream(job: Any, pending: list[int], finished: set[int], rows: int) -> Iterator[dict[str, Any]]:
+    def stream(job: Any, pending: list[int], again: dict[int, int], rows: int) -> Iterator[dict[str, Any]]:
         actor = part_actor.PartActor(NoHeartbeats(), Limits(), 1)
         refused = actor.take(job.name, cloudpickle.dumps(job))
         assert refused is None, refused
-        gate = budget.gate(rows, job.workers.rows_per_part)
+        gate = budget.gate(rows, job.workers.rows_per_part, again)
         for number in pending:
             gate.check(Part(number))
-            summary = actor.compute(number, number in finished)
+            summary = actor.compute(number, number in again)
             gate.done(summary)
             yield summary
 

@@ -28,7 +28,7 @@ from fgvr.arrays import NONE, Doubles, Floats, Labels
 from fgvr.beliefs.names_near import joined, name_sums, nearest_names, nearest_rows, nearness
 from fgvr.candidates.sets import CandidateSets, packed
 
-RULES = 1
+RULES = 2
 """Increase it when the same answers and vectors would give another posterior."""
 ROUNDS = 12
 PULL = 10.0  # nats between a name all of whose images are here and one whose images are far away

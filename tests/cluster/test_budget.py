@@ -101,6 +101,15 @@ def test_a_part_begins_only_if_it_ends_within_the_budget_with_those_under_way(tm
     assert BudgetReached.status == 3
 
 
+def test_of_a_part_that_is_tried_again_only_its_failed_rows_count(tmp_path: Path) -> None:
+    made = spent(tmp_path, Budget(tokens=5_000), requests=1, prompt=1000, output=50)
+    with made.over("answers"):
+        gate = PartGate(made, 36, 10, {1: 2})
+        gate.check(Part(1, again=True))  # 2,100
+        with pytest.raises(BudgetReached):
+            gate.check(Part(0))
+
+
 def test_what_parts_have_cost_replaces_the_estimate_and_the_dearest_counts(tmp_path: Path) -> None:
     made = spent(tmp_path, Budget(usd=0.1), requests=1, prompt=1000, output=50)
     with made.over("answers"):

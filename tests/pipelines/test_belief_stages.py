@@ -11,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from cluster.stage import RunContext
 from fgvr import schemas, storage, tables
+from fgvr.arrays import NONE
+from fgvr.candidates.sets import CandidateSets
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
 from fgvr.mllm.backend import NameAnswer
@@ -19,7 +21,7 @@ from fgvr.names.checked import CheckedError
 from fgvr.names.label_space import LabelSpace
 from fgvr.tables import Table
 from pipelines import beliefs
-from pipelines.reask import choices_of
+from pipelines.reask import asked_again, choices_of
 from pipelines.registry import stage_of
 from tests.fgvr.beliefs.noisy_clusters import planted
 from tests.given_run import GivenRun
@@ -183,10 +185,62 @@ def test_copies_of_a_photo_share_what_replaced_its_label(run, monkeypatch):
     assert (settled.first[others] == DATA.own[others]).all()
 
 
+def test_copies_of_a_photo_get_the_name_that_replaces_its_label(run, tmp_path, monkeypatch):
+    file = tmp_path / "checked.csv"
+    file.write_text(f"uri,right_name\n/birds/002.jpg,{NAMES[DATA.own[2]]}\n")
+    made = run(label={"reask": 0.2, "checked": str(file)})
+    photos = np.arange(COUNT)
+    photos[[0, 1, 2]] = 1
+    monkeypatch.setattr(beliefs, "photos_of", lambda *_: photos)
+    compared = {0: (NAMES[DATA.own[0]], NAMES[7])}
+    answers = [NameAnswer(np.array([-2.0, -0.5], np.float32))]
+    made.tables["reasked"] = made.write("reasked", choice_rows([0], list(compared.values()), answers))
+    first = beliefs.settled_names(made)[1].first
+    assert first[:2].tolist() == [7, 7]
+    assert first[2:].tolist() == DATA.own[2:].tolist()  # a person has seen the third copy
+
+
+def test_copies_of_a_photo_count_once():
+    own = np.array([3, NONE, 3, 5, 5, NONE], np.int32)
+    checked = np.array([NONE, NONE, NONE, NONE, 5, NONE], np.int32)
+    photos = np.array([1, 1, 1, 3, 3, 5])
+    there = np.array([1, 2, 3, 4, 5])
+    rows, places = beliefs.one_per_photo(there, own, checked, photos)
+    assert rows.tolist() == [2, 4, 5]  # with a label, checked, the only one
+    assert rows[places].tolist() == [2, 2, 4, 4, 5]
+    rows, places = beliefs.one_per_photo(there, own, checked, None)
+    assert rows[places].tolist() == rows.tolist() == there.tolist()
+
+
+def test_copies_do_not_vouch_for_each_other_in_the_posterior(run, monkeypatch):
+    """Fifteen copies of a photo with a wrong label are one photo with a wrong label, and all get its name."""
+    wrong = int(np.flatnonzero(DATA.wrong)[0])
+    vectors, own, photos = DATA.vectors.copy(), DATA.own.copy(), np.arange(COUNT)
+    copies = np.flatnonzero(DATA.truth == DATA.own[wrong])[:15]
+    vectors[copies], own[copies], photos[copies] = vectors[wrong], own[wrong], wrong
+    monkeypatch.setattr(beliefs, "photos_of", lambda *_: photos)
+    made = run(candidates={"method": "posterior"})
+    names = CandidateSets(own[:, None], np.ones((COUNT, 1), np.float32))
+    belief = beliefs.TextBelief(made, names, NAMES, np.ones(COUNT, bool), vectors)
+    sets = belief.sets()[0]
+    assert len(belief._rows) == COUNT - 15
+    assert set(sets.first[copies].tolist()) == {int(sets.first[wrong])} == {int(DATA.truth[wrong])}
+
+
 def test_who_cannot_score_names_is_not_asked_again():
     config = build({"label": {"reask": 0.1}, "mllm": {"kind": "openai", "model": "x", "base_url": "http://h/v1"}})
     with pytest.raises(ConfigError, match="gives no probability of an answer that it did not give"):
         stage_of("reasked").check(config)
+    first = {
+        "kind": "ask",
+        "prompt": "Which bird?",
+        "mllm": {"kind": "openai", "model": "x", "base_url": "http://h/v1"},
+    }
+    config = build({"label": {"reask": 0.1, "sources": [first]}})
+    with pytest.raises(ConfigError, match=r"label.sources.0.mllm.kind = openai gives no probability"):
+        stage_of("reasked").check(config)
+    assert stage_of("reasked").model(config) == "label.sources.0.mllm"
+    assert asked_again(config).label.prompt == "Which bird?"
     with pytest.raises(ConfigError, match="nobody is asked again"):
         stage_of("reasked").check(build({}))
 
