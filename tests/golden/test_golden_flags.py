@@ -90,6 +90,7 @@ SUITS = {
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],
     "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],
+    "pipelines/reask.py": ["--label.reask", "0.1"],
     "pipelines/selection.py": CHOSEN,
 }
 """What the scripts need that cannot do anything for the demo."""
