@@ -158,9 +158,9 @@ def cpu_seconds() -> float:
     return time.process_time() + ended.children_user + ended.children_system + alive
 
 
-def anonymous_mib() -> float:
-    """Anonymous memory (RssAnon) of this process in MiB, without mapped files, which the system can reclaim."""
-    return status_bytes("RssAnon") / 2**20
+def anonymous_mib(process: int | None = None) -> float:
+    """Anonymous memory (RssAnon) of a process (None: this one) in MiB: without mapped files, which can be reclaimed."""
+    return status_bytes("RssAnon", process) / 2**20
 
 
 def peak_mib() -> float:
@@ -173,9 +173,9 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def status_bytes(field: str) -> int:
-    """A field of /proc/self/status that is given in kB, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status_bytes(field: str, process: int | None = None) -> int:
+    """A field that Linux gives in kB of a process (None: this one), in bytes; raises OSError if it has ended."""
+    lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 

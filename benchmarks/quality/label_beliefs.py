@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks import harness
+from benchmarks.quality import real_clip
 from fgvr.arrays import NONE, Floats, Ids, Labels
 from fgvr.beliefs.guard import Comparison, compared
 from fgvr.beliefs.label_issues import label_issues
@@ -36,7 +36,6 @@ from fgvr.config import Candidates
 from fgvr.neighbours.discovery import labelled_neighbours
 from fgvr.selection.whitening import fit_whitening
 
-SETS = {"Flowers": "oxford_flowers", "DTD": "dtd", "Caltech": "caltech101"}
 TEXTS = "lvis_names_text"
 TABLES = ("issues", "guard", "posterior")
 RIGHT = 0.65  # share of right labels where mistakes are planted
@@ -67,14 +66,12 @@ class Photos:
     classes: int
 
     @classmethod
-    def read(cls, file: Path) -> Photos:
-        """Read a file of `real-clip`."""
-        content = np.load(file, allow_pickle=False)
-        order = np.random.default_rng(0).permutation(len(content["class_id"]))
-        vectors = unit(content["vectors"][order].astype(np.float32))
-        white = fit_whitening(vectors).apply(vectors)
-        truth, answers = content["class_id"][order].astype(np.int32), content["answers"][order].astype(np.int32)
-        return cls(vectors, white, truth, answers, content["names"].tolist(), int(content["classes"]))
+    def read(cls, name: str) -> Photos:
+        """A data set of `real_clip`, in one order for all seeds."""
+        found = real_clip.read(name, seed=0)
+        vectors = unit(found.vectors.astype(np.float32))
+        truth, answers = found.truth.astype(np.int32), found.answers.astype(np.int32)
+        return cls(vectors, fit_whitening(vectors).apply(vectors), truth, answers, found.names, found.classes)
 
     def asked(self, per_class: int, seed: int) -> Ids:
         """`per_class` · C random photos that got an answer, fewer where there are fewer."""
@@ -211,10 +208,10 @@ class Texts:
     texts: Floats
 
     @classmethod
-    def read(cls, folder: Path) -> Texts:
+    def read(cls) -> Texts:
         """Join the two files by name."""
-        data = Photos.read(folder / f"{SETS['Caltech']}.npz")
-        content = np.load(folder / f"{TEXTS}.npz", allow_pickle=False)
+        data = Photos.read(real_clip.SETS["Caltech"])
+        content = np.load(real_clip.FOLDER / f"{TEXTS}.npz", allow_pickle=False)
         known: dict[str, int] = {}
         for number, words in enumerate(content["synonyms"].tolist()):
             for word in words.split("|"):
@@ -299,22 +296,22 @@ def posteriors(data: Texts, kind: str, per_class: int, seed: int) -> dict[str, f
     return result
 
 
-def show_issues(folder: Path, seeds: Sequence[int], report: harness.Report) -> None:
+def show_issues(seeds: Sequence[int], report: harness.Report) -> None:
     """The table of label issues."""
     lines = []
-    for title, name in SETS.items():
-        data = Photos.read(folder / f"{name}.npz")
+    for title, name in real_clip.SETS.items():
+        data = Photos.read(name)
         columns = list(zip(*(issues(data, seed) for seed in seeds), strict=True))
         lines.append(harness.Line(title, tuple(harness.mean_and_deviation(column, 3) for column in columns)))
     heads = ["wrong", "AUROC", "AUROC, asked photos alone", "wrong in the worst tenth"]
     report.say("\n" + harness.markdown("label issues, 10·C random photos", heads, lines))
 
 
-def show_guard(folder: Path, seeds: Sequence[int], report: harness.Report) -> None:
+def show_guard(seeds: Sequence[int], report: harness.Report) -> None:
     """The table of the guard's verdicts, by kind of answers and method."""
     found: dict[tuple[str, str], list[Cell]] = {}
-    for name in SETS.values():
-        for kind, method, each in cells(Photos.read(folder / f"{name}.npz"), seeds):
+    for name in real_clip.SETS.values():
+        for kind, method, each in cells(Photos.read(name), seeds):
             found.setdefault((kind, method), []).append(each)
     found[("all", "")] = [each for some in found.values() for each in some]
     lines = []
@@ -336,9 +333,9 @@ def show_guard(folder: Path, seeds: Sequence[int], report: harness.Report) -> No
     report.say("\n" + harness.markdown("guard", heads, lines))
 
 
-def show_posterior(folder: Path, seeds: Sequence[int], report: harness.Report) -> None:
+def show_posterior(seeds: Sequence[int], report: harness.Report) -> None:
     """The table with a text prior."""
-    data = Texts.read(folder)
+    data = Texts.read()
     columns: dict[str, list[dict[str, float]]] = {}
     for kind in ("uniform", "systematic"):
         for per_class in SHOTS:
@@ -366,12 +363,10 @@ def main() -> None:
     parser = harness.parser(__doc__, seeds=(0, 1, 2, 3, 4))
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     args = parser.parse_args()
-    folder = harness.DATA / "real-clip"
-    if not folder.is_dir():
-        raise SystemExit(f"{folder}: no such folder; set FGVR_DATA to the folder that holds real-clip")
+    real_clip.check_folder()
     with harness.reporting(args) as report:
         for name in args.tables:
-            SHOWS[name](folder, args.seeds, report)
+            SHOWS[name](args.seeds, report)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
+from benchmarks.quality import real_clip
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.heads.calibration import calibration_error, fit_temperature
 from fgvr.heads.networks import SCALE
@@ -29,7 +30,6 @@ from fgvr.heads.training import HeadExamples, HeadRecipe, train_head
 from fgvr.neighbours import nearest
 from fgvr.selection.whitening import centre, fit_whitening
 
-SETS = ("oxford_flowers", "dtd", "caltech101")
 BASE = "cosine head, GCE, f"
 THREADS = len(os.sched_getaffinity(0))
 HEADS = {
@@ -62,14 +62,12 @@ class Space:
 
 
 def read_space(name: str, seed: int) -> Space:
-    """A set of `real-clip`; its files are sorted by class, so photos are shuffled first."""
-    stored = np.load(harness.DATA / "real-clip" / f"{name}.npz")
-    order = np.random.default_rng(seed).permutation(len(stored["vectors"]))
-    raw = stored["vectors"][order].astype(np.float32)
+    """A data set of `real_clip`."""
+    found = real_clip.read(name, seed)
+    raw = found.vectors.astype(np.float32)
     whitening = fit_whitening(raw, threads=THREADS)
     vectors = {"f": centre(raw, whitening.mean), "z": whitening.apply(raw)}
-    own = stored["answers"][order, 0].astype(np.int64)
-    return Space(vectors, stored["class_id"][order].astype(np.int64), own, len(stored["names"]), int(stored["classes"]))
+    return Space(vectors, found.truth, found.answers[:, 0], len(found.names), found.classes)
 
 
 def rows_of(space: Space, budget: int, seed: int) -> dict[str, dict[str, float]]:
@@ -125,12 +123,12 @@ def summary(title: str, each: Sequence[Mapping[str, Mapping[str, float]]]) -> st
 
 def main() -> None:
     """Print a table per set and budget."""
+    sets = list(real_clip.SETS.values())
     parser = harness.parser(__doc__, seeds=range(5))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--sets", nargs="+", choices=sets, default=sets)
     parser.add_argument("--budgets", nargs="+", type=int, default=[3, 10], help="answers per class")
     asked = parser.parse_args()
-    if not (harness.DATA / "real-clip").is_dir():
-        raise SystemExit(f"no real CLIP vectors at {harness.DATA / 'real-clip'} (set FGVR_DATA)")
+    real_clip.check_folder()
     with harness.reporting(asked) as report:
         for name in asked.sets:
             for budget in asked.budgets:

@@ -28,14 +28,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.quality import real_clip
 from fgvr.arrays import NONE, Floats, Ids
-from fgvr.neighbours import nearest
+from fgvr.neighbours import Vectors, nearest
 from fgvr.selection.choose import Space, choose
 from fgvr.selection.coverage import coverage, distances, reach
 from fgvr.selection.second_round import prototypes, second_round
 from fgvr.selection.whitening import centre, fit_whitening
 
-SETS = {"flowers": "oxford_flowers", "dtd": "dtd", "caltech": "caltech101"}
 ROWS = ("random, f", "random, z", "medoids, z", "typical, z", "two rounds, z")
 ANSWERS_PER_CLASS = (3, 10)
 
@@ -47,15 +47,10 @@ class Photos:
     The first names are those of the classes.
     """
 
-    vectors: Floats
+    vectors: Vectors
     classes: Ids
     names: Ids
     count: int
-
-    def shuffled(self, seed: int) -> Photos:
-        """In another order: the files are sorted by class."""
-        order = np.random.default_rng(seed).permutation(len(self.classes))
-        return Photos(self.vectors[order], self.classes[order], self.names[order], self.count)
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,10 @@ class Said:
     true_doubled: float
 
 
-def read_photos(file: Path) -> Photos:
-    """The photos of one data set."""
-    with np.load(file, allow_pickle=False) as stored:
-        vectors, classes, answers = stored["vectors"], stored["class_id"], stored["answers"]
-        return Photos(vectors, classes.astype(np.int64), answers[:, 0].astype(np.int64), int(stored["classes"]))
+def read_photos(name: str, seed: int, folder: Path) -> Photos:
+    """The photos of one data set with their first names."""
+    found = real_clip.read(name, seed, folder)
+    return Photos(found.vectors, found.truth, found.answers[:, 0], found.classes)
 
 
 def asked_by(row: str, photos: Photos, space: Space, budget: int, seed: int) -> Ids:
@@ -137,7 +131,7 @@ class Measured:
 
 def measure(photos: Photos, answers: int, seed: int) -> Measured:
     """All rows for one seed."""
-    photos, budget = photos.shuffled(seed), answers * photos.count
+    budget = answers * photos.count
     everyone = np.arange(len(photos.classes))
     others, asked, whitened = _scored(photos, everyone, budget, seed)
     said = None
@@ -205,17 +199,15 @@ def estimates(said: Mapping[str, list[Said]]) -> str:
 def main() -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__, seeds=range(5))
-    parser.add_argument("--data", type=Path, default=harness.DATA / "real-clip", help="folder of <set>.npz files")
+    parser.add_argument("--data", type=Path, default=real_clip.FOLDER, help="folder of <set>.npz files")
     args = parser.parse_args()
-    files = {name: args.data / f"{file}.npz" for name, file in SETS.items()}
-    missing = [str(file) for file in files.values() if not file.is_file()]
-    if missing:
-        parser.error(f"not there: {', '.join(missing)}; name the folder with --data")
+    real_clip.check_folder(args.data)
     measured: dict[str, list[Measured]] = {}
-    for name, file in files.items():
-        photos = read_photos(file)
+    for title, name in real_clip.SETS.items():
         for answers in ANSWERS_PER_CLASS:
-            measured[f"{name}, {answers}C"] = [measure(photos, answers, seed) for seed in args.seeds]
+            measured[f"{title.lower()}, {answers}C"] = [
+                measure(read_photos(name, seed, args.data), answers, seed) for seed in args.seeds
+            ]
     with harness.reporting(args) as report:
         report.say(table(measured) + "\n")
         said = {name: [seed.said for seed in seeds if seed.said is not None] for name, seeds in measured.items()}

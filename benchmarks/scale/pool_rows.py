@@ -149,18 +149,12 @@ def memory() -> tuple[float, float, float]:
     worker = servers = 0.0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, OSError, StopIteration):
-            own = anonymous_mib(child.pid)
+            own = harness.anonymous_mib(child.pid)
             if "PartActor" in " ".join(child.cmdline()):
                 worker = max(worker, own)
             else:
                 servers += own
     return harness.anonymous_mib(), worker, servers
-
-
-def anonymous_mib(process: int) -> float:
-    """RssAnon of another process in MiB."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 
 
 def measured(folder: Path) -> Iterator[Measured]:

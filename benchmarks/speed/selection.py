@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,41 +20,20 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.speed.knn_graph import make_vectors
+from cluster.heartbeat import beating
 
 STEPS = ("whitening", "applied", "clusters", "medoids", "typical", "coverage")
 
 
-def own_memory() -> int:
-    """Bytes of this process that are no pages of a file."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    raise OSError("/proc/self/status has no RssAnon")
-
-
 def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """The result; seconds, CPU seconds of all threads, and MiB: before, and the most during it."""
-    before, most, done = own_memory(), [own_memory()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            most.append(own_memory())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    before = harness.anonymous_mib()
+    most = [before]
     started, busy = time.perf_counter(), time.process_time()
-    try:
+    with beating(lambda: most.append(harness.anonymous_mib()), 0.02):
         result = work()
-    finally:
         seconds, busy = time.perf_counter() - started, time.process_time() - busy
-        done.set()
-        watcher.join()
-    return result, {
-        "seconds": seconds,
-        "cpu_seconds": busy,
-        "before_mib": before / 2**20,
-        "most_mib": max(most) / 2**20,
-    }
+    return result, {"seconds": seconds, "cpu_seconds": busy, "before_mib": before, "most_mib": max(most)}
 
 
 def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -115,23 +93,19 @@ def main() -> None:
         report.say(
             f"{args.images:,} vectors of {args.dim}, {args.questions:,} questions, {args.threads} × {args.device}"
         )
-        report.say(f"{'step':12}{'seconds':>10}{'CPU s':>8}{'MiB before':>12}{'MiB at most':>13}")
-        same = (
-            "--anchors",
-            args.anchors,
-            "--folder",
-            folder,
-            "--questions",
-            args.questions,
-            "--threads",
-            args.threads,
-            "--device",
-            args.device,
-        )
+        heads = {
+            "step": "<12",
+            "seconds": ">10.1f",
+            "CPU s": ">8.1f",
+            "MiB before": ">12,.0f",
+            "MiB at most": ">13,.0f",
+        }
+        table = report.table(heads)
+        places = ("--folder", folder, "--threads", args.threads, "--device", args.device)
+        same = ("--anchors", args.anchors, "--questions", args.questions, *places)
         for name in args.steps:
             facts = harness.again("--step", name, *same)
-            times = f"{facts['seconds']:10.1f}{facts['cpu_seconds']:8.1f}"
-            report.say(f"{name:12}{times}{facts['before_mib']:12,.0f}{facts['most_mib']:13,.0f}")
+            table.row(name, *(facts[key] for key in ("seconds", "cpu_seconds", "before_mib", "most_mib")))
 
 
 if __name__ == "__main__":
