@@ -65,6 +65,11 @@ class Cluster:
         self.all.append(Process(len(self.all)))
         return self.all[-1]
 
+    def spawned(self, number: int) -> Process:
+        """The process of that number, once there is one."""
+        until(lambda: len(self.all) > number)
+        return self.all[number]
+
     @property
     def living(self) -> list[Process]:
         return [process for process in self.all if not process.ended]
@@ -121,9 +126,14 @@ def until(something: Callable[[], Any]) -> None:
         time.sleep(0.001)
 
 
+def until_asked(process: Process, *calls: str) -> None:
+    """Until these, in this order, are what it has been asked for and has not answered."""
+    until(lambda: process.asked == list(calls))
+
+
 def up(process: Process) -> None:
     """Placed, and its model loaded."""
-    until(lambda: process.asked == ["placed"])
+    until_asked(process, "placed")
     process.answer()
     until(lambda: process.asked[:1] == ["take label b'job'"])
     process.answer()
@@ -135,11 +145,11 @@ def test_one_process_computes_all_parts_two_ahead_and_the_last_alone() -> None:
     until(lambda: cluster.all)
     (process,) = cluster.all
     up(process)
-    until(lambda: process.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(process, "compute 0 False", "compute 1 False")
     process.answer()
-    until(lambda: process.asked == ["compute 1 False", "compute 2 False"])
+    until_asked(process, "compute 1 False", "compute 2 False")
     process.answer()
-    until(lambda: process.asked == ["compute 2 False", "compute 3 False"])
+    until_asked(process, "compute 2 False", "compute 3 False")
     process.answer()
     process.answer()
     assert run.end() == [0, 1, 2, 3]
@@ -161,16 +171,16 @@ def test_a_pool_asks_for_places_when_a_model_could_be_loaded_loads_when_it_works
     second.answer()
     until(lambda: not second.calls)  # it has its place, and loads nothing before the first one has shown that it works
     first.answer()
-    until(lambda: first.asked == ["compute 1 False", "compute 2 False"])
-    until(lambda: second.asked == ["take label b'job'"])
+    until_asked(first, "compute 1 False", "compute 2 False")
+    until_asked(second, "take label b'job'")
     second.answer()
-    until(lambda: second.asked == ["compute 3 False", "compute 4 False"])  # four are left, for four processes
+    until_asked(second, "compute 3 False", "compute 4 False")  # four are left, for four processes
     up(third)
-    until(lambda: third.asked == ["compute 5 False"])  # two are left: none is held back from a process that is free
+    until_asked(third, "compute 5 False")  # two are left: none is held back from a process that is free
     first.answer()
-    until(lambda: first.asked == ["compute 2 False"])
+    until_asked(first, "compute 2 False")
     first.answer()
-    until(lambda: first.asked == ["compute 6 False"])
+    until_asked(first, "compute 6 False")
     until(lambda: fourth.ended)  # it has no place yet, and there is nothing left for it
     first.answer()
     until(lambda: first.ended)
@@ -188,7 +198,7 @@ def test_one_that_has_computed_for_a_while_works_though_its_part_is_not_done(mon
     up(cluster.all[0])
     until(lambda: len(cluster.all) == 3)
     cluster.all[1].answer()
-    until(lambda: cluster.all[1].asked == ["take label b'job'"])
+    until_asked(cluster.all[1], "take label b'job'")
     assert len(cluster.all[0].calls) == 2
     cluster.board.words = ["no test goes on for longer than this"]
     with pytest.raises(Stalled):
@@ -201,16 +211,16 @@ def test_parts_of_a_process_that_dies_go_to_others_first_and_it_is_replaced() ->
     until(lambda: len(cluster.all) == 2)
     one, two = cluster.all
     up(one)
-    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(one, "compute 0 False", "compute 1 False")
     up(two)
-    until(lambda: two.asked == ["compute 2 False", "compute 3 False"])
+    until_asked(two, "compute 2 False", "compute 3 False")
     one.die()
     until(lambda: len(cluster.all) == 3)
     three = cluster.all[2]
     two.answer()
-    until(lambda: two.asked == ["compute 3 False", "compute 0 False"])
+    until_asked(two, "compute 3 False", "compute 0 False")
     up(three)
-    until(lambda: three.asked == ["compute 1 False", "compute 4 False"])
+    until_asked(three, "compute 1 False", "compute 4 False")
     for process in (two, two, three, three):
         process.answer()
     assert sorted(run.end()) == [0, 1, 2, 3, 4]
@@ -223,10 +233,9 @@ def test_after_some_deaths_in_a_row_no_other_is_tried(at_once: int, deaths: int)
     until(lambda: cluster.all)
     cluster.board.words = ["RuntimeError: CUDA error: device lost"]
     for number in range(deaths):  # one after the other, as with a pool of one
-        until(lambda number=number: len(cluster.all) > number)
-        until(lambda number=number: cluster.all[number].asked == ["placed"])
+        until_asked(cluster.spawned(number), "placed")
         cluster.all[number].answer()
-        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        until_asked(cluster.all[number], "take label b'job'")
         cluster.all[number].die()
     with pytest.raises(WorkersDoNotStart, match=f"label: {deaths} workers died .* the last one said: Run"):
         run.end()
@@ -237,14 +246,13 @@ def test_nodes_that_are_taken_away_say_nothing_of_models_and_parts() -> None:
     cluster = Cluster()
     run = cluster.begin(1)
     for number in range(5):
-        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        until_asked(cluster.spawned(number), "placed")
         cluster.all[number].answer()
-        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        until_asked(cluster.all[number], "take label b'job'")
         cluster.all[number].die(RayActorError(preempted=True))
     for number in range(5, 10):
-        until(lambda number=number: len(cluster.all) > number)
-        up(cluster.all[number])
-        until(lambda number=number: cluster.all[number].asked == ["compute 0 False"])
+        up(cluster.spawned(number))
+        until_asked(cluster.all[number], "compute 0 False")
         cluster.all[number].die(RayActorError(preempted=True))
     until(lambda: len(cluster.all) == 11)
     up(cluster.all[10])
@@ -257,7 +265,7 @@ def test_of_processes_that_cannot_even_begin_ray_says_why() -> None:
     cluster = Cluster()
     run = cluster.begin(1)
     for number in range(3):
-        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        until_asked(cluster.spawned(number), "placed")
         cluster.all[number].die(RuntimeEnvSetupError("pip: there is no network\n"))
     with pytest.raises(WorkersDoNotStart, match=r"one \(RuntimeEnvSetupError\): pip: there is no network\. Rows"):
         run.end()
@@ -272,16 +280,16 @@ def test_those_under_way_when_the_last_one_dies_may_still_come_up() -> None:
         process.answer()
     dying = first
     for number in range(4):
-        until(lambda dying=dying: dying.asked == ["take label b'job'"])
+        until_asked(dying, "take label b'job'")
         dying.die()
         until(lambda number=number: len(cluster.all) == 3 + number)
         dying = cluster.all[-1]
         dying.answer()
     until(lambda: not dying.calls)
     assert not dying.ended  # placed behind four deaths: it keeps its place, and loads nothing
-    until(lambda: slow.asked == ["take label b'job'"])
+    until_asked(slow, "take label b'job'")
     slow.answer()
-    until(lambda: dying.asked == ["take label b'job'"])  # models can be loaded: two begin, as at first
+    until_asked(dying, "take label b'job'")  # models can be loaded: two begin, as at first
     until(lambda: len(cluster.all) == 12)  # and places for the pool are asked for: four are dead, one is the eighth
     for _ in range(9):
         until(lambda: slow.asked)
@@ -296,9 +304,9 @@ def test_a_sick_machine_ends_nobodys_job_and_its_last_process_keeps_the_place() 
     well, sick = cluster.all
     up(well)
     for number in range(4):
-        until(lambda sick=sick: sick.asked == ["placed"])
+        until_asked(sick, "placed")
         sick.answer()
-        until(lambda sick=sick: sick.asked == ["take label b'job'"])
+        until_asked(sick, "take label b'job'")
         sick.die()
         until(lambda number=number: len(cluster.all) == 3 + number)
         sick = cluster.all[-1]
@@ -320,9 +328,9 @@ def one_that_works_beside_a_sick_machine(cluster: Cluster, parts: int) -> tuple[
     until(lambda: len(cluster.all[0].asked) == 2)
     cluster.all[0].answer()  # the model works
     for number in range(1, 4):
-        until(lambda number=number: len(cluster.all) > number and cluster.all[number].asked == ["placed"])
+        until_asked(cluster.spawned(number), "placed")
         cluster.all[number].answer()
-        until(lambda number=number: cluster.all[number].asked == ["take label b'job'"])
+        until_asked(cluster.all[number], "take label b'job'")
         cluster.all[number].die()
     until(lambda: len(cluster.all) == 5)
     cluster.all[4].answer()
@@ -334,7 +342,7 @@ def test_when_the_last_that_computed_dies_over_a_part_those_that_start_are_tried
     cluster = Cluster()
     run, well, held = one_that_works_beside_a_sick_machine(cluster, parts=4)
     well.die()
-    until(lambda: held.asked == ["take label b'job'"])
+    until_asked(held, "take label b'job'")
     until(lambda: len(cluster.all) == 6)  # in its place
     held.die()
     up(cluster.all[5])
@@ -366,7 +374,7 @@ def test_what_a_person_must_mend_ends_the_stage_at_once() -> None:
     run = cluster.begin(3)
     until(lambda: cluster.all)
     cluster.all[0].answer()
-    until(lambda: cluster.all[0].asked == ["take label b'job'"])
+    until_asked(cluster.all[0], "take label b'job'")
     cluster.all[0].answer("mllm.model: there is nothing at /x")
     with pytest.raises(StageStopped, match=r"^mllm\.model: there is nothing at /x$"):
         run.end()
@@ -406,12 +414,11 @@ def test_a_part_over_which_one_process_after_the_other_dies_ends_the_job() -> No
     cluster = Cluster()
     run = cluster.begin(3)
     for number in range(4):
-        until(lambda number=number: len(cluster.all) > number)
-        up(cluster.all[number])
+        up(cluster.spawned(number))
         if number == 0:
             until(lambda: cluster.all[0].asked)
             cluster.all[0].answer()  # so it is not the model
-        until(lambda number=number: cluster.all[number].asked == ["compute 1 False", "compute 2 False"])
+        until_asked(cluster.all[number], "compute 1 False", "compute 2 False")
         cluster.board.words = ["out of memory"]
         cluster.all[number].die()
     with pytest.raises(WorkersDied, match=r"label: 4 workers died over the same work; .* said: out of memory$"):
@@ -446,16 +453,16 @@ def test_one_process_alone_is_tested_with_a_row_of_another_part_and_then_everybo
     until(lambda: len(cluster.all) == 3)
     one, two, three = cluster.all
     up(one)
-    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(one, "compute 0 False", "compute 1 False")
     one.die()
     up(two)
     up(three)
-    until(lambda: two.asked == ["smoke_test 1 0"])  # part 0 has killed somebody
+    until_asked(two, "smoke_test 1 0")  # part 0 has killed somebody
     assert not three.asked
     two.die()  # a second row that kills, in another part
-    until(lambda: three.asked == ["smoke_test 2 0"])
+    until_asked(three, "smoke_test 2 0")
     three.answer()
-    until(lambda: three.asked == ["compute 0 False", "compute 1 False"])  # whose rows may be to blame: the quarantine's
+    until_asked(three, "compute 0 False", "compute 1 False")  # whose rows may be to blame: the quarantine's
     until(lambda: len(cluster.all) == 6)
     while run.goes_on:
         for process in cluster.all:
@@ -469,13 +476,12 @@ def test_of_a_single_part_each_smoke_test_begins_at_another_row() -> None:
     cluster = Cluster()
     run = cluster.begin(1)
     for number, asked in enumerate(["compute 0 False", "smoke_test 0 1", "smoke_test 0 2"]):
-        until(lambda number=number: len(cluster.all) > number)
-        up(cluster.all[number])
-        until(lambda number=number, asked=asked: cluster.all[number].asked == [asked])
+        up(cluster.spawned(number))
+        until_asked(cluster.all[number], asked)
         if number < 2:
             cluster.all[number].die()
     cluster.all[2].answer()
-    until(lambda: cluster.all[2].asked == ["compute 0 False"])
+    until_asked(cluster.all[2], "compute 0 False")
     cluster.all[2].answer()
     assert run.end() == [0]
 
@@ -486,20 +492,19 @@ def test_while_one_computes_deaths_of_others_at_their_first_work_end_nothing() -
     until(lambda: len(cluster.all) == 2)
     well, sick = cluster.all
     up(well)
-    until(lambda: well.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(well, "compute 0 False", "compute 1 False")
     up(sick)
-    until(lambda: sick.asked == ["compute 2 False"])
+    until_asked(sick, "compute 2 False")
     sick.die()
     for number in range(2, 4):
-        until(lambda number=number: len(cluster.all) > number)
-        up(cluster.all[number])
-        until(lambda number=number: cluster.all[number].asked == [f"smoke_test 2 {number - 1}"])
+        up(cluster.spawned(number))
+        until_asked(cluster.all[number], f"smoke_test 2 {number - 1}")
         cluster.all[number].die()
     until(lambda: len(cluster.all) == 5)
     cluster.all[4].answer()
     until(lambda: not cluster.all[4].calls)  # it keeps its place; four loads are enough while one computes
     well.answer()  # the model works: its part is done
-    until(lambda: cluster.all[4].asked == ["take label b'job'"])
+    until_asked(cluster.all[4], "take label b'job'")
     for _ in range(2):
         until(lambda: well.asked)
         well.answer()
@@ -514,12 +519,12 @@ def test_a_part_that_is_done_ends_the_doubt_before_the_smoke_test_does() -> None
     one, two, three = cluster.all
     for process in cluster.all:
         up(process)
-    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
-    until(lambda: two.asked == ["compute 2 False"])
-    until(lambda: three.asked == ["compute 3 False"])
+    until_asked(one, "compute 0 False", "compute 1 False")
+    until_asked(two, "compute 2 False")
+    until_asked(three, "compute 3 False")
     three.die()
     two.answer()
-    until(lambda: two.asked == ["compute 3 False"])
+    until_asked(two, "compute 3 False")
     for process in (one, one, two):
         process.answer()
     assert sorted(run.end()) == [0, 1, 2, 3]
@@ -533,8 +538,8 @@ def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none(
     one, two, three = cluster.all
     up(one)
     up(two)
-    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
-    until(lambda: two.asked == ["compute 2 False"])
+    until_asked(one, "compute 0 False", "compute 1 False")
+    until_asked(two, "compute 2 False")
     until(lambda: three.ended)  # it has no place, and nothing waits for it
     for process in (two, one, one):
         process.answer()
@@ -543,14 +548,14 @@ def test_another_job_finds_the_processes_that_are_up_and_the_last_words_of_none(
     cluster.board.words = ["of the job before"]
     two.ended = True  # killed while no stage used it: the next call says so
     run = cluster.begin(5, at_once=1, most=2)
-    until(lambda: one.asked == ["take label b'job'"])
+    until_asked(one, "take label b'job'")
     one.answer()
     until(lambda: len(cluster.all) == 4)
-    until(lambda: one.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(one, "compute 0 False", "compute 1 False")
     one.answer()
-    until(lambda: one.asked == ["compute 1 False", "compute 2 False"])
+    until_asked(one, "compute 1 False", "compute 2 False")
     up(cluster.all[3])
-    until(lambda: cluster.all[3].asked == ["compute 3 False", "compute 4 False"])
+    until_asked(cluster.all[3], "compute 3 False", "compute 4 False")
     for process in (one, one, cluster.all[3], cluster.all[3]):
         process.answer()
     assert len(run.end()) == 5
@@ -653,9 +658,9 @@ def test_a_gate_holds_parts_back_until_it_ends_the_job_with_none_under_way() -> 
     until(lambda: cluster.all)
     (process,) = cluster.all
     up(process)
-    until(lambda: process.asked == ["compute 0 False", "compute 1 False"])
+    until_asked(process, "compute 0 False", "compute 1 False")
     process.answer()
-    until(lambda: process.asked == ["compute 1 False", "compute 2 False"])
+    until_asked(process, "compute 1 False", "compute 2 False")
     process.answer()
     until(lambda: gate.done_parts == [0, 1])
     assert process.asked == ["compute 2 False"]  # the one under way is the last that may be
@@ -678,6 +683,6 @@ def test_a_gate_is_told_of_each_death() -> None:
     until(lambda: cluster.all[1].asked)
     assert cluster.all[1].asked[0].startswith("smoke_test")
     cluster.all[1].answer()
-    until(lambda: cluster.all[1].asked == ["compute 0 False"])
+    until_asked(cluster.all[1], "compute 0 False")
     cluster.all[1].answer()
     assert run.end() == [0]
