@@ -38,7 +38,9 @@ def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """One step on the files of the earlier ones, in this process."""
+    from fgvr.neighbours.search_worker import VectorFile, write
     from fgvr.selection import choose, coverage, kmeans
+    from fgvr.selection.task import BLOCK
     from fgvr.selection.whitening import Whitening, fit_whitening
 
     where = {"threads": args.threads, "device": args.device}
@@ -48,17 +50,11 @@ def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
         (folder / "whitening.npz").write_bytes(whitening.to_bytes())
         return facts
     if name == "applied":
-        whitening = Whitening.from_bytes((folder / "whitening.npz").read_bytes())
-
-        def apply() -> None:
-            with (folder / "whitened.npy").open("wb") as file:
-                facts = {"descr": "<f2", "fortran_order": False, "shape": vectors.shape}
-                np.lib.format.write_array_header_1_0(file, facts)  # type: ignore[no-untyped-call]
-                for at in range(0, len(vectors), 65_536):
-                    file.write(whitening.apply(vectors[at : at + 65_536]).astype(np.float16).tobytes())
-
-        return measured(apply)[1]
-    whitened = np.load(folder / "whitened.npy", mmap_mode="r")
+        whitening, ids = Whitening.from_bytes((folder / "whitening.npz").read_bytes()), np.arange(len(vectors))
+        starts = range(0, len(ids), BLOCK)
+        blocks = ((ids[at : at + BLOCK], whitening.apply(vectors[at : at + BLOCK])) for at in starts)
+        return measured(lambda: write(str(folder / "whitened"), ids, vectors.shape[1], blocks))[1]
+    whitened = VectorFile.open(str(folder / "whitened")).vectors
     if name == "clusters":
         return measured(lambda: kmeans.spherical_kmeans(whitened, args.questions, **where))[1]
     space = choose.Space(vectors, whitened)

@@ -89,10 +89,12 @@ def _av1_size(data: bytes) -> Size:
         return width, height
     # A frame may state a size of its own in as many bits, and decoders do not compare it with the sequence's. So more
     # bits than this size needs (which encoders do not spend) count as what they can state.
-    return tuple(
-        side if bits == max((side - 1).bit_length(), 1) else 1 << bits
-        for side, bits in ((width, width_bits), (height, height_bits))
-    )  # type: ignore[return-value]
+    return _largest(width, width_bits), _largest(height, height_bits)
+
+
+def _largest(side: int, bits: int) -> int:
+    """The largest side that a frame can state: `side`, if no more bits are spent than it needs."""
+    return side if bits == max((side - 1).bit_length(), 1) else 1 << bits
 
 
 def _skip_operating_points(bits: _Bits) -> None:
