@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
 from fgvr import schemas
@@ -29,12 +30,17 @@ class Brightness:
         return answers
 
 
-def test_every_image_is_a_row_in_order(tmp_path: Path) -> None:
+@pytest.fixture
+def rows(tmp_path: Path) -> pa.Table:
+    """A grey picture, one that is missing, a black and a light one."""
     uris = []
     for name, level in (("grey", 100), ("black", 0), ("light", 200)):
         Image.new("L", (8, 8), level).save(tmp_path / f"{name}.png")
         uris.append(str(tmp_path / f"{name}.png"))
-    rows = pa.table({"image_id": [4, 5, 6, 9], "uri": [uris[0], str(tmp_path / "missing.png"), uris[1], uris[2]]})
+    return pa.table({"image_id": [4, 5, 6, 9], "uri": [uris[0], str(tmp_path / "missing.png"), uris[1], uris[2]]})
+
+
+def test_every_image_is_a_row_in_order(rows: pa.Table) -> None:
     settings = ClassScoreSettings(NameTask(NAMES, "Name it"), ImageLimits())
     found = ClassScoreWorker(settings, Brightness()).process(rows)
     assert found.schema.equals(schemas.class_scores(3), check_metadata=True)
@@ -62,12 +68,7 @@ class ByLength:
         return answers
 
 
-def test_closed_choices_of_other_names_for_each_image(tmp_path: Path) -> None:
-    uris = []
-    for name, level in (("grey", 100), ("black", 0), ("light", 200)):
-        Image.new("L", (8, 8), level).save(tmp_path / f"{name}.png")
-        uris.append(str(tmp_path / f"{name}.png"))
-    rows = pa.table({"image_id": [4, 5, 6, 9], "uri": [uris[0], str(tmp_path / "missing.png"), uris[1], uris[2]]})
+def test_closed_choices_of_other_names_for_each_image(rows: pa.Table) -> None:
     birds, owls = ("Wren", "Dunnock"), ("Owl", "Eagle Owl", "Ow")
     choices = {4: birds, 5: birds, 6: owls, 9: owls}
     backend = ByLength()
