@@ -112,14 +112,38 @@ def limits() -> Limits:
     return Limits()
 
 
-def _environment() -> dict[str, Any]:
-    """The environment of every worker. Workers have other working directories and import the project from this
+def _variables() -> dict[str, str]:
+    """What every worker's environment holds. Workers have other working directories and import the project from this
     checkout.
 
     In a submitted job, Ray has already put the uploaded working directory on their path.
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    return {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+
+
+@contextmanager
+def _inherited() -> Iterator[None]:
+    """Within the block, the variables of workers are this process's own, and so those of a Ray that it starts.
+
+    Workers of a session on this machine inherit them from there. A runtime environment would do the same, but each
+    worker would then start in two steps (0.5 s more), and those that Ray starts in advance would be of no use.
+    """
+    before = {name: os.environ.get(name) for name in _variables()}
+    os.environ |= _variables()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _runtime_environment() -> dict[str, Any]:
+    """The runtime environment of a job on a cluster that is there already: its workers inherit nothing from here."""
+    variables = _variables()
     # The variables of a submitted job's --runtime-env-json reach workers anyway, and Ray refuses duplicates.
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     given = set(job.get("env_vars") or {})
@@ -129,7 +153,7 @@ def _environment() -> dict[str, Any]:
 def _joined(config: Cluster, address: str) -> dict[str, Any]:
     return {
         "address": address,
-        "runtime_env": _environment(),
+        "runtime_env": _runtime_environment(),
         "logging_level": logging.WARNING,
         "log_to_driver": config.worker_logs,
     }
@@ -140,7 +164,7 @@ def _start(config: Cluster) -> None:
     prepare_token()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with loopback_kept():
+            with loopback_kept(), _inherited():
                 ray.init(**_started(config))
         except Exception as error:  # Ray raises a bare Exception for this
             if "timed out during startup" not in str(error):
@@ -162,7 +186,6 @@ def _started(config: Cluster) -> dict[str, Any]:
         "include_dashboard": False,
         NODE_ADDRESS: LOOPBACK if config.loopback else None,
         METRICS_PORT: config.metrics_port,
-        "runtime_env": _environment(),
         "logging_level": logging.WARNING,
         "log_to_driver": config.worker_logs,
     }

@@ -55,7 +55,7 @@ def test_a_port_that_answers_is_taken() -> None:
 
 
 SESSION = """
-import logging, sys
+import logging, os, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 import ray
 from cluster import session
@@ -64,12 +64,19 @@ from fgvr.config.run import Cluster
 @ray.remote(num_cpus=1)
 class Doubler:
     def __init__(self, factor):
+        from cluster.session import PROJECT  # from another working directory
+        assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
         self.factor = factor
     def __call__(self, number):
         return number * self.factor
 
+os.environ.pop("TOKENIZERS_PARALLELISM", None)
+mine = dict(os.environ)
 with session.ray_session(Cluster(num_cpus=2)):
     assert session.is_own()
+    assert {name: os.environ.get(name) for name in ("PYTHONPATH", "TOKENIZERS_PARALLELISM")} == {
+        name: mine.get(name) for name in ("PYTHONPATH", "TOKENIZERS_PARALLELISM")
+    }
     doubler = Doubler.remote(2)
     print(ray.get([doubler.__call__.remote(number) for number in range(4)]), ray.cluster_resources()["CPU"])
     with session.ray_session(Cluster()):  # one inside the other: the session that is up is used, and stays up
@@ -195,16 +202,16 @@ def test_workers_take_models_from_where_the_driver_may_and_keep_the_rest_of_thei
 ) -> None:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
         monkeypatch.delenv(name, raising=False)
-    assert "HF_HUB_OFFLINE" not in session._environment()["env_vars"]
+    assert "HF_HUB_OFFLINE" not in session._runtime_environment()["env_vars"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_ENDPOINT", "https://models.example")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for others")
     monkeypatch.setenv("FGVR_CACHE", "/of/this/machine")
-    sent = session._environment()["env_vars"]
+    sent = session._runtime_environment()["env_vars"]
     assert (sent["HF_HUB_OFFLINE"], sent["HF_ENDPOINT"]) == ("1", "https://models.example")
     assert not {"AWS_SECRET_ACCESS_KEY", "FGVR_CACHE"} & set(sent)
     # Ray refuses a variable that the submitted job's own runtime environment names, too.
     job = {"runtime_env": {"env_vars": {"HF_HUB_OFFLINE": "0"}}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
-    assert "HF_HUB_OFFLINE" not in session._environment()["env_vars"]
-    assert session._environment()["env_vars"]["HF_ENDPOINT"] == "https://models.example"
+    assert "HF_HUB_OFFLINE" not in session._runtime_environment()["env_vars"]
+    assert session._runtime_environment()["env_vars"]["HF_ENDPOINT"] == "https://models.example"

@@ -170,21 +170,6 @@ def test_replaced_labels_are_where_candidates_start(run):
     assert (np.array(labels) == DATA.truth).mean() > (DATA.own == DATA.truth).mean() + 0.1
 
 
-def test_copies_of_a_photo_share_what_replaced_its_label(run, monkeypatch):
-    made = run(label={"reask": 0.2})
-    (image, names), *_ = choices_of(made).items()
-    answer = NameAnswer(np.array([-2.0, -0.5, -3.0][: len(names)], np.float32))
-    made.tables["reasked"] = made.write("reasked", choice_rows([image], [names], [answer]))
-    copies = [n for n in range(COUNT) if n != image][:2]
-    photos = np.arange(COUNT)
-    photos[[image, *copies]] = min(image, *copies)
-    monkeypatch.setattr(beliefs, "photos_of", lambda *_: photos)
-    _, settled = beliefs.settled_names(made)
-    assert [NAMES[label] for label in settled.first[[image, *copies]]] == [names[1]] * 3
-    others = np.setdiff1d(np.arange(COUNT), [image, *copies])
-    assert (settled.first[others] == DATA.own[others]).all()
-
-
 def test_copies_of_a_photo_get_the_name_that_replaces_its_label(run, tmp_path, monkeypatch):
     file = tmp_path / "checked.csv"
     file.write_text(f"uri,right_name\n/birds/002.jpg,{NAMES[DATA.own[2]]}\n")

@@ -62,7 +62,7 @@ def test_a_model_folder_stands_alone(clip_model, clip_folder, names, tmp_path):
     ("file", "content", "message"),
     [
         ("model.json", '{"kind": "near", "format": 99}', "format 99"),
-        ("model.json", '{"kind": "near", "format": 1, "labels": []}', "has no logit_scale"),
+        ("model.json", '{"kind": "near", "format": 1, "labels": []}', "logit_scale is missing"),
         ("model.safetensors", "no", "does not fit"),
     ],
 )
