@@ -8,7 +8,6 @@ code for it is not published.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,8 +25,9 @@ from fgvr.config.detect import Detector
 from fgvr.detection.coco import Category
 from fgvr.detection.operators import provide_operators
 from fgvr.errors import UserError
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_model_file
+from fgvr.models.base import WEIGHTS_FILE, ModelFolderError, read_file_of_kind, write_model_file
 
+FORMAT = 1
 KIND = "detector"
 ASPECT_LOGITS = "aspect_logits"
 
@@ -199,21 +199,17 @@ def save_detector(folder: Path, spec: DetectorSpec, detector: AspectDetector, fa
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.rcnn.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
     content = {
-        "kind": KIND,
-        "format": 1,
         "model": spec.model.model_dump(mode="json"),
         "categories": [asdict(category) for category in spec.categories],
         "learned_questions": spec.questions,
         "facts": facts,
     }
-    (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_model_file(folder, KIND, FORMAT, content)
 
 
 def load_detector(folder: Path, device: str | torch.device = "cpu") -> tuple[DetectorSpec, Any]:
     """The spec and torchvision's FasterRCNN in eval mode; raises ModelFolderError for a folder of another kind."""
-    content = read_model_file(folder)
-    if content["kind"] != KIND or content.get("format") != 1:
-        raise ModelFolderError(f"{folder / MODEL_FILE}: kind {content['kind']!r}; expected a {KIND} of format 1")
+    content = read_file_of_kind(folder, KIND, FORMAT)
     try:
         categories = tuple(Category(**fields) for fields in content["categories"])
         spec = DetectorSpec(Detector(**content["model"]), categories)

@@ -7,7 +7,7 @@ A model is a folder with `model.json` (its `kind`, its labels and all that is ne
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,3 +136,26 @@ def read_model_file(folder: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or "kind" not in facts:
         raise ModelFolderError(f"{path} does not say which kind of model it is")
     return facts
+
+
+def read_file_of_kind(folder: Path, kind: str, form: int, needed: Collection[str] = ()) -> dict[str, Any]:
+    """The content of `model.json` of a model of one kind, written in one format, with the facts that are needed.
+
+    Raises:
+        ModelFolderError: the folder holds no model, or one of another kind or format, or a fact is missing.
+    """
+    content, path = read_model_file(folder), folder / MODEL_FILE
+    if content["kind"] != kind or content.get("format") != form:
+        raise ModelFolderError(
+            f"{path}: kind {content['kind']!r}, format {content.get('format')}; expected {kind} of format {form}"
+        )
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise ModelFolderError(f"{path} is damaged: {missing[0]} is missing")
+    return content
+
+
+def write_model_file(folder: Path, kind: str, form: int, content: dict[str, Any]) -> None:
+    """Write `model.json`, JSON types only, with the kind and the format: the last file of a model's folder."""
+    text = json.dumps({"format": form, "kind": kind, **content}, indent=1, ensure_ascii=False)
+    (folder / MODEL_FILE).write_text(text, encoding="utf-8")

@@ -6,7 +6,6 @@ a cosine head whose directions were not trained.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +22,15 @@ import fgvr
 from fgvr.arrays import Floats
 from fgvr.encoders.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, saved_encoder
 from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.models.base import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ModelFolderError,
+    Outputs,
+    PreparedClassifier,
+    read_file_of_kind,
+    write_model_file,
+)
 from fgvr.precision import Precision
 from fgvr.selection.whitening import Whitening
 
@@ -103,8 +110,6 @@ class HeadModel:
             tensors |= {f"whitening.{name}": torch.tensor(getattr(classes.whitening, name)) for name in _WHITENING}
         save_file(tensors, folder / WEIGHTS_FILE)
         content = {
-            "format": FORMAT,
-            "kind": KIND,
             "labels": classes.labels,
             "questions": [],
             "network": classes.kind,
@@ -117,7 +122,7 @@ class HeadModel:
             "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},
             "facts": self.facts,
         }
-        (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_model_file(folder, KIND, FORMAT, content)
 
 
 class HeadClassifier(PreparedClassifier):
@@ -163,16 +168,10 @@ class HeadClassifier(PreparedClassifier):
 
 def read_head_file(folder: Path) -> dict[str, Any]:
     """The `model.json` of a head; raises ModelFolderError if it is damaged or of another kind."""
-    content = read_model_file(folder)
-    if content["kind"] != KIND or content.get("format") != FORMAT:
-        raise ModelFolderError(
-            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
-            f"expected {KIND} of format {FORMAT}"
-        )
     needed = ("labels", "network", "members", "hidden", "scale", "temperature", "whitened", "encoder")
-    missing = [name for name in needed if name not in content]
-    if missing or content["network"] not in get_args(Kind):
-        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {missing[0] if missing else 'network'} is missing")
+    content = read_file_of_kind(folder, KIND, FORMAT, needed)
+    if content["network"] not in get_args(Kind):
+        raise ModelFolderError(f"{folder / MODEL_FILE}: network {content['network']!r} is unknown")
     return content
 
 

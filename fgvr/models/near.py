@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,15 @@ from fgvr.arrays import Floats
 from fgvr.clip.model import ClipModel, load_clip, load_source
 from fgvr.clip.source import LOCAL, ClipSource, find_clip
 from fgvr.config.models import Clip
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.models.base import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ModelFolderError,
+    Outputs,
+    PreparedClassifier,
+    read_file_of_kind,
+    write_model_file,
+)
 from fgvr.precision import Precision
 
 FORMAT = 1
@@ -145,8 +152,6 @@ class NearModel:
         save_file(tensors, folder / WEIGHTS_FILE)
         bundled = self.clip.folder is not None
         content = {
-            "format": FORMAT,
-            "kind": KIND,
             "labels": self.classes.labels,
             "questions": [],
             "logit_scale": self.classes.logit_scale,
@@ -159,21 +164,12 @@ class NearModel:
             "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},
             "facts": self.facts,
         }
-        (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_model_file(folder, KIND, FORMAT, content)
 
 
 def read_near_file(folder: Path) -> dict[str, Any]:
     """The `model.json` of a NeaR model; raises ModelFolderError if it is damaged or of another kind."""
-    content = read_model_file(folder)
-    if content["kind"] != KIND or content.get("format") != FORMAT:
-        raise ModelFolderError(
-            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
-            f"expected {KIND} of format {FORMAT}"
-        )
-    missing = [name for name in ("labels", "logit_scale", "clip") if name not in content]
-    if missing:
-        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: it has no {missing[0]}")
-    return content
+    return read_file_of_kind(folder, KIND, FORMAT, ("labels", "logit_scale", "clip"))
 
 
 def load_classes(folder: Path) -> ClassFeatures:

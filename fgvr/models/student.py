@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,15 @@ import fgvr
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
 from fgvr.images.read import decode_pixels
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, Outputs, PreparedClassifier, read_model_file
+from fgvr.models.base import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    ModelFolderError,
+    Outputs,
+    PreparedClassifier,
+    read_file_of_kind,
+    write_model_file,
+)
 from fgvr.precision import Precision, autocast, of_model
 
 # Preprocessing of photos: the same few steps in training, validation and inference.
@@ -227,8 +234,6 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
     # Dense copies: a state dict may hold views of one tensor or channels-last memory, which safetensors cannot store.
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
     content = {
-        "format": FORMAT,
-        "kind": KIND,
         "backbone": spec.backbone,
         "backbone_args": spec.backbone_args,
         "preprocess": asdict(spec.preprocess),
@@ -238,17 +243,12 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
         "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
         "facts": facts,
     }
-    (folder / MODEL_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_model_file(folder, KIND, FORMAT, content)
 
 
 def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[StudentSpec, nn.Module]:
     """The student in a folder, in eval mode; raises ModelFolderError if it is damaged or of another kind."""
-    content = read_model_file(folder)
-    if content["kind"] != KIND or content.get("format") != FORMAT:
-        raise ModelFolderError(
-            f"{folder / MODEL_FILE}: kind {content['kind']!r}, format {content.get('format')}; "
-            f"expected a {KIND} of format {FORMAT}"
-        )
+    content = read_file_of_kind(folder, KIND, FORMAT)
     try:
         sizes, precision = content["preprocess"], content.get("precision")
         if precision not in {None, *get_args(Precision)}:
