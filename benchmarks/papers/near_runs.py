@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,12 @@ from fgvr.config.data import FieldGuideSource
 from fgvr.config.tree import merge
 from fgvr.errors import user_error_in
 from fgvr.evaluation.images import choose_images, names_of, readable
+from fgvr.metrics.classification import top1_hits
 from fgvr.metrics.scores import METRICS, score
 from fgvr.metrics.semantic import SentenceBert
 from fgvr.report.costs import method_costs
 from fgvr.report.results import MethodCost, stage_results
+from fgvr.tables import Table
 from pipelines.billing import billing, paid_by
 from pipelines.evaluate import table_of
 from pipelines.run_tables import Run
@@ -35,7 +37,8 @@ class Measured:
     """A row at one seed.
 
     Attributes:
-        values: metric → percent; empty where the row could not be computed.
+        values: metric → percent: those of `fgvr.metrics.scores`, and `balanced`; empty where the row could not be
+            computed.
         cost: hours and US$, from what the tables that went into it have recorded.
         reason: why there are no values.
     """
@@ -77,6 +80,13 @@ class DataSetRuns:
         """
         return or_reason(row.label, lambda: self._measure(build(self._layers(row, seed, changes or {})), row))
 
+    def table(self, name: str, changes: Mapping[str, Any] | None = None) -> Table:
+        """A table of the pipeline, computed if it is missing, with `changes` laid over the config."""
+        return self._flow(build(merge(self._tree, dict(changes or {})))).table(name)
+
+    def _flow(self, config: Config) -> Run:
+        return Run(RunContext(config, self._context.folder, self._context.tracker))
+
     def _layers(self, row: Row, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
         seeds: dict[str, Any] = {part: {"seed": seed} for part in ("candidates", "near", "makd")}
         seeds["label"] = {"images": {"seed": seed}}
@@ -92,8 +102,7 @@ class DataSetRuns:
         return tree
 
     def _measure(self, config: Config, row: Row) -> Measured:
-        context = RunContext(config, self._context.folder, self._context.tracker)
-        flow = Run(context)
+        flow = self._flow(config)
         evaluate = config.evaluate
         labelled = readable(flow.table("labels").read(["image_id", "label_id", "error"]))["image_id"].to_numpy()
         columns = ["image_id", "split", "class_name"]
@@ -109,22 +118,30 @@ class DataSetRuns:
         ids = images.ids[np.array(known, np.int64)]
         table = table_of(flow, config.evaluate.methods[0])
         predictions = flow.table(table)
+        named, true = names_of(predictions.find(ids), ids), [true[place] for place in known]
         scores = score(
-            names_of(predictions.find(ids), ids),
-            [true[place] for place in known],
+            named,
+            true,
             self._sentences(config),
             hyphen_to_space=evaluate.hyphen_to_space,
             resamples=0,
         )
-        values = {name: float(getattr(scores, name)) for name in METRICS}
+        values = {name: float(getattr(scores, name)) for name in METRICS} | {"balanced": balanced(named, true)}
         paid = {row.method: paid_by(flow, config.evaluate.methods[0], table)}
-        costs = method_costs(paid, stage_results(context.tables), billing(config))
+        costs = method_costs(paid, stage_results(flow.context.tables), billing(config))
         return Measured(values, costs.methods[row.method])
 
     def _sentences(self, config: Config) -> SentenceBert:
         if self._encoder is None:
             self._encoder = SentenceBert(config.evaluate.sentence_model)
         return self._encoder
+
+
+def balanced(predicted: Sequence[str], true: Sequence[str]) -> float:
+    """Balanced accuracy in percent: top-1 accuracy of each true name's images, averaged over the true names."""
+    _, classes = np.unique(np.array(true, dtype=object), return_inverse=True)
+    hits = np.bincount(classes, weights=top1_hits(predicted, true))
+    return float(100 * np.mean(hits / np.bincount(classes)))
 
 
 @contextmanager
