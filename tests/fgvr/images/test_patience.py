@@ -172,7 +172,7 @@ def test_look_ups_that_nobody_waits_for_are_bounded(monkeypatch: pytest.MonkeyPa
     import httpcore
 
     asleep = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: asleep.wait(20) and [] or [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: (asleep.wait(20) and []) or [])
     monkeypatch.setattr("fgvr.images.web_addresses._PLACES", threading.BoundedSemaphore(2))
     before = set(threading.enumerate())
     for _ in range(6):
