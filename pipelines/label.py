@@ -10,8 +10,8 @@ per answer) an image has weighted candidates of its own; the heaviest is its lab
 which can be edited and passed back with `--label.aliases`; the model is then not asked again. With
 `label.duplicate_similarity`, `answers` has one row per group of near-duplicates (`pipelines/duplicates.py`), and a
 third table, `shared_answers`, has a row for every image. `label.sources` names other sources of answers, such as a file
-of old labels, and several of them: the first gives an image its own label, and the table `votes` has what all of them
-say (docs/label-sources.md).
+of old labels, and several of them: the first gives an image its own label, or all together do (`label.combine`), and
+the table `votes` has what each of them says (docs/label-sources.md).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fgvr.mllm.label_worker import LabelSettings
     from fgvr.names.answer_items import Form, Item
     from fgvr.names.label_space import Merge, NamedAnswers
+    from fgvr.names.together import Together
 
 
 log = logging.getLogger(__name__)
@@ -249,6 +250,10 @@ class NameStage(Stage):
         """Right names by image id, where a person has looked."""
         return {}
 
+    def together(self, run: Run, named: NamedAnswers) -> Together | None:
+        """What several sources say together; None: an image's label is that of the first."""
+        return None
+
     def forms(self, run: Run) -> Mapping[str, Form]:
         """The tables whose answers make the label space, with the format of each; images get the first one's names."""
         return {next(iter(self.reads(run))): self.form(run.config)}
@@ -278,15 +283,18 @@ class NameStage(Stage):
         from fgvr.names.aliases import write_aliases
         from fgvr.names.checked import corrected
         from fgvr.names.label_space import LABEL_SPACE_FILE, label_rows
+        from pipelines.combine import reliability_of
 
         named = self.named(run)
         name, form = next(iter(self.forms(run).items()))
-        answers, checked = run.table(name), self.checked(run)
+        answers, checked, together = run.table(name), self.checked(run), self.together(run, named)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         _write_aliases(folder, write_aliases(named.aliases))
         failures = Failures()
         for number, part in enumerate(answers.batches()):
             rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
+            if together is not None:
+                rows = together.rows(rows)
             rows = corrected(rows, checked, named)
             tables.write_part(folder.uri, number, rows)
             failures.add(Failures.in_rows(rows))
@@ -299,6 +307,7 @@ class NameStage(Stage):
                 "labels": float(len(named.space.labels)),
                 "spellings": float(len(named.aliases)),
                 "single_image_labels": float(sum(count == 1 for count in named.space.counts)),
+                **({} if together is None else reliability_of(run.config, together.said)),
             },
         )
 
@@ -357,7 +366,23 @@ class Labels(NameStage):
         # Newer fields count only where they are used, so that tables of earlier versions are still found.
         looked = {} if checked is None else {"checked": hashlib.sha256(storage.read_bytes(checked)).hexdigest()}
         further = [list(form_of(run.config, source)) for source in run.config.label.sources[1:]]
-        return super().recipe(run) | {"aliases": chosen} | looked | ({"further": further} if further else {})
+        from pipelines.combine import combination
+
+        return (
+            super().recipe(run)
+            | {"aliases": chosen}
+            | looked
+            | ({"further": further} if further else {})
+            | combination(run.config)
+        )
+
+    def together(self, run: Run, named: NamedAnswers) -> Together | None:
+        """What all sources say, by `label.combine`."""
+        from pipelines.combine import said_together
+
+        if run.config.label.combine == "first":
+            return None
+        return said_together(run, self.forms(run), named, self.checked(run))
 
     def checked(self, run: Run) -> Mapping[int, str]:
         """The file `label.checked`, for the images of the discovery set; copies that share an answer share the name."""

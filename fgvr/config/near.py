@@ -27,8 +27,11 @@ class Label(Part):
     images: Basic[Discovery] = Discovery()
     """The discovery set."""
     sources: tuple[LabelSource, ...] = ()
-    """Where labels come from, e.g. `[{kind: file, path: answers.csv}]`; a photo's own label is that of the first.
+    """Where labels come from, e.g. `[{kind: file, path: answers.csv}]`; a photo's own label: `combine`.
     Empty: `mllm` is asked as the fields below say. docs/label-sources.md."""
+    combine: Literal["first", "reliability"] = "first"
+    """An image's label where there are several sources: that of the `first`, or what all say together, each believed
+    as far as it is reliable (`reliability`: learned from how they agree, and from `checked` photos)."""
     prompt: Prompt = LABEL_PROMPT
     """What the model is asked about each image (default: the paper's prompt)."""
     samples: int = Field(default=1, ge=1, le=100)
@@ -124,6 +127,8 @@ class Label(Part):
                 "duplicate_similarity: it saves requests by sharing an answer, and with several sources or a file of "
                 "answers each photo has answers of its own; leave one of the two out"
             )
+        if self.combine != "first" and len(names) < 2:
+            raise ValueError(f"combine = {self.combine}: it needs several sources; name them in label.sources")
         return self
 
     @property

@@ -441,6 +441,7 @@ ELSEWHERE = {
     "Clip.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.pretrained": "its content: tests/fgvr/test_digests.py",
     "AnswerFile": "the rows of label.sources, and tests/fgvr/answers/test_answer_files.py",
+    "Label.combine": "it needs several sources: tests/pipelines/test_label_sources.py",
     "AskedModel": "the rows of label.sources: its fields are those of label",
     "FileVectors": "tests/pipelines/test_vector_sources.py",
     "TimmVectors.model": "by content: tests/pipelines/test_vector_sources.py",

@@ -132,6 +132,54 @@ def test_several_sources_vote_in_one_label_space_and_the_first_gives_the_label(t
     assert again.table("labels").uri != labels.uri
 
 
+def test_what_the_sources_say_together_is_the_label_where_the_config_says_so(tmp_path: Path, photos: Path) -> None:
+    kinds = ["Gull", "Tern", "Auk"]
+    truth = [kinds[n % 3] for n in range(PHOTOS)]
+    said = {
+        "often_wrong": [kinds[(n + (n % 2)) % 3] for n in range(PHOTOS)],  # every second one
+        "good": truth,
+        "silent": [truth[n] if n != 1 else "" for n in range(PHOTOS)],
+    }
+    sources = []
+    for name, names in said.items():
+        # The first source says nothing of photo 5, the last one nothing of photo 1.
+        lines = [f"{n:02d}.jpg,1,{one},1" for n, one in enumerate(names) if one and (name, n) != ("often_wrong", 5)]
+        sources.append({"kind": "file", "name": name, "path": answers_file(tmp_path, lines, f"{name}.csv")})
+    given = tree(photos, sources, run={"max_error_share": 0.5})
+    first = run_of(tmp_path, given).table("labels")
+    run = run_of(tmp_path, tree(photos, sources, label={"combine": "reliability"}, run={"max_error_share": 0.5}))
+    labels = run.table("labels")
+    assert (first.failed, labels.failed) == (1, 0)
+    assert labels.uri != first.uri
+    rows = labels.read().to_pylist()
+    assert [row["label"].title() for row in rows] == truth
+    assert rows[5]["raw"] is None
+    assert all(sum(row["candidate_weights"]) == pytest.approx(1) for row in rows)
+    assert all(row["candidate_ids"][0] == row["label_id"] for row in rows)
+    metrics = labels.extra["metrics"]
+    assert metrics["right_often_wrong"] < 0.75 < metrics["right_good"]
+    assert 0 < metrics["agrees_good"] < 0.75
+    assert run.table("answers").failed == 1  # what each source said stays as it is
+    assert run.table("votes").rows == 3 * PHOTOS - 2
+
+
+def test_a_checked_photo_has_its_name_whatever_the_sources_say_together(tmp_path: Path, photos: Path) -> None:
+    lines = [f"{n:02d}.jpg,1,{'Gull' if n % 2 else 'Tern'},1" for n in range(PHOTOS)]
+    sources = [{"kind": "file", "name": n, "path": answers_file(tmp_path, lines, f"{n}.csv")} for n in ("one", "two")]
+    (tmp_path / "checked.csv").write_text(f"uri,right_name\n{tmp_path}/03.jpg,Great Auk\n")
+    label = {"combine": "reliability", "checked": str(tmp_path / "checked.csv")}
+    labels = run_of(tmp_path, tree(photos, sources, label=label)).table("labels").read(["label"])["label"].to_pylist()
+    assert labels[3] == "Great Auk"
+    assert [name.title() for n, name in enumerate(labels) if n != 3] == [
+        "Gull" if n % 2 else "Tern" for n in range(PHOTOS) if n != 3
+    ]
+
+
+def test_one_source_cannot_be_combined(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"combine = reliability: it needs several sources.*label\.sources"):
+        build({"label": {"combine": "reliability", "sources": [{"kind": "ask"}]}})
+
+
 def test_a_second_prompt_and_a_second_engine_ask_by_themselves(tmp_path: Path) -> None:
     source = {"kind": "field_guide", "train_per_class": 1, "test_per_class": 1}
     sources = [
