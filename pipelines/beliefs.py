@@ -47,19 +47,27 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
-def settled_names(run: Run) -> tuple[Ids, CandidateSets]:
+def second_look(run: Run) -> Table | None:
+    """The table of what was asked again (`label.reask`); None where nobody was asked."""
+    return run.table("reasked") if run.config.label.reask else None
+
+
+def settled_names(labels: Table, reasked: Table | None) -> tuple[Ids, CandidateSets]:
     """As `own_names`, with the names that a second look has put in the place of others (`label.reask`).
 
     Images that share an answer (`label.duplicate_similarity`) share its replacement.
+
+    Args:
+        labels: the labels.
+        reasked: as `second_look` gives it.
     """
     from fgvr.candidates.sets import CandidateSets
     from fgvr.names.label_space import read_label_space
 
-    labels = run.table("labels")
     ids, names = own_names(labels)
-    if not run.config.label.reask:
+    if reasked is None:
         return ids, names
-    rows = [row for row in run.table("reasked").read(["image_id", "chosen", "replaced"]).to_pylist() if row["replaced"]]
+    rows = [row for row in reasked.read(["image_id", "chosen", "replaced"]).to_pylist() if row["replaced"]]
     numbers = {name: number for number, name in enumerate(read_label_space(labels).labels)}
     places = np.searchsorted(ids, np.array([row["image_id"] for row in rows], dtype=np.int64))
     chosen = np.full(len(ids), NONE, np.int32)

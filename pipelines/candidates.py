@@ -22,7 +22,15 @@ from fgvr.arrays import NONE
 from fgvr.candidates.sets import CandidateSets, coverage
 from fgvr.config import ConfigError
 from fgvr.config.vectors import has_texts
-from pipelines.beliefs import TextBelief, as_facts, compared_with_own, own_names, settled_names, write_audit
+from pipelines.beliefs import (
+    TextBelief,
+    as_facts,
+    compared_with_own,
+    own_names,
+    second_look,
+    settled_names,
+    write_audit,
+)
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
@@ -124,7 +132,7 @@ class Candidates(Stage):
         from fgvr.names.label_space import read_label_space
 
         config, labels, samples = run.config.candidates, run.table("labels"), run.table("samples")
-        ids, own = settled_names(run)
+        ids, own = settled_names(labels, second_look(run))
         space = read_label_space(labels).labels
         found, embedded = SEARCH.find(run)
         agreement = estimate_of(found, own.first, config.k)

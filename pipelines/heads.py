@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from pipelines.beliefs import own_names, settled_names
+from pipelines.beliefs import second_look, settled_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs
@@ -36,7 +36,6 @@ from pipelines.train_stage import MODEL_FOLDER
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Floats, Ids
-    from fgvr.candidates.sets import CandidateSets
     from fgvr.config.heads import Heads as HeadsConfig
     from fgvr.encoders.encoder import EncoderConfig
     from fgvr.heads.training import HeadRecipe
@@ -94,7 +93,7 @@ class VectorModelStage(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The labels, with what a second look made of them, the vectors, and their whitened space."""
         space = ("space",) if self.whitens(run.config) else ()
-        return ("labels", *second_look(run.config), "embeddings", *space)
+        return ("labels", *asked_again(run.config), "embeddings", *space)
 
     def whitens(self, config: Config) -> bool:
         """Whether vectors are whitened first."""
@@ -218,7 +217,7 @@ class Propagated(Stage):
 
     def reads(self, run: Run) -> Iterable[str]:
         """The prototypes and what they are made of."""
-        return ("samples", "labels", *second_look(run.config), "embeddings", "label_prototypes")
+        return ("samples", "labels", *asked_again(run.config), "embeddings", "label_prototypes")
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The rules, the photos of the graph, and when nothing is said."""
@@ -279,25 +278,25 @@ def graph_ids(run: Run) -> Ids:
     return np.union1d(kept, drawn)
 
 
-def second_look(config: Config) -> tuple[str, ...]:
+def asked_again(config: Config) -> tuple[str, ...]:
     """The table with labels that a second look replaced, where the MLLM was asked again."""
     return ("reasked",) if config.label.reask else ()
 
 
 def taught_in(run: Run) -> Taught:
     """The labels and vectors of the run's discovery images; labels as a second look left them (`label.reask`)."""
-    return taught_by(run.table("labels"), run.table("embeddings"), settled_names(run))
+    return taught_by(run.table("labels"), run.table("embeddings"), second_look(run))
 
 
-def taught_by(labels_table: Table, embeddings: Table, names: tuple[Ids, CandidateSets] | None = None) -> Taught:
-    """The labels and vectors of the discovery images; `names` as in `settled_names`, None: those of the labels."""
+def taught_by(labels_table: Table, embeddings: Table, reasked: Table | None) -> Taught:
+    """The labels and vectors of the discovery images, labels as in `pipelines.beliefs.settled_names`."""
     import numpy as np
 
     from fgvr.arrays import NONE
     from fgvr.names.label_space import read_label_space
     from fgvr.neighbours.discovery import discovery_vectors
 
-    ids, own = own_names(labels_table) if names is None else names
+    ids, own = settled_names(labels_table, reasked)
     vectors, embedded = discovery_vectors(embeddings, ids)
     vectors[~embedded] = 0
     labels = np.where(embedded, own.first, NONE).astype(np.int64)

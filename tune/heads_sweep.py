@@ -27,6 +27,7 @@ from fgvr.models.learned_head import learn_heads, sets_of_labels
 from fgvr.neighbours.discovery import labelled_neighbours
 from fgvr.tables import Table
 from fgvr.training.reporter import Reporter
+from pipelines.beliefs import second_look
 from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
 from pipelines.heads import Heads, recipe_of, taught_by
@@ -49,12 +50,14 @@ class HeadsSweep:
         labels: table of the discovery images' labels.
         embeddings: table of their vectors.
         whitened: table of the whitened space.
+        reasked: table of what was asked again (`label.reask`); None where nobody was.
     """
 
     config: Config
     labels: Table
     embeddings: Table
     whitened: Table
+    reasked: Table | None = None
     stage: str = "heads"
     objective: Objective = OBJECTIVE
     epochs: int = 1
@@ -67,13 +70,14 @@ class HeadsSweep:
             ConfigError: too few images have a label and a vector.
         """
         labels, embeddings = run.table("labels"), run.table("embeddings")
-        count = int((taught_by(labels, embeddings).labels != NONE).sum())
+        reasked = second_look(run)
+        count = int((taught_by(labels, embeddings, reasked).labels != NONE).sum())
         if count < FEWEST:
             raise ConfigError(
                 f"a sweep of heads holds images out, but only {count} have a label and a vector, and {FEWEST} are "
                 "needed: raise label.images.max_images or label.images.per_class"
             )
-        return cls(run.config, labels, embeddings, run.table("space"))
+        return cls(run.config, labels, embeddings, run.table("space"), reasked)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -83,7 +87,7 @@ class HeadsSweep:
     @property
     def inputs(self) -> Sequence[Table]:
         """Tables that the trials read."""
-        return [self.labels, self.embeddings, self.whitened]
+        return [self.labels, self.embeddings, self.whitened, *([] if self.reasked is None else [self.reasked])]
 
     @property
     def decides(self) -> Mapping[str, Any]:
@@ -103,7 +107,7 @@ class HeadsSweep:
 
     def prepare(self, folder: str) -> HeadsSweep:
         """Write the held-out images that measure every trial."""
-        taught = taught_by(self.labels, self.embeddings)
+        taught = taught_by(self.labels, self.embeddings, self.reasked)
         photos, known = photos_of(self.labels, taught.ids), taught.labels != NONE
         held = draw_held_out(known, self.config.heads.seed)
         near = labelled_neighbours(taught.vectors, taught.embedded, known, 1 + VOTERS, photos=photos)
@@ -113,7 +117,8 @@ class HeadsSweep:
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A head with the trial's values."""
-        job = HeadTrial(config, self.labels, self.embeddings, self.whitened, storage.join(sweep_folder, HELD_OUT_FILE))
+        held_out = storage.join(sweep_folder, HELD_OUT_FILE)
+        job = HeadTrial(config, self.labels, self.embeddings, self.whitened, self.reasked, held_out)
         return Training(train_head_judged, job)
 
 
@@ -125,6 +130,7 @@ class HeadTrial:
     labels: Table
     embeddings: Table
     whitened: Table
+    reasked: Table | None
     held_out: str
 
 
@@ -146,7 +152,7 @@ class InSpace:
 def train_head_judged(trial: HeadTrial, reporter: Reporter) -> None:
     """Train a head without the held-out images, and report the objective once, with the head as checkpoint."""
     config = trial.config.heads
-    taught = taught_by(trial.labels, trial.embeddings)
+    taught = taught_by(trial.labels, trial.embeddings, trial.reasked)
     held = draw_held_out(taught.labels != NONE, config.seed)
     photos = photos_of(trial.labels, taught.ids)
     out = np.isin(np.arange(len(taught.ids)) if photos is None else photos, held if photos is None else photos[held])

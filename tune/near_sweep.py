@@ -25,7 +25,7 @@ from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.prompt import RECIPE
 from fgvr.training.prompt_data import NearJob
-from pipelines.beliefs import own_names
+from pipelines.beliefs import second_look, settled_names
 from pipelines.duplicates import photos_of
 from pipelines.run_tables import Run
 from tune.held_out import MEANING, METRIC, VOTERS, HeldOut, JudgedJob, draw_held_out, train_judged
@@ -72,6 +72,7 @@ class NearSweep:
         embeddings: table of their vectors.
         views: table of augmented views; None where `near.views` is 1.
         images: the images on which trials train.
+        reasked: table of what was asked again (`label.reask`); None where nobody was.
     """
 
     config: Config
@@ -79,6 +80,7 @@ class NearSweep:
     embeddings: Table
     views: Table | None
     images: int
+    reasked: Table | None = None
     stage: str = "near"
     objective: Objective = OBJECTIVE
 
@@ -97,7 +99,8 @@ class NearSweep:
                 "candidates.method to neighbours, adaptive, mllm, random or single, and candidates.guard to false"
             )
         labels, embeddings = run.table("labels"), run.table("embeddings")
-        ids, own = own_names(labels)
+        reasked = second_look(run)
+        ids, own = settled_names(labels, reasked)
         known = discovery_vectors(embeddings, ids)[1] & (own.first != NONE)
         images = int(known.sum()) - len(draw_held_out(known, config.near.seed))
         if int(known.sum()) < FEWEST:
@@ -106,7 +109,7 @@ class NearSweep:
                 f"{FEWEST} are needed: raise label.images.max_images or label.images.per_class"
             )
         views = run.table("views") if config.near.views > 1 else None
-        return cls(config, labels, embeddings, views, images)
+        return cls(config, labels, embeddings, views, images, reasked)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -121,7 +124,7 @@ class NearSweep:
     @property
     def inputs(self) -> Sequence[Table]:
         """Tables that the trials read."""
-        return [self.labels, self.embeddings, *([] if self.views is None else [self.views])]
+        return [table for table in (self.labels, self.embeddings, self.views, self.reasked) if table is not None]
 
     @property
     def decides(self) -> Mapping[str, Any]:
@@ -145,7 +148,7 @@ class NearSweep:
 
     def prepare(self, folder: str) -> NearSweep:
         """Write the held-out images that measure every trial, and the neighbours of the others for the largest k."""
-        ids, own = own_names(self.labels)
+        ids, own = settled_names(self.labels, self.reasked)
         vectors, embedded = discovery_vectors(self.embeddings, ids)
         labelled, photos = own.first != NONE, photos_of(self.labels, ids)
         held = draw_held_out(embedded & labelled, self.config.near.seed)
@@ -164,7 +167,7 @@ class NearSweep:
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run on candidate sets for the trial's k, made from the neighbours found before."""
-        ids, own = own_names(self.labels)
+        ids, own = settled_names(self.labels, self.reasked)
         learned = Learned.read(storage.join(sweep_folder, LEARNED_FILE))
         space = read_label_space(self.labels)
         found = Neighbours(learned.neighbours, learned.scores, "", 1.0)

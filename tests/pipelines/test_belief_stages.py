@@ -180,7 +180,7 @@ def test_copies_of_a_photo_get_the_name_that_replaces_its_label(run, tmp_path, m
     compared = {0: (NAMES[DATA.own[0]], NAMES[7])}
     answers = [NameAnswer(np.array([-2.0, -0.5], np.float32))]
     made.tables["reasked"] = made.write("reasked", choice_rows([0], list(compared.values()), answers))
-    first = beliefs.settled_names(made)[1].first
+    first = beliefs.settled_names(made.table("labels"), beliefs.second_look(made))[1].first
     assert first[:2].tolist() == [7, 7]
     assert first[2:].tolist() == DATA.own[2:].tolist()  # a person has seen the third copy
 

@@ -1,6 +1,7 @@
 """What a trial of heads learns from and is measured on, on planted vectors; without Ray."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ from fgvr import schemas, storage, tables
 from fgvr.arrays import NONE
 from fgvr.clip.vectors import embedding_rows
 from fgvr.config import ConfigError, build
+from fgvr.mllm.backend import NameAnswer
+from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.models.head import load_vector_classes
 from fgvr.selection.whitening import fit_whitening
 from fgvr.tables import Table
@@ -62,6 +65,21 @@ def trained(sweep, folder, values, tmp_path):
     reporter = LocalReporter(tmp_path / "reported")
     found.loop(found.job, reporter)
     return reporter
+
+
+def test_names_that_a_second_look_put_in_place_are_held_out_and_learned(sweep, tmp_path):
+    """The label of every image of the fourth name is replaced by the first."""
+    made, _, own = sweep
+    images = np.flatnonzero(own == 3)
+    answers = [NameAnswer(np.array([-2.0, -0.5], np.float32)) for _ in images]
+    rows = choice_rows((images + FIRST_ID).tolist(), [(NAMES[3], NAMES[0])] * len(images), answers)
+    asked = replace(made, reasked=committed(str(tmp_path), "reasked", rows))
+    assert asked.inputs[-1].name == "reasked"
+    folder = str(tmp_path / "sweep")
+    asked.prepare(folder)
+    assert set(HeldOut.read(f"{folder}/{HELD_OUT_FILE}").votes.ravel()) <= {0, 1, 2, NONE}
+    reporter = trained(asked, folder, {}, tmp_path)
+    assert load_vector_classes(reporter.checkpoint / MODEL_FOLDER).labels == tuple(NAMES[:3])
 
 
 @pytest.mark.parametrize("values", [{}, {"heads.network": "linear", "heads.loss": "ce"}, {"heads.whiten": False}])
