@@ -40,6 +40,8 @@ WRONG = 1.0
 """Cost of a mistake that no line covers."""
 TIE = 1e-9
 """Relative difference of expected costs that counts as none: then the more probable name is said."""
+MOST_EXCEPTIONS = 20_000_000
+"""Pairs of names whose costs are kept one by one: some 4 GB while they are read."""
 
 Pair = tuple[str, str]
 
@@ -256,11 +258,21 @@ def _exceptions(file: CostFile, names: Sequence[str], group: Ids, between: Doubl
     def level(cell: str) -> int:
         return 2 if cell in place else 0 if cell == ANY else 1
 
+    def named(cell: str) -> list[int]:
+        return place.get(cell, members.get(cell, []))
+
     # The weakest lines first, so that stronger ones replace them.
     lines = [pair for pair in file.costs if pair[1] != ABSTAIN and (pair[0] in place or pair[1] in place)]
+    count = sum(len(named(true)) * len(named(said)) for true, said in lines)
+    if count > MOST_EXCEPTIONS:
+        raise CostsError(
+            f"infer.costs: its lines that name a single label set {count:,} costs one by one among {len(names):,} "
+            f"labels, of which {MOST_EXCEPTIONS:,} fit into memory; give labels of equal cost a group "
+            "(infer.cost_groups), and write one line for the group"
+        )
     for true, said in sorted(lines, key=lambda pair: (level(pair[0]) + level(pair[1]), level(pair[0]))):
-        for row in place.get(true, members.get(true, [])):
-            for column in place.get(said, members.get(said, [])):
+        for row in named(true):
+            for column in named(said):
                 if row != column or true == said:
                     found[row, column] = file.costs[true, said]
     rows, columns = np.array(list(found), np.int64).reshape(-1, 2).T

@@ -170,3 +170,10 @@ def test_track_two_is_the_mean_cost_of_its_file(tmp_path):
     among = (true < 4) & (said < 4)  # moss is neither
     found = tracks(true[among], said[among], dangerous)
     assert costs.cost(true[among], said[among]).mean() == pytest.approx(found.confusion)
+
+
+def test_a_line_for_each_of_very_many_names_is_refused_before_it_takes_the_memory(tmp_path):
+    labels = [f"Kind {number}" for number in range(5_000)]
+    lines = "\n".join(f"{label},*,3" for label in labels)
+    with pytest.raises(CostsError, match=r"set 25,000,000 costs one by one among 5,000 labels.*infer\.cost_groups"):
+        costs_of(tmp_path, f"true,predicted,cost\n{lines}\n", None, labels)
