@@ -245,24 +245,25 @@ def _price(file: CostFile, name: str) -> float:
 
 
 def _exceptions(file: CostFile, names: Sequence[str], group: Ids, between: Doubles) -> sp.csc_array:
-    """What differs from the costs between groups: lines that name a label, and the right answers."""
-    place: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
-        place.setdefault(name, []).append(column)
+    """What differs from the costs between groups: lines that name a label, and the right answers.
+
+    Raises:
+        CostsError: more pairs of names than `MOST_EXCEPTIONS`.
+    """
+    places: dict[str, list[int]] = {}
     members: dict[str, list[int]] = {ANY: list(range(len(names)))}
     for column, name in enumerate(names):
+        places.setdefault(name, []).append(column)
         if name in file.groups:
             members.setdefault(file.groups[name], []).append(column)
-    found: dict[tuple[int, int], float] = {(column, column): 0.0 for column in range(len(names))}
 
     def level(cell: str) -> int:
-        return 2 if cell in place else 0 if cell == ANY else 1
+        return 2 if cell in places else 0 if cell == ANY else 1
 
     def named(cell: str) -> list[int]:
-        return place.get(cell, members.get(cell, []))
+        return places.get(cell, members.get(cell, []))
 
-    # The weakest lines first, so that stronger ones replace them.
-    lines = [pair for pair in file.costs if pair[1] != ABSTAIN and (pair[0] in place or pair[1] in place)]
+    lines = [pair for pair in file.costs if pair[1] != ABSTAIN and (pair[0] in places or pair[1] in places)]
     count = sum(len(named(true)) * len(named(said)) for true, said in lines)
     if count > MOST_EXCEPTIONS:
         raise CostsError(
@@ -270,11 +271,11 @@ def _exceptions(file: CostFile, names: Sequence[str], group: Ids, between: Doubl
             f"labels, of which {MOST_EXCEPTIONS:,} fit into memory; give labels of equal cost a group "
             "(infer.cost_groups), and write one line for the group"
         )
+    found: dict[tuple[int, int], float] = {(column, column): 0.0 for column in range(len(names))}
+    # The weakest lines first, so that stronger ones replace them.
     for true, said in sorted(lines, key=lambda pair: (level(pair[0]) + level(pair[1]), level(pair[0]))):
-        for row in named(true):
-            for column in named(said):
-                if row != column or true == said:
-                    found[row, column] = file.costs[true, said]
+        cells = ((row, column) for row in named(true) for column in named(said))
+        found |= {cell: file.costs[true, said] for cell in cells if cell[0] != cell[1] or true == said}
     rows, columns = np.array(list(found), np.int64).reshape(-1, 2).T
     values = np.fromiter(found.values(), np.float64) - between[group[rows], group[columns]]
     return sp.csc_array((values, (rows, columns)), shape=(len(names), len(names)))
