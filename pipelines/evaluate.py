@@ -279,6 +279,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
         candidates=candidates,
         costs=method_costs(paid, stages, billing(run.config)),
         selection=report_content.selection_facts(run),
+        learned_from={method: report_content.learned_from(run, method) for method in compared.methods},
     )
 
 

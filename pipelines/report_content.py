@@ -178,18 +178,40 @@ def _discovery(config: Discovery, images: int) -> str:
     return f"{images:,} of {config.drawn_from}{drawn}{chosen}, seed {config.seed}"
 
 
+def learned_from(run: Run, method: str) -> str:
+    """Whose names a method learned from, of which images, and what was made of them; "" where it learned from none."""
+    config, source, images = run.config, "", run.config.label.images
+    if method in {"makd", "base"}:
+        if run.table(method).extra.get("class_targets") != "near":
+            return "true classes"
+        source = "NeaR's labels, of "
+    elif method not in {"near", "label_prototypes", "heads"}:
+        return ""
+    source += _titles(config)[0] if config.label.combine == "first" else " and ".join(_titles(config)) + " together"
+    drawn = f"{images.per_class} images per true class" if images.per_class is not None else f"{images.select} images"
+    made = ""
+    if method == "near" or (method == "heads" and config.heads.learns_from_sets):
+        made = f"; candidate sets: {run.table('candidates').extra.get('used', config.candidates.method)}"
+    return f"{source}; {drawn}{' in two rounds' if config.label.rounds > 1 else ''}{made}"
+
+
+def _titles(config: Config) -> list[str]:
+    """What each source of labels is called."""
+    return [
+        f"{source.name} ({_file_name(source.path)})"
+        if isinstance(source, AnswerFile)
+        else f"{source.name} ({(source.mllm or config.mllm).title})"
+        for source in config.label.sources
+    ] or [config.mllm.title]
+
+
 def own_inputs(config: Config) -> list[tuple[str, str]]:
     """Where labels and vectors come from, where it is not the MLLM and the CLIP of the run."""
     facts: list[tuple[str, str]] = []
     vectors = config.embed.vectors
     if config.label.sources:
-        said = [
-            f"{source.name} ({_file_name(source.path)})"
-            if isinstance(source, AnswerFile)
-            else f"{source.name} ({(source.mllm or config.mllm).title})"
-            for source in config.label.sources
-        ]
-        facts.append(("Label sources, the first gives the label", "; ".join(said)))
+        own = "the first gives the label" if config.label.combine == "first" else "labels are what all say together"
+        facts.append((f"Label sources, {own}", "; ".join(_titles(config))))
     match vectors:
         case TimmVectors():
             facts.append(("Vectors", _file_name(vectors.model)))
@@ -214,7 +236,7 @@ def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
     config = run.config
     facts = [
         *photo_facts(run.table("samples")),
-        ("Discovery set, labelled by the MLLM", _discovery(config.label.images, run.table("labels").rows)),
+        ("Discovery set, which gets labels", _discovery(config.label.images, run.table("labels").rows)),
         ("MLLM", config.mllm.title),
         ("CLIP", " ".join(filter(None, [config.clip.model, config.clip.pretrained]))),
         *own_inputs(config),
@@ -222,7 +244,8 @@ def _facts(run: Run, results: Results) -> list[tuple[str, str]]:
     if "near" in results.methods:
         near = config.near
         k = run.table("candidates").extra["metrics"]["images_a_set"]
-        facts.append(("Candidates", f"{config.candidates.method}, k = {k:.0f}"))
+        used = run.table("candidates").extra.get("used", config.candidates.method)
+        facts.append(("Candidates", f"{used}, k = {k:.0f}"))
         facts.append(("NeaR", f"{near.loss}, {near.context_length} context tokens, {near.epochs} epochs"))
     if {"base", "makd"} & results.methods.keys():
         trained = run.table("makd") if "makd" in results.methods else run.table("base")

@@ -150,7 +150,10 @@ class CandidateFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """The whole content of metrics.json."""
+    """The whole content of metrics.json.
+
+    `learned_from`: method → whose names it learned from, of which images; "" or no entry: from none.
+    """
 
     run: str
     evaluation: EvaluationSet
@@ -163,6 +166,7 @@ class Results:
     aspects: AspectFacts | None = None
     selection: SelectionFacts | None = None
     mistakes: dict[str, Tracks] | None = None
+    learned_from: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -172,7 +176,11 @@ class Results:
             "run": self.run,
             "evaluation": asdict(self.evaluation),
             "methods": {
-                name: {**result.as_json(), "sacc_model": self.evaluation.sacc_model}
+                name: {
+                    **result.as_json(),
+                    "sacc_model": self.evaluation.sacc_model,
+                    **({"learned_from": self.learned_from[name]} if self.learned_from.get(name) else {}),
+                }
                 for name, result in self.methods.items()
             },
             "agreement": {"methods": list(self.methods), "share": self.agreement},

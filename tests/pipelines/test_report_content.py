@@ -1,13 +1,17 @@
 """What the report says about candidate sets, from the manifests of two stages."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 from fgvr.beliefs.guard import Verdict
 from fgvr.candidates.agreement import Agreement
+from fgvr.config import build
 from fgvr.tables import Table
-from pipelines.report_content import candidate_facts, photo_facts
+from pipelines.report_content import candidate_facts, learned_from, photo_facts
+
+OLD = {"kind": "file", "name": "old", "path": "/answers/old.csv"}
 
 
 def table(name, metrics, **extra):
@@ -64,3 +68,32 @@ def test_what_the_source_left_out_stands_beside_the_photos():
         ("Left out", "3 files or folders were left out by their name: 3 @eaDir (ingest.source.exclude)"),
     ]
     assert photo_facts(table("samples", {}, splits={"train": 9})) == [("Photos", "9 (train 9)")]
+
+
+@pytest.mark.parametrize(
+    ("method", "label", "more", "said"),
+    [
+        ("zs_clip", {}, {}, ""),
+        ("label_prototypes", {}, {}, "demo; random images"),
+        ("heads", {"images": {"select": "medoids", "per_class": None}}, {}, "demo; medoids images"),
+        ("heads", {}, {"heads": {"loss": "proden"}}, "demo; random images; candidate sets: single"),
+        ("near", {"images": {"per_class": 3}}, {}, "demo; 3 images per true class; candidate sets: single"),
+        ("near", {"sources": [OLD]}, {}, "old (old.csv); random images; candidate sets: single"),
+        (
+            "label_prototypes",
+            {"sources": [OLD, {"kind": "ask", "name": "big"}], "combine": "reliability"},
+            {},
+            "old (old.csv) and big (demo) together; random images",
+        ),
+        ("makd", {}, {}, "NeaR's labels, of demo; random images"),
+        ("base", {}, {}, "true classes"),
+    ],
+)
+def test_each_row_says_whose_names_it_learned_from(method, label, more, said):
+    tables = {
+        "candidates": table("candidates", {}, used="single"),
+        "makd": table("makd", {}, class_targets="near"),
+        "base": table("base", {}, class_targets="true"),
+    }
+    run = SimpleNamespace(config=build({"label": label, **more}), table=tables.__getitem__)
+    assert learned_from(run, method) == said

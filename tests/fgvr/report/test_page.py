@@ -104,6 +104,17 @@ def test_what_a_reader_looks_for_among_aspects():
     assert 'height="8.8"' in page  # 6 of 30 classes
 
 
+def test_each_method_says_whose_names_it_learned_from():
+    given = content()
+    told = replace(given.results, learned_from={"near": f"old ({SCRIPT}); random images", "mllm": ""})
+    page = Elements(render(replace(given, results=told)))
+    assert f"Learned from: old ({SCRIPT}); random images" in page.text
+    assert page.text.count("Learned from:") == 1
+    methods = told.as_json()["methods"]
+    assert methods["near"]["learned_from"] == told.learned_from["near"]
+    assert "learned_from" not in methods["mllm"]
+
+
 def test_labels_that_are_probably_wrong():
     text = " ".join(Elements(render(content())).text.split())
     assert "Labels that are probably wrong" in text
