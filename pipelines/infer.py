@@ -158,11 +158,11 @@ class Predictions(PredictionStage):
 
     def job(self, run: Run) -> RowJob:
         """One row per image; heads use the stored vectors and read the other images."""
-        from fgvr.models.from_features import StoredVectorWorker
-
         job = super().job(run)
         if not _of_vectors(run.config):
             return job
+        from fgvr.models.from_features import StoredVectorWorker
+
         arguments = {**job.arguments, "embeddings": run.table("embeddings").uri}
         return replace(job, worker=StoredVectorWorker, arguments=arguments)
 
@@ -190,12 +190,14 @@ def _of_vectors(config: Config) -> bool:
 
 def costs_at(config: Config) -> CostFile | None:
     """The costs of mistakes, None where none are configured; raises CostsError for a file that means nothing."""
+    costs, groups = config.infer.costs, config.infer.cost_groups
+    if costs is None:
+        if groups is not None:
+            raise ConfigError("infer.cost_groups are groups for infer.costs, which is not given")
+        return None
     from fgvr.heads.costs import read_costs
 
-    costs, groups = config.infer.costs, config.infer.cost_groups
-    if costs is None and groups is not None:
-        raise ConfigError("infer.cost_groups are groups for infer.costs, which is not given")
-    return None if costs is None else read_costs(storage.absolute(costs), groups and storage.absolute(groups))
+    return read_costs(storage.absolute(costs), groups and storage.absolute(groups))
 
 
 def stated_costs(config: Config) -> dict[str, Any]:

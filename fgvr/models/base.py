@@ -10,15 +10,17 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from PIL import Image
 
 from fgvr.arrays import Floats
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
 from fgvr.images.read import decode_image, read_image_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -121,6 +123,8 @@ class PreparedClassifier:
     def _outputs(self, images: Sequence[Image.Image]) -> Outputs:
         if not images:
             raise ValueError("no images were given")
+        import torch  # here, since whoever only looks at a model's folder reads this module, too
+
         return self.predict(torch.stack([self.prepare(image) for image in images]))
 
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from fgvr import schemas
 from fgvr.config import ImageLimits
 from fgvr.images.read import ImageError
 from fgvr.models.base import MODEL_FILE, ImageClassifier, ModelFolderError, Outputs, read_model_file
-from fgvr.precision import Precision
 from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
 
 if TYPE_CHECKING:
+    import torch
+
     from fgvr.heads.costs import CostFile, Costs
+    from fgvr.precision import Precision
 
 # Loading any trained model: a folder in, a classifier of its kind out.
 
@@ -98,6 +99,8 @@ class InferWorker:
     """The PartWorker of infer; see fgvr.part_worker.PartWorker."""
 
     def __init__(self, settings: InferSettings) -> None:
+        import torch  # here, since the process that drives a job reads this module, too
+
         self.settings = settings
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.classifier: ImageClassifier = load_classifier(fetch_folder(settings.model), device, settings.begun)
@@ -129,6 +132,8 @@ class InferWorker:
             return error.failure
 
     def _predict(self, images: Sequence[tuple[int, torch.Tensor]]) -> list[Row]:
+        import torch
+
         outputs = self.classifier.predict(torch.stack([image for _, image in images]))
         ids = [image_id for image_id, _ in images]
         return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below, self.costs)

@@ -6,16 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fgvr.evaluation.images import MethodResult
 from fgvr.failures import Example, Failures, earliest
-from fgvr.heads.costs import Tracks
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.part_worker import REMARKS, UNCOUNTED
 from fgvr.report.aspects import AspectFacts
 from fgvr.report.selection import SelectionFacts
 from fgvr.tables import Table
+
+if TYPE_CHECKING:
+    from fgvr.heads.costs import Tracks
 
 EVALUATION = "eval_"
 """Prefix of the names of stages that predict for the evaluation only."""
