@@ -2,6 +2,8 @@
 
 Losses, features and logits are always float32; this is about the activations in between. They are bf16 where the
 hardware supports it, and float32 elsewhere: CUDA emulates bf16 on older GPUs, but cuDNN has no bf16 convolution there.
+
+torch is imported where it is needed: the process that drives a job reads this module, too, and does without.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from fgvr.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from fgvr.config.base import TrainWorkers, Workers
 
 Precision = Literal["bf16", "fp32"]
@@ -25,6 +27,8 @@ class PrecisionError(UserError, ValueError):
 
 def has_bf16(device: torch.device | str) -> bool:
     """Whether a device computes bf16 natively: NVIDIA GPUs from compute capability 8.0 on, CPUs that can."""
+    import torch
+
     device = torch.device(device)
     if device.type == "cpu":
         there = torch.cpu.get_capabilities()
@@ -37,6 +41,8 @@ def has_bf16(device: torch.device | str) -> bool:
 
 def automatic(device: torch.device | str) -> Precision:
     """The default: bf16 on a GPU that supports it; float32 on a CPU, or results would depend on the kind of CPU."""
+    import torch
+
     device = torch.device(device)
     return "bf16" if device.type != "cpu" and has_bf16(device) else "fp32"
 
@@ -58,8 +64,9 @@ def held(precision: Precision | None, device: torch.device | str) -> Precision:
     Raises PrecisionError if this worker's GPU does not support it.
     """
     if precision == "bf16" and not has_bf16(device):
+        kind = str(device).partition(":")[0]
         raise PrecisionError(
-            f"the table was begun in bf16, on another device, and this {torch.device(device).type} has no bf16 (GPUs: "
+            f"the table was begun in bf16, on another device, and this {kind} has no bf16 (GPUs: "
             "compute capability below 8.0): let its workers run on one kind of device (.workers.accelerator_type)"
         )
     return automatic(device) if precision is None else precision
@@ -70,6 +77,8 @@ def of_training(asked: Literal["auto", "bf16", "fp32"], device: torch.device | s
 
     Raises PrecisionError for bf16 on a GPU that lacks it; a CPU without the instructions still computes it, slowly.
     """
+    import torch
+
     device = torch.device(device)
     if asked == "auto":
         return automatic(device)
@@ -97,4 +106,6 @@ def of_model(trained: Precision | None, device: torch.device | str, begun: Preci
 
 def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager[Any]:
     """The autocast context for this precision."""
+    import torch
+
     return torch.autocast(torch.device(device).type, torch.bfloat16) if precision == "bf16" else nullcontext()

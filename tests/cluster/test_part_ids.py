@@ -71,6 +71,8 @@ def test_the_file_of_ids_stays_until_the_stage_is_done(job: PartJob, monkeypatch
     [
         ("fgvr.mllm.label_worker, fgvr.mllm.backends", {"torch", "transformers"}),
         pytest.param("fgvr.models.infer, fgvr.models.student", {"transformers"}, marks=pytest.mark.slow),
+        # What the driver of infer reads, too, and pays for with memory as long as the job takes.
+        ("fgvr.models.infer, fgvr.precision, fgvr.report.results", {"torch", "timm", "scipy"}),
     ],
 )
 def test_workers_load_only_what_they_use(modules: str, unwanted: set[str]) -> None:
