@@ -82,7 +82,10 @@ def tree_of(weights: Path) -> dict[str, Any]:
     return {
         "ingest": {"source": {"kind": "table", "path": str(FOLDER / "birds.csv")}},
         "label": {"sources": [{"kind": "file", "path": str(FOLDER / "answers.csv")}]},
-        "embed": {"vectors": {"kind": "timm", "model": "tf_efficientnet_lite0", "weights": str(weights)}},
+        "embed": {
+            "vectors": {"kind": "timm", "model": "tf_efficientnet_lite0", "weights": str(weights)},
+            "workers": {"rows_per_part": 512, "max_workers": 2},
+        },
         "cluster": {"num_cpus": 2},
     }
 

@@ -170,7 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ending_in_words(), harness.reporting(args) as report:
         timm = {"kind": "timm", "model": "tf_efficientnet_lite0", "weights": str(find_weights(args.weights))}
         first, _ = write_split(out, 0)
-        tree = merge({"cluster": {"num_cpus": 2}, "embed": {"vectors": timm}}, first)
+        workers = {"rows_per_part": 512, "max_workers": 2}
+        tree = merge({"cluster": {"num_cpus": 2}, "embed": {"vectors": timm, "workers": workers}}, first)
         with ray_session(build(tree).cluster):
             file = {"kind": "file", "path": str(write_vectors(tree, out))}
             tree = merge({"cluster": {"num_cpus": 2}, "embed": {"vectors": file}}, first)
