@@ -7,17 +7,16 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fgvr.beliefs import reliability
-from fgvr.names.together import Together, together
+from fgvr.config import ConfigError
 from pipelines.beliefs import MOST_BELIEVED, TooManyImages
+from pipelines.votes import source_names
 
 if TYPE_CHECKING:
     from fgvr.beliefs.reliability import Reliabilities
     from fgvr.config import Config
     from fgvr.names.answer_items import Form
     from fgvr.names.label_space import NamedAnswers
+    from fgvr.names.together import Together
     from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,23 @@ log = logging.getLogger(__name__)
 def combination(config: Config) -> dict[str, Any]:
     """What decides how labels are combined; empty where the first source alone gives them."""
     how = config.label.combine
-    return {} if how == "first" else {"combine": [how, reliability.RULES]}
+    if how == "first":
+        return {}
+    from fgvr.beliefs import reliability
+    from fgvr.names import together
+
+    # The metrics of the table have the names.
+    return {"combine": [how, reliability.RULES, together.RULES, *source_names(config)]}
+
+
+def check_count(config: Config) -> None:
+    """Raise ConfigError where more images would be labelled than can be combined, before any is paid for."""
+    most = config.label.images.max_images
+    if config.label.combine != "first" and most is not None and most > MOST_BELIEVED:
+        raise ConfigError(
+            f"label.images.max_images = {most:,}: label.combine = {config.label.combine} takes at most "
+            f"{MOST_BELIEVED:,} images at once; lower it, or set label.combine to first"
+        )
 
 
 def said_together(run: Run, forms: Mapping[str, Form], named: NamedAnswers, checked: Mapping[int, str]) -> Together:
@@ -41,6 +56,10 @@ def said_together(run: Run, forms: Mapping[str, Form], named: NamedAnswers, chec
     Raises:
         TooManyImages: see `MOST_BELIEVED`.
     """
+    import numpy as np
+
+    from fgvr.names.together import together
+
     ids = np.sort(run.table(next(iter(forms))).read(["image_id"])["image_id"].to_numpy())
     if len(ids) > MOST_BELIEVED:
         raise TooManyImages(
@@ -54,7 +73,7 @@ def reliability_of(config: Config, said: Reliabilities) -> dict[str, float]:
     """Metrics of the labels table, logged too: which share of each source's labels is right by what all say together,
     and how often it agrees with the first. A source that says nothing has none.
     """
-    names = [source.name for source in config.label.sources]
+    names = source_names(config)
     right = {name: float(share) for name, share in zip(names, said.right, strict=True) if not math.isnan(share)}
     agrees = {name: float(share) for name, share in zip(names, said.agreement[0], strict=True) if name != names[0]}
     log.info(

@@ -163,8 +163,12 @@ def whole_job(config: Config) -> list[str]:
 
 
 def table_of(run: Run, method: Method) -> str:
-    """The table with the names of a method."""
-    return "labels" if method == "mllm" and _all_named(run) else f"eval_{method}"
+    """The table with the names of a method.
+
+    The labels are the MLLM's names of images that are compared anyway, unless other sources had a say in them.
+    """
+    own = method == "mllm" and run.config.label.combine == "first"
+    return "labels" if own and _all_named(run) else f"eval_{method}"
 
 
 def _all_named(run: Run) -> bool:

@@ -323,6 +323,7 @@ class Labels(NameStage):
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.names.aliases import read_aliases
         from fgvr.names.checked import read_checked
+        from pipelines.combine import check_count
 
         source, images = config.ingest.source, config.label.images
         if isinstance(source, FolderSource) and source.class_from == "none" and images.per_class is not None:
@@ -334,6 +335,7 @@ class Labels(NameStage):
             read_aliases(config.label.aliases)
         if config.label.checked is not None:
             read_checked(config.label.checked)
+        check_count(config)
         if config.label.merges_by_meaning:
             find_sentence_model(config.label.merge_model, "label.merge_model")
 
@@ -360,21 +362,16 @@ class Labels(NameStage):
         return run.config.label.aliases
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """Also the content of the aliases."""
+        """Also the content of the aliases, and how several sources are combined."""
+        from pipelines.combine import combination
+
         aliases, checked = self.aliases(run), run.config.label.checked
         chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
         # Newer fields count only where they are used, so that tables of earlier versions are still found.
         looked = {} if checked is None else {"checked": hashlib.sha256(storage.read_bytes(checked)).hexdigest()}
         further = [list(form_of(run.config, source)) for source in run.config.label.sources[1:]]
-        from pipelines.combine import combination
-
-        return (
-            super().recipe(run)
-            | {"aliases": chosen}
-            | looked
-            | ({"further": further} if further else {})
-            | combination(run.config)
-        )
+        more = looked | ({"further": further} if further else {}) | combination(run.config)
+        return super().recipe(run) | {"aliases": chosen} | more
 
     def together(self, run: Run, named: NamedAnswers) -> Together | None:
         """What all sources say, by `label.combine`."""

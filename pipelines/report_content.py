@@ -179,7 +179,10 @@ def _discovery(config: Discovery, images: int) -> str:
 
 
 def learned_from(run: Run, method: str) -> str:
-    """Whose names a method learned from, of which images, and what was made of them; "" where it learned from none."""
+    """Whose names a trained method or prototypes of labels learned from, of which images, and what was made of them.
+
+    "" for methods that only choose among the names.
+    """
     config, source, images = run.config, "", run.config.label.images
     if method in {"makd", "base"}:
         if run.table(method).extra.get("class_targets") != "near":
@@ -189,9 +192,10 @@ def learned_from(run: Run, method: str) -> str:
         return ""
     source += _titles(config)[0] if config.label.combine == "first" else " and ".join(_titles(config)) + " together"
     drawn = f"{images.per_class} images per true class" if images.per_class is not None else f"{images.select} images"
-    made = ""
-    if method == "near" or (method == "heads" and config.heads.learns_from_sets):
-        made = f"; candidate sets: {run.table('candidates').extra.get('used', config.candidates.method)}"
+    made = "; some of them checked by a person" if config.label.checked is not None else ""
+    made += "; asked again about suspicious ones" if config.label.reask else ""
+    if method not in {"label_prototypes", "heads"} or (method == "heads" and config.heads.learns_from_sets):
+        made += f"; candidate sets: {run.table('candidates').extra.get('used', config.candidates.method)}"
     return f"{source}; {drawn}{' in two rounds' if config.label.rounds > 1 else ''}{made}"
 
 

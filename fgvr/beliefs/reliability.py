@@ -13,7 +13,7 @@ confusion that was not seen yet. So θ^s_j is the mean of a Dirichlet posterior,
 that is right with probability q_s and otherwise names a as often as it names it at all, and image i is left out of what
 it is judged by, as a name that only one image has would confirm itself. With `strength` 0 it is the paper's estimate.
 
-R covers, for each image, the names that some source gave it or, in small label spaces, all names. Sources that copy
+R covers, for each image, the names that some source gave it or, of few images and names, all names. Sources that copy
 each other's mistakes (two prompts of one model) are not independent: EM then believes their agreement too much. With
 two sources their agreement alone decides; only the prior, or photos that a person has checked, tell which is better.
 """
@@ -37,7 +37,8 @@ STRENGTH = 5.0
 ROUNDS = 50
 SETTLED = 1e-6  # converged if no probability changes by more than this
 SURE = 0.99
-ALL_NAMES = 64  # names up to which each image may have any of them
+ALL_NAMES = 64  # names up to which each image may have any of them,
+MOST_CELLS = 2_000_000  # with no more images × names than these: some 20 seconds and 400 MB
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def reliabilities(
     if count and (labels.max() >= names or labels.min() < NONE):
         raise ValueError(f"labels from {labels.min()} to {labels.max()} in a label space of {names} names")
     support = joined(labels, checked[:, None])
-    if names <= ALL_NAMES:
+    if names <= ALL_NAMES and count * names <= MOST_CELLS:
         support = joined(support, np.broadcast_to(np.arange(names, dtype=np.int32), (count, names)))
     certain, truth = checked != NONE, ((support == checked[:, None]) & (support != NONE)).astype(np.float64)
     shares, rounds = np.where(certain[:, None], truth, _votes(labels, support)), 0
@@ -127,7 +128,7 @@ class _Witness:
         said = label != NONE
         places = np.where(support == NONE, names, support).astype(np.int64)
         cells = np.unique(places * (names + 1) + label[:, None] + 1, return_inverse=True)[1].reshape(support.shape)
-        often = np.bincount(label[said], minlength=names) / max(1, int(said.sum()))
+        often = np.bincount(label[said], minlength=max(1, names)) / max(1, int(said.sum()))
         mine = (support == label[:, None]) & said[:, None]
         return cls(said, mine, np.where(said, often[label], 0.0), places, cells)
 

@@ -18,6 +18,8 @@ from fgvr.beliefs.reliability import Reliabilities, reliabilities
 from fgvr.names.answer_items import Form
 from fgvr.names.label_space import NamedAnswers, weigh
 
+RULES = 1
+"""Increase it when the same reliabilities would give other rows."""
 LEAST = 0.01
 """Names that are less probable are not candidates, beside a more probable one."""
 

@@ -154,7 +154,8 @@ class CandidateFacts:
 class Results:
     """The whole content of metrics.json.
 
-    `learned_from`: method → whose names it learned from, of which images; "" or no entry: from none.
+    `learned_from`: trained method, or prototypes of labels → whose names it learned from, of which images; "" or no
+    entry: it only chooses among the names.
     """
 
     run: str

@@ -16,7 +16,7 @@ from fgvr.names.label_space import read_label_space
 from pipelines.asks import asks
 from pipelines.billing import billing
 from pipelines.estimate import bill_of
-from pipelines.evaluate import whole_job
+from pipelines.evaluate import table_of, whole_job
 from pipelines.photo_counts import Photos
 from pipelines.preflight import check_tables
 from pipelines.registry import stage_of
@@ -173,6 +173,47 @@ def test_a_checked_photo_has_its_name_whatever_the_sources_say_together(tmp_path
     assert [name.title() for n, name in enumerate(labels) if n != 3] == [
         "Gull" if n % 2 else "Tern" for n in range(PHOTOS) if n != 3
     ]
+
+
+def test_checked_photos_tell_which_of_two_sources_is_right(tmp_path: Path, photos: Path) -> None:
+    """They always differ; half of the photos are checked, for the second."""
+    said = {"one": ["Gull" if n % 2 else "Tern" for n in range(PHOTOS)]}
+    said["two"] = ["Tern" if n % 2 else "Gull" for n in range(PHOTOS)]
+    sources = []
+    for name, names in said.items():
+        lines = [f"{n:02d}.jpg,1,{one},1" for n, one in enumerate(names)]
+        sources.append({"kind": "file", "name": name, "path": answers_file(tmp_path, lines, f"{name}.csv")})
+    rows = [f"{tmp_path}/{n:02d}.jpg,{said['two'][n]}\n" for n in range(6)]
+    (tmp_path / "checked.csv").write_text("uri,right_name\n" + "".join(rows))
+    label = {"combine": "reliability", "checked": str(tmp_path / "checked.csv")}
+    labels = run_of(tmp_path, tree(photos, sources, label=label)).table("labels")
+    named = [name.title() for name in labels.read(["label"])["label"].to_pylist()]
+    assert named == said["two"]
+    assert labels.extra["metrics"]["right_two"] > 0.9
+    assert labels.extra["metrics"]["right_one"] < 0.1
+
+
+def test_where_no_source_names_anything_the_stage_says_so(tmp_path: Path, photos: Path) -> None:
+    lines = [f"{n:02d}.jpg,1,I cannot tell.,1" for n in range(PHOTOS)]
+    sources = [{"kind": "file", "name": n, "path": answers_file(tmp_path, lines, f"{n}.csv")} for n in ("one", "two")]
+    with pytest.raises(TooManyFailures, match=r"labels: 12 of 12 rows failed \(refused \(12\)"):
+        run_of(tmp_path, tree(photos, sources, label={"combine": "reliability"})).table("labels")
+
+
+def test_too_many_images_to_combine_are_refused_before_they_are_paid_for(photos: Path) -> None:
+    sources = [{"kind": "ask", "name": name} for name in ("one", "two")]
+    label = {"combine": "reliability", "images": {"max_images": 2_000_000}}
+    with pytest.raises(ConfigError, match=r"max_images = 2,000,000: label\.combine = reliability takes at most 1,000,"):
+        stage_of("labels").check(build(tree(photos, sources, label=label)))
+
+
+def test_the_mllm_alone_is_compared_whatever_others_say(tmp_path: Path, photos: Path) -> None:
+    lines = [f"{n:02d}.jpg,1,{'Gull' if n % 2 else 'Tern'},1" for n in range(PHOTOS)]
+    sources = [{"kind": "file", "name": n, "path": answers_file(tmp_path, lines, f"{n}.csv")} for n in ("one", "two")]
+    assert table_of(run_of(tmp_path, tree(photos, sources)), "mllm") == "labels"
+    combined = run_of(tmp_path, tree(photos, sources, label={"combine": "reliability"}))
+    assert table_of(combined, "mllm") == "eval_mllm"
+    assert combined.table("eval_mllm").rows == PHOTOS
 
 
 def test_one_source_cannot_be_combined(tmp_path: Path) -> None:

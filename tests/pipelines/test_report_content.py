@@ -85,7 +85,13 @@ def test_what_the_source_left_out_stands_beside_the_photos():
             {},
             "old (old.csv) and big (demo) together; random images",
         ),
-        ("makd", {}, {}, "NeaR's labels, of demo; random images"),
+        ("makd", {}, {}, "NeaR's labels, of demo; random images; candidate sets: single"),
+        (
+            "heads",
+            {"checked": "checked.csv", "reask": 0.1},
+            {},
+            "demo; random images; some of them checked by a person; asked again about suspicious ones",
+        ),
         ("base", {}, {}, "true classes"),
     ],
 )
