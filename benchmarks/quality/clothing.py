@@ -11,8 +11,8 @@ testing: else training and test photos would be of the same clothes. Labels are 
 heads: accuracy and balanced accuracy (mean over classes) on test photos whose label names a piece of clothing.
 Differences of balanced accuracy are paired by split with cross entropy, with the 95% interval of their mean. issues:
 how the table `issues` ranks labels that were replaced by a wrong one, one in ten at random (an area under the ROC curve
-that counts the data's own mistakes as right), and which share of the worst tenth is called "Skip" or "Other". ("Not sure"
-is a refusal to the reader of answers: these photos have no label.) Nothing is chosen by these numbers.
+that counts the data's own mistakes as right), and which share of the worst tenth is called "Skip" or "Other".
+("Not sure" is a refusal to the reader of answers: these photos have no label.) Nothing is chosen by these numbers.
 """
 
 from __future__ import annotations
