@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import ConfigError
 from pipelines.beliefs import MOST_BELIEVED, TooManyImages
-from pipelines.votes import source_names
 
 if TYPE_CHECKING:
     from fgvr.beliefs.reliability import Reliabilities
+    from fgvr.beliefs.together import Together
     from fgvr.config import Config
     from fgvr.names.answer_items import Form
     from fgvr.names.label_space import NamedAnswers
-    from fgvr.names.together import Together
     from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
@@ -27,11 +26,10 @@ def combination(config: Config) -> dict[str, Any]:
     how = config.label.combine
     if how == "first":
         return {}
-    from fgvr.beliefs import reliability
-    from fgvr.names import together
+    from fgvr.beliefs import reliability, together
 
     # The metrics of the table have the names.
-    return {"combine": [how, reliability.RULES, together.RULES, *source_names(config)]}
+    return {"combine": [how, reliability.RULES, together.RULES, *(source.name for source in config.label.sources)]}
 
 
 def check_count(config: Config) -> None:
@@ -58,7 +56,7 @@ def said_together(run: Run, forms: Mapping[str, Form], named: NamedAnswers, chec
     """
     import numpy as np
 
-    from fgvr.names.together import together
+    from fgvr.beliefs.together import together
 
     ids = np.sort(run.table(next(iter(forms))).read(["image_id"])["image_id"].to_numpy())
     if len(ids) > MOST_BELIEVED:
@@ -73,7 +71,7 @@ def reliability_of(config: Config, said: Reliabilities) -> dict[str, float]:
     """Metrics of the labels table, logged too: which share of each source's labels is right by what all say together,
     and how often it agrees with the first. A source that says nothing has none.
     """
-    names = source_names(config)
+    names = [source.name for source in config.label.sources]
     right = {name: float(share) for name, share in zip(names, said.right, strict=True) if not math.isnan(share)}
     agrees = {name: float(share) for name, share in zip(names, said.agreement[0], strict=True) if name != names[0]}
     log.info(

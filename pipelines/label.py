@@ -38,10 +38,10 @@ from pipelines.stage import RowJob, RowStage, Stage
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
+    from fgvr.beliefs.together import Together
     from fgvr.mllm.label_worker import LabelSettings
     from fgvr.names.answer_items import Form, Item
     from fgvr.names.label_space import Merge, NamedAnswers
-    from fgvr.names.together import Together
 
 
 log = logging.getLogger(__name__)

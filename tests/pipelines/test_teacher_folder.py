@@ -92,7 +92,7 @@ def test_what_is_no_student_is_refused_before_anything_starts(tmp_path: Path) ->
     student(tmp_path / "near")
     text = (tmp_path / "near" / "model.json").read_text().replace('"student"', '"near"')
     (tmp_path / "near" / "model.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"teacher = .*/near: .*kind 'near'.*expected a student"):
+    with pytest.raises(ConfigError, match=r"teacher = .*/near: .*kind 'near'.*expected student"):
         find_teacher(settings(tmp_path / "near"))
     with pytest.raises(ConfigError, match=r"makd\.distillation\.teacher = /nowhere"):
         check(build({"makd": {"distillation": {"kind": "dkd", "teacher": "/nowhere"}}}))
