@@ -174,7 +174,8 @@ def main(arguments: list[str] | None = None) -> None:
         tree = merge({"cluster": {"num_cpus": 2}, "embed": {"vectors": timm, "workers": workers}}, first)
         with ray_session(build(tree).cluster):
             file = {"kind": "file", "path": str(write_vectors(tree, out))}
-            tree = merge({"cluster": {"num_cpus": 2}, "embed": {"vectors": file}}, first)
+            tree = {"cluster": {"num_cpus": 2}, "embed": {"vectors": file}, "run": {"max_error_share": 0.1}}
+            tree = merge(tree, first)
             with open_data_set(tree, "clothing", str(out)) as runs:
                 if "heads" in args.tables:
                     each = []
