@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fgvr.errors import UserError
@@ -90,6 +91,23 @@ def loopback_kept() -> Iterator[None]:
     module, name = "ray._private.services", "resolve_ip_for_localhost"
     replaced, services = _part(module, name), importlib.import_module(module)
     setattr(services, name, lambda host: host)
+    try:
+        yield
+    finally:
+        setattr(services, name, replaced)
+
+
+@contextmanager
+def in_groups_of_their_own() -> Iterator[None]:
+    """Within the block, each process of Ray that is started leads a process group of its own.
+
+    Whoever ends a whole group (`timeout`, a scheduler, a container's init) would otherwise end Ray together with the
+    driver, which then waits a minute for Ray and is ended by it before it has given its run back. Ray ends with its
+    driver however that ends (Linux's parent-death signal). Raises UnknownRay where Ray starts processes in another way.
+    """
+    module, name = "ray._private.services", "ConsolePopen"
+    replaced, services = _part(module, name), importlib.import_module(module)
+    setattr(services, name, partial(replaced, process_group=0))
     try:
         yield
     finally:

@@ -17,7 +17,14 @@ from cluster.console import quiet_before_start
 from cluster.heartbeat import forget_all
 from cluster.ownership import TOLD
 from cluster.ray_access import LOOPBACK, prepare_token
-from cluster.ray_private import METRICS_PORT, NODE_ADDRESS, in_worker, loopback_kept, start_no_other
+from cluster.ray_private import (
+    METRICS_PORT,
+    NODE_ADDRESS,
+    in_groups_of_their_own,
+    in_worker,
+    loopback_kept,
+    start_no_other,
+)
 from fgvr.config.run import Cluster, Limits
 from fgvr.errors import UserError
 
@@ -164,7 +171,7 @@ def _start(config: Cluster) -> None:
     prepare_token()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with loopback_kept(), _inherited():
+            with loopback_kept(), in_groups_of_their_own(), _inherited():
                 ray.init(**_started(config))
         except Exception as error:  # Ray raises a bare Exception for this
             if "timed out during startup" not in str(error):

@@ -115,11 +115,8 @@ def write_vectors(tree: dict[str, Any], out: Path) -> Path:
         with open_data_set(tree, "vectors", str(out)) as runs:
             samples, embedded = runs.table("samples").read(["uri"]), runs.table("embeddings").read()
         good = np.array(embedded["error"].is_null())
-        np.savez(
-            file,
-            vectors=vectors(embedded["vector"].filter(good)),
-            uri=np.array(samples["uri"].filter(good).to_pylist()),
-        )
+        uris = np.array(samples["uri"].filter(good).to_pylist())
+        np.savez(file, vectors=vectors(embedded["vector"].filter(good)), uri=uris)
     return file
 
 

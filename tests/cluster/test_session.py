@@ -55,7 +55,7 @@ def test_a_port_that_answers_is_taken() -> None:
 
 
 SESSION = """
-import logging, os, sys
+import logging, os, psutil, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 import ray
 from cluster import session
@@ -77,6 +77,8 @@ with session.ray_session(Cluster(num_cpus=2)):
     assert {name: os.environ.get(name) for name in ("PYTHONPATH", "TOKENIZERS_PARALLELISM")} == {
         name: mine.get(name) for name in ("PYTHONPATH", "TOKENIZERS_PARALLELISM")
     }
+    children = [os.getpgid(child.pid) for child in psutil.Process().children()]
+    assert len(children) > 2 and os.getpgid(0) not in children  # a signal to the whole group leaves Ray alone
     doubler = Doubler.remote(2)
     print(ray.get([doubler.__call__.remote(number) for number in range(4)]), ray.cluster_resources()["CPU"])
     with session.ray_session(Cluster()):  # one inside the other: the session that is up is used, and stays up
