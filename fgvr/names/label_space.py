@@ -249,6 +249,20 @@ def weigh(
     return Candidates({name: votes[name] / total for name in heaviest_first}, first[heaviest_first[0]])
 
 
+def weigh_row(row: Mapping[str, Any], named: NamedAnswers, form: Form) -> Candidates:
+    """The candidates in a row of an answers table; a row that failed has none, and its own failure says why."""
+    if row["error"] is not None:
+        return Candidates({})
+    return weigh(
+        row["texts"] or [None],
+        named,
+        form.listed,
+        row.get("cut"),
+        structured=form.structured,
+        scores=row.get("scores"),
+    )
+
+
 def _first_failure(said: Said, named: NamedAnswers) -> Failure | None:
     meanings = (named.meanings[item] for item in said.items)
     return next((meaning for meaning in meanings if isinstance(meaning, Failure)), None)
@@ -283,13 +297,10 @@ def label_rows(
         limit: what limits an answer's tokens, "label.max_tokens = 32", for those that were cut off.
     """
     label_ids = {label: label_id for label_id, label in enumerate(named.space.labels)}
-    rows = []
+    form, rows = Form(listed, structured), []
     for answer in answers.to_pylist():
         texts, logprobs = answer["texts"] or [None], answer["logprobs"] or [None]
-        found = Candidates({})
-        if answer["error"] is None:
-            cuts, scores = answer.get("cut"), answer.get("scores")
-            found = weigh(texts, named, listed, cuts, structured=structured, scores=scores)
+        found = weigh_row(answer, named, form)
         failure = None if found.failure is None else _named_limit(found.failure, limit)
         rows.append(
             {

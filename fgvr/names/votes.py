@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fgvr import schemas
 from fgvr.names.answer_items import Form
-from fgvr.names.label_space import NamedAnswers, weigh
+from fgvr.names.label_space import NamedAnswers, weigh_row
 
 
 def vote_rows(sources: Sequence[tuple[str, pa.Table, Form]], named: NamedAnswers) -> pa.Table:
@@ -29,17 +29,7 @@ def vote_rows(sources: Sequence[tuple[str, pa.Table, Form]], named: NamedAnswers
     order: list[int] = []
     for number, (source, answers, form) in enumerate(sources):
         for row in answers.to_pylist():
-            if row["error"] is not None:
-                continue
-            said = weigh(
-                row["texts"] or [None],
-                named,
-                form.listed,
-                row.get("cut"),
-                structured=form.structured,
-                scores=row.get("scores"),
-            )
-            for rank, (name, weight) in enumerate(said.weights.items(), start=1):
+            for rank, (name, weight) in enumerate(weigh_row(row, named, form).weights.items(), start=1):
                 images.append(row["image_id"])
                 names.append(source)
                 ranks.append(rank)
