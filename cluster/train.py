@@ -1,62 +1,43 @@
-"""Training under Ray Train: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint.
+"""Training: a plain PyTorch loop of fgvr on 1..n workers, resumed from its last checkpoint.
 
-Every session writes to a folder of its own, and continues from the folder of the session before:
-
-    training/progress.json                        latest metrics, for the driver
-    training/000001-5d0c7a91/checkpoint_…/        of the first session; Ray Train keeps the last two
-    training/000001-5d0c7a91/latest.json          which checkpoint is the last complete one
-    training/000002-88e1b1f3/…                    of the second
-
-So a session that is wrongly taken for dead, and whose Ray deletes old checkpoints, never touches those of another
-session. And Ray's own record of checkpoints, which only the same version of Ray can read, is not used.
+One worker is one Ray task. Several are started by Ray Train, which connects their processes and, where training is
+elastic, changes their number. Its controller and further actors, each of which imports Ray, take longer than the whole
+training of a small student, so one worker does without.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import re
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster import budget, lease, lending, session, stage_progress
 from cluster.capacity import check_capacity, wanted
+from cluster.checkpoints import KEPT, TrainResult, forget_other_checkpoints, last_checkpoint, new_session
 from cluster.heartbeat import Heartbeats
 from cluster.lease import Fence
-from cluster.progress import ProgressWriter, training_shown
+from cluster.progress import training_shown
 from cluster.stage_files import Plan
 from cluster.stall import unless_stalled
-from cluster.watchdog import Watchdog, is_out_of_memory
-from fgvr import liveness, storage
+from cluster.train_worker import Loop, OnReport, Session, TrainJob, run_in_group, run_solo
+from fgvr import storage
 from fgvr.config.base import TrainWorkers
 from fgvr.config.run import Limits
-from fgvr.errors import UserError
-from fgvr.training.reporter import Reporter
+from fgvr.errors import UserError, user_error_in
 
-Loop = Callable[[Any, Reporter], object]
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 LOOK_SECONDS = "0.2"
-"""Polling interval of Ray's controller where every report is passed on: it takes one report per poll, and its default
-of two seconds made a hundred reports of a short trial take minutes."""
+"""Polling interval of Ray Train's controller where every report is passed on: it takes one report per poll, and its
+default of two seconds made a hundred reports of a short trial take minutes."""
 RESIZE_SECONDS = 60.0
 """Interval of checks whether an elastic training run may grow; each growth restarts from the last checkpoint."""
-
-
-LATEST = "latest.json"
-OF_RAY = "checkpoint_manager_snapshot.json"
-"""Ray's own record, from which runs of earlier versions are continued."""
-_SESSION = re.compile(r"(\d{6,})-[0-9a-f]{8}")
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of a training run: the folder of its last complete checkpoint, and the metrics reported with it."""
-
-    metrics: dict[str, float]
-    checkpoint: str
 
 
 class TrainingGivenUp(UserError, RuntimeError):
@@ -65,84 +46,6 @@ class TrainingGivenUp(UserError, RuntimeError):
 
 class NoCheckpoint(RuntimeError):
     """A training run ended without a checkpoint."""
-
-
-class RayReporter:
-    """The loop's view of Ray Train; see fgvr.training.reporter.Reporter."""
-
-    def __init__(self, folder: str, session: str, start: str | None, *, every_report: bool) -> None:
-        """Set the folder for progress, the folder of this session, and the checkpoint to start from, if any."""
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        self.rank = int(context.get_world_rank())
-        self.world_size = int(context.get_world_size())
-        self.device = ray.train.torch.get_device()
-        self.progress = ProgressWriter(folder)
-        self.session, self.start = session, start
-        self.every_report = every_report
-        self._resumed: Path | None = None
-
-    def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training run as a local folder: the original, or a cached copy."""
-        import ray.train
-
-        own = ray.train.get_checkpoint()
-        last = self.start if own is None else storage.join(self.session, Path(own.path).name)
-        self._resumed = None if last is None else storage.fetch_folder(last)
-        return self._resumed
-
-    def end(self) -> None:
-        """Release the cached copy of the checkpoint from which training resumed."""
-        if self._resumed is not None:
-            storage.forget_folder(self._resumed)
-
-    def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
-        """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint.
-
-        Ray gets only reports with checkpoints, unless every report is needed: its controller takes one report per poll,
-        every two seconds, which is longer than an epoch of a small training run.
-        """
-        import ray.train
-
-        liveness.beat()
-        if self.rank == 0:
-            self.progress.write(metrics)
-        if save is None and not self.every_report:
-            return
-        if save is None or self.rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as temporary:
-            save(Path(temporary))
-            name, checkpoint = new_checkpoint(), ray.train.Checkpoint.from_directory(temporary)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name)
-        note_checkpoint(self.session, name, metrics)
-
-
-def _worker(job: dict[str, Any]) -> None:
-    import torch
-
-    torch.set_num_threads(job["threads"])
-    limits: Limits = job["limits"]
-    watchdog = Watchdog(job["heartbeats"])
-    reporter = RayReporter(job["folder"], job["session"], job["start"], every_report=job["every_report"])
-    what = f"training {job['name']}, worker {reporter.rank}"
-    try:
-        with watchdog.over(what, limits.silent_minutes, "cluster.limits.silent_minutes"):
-            job["loop"](job["config"], reporter)
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            job["heartbeats"].last_words(f"{what}: out of memory ({type(error).__name__}: {error})")
-        raise
-    finally:
-        reporter.end()
-
-
-def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
-    """Ray Train's two ways to request workers: a fixed number, or a range (elastic)."""
-    return workers.num_workers if workers.min_workers is None else (workers.min_workers, workers.num_workers)
 
 
 def train(
@@ -170,12 +73,14 @@ def train(
         field: config field of the workers, for messages (near.workers).
         title: name of the training run on the console; None: `name`.
         epochs: epochs of the whole training run, for the remaining time.
-        callbacks: callbacks of Ray Train that get every report (a sweep passes them on to Ray Tune).
+        callbacks: callbacks of Ray Train that get every report (a sweep passes them on to Ray Tune); with several
+            workers only.
         fence: fence of the run, in a process that does not own the run itself (a sweep's trial).
         limits: longest waits; None: those of the session. Required in a process that Ray started.
 
     Raises:
         SessionError: the workers can never start, because they need more than the cluster has.
+        UserError: the loop met something that the user has to fix.
         RuntimeError: the loop failed more often than workers.max_failures; the message has the loop's error.
         TrainingGivenUp: likewise, where workers hung or ran out of memory.
         Stalled: no worker sent a heartbeat for too long.
@@ -183,136 +88,204 @@ def train(
         NoCheckpoint: it ended without a checkpoint.
         LeaseLost: another session has taken over the run.
     """
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
-
     check_capacity(field, workers)
     lending.make_room(workers)
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    if callbacks:
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)
-    check_owner: Callable[[str], None] = lease.check if fence is None else lambda _: fence.check()
-    training = storage.join(folder, name)
-    check_owner(folder)
+    job = _job(loop, config, workers, title=title or name, folder=storage.join(folder, name), limits=limits)
+    driver = _Driver(job, workers, field, _owner(folder, fence))
+    Plan(training=name, epochs=epochs).write(folder)
+    with job.heartbeats.kept(), training_shown(job.folder, job.title, epochs, told=stage_progress.current()):
+        last = driver.alone() if workers.solo else driver.together(callbacks)
+    if last is None:
+        raise NoCheckpoint(f"training {name} ended without a checkpoint")
+    return last
+
+
+def train_here(
+    loop: Loop,
+    config: Any,
+    *,
+    name: str,
+    folder: str,
+    workers: TrainWorkers,
+    on_report: OnReport,
+    fence: Fence | None,
+    limits: Limits,
+) -> TrainResult:
+    """Do the same as `train` in this process, which has the resources of the only worker: a sweep's trial.
+
+    Args:
+        loop: see `train`, like all that follow.
+        config: its argument.
+        name: name of the training run.
+        folder: where checkpoints go.
+        workers: number of threads, and whether there is a GPU.
+        on_report: called with the metrics of every report.
+        fence: fence of the run.
+        limits: longest waits.
+
+    Raises:
+        NoCheckpoint: it ended without a checkpoint.
+        LeaseLost: another session has taken over the run.
+        Exception: whatever the loop raises. Of a hang or of memory that ran out, this process dies.
+    """
+    job = _job(loop, config, workers, title=name, folder=storage.join(folder, name), limits=limits)
+    with job.heartbeats.kept():
+        attempt = _begin(job.folder, _owner(folder, fence))
+        last = run_solo(job, attempt, on_report) or attempt.start
+    if last is None:
+        raise NoCheckpoint(f"training {name} ended without a checkpoint")
+    return last
+
+
+def _job(loop: Loop, config: Any, workers: TrainWorkers, *, title: str, folder: str, limits: Limits | None) -> TrainJob:
+    threads = max(1, int(workers.num_cpus))
+    return TrainJob(loop, config, title, folder, threads, workers.use_gpu, limits or session.limits(), Heartbeats())
+
+
+def _owner(folder: str, fence: Fence | None) -> Callable[[], None]:
+    """Raises LeaseLost where another session has taken over the run."""
+    return (lambda: lease.check(folder)) if fence is None else fence.check
+
+
+def _begin(training: str, check_owner: Callable[[], None]) -> Session:
+    """A new attempt at the training run in this folder, which continues from the last complete checkpoint."""
+    check_owner()
     start = last_checkpoint(training)
     forget_other_checkpoints(training, start)
-    own = new_session(training)
-    filesystem, path = storage.arrow_filesystem(training)
-    threads = max(1, int(workers.num_cpus))
-    limits, heartbeats = limits or session.limits(), Heartbeats()
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "loop": loop,
-            "config": config,
-            "threads": threads,
-            "folder": training,
-            "session": storage.join(training, own),
-            "start": None if start is None else start.checkpoint,
-            "every_report": bool(callbacks),
-            "name": title or name,
-            "limits": limits,
-            "heartbeats": heartbeats,
-        },
-        torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=_asked(workers),
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            use_gpu=workers.use_gpu,
-            resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
-        ),
-        run_config=ray.train.RunConfig(
-            name=own,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=list(callbacks) or None,
-        ),
-    )
-    Plan(training=name, epochs=epochs).write(folder)
+    return Session(storage.join(training, new_session(training)), start)
 
-    def waits_for() -> str:
-        return f"training {title or name}: waiting for {workers.num_workers} {wanted(workers)}"
 
-    def results() -> Iterator[ray.train.Result]:
-        yield trainer.fit()
+@dataclass(frozen=True)
+class _Driver:
+    """The driver's side of a training run.
 
-    with heartbeats.kept():
-        try:
-            with training_shown(training, title or name, epochs, told=stage_progress.current()):
-                (result,) = unless_stalled(
-                    results, heartbeats, minutes=limits.place_minutes, waits_for=waits_for, check=budget.check
+    Attributes:
+        job: what its workers do.
+        workers: their number, and the resources of each.
+        field: config field of the workers, for messages.
+        check_owner: raises LeaseLost where another session has taken over the run.
+    """
+
+    job: TrainJob
+    workers: TrainWorkers
+    field: str
+    check_owner: Callable[[], None]
+
+    def alone(self) -> TrainResult | None:
+        """Train on one worker, and on another one from the last checkpoint where it died."""
+        from ray.exceptions import RayError
+
+        failures = 0
+        while True:
+            attempt = _begin(self.job.folder, self.check_owner)
+            self.job.heartbeats.forget()  # so that last words are those of this attempt
+            try:
+                return self._attempt(attempt) or attempt.start
+            except RayError as error:
+                if (mendable := user_error_in(error)) is not None:
+                    raise mendable from error
+                failures += 1
+                if 0 <= self.workers.max_failures < failures:
+                    raise self._given_up(error) from error
+                log.warning(
+                    "training %s failed (%s); another worker goes on from the last checkpoint (%s.max_failures = %d)",
+                    *(self.job.title, self._reason(error), self.field, self.workers.max_failures),
                 )
-        except ray.train.TrainingFailedError as error:
-            check_owner(folder)  # it may have failed because another session owns its files now
-            words = heartbeats.all_words()
-            if words:
-                raise TrainingGivenUp(
-                    f"training {title or name}: workers died more often than {field}.max_failures = "
-                    f"{workers.max_failures} allows; the last one said: {words[-1]}. The same command goes on from the "
-                    "last checkpoint"
-                ) from error
-            raise RuntimeError(f"training {name} failed: {error}") from error
-    if result.error is not None:
-        raise RuntimeError(f"training {name} failed: {result.error}") from result.error
-    if result.checkpoint is not None:
-        return TrainResult(dict(result.metrics or {}), storage.join(training, own, Path(result.checkpoint.path).name))
-    if start is not None:  # it had already reached its last epoch in an earlier session
-        return start
-    raise NoCheckpoint(f"training {name} ended without a checkpoint")
 
+    def _attempt(self, attempt: Session) -> TrainResult | None:
+        """One attempt, in a process of Ray's.
 
-def new_session(training: str) -> str:
-    """A unique name for a session's folder inside `training`."""
-    last = max(map(_number, _sessions(training)), default=0)
-    return f"{last + 1:06d}-{uuid.uuid4().hex[:8]}"
+        On CPUs Ray may use a process again that has trained before, which has imported torch already; a GPU's memory is
+        only free once the process is gone.
+        """
+        import ray
 
-
-def new_checkpoint() -> str:
-    """A name for a checkpoint's folder."""
-    return f"checkpoint_{uuid.uuid4().hex[:12]}"
-
-
-def note_checkpoint(session: str, name: str, metrics: Mapping[str, float]) -> None:
-    """Record that this checkpoint of the session is complete and is the latest."""
-    kept = {"folder": name, "metrics": dict(metrics)}
-    storage.write_bytes(storage.join(session, LATEST), json.dumps(kept).encode())
-
-
-def last_checkpoint(training: str) -> TrainResult | None:
-    """The last complete checkpoint of the last session that left one; None where there is none."""
-    for name in sorted(_sessions(training), key=_number, reverse=True):
-        session = storage.join(training, name)
+        options = {"num_cpus": self.workers.num_cpus, "num_gpus": 1 if self.workers.use_gpu else 0, "max_retries": 0}
+        once = {"max_calls": 1} if self.workers.use_gpu else {}
+        result = ray.remote(**options, **once)(run_solo).remote(self.job, attempt)
         try:
-            facts = json.loads(storage.read_bytes(storage.join(session, LATEST)))
-        except FileNotFoundError:
-            continue
-        return TrainResult(facts["metrics"], storage.join(session, facts["folder"]))
-    return _of_ray(training)
+            kept: TrainResult | None = self._wait(lambda: ray.get(result))
+        except BaseException:
+            with suppress(Exception):  # it may have ended by itself; the error that ended the wait is the one to tell
+                ray.cancel(result, force=True)
+            raise
+        return kept
+
+    def together(self, callbacks: Sequence[Any]) -> TrainResult | None:
+        """Train on several workers under Ray Train, which restarts them."""
+        import ray.train
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+        if callbacks:
+            os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", LOOK_SECONDS)
+        attempt = _begin(self.job.folder, self.check_owner)
+        filesystem, path = storage.arrow_filesystem(self.job.folder)
+        workers = self.workers
+        trainer = TorchTrainer(
+            run_in_group,
+            train_loop_config={"job": self.job, "session": attempt, "every_report": bool(callbacks)},
+            torch_config=TorchConfig(backend="nccl" if workers.use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=_asked(workers),
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+                use_gpu=workers.use_gpu,
+                resources_per_worker={"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name=Path(attempt.folder).name,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
+                callbacks=list(callbacks) or None,
+            ),
+        )
+        try:
+            result = self._wait(trainer.fit)
+        except ray.train.TrainingFailedError as error:
+            raise self._given_up(error) from error
+        if result.error is not None:
+            raise RuntimeError(f"training {self.job.title} failed: {result.error}") from result.error
+        if result.checkpoint is None:  # it had already reached its last epoch in an earlier session
+            return attempt.start
+        checkpoint = storage.join(attempt.folder, Path(result.checkpoint.path).name)
+        return TrainResult(dict(result.metrics or {}), checkpoint)
+
+    def _wait(self, work: Callable[[], Result]) -> Result:
+        def waits_for() -> str:
+            return f"training {self.job.title}: waiting for {self.workers.num_workers} {wanted(self.workers)}"
+
+        def results() -> Iterator[Result]:
+            yield work()
+
+        (result,) = unless_stalled(
+            results,
+            self.job.heartbeats,
+            minutes=self.job.limits.place_minutes,
+            waits_for=waits_for,
+            check=budget.check,
+        )
+        return result
+
+    def _reason(self, error: BaseException) -> str:
+        """Why an attempt failed, in one line: the worker's last words, else its exception's last line, else Ray's."""
+        words = self.job.heartbeats.all_words()
+        return words[-1] if words else str(error).strip().splitlines()[-1].strip()
+
+    def _given_up(self, error: Exception) -> Exception:
+        """What to raise when the workers have failed too often."""
+        self.check_owner()  # they may have failed because another session owns their files now
+        words = self.job.heartbeats.all_words()
+        if not words:
+            return RuntimeError(f"training {self.job.title} failed: {error}")
+        return TrainingGivenUp(
+            f"training {self.job.title}: workers died more often than {self.field}.max_failures = "
+            f"{self.workers.max_failures} allows; the last one said: {words[-1]}. The same command goes on from the "
+            "last checkpoint"
+        )
 
 
-def forget_other_checkpoints(training: str, kept: TrainResult | None) -> None:
-    """Remove what earlier sessions left in `training`, except `kept` and the folder of its session."""
-    stays = "" if kept is None else kept.checkpoint.removeprefix(training.rstrip("/")).strip("/").partition("/")[0]
-    files, folders = storage.list_entries(training)
-    for name in [*folders, *(name for name in files if name == OF_RAY)]:
-        if name != stays:
-            storage.remove(storage.join(training, name))
-
-
-def _sessions(training: str) -> list[str]:
-    return [name for name in storage.list_entries(training)[1] if _SESSION.fullmatch(name)]
-
-
-def _number(session: str) -> int:
-    return int(session.partition("-")[0])
-
-
-def _of_ray(training: str) -> TrainResult | None:
-    """The last checkpoint of an earlier version, whose sessions all wrote to `training` itself."""
-    try:
-        last = json.loads(storage.read_bytes(storage.join(training, OF_RAY)))["latest_checkpoint_result"]
-    except FileNotFoundError:
-        return None
-    return None if last is None else TrainResult(last["metrics"], storage.join(training, last["checkpoint_dir_name"]))
+def _asked(workers: TrainWorkers) -> int | tuple[int, int]:
+    """Ray Train's two ways to request workers: a fixed number, or a range (elastic)."""
+    return workers.num_workers if workers.min_workers is None else (workers.min_workers, workers.num_workers)

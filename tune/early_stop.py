@@ -1,6 +1,6 @@
 """Early stopping in which a trial that is behind ends its own training run.
 
-Ray Tune stops a trial by killing its actor. The training run that the actor started under Ray Train does not notice:
+Ray Tune stops a trial by killing its actor. A training run that the actor started under Ray Train does not notice:
 its cores stay reserved until Ray's dashboard finds that its controller is gone, and for ever where there is no
 dashboard (as in a session on this machine) or where two Ray sessions share a machine. The next trial then waits for
 these cores. So the scheduler only writes a mark to the trial's folder. The training run looks for it after every
@@ -18,7 +18,7 @@ import torch
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from cluster.train import Loop
+from cluster.train_worker import Loop
 from fgvr import storage
 from fgvr.training.reporter import Reporter
 

@@ -17,10 +17,10 @@ from ray.tune.search.optuna import OptunaSearch
 from fgvr import storage
 from fgvr.errors import UserError
 from tune.early_stop import MarkingAsha
-from tune.room import TRIAL_CPUS
+from tune.room import trial_resources
 from tune.spaces import EPOCH, Objective
 from tune.trial_outcomes import TrialOutcome, epochs_of, score_of
-from tune.trials import TrialPlan, TrialRuns, cause, run_trial
+from tune.trials import TrialPlan, TrialRuns, cause, restarts, run_trial
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _quiet() -> None:
 
 
 def _trainable(plan: TrialPlan) -> Any:
-    return tune.with_resources(tune.with_parameters(run_trial, plan=plan), {"CPU": TRIAL_CPUS})
+    return tune.with_resources(tune.with_parameters(run_trial, plan=plan), trial_resources(plan.workers))
 
 
 def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
@@ -102,7 +102,12 @@ def _fresh(plan: TrialPlan, how: Search, runs: TrialRuns) -> tune.Tuner:
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(
-            name=NAME, storage_path=path, storage_filesystem=filesystem, callbacks=[runs], verbose=0
+            name=NAME,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=restarts(plan.workers) if plan.workers.solo else 0),
+            callbacks=[runs],
+            verbose=0,
         ),
     )
 

@@ -1,7 +1,7 @@
 """The number of trials that can run at once without waiting for each other's cores.
 
-A trial is an actor that starts the training workers and waits for them. If such actors took all cores, no worker could
-ever start; so the number that fits is computed before anything starts.
+A trial with one worker trains in its own actor. With several it is an actor that starts them and waits for them; if
+such actors took all cores, no worker could ever start. So the number that fits is computed before anything starts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,20 @@ from fgvr.config.base import TrainWorkers
 
 log = logging.getLogger(__name__)
 
-TRIAL_CPUS = 0.5  # reserved by a trial itself; its workers do all the computing
+TRIAL_CPUS = 0.5  # reserved by a trial itself where its workers, several, do all the computing
 EPSILON = 1e-9
+
+
+def trial_resources(workers: TrainWorkers) -> dict[str, float]:
+    """What a trial's own actor reserves."""
+    if not workers.solo:
+        return {"CPU": TRIAL_CPUS}
+    return {"CPU": workers.num_cpus, **({"GPU": 1} if workers.use_gpu else {})}
+
+
+def _own_cpus(workers: TrainWorkers) -> float:
+    """Cores that a trial reserves beside those of its workers."""
+    return 0.0 if workers.solo else TRIAL_CPUS
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ def find_room(field: str, workers: TrainWorkers, asked: int | None) -> Room:
         log.warning("%s; waiting for the cluster to grow", _too_small(field, workers, nodes))
     if asked is None:
         return Room(max(fitting, 1), workers)
+    if workers.solo and not session.is_own():  # trials that wait to be placed take nothing
+        return Room(asked, workers)
     allowed = max(fitting, 1) if session.is_own() else max(most_waiting(nodes, workers), 1)
     if asked > allowed:
         log.warning(
@@ -72,7 +86,7 @@ def count_trials(nodes: list[Node], workers: TrainWorkers) -> int:
     """Number of trials that fit at once, each with its actor and all its workers; found by placing them one by one."""
     free = [[node.cpus, node.gpus] for node in nodes]
     gpus = 1.0 if workers.use_gpu else 0.0
-    bundles = [(workers.num_cpus, gpus)] * workers.num_workers + [(TRIAL_CPUS, 0.0)]
+    bundles = [(workers.num_cpus, gpus)] * workers.num_workers + [(_own_cpus(workers), 0.0)]
     count = 0
     while all(_place(free, cpus, gpus) for cpus, gpus in bundles):
         count += 1
@@ -98,25 +112,26 @@ def _place(free: list[list[float]], cpus: float, gpus: float) -> bool:
 
 def _shrunk(field: str, workers: TrainWorkers, nodes: list[Node]) -> TrainWorkers:
     """The workers with only the cores that one trial leaves for them."""
-    left = (max(node.cpus for node in nodes) - TRIAL_CPUS) / workers.num_workers
+    left = (max(node.cpus for node in nodes) - _own_cpus(workers)) / workers.num_workers
     if left >= workers.num_cpus or left <= 0:
         return workers
     cores = float(math.floor(left)) if left >= 1 else left
     log.info(
-        "%s.num_cpus = %g for the trials, instead of %g: a trial itself takes %g",
+        "%s.num_cpus = %g for the trials, instead of %g, so that a trial fits on this machine",
         field,
         cores,
         workers.num_cpus,
-        TRIAL_CPUS,
     )
     return workers.model_copy(update={"num_cpus": cores})
 
 
 def _too_small(field: str, workers: TrainWorkers, nodes: list[Node]) -> str:
+    own = _own_cpus(workers)
+    itself = f", and {own:g} for itself" if own else ""
     gpus = f" and {workers.num_workers} GPUs" if workers.use_gpu else ""
     has_gpus = f" and {sum(node.gpus for node in nodes):g} GPUs" if workers.use_gpu else ""
     return (
-        f"a trial needs {workers.num_workers * workers.num_cpus + TRIAL_CPUS:g} CPU cores{gpus} ({field}.num_workers = "
-        f"{workers.num_workers} of {workers.num_cpus:g} cores, and {TRIAL_CPUS:g} for itself), but there are "
+        f"a trial needs {workers.num_workers * workers.num_cpus + own:g} CPU cores{gpus} ({field}.num_workers = "
+        f"{workers.num_workers} of {workers.num_cpus:g} cores{itself}), but there are "
         f"{sum(node.cpus for node in nodes):g} cores{has_gpus}"
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from ray import tune
 from ray.tune.search.sample import Categorical, Domain, Float
 
-from cluster.train import Loop
+from cluster.train_worker import Loop
 from fgvr.config import Config, as_given, build
 from fgvr.config.base import TrainWorkers
 from fgvr.tables import Table

@@ -1,4 +1,4 @@
-"""Trials: training runs with a trial's values under Ray Train, whose reports go to Ray Tune and MLflow."""
+"""Trials: training runs with a trial's values, whose reports go to Ray Tune and MLflow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cluster.outbox import RUNNING, Note
 from cluster.stage_files import TRAINING
 from cluster.tracking import Tracker, current
 from cluster.tracking_names import flat, named, names_tag
-from cluster.train import NoCheckpoint, train
+from cluster.train import NoCheckpoint, train, train_here
 from fgvr.config.base import TrainWorkers
 from fgvr.config.run import Limits
 from fgvr.errors import user_error_in
@@ -28,7 +28,8 @@ from tune.spaces import EPOCH, Objective, StageSweep, with_values
 log = logging.getLogger(__name__)
 
 
-# One trial: a training run with the trial's values under Ray Train, whose reports go to Ray Tune.
+# One trial: a training run with the trial's values, whose reports go to Ray Tune. One worker is the trial's own actor;
+# several are started by Ray Train, and the actor waits for them.
 
 RESTARTS = 1  # after a worker's death; a second failure of the same kind is the trial's own fault
 
@@ -55,33 +56,59 @@ class TrialPlan:
 def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
     """The function that Ray Tune calls for every trial, in an actor of its own.
 
-    `Tuner(TorchTrainer(...))` is an error since Ray Train v2. So the trainer is started in this function, its workers
-    reserve their own cores, and a callback passes their reports on. An interrupted trial resumes from the last
-    checkpoint of its training run (Tune itself has none).
+    An interrupted trial, or one whose process died, resumes from the last checkpoint of its training run; Ray Tune
+    itself has none.
     """
     import ray.tune
-    from ray.tune.integration.ray_train import TuneReportCallback
 
     folder = trial_folder(plan.folder, ray.tune.get_context().get_trial_id())
     training = plan.sweep.training(with_values(plan.sweep.config, values), plan.folder, folder)
-    limit = plan.workers.max_failures
-    workers = plan.workers.model_copy(update={"max_failures": RESTARTS if limit < 0 else min(limit, RESTARTS)})
     job = StoppableJob(training.loop, training.job, folder)
+    run = _run_here if plan.workers.solo else _run_in_group
     try:
-        train(
-            train_stoppable,
-            job,
-            name=TRAINING,
-            folder=folder,
-            workers=workers,
-            field=f"{plan.sweep.stage}.workers",
-            callbacks=[TuneReportCallback()],
-            fence=plan.fence,
-            limits=plan.limits,
-        )
+        run(plan, job, folder)
     except NoCheckpoint:
         if not is_stopped(folder):
             raise
+
+
+def _run_here(plan: TrialPlan, job: StoppableJob, folder: str) -> None:
+    import ray.tune
+
+    train_here(
+        train_stoppable,
+        job,
+        name=TRAINING,
+        folder=folder,
+        workers=plan.workers,
+        on_report=ray.tune.report,
+        fence=plan.fence,
+        limits=plan.limits,
+    )
+
+
+def _run_in_group(plan: TrialPlan, job: StoppableJob, folder: str) -> None:
+    """`Tuner(TorchTrainer(...))` is an error since Ray Train v2, so the trainer is started here, its workers reserve
+    their own cores, and a callback passes their reports on.
+    """
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    train(
+        train_stoppable,
+        job,
+        name=TRAINING,
+        folder=folder,
+        workers=plan.workers.model_copy(update={"max_failures": restarts(plan.workers)}),
+        field=f"{plan.sweep.stage}.workers",
+        callbacks=[TuneReportCallback()],
+        fence=plan.fence,
+        limits=plan.limits,
+    )
+
+
+def restarts(workers: TrainWorkers) -> int:
+    """How often a trial's training is started again after it failed."""
+    return RESTARTS if workers.max_failures < 0 else min(workers.max_failures, RESTARTS)
 
 
 # The progress of a sweep: one MLflow run per trial below the pipeline's run, and lines on the console.

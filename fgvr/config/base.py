@@ -110,7 +110,7 @@ class Workers(Part):
 
 
 class TrainWorkers(Part):
-    """Workers of a training stage (Ray Train)."""
+    """Workers of a training stage; several are connected by Ray Train."""
 
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel training processes; the maximum where `min_workers` is set."""
@@ -128,6 +128,11 @@ class TrainWorkers(Part):
     def deciding(self) -> dict[str, Any]:
         """Nothing: a step is the step of all its images, however many share it."""
         return {}
+
+    @property
+    def solo(self) -> bool:
+        """Whether there is never more than one, so that no processes have to be connected."""
+        return self.num_workers == 1
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:

@@ -1,1 +1,1 @@
-"""Training loops in plain PyTorch; Ray Train only calls them."""
+"""Training loops in plain PyTorch; cluster.train calls them."""

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Reporter(Protocol):
-    """What training loops receive; cluster.train implements it on Ray Train.
+    """What training loops receive; cluster.train_worker implements it.
 
     Attributes:
         rank: rank of this process, 0 … world_size − 1.

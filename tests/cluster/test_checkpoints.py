@@ -3,20 +3,20 @@
 import json
 from pathlib import Path
 
-from cluster import train
+from cluster import checkpoints
+from cluster.checkpoints import TrainResult
 from cluster.stage_files import clear_left, training_name
-from cluster.train import TrainResult
 from fgvr import storage
 
 
 def session_with(training: Path, *names: str, whole: str | None = None) -> Path:
     """A session's folder with checkpoints of these names, of which one is said to be whole."""
-    folder = training / train.new_session(str(training))
+    folder = training / checkpoints.new_session(str(training))
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "state.pt").write_bytes(b"state")
     if whole is not None:
-        train.note_checkpoint(str(folder), whole, {"epoch": 3.0})
+        checkpoints.note_checkpoint(str(folder), whole, {"epoch": 3.0})
     return folder
 
 
@@ -25,26 +25,26 @@ def left(training: Path) -> set[str]:
 
 
 def test_sessions_that_begin_at_once_write_into_folders_of_their_own(tmp_path: Path) -> None:
-    names = {train.new_session(str(tmp_path)) for _ in range(50)}
+    names = {checkpoints.new_session(str(tmp_path)) for _ in range(50)}
     assert len(names) == 50
     assert {name.partition("-")[0] for name in names} == {"000001"}
 
 
 def test_the_last_session_that_left_a_whole_one_counts(tmp_path: Path) -> None:
     training = tmp_path / "training"
-    assert train.last_checkpoint(str(training)) is None
+    assert checkpoints.last_checkpoint(str(training)) is None
     first = session_with(training, "a", "b", whole="b")
-    assert train.last_checkpoint(str(training)) == TrainResult({"epoch": 3.0}, f"{first}/b")
+    assert checkpoints.last_checkpoint(str(training)) == TrainResult({"epoch": 3.0}, f"{first}/b")
     second = session_with(training, "c")  # cut off while it wrote its first
     assert second.name.startswith("000002-")
-    kept = train.last_checkpoint(str(training))
+    kept = checkpoints.last_checkpoint(str(training))
     assert kept == TrainResult({"epoch": 3.0}, f"{first}/b")
-    train.forget_other_checkpoints(str(training), kept)
+    checkpoints.forget_other_checkpoints(str(training), kept)
     assert left(training) == {f"{first.name}/a/state.pt", f"{first.name}/b/state.pt"}
     for number in range(12):  # above nine, too
         last = session_with(training, "d", whole="d")
         assert int(last.name.partition("-")[0]) == number + 2
-    train.forget_other_checkpoints(str(training), train.last_checkpoint(str(training)))
+    checkpoints.forget_other_checkpoints(str(training), checkpoints.last_checkpoint(str(training)))
     assert left(training) == {f"{last.name}/d/state.pt"}
 
 
@@ -55,25 +55,25 @@ def test_a_training_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     snapshot = {"latest_checkpoint_result": {"checkpoint_dir_name": "checkpoint_2026-11-22_2", "metrics": {"loss": 1}}}
     (tmp_path / "checkpoint_manager_snapshot.json").write_text(json.dumps(snapshot))
     (tmp_path / "progress.json").write_text("{}")
-    kept = train.last_checkpoint(str(tmp_path))
+    kept = checkpoints.last_checkpoint(str(tmp_path))
     assert kept == TrainResult({"loss": 1}, f"{tmp_path}/checkpoint_2026-11-22_2")
-    train.forget_other_checkpoints(str(tmp_path), kept)
+    checkpoints.forget_other_checkpoints(str(tmp_path), kept)
     assert left(tmp_path) == {"checkpoint_2026-11-22_2/state.pt"}
     assert (tmp_path / "progress.json").exists()
-    train.forget_other_checkpoints(str(tmp_path), None)
+    checkpoints.forget_other_checkpoints(str(tmp_path), None)
     assert left(tmp_path) == set()
 
 
 def test_in_a_store_without_folders() -> None:
     training = "memory://checkpoints/training"
-    session = storage.join(training, train.new_session(training))
+    session = storage.join(training, checkpoints.new_session(training))
     storage.write_bytes(storage.join(session, "a", "state.pt"), b"state")
-    train.note_checkpoint(session, "a", {})
-    kept = train.last_checkpoint(training)
+    checkpoints.note_checkpoint(session, "a", {})
+    kept = checkpoints.last_checkpoint(training)
     assert kept is not None
     assert storage.read_bytes(storage.join(kept.checkpoint, "state.pt")) == b"state"
-    storage.write_bytes(storage.join(training, train.new_session(training), "b", "state.pt"), b"half")
-    train.forget_other_checkpoints(training, kept)
+    storage.write_bytes(storage.join(training, checkpoints.new_session(training), "b", "state.pt"), b"half")
+    checkpoints.forget_other_checkpoints(training, kept)
     assert storage.list_entries(training) == ([], [session.rpartition("/")[2]])
 
 

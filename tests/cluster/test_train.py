@@ -6,6 +6,7 @@ import torch
 from cluster.session import SessionError
 from cluster.train import train
 from fgvr.config.base import TrainWorkers
+from fgvr.errors import UserError
 from tests.cluster.workers import sum_of_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session_of_two")]
@@ -22,6 +23,31 @@ def test_a_worker_that_dies_continues_from_its_last_checkpoint(tmp_path: Path) -
     workers = TrainWorkers(num_workers=1, num_cpus=2, max_failures=1)
     result = train(sum_of_ranks, {"epochs": 4, "dies_at": 2}, name="sum", folder=str(tmp_path), workers=workers)
     assert (result.metrics["total"], result.metrics["resumed"]) == (4, 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_that_dies_is_replaced(tmp_path: Path, workers: int) -> None:
+    asked = TrainWorkers(num_workers=workers, num_cpus=1, max_failures=1)
+    config = {"epochs": 4, "killed_at": 2}
+    result = train(sum_of_ranks, config, name="sum", folder=str(tmp_path), workers=asked)
+    assert result.metrics["epoch"] == 4
+    assert result.metrics["resumed"] in {1, 2}  # Ray Train may not have taken the second checkpoint yet
+
+
+def test_what_the_user_has_to_fix_is_not_tried_again(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=1, num_cpus=1, max_failures=3)
+    config = {"epochs": 4, "refuses_at": 2}
+    with pytest.raises(UserError, match=r"^lower the rate$"):
+        train(sum_of_ranks, config, name="sum", folder=str(tmp_path), workers=workers)
+    assert len([path for path in (tmp_path / "sum").iterdir() if path.is_dir()]) == 1  # one attempt
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    workers = TrainWorkers(num_workers=1, num_cpus=1)
+    result = train(sum_of_ranks, {"epochs": 5}, name="sum", folder=str(tmp_path), workers=workers)
+    kept = {torch.load(path)[0] for path in tmp_path.rglob("state.pt")}
+    assert kept == {4, 5}
+    assert torch.load(Path(result.checkpoint) / "state.pt") == (5, 5.0)
 
 
 def test_an_elastic_training_takes_the_workers_that_fit(tmp_path: Path) -> None:

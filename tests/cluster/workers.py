@@ -155,7 +155,11 @@ def pid_of(backend: Model, word: str) -> tuple[int, str]:
 
 
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
-    """Adds rank + 1 over all ranks in every epoch to a running total; dies in epoch `dies_at` unless it resumed."""
+    """Adds rank + 1 over all ranks in every epoch to a running total.
+
+    Unless it resumed, it fails in epoch `dies_at`, its process ends in epoch `killed_at`, and in epoch `refuses_at` it
+    meets what the user has to fix.
+    """
     import torch
     import torch.distributed
 
@@ -167,6 +171,10 @@ def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
     while epoch < config["epochs"]:
         if epoch == config.get("dies_at") and not resumed:
             raise ValueError("out of luck in the loop")
+        if epoch == config.get("killed_at") and not resumed:
+            os._exit(9)
+        if epoch == config.get("refuses_at"):
+            raise UserError("lower the rate")
         value = torch.tensor([reporter.rank + 1.0])
         if reporter.world_size > 1:
             torch.distributed.all_reduce(value)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.checkpoints import TrainResult
 from cluster.stage import RunContext
-from cluster.train import TrainResult
 from fgvr.config import build
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import train_student

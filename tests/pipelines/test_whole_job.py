@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from cluster.checkpoints import TrainResult
 from cluster.stage import RunContext
-from cluster.train import TrainResult
 from fgvr.config import Config, build
 from fgvr.tables import Table
 from fgvr.training.reporter import LocalReporter

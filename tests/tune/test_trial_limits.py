@@ -37,13 +37,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The arguments of the training that a trial started."""
     seen: dict[str, Any] = {}
     monkeypatch.setattr("tune.trials.train", lambda *_, **options: seen.update(options))
+    monkeypatch.setattr("tune.trials.train_here", lambda *_, **options: seen.update(options))
     monkeypatch.setattr("ray.tune.integration.ray_train.TuneReportCallback", SimpleNamespace)
     monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a1"))
     return seen
 
 
-def test_the_limits_of_the_run_reach_a_trials_training(trained, tmp_path) -> None:
-    plan = TrialPlan(NoSweep(), str(tmp_path), TrainWorkers(), PATIENT)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_limits_of_the_run_reach_a_trials_training(trained, tmp_path, workers) -> None:
+    plan = TrialPlan(NoSweep(), str(tmp_path), TrainWorkers(num_workers=workers), PATIENT)
     run_trial({}, cloudpickle.loads(cloudpickle.dumps(plan)))
     assert trained["limits"] == PATIENT
 
