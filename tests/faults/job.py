@@ -38,6 +38,7 @@ class Job:
         trains: a training instead of the hashes.
         cpus: a worker reserves.
         train_workers: that train.
+        epochs: of the training, a second each.
         gpus: a worker reserves.
         accelerator: that its node must have.
         workers: of the hashes.
@@ -51,6 +52,7 @@ class Job:
     trains: bool = False
     cpus: float = 1
     train_workers: int = 1
+    epochs: int = 6
     gpus: float = 0
     accelerator: str | None = None
     workers: int = 2
@@ -116,7 +118,7 @@ def _train(job: Job, folder: StageFolder) -> StageSummary:
         num_cpus=job.cpus,
         max_failures=1,
     )
-    config = {"epochs": 6, "diary": job.diary, "illness": job.illness}
+    config = {"epochs": job.epochs, "diary": job.diary, "illness": job.illness}
     name = training_name(folder.attempt)
     done = train(count_up, config, name=name, folder=folder.uri, workers=workers, field="near.workers")
     epoch, chain = torch.load(storage.fetch_folder(done.checkpoint) / "state.pt")

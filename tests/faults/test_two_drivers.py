@@ -37,7 +37,7 @@ def test_both_start_on_a_new_run(place: Place, undisturbed, seen, apart: float) 
 
 
 def test_a_training_is_taken_over(place: Place, seen) -> None:
-    place = place.but(trains=True)
+    place = place.but(trains=True, epochs=30)  # longer than two drivers take to start
     first = place.start()
     wait_for(lambda: len(place.diary.lines("epochs")) >= 2, first)
     assert ended(place.start())[0] == 2
