@@ -267,6 +267,17 @@ HEAD_TARGETS = pa.schema(
     ]
 )
 
+POOL = pa.schema(
+    [
+        IMAGE_ID,
+        ("label_ids", pa.list_(pa.int32())),  # names that are learned, best first: index in the namer's label list
+        ("probabilities", pa.list_(pa.float32())),  # theirs; sum to 1
+        ("weight", pa.float32()),  # how much the image counts: 0 … 1, more where a person has checked it
+        ("kind", pa.string()),  # who named it: checked, settled (MLLM and NeaR), or near, heads, label_prototypes
+        ERROR,
+    ]
+)
+
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -7,7 +7,6 @@ they share.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from pipelines.photo_counts import Photos
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Run, closure, per_run
 from pipelines.stage import model_of, workers_at
+from pipelines.student_images import most_learned
 
 if TYPE_CHECKING:
     from fgvr.mllm.label_worker import LabelSettings
@@ -165,22 +165,15 @@ def sampled(config: Config, photos: Photos) -> int:
     return photos.bounded(drawn.drawn_from, drawn.max_images)
 
 
-def learned(config: Config, photos: Photos) -> int:
-    """Number of images that a student trains on, the held-out ones included."""
-    most = config.aspects.max_images if config.makd.images == "asked" else None
-    return math.ceil(photos.bounded(config.makd.split, most) * config.makd.fraction)
-
-
 def embedded(config: Config, photos: Photos) -> int:
     """Number of images in the embeddings table; at most, where only those are embedded that the job reads."""
     splits = config.embed.splits
     rows = photos.total if splits is None else sum(photos.splits.get(split, 0) for split in splits)
     if config.embed.images == "all":
         return rows
-    most = config.aspects.max_images if config.makd.images == "asked" else None
     images = config.label.images
     named = photos.bounded(images.drawn_from, images.pool) if images.chosen else sampled(config, photos)
-    needed = named + photos.bounded(config.makd.split, most)
+    needed = named + photos.bounded(config.makd.split, most_learned(config, photos))
     return min(rows, needed + photos.splits.get(config.evaluate.split, 0))
 
 

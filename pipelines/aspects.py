@@ -13,11 +13,12 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from fgvr.config import Config, ConfigError
+from fgvr.config import Config
 from pipelines.asks import Asked, questioning
 from pipelines.command import stage_main
-from pipelines.run_tables import Run, per_samples
+from pipelines.run_tables import Run
 from pipelines.stage import RowJob, RowStage
+from pipelines.student_images import aspect_ids, follows_selection
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
@@ -88,8 +89,9 @@ class Aspects(QuestionStage):
         return None if config.aspects.with_labels else super().model(config)
 
     def consults(self, run: Run) -> Iterable[str]:
-        """The samples, which decide the images."""
-        return ("samples",)
+        """The samples, which decide the images, and what was chosen for labels, where these come first."""
+        chosen = follows_selection(run.config, run.config.aspects.split)
+        return ("samples", *(("selected",) if chosen else ()))
 
     def reads(self, run: Run) -> Iterable[str]:
         """The images and questions, or the answers that `looks` collected."""
@@ -151,19 +153,6 @@ def aspect_decides(config: Config) -> dict[str, Any]:
         "min_label_mass": asked.min_label_mass,
         "limits": config.ingest.limits,
     }
-
-
-@per_samples
-def aspect_ids(run: Run) -> Ids:
-    """Ascending ids of the images asked about: the split, or the first of it in the order of the seed."""
-    from fgvr.sources.sampling import first_of, split_ids
-
-    config, samples = run.config.aspects, run.table("samples")
-    ids = split_ids(samples, [config.split])
-    if not len(ids):
-        known = ", ".join(sorted(samples.extra["splits"]))
-        raise ConfigError(f"aspects.split = {config.split}: no image is in this split (there are: {known})")
-    return first_of(ids, config.max_images, config.seed)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
 from pipelines.command import stage_main
 from pipelines.run_tables import Run
 from pipelines.stage import RowJob, RowStage
-from pipelines.student_task import class_names, from_near, learned_rows
+from pipelines.student_images import asked_of, consulted, learned_rows, learns_names, namer, scope
+from pipelines.student_task import class_names
 from pipelines.teacher import asks_mllm, engine_of
 
 if TYPE_CHECKING:
     from cluster.stage import StageSummary
+    from fgvr.arrays import Ids
     from fgvr.mllm.scoring_workers import ClassScoreSettings
 
 
@@ -47,10 +49,10 @@ class ClassScores(RowStage):
         return "mllm"
 
     def consults(self, run: Run) -> Iterable[str]:
-        """NeaR's labels, which are the classes where no true classes are known."""
-        yield "samples"
-        if from_near(run):
-            yield "near"
+        """The model whose names are the classes where no true ones are known, and what decides the images."""
+        yield from consulted(run)
+        if learns_names(run.config, run.photos):
+            yield namer(run.config)
 
     def reads(self, run: Run) -> Iterable[str]:
         """The locations of the images."""
@@ -80,7 +82,7 @@ class ClassScores(RowStage):
             "names": settings.task.names,
             "limits": settings.limits,
             "workers": run.config.class_scores.workers,
-            "ids": digest_of_ids(learned_rows(run)["image_id"].to_numpy()),
+            "ids": digest_of_ids(_scored(run)),
         }
 
     def job(self, run: Run) -> RowJob:
@@ -90,17 +92,17 @@ class ClassScores(RowStage):
 
         settings = self.settings(run)
         schema = schemas.class_scores(len(settings.task.names))
-        return RowJob(learned_rows(run)["image_id"].to_numpy(), ClassScoreWorker, {"settings": settings}, schema)
+        return RowJob(_scored(run), ClassScoreWorker, {"settings": settings}, schema)
 
     def asks(self, run: Run) -> Asked:
         """All names for each image; how many NeaR will choose is not known yet."""
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
         config, makd, photos = run.config, run.config.makd, run.photos
-        true = makd.target != "near" and photos.all_have_classes(makd.split)
+        true = not learns_names(config, photos)
         few = min(sampled(config, photos), photos.kinds or sampled(config, photos))
         names = len(photos.classes[makd.split]) if true else few
-        most = config.aspects.max_images if makd.images == "asked" else None
+        most = None if scope(config, photos) == "all" else config.aspects.max_images
         head = FRAME + photo_tokens(run) + text_tokens(config.class_scores.prompt or config.label.prompt)
         row = Load(names, names * (head + NAME_TOKENS), head * max(0, names - 1), 0)
         return Asked(photos.bounded(makd.split, most), row, not true)
@@ -108,6 +110,14 @@ class ClassScores(RowStage):
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Record the number of classes."""
         summary.extra = {"classes": len(class_names(run))}
+
+
+def _scored(run: Run) -> Ids:
+    """The images that students learn from, of a pool only those that the MLLM is asked about."""
+    if scope(run.config, run.photos) == "all":
+        ids: Ids = learned_rows(run)["image_id"].to_numpy()
+        return ids
+    return asked_of(run, run.config.makd.split, "makd.split")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pipelines.asks import Work, embedded, sampled
 from pipelines.command import stage_main
 from pipelines.run_tables import Run, per_run, per_samples
 from pipelines.stage import RowJob, RowStage
+from pipelines.student_images import learned_from_vectors
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
@@ -328,13 +329,11 @@ def _needed(run: Run) -> Ids:
     """The images whose vectors a whole job reads: to name them, to train on them, or to evaluate on them."""
     import numpy as np
 
-    from fgvr.sources.sampling import first_of, split_ids
+    from fgvr.sources.sampling import split_ids
 
     config, samples = run.config, run.table("samples")
-    most = config.aspects.max_images if config.makd.images == "asked" else None
-    learned = first_of(split_ids(samples, [config.makd.split]), most, config.aspects.seed)
     named = pool(run) if config.label.images.chosen else discovered(run)
-    return np.union1d(np.union1d(named, learned), split_ids(samples, [config.evaluate.split]))
+    return np.union1d(np.union1d(named, learned_from_vectors(run)), split_ids(samples, [config.evaluate.split]))
 
 
 def discovered(run: Run) -> Ids:

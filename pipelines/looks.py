@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from pipelines.asks import Asked, naming, questioning, sampled
-from pipelines.aspects import QuestionStage, aspect_decides, aspect_ids, aspect_settings
+from pipelines.aspects import QuestionStage, aspect_decides, aspect_settings
 from pipelines.command import stage_main
 from pipelines.embed import chosen_by, discovered
 from pipelines.label import answer_decides, label_settings
 from pipelines.run_tables import Run
 from pipelines.stage import RowJob
+from pipelines.student_images import aspect_ids
 
 if TYPE_CHECKING:
     from fgvr.arrays import Ids

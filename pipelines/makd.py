@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from fgvr.config import Makd as MakdConfig
-from pipelines.asks import Work, learned
+from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Look, Run
+from pipelines.student_images import consulted, learned
 from pipelines.student_task import (
     StudentTask,
     assembled,
@@ -78,6 +79,10 @@ class Student(TrainStage):
         """The training workers."""
         return "makd.workers"
 
+    def consults(self, run: Run) -> Iterable[str]:
+        """What decides which images it learns from."""
+        return consulted(run)
+
     def reads(self, run: Run) -> Iterable[str]:
         """The tables with its class targets, and those with its other targets."""
         return student_tables(run, self.settings(run.config))
@@ -126,6 +131,7 @@ class Student(TrainStage):
             limits=run.config.ingest.limits,
             max_error_share=run.config.run.max_error_share,
             teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
+            all_asked=task.asked,
         )
         examples.write(job.examples)
         if task.teacher is not None:

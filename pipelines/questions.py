@@ -55,7 +55,7 @@ class Questions(Stage):
             )
         elif asked.llm is not None and asked.llm.made_up:
             raise ConfigError("questions.llm.kind = simulated: it writes no questions; set questions.file")
-        elif asked.llm is not None and (config.makd.target == "near" or not may_have_truth(config.ingest.source)):
+        elif asked.llm is not None and (_about_names(config) or not may_have_truth(config.ingest.source)):
             check_asked_with_labels(config)
         if asked.compares_meaning:
             find_sentence_model(asked.duplicate_model, "questions.duplicate_model")
@@ -76,7 +76,7 @@ class Questions(Stage):
         """The table that gives the class names: the samples, or the labels."""
         if not writes(run.config):
             return ()
-        if run.config.makd.target != "near" and run.photos.kinds:
+        if not _about_names(run.config) and run.photos.kinds:
             return ("samples",)
         check_asked_with_labels(run.config)  # or else labels and questions would wait for each other
         return ("labels",)
@@ -118,6 +118,11 @@ class Questions(Stage):
         summary.extra = {"sources": sorted({question.source for question in found})}
         summary.remarks = remarks
         return summary
+
+
+def _about_names(config: Config) -> bool:
+    """Whether students learn names that a method gives, whatever true classes there are."""
+    return config.makd.target not in {"auto", "true"}
 
 
 def writes(config: Config) -> bool:

@@ -42,6 +42,7 @@ STAGES = {
     "label_prototypes": "heads:LabelPrototypes",
     "heads": "heads:Heads",
     "propagated": "heads:Propagated",
+    "pool": "pool:Pool",
     "questions": "questions:Questions",
     "aspects": "aspects:Aspects",
     "class_scores": "class_scores:ClassScores",

@@ -178,6 +178,10 @@ def _discovery(config: Discovery, images: int) -> str:
     return f"{images:,} of {config.drawn_from}{drawn}{chosen}, seed {config.seed}"
 
 
+NAMERS = {"near": "NeaR's names", "heads": "the head's names", "label_prototypes": "the prototypes' names"}
+"""Tables beside which lies a model whose names a student learned."""
+
+
 def learned_from(run: Run, method: str) -> str:
     """Whose names a trained method or prototypes of labels learned from, of which images, and what was made of them.
 
@@ -185,9 +189,10 @@ def learned_from(run: Run, method: str) -> str:
     """
     config, source, images = run.config, "", run.config.label.images
     if method in {"makd", "base"}:
-        if run.table(method).extra.get("class_targets") != "near":
+        named_by = str(run.table(method).extra.get("class_targets", "true"))
+        if named_by == "true":
             return "true classes"
-        source = "NeaR's labels, of "
+        source = f"{NAMERS[named_by]}, of "
     elif method not in {"near", "label_prototypes", "heads"}:
         return ""
     source += _titles(config)[0] if config.label.combine == "first" else " and ".join(_titles(config)) + " together"

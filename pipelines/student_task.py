@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fgvr import storage
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
-from pipelines.run_tables import NotThere, Run, per_run, per_samples
+from pipelines.run_tables import Run, per_run
+from pipelines.student_images import learned_rows, learns_names, named_classes, scope
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fgvr.arrays import Ids
-    from fgvr.models.near import ClassFeatures
     from fgvr.models.student import StudentSpec
     from fgvr.training.assemble import TrainingSet
     from fgvr.training.examples import AspectAnswers
-    from fgvr.training.targets import ClassTargets
 
 
 log = logging.getLogger(__name__)
@@ -38,23 +36,29 @@ class StudentTask:
     Attributes:
         settings: the training recipe.
         rows: ids and true classes of the training samples, as `class_rows` gives them.
-        near: whether the class targets come from NeaR.
+        named: whether the class targets are names that a method gave, in the table `pool`.
         sampled: whether the images are only a part of the split.
+        asked: whether the MLLM was asked about each of them.
         teacher: the teacher whose class outputs are distilled.
     """
 
     settings: Makd
     rows: pa.Table
-    near: bool
+    named: bool
     sampled: bool = False
+    asked: bool = True
     teacher: Teacher | None = None
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What decides the outcome besides the input tables: the ids of the images, unless they are the whole split."""
+        """What decides the outcome besides the input tables: the ids of the images, unless they are the whole split.
+
+        And that an image that was not asked about counts in the mean over aspects, where there may be some.
+        """
         from cluster.fingerprint import digest_of_ids
 
-        return {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
+        ids = {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
+        return ids | ({} if self.asked or not self.with_aspects else {"aspect_mean": "of all images"})
 
     @property
     def with_aspects(self) -> bool:
@@ -77,6 +81,11 @@ def check_student(config: Config) -> None:
             f"aspects.split = {config.aspects.split}: the student learns on makd.split = {settings.split}, about whose "
             "images no question would be asked; name one split, or set makd.alpha to 0 for no aspects"
         )
+    if settings.class_loss == "mixture" and settings.target_temperature is not None:
+        raise ConfigError(
+            "makd.class_loss = mixture: it asks whether one name is right, so it learns no soft targets; leave "
+            "makd.target_temperature away, or set makd.class_loss to ce"
+        )
     build_student(spec_of(settings, ("a",), ()))
     find_teacher(settings)  # reads it completely
     _check_rate(settings)
@@ -98,8 +107,8 @@ def _check_rate(settings: Makd) -> None:
 def student_tables(run: Run, settings: Makd) -> Iterator[str]:
     """The input tables of a student, in the order of its fingerprint."""
     yield "samples"
-    if from_near(run):
-        yield from ("near", "embeddings")
+    if learns_names(run.config, run.photos):
+        yield "pool"
     if asks_mllm(settings):
         yield "class_scores"
     if settings.alpha > 0:
@@ -119,56 +128,26 @@ def student_task(run: Run, settings: Makd) -> StudentTask:
         check_classes(student, class_names(run))
     teacher: Teacher | None = MllmTeacher(run.table("class_scores")) if asks_mllm(settings) else student
     sampled = rows.num_rows < run.table("samples").extra["splits"][settings.split]
-    return StudentTask(settings, rows, from_near(run), sampled, teacher)
-
-
-@per_samples
-def learned_rows(run: Run) -> pa.Table:
-    """Ids and classes of the training samples of students: those of their split with aspects, or all.
-
-    Raises ConfigError where there are none.
-    """
-    from fgvr.sources.sampling import first_of
-    from fgvr.tables import rows_among
-    from fgvr.training.assemble import class_rows
-
-    settings, asked, samples = run.config.makd, run.config.aspects, run.table("samples")
-    rows = class_rows(samples, settings.split)
-    if not rows.num_rows:
-        known = ", ".join(sorted(samples.extra["splits"]))
-        raise ConfigError(f"makd.split = {settings.split}: no image is in this split (there are: {known})")
-    if settings.images == "all" or asked.max_images is None or asked.max_images >= rows.num_rows:
-        return rows
-    return rows_among(rows, first_of(rows["image_id"].to_numpy(), asked.max_images, asked.seed))
-
-
-def from_near(run: Run) -> bool:
-    """Whether the students' classes come from NeaR; based on expected counts where photos are not listed yet."""
-    from fgvr.training.assemble import true_classes
-    from fgvr.training.targets import wants_near
-
-    target = run.config.makd.target
-    try:
-        rows = learned_rows(run)
-    except NotThere:
-        return target == "near" or (target == "auto" and not run.photos.all_have_classes(run.config.makd.split))
-    return wants_near(target, true_classes(rows).ids)
+    config, photos = run.config, run.photos
+    most = config.aspects.max_images
+    asked = scope(config, photos) == "asked" or most is None or most >= rows.num_rows
+    return StudentTask(settings, rows, learns_names(config, photos), sampled, asked, teacher)
 
 
 @per_run
 def class_names(run: Run) -> tuple[str, ...]:
-    """The students' classes: the true ones, or the labels that NeaR chose."""
+    """The students' classes: the true ones, or the names of the method that names the images."""
     from fgvr.training.assemble import true_classes
     from fgvr.training.targets import true_targets
 
-    if from_near(run):
-        return near_classes(run).labels
+    if learns_names(run.config, run.photos):
+        return tuple(named_classes(run).labels)
     return true_targets(true_classes(learned_rows(run))).labels
 
 
 def assembled(run: Run, task: StudentTask) -> TrainingSet:
     """The student's training set, with the answers to all questions."""
-    from fgvr.training.assemble import HeldOut, assemble, true_classes
+    from fgvr.training.assemble import HeldOut, assemble, pool_targets, true_classes
     from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import true_targets
 
@@ -176,7 +155,7 @@ def assembled(run: Run, task: StudentTask) -> TrainingSet:
     p_yes = AspectAnswers(len(image_ids), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     if task.with_aspects:
         p_yes = _p_yes(run, task.settings, image_ids)
-    targets = _near_targets(run, image_ids) if task.near else true_targets(true_classes(task.rows))
+    targets = pool_targets(run.table("pool"), class_names(run)) if task.named else true_targets(true_classes(task.rows))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
     return assemble(task.rows, targets, p_yes, held, run.table("samples").version, samples=run.table("samples"))
 
@@ -198,24 +177,9 @@ def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...])
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)
 
 
-def near_classes(run: Run) -> ClassFeatures:
-    """The text side of the run's NeaR model, whose labels are the classes of students without true ones."""
-    from fgvr.models.near import load_classes
-
-    return load_classes(storage.fetch_folder(run.table("near").path("model")))
-
-
 def _p_yes(run: Run, settings: Makd, image_ids: Ids) -> AspectAnswers:
     from fgvr.training.assemble import RandomAnswers, answers_of
 
     if settings.aspect_targets == "random":
         return RandomAnswers(image_ids, run.table("questions").rows, settings.seed).answers()
     return answers_of(image_ids, run.table("aspects"), run.table("questions").rows)
-
-
-def _near_targets(run: Run, image_ids: Ids) -> ClassTargets:
-    from fgvr.training.assemble import near_labels
-    from fgvr.training.targets import near_targets
-
-    settled = run.table("near").read(["image_id", "label_id"])
-    return near_targets(near_labels(image_ids, settled, run.table("embeddings"), near_classes(run)))

@@ -36,9 +36,10 @@ from fgvr.models.near import ClassFeatures
 from fgvr.sources.sampling import split_ids
 from fgvr.sources.source import read_source
 from fgvr.tables import Table
-from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, near_labels, true_classes
+from fgvr.training.assemble import HeldOut, answers_of, assemble, class_rows, pool_targets, true_classes
 from fgvr.training.examples import Examples, MappedUris
-from fgvr.training.targets import near_targets, true_targets
+from fgvr.training.pool_targets import best_names
+from fgvr.training.targets import true_targets
 
 CLASSES, QUESTIONS, DIM, SOME, KINDS = 20_000, 16, 16, 100_000, 1_000
 PART = 65_536
@@ -140,15 +141,27 @@ def makd(folder: Path) -> None:
     training_set.table({})
 
 
-def makd_of_near(folder: Path) -> None:
-    """Examples of a student that learns a prompt's names."""
-    samples = opened(folder, "samples")
-    found = class_rows(samples, "train")
-    image_ids = found["image_id"].to_numpy()
-    settled = pa.table({"image_id": image_ids[:SOME], "label_id": np.zeros(len(image_ids[:SOME]), np.int32)})
+def pool(folder: Path) -> None:
+    """Targets of a student that learns the probabilities of names, from stored vectors and then from their table."""
     text = np.random.default_rng(0).standard_normal((100, DIM)).astype(np.float32)
-    classes = ClassFeatures(tuple(f"Kind {number}" for number in range(100)), text, 10.0)
-    near_targets(near_labels(image_ids, settled, opened(folder, "embeddings"), classes))
+    labels = tuple(f"Kind {number}" for number in range(100))
+    classes = ClassFeatures(labels, text, 10.0)
+    everyone = split_ids(opened(folder, "samples"), ["train"])
+    starts = range(0, len(everyone), PART)
+    for number, start in enumerate(starts):
+        here = everyone[start : start + PART]
+        named = best_names(classes.scores(read_vectors(opened(folder, "embeddings"), here)[0]), 2.0)
+        rows = {
+            "image_id": here,
+            "label_ids": pa.array(list(named.label_ids), pa.list_(pa.int32())),
+            "probabilities": pa.array(list(named.probabilities), pa.list_(pa.float32())),
+            "weight": named.probabilities[:, 0],
+            "kind": pa.array(["near"] * len(here)),
+            "error": pa.nulls(len(here), schemas.ERROR.type),
+        }
+        tables.write_part(str(folder / "pool"), number, pa.table(rows, schema=schemas.POOL))
+    made = Table(str(folder / "pool"), "pool", "f", len(everyone), 0, len(starts), PART, 0.0, extra={"by": "near"})
+    pool_targets(made, labels)
 
 
 def worker(folder: Path) -> None:
@@ -206,7 +219,7 @@ STEPS: dict[str, Callable[[Path], None]] = {
     "ingest": ingest,
     "ids": ids,
     "makd": makd,
-    "makd_of_near": makd_of_near,
+    "pool": pool,
     "worker": worker,
     "evaluate": evaluate,
     "vectors": vectors,

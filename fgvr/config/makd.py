@@ -104,14 +104,25 @@ class Makd(Part):
     """Further arguments of the timm model, under timm's names (drop_rate, drop_path_rate …)."""
     split: str = "train"
     """Split to train on; it cannot be the evaluation split."""
-    images: Literal["asked", "all"] = "asked"
-    """`asked`: train on the sample that aspects asks about (`aspects.max_images`, `aspects.seed`), with aspects and
-    without; `all`: on the whole split, whose other images teach classes alone. (Lower alpha where few were asked: the
-    fewer they are, the more an asked image's aspects weigh.)"""
+    images: Literal["auto", "asked", "pool", "all"] = "auto"
+    """`asked`: train on the images that aspects asks about (`aspects.max_images`), with aspects and without; `pool`: on
+    these and on others up to `pool` in all, which teach classes alone; `all`: on the whole split; `auto`: on the pool
+    where the classes are names that a method gave (`target`), else on those asked about."""
+    pool: Basic[int] = Field(default=100_000, ge=1)
+    """Most images of the pool, drawn at random. Each needs a vector (embed) and is read in every epoch; more teach
+    more (docs/students.md)."""
     fraction: float = Field(default=1, gt=0, le=1)
     """Share of these images to train on, taken from every class by `seed`; a larger share contains the smaller ones."""
-    target: Tuned[Literal["auto", "true", "near"]] = "auto"
-    """Class targets: the true labels, NeaR's disambiguated labels, or (auto) the true ones where the data has them."""
+    target: Tuned[Literal["auto", "true", "near", "heads", "label_prototypes"]] = "auto"
+    """Class targets: the true labels, or the names that NeaR, the trained head or the prototypes give from stored
+    vectors; `auto`: the true ones where all images have one, else NeaR's (the head's where vectors have no texts)."""
+    target_temperature: float | None = Field(default=None, gt=0)
+    """null: one name per image; else its probabilities for the best eight names, softer above 1, sharper below."""
+    target_weights: Literal["none", "confidence", "agreement", "issues"] = "none"
+    """How much an image's name counts: always 1; its probability; the share of NeaR, head, prototypes and the MLLM that
+    give it, of those that the run has; or less the more suspicious `issues` finds it."""
+    checked_weight: float = Field(default=4, ge=1)
+    """How much an image counts whose name a person has checked (`label.checked`); others count at most 1."""
     class_loss: Literal["ce", "mixture"] = "ce"
     """`ce`: cross entropy with the class targets; `mixture`: for targets with noise, as NeaR's labels: from
     `refine_after` on a target counts as far as its loss says it is clean, and the student's own prediction for the rest
@@ -178,6 +189,7 @@ class Makd(Part):
     def deciding(self) -> dict[str, Any]:
         """See Part; newer fields count only where they are used: students of earlier versions are still found."""
         unused = {"class_loss", "refine_after"} if self.class_loss == "ce" else set()
+        unused |= {"pool", "target_temperature", "target_weights", "checked_weight"}  # the table `pool` knows them
         return {name: value for name, value in super().deciding().items() if name not in unused}
 
     @field_validator("target", mode="before")

@@ -84,7 +84,7 @@ class AspectFacts:
     Attributes:
         images: number of images with answers and a class.
         classes: number of classes with such an image.
-        class_targets: `true` or `near`: where the classes come from.
+        class_targets: where the classes come from: `true`, or the method that named the images (`near` …).
         class_bits: entropy of the class, the most that answers can tell.
         judged: number of images in the leave-one-out estimate; 0 if it was not possible.
         accuracy: share of right classes from the answers alone; None if it was not possible.

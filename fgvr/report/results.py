@@ -35,7 +35,7 @@ class EvaluationSet:
         classes: number of distinct classes among them.
         trained_on: whether discovery or training images may be among them (there was no other split).
         sacc_model: Sentence-BERT model used for sACC.
-        class_targets: what the students learned: `true` labels, `near` (disambiguated ones), or "" without students.
+        class_targets: what the students learned: `true` labels, names of a method (`near` …), or "" without students.
         discovery_overlap: how many of the images the MLLM also labelled for the discovery set.
         remarks: further notes for a reader: wrong true names, only a part of a data set.
     """

@@ -13,15 +13,12 @@ import pyarrow.compute as pc
 
 from fgvr.arrays import Ids
 from fgvr.losses.makd import UNKNOWN_CLASS
-from fgvr.models.near import ClassFeatures
 from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.simulation import mixed as _mixed
-from fgvr.tables import Table, read_part, read_places, vectors
-from fgvr.training.examples import AspectAnswers, Examples, SampleUris
-from fgvr.training.targets import ClassTargets, NearLabels, TrueClasses, fraction_of, held_out, spread
+from fgvr.tables import Table, read_part, read_places
+from fgvr.training.examples import AspectAnswers, Examples, SampleUris, SoftClasses
+from fgvr.training.targets import ClassTargets, TargetError, TrueClasses, fraction_of, held_out, spread
 
-SCORES_AT_ONCE = 2**22
-"""Limit for images × classes: 16 MB, however many classes there are."""
 RANDOM_BLOCK = 2**18
 """How many random numbers are generated at a time."""
 
@@ -45,7 +42,8 @@ class TrainingSet:
     def table(self, left_out: dict[int, Failure]) -> pa.Table:
         """Rows of STUDENT_TARGETS: every image that should have been used, failures with their reason.
 
-        If people give the targets, images without a true class were never requested; if NeaR does, it failed on them.
+        If people give the targets, images without a true class were never requested; if a method does, it failed on
+        them.
         Those that are used without a class have neither a class nor an error.
 
         Args:
@@ -69,7 +67,7 @@ class TrainingSet:
         without = self.image_ids[self.targets.classes == UNKNOWN_CLASS]
         if self.unlabelled or self.targets.source == "true" or not len(without):
             return rows
-        failure = Failure(Reason.NO_INPUT, "NeaR has no label for this image: an earlier stage failed on it")
+        failure = Failure(Reason.NO_INPUT, "the image has no name: an earlier stage failed on it (table pool)")
         failed = {"image_id": without, "error": _errors([failure], pa.array(np.zeros(len(without), dtype=np.int32)))}
         failed |= {name: pa.nulls(len(without), rows.schema.field(name).type) for name in rows.schema.names[1:-1]}
         columns = [failed[name] for name in STUDENT_TARGETS.names]
@@ -122,30 +120,42 @@ def true_classes(rows: pa.Table) -> TrueClasses:
     return TrueClasses(ids, rows["class_name"])
 
 
-def near_labels(image_ids: Ids, disambiguated: pa.Table, embeddings: Table, classes: ClassFeatures) -> NearLabels:
-    """What NeaR says about images: the labels after disambiguation, and its predictions from cached embeddings.
+def pool_targets(pool: Table, labels: tuple[str, ...]) -> ClassTargets:
+    """The class targets that the table `pool` gives its images.
 
     Args:
-        image_ids: int64 [N], ascending.
-        disambiguated: rows of DISAMBIGUATED.
-        embeddings: the embeddings table of the CLIP that the classes belong to.
-        classes: the text side of the NeaR model.
+        pool: rows of schemas.POOL, ascending.
+        labels: names of the classes.
+
+    Raises:
+        TargetError: no image has a name that counts.
     """
-    predicted = np.full(len(image_ids), UNKNOWN_CLASS, dtype=np.int64)
-    for part in embeddings.batches_of(image_ids, ["image_id", "vector", "error"]):
-        rows = part.filter(pc.is_null(part["error"]))
-        if rows.num_rows:
-            predicted[np.searchsorted(image_ids, rows["image_id"].to_numpy())] = _best(classes, vectors(rows["vector"]))
-    settled = disambiguated.filter(pc.is_valid(disambiguated["label_id"]))
-    beside = spread(image_ids, settled["image_id"].to_numpy(), settled["label_id"].to_numpy().astype(np.int64), -1)
-    return NearLabels(beside, predicted, classes.labels)
+    blocks = [_block_of_targets(rows) for rows in pool.batches(["label_ids", "probabilities", "weight"])]
+    width = max((ids.shape[1] for ids, _, _ in blocks), default=1)
+    ids = np.concatenate([_widened(ids, width, UNKNOWN_CLASS) for ids, _, _ in blocks])
+    weights = np.concatenate([counts for _, _, counts in blocks])
+    if not (weights > 0).any():
+        raise TargetError("no training image has a name that counts: the student has nothing to learn (table pool)")
+    soft = None
+    if width > 1:
+        soft = SoftClasses(ids, np.concatenate([_widened(shares, width, 0.0) for _, shares, _ in blocks]))
+    alike = bool((weights[ids[:, 0] != UNKNOWN_CLASS] == 1).all())
+    return ClassTargets(ids[:, 0].astype(np.int64), labels, str(pool.extra["by"]), None if alike else weights, soft)
 
 
-def _best(classes: ClassFeatures, features: npt.NDArray[np.float16]) -> Ids:
-    """The most probable class of each image, int64 [N]; few images at a time if there are many classes."""
-    at_once = max(1, SCORES_AT_ONCE // max(1, len(classes.labels)))
-    starts = range(0, len(features), at_once)
-    return np.concatenate([classes.scores(features[start : start + at_once]).argmax(axis=1) for start in starts])
+def _block_of_targets(rows: pa.Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16], npt.NDArray[np.float32]]:
+    """Classes [n, k], their probabilities [n, k] and weights [n] of rows; −1, 0 and 0 where there is nothing."""
+    counts = pc.fill_null(pc.list_value_length(rows["label_ids"]), 0).to_numpy()
+    filled = np.arange(max(1, int(counts.max(initial=1)))) < counts[:, None]
+    ids, shares = np.full(filled.shape, UNKNOWN_CLASS, np.int32), np.zeros(filled.shape, np.float16)
+    ids[filled] = pc.list_flatten(rows["label_ids"]).to_numpy()
+    shares[filled] = pc.list_flatten(rows["probabilities"]).to_numpy()
+    return ids, shares, pc.fill_null(rows["weight"], 0).to_numpy()
+
+
+def _widened(values: npt.NDArray[Any], width: int, fill: float) -> npt.NDArray[Any]:
+    """The same columns, and as many more as are missing to `width`."""
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
 
 
 def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[np.float32]:
@@ -265,6 +275,8 @@ def assemble(
         uris=rows["uri"].filter(pa.array(usable)).to_pylist() if samples is None else SampleUris(samples, chosen),
         classes=classes,
         p_yes=AspectAnswers.of(p_yes) if everyone else AspectAnswers.of(p_yes).chosen(usable),
+        weights=None if targets.weights is None else targets.weights[usable],
+        soft=None if targets.soft is None else targets.soft.chosen(usable),
         held_out=held_out(classes, validation.share, validation.seed),
         identity=identity,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, overload
 
@@ -22,6 +22,7 @@ from fgvr.tables import Table
 
 IDS, CLASSES, HELD_OUT, URIS = "image_ids.npy", "classes.npy", "held_out.npy", "uris.arrow"
 ANSWERED, ANSWERS = "answered.npy", "answers.npy"
+WEIGHTS, SOFT_IDS, SOFT_SHARES = "weights.npy", "soft_ids.npy", "soft_shares.npy"
 FACTS = "examples.json"
 URIS_AT_ONCE = 2**16
 """URIs per batch of the URI file."""
@@ -29,6 +30,30 @@ ROWS_AT_ONCE = 2**16
 """Rows of answers that are processed together."""
 
 Answers = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SoftClasses:
+    """Probable classes of N images.
+
+    Attributes:
+        label_ids: int32 [N, k], best first; −1 in unused places.
+        probabilities: float16 [N, k]; those of an image sum to 1.
+    """
+
+    label_ids: npt.NDArray[np.int32]
+    probabilities: npt.NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.label_ids)
+
+    def __getitem__(self, positions: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Classes and probabilities of some images, as a loss takes them."""
+        return self.label_ids[positions].astype(np.int64), self.probabilities[positions].astype(np.float32)
+
+    def chosen(self, images: npt.NDArray[np.bool_]) -> SoftClasses:
+        """Those of some images, bool [N], as if there were no others."""
+        return SoftClasses(self.label_ids[images], self.probabilities[images])
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,8 @@ class Examples:
         p_yes: float32 [N, Q], p(yes) in 0 … 1; nan if the MLLM gave none, which the loss ignores.
         held_out: bool [N]: used for validation instead of training.
         identity: what determines the images' content, see `fgvr.training.image_store`.
+        weights: how much the class target of each image counts, float32 [N]; None: all alike.
+        soft: probable classes of each image; None: `classes` are certain.
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -50,9 +77,12 @@ class Examples:
     p_yes: Answers | AspectAnswers
     held_out: npt.NDArray[np.bool_]
     identity: str
+    weights: npt.NDArray[np.float32] | None = None
+    soft: SoftClasses | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.image_ids), len(self.uris), len(self.classes), len(self.p_yes), len(self.held_out)}
+        sizes |= {len(each) for each in (self.weights, self.soft) if each is not None}
         if len(sizes) != 1 or self.p_yes.ndim != 2:
             raise ValueError(f"examples of different lengths: {sorted(sizes)}")
         for rows, values in self.answers.blocks():
@@ -80,39 +110,51 @@ class Examples:
         if count > self.p_yes.shape[1]:
             raise ValueError(f"a student of {count} questions on examples with answers to {self.p_yes.shape[1]}")
         first = self.answers.first(count)
-        return Examples(self.image_ids, self.uris, self.classes, first, self.held_out, self.identity)
+        return replace(self, p_yes=first)
 
     def write(self, uri: str) -> None:
         """Write a folder of files that can be memory-mapped; holds only one block of URIs or answers in memory."""
         answers = self.answers
-        for name, array in ((IDS, self.image_ids), (CLASSES, self.classes), (HELD_OUT, self.held_out)):
+        arrays: dict[str, npt.NDArray[Any]] = {IDS: self.image_ids, CLASSES: self.classes, HELD_OUT: self.held_out}
+        if self.weights is not None:
+            arrays[WEIGHTS] = self.weights
+        if self.soft is not None:
+            arrays |= {SOFT_IDS: self.soft.label_ids, SOFT_SHARES: self.soft.probabilities}
+        for name, array in arrays.items():
             _save(storage.join(uri, name), array)
         with storage.new_file(storage.join(uri, URIS)) as file:
             write_uris(file, self.uris)
         _save(storage.join(uri, ANSWERED), answers.rows)
-        facts = {"descr": "<f2", "fortran_order": False, "shape": (len(answers.rows), answers.shape[1])}
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(answers.rows), answers.shape[1])}
         with storage.new_file(storage.join(uri, ANSWERS)) as file:
             write_header: Any = np.lib.format.write_array_header_1_0
-            write_header(file, facts)
+            write_header(file, header)
             for _, values in answers.blocks():
                 file.write(np.ascontiguousarray(values, dtype="<f2").data)
-        storage.write_bytes(storage.join(uri, FACTS), json.dumps({"identity": self.identity}).encode())
+        facts = {"identity": self.identity, "files": sorted(arrays)}
+        storage.write_bytes(storage.join(uri, FACTS), json.dumps(facts).encode())
 
     @classmethod
     def read(cls, uri: str) -> Examples:
         """Memory-map what `write` wrote; p(yes) was rounded to fp16 (steps of at most 5e-4)."""
         folder = storage.fetch_folder(uri)
-        ids, classes, held_out, answered, values = (
-            np.load(folder / name, mmap_mode="r", allow_pickle=False)
-            for name in (IDS, CLASSES, HELD_OUT, ANSWERED, ANSWERS)
-        )
+        facts = json.loads((folder / FACTS).read_bytes())
+
+        def mapped(name: str) -> npt.NDArray[Any]:
+            array: npt.NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            return array
+
+        ids, classes, held_out, answered, values = map(mapped, (IDS, CLASSES, HELD_OUT, ANSWERED, ANSWERS))
+        there = facts.get("files", ())  # files of earlier versions have no list, and none of those below
         return cls(
             image_ids=ids,
             uris=MappedUris(str(folder / URIS)),
             classes=classes,
             p_yes=AspectAnswers(len(ids), answered, values),
             held_out=held_out,
-            identity=json.loads((folder / FACTS).read_bytes())["identity"],
+            identity=facts["identity"],
+            weights=mapped(WEIGHTS) if WEIGHTS in there else None,
+            soft=SoftClasses(mapped(SOFT_IDS), mapped(SOFT_SHARES)) if SOFT_IDS in there else None,
         )
 
 

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 
 from fgvr.errors import UserError
-from fgvr.losses.makd import mean
 from fgvr.training.checkpoint import History
 from fgvr.training.reporter import Reporter, sum_over_workers
 
@@ -51,16 +50,16 @@ class Term(Mean):
     Attributes:
         count: what `total` is divided by in the step's loss: the number of targets of the whole step, over all workers.
             Each worker computes it from data that all have, so unlike `seen` it includes images that another worker
-            turns out to be unable to read.
+            turns out to be unable to read. Where images count differently, the sum of their weights.
         weight: factor of this mean in the step's loss.
     """
 
-    count: int
+    count: float
     weight: float = 1.0
 
     def learned(self) -> Tensor:
         """This worker's part of the weighted mean, with its gradient; 0 if the step has no target."""
-        return self.weight * mean(self.total, torch.tensor(self.count))
+        return self.weight * (self.total / self.count if self.count > 0 else self.total)
 
 
 Seen_contra = TypeVar("Seen_contra", contravariant=True)
@@ -336,7 +335,9 @@ class _RunningMeans:
             raise ValueError("no step was made since the last report")
         sums = sum_over_workers(self.sums, self.world_size).tolist()
         totals, seen = sums[: len(self.names)], sums[len(self.names) :]
-        means = {name: total / max(count, 1) for name, total, count in zip(self.names, totals, seen, strict=True)}
+        means = {
+            name: total / count if count else 0.0 for name, total, count in zip(self.names, totals, seen, strict=True)
+        }
         loss = sum(weight * means[name] for name, weight in self.weights.items())
         pace = Pace(self.steps, self.images, max(self.seconds, 1e-9))
         self.sums, self.steps, self.images, self.seconds = None, 0, 0, 0.0

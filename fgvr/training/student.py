@@ -106,7 +106,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         )
         terms: list[LossTerm[StudentStep]] = [
             class_term,
-            AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha),
+            AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha, all_asked=self.job.all_asked),
         ]
         if not isinstance(taught, NoDistillation):
             if self.job.teacher is None:

@@ -35,6 +35,7 @@ class StudentJob:
         max_error_share: allowed share of unreadable images; see `allowed_failures`.
         cache: folder for decoded images on the worker's machine; None: that of `fgvr.disk_cache.IMAGES`.
         teacher: URI of the teacher's folder (`fgvr.training.teacher`), if the settings use distillation.
+        all_asked: whether the MLLM was asked about each image; see `AspectTerm`.
     """
 
     examples: str
@@ -44,6 +45,7 @@ class StudentJob:
     max_error_share: float = 1.0
     cache: str | None = None
     teacher: str | None = None
+    all_asked: bool = True
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.config import Dkd, Kd
 from fgvr.losses.kd import dkd_rows, kd_rows, standardised
 from fgvr.losses.makd import UNKNOWN_CLASS, AspectLoss, aspect_counts, aspect_sum, class_sum
 from fgvr.losses.mixture import clean_probability, refined_rows
+from fgvr.losses.soft_targets import hard_rows, soft_rows
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples
 from fgvr.training.loop import Term
@@ -49,21 +49,43 @@ class StudentStep:
 
 
 class ClassTerm:
-    """Cross entropy of the first view with the class targets."""
+    """Cross entropy of the first view with the class targets; an image may have several, and may count for less."""
 
     name = "class_loss"
 
     def __init__(self, examples: Examples, weight: float) -> None:
         self.weight, self._classes = weight, examples.classes  # memory-mapped: no copy of millions
+        self._counts, self._soft = examples.weights, examples.soft
 
     def __call__(self, step: StudentStep) -> Term:
         """See LossTerm."""
-        total, seen = class_sum(step.class_logits[0], step.classes)
-        return Term(total, seen, self._count(step), self.weight)
+        if self._counts is None and self._soft is None:
+            total, seen = class_sum(step.class_logits[0], step.classes)
+            return Term(total, seen, self._count(step), self.weight)
+        return self._term(self._rows(step), step)
 
-    def _count(self, step: StudentStep) -> int:
-        """Targets of the whole step."""
-        return int((self._classes[step.batch.step_positions] != UNKNOWN_CLASS).sum())
+    def _rows(self, step: StudentStep) -> Tensor:
+        """The loss of each image, float32 [n]."""
+        logits, positions = step.class_logits[0], step.batch.positions
+        if self._soft is None:
+            return hard_rows(logits, step.classes)
+        ids, shares = (
+            torch.from_numpy(values).to(logits.device, non_blocking=True) for values in self._soft[positions]
+        )
+        return soft_rows(logits, ids, shares)
+
+    def _term(self, rows: Tensor, step: StudentStep) -> Term:
+        """The weighted mean of the images' losses."""
+        counts = (step.classes != UNKNOWN_CLASS).float()
+        if self._counts is not None:
+            counts *= torch.from_numpy(self._counts[step.batch.positions]).to(counts.device, non_blocking=True)
+        return Term((counts * rows).sum(), counts.sum(), self._count(step), self.weight)
+
+    def _count(self, step: StudentStep) -> float:
+        """Targets of the whole step, or the sum of their weights."""
+        positions = step.batch.step_positions
+        known = self._classes[positions] != UNKNOWN_CLASS
+        return int(known.sum()) if self._counts is None else float(self._counts[positions][known].sum(dtype=np.float64))
 
 
 class RefinedClassTerm(ClassTerm):
@@ -86,10 +108,9 @@ class RefinedClassTerm(ClassTerm):
         clean = self.clean[torch.from_numpy(positions)].to(logits.device, non_blocking=True)
         rows = refined_rows(logits, classes, clean)
         with torch.no_grad():
-            losses = F.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="none")
+            losses = hard_rows(logits, classes)
             self._seen.append((positions, losses.masked_fill(classes == UNKNOWN_CLASS, torch.nan)))
-        seen = (classes != UNKNOWN_CLASS).sum().float()
-        return Term(rows.sum(), seen, self._count(step), self.weight)
+        return self._term(rows, step)
 
     def end_epoch(self, epoch: int, rank: int, world_size: int) -> None:
         """Split the targets by the losses of the epoch, counted from 0; all workers call it."""
@@ -117,13 +138,20 @@ class RefinedClassTerm(ClassTerm):
 
 
 class AspectTerm:
-    """The aspect loss of the first view with the MLLM's p(yes)."""
+    """The aspect loss of the first view with the MLLM's p(yes).
+
+    The paper asks about every image, so an image's aspects weigh α / n in a step of n images. Where only some images
+    were asked about, a mean over those alone would let each weigh more the fewer there are in a step: so all images
+    of a step count, and those that were not asked about add nothing.
+    """
 
     name = "aspect_loss"
 
-    def __init__(self, examples: Examples, kind: AspectLoss, weight: float) -> None:
+    def __init__(self, examples: Examples, kind: AspectLoss, weight: float, *, all_asked: bool = True) -> None:
+        """`all_asked`: an image without answers is one that failed, and does not count."""
         self.kind, self.weight = kind, weight
-        self._counts = np.zeros(len(examples), dtype=np.int32)
+        whole = 1 if kind == "softmax_kl" else examples.answers.shape[1]
+        self._counts = np.full(len(examples), 0 if all_asked else whole, dtype=np.int32)
         for rows, values in examples.answers.blocks():
             p_yes = torch.from_numpy(values)
             self._counts[rows] = aspect_counts(p_yes, ~p_yes.isnan(), kind).numpy()

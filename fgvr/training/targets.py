@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fgvr.arrays import Ids
+from fgvr.arrays import Floats, Ids
 from fgvr.errors import UserError
 from fgvr.losses.makd import UNKNOWN_CLASS
+from fgvr.training.examples import SoftClasses
 
 BLOCK = 2**20
 """Images that are processed together."""
@@ -29,12 +30,16 @@ class ClassTargets:
     Attributes:
         classes: int64 [N], index into `labels`; −1 if the image has no target.
         labels: names of the classes.
-        source: where the targets come from.
+        source: where the targets come from: `true`, or the method that gave the names.
+        weights: how much each image counts, float32 [N]; None: all alike.
+        soft: further probable classes; None: the class is certain.
     """
 
     classes: Ids
     labels: tuple[str, ...]
-    source: Literal["true", "near"]
+    source: str
+    weights: Floats | None = None
+    soft: SoftClasses | None = None
 
 
 @dataclass(frozen=True)
@@ -43,32 +48,6 @@ class TrueClasses:
 
     ids: Ids
     names: Sequence[str | None] | pa.ChunkedArray
-
-
-@dataclass(frozen=True)
-class NearLabels:
-    """What NeaR says about N images, as label ids of its label space; −1 if nothing.
-
-    Attributes:
-        disambiguated: the heaviest candidate of images that the MLLM labelled and NeaR trained on.
-        predicted: NeaR's prediction.
-        labels: the label space.
-    """
-
-    disambiguated: Ids
-    predicted: Ids
-    labels: tuple[str, ...]
-
-
-def wants_near(target: Literal["auto", "true", "near"], classes: Ids) -> bool:
-    """Whether the class targets of these images come from NeaR.
-
-    `auto` uses true classes only if every image has one: a name of the label space and a true class may mean the
-    same species, and a mixture would then teach the student two classes for it.
-    """
-    if target == "auto":
-        return classes.size == 0 or bool((classes == UNKNOWN_CLASS).any())
-    return target == "near"
 
 
 def true_targets(true: TrueClasses) -> ClassTargets:
@@ -101,18 +80,6 @@ def _named(true: TrueClasses, known: npt.NDArray[np.bool_]) -> Iterator[tuple[in
         first = np.sort(np.unique(ids * (len(names.dictionary) + 1) + codes, return_index=True)[1])
         for class_id, code in zip(ids[first].tolist(), codes[first].tolist(), strict=True):
             yield class_id, (names.dictionary[code].as_py() if code >= 0 else None) or f"class {class_id}"
-
-
-def near_targets(near: NearLabels) -> ClassTargets:
-    """Targets from NeaR: the disambiguated label if there is one, else NeaR's prediction.
-
-    Raises:
-        TargetError: NeaR says nothing about any image.
-    """
-    classes = np.where(near.disambiguated != UNKNOWN_CLASS, near.disambiguated, near.predicted).astype(np.int64)
-    if not (classes != UNKNOWN_CLASS).any():
-        raise TargetError("no training image has a label from NeaR: the student has nothing to learn")
-    return ClassTargets(classes, near.labels, "near")
 
 
 def spread(ids: Ids, rows: Ids, values: npt.NDArray[Any], fill: float) -> npt.NDArray[Any]:

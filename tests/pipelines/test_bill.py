@@ -242,18 +242,18 @@ def works(found: Bill) -> dict[str, tuple[int, float]]:
 
 def test_stages_that_ask_nothing_are_in_the_plan_with_their_photos_and_passes(questions: str) -> None:
     found = bill(photos_preset(questions), MILLIONS)
-    # 20,000 named and 20,000 trained on; of the latter a tenth is held out, and 240 epochs of 18,000 are 270,000 steps.
+    # 20,000 named, 100,000 trained on: of these a tenth is held out, and 300,000 steps of 16 are 53 epochs of the rest.
     assert works(found) == {
-        "embeddings": (40_000, 1),
+        "embeddings": (120_000, 1),
         "near": (20_000, 100),
-        "base": (20_000, 240),
-        "makd": (20_000, 240),
+        "base": (100_000, 53),
+        "makd": (100_000, 53),
         "predictions": (4_000_000, 1),
         "eval_base": (10_000, 1),
         "eval_makd": (10_000, 1),
     }
     page = "\n".join(found.page())
-    assert "20,000 × 240" in page
+    assert "100,000 × 53" in page
     assert "hours of embeddings, near, base, makd, predictions, eval_base, eval_makd: not known" in page
     assert "all stages" in page
     assert "≥" in page
@@ -261,7 +261,7 @@ def test_stages_that_ask_nothing_are_in_the_plan_with_their_photos_and_passes(qu
 
 def test_steps_that_bound_the_training_bound_its_passes(questions: str) -> None:
     found = bill(photos_preset(questions, "--makd.max_steps", "11250"), MILLIONS)
-    assert works(found)["makd"] == (20_000, 10)  # 18,000 images are 1,125 steps of 16
+    assert works(found)["makd"] == (100_000, 2)  # 90,000 images are 5,625 steps of 16
 
 
 def probed(tmp_path: Path, config: Config, **rates: Probed) -> Look:
@@ -282,14 +282,14 @@ def test_probed_rates_are_of_one_worker_and_last_while_the_settings_do(
     look = probed(tmp_path, config, **rates)
     found = bill_of(look, wanted(config, ()))
     hours = {line.task.stage: line.seconds for line in found.works}
-    assert hours["embeddings"] == pytest.approx(40_000 * 0.1 / 4)
-    assert hours["makd"] == hours["base"] == pytest.approx(20_000 * 240 * 0.001)  # students without aspects are alike
+    assert hours["embeddings"] == pytest.approx(120_000 * 0.1 / 4)
+    assert hours["makd"] == hours["base"] == pytest.approx(100_000 * 53 * 0.001)  # students without aspects are alike
     assert hours["near"] is None
     answers = found.lines[0]
     assert (answers.seconds, answers.source) == (pytest.approx(10_000), "a probe of 20 photos")
     assert (answers.load.prompt, answers.load.output) == (pytest.approx(18e6), pytest.approx(120_000))
     # 2 cores at US$ 0.10 an hour.
-    assert next(line.usd for line in found.works if line.task.stage == "makd") == pytest.approx(4800 / 3600 * 0.2)
+    assert next(line.usd for line in found.works if line.task.stage == "makd") == pytest.approx(5300 / 3600 * 0.2)
     page = "\n".join(found.page())
     assert "hours of answers, embeddings, base, makd: a probe of 20 photos" in page
     fewer = photos_preset(questions, *flags, "--label.images.max_images", "500", "--makd.epochs", "5")

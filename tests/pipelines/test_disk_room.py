@@ -22,9 +22,14 @@ def test_vectors_answers_and_predictions() -> None:
 
 
 def test_needed_vectors_are_those_of_all_that_the_students_learn_from() -> None:
-    tree = {"embed": {"images": "needed"}, "aspects": {"max_images": 1_000}, "label": {"images": {"max_images": 500}}}
+    tree = {
+        "embed": {"images": "needed"},
+        "aspects": {"max_images": 1_000},
+        "label": {"images": {"max_images": 500}},
+        "makd": {"pool": 7_000},
+    }
     answers, rest = 1_000 * (50 * 8 + 60), 3_000_000 * 60
-    vectors = 500 + 1_000 + 500_000
+    vectors = 500 + 7_000 + 500_000  # those asked about are among the pool
     assert bytes_to_come(build(tree), PHOTOS, questions=50) == vectors * 1034 + answers + rest
     everyone = build({**tree, "makd": {"images": "all"}})  # NeaR says the class of each
     assert bytes_to_come(everyone, PHOTOS, questions=50) == 1_500_000 * 1034 + answers + rest
@@ -32,7 +37,12 @@ def test_needed_vectors_are_those_of_all_that_the_students_learn_from() -> None:
 
 def test_images_are_chosen_among_vectors_in_files() -> None:
     images = {"max_images": 500, "select": "medoids", "pool": 10_000}
-    tree = {"embed": {"images": "needed"}, "aspects": {"max_images": 1_000}, "label": {"images": images}}
+    tree = {
+        "embed": {"images": "needed"},
+        "aspects": {"max_images": 1_000},
+        "label": {"images": images},
+        "makd": {"images": "asked"},
+    }
     answers, rest = 1_000 * (50 * 8 + 60), 3_000_000 * 60
     vectors, files = (10_000 + 1_000 + 500_000) * 1034, 2 * 10_000 * 1024
     assert bytes_to_come(build(tree), PHOTOS, questions=50) == vectors + files + answers + rest

@@ -248,6 +248,11 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.refine_after", 3, set(STUDENTS)),
         ("makd.class_loss", "ce", set(STUDENTS)),
     ],
+    ("named", ("base", "makd")): [
+        ("makd.pool", 2, {"pool", *STUDENTS}),  # which images they are decides the students, too
+        ("makd.target_temperature", 2, {"pool"}),
+        ("makd.target_weights", "confidence", {"pool"}),
+    ],
     ("rebalanced", NEAR): [
         ("near.records_momentum", 0.5, {"near"}),
         ("near.refine_after", 3, set()),
@@ -432,6 +437,7 @@ ELSEWHERE = {
     "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
     "makd.split": "who is learned from is told by the examples; with the split's rows in the table's inputs",
     "makd.target": "which tables are among the inputs",
+    "makd.checked_weight": "only where somebody has checked something: tests/pipelines/test_pool_table.py",
     "makd.base": "whether there is a student of that name",
     "Workers.num_gpus": "by the stage: the rows above",
     "aspects.with_labels": "other stages: the setup `together`",
@@ -638,6 +644,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "searched": {"neighbours": {"method": "ivf"}},
         "purified": {"near": {"loss": "pop"}},
         "refined": {"makd": {"class_loss": "mixture"}},
+        "named": {"makd": {"target": "near", "distillation": {"kind": "none"}}, "aspects": {"max_images": 1}},
         "rebalanced": {"near": {"loss": "records"}},
         "together": {"aspects": {"with_labels": True}},
         "mlp": {"heads": {"network": "mlp"}},

@@ -77,7 +77,7 @@ def test_coco_has_the_setting_of_the_paper_s_detectors() -> None:
 @pytest.mark.parametrize("name", [*NAMES, "coco"])
 def test_the_papers_recipes_ask_about_all_training_images_and_train_for_all_epochs(name: str) -> None:
     config = load_config(["--config", name], PRESETS)
-    assert (config.aspects.max_images, config.makd.images, config.makd.max_steps) == (None, "asked", None)
+    assert (config.aspects.max_images, config.makd.images, config.makd.max_steps) == (None, "auto", None)
 
 
 def test_a_person_s_own_photos_are_asked_about_in_one_bounded_sample() -> None:

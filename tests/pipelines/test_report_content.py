@@ -85,7 +85,7 @@ def test_what_the_source_left_out_stands_beside_the_photos():
             {},
             "old (old.csv) and big (demo) together; random images",
         ),
-        ("makd", {}, {}, "NeaR's labels, of demo; random images; candidate sets: single"),
+        ("makd", {}, {}, "NeaR's names, of demo; random images; candidate sets: single"),
         (
             "heads",
             {"checked": "checked.csv", "reask": 0.1},

@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -6,20 +7,20 @@ import pytest
 from scipy.stats import kstest, norm
 
 from fgvr import schemas
-from fgvr.models.near import ClassFeatures
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table, write_part
 from fgvr.training.assemble import (
     HeldOut,
     _mixed,
     assemble,
-    near_labels,
     p_yes_of,
+    pool_targets,
     random_p_yes,
     split_rows,
     true_classes,
 )
-from fgvr.training.targets import TargetError, near_targets, true_targets
+from fgvr.training.examples import Examples
+from fgvr.training.targets import TargetError, true_targets
 
 ERROR = {"reason": "corrupt", "detail": "x"}
 NO_ASPECTS = np.zeros((4, 0), dtype=np.float32)
@@ -90,31 +91,52 @@ def test_a_fraction_takes_its_share_of_images_without_class():
     assert labelled.classes.tolist() == [0] * 10
 
 
-def test_near_labels_from_cached_embeddings(tmp_path):
-    # Two classes along the axes of a plane; image 1 fails, image 3 is not asked for.
-    vectors = np.array([[1, 0], [0, 0], [0, 1], [1, 0], [0.6, 0.8]], dtype="<f2")
-    rows = pa.table(
-        [
-            pa.array(range(5), pa.int64()),
-            pa.array([None if n == 1 else vectors[n].tobytes() for n in range(5)], pa.binary(4)),
-            pa.array([ERROR if n == 1 else None for n in range(5)], schemas.ERROR.type),
-        ],
-        schema=schemas.embeddings(2),
-    )
-    classes = ClassFeatures(("x", "y"), np.eye(2, dtype=np.float32), 10.0)
-    disambiguated = pa.Table.from_pylist(
-        [{"image_id": 0, "label_id": 1}, {"image_id": 4, "label_id": None}], schemas.DISAMBIGUATED
-    )
-    image_ids = np.array([0, 1, 2, 4])
-    near = near_labels(image_ids, disambiguated, committed(tmp_path, rows, 2), classes)
-    assert near.predicted.tolist() == [0, -1, 1, 1]
-    assert near.disambiguated.tolist() == [1, -1, -1, -1]
-    targets = near_targets(near)
-    assert targets.classes.tolist() == [1, -1, 1, 1]
-    samples = pa.table({"image_id": image_ids, "uri": ["a", "b", "c", "d"]})
-    table = assemble(samples, targets, NO_ASPECTS, HeldOut(0, 0), "v1").table({})
-    assert table["image_id"].to_pylist() == [0, 1, 2, 4]
+def pool_of(folder, rows: list[dict]) -> Table:
+    table = committed(folder, pa.Table.from_pylist(rows, schemas.POOL), 2)
+    return replace(table, extra={"by": "near"})
+
+
+def test_the_pool_gives_classes_weights_and_probable_names(samples, tmp_path):
+    rows = [
+        {"image_id": 0, "label_ids": [1], "probabilities": [1.0], "weight": 4.0, "kind": "checked"},
+        {"image_id": 2, "error": ERROR},
+        {"image_id": 3, "label_ids": [0, 1], "probabilities": [0.75, 0.25], "weight": 0.5, "kind": "near"},
+        {"image_id": 5, "label_ids": [2], "probabilities": [1.0], "weight": 0.0, "kind": "near"},
+    ]
+    targets = pool_targets(pool_of(tmp_path, rows), ("x", "y", "z"))
+    assert targets.classes.tolist() == [1, -1, 0, 2]
+    assert targets.source == "near"
+    assert targets.weights.tolist() == [4, 0, 0.5, 0]
+    assert targets.soft.label_ids.tolist() == [[1, -1], [-1, -1], [0, 1], [2, -1]]
+    assert targets.soft.probabilities.tolist() == [[1, 0], [0, 0], [0.75, 0.25], [1, 0]]
+    made = assemble(samples, targets, NO_ASPECTS, HeldOut(0, 0), "v1")
+    assert made.examples.image_ids.tolist() == [0, 3, 5]
+    assert made.examples.weights.tolist() == [4, 0.5, 0]
+    assert made.examples.soft.label_ids.tolist() == [[1, -1], [0, 1], [2, -1]]
+    table = made.table({})
+    assert table["image_id"].to_pylist() == [0, 2, 3, 5]
     assert table["error"].to_pylist()[1]["reason"] == "no_input"
+    made.examples.write(str(tmp_path / "written"))
+    back = Examples.read(str(tmp_path / "written"))
+    assert back.weights.tolist() == made.examples.weights.tolist()
+    assert back.soft.probabilities.tolist() == made.examples.soft.probabilities.tolist()
+    assert back.first_aspects(0).soft is not None
+
+
+def test_of_a_pool_with_one_name_each_nothing_but_the_classes_is_kept(samples, tmp_path):
+    rows = [
+        {"image_id": n, "label_ids": [n % 2], "probabilities": [1.0], "weight": 1.0, "kind": "near"}
+        for n in (0, 2, 3, 5)
+    ]
+    targets = pool_targets(pool_of(tmp_path, rows), ("x", "y"))
+    assert targets.classes.tolist() == [0, 0, 1, 1]
+    assert (targets.weights, targets.soft) == (None, None)
+
+
+def test_a_pool_in_which_no_name_counts_is_refused(tmp_path):
+    rows = [{"image_id": 0, "label_ids": [0], "probabilities": [1.0], "weight": 0.0, "kind": "near"}]
+    with pytest.raises(TargetError, match="no training image has a name that counts"):
+        pool_targets(pool_of(tmp_path, rows), ("x",))
 
 
 def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples, tmp_path):

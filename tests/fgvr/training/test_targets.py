@@ -4,33 +4,16 @@ import numpy as np
 import pytest
 
 from fgvr.training.targets import (
-    NearLabels,
     TrueClasses,
     fraction_of,
     held_out,
-    near_targets,
     spread,
     true_targets,
-    wants_near,
 )
 
 
 def ids(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
-
-
-@pytest.mark.parametrize(
-    ("target", "classes", "near"),
-    [
-        ("auto", ids(0, 1, 0), False),
-        ("auto", ids(0, -1, 0), True),  # a mixture would have two classes for one species
-        ("auto", ids(-1, -1), True),
-        ("true", ids(0, -1), False),
-        ("near", ids(0, 1), True),
-    ],
-)
-def test_who_gives_the_targets(target, classes, near):
-    assert wants_near(target, classes) is near
 
 
 def test_true_classes_become_dense_outputs():
@@ -44,15 +27,6 @@ def test_true_classes_that_cannot_be_used():
         true_targets(TrueClasses(ids(-1, -1), [None, None]))
     with pytest.raises(ValueError, match=r"class id 7 has two names.*'finch'.*'robin'"):
         true_targets(TrueClasses(ids(7, 7), ["finch", "robin"]))
-
-
-def test_near_prefers_the_disambiguated_label():
-    space = ("a", "b", "c")
-    targets = near_targets(NearLabels(ids(2, -1, -1), ids(0, 1, -1), space))
-    assert targets.classes.tolist() == [2, 1, -1]
-    assert targets.labels == space
-    with pytest.raises(ValueError, match="nothing to learn"):
-        near_targets(NearLabels(ids(-1), ids(-1), space))
 
 
 def test_spread_puts_rows_beside_their_images():

@@ -1,0 +1,118 @@
+"""What each photo of a pool teaches a student: the names that a method gives it, and how much they count.
+
+A pool photo has no label of its own. A classifier of stored vectors names it (NeaR, a head, prototypes); a photo that
+the MLLM has named and NeaR has settled keeps that name, and one that a person has checked keeps the person's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fgvr.arrays import NONE, Floats, Labels
+
+TOP = 8
+"""Names per photo at most: with 20,000 names, all their probabilities would take 40 kB per photo."""
+Weighing = Literal["none", "confidence", "agreement", "issues"]
+Kind = Literal["checked", "settled", "named"]
+"""By whom: a person, the MLLM and NeaR together, a classifier alone."""
+RULES = 1
+"""Increase it when the same models and settings would give other targets."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """The names of n photos, best first.
+
+    Attributes:
+        label_ids: int32 [n, k]; `NONE` where there are fewer, or none at all.
+        probabilities: float32 [n, k]; those of a photo sum to 1, or to 0 where it has no name.
+    """
+
+    label_ids: Labels
+    probabilities: Floats
+
+    @property
+    def first(self) -> Labels:
+        """The best name of each photo, int32 [n]; `NONE` without one."""
+        return self.label_ids[:, 0]
+
+
+def best_names(scores: Floats, temperature: float | None) -> Named:
+    """The most probable names of n photos: one of each, or, with a temperature, the best `TOP`.
+
+    Args:
+        scores: probabilities, float [n, C].
+        temperature: p becomes p^(1/T), rescaled over the names that are kept (Hinton et al. 2015, section 2, for the
+            logits of a softmax); None: one name, for certain.
+    """
+    count = 1 if temperature is None else min(TOP, scores.shape[1])
+    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    kept = np.take_along_axis(scores, best, axis=1).astype(np.float64)
+    order = np.argsort(-kept, axis=1, kind="stable")
+    best, kept = np.take_along_axis(best, order, axis=1), np.take_along_axis(kept, order, axis=1)
+    # Relative to the best name, so that a sharp temperature does not underflow to zero everywhere.
+    shares = (kept / np.maximum(kept[:, :1], np.finfo(np.float64).tiny)) ** (1 / (temperature or 1.0))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Named(best.astype(np.int32), shares.astype(np.float32))
+
+
+def with_certain(named: Named, label_ids: Labels) -> Named:
+    """The same, with one certain name for each photo that has one in `label_ids`, int32 [n]; `NONE` elsewhere."""
+    known = label_ids != NONE
+    ids, shares = named.label_ids.copy(), named.probabilities.copy()
+    ids[known], shares[known] = NONE, 0.0
+    ids[known, 0], shares[known, 0] = label_ids[known], 1.0
+    return Named(ids, shares)
+
+
+def agreement(names: Labels, others: Sequence[Labels]) -> Floats:
+    """The share of those who name a photo that give the name in `names`, its own giver included: float32 [n].
+
+    Args:
+        names: the names that are learned, int32 [n].
+        others: what others say, int32 [n] each, in the same label space; `NONE` where one says nothing.
+    """
+    said, agreed = np.ones(len(names)), np.ones(len(names))
+    for each in others:
+        said += each != NONE
+        agreed += (each == names) & (each != NONE)
+    return (agreed / said).astype(np.float32)
+
+
+def weights(
+    named: Named,
+    weighing: Weighing,
+    *,
+    confidence: Floats,
+    others: Sequence[Labels] = (),
+    suspicion: Floats | None = None,
+    checked: npt.NDArray[np.bool_] | None = None,
+    checked_weight: float = 1.0,
+) -> Floats:
+    """How much each photo counts, float32 [n]: 0 … 1, or `checked_weight` where a person has looked.
+
+    Args:
+        named: the names that are learned.
+        weighing: the rule (`makd.target_weights`).
+        confidence: the classifier's probability of the name, float [n]; 1 for settled names would hide how sure it is.
+        others: see `agreement`.
+        suspicion: how suspicious the label of a photo is, float [n] in 0 … 1, nan where it was not judged.
+        checked: bool [n]; None: nobody has looked.
+        checked_weight: at least 1.
+    """
+    count = np.ones(len(named.first), np.float32)
+    if weighing == "confidence":
+        count = np.asarray(confidence, np.float32).copy()
+    elif weighing == "agreement":
+        count = agreement(named.first, others)
+    elif weighing == "issues" and suspicion is not None:
+        count = (1 - np.nan_to_num(suspicion, nan=0.0)).astype(np.float32)
+    if checked is not None:
+        count[checked] = checked_weight
+    count[named.first == NONE] = 0.0
+    return count
