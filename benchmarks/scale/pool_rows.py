@@ -185,7 +185,7 @@ def plot(folder: Path, file: Path) -> None:
             )
     axes.set(xlabel="million rows done", ylabel="MiB of anonymous memory", xlim=(0, None), ylim=(0, None))
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="center right")
+    axes.legend(loc="lower right")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=110)
 
 
