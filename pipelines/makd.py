@@ -46,7 +46,13 @@ log = logging.getLogger(__name__)
 
 TEACHER_FOLDER = "teacher"
 # Aspect fields take their defaults, so that one base student serves all settings of the aspects.
-WITHOUT_ASPECTS = {"alpha": 0.0, "questions": None, "aspect_loss": "bce", "aspect_targets": "mllm"}
+WITHOUT_ASPECTS = {
+    "alpha": 0.0,
+    "questions": None,
+    "aspect_loss": "bce",
+    "aspect_targets": "mllm",
+    "unasked_aspects": "none",
+}
 
 
 class Student(TrainStage):
@@ -131,7 +137,7 @@ class Student(TrainStage):
             limits=run.config.ingest.limits,
             max_error_share=run.config.run.max_error_share,
             teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
-            all_asked=task.asked,
+            all_asked=task.asked or task.fills_aspects,
         )
         examples.write(job.examples)
         if task.teacher is not None:

@@ -58,12 +58,18 @@ class StudentTask:
         from cluster.fingerprint import digest_of_ids
 
         ids = {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
-        return ids | ({} if self.asked or not self.with_aspects else {"aspect_mean": "of all images"})
+        partly = self.with_aspects and not self.asked and not self.fills_aspects
+        return ids | ({"aspect_mean": "of all images"} if partly else {})
 
     @property
     def with_aspects(self) -> bool:
         """Whether the student also learns aspects."""
         return self.settings.alpha > 0
+
+    @property
+    def fills_aspects(self) -> bool:
+        """Whether images that the MLLM was not asked about have their class's mean aspects."""
+        return self.with_aspects and self.settings.unasked_aspects == "class_mean"
 
 
 def check_student(config: Config) -> None:
@@ -147,7 +153,7 @@ def class_names(run: Run) -> tuple[str, ...]:
 
 def assembled(run: Run, task: StudentTask) -> TrainingSet:
     """The student's training set, with the answers to all questions."""
-    from fgvr.training.assemble import HeldOut, assemble, pool_targets, true_classes
+    from fgvr.training.assemble import HeldOut, assemble, class_mean_answers, pool_targets, true_classes
     from fgvr.training.examples import AspectAnswers
     from fgvr.training.targets import true_targets
 
@@ -156,6 +162,8 @@ def assembled(run: Run, task: StudentTask) -> TrainingSet:
     if task.with_aspects:
         p_yes = _p_yes(run, task.settings, image_ids)
     targets = pool_targets(run.table("pool"), class_names(run)) if task.named else true_targets(true_classes(task.rows))
+    if task.fills_aspects:
+        p_yes = class_mean_answers(p_yes, targets.classes, len(targets.labels))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
     return assemble(task.rows, targets, p_yes, held, run.table("samples").version, samples=run.table("samples"))
 

@@ -74,8 +74,10 @@ def rows_of(table: str, pool: int, steps: int) -> list[Row]:
             learns("soft, T = 2", target_temperature=2),
         ]
     shares = (0.03, 0.12, 0.5, 1.0)
+    means: dict[str, Any] = {"aspects": round(0.12 * pool), "alpha": 4.0, "unasked_aspects": "class_mean"}
     return [
         whole,
+        learns("aspects of 12%, class means elsewhere, alpha 4", method="makd", **means),
         *(
             learns(f"aspects of {share:.0%}, alpha {alpha:g}", method="makd", aspects=round(share * pool), alpha=alpha)
             for share in shares

@@ -140,6 +140,9 @@ class Makd(Part):
     aspect_targets: Literal["mllm", "random"] = "mllm"
     """`mllm`: the MLLM's answers; `random`: sigmoid(N(0, 1)) by seed, image and question, a control for which nothing
     is asked."""
+    unasked_aspects: Literal["none", "class_mean"] = "none"
+    """Aspects of images that the MLLM was not asked about: none, or what it said on average about the images of the
+    same class."""
     distillation: Distillation = NoDistillation()
     """Teacher of the class outputs, for the student with aspects and the one without (base): `kind: none`, `kd` or
     `dkd`."""
@@ -189,6 +192,7 @@ class Makd(Part):
     def deciding(self) -> dict[str, Any]:
         """See Part; newer fields count only where they are used: students of earlier versions are still found."""
         unused = {"class_loss", "refine_after"} if self.class_loss == "ce" else set()
+        unused |= {"unasked_aspects"} if self.unasked_aspects == "none" else set()
         unused |= {"pool", "target_temperature", "target_weights", "checked_weight"}  # the table `pool` knows them
         return {name: value for name, value in super().deciding().items() if name not in unused}
 

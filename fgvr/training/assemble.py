@@ -192,6 +192,52 @@ def _answered(aspects: pa.Table, questions: int) -> tuple[Ids, npt.NDArray[np.fl
 
 
 @dataclass(frozen=True)
+class _ClassMeans:
+    """Answers [A, Q] that are an image's own, or else the means of its class; made when rows are requested."""
+
+    own: AspectAnswers
+    rows: Ids
+    classes: Ids
+    means: npt.NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """A and Q."""
+        return len(self.rows), self.means.shape[1]
+
+    def __getitem__(self, rows: Any) -> npt.NDArray[np.float32]:
+        """The answers of these rows."""
+        positions = self.rows[rows]
+        answers: npt.NDArray[np.float32] = self.own[positions]
+        nothing = np.isnan(answers).all(axis=1)
+        answers[nothing] = self.means[self.classes[positions[nothing]]]
+        return answers
+
+
+def class_mean_answers(answers: AspectAnswers, classes: Ids, count: int) -> AspectAnswers:
+    """The answers of N images, and for those without any the mean answers about the images of the same class.
+
+    Images without a class, and those of a class about which nothing was answered, stay without.
+
+    Args:
+        answers: of N images and Q questions.
+        classes: int64 [N]; −1 without a class.
+        count: number of classes.
+    """
+    sums, known = np.zeros((count, answers.shape[1])), np.zeros((count, answers.shape[1]))
+    for rows, values in answers.blocks():
+        here = classes[rows] != UNKNOWN_CLASS
+        np.add.at(sums, classes[rows[here]], np.nan_to_num(values[here]))
+        np.add.at(known, classes[rows[here]], ~np.isnan(values[here]))
+    means = np.divide(sums, known, out=np.full_like(sums, np.nan), where=known > 0).astype(np.float32)
+    some = answers.answered
+    named, taught = classes != UNKNOWN_CLASS, np.asarray(known > 0).any(axis=1)
+    some[named] |= np.take(taught, classes[named])
+    rows = np.flatnonzero(some)
+    return AspectAnswers(len(answers), rows, _ClassMeans(answers, rows, classes, means))
+
+
+@dataclass(frozen=True)
 class RandomAnswers:
     """`random_p_yes` of images (int64 [N], ascending), generated when rows are requested."""
 

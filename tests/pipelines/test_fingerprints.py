@@ -204,6 +204,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.alpha", 5, {"makd"}),
         ("makd.questions", 5, {"makd"}),
         ("makd.aspect_loss", "kl", {"makd"}),
+        ("makd.unasked_aspects", "class_mean", {"makd"}),
         ("makd.aspect_targets", "random", {"makd", "aspects"}),  # the MLLM is not asked then
         ("makd.epochs", 3, STUDENTS),
         ("makd.max_steps", 3, STUDENTS),

@@ -13,13 +13,14 @@ from fgvr.training.assemble import (
     HeldOut,
     _mixed,
     assemble,
+    class_mean_answers,
     p_yes_of,
     pool_targets,
     random_p_yes,
     split_rows,
     true_classes,
 )
-from fgvr.training.examples import Examples
+from fgvr.training.examples import AspectAnswers, Examples
 from fgvr.training.targets import TargetError, true_targets
 
 ERROR = {"reason": "corrupt", "detail": "x"}
@@ -137,6 +138,21 @@ def test_a_pool_in_which_no_name_counts_is_refused(tmp_path):
     rows = [{"image_id": 0, "label_ids": [0], "probabilities": [1.0], "weight": 0.0, "kind": "near"}]
     with pytest.raises(TargetError, match="no training image has a name that counts"):
         pool_targets(pool_of(tmp_path, rows), ("x",))
+
+
+def test_images_without_answers_have_the_means_of_their_class():
+    nan = np.nan
+    p_yes = np.array([[0.2, nan], [0.6, 1.0], [nan, nan], [nan, nan], [0.5, 0.5], [nan, nan]], np.float32)
+    classes = np.array([0, 0, 0, 1, -1, -1])  # nothing was answered about class 1; two images have no class
+    found = class_mean_answers(AspectAnswers.of(p_yes), classes, 2)
+    np.testing.assert_allclose(
+        np.asarray(found), [[0.2, nan], [0.6, 1.0], [0.4, 1.0], [nan, nan], [0.5, 0.5], [nan, nan]], atol=1e-6
+    )
+    assert found.rows.tolist() == [0, 1, 2, 4]
+    kept = found.chosen(np.array([False, True, True, True, False, False]))
+    np.testing.assert_allclose(np.asarray(kept), [[0.6, 1.0], [0.4, 1.0], [nan, nan]], atol=1e-6)
+    made = Examples(np.arange(6), list("abcdef"), classes, found, np.zeros(6, bool), "v1")
+    assert made.first_aspects(1).answers[2].tolist() == pytest.approx([0.4])
 
 
 def test_p_yes_is_nan_where_the_mllm_failed_or_was_not_asked(samples, tmp_path):
