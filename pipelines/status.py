@@ -107,7 +107,7 @@ def _what_next(status: RunStatus) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns 2 where there is no run, as for a wrong argument."""
+    """The command line; returns 2 where there is no run, as for a wrong argument, and 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(safe(f"status: {error}\n"))
         return 2
+    except KeyboardInterrupt:
+        return 130
     sys.stdout.write(as_json(status) if options.json else as_text(status))
     return 0
 
