@@ -12,6 +12,7 @@ import numpy as np
 from fgvr import storage
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from pipelines.run_tables import NotThere, Run, per_run, per_samples
+from pipelines.start_weights import check_weights, find_weights
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def check_student(config: Config) -> None:
 
     Raises:
         StudentError: timm does not have the backbone.
+        StartError: the pretrained weights are missing, damaged, or not those of the backbone.
         ConfigError: the teacher is missing or damaged, the MLLM cannot teach, or the aspects belong to other images.
     """
     from fgvr.models.student import build_student
@@ -77,7 +79,9 @@ def check_student(config: Config) -> None:
             f"aspects.split = {config.aspects.split}: the student learns on makd.split = {settings.split}, about whose "
             "images no question would be asked; name one split, or set makd.alpha to 0 for no aspects"
         )
-    build_student(spec_of(settings, ("a",), ()))
+    spec = spec_of(settings, ("a",), ())
+    build_student(spec)
+    check_weights(settings, spec)
     find_teacher(settings)  # reads it completely
     _check_rate(settings)
 
@@ -191,10 +195,17 @@ def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> Stud
 
 
 def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:
-    """The configured student with these outputs; raises StudentError for a backbone that timm does not have."""
+    """The configured student with these outputs.
+
+    Raises:
+        StudentError: timm does not have the backbone.
+        StartError: there are no such pretrained weights.
+    """
     from fgvr.models.student import StudentSpec, timm_preprocess
 
-    preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize)
+    start = find_weights(settings)
+    stated = (None, None) if start is None else (start.mean, start.std)
+    preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize, *stated)
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)
 
 
