@@ -151,7 +151,7 @@ def _check(name: str, backbone: str, own: Tensors, heads: frozenset[str], found:
         if len(shape) == len(wanted) == 4 and wanted[1] == CHANNELS != shape[1] and shape[0] == wanted[0]:
             raise StartError(channels_refused(name, int(shape[1])))
     if differ:
-        needed = [each for each in own if each not in heads]
+        needed = [each for each in own if each not in heads and not each.endswith(COUNTERS)]
         fits = sum(own[each].numel() for each in needed if each not in differ)
         share = fits / max(1, sum(own[each].numel() for each in needed))
         shapes = [

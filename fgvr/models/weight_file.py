@@ -19,6 +19,9 @@ PLAIN_FIRST = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 AVERAGE_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 """Keys under which checkpoints of trainings hold their weights; an average is what timm validates and prefers, too."""
 
+NO_PICKLE = ("Unsupported operand", "invalid load key")
+"""Parts of torch's messages about files that are no pickle."""
+
 
 class WeightFileError(UserError, ValueError):
     """A file holds no weights; the message says why, and callers add the config field."""
@@ -42,9 +45,9 @@ def read_tensors(file: Path, nested: Sequence[str] = PLAIN_FIRST) -> dict[str, T
         else:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        # torch says so of every file that it cannot unpickle; only one that names a class or function is a program.
-        if "GLOBAL" not in str(error) and "Unsupported" not in str(error):
-            raise WeightFileError(f"{file}: cannot be read as weights: {_first_line(error)}") from error
+        # torch refuses what is no pickle at all in the same words as a program.
+        if any(words in str(error) for words in NO_PICKLE):
+            raise WeightFileError(f"{file}: cannot be read as weights: torch.save did not write it") from error
         raise WeightFileError(f"{file.name}: {PICKLED}") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise WeightFileError(f"{file}: cannot be read as weights: {_first_line(error)}") from error
