@@ -33,7 +33,8 @@ def _arguments(kind: str, level: float, sign: float) -> tuple[float, ...]:
         "shear": lambda: (sign * level * _SHEAR,),
         "shift": lambda: (sign * level * _SHIFT,),
         "enhance": lambda: (max(_LEAST, 1 + sign * level * _ENHANCE),),
-        "bits": lambda: (4 - int(level * 4),),
+        # One bit at least: Pillow refuses none, which timm asks for at the largest magnitude, and black says nothing.
+        "bits": lambda: (max(1, 4 - int(level * 4)),),
         "threshold": lambda: (256 - min(256, int(level * 256)),),
         "add": lambda: (min(128, int(level * 110)),),
     }
