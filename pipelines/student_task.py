@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 HIGH_RATE = 0.1
 """Learning rate from which a loss with the factor T² was measured to cost accuracy (docs/distillation.md)."""
 
+ADAMW_HIGH_RATE = 0.01
+"""Learning rate, the default of SGD, from which AdamW learns little else than to diverge."""
+
 
 @dataclass(frozen=True)
 class StudentTask:
@@ -87,7 +90,13 @@ def check_student(config: Config) -> None:
 
 
 def _check_rate(settings: Makd) -> None:
-    """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher."""
+    """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher, or for AdamW."""
+    if settings.optimizer == "adamw" and settings.lr >= ADAMW_HIGH_RATE:
+        log.warning(
+            "makd.lr = %g with makd.optimizer = adamw: that is a rate of SGD; AdamW takes 1e-4 to 1e-3, try --makd.lr "
+            "5e-4 (docs/pretrained.md)",
+            settings.lr,
+        )
     taught = settings.distillation
     if not isinstance(taught, NoDistillation) and taught.temperature > 1 and settings.lr > HIGH_RATE:
         log.warning(

@@ -21,8 +21,8 @@ from torch import Tensor
 from benchmarks import harness
 from benchmarks.quality.photo_tables import find_weights
 from fgvr.encoders.timm_model import by_order
+from fgvr.encoders.weight_file import read_tensors
 from fgvr.errors import UserError
-from fgvr.models.weight_file import read_tensors
 
 BACKBONE: Final = "tf_efficientnet_lite0"
 

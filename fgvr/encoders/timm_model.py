@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.arrays import Floats
+from fgvr.encoders import weight_file
 from fgvr.encoders.timm_source import TimmError, TimmSource
-from fgvr.models import weight_file
 from fgvr.precision import Precision, autocast, held
 
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _built(source: TimmSource, classes: int | None) -> nn.Module:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights by name (`fgvr.models.weight_file`); raises TimmError for what holds none."""
+    """The tensors of a file of weights by name (`fgvr.encoders.weight_file`); raises TimmError for what holds none."""
     try:
         return weight_file.read_tensors(file)
     except weight_file.WeightFileError as error:

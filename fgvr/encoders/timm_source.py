@@ -10,8 +10,8 @@ from typing import Any, Final
 from fgvr import hub, storage
 from fgvr.config.vectors import TimmVectors
 from fgvr.digests import file_digest, folder_digest
+from fgvr.encoders.timm_folder import CONFIG_FILE, ENDINGS, WEIGHTS, TimmFolderError, read_timm_folder
 from fgvr.errors import UserError
-from fgvr.models.timm_folder import CONFIG_FILE, ENDINGS, WEIGHTS, TimmFolderError, read_timm_folder
 
 HUB: Final = "hf-hub:"
 LOCAL: Final = "local-dir:"

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fgvr.encoders.weight_file import AVERAGE_FIRST, WeightFileError, read_tensors
 from fgvr.models.start_weights import CHANNELS, FIELD, StartError, StartWeights, channels_refused
 from fgvr.models.student import StudentSpec, build_student
-from fgvr.models.weight_file import AVERAGE_FIRST, WeightFileError, read_tensors
 
 log = logging.getLogger(__name__)
 

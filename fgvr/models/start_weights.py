@@ -13,9 +13,7 @@ from typing import Any, Final
 
 from fgvr import hub, storage
 from fgvr.digests import file_digest
-from fgvr.errors import UserError
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind
-from fgvr.models.timm_folder import (
+from fgvr.encoders.timm_folder import (
     CONFIG_FILE,
     ENDINGS,
     WEIGHTS,
@@ -24,6 +22,8 @@ from fgvr.models.timm_folder import (
     read_timm_config,
     read_timm_folder,
 )
+from fgvr.errors import UserError
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind
 
 FIELD: Final = "makd.weights"
 HUB: Final = "hf-hub:"

@@ -20,10 +20,9 @@ from fgvr.errors import UserError
 from fgvr.models.start_match import Start, classifier_names, start_of
 from fgvr.models.start_weights import StartError, find_start
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
+from tests.fgvr.models.timm_folders import BACKBONE, DATA, timm_folder
 
-BACKBONE = "test_byobnet"
 HEAD = {"head.fc.weight", "head.fc.bias"}
-DATA = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "input_size": [3, 96, 96]}
 
 
 def spec(backbone: str = BACKBONE, **more: Any) -> StudentSpec:
@@ -44,14 +43,6 @@ def start(place: Path | str, backbone: str = BACKBONE, **more: Any) -> Start:
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def timm_folder(folder: Path, weights: dict[str, Tensor], **facts: Any) -> Path:
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "model.safetensors")
-    config = {"architecture": BACKBONE, "num_classes": 1000, "pretrained_cfg": DATA, **facts}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.mark.parametrize("backbone", [BACKBONE, "test_resnet", "test_vit", "test_vit2", "test_convnext"])

@@ -18,9 +18,7 @@ from pipelines.preflight import check_tables
 from pipelines.start_weights import put_weights
 from pipelines.student_task import spec_of
 from pipelines.teacher import recipe
-from tests.fgvr.models.test_start_weights import timm_folder
-
-BACKBONE = "test_byobnet"
+from tests.fgvr.models.timm_folders import BACKBONE, timm_folder
 
 
 @pytest.fixture
@@ -93,6 +91,14 @@ def test_workers_get_what_was_taken(tmp_path: Path, whole: dict[str, torch.Tenso
     assert found.keys() == whole.keys() - {"head.fc.weight", "head.fc.bias"}
     assert all(torch.equal(value, whole[name]) for name, value in found.items())
     assert "for 2 classes and 1 aspects; theirs has 1000 outputs" in sentence
+
+
+def test_a_rate_of_sgd_for_adamw_draws_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for more in ({"optimizer": "adamw", "lr": 5e-4}, {"lr": 0.01}):
+        check(settings(None, **more))
+    assert "adamw" not in caplog.text
+    check(settings(None, optimizer="adamw"))
+    assert "makd.lr = 0.01 with makd.optimizer = adamw: that is a rate of SGD" in caplog.text
 
 
 def test_an_average_that_hardly_forgets_draws_a_warning(caplog: pytest.LogCaptureFixture) -> None:
