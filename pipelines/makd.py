@@ -7,7 +7,8 @@ reason if it was left out. Photos that became unreadable during training are cou
 the table's metadata). Beside the table: `model/` (the best epoch on the held-out images, or the last epoch without
 any), `last/`, `history.json`. The class target is the true class where the data has one, or else NeaR's label
 (`makd.target`). The variant `base` is the same student without aspects, in a table of its own. `makd.distillation` adds
-a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it lies in `teacher/`.
+a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it lies in `teacher/`. With
+`makd.weights` both start from pretrained weights; the table's metadata say what of them was taken.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fgvr.config import Makd as MakdConfig
 from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Look, Run
+from pipelines.start_weights import START_FOLDER, put_weights
 from pipelines.student_images import consulted, learned
 from pipelines.student_task import (
     StudentTask,
@@ -130,6 +132,11 @@ class Student(TrainStage):
                 "%s: %d of %d epochs, as makd.max_steps = %s allows",
                 *(self.table, settings.epochs, task.settings.epochs, f"{settings.max_steps:,}"),
             )
+        start, started = None, ""
+        if settings.weights is not None:
+            start, started = put_weights(settings, spec, folder.path(START_FOLDER))
+            log.info("%s: %s", self.table, started)
+        _check_average(settings, int((~examples.held_out).sum()))
         job = StudentJob(
             examples=folder.path("examples"),
             spec=spec,
@@ -138,11 +145,12 @@ class Student(TrainStage):
             max_error_share=run.config.run.max_error_share,
             teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
             all_asked=task.asked or task.fills_aspects,
+            start=start,
         )
         examples.write(job.examples)
         if task.teacher is not None:
             task.teacher.put(folder.path(TEACHER_FOLDER), examples.image_ids)
-        return Training(train_student, job, settings.epochs, training_set)
+        return Training(train_student, job, settings.epochs, training_set, started)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
         """The best epoch's model where images are held out to choose it; and the last epoch's in any case."""
@@ -184,6 +192,7 @@ class Student(TrainStage):
             "chosen": _chosen(checkpoint).name,
             "lost": reasons(lost),
             "lost_examples": failures_of(lost, examples).examples_json(),
+            **({"weights": training.started} if training.started else {}),
         }
 
     def _task(self, run: Run) -> StudentTask:
@@ -208,6 +217,17 @@ class Base(Student):
     def settings(self, config: Config) -> MakdConfig:
         """The recipe without aspects, independent of all aspect fields."""
         return config.makd.model_copy(update=WITHOUT_ASPECTS)
+
+
+def _check_average(settings: MakdConfig, images: int) -> None:
+    """Warn of a moving average that forgets so slowly that it is mostly of early, unfinished weights."""
+    learned = images * settings.epochs
+    if settings.ema is not None and 2 * settings.ema > learned:
+        log.warning(
+            "makd.ema = %s images: the whole training learns from %s, so that half of the average is of weights from "
+            "its first half; a tenth of it is usual, %s",
+            *(f"{settings.ema:,.0f}", f"{learned:,}", f"{max(1, learned // 10):,}"),
+        )
 
 
 def _chosen(checkpoint: Path) -> Path:

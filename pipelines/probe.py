@@ -209,7 +209,15 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
             "questions": changed(config.questions, **given),
             "aspects": changed(config.aspects, max_images=rows),
             "class_scores": changed(config.class_scores),
-            "makd": changed(config.makd, **training, images="asked", fraction=1.0, max_steps=None, milestones=()),
+            "makd": changed(
+                config.makd,
+                **training,
+                images="asked",
+                fraction=1.0,
+                max_steps=None,
+                milestones=(),
+                freeze_epochs=0,  # those that follow take longer
+            ),
             "infer": changed(config.infer, split=None),
         }
     )

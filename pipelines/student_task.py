@@ -11,6 +11,7 @@ import numpy as np
 
 from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from pipelines.run_tables import Run, per_run
+from pipelines.start_weights import check_weights, find_weights
 from pipelines.student_images import learned_rows, learns_names, named_classes, scope
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 HIGH_RATE = 0.1
 """Learning rate from which a loss with the factor T² was measured to cost accuracy (docs/distillation.md)."""
+
+ADAMW_HIGH_RATE = 0.01
+"""Learning rate, the default of SGD, from which AdamW learns little else than to diverge."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def check_student(config: Config) -> None:
 
     Raises:
         StudentError: timm does not have the backbone.
+        StartError: the pretrained weights are missing, damaged, or not those of the backbone.
         ConfigError: the teacher is missing or damaged, the MLLM cannot teach, or the aspects belong to other images.
     """
     from fgvr.models.student import build_student
@@ -92,13 +97,21 @@ def check_student(config: Config) -> None:
             "makd.class_loss = mixture: it asks whether one name is right, so it learns no soft targets; leave "
             "makd.target_temperature away, or set makd.class_loss to ce"
         )
-    build_student(spec_of(settings, ("a",), ()))
+    spec = spec_of(settings, ("a",), ())
+    build_student(spec)
+    check_weights(settings, spec)
     find_teacher(settings)  # reads it completely
     _check_rate(settings)
 
 
 def _check_rate(settings: Makd) -> None:
-    """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher."""
+    """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher, or for AdamW."""
+    if settings.optimizer == "adamw" and settings.lr >= ADAMW_HIGH_RATE:
+        log.warning(
+            "makd.lr = %g with makd.optimizer = adamw: that is a rate of SGD; AdamW takes 1e-4 to 1e-3, try --makd.lr "
+            "5e-4 (docs/pretrained.md)",
+            settings.lr,
+        )
     taught = settings.distillation
     if not isinstance(taught, NoDistillation) and taught.temperature > 1 and settings.lr > HIGH_RATE:
         log.warning(
@@ -178,10 +191,17 @@ def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> Stud
 
 
 def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:
-    """The configured student with these outputs; raises StudentError for a backbone that timm does not have."""
+    """The configured student with these outputs.
+
+    Raises:
+        StudentError: timm does not have the backbone.
+        StartError: there are no such pretrained weights.
+    """
     from fgvr.models.student import StudentSpec, timm_preprocess
 
-    preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize)
+    start = find_weights(settings)
+    stated = (None, None) if start is None else (start.mean, start.std)
+    preprocess = timm_preprocess(settings.backbone, settings.image_size, settings.resize, *stated)
     return StudentSpec(settings.backbone, labels, questions, preprocess, settings.backbone_args)
 
 

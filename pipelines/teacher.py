@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr import storage
 from fgvr.config import MLLM_TEACHER, Config, ConfigError, Makd, Mllm, NoDistillation
+from pipelines.start_weights import find_weights
 from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:
@@ -143,11 +144,14 @@ TOLD_OTHERWISE = frozenset({"images", "precision"})
 
 
 def recipe(settings: Makd, teacher: Teacher | None, without: Collection[str] = ()) -> dict[str, Any]:
-    """The recipe for a fingerprint, without some fields; a teaching student counts by its content, not its path."""
+    """The recipe for a fingerprint, without some fields; a teaching student and weights count by content, not path."""
     fields = settings.deciding().items()
     decided = {name: value for name, value in fields if name not in TOLD_OTHERWISE and name not in without}
     if decided.get("max_steps") is None:  # a newer field: students of earlier versions are still found
         decided.pop("max_steps", None)
+    start = find_weights(settings)
+    if start is not None and "weights" in decided:
+        decided["weights"] = start.identity()
     if isinstance(teacher, StudentModel) and "distillation" in decided:
         decided["distillation"] = {**settings.distillation.model_dump(), "teacher": teacher.identity}
     return decided

@@ -32,12 +32,14 @@ class Training:
         job: its argument; must pickle.
         epochs: number of epochs of the whole training run, for the time estimate.
         made_of: what the stage prepared for training and needs again for its table.
+        started: what the pretrained weights gave, in a sentence; "" where training starts from scratch.
     """
 
     loop: Callable[[Any, Reporter], Any]
     job: Any
     epochs: float
     made_of: Any = None
+    started: str = ""
 
 
 class TrainStage(Stage):

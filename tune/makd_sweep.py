@@ -23,6 +23,7 @@ from fgvr.training.student import RECIPE, train_student
 from fgvr.training.student_data import StudentJob, bounded_by_steps
 from pipelines.makd import TEACHER_FOLDER
 from pipelines.run_tables import Run
+from pipelines.start_weights import START_FOLDER, put_weights, start_uri
 from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Objective, Space, Training, makd_space
@@ -113,6 +114,9 @@ class MakdSweep:
             self.examples.examples.write(storage.join(folder, EXAMPLES_FILE))
             if self.teacher is not None:
                 self.teacher.put(storage.join(folder, TEACHER_FOLDER), self.examples.examples.image_ids)
+            if self.config.makd.weights is not None:
+                # Trials have other numbers of outputs, so that each has a new classifier.
+                put_weights(self.config.makd, self.spec, storage.join(folder, START_FOLDER), keep_classifier=False)
         return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher, self.images)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
@@ -128,6 +132,7 @@ class MakdSweep:
             limits=config.ingest.limits,
             max_error_share=config.run.max_error_share,
             teacher=None if self.teacher is None else storage.join(sweep_folder, TEACHER_FOLDER),
+            start=None if config.makd.weights is None else start_uri(storage.join(sweep_folder, START_FOLDER)),
         )
         return Training(train_student, job)
 

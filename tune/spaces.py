@@ -54,8 +54,9 @@ def makd_space(config: Config, asked: int) -> Space:
         config: its values are always among those tried.
         asked: number of questions with answers; the paper's smaller numbers and this one are tried.
     """
+    low, high = (1e-3, 0.3) if config.makd.optimizer == "sgd" else (1e-5, 1e-2)
     return {
-        "makd.lr": _log_range(1e-3, 0.3, config.makd.lr),
+        "makd.lr": _log_range(low, high, config.makd.lr),
         "makd.alpha": _log_range(0.25, 32.0, config.makd.alpha),
         "makd.questions": _choice([*(count for count in Q if count < asked), asked], config.makd.questions or asked),
     }

@@ -7,12 +7,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
-from fgvr.config.distillation import Distillation, NoDistillation
+from fgvr.config.distillation import MLLM_TEACHER, Distillation, NoDistillation
 from fgvr.config.models import Mllm
 from fgvr.config.texts import Prompt
 from fgvr.config.tree import Basic, Tuned
 
 ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide any other response)."
+
+NEWER = (
+    *("weights", "optimizer", "layer_decay", "freeze_epochs", "ema", "label_smoothing", "mixup", "cutmix"),
+    "randaugment",
+)
+"""Fields of `Makd` that came later, and decide something where they are not at their default."""
 
 
 class Questions(Part):
@@ -94,7 +100,11 @@ class Makd(Part):
     """makd: a small student with class and aspect outputs, CE + alpha · BCE."""
 
     backbone: Basic[str] = "resnet18"
-    """Name of a timm model, trained from scratch (paper: resnet18, resnet34, mobilenetv1_100, efficientnet_b0)."""
+    """Name of a timm model (paper: resnet18, resnet34, mobilenetv1_100, efficientnet_b0)."""
+    weights: Tuned[str | None] = None
+    """Pretrained weights of this backbone to start from: a file (.safetensors, .pth), a folder as timm saves it, a
+    model folder of an earlier student, a hub name (hf-hub:timm/resnet18.a1_in1k) or a tag of timm (a1_in1k); null: from
+    scratch (paper). The classifier is new. docs/pretrained.md."""
     image_size: Basic[int] = Field(default=224, ge=16)
     """Side of the student's square input, in pixels: smaller is faster, larger shows finer details."""
     resize: int | None = Field(default=None, ge=16)
@@ -155,21 +165,45 @@ class Makd(Part):
     and `warmup_epochs` are scaled with them. null: no limit."""
     batch_size: int = Field(default=16, ge=2)
     """Images per step, over all workers."""
+    optimizer: Tuned[Literal["sgd", "adamw"]] = "sgd"
+    """`sgd` with momentum (paper), or `adamw`, whose rate is about a hundredth of SGD's: 1e-4 to 1e-3. AdamW decays no
+    biases, norms and position embeddings."""
     lr: Tuned[float] = Field(default=0.01, gt=0)
-    """Peak learning rate of SGD. Sweep it for new data (docs/tuning.md); lower it with a teacher
-    (docs/distillation.md)."""
+    """Peak learning rate. Sweep it for new data (docs/tuning.md); lower it with a teacher (docs/distillation.md)."""
+    layer_decay: float = Field(default=1, gt=0, le=1)
+    """Factor by which each layer learns more slowly than the one above it, for pretrained weights: 0.65 to 0.9; 1: all
+    layers learn at `lr`."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Weight decay of SGD."""
+    """Weight decay: of SGD as in the paper, of AdamW usually 0.05."""
     schedule: Literal["milestones", "cosine"] = "milestones"
     """Learning rate schedule: `milestones` divides the rate by ten after each of them; `cosine` lowers it to zero."""
     milestones: tuple[int, ...] = (150, 180, 210)
     """Epochs after which the learning rate is divided by ten (schedule `milestones`)."""
     warmup_epochs: int = Field(default=0, ge=0)
     """Epochs of linear warm-up of the learning rate."""
+    freeze_epochs: int = Field(default=0, ge=0)
+    """Epochs at the start in which only the new classifier learns, on `weights` and batch-norm statistics that stay as
+    they are; `epochs` or more: all of them (a linear probe)."""
+    ema: float | None = Field(default=None, gt=0)
+    """Half-life, in images learned from, of an exponential moving average of the weights, which is then what is
+    validated and saved: 2 to 10 epochs' worth. null: no average, the weights themselves."""
     min_crop: float = Field(default=0.08, gt=0, le=1)
     """Smallest share of the image's area that a random crop keeps."""
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    """Share of each class target that is spread evenly over all classes (usual: 0.1)."""
+    mixup: float = Field(default=0, ge=0)
+    """α of mixup: a step's images are blended in pairs by a share from Beta(α, α), and so are their classes and aspects
+    (usual: 0.2 to 0.8); 0: no mixup."""
+    cutmix: float = Field(default=0, ge=0)
+    """α of CutMix: a rectangle of each image comes from its partner (usual: 1); with mixup, each step draws one of the
+    two. 0: no CutMix."""
+    randaugment: int = Field(default=0, ge=0)
+    """Number of random operations of RandAugment on each crop (usual: 2), which also change colours; 0: crops and flips
+    only."""
+    randaugment_magnitude: float = Field(default=9, ge=0, le=10)
+    """How strong these operations are, 0 to 10."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training images held out to choose the best epoch; 0: the last epoch is used. Raise it where
     these are few, which makes the choice noisy."""
@@ -194,7 +228,42 @@ class Makd(Part):
         unused = {"class_loss", "refine_after"} if self.class_loss == "ce" else set()
         unused |= {"unasked_aspects"} if self.unasked_aspects == "none" else set()
         unused |= {"pool", "target_temperature", "target_weights", "checked_weight"}  # the table `pool` knows them
+        unused |= {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
+        unused |= {"randaugment_magnitude"} if not self.randaugment else set()
+        unused |= {"momentum"} if self.optimizer != "sgd" else set()
         return {name: value for name, value in super().deciding().items() if name not in unused}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a step's images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        """Refuses options that contradict each other."""
+        mixing = "mixup" if self.mixup else "cutmix"
+        if self.freeze_epochs and self.weights is None:
+            raise ValueError(
+                f"freeze_epochs = {self.freeze_epochs} without weights: a frozen backbone that starts at random learns "
+                "nothing. Name pretrained weights (weights), or set freeze_epochs to 0"
+            )
+        if self.class_loss == "mixture" and (self.mixes or self.label_smoothing):
+            name = mixing if self.mixes else "label_smoothing"
+            raise ValueError(
+                f"{name} with class_loss = mixture, which tells clean targets from noisy ones by the loss of an image "
+                f"with its own target: set {name} to 0, or class_loss to ce"
+            )
+        taught = self.distillation
+        if self.mixes and taught.kind == "dkd":
+            raise ValueError(
+                f"{mixing} with distillation.kind = dkd, which needs one class per image: take kd, or set {mixing} to 0"
+            )
+        if self.mixes and taught.kind != "none" and taught.teacher == MLLM_TEACHER:
+            raise ValueError(
+                f"{mixing} with distillation.teacher = {MLLM_TEACHER}, whose scores are those of whole photos: take a "
+                f"student as the teacher, or set {mixing} to 0"
+            )
+        return self
 
     @field_validator("target", mode="before")
     @classmethod

@@ -21,8 +21,9 @@ from fgvr.clip.source import LOCAL, find_clip
 from fgvr.clip.source import pinned as pinned_clip
 from fgvr.config.models import Clip
 from fgvr.config.vectors import TimmVectors
+from fgvr.encoders.timm_folder import CONFIG_FILE
 from fgvr.encoders.timm_model import load_timm
-from fgvr.encoders.timm_source import CONFIG_FILE, find_timm
+from fgvr.encoders.timm_source import find_timm
 from fgvr.encoders.timm_source import pinned as pinned_timm
 from fgvr.precision import Precision
 from fgvr.tables import Table

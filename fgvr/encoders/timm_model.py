@@ -7,27 +7,22 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.arrays import Floats
+from fgvr.encoders import weight_file
 from fgvr.encoders.timm_source import TimmError, TimmSource
-from fgvr.hub import PICKLED
 from fgvr.precision import Precision, autocast, held
 
 _log = logging.getLogger(__name__)
-_NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
-"""Keys under which checkpoints of trainings hold their weights."""
 SHOWN = 3
 """How many names of tensors a message lists."""
 
@@ -130,23 +125,11 @@ def _built(source: TimmSource, classes: int | None) -> nn.Module:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights by name, on the CPU, in the file's order; nothing in it is run.
-
-    Raises TimmError for what is no file of tensors.
-    """
+    """The tensors of a file of weights by name (`fgvr.encoders.weight_file`); raises TimmError for what holds none."""
     try:
-        if file.suffix.lower() == ".safetensors":
-            found: Any = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise TimmError(f"embed.vectors.weights: {file.name}: {PICKLED}") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise TimmError(f"embed.vectors.weights: {file}: cannot be read as weights: {error}") from error
-    inside = next((found[key] for key in _NESTED if isinstance(found, Mapping) and key in found), found)
-    if not isinstance(inside, Mapping) or not all(isinstance(value, Tensor) for value in inside.values()):
-        raise TimmError(f"embed.vectors.weights: {file} holds no mapping of names to tensors")
-    return {str(name).removeprefix("module."): value for name, value in inside.items()}
+        return weight_file.read_tensors(file)
+    except weight_file.WeightFileError as error:
+        raise TimmError(f"embed.vectors.weights: {error}") from error
 
 
 def by_order(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,14 +10,11 @@ from typing import Any, Final
 from fgvr import hub, storage
 from fgvr.config.vectors import TimmVectors
 from fgvr.digests import file_digest, folder_digest
+from fgvr.encoders.timm_folder import CONFIG_FILE, ENDINGS, WEIGHTS, TimmFolderError, read_timm_folder
 from fgvr.errors import UserError
 
 HUB: Final = "hf-hub:"
 LOCAL: Final = "local-dir:"
-CONFIG_FILE: Final = "config.json"
-WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
-"""Names under which timm saves weights, the one to prefer first."""
-ENDINGS: Final = (".safetensors", ".pth", ".pt", ".bin")
 FIELD: Final = "embed.vectors.model"
 
 
@@ -123,30 +119,12 @@ def _in_place(place: str) -> TimmSource:
 
 
 def _in_folder(folder: Path, name: str) -> TimmSource:
-    place = folder / CONFIG_FILE
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TimmError(f"{FIELD}: {folder} has no {CONFIG_FILE}; expected a folder as timm saves it") from None
-    except ValueError as error:
-        raise TimmError(f"{FIELD}: {place} is not JSON: {error}") from None
-    if not isinstance(facts, dict) or not isinstance(facts.get("architecture"), str):
-        raise TimmError(f"{FIELD}: {place} names no `architecture`, which timm's files do")
-    # Files of earlier versions of timm have these facts at the top.
-    data = facts.get("pretrained_cfg", facts)
-    weights = next((folder / each for each in WEIGHTS if (folder / each).is_file()), None)
-    if weights is None:
-        raise TimmError(f"{FIELD}: {folder} holds no weights ({' or '.join(WEIGHTS)})")
-    architecture = _known(facts["architecture"])
-    return TimmSource(name, architecture, weights, _input_facts(data), dict(facts.get("model_args") or {}), folder)
-
-
-_INPUT = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
-
-
-def _input_facts(data: dict[str, Any]) -> dict[str, Any]:
-    facts = {name: data[name] for name in _INPUT if data.get(name) is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+        found = read_timm_folder(folder)
+    except TimmFolderError as error:
+        raise TimmError(f"{FIELD}: {error}") from None
+    architecture = _known(found.architecture)
+    return TimmSource(name, architecture, found.weights, found.data, found.model_args, folder)
 
 
 def _architecture(name: str, weights: str | None) -> TimmSource:

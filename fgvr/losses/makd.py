@@ -61,10 +61,15 @@ def makd_terms(
     )
 
 
-def class_sum(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the cross entropies of logits [N, C] with classes [N], and the number of images with a class: scalars."""
+def class_sum(logits: Tensor, classes: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Sum of the cross entropies of logits [N, C] with classes [N], and the number of images with a class: scalars.
+
+    `smoothing` is the share of each target that is spread over all C classes (Szegedy et al., CVPR 2016, section 7).
+    """
     # In fp32: under autocast the sums would be bf16.
-    total = functional.cross_entropy(logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="sum")
+    total = functional.cross_entropy(
+        logits.float(), classes, ignore_index=UNKNOWN_CLASS, reduction="sum", label_smoothing=smoothing
+    )
     return total, (classes != UNKNOWN_CLASS).sum().float()
 
 

@@ -157,8 +157,7 @@ class StudentSpec:
 def check_backbone(name: str) -> None:
     """Raise StudentError, with similar names, if timm has no such architecture.
 
-    Only names in timm's own registry pass: an `hf-hub:` name would fetch weights, but students are trained from
-    scratch.
+    Only names in timm's own registry pass: an `hf-hub:` name would fetch weights, which `makd.weights` names.
     """
     architecture = name.partition(".")[0]
     if timm.is_model(architecture):
@@ -169,12 +168,18 @@ def check_backbone(name: str) -> None:
     raise StudentError(f"makd.backbone {name!r}: timm has no such model; {hint}")
 
 
-def timm_preprocess(backbone: str, input_size: int, resize: int | None = None) -> Preprocess:
-    """The preprocessing of a student: the given sizes, with timm's mean and standard deviation for the model."""
+def timm_preprocess(
+    backbone: str,
+    input_size: int,
+    resize: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> Preprocess:
+    """The preprocessing of a student: the given sizes, mean and standard deviation, or timm's for the model."""
     check_backbone(backbone)
     facts = timm.get_pretrained_cfg(backbone.partition(".")[0])
-    mean = facts.mean if facts is not None else IMAGENET_DEFAULT_MEAN
-    std = facts.std if facts is not None else IMAGENET_DEFAULT_STD
+    mean = mean or (facts.mean if facts is not None else IMAGENET_DEFAULT_MEAN)
+    std = std or (facts.std if facts is not None else IMAGENET_DEFAULT_STD)
     return Preprocess(
         input_size=input_size,
         resize=resize or input_size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,14 @@ from fgvr.models.student import Pixels, Preprocess
 from fgvr.prefetch import read_ahead
 from fgvr.training.checkpoint import LeftOut
 from fgvr.training.image_store import ImageStore
+from fgvr.training.mixing import Mix, Mixing
+from fgvr.training.rand_augment import DRAWS, RandAugment
 
 Positions = npt.NDArray[np.int64]
 Cut = Callable[[Pixels, int], list[Pixels]]
-"""Makes the views of an image, given its row in the worker's share."""
+"""Makes the views of an image, given its row in the step."""
+CHANGED, MIXED = 1, 2
+"""Ends of the random streams of RandAugment and of mixing; those of crops end with the view."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,23 @@ class Batch:
         positions: int64 [n], the images' positions in the examples.
         step_positions: positions of the whole step over all workers, over which the losses are averaged.
         failures: failures of unreadable images of the share, by position: their pixels are 0, and they have no targets.
+            Of mixed images those of the partners, too.
+        partners: int64 [n], positions of the images that these are mixed with; None where nothing is mixed.
+        share: share of the images themselves in the mixed pixels.
     """
 
     views: tuple[torch.Tensor, ...]
     positions: Positions
     step_positions: Positions
     failures: LeftOut
+    partners: Positions | None = None
+    share: float = 1.0
+
+    def of_partners(self) -> Batch | None:
+        """The same pixels as a batch of the partners; None where nothing is mixed."""
+        if self.partners is None:
+            return None
+        return replace(self, positions=self.partners, partners=None)
 
     @property
     def pixels(self) -> torch.Tensor:
@@ -66,6 +81,8 @@ class Loader:
         threads: threads that cut crops ahead of the training loop; 0: none.
         pin: put pixels into pinned memory, for faster transfer to a GPU.
         views: random crops per image in training; the first is the same for any number of views.
+        augment: changes each crop of training further; None: crops and flips only.
+        mixing: mixes the images of a training step in pairs, all views alike; None: they stay apart.
     """
 
     store: ImageStore
@@ -76,6 +93,8 @@ class Loader:
     threads: int = 1
     pin: bool = False
     views: int = 1
+    augment: RandAugment | None = None
+    mixing: Mixing | None = None
 
     def training(self, positions: Positions, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """This worker's shares of an epoch's batches, with random crops and flips."""
@@ -89,36 +108,59 @@ class Loader:
         return read_ahead(self._centred, steps, threads=self.threads)
 
     def _augmented(self, step: Positions, stream: tuple[int, int, int]) -> Batch:
+        crop = self._random_crops(len(step), stream)
+        mine = np.arange(len(step))[self.rank :: self.world_size]
+        if self.mixing is None:
+            return self._batch(step, mine, crop, self.views)
+        theirs = len(step) - 1 - mine
+        rows = np.union1d(mine, theirs)  # a partner may be in another worker's share: then both cut it
+        cut = self._batch(step, rows, crop, self.views)
+        mix = self.mixing.draw(np.random.default_rng((*stream, 0, MIXED)), self.preprocess.input_size)
+        places = np.searchsorted(rows, mine), np.searchsorted(rows, theirs)
+        views = tuple(self._mixed(view, *places, mix) for view in cut.views)
+        return Batch(views, step[mine], step, cut.failures, step[theirs], mix.share)
+
+    def _random_crops(self, images: int, stream: tuple[int, int, int]) -> Cut:
+        """Cuts the views of an image by its row in the whole step."""
         streams = [stream, *((*stream, view) for view in range(1, self.views))]
-        draws = [np.random.default_rng(each).random((len(step), 2 * TRIES + 3)) for each in streams]
-        mine = slice(self.rank, None, self.world_size)
+        draws = [np.random.default_rng(each).random((images, 2 * TRIES + 3)) for each in streams]
+        shape = (images, 0 if self.augment is None else self.augment.operations, DRAWS)
+        further = [np.random.default_rng((*stream, view, CHANGED)).random(shape) for view in range(self.views)]
 
         def cut(image: Pixels, row: int) -> list[Pixels]:
-            return [self._random_crop(image, draw[mine][row]) for draw in draws]
+            crops = [self._random_crop(image, draw[row]) for draw in draws]
+            pairs = zip(crops, further, strict=True)
+            return [crop if self.augment is None else self.augment(crop, more[row]) for crop, more in pairs]
 
-        return self._batch(step, cut, self.views)
+        return cut
 
     def _random_crop(self, image: Pixels, draw: npt.NDArray[np.float64]) -> Pixels:
         box = crop_box(image.shape[0], image.shape[1], self.min_crop, draw[:-1])
         return self.preprocess.crop(image, box, flip=bool(draw[-1] < 0.5))
 
-    def _centred(self, step: Positions) -> Batch:
-        return self._batch(step, lambda image, _: [self.preprocess.centre_crop(image)], 1)
+    def _mixed(self, view: torch.Tensor, mine: Positions, theirs: Positions, mix: Mix) -> torch.Tensor:
+        images = view.numpy()
+        mixed = torch.from_numpy(mix.mixed(images[mine], images[theirs]))
+        return mixed.pin_memory() if self.pin else mixed
 
-    def _batch(self, step: Positions, cut: Cut, views: int) -> Batch:
-        positions = step[self.rank :: self.world_size]
+    def _centred(self, step: Positions) -> Batch:
+        mine = np.arange(len(step))[self.rank :: self.world_size]
+        return self._batch(step, mine, lambda image, _: [self.preprocess.centre_crop(image)], 1)
+
+    def _batch(self, step: Positions, rows: Positions, cut: Cut, views: int) -> Batch:
+        positions = step[rows]
         shape = (len(positions), *2 * (self.preprocess.input_size,), 3)
         pixels = tuple(torch.zeros(shape, dtype=torch.uint8, pin_memory=self.pin) for _ in range(views))
         arrays = [view.numpy() for view in pixels]
         failures: LeftOut = {}
-        for row, position in enumerate(positions.tolist()):
+        for place, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
             try:
                 crops = cut(self.store[position], row)
             except ImageError as error:  # only images beyond the store's limit can fail here; all others were counted
                 failures[position] = error.failure
                 continue
             for array, crop in zip(arrays, crops, strict=True):
-                array[row] = crop
+                array[place] = crop
         return Batch(pixels, positions, step, failures)
 
 

@@ -91,7 +91,7 @@ class Recipe(Protocol):
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of SGD."""
+        """Peak learning rate."""
 
     @property
     def momentum(self) -> float:
@@ -151,7 +151,8 @@ class Trainer(ABC, Generic[B]):
         reporter: this worker's reporter.
 
     Attributes that a subclass sets in its constructor:
-        optimiser: updates the weights; `sgd` makes the one that the recipe describes.
+        optimiser: updates the weights; `sgd` makes the one that the recipe describes. A group's `lr_scale` is its
+            factor of the learning rate.
         steps: steps per epoch; it may change in `end_epoch`.
         clip_norm: upper bound of the gradient's norm; None: no bound.
         history: all metrics reported so far, earlier sessions included.
@@ -263,7 +264,7 @@ def train(trainer: Trainer[B]) -> History:
         for batch in trainer.batches(epoch):
             number, rate = trainer.batch, trainer.rate(epoch, trainer.batch)
             for group in trainer.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_scale", 1.0)  # by layers, where a trainer says so
             running.add(trainer.learn(batch), len(batch.step_positions))
             reports, keeps = trainer.due(epoch, number)
             trainer.batch = number + 1

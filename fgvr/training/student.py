@@ -1,4 +1,5 @@
-"""Training a student from scratch on class targets, the MLLM's aspect probabilities (MaKD) and a teacher's logits.
+"""Training a student, from scratch or from pretrained weights, on class targets, the MLLM's aspect probabilities
+(MaKD) and a teacher's logits.
 
 The loss terms define what it learns from. A further loss, for example one that compares several views of an image, or
 one that needs no class, is one more term in a subclass of `StudentTrainer`.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +18,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fgvr import storage
 from fgvr.config import NoDistillation
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.models.base import WEIGHTS_FILE
 from fgvr.models.student import build_student, save_student
 from fgvr.precision import autocast, of_training
+from fgvr.training.averaging import MovingAverage
 from fgvr.training.batches import Batch, steps_per_epoch
 from fgvr.training.checkpoint import (
     BEST,
@@ -38,9 +42,17 @@ from fgvr.training.checkpoint import (
 )
 from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
 from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
+from fgvr.training.optimisers import freeze_backbone, optimiser_of
 from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
-from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm, RefinedClassTerm, StudentStep
+from fgvr.training.student_terms import (
+    AspectTerm,
+    ClassTerm,
+    DistillationTerm,
+    MixedTerm,
+    RefinedClassTerm,
+    StudentStep,
+)
 from fgvr.training.teacher import open_teacher
 
 RECIPE = 1
@@ -60,8 +72,8 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
 class StudentTrainer(EpochTrainer[Batch]):
     """One worker's side of a student's training run; it continues from the reporter's checkpoint if there is one.
 
-    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser, and the
-    probabilities that class targets are clean),
+    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser, the
+    probabilities that class targets are clean, and, where `last/` is a moving average, the weights that it is of),
     `history.json`, `left_out.json` (images that could not be read at the start) and `lost.json` (those that became
     unreadable later), the last two by position in the examples.
     """
@@ -81,10 +93,16 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.terms = self.loss_terms()
         self.refined = next((term for term in self.terms if isinstance(term, RefinedClassTerm)), None)
         torch.manual_seed(self.settings.seed)
-        self.student = build_student(job.spec).to(self.device)
+        self.student = build_student(job.spec)
+        if job.start is not None and resumed is None:
+            # Without a classifier, as a rule: that keeps its random weights.
+            self.student.load_state_dict(load_file(storage.fetch_file(job.start)), strict=False)
+        self.student.to(self.device)
         if self.precision == "bf16" and self.device.type == "cpu":
             train_in_bf16_on_cpu(self.student, job.spec.preprocess.input_size)
-        self.optimiser = self.sgd(self.student.parameters())
+        self.optimiser = optimiser_of(self.student, self.settings)
+        half_life = self.settings.ema
+        self.average = None if half_life is None else MovingAverage(self.student, half_life)
         self.spec = replace(job.spec, precision=self.precision)
         self.validation_top1 = math.nan
         self.best: dict[str, float] | None = None
@@ -93,8 +111,16 @@ class StudentTrainer(EpochTrainer[Batch]):
         self._lost_here: LeftOut = {}  # by this worker in this epoch
         if resumed is not None:
             self._restore(resumed)
-        model = data_parallel(self.student, reporter)
-        self.model: nn.Module = torch.compile(model) if self.settings.compile else model  # type: ignore[assignment]
+        self.held = list[nn.Parameter]()
+        self.model = self._wrapped(self.epoch)
+
+    def _wrapped(self, epoch: int) -> nn.Module:
+        """The student as it is called in an epoch: with the backbone frozen or not, for several workers, compiled."""
+        for weight in self.held:
+            weight.requires_grad_(True)
+        self.held = freeze_backbone(self.student) if epoch < self.settings.freeze_epochs else []
+        model = data_parallel(self.student, self.reporter)  # it looks once at which weights learn
+        return torch.compile(model) if self.settings.compile else model  # type: ignore[return-value]
 
     def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
         """The losses that the student learns from; a subclass can add to them."""
@@ -102,12 +128,16 @@ class StudentTrainer(EpochTrainer[Batch]):
         class_weight = 1.0 if isinstance(taught, NoDistillation) else taught.class_weight
         refines, after = self.settings.class_loss == "mixture", self.settings.refine_after
         class_term = (
-            RefinedClassTerm(self.examples, class_weight, after) if refines else ClassTerm(self.examples, class_weight)
+            RefinedClassTerm(self.examples, class_weight, after)
+            if refines
+            else ClassTerm(self.examples, class_weight, self.settings.label_smoothing)
         )
         terms: list[LossTerm[StudentStep]] = [
             class_term,
             AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha, all_asked=self.job.all_asked),
         ]
+        if self.settings.mixes:  # a teacher that is a student sees the mixed images themselves
+            terms = [MixedTerm(term) for term in terms]
         if not isinstance(taught, NoDistillation):
             if self.job.teacher is None:
                 raise ValueError("a distillation without a teacher")
@@ -119,16 +149,26 @@ class StudentTrainer(EpochTrainer[Batch]):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
         settings = self.settings
-        self.model.train()
+        if self.held and epoch >= settings.freeze_epochs:
+            self.model = self._wrapped(epoch)
+        self.model.train(not self.held)  # of a frozen backbone the batch-norm statistics stay as they are, too
         return self.data.loader.training(self.data.training, settings.batch_size, settings.seed, epoch)
 
     def losses(self, batch: Batch) -> Mapping[str, Mean]:
         """See Trainer: the loss terms, and the share of right classes on the first view before the step."""
         self._lost_here |= batch.failures
         step = self._step(batch)
-        right = (step.class_logits[0].detach().argmax(dim=1) == step.classes).sum()
+        larger = step.classes if step.partners is None or step.share >= 0.5 else step.partners.classes
+        right = (step.class_logits[0].detach().argmax(dim=1) == larger).sum()
         means: dict[str, Mean] = {term.name: term(step) for term in self.terms}
-        return means | {"train_top1": Mean(right, (step.classes != UNKNOWN_CLASS).sum())}
+        return means | {"train_top1": Mean(right, (larger != UNKNOWN_CLASS).sum())}
+
+    def learn(self, batch: Batch) -> Mapping[str, Mean]:
+        """See Trainer; afterwards the moving average takes the weights in."""
+        means = super().learn(batch)
+        if self.average is not None:
+            self.average.update(self.student, len(batch.step_positions))
+        return means
 
     def _step(self, batch: Batch) -> StudentStep:
         classes, p_yes = self._targets(batch)
@@ -137,7 +177,12 @@ class StudentTrainer(EpochTrainer[Batch]):
         outputs = self._forward(self.model, pixels[0] if len(pixels) == 1 else torch.cat(pixels))
         split = [self.job.spec.split(view) for view in outputs.chunk(len(pixels))]
         class_logits, aspect_logits = zip(*split, strict=True)
-        return StudentStep(self.epoch, batch, pixels, class_logits, aspect_logits, classes, p_yes)
+        step = StudentStep(self.epoch, batch, pixels, class_logits, aspect_logits, classes, p_yes)
+        partners = batch.of_partners()
+        if partners is None:
+            return step
+        classes, p_yes = self._targets(partners)
+        return replace(step, partners=replace(step, batch=partners, classes=classes, p_yes=p_yes), share=batch.share)
 
     def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
@@ -155,7 +200,8 @@ class StudentTrainer(EpochTrainer[Batch]):
 
     def end_epoch(self, epoch: int) -> None:
         """Validate, and stop if too many images became unreadable during training."""
-        self.validation_top1 = self._validate()
+        with nullcontext() if self.average is None else self.average.in_place_of(self.student):
+            self.validation_top1 = self._validate()
         lost = over_workers(self._lost_here, self.reporter.world_size)
         refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
         if refusal is not None:
@@ -205,8 +251,11 @@ class StudentTrainer(EpochTrainer[Batch]):
             self.best = metrics
             # Only rank 0 keeps the best weights; all ranks know which epoch is best.
             if self.reporter.rank == 0:
-                state = self.student.state_dict()
-                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self._learned().items()}
+
+    def _learned(self) -> Weights:
+        """The weights that are the result so far: the moving average's where there is one."""
+        return self.student.state_dict() if self.average is None else self.average.weights
 
     def diverged(self, loss: float, epoch: int) -> StudentTrainingError:
         """See Trainer."""
@@ -219,10 +268,12 @@ class StudentTrainer(EpochTrainer[Batch]):
         return self._save
 
     def _save(self, folder: Path) -> None:
-        save_student(folder / LAST, self.spec, self.student.state_dict(), self.history[-1])
+        save_student(folder / LAST, self.spec, self._learned(), self.history[-1])
         if self.best is not None and self.best_weights is not None:
             save_student(folder / BEST, self.spec, self.best_weights, self.best)
-        kept = {} if self.refined is None else {"clean": self.refined.clean}
+        kept: dict[str, object] = {} if self.refined is None else {"clean": self.refined.clean}
+        if self.average is not None:
+            kept |= {"student": self.student.state_dict(), "averaged_images": self.average.images}
         torch.save({"optimiser": self.optimiser.state_dict(), **kept}, folder / STATE_FILE)
         write_history(folder, self.history)
         write_left_out(folder, self.data.left_out)
@@ -230,10 +281,13 @@ class StudentTrainer(EpochTrainer[Batch]):
 
     def _restore(self, folder: Path) -> None:
         """Continue from a checkpoint: restore weights, optimiser and history."""
-        self.student.load_state_dict(load_file(folder / LAST / WEIGHTS_FILE))
+        learned = load_file(folder / LAST / WEIGHTS_FILE)
         # To the CPU first: the GPU that wrote it may not exist here, or belong to another worker.
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        self.student.load_state_dict(state.get("student", learned))
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.restore(learned, state["averaged_images"])
         if self.refined is not None:
             self.refined.clean = state["clean"]
         self.history, self.lost = read_history(folder), read_lost(folder)

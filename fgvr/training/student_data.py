@@ -16,6 +16,8 @@ from fgvr.training.batches import Loader, Positions, steps_per_epoch
 from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.examples import Examples
 from fgvr.training.image_store import StoreSettings, open_store
+from fgvr.training.mixing import Mixing
+from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
 
 
@@ -36,6 +38,8 @@ class StudentJob:
         cache: folder for decoded images on the worker's machine; None: that of `fgvr.disk_cache.IMAGES`.
         teacher: URI of the teacher's folder (`fgvr.training.teacher`), if the settings use distillation.
         all_asked: whether the MLLM was asked about each image; see `AspectTerm`.
+        start: URI of the file of weights to start from (`Start.tensors` of `fgvr.models.start_match`), if the settings
+            name any.
     """
 
     examples: str
@@ -46,6 +50,7 @@ class StudentJob:
     cache: str | None = None
     teacher: str | None = None
     all_asked: bool = True
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,19 @@ def _open_images(
         threads=threads if cuda else 1,  # on a CPU the model needs the cores
         pin=cuda,
         views=views,
+        augment=_augment(job),
+        mixing=Mixing(job.settings.mixup, job.settings.cutmix) if job.settings.mixes else None,
     )
     return loader, left_out
+
+
+def _augment(job: StudentJob) -> RandAugment | None:
+    """RandAugment as configured; what it turns in from outside of a crop has the mean colour of the student's input."""
+    settings = job.settings
+    if not settings.randaugment:
+        return None
+    red, green, blue = (round(255 * mean) for mean in job.spec.preprocess.mean)
+    return RandAugment(settings.randaugment, settings.randaugment_magnitude, (red, green, blue))
 
 
 def _split(examples: Examples, left_out: LeftOut) -> tuple[Positions, Positions]:
@@ -137,7 +153,7 @@ def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:
 def bounded_by_steps(settings: Makd, images: int) -> Makd:
     """The recipe with as few epochs as `max_steps` allows, but at least one; unchanged if it has no more anyway.
 
-    Milestones and warm-up keep their relative positions in the run, in whole epochs.
+    Milestones, warm-up and frozen epochs keep their relative positions in the run, in whole epochs.
 
     Args:
         settings: the recipe.
@@ -154,5 +170,6 @@ def bounded_by_steps(settings: Makd, images: int) -> Makd:
             "epochs": most,
             "milestones": tuple(round(milestone * share) for milestone in settings.milestones),
             "warmup_epochs": round(settings.warmup_epochs * share),
+            "freeze_epochs": round(settings.freeze_epochs * share),
         }
     )

@@ -20,7 +20,7 @@ from fgvr.losses.mixture import clean_probability, refined_rows
 from fgvr.losses.soft_targets import hard_rows, soft_rows
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples
-from fgvr.training.loop import Term
+from fgvr.training.loop import LossTerm, Term
 from fgvr.training.reporter import sum_over_workers
 from fgvr.training.teacher import Teacher
 
@@ -37,6 +37,9 @@ class StudentStep:
         aspect_logits: per view, float32 [n, Q].
         classes: class targets, int64 [n]; −1 for images without one and for images that could not be read after all.
         p_yes: float32 [n, Q]; nan where the MLLM gave no answer.
+        partners: the same step with the targets of the images that these are mixed with (`fgvr.training.mixing`); None
+            where nothing is mixed.
+        share: share of the images themselves in the mixed ones; their partners have the rest.
     """
 
     epoch: int
@@ -46,6 +49,27 @@ class StudentStep:
     aspect_logits: tuple[Tensor, ...]
     classes: Tensor
     p_yes: Tensor
+    partners: StudentStep | None = None
+    share: float = 1.0
+
+
+class MixedTerm:
+    """A loss of mixed images: that of their own targets by their share, and that of their partners' by the rest.
+
+    Losses that are linear in the target, as cross entropies are, so have the loss of the mixed target.
+    """
+
+    def __init__(self, term: LossTerm[StudentStep]) -> None:
+        self.term, self.name = term, term.name
+
+    def __call__(self, step: StudentStep) -> Term:
+        """See LossTerm. The step's pairs are a permutation of its images, so that the count is that of either."""
+        own = self.term(step)
+        if step.partners is None:
+            return own
+        other, share = self.term(step.partners), step.share
+        total = share * own.total + (1 - share) * other.total
+        return Term(total, share * own.seen + (1 - share) * other.seen, own.count, own.weight)
 
 
 class ClassTerm:
@@ -53,14 +77,16 @@ class ClassTerm:
 
     name = "class_loss"
 
-    def __init__(self, examples: Examples, weight: float) -> None:
+    def __init__(self, examples: Examples, weight: float, smoothing: float = 0.0) -> None:
+        """`smoothing`: share of a target that is spread over all classes."""
         self.weight, self._classes = weight, examples.classes  # memory-mapped: no copy of millions
         self._counts, self._soft = examples.weights, examples.soft
+        self.smoothing = smoothing
 
     def __call__(self, step: StudentStep) -> Term:
         """See LossTerm."""
         if self._counts is None and self._soft is None:
-            total, seen = class_sum(step.class_logits[0], step.classes)
+            total, seen = class_sum(step.class_logits[0], step.classes, self.smoothing)
             return Term(total, seen, self._count(step), self.weight)
         return self._term(self._rows(step), step)
 
@@ -68,11 +94,11 @@ class ClassTerm:
         """The loss of each image, float32 [n]."""
         logits, positions = step.class_logits[0], step.batch.positions
         if self._soft is None:
-            return hard_rows(logits, step.classes)
+            return hard_rows(logits, step.classes, self.smoothing)
         ids, shares = (
             torch.from_numpy(values).to(logits.device, non_blocking=True) for values in self._soft[positions]
         )
-        return soft_rows(logits, ids, shares)
+        return soft_rows(logits, ids, shares, self.smoothing)
 
     def _term(self, rows: Tensor, step: StudentStep) -> Term:
         """The weighted mean of the images' losses."""

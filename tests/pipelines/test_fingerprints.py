@@ -235,6 +235,21 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.distillation.alpha", 3, STUDENTS),
         ("makd.distillation.beta", 3, STUDENTS),
     ],
+    ("started", STUDENT): [
+        ("makd.weights", "{other weights}", STUDENTS),
+        ("makd.weights", "{weights elsewhere}", set()),  # the same bytes
+        ("makd.optimizer", "sgd", STUDENTS),
+        ("makd.layer_decay", 0.5, STUDENTS),
+        ("makd.freeze_epochs", 3, STUDENTS),
+        ("makd.ema", 1000, STUDENTS),
+        ("makd.label_smoothing", 0.1, STUDENTS),
+        ("makd.mixup", 0.2, STUDENTS),
+        ("makd.cutmix", 1, STUDENTS),
+        ("makd.randaugment", 3, STUDENTS),
+        ("makd.randaugment_magnitude", 5, STUDENTS),
+        ("makd.momentum", 0.1, set()),  # AdamW has none
+        ("makd.weight_decay", 0.1, STUDENTS),
+    ],
     ("duplicates", LABELS): [
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
@@ -407,6 +422,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         "class_scores": {"workers": pool(256, num_gpus=1)},
         # Of a CPU `auto` is fp32.
         "makd": {
+            "randaugment_magnitude": 3,  # of no operations
             "checkpoint_epochs": 3,
             "cache_gb": 3,
             "compile": True,
@@ -567,6 +583,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "checked.csv": "uri,right_name\n/gull.jpg,Gull\n",
         "answers.csv": "uri,answer\na.jpg,gull\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
+        "weights.pth": "some",
+        "other.pth": "other",
+        "photos/weights.pth": "some",
         "student/model.json": "{}",
         "student/model.safetensors": "weights",
         "other/model.json": "{}",
@@ -603,6 +622,8 @@ def files_of(place: Path) -> dict[str, str]:
         "{costs}": str(place / "costs.csv"),
         "{checked}": str(place / "checked.csv"),
         "{answers}": str(place / "answers.csv"),
+        "{other weights}": str(place / "other.pth"),
+        "{weights elsewhere}": str(place / "photos" / "weights.pth"),
         "{other student}": str(place / "other"),
         "{other spelling of photos}/": f"file://{place}/elsewhere/..//./photos/",
     }
@@ -640,6 +661,14 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "server": {"mllm": SERVER},
         "simulated": {"mllm": {"kind": "simulated"}, "embed": {"vectors": {"kind": "simulated"}}},
         "dkd": {"makd": {"distillation": {"kind": "dkd", "teacher": "mllm"}}},
+        "started": {
+            "makd": {
+                "weights": str(place / "weights.pth"),
+                "optimizer": "adamw",
+                "randaugment": 2,
+                "distillation": {"kind": "none"},
+            }
+        },
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},

@@ -222,6 +222,20 @@ def test_a_student_is_taught_by_an_earlier_one(trained, tmp_path):
     assert changed(flow, tmp_path, distillation=teaching, aspect_loss="kl", alpha=9).table("base") == pupil
 
 
+def test_a_student_starts_from_an_earlier_one_and_says_what_it_took(trained, tmp_path, caplog):
+    flow, base, student, _, _ = trained
+    with caplog.at_level("INFO"):
+        options = {"weights": base.uri, "optimizer": "adamw", "lr": 0.001, "freeze_epochs": 1, "ema": 60}
+        again = changed(flow, tmp_path, **options).table("makd")
+    assert again.uri not in {base.uri, student.uri}
+    sentence = again.extra["weights"]
+    assert "100 of the student's 102 tensors start from it" in sentence
+    assert f"is new, for 36 classes and {len(QUESTIONS)} aspects; theirs has 36 outputs" in sentence
+    assert f"makd: {sentence}" in caplog.messages
+    assert not any("half of the average" in message for message in caplog.messages)  # 60 of 128 images
+    assert "weights" not in base.extra
+
+
 def test_random_aspects_are_not_asked_for(trained, tmp_path):
     flow = trained[0]
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fgvr.config import Config, ConfigError, build
-from fgvr.models.student import Preprocess, StudentSpec
+from fgvr.models.student import Preprocess, StudentSpec, build_student, save_student
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.examples import Examples
 from fgvr.training.student import train_student
@@ -70,6 +72,20 @@ def test_swept_fields_do_not_name_the_sweep():
 def test_what_cannot_be_swept_is_refused_at_once(values, message):
     with pytest.raises(ConfigError, match=message):
         check(build({"makd": values}))
+
+
+def test_all_trials_start_from_the_same_weights_with_classifiers_of_their_own(tmp_path):
+    sweep = small_sweep(Config())
+    torch.manual_seed(4)
+    weights = build_student(sweep.spec).state_dict()
+    save_student(tmp_path / "earlier", sweep.spec, weights, {})  # of the very same outputs
+    config = build({"makd": {"backbone": "test_byobnet", "weights": str(tmp_path / "earlier")}})
+    folder = str(tmp_path)
+    trial = replace(sweep, config=config).prepare(folder).training(config, folder, f"{folder}/trial")
+    start = load_file(trial.job.start)
+    assert weights.keys() - start.keys() == {"head.fc.weight", "head.fc.bias"}
+    assert all(torch.equal(value, weights[name]) for name, value in start.items())
+    assert sweep.training(Config(), folder, folder).job.start is None
 
 
 def test_all_trials_have_the_same_teacher(tmp_path):

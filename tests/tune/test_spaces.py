@@ -6,6 +6,11 @@ from fgvr.config import Config, ConfigError, build
 from tune.spaces import describe, makd_space, near_space, start_of, with_values
 
 
+def test_adamw_has_smaller_rates():
+    found = makd_space(build({"makd": {"optimizer": "adamw", "lr": 5e-4}}), 12)["makd.lr"]
+    assert (found.lower, found.upper) == (1e-5, 1e-2)
+
+
 def categories(space, field):
     return list(space[field].categories)
 

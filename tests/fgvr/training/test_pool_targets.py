@@ -81,6 +81,9 @@ def test_soft_cross_entropy_is_torchs() -> None:
     shares = dense.gather(1, ids)
     expected = torch.nn.functional.cross_entropy(logits, dense, reduction="none")
     torch.testing.assert_close(soft_rows(logits, ids, shares), expected)
+    smooth = torch.nn.functional.cross_entropy(logits, dense, reduction="none", label_smoothing=0.1)
+    torch.testing.assert_close(soft_rows(logits, ids, shares, 0.1), smooth)
+    torch.testing.assert_close(hard_rows(logits, ids[:, 0], 0.1), soft_rows(logits, ids[:, :1], torch.ones(5, 1), 0.1))
     one = torch.full((5, 3), -1)
     one[:, 0] = ids[:, 0]
     certain = torch.tensor([[1.0, 0, 0]]).expand(5, 3)
