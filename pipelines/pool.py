@@ -71,8 +71,8 @@ class Pool(Stage):
         from fgvr.failures import Failures
 
         size = folder.rows_per_part(ROWS_PER_PART)
-        ids, failures, sums = learned_rows(run)["image_id"].to_numpy(), Failures(), _Sums()
-        says = _Says(run)
+        ids, failures, says = learned_rows(run)["image_id"].to_numpy(), Failures(), _Says(run)
+        sums = _Sums(len(says.classes.labels))
         for number, start in enumerate(range(0, max(len(ids), 1), size)):
             rows = says.rows(ids[start : start + size])
             folder.write_part(number, rows)
@@ -196,8 +196,10 @@ class _Says:
 class _Sums:
     """Counts of a table, part by part."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: int) -> None:
+        """`names`: size of the label space."""
         self.weight, self.rows, self.silent = 0.0, 0, 0
+        self.taught = [False] * names
         self.kinds: dict[str, int] = {}
 
     def add(self, rows: pa.Table) -> None:
@@ -208,14 +210,17 @@ class _Sums:
         self.weight += float(pc.sum(weight).as_py() or 0)
         self.silent += int(pc.sum(pc.equal(weight, 0)).as_py() or 0)
         self.rows += rows.num_rows
+        for label_id in pc.unique(pc.list_element(rows["label_ids"].drop_null(), 0)).to_pylist():
+            self.taught[label_id] = True
         for row in rows["kind"].value_counts().to_pylist():
             if row["values"] is not None:
                 self.kinds[row["values"]] = self.kinds.get(row["values"], 0) + row["counts"]
 
     def metrics(self) -> dict[str, float]:
-        """Images by who named them, and their mean weight."""
+        """Images by who named them, their mean weight, and the names that no image has."""
         mean = self.weight / self.rows if self.rows else 0.0
-        return {"mean_weight": mean, "without_weight": float(self.silent)} | {
+        unseen = float(self.taught.count(False))
+        return {"mean_weight": mean, "without_weight": float(self.silent), "names_without_images": unseen} | {
             kind: float(count) for kind, count in sorted(self.kinds.items())
         }
 

@@ -46,6 +46,8 @@ def test_prototypes_name_the_whole_split_though_people_gave_no_class(given, tmp_
     assert rows[UNLABELLED]["label_ids"] == [given[1][UNLABELLED]]  # though the MLLM named nothing there
     assert table.extra["by"] == "label_prototypes"
     assert table.failed == 1
+    assert table.extra["metrics"]["label_prototypes"] == TRAIN - 1
+    assert table.extra["metrics"]["names_without_images"] == 0
 
 
 def test_probabilities_and_confidence(given, tmp_path):
@@ -164,6 +166,21 @@ def test_aspects_are_asked_of_the_images_that_were_chosen_for_labels(given, tmp_
         assert (set(asked) <= set(chosen)) if most == 4 else (set(chosen) <= set(asked))
         assert "selected" in stage_of("aspects").consults(run)
         assert "selected" in stage_of("base").consults(run)
+
+
+def test_a_pool_in_which_no_name_is_sure_is_told(given, tmp_path):
+    """A model that finds 80 names equally probable: each of them counts an eightieth."""
+    run = run_of(given, tmp_path, makd={"target": "near", "target_weights": "confidence"})
+    names = tuple(f"kind {number}" for number in range(80))
+    near = written(tmp_path / "made", "near", pa.Table.from_pylist([], schema=schemas.DISAMBIGUATED))
+    classes = ClassFeatures(names, np.zeros((80, DIM), np.float32), 10.0)
+    NearModel(classes, torch.zeros(1, 1), find_clip(Clip(model="demo"))).save(Path(near.path("model")))
+    near.commit()
+    run.tables["near"] = near
+    table = run.table("pool")
+    assert table.extra["metrics"]["mean_weight"] == pytest.approx(1 / 80, rel=0.05)
+    assert table.extra["metrics"]["names_without_images"] == 79  # all photos have the first one
+    assert any("count 0.01 on average" in line for line in table.extra["remarks"])
 
 
 @pytest.mark.parametrize(
