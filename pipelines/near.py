@@ -45,8 +45,8 @@ class Near(TrainStage):
         check_texts(
             config,
             "NeaR",
-            "take near out of evaluate.methods and set makd.target to heads or true; neighbours, candidates and duplicates "
-            "work with any vectors",
+            "take near out of evaluate.methods and set makd.target to heads or true; neighbours, candidates and "
+            "duplicates work with any vectors",
         )
 
     def workers(self, config: Config) -> str | None:
