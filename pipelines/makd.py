@@ -5,10 +5,10 @@
 The table has one row per training image: its class target, whether it was held out to choose the best epoch, and the
 reason if it was left out. Photos that became unreadable during training are counted by reason (`lost`, in the log and
 the table's metadata). Beside the table: `model/` (the best epoch on the held-out images, or the last epoch without
-any), `last/`, `history.json`. The class target is the true class where the data has one, or else NeaR's label
-(`makd.target`). The variant `base` is the same student without aspects, in a table of its own. `makd.distillation` adds
-a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it lies in `teacher/`. With
-`makd.weights` both start from pretrained weights; the table's metadata say what of them was taken.
+any), `last/`, `history.json`. The class target is the true class where all images have one, or else the name that a
+method gives (`makd.target`, table `pool`). The variant `base` is the same student without aspects, in a table of its
+own. `makd.distillation` adds a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it
+lies in `teacher/`. With `makd.weights` both start from pretrained weights; the table's metadata say what was taken.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Student(TrainStage):
             limits=run.config.ingest.limits,
             max_error_share=run.config.run.max_error_share,
             teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
-            all_asked=task.asked or task.fills_aspects,
+            all_asked=task.asked,
             start=start,
         )
         examples.write(job.examples)

@@ -10,7 +10,7 @@ stays, and so does one that a person has checked (`label.checked`). `weight` say
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr.arrays import NONE
@@ -67,6 +67,7 @@ class Pool(Stage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Name the images block by block, as many as their vectors and scores leave room for."""
+        from cluster import budget
         from cluster.stage import StageSummary
         from fgvr.failures import Failures
 
@@ -74,6 +75,7 @@ class Pool(Stage):
         ids, failures, says = learned_rows(run)["image_id"].to_numpy(), Failures(), _Says(run)
         sums = _Sums(len(says.classes.labels))
         for number, start in enumerate(range(0, max(len(ids), 1), size)):
+            budget.check()
             rows = says.rows(ids[start : start + size])
             folder.write_part(number, rows)
             failures.add(Failures.in_rows(rows))
@@ -95,11 +97,13 @@ class _Says:
         self.classes = named_classes(run)
         agree = self.makd.target_weights == "agreement"
         self.others = [classes_of(run, table) for table in _others(run.config)] if agree else []
+        self._numbers = [_numbers(other.labels, self.classes.labels) for other in self.others]
         labels = run.table("labels")
         self._own_ids, own = settled_names(labels, second_look(run) if agree else None)
         space = _label_space(labels)
-        self._own = _renumbered(own.first, space, self.classes.labels)
-        self._checked = _renumbered(checked_names(labels, self._own_ids, own.first), space, self.classes.labels)
+        numbers = _numbers(space, self.classes.labels)
+        self._own = numbers[own.first]
+        self._checked = numbers[checked_names(labels, self._own_ids, own.first)]
         self._agree = agree
 
     def rows(self, ids: Ids) -> pa.Table:
@@ -114,9 +118,10 @@ class _Says:
         from fgvr.training.targets import spread
 
         vectors, embedded = read_vectors(self.embeddings, ids)
-        named, confidence, others = self._named(vectors)
-        named.label_ids[~embedded] = NONE
         settled, checked = self._settled(ids), spread(ids, self._own_ids, self._checked, NONE)
+        named, confidence, others = self._named(vectors, settled)
+        for said in (named.label_ids, *others):
+            said[~embedded] = NONE
         named = with_certain(with_certain(named, settled), checked)
         if self._agree:
             others = [*others, spread(ids, self._own_ids, self._own, NONE)]
@@ -143,8 +148,8 @@ class _Says:
         }
         return pa.table(columns, schema=schemas.POOL)
 
-    def _named(self, vectors: Any) -> tuple[Named, Floats, list[Labels]]:
-        """The names of images by their vectors, the best name's probability, and what other methods call them."""
+    def _named(self, vectors: Any, settled: Labels) -> tuple[Named, Floats, list[Labels]]:
+        """Names by the vectors, the probability of the settled or else the best one, and what other methods say."""
         import numpy as np
 
         from fgvr.models.from_features import IMAGES_AT_ONCE, SCORES_AT_ONCE
@@ -157,10 +162,10 @@ class _Says:
             block = vectors[start : start + at_once]
             scores = self.classes.scores(block)
             blocks.append(best_names(scores, self.makd.target_temperature))
-            sure.append(scores.max(axis=1))
-            for names, other in zip(said, self.others, strict=True):
-                best = other.scores(block).argmax(axis=1)
-                names.append(_renumbered(best.astype(np.int32), other.labels, self.classes.labels))
+            kept = settled[start : start + at_once]
+            sure.append(scores[np.arange(len(block)), np.where(kept != NONE, kept, scores.argmax(axis=1))])
+            for names, other, numbers in zip(said, self.others, self._numbers, strict=True):
+                names.append(numbers[other.scores(block).argmax(axis=1)])
         named = Named(
             np.concatenate([each.label_ids for each in blocks]), np.concatenate([each.probabilities for each in blocks])
         )
@@ -250,13 +255,12 @@ def _label_space(labels: Any) -> tuple[str, ...]:
     return tuple(read_label_space(labels).labels)
 
 
-def _renumbered(label_ids: Labels, space: Any, labels: Any) -> Labels:
-    """Label ids of one space as those of another, by name; `NONE` where it has no such name."""
+def _numbers(space: Sequence[str], labels: Sequence[str]) -> Labels:
+    """For each label id of a space that of another, by name; `NONE` where it has no such name, and last for `NONE`."""
     import numpy as np
 
     numbers = {name: number for number, name in enumerate(labels)}
-    others = np.array([*(numbers.get(name, NONE) for name in space), NONE], np.int32)
-    return others[label_ids]
+    return np.array([*(numbers.get(name, NONE) for name in space), NONE], np.int32)
 
 
 def _lists(values: Any, filled: Any, good: Any, kind: Any) -> Any:

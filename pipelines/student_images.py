@@ -122,7 +122,8 @@ def learned_rows(run: Run) -> pa.Table:
         return rows
     ids = asked_of(run, config.makd.split, "makd.split")
     if where == "pool":
-        ids = np.union1d(ids, first_of(rows["image_id"].to_numpy(), config.makd.pool, config.aspects.seed))
+        others = np.setdiff1d(rows["image_id"].to_numpy(), ids, assume_unique=True)
+        ids = np.union1d(ids, first_of(others, max(0, config.makd.pool - len(ids)), config.aspects.seed))
     return rows if len(ids) == rows.num_rows else rows_among(rows, ids)
 
 

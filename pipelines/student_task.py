@@ -57,13 +57,14 @@ class StudentTask:
     def decides(self) -> dict[str, Any]:
         """What decides the outcome besides the input tables: the ids of the images, unless they are the whole split.
 
-        And that an image that was not asked about counts in the mean over aspects, where there may be some.
+        And that an image about which the MLLM was not asked counts in the means over its answers, where there may be
+        some.
         """
         from cluster.fingerprint import digest_of_ids
 
         ids = {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
-        partly = self.with_aspects and not self.asked and not self.fills_aspects
-        return ids | ({"aspect_mean": "of all images"} if partly else {})
+        partly = (self.with_aspects and not self.fills_aspects) or asks_mllm(self.settings)
+        return ids | ({"unasked": "count"} if partly and not self.asked else {})
 
     @property
     def with_aspects(self) -> bool:

@@ -73,7 +73,9 @@ class MllmTeacher:
             good = part.filter(pc.is_null(part["error"]))
             values = pc.list_flatten(good["scores"]).to_numpy().astype(np.float32).reshape(-1, classes)
             end = int(np.searchsorted(image_ids, pc.max(part["image_id"]).as_py(), side="right"))
-            yield spread(image_ids[done:end], good["image_id"].to_numpy(), values, np.nan)
+            for start in range(done, end, UNKNOWN_ROWS):  # of a pool, most images between two scored ones have none
+                here = image_ids[start : min(start + UNKNOWN_ROWS, end)]
+                yield spread(here, good["image_id"].to_numpy(), values, np.nan)
             done = max(done, end)
         for start in range(done, len(image_ids), UNKNOWN_ROWS):  # images after the last one in the table
             yield np.full((len(image_ids[start : start + UNKNOWN_ROWS]), classes), np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A training run as a stage: it runs under Ray Train, can be resumed, and leaves model and history beside its table."""
+"""A training run as a stage: it runs on Ray, can be resumed, and leaves model and history beside its table."""
 
 from __future__ import annotations
 

@@ -23,11 +23,13 @@ from fgvr import storage
 from fgvr.training.reporter import Reporter
 
 MARK = "stop"
+TRIALS = "trials"
+"""The folder of all trials of a sweep."""
 
 
 def trial_folder(sweep_folder: str, trial_id: str) -> str:
     """The folder of a trial's checkpoints while it runs; a continued sweep finds them by the trial's id."""
-    return storage.join(sweep_folder, "trials", trial_id)
+    return storage.join(sweep_folder, TRIALS, trial_id)
 
 
 def is_stopped(folder: str) -> bool:

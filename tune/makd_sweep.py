@@ -9,7 +9,7 @@ data has them, or else NeaR's labels, and then the objective is agreement with N
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fgvr import storage
@@ -47,6 +47,7 @@ class MakdSweep:
         inputs: tables from which it was made.
         teacher: the teacher whose class outputs all trials distil.
         images: what identifies a sample of the training images in a fingerprint; empty for the whole split.
+        all_asked: see `fgvr.training.student_data.StudentJob`.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class MakdSweep:
     inputs: Sequence[Table]
     teacher: Teacher | None = None
     images: Mapping[str, Any] = field(default_factory=dict)
+    all_asked: bool = True
     stage: str = "makd"
     objective: Objective = OBJECTIVE
 
@@ -80,7 +82,7 @@ class MakdSweep:
             update={"makd": bounded_by_steps(config.makd, int((~training_set.examples.held_out).sum()))}
         )
         spec = student_spec(run, task, training_set)
-        return cls(config, spec, training_set, inputs, task.teacher, task.decides)
+        return cls(config, spec, training_set, inputs, task.teacher, task.decides, task.asked)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -117,7 +119,7 @@ class MakdSweep:
             if self.config.makd.weights is not None:
                 # Trials have other numbers of outputs, so that each has a new classifier.
                 put_weights(self.config.makd, self.spec, storage.join(folder, START_FOLDER), keep_classifier=False)
-        return MakdSweep(self.config, self.spec, None, self.inputs, self.teacher, self.images)
+        return replace(self, examples=None)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run of a student that learns the first questions by rank."""
@@ -132,6 +134,7 @@ class MakdSweep:
             limits=config.ingest.limits,
             max_error_share=config.run.max_error_share,
             teacher=None if self.teacher is None else storage.join(sweep_folder, TEACHER_FOLDER),
+            all_asked=self.all_asked,
             start=None if config.makd.weights is None else start_uri(storage.join(sweep_folder, START_FOLDER)),
         )
         return Training(train_student, job)

@@ -16,11 +16,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from fgvr import storage
 from fgvr.errors import UserError
-from tune.early_stop import MarkingAsha
+from tune.early_stop import TRIALS, MarkingAsha
 from tune.room import trial_resources
 from tune.spaces import EPOCH, Objective
 from tune.trial_outcomes import TrialOutcome, epochs_of, score_of
-from tune.trials import TrialPlan, TrialRuns, cause, restarts, run_trial
+from tune.trials import REFUSED_FILE, TrialPlan, TrialRuns, cause, restarts, run_trial
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,10 @@ def _restored(plan: TrialPlan, how: Search) -> tune.Tuner | None:
             f"the sweep in {plan.folder} was started with {before} trials at once, and there is room for "
             f"{how.concurrent} now. Continue it where it was started, or remove that folder to start it afresh"
         )
+    if how.retry_failed:
+        trials = storage.join(plan.folder, TRIALS)
+        for name in storage.list_entries(trials)[1]:
+            storage.remove(storage.join(trials, name, REFUSED_FILE))
     try:
         return tune.Tuner.restore(
             path, _trainable(plan), storage_filesystem=filesystem, restart_errored=how.retry_failed

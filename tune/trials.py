@@ -19,9 +19,10 @@ from cluster.stage_files import TRAINING
 from cluster.tracking import Tracker, current
 from cluster.tracking_names import flat, named, names_tag
 from cluster.train import NoCheckpoint, train, train_here
+from fgvr import storage
 from fgvr.config.base import TrainWorkers
 from fgvr.config.run import Limits
-from fgvr.errors import user_error_in
+from fgvr.errors import UserError, user_error_in
 from tune.early_stop import StoppableJob, is_stopped, train_stoppable, trial_folder
 from tune.spaces import EPOCH, Objective, StageSweep, with_values
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 # One trial: a training run with the trial's values, whose reports go to Ray Tune. One worker is the trial's own actor;
 # several are started by Ray Train, and the actor waits for them.
 
+REFUSED_FILE = "refused.txt"
+"""In a trial's folder: what the user has to fix, so that the trial is not tried again."""
 RESTARTS = 1  # after a worker's death; a second failure of the same kind is the trial's own fault
 
 
@@ -62,6 +65,17 @@ def run_trial(values: dict[str, Any], plan: TrialPlan) -> None:
     import ray.tune
 
     folder = trial_folder(plan.folder, ray.tune.get_context().get_trial_id())
+    refusal = storage.join(folder, REFUSED_FILE)
+    if storage.exists(refusal):  # Ray Tune starts a failed trial again, but this one would fail again
+        raise UserError(storage.read_bytes(refusal).decode())
+    try:
+        _train(values, plan, folder)
+    except UserError as error:
+        storage.write_bytes(refusal, str(error).encode())
+        raise
+
+
+def _train(values: dict[str, Any], plan: TrialPlan, folder: str) -> None:
     training = plan.sweep.training(with_values(plan.sweep.config, values), plan.folder, folder)
     job = StoppableJob(training.loop, training.job, folder)
     run = _run_here if plan.workers.solo else _run_in_group

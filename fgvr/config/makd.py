@@ -151,8 +151,8 @@ class Makd(Part):
     """`mllm`: the MLLM's answers; `random`: sigmoid(N(0, 1)) by seed, image and question, a control for which nothing
     is asked."""
     unasked_aspects: Literal["none", "class_mean"] = "none"
-    """Aspects of images that the MLLM was not asked about: none, or what it said on average about the images of the
-    same class."""
+    """Aspects of images that the MLLM was not asked about, or on which it failed: none, or what it said on average
+    about the images of the same class."""
     distillation: Distillation = NoDistillation()
     """Teacher of the class outputs, for the student with aspects and the one without (base): `kind: none`, `kd` or
     `dkd`."""

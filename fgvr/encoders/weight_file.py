@@ -23,6 +23,13 @@ NO_PICKLE = ("Unsupported operand", "invalid load key")
 """Parts of torch's messages about files that are no pickle."""
 
 
+READ_ERRORS = (
+    *(SafetensorError, RuntimeError, EOFError, ValueError, OSError),
+    *(AssertionError, AttributeError, IndexError, KeyError, TypeError),
+)
+"""What the readers raise for damaged files; the second line by torch's reader of its older format."""
+
+
 class WeightFileError(UserError, ValueError):
     """A file holds no weights; the message says why, and callers add the config field."""
 
@@ -49,13 +56,16 @@ def read_tensors(file: Path, nested: Sequence[str] = PLAIN_FIRST) -> dict[str, T
         if any(words in str(error) for words in NO_PICKLE):
             raise WeightFileError(f"{file}: cannot be read as weights: torch.save did not write it") from error
         raise WeightFileError(f"{file.name}: {PICKLED}") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except READ_ERRORS as error:
         raise WeightFileError(f"{file}: cannot be read as weights: {_first_line(error)}") from error
     inside = next((found[key] for key in nested if isinstance(found, Mapping) and found.get(key) is not None), found)
     if not isinstance(inside, Mapping) or not all(isinstance(value, Tensor) for value in inside.values()):
         raise WeightFileError(f"{file} holds no mapping of names to tensors")
     if not inside:
         raise WeightFileError(f"{file} holds no tensors")
+    for name, value in inside.items():
+        if value.layout != torch.strided or value.is_nested or value.device.type == "meta":
+            raise WeightFileError(f"{file}: {name} is no plain tensor with numbers (sparse, nested or meta)")
     return {str(name).removeprefix("module."): value for name, value in inside.items()}
 
 

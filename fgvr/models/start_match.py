@@ -27,6 +27,11 @@ HEADS = ("fc", "head", "heads", "head_dist", "classifier", "last_linear", "linea
 COUNTERS = "num_batches_tracked"
 """Steps that a batch normalisation has seen: files of old versions lack them, and nothing depends on them here."""
 SHOWN = 3
+CONVERT_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""What timm's conversions raise for tensors that they do not expect."""
 Tensors = dict[str, Tensor]
 
 
@@ -80,8 +85,9 @@ def start_of(weights: StartWeights, spec: StudentSpec, *, keep_classifier: bool 
     kept = keep_classifier and same_outputs and all(name in found for name in heads)
     taken = {name: found[name] for name in own if name in found and (kept or name not in heads)}
     _check(weights.name, spec.backbone, own, heads, found)
-    _check_values(weights.name, taken)
-    tensors = {name: value.to(own[name].dtype).contiguous() for name, value in taken.items()}
+    check_values(weights.name, taken, own)
+    # Copies of their own: tensors that share memory cannot be written.
+    tensors = {name: value.to(own[name].dtype).contiguous().clone() for name, value in taken.items()}
     return Start(tensors, _sentence(weights, spec, own=own, heads=heads, fitted=fitted, tensors=tensors))
 
 
@@ -98,7 +104,7 @@ def classifier_names(model: nn.Module) -> frozenset[str]:
 
 def _fitted(student: nn.Module, own: Tensors, heads: frozenset[str], given: Tensors) -> _Fitted:
     """The given tensors under the student's names, as far as prefixes and timm's own conversions lead there."""
-    plain = _without_prefixes(given, own)
+    plain = _with_shared(student, _without_prefixes(given, own))
     if not _differences(own, heads, plain.tensors):
         return plain
     # Older names, and position embeddings of another input size: what timm does when it loads its own files.
@@ -107,7 +113,7 @@ def _fitted(student: nn.Module, own: Tensors, heads: frozenset[str], given: Tens
         return plain
     try:
         found = convert(dict(plain.tensors), student)
-    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except CONVERT_ERRORS as error:
         log.debug("%s: timm does not convert these weights: %r", FIELD, error)  # then they are judged as they are
         return plain
     if not isinstance(found, Mapping) or _differences(own, heads, found):
@@ -115,6 +121,19 @@ def _fitted(student: nn.Module, own: Tensors, heads: frozenset[str], given: Tens
     before = plain.tensors
     resized = [name for name in own if name in before and name in found and before[name].shape != found[name].shape]
     return _Fitted(dict(found), plain.dropped, resized)
+
+
+def _with_shared(student: nn.Module, fitted: _Fitted) -> _Fitted:
+    """The same, with parameters that several names of the student share under all of them: a file may have one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in student.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    found = dict(fitted.tensors)
+    for shared in names.values():
+        there = next((found[name] for name in shared if name in found), None)
+        if len(shared) > 1 and there is not None:
+            found |= {name: there for name in shared if name not in found}
+    return _Fitted(found, fitted.dropped, fitted.resized)
 
 
 def _without_prefixes(given: Tensors, own: Tensors) -> _Fitted:
@@ -169,15 +188,20 @@ def _check(name: str, backbone: str, own: Tensors, heads: frozenset[str], found:
         raise StartError(f"{what}they have {len(more)} tensors more ({_listed(more)}). {remedy}")
 
 
-def _check_values(name: str, taken: Tensors) -> None:
+def check_values(name: str, taken: Tensors, own: Tensors) -> None:
     """Raise StartError for weights that are no numbers, or stored as integers for another kind of computation."""
     for place, value in taken.items():
         if place.endswith(COUNTERS):
             continue
+        if not own[place].is_floating_point():  # an index table, which the architecture decides
+            if not torch.equal(value.to(own[place].dtype), own[place]):
+                raise StartError(f"{FIELD}: {name}: the table {place} is that of another architecture or input size")
+            continue
         if not value.is_floating_point():
             raise StartError(f"{FIELD}: {name}: {place} is {value.dtype}; take weights that are not quantised")
-        if not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
+        finite = torch.isfinite(value.float())  # not known for 8-bit floats
+        if not bool(finite.all()):
+            bad = int((~finite).sum())
             raise StartError(
                 f"{FIELD}: {name}: {place} has {bad} values that are NaN or infinite: the training that made it "
                 "diverged, or the file is damaged; take another checkpoint"

@@ -17,6 +17,7 @@ from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.simulation import mixed as _mixed
 from fgvr.tables import Table, read_part, read_places
 from fgvr.training.examples import AspectAnswers, Examples, SampleUris, SoftClasses
+from fgvr.training.pool_targets import TOP
 from fgvr.training.targets import ClassTargets, TargetError, TrueClasses, fraction_of, held_out, spread
 
 RANDOM_BLOCK = 2**18
@@ -130,32 +131,25 @@ def pool_targets(pool: Table, labels: tuple[str, ...]) -> ClassTargets:
     Raises:
         TargetError: no image has a name that counts.
     """
-    blocks = [_block_of_targets(rows) for rows in pool.batches(["label_ids", "probabilities", "weight"])]
-    width = max((ids.shape[1] for ids, _, _ in blocks), default=1)
-    ids = np.concatenate([_widened(ids, width, UNKNOWN_CLASS) for ids, _, _ in blocks])
-    weights = np.concatenate([counts for _, _, counts in blocks])
+    ids, shares = np.full((pool.rows, TOP), UNKNOWN_CLASS, np.int32), np.zeros((pool.rows, TOP), np.float16)
+    weights, width, done = np.zeros(pool.rows, np.float32), 1, 0
+    for rows in pool.batches(["label_ids", "probabilities", "weight"]):
+        here, some = slice(done, done + rows.num_rows), _filled(rows)
+        ids[here][some] = pc.list_flatten(rows["label_ids"]).to_numpy()
+        shares[here][some] = pc.list_flatten(rows["probabilities"]).to_numpy()
+        weights[here] = pc.fill_null(rows["weight"], 0).to_numpy()
+        width, done = max(width, int(some.sum(axis=1).max(initial=0))), done + rows.num_rows
     if not (weights > 0).any():
         raise TargetError("no training image has a name that counts: the student has nothing to learn (table pool)")
-    soft = None
-    if width > 1:
-        soft = SoftClasses(ids, np.concatenate([_widened(shares, width, 0.0) for _, shares, _ in blocks]))
+    soft = SoftClasses(ids[:, :width], shares[:, :width]) if width > 1 else None
     alike = bool((weights[ids[:, 0] != UNKNOWN_CLASS] == 1).all())
     return ClassTargets(ids[:, 0].astype(np.int64), labels, str(pool.extra["by"]), None if alike else weights, soft)
 
 
-def _block_of_targets(rows: pa.Table) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float16], npt.NDArray[np.float32]]:
-    """Classes [n, k], their probabilities [n, k] and weights [n] of rows; −1, 0 and 0 where there is nothing."""
+def _filled(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which of `TOP` places each row's names fill, bool [n, TOP]."""
     counts = pc.fill_null(pc.list_value_length(rows["label_ids"]), 0).to_numpy()
-    filled = np.arange(max(1, int(counts.max(initial=1)))) < counts[:, None]
-    ids, shares = np.full(filled.shape, UNKNOWN_CLASS, np.int32), np.zeros(filled.shape, np.float16)
-    ids[filled] = pc.list_flatten(rows["label_ids"]).to_numpy()
-    shares[filled] = pc.list_flatten(rows["probabilities"]).to_numpy()
-    return ids, shares, pc.fill_null(rows["weight"], 0).to_numpy()
-
-
-def _widened(values: npt.NDArray[Any], width: int, fill: float) -> npt.NDArray[Any]:
-    """The same columns, and as many more as are missing to `width`."""
-    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=fill)
+    return np.asarray(np.arange(TOP) < counts[:, None])
 
 
 def p_yes_of(image_ids: Ids, aspects: pa.Table, questions: int) -> npt.NDArray[np.float32]:
@@ -321,8 +315,8 @@ def assemble(
         uris=rows["uri"].filter(pa.array(usable)).to_pylist() if samples is None else SampleUris(samples, chosen),
         classes=classes,
         p_yes=AspectAnswers.of(p_yes) if everyone else AspectAnswers.of(p_yes).chosen(usable),
-        weights=None if targets.weights is None else targets.weights[usable],
-        soft=None if targets.soft is None else targets.soft.chosen(usable),
+        weights=targets.weights if everyone or targets.weights is None else targets.weights[usable],
+        soft=targets.soft if everyone or targets.soft is None else targets.soft.chosen(usable),
         held_out=held_out(classes, validation.share, validation.seed),
         identity=identity,
     )

@@ -125,6 +125,7 @@ class StudentTrainer(EpochTrainer[Batch]):
     def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
         """The losses that the student learns from; a subclass can add to them."""
         taught, classes = self.settings.distillation, self.examples.classes
+        asked = self.job.all_asked or self.settings.unasked_aspects == "class_mean"  # which leaves none without
         class_weight = 1.0 if isinstance(taught, NoDistillation) else taught.class_weight
         refines, after = self.settings.class_loss == "mixture", self.settings.refine_after
         class_term = (
@@ -134,7 +135,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         )
         terms: list[LossTerm[StudentStep]] = [
             class_term,
-            AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha, all_asked=self.job.all_asked),
+            AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha, all_asked=asked),
         ]
         if self.settings.mixes:  # a teacher that is a student sees the mixed images themselves
             terms = [MixedTerm(term) for term in terms]
@@ -143,7 +144,7 @@ class StudentTrainer(EpochTrainer[Batch]):
                 raise ValueError("a distillation without a teacher")
             labels, low = self.job.spec.labels, self.precision == "bf16"
             teacher = open_teacher(self.job.teacher, labels, len(classes), self.device, low_precision=low)
-            terms.append(DistillationTerm(taught, teacher, classes))
+            terms.append(DistillationTerm(taught, teacher, classes, all_asked=self.job.all_asked))
         return terms
 
     def batches(self, epoch: int) -> Iterator[Batch]:

@@ -37,7 +37,7 @@ class StudentJob:
         max_error_share: allowed share of unreadable images; see `allowed_failures`.
         cache: folder for decoded images on the worker's machine; None: that of `fgvr.disk_cache.IMAGES`.
         teacher: URI of the teacher's folder (`fgvr.training.teacher`), if the settings use distillation.
-        all_asked: whether the MLLM was asked about each image; see `AspectTerm`.
+        all_asked: whether the MLLM was asked about each image; see `AspectTerm` and `DistillationTerm`.
         start: URI of the file of weights to start from (`Start.tensors` of `fgvr.models.start_match`), if the settings
             name any.
     """
@@ -170,6 +170,6 @@ def bounded_by_steps(settings: Makd, images: int) -> Makd:
             "epochs": most,
             "milestones": tuple(round(milestone * share) for milestone in settings.milestones),
             "warmup_epochs": round(settings.warmup_epochs * share),
-            "freeze_epochs": round(settings.freeze_epochs * share),
+            "freeze_epochs": max(min(1, settings.freeze_epochs), round(settings.freeze_epochs * share)),
         }
     )

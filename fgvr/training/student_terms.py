@@ -193,10 +193,18 @@ class DistillationTerm:
 
     name = "distillation_loss"
 
-    def __init__(self, settings: Kd | Dkd, teacher: Teacher, classes: npt.NDArray[np.int64]) -> None:
-        """`classes`: int64 [N], class targets of the examples; −1 where there is none."""
+    def __init__(
+        self, settings: Kd | Dkd, teacher: Teacher, classes: npt.NDArray[np.int64], *, all_asked: bool = True
+    ) -> None:
+        """`classes`: int64 [N], class targets of the examples; −1 where there is none.
+
+        `all_asked`: an image about which the teacher says nothing is one on which the MLLM failed. Else all images of a
+        step count, as in `AspectTerm`.
+        """
         self.settings, self.teacher = settings, teacher
-        self._taught = teacher.known & (classes != UNKNOWN_CLASS) if isinstance(settings, Dkd) else teacher.known
+        wanted = classes != UNKNOWN_CLASS if isinstance(settings, Dkd) else np.ones(len(classes), dtype=bool)
+        self._taught = teacher.known & wanted
+        self._counted = self._taught if all_asked or bool(teacher.known.all()) else wanted
 
     def weight(self, epoch: int) -> float:
         """Weight in an epoch, counted from 0: it rises linearly up to the last epoch of the warm-up."""
@@ -214,7 +222,7 @@ class DistillationTerm:
         return Term(
             torch.where(taught, rows, 0.0).sum(),
             taught.sum().float(),
-            int(self._taught[batch.step_positions].sum()),
+            int(self._counted[batch.step_positions].sum()),
             self.weight(step.epoch),
         )
 

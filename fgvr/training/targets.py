@@ -1,4 +1,4 @@
-"""A student's class targets, from people or from NeaR; which images are used, and which of them for validation."""
+"""A student's class targets, from people or a method that names images; which images are used, which for validation."""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ from fgvr.clip.source import find_clip
 from fgvr.config import build
 from fgvr.config.models import Clip
 from fgvr.models.near import ClassFeatures, NearModel
+from fgvr.neighbours.discovery import discovery_vectors
 from fgvr.tables import Table
 from pipelines.checked import CHECKED, CHECKED_FILE
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look
-from pipelines.student_images import asked_of, learned_rows, namer, scope
+from pipelines.student_images import asked_of, learned_from_vectors, learned_rows, namer, scope
 from pipelines.student_task import class_names, student_tables
 from tests.pipelines.planted_run import CLASSES, DIM, TRAIN, UNEMBEDDED, UNLABELLED, planted, run_of, written
 
@@ -114,6 +115,8 @@ def test_settled_names_of_near_stay(given, tmp_path):
     near.commit()
     run.tables["near"] = near
     rows = {row["image_id"]: row for row in run.table("pool").read().to_pylist()}
+    # The model finds four names equally probable, and so the settled one: that it is settled makes it no surer.
+    assert rows[0]["weight"] == 1.0
     assert [(rows[n]["label_ids"], rows[n]["kind"]) for n in (0, 2, 3)] == [
         ([3], "settled"),
         ([3], "settled"),
@@ -166,6 +169,37 @@ def test_aspects_are_asked_of_the_images_that_were_chosen_for_labels(given, tmp_
         assert (set(asked) <= set(chosen)) if most == 4 else (set(chosen) <= set(asked))
         assert "selected" in stage_of("aspects").consults(run)
         assert "selected" in stage_of("base").consults(run)
+
+
+def test_confidence_is_that_of_the_name_that_is_learned(given, tmp_path):
+    """NeaR has settled a name that its own model finds improbable."""
+    run = run_of(given, tmp_path, makd={"target": "near", "target_weights": "confidence"})
+    vectors = np.asarray(discovery_vectors(run.table("embeddings"), np.arange(2))[0], np.float32)
+    classes = ClassFeatures(("first", "second"), np.stack([vectors[0], -vectors[0]]), 2.0)
+    settled = [{"image_id": 0, "label_ids": [1], "weights": [1.0], "label_id": 1}]
+    near = written(tmp_path / "made", "near", pa.Table.from_pylist(settled, schema=schemas.DISAMBIGUATED))
+    NearModel(classes, torch.zeros(1, 1), find_clip(Clip(model="demo"))).save(Path(near.path("model")))
+    near.commit()
+    run.tables["near"] = near
+    row = run.table("pool").read().to_pylist()[0]
+    assert (row["label_ids"], row["kind"]) == ([1], "settled")
+    assert row["weight"] == pytest.approx(1 / (1 + np.exp(4)), rel=1e-2)
+
+
+def test_no_more_images_than_the_pool_may_hold_are_learned(given, tmp_path):
+    chosen = [{"image_id": n, "round": 1, "why": "medoid"} for n in range(40, 52)]
+    run = run_of(
+        given,
+        tmp_path,
+        label={"images": {"select": "medoids", "max_images": 12}},
+        aspects={"max_images": 12},
+        makd={"target": "heads", "pool": 30},
+    )
+    run.tables["selected"] = written(tmp_path / "chosen", "selected", pa.Table.from_pylist(chosen, schemas.SELECTED))
+    learned_ids = set(learned_rows(run)["image_id"].to_pylist())
+    assert len(learned_ids) == 30
+    assert {row["image_id"] for row in chosen} <= learned_ids
+    assert learned_ids <= set(learned_from_vectors(run).tolist()) | {row["image_id"] for row in chosen}
 
 
 def test_a_pool_in_which_no_name_is_sure_is_told(given, tmp_path):

@@ -69,7 +69,7 @@ def test_a_larger_sample_only_adds(samples: Table) -> None:
 def test_all_of_the_split_where_nothing_bounds_it(samples: Table, values: dict[str, Any]) -> None:
     assert learned(samples, values) == set(range(TRAIN))
     # Images that were not asked about count in the mean over aspects, which a student without aspects has none of.
-    decides = {"aspect_mean": "of all images"} if "makd" in values else {}
+    decides = {"unasked": "count"} if "makd" in values else {}
     assert student_task(run_of(samples, values), build(values).makd).decides == decides
     base = build(values).makd.model_copy(update={"alpha": 0.0})
     assert student_task(run_of(samples, values), base).decides == {}

@@ -53,6 +53,9 @@ def test_a_trial_learns_the_first_questions(tmp_path):
     assert job.examples == f"{folder}/{EXAMPLES_FILE}"
     assert examples.p_yes.shape == (4, 12)
     assert examples.held_out.tolist() == [True, False, False, False]
+    assert job.all_asked
+    some = replace(small_sweep(Config()), all_asked=False).prepare(folder)
+    assert not some.training(config, folder, f"{folder}/trial").job.all_asked  # the stage's own aspect loss
 
 
 def test_all_questions_are_the_largest_choice():

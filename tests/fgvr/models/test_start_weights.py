@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import fsspec
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file, save_model
 from torch import Tensor
 
 from fgvr.errors import UserError
-from fgvr.models.start_match import Start, classifier_names, start_of
+from fgvr.models.start_match import Start, check_values, classifier_names, start_of
 from fgvr.models.start_weights import StartError, find_start
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
 from tests.fgvr.models.timm_folders import BACKBONE, DATA, timm_folder
@@ -324,3 +325,52 @@ def test_what_are_no_weights_is_refused(
     timm_folder(tmp_path / "flat", few, pretrained_cfg={**DATA, "std": [0.2, 0, 0.2]})
     with pytest.raises(StartError, match=message):
         start(weights.replace("{place}", str(tmp_path)))
+
+
+def test_parameters_that_a_backbone_shares_start_from_either_form(tmp_path: Path) -> None:
+    """CoaT names one parameter in several places: torch.save keeps all names, safetensors one of them."""
+    backbone = "coat_lite_tiny"
+    model = timm.create_model(backbone, img_size=32)
+    whole = model.state_dict()
+    torch.save(whole, tmp_path / "all.pth")
+    save_model(model, tmp_path / "one.safetensors")
+    for name in ("all.pth", "one.safetensors"):
+        found = start_of(find_start(str(tmp_path / name), backbone), spec(backbone))
+        assert load(save(found.tensors)).keys() == found.tensors.keys()  # as it is written for the workers
+        assert all(torch.equal(value, whole[place]) for place, value in found.tensors.items())
+
+
+def test_tables_of_indices_are_the_architectures_own() -> None:
+    own = {"weight": torch.zeros(2), "index": torch.arange(3)}
+    check_values("w", {"weight": torch.ones(2), "index": torch.arange(3)}, own)
+    with pytest.raises(StartError, match="the table index is that of another architecture"):
+        check_values("w", {"index": torch.arange(3) + 1}, own)
+    with pytest.raises(StartError, match="quantised"):
+        check_values("w", {"weight": torch.ones(2, dtype=torch.int8)}, own)
+    with pytest.raises(StartError, match="NaN"):
+        check_values("w", {"weight": torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)}, own)
+
+
+def test_tensors_without_plain_numbers_are_refused(tmp_path: Path) -> None:
+    whole = network()
+    name = next(iter(whole))
+    for odd in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta")):
+        torch.save({**whole, name: odd}, tmp_path / "odd.pth")
+        with pytest.raises(UserError, match="no plain tensor"):
+            start(tmp_path / "odd.pth")
+
+
+def test_damaged_files_of_the_older_format_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    torch.save(network(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    data, rng = (tmp_path / "old.pth").read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(data)
+        for _ in range(3):
+            damaged[rng.randrange(2_000)] = rng.randrange(256)
+        (tmp_path / "damaged.pth").write_bytes(damaged)
+        try:
+            start(tmp_path / "damaged.pth")
+        except UserError:
+            refused += 1
+    assert refused > 100

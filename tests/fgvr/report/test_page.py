@@ -84,7 +84,7 @@ def test_what_a_reader_looks_for_among_aspects():
     page = render(content())
     text = " ".join(Elements(page).text.split())
     for expected in [
-        "13 questions about 1,080 training images of 36 classes (NeaR's labels)",
+        "13 questions about 1,080 training images of 36 classes (names that a method gave)",
         "an entropy of 5.17 bits",
         "finds the right class for 93.9% of 1,080 images",
         "Is the body blue? 1 0.25 0.80 -8.4 ±2.0 0.98 99.1%",  # 1.96 standard errors of 0.01

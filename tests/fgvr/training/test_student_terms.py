@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from fgvr.config import Kd
+from fgvr.losses.kd import kd_rows
 from fgvr.losses.makd import makd_loss
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples, SoftClasses
-from fgvr.training.student_terms import AspectTerm, ClassTerm, RefinedClassTerm, StudentStep
+from fgvr.training.student_terms import AspectTerm, ClassTerm, DistillationTerm, RefinedClassTerm, StudentStep
+from fgvr.training.teacher import ScoreTeacher
 
 CLASSES = np.array([0, 1, -1, 1])
 LOGITS = torch.tensor([[2.0, 0.0], [0.5, 1.0], [0.0, 0.0], [3.0, 0.0]])
@@ -25,7 +28,7 @@ def step(positions: list[int], whole: list[int] | None = None) -> StudentStep:
     places = np.array(positions)
     batch = Batch((), places, np.array(positions if whole is None else whole), {})
     return StudentStep(
-        *(0, batch, (), (LOGITS[places],), (ASPECT_LOGITS[places],)),
+        *(0, batch, (torch.zeros(len(places), 2, 2, 3),), (LOGITS[places],), (ASPECT_LOGITS[places],)),
         *(torch.from_numpy(CLASSES[places]), torch.from_numpy(P_YES[places])),
     )
 
@@ -104,6 +107,18 @@ def test_of_a_fully_asked_set_both_are_the_papers_mean() -> None:
     for kind in ("bce", "kl", "softmax_kl"):
         a, b = (AspectTerm(full, kind, 4.0, all_asked=asked)(step([0, 1, 2, 3])) for asked in (True, False))
         assert (a.count, float(a.learned())) == (b.count, float(b.learned()))
+
+
+def test_a_teacher_of_few_images_teaches_each_as_much_as_one_of_all() -> None:
+    scores = np.full((4, 2), np.nan, np.float32)
+    scores[0] = [1.0, -1.0]
+    teacher = ScoreTeacher(scores, torch.device("cpu"))
+    settings = Kd(teacher="mllm", temperature=2)
+    own = kd_rows(LOGITS[:1], torch.from_numpy(scores[:1]), 2)
+    partly = DistillationTerm(settings, teacher, CLASSES, all_asked=False)(step([0, 1, 2, 3]))
+    assert float(partly.learned()) == pytest.approx(settings.weight * float(own) / 4)
+    failed = DistillationTerm(settings, teacher, CLASSES)(step([0, 1, 2, 3]))  # the others failed: they do not count
+    assert float(failed.learned()) == pytest.approx(settings.weight * float(own))
 
 
 def test_softmax_kl_counts_images() -> None:
