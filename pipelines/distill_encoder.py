@@ -80,10 +80,15 @@ class Encoder(TrainStage):
 
         config, distill = run.config, run.config.distill
         teacher = _teacher(config)
-        resolved = {"min_crop": distill.smallest_crop, "spatial_weight": distill.spatial}
+        resolved = {
+            "min_crop": distill.smallest_crop,
+            "spatial_weight": distill.spatial,
+            "masked_weight": distill.masked,
+            "teacher": distill.teacher.kind,  # which network it is stands beside it
+        }
         return {
             "version": RECIPE,
-            "recipe": distill.deciding() | resolved | {"masked_weight": distill.masked, "teacher": distill.teacher.kind},
+            "recipe": distill.deciding() | resolved,
             "teacher": None if teacher is None else encoder_identity(teacher),
             "precision": of_workers(distill.workers),
             "limits": config.ingest.limits,
@@ -147,16 +152,19 @@ def _spec(config: Config) -> DistilledSpec:
 
 
 def _find_teacher(config: Config) -> None:
-    """Look whether a teaching network is there, without loading it; raises ClipError or TimmError."""
+    """Look whether a teaching network is there, without loading it; raises ClipError or ConfigError."""
     from fgvr.clip.source import check_clip_weights, find_clip
-    from fgvr.encoders.timm_source import find_timm
+    from fgvr.encoders.timm_source import TimmError, find_timm
 
     match config.distill.teacher:
         case ClipVectors():
             find_clip(config.clip)
             check_clip_weights(config.clip)
         case TimmVectors() as timm:
-            find_timm(timm)
+            try:
+                find_timm(timm)
+            except TimmError as error:
+                raise ConfigError(str(error).replace("embed.vectors.", "distill.teacher.")) from error
 
 
 def _teacher(config: Config) -> EncoderConfig | None:
