@@ -114,9 +114,7 @@ def altered(folder: Path, place: Path, change: str) -> Path:
         ("no width", r"is damaged: dim is missing"),
     ],
 )
-def test_files_that_do_not_belong_together_are_refused(
-    folder: Path, tmp_path: Path, change: str, message: str
-) -> None:
+def test_files_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path, change: str, message: str) -> None:
     copy = altered(folder, tmp_path, change)
     with pytest.raises(ModelFolderError, match=message):
         load_head(copy, 256)
@@ -145,9 +143,7 @@ def test_it_is_no_classifier(folder: Path) -> None:
         ("test_byobnet", 64, {"global_pool": ""}, r"gives features of shape \(256, 2, 2\); a vector is needed"),
     ],
 )
-def test_a_backbone_that_cannot_be_built(
-    backbone: str, size: int, arguments: dict[str, object], message: str
-) -> None:
+def test_a_backbone_that_cannot_be_built(backbone: str, size: int, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(DistilledError, match=message):
         build_backbone(DistilledSpec.of(backbone, size, None, arguments))
 
