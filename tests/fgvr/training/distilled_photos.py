@@ -22,9 +22,7 @@ def photos(folder: Path, count: int, seed: int = 0) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     uris = [str(folder / f"{n}.png") for n in range(count)]
     for uri in uris:
-        pixels = np.repeat(rng.uniform(0, 255, (2, 1, 3)), 20, axis=0).repeat(40, axis=1) + rng.normal(
-            0, 10, (40, 40, 3)
-        )
+        pixels = rng.uniform(0, 255, (2, 1, 3)).repeat(20, axis=0).repeat(40, axis=1) + rng.normal(0, 10, (40, 40, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(uri)
     return uris
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from dataclasses import replace
@@ -48,16 +49,8 @@ def top_colours(uris: list[str]) -> np.ndarray:
 @pytest.mark.slow
 def test_vectors_of_what_it_learned_lie_as_the_teachers_do(tmp_path: Path) -> None:
     uris, fresh = photos(tmp_path / "photos", 160), photos(tmp_path / "fresh", 80, seed=1)
-    task = job(
-        tmp_path,
-        uris=uris,
-        vectors=top_colours(uris),
-        held=16,
-        epochs=5,
-        backbone="test_convnext",
-        min_crop=0.9,
-        lr=0.2,
-    )
+    settings: dict[str, Any] = {"epochs": 5, "backbone": "test_convnext", "min_crop": 0.9, "lr": 0.2}
+    task = job(tmp_path, uris=uris, vectors=top_colours(uris), held=16, **settings)
     reporter = LocalReporter(tmp_path / "run")
     untrained = EncoderTrainer(task, LocalReporter(tmp_path / "no"))
     untrained._save(_empty(tmp_path / "untrained"))
@@ -132,7 +125,8 @@ def test_what_is_learned_are_the_losses_of_the_outputs(tmp_path: Path) -> None:
         assert terms[name].learned().item() == pytest.approx(value.item(), rel=1e-6), name
     # What the teacher says of a crop is what embed says of it.
     pixels = step.batch.pixels.numpy()
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    data = json.loads(Path(network.model, "config.json").read_text())["pretrained_cfg"]
+    mean, std = np.array(data["mean"]), np.array(data["std"])
     inputs = torch.from_numpy(((pixels / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
     np.testing.assert_allclose(
         vectors.encode(inputs), torch.nn.functional.normalize(step.taught.vectors).numpy(), atol=1e-5
