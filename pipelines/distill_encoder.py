@@ -11,7 +11,6 @@ Not part of full.py.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from fgvr.encoders.encoder import EncoderConfig
     from fgvr.models.distilled import DistilledSpec
     from fgvr.training.encoder_examples import EncoderSet
-
-log = logging.getLogger(__name__)
 
 
 class Encoder(TrainStage):
@@ -102,11 +99,6 @@ class Encoder(TrainStage):
 
         config, distill = run.config, run.config.distill
         teacher, found = _teacher(config), _examples(run)
-        if found.refused:
-            log.warning(
-                "%s: %s of %s images of distill.split have no vector, and are not learned from",
-                *(self.table, f"{len(found.refused):,}", f"{len(found.examples) + len(found.refused):,}"),
-            )
         identity = identity_of_vectors(run.table("embeddings")) if teacher is None else encoder_identity(teacher)
         job = EncoderJob(
             examples=folder.path("examples"),
