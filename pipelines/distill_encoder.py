@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from fgvr.training.encoder_examples import EncoderSet
 
 
+HELD_SHARE = 10
+"""At most one image in so many is held out."""
+
+
 class Encoder(TrainStage):
     """A small encoder that gives another one's vectors: one row per image that it learned from."""
 
@@ -174,15 +178,17 @@ def _teacher(config: Config) -> EncoderConfig | None:
 
 def _examples(run: Run) -> EncoderSet:
     """The images to learn from; raises EncoderTrainingError where none has a vector."""
-    from fgvr.sources.sampling import split_ids
-    from fgvr.training.encoder_examples import Draw, of_network, of_vectors
+    from fgvr.sources.sampling import first_of, split_ids
+    from fgvr.training.encoder_examples import EncoderSet, encoder_examples, with_vectors
 
     distill, samples = run.config.distill, run.table("samples")
     ids = split_ids(samples, [distill.split])
-    draw = Draw(distill.max_images, distill.held_out, distill.seed)
-    if distill.by_network:
-        return of_network(ids, samples, draw)
-    return of_vectors(ids, samples, run.table("embeddings"), draw)
+    embeddings = None if distill.by_network else run.table("embeddings")
+    usable, refused = (ids, {}) if embeddings is None else with_vectors(ids, embeddings)
+    chosen = first_of(usable, distill.max_images, distill.seed)
+    # Another seed than that of the sample: else a larger sample would hold out images of a smaller one alone.
+    held_out = first_of(chosen, min(distill.held_out, len(chosen) // HELD_SHARE), distill.seed + 1)
+    return EncoderSet(encoder_examples(chosen, held_out, samples, embeddings), refused)
 
 
 if __name__ == "__main__":

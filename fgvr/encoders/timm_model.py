@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.arrays import Floats
+from fgvr.encoders.distilled import DistilledEncoder, DistilledFolderError, load_head
 from fgvr.encoders.timm_source import TimmError, TimmSource
 from fgvr.hub import PICKLED
-from fgvr.models.base import ModelFolderError
-from fgvr.models.distilled import DistilledEncoder, load_head
 from fgvr.precision import Precision, autocast, held
 
 _log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class TimmModel:
 
     Attributes:
         network: the model without its classifier, in evaluation mode, without gradients; with the head that maps into
-            its teacher's space where it was distilled (`fgvr.models.distilled`).
+            its teacher's space where it was distilled (`fgvr.encoders.distilled`).
         preprocess: timm's evaluation preprocessing for it; an RGB image to a float32 tensor [3, H, W] on the CPU.
         image_size: the longer side of the input, pixels.
         short_side: pixels that an image's shorter side needs before `preprocess`.
@@ -106,7 +105,7 @@ def _head(source: TimmSource, features: int) -> nn.Module | None:
         return None
     try:
         return load_head(source.folder, features)
-    except ModelFolderError as error:
+    except DistilledFolderError as error:
         raise TimmError(f"embed.vectors.model: {error}") from error
 
 

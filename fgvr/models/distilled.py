@@ -1,8 +1,8 @@
-"""A distilled encoder: a timm model, and the head that turns its features into another encoder's vectors.
+"""A distilled encoder: how it is built, and its folder.
 
-Its folder is one that timm itself reads (`config.json` and `model.safetensors`: the backbone without a classifier),
-with the head beside it: `head.safetensors`, described by `model.json`, which is written last. `embed.vectors.kind timm`
-finds the head and gives vectors in the teacher's space.
+The folder is one that timm itself reads (`config.json` and `model.safetensors`: the backbone without a classifier),
+with the head beside it that maps into the teacher's space (`fgvr.encoders.distilled`). `embed.vectors.kind timm` finds
+the head and gives vectors in that space.
 """
 
 from __future__ import annotations
@@ -16,47 +16,22 @@ from typing import Any, Final, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fgvr
+from fgvr.encoders.distilled import save_head
+from fgvr.encoders.timm_source import CONFIG_FILE
 from fgvr.errors import UserError
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind, write_model_file
+from fgvr.models.base import WEIGHTS_FILE
 from fgvr.models.student import Preprocess, StudentError, check_backbone, timm_preprocess
 
-KIND: Final = "encoder"
-FORMAT: Final = 1
-CONFIG_FILE: Final = "config.json"
-HEAD_FILE: Final = "head.safetensors"
 FIELD: Final = "distill.backbone"
 Weights = Mapping[str, Tensor]
 
 
 class DistilledError(UserError, ValueError):
     """The small encoder cannot be built; the message names the config field and what to do."""
-
-
-class DistilledEncoder(nn.Module):
-    """A backbone without a classifier, and layer normalisation and a linear layer behind it (Proteus).
-
-    Attributes:
-        backbone: timm's model: float32 [N, 3, S, S] → features [N, f].
-        head: features [N, f] → vectors in the teacher's space [N, d], of any length.
-    """
-
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Vectors [N, d] of normalised images [N, 3, S, S]."""
-        return cast("Tensor", self.head(self.backbone(pixels)))
-
-
-def new_head(features: int, dim: int) -> nn.Module:
-    """A head with random weights: layer normalisation, then a linear layer, on the last axis."""
-    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, dim))
 
 
 @dataclass(frozen=True)
@@ -122,19 +97,14 @@ def save_distilled(
         facts: further facts (training, measured quality); JSON types only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    backbone, head = of_part(weights, "backbone"), of_part(weights, "head")
-    save_file(backbone, folder / WEIGHTS_FILE)
-    save_file(head, folder / HEAD_FILE)
+    save_file(_of_part(weights, "backbone"), folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(_timm_config(spec), indent=1), encoding="utf-8")
-    dim, features = _widths(head)
     content = {
-        "dim": dim,
-        "features": features,
         "teacher": dict(teacher),
         "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
         "facts": dict(facts),
     }
-    write_model_file(folder, KIND, FORMAT, content)
+    save_head(folder, _of_part(weights, "head"), content)
 
 
 def _timm_config(spec: DistilledSpec) -> dict[str, Any]:
@@ -156,49 +126,8 @@ def _timm_config(spec: DistilledSpec) -> dict[str, Any]:
     }
 
 
-def of_part(weights: Weights, part: str) -> dict[str, Tensor]:
+def _of_part(weights: Weights, part: str) -> dict[str, Tensor]:
     """The tensors of one part of a model, by their names in that part: dense copies on the CPU, for safetensors."""
     start = f"{part}."
     found = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
     return {name: value.detach().cpu().contiguous() for name, value in found.items()}
-
-
-def _widths(head: Weights) -> tuple[int, int]:
-    """Width of a head's vectors, and of the features that it takes."""
-    dim, features = head["1.weight"].shape
-    return int(dim), int(features)
-
-
-def load_head(folder: Path, features: int) -> nn.Module | None:
-    """The head in an encoder's folder, in evaluation mode; None for a folder without one, as timm itself saves it.
-
-    Args:
-        folder: as `save_distilled` writes it.
-        features: number of features that the folder's backbone gives.
-
-    Raises:
-        ModelFolderError: the folder is damaged or of another kind, or its files are of different widths.
-    """
-    if not (folder / MODEL_FILE).exists():
-        return None
-    facts, file = read_file_of_kind(folder, KIND, FORMAT, ("dim", "features")), folder / HEAD_FILE
-    try:
-        weights = load_file(file)
-        widths = _widths(weights)
-    except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
-        raise ModelFolderError(f"{file} is not the head of an encoder: {error}") from None
-    if widths != (facts["dim"], facts["features"]):
-        raise ModelFolderError(
-            f"{folder / MODEL_FILE} says a head from {facts['features']} features to {facts['dim']} numbers, and "
-            f"{HEAD_FILE} has {widths[1]} and {widths[0]}: files of two encoders"
-        )
-    if widths[1] != features:
-        raise ModelFolderError(
-            f"{file} is for {widths[1]} features, and the backbone beside it gives {features}: files of two encoders"
-        )
-    head = new_head(features, widths[0])
-    try:
-        head.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelFolderError(f"{file} is not the head of an encoder: {error}") from None
-    return head.eval()

@@ -19,14 +19,11 @@ from fgvr import storage
 from fgvr.arrays import Ids
 from fgvr.errors import UserError
 from fgvr.schemas import ENCODER_TARGETS, Failure, Reason
-from fgvr.sources.sampling import first_of
 from fgvr.tables import Table, vectors
 from fgvr.training.checkpoint import LeftOut
 from fgvr.training.examples import MappedUris, SampleUris, write_uris
 
 IDS, HELD_OUT, URIS, VECTORS, FACTS = "image_ids.npy", "held_out.npy", "uris.arrow", "vectors.npy", "examples.json"
-HELD_SHARE = 10
-"""At most one image in so many is held out."""
 NO_VECTOR = Failure(Reason.NO_INPUT, "the image has no vector: the embeddings table says why")
 BAD = Failure(Reason.BAD_VECTOR, "the image's vector has length 0, or values that are no finite numbers")
 
@@ -160,32 +157,14 @@ class EncoderSet:
         )
 
 
-@dataclass(frozen=True)
-class Draw:
-    """How many images are learned from, how many of them are held out at most, and the seed of both."""
+def with_vectors(ids: Ids, embeddings: Table) -> tuple[Ids, dict[int, Failure]]:
+    """Which images have a vector that says anything, and why others have none, by image id.
 
-    max_images: int | None
-    held_out: int
-    seed: int
-
-
-def of_network(ids: Ids, samples: Table, draw: Draw) -> EncoderSet:
-    """The images of a split, for a network as the teacher; `ids` ascending. Raises EncoderTrainingError without any."""
-    chosen = first_of(ids, draw.max_images, draw.seed)
-    if not len(chosen):
-        raise EncoderTrainingError("distill.split: no image is in this split")
-    uris = SampleUris(samples, chosen)
-    return EncoderSet(EncoderExamples(chosen, uris, _held(chosen, draw), samples.version), {})
-
-
-def of_vectors(ids: Ids, samples: Table, embeddings: Table, draw: Draw) -> EncoderSet:
-    """The images of a split that have a vector. Those that embed was not asked about are not missed.
+    Images that are not in the table are in neither: nobody asked for their vectors.
 
     Args:
-        ids: of the split, int64, ascending.
-        samples: where the images are.
-        embeddings: their vectors.
-        draw: how many are taken, at most, of those with a vector.
+        ids: of the images in question, int64, ascending.
+        embeddings: the vectors.
 
     Raises:
         EncoderTrainingError: no image has a vector.
@@ -200,14 +179,13 @@ def of_vectors(ids: Ids, samples: Table, embeddings: Table, draw: Draw) -> Encod
         good.append(found[usable])
         refused |= dict.fromkeys(found[~there].tolist(), NO_VECTOR)
         refused |= dict.fromkeys(found[there & ~usable].tolist(), BAD)
-    chosen = first_of(np.concatenate(good), draw.max_images, draw.seed)
-    if not len(chosen):
+    usable_ids = np.concatenate(good)
+    if not len(usable_ids):
         raise EncoderTrainingError(
             f"distill.split: none of its {len(ids):,} images has a vector in the table embeddings"
             f"{f' ({len(refused):,} failed there)' if refused else '; see embed.splits and embed.images'}"
         )
-    uris, targets = SampleUris(samples, chosen), TableVectors(embeddings, chosen)
-    return EncoderSet(EncoderExamples(chosen, uris, _held(chosen, draw), samples.version, targets), refused)
+    return usable_ids, refused
 
 
 def _directed(rows: pa.Table) -> npt.NDArray[np.bool_]:
@@ -216,8 +194,14 @@ def _directed(rows: pa.Table) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(block).all(axis=1) & (block != 0).any(axis=1))
 
 
-def _held(ids: Ids, draw: Draw) -> npt.NDArray[np.bool_]:
-    """Which images are held out: bool [N], at most a tenth of all."""
-    count = min(draw.held_out, len(ids) // HELD_SHARE)
-    # Another seed than that of the sample: else a larger sample would hold out the same images as a smaller one.
-    return np.isin(ids, first_of(ids, count, draw.seed + 1)) if count else np.zeros(len(ids), bool)
+def encoder_examples(ids: Ids, held_out: Ids, samples: Table, embeddings: Table | None = None) -> EncoderExamples:
+    """Examples of these images.
+
+    Args:
+        ids: the images, int64, ascending; with `embeddings` each has a vector there.
+        held_out: those of them that are held out.
+        samples: where the images are.
+        embeddings: their vectors; None where the teacher is a network.
+    """
+    targets = None if embeddings is None else TableVectors(embeddings, ids)
+    return EncoderExamples(ids, SampleUris(samples, ids), np.isin(ids, held_out), samples.version, targets)

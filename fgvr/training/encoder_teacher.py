@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgvr.clip.model import ClipModel
+from fgvr.encoders.distilled import DistilledEncoder
 from fgvr.encoders.encoder import EncoderConfig, load_encoder
 from fgvr.encoders.timm_model import TimmModel
-from fgvr.models.distilled import DistilledEncoder
 from fgvr.models.feature_grid import grid_of
 from fgvr.models.student import Preprocess
 from fgvr.precision import Precision, autocast

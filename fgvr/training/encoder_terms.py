@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fgvr.encoders.distilled import DistilledEncoder, new_head
 from fgvr.losses.encoder import grid_distance, masked_distance, unit_distance
-from fgvr.models.distilled import DistilledEncoder, new_head
 from fgvr.models.feature_grid import PatchMasks, grid_of
 from fgvr.training.batches import Batch
 from fgvr.training.encoder_teacher import Taught

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from fgvr.config import Distill, ImageLimits, TimmVectors
+from fgvr.encoders.distilled import new_head
 from fgvr.encoders.encoder import encode_images, load_encoder
-from fgvr.models.distilled import DistilledSpec, build_backbone, new_head, save_distilled
+from fgvr.models.distilled import DistilledSpec, build_backbone, save_distilled
 from fgvr.training.encoder_data import EncoderJob
 from fgvr.training.encoder_examples import EncoderExamples
 

@@ -13,15 +13,14 @@ from fgvr.clip.vectors import embedding_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from fgvr.training.encoder_examples import (
-    Draw,
     EncoderExamples,
+    EncoderSet,
     EncoderTrainingError,
-    of_network,
-    of_vectors,
+    encoder_examples,
+    with_vectors,
 )
 
 IMAGES, DIM = 40, 6
-ALL = Draw(None, 1000, 0)
 SPLIT = np.arange(0, IMAGES, 2)
 """Images of the split."""
 
@@ -54,73 +53,59 @@ def drawn() -> np.ndarray:
 
 
 def test_missing_and_impossible_vectors_are_left_out_and_counted(tmp_path: Path, samples: Table) -> None:
-    vectors = drawn()
-    vectors[4] = np.nan
-    vectors[8, 2] = np.inf
-    vectors[10] = 0
-    vectors[11] = np.nan  # of the other split
-    found = of_vectors(SPLIT, samples, embedded(tmp_path, vectors, failed=(6, 30)), ALL)
+    made = drawn()
+    made[4] = np.nan
+    made[8, 2] = np.inf
+    made[10] = 0
+    made[11] = np.nan  # of the other split
+    table = embedded(tmp_path, made, failed=(6, 30))
+    usable, refused = with_vectors(SPLIT, table)
     good = [n for n in SPLIT.tolist() if n not in {4, 6, 8, 10, 30}]
-    assert found.examples.image_ids.tolist() == good
-    assert {n: failure.reason.value for n, failure in found.refused.items()} == {
+    assert usable.tolist() == good
+    assert {n: failure.reason.value for n, failure in refused.items()} == {
         6: "no_input",
         30: "no_input",
         4: "bad_vector",
         8: "bad_vector",
         10: "bad_vector",
     }
-    found.examples.write(str(tmp_path / "examples"))
+    examples = encoder_examples(usable, np.array([18]), samples, table)
+    examples.write(str(tmp_path / "examples"))
     read = EncoderExamples.read(str(tmp_path / "examples"))
-    assert np.array_equal(read.vectors, vectors[good].astype(np.float16))
+    assert np.array_equal(read.vectors, made[good].astype(np.float16))
     assert list(read.uris) == [f"/photos/{n}.jpg" for n in good]
     assert np.array_equal(read.image_ids, good)
     assert read.identity == samples.version
-    assert read.held_out.sum() == 1  # a tenth of 15
-    held = int(read.image_ids[read.held_out][0])
-    first = int(np.flatnonzero(~read.held_out)[0])
-    rows = found.table({first: Failure(Reason.NOT_FOUND, "no file")})
+    assert np.array_equal(read.image_ids[read.held_out], [18])
+    rows = EncoderSet(examples, refused).table({0: Failure(Reason.NOT_FOUND, "no file")})
     assert rows.schema.equals(schemas.ENCODER_TARGETS)
     assert rows["image_id"].to_pylist() == SPLIT.tolist()
-    for row in rows.to_pylist():
-        reason = row["error"] and row["error"]["reason"]
-        image = row["image_id"]
-        if image == good[first]:
-            assert (reason, row["held_out"]) == ("not_found", None)
-        elif image in found.refused:
-            assert (reason, row["held_out"]) == (found.refused[image].reason.value, None)
-        else:
-            assert (reason, row["held_out"]) == (None, image == held)
+    reasons = {row["image_id"]: row["error"]["reason"] for row in rows.to_pylist() if row["error"]}
+    assert reasons == {n: failure.reason.value for n, failure in refused.items()} | {0: "not_found"}
+    held = {row["image_id"]: row["held_out"] for row in rows.to_pylist()}
+    assert held == {n: None if n in reasons else n == 18 for n in SPLIT.tolist()}
 
 
-def test_images_that_embed_was_not_asked_about_are_not_missed(tmp_path: Path, samples: Table) -> None:
-    found = of_vectors(SPLIT, samples, embedded(tmp_path, drawn()[20:], first=20), ALL)
-    assert found.examples.image_ids.tolist() == list(range(20, 40, 2))
-    assert found.refused == {}
+def test_images_that_embed_was_not_asked_about_are_not_missed(tmp_path: Path) -> None:
+    usable, refused = with_vectors(SPLIT, embedded(tmp_path, drawn()[20:], first=20))
+    assert usable.tolist() == list(range(20, 40, 2))
+    assert refused == {}
 
 
-def test_no_image_with_a_vector(tmp_path: Path, samples: Table) -> None:
+def test_no_image_with_a_vector(tmp_path: Path) -> None:
     table = embedded(tmp_path, np.full((IMAGES, DIM), np.nan, np.float32), failed=(0, 2))
     with pytest.raises(EncoderTrainingError, match=r"none of its 20 images has a vector .* \(20 failed there\)"):
-        of_vectors(SPLIT, samples, table, ALL)
-    few = embedded(tmp_path / "few", drawn()[:2])
+        with_vectors(SPLIT, table)
     with pytest.raises(EncoderTrainingError, match=r"none of its 18 images .*; see embed\.splits"):
-        of_vectors(SPLIT[2:], samples, few, ALL)
-    with pytest.raises(EncoderTrainingError, match="no image is in this split"):
-        of_network(np.zeros(0, np.int64), samples, ALL)
+        with_vectors(SPLIT[2:], embedded(tmp_path / "few", drawn()[:2]))
 
 
-def test_a_larger_sample_contains_a_smaller_one(tmp_path: Path, samples: Table) -> None:
-    table = embedded(tmp_path, drawn(), failed=(2,))
-    few, more = (
-        set(of_vectors(SPLIT, samples, table, Draw(most, 0, 5)).examples.image_ids.tolist()) for most in (5, 12)
-    )
-    assert (len(few), len(more)) == (5, 12)
-    assert few < more
-    network = of_network(SPLIT, samples, Draw(12, 3, 5)).examples
-    assert network.vectors is None
-    assert network.held_out.sum() == 1
-    network.write(str(tmp_path / "network"))
-    assert EncoderExamples.read(str(tmp_path / "network")).vectors is None
+def test_a_network_needs_no_vectors(tmp_path: Path, samples: Table) -> None:
+    examples = encoder_examples(SPLIT, SPLIT[:2], samples)
+    examples.write(str(tmp_path / "network"))
+    read = EncoderExamples.read(str(tmp_path / "network"))
+    assert read.vectors is None
+    assert read.held_out.tolist() == [True] * 2 + [False] * 18
 
 
 def test_lengths_must_agree() -> None:
