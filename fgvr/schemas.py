@@ -278,6 +278,14 @@ POOL = pa.schema(
     ]
 )
 
+ENCODER_TARGETS = pa.schema(
+    [
+        IMAGE_ID,
+        ("held_out", pa.bool_()),  # measured after every epoch, not learned from; null when the row failed
+        ERROR,
+    ]
+)
+
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -33,6 +33,7 @@ STAGES = {
     "labels": "label:Labels",
     "votes": "votes:Votes",
     "embeddings": "embed:Embeddings",
+    "encoder": "distill_encoder:Encoder",
     "issues": "issues:Issues",
     "reasked": "reask:Reasked",
     "neighbours": "candidates:LabelNeighbours",

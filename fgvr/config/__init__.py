@@ -1,6 +1,7 @@
 """One tree of pydantic models that decides what a run computes, and how it is read."""
 
 from fgvr.config.data import Discovery, ImageLimits, Ingest
+from fgvr.config.distill import Distill
 from fgvr.config.distillation import MLLM_TEACHER, Dkd, Kd, NoDistillation
 from fgvr.config.load import ConfigError, as_given, build, load_config, to_yaml
 from fgvr.config.makd import Aspects, Makd, Questions
@@ -19,6 +20,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Discovery",
+    "Distill",
     "Dkd",
     "Embed",
     "Evaluate",

@@ -10,6 +10,7 @@ from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
+from fgvr.config.distill import Distill
 from fgvr.config.heads import Heads
 from fgvr.config.label_sources import AskedModel
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
@@ -200,6 +201,7 @@ class Config(Part):
     aspects: Aspects = Aspects()
     class_scores: ClassScores = ClassScores()
     makd: Makd = Makd()
+    distill: Distill = Distill()
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()

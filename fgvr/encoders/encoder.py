@@ -21,6 +21,7 @@ from fgvr.clip.source import LOCAL, find_clip
 from fgvr.clip.source import pinned as pinned_clip
 from fgvr.config.models import Clip
 from fgvr.config.vectors import TimmVectors
+from fgvr.encoders.distilled import FACTS_FILE, HEAD_FILE
 from fgvr.encoders.timm_folder import CONFIG_FILE
 from fgvr.encoders.timm_model import load_timm
 from fgvr.encoders.timm_source import find_timm
@@ -145,6 +146,9 @@ def save_encoder(config: EncoderConfig, folder: Path) -> dict[str, Any]:
                 shutil.copyfile(timm.weights, place / ("model.safetensors" if safe else "pytorch_model.bin"))
                 facts = {"architecture": timm.architecture, "pretrained_cfg": timm.data, "model_args": timm.model_args}
                 (place / CONFIG_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+                if timm.folder is not None and (timm.folder / FACTS_FILE).is_file():  # distilled: its head
+                    for name in (HEAD_FILE, FACTS_FILE):
+                        shutil.copyfile(timm.folder / name, place / name)
                 reference["bundled"] = True
             named = {"model": config.model, "revision": config.revision}
     return reference | ({} if reference["bundled"] else named)

@@ -1,4 +1,7 @@
-"""Pooled features of a timm model: its own preprocessing, its weights without the classifier, unit length."""
+"""Pooled features of a timm model: its own preprocessing, its weights without the classifier, unit length.
+
+Of a distilled encoder these are its vectors in the space of its teacher.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fgvr.arrays import Floats
 from fgvr.encoders import weight_file
+from fgvr.encoders.distilled import DistilledEncoder, DistilledFolderError, load_head
 from fgvr.encoders.timm_source import TimmError, TimmSource
 from fgvr.precision import Precision, autocast, held
 
@@ -32,7 +36,8 @@ class TimmModel:
     """A frozen timm encoder on a device; implements `fgvr.encoders.encoder.Encoder`.
 
     Attributes:
-        network: the model without its classifier, in evaluation mode, without gradients.
+        network: the model without its classifier, in evaluation mode, without gradients; with the head that maps into
+            its teacher's space where it was distilled (`fgvr.encoders.distilled`).
         preprocess: timm's evaluation preprocessing for it; an RGB image to a float32 tensor [3, H, W] on the CPU.
         image_size: the longer side of the input, pixels.
         short_side: pixels that an image's shorter side needs before `preprocess`.
@@ -78,10 +83,25 @@ def load_timm(source: TimmSource, device: str | torch.device = "cpu", precision:
             f"embed.vectors.model: {source.name} gives features of shape {list(features.shape[1:])} per photo, and a "
             "vector is needed"
         )
+    dim = int(features.shape[1])
+    head = _head(source, dim)
+    if head is not None:
+        network = DistilledEncoder(network, head).eval().requires_grad_(False).to(device)
+        dim = int(network(torch.zeros(1, *facts["input_size"], device=device)).shape[1])
     # As for CLIP: twice what preprocessing scales to, so that its own resizing decides, not the JPEG decoder's.
     short_side = 2 * math.ceil(size / float(facts["crop_pct"]))
     preprocess = cast("Callable[[Image.Image], Tensor]", create_transform(**facts, is_training=False))
-    return TimmModel(network, preprocess, size, short_side, int(features.shape[1]), device, precision)
+    return TimmModel(network, preprocess, size, short_side, dim, device, precision)
+
+
+def _head(source: TimmSource, features: int) -> nn.Module | None:
+    """The head of a distilled encoder's folder, which maps features into its teacher's space; None without one."""
+    if source.folder is None:
+        return None
+    try:
+        return load_head(source.folder, features)
+    except DistilledFolderError as error:
+        raise TimmError(f"embed.vectors.model: {error}") from error
 
 
 def _weighted(source: TimmSource) -> nn.Module:

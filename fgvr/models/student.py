@@ -154,7 +154,7 @@ class StudentSpec:
         return self.split(outputs)[0].argmax(dim=1)
 
 
-def check_backbone(name: str) -> None:
+def check_backbone(name: str, field: str = "makd.backbone") -> None:
     """Raise StudentError, with similar names, if timm has no such architecture.
 
     Only names in timm's own registry pass: an `hf-hub:` name would fetch weights, which `makd.weights` names.
@@ -165,7 +165,7 @@ def check_backbone(name: str) -> None:
     known = timm.list_models()
     close = difflib.get_close_matches(architecture, known, n=4, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists all"
-    raise StudentError(f"makd.backbone {name!r}: timm has no such model; {hint}")
+    raise StudentError(f"{field} {name!r}: timm has no such model; {hint}")
 
 
 def timm_preprocess(

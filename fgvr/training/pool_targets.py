@@ -20,7 +20,7 @@ TOP = 8
 Weighing = Literal["none", "confidence", "agreement", "issues"]
 Kind = Literal["checked", "settled", "named"]
 """By whom: a person, the MLLM and NeaR together, a classifier alone."""
-RULES = 2
+RULES = 1
 """Increase it when the same models and settings would give other targets."""
 
 

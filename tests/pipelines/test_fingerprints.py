@@ -307,6 +307,32 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("aspects.instruction", "Say it.", {"looks"}),
         ("label.images.max_images", 2, {"looks", "answers"}),
     ],
+    ("all", ("encoder",)): [
+        ("distill.backbone", "resnet18", {"encoder"}),
+        ("distill.backbone_args", {"drop_rate": 0.1}, {"encoder"}),
+        ("distill.image_size", 64, {"encoder"}),
+        ("distill.resize", 256, {"encoder"}),
+        ("distill.split", "test", {"encoder"}),
+        ("distill.max_images", 2, {"encoder"}),
+        ("distill.epochs", 3, {"encoder"}),
+        ("distill.batch_size", 3, {"encoder"}),
+        ("distill.lr", 0.1, {"encoder"}),
+        ("distill.weight_decay", 0.1, {"encoder"}),
+        ("distill.warmup_epochs", 3, {"encoder"}),
+        ("distill.ema_epochs", None, {"encoder"}),
+        ("distill.min_crop", 0.3, {"encoder"}),
+        ("distill.held_out", 3, {"encoder"}),
+        ("distill.seed", 3, {"encoder"}),
+        ("distill.workers.use_gpu", True, {"encoder"}),  # bf16 there
+        ("ingest.limits.cut_bottom", 3, {"embeddings", "encoder"}),
+        ("distill.teacher", {"kind": "clip"}, {"embeddings", "encoder"}),  # the first is not needed then
+    ],
+    ("networks", ("encoder",)): [
+        ("distill.spatial_weight", 0.5, {"encoder"}),
+        ("distill.masked_weight", 0.5, {"encoder"}),
+        ("clip.model", "{copy of clip}", {"encoder"}),
+        ("embed.splits", ["train"], set()),
+    ],
     ("infer", ("predictions",)): [
         ("infer.split", "test", {"predictions"}),
         ("infer.model", "{other student}", {"predictions"}),
@@ -439,8 +465,15 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         "detect": {"checkpoint_epochs": 3, "batch_images": 3, "workers": TRAINERS, "infer_workers": pool(256)},
     },
     "searched": {"neighbours": {"tasks": False}},
+    "networks": {"distill": {"checkpoint_epochs": 3, "cache_gb": 3, "workers": TRAINERS}},
 }
-TABLES_OF = {"all": WHOLE, "server": LABELS, "simulated": LABELS, "boxes": ("detector", "detections")}
+TABLES_OF = {
+    "networks": ("encoder",),
+    "all": WHOLE,
+    "server": LABELS,
+    "simulated": LABELS,
+    "boxes": ("detector", "detections"),
+}
 
 ELSEWHERE = {
     "run.budget.usd": "how far a run gets, and nothing of what it computes",
@@ -678,6 +711,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "rebalanced": {"near": {"loss": "records"}},
         "together": {"aspects": {"with_labels": True}},
         "mlp": {"heads": {"network": "mlp"}},
+        "networks": {"distill": {"teacher": {"kind": "clip"}}},
         "infer": {"infer": {"model": str(place / "student")}},
         "boxes": {
             "ingest": {"source": {"kind": "bird_scenes", "path": None}},
