@@ -109,8 +109,8 @@ def _check_rate(settings: Makd) -> None:
     """Warn, without stopping, that a rate that suits the student alone may be too high with a teacher, or for AdamW."""
     if settings.optimizer == "adamw" and settings.lr >= ADAMW_HIGH_RATE:
         log.warning(
-            "makd.lr = %g with makd.optimizer = adamw: that is a rate of SGD; AdamW takes 1e-4 to 1e-3, try --makd.lr "
-            "5e-4 (docs/pretrained.md)",
+            "makd.lr = %g with makd.optimizer = adamw: that is a rate of SGD; AdamW takes 1e-4 to 2e-3, try --makd.lr "
+            "1e-3 (docs/pretrained.md)",
             settings.lr,
         )
     taught = settings.distillation

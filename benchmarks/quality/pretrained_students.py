@@ -35,19 +35,22 @@ from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import train_student
 from fgvr.training.student_data import StudentJob
 
-FINE: Final = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05, "layer_decay": 0.9}
+FINE: Final = {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "layer_decay": 0.9}
 ROWS: Final[Mapping[str, dict[str, Any]]] = {
     "from scratch, SGD 0.05": {"weights": None, "lr": 0.05},
     "the classifier alone (frozen throughout), AdamW 5e-3": {"optimizer": "adamw", "lr": 5e-3, "freeze_epochs": 10_000},
-    "SGD 0.01, as from scratch": {"lr": 0.01},
-    "AdamW 5e-4": {**FINE, "layer_decay": 1},
-    "AdamW 5e-4, layer decay 0.9": FINE,
+    "SGD 0.01": {"lr": 0.01},
+    "SGD 0.03": {"lr": 0.03},
+    "AdamW 5e-4, layer decay 0.9": {**FINE, "lr": 5e-4},
+    "AdamW 5e-4, layer decay 0.9, two frozen epochs": {**FINE, "lr": 5e-4, "freeze_epochs": 2},
+    "AdamW 5e-4, layer decay 0.9, two frozen epochs, EMA": {**FINE, "lr": 5e-4, "freeze_epochs": 2, "ema": "epochs"},
+    "AdamW 2e-3, layer decay 0.9": FINE,
     "the same, two frozen epochs": {**FINE, "freeze_epochs": 2},
-    "the same, EMA of two epochs": {**FINE, "freeze_epochs": 2, "ema": "epochs"},
-    "the same, label smoothing 0.1": {**FINE, "freeze_epochs": 2, "label_smoothing": 0.1},
-    "the same, mixup 0.2": {**FINE, "freeze_epochs": 2, "mixup": 0.2},
-    "the same, CutMix 1": {**FINE, "freeze_epochs": 2, "cutmix": 1.0},
-    "the same, RandAugment 2, 9": {**FINE, "freeze_epochs": 2, "randaugment": 2},
+    "the same, EMA": {**FINE, "ema": "epochs"},
+    "the same, label smoothing 0.1": {**FINE, "label_smoothing": 0.1},
+    "the same, mixup 0.2": {**FINE, "mixup": 0.2},
+    "the same, CutMix 1": {**FINE, "cutmix": 1.0},
+    "the same, RandAugment 2, 9": {**FINE, "randaugment": 2},
 }
 SHARED: Final = {
     "backbone": BACKBONE,
@@ -59,6 +62,7 @@ SHARED: Final = {
 }
 """Alike in all rows, which override it."""
 EMA_EPOCHS: Final = 2
+"""Half-life of the moving average, in epochs."""
 EVALUATED_AT_ONCE: Final = 64
 Photos = list[tuple[str, int]]
 

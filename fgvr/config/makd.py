@@ -166,8 +166,8 @@ class Makd(Part):
     batch_size: int = Field(default=16, ge=2)
     """Images per step, over all workers."""
     optimizer: Tuned[Literal["sgd", "adamw"]] = "sgd"
-    """`sgd` with momentum (paper), or `adamw`, whose rate is about a hundredth of SGD's: 1e-4 to 1e-3. AdamW decays no
-    biases, norms and position embeddings."""
+    """`sgd` with momentum (paper), or `adamw`, whose rate is far below SGD's: 1e-4 to 2e-3. AdamW decays no biases,
+    norms and position embeddings."""
     lr: Tuned[float] = Field(default=0.01, gt=0)
     """Peak learning rate. Sweep it for new data (docs/tuning.md); lower it with a teacher (docs/distillation.md)."""
     layer_decay: float = Field(default=1, gt=0, le=1)
