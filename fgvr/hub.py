@@ -8,9 +8,13 @@ when last fetched.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fgvr.errors import UserError
 
@@ -49,16 +53,37 @@ def file_of(name: str, file: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     known = None if _kept is None else _kept.get((name, revision))
+    away = not constants.HF_HUB_OFFLINE and _has_no_address(constants.ENDPOINT)
     try:
-        found = Path(hf_hub_download(name, file, revision=known or revision))
+        found = Path(hf_hub_download(name, file, revision=known or revision, local_files_only=away))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if constants.HF_HUB_OFFLINE and not isinstance(error, HFValidationError):
             reason = "HF_HUB_OFFLINE is set, and the hub's cache on this machine does not hold it"
+        elif away:
+            reason = (
+                f"no address is known for {constants.ENDPOINT}, so there is no network here, and the hub's cache on "
+                "this machine does not hold it. Fetch the model where there is one, and name its folder"
+            )
         raise HubError(reason) from error
     if _kept is not None:
         _kept[name, revision] = found.parent.name
     return found
+
+
+@cache
+def _has_no_address(endpoint: str) -> bool:
+    """Whether a server's name cannot be looked up, as without a network: retries, a minute per model, would be in vain.
+
+    A proxy looks names up itself.
+    """
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(endpoint).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def commit_of(name: str, file: str, revision: str | None = None) -> str:

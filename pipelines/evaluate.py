@@ -230,7 +230,8 @@ def _warn(run: Run, compared: Compared) -> None:
     if "base" in config.evaluate.methods and "base" not in compared.methods:
         log.info("evaluate: makd.base is false, so the student without aspects is left out")
     if images.trained_on:
-        log.warning("evaluate: no image is in split %r; methods are compared on discovery images", images.split)
+        split = config.evaluate.split
+        log.warning("evaluate: no image is in split %r; methods are compared on the discovery images", split)
     elif overlap:
         log.warning("evaluate: %s of %s images are in the discovery set, too", f"{overlap:,}", f"{len(images.ids):,}")
     for remark in _remarks(run):

@@ -182,6 +182,11 @@ class Student(TrainStage):
                 failures_of(lost, examples).in_words(),
             )
         summary.metrics |= {"lost": float(len(lost))}
+        if "validation_top1" in summary.metrics:
+            log.info(
+                "%s: %.1f of 100 held-out images get their class target after the last epoch; kept is the %s epoch",
+                *(self.table, 100 * summary.metrics["validation_top1"], _chosen(checkpoint).name),
+            )
         summary.extra = {
             "class_targets": training_set.targets.source,
             "classes": len(spec.labels),

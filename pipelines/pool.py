@@ -10,6 +10,7 @@ stays, and so does one that a person has checked (`label.checked`). `weight` say
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Floats, Ids, Labels
     from fgvr.training.pool_targets import Named
+
+log = logging.getLogger(__name__)
 
 ROWS_PER_PART = 2**17
 
@@ -84,6 +87,7 @@ class Pool(Stage):
         summary.metrics = sums.metrics()
         summary.remarks = sums.remarks()
         summary.extra = {"by": namer(run.config)}
+        log.info("pool: %s", sums.in_words())
         return summary
 
 
@@ -228,6 +232,12 @@ class _Sums:
         return {"mean_weight": mean, "without_weight": float(self.silent), "names_without_images": unseen} | {
             kind: float(count) for kind, count in sorted(self.kinds.items())
         }
+
+    def in_words(self) -> str:
+        """Who named how many images, and how much these count."""
+        named = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
+        mean = self.weight / self.rows if self.rows else 0.0
+        return f"of {self.rows:,} images named: {named or 'none'}; they count {mean:.2f} on average"
 
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know of a pool that teaches next to nothing."""

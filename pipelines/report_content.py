@@ -192,7 +192,8 @@ def learned_from(run: Run, method: str) -> str:
         named_by = str(run.table(method).extra.get("class_targets", "true"))
         if named_by == "true":
             return "true classes"
-        source = f"{NAMERS[named_by]}, of "
+        count = int(run.table(method).extra.get("images", 0))
+        source = f"{NAMERS[named_by]} of {count:,} images; these learned from " if count else f"{NAMERS[named_by]}, of "
     elif method not in {"near", "label_prototypes", "heads"}:
         return ""
     source += _titles(config)[0] if config.label.combine == "first" else " and ".join(_titles(config)) + " together"

@@ -1,12 +1,14 @@
 """Names on the hub count by their commit, from a hub cache as `huggingface_hub` lays it."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from fgvr import hub
@@ -128,3 +130,30 @@ def test_what_the_hub_does_not_give_is_named_by_its_field(publish: Publish) -> N
         look_up("a b c", "s3: ")
     with pytest.raises(hub.HubError):
         hub.commit_of("owner/none", "config.json")
+
+
+def test_without_a_network_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A name that cannot be looked up is no reason for minutes of retries; a proxy looks names up itself."""
+    tried: list[bool] = []
+
+    def download(name: str, file: str, *, local_files_only: bool, **_: object) -> str:
+        tried.append(local_files_only)
+        raise LocalEntryNotFoundError("not there")
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    hub._has_no_address.cache_clear()
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(hub.HubError, match="no network here.*name its folder"):
+        hub.file_of("owner/model", "config.json")
+    hub._has_no_address.cache_clear()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    with pytest.raises(hub.HubError):
+        hub.file_of("owner/model", "config.json")
+    hub._has_no_address.cache_clear()
+    assert tried == [True, False]
