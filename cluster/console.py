@@ -49,6 +49,7 @@ def show_progress() -> None:
     handler.setFormatter(SafeFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     sys.excepthook = show_error
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own: each line came twice
     for package in ("fgvr", "cluster", "pipelines", "tune", "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
 

@@ -149,7 +149,7 @@ def test_without_a_network_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("socket.getaddrinfo", unknown)
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(hub.HubError, match="no network here.*name its folder"):
+    with pytest.raises(hub.HubError, match=r"no network here.*name its folder"):
         hub.file_of("owner/model", "config.json")
     hub._has_no_address.cache_clear()
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
