@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fgvr import hub, storage
 from fgvr.digests import file_digest
+from fgvr.encoders.distilled import KIND as ENCODER
 from fgvr.encoders.timm_folder import (
     CONFIG_FILE,
     ENDINGS,
@@ -23,7 +24,7 @@ from fgvr.encoders.timm_folder import (
     read_timm_folder,
 )
 from fgvr.errors import UserError
-from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind
+from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind, read_model_file
 
 FIELD: Final = "makd.weights"
 HUB: Final = "hf-hub:"
@@ -140,16 +141,28 @@ def _file(weights: str) -> StartWeights:
 
 
 def _folder(folder: Path, given: str) -> StartWeights:
-    """A student's folder, or the table that holds one, or a folder as timm saves it."""
+    """A student's or a distilled encoder's folder, or the table that holds one, or a folder as timm saves it."""
     name = "/".join(given.rstrip("/").split("/")[-2:])
-    for student in (folder, folder / "model"):
-        if (student / MODEL_FILE).is_file():
-            return _student(student, name)
+    for place in (folder, folder / "model"):
+        if (place / MODEL_FILE).is_file():
+            return _as_timm_saves(place, name) if _is_encoder(place) else _student(place, name)
     if not (folder / CONFIG_FILE).is_file():
         raise StartError(
             f"{FIELD} = {given}: the folder has neither a {MODEL_FILE} (an earlier student) nor a {CONFIG_FILE} (a "
             "model as timm saves it)"
         )
+    return _as_timm_saves(folder, name)
+
+
+def _is_encoder(folder: Path) -> bool:
+    """Whether a model's folder is a distilled encoder's: its backbone lies there as timm saves it, without a head."""
+    try:
+        return bool(read_model_file(folder)["kind"] == ENCODER)
+    except ModelFolderError as error:
+        raise StartError(f"{FIELD}: {error}") from None
+
+
+def _as_timm_saves(folder: Path, name: str) -> StartWeights:
     try:
         found = read_timm_folder(folder)
     except TimmFolderError as error:
@@ -161,7 +174,7 @@ def _student(folder: Path, name: str) -> StartWeights:
     try:
         facts = read_file_of_kind(folder, "student", 1, ("backbone", "labels", "questions", "preprocess"))
     except ModelFolderError as error:
-        raise StartError(f"{FIELD}: {error}. Only students can be started from") from None
+        raise StartError(f"{FIELD}: {error}. Only students and encoders can be started from") from None
     file = folder / WEIGHTS_FILE
     if not file.is_file():
         raise StartError(f"{FIELD}: {folder} has no {WEIGHTS_FILE}")

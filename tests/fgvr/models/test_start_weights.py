@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import load, save, save_file, save_model
 from torch import Tensor
 
+from fgvr.encoders.distilled import new_head
 from fgvr.errors import UserError
+from fgvr.models.distilled import DistilledSpec, save_distilled
 from fgvr.models.start_match import Start, check_values, classifier_names, start_of
 from fgvr.models.start_weights import StartError, find_start
 from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
@@ -135,6 +137,26 @@ def test_a_folder_of_timm_states_its_input(tmp_path: Path) -> None:
 
 def found_again(folder: Path) -> Any:
     return find_start(f"file://{folder}/", BACKBONE)
+
+
+def test_a_distilled_encoder_gives_its_backbone_and_its_input(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    made = DistilledSpec(BACKBONE, replace(timm_preprocess(BACKBONE, 64), mean=(0.1, 0.2, 0.3)))
+    whole = {name: value for name, value in network().items() if name not in HEAD}
+    weights = {f"backbone.{name}": value for name, value in whole.items()}
+    weights |= {f"head.{name}": value for name, value in new_head(256, 20).state_dict().items()}
+    save_distilled(table / "model", made, weights, {"kind": "clip"}, {})
+    for place in (table / "model", table):
+        assert find_start(str(place), BACKBONE).mean == (0.1, 0.2, 0.3)
+        assert same(start(place).tensors, whole)  # the head into the teacher's space is no classifier
+    with pytest.raises(StartError, match=f"these are weights of {BACKBONE}"):
+        find_start(str(table), "resnet18")
+    (table / "model/model.json").write_text('{"kind": "near"}')
+    with pytest.raises(StartError, match="Only students and encoders can be started from"):
+        find_start(str(table), BACKBONE)
+    (table / "model/model.json").write_text("{")
+    with pytest.raises(StartError, match="is damaged"):
+        find_start(str(table), BACKBONE)
 
 
 def test_an_earlier_student_keeps_its_classifier_only_where_outputs_are_the_same(tmp_path: Path) -> None:
@@ -291,7 +313,7 @@ def test_numbers_that_are_not_taken_may_be_anything(tmp_path: Path) -> None:
         ("{place}/grey", r"grey is for images of 1 channel, and photos have 3 \(red, green, blue\)"),
         ("{place}/two", r"mean and std must be three numbers each.*mean = \(0\.5, 0\.5\)"),
         ("{place}/flat", r"std = \[0\.2, 0\.0, 0\.2\] must be above 0"),
-        ("{place}/near", r"kind 'near', format 1; expected student.*Only students can be started from"),
+        ("{place}/near", r"kind 'near', format 1; expected student.*Only students and encoders can be started from"),
         ("hf-hub:owner/none", r"the Hugging Face hub did not give hf-hub:owner/none: HF_HUB_OFFLINE.*name a file or"),
         ("r160_in1k", r"did not give hf-hub:timm/test_byobnet\.r160_in1k: HF_HUB_OFFLINE"),
         (
