@@ -33,7 +33,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Processes of `make test`: a core and eight gigabytes each, no more than four; 0 is this process alone.
 
-    A third process on two cores gains nothing: both are 99% busy with three (31 minutes), Ray's own processes included.
+    A third process on two cores gains nothing: both are 99% busy with three, Ray's own processes included.
     """
     import psutil
 
