@@ -90,14 +90,17 @@ class Verdict:
         )
         number = self.audit
         if number is None:
-            look = f"no sane number of photos would settle it (up to {MOST} were tried)"
+            look = f"the difference is so small that a look at {MOST} photos would not settle it"
         else:
             look = f"a look at {min(number, self.differ)} of these photos would settle it (audit.csv)"
         match self.decision:
             case "sets":
                 return f"candidate sets agree better with labels that they have not seen ({counts}); {look}"
             case "own":
-                return f"own labels are better than candidate sets: candidates.method single ({counts}); {look}"
+                return (
+                    "held-out labels agree better with the own labels than with candidate sets: try candidates.method "
+                    f"single ({counts}); {look}"
+                )
             case "unknown":
                 return f"unknown whether candidate sets help, so prefer the own labels ({counts}); {look}"
 

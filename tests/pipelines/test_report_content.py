@@ -22,7 +22,12 @@ def table(name, metrics, **extra):
     ("for_own", "for_sets", "helps", "expectation"),
     [
         (15, 45, True, "candidate sets agree better with labels that they have not seen"),
-        (45, 15, False, "own labels are better than candidate sets: candidates.method single"),
+        (
+            45,
+            15,
+            False,
+            "held-out labels agree better with the own labels than with candidate sets: try candidates.method single",
+        ),
         (30, 33, None, "unknown whether candidate sets help"),
     ],
 )
