@@ -108,7 +108,7 @@ def test_bad_input_is_refused():
         (
             Verdict(900, 100, 45, 15),
             False,
-            "held-out labels agree better with the own labels than with candidate sets: try candidates.method single (on",
+            "held-out labels agree better with the own labels than with candidate sets: try candidates.method single",
         ),
         (Verdict(900, 100, 30, 33), None, "unknown whether candidate sets help, so prefer the own labels (on 100 of"),
     ],
