@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -58,15 +58,30 @@ class Session:
     start: TrainResult | None
 
 
-class LoopReporter(Reporter, Protocol):
-    """A reporter that fetched a checkpoint, of which it may have a copy to release."""
+class LoopReporter(Reporter):
+    """A loop's reporter that fetches a checkpoint, of which it may have a copy to release."""
+
+    def __init__(self, job: TrainJob, session: Session) -> None:
+        self._progress, self._session = ProgressWriter(job.folder), session
+        self._resumed: Path | None = None
+
+    def _last_checkpoint(self) -> str | None:
+        """The checkpoint to resume from."""
+        return None if self._session.start is None else self._session.start.checkpoint
+
+    def resume_folder(self) -> Path | None:
+        """The last checkpoint of an interrupted training run as a local folder: the original, or a cached copy."""
+        last = self._last_checkpoint()
+        self._resumed = None if last is None else storage.fetch_folder(last)
+        return self._resumed
 
     def end(self) -> None:
         """Release the cached copy of the checkpoint from which training resumed."""
-        ...
+        if self._resumed is not None:
+            storage.forget_folder(self._resumed)
 
 
-class SoloReporter:
+class SoloReporter(LoopReporter):
     """The loop's view of a training run with one worker; see fgvr.training.reporter.Reporter.
 
     Args:
@@ -78,23 +93,11 @@ class SoloReporter:
     rank, world_size = 0, 1
 
     def __init__(self, job: TrainJob, session: Session, on_report: OnReport | None = None) -> None:
+        super().__init__(job, session)
         self.device = torch.device("cuda:0" if job.use_gpu else "cpu")  # Ray shows a worker its own GPU alone
         self.last: TrainResult | None = None
-        self._progress = ProgressWriter(job.folder)
-        self._session, self._on_report = session, on_report
+        self._on_report = on_report
         self._kept: list[str] = []
-        self._resumed: Path | None = None
-
-    def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training run as a local folder: the original, or a cached copy."""
-        start = self._session.start
-        self._resumed = None if start is None else storage.fetch_folder(start.checkpoint)
-        return self._resumed
-
-    def end(self) -> None:
-        """See `LoopReporter`."""
-        if self._resumed is not None:
-            storage.forget_folder(self._resumed)
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
         """Report, and keep what `save` writes as a checkpoint."""
@@ -118,7 +121,7 @@ class SoloReporter:
             storage.remove(self._kept.pop(0))
 
 
-class GroupReporter:
+class GroupReporter(LoopReporter):
     """The loop's view of Ray Train, on each of several workers; see fgvr.training.reporter.Reporter.
 
     Args:
@@ -132,29 +135,21 @@ class GroupReporter:
         import ray.train
         import ray.train.torch
 
+        super().__init__(job, session)
         context = ray.train.get_context()
         self.rank = int(context.get_world_rank())
         self.world_size = int(context.get_world_size())
         self.device = ray.train.torch.get_device()
-        self._progress = ProgressWriter(job.folder)
-        self._session, self._every_report = session, every_report
-        self._resumed: Path | None = None
+        self._every_report = every_report
 
-    def resume_folder(self) -> Path | None:
-        """The last checkpoint of an interrupted training run as a local folder: the original, or a cached copy."""
+    def _last_checkpoint(self) -> str | None:
+        """That of this attempt, after a restart by Ray Train."""
         import ray.train
 
         own = ray.train.get_checkpoint()
-        if own is not None:
-            self._resumed = storage.fetch_folder(storage.join(self._session.folder, Path(own.path).name))
-        elif self._session.start is not None:
-            self._resumed = storage.fetch_folder(self._session.start.checkpoint)
-        return self._resumed
-
-    def end(self) -> None:
-        """See `LoopReporter`."""
-        if self._resumed is not None:
-            storage.forget_folder(self._resumed)
+        if own is None:
+            return super()._last_checkpoint()
+        return storage.join(self._session.folder, Path(own.path).name)
 
     def report(self, metrics: dict[str, float], save: Callable[[Path], None] | None = None) -> None:
         """Report on all ranks (a barrier); rank 0 keeps what `save` writes as a checkpoint."""

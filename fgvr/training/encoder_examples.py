@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import storage
+from fgvr.array_files import open_array, save_array, save_blocks
 from fgvr.arrays import Ids
 from fgvr.errors import UserError
 from fgvr.schemas import ENCODER_TARGETS, Failure, Reason
@@ -84,17 +84,13 @@ class EncoderExamples:
 
     def write(self, uri: str) -> None:
         """Write a folder of files that can be memory-mapped."""
-        _save(storage.join(uri, IDS), self.image_ids)
-        _save(storage.join(uri, HELD_OUT), self.held_out)
+        save_array(storage.join(uri, IDS), self.image_ids)
+        save_array(storage.join(uri, HELD_OUT), self.held_out)
         with storage.new_file(storage.join(uri, URIS)) as file:
             write_uris(file, self.uris)
         if self.vectors is not None:
             blocks = self.vectors.blocks() if isinstance(self.vectors, TableVectors) else [self.vectors]
-            with storage.new_file(storage.join(uri, VECTORS)) as file:
-                write_header: Any = np.lib.format.write_array_header_1_0
-                write_header(file, {"descr": "<f2", "fortran_order": False, "shape": self.vectors.shape})
-                for block in blocks:
-                    file.write(np.ascontiguousarray(block, dtype="<f2").data)
+            save_blocks(storage.join(uri, VECTORS), "<f2", self.vectors.shape, blocks)
         facts = {"identity": self.identity, "vectors": self.vectors is not None}
         storage.write_bytes(storage.join(uri, FACTS), json.dumps(facts).encode())
 
@@ -103,23 +99,13 @@ class EncoderExamples:
         """Memory-map what `write` wrote."""
         folder = storage.fetch_folder(uri)
         facts = json.loads((folder / FACTS).read_bytes())
-
-        def mapped(name: str) -> npt.NDArray[Any]:
-            array: npt.NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-            return array
-
         return cls(
-            image_ids=mapped(IDS),
+            image_ids=open_array(folder / IDS),
             uris=MappedUris(str(folder / URIS)),
-            held_out=mapped(HELD_OUT),
+            held_out=open_array(folder / HELD_OUT),
             identity=facts["identity"],
-            vectors=mapped(VECTORS) if facts["vectors"] else None,
+            vectors=open_array(folder / VECTORS) if facts["vectors"] else None,
         )
-
-
-def _save(uri: str, array: npt.NDArray[Any]) -> None:
-    with storage.new_file(uri) as file:
-        np.save(file, array, allow_pickle=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fgvr import storage
+from fgvr.array_files import open_array, save_array, save_blocks
 from fgvr.arrays import Ids
 from fgvr.tables import Table
 
@@ -121,16 +122,12 @@ class Examples:
         if self.soft is not None:
             arrays |= {SOFT_IDS: self.soft.label_ids, SOFT_SHARES: self.soft.probabilities}
         for name, array in arrays.items():
-            _save(storage.join(uri, name), array)
+            save_array(storage.join(uri, name), array)
         with storage.new_file(storage.join(uri, URIS)) as file:
             write_uris(file, self.uris)
-        _save(storage.join(uri, ANSWERED), answers.rows)
-        header = {"descr": "<f2", "fortran_order": False, "shape": (len(answers.rows), answers.shape[1])}
-        with storage.new_file(storage.join(uri, ANSWERS)) as file:
-            write_header: Any = np.lib.format.write_array_header_1_0
-            write_header(file, header)
-            for _, values in answers.blocks():
-                file.write(np.ascontiguousarray(values, dtype="<f2").data)
+        save_array(storage.join(uri, ANSWERED), answers.rows)
+        shape = (len(answers.rows), answers.shape[1])
+        save_blocks(storage.join(uri, ANSWERS), "<f2", shape, (values for _, values in answers.blocks()))
         facts = {"identity": self.identity, "files": sorted(arrays)}
         storage.write_bytes(storage.join(uri, FACTS), json.dumps(facts).encode())
 
@@ -139,12 +136,9 @@ class Examples:
         """Memory-map what `write` wrote; p(yes) was rounded to fp16 (steps of at most 5e-4)."""
         folder = storage.fetch_folder(uri)
         facts = json.loads((folder / FACTS).read_bytes())
-
-        def mapped(name: str) -> npt.NDArray[Any]:
-            array: npt.NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-            return array
-
-        ids, classes, held_out, answered, values = map(mapped, (IDS, CLASSES, HELD_OUT, ANSWERED, ANSWERS))
+        ids, classes, held_out, answered, values = (
+            open_array(folder / name) for name in (IDS, CLASSES, HELD_OUT, ANSWERED, ANSWERS)
+        )
         there = facts.get("files", ())  # files of earlier versions have no list, and none of those below
         return cls(
             image_ids=ids,
@@ -153,14 +147,11 @@ class Examples:
             p_yes=AspectAnswers(len(ids), answered, values),
             held_out=held_out,
             identity=facts["identity"],
-            weights=mapped(WEIGHTS) if WEIGHTS in there else None,
-            soft=SoftClasses(mapped(SOFT_IDS), mapped(SOFT_SHARES)) if SOFT_IDS in there else None,
+            weights=open_array(folder / WEIGHTS) if WEIGHTS in there else None,
+            soft=SoftClasses(open_array(folder / SOFT_IDS), open_array(folder / SOFT_SHARES))
+            if SOFT_IDS in there
+            else None,
         )
-
-
-def _save(uri: str, array: npt.NDArray[Any]) -> None:
-    with storage.new_file(uri) as file:
-        np.save(file, array, allow_pickle=False)
 
 
 class Values(Protocol):

@@ -5,7 +5,7 @@ A teacher is stored in a folder beside the run that it teaches: a model folder, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fgvr import storage
+from fgvr.array_files import open_array, save_blocks
 from fgvr.config import ConfigError
 from fgvr.models.student import StudentSpec, load_student
 from fgvr.precision import autocast
@@ -107,7 +108,7 @@ def open_teacher(
         ModelFolderError: the model is damaged.
     """
     if storage.exists(storage.join(folder, SCORES_FILE)):
-        scores = np.load(storage.fetch_folder(folder) / SCORES_FILE, mmap_mode="r", allow_pickle=False)
+        scores = open_array(storage.fetch_folder(folder) / SCORES_FILE)
         if scores.shape != (examples, len(labels)):
             raise ValueError(f"teacher scores {scores.shape} do not fit {examples} examples of {len(labels)} classes")
         return ScoreTeacher(scores, device)
@@ -124,17 +125,18 @@ def put_scores(folder: str, blocks: Iterable[npt.NDArray[np.float32]], examples:
         examples: N, the sum of the blocks' n.
         classes: C.
     """
-    facts = {"descr": "<f4", "fortran_order": False, "shape": (examples, classes)}
-    rows = 0
-    with storage.new_file(storage.join(folder, SCORES_FILE)) as file:
-        np.lib.format.write_array_header_1_0(file, facts)  # type: ignore[no-untyped-call]
+
+    def checked() -> Iterator[npt.NDArray[np.float32]]:
+        rows = 0
         for block in blocks:
             if block.shape[1:] != (classes,):
                 raise ValueError(f"teacher scores {block.shape} are not of {classes} classes")
-            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+            yield block
             rows += len(block)
         if rows != examples:
             raise ValueError(f"teacher scores of {rows} images, not of {examples}")
+
+    save_blocks(storage.join(folder, SCORES_FILE), "<f4", (examples, classes), checked())
 
 
 def _finite_rows(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
