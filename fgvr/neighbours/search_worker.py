@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr import schemas, storage, tables
+from fgvr.array_files import open_array, save_array, save_blocks
 from fgvr.arrays import Floats, Ids
 from fgvr.neighbours.found import NOBODY, Vectors, merge
 from fgvr.neighbours.inverted_file import InvertedFile
@@ -38,8 +39,8 @@ class VectorFile:
     def open(cls, folder: str) -> VectorFile:
         """Open the files of a folder; raises FileNotFoundError."""
         local = storage.fetch_folder(folder)
-        own = np.load(local / OWN, mmap_mode="r") if (local / OWN).exists() else None
-        return cls(np.load(local / VECTORS, mmap_mode="r"), np.load(local / IDS, mmap_mode="r"), own)
+        own = open_array(local / OWN) if (local / OWN).exists() else None
+        return cls(open_array(local / VECTORS), open_array(local / IDS), own)
 
 
 def write(folder: str, ids: Ids, dim: int, blocks: Iterable[tuple[Ids, Vectors]], own: Ids | None = None) -> None:
@@ -53,29 +54,25 @@ def write(folder: str, ids: Ids, dim: int, blocks: Iterable[tuple[Ids, Vectors]]
         own: int64 [n], stored beside them.
     """
     # Not through a memory map: on a full disk, writing to one kills the process without any message.
-    with storage.new_file(storage.join(folder, VECTORS)) as file:
-        write_header: Any = np.lib.format.write_array_header_1_0
-        write_header(file, {"descr": "<f2", "fortran_order": False, "shape": (len(ids), dim)})
-        written = 0
-        for vectors in _wanted(ids, blocks):
-            file.write(np.ascontiguousarray(vectors, dtype="<f2").tobytes())
-            written += len(vectors)
-        if written != len(ids):
-            raise ValueError(f"{len(ids) - written} of {len(ids)} images have no vector among those that were given")
+    save_blocks(storage.join(folder, VECTORS), "<f2", (len(ids), dim), _wanted(ids, blocks))
     for name, array in ((IDS, ids), (OWN, own)):
         if array is not None:
-            with storage.new_file(storage.join(folder, name)) as file:
-                np.save(file, array)
+            save_array(storage.join(folder, name), array)
 
 
 def _wanted(ids: Ids, blocks: Iterable[tuple[Ids, Vectors]]) -> Iterator[Vectors]:
-    """From each block the vectors of those images that are among `ids`, in order."""
+    """From each block the vectors of those images that are among `ids`, in order; ValueError if some lack one."""
+    missing = len(ids)
     for here, vectors in blocks:
         if not len(here):
             continue
         first, last = np.searchsorted(ids, [here[0], here[-1] + 1])
         at = np.searchsorted(here, ids[first:last])
-        yield vectors[at[here[at] == ids[first:last]]]
+        found = vectors[at[here[at] == ids[first:last]]]
+        yield found
+        missing -= len(found)
+    if missing:
+        raise ValueError(f"{missing} of {len(ids)} images have no vector among those that were given")
 
 
 # In a search in tasks, one part is a block of queries against all vectors of a shard, and becomes one file.

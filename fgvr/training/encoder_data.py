@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from fgvr import disk_cache, storage
 from fgvr.config import Clip, Distill, ImageLimits, TimmVectors
 from fgvr.models.distilled import DistilledSpec
 from fgvr.models.student import Preprocess
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
-from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
+from fgvr.training.checkpoint import LeftOut
 from fgvr.training.encoder_examples import EncoderExamples, EncoderTrainingError
-from fgvr.training.image_store import StoreSettings, open_store
 from fgvr.training.reporter import Reporter
+from fgvr.training.run_images import open_images, split
 
 
 @dataclass(frozen=True)
@@ -108,18 +106,13 @@ def open_encoder_data(
         EncoderTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
     cuda, threads, settings = reporter.device.type == "cuda", torch.get_num_threads(), job.settings
-    root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
-    stored = StoreSettings(preprocess, job.limits, int(settings.cache_gb * disk_cache.GIB), threads)
-    store = open_store(root, examples.identity, examples.uris, stored)
-    # Each machine reads for itself, and one may be able to read what another cannot.
-    failures = over_workers(store.failures, reporter.world_size)
-    left_out = failures if resumed is None else read_left_out(resumed)
-    refusal = too_many(left_out | failures, len(examples), job.max_error_share, examples)
-    if refusal is not None:
-        raise EncoderTrainingError(f"{refusal}. The same command tries them again and goes on when they are back")
-    readable = np.ones(len(examples), dtype=bool)
-    readable[list(left_out)] = False
-    training = np.flatnonzero(readable & ~examples.held_out)
+    store, left_out = open_images(
+        *(job, examples, reporter, resumed),
+        preprocess=preprocess,
+        cache_gb=settings.cache_gb,
+        refused=EncoderTrainingError,
+    )
+    training, held_out = split(examples, left_out)
     _check_sizes(len(training), settings, reporter.world_size)
     loader = Loader(
         store=store,
@@ -130,7 +123,7 @@ def open_encoder_data(
         threads=threads if cuda else 1,  # on a CPU the model needs the cores
         pin=cuda,
     )
-    return EncoderData(examples, loader, left_out, training, np.flatnonzero(readable & examples.held_out))
+    return EncoderData(examples, loader, left_out, training, held_out)
 
 
 def _check_sizes(images: int, settings: Distill, workers: int) -> None:

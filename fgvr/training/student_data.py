@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from fgvr import disk_cache, storage
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.models.student import StudentSpec
 from fgvr.training.batches import Loader, Positions, steps_per_epoch
-from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
+from fgvr.training.checkpoint import LeftOut
 from fgvr.training.examples import Examples
-from fgvr.training.image_store import StoreSettings, open_store
 from fgvr.training.mixing import Mixing
 from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
+from fgvr.training.run_images import open_images, split
 
 
 class StudentTrainingError(UserError, ValueError):
@@ -89,7 +87,7 @@ def open_student_data(
     """
     examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
     loader, left_out = _open_images(job, examples, reporter, resumed, views)
-    training, validation = _split(examples, left_out)
+    training, validation = split(examples, left_out)
     _check_sizes(len(training), job.settings, reporter)
     return StudentData(examples, loader, left_out, training, validation)
 
@@ -100,15 +98,12 @@ def _open_images(
     """The loader, and the failures of unreadable images by position: the same on every worker."""
     cuda = reporter.device.type == "cuda"
     threads = torch.get_num_threads()
-    root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
-    settings = StoreSettings(job.spec.preprocess, job.limits, int(job.settings.cache_gb * disk_cache.GIB), threads)
-    store = open_store(root, examples.identity, examples.uris, settings)
-    # Each machine reads for itself, and one may be able to read what another cannot.
-    failures = over_workers(store.failures, reporter.world_size)
-    left_out = failures if resumed is None else read_left_out(resumed)
-    refusal = too_many(left_out | failures, len(examples), job.max_error_share, examples)
-    if refusal is not None:
-        raise StudentTrainingError(f"{refusal}. The same command tries them again and goes on when they are back")
+    store, left_out = open_images(
+        *(job, examples, reporter, resumed),
+        preprocess=job.spec.preprocess,
+        cache_gb=job.settings.cache_gb,
+        refused=StudentTrainingError,
+    )
     loader = Loader(
         store=store,
         preprocess=job.spec.preprocess,
@@ -131,13 +126,6 @@ def _augment(job: StudentJob) -> RandAugment | None:
         return None
     red, green, blue = (round(255 * mean) for mean in job.spec.preprocess.mean)
     return RandAugment(settings.randaugment, settings.randaugment_magnitude, (red, green, blue))
-
-
-def _split(examples: Examples, left_out: LeftOut) -> tuple[Positions, Positions]:
-    """Positions of the training images, and of the validation images."""
-    readable = np.ones(len(examples), dtype=bool)
-    readable[list(left_out)] = False
-    return np.flatnonzero(readable & ~examples.held_out), np.flatnonzero(readable & examples.held_out)
 
 
 def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:

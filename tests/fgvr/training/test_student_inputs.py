@@ -15,7 +15,7 @@ from fgvr.config import ImageLimits
 from fgvr.models.infer import load_classifier
 from fgvr.models.student import StudentSpec, timm_preprocess
 from fgvr.schemas import Failure, Reason
-from fgvr.training import student_data
+from fgvr.training import run_images, student_data
 from fgvr.training.assemble import HeldOut, assemble, true_classes
 from fgvr.training.checkpoint import read_history, read_left_out, read_lost, reasons
 from fgvr.training.examples import Examples
@@ -196,7 +196,7 @@ def test_workers_on_several_machines_leave_out_the_same_images(tmp_path, monkeyp
         assert (list(found), world_size) == ([3], 2)
         return dict(sorted((elsewhere | found).items()))
 
-    monkeypatch.setattr(student_data, "over_workers", gather)
+    monkeypatch.setattr(run_images, "over_workers", gather)
     reporter = LocalReporter(tmp_path / "run")
     reporter.world_size = 2
     data = student_data.open_student_data(task, reporter)
