@@ -118,7 +118,7 @@ class Makd(Part):
     images: Literal["auto", "asked", "pool", "all"] = "auto"
     """`asked`: train on the images that aspects asks about (`aspects.max_images`), with aspects and without; `pool`: on
     these and on others up to `pool` in all, which teach classes alone; `all`: on the whole split; `auto`: on the pool
-    where the classes are names that a method gave (`target`), else on those asked about."""
+    where the classes are names that a method gave (`target`) or `trainer` is semi, else on those asked about."""
     pool: Basic[int] = Field(default=100_000, ge=1)
     """Most images of the pool, drawn at random. Each needs a vector (embed) and is read in every epoch; more teach
     more (docs/students.md)."""

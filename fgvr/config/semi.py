@@ -9,7 +9,8 @@ from fgvr.config.base import Part
 
 class Semi(Part):
     """makd.semi: pseudo-labels of photos without a trusted name, for `makd.trainer: semi` (Semi-ViT, arXiv
-    2208.05688)."""
+    2208.05688).
+    """
 
     threshold: float = Field(default=0.7, gt=0)
     """Confidence of the teacher, 0 … 1, from which a photo is learned under the name that it gives (Semi-ViT: 0.5 to

@@ -23,7 +23,6 @@ from torch import Tensor
 from fgvr.config.semi import Semi
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.losses.pseudo_labels import NEVER, PseudoLabels, class_thresholds, pseudo_labels, pseudo_rows
-from fgvr.training.averaging import MovingAverage
 from fgvr.training.batches import Batch, Positions
 from fgvr.training.examples import Examples
 from fgvr.training.loop import LossTerm, Mean, Term
@@ -126,7 +125,9 @@ class SemiTrainer(StudentTrainer):
         else:
             both = self._forward(self.model, torch.cat([own.float(), labels.blended(strong[mine:])]))
             outputs, untaught = both[:mine], both[mine:]
-        part = replace(batch, views=(own,), positions=batch.positions[:mine], step_positions=batch.step_positions[:total])
+        part = replace(
+            batch, views=(own,), positions=batch.positions[:mine], step_positions=batch.step_positions[:total]
+        )
         (class_logits, aspect_logits), (pseudo_logits, _) = self.job.spec.split(outputs), self.job.spec.split(untaught)
         pseudo = PseudoStep(labels, pseudo_logits, len(batch.step_positions) - total)
         classes, p_yes = self._targets(part)

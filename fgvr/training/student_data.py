@@ -18,7 +18,6 @@ from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
 from fgvr.training.run_images import open_images, split
 
-
 STRONG = 2
 """Operations of RandAugment on the strongly changed views of semi-supervised training where none are configured."""
 
