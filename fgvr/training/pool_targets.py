@@ -24,7 +24,7 @@ Standing = Literal["checked", "agreed", "suspicious", "disagreed", "unasked"]
 """Why a photo's name is trusted in semi-supervised training, or not: a person has checked it; the MLLM and the
 classifier say the same; they do, but the neighbours prefer another name; they do not; the MLLM has not named it."""
 TRUSTED: tuple[Standing, ...] = ("checked", "agreed")
-RULES = 2
+RULES = 1
 """Increase it when the same models and settings would give other targets."""
 
 

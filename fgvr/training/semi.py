@@ -185,7 +185,8 @@ def endless(positions: Positions, count: int, stream: tuple[int, ...]) -> Positi
     """So many positions: all in random order, again and again in other orders."""
     rng = np.random.default_rng(stream)
     rounds = -(-count // len(positions))
-    return np.concatenate([rng.permutation(positions) for _ in range(rounds)])[:count]
+    order: Positions = np.concatenate([rng.permutation(positions) for _ in range(rounds)])
+    return order[:count]
 
 
 def _parts(examples: Examples, training: Positions) -> tuple[Positions, Positions]:

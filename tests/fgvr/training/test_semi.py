@@ -105,6 +105,7 @@ def test_photos_without_a_class_teach_their_aspects(tmp_path: Path) -> None:
     assert sorted(trainer.taught.tolist()) == answered
 
 
+@pytest.mark.slow
 def test_it_learns_more_than_the_labelled_photos_alone(tmp_path: Path) -> None:
     values = {"count": 160, "known": 8, "questions": (), "alpha": 0, "epochs": 20, "batch_size": 16}
     task = partly(tmp_path, **values, semi={"ratio": 3, "threshold": 0.6, "weight": 1})
