@@ -274,6 +274,7 @@ POOL = pa.schema(
         ("probabilities", pa.list_(pa.float32())),  # theirs; sum to 1
         ("weight", pa.float32()),  # how much the image counts: 0 … 1, more where a person has checked it
         ("kind", pa.string()),  # who named it: checked, settled (MLLM and NeaR), or near, heads, label_prototypes
+        ("standing", pa.string()),  # trainer semi: why the name is trusted or not, see pool_targets.Standing; else null
         ERROR,
     ]
 )

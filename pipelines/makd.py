@@ -182,6 +182,12 @@ class Student(TrainStage):
                 failures_of(lost, examples).in_words(),
             )
         summary.metrics |= {"lost": float(len(lost))}
+        if summary.metrics.get("pseudo_confident") == 0:
+            log.warning(
+                "%s: in the last epoch the teacher was not confident of a single image without a trusted name, so "
+                "these taught nothing; lower makd.semi.threshold, or train longer",
+                self.table,
+            )
         if "validation_top1" in summary.metrics:
             log.info(
                 "%s: %.1f of 100 held-out images get their class target after the last epoch; kept is the %s epoch",
@@ -193,6 +199,7 @@ class Student(TrainStage):
             "questions": len(spec.questions),
             "epochs": training.job.settings.epochs,
             "images": len(examples) - len(read_left_out(checkpoint)),
+            **_unnamed(training_set),
             "held_out": int(examples.held_out.sum()),
             "chosen": _chosen(checkpoint).name,
             "lost": reasons(lost),
@@ -222,6 +229,14 @@ class Base(Student):
     def settings(self, config: Config) -> MakdConfig:
         """The recipe without aspects, independent of all aspect fields."""
         return config.makd.model_copy(update=WITHOUT_ASPECTS)
+
+
+def _unnamed(training_set: TrainingSet) -> dict[str, int]:
+    """How many images stood without a class target, where some did."""
+    from fgvr.losses.makd import UNKNOWN_CLASS
+
+    count = int((training_set.examples.classes == UNKNOWN_CLASS).sum())
+    return {"without_target": count} if count else {}
 
 
 def _check_average(settings: MakdConfig, images: int) -> None:

@@ -5,7 +5,8 @@
 One row per training image of a student whose classes are names that a method gives (`makd.target`): NeaR, the trained
 head, or prototypes, from stored vectors; no image is read. A name that NeaR settled for an image that the MLLM named
 stays, and so does one that a person has checked (`label.checked`). `weight` says how much the image counts
-(`makd.target_weights`), `kind` by whom it was named. See docs/students.md.
+(`makd.target_weights`), `kind` by whom it was named, and `standing`, for semi-supervised students (`makd.trainer`), why
+its name is trusted or not. See docs/students.md.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ class Pool(Stage):
     def reads(self, run: Run) -> Iterable[str]:
         """The vectors, the model that names them, the labels, and what the weights are made of."""
         yield from ("samples", "labels", "embeddings", namer(run.config))
+        if _asks_others(run.config):
+            yield from second_look_tables(run.config)
         if run.config.makd.target_weights == "agreement":
-            yield from (*second_look_tables(run.config), *_others(run.config))
-        if run.config.makd.target_weights == "issues":
+            yield from _others(run.config)
+        if run.config.makd.target_weights == "issues" or run.config.makd.trainer == "semi":
             yield "issues"
 
     def recipe(self, run: Run) -> dict[str, Any]:
@@ -65,6 +68,7 @@ class Pool(Stage):
             "ids": digest_of_ids(learned_rows(run)["image_id"].to_numpy()),
             "temperature": makd.target_temperature,
             "weights": makd.target_weights,
+            **({"standings": True} if makd.trainer == "semi" else {}),
             **looked,
         }
 
@@ -103,7 +107,7 @@ class _Says:
         self.others = [classes_of(run, table) for table in _others(run.config)] if agree else []
         self._numbers = [_numbers(other.labels, self.classes.labels) for other in self.others]
         labels = run.table("labels")
-        self._own_ids, own = settled_names(labels, second_look(run) if agree else None)
+        self._own_ids, own = settled_names(labels, second_look(run) if _asks_others(run.config) else None)
         space = _label_space(labels)
         numbers = _numbers(space, self.classes.labels)
         self._own = numbers[own.first]
@@ -126,6 +130,7 @@ class _Says:
         named, confidence, others = self._named(vectors, settled)
         for said in (named.label_ids, *others):
             said[~embedded] = NONE
+        by_vectors = named.first.copy()
         named = with_certain(with_certain(named, settled), checked)
         if self._agree:
             others = [*others, spread(ids, self._own_ids, self._own, NONE)]
@@ -139,6 +144,7 @@ class _Says:
             checked_weight=self.makd.checked_weight,
         )
         kinds = np.where(checked != NONE, "checked", np.where(settled != NONE, "settled", self.method))
+        standings = self._standings(ids, by_vectors, checked)
         good = named.first != NONE
         failed = no_vector().as_row()
         filled = named.label_ids != NONE
@@ -148,6 +154,9 @@ class _Says:
             "probabilities": _lists(named.probabilities, filled, good, pa.float32()),
             "weight": pa.array(weight, pa.float32(), mask=~good),
             "kind": pa.array(kinds, pa.string(), mask=~good),
+            "standing": pa.nulls(len(ids), pa.string())
+            if standings is None
+            else pa.array(standings, pa.string(), mask=~good),
             "error": pa.array([None if fine else failed for fine in good], schemas.ERROR.type),
         }
         return pa.table(columns, schema=schemas.POOL)
@@ -188,6 +197,24 @@ class _Says:
         rows = rows.filter(pc.is_valid(rows["label_id"]))
         return spread(ids, rows["image_id"].to_numpy(), rows["label_id"].to_numpy().astype(np.int32), NONE)
 
+    def _standings(self, ids: Ids, names: Labels, checked: Labels) -> Any:
+        """Why the name of each image is trusted, or not; None where that plays no part."""
+        import pyarrow.compute as pc
+
+        from fgvr.training.pool_targets import standings
+        from fgvr.training.targets import spread
+
+        if self.makd.trainer != "semi":
+            return None
+        rows = self.run.table("issues").find(ids, ["image_id", "neighbours_name"])
+        doubted = pc.is_valid(rows["neighbours_name"]).to_numpy(zero_copy_only=False)
+        return standings(
+            names,
+            spread(ids, self._own_ids, self._own, NONE),
+            doubted=spread(ids, rows["image_id"].to_numpy(), doubted, False),
+            checked=checked != NONE,
+        )
+
     def _suspicion(self, ids: Ids, named: Named) -> Floats | None:
         """How suspicious the MLLM's label is, where it is the name that is learned; nan elsewhere."""
         import numpy as np
@@ -210,6 +237,7 @@ class _Sums:
         self.weight, self.rows, self.silent = 0.0, 0, 0
         self.taught = [False] * names
         self.kinds: dict[str, int] = {}
+        self.standings: dict[str, int] = {}
 
     def add(self, rows: pa.Table) -> None:
         """Count a part."""
@@ -221,23 +249,28 @@ class _Sums:
         self.rows += rows.num_rows
         for label_id in pc.unique(pc.list_element(rows["label_ids"].drop_null(), 0)).to_pylist():
             self.taught[label_id] = True
-        for row in rows["kind"].value_counts().to_pylist():
-            if row["values"] is not None:
-                self.kinds[row["values"]] = self.kinds.get(row["values"], 0) + row["counts"]
+        for column, counts in (("kind", self.kinds), ("standing", self.standings)):
+            for row in rows[column].drop_null().value_counts().to_pylist():
+                counts[row["values"]] = counts.get(row["values"], 0) + row["counts"]
 
     def metrics(self) -> dict[str, float]:
         """Images by who named them, their mean weight, and the names that no image has."""
         mean = self.weight / self.rows if self.rows else 0.0
         unseen = float(self.taught.count(False))
         return {"mean_weight": mean, "without_weight": float(self.silent), "names_without_images": unseen} | {
-            kind: float(count) for kind, count in sorted(self.kinds.items())
+            kind: float(count) for kind, count in sorted((self.kinds | self._prefixed()).items())
         }
+
+    def _prefixed(self) -> dict[str, int]:
+        return {f"standing_{standing}": count for standing, count in self.standings.items()}
 
     def in_words(self) -> str:
         """Who named how many images, and how much these count."""
         named = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
         mean = self.weight / self.rows if self.rows else 0.0
-        return f"of {self.rows:,} images named: {named or 'none'}; they count {mean:.2f} on average"
+        standing = ", ".join(f"{count:,} {each}" for each, count in sorted(self.standings.items()))
+        trusted = f"; names are {standing}" if standing else ""
+        return f"of {self.rows:,} images named: {named or 'none'}; they count {mean:.2f} on average{trusted}"
 
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know of a pool that teaches next to nothing."""
@@ -251,6 +284,11 @@ class _Sums:
 
 FAINT = 0.05
 """Mean weight below which a remark is made."""
+
+
+def _asks_others(config: Config) -> bool:
+    """Whether it counts what the MLLM says of an image, beside the method that names all."""
+    return config.makd.target_weights == "agreement" or config.makd.trainer == "semi"
 
 
 def _others(config: Config) -> Iterator[str]:

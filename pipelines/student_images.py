@@ -45,7 +45,7 @@ def scope(config: Config, photos: Photos) -> Literal["asked", "pool", "all"]:
     images = config.makd.images
     if images != "auto":
         return images
-    return "pool" if learns_names(config, photos) else "asked"
+    return "pool" if learns_names(config, photos) or config.makd.trainer == "semi" else "asked"
 
 
 def most_learned(config: Config, photos: Photos) -> int | None:

@@ -175,11 +175,17 @@ def assembled(run: Run, task: StudentTask) -> TrainingSet:
     p_yes = AspectAnswers(len(image_ids), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
     if task.with_aspects:
         p_yes = _p_yes(run, task.settings, image_ids)
-    targets = pool_targets(run.table("pool"), class_names(run)) if task.named else true_targets(true_classes(task.rows))
+    semi = task.settings.trainer == "semi"
+    targets = (
+        pool_targets(run.table("pool"), class_names(run), trusted=semi)
+        if task.named
+        else true_targets(true_classes(task.rows))
+    )
     if task.fills_aspects:
         p_yes = class_mean_answers(p_yes, targets.classes, len(targets.labels))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)
-    return assemble(task.rows, targets, p_yes, held, run.table("samples").version, samples=run.table("samples"))
+    samples = run.table("samples")
+    return assemble(task.rows, targets, p_yes, held, samples.version, samples=samples, unlabelled=semi)
 
 
 def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> StudentSpec:

@@ -8,7 +8,8 @@ human label is used anywhere. A seed is another field guide, another NeaR and an
 
 - `pool`: how many images the pool has;
 - `counted`: how much each counts, and one name or several;
-- `aspects`: of how many images aspects are known, and α.
+- `aspects`: of how many images aspects are known, and α;
+- `semi`: only names that MLLM, NeaR and neighbours agree on, alone and with pseudo-labels of all other images.
 
 All students take the same number of steps, so that a larger pool is not trained for longer. Differences are paired by
 seed with the student of the whole pool that counts all alike; in brackets the 95% interval of their mean, resampled
@@ -36,6 +37,7 @@ from pipelines.command import PRESETS
 
 METRICS: Final = ("sacc", "cacc", "top1")
 BASE: Final = "student, the whole pool"
+TABLES: Final = ("pool", "counted", "aspects", "semi")
 BATCH: Final = 32
 """Images per step, as in the demo."""
 
@@ -74,6 +76,15 @@ def rows_of(table: str, pool: int, steps: int) -> list[Row]:
             learns("soft, T = 1", target_temperature=1),
             learns("soft, T = 2", target_temperature=2),
         ]
+    if table == "semi":
+        return [
+            Row("NeaR", "near"),
+            whole,
+            learns("trusted names alone", trainer="semi", semi={"weight": 0}),
+            learns("semi", trainer="semi"),
+            learns("semi, weight 1", trainer="semi", semi={"weight": 1}),
+            learns("semi, thresholds per class", trainer="semi", semi={"per_class": True}),
+        ]
     shares = (0.03, 0.1, 0.5, 1.0)
     means: dict[str, Any] = {"aspects": round(0.1 * pool), "alpha": 4.0, "unasked_aspects": "class_mean"}
     return [
@@ -101,9 +112,7 @@ def tree_of(per_class: int) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Command line: see the module's docstring."""
     parser = harness.parser(__doc__, seeds=range(5))
-    parser.add_argument(
-        "--tables", nargs="+", choices=("pool", "counted", "aspects"), default=["pool", "counted", "aspects"]
-    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only the rows that have one of these in their label")
     parser.add_argument("--per-class", type=int, default=250, help="drawings of each species to learn from")
     parser.add_argument("--steps", type=int, default=4_000, help="steps of each student")

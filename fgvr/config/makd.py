@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import MLLM_TEACHER, Distillation, NoDistillation
 from fgvr.config.models import Mllm
+from fgvr.config.semi import Semi
 from fgvr.config.texts import Prompt
 from fgvr.config.tree import Basic, Tuned
 
@@ -16,7 +17,7 @@ ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide
 
 NEWER = (
     *("weights", "optimizer", "layer_decay", "freeze_epochs", "ema", "label_smoothing", "mixup", "cutmix"),
-    "randaugment",
+    *("randaugment", "trainer"),
 )
 """Fields of `Makd` that came later, and decide something where they are not at their default."""
 
@@ -117,7 +118,7 @@ class Makd(Part):
     images: Literal["auto", "asked", "pool", "all"] = "auto"
     """`asked`: train on the images that aspects asks about (`aspects.max_images`), with aspects and without; `pool`: on
     these and on others up to `pool` in all, which teach classes alone; `all`: on the whole split; `auto`: on the pool
-    where the classes are names that a method gave (`target`), else on those asked about."""
+    where the classes are names that a method gave (`target`) or `trainer` is semi, else on those asked about."""
     pool: Basic[int] = Field(default=100_000, ge=1)
     """Most images of the pool, drawn at random. Each needs a vector (embed) and is read in every epoch; more teach
     more (docs/students.md)."""
@@ -133,6 +134,11 @@ class Makd(Part):
     give it, of those that the run has; or less the more suspicious `issues` finds it."""
     checked_weight: float = Field(default=4, ge=1)
     """How much an image counts whose name a person has checked (`label.checked`); others count at most 1."""
+    trainer: Tuned[Literal["plain", "semi"]] = "plain"
+    """`plain`: every image teaches its class target; `semi`: only trusted targets count, and the moving average of the
+    student names the other images (docs/students.md)."""
+    semi: Semi = Semi()
+    """Pseudo-labels of the trainer `semi`."""
     class_loss: Literal["ce", "mixture"] = "ce"
     """`ce`: cross entropy with the class targets; `mixture`: for targets with noise, as NeaR's labels: from
     `refine_after` on a target counts as far as its loss says it is clean, and the student's own prediction for the rest
@@ -188,7 +194,8 @@ class Makd(Part):
     they are; `epochs` or more: all of them (a linear probe)."""
     ema: float | None = Field(default=None, gt=0)
     """Half-life, in images learned from, of an exponential moving average of the weights, which is then what is
-    validated and saved: 2 to 10 epochs' worth. null: no average, the weights themselves."""
+    validated and saved: 2 to 10 epochs' worth. null: no average, the weights themselves; with `trainer: semi`, whose
+    teacher it is, a twentieth of all images learned from."""
     min_crop: float = Field(default=0.08, gt=0, le=1)
     """Smallest share of the image's area that a random crop keeps."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
@@ -230,6 +237,7 @@ class Makd(Part):
         unused |= {"pool", "target_temperature", "target_weights", "checked_weight"}  # the table `pool` knows them
         unused |= {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
         unused |= {"randaugment_magnitude"} if not self.randaugment else set()
+        unused |= {"semi"} if self.trainer == "plain" else set()
         unused |= {"momentum"} if self.optimizer != "sgd" else set()
         return {name: value for name, value in super().deciding().items() if name not in unused}
 
@@ -254,6 +262,8 @@ class Makd(Part):
                 f"with its own target: set {name} to 0, or class_loss to ce"
             )
         taught = self.distillation
+        if self.trainer == "semi":
+            self._alone(mixing)
         if self.mixes and taught.kind == "dkd":
             raise ValueError(
                 f"{mixing} with distillation.kind = dkd, which needs one class per image: take kd, or set {mixing} to 0"
@@ -264,6 +274,17 @@ class Makd(Part):
                 f"student as the teacher, or set {mixing} to 0"
             )
         return self
+
+    def _alone(self, mixing: str) -> None:
+        """Refuses what the trainer `semi` replaces or cannot use."""
+        instead = {
+            mixing: (self.mixes, "which blends photos by itself (semi.mixup)", "0"),
+            "class_loss": (self.class_loss != "ce", "which learns trusted targets only", "ce"),
+            "distillation.kind": (self.distillation.kind != "none", "which has a teacher of its own", "none"),
+        }
+        for field, (used, why, value) in instead.items():
+            if used:
+                raise ValueError(f"{field} with trainer = semi, {why}: set {field} to {value}, or trainer to plain")
 
     @field_validator("target", mode="before")
     @classmethod

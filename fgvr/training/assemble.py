@@ -17,7 +17,7 @@ from fgvr.schemas import STUDENT_TARGETS, Failure, Reason
 from fgvr.simulation import mixed as _mixed
 from fgvr.tables import Table, read_part, read_places
 from fgvr.training.examples import AspectAnswers, Examples, SampleUris, SoftClasses
-from fgvr.training.pool_targets import TOP
+from fgvr.training.pool_targets import TOP, TRUSTED
 from fgvr.training.targets import ClassTargets, TargetError, TrueClasses, fraction_of, held_out, spread
 
 RANDOM_BLOCK = 2**18
@@ -121,15 +121,16 @@ def true_classes(rows: pa.Table) -> TrueClasses:
     return TrueClasses(ids, rows["class_name"])
 
 
-def pool_targets(pool: Table, labels: tuple[str, ...]) -> ClassTargets:
+def pool_targets(pool: Table, labels: tuple[str, ...], *, trusted: bool = False) -> ClassTargets:
     """The class targets that the table `pool` gives its images.
 
     Args:
         pool: rows of schemas.POOL, ascending.
         labels: names of the classes.
+        trusted: only names that are trusted are targets (`TRUSTED`).
 
     Raises:
-        TargetError: no image has a name that counts.
+        TargetError: no image has a name that counts, or that is trusted.
     """
     ids, shares = np.full((pool.rows, TOP), UNKNOWN_CLASS, np.int32), np.zeros((pool.rows, TOP), np.float16)
     weights, width, done = np.zeros(pool.rows, np.float32), 1, 0
@@ -141,9 +142,23 @@ def pool_targets(pool: Table, labels: tuple[str, ...]) -> ClassTargets:
         width, done = max(width, int(some.sum(axis=1).max(initial=0))), done + rows.num_rows
     if not (weights > 0).any():
         raise TargetError("no training image has a name that counts: the student has nothing to learn (table pool)")
+    if trusted:
+        ids[~_trusted(pool)] = UNKNOWN_CLASS
+        if not (ids[:, 0] != UNKNOWN_CLASS).any():
+            raise TargetError(
+                "makd.trainer = semi: no image has a name that is trusted: nobody has checked one, and MLLM, "
+                "classifier and neighbours agree on none (table pool, column standing); set makd.trainer to plain"
+            )
     soft = SoftClasses(ids[:, :width], shares[:, :width]) if width > 1 else None
     alike = bool((weights[ids[:, 0] != UNKNOWN_CLASS] == 1).all())
     return ClassTargets(ids[:, 0].astype(np.int64), labels, str(pool.extra["by"]), None if alike else weights, soft)
+
+
+def _trusted(pool: Table) -> npt.NDArray[np.bool_]:
+    """Which images of a pool have a name that is trusted, bool [N]."""
+    standing = pool.read(["standing"])["standing"]
+    found = pc.is_in(standing, pa.array(TRUSTED)).to_numpy(zero_copy_only=False)
+    return np.asarray(found, dtype=bool)
 
 
 def _filled(rows: pa.Table) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ many, which split them. Threads prefetch the crops of a few batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +82,7 @@ class Loader:
         pin: put pixels into pinned memory, for faster transfer to a GPU.
         views: random crops per image in training; the first is the same for any number of views.
         augment: changes each crop of training further; None: crops and flips only.
+        augment_first: changes the first view, too.
         mixing: mixes the images of a training step in pairs, all views alike; None: they stay apart.
     """
 
@@ -94,12 +95,17 @@ class Loader:
     pin: bool = False
     views: int = 1
     augment: RandAugment | None = None
+    augment_first: bool = True
     mixing: Mixing | None = None
 
     def training(self, positions: Positions, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """This worker's shares of an epoch's batches, with random crops and flips."""
-        steps = list(enumerate(epoch_steps(positions, batch_size, seed, epoch)))
-        return read_ahead(lambda item: self._augmented(item[1], (seed, epoch, item[0])), steps, threads=self.threads)
+        return self.in_steps(epoch_steps(positions, batch_size, seed, epoch), seed, epoch)
+
+    def in_steps(self, steps: Sequence[Positions], seed: int, epoch: int) -> Iterator[Batch]:
+        """The same for an epoch whose steps have these images, in this order."""
+        numbered = list(enumerate(steps))
+        return read_ahead(lambda item: self._augmented(item[1], (seed, epoch, item[0])), numbered, threads=self.threads)
 
     def validation(self, positions: Positions, batch_size: int) -> Iterator[Batch]:
         """This worker's shares of all `positions`, centre crops in order, including the last batch."""
@@ -129,8 +135,11 @@ class Loader:
 
         def cut(image: Pixels, row: int) -> list[Pixels]:
             crops = [self._random_crop(image, draw[row]) for draw in draws]
-            pairs = zip(crops, further, strict=True)
-            return [crop if self.augment is None else self.augment(crop, more[row]) for crop, more in pairs]
+            if self.augment is None:
+                return crops
+            spared = 0 if self.augment_first else 1
+            changed = zip(crops[spared:], further[spared:], strict=True)
+            return crops[:spared] + [self.augment(crop, more[row]) for crop, more in changed]
 
         return cut
 

@@ -20,6 +20,10 @@ TOP = 8
 Weighing = Literal["none", "confidence", "agreement", "issues"]
 Kind = Literal["checked", "settled", "named"]
 """By whom: a person, the MLLM and NeaR together, a classifier alone."""
+Standing = Literal["checked", "agreed", "suspicious", "disagreed", "unasked"]
+"""Why a photo's name is trusted in semi-supervised training, or not: a person has checked it; the MLLM and the
+classifier say the same; they do, but the neighbours prefer another name; they do not; the MLLM has not named it."""
+TRUSTED: tuple[Standing, ...] = ("checked", "agreed")
 RULES = 1
 """Increase it when the same models and settings would give other targets."""
 
@@ -118,3 +122,18 @@ def weights(
         count[checked] = checked_weight
     count[named.first == NONE] = 0.0
     return count
+
+
+def standings(
+    names: Labels, own: Labels, *, doubted: npt.NDArray[np.bool_], checked: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.str_]:
+    """Why the name of each of n photos is trusted, or not: `Standing`.
+
+    Args:
+        names: what the classifier of stored vectors says, int32 [n].
+        own: what the MLLM says, int32 [n], in the same label space; `NONE` where it says nothing.
+        doubted: whether the neighbours of a photo prefer another name to the MLLM's, bool [n].
+        checked: whether a person has looked, bool [n].
+    """
+    rules = [checked, own == NONE, names != own, doubted]
+    return np.select(rules, ["checked", "unasked", "disagreed", "suspicious"], default="agreed")

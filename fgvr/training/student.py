@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from fgvr.models.base import WEIGHTS_FILE
 from fgvr.models.student import build_student, save_student
 from fgvr.precision import autocast, of_training
 from fgvr.training.averaging import MovingAverage
-from fgvr.training.batches import Batch, steps_per_epoch
+from fgvr.training.batches import Batch, Positions, epoch_steps, steps_per_epoch
 from fgvr.training.checkpoint import (
     BEST,
     LAST,
@@ -66,6 +67,10 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
+    if job.settings.trainer == "semi":
+        from fgvr.training.semi import SemiTrainer  # it builds on this file
+
+        return train(SemiTrainer(job, reporter))
     return train(StudentTrainer(job, reporter))
 
 
@@ -93,15 +98,12 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.terms = self.loss_terms()
         self.refined = next((term for term in self.terms if isinstance(term, RefinedClassTerm)), None)
         torch.manual_seed(self.settings.seed)
-        self.student = build_student(job.spec)
+        self.student = self.built()
         if job.start is not None and resumed is None:
             # Without a classifier, as a rule: that keeps its random weights.
             self.student.load_state_dict(load_file(storage.fetch_file(job.start)), strict=False)
-        self.student.to(self.device)
-        if self.precision == "bf16" and self.device.type == "cpu":
-            train_in_bf16_on_cpu(self.student, job.spec.preprocess.input_size)
         self.optimiser = optimiser_of(self.student, self.settings)
-        half_life = self.settings.ema
+        half_life = self.half_life()
         self.average = None if half_life is None else MovingAverage(self.student, half_life)
         self.spec = replace(job.spec, precision=self.precision)
         self.validation_top1 = math.nan
@@ -114,6 +116,13 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.held = list[nn.Parameter]()
         self.model = self._wrapped(self.epoch)
 
+    def built(self) -> nn.Module:
+        """A student with random weights on the device, in the run's precision."""
+        student = build_student(self.job.spec).to(self.device)
+        if self.precision == "bf16" and self.device.type == "cpu":
+            train_in_bf16_on_cpu(student, self.job.spec.preprocess.input_size)
+        return student
+
     def _wrapped(self, epoch: int) -> nn.Module:
         """The student as it is called in an epoch: with the backbone frozen or not, for several workers, compiled."""
         for weight in self.held:
@@ -121,6 +130,10 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.held = freeze_backbone(self.student) if epoch < self.settings.freeze_epochs else []
         model = data_parallel(self.student, self.reporter)  # it looks once at which weights learn
         return torch.compile(model) if self.settings.compile else model  # type: ignore[return-value]
+
+    def half_life(self) -> float | None:
+        """Half-life of the moving average in images; None: there is none."""
+        return self.settings.ema
 
     def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
         """The losses that the student learns from; a subclass can add to them."""
@@ -153,16 +166,23 @@ class StudentTrainer(EpochTrainer[Batch]):
         if self.held and epoch >= settings.freeze_epochs:
             self.model = self._wrapped(epoch)
         self.model.train(not self.held)  # of a frozen backbone the batch-norm statistics stay as they are, too
-        return self.data.loader.training(self.data.training, settings.batch_size, settings.seed, epoch)
+        return self.data.loader.in_steps(self.epoch_steps(epoch), settings.seed, epoch)
+
+    def epoch_steps(self, epoch: int) -> Sequence[Positions]:
+        """The positions of the images of each step of an epoch, over all workers."""
+        return epoch_steps(self.data.training, self.settings.batch_size, self.settings.seed, epoch)
 
     def losses(self, batch: Batch) -> Mapping[str, Mean]:
         """See Trainer: the loss terms, and the share of right classes on the first view before the step."""
         self._lost_here |= batch.failures
         step = self._step(batch)
+        return {term.name: term(step) for term in self.terms} | dict(self.further(step))
+
+    def further(self, step: StudentStep) -> Mapping[str, Mean]:
+        """Means of a step that are reported beside its losses."""
         larger = step.classes if step.partners is None or step.share >= 0.5 else step.partners.classes
         right = (step.class_logits[0].detach().argmax(dim=1) == larger).sum()
-        means: dict[str, Mean] = {term.name: term(step) for term in self.terms}
-        return means | {"train_top1": Mean(right, (larger != UNKNOWN_CLASS).sum())}
+        return {"train_top1": Mean(right, (larger != UNKNOWN_CLASS).sum())}
 
     def learn(self, batch: Batch) -> Mapping[str, Mean]:
         """See Trainer; afterwards the moving average takes the weights in."""
@@ -272,13 +292,25 @@ class StudentTrainer(EpochTrainer[Batch]):
         save_student(folder / LAST, self.spec, self._learned(), self.history[-1])
         if self.best is not None and self.best_weights is not None:
             save_student(folder / BEST, self.spec, self.best_weights, self.best)
-        kept: dict[str, object] = {} if self.refined is None else {"clean": self.refined.clean}
-        if self.average is not None:
-            kept |= {"student": self.student.state_dict(), "averaged_images": self.average.images}
-        torch.save({"optimiser": self.optimiser.state_dict(), **kept}, folder / STATE_FILE)
+        torch.save(self.state(), folder / STATE_FILE)
         write_history(folder, self.history)
         write_left_out(folder, self.data.left_out)
         write_left_out(folder, self.lost, LOST_FILE)
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint keeps beside the model, tensors and numbers only."""
+        kept: dict[str, object] = {"optimiser": self.optimiser.state_dict()}
+        if self.refined is not None:
+            kept |= {"clean": self.refined.clean}
+        if self.average is not None:
+            kept |= {"student": self.student.state_dict(), "averaged_images": self.average.images}
+        return kept
+
+    def restore_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` kept."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.refined is not None:
+            self.refined.clean = state["clean"]
 
     def _restore(self, folder: Path) -> None:
         """Continue from a checkpoint: restore weights, optimiser and history."""
@@ -286,11 +318,9 @@ class StudentTrainer(EpochTrainer[Batch]):
         # To the CPU first: the GPU that wrote it may not exist here, or belong to another worker.
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         self.student.load_state_dict(state.get("student", learned))
-        self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.restore(learned, state["averaged_images"])
-        if self.refined is not None:
-            self.refined.clean = state["clean"]
+        self.restore_state(state)
         self.history, self.lost = read_history(folder), read_lost(folder)
         self.epoch = len(self.history)
         validated = [row for row in self.history if "validation_top1" in row]

@@ -18,6 +18,9 @@ from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
 from fgvr.training.run_images import open_images, split
 
+STRONG = 2
+"""Operations of RandAugment on the strongly changed views of semi-supervised training where none are configured."""
+
 
 class StudentTrainingError(UserError, ValueError):
     """The student cannot be trained on these images; the message says why."""
@@ -114,6 +117,7 @@ def _open_images(
         pin=cuda,
         views=views,
         augment=_augment(job),
+        augment_first=job.settings.trainer != "semi",  # whose teacher sees photos as they are
         mixing=Mixing(job.settings.mixup, job.settings.cutmix) if job.settings.mixes else None,
     )
     return loader, left_out
@@ -122,10 +126,11 @@ def _open_images(
 def _augment(job: StudentJob) -> RandAugment | None:
     """RandAugment as configured; what it turns in from outside of a crop has the mean colour of the student's input."""
     settings = job.settings
-    if not settings.randaugment:
+    operations = settings.randaugment or (STRONG if settings.trainer == "semi" else 0)
+    if not operations:
         return None
     red, green, blue = (round(255 * mean) for mean in job.spec.preprocess.mean)
-    return RandAugment(settings.randaugment, settings.randaugment_magnitude, (red, green, blue))
+    return RandAugment(operations, settings.randaugment_magnitude, (red, green, blue))
 
 
 def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:

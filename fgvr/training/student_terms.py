@@ -17,12 +17,28 @@ from fgvr.config import Dkd, Kd
 from fgvr.losses.kd import dkd_rows, kd_rows, standardised
 from fgvr.losses.makd import UNKNOWN_CLASS, AspectLoss, aspect_counts, aspect_sum, class_sum
 from fgvr.losses.mixture import clean_probability, refined_rows
+from fgvr.losses.pseudo_labels import PseudoLabels
 from fgvr.losses.soft_targets import hard_rows, soft_rows
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples
 from fgvr.training.loop import LossTerm, Term
 from fgvr.training.reporter import sum_over_workers
 from fgvr.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class PseudoStep:
+    """This worker's u images of a step that stand without targets (`fgvr.training.semi`).
+
+    Attributes:
+        labels: what a teacher says of them.
+        logits: the student's, of their changed and blended pixels, float32 [u, C].
+        count: how many there are in the whole step, over all workers.
+    """
+
+    labels: PseudoLabels
+    logits: Tensor
+    count: int
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class StudentStep:
         partners: the same step with the targets of the images that these are mixed with (`fgvr.training.mixing`); None
             where nothing is mixed.
         share: share of the images themselves in the mixed ones; their partners have the rest.
+        pseudo: further images, which stand without targets; None in plain training.
     """
 
     epoch: int
@@ -51,6 +68,7 @@ class StudentStep:
     p_yes: Tensor
     partners: StudentStep | None = None
     share: float = 1.0
+    pseudo: PseudoStep | None = None
 
 
 class MixedTerm:

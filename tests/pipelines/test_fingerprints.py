@@ -250,6 +250,14 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.momentum", 0.1, set()),  # AdamW has none
         ("makd.weight_decay", 0.1, STUDENTS),
     ],
+    ("semi", STUDENT): [
+        ("makd.trainer", "plain", STUDENTS),
+        ("makd.semi.threshold", 0.8, STUDENTS),
+        ("makd.semi.per_class", True, STUDENTS),
+        ("makd.semi.weight", 2, STUDENTS),
+        ("makd.semi.ratio", 2, STUDENTS),
+        ("makd.semi.mixup", False, STUDENTS),
+    ],
     ("duplicates", LABELS): [
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
@@ -449,6 +457,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         # Of a CPU `auto` is fp32.
         "makd": {
             "randaugment_magnitude": 3,  # of no operations
+            "semi": {"threshold": 0.9},  # of the plain trainer
             "checkpoint_epochs": 3,
             "cache_gb": 3,
             "compile": True,
@@ -702,6 +711,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
                 "distillation": {"kind": "none"},
             }
         },
+        "semi": {"makd": {"trainer": "semi", "distillation": {"kind": "none"}}},
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},

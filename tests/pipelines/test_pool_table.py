@@ -1,5 +1,6 @@
 """The table `pool` on planted vectors: who names a photo, and how much it counts; without Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipelines.checked import CHECKED, CHECKED_FILE
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look
 from pipelines.student_images import asked_of, learned_from_vectors, learned_rows, namer, scope
-from pipelines.student_task import class_names, student_tables
+from pipelines.student_task import assembled, class_names, student_tables, student_task
 from tests.pipelines.planted_run import CLASSES, DIM, TRAIN, UNEMBEDDED, UNLABELLED, planted, run_of, written
 
 
@@ -85,6 +86,41 @@ def test_suspicious_labels_count_less_where_they_are_learned(given, tmp_path):
             issue = issues[number]
             same = issue["label"] == CLASSES[row["label_ids"][0]] and issue["score"] is not None
             assert row["weight"] == pytest.approx(1 - issue["score"] if same else 1.0, abs=1e-6)
+
+
+def test_for_semi_supervised_students_it_says_whose_name_is_trusted(given, tmp_path):
+    run = run_of(given, tmp_path, makd={"target": "label_prototypes", "trainer": "semi"})
+    rows = {row["image_id"]: row for row in run.table("pool").read().to_pylist()}
+    issues = {row["image_id"]: row for row in run.table("issues").read().to_pylist()}
+    said = dict(enumerate(run.table("labels").read(["label_id"])["label_id"].to_pylist()))
+    seen = set()
+    for number, row in rows.items():
+        if row["error"] is not None:
+            assert row["standing"] is None
+            continue
+        expected = "agreed"
+        if issues[number]["neighbours_name"] is not None:
+            expected = "suspicious"
+        if said[number] != row["label_ids"][0]:
+            expected = "disagreed"
+        if said[number] is None:
+            expected = "unasked"
+        assert row["standing"] == expected
+        seen.add(expected)
+    assert seen >= {"agreed", "disagreed", "unasked"}
+    right = [
+        CLASSES[row["label_ids"][0]] == CLASSES[given[1][n]] for n, row in rows.items() if row["standing"] == "agreed"
+    ]
+    assert np.mean(right) > 0.95
+    task = student_task(run, run.config.makd)
+    made = assembled(run, replace(task, settings=task.settings.model_copy(update={"alpha": 0.0})))
+    trusted = [row["standing"] == "agreed" for row in rows.values() if row["error"] is None]
+    assert (made.examples.classes != -1).sum() == sum(trusted)
+    assert len(made.examples) == len(rows)  # the others learn from pseudo-labels
+    assert not made.examples.held_out[made.examples.classes == -1].any()
+    assert made.table({})["error"].null_count == len(rows)
+    plain = run_of(given, tmp_path, makd={"target": "label_prototypes"}).table("pool")
+    assert plain.read(["standing"])["standing"].null_count == len(rows)
 
 
 def test_what_a_person_has_checked_stays_and_weighs_most(given, tmp_path):
